@@ -1,0 +1,5 @@
+"""Open-loop load: requests at a fixed rate, answers counted per version, lost ones kept with their cause."""
+
+from tests.load.client import Load, Lost, Report, Target
+
+__all__ = ["Load", "Lost", "Report", "Target"]

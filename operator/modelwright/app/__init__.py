@@ -1,0 +1,1 @@
+"""Settings, wiring and the main loop of the operator process."""

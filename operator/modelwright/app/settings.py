@@ -1,0 +1,75 @@
+"""The operator's settings, from environment variables MODELWRIGHT_*."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from modelwright.api.names import OPERATOR_LEASE, OPERATOR_NAMESPACE
+
+PREFIX = "MODELWRIGHT_"
+
+
+class SettingsError(ValueError):
+    """A setting is wrong; the message names the environment variable."""
+
+
+class Settings(BaseModel):
+    """Each field `x_y` is read from `MODELWRIGHT_X_Y`. Durations are in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespace: str = Field(OPERATOR_NAMESPACE, min_length=1, description="Where the operator and its Lease live.")
+    watch_namespaces: tuple[str, ...] = Field(
+        (), description="Comma-separated; empty watches the whole cluster. Then ClusterModelRuntimes are read as well."
+    )
+    instance: str = Field(
+        default_factory=lambda: os.environ.get("HOSTNAME", "modelwright"),
+        min_length=1,
+        description="Who holds the Lease; the pod's name. Each process adds something of its own.",
+    )
+    fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
+    gateway_probe: Literal["Required", "Off"] = Field(
+        "Required",
+        description="Whether a route counts as programmed only once a probe through the gateway is answered.",
+    )
+    qps: Annotated[float, Field(gt=0, le=1000)] = 40.0
+    burst: Annotated[int, Field(ge=1, le=10000)] = 80
+    workers: Annotated[int, Field(ge=1, le=64)] = 8
+    settle_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
+    sweep_seconds: Annotated[float, Field(ge=1)] = 600.0
+    http_host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    lease_name: str = Field(OPERATOR_LEASE, min_length=1)
+    lease_seconds: Annotated[float, Field(ge=3)] = 15.0
+    lease_renew_seconds: Annotated[float, Field(ge=2)] = 10.0
+    lease_retry_seconds: Annotated[float, Field(gt=0)] = 2.0
+    crd_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
+    shutdown_seconds: Annotated[float, Field(ge=0)] = 25.0
+
+    @field_validator("watch_namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings; raises SettingsError naming every variable that is wrong or unknown."""
+        env = os.environ if environ is None else environ
+        values = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+            raise SettingsError("; ".join(lines)) from None
+        if not settings.lease_retry_seconds < settings.lease_renew_seconds < settings.lease_seconds:
+            raise SettingsError(
+                f"{PREFIX}LEASE_RETRY_SECONDS < {PREFIX}LEASE_RENEW_SECONDS < {PREFIX}LEASE_SECONDS must hold"
+            )
+        return settings

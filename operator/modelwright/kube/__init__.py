@@ -1,0 +1,1 @@
+"""The Kubernetes layer: client, store, work queue, sweep, events and leader election."""

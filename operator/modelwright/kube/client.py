@@ -1,0 +1,266 @@
+"""The operator's only way to the API server: raw dicts in and out, over the official client's async transport.
+
+Only `ApiClient.param_serialize` and `call_api` of `kubernetes.aio` are used: they bring configuration, TLS and token
+refresh. Its typed models are not: building one costs more than the request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException
+from kubernetes.aio.config.incluster_config import load_incluster_config
+from kubernetes.aio.config.kube_config import load_kube_config
+
+from modelwright.api.names import FIELD_MANAGER
+from modelwright.kube import errors, kinds
+from modelwright.kube.kinds import Kind
+from modelwright.kube.limiter import Limiter
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock, SystemClock
+
+Object = dict[str, Any]
+Objects = list[Object]
+
+PAGE = 500
+MAX_CONNECTIONS = 32
+CONNECT_SECONDS = 5.0
+REQUEST_SECONDS = 30.0
+
+_JSON = "application/json"
+_APPLY = "application/apply-patch+yaml"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
+
+async def load_configuration() -> Configuration:
+    """How to reach the API server: from the pod's ServiceAccount, else from KUBECONFIG or ~/.kube/config.
+
+    Raises RuntimeError when there is neither.
+    """
+    configuration = Configuration()
+    try:
+        load_incluster_config(client_configuration=configuration)
+    except ConfigException as outside:
+        try:
+            await load_kube_config(client_configuration=configuration)
+        except (ConfigException, OSError) as error:
+            raise RuntimeError(
+                f"no way to reach an API server: not in a cluster ({outside}) and no kubeconfig ({error}). "
+                "Set KUBECONFIG, or run in a pod with a ServiceAccount."
+            ) from error
+    return configuration
+
+
+class KubeClient:
+    """Every method raises `errors.ApiError` subclasses, and nothing else, when the API server doesn't say yes."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        qps: float = 40.0,
+        burst: int = 80,
+        clock: Clock | None = None,
+        request_seconds: float = REQUEST_SECONDS,
+        user_agent: str = "modelwright",
+    ) -> None:
+        self._clock: Clock = clock or SystemClock()
+        configuration.connection_pool_maxsize = MAX_CONNECTIONS
+        configuration.retries = None
+        self.configuration = configuration
+        self._api = ApiClient(configuration)
+        self._api.user_agent = user_agent
+        self._limiter = Limiter(qps, burst, self._clock)
+        self._timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=CONNECT_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connections. The client can't be used after that."""
+        await self._api.close()
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """The object as it is now on the API server (never a cached copy); None when there is none."""
+        try:
+            return await self._call("GET", kind, kind.path(namespace, name))
+        except errors.NotFound:
+            return None
+
+    async def create(self, obj: Mapping[str, Any], *, field_manager: str = FIELD_MANAGER) -> Object:
+        """POST `obj`, refusing unknown and duplicate fields. Raises AlreadyExists when the name is taken.
+
+        This is the one write that can never touch an object of somebody else.
+        """
+        kind, namespace, _ = _address(obj)
+        query = {"fieldManager": field_manager, "fieldValidation": "Strict"}
+        return await self._call("POST", kind, kind.path(namespace), query, body=obj)
+
+    async def apply(
+        self,
+        obj: Mapping[str, Any],
+        *,
+        subresource: str | None = None,
+        field_manager: str = FIELD_MANAGER,
+        dry_run: bool = False,
+    ) -> Object:
+        """Server-side apply of `obj`, forced, refusing unknown and duplicate fields. Returns the whole object.
+
+        `metadata.resourceVersion` or `metadata.uid` in `obj` are preconditions: Conflict when they don't hold. With a
+        uid the object is never created anew.
+        """
+        kind, namespace, name = _address(obj)
+        query = {"fieldManager": field_manager, "force": "true", "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        path = kind.path(namespace, name, subresource)
+        return await self._call("PATCH", kind, path, query, body=obj, content_type=_APPLY, verb="apply")
+
+    async def replace(self, obj: Mapping[str, Any]) -> Object:
+        """PUT `obj`; with `metadata.resourceVersion` it is Conflict unless that is still the newest one."""
+        kind, namespace, name = _address(obj)
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return await self._call("PUT", kind, kind.path(namespace, name), query, body=obj)
+
+    async def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None
+    ) -> None:
+        """Delete this very object (by uid), its dependents in the background. One that is gone counts as done.
+
+        Raises Conflict when the name belongs to another object by now, or when it has changed since `resource_version`.
+        """
+        preconditions = {"uid": uid}
+        if resource_version is not None:
+            preconditions["resourceVersion"] = resource_version
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": preconditions,
+        }
+        try:
+            await self._call("DELETE", kind, kind.path(namespace, name), body=body)
+        except errors.NotFound:
+            return
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: str | None = None,
+        metadata_only: bool = False,
+    ) -> Objects:
+        """All objects of a kind, in pages of 500; `labels` is a label selector.
+
+        `metadata_only` fetches PartialObjectMetadata (no spec, no status). Every item has `apiVersion` and `kind` of
+        its own kind either way.
+        """
+        for attempt in (1, 2):
+            try:
+                return await self._list(kind, namespace, labels, metadata_only)
+            except errors.Transient as error:
+                # The continue token has expired between two pages: once more from the start.
+                if error.status != 410 or attempt == 2:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _list(self, kind: Kind, namespace: str | None, labels: str | None, metadata_only: bool) -> Objects:
+        query = {"limit": str(PAGE)}
+        if labels:
+            query["labelSelector"] = labels
+        items: Objects = []
+        while True:
+            accept = _METADATA_LIST if metadata_only else _JSON
+            page = await self._call("GET", kind, kind.path(namespace), query, accept=accept, verb="list")
+            for item in page.get("items") or ():
+                item["apiVersion"] = kind.api_version
+                item["kind"] = kind.kind
+                items.append(item)
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return items
+            query["continue"] = token
+
+    async def served_kinds(self, among: Iterable[Kind] = kinds.ALL_KINDS) -> set[Kind]:
+        """Which of `among` this API server has. Kinds that every cluster has are taken for granted, not asked for."""
+        asked = {k for k in among if k.optional or k in kinds.OWN_KINDS}
+        served = set(among) - asked
+        for group_path in {k.group_path for k in asked}:
+            group = {k for k in asked if k.group_path == group_path}
+            try:
+                answer = await self._call("GET", next(iter(group)), group_path, verb="discover")
+            except errors.NotFound:
+                continue
+            present = {(r.get("name"), r.get("kind")) for r in answer.get("resources") or ()}
+            served |= {k for k in group if (k.plural, k.kind) in present}
+        return served
+
+    async def reachable(self) -> None:
+        """Return when the API server answers `/version`; raises ApiError when it doesn't."""
+        await self._call("GET", None, "/version", verb="version")
+
+    async def _call(
+        self,
+        method: str,
+        kind: Kind | None,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+        verb: str | None = None,
+    ) -> Object:
+        verb = verb or {"POST": "create", "PUT": "update"}.get(method, method.lower())
+        if method != "GET":
+            metrics.API_LIMITER_SECONDS.inc(await self._limiter.acquire())
+        kind_name = kind.kind if kind else ""
+        request = f"{verb} {kind_name or path}" if method == "GET" and not kind else f"{verb} {path}"
+        start = self._clock.monotonic()
+        status = 0
+        try:
+            # The body goes to call_api as it is: param_serialize would only copy it, node by node.
+            method, url, headers, _, _ = await self._api.param_serialize(
+                method,
+                path,
+                query_params=dict(query) if query else None,
+                header_params={"Accept": accept, "Content-Type": content_type},
+                auth_settings=["BearerToken"],
+            )
+            response = await self._api.call_api(method, url, headers, body=body, _request_timeout=self._timeout)
+            try:
+                status = response.status
+                raw = await response.read()
+            finally:
+                response.response.release()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            status = 0
+            raise errors.no_answer(error, request=request) from error
+        finally:
+            metrics.API_SECONDS.labels(verb).observe(self._clock.monotonic() - start)
+            metrics.API_REQUESTS.labels(verb, kind_name, str(status)).inc()
+        if status >= 300:
+            error_ = errors.from_answer(status, raw, response.headers, request=request)
+            if isinstance(error_, errors.Throttled):
+                self._limiter.hold(error_.retry_after)
+            raise error_
+        try:
+            answer = json.loads(raw)
+        except ValueError as error:
+            raise errors.no_answer(error, request=request) from error
+        if not isinstance(answer, dict):
+            raise errors.no_answer(ValueError("the answer is not a JSON object"), request=request)
+        return answer
+
+
+def _address(obj: Mapping[str, Any]) -> tuple[Kind, str | None, str]:
+    kind = kinds.of(obj)
+    meta = obj.get("metadata") or {}
+    namespace = meta.get("namespace") or None
+    name = str(meta.get("name") or "")
+    if not name or (kind.namespaced and not namespace):
+        raise ValueError(f"a {kind} to be written needs metadata.name and metadata.namespace, not {meta!r}")
+    return kind, namespace, name

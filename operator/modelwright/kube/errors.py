@@ -1,0 +1,162 @@
+"""Errors of the Kubernetes API as exceptions that say what to do about them."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+DEFAULT_RETRY_AFTER = 1.0
+MAX_RETRY_AFTER = 300.0
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One entry of `Status.details.causes`: which field is wrong (a path such as `spec.replicas`), and why."""
+
+    field: str
+    reason: str
+    message: str
+
+
+class ApiError(Exception):
+    """An answer of the API server that is not success, or no answer at all (`status` is then 0).
+
+    `reason` is the API's CamelCase word (`Invalid`, `Forbidden`, ...), `message` is meant for people,
+    `causes` names the fields of an invalid object.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, causes: tuple[Cause, ...] = (), *, request: str = ""
+    ) -> None:
+        super().__init__(status, reason, message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.causes = causes
+        self.request = request
+
+    def __str__(self) -> str:
+        what = f"{self.request}: " if self.request else ""
+        return f"{what}{self.message} ({self.status} {self.reason})" if self.status else f"{what}{self.message}"
+
+
+class NotFound(ApiError):
+    """404: the object, or its namespace, or its kind isn't there."""
+
+
+class AlreadyExists(ApiError):
+    """409 on create: an object of that name is there already."""
+
+
+class Conflict(ApiError):
+    """409 otherwise: the object has changed since it was read, or another one has taken its place. Look again."""
+
+
+class Invalid(ApiError):
+    """400, 422 and the like: the object can't be accepted as it is, and sending it again won't help."""
+
+
+class Denied(ApiError):
+    """401 or 403: RBAC or an admission policy refuses it."""
+
+
+class Throttled(ApiError):
+    """429: ask again in `retry_after` seconds."""
+
+    retry_after: float = DEFAULT_RETRY_AFTER
+
+
+class Transient(ApiError):
+    """5xx, network trouble or a timeout: try again later. `retry_after` is in seconds when the server named it."""
+
+    retry_after: float | None = None
+
+
+def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, request: str = "") -> ApiError:
+    """The exception for an answer that isn't 2xx. Never raises, whatever the body holds.
+
+    `body` is a `v1.Status` in JSON as a rule; anything else is quoted in the message, shortened.
+    """
+    details = _status_object(body)
+    reason = str(details.get("reason") or "")
+    message = str(details.get("message") or "") or _quote(body) or f"the API server answered {status}"
+    causes = _causes(details)
+    if status == 409:
+        # A create of what exists says AlreadyExists; every other 409 asks for a fresh look.
+        cls: type[ApiError] = AlreadyExists if reason == "AlreadyExists" else Conflict
+    elif status == 404:
+        cls = NotFound
+    elif status in (401, 403):
+        cls = Denied
+    elif status == 429:
+        throttled = Throttled(status, reason or "TooManyRequests", message, causes, request=request)
+        throttled.retry_after = retry_after(headers) or DEFAULT_RETRY_AFTER
+        return throttled
+    elif status == 410:
+        # An expired continue token or resourceVersion: reading again from the start is the cure.
+        cls = Transient
+    elif 400 <= status < 500 and status != 408:
+        cls = Invalid
+    else:
+        transient = Transient(status, reason or "ServerError", message, causes, request=request)
+        transient.retry_after = retry_after(headers)
+        return transient
+    return cls(status, reason or cls.__name__, message, causes, request=request)
+
+
+def no_answer(error: BaseException, *, request: str = "") -> Transient:
+    """The exception for a request that got no (whole) answer: connection refused, reset, time-out, cut body."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        text = "the API server did not answer in time"
+    return Transient(0, type(error).__name__, text, request=request)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds named by a Retry-After header (a number or an HTTP date), 0 to 300; None when there is none."""
+    text = next((v for k, v in headers.items() if k.lower() == "retry-after"), None)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            moment = email.utils.parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    if seconds != seconds:
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _status_object(body: bytes | str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
+    inner = details.get("details")
+    entries = inner.get("causes") if isinstance(inner, dict) else None
+    if not isinstance(entries, list):
+        return ()
+    return tuple(
+        Cause(str(e.get("field") or ""), str(e.get("reason") or ""), str(e.get("message") or ""))
+        for e in entries
+        if isinstance(e, dict)
+    )
+
+
+def _quote(body: bytes | str) -> str:
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,100 @@
+"""The Kubernetes kinds the operator reads and writes, and where each lives in the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One resource type. `optional` kinds may be missing from a cluster (they come with CRDs that are not ours)."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    optional: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """The `apiVersion` of its objects, e.g. `apps/v1`; `v1` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def group_path(self) -> str:
+        """The URL path of its group and version, which is also where discovery answers."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL path of one object, or of the collection when `name` is None (all namespaces without `namespace`)."""
+        parts = [self.group_path]
+        if namespace and self.namespaced:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+MODEL = Kind("modelwright.dev", "v1alpha1", "models", "Model")
+MODEL_VERSION = Kind("modelwright.dev", "v1alpha1", "modelversions", "ModelVersion")
+MODEL_RUNTIME = Kind("modelwright.dev", "v1alpha1", "modelruntimes", "ModelRuntime")
+CLUSTER_MODEL_RUNTIME = Kind(
+    "modelwright.dev", "v1alpha1", "clustermodelruntimes", "ClusterModelRuntime", namespaced=False
+)
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
+CONTROLLER_REVISION = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
+SERVICE = Kind("", "v1", "services", "Service")
+POD = Kind("", "v1", "pods", "Pod")
+POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+HORIZONTAL_POD_AUTOSCALER = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", optional=True)
+GRPC_ROUTE = Kind("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute", optional=True)
+GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway", optional=True)
+GATEWAY_CLASS = Kind(
+    "gateway.networking.k8s.io", "v1", "gatewayclasses", "GatewayClass", namespaced=False, optional=True
+)
+LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+EVENT = Kind("events.k8s.io", "v1", "events", "Event")
+
+OWN_KINDS = (MODEL, MODEL_VERSION, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
+OPTIONAL_KINDS = (HTTP_ROUTE, GRPC_ROUTE, GATEWAY, GATEWAY_CLASS)
+ALL_KINDS = (
+    *OWN_KINDS,
+    DEPLOYMENT,
+    CONTROLLER_REVISION,
+    SERVICE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    HORIZONTAL_POD_AUTOSCALER,
+    *OPTIONAL_KINDS,
+    LEASE,
+    EVENT,
+)
+
+_BY_GROUP_AND_KIND = {(k.group, k.kind): k for k in ALL_KINDS}
+
+
+def of(obj: Mapping[str, Any]) -> Kind:
+    """The Kind of a raw object, by the group of its `apiVersion` and its `kind`.
+
+    Raises ValueError for an object of a kind the operator doesn't know.
+    """
+    api_version = str(obj.get("apiVersion", ""))
+    kind = str(obj.get("kind", ""))
+    group = api_version.rpartition("/")[0]
+    try:
+        return _BY_GROUP_AND_KIND[group, kind]
+    except KeyError:
+        raise ValueError(
+            f"the operator knows no kind {kind!r} of apiVersion {api_version!r}: add it to modelwright.kube.kinds"
+        ) from None

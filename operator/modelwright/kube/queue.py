@@ -1,0 +1,182 @@
+"""A work queue of object keys: what client-go's workqueue does, for asyncio.
+
+A key waits at most once however often it is added; a key that is being worked on is never handed out a second time,
+and is handed out again after `done` when it was added meanwhile. Failures come back later and later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections import deque
+from typing import NamedTuple
+
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock, SystemClock, Timer
+
+BASE_DELAY = 1.0
+MAX_DELAY = 300.0
+JITTER = 0.2
+
+
+class Key(NamedTuple):
+    """Names one object to reconcile: (kind, namespace, name), e.g. ("Model", "vision", "digits").
+
+    Equal to the plain tuple; `namespace` is "" for cluster-scoped kinds.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+class ShutDown(Exception):
+    """Raised by `get` once the queue is shut down: there is no more work to hand out."""
+
+
+class WorkQueue:
+    """First in, first out; `add*` may be called from anywhere in the event loop and never block."""
+
+    def __init__(self, clock: Clock | None = None, *, rng: random.Random | None = None) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._ready: deque[Key] = deque()
+        self._dirty: dict[Key, float] = {}
+        self._processing: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._delayed: list[tuple[float, int, Key]] = []
+        self._due: dict[Key, float] = {}
+        self._order = itertools.count()
+        self._timer: Timer | None = None
+        self._timer_at = float("inf")
+        self._shut_down = False
+
+    def __len__(self) -> int:
+        """How many keys are ready to be handed out."""
+        return len(self._ready)
+
+    def add(self, key: tuple[str, str, str]) -> None:
+        """Ask for a pass over `key`, as soon as a worker is free."""
+        item = Key(*key)
+        if self._shut_down or item in self._dirty:
+            return
+        self._dirty[item] = self._clock.monotonic()
+        if item not in self._processing:
+            self._make_ready(item)
+
+    def add_after(self, key: tuple[str, str, str], seconds: float) -> None:
+        """Ask for a pass over `key` in `seconds`; the earliest of several such requests counts."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        item = Key(*key)
+        due = self._clock.monotonic() + seconds
+        if self._shut_down or self._due.get(item, float("inf")) <= due:
+            return
+        self._due[item] = due
+        heapq.heappush(self._delayed, (due, next(self._order), item))
+        self._set_timer()
+
+    def add_rate_limited(self, key: tuple[str, str, str], *, at_least: float = 0.0) -> float:
+        """Ask for a pass after a failure: in 1 s, 2 s, 4 s ... 5 min, each +-20 %, and not before `at_least` seconds.
+
+        Returns the delay in seconds.
+        """
+        item = Key(*key)
+        failures = self._failures.get(item, 0)
+        self._failures[item] = failures + 1
+        delay = min(BASE_DELAY * 2.0 ** min(failures, 16), MAX_DELAY)
+        delay = max(at_least, min(delay * self._rng.uniform(1 - JITTER, 1 + JITTER), MAX_DELAY))
+        self.add_after(item, delay)
+        return delay
+
+    def failures(self, key: tuple[str, str, str]) -> int:
+        """How often `key` has failed in a row (calls of `add_rate_limited` since the last `forget`)."""
+        return self._failures.get(Key(*key), 0)
+
+    def forget(self, key: tuple[str, str, str]) -> None:
+        """The key is well again: its next failure waits 1 s."""
+        self._failures.pop(Key(*key), None)
+
+    async def get(self) -> Key:
+        """The next key, to be given back by `done`. Waits while there is none; raises ShutDown after `shutdown`."""
+        while True:
+            if self._shut_down:
+                raise ShutDown
+            if self._ready:
+                item = self._ready.popleft()
+                added = self._dirty.pop(item)
+                self._processing.add(item)
+                metrics.QUEUE_DEPTH.set(len(self._ready))
+                metrics.QUEUE_LATENCY.observe(self._clock.monotonic() - added)
+                return item
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                # The wake-up this waiter took with it belongs to another one.
+                if waiter.done() and not waiter.cancelled() and self._ready:
+                    self._wake_one()
+                raise
+
+    def done(self, key: tuple[str, str, str]) -> None:
+        """The pass over `key` has ended, well or not."""
+        item = Key(*key)
+        self._processing.discard(item)
+        if item in self._dirty and not self._shut_down:
+            self._make_ready(item)
+
+    def shutdown(self) -> None:
+        """Hand out nothing more. Workers finish what they have; what waits is dropped."""
+        self._shut_down = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ready.clear()
+        self._dirty.clear()
+        self._delayed.clear()
+        self._due.clear()
+        metrics.QUEUE_DEPTH.set(0)
+        while self._waiters:
+            self._wake_one()
+
+    def _make_ready(self, item: Key) -> None:
+        self._ready.append(item)
+        metrics.QUEUE_DEPTH.set(len(self._ready))
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _set_timer(self) -> None:
+        if not self._delayed:
+            return
+        due = self._delayed[0][0]
+        if self._timer is not None:
+            if self._timer_at <= due:
+                return
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._move_due)
+
+    def _move_due(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
+            due, _, item = heapq.heappop(self._delayed)
+            # An entry that a shorter delay has overtaken is left in the heap, and skipped here.
+            if self._due.get(item) == due:
+                del self._due[item]
+                self.add(item)
+        self._set_timer()

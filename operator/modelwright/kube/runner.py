@@ -1,0 +1,172 @@
+"""Workers that take keys from the queue, run the reconciler of their kind, and decide when to come back.
+
+| what the pass ended with | what follows |
+|---|---|
+| `Result(requeue_after)` | the failure count is forgotten; another pass after that time, if one was asked for |
+| Conflict, AlreadyExists, NotFound | another pass at once, three times in a row; after that as Transient |
+| Transient | another pass after 1 s, 2 s, 4 s ... 5 min (not before a Retry-After) |
+| Throttled | another pass after Retry-After; the failure count stays |
+| Denied | another pass after 10 min, or when anything about the object changes |
+| Invalid | no other pass until something changes or the next sweep |
+| anything else | a bug: logged with its traceback, counted, then as Transient |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from modelwright.kube import errors
+from modelwright.kube.queue import Key, ShutDown, WorkQueue
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+IMMEDIATE_RETRIES = 3
+DENIED_DELAY = 600.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a pass ended. `requeue_after`: seconds until the next pass is wanted; None leaves it to events."""
+
+    requeue_after: float | None = None
+
+
+Reconciler = Callable[[Key], Awaitable[Result]]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A pass that is under way, and for how many seconds it has been."""
+
+    key: Key
+    seconds: float
+
+
+class Runner:
+    """`workers` tasks over one queue; `reconcilers` maps a kind's name to its reconcile function."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        reconcilers: Mapping[str, Reconciler],
+        workers: int = 8,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._queue = queue
+        self._reconcilers = dict(reconcilers)
+        self._workers = workers
+        self._clock: Clock = clock or SystemClock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started: dict[Key, float] = {}
+        self._immediate: dict[Key, int] = {}
+
+    def start(self) -> None:
+        """Start the workers; call from a running event loop, once."""
+        if self._tasks:
+            raise RuntimeError("the runner has been started already")
+        self._tasks = [asyncio.create_task(self._work(), name=f"worker-{n}") for n in range(self._workers)]
+
+    async def stop(self, patience: float = 25.0) -> None:
+        """Take no more work and wait up to `patience` seconds for the passes under way; then cancel them."""
+        self._queue.shutdown()
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=patience)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("passes were cut off at shutdown", extra={"keys": [str(r.key) for r in self.running()]})
+            await asyncio.wait(late)
+
+    def running(self, longer_than: float = 0.0) -> list[Running]:
+        """The passes under way for at least `longer_than` seconds, longest first (for /livez)."""
+        now = self._clock.monotonic()
+        found = [Running(key, now - start) for key, start in self._started.items() if now - start >= longer_than]
+        return sorted(found, key=lambda r: -r.seconds)
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                key = await self._queue.get()
+            except ShutDown:
+                return
+            try:
+                await self._one(key)
+            finally:
+                self._started.pop(key, None)
+                self._queue.done(key)
+
+    async def _one(self, key: Key) -> None:
+        start = self._started[key] = self._clock.monotonic()
+        outcome = "bug"
+        try:
+            reconcile = self._reconcilers.get(key.kind)
+            if reconcile is None:
+                raise LookupError(f"no reconciler for kind {key.kind}")
+            result = await reconcile(key)
+            outcome = self._succeeded(key, result)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except errors.ApiError as error:
+            outcome = self._refused(key, error)
+        except Exception:
+            metrics.RECONCILE_PANICS.labels(key.kind).inc()
+            delay = self._queue.add_rate_limited(key)
+            log.exception("a pass failed unexpectedly: this is a bug", extra=_fields(key, retry_in=delay))
+        finally:
+            metrics.RECONCILE_SECONDS.labels(key.kind).observe(self._clock.monotonic() - start)
+            metrics.RECONCILES.labels(key.kind, outcome).inc()
+
+    def _succeeded(self, key: Key, result: Result) -> str:
+        self._queue.forget(key)
+        self._immediate.pop(key, None)
+        if result.requeue_after is None:
+            return "done"
+        self._queue.add_after(key, result.requeue_after)
+        return "requeued"
+
+    def _refused(self, key: Key, error: errors.ApiError) -> str:
+        if isinstance(error, errors.Conflict | errors.AlreadyExists | errors.NotFound):
+            tries = self._immediate.get(key, 0)
+            if tries < IMMEDIATE_RETRIES:
+                self._immediate[key] = tries + 1
+                self._queue.add(key)
+                log.info("the world has changed during a pass: looking again", extra=_fields(key, error=str(error)))
+                return "conflict"
+        self._immediate.pop(key, None)
+        if isinstance(error, errors.Throttled):
+            self._queue.add_after(key, error.retry_after)
+            log.warning(
+                "the API server asks for a pause", extra=_fields(key, error=str(error), retry_in=error.retry_after)
+            )
+            return "throttled"
+        if isinstance(error, errors.Denied):
+            self._queue.add_after(key, DENIED_DELAY)
+            log.error("the API server refuses access", extra=_fields(key, error=str(error), retry_in=DENIED_DELAY))
+            return "denied"
+        if isinstance(error, errors.Invalid):
+            log.error("the API server refuses an object: a retry would not help", extra=_fields(key, error=str(error)))
+            return "invalid"
+        named = error.retry_after if isinstance(error, errors.Transient) else None
+        delay = self._queue.add_rate_limited(key, at_least=named or 0.0)
+        log.warning("a pass failed, trying again", extra=_fields(key, error=str(error), retry_in=round(delay, 3)))
+        return "transient"
+
+
+def _fields(key: Key, **more: object) -> dict[str, object]:
+    return {"kind": key.kind, "namespace": key.namespace, "object": key.name, **more}
+
+
+async def cancel(task: asyncio.Task[object]) -> None:
+    """Cancel a background task and wait until it is gone, swallowing how it ended."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

@@ -1,0 +1,243 @@
+"""What the operator knows of the cluster: the watched objects, as the API server last told them.
+
+Objects are kept as compact JSON and parsed at each read. That is a tenth of the memory of nested dicts, leaves nothing
+for the garbage collector to walk, and a caller may change what it was given without changing the store.
+
+**Which of two versions is newer.** resourceVersions are compared as numbers, which they are on every API server over
+etcd (and promised to be from Kubernetes 1.35 on); one that is no number is taken as newer. So neither a late watch
+event nor the answer of an overtaken write ever takes the store back: an event older than what `put` stored is stale,
+and the echo of our own write is a duplicate. Whatever still goes wrong is found by the sweep.
+
+**Deleted objects** are remembered by uid for a while, so that the late answer of a write can't bring one back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api.names import LABEL_MODEL
+from modelwright.kube import kinds
+from modelwright.kube.kinds import Kind
+from modelwright.obs import metrics
+
+Object = dict[str, Any]
+Objects = list[Object]
+Listener = Callable[[Kind, Object | None, Object | None], None]
+Indexer = Callable[[Kind, Object], Iterable[str]]
+
+TOMBSTONES = 8192
+
+_UNREAD_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    uid: str
+    resource_version: str
+    blob: bytes
+    index: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which object, in which state, the store holds under a name."""
+
+    uid: str
+    resource_version: str
+
+
+class Store:
+    """All methods are synchronous and must be called from the event loop's thread.
+
+    `indexers` adds indexes by name beside the two built in ("model" and "owner"): each yields the values under which an
+    object is to be found by `by_index`.
+    """
+
+    def __init__(self, indexers: Mapping[str, Indexer] | None = None) -> None:
+        self._indexers: dict[str, Indexer] = {"model": _by_model, "owner": _by_owner, **(indexers or {})}
+        self._objects: dict[Kind, dict[tuple[str, str], _Entry]] = defaultdict(dict)
+        self._indexes: dict[tuple[Kind, str], dict[str, dict[tuple[str, str], None]]] = defaultdict(dict)
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call `listener(kind, old, new)` at each real change, whichever way it came: watch, `put` or `forget`.
+
+        Exceptions of a listener reach the caller of the method that made the change.
+        """
+        self._listeners.append(listener)
+
+    def apply(self, kind: Kind, event_type: str | None, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
+        """Take a watch event: ADDED, MODIFIED, DELETED, or None for an object of an initial list.
+
+        Returns (before, after). Both are the same (`before is after`) when the event brought nothing new.
+        """
+        if event_type == "DELETED":
+            return self._remove(kind, obj)
+        return self._keep(kind, obj)
+
+    def put(self, obj: Mapping[str, Any]) -> None:
+        """Take the API server's answer to a write, so that the next pass doesn't act on the past."""
+        self._keep(kinds.of(obj), obj)
+
+    def forget(self, kind: Kind, namespace: str, name: str, uid: str) -> Object | None:
+        """Drop an object that is known to be gone, if the store still holds this very one. Returns what was dropped."""
+        entry = self._objects[kind].get((namespace, name))
+        self._bury(uid)
+        if entry is None or entry.uid != uid:
+            return None
+        old = _load(entry)
+        self._drop(kind, (namespace, name))
+        self._notify(kind, old, None)
+        return old
+
+    def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """A copy of the object, or None. `namespace` is None or "" for cluster-scoped kinds."""
+        entry = self._objects[kind].get((namespace or "", name))
+        return _load(entry) if entry else None
+
+    def list(self, kind: Kind, namespace: str | None = None) -> Objects:
+        """Copies of all objects of a kind (in one namespace), in no particular order."""
+        objects = self._objects[kind]
+        return [_load(e) for key, e in objects.items() if namespace is None or key[0] == namespace]
+
+    def by_model(self, kind: Kind, namespace: str, model: str) -> Objects:
+        """The objects of a kind that belong to a Model: by the label modelwright.dev/model, or `spec.modelRef.name`."""
+        return self.by_index("model", kind, model, namespace)
+
+    def by_owner(self, kind: Kind, owner_uid: str) -> Objects:
+        """The objects of a kind with an owner reference (controller or not) to that uid."""
+        return self.by_index("owner", kind, owner_uid)
+
+    def by_index(self, index: str, kind: Kind, value: str, namespace: str | None = None) -> Objects:
+        """The objects of a kind that the index's function gave `value` for."""
+        objects = self._objects[kind]
+        keys = self._indexes[kind, index].get(value, {})
+        return [_load(objects[key]) for key in keys if namespace is None or key[0] == namespace]
+
+    def names(self, kind: Kind) -> tuple[tuple[str, str], ...]:
+        """(namespace, name) of all objects of a kind; "" as the namespace of cluster-scoped ones."""
+        return tuple(self._objects[kind])
+
+    def identities(self, kind: Kind) -> dict[tuple[str, str], Identity]:
+        """uid and resourceVersion of all objects of a kind, by (namespace, name)."""
+        return {key: Identity(e.uid, e.resource_version) for key, e in self._objects[kind].items()}
+
+    def count(self, kind: Kind) -> int:
+        """How many objects of a kind there are."""
+        return len(self._objects[kind])
+
+    def _keep(self, kind: Kind, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
+        meta = obj["metadata"]
+        key = (str(meta.get("namespace") or ""), str(meta["name"]))
+        uid = str(meta.get("uid") or "")
+        version = str(meta.get("resourceVersion") or "")
+        entry = self._objects[kind].get(key)
+        if uid in self._tombstones or (entry is not None and not newer(version, entry.resource_version)):
+            same = entry is not None and (entry.uid, entry.resource_version) == (uid, version)
+            metrics.WATCH_EVENTS.labels(kind.kind, "duplicate" if same else "stale").inc()
+            return _unchanged()
+        blob = _dump(kind, obj)
+        if entry is not None and entry.uid == uid and entry.blob == blob:
+            # Only what we don't keep has changed.
+            self._objects[kind][key] = _Entry(uid, version, entry.blob, entry.index)
+            metrics.WATCH_EVENTS.labels(kind.kind, "duplicate").inc()
+            return _unchanged()
+        new = _with_version(json.loads(blob), version)
+        index = tuple((name, value) for name, of in self._indexers.items() for value in of(kind, new))
+        old = _load(entry) if entry is not None else None
+        if entry is not None:
+            self._drop(kind, key)
+            if entry.uid != uid:
+                self._bury(entry.uid)
+        self._objects[kind][key] = _Entry(uid, version, blob, index)
+        for name, value in index:
+            self._indexes[kind, name].setdefault(value, {})[key] = None
+        metrics.WATCH_EVENTS.labels(kind.kind, "kept").inc()
+        metrics.STORE_OBJECTS.labels(kind.kind).set(len(self._objects[kind]))
+        metrics.STORE_BYTES.inc(len(blob))
+        self._notify(kind, old, new)
+        return old, new
+
+    def _remove(self, kind: Kind, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
+        meta = obj["metadata"]
+        key = (str(meta.get("namespace") or ""), str(meta["name"]))
+        uid = str(meta.get("uid") or "")
+        self._bury(uid)
+        entry = self._objects[kind].get(key)
+        if entry is None or entry.uid != uid:
+            # Unknown, or another object has taken the name already: nothing of it is left here.
+            metrics.WATCH_EVENTS.labels(kind.kind, "stale").inc()
+            return _unchanged()
+        old = _load(entry)
+        self._drop(kind, key)
+        metrics.WATCH_EVENTS.labels(kind.kind, "kept").inc()
+        self._notify(kind, old, None)
+        return old, None
+
+    def _drop(self, kind: Kind, key: tuple[str, str]) -> None:
+        entry = self._objects[kind].pop(key)
+        for name, value in entry.index:
+            keys = self._indexes[kind, name][value]
+            keys.pop(key, None)
+            if not keys:
+                del self._indexes[kind, name][value]
+        metrics.STORE_OBJECTS.labels(kind.kind).set(len(self._objects[kind]))
+        metrics.STORE_BYTES.dec(len(entry.blob))
+
+    def _bury(self, uid: str) -> None:
+        if uid:
+            self._tombstones[uid] = None
+            if len(self._tombstones) > TOMBSTONES:
+                self._tombstones.popitem(last=False)
+
+    def _notify(self, kind: Kind, old: Object | None, new: Object | None) -> None:
+        for listener in self._listeners:
+            listener(kind, old, new)
+
+
+def newer(version: str, than: str) -> bool:
+    """Whether resourceVersion `version` is newer than another; one that is no number counts as newer if different."""
+    if version.isdecimal() and than.isdecimal():
+        return int(version) > int(than)
+    return version != than
+
+
+def _unchanged() -> tuple[None, None]:
+    return None, None
+
+
+def _by_model(kind: Kind, obj: Object) -> Iterator[str]:
+    if kind == kinds.MODEL_VERSION:
+        name = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
+    else:
+        name = (obj["metadata"].get("labels") or {}).get(LABEL_MODEL)
+    if name:
+        yield str(name)
+
+
+def _by_owner(_: Kind, obj: Object) -> Iterator[str]:
+    for reference in obj["metadata"].get("ownerReferences") or ():
+        yield str(reference.get("uid") or "")
+
+
+def _dump(kind: Kind, obj: Mapping[str, Any]) -> bytes:
+    """The object without what nobody reads, nor its resourceVersion, which is kept beside it."""
+    meta = {k: v for k, v in obj["metadata"].items() if k not in ("managedFields", "selfLink", "resourceVersion")}
+    if annotations := meta.get("annotations"):
+        meta["annotations"] = {k: v for k, v in annotations.items() if k not in _UNREAD_ANNOTATIONS}
+    kept = {**obj, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
+    return json.dumps(kept, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _load(entry: _Entry) -> Object:
+    return _with_version(json.loads(entry.blob), entry.resource_version)
+
+
+def _with_version(obj: Object, version: str) -> Object:
+    obj["metadata"]["resourceVersion"] = version
+    return obj

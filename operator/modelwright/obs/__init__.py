@@ -1,0 +1,1 @@
+"""What the operator tells about itself: metrics, JSON logs, and the clock everything else is timed by."""

@@ -1,0 +1,77 @@
+"""The operator's own Prometheus metrics; `/metrics` serves REGISTRY."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+API_REQUESTS = Counter(
+    "modelwright_api_requests_total",
+    "Requests to the API server, by verb, kind and status code (0: no answer).",
+    ["verb", "kind", "code"],
+    registry=REGISTRY,
+)
+API_SECONDS = Histogram(
+    "modelwright_api_request_duration_seconds",
+    "Time to answer of requests to the API server, waiting for our own limiter not counted.",
+    ["verb"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+API_LIMITER_SECONDS = Counter(
+    "modelwright_api_limiter_wait_seconds_total", "Time writes waited for our own limiter.", registry=REGISTRY
+)
+WATCH_EVENTS = Counter(
+    "modelwright_watch_events_total",
+    "Watched events by kind and what came of them: kept, duplicate, stale.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+)
+WATCH_DIVERGENCE = Counter(
+    "modelwright_watch_divergence_total",
+    "Objects that a sweep found differing from the store: the watch has lost something.",
+    ["kind"],
+    registry=REGISTRY,
+)
+WATCH_GHOSTS = Counter(
+    "modelwright_watch_ghosts_total",
+    "Objects dropped from the store by a sweep because they are gone from the API server.",
+    ["kind"],
+    registry=REGISTRY,
+)
+SWEEPS = Counter("modelwright_sweeps_total", "Resync sweeps, by result (ok, error).", ["result"], registry=REGISTRY)
+STORE_OBJECTS = Gauge("modelwright_store_objects", "Objects in the store, by kind.", ["kind"], registry=REGISTRY)
+STORE_BYTES = Gauge("modelwright_store_bytes", "Size of the objects in the store.", registry=REGISTRY)
+QUEUE_DEPTH = Gauge("modelwright_queue_depth", "Keys that wait for a worker.", registry=REGISTRY)
+QUEUE_LATENCY = Histogram(
+    "modelwright_queue_latency_seconds",
+    "Time from the request for a pass to its start.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+RECONCILE_SECONDS = Histogram(
+    "modelwright_reconcile_duration_seconds", "Duration of a pass.", ["kind"], buckets=_SECONDS, registry=REGISTRY
+)
+RECONCILES = Counter(
+    "modelwright_reconcile_total", "Passes, by kind and result.", ["kind", "result"], registry=REGISTRY
+)
+RECONCILE_PANICS = Counter(
+    "modelwright_reconcile_panics_total", "Passes that ended in an unexpected exception.", ["kind"], registry=REGISTRY
+)
+EVENTS_RECORDED = Counter(
+    "modelwright_events_total",
+    "Kubernetes Events, by what became of them: sent, repeated (not sent again), dropped, failed.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+LEADER = Gauge("modelwright_leader", "1 while this process holds the Lease.", registry=REGISTRY)
+LOOP_LAG = Gauge("modelwright_event_loop_lag_seconds", "How late the event loop last was.", registry=REGISTRY)

@@ -1,0 +1,171 @@
+"""Command lines of the control plane's programs: pure functions, the same for every profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devcluster.parts import path
+from devcluster.pki import Authority, Identity
+
+
+@dataclass(frozen=True)
+class Api:
+    """Where the API server listens, and what differs from one profile to the other."""
+
+    folder: Path
+    authority: Authority
+    address: str
+    port: int
+    etcd: str
+    service_range: str = "10.96.0.0/16"
+    controllers: bool = False
+    audit_log: Path | None = None
+    admission_plugins: Sequence[str] = ()
+    feature_gates: Mapping[str, bool] = field(default_factory=dict)
+    extra: Sequence[str] = ()
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.address}:{self.port}"
+
+
+def etcd(data: Path, address: str, port: int, peer_port: int) -> list[str]:
+    client, peer = f"http://{address}:{port}", f"http://{address}:{peer_port}"
+    return [
+        str(path("etcd")),
+        f"--data-dir={data}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        # Nothing here must survive a power cut; a crash of the process alone loses nothing.
+        "--unsafe-no-fsync",
+        "--quota-backend-bytes=4294967296",
+        "--auto-compaction-mode=periodic",
+        "--auto-compaction-retention=5m",
+        "--log-level=warn",
+    ]
+
+
+def api_server(api: Api, server: Identity, kubelet_client: Identity, service_account: Path) -> list[str]:
+    folder = api.authority.folder
+    loopback = api.address.startswith("127.")
+    arguments = [
+        str(path("kube-apiserver")),
+        f"--etcd-servers={api.etcd}",
+        f"--bind-address={api.address}",
+        f"--advertise-address={api.address}",
+        f"--secure-port={api.port}",
+        # A loopback address may not be published as the endpoint of the `kubernetes` Service.
+        *(["--endpoint-reconciler-type=none"] if loopback else []),
+        f"--service-cluster-ip-range={api.service_range}",
+        f"--cert-dir={folder}",
+        f"--client-ca-file={api.authority.certificate}",
+        f"--tls-cert-file={server.certificate}",
+        f"--tls-private-key-file={server.key}",
+        f"--kubelet-certificate-authority={api.authority.certificate}",
+        f"--kubelet-client-certificate={kubelet_client.certificate}",
+        f"--kubelet-client-key={kubelet_client.key}",
+        "--kubelet-preferred-address-types=InternalIP",
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        f"--service-account-key-file={service_account}",
+        f"--service-account-signing-key-file={service_account}",
+        "--authorization-mode=Node,RBAC",
+        "--allow-privileged=true",
+        "--profiling=false",
+        # High enough that the machine, not these limits, sets the pace of scale runs.
+        "--max-requests-inflight=3000",
+        "--max-mutating-requests-inflight=2000",
+    ]
+    plugins = ["NodeRestriction", *api.admission_plugins]
+    arguments.append(f"--enable-admission-plugins={','.join(plugins)}")
+    if not api.controllers:
+        # Nobody makes the `default` ServiceAccount that this plugin asks for.
+        arguments.append("--disable-admission-plugins=ServiceAccount")
+    if api.audit_log:
+        # Blocking: no event may be lost, since requests are counted from this file.
+        arguments += [
+            f"--audit-policy-file={audit_policy(api.folder)}",
+            f"--audit-log-path={api.audit_log}",
+            "--audit-log-mode=blocking",
+            "--audit-log-maxsize=10000",
+        ]
+    return [*arguments, *gates(api.feature_gates), *api.extra]
+
+
+def audit_policy(folder: Path) -> Path:
+    """One line a request, when it is answered, without bodies."""
+    file = folder / "audit-policy.yaml"
+    file.write_text(
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n"
+    )
+    return file
+
+
+def controller_manager(
+    api: Api, kubeconfig: Path, service_account: Path, port: int, simulated: bool, address: str = "127.0.0.1"
+) -> list[str]:
+    return [
+        str(path("kube-controller-manager")),
+        f"--kubeconfig={kubeconfig}",
+        f"--authentication-kubeconfig={kubeconfig}",
+        f"--authorization-kubeconfig={kubeconfig}",
+        f"--bind-address={address}",
+        f"--secure-port={port}",
+        f"--cert-dir={api.authority.folder / 'controller-manager'}",
+        f"--root-ca-file={api.authority.certificate}",
+        f"--cluster-signing-cert-file={api.authority.certificate}",
+        f"--cluster-signing-key-file={api.authority.key}",
+        f"--service-account-private-key-file={service_account}",
+        f"--service-cluster-ip-range={api.service_range}",
+        "--use-service-account-credentials=true",
+        "--leader-elect=false",
+        "--kube-api-qps=2000",
+        "--kube-api-burst=4000",
+        "--concurrent-deployment-syncs=20",
+        "--concurrent-replicaset-syncs=20",
+        "--concurrent-service-endpoint-syncs=20",
+        "--concurrent-job-syncs=20",
+        "--concurrent-gc-syncs=40",
+        "--concurrent-namespace-syncs=20",
+        # KWOK's heartbeat is slower than the usual grace, so its nodes would flap.
+        *(["--node-monitor-grace-period=24h"] if simulated else []),
+        *gates(api.feature_gates),
+    ]
+
+
+def scheduler(api: Api, kubeconfig: Path, port: int, address: str = "127.0.0.1") -> list[str]:
+    return [
+        str(path("kube-scheduler")),
+        f"--kubeconfig={kubeconfig}",
+        f"--authentication-kubeconfig={kubeconfig}",
+        f"--authorization-kubeconfig={kubeconfig}",
+        f"--bind-address={address}",
+        f"--secure-port={port}",
+        f"--cert-dir={api.authority.folder / 'scheduler'}",
+        "--leader-elect=false",
+        "--kube-api-qps=2000",
+        "--kube-api-burst=4000",
+        *gates(api.feature_gates),
+    ]
+
+
+def kwok(kubeconfig: Path) -> list[str]:
+    return [
+        str(path("kwok")),
+        f"--kubeconfig={kubeconfig}",
+        "--manage-all-nodes=false",
+        "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+        "--node-ip=127.0.0.1",
+        "--cidr=10.0.0.1/8",
+        "--node-lease-duration-seconds=40",
+    ]
+
+
+def gates(chosen: Mapping[str, bool]) -> list[str]:
+    if not chosen:
+        return []
+    return ["--feature-gates=" + ",".join(f"{name}={str(on).lower()}" for name, on in sorted(chosen.items()))]

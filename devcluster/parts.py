@@ -1,0 +1,167 @@
+"""The programs a cluster is made of: each from a Go module of its own, built once per version into the cache."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from devcluster import paths
+from devcluster.errors import ClusterError, failed
+from devcluster.progress import Progress, Quiet
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Go module below `tools/`; its go.mod says which version is built."""
+
+    name: str
+    module: str
+    packages: dict[str, str]
+    tags: str = ""
+
+    def version(self) -> str:
+        if not self.module:
+            return "1"
+        text = (paths.TOOLS / self.name / "go.mod").read_text()
+        found = re.search(rf"^(?:require)?\s*{re.escape(self.module)} v(\S+)", text, re.MULTILINE)
+        if not found:
+            raise ClusterError(f"devcluster/tools/{self.name}/go.mod does not require {self.module}")
+        return found[1]
+
+    def folder(self) -> Path:
+        return paths.binaries() / f"{self.name}-{self.version()}"
+
+    def ldflags(self) -> str:
+        if self.name != "kubernetes":
+            return "-s -w"
+        # Without these the API server reports v0.0.0, and clients misbehave.
+        stamp = "k8s.io/component-base/version.git"
+        major, minor, _ = self.version().split(".")
+        return f"-s -w -X {stamp}Version=v{self.version()} -X {stamp}Major={major} -X {stamp}Minor={minor}"
+
+
+def _kubernetes(*names: str) -> dict[str, str]:
+    return {name: f"k8s.io/kubernetes/cmd/{name}" for name in names}
+
+
+PARTS = (
+    Part("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    Part(
+        "kubernetes",
+        "k8s.io/kubernetes",
+        _kubernetes("kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
+    ),
+    Part("pause", "", {"pause": "."}),
+    Part("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"}),
+    Part(
+        "registry",
+        "github.com/distribution/distribution/v3",
+        {"registry": "github.com/distribution/distribution/v3/cmd/registry"},
+    ),
+    Part("versitygw", "github.com/versity/versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
+    Part("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}),
+    Part("traefik", "github.com/traefik/traefik/v3", {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}),
+    Part(
+        "prometheus",
+        "github.com/prometheus/prometheus",
+        {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+        # The clients of two dozen clouds would triple the build.
+        tags="remove_all_sd,enable_kubernetes_sd",
+    ),
+    Part("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
+)
+
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
+CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
+SIMULATION = ("kwok",)
+NODE = ("pause", "kubelet", "kube-proxy", "coredns", "registry", "versitygw", "traefik", "prometheus", "helm")
+
+
+def part_of(binary: str) -> Part:
+    for part in PARTS:
+        if binary in part.packages:
+            return part
+    raise ClusterError(f"no part of the cluster builds {binary!r}")
+
+
+def path(binary: str) -> Path:
+    """Where a binary is, or will be once built."""
+    return part_of(binary).folder() / binary
+
+
+def build(binaries: Iterable[str], progress: Progress | None = None) -> None:
+    """Build what isn't in the cache yet; two at a time, since linking uses one core only."""
+    shown = progress or Quiet()
+    missing = [name for name in binaries if not path(name).exists()]
+    if not missing:
+        return
+    if not shutil.which("go"):
+        raise ClusterError(
+            f"Go is needed to build {', '.join(missing)} and isn't there: install Go 1.26 or newer (https://go.dev/dl/)"
+        )
+    for name in missing:
+        shown.add(f"build {name}")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: _build_one(name, shown), missing))
+
+
+def _build_one(binary: str, progress: Progress) -> None:
+    part = part_of(binary)
+    folder = part.folder()
+    log = paths.cache() / "logs" / f"build-{binary}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with progress.step(f"build {binary}"), paths.locked(paths.cache() / "locks" / f"{binary}.lock"):
+        if (folder / binary).exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f".{binary}.new"
+        command = ["go", "build", "-trimpath", "-ldflags", part.ldflags(), "-o", str(new)]
+        command += ["-tags", part.tags] if part.tags else []
+        with log.open("wb") as out:
+            done = subprocess.run(
+                [*command, part.packages[binary]],
+                cwd=paths.TOOLS / part.name,
+                env={**os.environ, "CGO_ENABLED": "0"},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode:
+            raise failed(f"building {binary} {part.version()} failed", log)
+        new.rename(folder / binary)
+
+
+def gateway_api_crds() -> Path:
+    """The folder of Gateway API's CRDs, from the Go module that holds them."""
+    folder = paths.TOOLS / "gateway-api"
+    kept = paths.cache() / "gateway-api" / _digest_name(folder / "go.mod")
+    if not kept.exists():
+        log = paths.cache() / "logs" / "gateway-api.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as out:
+            subprocess.run(["go", "mod", "download"], cwd=folder, stdout=out, stderr=out, check=False)
+            found = subprocess.run(
+                ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api"],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=out,
+                text=True,
+                check=False,
+            )
+        if found.returncode or not found.stdout.strip():
+            raise failed("downloading the Gateway API CRDs failed", log)
+        shutil.copytree(Path(found.stdout.strip()) / "config" / "crd" / "standard", kept, copy_function=shutil.copy)
+    return kept
+
+
+def _digest_name(go_mod: Path) -> str:
+    found = re.search(r"sigs\.k8s\.io/gateway-api v(\S+)", go_mod.read_text())
+    if not found:
+        raise ClusterError(f"{go_mod} does not require sigs.k8s.io/gateway-api")
+    return found[1]

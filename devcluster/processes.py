@@ -1,0 +1,137 @@
+"""Starts daemons and ends them by a recorded identity (pid, start time, program), never by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from devcluster.errors import failed
+
+
+# Kept so that those which end while we run are reaped and don't stay as zombies.
+_STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A process as it was when it was started. A pid alone is not an identity: pids are used again."""
+
+    name: str
+    pid: int
+    start: int
+    boot: str
+    exe: str
+    log: str
+
+    def alive(self) -> bool:
+        return self.boot == boot_id() and start_time(self.pid) == self.start and program(self.pid) == self.exe
+
+    def signal(self, number: int) -> None:
+        if self.alive():
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                pass
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when it is gone or only a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def program(pid: int) -> str | None:
+    """The program a process runs. A binary replaced on disk is still the same program."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError:
+        return None
+
+
+def identify(name: str, pid: int, log: Path) -> Daemon:
+    """Record a running process; fails when it has ended already."""
+    start, exe = start_time(pid), program(pid)
+    if start is None or exe is None:
+        raise failed(f"{name} ended as soon as it was started", log)
+    return Daemon(name=name, pid=pid, start=start, boot=boot_id(), exe=exe, log=str(log))
+
+
+def spawn(
+    name: str,
+    argv: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    inside: Daemon | None = None,
+) -> Daemon:
+    """Start a daemon in a session of its own; `inside` names the first process of a sandbox to start it in."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    enter = [] if inside is None else ["nsenter", f"--target={inside.pid}", "--mount", "--net", "--pid", "--"]
+    with log.open("ab") as out:
+        out.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S')} {' '.join(argv)}\n".encode())
+        out.flush()
+        child = subprocess.Popen(
+            [*enter, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
+        )
+    pid = child.pid if inside is None else only_child(child.pid, name, log)
+    _STARTED.append(child)
+    return identify(name, pid, log)
+
+
+def reap() -> None:
+    _STARTED[:] = [child for child in _STARTED if child.poll() is None]
+
+
+def only_child(parent: int, name: str, log: Path, timeout: float = 10) -> int:
+    """The one process that a launcher (nsenter, unshare) forked, once it runs a program of its own."""
+    launcher = program(parent)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        for child in children(parent):
+            if program(child) not in (None, launcher):
+                return child
+        if start_time(parent) is None:
+            break
+        time.sleep(0.01)
+    raise failed(f"{name} did not start", log)
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def end(daemons: Iterable[Daemon], grace: float = 5) -> None:
+    """Ask each to end, wait, and kill what is still there."""
+    wanted = [daemon for daemon in daemons if daemon.alive()]
+    for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        for daemon in wanted:
+            daemon.signal(number)
+        deadline = time.monotonic() + wait
+        while wanted and time.monotonic() < deadline:
+            wanted = [daemon for daemon in wanted if daemon.alive()]
+            if wanted:
+                time.sleep(0.02)
+    reap()
+    if wanted:
+        names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in wanted)
+        raise failed(f"these processes do not end: {names}")

@@ -1,0 +1,44 @@
+"""Nodes that KWOK plays: pods on them are Running at once and cost nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from devcluster.api import Client
+
+ANNOTATION = "kwok.x-k8s.io/node"
+TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
+
+
+def node(number: int, tainted: bool) -> dict[str, Any]:
+    """A fake node; tainted where real nodes stand beside it, so that no real pod lands there by accident."""
+    name = f"kwok-{number}"
+    size = {"cpu": "1024", "memory": "4Ti", "pods": "10000"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "annotations": {ANNOTATION: "fake", "node.alpha.kubernetes.io/ttl": "0"},
+            "labels": {
+                "type": "kwok",
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+            },
+        },
+        "spec": {"taints": [TAINT]} if tainted else {},
+        "status": {"allocatable": size, "capacity": size},
+    }
+
+
+def create(client: Client, count: int, tainted: bool) -> list[str]:
+    """Make the fake nodes that aren't there yet."""
+    names = []
+    for number in range(count):
+        wanted = node(number, tainted)
+        names.append(wanted["metadata"]["name"])
+        status, _ = client.request("GET", f"/api/v1/nodes/{names[-1]}")
+        if status == 404:
+            client.must("POST", "/api/v1/nodes", wanted)
+    return names

@@ -1,0 +1,57 @@
+"""What a cluster's folder on disk remembers: its profile, its daemons, its place in the network."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from devcluster.processes import Daemon
+
+
+@dataclass
+class State:
+    """Written before and after everything that must be undone, so that `down` needs no memory of `up`."""
+
+    folder: Path
+    profile: str = ""
+    ready: bool = False
+    daemons: dict[str, Daemon] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "state.json"
+
+    @classmethod
+    def load(cls, folder: Path) -> State:
+        """The saved state; an empty one where there is none or where it can't be read."""
+        try:
+            raw = json.loads((folder / "state.json").read_text())
+            daemons = {name: Daemon(**fields) for name, fields in raw["daemons"].items()}
+            return cls(folder, raw["profile"], raw["ready"], daemons, raw["facts"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(folder)
+
+    def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        raw = {
+            "profile": self.profile,
+            "ready": self.ready,
+            "daemons": {name: asdict(daemon) for name, daemon in self.daemons.items()},
+            "facts": self.facts,
+        }
+        new = self.file.with_suffix(".new")
+        new.write_text(json.dumps(raw, indent=1))
+        os.replace(new, self.file)
+
+    def record(self, daemon: Daemon) -> Daemon:
+        self.daemons[daemon.name] = daemon
+        self.save()
+        return daemon
+
+    def dead(self) -> list[str]:
+        """The daemons that should run and don't."""
+        return [name for name, daemon in self.daemons.items() if not daemon.alive()]

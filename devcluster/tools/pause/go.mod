@@ -1,0 +1,3 @@
+module modelwright.dev/devcluster/tools/pause
+
+go 1.26

@@ -1,0 +1,146 @@
+"""Markers that state a rule once, for pydantic and for the CRD: CEL rules, list types, open objects, cut texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+VALIDATIONS = "x-kubernetes-validations"
+LIST_TYPE = "x-kubernetes-list-type"
+LIST_MAP_KEYS = "x-kubernetes-list-map-keys"
+PRESERVE = "x-kubernetes-preserve-unknown-fields"
+INT_OR_STRING = "x-kubernetes-int-or-string"
+
+
+def problem(message: str, field_path: str = "") -> PydanticCustomError:
+    """A pydantic error whose text is `message` alone; `field_path` (".metadata.name") says where below the value."""
+    # Braces would be read as places to fill in.
+    return PydanticCustomError("rule", "{text}", {"text": message, "field_path": field_path})
+
+
+@dataclass(frozen=True)
+class Cel:
+    """A CEL rule of the CRD and the same rule in Python.
+
+    `check` gets the parsed value and says whether it is good; a rule that needs `oldSelf` has none.
+    """
+
+    rule: str
+    message: str
+    check: Callable[[Any], bool] | None = None
+    field_path: str = ""
+
+    def validate(self, value: Any) -> Any:
+        """Return `value`, or raise the pydantic error of this rule."""
+        if self.check is not None and not self.check(value):
+            raise problem(self.message, self.field_path)
+        return value
+
+    def wire(self) -> dict[str, str]:
+        """The rule as an entry of x-kubernetes-validations."""
+        entry = {"rule": self.rule, "message": self.message}
+        if self.field_path:
+            entry["fieldPath"] = self.field_path
+        return entry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        if self.check is None:
+            return core_schema.no_info_after_validator_function(_same, schema)
+        return core_schema.no_info_after_validator_function(self.validate, schema)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        json_schema = dict(handler(schema))
+        json_schema[VALIDATIONS] = [*json_schema.get(VALIDATIONS, []), self.wire()]
+        return json_schema
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class ListType:
+    """How the API server merges and compares a list; `set` and `map` refuse duplicates, also in Python."""
+
+    kind: Literal["atomic", "set", "map"]
+    keys: tuple[str, ...] = ()
+
+    def validate(self, value: Sequence[Any]) -> Sequence[Any]:
+        """Return `value`, or raise the pydantic error for its first duplicate."""
+        if self.kind == "atomic" or len(value) < 2:
+            return value
+        seen: set[Any] = set()
+        for index, item in enumerate(value):
+            # On the wire and in Python these keys are spelled the same: none has two words.
+            key = tuple(getattr(item, name) for name in self.keys) if self.keys else item
+            if key in seen:
+                raise problem("duplicate entry", f"[{index}]")
+            seen.add(key)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.validate, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        json_schema = dict(handler(schema))
+        json_schema[LIST_TYPE] = self.kind
+        if self.keys:
+            json_schema[LIST_MAP_KEYS] = list(self.keys)
+        return json_schema
+
+
+@dataclass(frozen=True)
+class Open:
+    """An object whose fields the API server keeps unseen; they are checked when what is rendered from it is applied."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        json_schema = {key: value for key, value in handler(schema).items() if key != "additionalProperties"}
+        json_schema[PRESERVE] = True
+        return json_schema
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A text of a status, cut to `limit` characters: a long message must never make a status write fail."""
+
+    limit: int
+
+    def validate(self, value: str) -> str:
+        """`value`, or its beginning with an ellipsis."""
+        return value if len(value) <= self.limit else value[: self.limit - 1] + "…"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.validate, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "maxLength": self.limit}
+
+
+@dataclass(frozen=True)
+class IntOrString:
+    """A value that is an integer of at least 0 or a text that matches `pattern`, as Kubernetes quantities are."""
+
+    pattern: str
+    max_length: int
+    message: str
+
+    def validate(self, value: Any) -> int | str:
+        """Return `value`, or raise the pydantic error of this type."""
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        if isinstance(value, str) and len(value) <= self.max_length and re.search(self.pattern + r"\Z", value):
+            return value
+        raise problem(self.message)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {INT_OR_STRING: True, "minimum": 0, "pattern": self.pattern, "maxLength": self.max_length}

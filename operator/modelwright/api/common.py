@@ -1,0 +1,269 @@
+"""Base classes and small types that all kinds of the API share, and how an object of the wire is parsed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    Strict,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from modelwright.api.cel import VALIDATIONS, Cel, Cut, IntOrString, Open, problem
+from modelwright.api.names import API_VERSION
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+HOSTNAME = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+QUALIFIED_NAME = (
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+QUANTITY = r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE][+-]?[0-9]+))?$"
+DURATION = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
+DECIMAL = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
+RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+
+
+def matching(pattern: str, message: str) -> Cel:
+    """A rule that the whole text matches `pattern` (the common part of RE2 and Python), refused with `message`."""
+    compiled = re.compile(pattern.removeprefix("^").removesuffix("$"))
+    return Cel(f"self.matches(r'{pattern}')", message, lambda value: compiled.fullmatch(value) is not None)
+
+
+class Wire(BaseModel):
+    """A part of a spec: camelCase on the wire, snake_case in Python, frozen, unknown fields refused.
+
+    `__cel__` holds rules about the whole object; they are checked here and written into the CRD.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+    __cel__: ClassVar[tuple[Cel, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        for rule in cls.__cel__:
+            if rule.check is not None:
+                schema = core_schema.no_info_after_validator_function(rule.validate, schema)
+        return schema
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        json_schema = handler(schema)
+        if cls.__cel__:
+            handler.resolve_ref_schema(json_schema)[VALIDATIONS] = [rule.wire() for rule in cls.__cel__]
+        return json_schema
+
+    def wire(self) -> dict[str, Any]:
+        """This object as it stands on the wire: camelCase keys, no absent members, defaults written out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class OpenWire(Wire):
+    """A part of a spec that keeps the fields it does not know, because another API defines them."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class StatusWire(Wire):
+    """A part of a status. A newer operator may have written it: what is unknown is dropped, never refused."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _drop_what_is_not_understood(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if not isinstance(value, Mapping):
+                raise
+            bad = {
+                str(entry["loc"][0]) for entry in error.errors(include_url=False, include_input=False) if entry["loc"]
+            }
+            kept = {key: item for key, item in value.items() if key not in bad}
+            if len(kept) == len(value):
+                raise
+            return handler(kept)
+
+
+def _write_time(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _whole_seconds(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise problem("a time needs a time zone")
+    return value if value.microsecond == 0 else value.replace(microsecond=0)
+
+
+class _WholeSeconds:
+    """Times have whole seconds, as Kubernetes writes them, so that what is written equals what is read."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(_whole_seconds, handler(source))
+
+
+Timestamp = Annotated[datetime, _WholeSeconds(), PlainSerializer(_write_time, return_type=str)]
+"""A point in time, UTC, in whole seconds; RFC 3339 on the wire."""
+
+Bool = Annotated[bool, Strict()]
+Int = Annotated[int, Strict()]
+Text63 = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=63)]
+Text253 = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=253)]
+Text1024 = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)]
+Text4096 = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]
+Label = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=63, pattern=DNS_LABEL)]
+"""A DNS label (RFC 1123)."""
+Subdomain = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=253, pattern=DNS_SUBDOMAIN)]
+"""A DNS subdomain (RFC 1123), as most object names are."""
+Hostname = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=253, pattern=HOSTNAME)]
+LabelValue = Annotated[str, StringConstraints(strict=True, max_length=63, pattern=LABEL_VALUE)]
+OpenObject = Annotated[dict[str, Any], Open()]
+"""An object that another API defines; see `cel.Open`."""
+Decimal = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=32),
+    matching(DECIMAL, 'must be a decimal number written as text, such as "0.981"'),
+]
+Quantity = Annotated[
+    int | str,
+    IntOrString(QUANTITY, 32, 'must be a quantity that is not negative, such as 2, "500m" or "1Gi"'),
+]
+"""A Kubernetes quantity that is not negative: 2, "500m", "1Gi"."""
+Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
+
+StatusText = Annotated[str, Cut(4096)]
+"""A text of a status for people."""
+StatusWord = Annotated[str, Cut(253)]
+"""A name or word of a status."""
+StatusInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a duration such as "10m" or "1h30m"; ValueError when it is none."""
+    if not re.fullmatch(DURATION.removeprefix("^").removesuffix("$"), duration):
+        raise ValueError(f'"{duration}" is not a duration such as 10m or 1h30m (units h, m, s, ms)')
+    return sum(int(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(duration))
+
+
+class Reference(Wire):
+    """A reference to an object in the same namespace, by name."""
+
+    name: Subdomain = Field(description="Name of the object, in the same namespace.")
+
+
+class OwnerReference(BaseModel):
+    """The members of metadata.ownerReferences that are looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool = False
+
+
+class ObjectMeta(BaseModel):
+    """The members of metadata that are looked at. The API server has checked them; they are not checked again."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class InvalidObject(ValueError):
+    """An object of the wire that its type refuses; the text names the object, each field and what is wrong."""
+
+    def __init__(self, name: str, problems: tuple[tuple[str, str], ...]) -> None:
+        self.name = name
+        self.problems = problems
+        super().__init__(f"{name}: {self.message}")
+
+    @property
+    def message(self) -> str:
+        """The fields and what is wrong with each, without the object's name."""
+        return "; ".join(f"{path}: {text}" if path else text for path, text in self.problems)
+
+
+def _path(location: tuple[int | str, ...], below: str) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location) + below
+    return text.removeprefix(".")
+
+
+def problems(error: ValidationError) -> tuple[tuple[str, str], ...]:
+    """(path on the wire, what is wrong) of each error that pydantic found."""
+    found = []
+    for entry in error.errors(include_url=False):
+        context = entry.get("ctx") or {}
+        found.append((_path(entry["loc"], str(context.get("field_path", ""))), entry["msg"]))
+    return tuple(found)
+
+
+class Resource(Wire):
+    """An object of our API with metadata; its spec and status are added by each kind."""
+
+    model_config = ConfigDict(extra="ignore")
+    api_version: str = API_VERSION
+    kind: str = ""
+    metadata: ObjectMeta
+
+    @classmethod
+    def parse(cls, obj: Mapping[str, Any]) -> Self:
+        """The typed form of an object as the API server gives it; InvalidObject when its spec is refused."""
+        try:
+            return cls.model_validate(obj, by_alias=True, by_name=False)
+        except ValidationError as error:
+            metadata = obj.get("metadata") or {}
+            name = f"{cls.__name__} {metadata.get('namespace', '')}/{metadata.get('name', '')}".replace(" /", " ")
+            raise InvalidObject(name, problems(error)) from error
+
+    @property
+    def name(self) -> str:
+        """metadata.name"""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """metadata.namespace, empty for a kind of the cluster."""
+        return self.metadata.namespace
+
+    @property
+    def uid(self) -> str:
+        """metadata.uid"""
+        return self.metadata.uid
+
+    @property
+    def generation(self) -> int:
+        """metadata.generation"""
+        return self.metadata.generation

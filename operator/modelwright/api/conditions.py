@@ -1,0 +1,83 @@
+"""The Condition type, and the pure rule by which conditions are set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from modelwright.api.cel import Cut, ListType
+from modelwright.api.common import StatusText, StatusWire, Timestamp
+
+
+class ConditionType(StrEnum):
+    """Types of conditions; the first three follow kstatus, which GitOps tools and `kubectl wait` understand."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    AVAILABLE = "Available"
+
+
+class Condition(StatusWire):
+    """One aspect of an object's state."""
+
+    type: Annotated[str, Cut(63)] = Field(description="Which aspect: Ready, Reconciling, Stalled or Available.")
+    status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")
+    reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")
+    message: StatusText = Field(default="", description="Why, for people; names the field or object concerned.")
+    last_transition_time: Timestamp = Field(description="When status last changed, UTC.")
+    observed_generation: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="metadata.generation of the object this was said about."
+    )
+
+
+Conditions = Annotated[tuple[Condition, ...], ListType("map", ("type",)), Field(max_length=16)]
+
+
+def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
+    """The condition of this type, if there is one."""
+    return next((condition for condition in conditions if condition.type == type_), None)
+
+
+def is_true(conditions: Iterable[Condition], type_: str) -> bool:
+    """True when the condition of this type is there and its status is True."""
+    condition = find(conditions, type_)
+    return condition is not None and condition.status == "True"
+
+
+def with_condition(
+    conditions: tuple[Condition, ...],
+    type_: str,
+    status: bool | None,
+    reason: str,
+    message: str,
+    *,
+    generation: int,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """`conditions` with this one set in its place; `status` None is Unknown, `now` must have a time zone.
+
+    lastTransitionTime is `now` only when the status differs from what it was; otherwise it stays.
+    """
+    word = "Unknown" if status is None else str(status)
+    old = find(conditions, type_)
+    new = Condition(
+        type=type_,
+        status=word,
+        reason=str(reason),
+        message=message,
+        last_transition_time=old.last_transition_time if old is not None and old.status == word else now,
+        observed_generation=generation,
+    )
+    if old is None:
+        return (*conditions, new)
+    return tuple(new if condition.type == type_ else condition for condition in conditions)
+
+
+def without_condition(conditions: tuple[Condition, ...], type_: str) -> tuple[Condition, ...]:
+    """`conditions` without the one of this type."""
+    return tuple(condition for condition in conditions if condition.type != type_)

@@ -1,0 +1,48 @@
+"""What a kind says about its CustomResourceDefinition beside its fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `kubectl get`; `wide` ones are shown with -o wide only."""
+
+    name: str
+    path: str
+    description: str
+    type: Literal["string", "integer", "boolean", "date"] = "string"
+    wide: bool = False
+
+    def wire(self) -> dict[str, str | int]:
+        """The column as an entry of additionalPrinterColumns."""
+        entry: dict[str, str | int] = {
+            "name": self.name,
+            "type": self.type,
+            "jsonPath": self.path,
+            "description": self.description,
+        }
+        if self.wide:
+            entry["priority"] = 1
+        return entry
+
+
+READY = Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether what is wanted is what there is.")
+REASON = Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not.", wide=True)
+AGE = Column("Age", ".metadata.creationTimestamp", "Time since it was created.", type="date")
+
+
+@dataclass(frozen=True)
+class CrdInfo:
+    """Names and views of one kind."""
+
+    plural: str
+    short_name: str
+    description: str
+    columns: tuple[Column, ...]
+    namespaced: bool = True
+    selectable_fields: tuple[str, ...] = ()
+    name_max: int | None = None
+    """Longest metadata.name, when shorter than the API server's own 253."""

@@ -1,0 +1,124 @@
+"""Names, labels, annotations and field managers that Modelwright puts on objects, and the pure rules that make them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+GROUP: Final = "modelwright.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+CATEGORY: Final = "modelwright"
+
+FIELD_MANAGER: Final = "modelwright"
+"""Field manager of every child object the operator applies."""
+STATUS_FIELD_MANAGER: Final = "modelwright-status"
+"""Field manager of the status of Modelwright's own kinds."""
+
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "modelwright"
+LABEL_MODEL: Final = f"{GROUP}/model"
+LABEL_VERSION: Final = f"{GROUP}/version"
+LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_ROLE: Final = f"{GROUP}/role"
+ROLE_SERVING: Final = "serving"
+ROLE_RESOLVE: Final = "resolve"
+MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+"""Label selector that finds every child object of the operator."""
+
+ANNOTATION_VERSION_NAME: Final = f"{GROUP}/version-name"
+"""Full name of the ModelVersion, because a label value holds at most 63 characters."""
+ANNOTATION_VERIFIED: Final = f"{GROUP}/verified"
+"""On a shipped runtime: "true" when the project's tests run it, "false" when only its schema was checked."""
+
+MODEL_NAME_MAX: Final = 50
+"""Longest Model name: leaves room for "-<revision hash>" within the 63 characters of a Service name."""
+LABEL_VALUE_MAX: Final = 63
+OBJECT_NAME_MAX: Final = 253
+HASH_LENGTH: Final = 10
+
+OPERATOR_NAMESPACE: Final = "modelwright-system"
+OPERATOR_LEASE: Final = "modelwright-operator"
+MODEL_CONTAINER: Final = "model"
+"""Name of the container that runs the model server in a serving pod."""
+
+
+def short_hash(text: str, length: int = HASH_LENGTH) -> str:
+    """Lower-case base32 of the sha256 of `text`, cut to `length` characters (5 bits each, at most 52)."""
+    return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode().lower()[:length]
+
+
+def content_hash(value: Any, length: int = HASH_LENGTH) -> str:
+    """Hash of a JSON value that does not depend on the order of keys.
+
+    Raises TypeError when `value` holds something JSON has no form for, and ValueError for NaN or infinity.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return short_hash(text, length)
+
+
+def label_value(name: str) -> str:
+    """`name` as a label value: itself up to 63 characters, else its beginning, an underscore and a hash.
+
+    No Kubernetes object name holds an underscore, so a cut value never equals another object's uncut one.
+    """
+    if len(name) <= LABEL_VALUE_MAX:
+        return name
+    return f"{name[: LABEL_VALUE_MAX - HASH_LENGTH - 1].rstrip('-._')}_{short_hash(name)}"
+
+
+def cut_with_hash(prefix: str, limit: int, *identity: str, length: int = HASH_LENGTH) -> str:
+    """`<prefix cut>-<hash of identity>`, a DNS label of at most `limit` characters when `prefix` begins as one.
+
+    The hash is always there, so two names differ whenever their identities do, wherever the prefix is cut.
+    """
+    kept = prefix.replace(".", "-")[: limit - length - 1].rstrip("-")
+    return f"{kept}-{short_hash(chr(0).join(identity), length)}"
+
+
+def revision_name(model: str, revision: str) -> str:
+    """Name of everything that belongs to one revision: ControllerRevision, Deployment, Service, PDB, HPA."""
+    return f"{model}-{revision}"
+
+
+def stamped_version_name(model: str, content: Any) -> str:
+    """Name of the ModelVersion stamped from `spec.version.template`: the Model's name and a hash of `content`."""
+    return f"{model}-{content_hash(content)}"
+
+
+def resolve_pod_name(version: str, uid: str) -> str:
+    """Name of the pod that resolves the digest of the ModelVersion `version` with this uid; at most 57 characters."""
+    kept = version.replace(".", "-")[:40].rstrip("-")
+    return f"{kept}-resolve-{short_hash(f'{version}{chr(0)}{uid}', 8)}"
+
+
+def child_labels(*, role: str, model: str, version: str, revision: str | None = None) -> dict[str, str]:
+    """Labels of a child object; `version` is the full name of the ModelVersion and is cut here."""
+    labels = {
+        LABEL_MANAGED_BY: MANAGED_BY,
+        LABEL_MODEL: label_value(model),
+        LABEL_VERSION: label_value(version),
+        LABEL_ROLE: role,
+    }
+    if revision is not None:
+        labels[LABEL_REVISION] = revision
+    return labels
+
+
+def model_labels(model: str) -> dict[str, str]:
+    """Labels of a child that belongs to the Model as a whole, whatever revision serves: its Service and its route."""
+    return {LABEL_MANAGED_BY: MANAGED_BY, LABEL_MODEL: label_value(model)}
+
+
+def revision_selector(model: str, revision: str) -> dict[str, str]:
+    """Labels that select the pods of one revision and no others."""
+    return {LABEL_MODEL: label_value(model), LABEL_REVISION: revision}
+
+
+def is_managed(obj: Mapping[str, Any]) -> bool:
+    """True when `obj` (as on the wire) carries the label of Modelwright's children."""
+    labels = obj.get("metadata", {}).get("labels") or {}
+    return bool(labels.get(LABEL_MANAGED_BY) == MANAGED_BY)

@@ -1,0 +1,472 @@
+"""Model: a stable endpoint, the version it should serve, and how."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.common import (
+    DURATION,
+    QUALIFIED_NAME,
+    RFC3339,
+    Bool,
+    Hostname,
+    LabelValue,
+    OpenObject,
+    OpenWire,
+    Port,
+    Quantity,
+    Resource,
+    StatusInt,
+    StatusText,
+    StatusWire,
+    StatusWord,
+    Subdomain,
+    Text253,
+    Timestamp,
+    Wire,
+    matching,
+    seconds,
+)
+from modelwright.api.conditions import Conditions
+from modelwright.api.crd.info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.names import MODEL_NAME_MAX
+from modelwright.api.v1alpha1.version import VersionContent
+
+_QUALIFIED = re.compile(QUALIFIED_NAME.removeprefix("^").removesuffix("$"))
+_MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+
+RuntimeKind = Literal["ClusterModelRuntime", "ModelRuntime"]
+EndpointProtocol = Literal["HTTP", "GRPC"]
+
+Duration = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=32),
+    matching(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
+]
+
+
+class VersionTemplate(VersionContent):
+    """A version written inside the Model; it is stamped as a ModelVersion named by its content."""
+
+
+class LabelSelector(Wire):
+    """Chooses objects by their labels."""
+
+    match_labels: Annotated[
+        dict[str, LabelValue],
+        Field(max_length=16),
+        Cel(
+            f"self.all(key, key.size() <= 253 && key.matches(r'{QUALIFIED_NAME}'))",
+            "keys must be label keys, such as team or example.com/team",
+            lambda value: all(len(key) <= 253 and _QUALIFIED.fullmatch(key) for key in value),
+        ),
+    ] = Field(
+        default_factory=dict, description="Labels, each of which the object must carry with this value. At most 16."
+    )
+
+
+class Follow(Wire):
+    """Take the highest version there is, whenever there is a higher one."""
+
+    order: Literal["Created"] = Field(
+        default="Created", description="What makes a version higher: Created takes the youngest, ties by name."
+    )
+    selector: LabelSelector | None = Field(
+        default=None, description="Which of this Model's versions to consider. When absent, all."
+    )
+
+
+class VersionSource(Wire):
+    """Which version the Model should serve: exactly one of name, template and follow."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "[has(self.name), has(self.template), has(self.follow)].filter(set, set).size() == 1",
+            "spec.version needs exactly one of name, template and follow",
+            lambda self: sum(member is not None for member in (self.name, self.template, self.follow)) == 1,
+        ),
+    )
+
+    name: Subdomain | None = Field(
+        default=None,
+        description="Name of a ModelVersion in the same namespace: the Model stays on it until this is edited.",
+    )
+    template: VersionTemplate | None = Field(
+        default=None,
+        description="The version itself; stamped as an immutable ModelVersion named after the Model and the content.",
+    )
+    follow: Follow | None = Field(default=None, description="Take the highest version there is.")
+
+
+class RuntimeRef(Wire):
+    """Names the runtime that serves the Model."""
+
+    kind: RuntimeKind = Field(
+        default="ClusterModelRuntime", description="ClusterModelRuntime, or ModelRuntime of the same namespace."
+    )
+    name: Subdomain = Field(description="Name of the runtime.")
+
+
+class MetricSpec(OpenWire):
+    """A metric of autoscaling/v2."""
+
+    type: Literal["ContainerResource", "External", "Object", "Pods", "Resource"] = Field(
+        description="Type of the metric; the member of that name (in camelCase) says the rest, as in autoscaling/v2."
+    )
+
+
+class Autoscaling(Wire):
+    """Lets a HorizontalPodAutoscaler choose the number of replicas."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "self.maxReplicas >= self.minReplicas",
+            "maxReplicas must not be below minReplicas",
+            lambda self: self.max_replicas >= self.min_replicas,
+            ".maxReplicas",
+        ),
+    )
+
+    min_replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=1, description="Fewest pods, 1 to 1000."
+    )
+    max_replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        description="Most pods, 1 to 1000, not below minReplicas."
+    )
+    metrics: Annotated[tuple[MetricSpec, ...], ListType("atomic"), Field(max_length=16)] = Field(
+        default=(), description="Metrics of autoscaling/v2, at most 16. When empty, CPU at 80 % of the requests."
+    )
+
+
+Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
+
+
+class Resources(Wire):
+    """Compute resources of the model container, as in a Pod."""
+
+    requests: Quantities = Field(
+        default_factory=dict, description="What a node must have free, by resource: cpu, memory, nvidia.com/gpu, ..."
+    )
+    limits: Quantities = Field(default_factory=dict, description="What the container may use at most, by resource.")
+
+
+class PodTemplatePatch(Wire):
+    """A strategic merge patch on the rendered pod template."""
+
+    metadata: OpenObject | None = Field(
+        default=None, description="Labels and annotations to add; null takes one away. Modelwright's own labels stay."
+    )
+    spec: OpenObject | None = Field(
+        default=None,
+        description="A partial PodSpec, merged as the API server would (containers by name; the model's is `model`); "
+        "null takes a field away. Unknown fields are refused before anything is changed.",
+    )
+
+
+class Cache(Wire):
+    """A volume where fetched artifacts stay, so that a pod starts while the store is down."""
+
+    persistent_volume_claim: Subdomain = Field(
+        description="PersistentVolumeClaim in the same namespace, by digest and shared by all Models that name it; "
+        "ReadWriteMany when pods run on several nodes."
+    )
+
+
+class Serving(Wire):
+    """How the version is served."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!(has(self.replicas) && has(self.autoscaling))",
+            "spec.serving.replicas has no effect with autoscaling: leave one of them out",
+            lambda self: self.replicas is None or self.autoscaling is None,
+            ".replicas",
+        ),
+    )
+
+    runtime_ref: RuntimeRef | None = Field(
+        default=None, description="The runtime. When absent, it is chosen by format, priority and name."
+    )
+    replicas: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
+        default=None, description="Number of pods, 0 to 1000. When absent, and without autoscaling, 1."
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None, description="Let a HorizontalPodAutoscaler choose the number of pods. Not together with replicas."
+    )
+    resources: Resources | None = Field(
+        default=None, description="Compute resources of the model container. When absent, the runtime's."
+    )
+    pod_template: PodTemplatePatch | None = Field(
+        default=None, description="Changes to the pods that the runtime renders."
+    )
+    cache: Cache | None = Field(
+        default=None, description="Keep fetched artifacts on a volume. When absent, each pod fetches."
+    )
+    start_timeout: Duration = Field(
+        default="10m",
+        description="Time in which a revision must become ready, a duration; after it the Model is Stalled, while "
+        "its pods go on trying.",
+    )
+    restarted_at: (
+        Annotated[
+            str,
+            StringConstraints(strict=True, min_length=1, max_length=64),
+            matching(RFC3339, "must be a time such as 2026-11-21T03:00:00Z"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="A time (RFC 3339); another value makes a new revision of the same version from the present "
+        "runtime and images.",
+    )
+    drain_seconds: Annotated[int, Field(strict=True, ge=0, le=3600)] = Field(
+        default=15, description="Seconds that a pod which leaves goes on answering new requests, 0 to 3600."
+    )
+    max_request_seconds: Annotated[int, Field(strict=True, ge=1, le=86400)] = Field(
+        default=60, description="Seconds that the longest request may take, 1 to 86400; a pod which leaves has as long."
+    )
+
+    @property
+    def start_timeout_seconds(self) -> float:
+        """startTimeout in seconds."""
+        return seconds(self.start_timeout)
+
+
+class ParentRef(Wire):
+    """A Gateway that the Model's route attaches to."""
+
+    name: Subdomain = Field(description="Name of the Gateway.")
+    namespace: Subdomain | None = Field(
+        default=None, description="Namespace of the Gateway. When absent, the Model's own."
+    )
+    section_name: Subdomain | None = Field(default=None, description="Name of the listener. When absent, all that fit.")
+    port: Port | None = Field(default=None, description="Port of the listener, 1 to 65535. When absent, all that fit.")
+
+
+def _distinct(refs: tuple[ParentRef, ...]) -> bool:
+    return len(set(refs)) == len(refs)
+
+
+class Endpoint(Wire):
+    """Where the Model is reached from outside of the cluster, through the Gateway API."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "self.protocol != 'GRPC' || self.pathPrefix == '/'",
+            "spec.endpoint.pathPrefix must be / with protocol GRPC: gRPC has no path prefixes",
+            lambda self: self.protocol != "GRPC" or self.path_prefix == "/",
+            ".pathPrefix",
+        ),
+        Cel(
+            "self.stripPathPrefix || self.pathPrefix != '/'",
+            "spec.endpoint.stripPathPrefix false has no effect with pathPrefix /: leave it out",
+            lambda self: self.strip_path_prefix or self.path_prefix != "/",
+            ".stripPathPrefix",
+        ),
+    )
+
+    parent_refs: Annotated[
+        tuple[ParentRef, ...],
+        ListType("atomic"),
+        Field(min_length=1, max_length=8),
+        Cel("self.all(ref, self.exists_one(other, other == ref))", "the same Gateway is named twice", _distinct),
+    ] = Field(description="Gateways that the route attaches to, 1 to 8.")
+    hostnames: Annotated[tuple[Hostname, ...], ListType("set"), Field(max_length=16)] = Field(
+        default=(), description="Hostnames, at most 16; *.example.com matches below. When empty, those of the listener."
+    )
+    protocol: EndpointProtocol = Field(default="HTTP", description="HTTP makes an HTTPRoute, GRPC a GRPCRoute.")
+    path_prefix: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=256),
+        matching(
+            r"^(/|(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)$",
+            "must be / or a path such as /team/digits: no end in /, and no part empty or of dots alone",
+        ),
+    ] = Field(
+        default="/", description="Beginning of the path that leads to this Model, so that teams can share a hostname."
+    )
+    strip_path_prefix: Bool = Field(
+        default=True, description="Whether pathPrefix is taken off before the runtime sees the path."
+    )
+
+
+class Owner(Wire):
+    """Who looks after the Model."""
+
+    team: Text253 | None = Field(default=None, description="Team.")
+    contact: Text253 | None = Field(default=None, description="Where to ask, such as a channel or an address.")
+
+
+class ModelSpec(Wire):
+    """What is wanted."""
+
+    version: VersionSource = Field(description="Which version to serve: exactly one of name, template and follow.")
+    serving: Serving = Field(default_factory=Serving, description="How it is served.")
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="Where it is reached from outside, through the Gateway API. When absent, the Service only.",
+    )
+    owner: Owner | None = Field(default=None, description="Who looks after it.")
+    suspend: Bool = Field(
+        default=False, description="Change nothing while true: what serves goes on serving. Deleting still works."
+    )
+
+
+class RolloutState(StrEnum):
+    """Where the move to another revision stands."""
+
+    PENDING = "Pending"
+    PROGRESSING = "Progressing"
+    PROMOTING = "Promoting"
+    SUCCEEDED = "Succeeded"
+
+
+class ServingStatus(StatusWire):
+    """The revision that has the traffic."""
+
+    version: StatusWord = Field(description="Name of the ModelVersion.")
+    revision: StatusWord = Field(description="Hash of version, runtime and what shapes the pods.")
+    since: Timestamp | None = Field(default=None, description="When it took over, UTC.")
+
+
+class TargetStatus(StatusWire):
+    """The revision that is wanted."""
+
+    version: StatusWord = Field(description="Name of the ModelVersion.")
+    revision: StatusWord | None = Field(default=None, description="Hash; absent until digest and runtime are known.")
+
+
+class RolloutStatus(StatusWire):
+    """The move to the wanted revision."""
+
+    state: Annotated[str, Cut(63)] = Field(
+        description="Pending, Progressing (pods are starting), Promoting (traffic moves), Succeeded."
+    )
+    reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
+    message: StatusText | None = Field(default=None, description="Why, for people.")
+    since: Timestamp | None = Field(default=None, description="When this state began, UTC.")
+
+
+class TrafficStatus(StatusWire):
+    """The share of one revision."""
+
+    version: StatusWord = Field(description="Name of the ModelVersion.")
+    revision: StatusWord = Field(description="Hash of the revision.")
+    weight: Annotated[int, Field(ge=0, le=100)] = Field(description="Share of the requests, in percent.")
+    ready: bool = Field(default=False, description="Whether it has at least one ready pod.")
+
+
+class RuntimeStatus(StatusWire):
+    """The runtime of the wanted revision."""
+
+    kind: Annotated[str, Cut(63)] = Field(description="ModelRuntime or ClusterModelRuntime.")
+    name: StatusWord = Field(description="Name of the runtime.")
+    reason: StatusText = Field(default="", description="Why this one, and which others would have done.")
+
+
+class FailureStatus(StatusWire):
+    """Why the wanted revision does not serve."""
+
+    reason: Annotated[str, Cut(63)] = Field(description="One of the documented reasons.")
+    message: StatusText = Field(default="", description="What went wrong and what to do, for people.")
+    exit_code: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
+        default=None, description="Exit code of the container that failed."
+    )
+    pod: StatusWord | None = Field(default=None, description="Name of the pod that failed.")
+    revision: StatusWord | None = Field(default=None, description="Hash of the revision that failed.")
+
+
+class ModelStatus(StatusWire):
+    """What is true."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, le=2**63 - 1, description="metadata.generation that this status is about."
+    )
+    url: Annotated[str, Cut(2048)] | None = Field(
+        default=None,
+        description="Where the Model is reached: through the endpoint when it is programmed, else in the cluster.",
+    )
+    serving: ServingStatus | None = Field(default=None, description="The revision that has the traffic.")
+    target: TargetStatus | None = Field(default=None, description="The revision that is wanted.")
+    rollout: RolloutStatus | None = Field(default=None, description="The move to the wanted revision.")
+    traffic: Annotated[tuple[TrafficStatus, ...], ListType("map", ("revision",)), Field(max_length=32)] = Field(
+        default=(), description="The share of each revision that has pods. At most 32."
+    )
+    runtime: RuntimeStatus | None = Field(
+        default=None, description="The runtime of the wanted revision, and why this one."
+    )
+    replicas: StatusInt | None = Field(default=None, description="Number of pods of the revision that serves.")
+    ready_replicas: StatusInt | None = Field(
+        default=None, description="Number of ready pods of the revision that serves."
+    )
+    failure: FailureStatus | None = Field(
+        default=None, description="Why the wanted revision does not serve; absent when it does."
+    )
+    outdated: StatusText | None = Field(
+        default=None,
+        description="What has changed since the serving revision was rendered (runtime, images), taken by the next "
+        "revision; spec.serving.restartedAt asks for one. Absent when nothing has.",
+    )
+    conditions: Conditions = Field(
+        default=(), description="Ready, Reconciling and Stalled, as kstatus defines them, and Available."
+    )
+
+
+class Model(Resource):
+    """A stable endpoint for a machine-learning model."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="models",
+        short_name="mdl",
+        description="A Model is a stable endpoint: which version it should serve, and how.",
+        columns=(
+            READY,
+            Column("Serving", ".status.serving.version", "ModelVersion that has the traffic."),
+            Column("Target", ".status.target.version", "ModelVersion that is wanted."),
+            Column("State", ".status.rollout.state", "Where the move to the wanted revision stands."),
+            Column("URL", ".status.url", "Where the Model is reached."),
+            Column("Runtime", ".status.runtime.name", "Runtime of the wanted revision.", wide=True),
+            REASON,
+            AGE,
+        ),
+        selectable_fields=(".spec.version.name", ".status.serving.version", ".status.rollout.state"),
+        name_max=MODEL_NAME_MAX,
+    )
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            f"self.metadata.name.size() <= {MODEL_NAME_MAX} && "
+            "self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            f"metadata.name of a Model has at most {MODEL_NAME_MAX} characters, begins with a letter, and holds "
+            "lower-case letters, digits and hyphens only: Services are named after it",
+            lambda self: (
+                len(self.metadata.name) <= MODEL_NAME_MAX and _MODEL_NAME.fullmatch(self.metadata.name) is not None
+            ),
+            ".metadata.name",
+        ),
+    )
+
+    kind: str = "Model"
+    spec: ModelSpec = Field(description="What is wanted.")
+    status: ModelStatus = Field(
+        default_factory=ModelStatus, description="What is true, and why it differs from the spec."
+    )
+
+
+def wanted_replicas(serving: Serving) -> int:
+    """Number of pods a new revision starts with: replicas, else minReplicas, else 1."""
+    if serving.autoscaling is not None:
+        return serving.autoscaling.min_replicas
+    return 1 if serving.replicas is None else serving.replicas
+
+
+def pod_template_patch(serving: Serving) -> dict[str, Any]:
+    """The strategic merge patch of spec.serving.podTemplate as it stands on the wire; empty when there is none."""
+    patch = serving.pod_template
+    if patch is None:
+        return {}
+    return {key: value for key, value in (("metadata", patch.metadata), ("spec", patch.spec)) if value is not None}

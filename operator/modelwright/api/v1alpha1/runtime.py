@@ -1,0 +1,245 @@
+"""ModelRuntime and ClusterModelRuntime: how models of a format are served."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from modelwright.api.cel import Cel, ListType
+from modelwright.api.common import Bool, Label, OpenObject, OpenWire, Port, Resource, Wire, matching
+from modelwright.api.crd.info import AGE, Column, CrdInfo
+from modelwright.api.v1alpha1.version import FormatName, FormatVersion
+
+RuntimeProtocol = Literal["V2", "TensorFlow", "OpenAI", "Custom"]
+VersionReport = Literal["header", "field", "none"]
+PortName = Literal["http", "grpc", "metrics"]
+
+
+class EnvVar(Wire):
+    """An environment variable."""
+
+    name: Annotated[
+        str, StringConstraints(strict=True, min_length=1, max_length=253, pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")
+    ] = Field(description="Name of the variable.")
+    value: Annotated[str, StringConstraints(strict=True, max_length=4096)] = Field(
+        default="", description="Value; $(NAME) of an earlier variable is expanded by Kubernetes."
+    )
+
+
+class SupportedFormat(Wire):
+    """A format that the runtime serves."""
+
+    name: FormatName = Field(description="Format as ModelVersions say it: sklearn, xgboost, onnx, ...")
+    versions: Annotated[tuple[FormatVersion, ...], ListType("set"), Field(max_length=32)] = Field(
+        default=(), description="Versions of the format it serves, at most 32. When empty, any."
+    )
+    priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = Field(
+        default=0, description="The higher one is chosen, -1000 to 1000; ties go by name."
+    )
+    auto_select: Bool = Field(default=True, description="Whether it may be chosen for a Model that names no runtime.")
+    env: Annotated[tuple[EnvVar, ...], ListType("map", ("name",)), Field(max_length=64)] = Field(
+        default=(),
+        description="Variables added to the container for this format, at most 64; they win over the container's own.",
+    )
+
+
+def _ports_differ(ports: Ports) -> bool:
+    given = [port for port in (ports.http, ports.grpc, ports.metrics) if port is not None]
+    # Metrics may be served beside the model, on the same port.
+    return ports.grpc is None or ports.grpc not in (ports.http, ports.metrics) or len(given) < 2
+
+
+class Ports(Wire):
+    """Ports on which the model server listens."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!has(self.grpc) || (self.grpc != self.http && (!has(self.metrics) || self.grpc != self.metrics))",
+            "grpc needs a port of its own",
+            _ports_differ,
+            ".grpc",
+        ),
+    )
+
+    http: Port = Field(description="Port for HTTP, 1 to 65535.")
+    grpc: Port | None = Field(default=None, description="Port for gRPC, 1 to 65535. When absent, it has none.")
+    metrics: Port | None = Field(
+        default=None,
+        description="Port for Prometheus metrics, 1 to 65535; may be the HTTP one. When absent, it has none.",
+    )
+
+
+class RuntimeContainer(OpenWire):
+    """A container of core/v1."""
+
+    name: Literal["model"] | None = Field(default=None, description="Always `model`, and may be left out.")
+    image: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)] = Field(
+        description="Image of the model server, best with its digest."
+    )
+    readiness_probe: OpenObject | None = Field(
+        default=None,
+        description="A probe of core/v1 that tells whether the model is loaded. Not together with spec.readiness.",
+    )
+
+
+class HttpGet(Wire):
+    """A request that is answered with 200 to 399 once the model is loaded."""
+
+    path: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=1024),
+        matching(r"^/[!-~]*$", "must begin with / and hold no blanks"),
+    ] = Field(description="Path; $(MODEL_NAME) stands for the name of the Model.")
+    port: PortName = Field(default="http", description="Which of the ports: http, grpc or metrics.")
+
+
+class Readiness(Wire):
+    """How to ask whether the model is loaded and answers."""
+
+    http_get: HttpGet = Field(description="A request that is answered with 200 to 399 once the model is loaded.")
+    period_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = Field(
+        default=2, description="Seconds between two questions, 1 to 3600."
+    )
+    timeout_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = Field(
+        default=2, description="Seconds after which a question counts as not answered, 1 to 3600."
+    )
+    failure_threshold: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=3, description="Questions in a row without a good answer after which a pod gets no requests, 1 to 1000."
+    )
+
+
+class RuntimeVolume(OpenWire):
+    """A volume of core/v1."""
+
+    name: Label = Field(description="Name of the volume, for the container's volumeMounts.")
+
+
+class RuntimeSpec(Wire):
+    """How models of a format are served."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "self.protocol == 'V2' || has(self.readiness) || has(self.container.readinessProbe)",
+            "spec.readiness is needed with a protocol other than V2: nothing else tells when the model is loaded",
+            lambda self: (
+                self.protocol == "V2" or self.readiness is not None or self.container.readiness_probe is not None
+            ),
+            ".readiness",
+        ),
+        Cel(
+            "!(has(self.readiness) && has(self.container.readinessProbe))",
+            "spec.readiness and spec.container.readinessProbe say the same thing: leave one of them out",
+            lambda self: self.readiness is None or self.container.readiness_probe is None,
+            ".readiness",
+        ),
+        Cel(
+            "!has(self.readiness) || self.readiness.httpGet.port == 'http' || "
+            "(self.readiness.httpGet.port == 'grpc' && has(self.ports.grpc)) || "
+            "(self.readiness.httpGet.port == 'metrics' && has(self.ports.metrics))",
+            "spec.readiness.httpGet.port names a port that spec.ports does not have",
+            lambda self: self.readiness is None or getattr(self.ports, self.readiness.http_get.port) is not None,
+            ".readiness.httpGet.port",
+        ),
+    )
+
+    formats: Annotated[tuple[SupportedFormat, ...], ListType("map", ("name",)), Field(min_length=1, max_length=32)] = (
+        Field(description="Formats it serves, each once, 1 to 32.")
+    )
+    disabled: Bool = Field(
+        default=False, description="Whether new revisions may not use it; what runs is left running."
+    )
+    protocol: RuntimeProtocol = Field(
+        description="What it speaks: V2 (Open Inference Protocol), TensorFlow (REST of TensorFlow Serving), OpenAI, "
+        "or Custom."
+    )
+    version_report: VersionReport = Field(
+        default="none",
+        description="How an answer says which version gave it: header (modelwright-version), field (model_version of "
+        "V2), or none.",
+    )
+    ports: Ports = Field(description="Ports on which the model server listens.")
+    model_path: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=1024),
+        matching(
+            r"^(/([A-Za-z0-9_-]|\$\(MODEL_NAME\))([A-Za-z0-9._-]|\$\(MODEL_NAME\))*)+$",
+            "must be an absolute path such as /mnt/models; $(MODEL_NAME) stands for the name of the Model",
+        ),
+    ] = Field(
+        default="/mnt/models",
+        description="Where the artifact is mounted, read-only; $(MODEL_NAME) stands for the Model's name.",
+    )
+    container: RuntimeContainer = Field(
+        description="The container of the model server, a Container of core/v1. Its environment begins with "
+        "MODEL_NAME, MODEL_NAMESPACE, MODEL_VERSION, MODEL_REVISION, MODEL_FORMAT, MODEL_DIR, MODEL_HTTP_PORT, "
+        "MODEL_GRPC_PORT and MODEL_METRICS_PORT, so that $(MODEL_DIR) and the like can be used in command, args and env."
+    )
+    volumes: Annotated[tuple[RuntimeVolume, ...], ListType("map", ("name",)), Field(max_length=16)] = Field(
+        default=(), description="Further volumes of the pod, of core/v1, at most 16."
+    )
+    readiness: Readiness | None = Field(
+        default=None,
+        description="How to ask whether the model is loaded. When absent, with V2: "
+        "/v2/models/$(MODEL_NAME)/ready on http.",
+    )
+
+    @property
+    def effective_readiness(self) -> Readiness | None:
+        """The readiness to probe, with the default of V2; None when the container brings its own probe."""
+        if self.readiness is not None or self.container.readiness_probe is not None:
+            return self.readiness
+        return Readiness(http_get=HttpGet(path="/v2/models/$(MODEL_NAME)/ready"))
+
+    def format(self, name: str) -> SupportedFormat | None:
+        """The entry for the format `name`, if it is listed."""
+        return next((entry for entry in self.formats if entry.name == name), None)
+
+    def container_wire(self) -> dict[str, Any]:
+        """The container as it stands on the wire, a Container of core/v1 without its name."""
+        container = self.container.wire()
+        container.pop("name", None)
+        return container
+
+
+_COLUMNS = (
+    Column("Formats", ".spec.formats[*].name", "Formats it serves."),
+    Column("Protocol", ".spec.protocol", "What it speaks."),
+    Column("Disabled", ".spec.disabled", "Whether new revisions may not use it.", type="boolean"),
+    Column("Image", ".spec.container.image", "Image of the model server.", wide=True),
+    AGE,
+)
+
+
+class ModelRuntime(Resource):
+    """How models of a format are served in one namespace."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="modelruntimes",
+        short_name="mrt",
+        description="A ModelRuntime says how models of a format are served in its namespace: container, protocol, "
+        "ports, probe.",
+        columns=_COLUMNS,
+    )
+
+    kind: str = "ModelRuntime"
+    spec: RuntimeSpec = Field(description="How models of a format are served.")
+
+
+class ClusterModelRuntime(Resource):
+    """How models of a format are served in every namespace."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="clustermodelruntimes",
+        short_name="cmrt",
+        description="A ClusterModelRuntime says how models of a format are served in every namespace: container, "
+        "protocol, ports, probe. A ModelRuntime of a namespace comes before it.",
+        columns=_COLUMNS,
+        namespaced=False,
+    )
+
+    kind: str = "ClusterModelRuntime"
+    spec: RuntimeSpec = Field(description="How models of a format are served.")
+
+
+AnyRuntime = ModelRuntime | ClusterModelRuntime

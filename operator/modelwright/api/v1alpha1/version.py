@@ -1,0 +1,301 @@
+"""ModelVersion: one immutable version of a Model: artifact, digest, format, metrics, lineage and card."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.common import (
+    Decimal,
+    Reference,
+    Resource,
+    StatusText,
+    StatusWire,
+    StatusWord,
+    Subdomain,
+    Text63,
+    Text253,
+    Text1024,
+    Text4096,
+    Wire,
+    matching,
+)
+from modelwright.api.conditions import Conditions
+from modelwright.api.crd.info import AGE, READY, REASON, Column, CrdInfo
+
+SCHEMES = ("s3", "gs", "az", "http", "https", "pvc", "oci", "hf")
+"""Schemes of artifact addresses that the fetch image understands."""
+
+_SCHEME_MESSAGE = (
+    "unknown scheme: use one of s3://bucket/path, gs://bucket/path, az://account/container/path, http://, https://, "
+    "pvc://claim/path, oci://registry/repository[:tag|@sha256:...], hf://organisation/name[@revision]"
+)
+_SHAPES = (
+    ("s3|gs", r"^(s3|gs)://[a-z0-9][-a-z0-9._]{1,220}[a-z0-9]/[^?#]+$", "bucket and path: <scheme>://<bucket>/<path>"),
+    (
+        "az",
+        r"^az://[a-z0-9]{3,24}/[-a-z0-9$]{3,63}/[^?#]+$",
+        "account, container and path: az://<account>/<container>/<path>",
+    ),
+    ("https?", r"^https?://[^/?#@]+(/[^#]*)?$", "a host and no user or password: https://<host>[:<port>]/<path>"),
+    ("pvc", r"^pvc://[a-z0-9][-a-z0-9.]*/[^?#]+$", "claim and path: pvc://<claim>/<path>"),
+    (
+        "oci",
+        r"^oci://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9][a-z0-9._/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$",
+        "registry and repository: oci://<registry>/<repository>[:<tag>|@sha256:<64 hex digits>]",
+    ),
+    (
+        "hf",
+        r"^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?$",
+        "organisation and name: hf://<organisation>/<name>[@<revision>]",
+    ),
+)
+
+
+def _shape(schemes: str, pattern: str, what: str) -> Cel:
+    """A rule that an address with one of these schemes has the shape `pattern`; other schemes pass."""
+    prefix, whole = re.compile(f"({schemes})://"), re.compile(pattern.removeprefix("^").removesuffix("$"))
+    return Cel(
+        f"!self.matches(r'^({schemes})://') || self.matches(r'{pattern}')",
+        f"needs {what}",
+        lambda value: not prefix.match(value) or whole.fullmatch(value) is not None,
+    )
+
+
+_ANY_SCHEME = re.compile(f"({'|'.join(SCHEMES)})://")
+_SHAPE_RULES = tuple(_shape(*row) for row in _SHAPES)
+_NO_PARENT = re.compile(r"(^|/)\.\.(/|$)")
+
+ArtifactUri = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=2048, pattern=r"^[!-~]+$"),
+    Cel(
+        f"self.matches(r'^({'|'.join(SCHEMES)})://')",
+        _SCHEME_MESSAGE,
+        lambda value: _ANY_SCHEME.match(value) is not None,
+    ),
+    *_SHAPE_RULES,
+    Cel(
+        r"!self.matches(r'(^|/)\.\.(/|$)')",
+        "the path may not hold '..'",
+        lambda value: _NO_PARENT.search(value) is None,
+    ),
+]
+Digest = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=71),
+    matching(
+        r"^(sha256:[0-9a-f]{64}|git:[0-9a-f]{40})$",
+        "must be sha256: and 64 lower-case hex digits, or git: and 40 (a Hugging Face commit)",
+    ),
+]
+FormatName = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$")
+]
+FormatVersion = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.+]*[A-Za-z0-9])?$"),
+]
+
+
+class ModelFormat(Wire):
+    """What kind of model the artifact is; runtimes are chosen by it."""
+
+    name: FormatName = Field(description="Format as runtimes list it: sklearn, xgboost, lightgbm, onnx, ...")
+    version: FormatVersion | None = Field(
+        default=None,
+        description='Version of the format, such as "1". When absent, any version a runtime lists will do.',
+    )
+
+
+class Artifact(Wire):
+    """Where the content of the version is, and which content it must be."""
+
+    uri: ArtifactUri = Field(
+        description="Address of the file, archive, prefix, image or repository. Schemes: " + ", ".join(SCHEMES) + "."
+    )
+    digest: Digest | None = Field(
+        default=None,
+        description="Digest of the content, checked at every start: sha256:<64 hex> or git:<40 hex>. When absent, it "
+        "is found out once and pinned in status.artifact.digest before any pod serves.",
+    )
+    format: ModelFormat = Field(description="What kind of model the artifact is.")
+    service_account_name: Subdomain | None = Field(
+        default=None,
+        description="ServiceAccount of the pods that fetch and serve the artifact. When absent, `default`.",
+    )
+    credentials_secret_ref: Reference | None = Field(
+        default=None,
+        description="Secret mounted into the fetch container: its keys are the credentials of the store. The operator "
+        "never reads it. When absent, the identity of the pod's ServiceAccount is used.",
+    )
+
+
+class VersionMetric(Wire):
+    """A figure measured for the version, outside the cluster or by a training run."""
+
+    name: Text63 = Field(description="What was measured, such as accuracy.")
+    value: Decimal = Field(description='The figure, a decimal number as text, such as "0.981".')
+    dataset: Annotated[str, StringConstraints(strict=True, max_length=253)] = Field(
+        default="", description="What it was measured on, such as holdout-2026-10."
+    )
+
+
+class Dataset(Wire):
+    """The data a version was trained on."""
+
+    uri: Text1024 = Field(description="Address of the data.")
+    digest: Text253 | None = Field(default=None, description="Digest of the data, such as sha256:<64 hex>.")
+
+
+class Code(Wire):
+    """The code that trained a version."""
+
+    repository: Text1024 = Field(description="Address of the repository.")
+    commit: Text253 = Field(description="Commit that was run.")
+
+
+class Lineage(Wire):
+    """Where a version comes from."""
+
+    dataset: Dataset | None = Field(default=None, description="The data it was trained on.")
+    code: Code | None = Field(default=None, description="The code that trained it.")
+    image: Text1024 | None = Field(default=None, description="Image of the training container, best with its digest.")
+    training_run: Text253 | None = Field(default=None, description="Name of the run that trained it.")
+    parent: Subdomain | None = Field(default=None, description="Name of the ModelVersion it was derived from.")
+
+
+class Card(Wire):
+    """What people should know before they use a version. It may be changed at any time."""
+
+    summary: Text4096 | None = Field(default=None, description="What the model does.")
+    intended_use: Text4096 | None = Field(default=None, description="What it is meant for.")
+    limitations: Text4096 | None = Field(default=None, description="What it must not be used for, and known faults.")
+    license: Text253 | None = Field(default=None, description="Licence, best as an SPDX identifier.")
+
+
+Parameters = Annotated[
+    dict[str, Annotated[str, StringConstraints(strict=True, max_length=1024)]],
+    Field(max_length=128),
+    Cel(
+        "self.all(key, key.size() >= 1 && key.size() <= 128)",
+        "names have 1 to 128 characters",
+        lambda value: all(1 <= len(key) <= 128 for key in value),
+    ),
+]
+VersionMetrics = Annotated[tuple[VersionMetric, ...], ListType("map", ("name", "dataset")), Field(max_length=64)]
+
+
+class VersionContent(Wire):
+    """What a version is, wherever it is written down."""
+
+    artifact: Artifact = Field(description="Where the content is, and which content it must be.")
+    parameters: Parameters = Field(
+        default_factory=dict, description="Hyperparameters it was trained with. At most 128, of 1024 characters."
+    )
+    metrics: VersionMetrics = Field(
+        default=(), description="Figures measured for it, one for each name and dataset. At most 64."
+    )
+    lineage: Lineage | None = Field(default=None, description="Where it comes from.")
+    card: Card | None = Field(default=None, description="What people should know before they use it.")
+
+
+def _immutable(field: str, *, optional: bool) -> Cel:
+    """A rule that this member of a spec keeps the value it was created with."""
+    same = f"self.{field} == oldSelf.{field}"
+    rule = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})" if optional else same
+    return Cel(
+        rule, f"spec.{field} is immutable: create another ModelVersion for other content", field_path=f".{field}"
+    )
+
+
+class ModelVersionSpec(VersionContent):
+    """What the version is. Immutable, but for the card, and metrics, which may only be added to."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        _immutable("modelRef", optional=False),
+        _immutable("author", optional=True),
+        _immutable("artifact", optional=False),
+        _immutable("parameters", optional=True),
+        _immutable("lineage", optional=True),
+        Cel(
+            "!has(oldSelf.metrics) || "
+            "(has(self.metrics) && oldSelf.metrics.all(old, self.metrics.exists(new, new == old)))",
+            "spec.metrics may be added to; an entry is never changed or removed",
+            field_path=".metrics",
+        ),
+    )
+
+    model_ref: Reference = Field(description="The Model this is a version of. Immutable.")
+    author: Text253 | None = Field(
+        default=None,
+        description="Who made the version, as the API server knows them. Admission demands the writer's own name, "
+        "unless the writer has the verb `attribute` on the Model. Immutable.",
+    )
+
+
+class Stage(StrEnum):
+    """Where a version stands in the life of its Model."""
+
+    CANDIDATE = "Candidate"
+    SERVING = "Serving"
+    PREVIOUS = "Previous"
+    RETIRED = "Retired"
+
+
+class ArtifactStatus(StatusWire):
+    """The content that this version is pinned to."""
+
+    digest: StatusWord = Field(description="Digest that is checked at every start of a pod.")
+    size_bytes: int | None = Field(default=None, ge=0, le=2**63 - 1, description="Size of the content, in bytes.")
+
+
+class VersionFailure(StatusWire):
+    """Why the version cannot be used."""
+
+    reason: Annotated[str, Cut(63)] = Field(description="One of the documented reasons.")
+    message: StatusText = Field(default="", description="What went wrong and what to do, for people.")
+
+
+class ModelVersionStatus(StatusWire):
+    """What is known about the version."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, le=2**63 - 1, description="metadata.generation that this status is about."
+    )
+    artifact: ArtifactStatus | None = Field(default=None, description="The content this version is pinned to.")
+    stage: Annotated[str, Cut(63)] | None = Field(
+        default=None,
+        description="Candidate (has not served), Serving, Previous (served last before the present one), or Retired.",
+    )
+    failure: VersionFailure | None = Field(default=None, description="Why it cannot be used; absent when it can.")
+    conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
+
+
+class ModelVersion(Resource):
+    """One immutable version of a Model."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="modelversions",
+        short_name="mv",
+        description="A ModelVersion is one immutable version of a Model: its artifact and digest, format, metrics, "
+        "lineage and card.",
+        columns=(
+            Column("Model", ".spec.modelRef.name", "The Model this is a version of."),
+            Column("Format", ".spec.artifact.format.name", "Format of the artifact."),
+            Column("Stage", ".status.stage", "Candidate, Serving, Previous or Retired."),
+            Column("Digest", ".status.artifact.digest", "Digest of the content it is pinned to.", wide=True),
+            READY,
+            REASON,
+            AGE,
+        ),
+        selectable_fields=(".spec.modelRef.name", ".status.stage"),
+    )
+
+    kind: str = "ModelVersion"
+    spec: ModelVersionSpec = Field(description="What the version is. Immutable, but for card and added metrics.")
+    status: ModelVersionStatus = Field(default_factory=ModelVersionStatus, description="What is known about it.")

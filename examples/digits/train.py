@@ -2,7 +2,7 @@
 
 It prints the accuracy on a holdout that no model is trained on, writes ``model.joblib`` and ``metrics.json`` below the
 output, and ends with the result (metrics, artifact, dataset, parameters) as JSON in the pod's termination message: what
-a ModelVersion is made of. The same arguments give the same bytes; a place that holds another model is never overwritten.
+a ModelVersion is made of. Same arguments, same bytes; a place that holds another model is never overwritten.
 
 Every argument can be an environment variable too: ``--train-samples`` is ``TRAIN_SAMPLES``. The store's address and
 credentials are the usual ones: ``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``.

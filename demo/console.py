@@ -1,0 +1,135 @@
+"""What the demo says: numbered steps with their times, in colour on a terminal and as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+SHADES = " ░▒▓█"
+
+
+class DemoError(Exception):
+    """The demo can't go on; the text says what is wrong and what to do."""
+
+
+@dataclass
+class Story:
+    """Prints the steps and keeps how long each took."""
+
+    steps: int
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    started: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """True on a terminal that can redraw lines."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
+    @contextmanager
+    def step(self, key: str, title: str, why: str) -> Iterator[None]:
+        """One numbered step: ``title`` is what happens, ``why`` is why it matters."""
+        number = len(self.seconds) + 1
+        self.console.print(f"\n[bold cyan]{number}/{self.steps}[/] [bold]{title}[/]")
+        self.console.print(f"    [dim]{why}[/]")
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[key] = time.monotonic() - begin
+        self.console.print(f"    [green]done[/] [dim]in {self.seconds[key]:.1f} s ({self.elapsed():.0f} s in all)[/]")
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def say(self, text: str) -> None:
+        self.console.print(f"    {text}")
+
+    def command(self, text: str) -> None:
+        """Shows a command as the reader would type it."""
+        self.console.print(Text(f"    $ {text}", style="magenta"))
+
+    def show(self, renderable: RenderableType) -> None:
+        self.console.print(renderable)
+
+    @contextmanager
+    def counting(self) -> Iterator[Counts]:
+        """Shows a table that changes in place; without a terminal one line every few seconds."""
+        if self.live:
+            with Live(console=self.console, refresh_per_second=4, transient=False) as live:
+                yield Counts(self, live)
+        else:
+            yield Counts(self, None)
+
+
+class Counts:
+    """Answers by version while a load runs."""
+
+    EVERY = 3.0
+
+    def __init__(self, story: Story, live: Live | None) -> None:
+        self.story, self.live = story, live
+        self.last = 0.0
+
+    def update(
+        self, seconds: float, versions: Mapping[str, int], recent: Mapping[str, int], lost: int, say: str
+    ) -> None:
+        """``recent`` counts the answers of the last second; ``say`` is what is going on."""
+        if self.live:
+            table = Table(title=f"{seconds:4.0f} s  {say}", title_justify="left", min_width=60)
+            for column in ("answered by", "last second", "in all"):
+                table.add_column(column, justify="left" if column == "answered by" else "right")
+            for version in sorted(versions):
+                share = recent.get(version, 0)
+                table.add_row(version, f"{'▇' * min(20, share // 2)} {share}", str(versions[version]))
+            table.add_row("[bold]lost[/]", "", f"[bold {'red' if lost else 'green'}]{lost}[/]")
+            self.live.update(table)
+        elif time.monotonic() - self.last >= self.EVERY:
+            self.last = time.monotonic()
+            counts = ", ".join(f"{version} {count}" for version, count in sorted(versions.items())) or "none yet"
+            self.story.say(f"{seconds:4.0f} s  answers: {counts}; lost: {lost}  ({say})")
+
+
+def picture(
+    pixels: Sequence[float], *, colour: bool, scale: int = 2, size: int = 8, darkest: float = 16.0
+) -> list[Text]:
+    """A square grey picture as lines of text: two pixels to a character with colour, shaded characters without."""
+    rows = [
+        [min(1.0, pixels[(y // scale) * size + x // scale] / darkest) for x in range(size * scale)]
+        for y in range(size * scale)
+    ]
+    lines = []
+    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
+        line = Text()
+        for top, bottom in zip(upper, lower, strict=True):
+            if colour:
+                a, b = (int(24 + 231 * value) for value in (top, bottom))
+                line.append("▀", style=f"rgb({a},{a},{a}) on rgb({b},{b},{b})")
+            else:
+                line.append(SHADES[round((top + bottom) / 2 * (len(SHADES) - 1))])
+        lines.append(line)
+    return lines
+
+
+def gallery(pictures: Sequence[Sequence[float]], captions: Sequence[Text], *, colour: bool, columns: int = 4) -> Text:
+    """Pictures side by side, each above its caption."""
+    width, gap, out = 16, 3, Text()
+    for start in range(0, len(pictures), columns):
+        drawn = [picture(pixels, colour=colour) for pixels in pictures[start : start + columns]]
+        for line in zip(*drawn, strict=True):
+            out.append("    ")
+            for part in line:
+                out.append_text(part).append(" " * gap)
+            out.append("\n")
+        out.append("    ")
+        for caption in captions[start : start + columns]:
+            out.append_text(caption).append(" " * (width + gap - len(caption)))
+        out.append("\n\n")
+    return out

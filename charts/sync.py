@@ -1,0 +1,72 @@
+"""Copies CRDs, admission policies, user roles and runtimes into the charts; `--check` only says what differs.
+
+The files below crds/ and manifests/ are the source. The copies are text, not parsed and printed again: Helm writes
+numbers from a million on in a form that the API server refuses for integers.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CRDS_CHART = ROOT / "charts" / "modelwright-crds" / "templates"
+RUNTIMES = ROOT / "charts" / "modelwright" / "files" / "runtimes"
+KEEP = '    {{- if .Values.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n'
+
+
+def escape(text: str) -> str:
+    """Text that Helm prints as it is."""
+    return re.sub(r"\{\{|\}\}", lambda found: '{{ "' + found[0] + '" }}', text)
+
+
+def crd(text: str) -> str:
+    """A CRD as a template: the same, with the policy that keeps it when the release goes."""
+    text = escape(text)
+    if re.search(r"^  annotations:\n", text, re.MULTILINE):
+        return re.sub(r"^  annotations:\n", lambda found: found[0] + KEEP, text, count=1, flags=re.MULTILINE)
+    block = "  {{- if .Values.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n"
+    changed, count = re.subn(r"^metadata:\n", lambda found: found[0] + block, text, count=1, flags=re.MULTILINE)
+    if not count:
+        raise SystemExit("charts/sync.py: a CRD without a metadata block")
+    return changed
+
+
+def wanted() -> dict[Path, str]:
+    """Every copied file and the text it should hold."""
+    files: dict[Path, str] = {}
+    for source in sorted((ROOT / "crds").glob("*.yaml")):
+        files[CRDS_CHART / f"crd-{source.name}"] = crd(source.read_text())
+    for source in sorted((ROOT / "manifests" / "policies").glob("*.yaml")):
+        files[CRDS_CHART / f"policy-{source.name}"] = escape(source.read_text())
+    for source in sorted((ROOT / "manifests" / "rbac").glob("*.yaml")):
+        files[CRDS_CHART / source.name] = (
+            "{{- if .Values.userRoles }}\n" + escape(source.read_text()) + "{{- end }}\n"
+        )
+    for source in sorted((ROOT / "manifests" / "runtimes").glob("*.yaml")):
+        if source.name != "kustomization.yaml":
+            files[RUNTIMES / source.name] = source.read_text()
+    return files
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 1 when `--check` finds a difference."""
+    files = wanted()
+    present = {path for folder in (CRDS_CHART, RUNTIMES) for path in folder.glob("*.yaml")}
+    stale = sorted(present - files.keys())
+    changed = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    if "--check" in arguments:
+        for path in [*changed, *stale]:
+            print(f"{path.relative_to(ROOT)} differs from its source: run `make generate`", file=sys.stderr)
+        return 1 if changed or stale else 0
+    for path in changed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[path])
+    for path in stale:
+        path.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
+from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
+
+log = logging.getLogger(__name__)
+
+REPEAT_SECONDS = 300.0
+NOTE_MAX = 1024
+ATTEMPTS = 3
+CONTROLLER = "modelwright.dev/operator"
 
 
 class EventRecorder:
@@ -15,16 +29,122 @@ class EventRecorder:
     def __init__(self, client: KubeClient, clock: Clock, *, instance: str, capacity: int = 1000) -> None:
         self._client = client
         self._clock = clock
-        self._instance = instance
+        self._instance = instance[:128]
         self._capacity = capacity
+        self._queue: deque[dict[str, Any]] = deque()
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._sent: dict[tuple[str, str, bytes], float] = {}
 
     def record(
-        self, obj: Mapping[str, Any], type_: Literal["Normal", "Warning"], reason: str, note: str, *, action: str = ""
+        self,
+        obj: Mapping[str, Any],
+        type_: Literal["Normal", "Warning"],
+        reason: str,
+        note: str,
+        *,
+        action: str = "Reconcile",
     ) -> None:
-        """Tell people about `obj`: `reason` is a CamelCase constant, `note` a sentence.
+        """Tell people about `obj`: `reason` is a CamelCase constant, `note` a sentence (cut at 1024 characters).
 
-        Never raises and never waits. The same (object, reason, note) is sent once in five minutes.
+        Never raises and never waits. The same (object, reason, note) is sent once in five minutes; when 1000 Events
+        wait already, the new one is dropped and counted.
         """
+        try:
+            event, key = self._event(obj, type_, reason, note, action)
+        except Exception:
+            log.exception("an Event could not be made", extra={"reason": reason})
+            metrics.EVENTS_RECORDED.labels("failed").inc()
+            return
+        now = self._clock.monotonic()
+        if self._repeated(key, now):
+            metrics.EVENTS_RECORDED.labels("repeated").inc()
+        elif len(self._queue) >= self._capacity:
+            metrics.EVENTS_RECORDED.labels("dropped").inc()
+        else:
+            self._sent[key] = now
+            self._queue.append(event)
+            self._idle.clear()
+            self._more.set()
 
     async def run(self) -> None:
         """Send what has been recorded, until cancelled."""
+        while True:
+            while self._queue:
+                await self._send(self._queue.popleft())
+            self._idle.set()
+            self._more.clear()
+            await self._more.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until everything recorded has been sent, but no longer than `seconds`; `run` must be running."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)
+
+    async def _send(self, event: dict[str, Any]) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await self._client.create(event)
+            except (errors.Throttled, errors.Transient) as error:
+                if attempt < ATTEMPTS:
+                    await self._clock.sleep(error.retry_after or float(attempt))
+                    continue
+                self._failed(event, error)
+            except errors.AlreadyExists:
+                # Our first attempt got there although its answer didn't come back.
+                metrics.EVENTS_RECORDED.labels("sent").inc()
+            except Exception as error:
+                self._failed(event, error)
+            else:
+                metrics.EVENTS_RECORDED.labels("sent").inc()
+            return
+
+    def _failed(self, event: dict[str, Any], error: Exception) -> None:
+        metrics.EVENTS_RECORDED.labels("failed").inc()
+        log.warning("an Event was not accepted", extra={"reason": event["reason"], "error": str(error)})
+
+    def _repeated(self, key: tuple[str, str, bytes], now: float) -> bool:
+        # Oldest first: what has become old is at the front.
+        while self._sent and now - next(iter(self._sent.values())) >= REPEAT_SECONDS:
+            del self._sent[next(iter(self._sent))]
+        return key in self._sent
+
+    def _event(
+        self, obj: Mapping[str, Any], type_: str, reason: str, note: str, action: str
+    ) -> tuple[dict[str, Any], tuple[str, str, bytes]]:
+        meta = obj["metadata"]
+        name = str(meta["name"])
+        namespace = str(meta.get("namespace") or "")
+        uid = str(meta.get("uid") or "")
+        regarding = {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "name": name,
+            "uid": uid,
+            "resourceVersion": str(meta.get("resourceVersion") or ""),
+        }
+        if namespace:
+            regarding["namespace"] = namespace
+        if len(note) > NOTE_MAX:
+            note = note[: NOTE_MAX - 3] + "..."
+        digest = hashlib.sha256(f"{type_}\0{note}".encode()).digest()[:8]
+        now = self._clock.now()
+        event = {
+            "apiVersion": kinds.EVENT.api_version,
+            "kind": "Event",
+            # The moment alone would clash when two Events about one object are recorded at once.
+            "metadata": {
+                "name": f"{name[:220].rstrip('-.')}.{int(now.timestamp() * 1e6):x}{digest[:4].hex()}",
+                "namespace": namespace or "default",
+            },
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance,
+            "action": action,
+            "reason": reason,
+            "note": note,
+            "type": type_,
+            "regarding": regarding,
+        }
+        return event, (uid, reason, digest)

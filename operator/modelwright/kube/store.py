@@ -127,6 +127,10 @@ class Store:
         """uid and resourceVersion of all objects of a kind, by (namespace, name)."""
         return {key: Identity(e.uid, e.resource_version) for key, e in self._objects[kind].items()}
 
+    def buried(self, uid: str) -> bool:
+        """Whether the object of this uid is known to have been deleted."""
+        return uid in self._tombstones
+
     def count(self, kind: Kind) -> int:
         """How many objects of a kind there are."""
         return len(self._objects[kind])

@@ -1,0 +1,246 @@
+"""Leader election by a `coordination.k8s.io/v1` Lease: at most one process writes at any time.
+
+Our own rather than `kubernetes.aio.leaderelection`, which measures by the wall clock (a clock set back keeps an expired
+leader in office), lets a single renewal take five minutes and so never meets its own deadline, does not fence, and does
+not give the Lease back.
+
+How a second writer is kept out:
+
+- A candidate takes over only when it has seen the Lease unchanged for `lease_seconds` on its own monotonic clock, or
+  given back (no holder). Every write of the Lease carries the resourceVersion it was decided on.
+- The holder counts its `renew_seconds` (shorter than `lease_seconds`) from the moment *before* it sent the last renewal
+  that succeeded. When they have passed it calls `on_lost` (the process exits at once), and `guard` refuses every write
+  even if the event loop was too busy, or the process was stopped, to notice.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock, SystemClock, Timer
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+
+class LeaseLost(Exception):
+    """This process no longer holds the Lease: it must not write, and must end."""
+
+
+class LeaderElector:
+    """One candidate. `acquire` once, then keep `renew` running as a task, then `release`.
+
+    `on_lost` is called at most once, from the event loop, when the Lease couldn't be renewed in time or has been taken.
+    It should end the process without any clean-up that writes.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        namespace: str,
+        name: str,
+        instance: str,
+        on_lost: Callable[[str], None],
+        clock: Clock | None = None,
+        lease_seconds: float = 15.0,
+        renew_seconds: float = 10.0,
+        retry_seconds: float = 2.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        if not retry_seconds < renew_seconds < lease_seconds:
+            raise ValueError("retry_seconds < renew_seconds < lease_seconds must hold")
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        # A pod that restarts keeps its name but must not take itself for the holder it was before.
+        self.identity = f"{instance}_{secrets.token_hex(4)}"
+        self._on_lost = on_lost
+        self._clock: Clock = clock or SystemClock()
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = renew_seconds
+        self._retry_seconds = retry_seconds
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._lease: Object | None = None
+        self._seen: tuple[str, float] | None = None
+        self._renewed: float | None = None
+        self._deadline: Timer | None = None
+        self.last_contact: float | None = None
+        """Monotonic moment at which the API server last answered about the Lease (for /readyz)."""
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process holds the Lease right now, by its own clock."""
+        return self._renewed is not None and self._clock.monotonic() - self._renewed < self._renew_seconds
+
+    def seconds_since_renewal(self) -> float | None:
+        """Age of the last successful renewal; None when this process isn't the leader."""
+        return None if self._renewed is None else self._clock.monotonic() - self._renewed
+
+    def guard(self) -> None:
+        """Return if this process may write; raises LeaseLost, after `on_lost`, if the Lease has run out."""
+        if not self.leading:
+            self._lose("the Lease ran out before a write")
+            raise LeaseLost("this process does not hold the Lease: it must not write")
+
+    async def acquire(self) -> None:
+        """Come back once this process holds the Lease. API errors are logged and retried, for as long as it takes."""
+        waiting_for = ""
+        while True:
+            holder = await self._try_acquire()
+            if holder is None:
+                metrics.LEADER.set(1)
+                log.info("this process is the leader now", extra={"identity": self.identity})
+                return
+            if holder != waiting_for:
+                log.info("standing by", extra={"holder": holder, "identity": self.identity})
+                waiting_for = holder
+            await self._clock.sleep(self._retry_seconds * self._rng.uniform(1.0, 1.2))
+
+    async def renew(self) -> None:
+        """Renew every `retry_seconds` until the Lease is lost (then `on_lost` has been called) or this is cancelled."""
+        while self._renewed is not None:
+            await self._clock.sleep(self._retry_seconds)
+            await self._try_renew()
+
+    async def release(self) -> None:
+        """Give the Lease back, so that a standby takes over at once. Errors are logged: it then runs out by itself."""
+        if not self.leading or self._lease is None:
+            return
+        self._stop_holding()
+        try:
+            await self._give_back(self._lease)
+        except errors.ApiError as error:
+            log.warning("the Lease could not be given back: it will run out", extra={"error": str(error)})
+        else:
+            log.info("the Lease has been given back", extra={"identity": self.identity})
+
+    async def _give_back(self, lease: Object) -> None:
+        try:
+            await self._client.replace(self._desired(lease, holder="", seconds=1.0))
+        except errors.Conflict:
+            # A renewal that was cut off at shutdown may have got there all the same.
+            newest = await self._client.get(kinds.LEASE, self._namespace, self._name)
+            if newest is None or (newest.get("spec") or {}).get("holderIdentity") != self.identity:
+                raise
+            await self._client.replace(self._desired(newest, holder="", seconds=1.0))
+
+    async def _try_acquire(self) -> str | None:
+        """None when the Lease is ours now, else who holds it (or what is in the way)."""
+        start = self._clock.monotonic()
+        try:
+            lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
+            self.last_contact = self._clock.monotonic()
+            if lease is None:
+                self._hold(await self._client.create(self._desired(None, holder=self.identity)), start)
+                return None
+            holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
+            # Our own name means that we took it, and the answer was lost.
+            if holder and holder != self.identity and not self._run_out(lease):
+                return holder
+            self._hold(await self._client.replace(self._desired(lease, holder=self.identity)), start)
+            return None
+        except errors.ApiError as error:
+            log.warning("the Lease could not be looked at or taken, trying again", extra={"error": str(error)})
+            return "another process, or nobody (the last attempt failed)"
+
+    def _run_out(self, lease: Object) -> bool:
+        """Whether we have seen this very state of the Lease for as long as its holder was given."""
+        now = self._clock.monotonic()
+        version = str(lease["metadata"]["resourceVersion"])
+        if self._seen is None or self._seen[0] != version:
+            self._seen = (version, now)
+            return False
+        given = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._lease_seconds)
+        return now - self._seen[1] >= given
+
+    async def _try_renew(self) -> None:
+        start = self._clock.monotonic()
+        if self._lease is None or self._renewed is None:
+            return
+        try:
+            renewed = await self._client.replace(self._desired(self._lease, holder=self.identity))
+        except errors.Conflict:
+            await self._look_again()
+            return
+        except errors.NotFound:
+            self._lose("the Lease has been deleted")
+            return
+        except errors.ApiError as error:
+            log.warning("the Lease could not be renewed, trying again", extra={"error": str(error)})
+            return
+        # The deadline may have passed while the answer was on its way.
+        if self._renewed is not None:
+            self.last_contact = self._clock.monotonic()
+            self._hold(renewed, start)
+
+    async def _look_again(self) -> None:
+        """Our renewal met a newer Lease: an earlier renewal whose answer was lost, somebody's edit, or a new holder."""
+        try:
+            lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
+        except errors.ApiError as error:
+            log.warning("the Lease could not be read, trying again", extra={"error": str(error)})
+            return
+        if lease is None:
+            self._lose("the Lease has been deleted")
+        elif (lease.get("spec") or {}).get("holderIdentity") != self.identity:
+            self._lose("another process has taken the Lease")
+        elif self._renewed is not None:
+            self._lease = lease
+            await self._try_renew()
+
+    def _desired(self, lease: Object | None, *, holder: str, seconds: float | None = None) -> Object:
+        now = _micro_time(self._clock.now())
+        old = dict((lease or {}).get("spec") or {})
+        spec: Object = {
+            "holderIdentity": holder,
+            "leaseDurationSeconds": max(1, round(seconds or self._lease_seconds)),
+            "renewTime": now,
+            "acquireTime": now,
+            "leaseTransitions": int(old.get("leaseTransitions") or 0),
+        }
+        if lease is not None and holder and old.get("holderIdentity") != holder:
+            spec["leaseTransitions"] += 1
+        elif old.get("acquireTime"):
+            spec["acquireTime"] = old["acquireTime"]
+        metadata: Object = {"namespace": self._namespace, "name": self._name}
+        if lease is not None:
+            metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
+            metadata["uid"] = lease["metadata"]["uid"]
+        return {"apiVersion": kinds.LEASE.api_version, "kind": "Lease", "metadata": metadata, "spec": spec}
+
+    def _hold(self, lease: Object, since: float) -> None:
+        self._lease = lease
+        self._renewed = since
+        if self._deadline is not None:
+            self._deadline.cancel()
+        left = self._renew_seconds - (self._clock.monotonic() - since)
+        self._deadline = self._clock.call_later(left, self._passed)
+
+    def _passed(self) -> None:
+        self._lose(f"the Lease could not be renewed for {self._renew_seconds:g} s")
+
+    def _lose(self, why: str) -> None:
+        if self._renewed is not None:
+            self._stop_holding()
+            self._on_lost(why)
+
+    def _stop_holding(self) -> None:
+        self._renewed = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        metrics.LEADER.set(0)
+
+
+def _micro_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,242 @@
+"""The resync sweep: what a watch may have lost is found by listing, and every object of ours is looked at again.
+
+Kopf lists again after `410 Gone`, but says nothing of objects that vanished meanwhile. So every ten minutes all watched
+kinds are listed (metadata only) and compared with the store:
+
+- an object the API server no longer has is a *ghost*: it is dropped, and what depends on it is looked at;
+- an object that the store lacks, or knows only in an older state, two minutes after the list, means that the watch has
+  stalled: it is fetched, counted, and two sweeps in a row with such objects end the process (a restart is cheap);
+- an object that the store knows in a *newer* state than a consistent list tells means that the API server has been
+  restored from a backup: nothing in the store can be trusted, and the process ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from modelwright.api import names
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient
+from modelwright.kube.kinds import Kind
+from modelwright.kube.store import Identity, Store, newer
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 600.0
+JITTER = 0.2
+GRACE = 120.0
+RETRY = 60.0
+STRIKES = 2
+SYNC_POLL = 0.05
+SYNC_LIST_AGAIN = 5.0
+REPAIRS = 100
+
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A kind to watch: objects with these labels (a selector; None is all), in these namespaces (none is all)."""
+
+    kind: Kind
+    labels: str | None = None
+    namespaces: tuple[str, ...] = ()
+
+
+def watched_kinds(served: Collection[Kind], namespaces: Sequence[str] = ()) -> tuple[Watched, ...]:
+    """What the operator watches: of `served`, everything it reads; children of Models only with our label."""
+    resolving = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE}={names.ROLE_RESOLVE}"
+    selectors: dict[Kind, str | None] = {
+        **dict.fromkeys(kinds.OWN_KINDS),
+        kinds.DEPLOYMENT: names.MANAGED_SELECTOR,
+        kinds.SERVICE: names.MANAGED_SELECTOR,
+        kinds.CONTROLLER_REVISION: names.MANAGED_SELECTOR,
+        kinds.POD_DISRUPTION_BUDGET: names.MANAGED_SELECTOR,
+        kinds.HORIZONTAL_POD_AUTOSCALER: names.MANAGED_SELECTOR,
+        kinds.HTTP_ROUTE: names.MANAGED_SELECTOR,
+        kinds.GRPC_ROUTE: names.MANAGED_SELECTOR,
+        kinds.POD: resolving,
+        kinds.GATEWAY: None,
+        kinds.GATEWAY_CLASS: None,
+    }
+    return tuple(
+        Watched(kind, labels, tuple(namespaces) if kind.namespaced else ())
+        for kind, labels in selectors.items()
+        if kind in served
+    )
+
+
+@dataclass
+class Report:
+    """What one sweep found, as lists of (kind, (namespace, name))."""
+
+    ghosts: list[tuple[Kind, Place]] = field(default_factory=list)
+    behind: list[tuple[Kind, Place]] = field(default_factory=list)
+    ahead: list[tuple[Kind, Place]] = field(default_factory=list)
+    appeared: set[Kind] = field(default_factory=set)
+    vanished: set[Kind] = field(default_factory=set)
+
+
+class Sweep:
+    """`served` are the kinds found at start; `look_again` is called after each sweep to enqueue every object of ours.
+
+    `on_fatal(reason)` and `on_kinds_changed(reason)` end the process: with exit code 1, and 0 after giving the Lease
+    back.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        store: Store,
+        watched: Sequence[Watched],
+        *,
+        served: Collection[Kind],
+        look_again: Callable[[], None],
+        on_fatal: Callable[[str], None],
+        on_kinds_changed: Callable[[str], None],
+        clock: Clock | None = None,
+        interval: float = INTERVAL,
+        grace: float = GRACE,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._watched = tuple(watched)
+        self._served = frozenset(served)
+        self._look_again = look_again
+        self._on_fatal = on_fatal
+        self._on_kinds_changed = on_kinds_changed
+        self._clock: Clock = clock or SystemClock()
+        self._interval = interval
+        self._grace = grace
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._strikes: dict[Kind, int] = {}
+
+    async def wait_synced(self) -> None:
+        """Come back once the store holds everything the API server has of every watched kind, or something newer.
+
+        API errors are logged and retried.
+        """
+        for what in self._watched:
+            missing = await self._listed_until_answered(what)
+            since = self._clock.monotonic()
+            while missing := self._missing(what.kind, missing):
+                await self._clock.sleep(SYNC_POLL)
+                if self._clock.monotonic() - since > SYNC_LIST_AGAIN:
+                    # What is still missing may have been deleted before the watch began.
+                    log.info("waiting for the first list", extra={"kind": what.kind.kind, "missing": len(missing)})
+                    missing = await self._listed_until_answered(what)
+                    since = self._clock.monotonic()
+
+    async def run(self) -> None:
+        """Sweep every `interval` +-20 %, until cancelled."""
+        wait = self._interval
+        while True:
+            await self._clock.sleep(wait * self._rng.uniform(1 - JITTER, 1 + JITTER))
+            try:
+                self._judge(await self.once())
+            except errors.ApiError as error:
+                metrics.SWEEPS.labels("error").inc()
+                log.warning("a sweep failed, trying again", extra={"error": str(error)})
+                wait = min(RETRY, self._interval)
+            else:
+                metrics.SWEEPS.labels("ok").inc()
+                wait = self._interval
+
+    async def once(self) -> Report:
+        """One sweep, with its repairs. Raises ApiError when the API server doesn't answer."""
+        report = Report()
+        suspects: dict[Kind, dict[Place, Identity]] = {}
+        for what in self._watched:
+            # What is added to the store while the list is under way must not be taken for a ghost.
+            before = self._store.identities(what.kind)
+            listed = await self._listed(what)
+            for place, known in before.items():
+                there = listed.get(place)
+                if there is None or there.uid != known.uid:
+                    namespace, name = place
+                    if self._store.forget(what.kind, namespace, name, known.uid) is not None:
+                        report.ghosts.append((what.kind, place))
+                        metrics.WATCH_GHOSTS.labels(what.kind.kind).inc()
+                elif newer(known.resource_version, there.resource_version) and known.resource_version.isdecimal():
+                    report.ahead.append((what.kind, place))
+            suspects[what.kind] = self._missing(what.kind, listed)
+        if any(suspects.values()):
+            await self._clock.sleep(self._grace)
+        for kind, places in suspects.items():
+            late = self._missing(kind, places)
+            report.behind += [(kind, place) for place in late]
+            metrics.WATCH_DIVERGENCE.labels(kind.kind).inc(len(late))
+            await self._repair(kind, late)
+        served = await self._client.served_kinds()
+        report.appeared = served - self._served
+        report.vanished = set(self._served - served)
+        self._look_again()
+        return report
+
+    async def _repair(self, kind: Kind, late: Collection[Place]) -> None:
+        for namespace, name in list(late)[:REPAIRS]:
+            obj = await self._client.get(kind, namespace, name)
+            if obj is not None:
+                self._store.put(obj)
+
+    def _judge(self, report: Report) -> None:
+        if report.ghosts or report.behind or report.ahead:
+            log.warning(
+                "a sweep found differences between the API server and the store",
+                extra={
+                    "ghosts": [_name(*g) for g in report.ghosts[:20]],
+                    "behind": [_name(*b) for b in report.behind[:20]],
+                    "ahead": [_name(*a) for a in report.ahead[:20]],
+                },
+            )
+        for kind in {what.kind for what in self._watched}:
+            behind = any(k == kind for k, _ in report.behind)
+            self._strikes[kind] = self._strikes.get(kind, 0) + 1 if behind else 0
+        stalled = sorted(kind.kind for kind, strikes in self._strikes.items() if strikes >= STRIKES)
+        if report.ahead:
+            self._on_fatal(
+                f"the API server knows {_name(*report.ahead[0])} only in an older state than this process: "
+                "it was restored from a backup"
+            )
+        elif stalled:
+            self._on_fatal(f"the watch of {', '.join(stalled)} has stalled: {STRIKES} sweeps in a row found it behind")
+        elif report.appeared or report.vanished:
+            changes = [f"{k.kind} appeared" for k in report.appeared] + [f"{k.kind} is gone" for k in report.vanished]
+            self._on_kinds_changed(", ".join(sorted(changes)))
+
+    async def _listed_until_answered(self, what: Watched) -> dict[Place, Identity]:
+        while True:
+            try:
+                return await self._listed(what)
+            except errors.ApiError as error:
+                log.warning("a list failed, trying again", extra={"kind": what.kind.kind, "error": str(error)})
+                await self._clock.sleep(SYNC_LIST_AGAIN)
+
+    async def _listed(self, what: Watched) -> dict[Place, Identity]:
+        found: dict[Place, Identity] = {}
+        for namespace in what.namespaces or (None,):
+            for obj in await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True):
+                meta = obj["metadata"]
+                place = (str(meta.get("namespace") or ""), str(meta["name"]))
+                found[place] = Identity(str(meta["uid"]), str(meta["resourceVersion"]))
+        return found
+
+    def _missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
+        """Those of `listed` that the store lacks or knows only in an older state."""
+        known = self._store.identities(kind)
+        return {
+            place: there
+            for place, there in listed.items()
+            if not self._store.buried(there.uid)
+            and ((here := known.get(place)) is None or newer(there.resource_version, here.resource_version))
+        }
+
+
+def _name(kind: Kind, place: Place) -> str:
+    return f"{kind.kind} {place[0]}/{place[1]}" if place[0] else f"{kind.kind} {place[1]}"

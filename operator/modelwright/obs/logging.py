@@ -1,0 +1,46 @@
+"""Logs as JSON, one object a line, on standard error; Kopf's own lines included."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# What Kopf attaches to its records: settings can't be shown, and k8s_ref is spread over our own fields.
+_KOPF = frozenset({"settings", "k8s_skip", "k8s_ref"})
+
+
+class JsonFormatter(logging.Formatter):
+    """time, level, logger, message, the fields given as `extra`, and the traceback as `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        reference = getattr(record, "k8s_ref", None)
+        if isinstance(reference, dict):
+            line |= {"kind": reference.get("kind"), "namespace": reference.get("namespace") or ""}
+            line["object"] = reference.get("name")
+        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD and k not in _KOPF}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Make the root logger write JSON lines, and nothing else; replaces what was configured before."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    logging.captureWarnings(True)
+    # Kopf shows whole bodies at DEBUG, and asyncio each slow step: neither helps to debug the operator.
+    for name in ("kopf", "asyncio", "aiohttp"):
+        logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -139,29 +140,40 @@ def _build_one(binary: str, progress: Progress) -> None:
 
 def gateway_api_crds() -> Path:
     """The folder of Gateway API's CRDs, from the Go module that holds them."""
-    folder = paths.TOOLS / "gateway-api"
-    kept = paths.cache() / "gateway-api" / _digest_name(folder / "go.mod")
-    if not kept.exists():
-        log = paths.cache() / "logs" / "gateway-api.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as out:
-            subprocess.run(["go", "mod", "download"], cwd=folder, stdout=out, stderr=out, check=False)
-            found = subprocess.run(
-                ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api"],
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=out,
-                text=True,
-                check=False,
-            )
-        if found.returncode or not found.stdout.strip():
-            raise failed("downloading the Gateway API CRDs failed", log)
-        shutil.copytree(Path(found.stdout.strip()) / "config" / "crd" / "standard", kept, copy_function=shutil.copy)
+    return _from_module("gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard")
+
+
+def traefik_crds() -> Path:
+    """The folder with Traefik's own CRDs (TraefikService and others)."""
+    part = part_of("traefik")
+    pattern = "docs/content/reference/dynamic-configuration"
+    return _from_module(part.name, part.module, pattern, "kubernetes-crd-definition-v1.yml")
+
+
+def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
+    """Copy files out of a Go module into the cache, once per version."""
+    version = Part(folder, module, {}).version()
+    kept = paths.cache() / "crds" / f"{folder}-{version}"
+    if kept.exists():
+        return kept
+    log = paths.cache() / "logs" / f"crds-{folder}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        found = subprocess.run(
+            ["go", "mod", "download", "-json", f"{module}@v{version}"],
+            cwd=paths.TOOLS / folder,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            check=False,
+        )
+        out.write(found.stdout)
+    if found.returncode:
+        raise failed(f"downloading the CRDs of {module} v{version} failed", log)
+    source = Path(json.loads(found.stdout)["Dir"]) / inside
+    new = kept.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name in files or [each.name for each in source.iterdir()]:
+        shutil.copyfile(source / name, new / name)
+    new.rename(kept)
     return kept
-
-
-def _digest_name(go_mod: Path) -> str:
-    found = re.search(r"sigs\.k8s\.io/gateway-api v(\S+)", go_mod.read_text())
-    if not found:
-        raise ClusterError(f"{go_mod} does not require sigs.k8s.io/gateway-api")
-    return found[1]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from devcluster.errors import failed
 
-
 # Kept so that those which end while we run are reaped and don't stay as zombies.
 _STARTED: list[subprocess.Popen[bytes]] = []
 
@@ -27,6 +26,8 @@ class Daemon:
     boot: str
     exe: str
     log: str
+    argv: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
 
     def alive(self) -> bool:
         return self.boot == boot_id() and start_time(self.pid) == self.start and program(self.pid) == self.exe
@@ -61,12 +62,21 @@ def program(pid: int) -> str | None:
         return None
 
 
-def identify(name: str, pid: int, log: Path) -> Daemon:
+def identify(name: str, pid: int, log: Path, argv: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Daemon:
     """Record a running process; fails when it has ended already."""
     start, exe = start_time(pid), program(pid)
     if start is None or exe is None:
         raise failed(f"{name} ended as soon as it was started", log)
-    return Daemon(name=name, pid=pid, start=start, boot=boot_id(), exe=exe, log=str(log))
+    return Daemon(
+        name=name,
+        pid=pid,
+        start=start,
+        boot=boot_id(),
+        exe=exe,
+        log=str(log),
+        argv=tuple(argv),
+        env=tuple((env or {}).items()),
+    )
 
 
 def spawn(
@@ -92,7 +102,7 @@ def spawn(
         )
     pid = child.pid if inside is None else only_child(child.pid, name, log)
     _STARTED.append(child)
-    return identify(name, pid, log)
+    return identify(name, pid, log, argv, env)
 
 
 def reap() -> None:

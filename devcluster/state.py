@@ -30,7 +30,7 @@ class State:
         """The saved state; an empty one where there is none or where it can't be read."""
         try:
             raw = json.loads((folder / "state.json").read_text())
-            daemons = {name: Daemon(**fields) for name, fields in raw["daemons"].items()}
+            daemons = {name: _daemon(fields) for name, fields in raw["daemons"].items()}
             return cls(folder, raw["profile"], raw["ready"], daemons, raw["facts"])
         except (OSError, ValueError, KeyError, TypeError):
             return cls(folder)
@@ -55,3 +55,8 @@ class State:
     def dead(self) -> list[str]:
         """The daemons that should run and don't."""
         return [name for name, daemon in self.daemons.items() if not daemon.alive()]
+
+
+def _daemon(fields: dict[str, Any]) -> Daemon:
+    argv, env = tuple(fields.pop("argv")), tuple((key, value) for key, value in fields.pop("env"))
+    return Daemon(**fields, argv=argv, env=env)

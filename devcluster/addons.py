@@ -1,0 +1,207 @@
+"""What a cluster needs beside nodes: DNS, registry, S3 store, gateway, metrics. Command lines and their objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devcluster import parts, paths
+from devcluster.network import Network
+from devcluster.node import REGISTRY_PORT
+
+DNS_PORT, GATEWAY_PORT, TRAEFIK_METRICS_PORT, PROMETHEUS_PORT, S3_PORT = 53, 80, 9100, 9090, 7070
+# A test cluster that only its own host reaches: these are no secret.
+S3_ACCESS_KEY, S3_SECRET_KEY = "modelwright", "modelwright-secret"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an add-on finds its things."""
+
+    folder: Path
+    kubeconfig: Path
+    network: Network
+
+    def made(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def coredns(places: Places, upstream: Sequence[str]) -> list[str]:
+    forward = f"forward . {' '.join(upstream)}" if upstream else ""
+    file = places.made("coredns") / "Corefile"
+    file.write_text(
+        f""".:{DNS_PORT} {{
+  bind {places.network.address}
+  errors
+  kubernetes cluster.local in-addr.arpa {{
+    kubeconfig {places.kubeconfig}
+    pods insecure
+    ttl 5
+  }}
+  {forward}
+  cache 5
+}}
+"""
+    )
+    return [str(parts.path("coredns")), f"-conf={file}"]
+
+
+def registry(places: Places) -> list[str]:
+    # Content-addressed, so it may outlive the cluster and serve the next: nothing is pushed twice.
+    store = paths.cache() / "registry"
+    store.mkdir(parents=True, exist_ok=True)
+    file = places.made("registry") / "config.yml"
+    file.write_text(
+        f"""version: 0.1
+log: {{level: warn, accesslog: {{disabled: true}}}}
+storage:
+  filesystem: {{rootdirectory: {store}}}
+  delete: {{enabled: true}}
+  maintenance: {{uploadpurging: {{enabled: false}}}}
+http: {{addr: "{places.network.address}:{REGISTRY_PORT}"}}
+"""
+    )
+    return [str(parts.path("registry")), "serve", str(file)]
+
+
+def s3(places: Places) -> list[str]:
+    return [
+        str(parts.path("versitygw")),
+        f"--access={S3_ACCESS_KEY}",
+        f"--secret={S3_SECRET_KEY}",
+        f"--port={places.network.address}:{S3_PORT}",
+        "--keep-alive",
+        "--quiet",
+        "posix",
+        str(places.made("s3")),
+    ]
+
+
+def traefik(places: Places) -> list[str]:
+    address = places.network.address
+    return [
+        str(parts.path("traefik")),
+        f"--entrypoints.web.address={address}:{GATEWAY_PORT}",
+        f"--entrypoints.metrics.address={address}:{TRAEFIK_METRICS_PORT}",
+        "--ping.entrypoint=metrics",
+        "--metrics.prometheus=true",
+        "--metrics.prometheus.entrypoint=metrics",
+        "--metrics.prometheus.addserviceslabels=true",
+        "--metrics.prometheus.buckets=0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10",
+        "--providers.kubernetesgateway=true",
+        f"--providers.kubernetesgateway.statusaddress.ip={address}",
+        # TraefikService (mirroring, sticky sessions) as a route's backend.
+        "--providers.kubernetescrd=true",
+        "--global.checknewversion=false",
+        "--global.sendanonymoususage=false",
+        "--log.level=INFO",
+    ]
+
+
+def prometheus(places: Places) -> list[str]:
+    address = places.network.address
+    file = places.made("prometheus") / "prometheus.yml"
+    file.write_text(
+        f"""global: {{scrape_interval: 5s, scrape_timeout: 4s, evaluation_interval: 5s}}
+scrape_configs:
+- job_name: traefik
+  static_configs: [{{targets: ["{address}:{TRAEFIK_METRICS_PORT}"]}}]
+- job_name: pods
+  kubernetes_sd_configs: [{{role: pod, kubeconfig_file: {places.kubeconfig}}}]
+  relabel_configs:
+  - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: "true"}}
+  - {{source_labels: [__meta_kubernetes_pod_phase], action: drop, regex: "Pending|Succeeded|Failed"}}
+  - {{source_labels: [__meta_kubernetes_pod_container_init], action: drop, regex: "true"}}
+  - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scheme], target_label: __scheme__, regex: "(https?)"}}
+  - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], target_label: __metrics_path__, regex: "(.+)"}}
+  - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
+    target_label: __address__
+    regex: "(.+);(.+)"
+    replacement: "$1:$2"
+  - {{action: labelmap, regex: "__meta_kubernetes_pod_label_(.+)"}}
+  - {{source_labels: [__meta_kubernetes_namespace], target_label: namespace}}
+  - {{source_labels: [__meta_kubernetes_pod_name], target_label: pod}}
+  - {{source_labels: [__meta_kubernetes_pod_node_name], target_label: node}}
+"""
+    )
+    return [
+        str(parts.path("prometheus")),
+        f"--config.file={file}",
+        f"--storage.tsdb.path={places.made('prometheus') / 'data'}",
+        "--storage.tsdb.retention.time=6h",
+        f"--web.listen-address={address}:{PROMETHEUS_PORT}",
+        "--web.enable-lifecycle",
+        "--log.level=warn",
+    ]
+
+
+def objects(network: Network) -> list[dict[str, Any]]:
+    """The cluster's own objects: DNS Service, the Gateway and its class, a class for the prepared volumes."""
+    dns = {"namespace": "kube-system", "name": "kube-dns", "labels": {"kubernetes.io/service-name": "kube-dns"}}
+    ports = [{"name": "dns", "port": DNS_PORT, "protocol": "UDP"}, {"name": "dns-tcp", "port": DNS_PORT}]
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": "kube-system", "name": "kube-dns"},
+            "spec": {"clusterIP": network.dns_service, "ports": ports},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": dns,
+            "addressType": "IPv4",
+            "ports": ports,
+            "endpoints": [{"addresses": [network.address], "conditions": {"ready": True}}],
+        },
+        {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {"name": "local"},
+            "provisioner": "kubernetes.io/no-provisioner",
+            "volumeBindingMode": "Immediate",
+        },
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gateways"}},
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": "traefik"},
+            "spec": {"controllerName": "traefik.io/gateway-controller"},
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"namespace": "gateways", "name": "models"},
+            "spec": {
+                "gatewayClassName": "traefik",
+                "listeners": [
+                    {
+                        "name": "http",
+                        "protocol": "HTTP",
+                        "port": GATEWAY_PORT,
+                        "allowedRoutes": {"namespaces": {"from": "All"}},
+                    }
+                ],
+            },
+        },
+    ]
+
+
+def volume(name: str, folder: Path, size: str = "10Gi") -> dict[str, Any]:
+    """A volume in a folder of the host, which both nodes see: so it may honestly say ReadWriteMany."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": size},
+            "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "local",
+            "hostPath": {"path": str(folder), "type": "DirectoryOrCreate"},
+        },
+    }

@@ -1,0 +1,270 @@
+"""The embedded cluster: everything in one sandbox on this host, two nodes, brought up from nothing and taken down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from devcluster import addons, components, host, network, node, parts, pause, pki, sandbox, simulation
+from devcluster.api import Client
+from devcluster.errors import ClusterError, failed
+from devcluster.processes import Daemon, end, spawn
+from devcluster.progress import Progress
+from devcluster.state import State
+
+NODES = ("node-a", "node-b")
+API_PORT, ETCD_PORT, ETCD_PEER_PORT = 6443, 2379, 2380
+VOLUMES = 16
+
+
+class Embedded:
+    """One cluster in one folder. `up` may be called on nothing, on a running cluster, and on a dead one's leftovers."""
+
+    def __init__(self, name: str, folder: Path, progress: Progress) -> None:
+        self.name = name
+        self.folder = folder
+        self.progress = progress
+        self.state = State.load(folder)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def binaries(self, kwok_nodes: int) -> list[str]:
+        wanted = [*parts.CONTROL_PLANE, *parts.CONTROLLERS, *parts.NODE]
+        return wanted + (list(parts.SIMULATION) if kwok_nodes else [])
+
+    def up(self, kwok_nodes: int = 0) -> None:
+        if self.state.ready and self._sandbox_alive():
+            self._mend()
+            self._simulate(kwok_nodes)
+            return
+        host.install(host.CLUSTER_PACKAGES, self.progress)
+        parts.build(self.binaries(kwok_nodes), self.progress)
+        for step in ("clean start", "API server", "nodes", "add-ons", "ready"):
+            self.progress.add(step)
+        with self.progress.step("clean start"):
+            self.down()
+            self.state.profile = "full"
+            self.net = network.choose(self.state)
+            holder = self.state.record(sandbox.start(self.folder))
+            network.connect(self.net, self.state, holder.pid)
+        with self.progress.step("API server"):
+            self._start_api()
+        with ThreadPoolExecutor(2) as pool:
+            started = [pool.submit(self._start_nodes), pool.submit(self._start_addons)]
+            for each in started:
+                each.result()
+        with self.progress.step("ready"):
+            self._await_ready()
+        self.state.ready = True
+        self.state.save()
+        self._simulate(kwok_nodes)
+        self.client.close()
+
+    def down(self) -> None:
+        """Everything away, from what is on disk; what was never there is no error."""
+        holder = self.state.daemons.get("sandbox")
+        if holder:
+            # The kernel ends every process of the sandbox with its first one.
+            end([holder], grace=0)
+            end(self.state.daemons.values(), grace=0)
+        if "slot" in self.state.facts:
+            others = any(State.load(each).facts.get("forwarding") for each in self._siblings())
+            network.disconnect(network.Network(self.state.facts["slot"]), self.state, others)
+        sandbox.remove_cgroups(sandbox.cgroup(self.name))
+        slot = self.state.facts.get("slot")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            raise ClusterError(f"{self.folder} can't be removed: does something still use it?")
+        self.state = State(self.folder)
+        if slot is not None:
+            self.state.facts["slot"] = slot
+
+    def _siblings(self) -> list[Path]:
+        return [each for each in self.folder.parent.glob("*") if each != self.folder]
+
+    def _sandbox_alive(self) -> bool:
+        holder = self.state.daemons.get("sandbox")
+        return holder is not None and holder.alive()
+
+    def _mend(self) -> None:
+        """Start again what has died beside a living sandbox."""
+        holder = self.state.daemons["sandbox"]
+        self.net = network.Network(self.state.facts["slot"])
+        for name in self.state.dead():
+            with self.progress.step(f"restart {name}"):
+                old = self.state.daemons[name]
+                self.state.record(spawn(name, old.argv, Path(old.log), dict(old.env), holder))
+
+    def _spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Daemon:
+        holder = self.state.daemons["sandbox"]
+        return self.state.record(spawn(name, argv, self.logs / f"{name}.log", env, holder))
+
+    def _start_api(self) -> None:
+        address = self.net.address
+        self.authority = pki.Authority.create(self.folder / "pki")
+        names = [address, self.net.api_service, "127.0.0.1", "localhost", "kubernetes", "kubernetes.default"]
+        names += ["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+        server = self.authority.sign("server", "kube-apiserver", addresses=names)
+        admin = self.authority.sign("admin", "admin", group="system:masters")
+        self.service_account = pki.service_account_key(self.authority.folder)
+        self.api = components.Api(
+            folder=self.folder,
+            authority=self.authority,
+            address=address,
+            port=API_PORT,
+            etcd=f"http://{address}:{ETCD_PORT}",
+            service_range=self.net.services,
+            controllers=True,
+            audit_log=self.folder / "audit.log",
+        )
+        self._spawn("etcd", components.etcd(self.folder / "etcd", address, ETCD_PORT, ETCD_PEER_PORT))
+        self._spawn("kube-apiserver", components.api_server(self.api, server, admin, self.service_account))
+        pki.kubeconfig(self.kubeconfig, self.api.url, self.authority, admin)
+        self.client = Client(self.api.url, self.authority, admin)
+        self.client.wait("/readyz", "the API server", self._daemons("etcd", "kube-apiserver"))
+
+    def _start_nodes(self) -> None:
+        with self.progress.step("nodes"):
+            manager = components.controller_manager(
+                self.api, self.kubeconfig, self.service_account, 10257, simulated=False
+            )
+            self._spawn("kube-controller-manager", manager)
+            self._spawn("kube-scheduler", components.scheduler(self.api, self.kubeconfig, 10259))
+            node.share(self.folder / "nodes", self.net)
+            resolv_conf = self.folder / "nodes" / "resolv.conf"
+            resolv_conf.write_text("".join(f"nameserver {server}\n" for server in host.name_servers()))
+            archive = pause.pause_archive(parts.path("pause"), self.folder / "nodes" / "pause.tar", node.PAUSE_IMAGE)
+            nodes = [self._node(number) for number in range(len(NODES))]
+            for each in nodes:
+                self._spawn(f"containerd-{each.name}", node.containerd(each, self.folder / "nodes"))
+                sandbox.make_cgroups(each.cgroup)
+            for number, each in enumerate(nodes):
+                self._import(each, archive)
+                argv = node.kubelet(each, number, self.authority, self.net, resolv_conf)
+                self._spawn(f"kubelet-{each.name}", [*argv, f"--node-labels=topology.kubernetes.io/zone={each.name}"])
+            self._spawn("kube-proxy", node.kube_proxy(self.kubeconfig, NODES[0], self.net, self.folder / "nodes"))
+
+    def _node(self, number: int) -> node.Node:
+        name, address = NODES[number], self.net.node(number)
+        identity = self.authority.sign(name, f"system:node:{name}", group="system:nodes", addresses=[address, name])
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        kubeconfig = pki.kubeconfig(folder / "kubeconfig", self.api.url, self.authority, identity)
+        return node.Node(name, self.name, folder, address, kubeconfig, identity)
+
+    def _import(self, wanted: node.Node, archive: Path) -> None:
+        command = ["ctr", f"--address={wanted.socket}", "--namespace=k8s.io", "images", "import", str(archive)]
+        daemon = self.state.daemons[f"containerd-{wanted.name}"]
+        limit = time.monotonic() + 30
+        while True:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return
+            if not daemon.alive() or time.monotonic() > limit:
+                raise failed(f"containerd of {wanted.name} does not answer: {done.stderr.strip()}", Path(daemon.log))
+            time.sleep(0.1)
+
+    def _start_addons(self) -> None:
+        with self.progress.step("add-ons"):
+            places = addons.Places(self.folder, self.kubeconfig, self.net)
+            self._spawn("registry", addons.registry(places), {"OTEL_TRACES_EXPORTER": "none"})
+            self._spawn("s3", addons.s3(places))
+            self._spawn("coredns", addons.coredns(places, host.name_servers()))
+            self._apply_files(parts.gateway_api_crds(), parts.traefik_crds())
+            self._apply(addons.objects(self.net))
+            self._apply([self._volume(number) for number in range(VOLUMES)])
+            self._spawn("traefik", addons.traefik(places), {"KUBECONFIG": str(self.kubeconfig)})
+            self._spawn("prometheus", addons.prometheus(places))
+
+    def _volume(self, number: int) -> dict[str, Any]:
+        folder = self.folder / "volumes" / f"local-{number:03}"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Pods run as users of their own, and nothing changes a host path's owner for them.
+        folder.chmod(0o777)
+        return addons.volume(folder.name, folder)
+
+    def _apply_files(self, *folders: Path) -> None:
+        self._kubectl("apply", "--server-side", "--force-conflicts", *[f"--filename={each}" for each in folders])
+        self._kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+    def _apply(self, wanted: list[dict[str, Any]]) -> None:
+        items = {"apiVersion": "v1", "kind": "List", "items": wanted}
+        self._kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", text=json.dumps(items))
+
+    def _kubectl(self, *arguments: str, text: str | None = None) -> str:
+        command = [str(parts.path("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise failed(f"kubectl {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
+        return done.stdout
+
+    def _daemons(self, *names: str) -> list[Daemon]:
+        return [self.state.daemons[name] for name in names]
+
+    def _await_ready(self) -> None:
+        for name in NODES:
+            self._until(lambda name=name: self._is(f"/api/v1/nodes/{name}", "Ready"), f"node {name}", f"kubelet-{name}")
+        gateway = "/apis/gateway.networking.k8s.io/v1/namespaces/gateways/gateways/models"
+        self._until(lambda: self._is(gateway, "Programmed"), "the Gateway", "traefik")
+        address = self.net.address
+        for name, url in {
+            "registry": f"http://{address}:{node.REGISTRY_PORT}/v2/",
+            "prometheus": f"http://{address}:{addons.PROMETHEUS_PORT}/-/ready",
+            "s3": f"http://{address}:{addons.S3_PORT}/",
+        }.items():
+            self._until(lambda url=url: answers(url), name, name)
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self.client.wait(account, "the default ServiceAccount", self._daemons("kube-controller-manager"))
+
+    def _is(self, path: str, condition: str) -> bool:
+        status, found = self.client.request("GET", path)
+        conditions = found.get("status", {}).get("conditions", []) if status == 200 else []
+        return any(each["type"] == condition and each["status"] == "True" for each in conditions)
+
+    def _until(self, ready: Callable[[], bool], what: str, daemon: str, timeout: float = 90) -> None:
+        responsible = self.state.daemons[daemon]
+        limit = time.monotonic() + timeout
+        while not ready():
+            if not responsible.alive():
+                raise failed(f"{daemon} ended while {what} was awaited", Path(responsible.log))
+            if time.monotonic() > limit:
+                raise failed(f"{what} is not ready after {timeout:.0f}s", Path(responsible.log))
+            time.sleep(0.1)
+
+    def _simulate(self, count: int) -> None:
+        if not count:
+            return
+        parts.build(parts.SIMULATION, self.progress)
+        authority = pki.Authority(self.folder / "pki")
+        admin = authority.sign("admin", "admin", group="system:masters")
+        client = Client(f"https://{self.net.address}:{API_PORT}", authority, admin)
+        with self.progress.step("simulated nodes"):
+            if "kwok" not in self.state.daemons:
+                self._spawn("kwok", components.kwok(self.kubeconfig))
+            simulation.create(client, count, tainted=True)
+        client.close()
+
+
+def answers(url: str) -> bool:
+    """Whether anything speaks HTTP there; a refusal for lack of credentials is an answer too."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False

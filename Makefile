@@ -1,0 +1,87 @@
+# Every command of the project. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+export PYTHONPATH := operator:.
+export PYTHONDONTWRITEBYTECODE := 1
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+LAYERS := controlplane or kwok or e2e or chart
+CHARTS := charts/modelwright-crds charts/modelwright
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+
+setup: ## The development venv, linked as .venv
+	@scripts/venv
+
+generate: setup ## CRDs and their reference from the types; the charts' copies
+	@$(BIN)/python -m modelwright crd generate
+	@$(BIN)/python charts/sync.py
+
+verify: setup ## Lint, formatting, types, import rules, generated files
+	@scripts/step "ruff check" $(BIN)/ruff check .
+	@scripts/step "ruff format" $(BIN)/ruff format --check .
+	@scripts/step "mypy" $(BIN)/mypy
+	@scripts/step "import rules" $(BIN)/lint-imports --no-cache
+	@scripts/step "generated CRDs" $(BIN)/python -m modelwright crd check
+	@scripts/step "charts' copies" $(BIN)/python charts/sync.py --check
+
+test: ## Everything a change must pass; brings its own cluster up and takes it down
+	@scripts/test
+
+test-unit: setup ## Unit, property and wire tests: no cluster, no network
+	@$(PYTEST) -q -m "not ($(LAYERS))" --ignore tests/scale --ignore tests/fetch
+
+test-fetch: setup ## Each fetch scheme against a real server
+	@$(PYTEST) -q tests/fetch -m "not ($(LAYERS))" --durations 5
+
+test-chart: setup ## Charts and kustomize installs, rendered and compared
+	@$(PYTEST) -q -m chart
+
+test-controlplane: setup ## Against a real API server, started by the tests
+	@$(PYTEST) -q -m "controlplane and not (kwok or e2e)" --ignore tests/scale --durations 5
+
+test-kwok: setup ## Against a control plane with simulated nodes, started by the tests
+	@$(PYTEST) -q -m "kwok and not e2e" --ignore tests/scale --durations 5
+
+test-e2e: setup ## Real pods on the cluster that is up
+	@$(PYTEST) -v -m e2e --durations 10
+
+demo: setup ## From nothing to a model answering: cluster, install, training, serving, a version change under load
+	@$(BIN)/python -m demo
+
+cluster-up: setup ## A real cluster on this machine (CLUSTER=existing or kind: see CONTRIBUTING.md)
+	@$(BIN)/python -m devcluster up
+
+cluster-down: setup ## Take it down, with all it left on the machine
+	@$(BIN)/python -m devcluster down
+
+cluster-status: setup ## What is up, and how to reach it
+	@$(BIN)/python -m devcluster status
+
+tools: setup ## Build helm, kubectl and the control plane into the cache
+	@$(BIN)/python -c 'from devcluster import parts; parts.build(["helm", *parts.CONTROL_PLANE, *parts.CONTROLLERS, *parts.SIMULATION])'
+
+images: setup ## Build the four images
+	@for name in operator fetch mlserver trainer; do scripts/step "image $$name" $(BIN)/python -m devcluster image $$name; done
+
+chart: setup ## helm lint of both charts
+	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; print(parts.path("helm"))') lint --strict $$chart; done
+
+scale: setup ## Figures for 100, 500 and 1,000 Models on simulated nodes -> docs/figures/scale.json
+	@$(BIN)/python -m tests.scale
+
+bench-fetch: setup ## Fetch speed beside dedicated clients -> docs/figures/fetch.json
+	@$(BIN)/python -m tests.bench_fetch
+
+lock: setup ## Pin every requirements/*.in again, with hashes
+	@scripts/lock
+
+clean: ## Remove what builds and tests leave in this folder (caches by version stay in ~/.cache/modelwright)
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: $(shell grep -hoE '^[a-z0-9-]+:' $(MAKEFILE_LIST) | tr -d ':')

@@ -158,6 +158,9 @@ StatusWord = Annotated[str, Cut(253)]
 """A name or word of a status."""
 StatusInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
+INT64_MAX = 2**53
+"""Bound of 64-bit integers: the largest that every JSON reader keeps exactly."""
+
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
 

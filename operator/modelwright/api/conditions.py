@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from modelwright.api.cel import Cut, ListType
-from modelwright.api.common import StatusText, StatusWire, Timestamp
+from modelwright.api.common import INT64_MAX, StatusText, StatusWire, Timestamp
 
 
 class ConditionType(StrEnum):
@@ -31,11 +31,11 @@ class Condition(StatusWire):
     message: StatusText = Field(default="", description="Why, for people; names the field or object concerned.")
     last_transition_time: Timestamp = Field(description="When status last changed, UTC.")
     observed_generation: int = Field(
-        default=0, ge=0, le=2**63 - 1, description="metadata.generation of the object this was said about."
+        default=0, ge=0, le=INT64_MAX, description="metadata.generation of the object this was said about."
     )
 
 
-Conditions = Annotated[tuple[Condition, ...], ListType("map", ("type",)), Field(max_length=16)]
+Conditions = Annotated[tuple[Condition, ...], Field(max_length=16), ListType("map", ("type",))]
 
 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:

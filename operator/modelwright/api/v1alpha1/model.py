@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from modelwright.api.cel import Cel, Cut, ListType
 from modelwright.api.common import (
     DURATION,
+    INT64_MAX,
     QUALIFIED_NAME,
     RFC3339,
     Bool,
@@ -138,7 +139,7 @@ class Autoscaling(Wire):
     max_replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         description="Most pods, 1 to 1000, not below minReplicas."
     )
-    metrics: Annotated[tuple[MetricSpec, ...], ListType("atomic"), Field(max_length=16)] = Field(
+    metrics: Annotated[tuple[MetricSpec, ...], Field(max_length=16), ListType("atomic")] = Field(
         default=(), description="Metrics of autoscaling/v2, at most 16. When empty, CPU at 80 % of the requests."
     )
 
@@ -164,7 +165,8 @@ class PodTemplatePatch(Wire):
     spec: OpenObject | None = Field(
         default=None,
         description="A partial PodSpec, merged as the API server would (containers by name; the model's is `model`); "
-        "null takes a field away. Unknown fields are refused before anything is changed.",
+        "null takes a field away (apply with --server-side: a plain kubectl apply drops nulls before they are sent). "
+        "Unknown fields are refused before anything is changed.",
     )
 
 
@@ -272,11 +274,11 @@ class Endpoint(Wire):
 
     parent_refs: Annotated[
         tuple[ParentRef, ...],
-        ListType("atomic"),
         Field(min_length=1, max_length=8),
+        ListType("atomic"),
         Cel("self.all(ref, self.exists_one(other, other == ref))", "the same Gateway is named twice", _distinct),
     ] = Field(description="Gateways that the route attaches to, 1 to 8.")
-    hostnames: Annotated[tuple[Hostname, ...], ListType("set"), Field(max_length=16)] = Field(
+    hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16), ListType("set")] = Field(
         default=(), description="Hostnames, at most 16; *.example.com matches below. When empty, those of the listener."
     )
     protocol: EndpointProtocol = Field(default="HTTP", description="HTTP makes an HTTPRoute, GRPC a GRPCRoute.")
@@ -306,7 +308,7 @@ class ModelSpec(Wire):
     """What is wanted."""
 
     version: VersionSource = Field(description="Which version to serve: exactly one of name, template and follow.")
-    serving: Serving = Field(default_factory=Serving, description="How it is served.")
+    serving: Serving = Field(default=Serving(), description="How it is served.")
     endpoint: Endpoint | None = Field(
         default=None,
         description="Where it is reached from outside, through the Gateway API. When absent, the Service only.",
@@ -385,7 +387,7 @@ class ModelStatus(StatusWire):
     """What is true."""
 
     observed_generation: int | None = Field(
-        default=None, ge=0, le=2**63 - 1, description="metadata.generation that this status is about."
+        default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
     )
     url: Annotated[str, Cut(2048)] | None = Field(
         default=None,
@@ -394,7 +396,7 @@ class ModelStatus(StatusWire):
     serving: ServingStatus | None = Field(default=None, description="The revision that has the traffic.")
     target: TargetStatus | None = Field(default=None, description="The revision that is wanted.")
     rollout: RolloutStatus | None = Field(default=None, description="The move to the wanted revision.")
-    traffic: Annotated[tuple[TrafficStatus, ...], ListType("map", ("revision",)), Field(max_length=32)] = Field(
+    traffic: Annotated[tuple[TrafficStatus, ...], Field(max_length=32), ListType("map", ("revision",))] = Field(
         default=(), description="The share of each revision that has pods. At most 32."
     )
     runtime: RuntimeStatus | None = Field(

@@ -31,14 +31,14 @@ class SupportedFormat(Wire):
     """A format that the runtime serves."""
 
     name: FormatName = Field(description="Format as ModelVersions say it: sklearn, xgboost, onnx, ...")
-    versions: Annotated[tuple[FormatVersion, ...], ListType("set"), Field(max_length=32)] = Field(
+    versions: Annotated[tuple[FormatVersion, ...], Field(max_length=32), ListType("set")] = Field(
         default=(), description="Versions of the format it serves, at most 32. When empty, any."
     )
     priority: Annotated[int, Field(strict=True, ge=-1000, le=1000)] = Field(
         default=0, description="The higher one is chosen, -1000 to 1000; ties go by name."
     )
     auto_select: Bool = Field(default=True, description="Whether it may be chosen for a Model that names no runtime.")
-    env: Annotated[tuple[EnvVar, ...], ListType("map", ("name",)), Field(max_length=64)] = Field(
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64), ListType("map", ("name",))] = Field(
         default=(),
         description="Variables added to the container for this format, at most 64; they win over the container's own.",
     )
@@ -143,7 +143,7 @@ class RuntimeSpec(Wire):
         ),
     )
 
-    formats: Annotated[tuple[SupportedFormat, ...], ListType("map", ("name",)), Field(min_length=1, max_length=32)] = (
+    formats: Annotated[tuple[SupportedFormat, ...], Field(min_length=1, max_length=32), ListType("map", ("name",))] = (
         Field(description="Formats it serves, each once, 1 to 32.")
     )
     disabled: Bool = Field(
@@ -173,9 +173,9 @@ class RuntimeSpec(Wire):
     container: RuntimeContainer = Field(
         description="The container of the model server, a Container of core/v1. Its environment begins with "
         "MODEL_NAME, MODEL_NAMESPACE, MODEL_VERSION, MODEL_REVISION, MODEL_FORMAT, MODEL_DIR, MODEL_HTTP_PORT, "
-        "MODEL_GRPC_PORT and MODEL_METRICS_PORT, so that $(MODEL_DIR) and the like can be used in command, args and env."
+        "MODEL_GRPC_PORT and MODEL_METRICS_PORT, so that command, args and env can use $(MODEL_DIR) and the like."
     )
-    volumes: Annotated[tuple[RuntimeVolume, ...], ListType("map", ("name",)), Field(max_length=16)] = Field(
+    volumes: Annotated[tuple[RuntimeVolume, ...], Field(max_length=16), ListType("map", ("name",))] = Field(
         default=(), description="Further volumes of the pod, of core/v1, at most 16."
     )
     readiness: Readiness | None = Field(
@@ -203,7 +203,7 @@ class RuntimeSpec(Wire):
 
 
 _COLUMNS = (
-    Column("Formats", ".spec.formats[*].name", "Formats it serves."),
+    Column("Format", ".spec.formats[0].name", "The first of the formats it serves."),
     Column("Protocol", ".spec.protocol", "What it speaks."),
     Column("Disabled", ".spec.disabled", "Whether new revisions may not use it.", type="boolean"),
     Column("Image", ".spec.container.image", "Image of the model server.", wide=True),

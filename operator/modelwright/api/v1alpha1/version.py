@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 
 from modelwright.api.cel import Cel, Cut, ListType
 from modelwright.api.common import (
+    INT64_MAX,
     Decimal,
     Reference,
     Resource,
@@ -187,7 +188,7 @@ Parameters = Annotated[
         lambda value: all(1 <= len(key) <= 128 for key in value),
     ),
 ]
-VersionMetrics = Annotated[tuple[VersionMetric, ...], ListType("map", ("name", "dataset")), Field(max_length=64)]
+VersionMetrics = Annotated[tuple[VersionMetric, ...], Field(max_length=64), ListType("map", ("name", "dataset"))]
 
 
 class VersionContent(Wire):
@@ -251,7 +252,7 @@ class ArtifactStatus(StatusWire):
     """The content that this version is pinned to."""
 
     digest: StatusWord = Field(description="Digest that is checked at every start of a pod.")
-    size_bytes: int | None = Field(default=None, ge=0, le=2**63 - 1, description="Size of the content, in bytes.")
+    size_bytes: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Size of the content, in bytes.")
 
 
 class VersionFailure(StatusWire):
@@ -265,7 +266,7 @@ class ModelVersionStatus(StatusWire):
     """What is known about the version."""
 
     observed_generation: int | None = Field(
-        default=None, ge=0, le=2**63 - 1, description="metadata.generation that this status is about."
+        default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
     )
     artifact: ArtifactStatus | None = Field(default=None, description="The content this version is pinned to.")
     stage: Annotated[str, Cut(63)] | None = Field(

@@ -1,0 +1,106 @@
+"""The CustomResourceDefinition of a kind, as it is applied to an API server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from modelwright.api.cel import VALIDATIONS, Cel
+from modelwright.api.crd.info import CrdInfo
+from modelwright.api.crd.schema import structural, with_defaults_told, without_defaults
+from modelwright.api.names import CATEGORY, GROUP, VERSION
+from modelwright.api.v1alpha1 import ClusterModelRuntime, Model, ModelRuntime, ModelVersion
+
+SIZE_LIMIT = 100_000
+"""Largest CRD in bytes, so that client-side apply, which keeps a copy in an annotation, has room."""
+
+
+class Kind(Protocol):
+    """What a kind must bring to be turned into a CRD; the classes of `api.v1alpha1` do."""
+
+    __name__: str
+    __crd__: CrdInfo
+    __cel__: tuple[Cel, ...]
+    model_fields: dict[str, Any]
+
+
+KINDS: Sequence[Any] = (Model, ModelVersion, ModelRuntime, ClusterModelRuntime)
+"""Every kind of the API, in the order in which the reference describes them."""
+
+
+def file_name(kind: Any) -> str:
+    """Name of the file that holds the CRD of `kind`."""
+    return f"{kind.__crd__.plural}.yaml"
+
+
+def _member(kind: Any, name: str) -> dict[str, Any] | None:
+    field = kind.model_fields.get(name)
+    if field is None:
+        return None
+    type_: type[BaseModel] = field.annotation
+    return {**structural(type_), "description": field.description}
+
+
+def schema(kind: Any) -> dict[str, Any]:
+    """The whole structural schema of `kind`: metadata, spec and, where it has one, status."""
+    info: CrdInfo = kind.__crd__
+    metadata: dict[str, Any] = {"type": "object"}
+    if info.name_max is not None:
+        metadata["properties"] = {"name": {"type": "string", "maxLength": info.name_max}}
+    properties: dict[str, Any] = {
+        "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}.", "maxLength": 253},
+        "kind": {"type": "string", "description": f"Always {kind.__name__}.", "maxLength": 63},
+        "metadata": metadata,
+    }
+    for name in ("spec", "status"):
+        member = _member(kind, name)
+        if member is not None:
+            properties[name] = with_defaults_told(member) if name == "spec" else without_defaults(member)
+    whole: dict[str, Any] = {
+        "type": "object",
+        "description": info.description,
+        "required": ["spec"],
+        "properties": properties,
+    }
+    if kind.__cel__:
+        whole[VALIDATIONS] = [rule.wire() for rule in kind.__cel__]
+    return whole
+
+
+def definition(kind: Any) -> dict[str, Any]:
+    """The CustomResourceDefinition of `kind`; NotStructural when its types have no form in one."""
+    info: CrdInfo = kind.__crd__
+    version: dict[str, Any] = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [column.wire() for column in info.columns],
+        "schema": {"openAPIV3Schema": schema(kind)},
+    }
+    if info.selectable_fields:
+        version["selectableFields"] = [{"jsonPath": path} for path in info.selectable_fields]
+    if "status" in kind.model_fields:
+        version["subresources"] = {"status": {}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{info.plural}.{GROUP}",
+            "labels": {"app.kubernetes.io/name": "modelwright", "app.kubernetes.io/component": "crds"},
+        },
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": kind.__name__,
+                "listKind": f"{kind.__name__}List",
+                "plural": info.plural,
+                "singular": kind.__name__.lower(),
+                "shortNames": [info.short_name],
+                "categories": [CATEGORY],
+            },
+            "scope": "Namespaced" if info.namespaced else "Cluster",
+            "versions": [version],
+        },
+    }

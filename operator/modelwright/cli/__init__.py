@@ -1,0 +1,1 @@
+"""Subcommands of `python -m modelwright` that are not the operator itself."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.load.background import BackgroundLoad
 from tests.load.client import UNKNOWN, Load, Report, Target, v2_body, version_of
 from tests.servers.v2.server import Behaviour, Server
 
@@ -89,6 +90,18 @@ async def test_a_server_that_goes_away_gracefully_loses_nothing():
     assert report.lost == []
     assert set(report.versions) == {"digits-1", "digits-2"}
     assert sum(report.versions.values()) == 450
+
+
+async def test_a_load_runs_beside_blocking_code():
+    def use(target: Target) -> Report:
+        with BackgroundLoad(target, rate=200) as load:
+            load.run_until(50)
+            assert load.elapsed() >= 0.2
+        return load.report
+
+    async with serving() as (server, target):
+        report = await asyncio.to_thread(use, target)
+    assert report.total == report.answered == server.infer_requests >= 50
 
 
 async def test_a_wrong_answer_is_lost():

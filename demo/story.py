@@ -1,0 +1,267 @@
+"""The story the demo tells, one function a step; every step may be run again and finds what it did before."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from rich.text import Text
+
+from demo import digits as real
+from demo import platform
+from demo.console import DemoError, Story, gallery
+from demo.kubectl import Json, Kubectl, NotReady, conditions, headline, is_ready, is_stalled
+from devcluster import Cluster
+from tests.load import BackgroundLoad, Report, Target
+from tests.load.client import v2_body
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "manifests" / "samples"
+EXAMPLE = ROOT / "examples" / "digits"
+NAMESPACE, MODEL = "vision", "digits"
+MODELS, VERSIONS = "models.modelwright.dev", "modelversions.modelwright.dev"
+IMAGES = ("operator", "fetch", "mlserver", "trainer")
+
+
+@dataclass
+class Facts:
+    """What the demo measured, for its last words and for docs/figures/demo.json."""
+
+    accuracy: dict[str, float] = field(default_factory=dict)
+    report: Report | None = None
+    change_seconds: float = 0.0
+    images_built: int = 0
+
+
+@dataclass
+class Demo:
+    story: Story
+    rate: float
+    facts: Facts = field(default_factory=Facts)
+    hard: list[int] = field(default_factory=list)
+
+    def run(self) -> None:
+        """The whole story. Raises DemoError at the first thing that isn't as it should be."""
+        with self.story.step(
+            "cluster",
+            "A Kubernetes cluster",
+            "Real API server, kubelets, gateway, image registry and S3 store; nothing here is simulated.",
+        ):
+            self.cluster = Cluster()
+            self.cluster.up()
+            self.kubectl = Kubectl(self.cluster.kubectl, self.cluster.kubeconfig)
+            nodes = [node["metadata"]["name"] for node in self.kubectl.list("nodes")]
+            self.story.say(f"nodes: {', '.join(nodes)}; kubeconfig: {self.cluster.kubeconfig}")
+        with self.story.step(
+            "images", "Container images", "Built from this checkout; one whose files did not change is not built again."
+        ):
+            self.images = platform.images(self.cluster, IMAGES, self._built)
+        with self.story.step(
+            "install", "Modelwright, installed with Helm", "The operator runs in the cluster, with few rights and no webhook."
+        ):
+            for command in platform.install(self.cluster, self.images):
+                self.story.command(command)
+        with self.story.step(
+            "train-1", "Version 1 is trained", "A Job trains on 60 handwritten digits and writes the model to the S3 store."
+        ):
+            platform.prepare(self.cluster, self.kubectl, SAMPLES, NAMESPACE)
+            trained = self.train(1)
+        with self.story.step(
+            "serve-1", "Version 1 is served", "You say what you want; the operator works until it is true, and says what it waits for."
+        ):
+            self.serve_first(trained)
+        with self.story.step(
+            "ask", "Real digits, asked through the gateway", "Pictures that no version was trained on, by the Open Inference Protocol V2."
+        ):
+            self.show_answers()
+        with self.story.step(
+            "train-2", "Version 2 is trained", "Same code, another method, all 1,257 training pictures."
+        ):
+            better = self.train(2)
+        with self.story.step(
+            "serve-2",
+            f"Version 2 takes over while {self.rate:g} requests a second come in",
+            "Old pods answer until the new ones do and callers have moved. Any error, reset or time-out counts as lost.",
+        ):
+            self.change_version(better)
+        with self.story.step("ask-again", "The same digits again", "Same address, same request: only the answers got better."):
+            self.show_answers()
+        self.last_words()
+
+    def _built(self, name: str, seconds: float | None) -> None:
+        if seconds is None:
+            self.story.say(f"{name}: unchanged")
+        else:
+            self.facts.images_built += 1
+            self.story.say(f"{name}: built in {seconds:.0f} s")
+
+    def train(self, number: int) -> Json:
+        """Runs the training Job of a version unless it has run; returns its result."""
+        job = yaml.safe_load((EXAMPLE / f"train-{number}.yaml").read_text())
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        container["image"] = self.images["trainer"]
+        name = job["metadata"]["name"]
+        result = self._training_result(name)
+        if result is None:
+            # What is left of an earlier try says nothing about this one.
+            self.kubectl.delete("jobs.batch", name, NAMESPACE, wait=True)
+            self.story.command(f"kubectl apply -f examples/digits/train-{number}.yaml")
+            self.kubectl.apply(job)
+            self.kubectl.wait(
+                "jobs.batch",
+                name,
+                NAMESPACE,
+                lambda obj: "Complete" in conditions(obj),
+                "completion",
+                timeout=300,
+                failed=lambda obj: "Failed" in conditions(obj),
+            )
+            result = self._training_result(name)
+            if result is None:
+                raise DemoError(f"Job {name} ended, but its pod's termination message holds no result")
+        else:
+            self.story.say("this Job has run in this cluster before; its result is still there")
+        metrics = ", ".join(f"{metric['name']} {metric['value']}" for metric in result["metrics"])
+        self.story.say(f"on pictures held out from training: [bold]{metrics}[/]")
+        self.story.say(f"written to {result['artifact']['uri']}, {result['artifact']['digest'][:19]}…")
+        return result
+
+    def _training_result(self, job: str) -> Json | None:
+        for pod in self.kubectl.list("pods", NAMESPACE, labels=f"batch.kubernetes.io/job-name={job}"):
+            for container in pod.get("status", {}).get("containerStatuses", []):
+                ended = container["state"].get("terminated", {})
+                if ended.get("exitCode") == 0 and ended.get("message"):
+                    result: Json = json.loads(ended["message"])
+                    return result
+        return None
+
+    def serve_first(self, trained: Json) -> None:
+        self.story.command("kubectl apply -f manifests/samples/version-1.yaml -f manifests/samples/model.yaml")
+        self.kubectl.apply(SAMPLES / "version-1.yaml", SAMPLES / "model.yaml")
+        model = self.wait_for("digits-v1")
+        self._same_digest("digits-v1", trained)
+        status = model["status"]
+        runtime = status.get("runtime", {})
+        self.story.say(f"runtime: {runtime.get('reason', runtime.get('name'))}")
+        self.story.say(f"address: [bold]{status['url']}[/]")
+
+    def wait_for(self, version: str) -> Json:
+        """Waits until the Model is Ready with this version, telling what it waits for."""
+        self.story.command(f"kubectl -n {NAMESPACE} wait --for=condition=Ready model/{MODEL}")
+        return self.kubectl.wait(
+            MODELS,
+            MODEL,
+            NAMESPACE,
+            lambda obj: is_ready(obj) and obj["status"].get("serving", {}).get("version") == version,
+            f"Ready with {version}",
+            timeout=300,
+            tell=lambda text: self.story.say(f"[dim]{text}[/]"),
+            failed=is_stalled,
+        )
+
+    def _same_digest(self, version: str, trained: Json) -> None:
+        obj = self.kubectl.get(VERSIONS, version, NAMESPACE) or {}
+        pinned = obj.get("status", {}).get("artifact", {}).get("digest")
+        if pinned != trained["artifact"]["digest"]:
+            raise DemoError(
+                f"ModelVersion {version} pinned {pinned}, but the training Job wrote {trained['artifact']['digest']}"
+            )
+        self.story.say(f"what is served is what was trained: digest {pinned[:19]}… is pinned in {version}")
+
+    def client(self) -> real.V2Client:
+        model = self.kubectl.get(MODELS, MODEL, NAMESPACE)
+        if model is None or "url" not in model.get("status", {}):
+            raise NotReady(f"Model {MODEL} has no address yet")
+        return real.V2Client(MODEL, model["status"]["url"], self.cluster.gateway)
+
+    def show_answers(self) -> None:
+        """Draws eight digits beside what the model says, then asks about all that were held out."""
+        digits, client = real.holdout(), self.client()
+        all_answers = client.predict(digits.pictures)
+        wrong = [i for i, (a, b) in enumerate(zip(all_answers.predictions, digits.labels, strict=True)) if a != b]
+        # Half of the pictures are some that the first version missed: in them the versions differ.
+        self.hard = self.hard or wrong[:4]
+        shown = sorted({*digits.first_of_each(4), *self.hard})
+        captions = []
+        answers = client.predict([digits.pictures[i] for i in shown])
+        for index, prediction in zip(shown, answers.predictions, strict=True):
+            right = prediction == digits.labels[index]
+            text = f"says {prediction}" if right else f"says {prediction}, is {digits.labels[index]}"
+            captions.append(Text(text, style="bold green" if right else "bold red"))
+        self.story.command(f"POST {client.infer_url}")
+        self.story.show(gallery([digits.pictures[i] for i in shown], captions, colour=self.story.live))
+        version = answers.version or "(unknown version)"
+        share = real.accuracy(all_answers.predictions, digits.labels)
+        self.facts.accuracy[version] = share
+        right_count = len(digits.labels) - len(wrong)
+        self.story.say(
+            f"{version} answered; of all {len(digits.labels)} pictures held out it got {right_count} right ([bold]{share:.2%}[/])"
+        )
+
+    def change_version(self, trained: Json) -> None:
+        client = self.client()
+        target = Target(client.infer_url, v2_body([real.holdout().pictures[0]], name="predict"), client.address)
+        with self.story.counting() as counts, BackgroundLoad(target, rate=self.rate, fresh_share=0.2) as load:
+
+            def show(text: str) -> None:
+                versions = dict(load.report.versions)
+                counts.update(load.elapsed(), versions, load.recent(), len(load.report.lost), text)
+
+            self._while_showing(lambda: load.elapsed() > 3, lambda: show("version 1 serves"))
+            begin = time.monotonic()
+            self.kubectl.apply(SAMPLES / "version-2.yaml")
+            self.kubectl.patch(MODELS, MODEL, NAMESPACE, {"spec": {"version": {"name": "digits-v2"}}})
+            says = "digits-v2 was asked for"
+
+            def there() -> bool:
+                nonlocal says
+                model = self.kubectl.get(MODELS, MODEL, NAMESPACE) or {}
+                if model and is_stalled(model):
+                    raise NotReady(self.kubectl.explain(model))
+                if time.monotonic() - begin > 300:
+                    raise NotReady(f"not Ready with digits-v2 within 300 s.\n{self.kubectl.explain(model)}")
+                ready = bool(model) and is_ready(model) and model["status"]["serving"].get("version") == "digits-v2"
+                says = headline(model) or says
+                return ready
+
+            self._while_showing(there, lambda: show(says))
+            self.facts.change_seconds = time.monotonic() - begin
+            end = load.elapsed() + 5
+            self._while_showing(lambda: load.elapsed() > end, lambda: show("version 2 serves"))
+        self.story.command("kubectl apply -f manifests/samples/version-2.yaml")
+        self.story.command(f"""kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{{"spec":{{"version":{{"name":"digits-v2"}}}}}}'""")
+        self._same_digest("digits-v2", trained)
+        report = self.facts.report = load.report
+        for line in report.lines():
+            self.story.say(line)
+        if report.lost:
+            raise DemoError(f"{len(report.lost)} of {report.total} requests were lost in the change of version; none may be")
+        if report.versions.get("digits-v2", 0) == 0:
+            raise DemoError("no request was answered by digits-v2, though the Model says it serves")
+
+    @staticmethod
+    def _while_showing(done: Callable[[], bool], show: Callable[[], None]) -> None:
+        while not done():
+            show()
+            time.sleep(0.25)
+
+    def last_words(self) -> None:
+        kubectl = f"{self.cluster.kubectl} --kubeconfig {self.cluster.kubeconfig}"
+        client = self.client()
+        host, port = client.address
+        self.story.show("")
+        self.story.show("[bold]What is running now[/]")
+        self.story.say("the cluster, the operator in namespace modelwright-system, and Model digits (2 pods) in namespace vision")
+        self.story.show("[bold]Look at it[/]")
+        self.story.command(f"export KUBECONFIG={self.cluster.kubeconfig}")
+        self.story.command("kubectl -n vision get models,modelversions,pods,httproutes")
+        self.story.command("kubectl -n vision describe model digits")
+        self.story.command("kubectl -n modelwright-system logs deploy/modelwright")
+        self.story.command(f"curl -H 'Host: {client.url.split('//')[1]}' http://{host}:{port}/v2/models/digits")
+        self.story.say(f"[dim](kubectl, if you have none: {kubectl.split()[0]})[/]")
+        self.story.show("[bold]Take it down[/]")
+        self.story.command("make cluster-down")

@@ -1,0 +1,74 @@
+"""A load in a thread of its own, so that a test or the demo can change the world meanwhile in plain blocking code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from types import TracebackType
+
+from tests.load.client import Load, Report, Target
+
+
+class BackgroundLoad:
+    """``with BackgroundLoad(target, rate=100) as load:`` sends until the block ends, then awaits the last answers."""
+
+    def __init__(self, target: Target, *, rate: float, timeout: float = 10.0, fresh_share: float = 0.2) -> None:
+        self._arguments = {"rate": rate, "timeout": timeout, "fresh_share": fresh_share}
+        self._target = target
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self._error: BaseException | None = None
+        self._begin = 0.0
+
+    def __enter__(self) -> BackgroundLoad:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def report(self) -> Report:
+        """What came of it so far; complete after the block."""
+        return self._load.report
+
+    def elapsed(self) -> float:
+        """Seconds since the first request."""
+        return time.monotonic() - self._begin
+
+    def recent(self) -> dict[str, int]:
+        """Good answers by version in the last full second."""
+        return dict(self.report.timeline.get(int(self.elapsed()) - 1, {}))
+
+    def run_until(self, total: int) -> None:
+        """Waits until ``total`` requests were sent."""
+        while self.report.total < total and self._thread.is_alive():
+            time.sleep(0.1)
+
+    def stop(self) -> Report:
+        """Sends no more, awaits the last answers and returns the whole report."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._load.stop)
+            self._thread.join()
+        if self._error:
+            raise self._error
+        return self.report
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._started.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._load = Load(self._target, **self._arguments)
+        self._begin = time.monotonic()
+        self._started.set()
+        await self._load.run()

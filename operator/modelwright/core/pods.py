@@ -1,0 +1,111 @@
+"""What is wrong with a revision, read from its pods and its Deployment."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api.reasons import Reason
+
+_IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why pods don't become ready, as it is shown in status.failure."""
+
+    reason: str
+    message: str
+    pod: str | None = None
+    exit_code: int | None = None
+
+
+def diagnose(pods: Iterable[Mapping[str, Any]]) -> Failure | None:
+    """The most telling failure among `pods` (core/v1 Pods as dicts), or None while all may still become ready.
+
+    The newest pod speaks first: an older one may carry a cause that has been mended since.
+    """
+    newest_first = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+    for pod in newest_first:
+        if pod["metadata"].get("deletionTimestamp"):
+            continue
+        failure = _pod_failure(pod)
+        if failure is not None:
+            return failure
+    return None
+
+
+def forbidden(deployment: Mapping[str, Any]) -> Failure | None:
+    """The refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one."""
+    for condition in deployment.get("status", {}).get("conditions", []):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return Failure(Reason.PODS_FORBIDDEN, f"pods can't be created: {condition.get('message', '')}")
+    return None
+
+
+def fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """Reason and message that the fetch program left in a container status, from this run or the one before."""
+    for state in (status or {}).get("state", {}), (status or {}).get("lastState", {}):
+        terminated = state.get("terminated")
+        if not terminated or terminated.get("exitCode") == 0:
+            continue
+        report = parse_report(terminated.get("message", ""))
+        if report and isinstance(report.get("reason"), str):
+            return report["reason"], str(report.get("message", ""))
+    return None
+
+
+def parse_report(message: str) -> dict[str, Any] | None:
+    """The JSON object a container of ours wrote as its termination message; None when it is none."""
+    try:
+        report = json.loads(message)
+    except ValueError:
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def _pod_failure(pod: Mapping[str, Any]) -> Failure | None:
+    name = pod["metadata"]["name"]
+    status = pod.get("status", {})
+    for condition in status.get("conditions", []):
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return Failure(Reason.UNSCHEDULABLE, f"pod {name} fits no node: {condition.get('message', '')}", name)
+    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    for container in statuses:
+        failure = _container_failure(name, container)
+        if failure is not None:
+            return failure
+    return None
+
+
+def _container_failure(pod: str, container: Mapping[str, Any]) -> Failure | None:
+    waiting = container.get("state", {}).get("waiting", {})
+    if waiting.get("reason") in _IMAGE_REASONS:
+        text = f"image {container.get('image')} can't be pulled: {waiting.get('message', waiting['reason'])}"
+        return Failure(Reason.IMAGE_PULL_FAILED, text, pod)
+    if waiting.get("reason") in _CONFIG_REASONS:
+        text = f"container {container['name']} can't be started: {waiting.get('message', waiting['reason'])}"
+        return Failure(Reason.CONTAINER_CONFIG_ERROR, text, pod)
+    if container.get("ready"):
+        return None
+    report = fetch_failure(container)
+    if report is not None:
+        return Failure(report[0], report[1], pod)
+    for state in container.get("state", {}), container.get("lastState", {}):
+        terminated = state.get("terminated")
+        if not terminated or (terminated.get("exitCode") == 0 and terminated.get("reason") != "OOMKilled"):
+            continue
+        code = terminated.get("exitCode")
+        if terminated.get("reason") == "OOMKilled":
+            text = f"container {container['name']} needed more memory than resources.limits.memory and was killed"
+            return Failure(Reason.CONTAINER_OOM_KILLED, text, pod, code)
+        last = _last_line(terminated.get("message", ""))
+        text = f"container {container['name']} ended with exit code {code}" + (f": {last}" if last else "")
+        return Failure(Reason.MODEL_LOAD_FAILED, text, pod, code)
+    return None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""

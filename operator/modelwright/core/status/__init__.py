@@ -1,0 +1,1 @@
+"""What a status says: pure functions from a decision to conditions and fields."""

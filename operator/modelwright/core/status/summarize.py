@@ -1,0 +1,110 @@
+"""The conditions of a Model and of a ModelVersion. Nothing else sets Ready, Reconciling, Stalled or Available.
+
+They follow kstatus: Stalled means that a person has to act, Reconciling that things are on their way, Ready that what
+is wanted is what there is. Available is apart from Ready: it says whether callers get answers, and a good rollout
+doesn't touch it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from modelwright.api.conditions import Condition, ConditionType, with_condition
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import RolloutState
+from modelwright.core.rollout.machine import Assessment
+from modelwright.core.rollout.observed import Observed, Problem
+
+PATIENCE = timedelta(minutes=5)
+"""How long a missing referenced object is waited for before it is called stalled."""
+
+_STALLED_AFTER_PATIENCE = {
+    Reason.WAITING_FOR_VERSION: Reason.VERSION_NOT_FOUND,
+    Reason.WAITING_FOR_RUNTIME: Reason.RUNTIME_NOT_FOUND,
+    Reason.WAITING_FOR_MODEL: Reason.WAITING_FOR_MODEL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The three kstatus conditions as one: stalled, on its way, or neither (then ready)."""
+
+    reason: str
+    message: str
+    stalled: bool = False
+    reconciling: bool = False
+
+
+def out_of_patience(problem: Problem, since: datetime, now: datetime) -> Problem:
+    """`problem`, stalled under its final reason when what it waits for has been missing for PATIENCE."""
+    final = _STALLED_AFTER_PATIENCE.get(Reason(problem.reason))
+    if problem.stalled or final is None or now - since < PATIENCE:
+        return problem
+    return Problem(final, problem.message, stalled=True)
+
+
+def model_verdict(observed: Observed, assessment: Assessment) -> Verdict:
+    """What a Model's rollout and pods come to."""
+    if observed.suspended:
+        text = "spec.suspend is true: nothing is changed"
+        if assessment.state is RolloutState.SUCCEEDED:
+            return _health(observed, Verdict(Reason.SUSPENDED, f"{text}; {assessment.message}"))
+        return Verdict(Reason.SUSPENDED, f"{text}; was: {assessment.message}", stalled=True)
+    if assessment.stalled:
+        return Verdict(assessment.reason, assessment.message, stalled=True)
+    if assessment.state is not RolloutState.SUCCEEDED:
+        return Verdict(assessment.reason, assessment.message, reconciling=True)
+    return _health(observed, Verdict(assessment.reason, assessment.message))
+
+
+def _health(observed: Observed, well: Verdict) -> Verdict:
+    """A revision that serves can still fall ill: then the Model isn't ready, though its rollout has succeeded."""
+    view = observed.target_view
+    if view is None or view.replicas is None or (view.available >= view.replicas and view.current):
+        return well
+    if view.failure is not None and view.available == 0:
+        return Verdict(view.failure.reason, view.failure.message, stalled=True)
+    detail = f": {view.failure.message}" if view.failure else ""
+    text = f"{view.available} of {view.replicas} pods are ready{detail}"
+    return Verdict(Reason.WAITING_FOR_PODS, text, reconciling=True)
+
+
+def available(observed: Observed) -> tuple[bool, Reason, str]:
+    """Whether every revision that traffic names has a pod that answers."""
+    if observed.serving is None and not any(v.available for v in observed.revisions.values()):
+        return False, Reason.NOTHING_SERVING, "no revision has served yet"
+    if observed.replicas == 0 and observed.target_serves:
+        return False, Reason.SCALED_TO_ZERO, "spec.serving.replicas is 0"
+    for key in sorted(observed.traffic.named):
+        view = observed.revisions.get(key)
+        if view is None or view.available < 1:
+            return False, Reason.NO_READY_PODS, f"revision {key} takes traffic and has no ready pod"
+    if not observed.traffic.named:
+        return False, Reason.NOTHING_SERVING, "no revision takes traffic"
+    return True, Reason.REVISION_AVAILABLE, "every revision that takes traffic has a ready pod"
+
+
+def conditions(
+    old: tuple[Condition, ...],
+    verdict: Verdict,
+    serving: tuple[bool, Reason, str] | None,
+    *,
+    generation: int,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """Ready, Reconciling, Stalled and, for a Model, Available. Times move only where a status does."""
+    ready = not verdict.stalled and not verdict.reconciling
+    quiet = (Reason.UP_TO_DATE, "")
+    rows: list[tuple[str, bool, str, str]] = [
+        (ConditionType.READY, ready, verdict.reason, verdict.message),
+        (ConditionType.RECONCILING, verdict.reconciling, *(_said(verdict) if verdict.reconciling else quiet)),
+        (ConditionType.STALLED, verdict.stalled, *(_said(verdict) if verdict.stalled else quiet)),
+    ]
+    if serving is not None:
+        rows.append((ConditionType.AVAILABLE, *serving))
+    for type_, status, reason, message in rows:
+        old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
+    return old
+
+
+def _said(verdict: Verdict) -> tuple[str, str]:
+    return verdict.reason, verdict.message

@@ -1,0 +1,103 @@
+"""Which version a Model should serve, what pins it, and where each version stands in its life."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import VersionSource
+from modelwright.api.v1alpha1.version import Artifact, ModelVersion, Stage
+from modelwright.core.rollout.observed import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A ModelVersion that has to be made from spec.version.template before anything else."""
+
+    name: str
+    spec: Mapping[str, Any]
+
+
+def stamped_name(model: str, source: VersionSource) -> str:
+    """The name of the ModelVersion made from spec.version.template; empty without a template."""
+    return names.stamped_version_name(model, source.template.wire()) if source.template else ""
+
+
+def wanted(
+    model: str, source: VersionSource, versions: Iterable[ModelVersion], serving: str | None
+) -> ModelVersion | Stamp | Problem:
+    """The version a Model asks for. `versions` are those of its namespace that it may be; `serving` is the name of the
+    version that serves now, which a following Model never goes below."""
+    by_name = {version.name: version for version in versions}
+    if source.template is not None:
+        name = stamped_name(model, source)
+        content = {"modelRef": {"name": model}, **source.template.wire()}
+        return _checked(model, by_name[name]) if name in by_name else Stamp(name, content)
+    if source.name is not None:
+        version = by_name.get(source.name)
+        if version is None:
+            return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.name: there is no ModelVersion {source.name}")
+        return _checked(model, version)
+    return _highest(model, source, by_name, serving)
+
+
+def _checked(model: str, version: ModelVersion) -> ModelVersion | Problem:
+    if version.spec.model_ref.name != model:
+        text = (
+            f"spec.version: ModelVersion {version.name} is a version of Model {version.spec.model_ref.name} "
+            f"(its spec.modelRef.name), not of {model}"
+        )
+        return Problem(Reason.VERSION_OF_ANOTHER_MODEL, text, stalled=True)
+    return version
+
+
+def _highest(
+    model: str, source: VersionSource, by_name: Mapping[str, ModelVersion], serving: str | None
+) -> ModelVersion | Problem:
+    selector = source.follow.selector if source.follow else None
+    labels = selector.match_labels if selector else {}
+    eligible = [
+        version
+        for version in by_name.values()
+        if version.spec.model_ref.name == model
+        and version.metadata.deletion_timestamp is None
+        and all(version.metadata.labels.get(key) == value for key, value in labels.items())
+    ]
+    current = by_name.get(serving) if serving else None
+    if current is not None:
+        eligible = [version for version in eligible if _order(version) >= _order(current)] or [current]
+    if not eligible:
+        return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.follow: Model {model} has no ModelVersion yet")
+    return max(eligible, key=_order)
+
+
+def _order(version: ModelVersion) -> tuple[str, str]:
+    created = version.metadata.creation_timestamp
+    return (created.isoformat() if created else ""), version.name
+
+
+def pinned_digest(artifact: Artifact, resolved: str | None) -> str | None:
+    """The digest that is known without fetching anything; None when a resolve pod has to find out.
+
+    The author's own comes first, then what was resolved once, then what the address itself says: an OCI digest, or a
+    full commit of a Hugging Face repository.
+    """
+    if artifact.digest or resolved:
+        return artifact.digest or resolved
+    if artifact.uri.startswith("oci://") and "@sha256:" in artifact.uri:
+        return "sha256:" + artifact.uri.rsplit("@sha256:", 1)[1]
+    if artifact.uri.startswith("hf://") and "@" in artifact.uri:
+        revision = artifact.uri.rsplit("@", 1)[1].split("/", 1)[0]
+        if len(revision) == 40 and all(c in "0123456789abcdef" for c in revision):
+            return f"git:{revision}"
+    return None
+
+
+def stage(version: str, before: str | None, serving: str | None, stored: Iterable[str]) -> Stage:
+    """Where a version stands. `serving`: the one its Model serves; `stored`: those whose revision is still kept."""
+    if version == serving:
+        return Stage.SERVING
+    if before in (None, "", Stage.CANDIDATE):
+        return Stage.CANDIDATE
+    return Stage.PREVIOUS if version in stored else Stage.RETIRED

@@ -1,0 +1,104 @@
+"""Makes a child be as rendered: creates it when missing, mends it when it drifted, never touches what isn't ours."""
+
+from typing import Any
+
+from modelwright.api.reasons import Reason
+from modelwright.core.drift import differs
+from modelwright.core.rollout.observed import Problem
+from modelwright.kube import errors, kinds
+from modelwright.kube.kinds import Kind
+from modelwright.reconcile.context import Context
+
+Object = dict[str, Any]
+
+
+class Refused(Exception):
+    """An action that can't be done until somebody changes something; carries what to say about it."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def controlled_by(obj: Object, uid: str) -> bool:
+    """Whether the owner with this uid is the controller of `obj`."""
+    return any(ref.get("controller") and ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
+
+
+async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> Object:
+    """The live object, after making it say what `wanted` says. Sends nothing when it already does.
+
+    Creating is a POST, the only write that can't adopt a foreign object of that name (docs/adr/0002). `guarded`:
+    the change must be based on the latest object (traffic), so that an old leader that wakes up gets a conflict.
+    Raises Refused when the name is taken, the API server finds the object wrong or forbids it; else ApiError.
+    """
+    kind = kinds.of(wanted)
+    metadata = wanted["metadata"]
+    live = context.store.get(kind, metadata["namespace"], metadata["name"])
+    try:
+        if live is None:
+            live = await _create(context, kind, wanted)
+        owner = metadata["ownerReferences"][0]
+        if not controlled_by(live, owner["uid"]):
+            raise Refused(_taken(kind, wanted, live))
+        if not differs(_owned(wanted), live):
+            return live
+        ids = {"uid": live["metadata"]["uid"]}
+        if guarded:
+            ids["resourceVersion"] = live["metadata"]["resourceVersion"]
+        live = await context.client.apply({**wanted, "metadata": {**metadata, **ids}})
+    except errors.Invalid as error:
+        raise Refused(_invalid(kind, error)) from error
+    except errors.Denied as error:
+        text = f"the API server does not let the operator write {kind} {metadata['name']}: {error.message}"
+        raise Refused(Problem(Reason.ACCESS_DENIED, text, stalled=True)) from error
+    context.store.put(live)
+    return live
+
+
+async def _create(context: Context, kind: Kind, wanted: Object) -> Object:
+    metadata = wanted["metadata"]
+    try:
+        live = await context.client.create(wanted)
+    except errors.AlreadyExists:
+        found = await context.client.get(kind, metadata["namespace"], metadata["name"])
+        if found is None:
+            raise
+        live = {**found, "apiVersion": wanted["apiVersion"], "kind": wanted["kind"]}
+        if found["metadata"].get("deletionTimestamp"):
+            raise
+    if controlled_by(live, metadata["ownerReferences"][0]["uid"]):
+        context.store.put(live)
+    return live
+
+
+async def remove(context: Context, live: Object) -> None:
+    """Delete this very object, and forget it at once."""
+    kind, metadata = kinds.of(live), live["metadata"]
+    await context.client.delete(kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+    context.store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+
+
+def _owned(wanted: Object) -> Object:
+    """What is compared with the live object: all of it but the names that found it, and one owner among several."""
+    metadata = {key: wanted["metadata"][key] for key in ("labels", "annotations") if key in wanted["metadata"]}
+    return {**wanted, "metadata": metadata}
+
+
+def _taken(kind: Kind, wanted: Object, live: Object) -> Problem:
+    owners = [f"{ref['kind']} {ref['name']}" for ref in live["metadata"].get("ownerReferences") or ()]
+    whose = f"owned by {', '.join(owners)}" if owners else "without an owner"
+    text = (
+        f"{kind} {wanted['metadata']['name']} exists already, {whose}, and is not this Model's; it is left as it is. "
+        "Rename the Model (metadata.name) or remove that object"
+    )
+    return Problem(Reason.NAME_TAKEN, text, stalled=True)
+
+
+def _invalid(kind: Kind, error: errors.ApiError) -> Problem:
+    if kind == kinds.DEPLOYMENT:
+        text = f"spec.serving.podTemplate or the runtime's container makes pods the API server refuses: {error.message}"
+        return Problem(Reason.INVALID_POD_TEMPLATE, text, stalled=True)
+    return Problem(
+        Reason.INVALID_SPEC, f"the API server refuses the {kind} made from this object: {error.message}", stalled=True
+    )

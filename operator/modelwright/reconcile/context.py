@@ -1,0 +1,29 @@
+"""What a reconciler works with; put together once in `app/main.py`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from modelwright.kube.client import KubeClient
+from modelwright.kube.events import EventRecorder
+from modelwright.kube.kinds import Kind
+from modelwright.kube.queue import Key
+from modelwright.kube.store import Store
+from modelwright.obs.clock import Clock
+from modelwright.serving.images import Images
+from modelwright.traffic.probe import Probe
+
+
+@dataclass(frozen=True)
+class Context:
+    """`probe` None: gateways aren't asked. `wake` puts a key into the work queue at once."""
+
+    client: KubeClient
+    store: Store
+    events: EventRecorder
+    clock: Clock
+    wake: Callable[[Key], None]
+    served_kinds: frozenset[Kind]
+    images: Images
+    probe: Probe | None = None
+    settle: timedelta = timedelta(seconds=5)

@@ -1,0 +1,282 @@
+"""Model: observe, decide, act, report. One pass, one status write."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.common import InvalidObject
+from modelwright.api.conditions import is_true
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import (
+    FailureStatus,
+    Model,
+    ModelStatus,
+    RolloutState,
+    RolloutStatus,
+    RuntimeStatus,
+    ServingStatus,
+    TargetStatus,
+    TrafficStatus,
+)
+from modelwright.core.rollout.machine import Assessment, Decision, decide, determine
+from modelwright.core.rollout.observed import Observed, Problem
+from modelwright.core.status import summarize
+from modelwright.core.status.summarize import Verdict
+from modelwright.core.versions import Stamp
+from modelwright.kube import errors, kinds
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
+from modelwright.reconcile.actions import carry_out
+from modelwright.reconcile.children import Refused, ensure
+from modelwright.reconcile.context import Context
+from modelwright.reconcile.observe import Picture, observe, route_state
+from modelwright.reconcile.report import write_status
+from modelwright.serving.metadata import owner_reference
+
+Object = dict[str, Any]
+
+ILL = 10.0
+"""Seconds between two looks at the pods of a revision that serves and isn't whole."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How acting ended: what stands in the way, and the error that the queue must hear of, if any."""
+
+    problem: Problem | None = None
+    error: errors.ApiError | None = None
+
+
+class ModelReconciler:
+    """Brings one Model a step further per pass."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._confirmed: dict[str, str] = {}
+        """Model uid -> the state of its route that the gateway was last seen to follow."""
+
+    async def reconcile(self, key: Key) -> Result:
+        """One pass over the Model of this key."""
+        raw = self._context.store.get(kinds.MODEL, key.namespace, key.name)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            if raw is not None:
+                self._confirmed.pop(raw["metadata"]["uid"], None)
+            return Result()
+        try:
+            model = Model.parse(raw)
+        except InvalidObject as error:
+            await self._refuse(raw, error)
+            return Result()
+        picture = await observe(self._context, raw, model, self._confirmed_before(model))
+        self._remember(picture)
+        decision = decide(picture.observed)
+        outcome = await self._act(picture, decision)
+        observed = _with(picture.observed, outcome)
+        assessment = determine(observed)
+        await self._report(picture, observed, assessment)
+        if outcome.error is not None:
+            raise outcome.error
+        return Result(_next_look(observed, decision, assessment))
+
+    def _confirmed_before(self, model: Model) -> str | None:
+        """What is remembered; after a restart, what a Model that is ready tells about its route."""
+        known = self._confirmed.get(model.uid)
+        status = model.status
+        if (
+            known is not None
+            or status.observed_generation != model.generation
+            or not is_true(status.conditions, "Ready")
+        ):
+            return known
+        route = self._route(model)
+        return route_state(route) if route is not None else None
+
+    def _route(self, model: Model) -> Object | None:
+        grpc = model.spec.endpoint is not None and model.spec.endpoint.protocol == "GRPC"
+        return self._context.store.get(kinds.GRPC_ROUTE if grpc else kinds.HTTP_ROUTE, model.namespace, model.name)
+
+    def _remember(self, picture: Picture) -> None:
+        if picture.observed.traffic.confirmed and picture.scene.route is not None:
+            self._confirmed[picture.model.uid] = route_state(picture.scene.route)
+
+    async def _act(self, picture: Picture, decision: Decision) -> Outcome:
+        """Carry out the decision. Whatever fails, the rest of the pass still tells about it."""
+        try:
+            if picture.stamp is not None and not picture.observed.suspended:
+                await self._stamp(picture, picture.stamp)
+            await carry_out(self._context, picture, decision.actions)
+        except Refused as refused:
+            return Outcome(refused.problem)
+        except (errors.Conflict, errors.AlreadyExists, errors.NotFound) as error:
+            # The picture was old: another look follows at once, and there is nothing to tell.
+            return Outcome(None, error)
+        except errors.ApiError as error:
+            return Outcome(Problem(Reason.PROGRESSING_WITH_RETRY, f"trying again: {error}"), error)
+        return Outcome()
+
+    async def _stamp(self, picture: Picture, stamp: Stamp) -> None:
+        version = {
+            "apiVersion": names.API_VERSION,
+            "kind": "ModelVersion",
+            "metadata": {
+                "name": stamp.name,
+                "namespace": picture.model.namespace,
+                "labels": names.model_labels(picture.model.name),
+                "ownerReferences": [owner_reference(picture.raw)],
+            },
+            "spec": dict(stamp.spec),
+        }
+        await ensure(self._context, version)
+
+    async def _report(self, picture: Picture, observed: Observed, assessment: Assessment) -> None:
+        old, model = picture.model.status, picture.model
+        rollout = _rollout(old.rollout, assessment, observed.now)
+        problem = Problem(assessment.reason, assessment.message, assessment.stalled)
+        if rollout.since is not None:
+            problem = summarize.out_of_patience(problem, rollout.since, observed.now)
+        verdict = summarize.model_verdict(
+            observed, Assessment(assessment.state, problem.reason, problem.message, problem.stalled)
+        )
+        status = ModelStatus(
+            observed_generation=model.generation,
+            url=_url(picture, observed),
+            serving=ServingStatus(
+                version=observed.serving.revision.version,
+                revision=observed.serving.revision.hash,
+                since=observed.serving.since,
+            )
+            if observed.serving
+            else None,
+            target=_target(picture, model),
+            rollout=rollout,
+            traffic=_traffic(observed),
+            runtime=_runtime(picture, old),
+            replicas=_count(observed, "replicas"),
+            ready_replicas=_count(observed, "ready"),
+            failure=_failure(observed, verdict),
+            outdated=picture.plan.outdated if picture.plan else None,
+            conditions=summarize.conditions(
+                old.conditions, verdict, summarize.available(observed), generation=model.generation, now=observed.now
+            ),
+        )
+        if await write_status(self._context, picture.raw, status, old):
+            self._tell(picture.raw, old, status, verdict)
+            self._wake_versions(model, old, status)
+
+    def _tell(self, raw: Object, old: ModelStatus, new: ModelStatus, verdict: Verdict) -> None:
+        """Events speak of transitions: who serves, and what a person has to look at."""
+        if new.serving is not None and (old.serving is None or old.serving.revision != new.serving.revision):
+            before = f" (before: {old.serving.version})" if old.serving else ""
+            note = f"version {new.serving.version} takes all traffic{before}"
+            self._context.events.record(raw, "Normal", Reason.SERVING, note)
+        was = next((c.reason for c in old.conditions if c.type == "Stalled" and c.status == "True"), None)
+        if verdict.stalled and verdict.reason != was:
+            self._context.events.record(raw, "Warning", verdict.reason, verdict.message)
+
+    def _wake_versions(self, model: Model, old: ModelStatus, new: ModelStatus) -> None:
+        """Stages of versions follow from who serves."""
+        changed = (
+            {s.version for s in (old.serving, new.serving) if s is not None} if old.serving != new.serving else set()
+        )
+        for version in sorted(changed):
+            self._context.wake(Key("ModelVersion", model.namespace, version))
+
+    async def _refuse(self, raw: Object, error: InvalidObject) -> None:
+        """A spec that this operator can't read (admission is older or newer than it): say so, touch nothing."""
+        old = ModelStatus.model_validate(raw.get("status") or {})
+        verdict = Verdict(Reason.INVALID_SPEC, error.message, stalled=True)
+        generation = raw["metadata"].get("generation", 0)
+        status = old.model_copy(
+            update={
+                "observed_generation": generation,
+                "conditions": summarize.conditions(
+                    old.conditions, verdict, None, generation=generation, now=self._context.clock.now()
+                ),
+            }
+        )
+        if await write_status(self._context, raw, status, old):
+            self._tell(raw, old, status, verdict)
+
+
+def _with(observed: Observed, outcome: Outcome) -> Observed:
+    return replace(observed, problem=outcome.problem) if outcome.problem is not None else observed
+
+
+def _next_look(observed: Observed, decision: Decision, assessment: Assessment) -> float | None:
+    if assessment.stalled and assessment.state is not RolloutState.PROGRESSING:
+        return 30.0
+    if decision.look_again is not None:
+        return decision.look_again.total_seconds()
+    view = observed.target_view
+    if view is not None and view.replicas is not None and view.available < view.replicas:
+        return ILL
+    return None
+
+
+def _rollout(old: RolloutStatus | None, assessment: Assessment, now: datetime) -> RolloutStatus:
+    same = old is not None and old.state == assessment.state and old.reason == assessment.reason
+    since = old.since if old is not None and same else now
+    return RolloutStatus(
+        state=assessment.state, reason=assessment.reason, message=assessment.message or None, since=since
+    )
+
+
+def _target(picture: Picture, model: Model) -> TargetStatus | None:
+    if picture.plan is not None:
+        return TargetStatus(version=picture.plan.revision.version, revision=picture.plan.revision.hash)
+    name = model.spec.version.name or (picture.stamp.name if picture.stamp else None)
+    return TargetStatus(version=name) if name else None
+
+
+def _runtime(picture: Picture, old: ModelStatus) -> RuntimeStatus | None:
+    if picture.plan is None:
+        return old.runtime
+    choice = picture.plan.choice
+    return RuntimeStatus(kind=choice.runtime.kind, name=choice.runtime.name, reason=choice.reason)
+
+
+def _traffic(observed: Observed) -> tuple[TrafficStatus, ...]:
+    """Weights as they are configured: during a switch the Service and the route may name different revisions."""
+    rows = []
+    for key, view in sorted(observed.revisions.items()):
+        named = key in observed.traffic.named
+        weight = (100 if len(observed.traffic.named) == 1 or _is_target(observed, key) else 0) if named else 0
+        rows.append(TrafficStatus(version=view.revision.version, revision=key, weight=weight, ready=view.available > 0))
+    return tuple(rows)
+
+
+def _is_target(observed: Observed, key: str) -> bool:
+    return observed.target is not None and observed.target.hash == key
+
+
+def _count(observed: Observed, field: str) -> int | None:
+    if observed.serving is None:
+        return None
+    view = observed.revisions.get(observed.serving.revision.hash)
+    return int(getattr(view, field) or 0) if view is not None else 0
+
+
+def _failure(observed: Observed, verdict: Verdict) -> FailureStatus | None:
+    view = observed.target_view
+    if view is not None and view.failure is not None and view.available < (view.replicas or 0):
+        failure = view.failure
+        return FailureStatus(
+            reason=failure.reason,
+            message=failure.message,
+            exit_code=failure.exit_code,
+            pod=failure.pod,
+            revision=view.revision.hash,
+        )
+    return FailureStatus(reason=verdict.reason, message=verdict.message) if verdict.stalled else None
+
+
+def _url(picture: Picture, observed: Observed) -> str | None:
+    """Through the endpoint once that is programmed, else inside the cluster; none while nothing serves."""
+    if observed.serving is None:
+        return None
+    outside = picture.traffic.url(picture.scene) if observed.traffic.confirmed else None
+    if outside is not None:
+        return outside
+    metadata = picture.raw["metadata"]
+    return f"http://{metadata['name']}.{metadata['namespace']}.svc"

@@ -1,0 +1,126 @@
+"""Which watch events matter, and which Models and ModelVersions they concern."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from modelwright.api import names
+from modelwright.kube import kinds
+from modelwright.kube.kinds import Kind
+from modelwright.kube.queue import Key
+from modelwright.kube.store import Indexer, Store
+
+Object = dict[str, Any]
+
+_STATUS_MATTERS = frozenset(
+    {
+        kinds.MODEL,
+        kinds.MODEL_VERSION,
+        kinds.POD,
+        kinds.HTTP_ROUTE,
+        kinds.GRPC_ROUTE,
+        kinds.GATEWAY,
+        kinds.GATEWAY_CLASS,
+    }
+)
+_DEPLOYMENT_STATUS = ("observedGeneration", "replicas", "readyReplicas", "availableReplicas", "updatedReplicas")
+
+
+def significant(kind: Kind, old: Object | None, new: Object | None) -> bool:
+    """Whether the change from `old` to `new` can change a decision. Most of a Deployment's events can't."""
+    if old is None or new is None:
+        return True
+    if _facts(kind, old) != _facts(kind, new):
+        return True
+    if kind == kinds.DEPLOYMENT:
+        return _deployment_facts(old) != _deployment_facts(new)
+    return kind in _STATUS_MATTERS and old.get("status") != new.get("status")
+
+
+def _facts(kind: Kind, obj: Object) -> tuple[Any, ...]:
+    metadata = obj["metadata"]
+    content = tuple(value for key, value in sorted(obj.items()) if key not in ("metadata", "status"))
+    own = (metadata.get("labels"), metadata.get("ownerReferences")) if kind not in kinds.OWN_KINDS else ()
+    labels = (metadata.get("labels"),) if kind == kinds.MODEL_VERSION else ()
+    return metadata.get("uid"), metadata.get("deletionTimestamp"), content, own, labels
+
+
+def _deployment_facts(obj: Object) -> tuple[Any, ...]:
+    status = obj.get("status", {})
+    failing = [c.get("message") for c in status.get("conditions", []) if c.get("type") == "ReplicaFailure"]
+    return *(status.get(field) for field in _DEPLOYMENT_STATUS), failing
+
+
+def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
+    """The objects to look at again because of `obj`."""
+    metadata = obj["metadata"]
+    namespace, name = metadata.get("namespace") or "", metadata["name"]
+    if kind == kinds.MODEL:
+        return [Key("Model", namespace, name), *_versions_of(namespace, name, store)]
+    if kind == kinds.MODEL_VERSION:
+        owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
+        models = _models(store, "version", f"{namespace}/{name}")
+        if owner:
+            models.append(Key("Model", namespace, owner))
+        return [Key("ModelVersion", namespace, name), *dict.fromkeys(models)]
+    if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
+        return [
+            Key("Model", ns, n)
+            for ns, n in store.names(kinds.MODEL)
+            if kind == kinds.CLUSTER_MODEL_RUNTIME or ns == namespace
+        ]
+    if kind == kinds.GATEWAY:
+        return _models(store, "gateway", f"{namespace}/{name}")
+    if kind == kinds.GATEWAY_CLASS:
+        return [Key("Model", *place) for place in store.names(kinds.MODEL)]
+    return _of_child(namespace, metadata)
+
+
+def _versions_of(namespace: str, model: str, store: Store) -> Iterator[Key]:
+    for version in store.by_model(kinds.MODEL_VERSION, namespace, model):
+        yield Key("ModelVersion", namespace, version["metadata"]["name"])
+
+
+def _of_child(namespace: str, metadata: Object) -> list[Key]:
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("controller") and str(owner.get("apiVersion", "")).startswith(names.GROUP + "/"):
+            return [Key(str(owner["kind"]), namespace, str(owner["name"]))]
+    model = (metadata.get("labels") or {}).get(names.LABEL_MODEL)
+    return [Key("Model", namespace, str(model))] if model else []
+
+
+def _models(store: Store, index: str, value: str) -> list[Key]:
+    found = store.by_index(index, kinds.MODEL, value)
+    return [Key("Model", obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in found]
+
+
+def _spec(kind: Kind, obj: Object) -> Mapping[str, Any]:
+    return (obj.get("spec") or {}) if kind == kinds.MODEL else {}
+
+
+def _by_version(kind: Kind, obj: Object) -> Iterator[str]:
+    name = (_spec(kind, obj).get("version") or {}).get("name")
+    if name:
+        yield f"{obj['metadata']['namespace']}/{name}"
+
+
+def _by_gateway(kind: Kind, obj: Object) -> Iterator[str]:
+    for ref in (_spec(kind, obj).get("endpoint") or {}).get("parentRefs", []):
+        yield f"{ref.get('namespace') or obj['metadata']['namespace']}/{ref.get('name')}"
+
+
+def places(namespace: str, endpoint: Mapping[str, Any]) -> Iterator[str]:
+    """The (gateway, hostname, path) places of an endpoint as on the wire: two Models that share none can't conflict."""
+    path = str(endpoint.get("pathPrefix") or "/").rstrip("/")
+    for ref in endpoint.get("parentRefs", []):
+        for host in endpoint.get("hostnames") or [""]:
+            yield f"{ref.get('namespace') or namespace}/{ref.get('name')} {host}{path}"
+
+
+def _by_place(kind: Kind, obj: Object) -> Iterator[str]:
+    endpoint = _spec(kind, obj).get("endpoint")
+    if endpoint:
+        yield from dict.fromkeys(places(obj["metadata"]["namespace"], endpoint))
+
+
+INDEXERS: Mapping[str, Indexer] = {"version": _by_version, "gateway": _by_gateway, "place": _by_place}
+"""Indexes over Models that the store keeps for the look-ups above."""

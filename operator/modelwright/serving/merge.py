@@ -1,0 +1,72 @@
+"""Strategic merge of a pod template, as the API server would do it.
+
+Merge keys are those of Kubernetes' own types (`patchMergeKey` in core/v1, 1.34). A null deletes a field; in a keyed
+list `$patch: delete` deletes the entry; every list that isn't keyed here is replaced.
+Source: sig-api-machinery, strategic-merge-patch.md.
+"""
+
+from typing import Any
+
+Json = Any
+
+_KEYS: dict[str, str] = {
+    "containers": "name",
+    "initContainers": "name",
+    "ephemeralContainers": "name",
+    "volumes": "name",
+    "env": "name",
+    "imagePullSecrets": "name",
+    "volumeMounts": "mountPath",
+    "volumeDevices": "devicePath",
+    "ports": "containerPort",
+    "hostAliases": "ip",
+    "topologySpreadConstraints": "topologyKey",
+    "resourceClaims": "name",
+}
+
+
+class MergeError(ValueError):
+    """A patch that can't be merged; the message begins with the path of the offending field."""
+
+
+def merge(base: Json, patch: Json, path: str = "") -> Json:
+    """`base` with `patch` merged into it; neither is changed. Raises MergeError naming the field below `path`."""
+    if not isinstance(patch, dict):
+        return patch
+    if not isinstance(base, dict):
+        base = {}
+    merged = dict(base)
+    for key, value in patch.items():
+        where = f"{path}.{key}" if path else key
+        if key.startswith("$"):
+            raise MergeError(f"{where}: the directive {key} is only understood in entries of keyed lists")
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, list) and key in _KEYS:
+            merged[key] = _merge_list(merged.get(key) or [], value, _KEYS[key], where)
+        elif isinstance(value, dict):
+            merged[key] = merge(merged.get(key), value, where)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _merge_list(base: list[Json], patch: list[Json], key: str, path: str) -> list[Json]:
+    merged = list(base)
+    for index, entry in enumerate(patch):
+        where = f"{path}[{index}]"
+        if not isinstance(entry, dict) or entry.get(key) is None:
+            raise MergeError(f"{where}: an entry needs its key {key}")
+        entry = dict(entry)
+        directive = entry.pop("$patch", None)
+        if directive not in (None, "delete"):
+            raise MergeError(f"{where}.$patch: only delete is understood, not {directive}")
+        at = next((i for i, item in enumerate(merged) if item.get(key) == entry[key]), None)
+        if directive == "delete":
+            if at is not None:
+                merged.pop(at)
+        elif at is None:
+            merged.append(merge({}, entry, where))
+        else:
+            merged[at] = merge(merged[at], entry, where)
+    return merged

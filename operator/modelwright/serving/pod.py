@@ -1,0 +1,131 @@
+"""The pod template of a revision: fetched model, runtime's container, probe, security, draining, overrides."""
+
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.v1alpha1.model import Serving, pod_template_patch
+from modelwright.api.v1alpha1.runtime import RuntimeSpec
+from modelwright.api.v1alpha1.version import VersionContent
+from modelwright.core.rollout.observed import Revision
+from modelwright.core.runtimes import Choice
+from modelwright.serving import fetching
+from modelwright.serving.images import Images
+from modelwright.serving.merge import merge
+from modelwright.serving.metadata import serving_labels
+
+Json = dict[str, Any]
+
+
+def pod_template(
+    model: Json, serving: Serving, version: str, content: VersionContent, digest: str, choice: Choice,
+    revision: Revision, images: Images,
+) -> Json:  # fmt: skip
+    """The rendered PodTemplateSpec. Raises MergeError when spec.serving.podTemplate can't be merged into it."""
+    runtime = choice.runtime.spec
+    name, artifact = model["metadata"]["name"], content.artifact
+    directory = runtime.model_path.replace("$(MODEL_NAME)", name)
+    fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=serving.cache is not None)
+    if serving.cache is None:
+        volumes.append({"name": fetching.MODEL_VOLUME, "emptyDir": {}})
+        mount: Json = {"name": fetching.MODEL_VOLUME, "mountPath": directory, "readOnly": True}
+    else:
+        claim = {"claimName": serving.cache.persistent_volume_claim}
+        volumes.append({"name": fetching.CACHE_VOLUME, "persistentVolumeClaim": claim})
+        sub_path = fetching.cache_directory(digest)
+        mount = {"name": fetching.CACHE_VOLUME, "mountPath": directory, "subPath": sub_path, "readOnly": True}
+    environment = _environment(model, version, content, choice, revision, directory)
+    template: Json = {
+        "metadata": {
+            "labels": serving_labels(name, revision),
+            "annotations": {names.ANNOTATION_VERSION_NAME: version, **_scrape(runtime)},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            **({"serviceAccountName": artifact.service_account_name} if artifact.service_account_name else {}),
+            "securityContext": fetching.pod_security(),
+            "terminationGracePeriodSeconds": serving.drain_seconds + serving.max_request_seconds,
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": names.revision_selector(name, revision.hash)},
+                }
+            ],
+            "initContainers": [fetch],
+            "containers": [_model_container(name, serving, runtime, environment, mount)],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes, *(volume.wire() for volume in runtime.volumes)],
+        },
+    }
+    patch = pod_template_patch(serving)
+    if patch:
+        template = merge(template, patch, "spec.serving.podTemplate")
+        # The selector of the Deployment stands on these.
+        template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **serving_labels(name, revision)}
+    return template
+
+
+def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environment: list[Json], mount: Json) -> Json:
+    ports = runtime.ports.model_dump(exclude_none=True)
+    base: Json = {
+        "name": names.MODEL_CONTAINER,
+        "ports": [{"name": key, "containerPort": port, "protocol": "TCP"} for key, port in ports.items()],
+        "env": environment,
+        "volumeMounts": [mount, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a path in the pod
+        "securityContext": fetching.container_security(),
+        "lifecycle": {"preStop": {"sleep": {"seconds": serving.drain_seconds}}},
+        # The last log lines of a model that fails to load become its status.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if serving.drain_seconds == 0:
+        del base["lifecycle"]
+    probe = _readiness(name, runtime)
+    if probe is not None:
+        base["readinessProbe"] = probe
+    container = merge(base, runtime.container_wire(), "spec.container")
+    if serving.resources is not None:
+        container["resources"] = merge(container.get("resources"), serving.resources.wire())
+    return dict(container)
+
+
+def _environment(
+    model: Json, version: str, content: VersionContent, choice: Choice, revision: Revision, directory: str
+) -> list[Json]:
+    """Ours come first: Kubernetes expands $(VAR) only from variables that stand earlier in the list."""
+    ports = choice.runtime.spec.ports
+    values = {
+        "MODEL_NAME": model["metadata"]["name"],
+        "MODEL_NAMESPACE": model["metadata"]["namespace"],
+        "MODEL_VERSION": version,
+        "MODEL_REVISION": revision.hash,
+        "MODEL_FORMAT": content.artifact.format.name,
+        "MODEL_DIR": directory,
+        "MODEL_HTTP_PORT": str(ports.http),
+    }
+    if ports.grpc is not None:
+        values["MODEL_GRPC_PORT"] = str(ports.grpc)
+    if ports.metrics is not None:
+        values["MODEL_METRICS_PORT"] = str(ports.metrics)
+    ours = [{"name": key, "value": value} for key, value in values.items()]
+    return ours + [{"name": entry.name, "value": entry.value} for entry in choice.format.env]
+
+
+def _readiness(name: str, runtime: RuntimeSpec) -> Json | None:
+    """Ready means that the model is loaded, not that a port is open. None when the container brings its own probe."""
+    readiness = runtime.effective_readiness
+    if readiness is None:
+        return None
+    probe = readiness.wire()
+    probe["httpGet"]["path"] = probe["httpGet"]["path"].replace("$(MODEL_NAME)", name)
+    return probe
+
+
+def _scrape(runtime: RuntimeSpec) -> dict[str, str]:
+    if runtime.ports.metrics is None:
+        return {}
+    return {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(runtime.ports.metrics),
+        "prometheus.io/path": "/metrics",
+    }

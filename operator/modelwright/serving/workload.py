@@ -1,0 +1,61 @@
+"""What runs a stored revision: Deployment, PodDisruptionBudget, HorizontalPodAutoscaler."""
+
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.v1alpha1.model import Autoscaling
+from modelwright.core.rollout.observed import Revision
+from modelwright.serving.metadata import child_metadata
+
+Json = dict[str, Any]
+
+DEFAULT_METRICS = [
+    {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
+]
+
+
+def deployment(model: Json, revision: Revision, template: Json, replicas: int | None) -> Json:
+    """The Deployment of a stored pod template. `replicas` None leaves the number to the HorizontalPodAutoscaler."""
+    name = model["metadata"]["name"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": child_metadata(model, revision, names.revision_name(name, revision.hash)),
+        "spec": {
+            **({} if replicas is None else {"replicas": replicas}),
+            "revisionHistoryLimit": 0,
+            "selector": {"matchLabels": names.revision_selector(name, revision.hash)},
+            "template": template,
+        },
+    }
+
+
+def disruption_budget(model: Json, revision: Revision) -> Json:
+    """One pod at a time may be evicted; a pod that never became ready is in nobody's way."""
+    name = model["metadata"]["name"]
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": child_metadata(model, revision, names.revision_name(name, revision.hash)),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": names.revision_selector(name, revision.hash)},
+        },
+    }
+
+
+def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling) -> Json:
+    """The HorizontalPodAutoscaler of a revision; by default it holds the pods at 80 % of the requested CPU."""
+    child = names.revision_name(model["metadata"]["name"], revision.hash)
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": child_metadata(model, revision, child),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": child},
+            "minReplicas": autoscaling.min_replicas,
+            "maxReplicas": autoscaling.max_replicas,
+            "metrics": [metric.wire() for metric in autoscaling.metrics] or DEFAULT_METRICS,
+        },
+    }

@@ -1,0 +1,50 @@
+"""Asks a gateway a question as a caller would, to see what it really does."""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from modelwright.core.endpoints import Address
+
+TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`status` 0 means that there was no answer; `error` says why. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+class Probe:
+    """One short GET per question over a connection of its own, so that no old connection answers from the past."""
+
+    def __init__(self) -> None:
+        # Whether the route is programmed is what is asked; whose certificate the gateway shows is the caller's matter.
+        self._tls = ssl.create_default_context()
+        self._tls.check_hostname = False
+        self._tls.verify_mode = ssl.CERT_NONE
+
+    async def ask(self, address: Address, *, hostname: str | None, path: str) -> Answer:
+        """GET `path` from the listener at `address`, for `hostname` when given; a wildcard stands for one name."""
+        host = (hostname or address.host).replace("*", "modelwright-probe")
+        url = f"{address.scheme}://{address.host}:{address.port}{path}"
+        try:
+            connector = aiohttp.TCPConnector(force_close=True)
+            async with (
+                aiohttp.ClientSession(timeout=TIMEOUT, connector=connector) as session,
+                session.get(
+                    url,
+                    headers={"Host": host, "User-Agent": "modelwright-probe"},
+                    ssl=self._tls,
+                    server_hostname=host if address.scheme == "https" else None,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                return Answer(response.status, {key.lower(): value for key, value in response.headers.items()})
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Answer(0, error=str(error) or type(error).__name__)

@@ -1,0 +1,325 @@
+"""Unpacks zip and tar so that nothing lands outside the folder and nothing grows beyond the stated limits."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from modelwright.fetch import disk
+from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.paths import link_target, safe_relative
+from modelwright.fetch.port import RemoteFile
+from modelwright.fetch.report import size_text
+from modelwright.fetch.settings import Settings
+
+_READ = 1 << 20
+_SPACE_STEP = 64 << 20
+_RATIO_FROM = 64 << 20  # small archives may compress as well as they like
+_HEADER_BYTES = 4 << 20  # between two members of a tar: long names and extended attributes
+_DIRECTORY_BYTES = 64 << 20  # of a zip's table of contents, which Python reads as a whole
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+
+
+def unpack(packed: Path, file: RemoteFile, tree: Path, settings: Settings, where: str) -> None:
+    """Unpacks `packed` into `tree`; raises FetchError (UnsafeArchive, ArtifactTooLarge, DiskFull). Blocking.
+
+    Files get mode 0644, or 0755 when their owner may execute them; nothing else of mode, owner or time is kept.
+    With `whiteouts`, `.wh.NAME` members take away what an earlier layer brought, as in container images.
+    """
+    target = _Target(tree, packed.stat().st_size, settings, where, whiteouts=file.whiteouts)
+    try:
+        if file.unpack == "zip":
+            _unzip(packed, target, where)
+        else:
+            _untar(packed, target, where)
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        struct.error,
+        NotImplementedError,
+        UnicodeError,
+    ) as error:
+        raise _unsafe(where, f"it is damaged or not {_article(file.unpack)} ({type(error).__name__})") from error
+    except RuntimeError as error:
+        # zipfile says only this for an encrypted member
+        raise _unsafe(where, "it is encrypted or damaged") from error
+    except RecursionError as error:
+        raise _unsafe(where, "it is nested too deeply") from error
+
+
+def _article(form: str) -> str:
+    return {"zip": "a zip archive", "tar": "a tar archive", "tar.gz": "a gzip-compressed tar archive"}.get(
+        form, "an archive"
+    )
+
+
+def _unsafe(where: str, why: str) -> FetchError:
+    return FetchError(
+        Reason.UNSAFE_ARCHIVE,
+        f"{where}: the archive can't be unpacked: {why}. Pack the model again and register the new digest.",
+    )
+
+
+class _Target:
+    """Writes members below one folder, counting."""
+
+    def __init__(self, tree: Path, packed_bytes: int, settings: Settings, where: str, *, whiteouts: bool) -> None:
+        self._tree = tree
+        self._packed = max(packed_bytes, 1)
+        self._settings = settings
+        self._where = where
+        self._whiteouts = whiteouts
+        self._entries = 0
+        self._bytes = 0
+        self._since_look = 0
+        self._links: set[str] = set()
+        self._folders: set[str] = {""}
+        self._own: set[str] = set()
+
+    def name(self, raw: str) -> str:
+        """The member's checked path; counts it."""
+        self._entries += 1
+        if self._entries > self._settings.max_entries:
+            raise FetchError(
+                Reason.ARTIFACT_TOO_LARGE,
+                f"{self._where}: the archive has more than {self._settings.max_entries} entries "
+                "(MODELWRIGHT_FETCH_MAX_ENTRIES).",
+            )
+        return safe_relative(raw, f"{self._where}: the archive")
+
+    def announce(self, size: int) -> None:
+        """Refuses before anything is written when the archive itself says that it is too large."""
+        self._check(self._bytes + size)
+
+    def require_space(self, size: int) -> None:
+        disk.require(self._tree, size, f"{self._where}: unpacking")
+
+    def _check(self, total: int) -> None:
+        limit = self._settings.max_unpacked_bytes
+        if total > limit:
+            raise FetchError(
+                Reason.ARTIFACT_TOO_LARGE,
+                f"{self._where}: the archive unpacks to more than {size_text(limit)} "
+                "(MODELWRIGHT_FETCH_MAX_UNPACKED_BYTES).",
+            )
+        if total > _RATIO_FROM and total / self._packed > self._settings.max_unpacked_ratio:
+            raise FetchError(
+                Reason.UNSAFE_ARCHIVE,
+                f"{self._where}: the archive grows more than {self._settings.max_unpacked_ratio:g} times when unpacked "
+                "(MODELWRIGHT_FETCH_MAX_UNPACKED_RATIO), as an archive made to fill a disk does.",
+            )
+
+    def folder(self, path: str) -> None:
+        """Creates the folder and its parents; nothing is ever written through a link."""
+        if path in self._folders:
+            return
+        parent, _, _ = path.rpartition("/")
+        self.folder(parent)
+        place = self._tree / path
+        if path in self._links or place.is_symlink():
+            raise _unsafe(self._where, f"{path[:120]!a} is a link, and another entry would be written through it")
+        if place.exists() and not place.is_dir():
+            raise _unsafe(self._where, f"{path[:120]!a} is both a file and a folder")
+        with disk.writing(self._tree, path):
+            place.mkdir(exist_ok=True)
+            place.chmod(0o755)
+        self._folders.add(path)
+
+    def _clear(self, path: str) -> Path:
+        """The place for a new file or link: an earlier one of that name goes, as in tar; a folder stays an error."""
+        parent, _, _ = path.rpartition("/")
+        self.folder(parent)
+        place = self._tree / path
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+            self._links.discard(path)
+        elif place.exists():
+            raise _unsafe(self._where, f"{path[:120]!a} is both a file and a folder")
+        self._own.add(path)
+        return place
+
+    def file(self, path: str, content: IO[bytes], *, executable: bool) -> None:
+        if not path:
+            raise _unsafe(self._where, "a file has no name")
+        place = self._clear(path)
+        with disk.writing(self._tree, path):
+            descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(descriptor, "wb") as out:
+            while data := content.read(_READ):
+                self._bytes += len(data)
+                self._since_look += len(data)
+                self._check(self._bytes)
+                if self._since_look >= _SPACE_STEP:
+                    self._since_look = 0
+                    disk.require(self._tree, len(data), f"{self._where}: unpacking")
+                with disk.writing(self._tree, path):
+                    out.write(data)
+            with disk.writing(self._tree, path):
+                out.flush()
+                os.fchmod(descriptor, 0o755 if executable else 0o644)
+
+    def symlink(self, path: str, target: str) -> None:
+        link_target(path, target, f"{self._where}: the archive")
+        place = self._clear(path)
+        with disk.writing(self._tree, path):
+            place.symlink_to(target)
+        self._links.add(path)
+
+    def hardlink(self, path: str, target: str) -> None:
+        """A hard link becomes a copy, of a file that this archive brought."""
+        source = self._tree / target
+        parent = target
+        while "/" in parent:
+            parent = parent.rpartition("/")[0]
+            if (self._tree / parent).is_symlink():
+                raise _unsafe(self._where, f"{path[:120]!a} is a hard link that goes through a symbolic link")
+        if source.is_symlink() or not source.is_file() or target == path:
+            raise _unsafe(
+                self._where,
+                f"{path[:120]!a} is a hard link to something that is not a file before it in the archive",
+            )
+        with source.open("rb") as content:
+            self.file(path, content, executable=bool(source.stat().st_mode & stat.S_IXUSR))
+
+    def whiteout(self, path: str) -> bool:
+        """Acts on a container image's deletion marker; False when the member is none."""
+        parent, _, name = path.rpartition("/")
+        if not self._whiteouts or not name.startswith(_WHITEOUT):
+            return False
+        if (self._tree / parent).is_symlink() or any(part in self._links for part in _parents(path)):
+            raise _unsafe(self._where, f"{path[:120]!a} deletes through a link")
+        if name == _OPAQUE:
+            folder = self._tree / parent
+            for child in folder.iterdir() if folder.is_dir() else ():
+                relative = f"{parent}/{child.name}".lstrip("/")
+                if relative not in self._own and not any(own.startswith(relative + "/") for own in self._own):
+                    _delete(child)
+        else:
+            victim = safe_relative(
+                f"{parent}/{name.removeprefix(_WHITEOUT)}".lstrip("/"), f"{self._where}: the archive"
+            )
+            _delete(self._tree / victim)
+            self._folders = {
+                folder for folder in self._folders if folder != victim and not folder.startswith(victim + "/")
+            }
+        return True
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def _unzip(packed: Path, target: _Target, where: str) -> None:
+    with packed.open("rb") as raw:
+        _check_directory(raw, packed.stat().st_size, where)
+    with zipfile.ZipFile(packed) as archive:
+        members = archive.infolist()
+        announced = sum(member.file_size for member in members)
+        target.announce(announced)
+        target.require_space(announced)
+        for member in members:
+            path = target.name(member.filename)
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if member.is_dir():
+                target.folder(path)
+            elif kind == stat.S_IFLNK:
+                if member.file_size > 4096:
+                    raise _unsafe(where, f"{path[:120]!a} is a link to an unusable path")
+                target.symlink(path, archive.read(member).decode("utf-8"))
+            elif kind in (0, stat.S_IFREG):
+                with archive.open(member) as content:
+                    target.file(path, content, executable=bool((member.external_attr >> 16) & stat.S_IXUSR))
+            else:
+                raise _unsafe(where, f"{path[:120]!a} is a device, a pipe or a socket")
+
+
+def _check_directory(raw: BinaryIO, size: int, where: str) -> None:
+    """Refuses a table of contents so large that reading it would exhaust the memory."""
+    tail = min(size, 22 + 0xFFFF + 20 + 56)
+    raw.seek(size - tail)
+    data = raw.read(tail)
+    end = data.rfind(b"PK\x05\x06")
+    if end < 0 or len(data) < end + 22:
+        raise _unsafe(where, "it is damaged or not a zip archive")
+    (length,) = struct.unpack_from("<I", data, end + 12)
+    wide = data.rfind(b"PK\x06\x06")
+    if wide >= 0 and len(data) >= wide + 56:
+        length = max(length if length != 0xFFFFFFFF else 0, struct.unpack_from("<Q", data, wide + 40)[0])
+    if length > _DIRECTORY_BYTES:
+        raise FetchError(
+            Reason.ARTIFACT_TOO_LARGE,
+            f"{where}: the zip's table of contents is larger than {size_text(_DIRECTORY_BYTES)}.",
+        )
+
+
+class _Metered:
+    """Gives the unpacked tar stream out; between two members only so much may be read, or a header could fill the
+    memory."""
+
+    def __init__(self, raw: IO[bytes], where: str) -> None:
+        self._raw = raw
+        self._where = where
+        self.allowance: int | None = _HEADER_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._raw.read(size)
+        if self.allowance is not None:
+            self.allowance -= len(data)
+            if self.allowance < 0:
+                raise _unsafe(self._where, f"a header is larger than {size_text(_HEADER_BYTES)}")
+        return data
+
+
+def _untar(packed: Path, target: _Target, where: str) -> None:
+    with packed.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if zipped else raw
+        metered = _Metered(stream, where)
+        # a stream ("r|") is read once from front to back: no seeks, no list of members in memory
+        with tarfile.open(fileobj=metered, mode="r|", bufsize=64 << 10) as archive:  # type: ignore[call-overload]
+            while (member := archive.next()) is not None:
+                archive.members = []
+                _member(archive, member, target, where, metered)
+                metered.allowance = _HEADER_BYTES
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: _Target, where: str, metered: _Metered) -> None:
+    path = target.name(member.name)
+    if target.whiteout(path):
+        return
+    if member.isdir():
+        target.folder(path)
+    elif member.issym():
+        target.symlink(path, member.linkname)
+    elif member.islnk():
+        target.hardlink(path, safe_relative(member.linkname, f"{where}: the archive"))
+    elif member.isreg():
+        target.announce(member.size)
+        content = archive.extractfile(member)
+        if content is None:
+            raise _unsafe(where, f"{path[:120]!a} has no content")
+        metered.allowance = None
+        target.file(path, content, executable=bool(member.mode & stat.S_IXUSR))
+    else:
+        raise _unsafe(where, f"{path[:120]!a} is a device or a pipe")

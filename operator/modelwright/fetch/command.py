@@ -1,0 +1,253 @@
+"""The command line: `resolve` tells an artifact's digest, `get` brings a verified copy."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import unquote, urlsplit
+
+from modelwright.fetch import digest, disk, settings, uri
+from modelwright.fetch.cache import STATE, Cache, copy_into, hash_file, place_into
+from modelwright.fetch.credentials import Credentials
+from modelwright.fetch.digest import Entry
+from modelwright.fetch.download import Downloader, Result
+from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.port import Context, archive_form
+from modelwright.fetch.redact import Redactor
+from modelwright.fetch.report import Report, failure_message, size_text, write_termination
+from modelwright.fetch.settings import Places, Settings
+from modelwright.fetch.sources import open_source
+from modelwright.fetch.threads import in_thread
+from modelwright.fetch.workspace import Workspace, remove
+
+_TERMINATED = 143  # what a shell says of a program ended by SIGTERM
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the termination message of a success says."""
+
+    digest: str
+    size: int
+    fetched: bool
+
+
+def main(
+    arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None, stdout: TextIO | None = None
+) -> int:
+    """Runs the command; returns its exit code. Nothing that it prints or leaves behind holds a secret."""
+    environment = os.environ if environment is None else environment
+    options = _parser().parse_args(arguments)
+    places = Places.from_environment(environment, socket.gethostname())
+    credentials = Credentials(places.credentials, environment)
+    stream = stdout or sys.stdout
+    redact = Redactor()
+    report = Report(
+        redact,
+        plain=environment.get("MODELWRIGHT_FETCH_LOG", "plain" if stream.isatty() else "json") == "plain",
+        stream=stream,
+    )
+    began = time.monotonic()
+    try:
+        for secret in (*_uri_secrets(options.uri), *credentials.secrets()):
+            redact.add(secret)
+        outcome = asyncio.run(_run(options, settings.from_environment(environment), places, credentials, report))
+    except FetchError as error:
+        return _failed(error.reason, error.message, places, report)
+    except asyncio.CancelledError:
+        report.event("stopped", "Told to stop; what was downloaded is kept for the next try")
+        return _TERMINATED
+    except MemoryError:
+        return _failed(
+            Reason.INTERNAL_ERROR,
+            "The fetch ran out of memory. Raise its container's memory limit or lower MODELWRIGHT_FETCH_MEMORY_BYTES.",
+            places,
+            report,
+        )
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error))
+        report.event("crash", "An error that fetch doesn't know", trace=trace)
+        return _failed(
+            Reason.INTERNAL_ERROR,
+            f"{type(error).__name__}: {error}. This is a bug; the container's log has the details.",
+            places,
+            report,
+        )
+    seconds = round(time.monotonic() - began, 3)
+    message = {"digest": outcome.digest, "sizeBytes": outcome.size, "fetched": outcome.fetched, "seconds": seconds}
+    write_termination(places.termination_log, json.dumps(message))
+    verb = "Resolved" if options.command == "resolve" else "Verified" if outcome.fetched else "Already there:"
+    report.event("done", f"{verb} {outcome.digest}, {size_text(outcome.size)} in {seconds:.1f} s", **message)
+    return 0
+
+
+def _failed(reason: Reason, message: str, places: Places, report: Report) -> int:
+    # redacted before it is cut: half a secret is still one
+    write_termination(places.termination_log, failure_message(reason, report.redact(message)))
+    report.event("failed", f"{reason}: {message}", reason=str(reason))
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m modelwright.fetch",
+        description="Brings a model's artifact, and proves that it is the right one.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    resolve = commands.add_parser("resolve", help="tell digest and size, store nothing")
+    resolve.add_argument("--uri", required=True, help="where the artifact is")
+    get = commands.add_parser("get", help="bring a verified copy")
+    get.add_argument("--uri", required=True, help="where the artifact is")
+    get.add_argument("--digest", required=True, help="sha256:... or git:..., which the artifact must have")
+    get.add_argument("--dest", type=Path, help="folder that gets the files")
+    get.add_argument("--cache", type=Path, help="shared cache; the files are in <cache>/<digest, with - for :>/")
+    return parser
+
+
+def _uri_secrets(text: str) -> list[str]:
+    """Password, user and query of the uri as given, in the forms in which libraries quote them."""
+    try:
+        split = urlsplit(text)
+        found = [split.query, split.password or "", *(pair.partition("=")[2] for pair in split.query.split("&"))]
+    except ValueError:
+        return []
+    if split.scheme in ("http", "https"):
+        found.append(split.username or "")
+    # a short value of a query (v=1) is no secret, and masking it would garble every message
+    return [form for value in found for form in {value, unquote(value)} if len(value) >= 8 or value == split.password]
+
+
+async def _run(
+    options: argparse.Namespace, limits: Settings, places: Places, credentials: Credentials, report: Report
+) -> Outcome:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(limits.parallel, "fetch"))
+    task = asyncio.current_task()
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.add_signal_handler(signal.SIGTERM, lambda: task.cancel() if task else None)
+    if options.command == "resolve":
+        return await _with_downloader(options.uri, limits, places, credentials, report, _resolve)
+    wanted = digest.check_form(options.digest)
+    if options.cache is not None:
+        return await _get_cached(options, wanted, limits, places, credentials, report)
+    if options.dest is None:
+        raise FetchError(Reason.INTERNAL_ERROR, "get needs --dest, --cache or both.")
+    return await _get_direct(options, wanted, limits, places, credentials, report)
+
+
+async def _with_downloader(
+    text: str,
+    limits: Settings,
+    places: Places,
+    credentials: Credentials,
+    report: Report,
+    work: Callable[[Downloader], Awaitable[Outcome]],
+) -> Outcome:
+    address = uri.parse(text)
+    context = Context(address, credentials, limits, places.source_root)
+    report.event("start", f"Reading {address.safe}", uri=address.safe)
+    source = open_source(context)
+    try:
+        return await work(Downloader(context, source, report))
+    finally:
+        await source.close()
+
+
+async def _resolve(downloader: Downloader) -> Outcome:
+    result = await downloader.resolve()
+    return Outcome(result.digest, result.size, fetched=False)
+
+
+async def _get_cached(
+    options: argparse.Namespace, wanted: str, limits: Settings, places: Places, credentials: Credentials, report: Report
+) -> Outcome:
+    cache = Cache(options.cache, wanted, places.holder, limits, report)
+    size = await in_thread(cache.lookup)
+    fetched = False
+    if size is None:
+        await in_thread(cache.prepare)
+        async with cache.claimed() as mine:
+            if mine:
+
+                async def work(downloader: Downloader) -> Outcome:
+                    result = await _download(downloader, wanted, cache.work)
+                    await in_thread(cache.commit, cache.work / "tree", result.size, result.hashes)
+                    return Outcome(result.digest, result.size, fetched=True)
+
+                size = (await _with_downloader(options.uri, limits, places, credentials, report, work)).size
+                fetched = True
+            else:
+                size = await in_thread(cache.lookup)
+    if size is None:
+        raise FetchError(
+            Reason.INTERNAL_ERROR,
+            f"{cache.place}: the cached artifact was changed by something else. The pod tries again.",
+        )
+    if options.dest is not None:
+        await in_thread(copy_into, cache.place, options.dest)
+    return Outcome(wanted, size, fetched)
+
+
+async def _get_direct(
+    options: argparse.Namespace, wanted: str, limits: Settings, places: Places, credentials: Credentials, report: Report
+) -> Outcome:
+    dest: Path = options.dest
+    staging = dest / STATE
+    size = await in_thread(_already_there, dest, staging, wanted)
+    if size is not None:
+        return Outcome(wanted, size, fetched=False)
+
+    async def work(downloader: Downloader) -> Outcome:
+        result = await _download(downloader, wanted, staging)
+        await in_thread(place_into, staging / "tree", dest)
+        await in_thread(remove, staging)
+        return Outcome(result.digest, result.size, fetched=True)
+
+    return await _with_downloader(options.uri, limits, places, credentials, report, work)
+
+
+async def _download(downloader: Downloader, wanted: str, folder: Path) -> Result:
+    workspace = Workspace(folder)
+    try:
+        return await downloader.get(wanted, workspace)
+    except FetchError as error:
+        workspace.close()
+        # what is proven wrong is no beginning to go on from; after any other failure the next try goes on
+        if error.reason in (Reason.DIGEST_MISMATCH, Reason.UNSAFE_ARCHIVE, Reason.ARTIFACT_TOO_LARGE):
+            await in_thread(remove, folder)
+        raise
+
+
+def _already_there(dest: Path, staging: Path, wanted: str) -> int | None:
+    """The artifact's size when an earlier run of this container left it whole in `dest`. Blocking.
+
+    Found out by hashing it again, so only for what is stored as it is published: a file or a folder, not an archive.
+    """
+    with disk.writing(dest, "The artifact"):
+        dest.mkdir(parents=True, exist_ok=True)
+        if staging.exists():
+            return None
+        entries = []
+        for folder, _, names in os.walk(dest):
+            for name in names:
+                place = Path(folder, name)
+                if place.is_symlink() or not place.is_file():
+                    return None
+                entries.append(Entry(place.relative_to(dest).as_posix(), place.stat().st_size, hash_file(place)))
+    single = len(entries) == 1 and not archive_form(entries[0].path) and f"sha256:{entries[0].sha256}" == wanted
+    if entries and (single or digest.of_directory(entries) == wanted):
+        return sum(entry.size for entry in entries)
+    return None

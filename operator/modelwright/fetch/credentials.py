@@ -1,0 +1,102 @@
+"""Credentials of the stores: a mounted Secret's files, or environment variables of the same names."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from modelwright.fetch.errors import FetchError, Reason
+
+_SECRET = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "GOOGLE_APPLICATION_CREDENTIALS_JSON",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "HF_TOKEN",
+    "HTTP_AUTHORIZATION",
+    ".dockerconfigjson",
+)
+_SECRET_JSON_KEYS = (
+    "private_key",
+    "private_key_id",
+    "client_secret",
+    "refresh_token",
+    "auth",
+    "password",
+    "identitytoken",
+    "registrytoken",
+)
+_LARGEST = 1 << 20
+
+
+class Credentials:
+    """Looks a name up in the mounted Secret first, then in the environment. Its text form shows no values."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = environment
+
+    def __repr__(self) -> str:
+        return f"Credentials({self._folder})"
+
+    def mounted(self, name: str) -> str:
+        """The value in the mounted Secret, or ''."""
+        path = self._folder / name
+        try:
+            if not path.is_file():
+                return ""
+            if path.stat().st_size > _LARGEST:
+                raise FetchError(Reason.ACCESS_DENIED, f"The credentials Secret's key {name} is larger than 1 MiB.")
+            return path.read_text("utf-8").strip()
+        except PermissionError:
+            raise FetchError(
+                Reason.ACCESS_DENIED,
+                f"The credentials Secret's key {name} can't be read by this user (uid). Check defaultMode.",
+            ) from None
+        except UnicodeDecodeError:
+            raise FetchError(Reason.ACCESS_DENIED, f"The credentials Secret's key {name} is not UTF-8 text.") from None
+
+    def get(self, name: str) -> str:
+        """The value, or ''."""
+        return self.mounted(name) or self._environment.get(name, "").strip()
+
+    def flag(self, name: str) -> bool:
+        return self.get(name).lower() in ("true", "1", "yes")
+
+    def secrets(self) -> Iterator[str]:
+        """Every value that must never be printed, also in the forms in which it travels."""
+        for name in _SECRET:
+            value = self.get(name)
+            if not value:
+                continue
+            yield value
+            if name == "HTTP_AUTHORIZATION":
+                yield value.partition(" ")[2] or value
+            if name == "AZURE_STORAGE_SAS_TOKEN":
+                yield value.removeprefix("?")
+            if value.startswith("{"):
+                try:
+                    yield from _leaves(json.loads(value), "")
+                except ValueError:
+                    continue
+
+
+def _leaves(node: object, key: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from _leaves(child, str(name))
+    elif isinstance(node, list):
+        for child in node:
+            yield from _leaves(child, key)
+    elif isinstance(node, str) and key in _SECRET_JSON_KEYS:
+        yield node
+        if key == "auth":
+            try:
+                yield base64.b64decode(node, validate=True).decode().partition(":")[2]
+            except ValueError:
+                return

@@ -1,0 +1,44 @@
+"""Digests of artifacts: one file, a folder, an OCI manifest, a Hub commit. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from modelwright.fetch.errors import FetchError, Reason
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One file of an artifact: relative posix path, size in bytes, sha256 in hexadecimal."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def check_form(digest: str) -> str:
+    """`digest` itself, when it is `sha256:` + 64 or `git:` + 40 lower-case hexadecimal digits; else FetchError."""
+    if not _DIGEST.fullmatch(digest):
+        raise FetchError(
+            Reason.INVALID_URI, "--digest must be sha256: and 64, or git: and 40, lower-case hexadecimal digits."
+        )
+    return digest
+
+
+def of_directory(entries: Iterable[Entry]) -> str:
+    """sha256 over the lines `path NUL size NUL sha256 NEWLINE`, sorted by the path's UTF-8 bytes."""
+    lines = sorted((entry.path.encode("utf-8", "surrogateescape"), entry.size, entry.sha256) for entry in entries)
+    whole = hashlib.sha256()
+    for path, size, sha256 in lines:
+        whole.update(path + b"\0" + str(size).encode() + b"\0" + sha256.encode() + b"\n")
+    return f"sha256:{whole.hexdigest()}"
+
+
+def directory_name(digest: str) -> str:
+    """Name of a digest's folder in the shared cache: `sha256-...` or `git-...`."""
+    return check_form(digest).replace(":", "-")

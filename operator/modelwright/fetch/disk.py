@@ -1,0 +1,53 @@
+"""Free space and disk errors, told apart from everything else that a write can fail with."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.report import size_text
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that an ordinary user can still write below `folder`."""
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+def require(folder: Path, needed: int, what: str) -> None:
+    """FetchError(DiskFull) unless `needed` bytes fit below `folder`."""
+    free = free_bytes(folder)
+    if needed > free:
+        raise FetchError(
+            Reason.DISK_FULL,
+            f"{what} needs {size_text(needed)} more, but {folder} has {size_text(free)} free. "
+            "Use a larger volume, raise the emptyDir's sizeLimit or the node's disk, or remove models that nothing "
+            "uses from the cache.",
+        )
+
+
+@contextmanager
+def writing(folder: Path, what: str) -> Iterator[None]:
+    """Turns the operating system's errors into FetchErrors that name the folder and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise FetchError(
+                Reason.DISK_FULL,
+                f"{what}: no space left in {folder}. Use a larger volume, or remove models that nothing uses from "
+                "the cache.",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise FetchError(
+                Reason.INTERNAL_ERROR,
+                f"{what}: {folder} can't be written ({os.strerror(error.errno)}). Check that the volume is not "
+                "read-only and that fsGroup lets this user write.",
+            ) from error
+        raise FetchError(
+            Reason.INTERNAL_ERROR, f"{what}: {folder}: {error.strerror or type(error).__name__}."
+        ) from error

@@ -1,0 +1,264 @@
+"""One artifact from its source: hashed without storing (resolve), or as a verified tree in a workspace (get)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from modelwright.fetch import archive, digest, disk, paths
+from modelwright.fetch.digest import Entry
+from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason
+from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source
+from modelwright.fetch.report import Meter, Report, size_text
+from modelwright.fetch.threads import in_thread
+from modelwright.fetch.transfer import Transfer, too_large
+from modelwright.fetch.verify import Hasher, mismatch
+from modelwright.fetch.workspace import PartialFile, Workspace
+
+_HASH_ON_LOOP = 256 << 10  # below this, handing work to a thread costs more than the work
+
+
+@dataclass(frozen=True)
+class Result:
+    """Digest of what was found, its size in bytes as stored (packed), and the sha256 of its files by path."""
+
+    digest: str
+    size: int
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Downloader:
+    """Resolves or gets one artifact. `resolve` and `get` raise FetchError."""
+
+    def __init__(self, context: Context, source: Source, report: Report) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._source = source
+        self._report = report
+        self._meter = Meter()
+        self._transfer = Transfer(source, context.settings, self._meter, report)
+
+    async def resolve(self) -> Result:
+        """Digest and size, with nothing stored."""
+        async with self._progress():
+            return await self._unchanged(self._resolve_once)
+
+    async def get(self, wanted: str, workspace: Workspace) -> Result:
+        """Leaves the verified artifact in `workspace.tree`; archives are unpacked there."""
+        async with self._progress():
+            try:
+                return await self._unchanged(lambda: self._get_once(wanted, workspace))
+            except FetchError as error:
+                if error.reason is not Reason.DIGEST_MISMATCH or not workspace.used_leftovers:
+                    raise
+            # leftovers of an earlier try may be what is wrong: only a download from the first byte proves a mismatch
+            self._report.event("restart", "What an earlier try left doesn't fit; downloading everything again")
+            await in_thread(workspace.wipe)
+            return await self._unchanged(lambda: self._get_once(wanted, workspace))
+
+    async def _unchanged(self, operation: Callable[[], Awaitable[Result]]) -> Result:
+        """An artifact that changes while it is read is looked at anew, a few times."""
+        for attempt in range(1, self._settings.attempts + 1):
+            try:
+                return await operation()
+            except ArtifactChanged as error:
+                if attempt == self._settings.attempts:
+                    raise FetchError(
+                        Reason.DIGEST_MISMATCH,
+                        f"{error.message}, {attempt} times. Publish to a new address and register that, instead of "
+                        "overwriting.",
+                    ) from error
+                self._report.event("changed", f"{error.message}; looking again")
+                await asyncio.sleep(self._settings.backoff_seconds)
+        raise AssertionError("unreachable")
+
+    async def _inspect(self, wanted: str) -> Listing:
+        listing = await self._transfer.retrying(lambda: self._source.inspect(wanted))
+        where = self._context.uri.safe
+        if not listing.files and listing.kind is not Kind.PINNED:
+            raise FetchError(
+                Reason.ARTIFACT_NOT_FOUND, f"{where}: nothing is there. Check the path and its upper and lower case."
+            )
+        if len(listing.files) > self._settings.max_entries:
+            raise FetchError(
+                Reason.ARTIFACT_TOO_LARGE,
+                f"{where} has {len(listing.files)} files, over the limit of {self._settings.max_entries} "
+                "(MODELWRIGHT_FETCH_MAX_ENTRIES). Pack them, or raise the limit.",
+            )
+        paths.check_listing((file.path for file in listing.files if not file.unpack), where)
+        sizes = [file.size for file in listing.files]
+        known = sum(size for size in sizes if size is not None)
+        if self._settings.max_bytes and known > self._settings.max_bytes:
+            raise too_large(self._settings.max_bytes, f"{where} ({size_text(known)})")
+        self._meter.total_files = len(listing.files)
+        self._meter.total_bytes = known if None not in sizes else None
+        self._meter.bytes = self._meter.resumed = self._meter.files = 0
+        if wanted.startswith("git:") and listing.kind is not Kind.PINNED:
+            raise FetchError(
+                Reason.INVALID_URI, f"{where}: a git: digest is only for hf:// artifacts; give a sha256: digest."
+            )
+        return listing
+
+    async def _resolve_once(self) -> Result:
+        listing = await self._inspect("")
+        if listing.kind is Kind.PINNED:
+            return Result(listing.pinned, sum(file.size or 0 for file in listing.files))
+        return _result(listing, await self._each(listing.files, self._hash))
+
+    async def _get_once(self, wanted: str, workspace: Workspace) -> Result:
+        where = self._context.uri.safe
+        listing = await self._inspect(wanted)
+        if listing.kind is Kind.PINNED and listing.pinned != wanted:
+            raise mismatch(where, wanted, listing.pinned)
+        await in_thread(workspace.open)
+        disk.require(workspace.root, await in_thread(_missing, workspace, listing.files), where)
+        try:
+            entries = await self._each(listing.files, lambda file: self._store(file, workspace))
+            result = _result(listing, entries)
+            if result.digest != wanted:
+                raise mismatch(where, wanted, result.digest)
+        finally:
+            workspace.close()
+        for file in listing.files:
+            if file.unpack:
+                packed = workspace.place(file)
+                self._report.event("unpack", f"Unpacking {file.path}", file=file.path)
+                await in_thread(archive.unpack, packed, file, workspace.tree, self._settings, where)
+                await in_thread(packed.unlink)
+        return result
+
+    async def _each(
+        self, files: tuple[RemoteFile, ...], operation: Callable[[RemoteFile], Awaitable[Entry]]
+    ) -> list[Entry]:
+        """The operation on all files, `parallel` at a time; the first failure ends all."""
+        entries: list[Entry] = []
+        queue = iter(files)
+
+        async def work(items: Iterator[RemoteFile]) -> None:
+            for file in items:
+                entries.append(await operation(file))
+                self._meter.files += 1
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._settings.parallel, len(files))):
+                    group.create_task(work(queue))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from failures
+        return entries
+
+    def _is_small(self, file: RemoteFile) -> bool:
+        return file.ranges and file.size is not None and file.size <= self._settings.part_bytes
+
+    async def _hash(self, file: RemoteFile) -> Entry:
+        if self._is_small(file):
+            data = await self._transfer.small(file)
+            try:
+                hasher = Hasher(file)
+                if len(data) <= _HASH_ON_LOOP:
+                    hasher.update(data)
+                else:
+                    await in_thread(hasher.update, data)
+                return hasher.entry()
+            finally:
+                self._transfer.done_with(len(data))
+        sink = _HashSink(file)
+        await self._transfer.fetch(file, sink)
+        return sink.hasher.entry()
+
+    async def _store(self, file: RemoteFile, workspace: Workspace) -> Entry:
+        entry = await in_thread(workspace.finished, file) if file.version and workspace.has_leftovers else None
+        if entry is not None:
+            self._meter.resumed += entry.size
+            return entry
+        if self._is_small(file):
+            data = await self._transfer.small(file)
+            try:
+                return await in_thread(workspace.write_small, file, data)
+            finally:
+                self._transfer.done_with(len(data))
+        partial = await in_thread(workspace.begin, file, self._meter)
+        try:
+            await self._transfer.fetch(file, _FileSink(partial))
+            return await in_thread(partial.finish)
+        finally:
+            partial.close()
+
+    @asynccontextmanager
+    async def _progress(self) -> AsyncIterator[None]:
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(self._settings.progress_seconds)
+                self._report.progress(self._meter)
+
+        task = asyncio.create_task(tell())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+class _HashSink:
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self.hasher = Hasher(file)
+
+    @property
+    def offset(self) -> int:
+        return self.hasher.size
+
+    async def write(self, data: bytes | bytearray) -> None:
+        await in_thread(self.hasher.update, data)
+
+    async def reset(self) -> None:
+        self.hasher = Hasher(self._file)
+
+
+class _FileSink:
+    def __init__(self, partial: PartialFile) -> None:
+        self._partial = partial
+
+    @property
+    def offset(self) -> int:
+        return self._partial.offset
+
+    async def write(self, data: bytes | bytearray) -> None:
+        await in_thread(self._partial.append, data)
+
+    async def reset(self) -> None:
+        await in_thread(self._partial.restart)
+
+
+def _result(listing: Listing, entries: list[Entry]) -> Result:
+    size = sum(entry.size for entry in entries)
+    if listing.kind is Kind.PINNED:
+        found = listing.pinned
+    elif listing.kind is Kind.FILE:
+        found = f"sha256:{entries[0].sha256}"
+    else:
+        found = digest.of_directory(entries)
+    packed = any(file.unpack for file in listing.files)
+    return Result(found, size, {} if packed else {entry.path: entry.sha256 for entry in entries})
+
+
+def _missing(workspace: Workspace, files: tuple[RemoteFile, ...]) -> int:
+    """Bytes that still have to be stored, as far as sizes are known."""
+    return max(0, sum(file.size or 0 for file in files) - workspace.stored_bytes())
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure to tell: one that another try would not cure, if there is one."""
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    leaves.sort(key=lambda error: (not isinstance(error, FetchError), isinstance(error, FetchError) and error.retry))
+    return leaves[0]

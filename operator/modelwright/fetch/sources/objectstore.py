@@ -1,0 +1,194 @@
+"""What s3, gs and az have in common: objects and prefixes, read with obstore."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+
+from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable
+from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, archive_form
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
+    from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
+
+    Store = S3Store | GCSStore | AzureStore
+
+T = TypeVar("T")
+
+_PIECE = (
+    256 << 10
+)  # asked for at least this much at a time; larger pieces would make a slow link look like a stalled one
+_PAGE = 1000
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+# retries are the transfer's: obstore's own would hide stalls and multiply the time until a failure is told
+NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
+
+
+def client_options(context: Context, endpoint: str) -> ClientConfig:
+    """Timeouts off (a request may bring gigabytes; the transfer watches for stalls), plain HTTP only to an endpoint
+    that says so."""
+    options: ClientConfig = {"timeout": "30 days", "connect_timeout": "10s", "user_agent": "modelwright-fetch"}
+    if endpoint.startswith("http://"):
+        options["allow_http"] = True
+    if authority := context.credentials.get("ca.crt"):
+        options["root_certificate"] = authority
+    return options
+
+
+def check_endpoint(name: str, endpoint: str) -> str:
+    """The endpoint without its trailing slash; FetchError when it is no URL."""
+    if endpoint and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", endpoint):
+        raise FetchError(
+            Reason.INVALID_URI, f"{name} must be http://host[:port] or https://host[:port], without user or query."
+        )
+    return endpoint.rstrip("/")
+
+
+class ObjectStoreSource:
+    """`stores` are ways in, best first: without credentials an anonymous one, then the cloud's own for this pod."""
+
+    def __init__(self, context: Context, stores: Sequence[Callable[[], Store]], no_credentials: str = "") -> None:
+        self._context = context
+        self._where = context.uri.safe
+        self._ways = list(stores)
+        self._no_credentials = no_credentials
+        self._store: Store | None = None
+
+    async def inspect(self, digest: str) -> Listing:
+        del digest
+        denied: FetchError | None = None
+        while self._ways:
+            if self._store is None:
+                try:
+                    self._store = self._ways[0]()
+                except (BaseError, ValueError) as error:
+                    # the configuration error's own text may quote a secret
+                    raise FetchError(
+                        Reason.ACCESS_DENIED,
+                        f"{self._where}: the credentials or the endpoint can't be used ({type(error).__name__}).",
+                    ) from None
+            try:
+                return await self._list(self._store)
+            except FetchError as error:
+                if error.reason is Reason.ACCESS_DENIED and len(self._ways) > 1:
+                    denied = error
+                    self._ways.pop(0)
+                    self._store = None
+                elif denied is not None:
+                    raise denied from error
+                else:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _list(self, store: Store) -> Listing:
+        path = self._context.uri.path
+        if not self._context.uri.prefix:
+            try:
+                meta = await self._ask(obstore.head_async(store, path))
+                name = path.rsplit("/", 1)[-1]
+                return Listing(Kind.FILE, (_remote(meta, name, archive_form(name)),))
+            except FetchError as error:
+                if error.reason is not Reason.ARTIFACT_NOT_FOUND:
+                    raise
+        files: list[RemoteFile] = []
+        pages = obstore.list(store, path + "/", chunk_size=_PAGE)
+        try:
+            while len(files) <= self._context.settings.max_entries:
+                page = await self._ask(anext(pages))
+                for meta in page:
+                    name = meta["path"].removeprefix(path + "/")
+                    # consoles make folders visible with an empty object whose name ends in a slash
+                    if name and not (meta["size"] == 0 and (name.endswith("/") or meta["path"] == path)):
+                        files.append(_remote(meta, name, ""))
+        except StopAsyncIteration:
+            pass
+        paths = {file.path for file in files}
+        folders = {parent for file in files for parent in _parents(file.path)}
+        files = [file for file in files if file.size or file.path not in folders or file.path not in paths]
+        if not files:
+            raise FetchError(
+                Reason.ARTIFACT_NOT_FOUND,
+                f"{self._where}: there is no object of that name and none below it. Check the path, and its upper "
+                "and lower case.",
+            )
+        return Listing(Kind.DIRECTORY, tuple(files))
+
+    async def _ask(self, awaitable: Awaitable[T]) -> T:
+        try:
+            return await self._context.guard(awaitable, self._where)
+        except (BaseError, FileNotFoundError, PermissionError, ValueError) as error:
+            raise self._translate(error, self._where) from None
+
+    async def read(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
+        if self._store is None:
+            raise RuntimeError("read before inspect")
+        end = (file.size or 0) if stop is None else stop
+        options: GetOptions = {}
+        if file.version:
+            options["if_match"] = file.version
+        if start > 0 or end != file.size:
+            options["range"] = (start, end)
+        try:
+            result = await obstore.get_async(self._store, file.key, options=options)
+            if result.meta["size"] != file.size:
+                raise ArtifactChanged(f"{self._where}: {file.path} changed its size while it was read")
+            if end - start <= _PIECE:
+                yield bytes(await result.bytes_async())
+                return
+            async for data in result.stream(min_chunk_size=_PIECE):
+                yield bytes(data)
+        except (BaseError, FileNotFoundError, PermissionError, ValueError) as error:
+            raise self._translate(error, f"{self._where}: {file.path}") from None
+
+    def _translate(self, error: Exception, what: str) -> FetchError:
+        """obstore's error in our words. Its own text has many lines and the whole request; only facts are taken
+        from it."""
+        text = str(error)
+        status = _STATUS.search(text)
+        if self._no_credentials and ("169.254." in text or "token request" in text):
+            return FetchError(Reason.ACCESS_DENIED, f"{what}: {self._no_credentials}")
+        if isinstance(error, PreconditionError):
+            return ArtifactChanged(f"{what}: the object changed while it was read")
+        if isinstance(error, FileNotFoundError):
+            return from_status(404, what)
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+            return from_status(int(status[1]) if status else 403, what)
+        if status:
+            return from_status(int(status[1]), what)
+        if "UnknownIssuer" in text or "certificate" in text.lower():
+            return FetchError(
+                Reason.STORE_UNREACHABLE,
+                f"{what}: the store's TLS certificate is not trusted. Put its authority's certificate into the "
+                "credentials Secret as ca.crt.",
+            )
+        for sign, meaning in (
+            ("dns error", "the store's host name can't be resolved"),
+            ("ConnectionRefused", "the store refuses connections"),
+            ("Connect", "no connection to the store"),
+            ("Timeout", "the store doesn't answer"),
+        ):
+            if sign in text:
+                return unreachable(f"{what}: {meaning}")
+        if isinstance(error, ValueError) or "URL scheme is not allowed" in text:
+            return FetchError(
+                Reason.INVALID_URI, f"{what}: the store's client refuses this address ({text.splitlines()[0][:200]})."
+            )
+        return unreachable(f"{what}: the connection to the store broke")
+
+    async def close(self) -> None:
+        self._store = None
+
+
+def _remote(meta: ObjectMeta, name: str, unpack: str) -> RemoteFile:
+    return RemoteFile(name, meta["path"], meta["size"], meta["e_tag"] or "", unpack=unpack)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

@@ -1,0 +1,118 @@
+"""pvc://: a file or a folder on a volume claim that the pod has mounted read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, unreachable
+from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source, archive_form
+
+_READ = 1 << 20
+
+
+class ClaimSource:
+    """Links are followed while they stay on the claim: ConfigMap-like volumes are made of them."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._root = context.source_root / context.uri.authority
+        self._where = context.uri.safe
+
+    async def inspect(self, digest: str) -> Listing:
+        del digest
+        return await asyncio.to_thread(self._list)
+
+    def _list(self) -> Listing:
+        if not self._root.is_dir():
+            raise FetchError(
+                Reason.ARTIFACT_NOT_FOUND,
+                f"{self._where}: the claim {self._context.uri.authority} is not mounted in this pod.",
+            )
+        start = self._root / self._context.uri.path
+        try:
+            if start.is_dir():
+                found: list[RemoteFile] = []
+                self._walk(start, "", (), found)
+                return Listing(Kind.DIRECTORY, tuple(found))
+            if self._context.uri.prefix:
+                raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._where}: there is no such folder on the claim.")
+            return Listing(Kind.FILE, (self._file(start, start.name, unpack=True),))
+        except FileNotFoundError:
+            raise FetchError(
+                Reason.ARTIFACT_NOT_FOUND,
+                f"{self._where}: there is no such file or folder on the claim. Check the path.",
+            ) from None
+        except PermissionError as error:
+            raise FetchError(
+                Reason.ACCESS_DENIED,
+                f"{self._where}: this user (uid {os.getuid()}) may not read it. Set fsGroup or the files' modes.",
+            ) from error
+        except OSError as error:
+            raise unreachable(f"{self._where}: the volume answers {error.strerror}") from error
+
+    def _walk(self, folder: Path, below: str, above: tuple[str, ...], found: list[RemoteFile]) -> None:
+        real = self._inside(folder)
+        if real in above:
+            return
+        if len(found) > self._context.settings.max_entries:
+            return
+        for child in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path = f"{below}{child.name}"
+            place = Path(child.path)
+            if child.is_dir():
+                self._walk(place, f"{path}/", (*above, real), found)
+            else:
+                found.append(self._file(place, path, unpack=False))
+
+    def _inside(self, place: Path) -> str:
+        real = os.path.realpath(place, strict=True)
+        root = os.path.realpath(self._root)
+        if real != root and not real.startswith(root + os.sep):
+            raise FetchError(
+                Reason.UNSAFE_ARCHIVE, f"{self._where}: {place.name!a} is a link that leads out of the claim."
+            )
+        return real
+
+    def _file(self, place: Path, path: str, *, unpack: bool) -> RemoteFile:
+        real = self._inside(place)
+        status = os.stat(real)
+        if not stat.S_ISREG(status.st_mode):
+            raise FetchError(Reason.UNSAFE_ARCHIVE, f"{self._where}: {path!a} is a device, a pipe or a socket.")
+        form = archive_form(path) if unpack else ""
+        return RemoteFile(path, real, status.st_size, f"{status.st_size}-{status.st_mtime_ns}", unpack=form)
+
+    async def read(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
+        end = (file.size or 0) if stop is None else stop
+        try:
+            descriptor = await asyncio.to_thread(os.open, file.key, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(descriptor)
+                if f"{status.st_size}-{status.st_mtime_ns}" != file.version:
+                    raise ArtifactChanged(f"{self._where}: {file.path} changed while it was read")
+                while start < end:
+                    data = await asyncio.to_thread(os.pread, descriptor, min(_READ, end - start), start)
+                    if not data:
+                        return
+                    start += len(data)
+                    yield data
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            raise ArtifactChanged(f"{self._where}: {file.path} went away while it was read") from None
+        except PermissionError as error:
+            raise FetchError(
+                Reason.ACCESS_DENIED, f"{self._where}: this user (uid {os.getuid()}) may not read {file.path}."
+            ) from error
+        except OSError as error:
+            raise unreachable(f"{self._where}: the volume answers {error.strerror}") from error
+
+    async def close(self) -> None:
+        return
+
+
+def open_source(context: Context) -> Source:
+    return ClaimSource(context)

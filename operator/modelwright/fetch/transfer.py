@@ -1,0 +1,288 @@
+"""Brings bytes from a source, in order: parallel ranges, stall detection, retries with back-off, bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Protocol, TypeVar
+
+from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, unreachable
+from modelwright.fetch.port import RemoteFile, Source
+from modelwright.fetch.report import Meter, Report, size_text
+from modelwright.fetch.settings import Settings
+
+T = TypeVar("T")
+
+_PROGRESS_BYTES = 64 << 10  # a try that brought this much counts as progress: the tries start anew
+_LEAST_BYTES = 1024  # in stall_seconds; less is a stall
+
+
+class Sink(Protocol):
+    """Where a file's bytes go, in order."""
+
+    @property
+    def offset(self) -> int:
+        """How many bytes it has already."""
+        ...
+
+    async def write(self, data: bytes | bytearray) -> None: ...
+
+    async def reset(self) -> None:
+        """Forget everything; the file begins anew."""
+        ...
+
+
+class Budget:
+    """Bounds the bytes in memory and the requests under way, for all files together."""
+
+    def __init__(self, memory: int, requests: int) -> None:
+        self._memory = memory
+        self._free = memory
+        self._requests = requests
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def _fits(self, size: int) -> bool:
+        return self._requests > 0 and self._free >= size
+
+    def _take(self, size: int) -> None:
+        self._requests -= 1
+        self._free -= size
+
+    async def acquire(self, size: int) -> int:
+        """Waits for room for one request of `size` bytes, first come, first served; returns what release() must get."""
+        size = min(size, self._memory)
+        if not self._waiting and self._fits(size):
+            self._take(size)
+            return size
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, future))
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release_all(size)
+            raise
+        return size
+
+    def try_acquire(self, size: int) -> bool:
+        """Room for reading ahead, only when nobody waits: a file's first missing range always comes before
+        another's later ones."""
+        if self._waiting or size > self._memory or not self._fits(size):
+            return False
+        self._take(size)
+        return True
+
+    def release_request(self) -> None:
+        """The request is over; its bytes are still in memory."""
+        self._requests += 1
+        self._wake()
+
+    def release_memory(self, size: int) -> None:
+        self._free += size
+        self._wake()
+
+    def release_all(self, size: int) -> None:
+        self._requests += 1
+        self._free += size
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            size, future = self._waiting[0]
+            if future.done():
+                self._waiting.popleft()
+            elif self._fits(size):
+                self._waiting.popleft()
+                self._take(size)
+                future.set_result(None)
+            else:
+                return
+
+
+class Transfer:
+    """Reads files of one source. One object serves all files of an artifact."""
+
+    def __init__(self, source: Source, settings: Settings, meter: Meter, report: Report) -> None:
+        self._source = source
+        self._settings = settings
+        self._meter = meter
+        self._report = report
+        self._budget = Budget(settings.memory_bytes, settings.parallel)
+
+    async def retrying(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """The operation's result; a failure worth it is tried again, at most `attempts` times in all."""
+        attempt = 0
+        while True:
+            try:
+                return await operation()
+            except FetchError as error:
+                attempt += 1
+                await self._wait_or_raise(error, attempt)
+
+    async def _wait_or_raise(self, error: FetchError, attempt: int) -> None:
+        if not error.retry:
+            raise error
+        if attempt >= self._settings.attempts:
+            raise FetchError(
+                error.reason,
+                f"{error.message} ({attempt} tries). The pod tries again; check that the store answers from inside "
+                "the cluster.",
+            ) from error
+        delay = min(self._settings.backoff_seconds * 2 ** (attempt - 1), self._settings.max_backoff_seconds)
+        jitter = random.uniform(0.75, 1.25)  # noqa: S311 (spreads load, is no secret)
+        delay = max(delay * jitter, min(error.retry_after, 120.0))
+        self._meter.retries += 1
+        self._report.event(
+            "retry", f"{error.message}; next try in {delay:.1f} s", reason=str(error.reason), attempt=attempt
+        )
+        await asyncio.sleep(delay)
+
+    async def fetch(self, file: RemoteFile, sink: Sink) -> None:
+        """Writes all of `file` that `sink` doesn't have yet. Raises ArtifactChanged when it is no longer what was
+        listed."""
+        if file.ranges and file.size is not None:
+            async with aclosing(self._ordered(file, sink.offset, file.size)) as pieces:
+                async for data in pieces:
+                    await sink.write(data)
+        else:
+            await self._whole(file, sink)
+
+    async def small(self, file: RemoteFile) -> bytes | bytearray:
+        """The content of a file no larger than a part. The caller gives the memory back with `done_with`."""
+        if not file.size:
+            return b""
+        granted = await self._budget.acquire(file.size)
+        return await self._part(file, 0, file.size, granted)
+
+    def done_with(self, size: int) -> None:
+        self._budget.release_memory(min(size, self._settings.memory_bytes))
+
+    async def _ordered(self, file: RemoteFile, start: int, end: int) -> AsyncGenerator[bytes | bytearray, None]:
+        """Ranges of the file, read side by side, given out in order."""
+        part = self._settings.part_bytes
+        running: deque[tuple[asyncio.Task[bytes | bytearray], int]] = deque()
+        position = start
+        try:
+            while position < end or running:
+                while position < end:
+                    stop = min(position + part, end)
+                    if not running:
+                        granted = await self._budget.acquire(stop - position)
+                    elif self._budget.try_acquire(stop - position):
+                        granted = stop - position
+                    else:
+                        break
+                    running.append((asyncio.create_task(self._part(file, position, stop, granted)), granted))
+                    position = stop
+                task, granted = running[0]
+                data = await task
+                running.popleft()
+                try:
+                    yield data
+                finally:
+                    self._budget.release_memory(granted)
+        finally:
+            for task, _ in running:
+                task.cancel()
+            for (_, granted), result in zip(
+                running, await asyncio.gather(*(task for task, _ in running), return_exceptions=True), strict=True
+            ):
+                if not isinstance(result, BaseException):
+                    self._budget.release_memory(granted)
+
+    async def _part(self, file: RemoteFile, start: int, stop: int, granted: int) -> bytes | bytearray:
+        """One range. Holds its grant's memory on success, gives it all back on failure."""
+        got: bytes | bytearray = b""
+        attempt = 0
+        kept = False
+        try:
+            while True:
+                before = len(got)
+                try:
+                    async for data in self._pull(file, start + before, stop):
+                        if not got:
+                            got = data
+                        else:
+                            if isinstance(got, bytes):
+                                got = bytearray(got)
+                            got += data
+                    kept = True
+                    return got
+                except FetchError as error:
+                    attempt = 1 if len(got) - before >= _PROGRESS_BYTES else attempt + 1
+                    await self._wait_or_raise(error, attempt)
+        finally:
+            if kept:
+                self._budget.release_request()
+            else:
+                self._budget.release_all(granted)
+
+    async def _whole(self, file: RemoteFile, sink: Sink) -> None:
+        """A file that only comes in one piece: every try begins at its first byte."""
+        attempt = 0
+        while True:
+            before = self._meter.bytes
+            if sink.offset:
+                await sink.reset()
+            granted = await self._budget.acquire(1 << 20)
+            try:
+                async for data in self._pull(file, 0, None):
+                    self._check_size(sink.offset + len(data), file)
+                    await sink.write(data)
+                return
+            except FetchError as error:
+                attempt += 1
+                self._meter.bytes = before
+                await self._wait_or_raise(error, attempt)
+            finally:
+                self._budget.release_all(granted)
+
+    def _check_size(self, size: int, file: RemoteFile) -> None:
+        if self._settings.max_bytes and size > self._settings.max_bytes:
+            raise too_large(self._settings.max_bytes, f"{file.path} alone")
+
+    async def _pull(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
+        """One request's bytes. Ends only when all have come; a stall and an early end are errors worth another try."""
+        loop = asyncio.get_running_loop()
+        wanted = (file.size if stop is None else stop - start) if file.size is not None or stop is not None else None
+        got = recent = 0
+        pieces = self._source.read(file, start, stop)
+        deadline = loop.time() + self._settings.stall_seconds
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        data = await anext(pieces)
+                except StopAsyncIteration:
+                    break
+                except TimeoutError:
+                    raise FetchError(
+                        Reason.DOWNLOAD_STALLED,
+                        f"{file.path}: the store sent less than {_LEAST_BYTES} bytes in "
+                        f"{self._settings.stall_seconds:g} s at byte {start + got}",
+                        retry=True,
+                    ) from None
+                got += len(data)
+                recent += len(data)
+                if wanted is not None and got > wanted:
+                    raise ArtifactChanged(f"{file.path}: the store sent more than the {wanted} bytes asked for")
+                self._meter.bytes += len(data)
+                yield data
+                if recent >= _LEAST_BYTES:
+                    recent = 0
+                    deadline = loop.time() + self._settings.stall_seconds
+        finally:
+            await pieces.aclose()
+        if wanted is not None and got < wanted:
+            raise unreachable(f"{file.path}: the connection ended after {got} of {wanted} bytes")
+
+
+def too_large(limit: int, what: str) -> FetchError:
+    return FetchError(
+        Reason.ARTIFACT_TOO_LARGE,
+        f"The artifact is too large: {what} is over the limit of {size_text(limit)} (MODELWRIGHT_FETCH_MAX_BYTES). "
+        "Raise the limit or publish less.",
+    )

@@ -1,0 +1,195 @@
+"""HTTP for the sources that speak it directly (http, hf, oci): redirects, addresses, errors and TLS, all in one
+place."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from modelwright.fetch.addresses import forbidden
+from modelwright.fetch.credentials import Credentials
+from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable
+from modelwright.fetch.settings import Settings
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 10
+
+
+class _GuardedResolver(AbstractResolver):
+    """The system's resolver; what it finds is what is connected to, so an answer can't change after the check."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
+        for result in found:
+            if forbidden(result["host"]):
+                raise _refused(host)
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _refused(host: str) -> FetchError:
+    return FetchError(
+        Reason.INVALID_URI,
+        f"The host {host} is, or leads to, a link-local or metadata address, which no artifact may come from.",
+    )
+
+
+def tls(credentials: Credentials) -> ssl.SSLContext:
+    """The system's trusted authorities, and those in the credentials' ca.crt."""
+    context = ssl.create_default_context()
+    extra = credentials.get("ca.crt")
+    if extra:
+        try:
+            context.load_verify_locations(cadata=extra)
+        except ssl.SSLError as error:
+            raise FetchError(
+                Reason.ACCESS_DENIED, "The credentials Secret's key ca.crt is not a PEM certificate."
+            ) from error
+    return context
+
+
+def show(url: str) -> str:
+    """The URL without user, password and query."""
+    split = urlsplit(url)
+    host = f"[{split.hostname}]" if split.hostname and ":" in split.hostname else split.hostname or ""
+    return f"{split.scheme}://{host}{f':{split.port}' if split.port else ''}{split.path}"
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    split = urlsplit(url)
+    return split.scheme, split.hostname or "", split.port or {"http": 80, "https": 443}.get(split.scheme)
+
+
+class Web:
+    """A pool of connections. `private` headers go only to the origin that a request was made to, never along a
+    redirect."""
+
+    def __init__(self, credentials: Credentials, settings: Settings) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=max(settings.parallel, 4), resolver=_GuardedResolver(), ssl=tls(credentials)
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            auto_decompress=False,
+            trust_env=True,
+            read_bufsize=1 << 20,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "modelwright-fetch", "Accept-Encoding": "identity"},
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    @asynccontextmanager
+    async def get(
+        self, url: str, headers: Mapping[str, str], private: Mapping[str, str] | None = None, *, method: str = "GET"
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """The response after redirects, with any status. Raises FetchError for failures of the network."""
+        start = origin(url)
+        what = show(url)
+        try:
+            for _ in range(_MOST_REDIRECTS + 1):
+                host = urlsplit(url).hostname or ""
+                if forbidden(host):
+                    raise _refused(host)
+                sent = dict(headers)
+                if private and origin(url) == start:
+                    sent.update(private)
+                async with self._session.request(
+                    method, URL(url, encoded=True), headers=sent, allow_redirects=False
+                ) as response:
+                    location = response.headers.get("Location")
+                    if response.status not in _REDIRECTS or not location:
+                        yield response
+                        return
+                    target = str(URL(url, encoded=True).join(URL(location, encoded=True)))
+                    if urlsplit(target).scheme not in ("http", "https"):
+                        raise FetchError(
+                            Reason.INVALID_URI, f"{what}: redirects to something that is not http or https."
+                        )
+                    if start[0] == "https" and urlsplit(target).scheme == "http":
+                        raise FetchError(
+                            Reason.INVALID_URI, f"{what}: redirects from https to plain http, which is refused."
+                        )
+                    url = target
+            raise FetchError(Reason.STORE_UNREACHABLE, f"{what}: more than {_MOST_REDIRECTS} redirects.")
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise FetchError(
+                Reason.STORE_UNREACHABLE,
+                f"{what}: the server's TLS certificate is not trusted. Put its authority's certificate into the "
+                "credentials Secret as ca.crt.",
+            ) from error
+        except aiohttp.ClientConnectorDNSError as error:
+            raise unreachable(f"{what}: the host name {error.host} can't be resolved") from error
+        except aiohttp.ClientConnectorError as error:
+            raise unreachable(
+                f"{what}: no connection to {error.host}:{error.port} ({_cause(error.os_error)})"
+            ) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
+            raise unreachable(f"{what}: the connection broke ({type(error).__name__})") from error
+        except aiohttp.InvalidURL as error:
+            raise FetchError(Reason.INVALID_URI, f"{what}: this is not a usable URL.") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise unreachable(f"{what}: {type(error).__name__}") from error
+
+    async def read_range(
+        self,
+        url: str,
+        start: int,
+        stop: int | None,
+        version: str,
+        *,
+        ranges: bool,
+        private: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The bytes of a URL from `start` up to `stop`. ArtifactChanged when its version is no longer `version`."""
+        what = show(url)
+        headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if ranges else {}
+        async with self.get(url, headers, private) as response:
+            if response.status == 416:
+                raise ArtifactChanged(f"{what}: it became shorter while it was read")
+            check(response, what)
+            if version and version_of(response.headers) != version:
+                raise ArtifactChanged(f"{what}: it changed while it was read")
+            if ranges and (
+                response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            ):
+                raise ArtifactChanged(f"{what}: the server no longer answers a part of it")
+            async for data in response.content.iter_any():
+                yield data
+
+
+def _cause(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else "failed"
+
+
+def check(response: aiohttp.ClientResponse, what: str, hint: str = "") -> None:
+    """Raises the FetchError of a response with status 400 or more."""
+    if response.status < 400 and response.status not in _REDIRECTS:
+        return
+    try:
+        wait = float(response.headers.get("Retry-After", "0"))
+    except ValueError:
+        wait = 0.0
+    raise from_status(response.status, what, retry_after=max(wait, 0.0), hint=hint)
+
+
+def version_of(headers: Mapping[str, str]) -> str:
+    """What tells one version of a resource from another: a strong ETag, else the modification time, else ''."""
+    etag = headers.get("ETag", "")
+    if etag and not etag.startswith("W/"):
+        return etag
+    return headers.get("Last-Modified", "")

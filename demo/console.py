@@ -56,6 +56,10 @@ class Story:
         """Shows a command as the reader would type it."""
         self.console.print(Text(f"    $ {text}", style="magenta"))
 
+    def failed(self, text: str) -> None:
+        self.console.print()
+        self.console.print(Text(text, style="red"))
+
     def show(self, renderable: RenderableType) -> None:
         self.console.print(renderable)
 

@@ -80,8 +80,12 @@ class Kubectl:
         every: float = 0.5,
         tell: Callable[[str], None] | None = None,
         failed: Callable[[Json], bool] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> Json:
-        """Waits until ``done`` of the object and tells each new state. Raises NotReady, at once when ``failed``."""
+        """Waits until ``done`` of the object and tells each new state. Raises NotReady, at once when ``failed``.
+
+        ``timeout`` and ``every`` are seconds; ``meanwhile`` is called at every look.
+        """
         deadline, said = time.monotonic() + timeout, ""
         while True:
             obj = self.get(kind, name, namespace)
@@ -97,6 +101,7 @@ class Kubectl:
             if time.monotonic() > deadline:
                 explanation = self.explain(obj) if obj else "There is no such object."
                 raise NotReady(f"{kind} {name}: {what} was not reached within {timeout:g} s.\n{explanation}")
+            meanwhile()
             time.sleep(every)
 
     def explain(self, obj: Json) -> str:

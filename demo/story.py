@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 from rich.text import Text
@@ -14,7 +15,7 @@ from rich.text import Text
 from demo import digits as real
 from demo import platform
 from demo.console import DemoError, Story, gallery
-from demo.kubectl import Json, Kubectl, NotReady, conditions, headline, is_ready, is_stalled
+from demo.kubectl import Json, Kubectl, NotReady, conditions, is_ready, is_stalled
 from devcluster import Cluster
 from tests.load import BackgroundLoad, Report, Target
 from tests.load.client import v2_body
@@ -39,6 +40,8 @@ class Facts:
 
 @dataclass
 class Demo:
+    STEPS: ClassVar[int] = 9
+
     story: Story
     rate: float
     facts: Facts = field(default_factory=Facts)
@@ -61,21 +64,29 @@ class Demo:
         ):
             self.images = platform.images(self.cluster, IMAGES, self._built)
         with self.story.step(
-            "install", "Modelwright, installed with Helm", "The operator runs in the cluster, with few rights and no webhook."
+            "install",
+            "Modelwright, installed with Helm",
+            "The operator runs in the cluster, with few rights and no webhook.",
         ):
             for command in platform.install(self.cluster, self.images):
                 self.story.command(command)
         with self.story.step(
-            "train-1", "Version 1 is trained", "A Job trains on 60 handwritten digits and writes the model to the S3 store."
+            "train-1",
+            "Version 1 is trained",
+            "A Job trains on 60 handwritten digits and writes the model to the S3 store.",
         ):
             platform.prepare(self.cluster, self.kubectl, SAMPLES, NAMESPACE)
             trained = self.train(1)
         with self.story.step(
-            "serve-1", "Version 1 is served", "You say what you want; the operator works until it is true, and says what it waits for."
+            "serve-1",
+            "Version 1 is served",
+            "You say what you want; the operator works until it is true, and says what it waits for.",
         ):
             self.serve_first(trained)
         with self.story.step(
-            "ask", "Real digits, asked through the gateway", "Pictures that no version was trained on, by the Open Inference Protocol V2."
+            "ask",
+            "Real digits, asked through the gateway",
+            "Pictures that no version was trained on, by the Open Inference Protocol V2.",
         ):
             self.show_answers()
         with self.story.step(
@@ -85,10 +96,12 @@ class Demo:
         with self.story.step(
             "serve-2",
             f"Version 2 takes over while {self.rate:g} requests a second come in",
-            "Old pods answer until the new ones do and callers have moved. Any error, reset or time-out counts as lost.",
+            "Old pods answer until the new ones do. Any error, reset or time-out counts as lost.",
         ):
             self.change_version(better)
-        with self.story.step("ask-again", "The same digits again", "Same address, same request: only the answers got better."):
+        with self.story.step(
+            "ask-again", "The same digits again", "Same address, same request: only the answers got better."
+        ):
             self.show_answers()
         self.last_words()
 
@@ -142,16 +155,18 @@ class Demo:
     def serve_first(self, trained: Json) -> None:
         self.story.command("kubectl apply -f manifests/samples/version-1.yaml -f manifests/samples/model.yaml")
         self.kubectl.apply(SAMPLES / "version-1.yaml", SAMPLES / "model.yaml")
-        model = self.wait_for("digits-v1")
+        self.story.command(f"kubectl -n {NAMESPACE} wait --for=condition=Ready model/{MODEL}")
+        model = self.wait_ready("digits-v1", tell=lambda text: self.story.say(f"[dim]{text}[/]"))
         self._same_digest("digits-v1", trained)
         status = model["status"]
         runtime = status.get("runtime", {})
         self.story.say(f"runtime: {runtime.get('reason', runtime.get('name'))}")
         self.story.say(f"address: [bold]{status['url']}[/]")
 
-    def wait_for(self, version: str) -> Json:
+    def wait_ready(
+        self, version: str, tell: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None
+    ) -> Json:
         """Waits until the Model is Ready with this version, telling what it waits for."""
-        self.story.command(f"kubectl -n {NAMESPACE} wait --for=condition=Ready model/{MODEL}")
         return self.kubectl.wait(
             MODELS,
             MODEL,
@@ -159,8 +174,9 @@ class Demo:
             lambda obj: is_ready(obj) and obj["status"].get("serving", {}).get("version") == version,
             f"Ready with {version}",
             timeout=300,
-            tell=lambda text: self.story.say(f"[dim]{text}[/]"),
+            tell=tell,
             failed=is_stalled,
+            meanwhile=meanwhile,
         )
 
     def _same_digest(self, version: str, trained: Json) -> None:
@@ -199,55 +215,44 @@ class Demo:
         self.facts.accuracy[version] = share
         right_count = len(digits.labels) - len(wrong)
         self.story.say(
-            f"{version} answered; of all {len(digits.labels)} pictures held out it got {right_count} right ([bold]{share:.2%}[/])"
+            f"{version} got {right_count} of all {len(digits.labels)} pictures held out right ([bold]{share:.2%}[/])"
         )
 
     def change_version(self, trained: Json) -> None:
         client = self.client()
         target = Target(client.infer_url, v2_body([real.holdout().pictures[0]], name="predict"), client.address)
+        change = {"spec": {"version": {"name": "digits-v2"}}}
+        self.story.command("kubectl apply -f manifests/samples/version-2.yaml")
+        self.story.command(f"kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{json.dumps(change)}'")
         with self.story.counting() as counts, BackgroundLoad(target, rate=self.rate, fresh_share=0.2) as load:
+            said = ["version 1 serves"]
 
-            def show(text: str) -> None:
-                versions = dict(load.report.versions)
-                counts.update(load.elapsed(), versions, load.recent(), len(load.report.lost), text)
+            def show() -> None:
+                report = load.report
+                counts.update(load.elapsed(), dict(report.versions), load.recent(), len(report.lost), said[-1])
 
-            self._while_showing(lambda: load.elapsed() > 3, lambda: show("version 1 serves"))
+            def show_for(seconds: float) -> None:
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    show()
+                    time.sleep(0.25)
+
+            show_for(3)
             begin = time.monotonic()
             self.kubectl.apply(SAMPLES / "version-2.yaml")
-            self.kubectl.patch(MODELS, MODEL, NAMESPACE, {"spec": {"version": {"name": "digits-v2"}}})
-            says = "digits-v2 was asked for"
-
-            def there() -> bool:
-                nonlocal says
-                model = self.kubectl.get(MODELS, MODEL, NAMESPACE) or {}
-                if model and is_stalled(model):
-                    raise NotReady(self.kubectl.explain(model))
-                if time.monotonic() - begin > 300:
-                    raise NotReady(f"not Ready with digits-v2 within 300 s.\n{self.kubectl.explain(model)}")
-                ready = bool(model) and is_ready(model) and model["status"]["serving"].get("version") == "digits-v2"
-                says = headline(model) or says
-                return ready
-
-            self._while_showing(there, lambda: show(says))
+            self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
+            self.wait_ready("digits-v2", tell=said.append, meanwhile=show)
             self.facts.change_seconds = time.monotonic() - begin
-            end = load.elapsed() + 5
-            self._while_showing(lambda: load.elapsed() > end, lambda: show("version 2 serves"))
-        self.story.command("kubectl apply -f manifests/samples/version-2.yaml")
-        self.story.command(f"""kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{{"spec":{{"version":{{"name":"digits-v2"}}}}}}'""")
+            show_for(5)
         self._same_digest("digits-v2", trained)
         report = self.facts.report = load.report
         for line in report.lines():
             self.story.say(line)
         if report.lost:
-            raise DemoError(f"{len(report.lost)} of {report.total} requests were lost in the change of version; none may be")
-        if report.versions.get("digits-v2", 0) == 0:
+            lost = f"{len(report.lost)} of {report.total} requests"
+            raise DemoError(f"{lost} were lost in the change of version; none may be")
+        if not report.versions["digits-v2"]:
             raise DemoError("no request was answered by digits-v2, though the Model says it serves")
-
-    @staticmethod
-    def _while_showing(done: Callable[[], bool], show: Callable[[], None]) -> None:
-        while not done():
-            show()
-            time.sleep(0.25)
 
     def last_words(self) -> None:
         kubectl = f"{self.cluster.kubectl} --kubeconfig {self.cluster.kubeconfig}"
@@ -255,7 +260,9 @@ class Demo:
         host, port = client.address
         self.story.show("")
         self.story.show("[bold]What is running now[/]")
-        self.story.say("the cluster, the operator in namespace modelwright-system, and Model digits (2 pods) in namespace vision")
+        self.story.say(
+            "the cluster, the operator in namespace modelwright-system, and Model digits (2 pods) in namespace vision"
+        )
         self.story.show("[bold]Look at it[/]")
         self.story.command(f"export KUBECONFIG={self.cluster.kubeconfig}")
         self.story.command("kubectl -n vision get models,modelversions,pods,httproutes")

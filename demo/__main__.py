@@ -1,0 +1,45 @@
+"""``python -m demo``: tells the story from nothing to a served model, and ends with 0 only when all of it went well."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from demo import figures
+from demo.console import DemoError, Story
+from demo.story import Demo
+from devcluster import ClusterError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--rate", type=float, default=40.0, help="requests a second during the change (default 40)")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        nargs="?",
+        const=figures.PATH,
+        help="write what was measured as JSON (default docs/figures/demo.json)",
+    )
+    options = parser.parse_args()
+    story = Story(Demo.STEPS)
+    demo = Demo(story, options.rate)
+    code = 0
+    try:
+        demo.run()
+    except (DemoError, ClusterError) as error:
+        story.failed(str(error))
+        code = 1
+    except KeyboardInterrupt:
+        story.failed("stopped; `make demo` goes on from here, `make cluster-down` takes everything down")
+        code = 130
+    story.show(f"\n[bold]{'Done' if code == 0 else 'Ended'} after {story.elapsed():.0f} s[/]")
+    if options.figures and code == 0:
+        figures.write(options.figures, figures.of(demo))
+        story.say(f"figures written to {options.figures}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Writes what the demo measured in the form that all measuring commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from demo.story import Demo
+
+ROOT = Path(__file__).parents[1]
+PATH = ROOT / "docs" / "figures" / "demo.json"
+WARM_SECONDS = 300
+
+
+def of(demo: Demo) -> list[dict[str, Any]]:
+    """The figures of a demo that went well. The bound on its time is for a warm one: caches by version are filled."""
+    facts, report = demo.facts, demo.facts.report
+    assert report is not None
+    total = demo.story.elapsed()
+    figures = [
+        _figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
+        _figure("images built", facts.images_built, "images"),
+        *(_figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),
+        _figure("requests during the change of version", report.total, "requests"),
+        _figure("requests lost", len(report.lost), "requests", "0", not report.lost),
+        _figure("version 2 applied to Ready", round(facts.change_seconds, 1), "s"),
+        _figure("latency during the change, p99", round(report.percentile(0.99) * 1000, 1), "ms"),
+    ]
+    figures += [_figure(f"accuracy of {name}", round(share, 4), "share") for name, share in facts.accuracy.items()]
+    return figures
+
+
+def _figure(name: str, value: float, unit: str, bound: str | None = None, holds: bool | None = None) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "bound": bound, "holds": holds}
+
+
+def write(path: Path, figures: list[dict[str, Any]]) -> None:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False).stdout
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    content = {
+        "command": " ".join(["python -m demo", *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": commit.strip(),
+        "host": {"cores": os.cpu_count(), "memoryGiB": round(memory, 1)},
+        "figures": figures,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")

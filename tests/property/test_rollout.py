@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, a rollout is safe and comes to an end: the machine against a simulated cluster."""
+"""A rollout is safe and comes to an end, whatever happens in whatever order: the machine against a simulated cluster."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ class World:
 
 
 class Rollouts(RuleBasedStateMachine):
-    """Versions are asked for, pods start, fail and die, the gateway lags, the operator crashes between any two writes."""
+    """Versions come and go, pods start, fail and die, the gateway lags, the operator crashes between any two writes."""
 
     def __init__(self) -> None:
         super().__init__()

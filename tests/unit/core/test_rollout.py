@@ -1,0 +1,195 @@
+"""The rollout table, row by row and case by case."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import RolloutState as State
+from modelwright.core.pods import Failure
+from modelwright.core.rollout.actions import Remove, Run, SendTraffic
+from modelwright.core.rollout.document import page
+from modelwright.core.rollout.machine import RULES, decide, determine
+from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Serving, Traffic, confirmed_serving
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+OLD, NEW, THIRD = Revision("v1", "old"), Revision("v2", "new"), Revision("v3", "third")
+
+
+def up(revision: Revision, pods: int = 1, of: int = 1) -> RevisionView:
+    return RevisionView(revision, replicas=of, ready=pods, available=pods, started=NOW - timedelta(minutes=1))
+
+
+def world(*views: RevisionView, target: Revision | None = NEW, named: Revision | None = OLD, **more: object) -> Observed:
+    base = Observed(
+        now=NOW,
+        target=target,
+        revisions={view.revision.hash: view for view in views},
+        traffic=Traffic(frozenset({named.hash} if named else ()), confirmed=True),
+        serving=Serving(OLD, NOW - timedelta(hours=1)),
+    )
+    return replace(base, **more)
+
+
+CASES = [
+    (
+        "a first version: it is run and named at once, since nobody is served by anything else",
+        world(target=NEW, named=None, serving=None, traffic=Traffic()),
+        State.PROGRESSING,
+        Reason.WAITING_FOR_PODS,
+        [Run(NEW), SendTraffic(NEW)],
+    ),
+    (
+        "a new version: it comes up beside the old one, which keeps the traffic",
+        world(up(OLD)),
+        State.PROGRESSING,
+        Reason.WAITING_FOR_PODS,
+        [Run(OLD), Run(NEW)],
+    ),
+    (
+        "half of the new pods answer: traffic stays",
+        world(up(OLD), up(NEW, 1, 2), replicas=2),
+        State.PROGRESSING,
+        Reason.WAITING_FOR_PODS,
+        [Run(OLD), Run(NEW)],
+    ),
+    (
+        "the new pods answer: traffic moves",
+        world(up(OLD), up(NEW)),
+        State.PROMOTING,
+        Reason.WAITING_FOR_ROUTE,
+        [Run(OLD), Run(NEW), SendTraffic(NEW)],
+    ),
+    (
+        "the gateway lags: the old revision stays",
+        world(up(OLD), up(NEW), named=NEW, traffic=Traffic(frozenset({"new"}))),
+        State.PROMOTING,
+        Reason.ROUTE_NOT_PROGRAMMED,
+        [Run(NEW), SendTraffic(NEW)],
+    ),
+    (
+        "traffic has just moved: the old revision stays for the settle time",
+        world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=4))),
+        State.PROMOTING,
+        Reason.SETTLING_TRAFFIC,
+        [Run(NEW), SendTraffic(NEW)],
+    ),
+    (
+        "traffic has settled: the old revision leaves",
+        world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=5))),
+        State.PROMOTING,
+        Reason.SETTLING_TRAFFIC,
+        [Run(NEW), SendTraffic(NEW), Remove(OLD)],
+    ),
+    (
+        "the new version serves alone",
+        world(up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(hours=1))),
+        State.SUCCEEDED,
+        Reason.SERVING,
+        [Run(NEW), SendTraffic(NEW)],
+    ),
+    (
+        "a third version supersedes the second: the second leaves, the first keeps the traffic",
+        world(up(OLD), up(NEW, 0), target=THIRD),
+        State.PROGRESSING,
+        Reason.WAITING_FOR_PODS,
+        [Run(OLD), Run(THIRD), Remove(NEW)],
+    ),
+    (
+        "the wanted version goes back to the one that serves: the candidate leaves",
+        world(up(OLD), up(NEW, 0), target=OLD),
+        State.PROMOTING,
+        Reason.SETTLING_TRAFFIC,
+        [Run(OLD), SendTraffic(OLD), Remove(NEW)],
+    ),
+    (
+        "the version that serves was deleted: its revision goes on serving",
+        world(up(OLD), target=None, problem=Problem(Reason.WAITING_FOR_VERSION, "gone")),
+        State.PENDING,
+        Reason.WAITING_FOR_VERSION,
+        [Run(OLD)],
+    ),
+    (
+        "a child's name is taken: what serves is kept, nothing else happens",
+        world(up(OLD), up(NEW), problem=Problem(Reason.NAME_TAKEN, "taken", stalled=True)),
+        State.PENDING,
+        Reason.NAME_TAKEN,
+        [Run(OLD)],
+    ),
+    (
+        "the new pods fail: the rollout stalls with their reason, the old revision keeps the traffic",
+        world(up(OLD), replace(up(NEW, 0), failure=Failure(Reason.MODEL_LOAD_FAILED, "exit 1"))),
+        State.PROGRESSING,
+        Reason.MODEL_LOAD_FAILED,
+        [Run(OLD), Run(NEW)],
+    ),
+    (
+        "the new pods are never ready: the rollout stalls at startTimeout, and they go on trying",
+        world(up(OLD), replace(up(NEW, 0), started=NOW - timedelta(minutes=11))),
+        State.PROGRESSING,
+        Reason.START_TIMEOUT,
+        [Run(OLD), Run(NEW)],
+    ),
+    (
+        "all pods of what serves are gone: that is an illness, not a rollout",
+        world(up(NEW, 0), named=NEW, serving=Serving(NEW, NOW - timedelta(hours=1))),
+        State.SUCCEEDED,
+        Reason.SERVING,
+        [Run(NEW), SendTraffic(NEW)],
+    ),
+    (
+        "a first version that never worked gives way to the next at once",
+        world(up(OLD, 0), target=NEW, named=OLD, serving=None),
+        State.PROGRESSING,
+        Reason.WAITING_FOR_PODS,
+        [Run(NEW), SendTraffic(NEW)],
+    ),
+    (
+        "status was lost in a restore: pods that answer keep the traffic",
+        world(up(OLD), up(NEW, 0), named=OLD, serving=None),
+        State.PROGRESSING,
+        Reason.WAITING_FOR_PODS,
+        [Run(OLD), Run(NEW)],
+    ),
+    (
+        "suspended: nothing is done",
+        world(up(OLD), up(NEW), suspended=True),
+        State.PROMOTING,
+        Reason.WAITING_FOR_ROUTE,
+        [],
+    ),
+    (
+        "replicas 0: there is nothing to wait for",
+        world(up(OLD, 0, 0), up(NEW, 0, 0), replicas=0),
+        State.PROMOTING,
+        Reason.WAITING_FOR_ROUTE,
+        [Run(OLD), Run(NEW), SendTraffic(NEW)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("observed", "state", "reason", "actions"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_what_follows_when(observed: Observed, state: State, reason: Reason, actions: list[object]) -> None:
+    assessment = determine(observed)
+    assert (assessment.state, assessment.reason) == (state, reason)
+    assert list(decide(observed).actions) == actions
+
+
+def test_every_row_of_the_table_is_reached_by_a_case() -> None:
+    reached = {next(rule.name for rule in RULES if rule.holds(case[1])) for case in CASES}
+    assert reached == {rule.name for rule in RULES}
+
+
+def test_a_revision_serves_only_once_it_is_named_confirmed_and_ready() -> None:
+    ready = world(up(OLD), up(NEW), named=NEW)
+    assert confirmed_serving(ready) == Serving(NEW, NOW)
+    unconfirmed = replace(ready, traffic=replace(ready.traffic, confirmed=False))
+    assert confirmed_serving(unconfirmed) == ready.serving
+    unready = world(up(OLD), up(NEW, 1, 2), named=NEW, replicas=2)
+    assert confirmed_serving(unready) == unready.serving
+
+
+def test_the_documented_table_is_the_code() -> None:
+    assert Path("docs/concepts/rollout-states.md").read_text() == page(), "run `make generate`"

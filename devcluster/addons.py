@@ -116,8 +116,12 @@ scrape_configs:
   - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: "true"}}
   - {{source_labels: [__meta_kubernetes_pod_phase], action: drop, regex: "Pending|Succeeded|Failed"}}
   - {{source_labels: [__meta_kubernetes_pod_container_init], action: drop, regex: "true"}}
-  - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scheme], target_label: __scheme__, regex: "(https?)"}}
-  - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], target_label: __metrics_path__, regex: "(.+)"}}
+  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scheme]
+    target_label: __scheme__
+    regex: "(https?)"
+  - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path]
+    target_label: __metrics_path__
+    regex: "(.+)"
   - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
     target_label: __address__
     regex: "(.+);(.+)"

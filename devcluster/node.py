@@ -88,6 +88,7 @@ def share(shared: Path, network: Network) -> None:
                             "type": "host-local",
                             "dataDir": str(shared / "addresses"),
                             "ranges": [[{"subnet": network.pods}]],
+                            "routes": [{"dst": "0.0.0.0/0"}],
                         },
                     },
                     {"type": "portmap", "capabilities": {"portMappings": True}},

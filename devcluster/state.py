@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ class State:
     ready: bool = False
     daemons: dict[str, Daemon] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    # Nodes and add-ons are started at the same time.
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     @property
     def file(self) -> Path:
@@ -36,20 +39,22 @@ class State:
             return cls(folder)
 
     def save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        raw = {
-            "profile": self.profile,
-            "ready": self.ready,
-            "daemons": {name: asdict(daemon) for name, daemon in self.daemons.items()},
-            "facts": self.facts,
-        }
-        new = self.file.with_suffix(".new")
-        new.write_text(json.dumps(raw, indent=1))
-        os.replace(new, self.file)
+        with self.lock:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            raw = {
+                "profile": self.profile,
+                "ready": self.ready,
+                "daemons": {name: asdict(daemon) for name, daemon in self.daemons.items()},
+                "facts": self.facts,
+            }
+            new = self.file.with_suffix(".new")
+            new.write_text(json.dumps(raw, indent=1))
+            os.replace(new, self.file)
 
     def record(self, daemon: Daemon) -> Daemon:
-        self.daemons[daemon.name] = daemon
-        self.save()
+        with self.lock:
+            self.daemons[daemon.name] = daemon
+            self.save()
         return daemon
 
     def dead(self) -> list[str]:

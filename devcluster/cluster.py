@@ -1,0 +1,276 @@
+"""The one way in for commands, demo and tests: bring a cluster up, wherever it comes from, and say how to reach it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from devcluster import addons, images, network, parts, paths, pki
+from devcluster.api import Client
+from devcluster.controlplane import ControlPlane
+from devcluster.embedded import API_PORT, NODES, Embedded
+from devcluster.errors import ClusterError
+from devcluster.node import REGISTRY_PORT
+from devcluster.processes import end
+from devcluster.progress import Progress, Quiet
+from devcluster.state import State
+
+Profile = Literal["full", "controlplane", "kwok"]
+Backend = Literal["existing", "kind", "embedded"]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The S3 server. In the embedded cluster a bucket is a folder below `root`."""
+
+    endpoint: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+    region: str = "us-east-1"
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster. Every address is the same from this host and from pods; empty where there is no such part."""
+
+    name: str
+    backend: Backend
+    profile: Profile
+    folder: Path
+    kubeconfig: Path
+    registry: str = ""
+    push_registry: str = ""
+    s3: Store = field(default_factory=Store)
+    gateway_address: str = ""
+    prometheus_url: str = ""
+    node_names: tuple[str, ...] = ()
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def audit_log(self) -> Path:
+        """What the API server was asked, one JSON line for each request (not on an existing cluster)."""
+        return self.folder / "audit.log"
+
+    @property
+    def kubectl(self) -> Path:
+        return _tool("kubectl")
+
+    @property
+    def helm(self) -> Path:
+        return _tool("helm")
+
+    @classmethod
+    def up(
+        cls,
+        profile: Profile = "full",
+        name: str = "dev",
+        kwok_nodes: int | None = None,
+        progress: Progress | None = None,
+    ) -> Cluster:
+        """Bring a cluster up, or find it running; `kwok_nodes` simulated nodes stand beside the real ones."""
+        if profile not in get_args(Profile):
+            raise ClusterError(f"unknown profile {profile!r}: it is one of {', '.join(get_args(Profile))}")
+        shown = progress or Quiet()
+        chosen = backend()
+        count = kwok_nodes if kwok_nodes is not None else (10 if profile == "kwok" else 0)
+        if chosen == "existing":
+            return _existing(name)
+        folder = paths.runs() / name
+        with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
+            before = State.load(folder)
+            if before.daemons and before.profile not in ("", profile):
+                raise ClusterError(f"cluster {name!r} runs with profile {before.profile!r}: take it down first")
+            if profile != "full":
+                _control_plane(folder, count, shown)
+            else:
+                Embedded(name, folder, shown).up(count)
+        return cls.attach(name)
+
+    @classmethod
+    def attach(cls, name: str = "dev") -> Cluster:
+        """A cluster that is up already, without looking after it."""
+        if backend() == "existing":
+            return _existing(name)
+        folder = paths.runs() / name
+        state = State.load(folder)
+        if not state.ready:
+            raise ClusterError(f"cluster {name!r} is not up: python -m devcluster up --name {name}")
+        fake = tuple(state.facts.get("simulated", ()))
+        if state.profile != "full":
+            profile: Profile = "kwok" if state.profile == "kwok" else "controlplane"
+            return cls(name, "embedded", profile, folder, folder / "kubeconfig", node_names=fake)
+        net = network.Network(state.facts["slot"])
+        registry = f"{net.address}:{REGISTRY_PORT}"
+        return cls(
+            name=name,
+            backend="embedded",
+            profile="full",
+            folder=folder,
+            kubeconfig=folder / "kubeconfig",
+            registry=registry,
+            push_registry=registry,
+            s3=Store(
+                f"http://{net.address}:{addons.S3_PORT}",
+                addons.S3_ACCESS_KEY,
+                addons.S3_SECRET_KEY,
+                root=folder / "s3",
+            ),
+            gateway_address=f"{net.address}:{addons.GATEWAY_PORT}",
+            prometheus_url=f"http://{net.address}:{addons.PROMETHEUS_PORT}",
+            node_names=NODES,
+        )
+
+    def down(self) -> None:
+        down(self.name)
+
+    def push_image(self, tag: str, progress: Progress | None = None) -> str:
+        """Push a local image; returns the reference by digest that pods name."""
+        if not self.push_registry:
+            raise ClusterError("this cluster has no registry: set MODELWRIGHT_REGISTRY to one its nodes can pull from")
+        pushed = images.push_image(tag, self.push_registry, progress)
+        return self.registry + pushed.removeprefix(self.push_registry)
+
+    def volumes(self, count: int) -> list[str]:
+        """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""
+        if self.backend != "embedded" or self.profile != "full":
+            raise ClusterError("volumes of class `local` are only made in the full embedded cluster")
+        authority = pki.Authority(self.folder / "pki")
+        admin = authority.sign("admin", "admin", group="system:masters")
+        client = Client(f"https://{self.gateway_address.split(':')[0]}:{API_PORT}", authority, admin)
+        root = "/api/v1/persistentvolumes"
+        there: dict[str, Any] = {each["metadata"]["name"]: each for each in client.must("GET", root)["items"]}
+        for name, volume in list(there.items()):
+            if volume["status"].get("phase") == "Released" and volume["spec"].get("storageClassName") == "local":
+                client.must("DELETE", f"{root}/{name}")
+                shutil.rmtree(self.folder / "volumes" / name, ignore_errors=True)
+                del there[name]
+        free = [name for name, each in there.items() if each["status"].get("phase") == "Available"]
+        number = 0
+        while len(free) < count:
+            name = f"local-{number:03}"
+            number += 1
+            if name in there:
+                continue
+            folder = self.folder / "volumes" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o777)
+            client.must("POST", root, addons.volume(name, folder))
+            free.append(name)
+        client.close()
+        return free
+
+    def environment(self) -> dict[str, str]:
+        """What other commands may want to know, as environment variables."""
+        found = {
+            "KUBECONFIG": str(self.kubeconfig),
+            "MODELWRIGHT_CLUSTER": self.name,
+            "MODELWRIGHT_REGISTRY": self.registry,
+            "MODELWRIGHT_PUSH_REGISTRY": self.push_registry,
+            "MODELWRIGHT_S3_ENDPOINT": self.s3.endpoint,
+            "MODELWRIGHT_S3_ACCESS_KEY": self.s3.access_key,
+            "MODELWRIGHT_S3_SECRET_KEY": self.s3.secret_key,
+            "MODELWRIGHT_S3_ROOT": str(self.s3.root or ""),
+            "MODELWRIGHT_GATEWAY": self.gateway_address,
+            "MODELWRIGHT_PROMETHEUS": self.prometheus_url,
+        }
+        return {key: value for key, value in found.items() if value}
+
+
+def backend(environment: Mapping[str, str] | None = None) -> Backend:
+    """Where the cluster comes from: as told by CLUSTER, else kind where a Docker engine answers, else our own."""
+    told = (os.environ if environment is None else environment).get("CLUSTER", "")
+    if told == "existing":
+        return "existing"
+    if told in ("kind", "embedded"):
+        return "kind" if told == "kind" else "embedded"
+    if told:
+        raise ClusterError(f"CLUSTER={told} is not known: it is one of {', '.join(get_args(Backend))}")
+    return "kind" if images.docker_answers() else "embedded"
+
+
+def down(name: str) -> None:
+    """Take a cluster down; nothing happens when there is none. An existing cluster is left alone."""
+    if backend() == "existing":
+        return
+    folder = paths.runs() / name
+    with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
+        state = State.load(folder)
+        if state.profile in ("controlplane", "kwok"):
+            end(state.daemons.values(), grace=1)
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            Embedded(name, folder, Quiet()).down()
+
+
+def status(name: str) -> list[tuple[str, str, str]]:
+    """Each daemon with its pid and whether it runs."""
+    state = State.load(paths.runs() / name)
+    return [
+        (daemon.name, str(daemon.pid), "running" if daemon.alive() else "dead") for daemon in state.daemons.values()
+    ]
+
+
+def _control_plane(folder: Path, kwok_nodes: int, progress: Progress) -> None:
+    state = State.load(folder)
+    if state.ready and not state.dead():
+        return
+    end(state.daemons.values(), grace=0)
+    shutil.rmtree(folder, ignore_errors=True)
+    started = ControlPlane(folder=folder, kwok_nodes=kwok_nodes, audit=True, progress=progress).start()
+    started.state.facts["simulated"] = started.node_names
+    started.state.save()
+
+
+def _existing(name: str) -> Cluster:
+    """The cluster that KUBECONFIG names; what else it offers is told by environment variables."""
+    kubeconfig = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    if not kubeconfig.exists():
+        raise ClusterError(f"CLUSTER=existing, but there is no kubeconfig at {kubeconfig}: set KUBECONFIG")
+    done = subprocess.run(
+        [str(_tool("kubectl")), f"--kubeconfig={kubeconfig}", "get", "nodes", "--output=json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ClusterError(f"the cluster of {kubeconfig} does not answer: {done.stderr.strip()}")
+    told = os.environ.get
+    registry = told("MODELWRIGHT_REGISTRY", "")
+    return Cluster(
+        name=name,
+        backend="existing",
+        profile="full",
+        folder=paths.runs() / name,
+        kubeconfig=kubeconfig,
+        registry=registry,
+        push_registry=told("MODELWRIGHT_PUSH_REGISTRY", registry),
+        s3=Store(
+            told("MODELWRIGHT_S3_ENDPOINT", ""),
+            told("MODELWRIGHT_S3_ACCESS_KEY", ""),
+            told("MODELWRIGHT_S3_SECRET_KEY", ""),
+        ),
+        gateway_address=told("MODELWRIGHT_GATEWAY", ""),
+        prometheus_url=told("MODELWRIGHT_PROMETHEUS", ""),
+        node_names=tuple(each["metadata"]["name"] for each in json.loads(done.stdout)["items"]),
+    )
+
+
+def _tool(name: str) -> Path:
+    """Our own build where there is one, so that versions agree; else the one on the PATH."""
+    built = parts.path(name)
+    if built.exists():
+        return built
+    found = shutil.which(name)
+    if found:
+        return Path(found)
+    raise ClusterError(f"{name} is neither built nor installed: python -m devcluster build")

@@ -1,0 +1,264 @@
+"""Container images: built and pushed with Docker where an engine answers, else with buildah; skipped when unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from devcluster import host, paths
+from devcluster.errors import failed
+from devcluster.progress import Progress, Quiet
+
+BASE_IMAGE = "localhost/modelwright-base:bookworm"
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+_BOOTSTRAP = [
+    "mmdebstrap",
+    "--variant=minbase",
+    "--include=python3,python3-venv,ca-certificates",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "bookworm",
+]
+
+
+@cache
+def docker_answers() -> bool:
+    """Whether there is a Docker engine; the command alone is not enough."""
+    if not shutil.which("docker"):
+        return False
+    try:
+        return subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def ensure_base_image(progress: Progress | None = None) -> str:
+    """A Debian bookworm with Python 3.11, made from Debian packages, since no public image can be pulled here."""
+    shown = progress or Quiet()
+    host.install(host.IMAGE_PACKAGES, shown)
+    folder = paths.cache() / "base"
+    recipe = "FROM scratch\nADD base.tar /\n"
+    archive = folder / f"base-{_hash(json.dumps([_BOOTSTRAP, recipe]).encode())[:12]}.tar"
+    with paths.locked(paths.cache() / "locks" / "base.lock"):
+        if archive.exists() and _image_id(BASE_IMAGE) == _stamp(BASE_IMAGE).get("id") is not None:
+            return BASE_IMAGE
+        with shown.step("base image"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not archive.exists():
+                new = archive.with_suffix(".new.tar")
+                _logged([*_BOOTSTRAP, str(new)], "base image", "making the base image failed")
+                new.rename(archive)
+            context = folder / "context"
+            shutil.rmtree(context, ignore_errors=True)
+            context.mkdir()
+            (context / "base.tar").hardlink_to(archive)
+            (context / "Containerfile").write_text(recipe)
+            identity = _build(context / "Containerfile", BASE_IMAGE, {}, context)
+            _save_stamp(BASE_IMAGE, {"id": identity})
+    return BASE_IMAGE
+
+
+def build_image(
+    containerfile: Path | str,
+    tag: str,
+    build_args: Mapping[str, str] | None = None,
+    context: Path | str = ".",
+    progress: Progress | None = None,
+) -> str:
+    """Build an image, unless the Containerfile and what it copies are unchanged; returns the image's id (sha256:…).
+
+    `BASE_IMAGE`, `PIP_CERT` and `PIP_INDEX_URL` are filled in when the Containerfile declares them and the caller
+    doesn't say otherwise.
+    """
+    shown = progress or Quiet()
+    file, folder = Path(containerfile), Path(context)
+    text = file.read_text()
+    arguments = {**_usual_arguments(text, shown), **(build_args or {})}
+    inputs = input_hash(text, arguments, folder)
+    with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
+        known = _stamp(tag)
+        if known.get("inputs") == inputs and known.get("id") == _image_id(tag) is not None:
+            return str(known["id"])
+        with shown.step(f"image {tag}"):
+            identity = _build(file, tag, arguments, folder)
+        _save_stamp(tag, {"inputs": inputs, "id": identity})
+    return identity
+
+
+def push_image(tag: str, registry: str, progress: Progress | None = None) -> str:
+    """Push an image to a registry, unless it is there; returns `registry/name@sha256:…`, which pods can name."""
+    name = tag.removeprefix("localhost/").rpartition(":")[0] or tag.removeprefix("localhost/")
+    version = tag.rpartition(":")[2] if ":" in tag else "latest"
+    with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
+        known = _stamp(tag)
+        if known.get("pushed") == known.get("id") is not None and _is_there(registry, name, known["digest"]):
+            return f"{registry}/{name}@{known['digest']}"
+        with (progress or Quiet()).step(f"push {tag}"):
+            digest = _push(tag, f"{registry}/{name}:{version}")
+        known = _stamp(tag)
+        _save_stamp(tag, {**known, "pushed": known.get("id", ""), "digest": digest})
+    return f"{registry}/{name}@{digest}"
+
+
+def build_command(file: Path, tag: str, arguments: Mapping[str, str], context: Path, id_file: Path) -> list[str]:
+    given = [each for key, value in sorted(arguments.items()) for each in ("--build-arg", f"{key}={value}")]
+    common = [*given, "--file", str(file), "--tag", tag, "--iidfile", str(id_file), str(context)]
+    if docker_answers():
+        return ["docker", "build", *common]
+    # The host's trust store: where TLS is intercepted by a local CA, only that one verifies.
+    trusted = [f"--volume={_CERTIFICATES.parent}:{_CERTIFICATES.parent}:ro"] if _CERTIFICATES.exists() else []
+    return [*buildah(), "build", "--layers", *trusted, *common]
+
+
+def buildah() -> list[str]:
+    """In mount namespaces of its own, so that its overlay leaves no mount on the host."""
+    store = paths.cache() / "buildah"
+    return [
+        *("unshare", "--mount", "--propagation=slave", "buildah"),
+        *(f"--root={store / 'storage'}", f"--runroot={store / 'run'}", "--storage-driver=overlay"),
+    ]
+
+
+def input_hash(text: str, arguments: Mapping[str, str], context: Path) -> str:
+    """A hash of all that decides what an image holds: the Containerfile, its arguments, the files it copies."""
+    found = hashlib.sha256(json.dumps([text, sorted(arguments.items())]).encode())
+    base = arguments.get("BASE_IMAGE")
+    if base:
+        found.update((_image_id(base) or "").encode())
+    for source in copied(text):
+        for file in sorted(_files(context, source)):
+            found.update(f"\0{file.relative_to(context)}\0{file.stat().st_mode & 0o111}\0".encode())
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def copied(text: str) -> list[str]:
+    """The paths of the context that a Containerfile copies from."""
+    sources: list[str] = []
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        words = line.split()
+        if not words or words[0].upper() not in ("COPY", "ADD") or any(word.startswith("--from=") for word in words):
+            continue
+        plain = [word for word in shlex.split(line)[1:] if not word.startswith("--")]
+        sources += plain[:-1]
+    return sources
+
+
+def _files(context: Path, source: str) -> list[Path]:
+    found: list[Path] = []
+    for start in context.glob(source.strip("/")) if source.strip("./") else [context]:
+        inside = start.rglob("*") if start.is_dir() else [start]
+        found += [file for file in inside if file.is_file() and "__pycache__" not in file.parts]
+    return found
+
+
+def _usual_arguments(text: str, progress: Progress) -> dict[str, str]:
+    declared = set(re.findall(r"^ARG\s+(\w+)", text, re.MULTILINE))
+    usual: dict[str, str] = {}
+    if "BASE_IMAGE" in declared and not docker_answers():
+        usual["BASE_IMAGE"] = ensure_base_image(progress)
+    if "PIP_CERT" in declared and not docker_answers() and _CERTIFICATES.exists():
+        usual["PIP_CERT"] = str(_CERTIFICATES)
+    if "PIP_INDEX_URL" in declared and os.environ.get("PIP_INDEX_URL"):
+        usual["PIP_INDEX_URL"] = os.environ["PIP_INDEX_URL"]
+    return usual
+
+
+def _build(file: Path, tag: str, arguments: Mapping[str, str], context: Path) -> str:
+    if not docker_answers():
+        host.install(host.IMAGE_PACKAGES, Quiet())
+    id_file = paths.cache() / "images" / f"{_file_name(tag)}.id"
+    id_file.parent.mkdir(parents=True, exist_ok=True)
+    command = build_command(file, tag, arguments, context, id_file)
+    # buildah's store is shared by mounts that namespaces hide from each other: one at a time.
+    with paths.locked(paths.cache() / "locks" / "buildah.lock"):
+        _logged(command, f"image {_file_name(tag)}", f"building {tag} failed")
+    identity = id_file.read_text().strip()
+    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
+
+
+def _push(tag: str, target: str) -> str:
+    failure = f"pushing {tag} to {target} failed"
+    if docker_answers():
+        _logged(["docker", "tag", tag, target], f"push {_file_name(tag)}", failure)
+        _logged(["docker", "push", target], f"push {_file_name(tag)}", failure)
+        command = ["docker", "inspect", "--format={{index .RepoDigests 0}}", target]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().rpartition("@")[2]
+    digest = paths.cache() / "images" / f"{_file_name(tag)}.digest"
+    digest.parent.mkdir(parents=True, exist_ok=True)
+    # Uncompressed: the network is this host, and two nodes unpack it.
+    options = ["--tls-verify=false", "--disable-compression", f"--digestfile={digest}"]
+    with paths.locked(paths.cache() / "locks" / "buildah.lock"):
+        _logged([*buildah(), "push", *options, tag, f"docker://{target}"], f"push {_file_name(tag)}", failure)
+    return digest.read_text().strip()
+
+
+def _image_id(tag: str) -> str | None:
+    """The id of a local image; None when there is none."""
+    if docker_answers():
+        command = ["docker", "image", "inspect", "--format={{.Id}}", tag]
+    elif shutil.which("buildah"):
+        command = [*buildah(), "inspect", "--type=image", "--format={{.FromImageID}}", tag]
+    else:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    identity = done.stdout.strip()
+    if done.returncode or not identity:
+        return None
+    return identity if identity.startswith("sha256:") else f"sha256:{identity}"
+
+
+def _is_there(registry: str, name: str, digest: str) -> bool:
+    request = urllib.request.Request(f"http://{registry}/v2/{name}/manifests/{digest}", method="HEAD")
+    request.add_header("Accept", _MANIFESTS)
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return True
+    except (OSError, urllib.error.HTTPError):
+        return False
+
+
+def _logged(command: Sequence[str], name: str, failure: str) -> None:
+    log = paths.cache() / "logs" / f"{name.replace(' ', '-')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        out.write(f"--- {shlex.join(command)}\n".encode())
+        out.flush()
+        environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, check=False)
+    if done.returncode:
+        raise failed(failure, log)
+
+
+def _stamp(tag: str) -> dict[str, str]:
+    try:
+        found = json.loads((paths.cache() / "images" / f"{_file_name(tag)}.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _save_stamp(tag: str, stamp: Mapping[str, str]) -> None:
+    file = paths.cache() / "images" / f"{_file_name(tag)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(stamp))
+
+
+def _file_name(tag: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", tag)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

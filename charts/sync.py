@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CRDS_CHART = ROOT / "charts" / "modelwright-crds" / "templates"
 RUNTIMES = ROOT / "charts" / "modelwright" / "files" / "runtimes"
-KEEP = '    {{- if .Values.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n'
+KEEP = "    {{- if .Values.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n"
 
 
 def escape(text: str) -> str:
@@ -33,20 +33,22 @@ def crd(text: str) -> str:
     return changed
 
 
+def manifests(folder: str) -> list[Path]:
+    """The files of a folder that hold objects, by name."""
+    return [path for path in sorted((ROOT / folder).glob("*.yaml")) if path.name != "kustomization.yaml"]
+
+
 def wanted() -> dict[Path, str]:
     """Every copied file and the text it should hold."""
     files: dict[Path, str] = {}
-    for source in sorted((ROOT / "crds").glob("*.yaml")):
+    for source in manifests("crds"):
         files[CRDS_CHART / f"crd-{source.name}"] = crd(source.read_text())
-    for source in sorted((ROOT / "manifests" / "policies").glob("*.yaml")):
+    for source in manifests("manifests/policies"):
         files[CRDS_CHART / f"policy-{source.name}"] = escape(source.read_text())
-    for source in sorted((ROOT / "manifests" / "rbac").glob("*.yaml")):
-        files[CRDS_CHART / source.name] = (
-            "{{- if .Values.userRoles }}\n" + escape(source.read_text()) + "{{- end }}\n"
-        )
-    for source in sorted((ROOT / "manifests" / "runtimes").glob("*.yaml")):
-        if source.name != "kustomization.yaml":
-            files[RUNTIMES / source.name] = source.read_text()
+    for source in manifests("manifests/rbac"):
+        files[CRDS_CHART / source.name] = "{{- if .Values.userRoles }}\n" + escape(source.read_text()) + "{{- end }}\n"
+    for source in manifests("manifests/runtimes"):
+        files[RUNTIMES / source.name] = source.read_text()
     return files
 
 

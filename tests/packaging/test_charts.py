@@ -1,0 +1,180 @@
+"""The charts: linted, rendered with several values, and refusing values that are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from modelwright.app.settings import Settings
+from tests.packaging.render import CHART, CRDS_CHART, ROOT, Object, Refused, helm, objects, only, template
+
+pytestmark = pytest.mark.chart
+
+DIGEST = "sha256:" + "a" * 64
+CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "ClusterModelRuntime", "CustomResourceDefinition", "Namespace"}
+
+
+def container(found: list[Object]) -> Object:
+    (result,) = only(found, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return result
+
+
+def environment(found: list[Object]) -> dict[str, str | None]:
+    return {e["name"]: e.get("value") for e in container(found)["env"]}
+
+
+@pytest.mark.parametrize("chart", [CHART, CRDS_CHART], ids=lambda chart: chart.name)
+def test_lint(chart: Any) -> None:
+    helm("lint", "--strict", str(chart))
+
+
+def test_versions_agree() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    for chart in (CHART, CRDS_CHART):
+        about = yaml.safe_load((chart / "Chart.yaml").read_text())
+        assert f'version = "{about["appVersion"]}"' in project
+        assert about["version"] == about["appVersion"]
+
+
+def test_pod_meets_the_restricted_level() -> None:
+    spec = only(template(), "Deployment")["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 65532
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(template())["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert [set(v) - {"name"} for v in spec["volumes"]] == [{"emptyDir"}]
+
+
+def test_the_operator_accepts_its_environment() -> None:
+    """Unknown or wrong settings end the operator at start, so what the chart sets must be what it reads."""
+    for values in ({}, {"watchNamespaces": ["vision", "fraud"], "settings": {"logLevel": "DEBUG", "qps": 2.5}}):
+        found = environment(template(**values))
+        given = {name: value or "from-the-pod" for name, value in found.items() if name.startswith("MODELWRIGHT_")}
+        settings = Settings.from_environment(given)
+        assert settings.watch_namespaces == tuple(values.get("watchNamespaces", ()))
+        assert settings.lease_name == "modelwright-operator"
+        assert settings.http_port == container(template())["ports"][0]["containerPort"]
+
+
+def test_images_by_digest_and_by_tag() -> None:
+    found = template(
+        image={"repository": "r.example.com/operator", "digest": DIGEST}, fetchImage={"repository": "f", "tag": "1"}
+    )
+    assert container(found)["image"] == f"r.example.com/operator@{DIGEST}"
+    assert environment(found)["MODELWRIGHT_FETCH_IMAGE"] == "f:1"
+
+
+def test_namespaced_install_has_no_cluster_scoped_object() -> None:
+    found = template(watchNamespaces=["vision", "fraud"])
+    assert not {o["kind"] for o in found} & CLUSTER_SCOPED
+    assert environment(found)["MODELWRIGHT_WATCH_NAMESPACES"] == "vision,fraud"
+
+
+def test_two_releases_share_no_object_and_no_lease() -> None:
+    first, second = (
+        template(release=name, namespace="one", watchNamespaces=[name], runtimes={"enabled": False})
+        for name in ("alpha", "beta")
+    )
+    keys = [
+        {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in found} for found in (first, second)
+    ]
+    assert not keys[0] & keys[1]
+    assert environment(first)["MODELWRIGHT_LEASE_NAME"] != environment(second)["MODELWRIGHT_LEASE_NAME"]
+
+
+def test_optional_parts() -> None:
+    found = template(
+        metrics={"annotations": False, "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        extraEnv=[{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        labels={"team": "platform"},
+        podLabels={"sidecar": "no"},
+        imagePullSecrets=["pull"],
+        priorityClassName="system-cluster-critical",
+        nodeSelector={"kubernetes.io/os": "linux"},
+        tolerations=[{"operator": "Exists"}],
+        serviceAccount={"create": False, "name": "given"},
+        rbac={"create": False},
+        runtimes={"enabled": False},
+    )
+    assert sorted(o["kind"] for o in found) == ["Deployment", "PodMonitor"]
+    assert only(found, "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
+    deployment = only(found, "Deployment")
+    pod = deployment["spec"]["template"]
+    assert deployment["metadata"]["labels"]["team"] == "platform"
+    assert pod["metadata"]["labels"]["sidecar"] == "no"
+    assert "annotations" not in pod["metadata"]
+    assert pod["spec"]["serviceAccountName"] == "given"
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+    assert environment(found)["HTTPS_PROXY"] == "http://proxy:3128"
+
+
+BAD_VALUES = [
+    ({"replica": 2}, "replica"),
+    ({"replicas": "two"}, "replicas"),
+    ({"image": {"repository": "x", "digest": "sha256:short"}}, "digest"),
+    ({"image": {"repository": "x@sha256:abc"}}, "repository"),
+    ({"watchNamespaces": "vision"}, "watchNamespaces"),
+    ({"watchNamespaces": ["Not A Name"]}, "watchNamespaces"),
+    ({"settings": {"logLevel": "LOUD"}}, "logLevel"),
+    ({"settings": {"workers": 0}}, "workers"),
+    ({"settings": {"gatewayProbe": "Sometimes"}}, "gatewayProbe"),
+    ({"extraEnv": [{"value": "nameless"}]}, "name"),
+    ({"runtimes": {"images": {"mlserver": ""}}}, "mlserver"),
+    ({"resources": {"request": {"cpu": 1}}}, "request"),
+    ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
+]
+
+
+@pytest.mark.parametrize(("values", "named"), BAD_VALUES, ids=lambda v: v if isinstance(v, str) else "")
+def test_bad_values_are_refused_by_name(values: Object, named: str) -> None:
+    with pytest.raises(Refused, match=named):
+        template(**values)
+
+
+def sources(folder: str) -> list[Object]:
+    files = sorted(path for path in (ROOT / folder).glob("*.yaml") if path.name != "kustomization.yaml")
+    return [o for path in files for o in objects(path.read_text())]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_crds_are_the_generated_ones(keep: bool) -> None:
+    rendered = {
+        o["metadata"]["name"]: o for o in template(CRDS_CHART, keep=keep) if o["kind"] == "CustomResourceDefinition"
+    }
+    expected = {o["metadata"]["name"]: o for o in sources("crds")}
+    assert set(rendered) == set(expected)
+    assert expected
+    for name, crd in expected.items():
+        annotations = rendered[name]["metadata"].setdefault("annotations", {})
+        assert (annotations.pop("helm.sh/resource-policy", None) == "keep") is keep
+        crd["metadata"].setdefault("annotations", {})
+        assert rendered[name] == crd
+
+
+def test_user_roles_can_be_left_out() -> None:
+    names = {o["metadata"]["name"] for o in template(CRDS_CHART) if o["kind"] == "ClusterRole"}
+    assert names == {"modelwright-view", "modelwright-edit"}
+    assert not [o for o in template(CRDS_CHART, userRoles=False) if o["kind"] == "ClusterRole"]
+
+
+def test_runtimes_are_the_shipped_ones() -> None:
+    expected = {o["metadata"]["name"]: o for o in sources("manifests/runtimes") if o["kind"] == "ClusterModelRuntime"}
+    rendered = {o["metadata"]["name"]: o for o in template() if o["kind"] == "ClusterModelRuntime"}
+    assert expected
+    assert {n: o["spec"] for n, o in rendered.items()} == {n: o["spec"] for n, o in expected.items()}
+
+
+def test_runtimes_image_exclusion_and_scope() -> None:
+    found = template(runtimes={"images": {"mlserver": f"r/mlserver@{DIGEST}"}, "exclude": ["triton"]})
+    runtimes = {o["metadata"]["name"]: o for o in found if o["kind"] == "ClusterModelRuntime"}
+    assert runtimes["mlserver"]["spec"]["container"]["image"] == f"r/mlserver@{DIGEST}"
+    assert "triton" not in runtimes
+    scoped = [o for o in template(watchNamespaces=["a", "b"]) if o["kind"] == "ModelRuntime"]
+    assert {o["metadata"]["namespace"] for o in scoped if o["metadata"]["name"] == "mlserver"} == {"a", "b"}

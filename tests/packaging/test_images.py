@@ -1,0 +1,70 @@
+"""The Containerfiles keep to their rules; building and running them is for the demo and the end-to-end tests."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = ("fetch", "mlserver", "operator", "trainer")
+BASE = "ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm"
+
+
+def instructions(name: str) -> list[str]:
+    """One line for each instruction, without comments."""
+    text = (ROOT / "images" / name / "Containerfile").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return [line for line in "\n".join(lines).replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def test_each_image_has_a_containerfile() -> None:
+    assert sorted(path.parent.name for path in (ROOT / "images").glob("*/Containerfile")) == list(IMAGES)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_base_is_an_argument_with_a_public_default(name: str) -> None:
+    found = instructions(name)
+    assert found[0] == BASE
+    stages = [line for line in found if line.startswith("FROM ")]
+    assert [line.split()[1] for line in stages] == ["${BASE_IMAGE}"] * 2
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_it_runs_as_an_unprivileged_number(name: str) -> None:
+    users = [line for line in instructions(name) if line.startswith("USER ")]
+    assert users == ["USER 65532:65532"]
+    last_stage = "\n".join(instructions(name)).rpartition("\nFROM ")[2]
+    # Nothing is executed in the last stage: it works on a base without a shell too.
+    assert "\nRUN " not in last_stage
+    assert re.search(r"^ENTRYPOINT \[", last_stage, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_is_installed_is_locked(name: str) -> None:
+    (install,) = [line for line in instructions(name) if "pip install" in line or " install " in line]
+    words = shlex.split(install)
+    assert {"--require-hashes", "--no-deps", "--only-binary", "--no-cache-dir"} <= set(words)
+    assert f"COPY requirements/{name}.txt /build/requirements.txt" in instructions(name)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_is_copied_exists_and_is_in_the_build_context(name: str) -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = [line[1:] for line in ignored if line.startswith("!")]
+    for line in instructions(name):
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists(), source
+                assert any(fnmatch.fnmatch(source, k) or source.startswith(k) for k in kept), source
+
+
+def test_the_operator_image_has_no_fetch_and_the_fetch_image_nothing_else() -> None:
+    assert any("rm -rf /opt/modelwright/modelwright/fetch" in line for line in instructions("operator"))
+    sources = {
+        source for line in instructions("fetch") if line.startswith("COPY operator") for source in line.split()[1:-1]
+    }
+    assert sources == {"operator/modelwright/__init__.py", "operator/modelwright/fetch"}

@@ -1,0 +1,78 @@
+"""The kustomize installs and the chart mean the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.packaging.render import CRDS_CHART, INSTALL, NAMESPACE, ROOT, Object, kustomize, template
+
+pytestmark = pytest.mark.chart
+
+NO_RUNTIMES = {"enabled": False}
+
+
+def meaning(found: list[Object]) -> dict[tuple[str, str, str], Object]:
+    """Objects by kind, namespace and name, without what says only who installed them."""
+    result = {}
+    for original in found:
+        if original["kind"] == "Namespace":
+            continue
+        obj = copy.deepcopy(original)
+        metadata = obj["metadata"]
+        for label in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
+            metadata["labels"].pop(label, None)
+        if obj["kind"] == "Deployment":
+            (container,) = obj["spec"]["template"]["spec"]["containers"]
+            variables = {}
+            for variable in container["env"]:
+                name = variable.pop("name")
+                # Both installs of a namespaced operator watch the namespace they are in; the chart names it.
+                if name == "MODELWRIGHT_WATCH_NAMESPACES" and "valueFrom" in variable:
+                    variable = {"value": metadata["namespace"]}
+                variables[name] = variable
+            container["env"] = variables
+        result[obj["kind"], metadata.get("namespace", ""), metadata["name"]] = obj
+    return result
+
+
+def test_cluster_install() -> None:
+    assert meaning(kustomize(INSTALL / "cluster")) == meaning(template(runtimes=NO_RUNTIMES))
+
+
+def test_namespaced_install() -> None:
+    chart = template(watchNamespaces=[NAMESPACE], runtimes=NO_RUNTIMES)
+    assert meaning(kustomize(INSTALL / "namespaced")) == meaning(chart)
+
+
+def test_an_overlay_moves_the_whole_namespaced_install(tmp_path: Path) -> None:
+    # kustomize takes bases by relative path only.
+    overlay = tmp_path.resolve()
+    up = "../" * (len(overlay.parts) - 1)
+    text = yaml.safe_dump({"namespace": "team-a", "resources": [up + str(INSTALL / "namespaced")[1:]]})
+    (overlay / "kustomization.yaml").write_text(text)
+    found = kustomize(overlay)
+    assert {o["metadata"]["namespace"] for o in found} == {"team-a"}
+    subjects = [s for o in found if o["kind"] == "RoleBinding" for s in o["subjects"]]
+    assert {s["namespace"] for s in subjects} == {"team-a"}
+
+
+def test_the_namespace_enforces_the_restricted_level() -> None:
+    (namespace,) = [o for o in kustomize(INSTALL / "cluster") if o["kind"] == "Namespace"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_no_template_is_missing_from_the_comparison() -> None:
+    templates = {path.stem for path in (ROOT / "charts" / "modelwright" / "templates").glob("*.yaml")}
+    assert templates == {"deployment", "podmonitor", "rbac", "runtimes", "serviceaccount"}
+
+
+def test_the_administrators_part() -> None:
+    found, chart = (
+        {(o["kind"], o["metadata"]["name"]): o for o in rendered}
+        for rendered in (kustomize(INSTALL / "crds"), template(CRDS_CHART, keep=False))
+    )
+    assert found == chart

@@ -1,0 +1,86 @@
+"""The lock files: complete, hashed, agreeing where they must, and without any registry's address."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "requirements"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.in"))
+
+
+def pins(name: str) -> dict[str, str]:
+    """Version by package of a lock file; every pin must have a hash."""
+    found: dict[str, str] = {}
+    text = (FOLDER / f"{name}.txt").read_text()
+    for entry in re.split(r"\n(?=[a-z0-9])", text):
+        if match := re.match(r"([a-z0-9][a-z0-9._-]*)==(\S+)", entry, re.IGNORECASE):
+            assert "--hash=sha256:" in entry, entry.splitlines()[0]
+            found[canonicalize_name(match[1])] = match[2]
+    return found
+
+
+def asked(name: str) -> list[Requirement]:
+    lines = [line.split("#")[0].strip() for line in (FOLDER / f"{name}.in").read_text().splitlines()]
+    result = [Requirement(line) for line in lines if line and not line.startswith("-r ")]
+    for line in lines:
+        if line.startswith("-r "):
+            result += asked(line[3:].removesuffix(".in"))
+    return result
+
+
+def test_the_locks_are_these() -> None:
+    assert NAMES == ["dev", "fetch", "mlserver", "operator", "trainer"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_asked_for_is_pinned(name: str) -> None:
+    locked = pins(name)
+    for requirement in asked(name):
+        version = locked.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement.name} isn't in {name}.txt: run `make lock`"
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement}: run `make lock`"
+
+
+def test_the_images_dependencies_are_the_packages() -> None:
+    """pyproject's extras and the locks' inputs must not drift apart."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for name in ("operator", "fetch"):
+        packages = {*map(Requirement, project["optional-dependencies"][name])}
+        assert set(asked(name)) - {*map(Requirement, project["dependencies"])} == packages
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.iterdir()), ids=lambda path: path.name)
+def test_no_address_is_written(path: Path) -> None:
+    assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host", path.read_text())
+
+
+def test_tests_run_what_the_images_hold() -> None:
+    tested = pins("dev")
+    for name in ("operator", "fetch"):
+        different = {p: v for p, v in pins(name).items() if tested.get(p) != v}
+        assert not different, name
+
+
+def test_serving_reads_what_training_writes() -> None:
+    serving, training, tested = pins("mlserver"), pins("trainer"), pins("dev")
+    for package in ("scikit-learn", "numpy", "scipy", "joblib"):
+        assert serving[package] == training[package] == tested[package], package
+
+
+def test_mlserver_brings_no_cuda() -> None:
+    locked = pins("mlserver")
+    assert "xgboost" not in locked
+    assert "xgboost-cpu" in locked
+    assert not [package for package in locked if package.startswith("nvidia")]
+
+
+def test_the_operator_has_no_library_of_fetch() -> None:
+    assert not {"obstore", "huggingface-hub", "oras"} & set(pins("operator"))
+    assert not {"kopf", "kubernetes"} & set(pins("fetch"))

@@ -1,0 +1,138 @@
+"""What the operator may do is this list and nothing else, in both installs and both scopes."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from modelwright.kube import kinds
+from tests.packaging.render import INSTALL, ROOT, Object, kustomize, objects, template
+
+pytestmark = pytest.mark.chart
+
+READ = {"get", "list", "watch"}
+OWN = READ | {"create", "patch", "delete"}
+IN_NAMESPACES = {
+    ("modelwright.dev", "models"): READ,
+    ("modelwright.dev", "modelversions"): READ | {"create"},
+    ("modelwright.dev", "modelruntimes"): READ,
+    ("modelwright.dev", "models/status"): {"patch"},
+    ("modelwright.dev", "modelversions/status"): {"patch"},
+    ("modelwright.dev", "models/finalizers"): {"update"},
+    ("modelwright.dev", "modelversions/finalizers"): {"update"},
+    ("apps", "deployments"): OWN,
+    ("apps", "controllerrevisions"): OWN,
+    ("", "services"): OWN,
+    ("policy", "poddisruptionbudgets"): OWN,
+    ("autoscaling", "horizontalpodautoscalers"): OWN,
+    ("gateway.networking.k8s.io", "httproutes"): OWN,
+    ("gateway.networking.k8s.io", "grpcroutes"): OWN,
+    ("gateway.networking.k8s.io", "gateways"): READ,
+    ("", "pods"): READ | {"create", "delete"},
+    ("events.k8s.io", "events"): {"create"},
+}
+IN_CLUSTER = IN_NAMESPACES | {
+    ("modelwright.dev", "clustermodelruntimes"): READ,
+    ("gateway.networking.k8s.io", "gatewayclasses"): READ,
+}
+LEASE = {
+    ("coordination.k8s.io", "leases", None): {"create"},
+    ("coordination.k8s.io", "leases", "modelwright-operator"): {"get", "update", "patch"},
+}
+
+
+def granted(role: Object) -> dict[tuple[str, str], set[str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for rule in role["rules"]:
+        assert set(rule) == {"apiGroups", "resources", "verbs"}, rule
+        for group, resource in product(rule["apiGroups"], rule["resources"]):
+            found.setdefault((group, resource), set()).update(rule["verbs"])
+    return found
+
+
+def lease_rules(role: Object) -> dict[tuple[str, str, str | None], set[str]]:
+    return {
+        (group, resource, name): set(rule["verbs"])
+        for rule in role["rules"]
+        for group, resource, name in product(rule["apiGroups"], rule["resources"], rule.get("resourceNames", [None]))
+    }
+
+
+def roles(found: list[Object]) -> dict[tuple[str, str, str], Object]:
+    return {
+        (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]): o
+        for o in found
+        if o["kind"] in {"Role", "ClusterRole"}
+    }
+
+
+@pytest.mark.parametrize("source", ["chart", "kustomize"])
+def test_cluster_install_grants_exactly_the_list(source: str) -> None:
+    found = roles(template() if source == "chart" else kustomize(INSTALL / "cluster"))
+    assert set(found) == {
+        ("ClusterRole", "", "modelwright-operator"),
+        ("Role", "modelwright-system", "modelwright-operator-lease"),
+    }
+    assert granted(found["ClusterRole", "", "modelwright-operator"]) == IN_CLUSTER
+    assert lease_rules(found["Role", "modelwright-system", "modelwright-operator-lease"]) == LEASE
+
+
+def test_namespaced_chart_grants_nothing_in_the_cluster() -> None:
+    found = roles(template(watchNamespaces=["vision", "fraud"]))
+    assert set(found) == {
+        ("Role", "vision", "modelwright-operator"),
+        ("Role", "fraud", "modelwright-operator"),
+        ("Role", "modelwright-system", "modelwright-operator-lease"),
+    }
+    for namespace in ("vision", "fraud"):
+        assert granted(found["Role", namespace, "modelwright-operator"]) == IN_NAMESPACES
+
+
+def test_namespaced_kustomize_grants_nothing_in_the_cluster() -> None:
+    found = roles(kustomize(INSTALL / "namespaced"))
+    assert set(found) == {
+        ("Role", "modelwright-system", "modelwright-operator"),
+        ("Role", "modelwright-system", "modelwright-operator-lease"),
+    }
+    assert granted(found["Role", "modelwright-system", "modelwright-operator"]) == IN_NAMESPACES
+
+
+def test_the_list_holds_nothing_that_could_become_more() -> None:
+    verbs = set().union(*IN_CLUSTER.values(), *LEASE.values())
+    resources = {resource for _, resource in IN_CLUSTER}
+    assert not verbs & {"*", "escalate", "bind", "impersonate", "deletecollection", "approve", "sign"}
+    assert not resources & {"*", "secrets", "pods/exec", "pods/attach", "pods/portforward", "serviceaccounts/token"}
+    assert not {group for group, _ in IN_CLUSTER} & {"*", "rbac.authorization.k8s.io", "admissionregistration.k8s.io"}
+
+
+def test_every_kind_the_operator_knows_may_be_read() -> None:
+    for kind in set(kinds.ALL_KINDS) - {kinds.LEASE, kinds.EVENT}:
+        assert IN_CLUSTER[kind.group, kind.plural] >= READ, kind
+
+
+def test_bindings_name_the_operator_and_its_own_roles() -> None:
+    for found in (
+        template(),
+        template(watchNamespaces=["vision"]),
+        *(kustomize(INSTALL / n) for n in ("cluster", "namespaced")),
+    ):
+        present = roles(found)
+        bindings = [o for o in found if o["kind"] in {"RoleBinding", "ClusterRoleBinding"}]
+        assert len(bindings) == len(present)
+        for binding in bindings:
+            reference = binding["roleRef"]
+            namespace = binding["metadata"].get("namespace", "")
+            assert (reference["kind"], namespace, reference["name"]) in present
+            assert binding["subjects"] == [
+                {"kind": "ServiceAccount", "name": "modelwright-operator", "namespace": "modelwright-system"}
+            ]
+
+
+def test_people_never_get_status_or_the_platforms_runtimes_to_write() -> None:
+    for role in objects((ROOT / "manifests" / "rbac" / "user-roles.yaml").read_text()):
+        for (group, resource), verbs in granted(role).items():
+            assert group == "modelwright.dev"
+            assert "*" not in verbs
+            if "/" in resource or resource == "clustermodelruntimes":
+                assert verbs <= READ, (role["metadata"]["name"], resource)

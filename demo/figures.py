@@ -24,7 +24,6 @@ def of(demo: Demo) -> list[dict[str, Any]]:
     total = demo.story.elapsed()
     figures = [
         _figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
-        _figure("images built", facts.images_built, "images"),
         *(_figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),
         _figure("requests during the change of version", report.total, "requests"),
         _figure("requests lost", len(report.lost), "requests", "0", not report.lost),

@@ -11,24 +11,36 @@ import yaml
 
 from demo.console import DemoError
 from demo.kubectl import Json, Kubectl
-from devcluster import Cluster
+from devcluster import parts
+from devcluster.cluster import Cluster
+from devcluster.images import build_image
+from devcluster.progress import Progress, Quiet
 
 ROOT = Path(__file__).parents[1]
+CONTAINERFILES = {"v2-test": ROOT / "tests" / "servers" / "v2" / "Containerfile"}
 SYSTEM = "modelwright-system"
 BUCKET = "models"
 SECRET = "model-store"
 
 
+def bring_up(progress: Progress | None = None) -> Cluster:
+    """The cluster, as CLUSTER says (see devcluster), brought up unless it is, with helm to install things in it."""
+    cluster = Cluster.up(progress=progress)
+    parts.build(["helm"], progress or Quiet())
+    return cluster
+
+
 def images(
-    cluster: Cluster, names: Iterable[str], told: Callable[[str, float | None], None] = lambda *_: None
+    cluster: Cluster, names: Iterable[str], told: Callable[[str, float], None] = lambda *_: None
 ) -> dict[str, str]:
-    """Builds and pushes what changed; returns each image by digest. ``told`` gets the seconds, None when unchanged."""
+    """Builds and pushes what changed; returns each image by digest. ``told`` gets the name and the seconds it took."""
     references = {}
     for name in names:
         begin = time.monotonic()
-        built = cluster.image(name)
-        told(name, time.monotonic() - begin if built.built else None)
-        references[name] = built.reference
+        tag = f"localhost/modelwright/{name}:dev"
+        build_image(CONTAINERFILES.get(name, ROOT / "images" / name / "Containerfile"), tag, context=ROOT)
+        references[name] = cluster.push_image(tag)
+        told(name, time.monotonic() - begin)
     return references
 
 
@@ -74,7 +86,7 @@ def store_secret(cluster: Cluster, namespace: str, name: str = SECRET) -> Json:
         "metadata": {"name": name, "namespace": namespace},
         "stringData": {
             "AWS_ENDPOINT_URL": cluster.s3.endpoint,
-            "AWS_REGION": "us-east-1",
+            "AWS_REGION": cluster.s3.region,
             "AWS_ACCESS_KEY_ID": cluster.s3.access_key,
             "AWS_SECRET_ACCESS_KEY": cluster.s3.secret_key,
         },
@@ -83,9 +95,25 @@ def store_secret(cluster: Cluster, namespace: str, name: str = SECRET) -> Json:
 
 def prepare(cluster: Cluster, kubectl: Kubectl, samples: Path, namespace: str) -> None:
     """The team's namespace, the bucket its models are in, and the Secret its pods read them with."""
-    cluster.s3.make_bucket(BUCKET)
+    make_bucket(cluster, BUCKET)
     kubectl.apply(samples / "namespace.yaml")
     kubectl.apply(store_secret(cluster, namespace))
+
+
+def make_bucket(cluster: Cluster, name: str) -> None:
+    """Makes a bucket in the embedded cluster's store; elsewhere it must be there."""
+    if cluster.s3.root is not None:
+        (cluster.s3.root / name).mkdir(parents=True, exist_ok=True)
+    elif not cluster.s3.endpoint:
+        raise DemoError("this cluster has no S3 store: set MODELWRIGHT_S3_ENDPOINT, _ACCESS_KEY and _SECRET_KEY")
+
+
+def gateway(cluster: Cluster) -> tuple[str, int]:
+    """Host and port of Gateway gateways/models. Raises DemoError when the cluster has none."""
+    if not cluster.gateway_address:
+        raise DemoError("this cluster has no gateway: set MODELWRIGHT_GATEWAY to host:port of Gateway gateways/models")
+    host, _, port = cluster.gateway_address.rpartition(":")
+    return host, int(port)
 
 
 def _by_digest(reference: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from demo import digits as real
 from demo import platform
 from demo.console import DemoError, Story, gallery
 from demo.kubectl import Json, Kubectl, NotReady, conditions, is_ready, is_stalled
-from devcluster import Cluster
+from devcluster.progress import Shown
 from tests.load import BackgroundLoad, Report, Target
 from tests.load.client import v2_body
 
@@ -35,7 +35,6 @@ class Facts:
     accuracy: dict[str, float] = field(default_factory=dict)
     report: Report | None = None
     change_seconds: float = 0.0
-    images_built: int = 0
 
 
 @dataclass
@@ -54,15 +53,17 @@ class Demo:
             "A Kubernetes cluster",
             "Real API server, kubelets, gateway, image registry and S3 store; nothing here is simulated.",
         ):
-            self.cluster = Cluster()
-            self.cluster.up()
+            with Shown("cluster") as progress:
+                self.cluster = platform.bring_up(progress)
             self.kubectl = Kubectl(self.cluster.kubectl, self.cluster.kubeconfig)
             nodes = [node["metadata"]["name"] for node in self.kubectl.list("nodes")]
             self.story.say(f"nodes: {', '.join(nodes)}; kubeconfig: {self.cluster.kubeconfig}")
         with self.story.step(
             "images", "Container images", "Built from this checkout; one whose files did not change is not built again."
         ):
-            self.images = platform.images(self.cluster, IMAGES, self._built)
+            self.images = platform.images(
+                self.cluster, IMAGES, lambda name, seconds: self.story.say(f"{name}: {seconds:.1f} s")
+            )
         with self.story.step(
             "install",
             "Modelwright, installed with Helm",
@@ -104,13 +105,6 @@ class Demo:
         ):
             self.show_answers()
         self.last_words()
-
-    def _built(self, name: str, seconds: float | None) -> None:
-        if seconds is None:
-            self.story.say(f"{name}: unchanged")
-        else:
-            self.facts.images_built += 1
-            self.story.say(f"{name}: built in {seconds:.0f} s")
 
     def train(self, number: int) -> Json:
         """Runs the training Job of a version unless it has run; returns its result."""
@@ -192,7 +186,7 @@ class Demo:
         model = self.kubectl.get(MODELS, MODEL, NAMESPACE)
         if model is None or "url" not in model.get("status", {}):
             raise NotReady(f"Model {MODEL} has no address yet")
-        return real.V2Client(MODEL, model["status"]["url"], self.cluster.gateway)
+        return real.V2Client(MODEL, model["status"]["url"], platform.gateway(self.cluster))
 
     def show_answers(self) -> None:
         """Draws eight digits beside what the model says, then asks about all that were held out."""

@@ -13,12 +13,10 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    ModelWrapValidatorHandler,
     PlainSerializer,
     Strict,
     StringConstraints,
     ValidationError,
-    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
@@ -85,25 +83,12 @@ class OpenWire(Wire):
 
 
 class StatusWire(Wire):
-    """A part of a status. A newer operator may have written it: what is unknown is dropped, never refused."""
+    """A part of a status. A newer operator may have written it: what is unknown is dropped, never refused.
+
+    `Resource.parse` also drops the members of a status that are not understood.
+    """
 
     model_config = ConfigDict(extra="ignore")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _drop_what_is_not_understood(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            if not isinstance(value, Mapping):
-                raise
-            bad = {
-                str(entry["loc"][0]) for entry in error.errors(include_url=False, include_input=False) if entry["loc"]
-            }
-            kept = {key: item for key, item in value.items() if key not in bad}
-            if len(kept) == len(value):
-                raise
-            return handler(kept)
 
 
 def _write_time(value: datetime) -> str:
@@ -233,6 +218,16 @@ def problems(error: ValidationError) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def _without_bad_status(obj: Mapping[str, Any], error: ValidationError) -> Mapping[str, Any]:
+    """`obj` without the members of its status that `error` is about."""
+    status = obj.get("status")
+    if not isinstance(status, Mapping):
+        return obj
+    places = [entry["loc"] for entry in error.errors(include_url=False, include_input=False, include_context=False)]
+    bad = {place[1] for place in places if len(place) > 1 and place[0] == "status"}
+    return {**obj, "status": {key: value for key, value in status.items() if key not in bad}}
+
+
 class Resource(Wire):
     """An object of our API with metadata; its spec and status are added by each kind."""
 
@@ -243,9 +238,16 @@ class Resource(Wire):
 
     @classmethod
     def parse(cls, obj: Mapping[str, Any]) -> Self:
-        """The typed form of an object as the API server gives it; InvalidObject when its spec is refused."""
+        """The typed form of an object as the API server gives it; InvalidObject when its spec is refused.
+
+        Members of the status that are not understood are left out: a newer operator may have written them.
+        """
         try:
             return cls.model_validate(obj, by_alias=True, by_name=False)
+        except ValidationError as error:
+            understood = _without_bad_status(obj, error)
+        try:
+            return cls.model_validate(understood, by_alias=True, by_name=False)
         except ValidationError as error:
             metadata = obj.get("metadata") or {}
             name = f"{cls.__name__} {metadata.get('namespace', '')}/{metadata.get('name', '')}".replace(" /", " ")

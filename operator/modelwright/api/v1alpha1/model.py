@@ -48,6 +48,11 @@ Duration = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=32),
     matching(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
+    Cel(
+        f"!self.matches(r'{DURATION}') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))",
+        "must be at least 1s and at most 24h",
+        lambda value: 1 <= seconds(value) <= 86400,
+    ),
 ]
 
 
@@ -211,7 +216,7 @@ class Serving(Wire):
     )
     start_timeout: Duration = Field(
         default="10m",
-        description="Time in which a revision must become ready, a duration; after it the Model is Stalled, while "
+        description="Time in which a revision must become ready, 1s to 24h; after it the Model is Stalled, while "
         "its pods go on trying.",
     )
     restarted_at: (

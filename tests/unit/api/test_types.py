@@ -1,0 +1,136 @@
+"""Parsing of objects as the API server gives them: strict on the spec, tolerant on the status, exact in round trips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from modelwright.api.common import InvalidObject, seconds
+from modelwright.api.v1alpha1 import ClusterModelRuntime, Model, ModelVersion
+from modelwright.api.v1alpha1.model import pod_template_patch, wanted_replicas
+
+
+def model(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": "digits", "namespace": "vision", "uid": "u", "generation": 4, "managedFields": [{}]},
+        "spec": {"version": {"name": "digits-v1"}, **spec},
+    }
+
+
+def runtime(**spec: Any) -> ClusterModelRuntime:
+    base = {"protocol": "V2", "ports": {"http": 8080}, "formats": [{"name": "a"}], "container": {"image": "i"}}
+    return ClusterModelRuntime.parse({"metadata": {"name": "r"}, "spec": {**base, **spec}})
+
+
+def test_defaults() -> None:
+    parsed = Model.parse(model())
+    assert parsed.spec.serving.start_timeout_seconds == 600
+    assert (parsed.spec.serving.drain_seconds, parsed.spec.serving.max_request_seconds) == (15, 60)
+    assert wanted_replicas(parsed.spec.serving) == 1
+    assert not parsed.spec.suspend
+    assert parsed.status.conditions == ()
+    assert (parsed.name, parsed.namespace, parsed.uid, parsed.generation) == ("digits", "vision", "u", 4)
+
+
+def test_replicas_of_a_new_revision() -> None:
+    assert wanted_replicas(Model.parse(model(serving={"replicas": 0})).spec.serving) == 0
+    autoscaled = Model.parse(model(serving={"autoscaling": {"minReplicas": 3, "maxReplicas": 9}}))
+    assert wanted_replicas(autoscaled.spec.serving) == 3
+
+
+def test_python_names_are_no_names_of_the_wire() -> None:
+    with pytest.raises(InvalidObject, match=r"spec\.serving\.start_timeout"):
+        Model.parse(model(serving={"start_timeout": "1m"}))
+
+
+def test_a_refusal_names_object_and_every_field() -> None:
+    with pytest.raises(InvalidObject) as refusal:
+        Model.parse(model(serving={"replicas": "2"}, suspend=1))
+    assert str(refusal.value).startswith("Model vision/digits: spec.serving.replicas: ")
+    assert [path for path, _ in refusal.value.problems] == ["spec.serving.replicas", "spec.suspend"]
+
+
+def test_objects_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Model.parse(model()).spec.suspend = True  # type: ignore[misc]
+
+
+def test_nulls_of_a_pod_template_are_kept() -> None:
+    patch = {"metadata": {"labels": {"a": None}}, "spec": {"nodeSelector": None, "containers": [{"name": "model"}]}}
+    parsed = Model.parse(model(serving={"podTemplate": patch}))
+    assert pod_template_patch(parsed.spec.serving) == patch
+    assert parsed.spec.wire()["serving"]["podTemplate"] == patch
+    assert pod_template_patch(Model.parse(model()).spec.serving) == {}
+
+
+def test_a_status_of_a_newer_operator_is_read() -> None:
+    obj = model()
+    obj["status"] = {
+        "observedGeneration": 3,
+        "serving": {"version": "digits-v1", "revision": "abc", "steps": [1]},
+        "rollout": {"state": "AwaitingApproval"},
+        "runtime": "mlserver",
+        "failure": {"message": "no reason"},
+        "gates": {},
+    }
+    status = Model.parse(obj).status
+    assert status.serving is not None
+    assert status.serving.revision == "abc"
+    assert status.rollout is not None
+    assert status.rollout.state == "AwaitingApproval"
+    assert status.runtime is None
+    assert status.failure is None
+
+
+def test_a_status_that_is_no_object_is_refused() -> None:
+    with pytest.raises(InvalidObject, match="status"):
+        Model.parse({**model(), "status": "x"})
+
+
+def test_what_is_written_is_read_back() -> None:
+    version = ModelVersion.parse(
+        {
+            "metadata": {"name": "digits-v1", "namespace": "vision"},
+            "spec": {
+                "modelRef": {"name": "digits"},
+                "artifact": {"uri": "hf://org/digits@main", "format": {"name": "sklearn", "version": "1"}},
+                "metrics": [{"name": "accuracy", "value": "0.98"}],
+            },
+            "status": {"artifact": {"digest": "git:" + "0" * 40, "sizeBytes": 12}, "stage": "Serving"},
+        }
+    )
+    again = ModelVersion.parse(
+        {"metadata": {"name": "digits-v1"}, "spec": version.spec.wire(), "status": version.status.wire()}
+    )
+    assert (again.spec, again.status) == (version.spec, version.status)
+
+
+def test_a_container_is_kept_as_it_was_written() -> None:
+    container = {"image": "i", "args": ["--x"], "resources": {"limits": {"cpu": "1"}}}
+    assert runtime(container={"name": "model", **container}).spec.container_wire() == container
+
+
+def test_readiness_of_a_runtime() -> None:
+    default = runtime().spec.effective_readiness
+    assert default is not None
+    assert default.http_get.path == "/v2/models/$(MODEL_NAME)/ready"
+    own = runtime(container={"image": "i", "readinessProbe": {"tcpSocket": {"port": 1}}})
+    assert own.spec.effective_readiness is None
+    assert own.spec.container_wire()["readinessProbe"] == {"tcpSocket": {"port": 1}}
+    assert runtime().spec.format("a") is not None
+    assert runtime().spec.format("b") is None
+
+
+@pytest.mark.parametrize(("text", "value"), [("10m", 600), ("1h30m", 5400), ("500ms", 0.5), ("2s", 2)])
+def test_durations(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "1d", "-1s", "1h 30m", "1s\n"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        seconds(text)

@@ -32,6 +32,9 @@ class Settings(BaseModel):
         description="Who holds the Lease; the pod's name. Each process adds something of its own.",
     )
     fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
+        "", description="imagePullPolicy of the fetch containers; empty is Kubernetes' own default."
+    )
     gateway_probe: Literal["Required", "Off"] = Field(
         "Required",
         description="Whether a route counts as programmed only once a probe through the gateway is answered.",
@@ -41,6 +44,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     settle_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
     sweep_seconds: Annotated[float, Field(ge=1)] = 600.0
+    sweep_grace_seconds: Annotated[float, Field(ge=0)] = 120.0
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -60,9 +64,13 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings; raises SettingsError naming every variable that is wrong or unknown."""
+        """Read the settings; raises SettingsError naming every variable that is wrong.
+
+        Unknown variables are let be: Kubernetes makes some of that prefix when a Service is called modelwright.
+        """
         env = os.environ if environ is None else environ
-        values = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
+        given = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
+        values = {k: v for k, v in given.items() if k in cls.model_fields}
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:

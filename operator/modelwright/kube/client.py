@@ -7,7 +7,10 @@ refresh. Its typed models are not: building one costs more than the request.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -37,27 +40,47 @@ _APPLY = "application/apply-patch+yaml"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
-async def load_configuration() -> Configuration:
-    """How to reach the API server: from the pod's ServiceAccount, else from KUBECONFIG or ~/.kube/config.
+async def load_configuration(kubeconfig: str | None = None) -> Configuration:
+    """How to reach the API server: from `kubeconfig` or KUBECONFIG, else the pod's ServiceAccount, else ~/.kube/config.
 
-    Raises RuntimeError when there is neither.
+    Raises RuntimeError when none of them works.
     """
     configuration = Configuration()
-    try:
-        load_incluster_config(client_configuration=configuration)
-    except ConfigException as outside:
+    path = kubeconfig or os.environ.get("KUBECONFIG")
+    if path or not _load_in_cluster(configuration):
         try:
-            await load_kube_config(client_configuration=configuration)
+            await load_kube_config(config_file=path or None, client_configuration=configuration)
         except (ConfigException, OSError) as error:
             raise RuntimeError(
-                f"no way to reach an API server: not in a cluster ({outside}) and no kubeconfig ({error}). "
-                "Set KUBECONFIG, or run in a pod with a ServiceAccount."
+                f"no way to reach an API server: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount."
             ) from error
+    if configuration.proxy is None:
+        configuration.proxy = _environment_proxy(configuration.host)
     return configuration
 
 
+def _load_in_cluster(configuration: Configuration) -> bool:
+    try:
+        load_incluster_config(client_configuration=configuration)
+    except ConfigException:
+        return False
+    return True
+
+
+def _environment_proxy(url: str) -> str | None:
+    """The proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY give for a URL."""
+    parts = urllib.parse.urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
 class KubeClient:
-    """Every method raises `errors.ApiError` subclasses, and nothing else, when the API server doesn't say yes."""
+    """Every method raises `errors.ApiError` subclasses, and nothing else, when the API server doesn't say yes.
+
+    `qps` and `burst` limit writes (reads are few: the store answers them). `write_guard` is called before each write,
+    and raises when this process may not write any more.
+    """
 
     def __init__(
         self,
@@ -68,13 +91,17 @@ class KubeClient:
         clock: Clock | None = None,
         request_seconds: float = REQUEST_SECONDS,
         user_agent: str = "modelwright",
+        write_guard: Callable[[], None] | None = None,
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         configuration.connection_pool_maxsize = MAX_CONNECTIONS
         configuration.retries = None
+        # Looking at the environment and ~/.netrc for each request would nearly double its cost.
+        configuration.client_session_kwargs = {"trust_env": False}
         self.configuration = configuration
         self._api = ApiClient(configuration)
         self._api.user_agent = user_agent
+        self._write_guard = write_guard
         self._limiter = Limiter(qps, burst, self._clock)
         self._timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=CONNECT_SECONDS)
 
@@ -217,6 +244,8 @@ class KubeClient:
         verb = verb or {"POST": "create", "PUT": "update"}.get(method, method.lower())
         if method != "GET":
             metrics.API_LIMITER_SECONDS.inc(await self._limiter.acquire())
+            if self._write_guard is not None:
+                self._write_guard()
         kind_name = kind.kind if kind else ""
         request = f"{verb} {kind_name or path}" if method == "GET" and not kind else f"{verb} {path}"
         start = self._clock.monotonic()

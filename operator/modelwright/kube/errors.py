@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,12 @@ from typing import Any
 
 DEFAULT_RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 300.0
+
+# Server-side apply answers an object that doesn't fit the schema with a plain 500 and this text.
+_TYPED_PATCH = "failed to create typed patch object"
+_TYPED_PATCH_LINE = re.compile(r"^\.(?P<field>.+?): (?P<message>.+)$")
+_STRICT = re.compile(r'(unknown|duplicate) field "([^"]+)"')
+_GO_FIELD = re.compile(r"(cannot unmarshal \S+ into) Go struct field \w+\.(\S+) (of type \S+)")
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,13 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
     details = _status_object(body)
     reason = str(details.get("reason") or "")
     message = str(details.get("message") or "") or _quote(body) or f"the API server answered {status}"
-    causes = _causes(details)
-    if status == 409:
+    causes = _causes(details) or _causes_in_text(message)
+    if status == 500 and message.startswith(_TYPED_PATCH):
+        cls: type[ApiError] = Invalid
+        reason = reason or "Invalid"
+    elif status == 409:
         # A create of what exists says AlreadyExists; every other 409 asks for a fresh look.
-        cls: type[ApiError] = AlreadyExists if reason == "AlreadyExists" else Conflict
+        cls = AlreadyExists if reason == "AlreadyExists" else Conflict
     elif status == 404:
         cls = NotFound
     elif status in (401, 403):
@@ -100,7 +110,8 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
         # An expired continue token or resourceVersion: reading again from the start is the cure.
         cls = Transient
     elif 400 <= status < 500 and status != 408:
-        cls = Invalid
+        # An apply whose metadata.uid is another object's: the name has a new owner.
+        cls = Conflict if causes and all(c.field == "metadata.uid" for c in causes) else Invalid
     else:
         transient = Transient(status, reason or "ServerError", message, causes, request=request)
         transient.retry_after = retry_after(headers)
@@ -154,6 +165,17 @@ def _causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
         for e in entries
         if isinstance(e, dict)
     )
+
+
+def _causes_in_text(message: str) -> tuple[Cause, ...]:
+    """The fields that strict validation and server-side apply name only in their message."""
+    if message.startswith(_TYPED_PATCH):
+        lines = (line.strip() for line in message.partition("): ")[2].splitlines())
+        found = [m for line in lines if (m := _TYPED_PATCH_LINE.match(line))]
+        return tuple(Cause(m["field"], "FieldValueInvalid", m["message"]) for m in found)
+    strict = [Cause(field, f"{kind.capitalize()}Field", f"{kind} field") for kind, field in _STRICT.findall(message)]
+    types = [Cause(field, "FieldValueTypeInvalid", f"{a} {b}") for a, field, b in _GO_FIELD.findall(message)]
+    return (*strict, *types)
 
 
 def _quote(body: bytes | str) -> str:

@@ -67,11 +67,11 @@ class Runner:
         self._started: dict[Key, float] = {}
         self._immediate: dict[Key, int] = {}
 
-    def start(self) -> None:
-        """Start the workers; call from a running event loop, once."""
+    def start(self, gate: asyncio.Event | None = None) -> None:
+        """Start the workers, which take nothing from the queue until `gate` is set. To be called once."""
         if self._tasks:
             raise RuntimeError("the runner has been started already")
-        self._tasks = [asyncio.create_task(self._work(), name=f"worker-{n}") for n in range(self._workers)]
+        self._tasks = [asyncio.create_task(self._work(gate), name=f"worker-{n}") for n in range(self._workers)]
 
     async def stop(self, patience: float = 25.0) -> None:
         """Take no more work and wait up to `patience` seconds for the passes under way; then cancel them."""
@@ -91,7 +91,9 @@ class Runner:
         found = [Running(key, now - start) for key, start in self._started.items() if now - start >= longer_than]
         return sorted(found, key=lambda r: -r.seconds)
 
-    async def _work(self) -> None:
+    async def _work(self, gate: asyncio.Event | None) -> None:
+        if gate is not None:
+            await gate.wait()
         while True:
             try:
                 key = await self._queue.get()

@@ -1,0 +1,252 @@
+"""What only the leader runs: watches, store, queue, workers, sweep; put together, run, and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import gc
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import kopf
+from kubernetes.aio.client.configuration import Configuration
+
+from modelwright.app.settings import Settings
+from modelwright.app.tasks import cancel
+from modelwright.handlers import watch
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient
+from modelwright.kube.events import EventRecorder
+from modelwright.kube.kinds import Kind
+from modelwright.kube.lease import LeaderElector
+from modelwright.kube.queue import Key, WorkQueue
+from modelwright.kube.runner import Runner
+from modelwright.kube.store import Listener, Store
+from modelwright.kube.sweep import Sweep, Watched, watched_kinds
+from modelwright.obs.clock import Clock
+from modelwright.reconcile import routing
+from modelwright.reconcile.context import Context
+from modelwright.reconcile.model import ModelReconciler
+from modelwright.reconcile.version import ModelVersionReconciler
+from modelwright.serving.images import Images
+from modelwright.traffic.probe import Probe
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+Stop = Callable[[str, int], None]
+
+STUCK_SECONDS = 600.0
+LOOK_AGAIN_SPREAD = 30.0
+DRAIN_SECONDS = 2.0
+KOPF_STOP_SECONDS = 5.0
+
+
+class Leader:
+    """One term of office. `stop(why, exit_code)` asks the process for an orderly end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        configuration: Configuration,
+        elector: LeaderElector,
+        served: set[Kind],
+        *,
+        clock: Clock,
+        stop: Stop,
+    ) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._elector = elector
+        self._served = frozenset(served)
+        self._clock = clock
+        self._stop = stop
+        self._synced = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._client = KubeClient(
+            configuration, qps=settings.qps, burst=settings.burst, clock=clock, write_guard=elector.guard
+        )
+        self._queue = WorkQueue(clock)
+        self._store = Store(routing.INDEXERS)
+        self._store.subscribe(router(self._store, self._queue))
+        self._events = EventRecorder(self._client, clock, instance=elector.identity)
+        context = Context(
+            client=self._client,
+            store=self._store,
+            events=self._events,
+            clock=clock,
+            wake=self._queue.add,
+            served_kinds=self._served,
+            images=Images(settings.fetch_image, settings.image_pull_policy),
+            probe=Probe() if settings.gateway_probe == "Required" else None,
+            settle=datetime.timedelta(seconds=settings.settle_seconds),
+        )
+        self._runner = Runner(
+            self._queue,
+            {
+                kinds.MODEL.kind: ModelReconciler(context).reconcile,
+                kinds.MODEL_VERSION.kind: ModelVersionReconciler(context).reconcile,
+            },
+            settings.workers,
+            clock=clock,
+        )
+
+    @property
+    def synced(self) -> bool:
+        """Whether the store holds everything, so that work has begun."""
+        return self._synced.is_set()
+
+    def stuck(self) -> str | None:
+        """For /livez: the passes that have been under way for ten minutes."""
+        found = self._runner.running(longer_than=STUCK_SECONDS)
+        return ", ".join(f"{r.key} for {r.seconds:.0f} s" for r in found) or None
+
+    async def run(self, stopping: asyncio.Event, reinstall_signals: Callable[[], None]) -> None:
+        """Work until `stopping` is set; a part that ends by itself asks for the end with exit code 1.
+
+        At the end: takes no more work, finishes the passes under way, sends the Events, gives the Lease back, stops
+        watching. `reinstall_signals` is called once Kopf has taken SIGTERM for itself.
+        """
+        watched = await self._readable(watched_kinds(self._served, self._settings.watch_namespaces))
+        # Kopf cancels at its end whatever was started after it: ours is started before.
+        self._runner.start(self._synced)
+        self._background(self._events.run(), "events")
+        self._background(self._sync_and_sweep(self._sweep(watched)), "sweep")
+        kopf_ready = asyncio.Event()
+        self._background(self._signals_back(kopf_ready, reinstall_signals), "signals")
+        stop_watching = asyncio.Event()
+        watching = self._background(self._watch(watched, kopf_ready, stop_watching), "watches")
+        try:
+            await self._wait(stopping)
+            await self._runner.stop(self._settings.shutdown_seconds)
+            await self._events.drain(DRAIN_SECONDS)
+            await self._elector.release()
+            stop_watching.set()
+            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+        finally:
+            for task in self._tasks:
+                await cancel(task)
+            await self._client.close()
+
+    async def _watch(self, watched: tuple[Watched, ...], ready: asyncio.Event, stop_flag: asyncio.Event) -> None:
+        registry = kopf.OperatorRegistry()
+        watch.register(registry, watched, self._store.apply)
+        watch.register_login(registry, lambda: connection_info(self._configuration))
+        namespaces = self._settings.watch_namespaces
+        await kopf.operator(
+            registry=registry,
+            settings=watch.settings(watched),
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            ready_flag=ready,
+            stop_flag=stop_flag,
+        )
+
+    async def _signals_back(self, ready: asyncio.Event, reinstall: Callable[[], None]) -> None:
+        await ready.wait()
+        # Kopf installs its handlers in the same turn of the loop, or the next.
+        await asyncio.sleep(0.05)
+        reinstall()
+        await asyncio.Event().wait()
+
+    async def _sync_and_sweep(self, sweep: Sweep) -> None:
+        start = self._clock.monotonic()
+        await sweep.wait_synced()
+        # What is loaded by now stays: the garbage collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
+        took = round(self._clock.monotonic() - start, 2)
+        log.info("the store is complete, work begins", extra={"seconds": took, "keys": len(self._queue)})
+        self._synced.set()
+        await sweep.run()
+
+    async def _wait(self, stopping: asyncio.Event) -> None:
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            done, _ = await asyncio.wait({stop, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel(stop)
+        for task in self._tasks:
+            if task in done:
+                error = None if task.cancelled() else task.exception()
+                log.error("a part of the operator has ended", extra={"part": task.get_name()}, exc_info=error)
+                self._stop(f"{task.get_name()} ended", 1)
+
+    def _sweep(self, watched: tuple[Watched, ...]) -> Sweep:
+        return Sweep(
+            self._client,
+            self._store,
+            watched,
+            served=self._served,
+            look_again=lambda: look_again(self._store, self._queue, self._settings.sweep_seconds),
+            on_fatal=lambda why: self._stop(why, 1),
+            on_kinds_changed=lambda why: self._stop(f"{why}: starting anew", 0),
+            clock=self._clock,
+            interval=self._settings.sweep_seconds,
+            grace=self._settings.sweep_grace_seconds,
+        )
+
+    async def _readable(self, watched: tuple[Watched, ...]) -> tuple[Watched, ...]:
+        """In namespaced mode, without the cluster-scoped kinds that we may not read."""
+        if not self._settings.watch_namespaces:
+            return watched
+        readable = []
+        for what in watched:
+            if not what.kind.namespaced:
+                with contextlib.suppress(errors.Transient, errors.Throttled):
+                    try:
+                        await self._client.list(what.kind, metadata_only=True)
+                    except errors.Denied:
+                        text = "objects of this cluster-scoped kind can't be read, and are not used"
+                        log.warning(text, extra={"kind": what.kind.kind})
+                        continue
+            readable.append(what)
+        return tuple(readable)
+
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        return task
+
+
+async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
+    """What Kopf needs to connect as our own client does; with the token of this moment."""
+    header = await configuration.get_api_key_with_prefix("BearerToken")
+    scheme, _, token = (header or "").rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        ca_data=configuration.ca_cert_data,
+        insecure=not configuration.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        proxy_url=configuration.proxy,
+    )
+
+
+def router(store: Store, queue: WorkQueue) -> Listener:
+    """A listener of the store that enqueues what a change concerns, and drops at once what concerns nobody."""
+
+    def route(kind: Kind, old: Object | None, new: Object | None) -> None:
+        if not routing.significant(kind, old, new):
+            return
+        # Both: what an object no longer refers to is concerned as well.
+        for obj in (new, old):
+            if obj is not None:
+                for key in routing.keys(kind, obj, store):
+                    queue.add(key)
+
+    return route
+
+
+def look_again(store: Store, queue: WorkQueue, interval: float) -> None:
+    """Enqueue every Model and ModelVersion, over some time so that changes needn't wait behind them."""
+    spread = min(LOOK_AGAIN_SPREAD, interval / 10)
+    for kind in (kinds.MODEL, kinds.MODEL_VERSION):
+        for namespace, name in store.names(kind):
+            queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311

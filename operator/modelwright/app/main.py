@@ -1,0 +1,178 @@
+"""The operator process: reaches the API server, waits for our CRDs and for the Lease, leads, and ends in order.
+
+A standby serves /livez, /readyz and /metrics, and waits for the Lease. SIGTERM ends in order: passes are finished and
+the Lease is given back. Losing the Lease ends the process at once, so that it can't write any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from kubernetes.aio.client.configuration import Configuration
+
+from modelwright.app import health
+from modelwright.app.leader import Leader
+from modelwright.app.settings import Settings, SettingsError
+from modelwright.app.tasks import cancel, unless
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient, load_configuration
+from modelwright.kube.kinds import Kind
+from modelwright.kube.lease import LeaderElector
+from modelwright.obs import logging as json_logging
+from modelwright.obs.clock import SystemClock
+
+log = logging.getLogger("modelwright.app")
+
+RETRY_SECONDS = 2.0
+SETTINGS_WRONG = 2
+
+
+class Operator:
+    """One operator process. `run` comes back with its exit code."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._health = health.Health()
+        self._stopping = asyncio.Event()
+        self._exit_code = 0
+        self._kinds_found = False
+        self._leader: Leader | None = None
+
+    async def run(self) -> int:
+        """Run until told to stop, or until something asks for a restart. Exit code: 0 as told, 1 after a failure."""
+        self._install_signal_handlers()
+        settings = self._settings
+        async with contextlib.AsyncExitStack() as stack:
+            lag = health.LoopLag(self._clock)
+            stack.push_async_callback(cancel, asyncio.create_task(lag.run(), name="loop lag"))
+            configuration = await load_configuration()
+            # The Lease must not wait behind other requests, nor for our limiter.
+            client = KubeClient(configuration, clock=self._clock, request_seconds=settings.lease_renew_seconds / 2)
+            stack.push_async_callback(client.close)
+            elector = self._elector(client)
+            self._add_checks(lag, elector)
+            server, _ = await health.serve(self._health, settings.http_host, settings.http_port)
+            stack.push_async_callback(server.cleanup)
+            served = await unless(self._stopping, self._wait_for_kinds(client))
+            if served:
+                await unless(self._stopping, elector.acquire())
+            if served and elector.leading:
+                await self._lead(configuration, elector, served)
+        log.info("the operator has ended", extra={"exit_code": self._exit_code})
+        return self._exit_code
+
+    def stop(self, why: str, exit_code: int = 0) -> None:
+        """Ask for an orderly end; the first reason given counts."""
+        if not self._stopping.is_set():
+            log.info("stopping", extra={"why": why, "exit_code": exit_code})
+            self._exit_code = exit_code
+            self._stopping.set()
+
+    async def _lead(self, configuration: Configuration, elector: LeaderElector, served: set[Kind]) -> None:
+        renewing = asyncio.create_task(elector.renew(), name="lease")
+        self._leader = Leader(self._settings, configuration, elector, served, clock=self._clock, stop=self.stop)
+        try:
+            await self._leader.run(self._stopping, self._install_signal_handlers)
+        finally:
+            await cancel(renewing)
+            await elector.release()
+
+    async def _wait_for_kinds(self, client: KubeClient) -> set[Kind] | None:
+        """The kinds this cluster has, once our own are among them; None, and an end asked for, when they don't come."""
+        since: float | None = None
+        while True:
+            try:
+                served = await client.served_kinds()
+            except errors.ApiError as error:
+                log.warning("the API server can't be asked, trying again", extra={"error": str(error)})
+                await self._clock.sleep(RETRY_SECONDS)
+                continue
+            missing = [f"{k.plural}.{k.group}" for k in kinds.OWN_KINDS if k not in served]
+            if not missing:
+                self._kinds_found = True
+                return served
+            since = self._clock.monotonic() if since is None else since
+            left = self._settings.crd_wait_seconds - (self._clock.monotonic() - since)
+            fields = {"missing": missing, "seconds_left": max(0, round(left))}
+            if left <= 0:
+                log.error("our CRDs are not installed: apply crds/ or install the CRD chart first", extra=fields)
+                self.stop("the CRDs are missing", exit_code=1)
+                return None
+            log.warning("waiting for our CRDs to be installed", extra=fields)
+            await self._clock.sleep(RETRY_SECONDS)
+
+    def _elector(self, client: KubeClient) -> LeaderElector:
+        settings = self._settings
+        return LeaderElector(
+            client,
+            namespace=settings.namespace,
+            name=settings.lease_name,
+            instance=settings.instance,
+            on_lost=_die,
+            clock=self._clock,
+            lease_seconds=settings.lease_seconds,
+            renew_seconds=settings.lease_renew_seconds,
+            retry_seconds=settings.lease_retry_seconds,
+        )
+
+    def _add_checks(self, lag: health.LoopLag, elector: LeaderElector) -> None:
+        settings = self._settings
+
+        def contact() -> str | None:
+            if elector.last_contact is None:
+                return "not reached yet"
+            silence = self._clock.monotonic() - elector.last_contact
+            return f"no answer for {silence:.0f} s" if silence > settings.lease_renew_seconds else None
+
+        def lease() -> str | None:
+            age = elector.seconds_since_renewal()
+            return f"not renewed for {age:.0f} s" if age is not None and age > settings.lease_seconds else None
+
+        def store() -> str | None:
+            incomplete = self._leader is not None and not self._leader.synced
+            return "the first lists are not complete yet" if incomplete else None
+
+        self._health.add_live("event loop", lag.check)
+        self._health.add_live("Lease", lease)
+        self._health.add_live("workers", lambda: self._leader.stuck() if self._leader else None)
+        self._health.add_ready("CRDs", lambda: None if self._kinds_found else "not found yet")
+        self._health.add_ready("API server", contact)
+        self._health.add_ready("store", store)
+
+    def _install_signal_handlers(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
+
+
+def _die(why: str) -> NoReturn:
+    """End without any clean-up: another process may be the leader by now."""
+    log.critical("the Lease is lost: this process ends at once", extra={"why": why})
+    logging.shutdown()
+    os._exit(1)
+
+
+def main() -> int:
+    """Run the operator with the settings of the environment; returns the exit code (2: a setting is wrong)."""
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        print(f"wrong settings: {error}", file=sys.stderr)
+        return SETTINGS_WRONG
+    json_logging.configure(settings.log_level)
+    try:
+        return asyncio.run(Operator(settings).run())
+    except Exception:
+        log.exception("the operator can't go on")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

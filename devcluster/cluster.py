@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from devcluster import addons, images, network, parts, paths, pki
-from devcluster.api import Client
+from devcluster import addons, images, network, parts, paths
 from devcluster.controlplane import ControlPlane
-from devcluster.embedded import API_PORT, NODES, Embedded
+from devcluster.embedded import NODES, Embedded
 from devcluster.errors import ClusterError
 from devcluster.node import REGISTRY_PORT
 from devcluster.processes import end
@@ -127,7 +126,7 @@ class Cluster:
             ),
             gateway_address=f"{net.address}:{addons.GATEWAY_PORT}",
             prometheus_url=f"http://{net.address}:{addons.PROMETHEUS_PORT}",
-            node_names=NODES,
+            node_names=(*NODES, *fake),
         )
 
     def down(self) -> None:
@@ -144,9 +143,7 @@ class Cluster:
         """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""
         if self.backend != "embedded" or self.profile != "full":
             raise ClusterError("volumes of class `local` are only made in the full embedded cluster")
-        authority = pki.Authority(self.folder / "pki")
-        admin = authority.sign("admin", "admin", group="system:masters")
-        client = Client(f"https://{self.gateway_address.split(':')[0]}:{API_PORT}", authority, admin)
+        client = Embedded(self.name, self.folder, Quiet()).client()
         root = "/api/v1/persistentvolumes"
         there: dict[str, Any] = {each["metadata"]["name"]: each for each in client.must("GET", root)["items"]}
         for name, volume in list(there.items()):

@@ -9,6 +9,9 @@ from pathlib import Path
 from devcluster.parts import path
 from devcluster.pki import Authority, Identity
 
+# KWOK's heartbeat is slower than the usual grace, so its nodes would flap.
+PATIENT_WITH_NODES = "--node-monitor-grace-period=24h"
+
 
 @dataclass(frozen=True)
 class Api:
@@ -96,7 +99,8 @@ def api_server(api: Api, server: Identity, kubelet_client: Identity, service_acc
             f"--audit-policy-file={audit_policy(api.folder)}",
             f"--audit-log-path={api.audit_log}",
             "--audit-log-mode=blocking",
-            "--audit-log-maxsize=10000",
+            "--audit-log-maxsize=2000",
+            "--audit-log-maxbackup=1",
         ]
     return [*arguments, *gates(api.feature_gates), *api.extra]
 
@@ -136,8 +140,7 @@ def controller_manager(
         "--concurrent-job-syncs=20",
         "--concurrent-gc-syncs=40",
         "--concurrent-namespace-syncs=20",
-        # KWOK's heartbeat is slower than the usual grace, so its nodes would flap.
-        *(["--node-monitor-grace-period=24h"] if simulated else []),
+        *([PATIENT_WITH_NODES] if simulated else []),
         *gates(api.feature_gates),
     ]
 

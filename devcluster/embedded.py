@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ class Embedded:
         with self.progress.step("clean start"):
             self.down()
             self.state.profile = "full"
-            self.net = network.choose(self.state)
+            network.choose(self.state)
             holder = self.state.record(sandbox.start(self.folder))
-            network.connect(self.net, self.state, holder.pid)
+            network.connect(self.net, holder.pid)
         with self.progress.step("API server"):
             self._start_api()
         with ThreadPoolExecutor(2) as pool:
@@ -72,7 +73,6 @@ class Embedded:
         self.state.ready = True
         self.state.save()
         self._simulate(kwok_nodes)
-        self.client.close()
 
     def down(self) -> None:
         """Everything away, from what is on disk; what was never there is no error."""
@@ -82,8 +82,7 @@ class Embedded:
             end([holder], grace=0)
             end(self.state.daemons.values(), grace=0)
         if "slot" in self.state.facts:
-            others = any(State.load(each).facts.get("forwarding") for each in self._siblings())
-            network.disconnect(network.Network(self.state.facts["slot"]), self.state, others)
+            network.disconnect(self.net, others=any("slot" in State.load(each).facts for each in self._siblings()))
         sandbox.remove_cgroups(sandbox.cgroup(self.name))
         slot = self.state.facts.get("slot")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -93,6 +92,18 @@ class Embedded:
         if slot is not None:
             self.state.facts["slot"] = slot
 
+    @property
+    def net(self) -> network.Network:
+        return network.Network(self.state.facts["slot"])
+
+    @property
+    def authority(self) -> pki.Authority:
+        return pki.Authority(self.folder / "pki")
+
+    def client(self) -> Client:
+        admin = self.authority.sign("admin", "admin", group="system:masters")
+        return Client(f"https://{self.net.address}:{API_PORT}", self.authority, admin)
+
     def _siblings(self) -> list[Path]:
         return [each for each in self.folder.parent.glob("*") if each != self.folder]
 
@@ -101,13 +112,19 @@ class Embedded:
         return holder is not None and holder.alive()
 
     def _mend(self) -> None:
-        """Start again what has died beside a living sandbox."""
-        holder = self.state.daemons["sandbox"]
-        self.net = network.Network(self.state.facts["slot"])
-        for name in self.state.dead():
+        """Start again what has died beside a living sandbox, on the data that it left."""
+        dead = self.state.dead()
+        for name in dead:
             with self.progress.step(f"restart {name}"):
-                old = self.state.daemons[name]
-                self.state.record(spawn(name, old.argv, Path(old.log), dict(old.env), holder))
+                self._restart(name, self.state.daemons[name].argv)
+        if dead:
+            with self.progress.step("ready"):
+                self._await_ready()
+
+    def _restart(self, name: str, argv: Sequence[str]) -> None:
+        old = self.state.daemons[name]
+        end([old])
+        self._spawn(name, argv, dict(old.env))
 
     def _spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Daemon:
         holder = self.state.daemons["sandbox"]
@@ -115,7 +132,7 @@ class Embedded:
 
     def _start_api(self) -> None:
         address = self.net.address
-        self.authority = pki.Authority.create(self.folder / "pki")
+        pki.Authority.create(self.folder / "pki")
         names = [address, self.net.api_service, "127.0.0.1", "localhost", "kubernetes", "kubernetes.default"]
         names += ["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
         server = self.authority.sign("server", "kube-apiserver", addresses=names)
@@ -134,8 +151,7 @@ class Embedded:
         self._spawn("etcd", components.etcd(self.folder / "etcd", address, ETCD_PORT, ETCD_PEER_PORT))
         self._spawn("kube-apiserver", components.api_server(self.api, server, admin, self.service_account))
         pki.kubeconfig(self.kubeconfig, self.api.url, self.authority, admin)
-        self.client = Client(self.api.url, self.authority, admin)
-        self.client.wait("/readyz", "the API server", self._daemons("etcd", "kube-apiserver"))
+        self.client().wait("/readyz", "the API server", self._daemons("etcd", "kube-apiserver"))
 
     def _start_nodes(self) -> None:
         with self.progress.step("nodes"):
@@ -216,24 +232,23 @@ class Embedded:
         return [self.state.daemons[name] for name in names]
 
     def _await_ready(self) -> None:
+        client = self.client()
+        client.wait("/readyz", "the API server", self._daemons("etcd", "kube-apiserver"))
         for name in NODES:
-            self._until(lambda name=name: self._is(f"/api/v1/nodes/{name}", "Ready"), f"node {name}", f"kubelet-{name}")
+            node_path = f"/api/v1/nodes/{name}"
+            self._until(partial(_is, client, node_path, "Ready"), f"node {name}", f"kubelet-{name}")
         gateway = "/apis/gateway.networking.k8s.io/v1/namespaces/gateways/gateways/models"
-        self._until(lambda: self._is(gateway, "Programmed"), "the Gateway", "traefik")
+        self._until(partial(_is, client, gateway, "Programmed"), "the Gateway", "traefik")
         address = self.net.address
         for name, url in {
             "registry": f"http://{address}:{node.REGISTRY_PORT}/v2/",
             "prometheus": f"http://{address}:{addons.PROMETHEUS_PORT}/-/ready",
             "s3": f"http://{address}:{addons.S3_PORT}/",
         }.items():
-            self._until(lambda url=url: answers(url), name, name)
+            self._until(partial(answers, url), name, name)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
-        self.client.wait(account, "the default ServiceAccount", self._daemons("kube-controller-manager"))
-
-    def _is(self, path: str, condition: str) -> bool:
-        status, found = self.client.request("GET", path)
-        conditions = found.get("status", {}).get("conditions", []) if status == 200 else []
-        return any(each["type"] == condition and each["status"] == "True" for each in conditions)
+        client.wait(account, "the default ServiceAccount", self._daemons("kube-controller-manager"))
+        client.close()
 
     def _until(self, ready: Callable[[], bool], what: str, daemon: str, timeout: float = 90) -> None:
         responsible = self.state.daemons[daemon]
@@ -249,14 +264,21 @@ class Embedded:
         if not count:
             return
         parts.build(parts.SIMULATION, self.progress)
-        authority = pki.Authority(self.folder / "pki")
-        admin = authority.sign("admin", "admin", group="system:masters")
-        client = Client(f"https://{self.net.address}:{API_PORT}", authority, admin)
         with self.progress.step("simulated nodes"):
             if "kwok" not in self.state.daemons:
+                manager = self.state.daemons["kube-controller-manager"]
+                self._restart(manager.name, [*manager.argv, components.PATIENT_WITH_NODES])
                 self._spawn("kwok", components.kwok(self.kubeconfig))
-            simulation.create(client, count, tainted=True)
-        client.close()
+            client = self.client()
+            self.state.facts["simulated"] = simulation.create(client, count, tainted=True)
+            self.state.save()
+            client.close()
+
+
+def _is(client: Client, path: str, condition: str) -> bool:
+    status, found = client.request("GET", path)
+    conditions = found.get("status", {}).get("conditions", []) if status == 200 else []
+    return any(each["type"] == condition and each["status"] == "True" for each in conditions)
 
 
 def answers(url: str) -> bool:

@@ -92,7 +92,7 @@ def _routes() -> list[ipaddress.IPv4Network]:
     return found
 
 
-def connect(network: Network, state: State, holder: int) -> None:
+def connect(network: Network, holder: int) -> None:
     """A cable between the host and the sandbox; it goes with the sandbox, the rule and the setting don't."""
     inside = ["nsenter", f"--target={holder}", "--net", "--"]
     link = network.host_link
@@ -110,11 +110,7 @@ def connect(network: Network, state: State, holder: int) -> None:
     _run(*inside, "iptables", "-w", "-t", "nat", "-A", *_from_pods(network))
     for destination in (network.pods, network.services):
         _run("ip", "route", "add", destination, "via", network.address)
-    forward = Path("/proc/sys/net/ipv4/ip_forward")
-    if forward.read_text().strip() == "0":
-        state.facts["forwarding"] = "ours"
-        state.save()
-        forward.write_text("1")
+    _forward(True)
     if not _works("iptables", "-w", "-t", "nat", "-C", *network.outside()):
         _run("iptables", "-w", "-t", "nat", "-A", *network.outside())
 
@@ -123,14 +119,25 @@ def _from_pods(network: Network) -> list[str]:
     return ["POSTROUTING", "-s", network.pods, "!", "-d", network.range, "-j", "MASQUERADE"]
 
 
-def disconnect(network: Network, state: State, others: bool) -> None:
+def disconnect(network: Network, others: bool) -> None:
     """Take back what `connect` did to the host; safe to repeat, and after a crash."""
     while _works("iptables", "-w", "-t", "nat", "-D", *network.outside()):
         pass
     _works("ip", "link", "del", network.host_link)
-    if state.facts.pop("forwarding", None) and not others:
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
-    state.save()
+    if not others:
+        _forward(False)
+
+
+def _forward(wanted: bool) -> None:
+    """Let the host pass packets on while a cluster is up; a file remembers that it was us who allowed it."""
+    setting, ours = Path("/proc/sys/net/ipv4/ip_forward"), paths.runs() / "forwarding-is-ours"
+    with paths.locked(paths.cache() / "locks" / "network.lock"):
+        if wanted and setting.read_text().strip() == "0":
+            ours.touch()
+            setting.write_text("1")
+        if not wanted and ours.exists():
+            setting.write_text("0")
+            ours.unlink()
 
 
 def _works(*command: str) -> bool:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -20,13 +20,7 @@ class Progress(Protocol):
 
     def add(self, name: str) -> None: ...
 
-    def step(self, name: str) -> _Step: ...
-
-
-class _Step(Protocol):
-    def __enter__(self) -> object: ...
-
-    def __exit__(self, *args: object) -> bool | None: ...
+    def step(self, name: str) -> AbstractContextManager[None]: ...
 
 
 class Quiet:

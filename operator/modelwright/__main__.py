@@ -45,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     # The operator's dependencies (kopf, kubernetes) are not needed by the other subcommands.
     from modelwright.app import main as app
 
-    app.main()
-    return 0
+    return app.main()
 
 
 if __name__ == "__main__":

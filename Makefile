@@ -9,6 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 LAYERS := controlplane or kwok or e2e or chart
+NAME ?= dev
 CHARTS := charts/modelwright-crds charts/modelwright
 
 help: ## This list
@@ -53,23 +54,23 @@ test-e2e: setup ## Real pods on the cluster that is up
 demo: setup ## From nothing to a model answering: cluster, install, training, serving, a version change under load
 	@$(BIN)/python -m demo
 
-cluster-up: setup ## A real cluster on this machine (CLUSTER=existing or kind: see CONTRIBUTING.md)
-	@$(BIN)/python -m devcluster up
+cluster-up: setup ## A real cluster on this machine, called NAME=dev (CLUSTER=existing or kind: see CONTRIBUTING.md)
+	@$(BIN)/python -m devcluster up --name $(NAME)
 
 cluster-down: setup ## Take it down, with all it left on the machine
-	@$(BIN)/python -m devcluster down
+	@$(BIN)/python -m devcluster down --name $(NAME)
 
 cluster-status: setup ## What is up, and how to reach it
-	@$(BIN)/python -m devcluster status
+	@$(BIN)/python -m devcluster status --name $(NAME)
 
-tools: setup ## Build helm, kubectl and the control plane into the cache
-	@$(BIN)/python -c 'from devcluster import parts; parts.build(["helm", *parts.CONTROL_PLANE, *parts.CONTROLLERS, *parts.SIMULATION])'
+tools: setup ## Build all programs of the cluster, helm and the base image into the cache
+	@$(BIN)/python -m devcluster build
 
 images: setup ## Build the four images
-	@for name in operator fetch mlserver trainer; do scripts/step "image $$name" $(BIN)/python -m devcluster image $$name; done
+	@$(BIN)/python scripts/images.py
 
 chart: setup ## helm lint of both charts
-	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; print(parts.path("helm"))') lint --strict $$chart; done
+	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 
 scale: setup ## Figures for 100, 500 and 1,000 Models on simulated nodes -> docs/figures/scale.json
 	@$(BIN)/python -m tests.scale

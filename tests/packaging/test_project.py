@@ -1,30 +1,13 @@
-"""The repository itself: commands, layout, first lines."""
+"""The repository itself: its commands and what is committed."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def test_operator_is_still_the_standard_library() -> None:
-    """The source root is called operator/; as a package it would shadow the module of that name."""
-    assert not (ROOT / "operator" / "__init__.py").exists()
-    done = subprocess.run(
-        [sys.executable, "-c", "import operator; print(operator.__file__, operator.add(1, 2))"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"operator{os.pathsep}."},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    path, total = done.stdout.split()
-    assert total == "3"
-    assert not Path(path).is_relative_to(ROOT)
 
 
 def test_every_command_is_listed_by_make() -> None:

@@ -71,31 +71,31 @@ def roles(found: list[Object]) -> dict[tuple[str, str, str], Object]:
 def test_cluster_install_grants_exactly_the_list(source: str) -> None:
     found = roles(template() if source == "chart" else kustomize(INSTALL / "cluster"))
     assert set(found) == {
-        ("ClusterRole", "", "modelwright-operator"),
-        ("Role", "modelwright-system", "modelwright-operator-lease"),
+        ("ClusterRole", "", "modelwright"),
+        ("Role", "modelwright-system", "modelwright-lease"),
     }
-    assert granted(found["ClusterRole", "", "modelwright-operator"]) == IN_CLUSTER
-    assert lease_rules(found["Role", "modelwright-system", "modelwright-operator-lease"]) == LEASE
+    assert granted(found["ClusterRole", "", "modelwright"]) == IN_CLUSTER
+    assert lease_rules(found["Role", "modelwright-system", "modelwright-lease"]) == LEASE
 
 
 def test_namespaced_chart_grants_nothing_in_the_cluster() -> None:
     found = roles(template(watchNamespaces=["vision", "fraud"]))
     assert set(found) == {
-        ("Role", "vision", "modelwright-operator"),
-        ("Role", "fraud", "modelwright-operator"),
-        ("Role", "modelwright-system", "modelwright-operator-lease"),
+        ("Role", "vision", "modelwright"),
+        ("Role", "fraud", "modelwright"),
+        ("Role", "modelwright-system", "modelwright-lease"),
     }
     for namespace in ("vision", "fraud"):
-        assert granted(found["Role", namespace, "modelwright-operator"]) == IN_NAMESPACES
+        assert granted(found["Role", namespace, "modelwright"]) == IN_NAMESPACES
 
 
 def test_namespaced_kustomize_grants_nothing_in_the_cluster() -> None:
     found = roles(kustomize(INSTALL / "namespaced"))
     assert set(found) == {
-        ("Role", "modelwright-system", "modelwright-operator"),
-        ("Role", "modelwright-system", "modelwright-operator-lease"),
+        ("Role", "modelwright-system", "modelwright"),
+        ("Role", "modelwright-system", "modelwright-lease"),
     }
-    assert granted(found["Role", "modelwright-system", "modelwright-operator"]) == IN_NAMESPACES
+    assert granted(found["Role", "modelwright-system", "modelwright"]) == IN_NAMESPACES
 
 
 def test_the_list_holds_nothing_that_could_become_more() -> None:
@@ -125,7 +125,7 @@ def test_bindings_name_the_operator_and_its_own_roles() -> None:
             namespace = binding["metadata"].get("namespace", "")
             assert (reference["kind"], namespace, reference["name"]) in present
             assert binding["subjects"] == [
-                {"kind": "ServiceAccount", "name": "modelwright-operator", "namespace": "modelwright-system"}
+                {"kind": "ServiceAccount", "name": "modelwright", "namespace": "modelwright-system"}
             ]
 
 

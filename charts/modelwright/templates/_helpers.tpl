@@ -2,7 +2,7 @@
 
 {{- define "modelwright.name" -}}
 {{- $base := ternary .Release.Name (printf "%s-modelwright" .Release.Name) (contains "modelwright" .Release.Name) -}}
-{{- printf "%s-operator" ($base | trunc 50 | trimSuffix "-") -}}
+{{- $base | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
 {{- define "modelwright.serviceAccountName" -}}

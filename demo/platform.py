@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,8 +25,11 @@ SECRET = "model-store"
 
 
 def bring_up(progress: Progress | None = None) -> Cluster:
-    """The cluster, as CLUSTER says (see devcluster), brought up unless it is, with helm to install things in it."""
-    cluster = Cluster.up(progress=progress)
+    """The cluster, brought up unless it is, with helm to install things in it.
+
+    CLUSTER says where it comes from (see devcluster), MODELWRIGHT_CLUSTER its name (default ``dev``).
+    """
+    cluster = Cluster.up(name=os.environ.get("MODELWRIGHT_CLUSTER", "dev"), progress=progress)
     parts.build(["helm"], progress or Quiet())
     return cluster
 

@@ -1,0 +1,62 @@
+"""Fixtures of the end-to-end tests: one cluster with Modelwright in it for all, a namespace for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo import platform
+from demo.kubectl import Kubectl
+from devcluster.cluster import Cluster
+from tests.e2e.lib.space import Space, World
+
+RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """Found running or brought up; left running, since it is whoever ran the tests that takes it down."""
+    return platform.bring_up()
+
+
+@pytest.fixture(scope="session")
+def world(cluster: Cluster) -> World:
+    """Modelwright as its chart installs it, from this checkout, and the runtime of the tests."""
+    images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer"))
+    for _ in platform.install(cluster, images):
+        pass
+    kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig)
+    runtime = yaml.safe_load(RUNTIME.read_text())
+    runtime["spec"]["container"]["image"] = images["v2-test"]
+    kubectl.apply(runtime)
+    return World(cluster, kubectl, images)
+
+
+def _space(world: World, request: pytest.FixtureRequest, prefix: str) -> Iterator[Space]:
+    space = Space.create(world, prefix)
+    failed = request.session.testsfailed
+    yield space
+    if request.session.testsfailed > failed:
+        print(f"\n--- namespace {space.name} after a failure\n{space.report()}")
+    space.remove()
+
+
+@pytest.fixture
+def space(world: World, request: pytest.FixtureRequest) -> Iterator[Space]:
+    """A namespace of this test's own; when the test fails, all that is in it is shown."""
+    yield from _space(world, request, request.node.name.removeprefix("test_").replace("_", "-")[:30].rstrip("-"))
+
+
+@pytest.fixture(scope="module")
+def shared_space(world: World, request: pytest.FixtureRequest) -> Iterator[Space]:
+    """A namespace that the tests of one file share."""
+    yield from _space(world, request, Path(request.node.name).stem.removeprefix("test_").replace("_", "-")[:30])

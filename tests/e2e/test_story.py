@@ -1,0 +1,66 @@
+"""The story of the demo, as a test: trained in the cluster, served by MLServer, changed under load without a loss."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from demo import platform
+from demo.console import Story
+from demo.kubectl import conditions
+from demo.story import MODEL, MODELS, NAMESPACE, SAMPLES, VERSIONS, Demo
+from tests.e2e.lib.space import World
+
+
+@pytest.fixture
+def demo(world: World):
+    out = io.StringIO()
+    demo = Demo(Story(Demo.STEPS, Console(file=out, width=120)), rate=30)
+    demo.cluster, demo.kubectl, demo.images = world.cluster, world.kubectl, world.images
+    platform.prepare(demo.cluster, demo.kubectl, SAMPLES, NAMESPACE)
+    yield demo
+    print(out.getvalue())
+
+
+def test_the_demo_tells_the_truth(demo: Demo):
+    first = demo.train(1)
+    demo.serve_first(first)
+    demo.show_answers()
+    second = demo.train(2)
+    demo.change_version(second)
+    demo.show_answers()
+
+    def accuracy(result: dict) -> float:
+        return float(next(metric["value"] for metric in result["metrics"] if metric["name"] == "accuracy"))
+
+    # What the served model gets right through the gateway is what its training measured, to the picture.
+    assert demo.facts.accuracy == pytest.approx(
+        {"digits-v1": accuracy(first), "digits-v2": accuracy(second)}, abs=0.00005
+    )
+    assert demo.facts.report.lost == []
+    assert set(demo.facts.report.versions) == {"digits-v1", "digits-v2"}
+
+    model = demo.kubectl.get(MODELS, MODEL, NAMESPACE)
+    status = model["status"]
+    assert status["serving"]["version"] == status["target"]["version"] == "digits-v2"
+    assert [(entry["version"], entry["weight"]) for entry in status["traffic"]] == [("digits-v2", 100)]
+    assert {name: found["status"] for name, found in conditions(model).items()} == {
+        "Ready": "True",
+        "Reconciling": "False",
+        "Stalled": "False",
+        "Available": "True",
+    }
+    assert "mlserver" in status["runtime"]["reason"]
+    stages = {
+        version["metadata"]["name"]: version["status"]["stage"] for version in demo.kubectl.list(VERSIONS, NAMESPACE)
+    }
+    assert stages == {"digits-v1": "Previous", "digits-v2": "Serving"}
+
+
+def test_applying_the_samples_again_changes_nothing(demo: Demo):
+    demo.serve_first(demo.train(1))
+    before = demo.kubectl.get(MODELS, MODEL, NAMESPACE)
+    for _ in range(3):
+        demo.kubectl.apply(SAMPLES / "version-1.yaml", SAMPLES / "model.yaml")
+    after = demo.kubectl.get(MODELS, MODEL, NAMESPACE)
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]

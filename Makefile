@@ -23,12 +23,14 @@ generate: setup ## CRDs and their reference from the types; the charts' copies
 	@$(BIN)/python charts/sync.py
 
 verify: setup ## Lint, formatting, types, import rules, generated files
-	@scripts/step "ruff check" $(BIN)/ruff check .
-	@scripts/step "ruff format" $(BIN)/ruff format --check .
-	@scripts/step "mypy" $(BIN)/mypy
-	@scripts/step "import rules" $(BIN)/lint-imports --no-cache
-	@scripts/step "generated CRDs" $(BIN)/python -m modelwright crd check
-	@scripts/step "charts' copies" $(BIN)/python charts/sync.py --check
+	@failed=0; \
+	scripts/step "ruff check" $(BIN)/ruff check --no-cache . || failed=1; \
+	scripts/step "ruff format" $(BIN)/ruff format --no-cache --check . || failed=1; \
+	scripts/step "mypy" $(BIN)/mypy || failed=1; \
+	scripts/step "import rules" $(BIN)/lint-imports --no-cache || failed=1; \
+	scripts/step "generated CRDs" $(BIN)/python -m modelwright crd check || failed=1; \
+	scripts/step "charts' copies" $(BIN)/python charts/sync.py --check || failed=1; \
+	exit $$failed
 
 test: ## Everything a change must pass; brings its own cluster up and takes it down
 	@scripts/test

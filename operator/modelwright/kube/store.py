@@ -80,11 +80,14 @@ class Store:
             return self._remove(kind, obj)
         return self._keep(kind, obj)
 
-    def put(self, obj: Mapping[str, Any]) -> None:
-        """Take the API server's answer to a write, so that the next pass doesn't act on the past."""
-        self._keep(kinds.of(obj), obj)
+    def put(self, obj: Mapping[str, Any], *, quiet: bool = False) -> None:
+        """Take the API server's answer to a write, so that the next pass doesn't act on the past.
 
-    def forget(self, kind: Kind, namespace: str, name: str, uid: str) -> Object | None:
+        `quiet`: the listeners aren't told, because the writer itself goes on from here.
+        """
+        self._keep(kinds.of(obj), obj, quiet=quiet)
+
+    def forget(self, kind: Kind, namespace: str, name: str, uid: str, *, quiet: bool = False) -> Object | None:
         """Drop an object that is known to be gone, if the store still holds this very one. Returns what was dropped."""
         entry = self._objects[kind].get((namespace, name))
         self._bury(uid)
@@ -92,7 +95,8 @@ class Store:
             return None
         old = _load(entry)
         self._drop(kind, (namespace, name))
-        self._notify(kind, old, None)
+        if not quiet:
+            self._notify(kind, old, None)
         return old
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
@@ -135,7 +139,9 @@ class Store:
         """How many objects of a kind there are."""
         return len(self._objects[kind])
 
-    def _keep(self, kind: Kind, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
+    def _keep(
+        self, kind: Kind, obj: Mapping[str, Any], *, quiet: bool = False
+    ) -> tuple[Object | None, Object | None]:
         meta = obj["metadata"]
         key = (str(meta.get("namespace") or ""), str(meta["name"]))
         uid = str(meta.get("uid") or "")
@@ -164,7 +170,8 @@ class Store:
         metrics.WATCH_EVENTS.labels(kind.kind, "kept").inc()
         metrics.STORE_OBJECTS.labels(kind.kind).set(len(self._objects[kind]))
         metrics.STORE_BYTES.inc(len(blob))
-        self._notify(kind, old, new)
+        if not quiet:
+            self._notify(kind, old, new)
         return old, new
 
     def _remove(self, kind: Kind, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:

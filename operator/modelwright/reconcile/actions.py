@@ -18,38 +18,52 @@ KEPT_TEMPLATES = 3
 """Stored revisions kept beside those that have pods, so that going back takes up the very same pods."""
 
 
-async def carry_out(context: Context, picture: Picture, actions: tuple[Action, ...]) -> None:
-    """Do `actions` in order. Stops at the first that can't be done: Refused, or what the API server said."""
+async def carry_out(context: Context, picture: Picture, actions: tuple[Action, ...]) -> bool:
+    """Do `actions` in order; whether anything had to be written. Stops at the first that can't be done: Refused, or
+    what the API server said."""
+    changed = False
     for action in actions:
         if isinstance(action, Run):
-            await _run(context, picture, action.revision)
+            changed |= await _run(context, picture, action.revision)
         elif isinstance(action, SendTraffic):
-            await _send_traffic(context, picture, action.revision)
+            changed |= await _send_traffic(context, picture, action.revision)
         elif isinstance(action, Remove):
-            await _remove(context, picture, action.revision)
+            changed |= await _remove(context, picture, action.revision)
+    return changed
 
 
-async def _run(context: Context, picture: Picture, revision: Revision) -> None:
+async def _run(context: Context, picture: Picture, revision: Revision) -> bool:
     stored = picture.template(revision.hash)
     if stored is None:
         # Its template is lost and its version no longer wanted: what runs is left as it is.
-        return
+        return False
     model, raw = picture.model, picture.raw
+    autoscaling = model.spec.serving.autoscaling
     replicas, scaled = _replicas(picture, revision)
-    await ensure(context, workload.deployment(raw, revision, stored["data"]["template"], replicas))
-    await _keep_template(context, picture, stored)
-    for manifest in picture.traffic.per_revision(raw, revision, stored["data"]["ports"]):
-        await ensure(context, manifest)
-    child = names.revision_name(model.name, revision.hash)
-    most = model.spec.serving.autoscaling.min_replicas if model.spec.serving.autoscaling else (replicas or 0)
-    if most > 1:
-        await ensure(context, workload.disruption_budget(raw, revision))
+    wanted = [workload.deployment(raw, revision, stored["data"]["template"], replicas)]
+    unwanted = []
+    wanted += picture.traffic.per_revision(raw, revision, stored["data"]["ports"])
+    if (autoscaling.min_replicas if autoscaling else replicas or 0) > 1:
+        wanted.append(workload.disruption_budget(raw, revision))
     else:
-        await _drop(context, picture, kinds.POD_DISRUPTION_BUDGET, child)
-    if scaled and model.spec.serving.autoscaling is not None:
-        await ensure(context, workload.autoscaler(raw, revision, model.spec.serving.autoscaling))
+        unwanted.append(kinds.POD_DISRUPTION_BUDGET)
+    if scaled and autoscaling is not None:
+        wanted.append(workload.autoscaler(raw, revision, autoscaling))
     else:
-        await _drop(context, picture, kinds.HORIZONTAL_POD_AUTOSCALER, child)
+        unwanted.append(kinds.HORIZONTAL_POD_AUTOSCALER)
+    changed = await _keep_template(context, picture, stored, await _all(context, wanted[:1]))
+    changed |= await _all(context, wanted[1:])
+    for kind in unwanted:
+        changed |= await _drop(context, picture, kind, names.revision_name(model.name, revision.hash))
+    return changed
+
+
+async def _all(context: Context, manifests: list[Object], *, guarded: bool = False) -> bool:
+    changed = False
+    for manifest in manifests:
+        _, written = await ensure(context, manifest, guarded=guarded)
+        changed |= written
+    return changed
 
 
 def _replicas(picture: Picture, revision: Revision) -> tuple[int | None, bool]:
@@ -66,30 +80,32 @@ def _replicas(picture: Picture, revision: Revision) -> tuple[int | None, bool]:
     return observed.replicas, False
 
 
-async def _keep_template(context: Context, picture: Picture, stored: Object) -> None:
+async def _keep_template(context: Context, picture: Picture, stored: Object, changed: bool) -> bool:
+    """Store the template, after its Deployment: one that the API server refuses must not be kept."""
     if "uid" in stored["metadata"]:
-        return
-    name = stored["metadata"]["name"]
-    before = context.store.get(kinds.CONTROLLER_REVISION, picture.model.namespace, name)
+        return changed
+    before = context.store.get(kinds.CONTROLLER_REVISION, picture.model.namespace, stored["metadata"]["name"])
     if before is not None and controlled_by(before, picture.model.uid):
         # A revision that never worked was rendered anew; a ControllerRevision can't be changed.
         await remove(context, before)
     await ensure(context, stored)
+    return True
 
 
-async def _send_traffic(context: Context, picture: Picture, revision: Revision) -> None:
+async def _send_traffic(context: Context, picture: Picture, revision: Revision) -> bool:
     stored = picture.template(revision.hash)
     if stored is None:
-        return
-    for manifest in picture.traffic.manifests(picture.scene, revision, stored["data"]["ports"]):
-        await ensure(context, manifest, guarded=True)
+        return False
+    manifests = picture.traffic.manifests(picture.scene, revision, stored["data"]["ports"])
+    changed = await _all(context, manifests, guarded=True)
     wanted = picture.model.spec.endpoint.protocol if picture.model.spec.endpoint else None
     for protocol, kind in (("HTTP", kinds.HTTP_ROUTE), ("GRPC", kinds.GRPC_ROUTE)):
         if protocol != wanted:
-            await _drop(context, picture, kind, picture.model.name)
+            changed |= await _drop(context, picture, kind, picture.model.name)
+    return changed
 
 
-async def _remove(context: Context, picture: Picture, revision: Revision) -> None:
+async def _remove(context: Context, picture: Picture, revision: Revision) -> bool:
     name = names.revision_name(picture.model.name, revision.hash)
     for kind in (kinds.HORIZONTAL_POD_AUTOSCALER, kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET, kinds.DEPLOYMENT):
         await _drop(context, picture, kind, name)
@@ -97,9 +113,12 @@ async def _remove(context: Context, picture: Picture, revision: Revision) -> Non
     idle.sort(key=lambda obj: int(obj.get("revision", 0)), reverse=True)
     for obj in idle[KEPT_TEMPLATES:]:
         await remove(context, obj)
+    return True
 
 
-async def _drop(context: Context, picture: Picture, kind: kinds.Kind, name: str) -> None:
+async def _drop(context: Context, picture: Picture, kind: kinds.Kind, name: str) -> bool:
     live = context.store.get(kind, picture.model.namespace, name)
-    if live is not None and controlled_by(live, picture.model.uid):
-        await remove(context, live)
+    if live is None or not controlled_by(live, picture.model.uid):
+        return False
+    await remove(context, live)
+    return True

@@ -25,8 +25,8 @@ def controlled_by(obj: Object, uid: str) -> bool:
     return any(ref.get("controller") and ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
 
 
-async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> Object:
-    """The live object, after making it say what `wanted` says. Sends nothing when it already does.
+async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> tuple[Object, bool]:
+    """The live object, after making it say what `wanted` says, and whether that took a write.
 
     Creating is a POST, the only write that can't adopt a foreign object of that name (docs/adr/0002). `guarded`:
     the change must be based on the latest object (traffic), so that an old leader that wakes up gets a conflict.
@@ -35,14 +35,16 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
     kind = kinds.of(wanted)
     metadata = wanted["metadata"]
     live = context.store.get(kind, metadata["namespace"], metadata["name"])
+    owner = metadata["ownerReferences"][0]
     try:
         if live is None:
-            live = await _create(context, kind, wanted)
-        owner = metadata["ownerReferences"][0]
+            live, made = await _create(context, kind, wanted)
+            if made:
+                return live, True
         if not controlled_by(live, owner["uid"]):
             raise Refused(_taken(kind, wanted, live))
         if not differs(_owned(wanted), live):
-            return live
+            return live, False
         ids = {"uid": live["metadata"]["uid"]}
         if guarded:
             ids["resourceVersion"] = live["metadata"]["resourceVersion"]
@@ -52,31 +54,32 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
     except errors.Denied as error:
         text = f"the API server does not let the operator write {kind} {metadata['name']}: {error.message}"
         raise Refused(Problem(Reason.ACCESS_DENIED, text, stalled=True)) from error
-    context.store.put(live)
-    return live
+    context.store.put(live, quiet=True)
+    return live, True
 
 
-async def _create(context: Context, kind: Kind, wanted: Object) -> Object:
+async def _create(context: Context, kind: Kind, wanted: Object) -> tuple[Object, bool]:
+    """The object, and whether it is new. One that is on its way out is waited for (AlreadyExists)."""
     metadata = wanted["metadata"]
     try:
         live = await context.client.create(wanted)
+        context.store.put(live, quiet=True)
+        return live, True
     except errors.AlreadyExists:
         found = await context.client.get(kind, metadata["namespace"], metadata["name"])
-        if found is None:
+        if found is None or found["metadata"].get("deletionTimestamp"):
             raise
-        live = {**found, "apiVersion": wanted["apiVersion"], "kind": wanted["kind"]}
-        if found["metadata"].get("deletionTimestamp"):
-            raise
+    live = {**found, "apiVersion": wanted["apiVersion"], "kind": wanted["kind"]}
     if controlled_by(live, metadata["ownerReferences"][0]["uid"]):
-        context.store.put(live)
-    return live
+        context.store.put(live, quiet=True)
+    return live, False
 
 
 async def remove(context: Context, live: Object) -> None:
     """Delete this very object, and forget it at once."""
     kind, metadata = kinds.of(live), live["metadata"]
     await context.client.delete(kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
-    context.store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+    context.store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"], quiet=True)
 
 
 def _owned(wanted: Object) -> Object:

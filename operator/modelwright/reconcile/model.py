@@ -42,8 +42,9 @@ ILL = 10.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How acting ended: what stands in the way, and the error that the queue must hear of, if any."""
+    """How acting ended: whether something was written, what stands in the way, the error the queue must hear of."""
 
+    changed: bool = False
     problem: Problem | None = None
     error: errors.ApiError | None = None
 
@@ -72,6 +73,11 @@ class ModelReconciler:
         self._remember(picture)
         decision = decide(picture.observed)
         outcome = await self._act(picture, decision)
+        if outcome.changed:
+            # What is told is what is so now, not what was so before the writes.
+            picture = await observe(self._context, raw, model, self._confirmed_before(model))
+            self._remember(picture)
+            decision = decide(picture.observed)
         observed = _with(picture.observed, outcome)
         assessment = determine(observed)
         await self._report(picture, observed, assessment)
@@ -105,15 +111,14 @@ class ModelReconciler:
         try:
             if picture.stamp is not None and not picture.observed.suspended:
                 await self._stamp(picture, picture.stamp)
-            await carry_out(self._context, picture, decision.actions)
+            return Outcome(await carry_out(self._context, picture, decision.actions))
         except Refused as refused:
-            return Outcome(refused.problem)
+            return Outcome(problem=refused.problem)
         except (errors.Conflict, errors.AlreadyExists, errors.NotFound) as error:
             # The picture was old: another look follows at once, and there is nothing to tell.
-            return Outcome(None, error)
+            return Outcome(error=error)
         except errors.ApiError as error:
-            return Outcome(Problem(Reason.PROGRESSING_WITH_RETRY, f"trying again: {error}"), error)
-        return Outcome()
+            return Outcome(problem=Problem(Reason.PROGRESSING_WITH_RETRY, f"trying again: {error}"), error=error)
 
     async def _stamp(self, picture: Picture, stamp: Stamp) -> None:
         version = {
@@ -128,6 +133,8 @@ class ModelReconciler:
             "spec": dict(stamp.spec),
         }
         await ensure(self._context, version)
+        self._context.wake(Key("ModelVersion", picture.model.namespace, stamp.name))
+        self._context.wake(Key("Model", picture.model.namespace, picture.model.name))
 
     async def _report(self, picture: Picture, observed: Observed, assessment: Assessment) -> None:
         old, model = picture.model.status, picture.model
@@ -237,17 +244,18 @@ def _runtime(picture: Picture, old: ModelStatus) -> RuntimeStatus | None:
 
 
 def _traffic(observed: Observed) -> tuple[TrafficStatus, ...]:
-    """Weights as they are configured: during a switch the Service and the route may name different revisions."""
-    rows = []
-    for key, view in sorted(observed.revisions.items()):
-        named = key in observed.traffic.named
-        weight = (100 if len(observed.traffic.named) == 1 or _is_target(observed, key) else 0) if named else 0
-        rows.append(TrafficStatus(version=view.revision.version, revision=key, weight=weight, ready=view.available > 0))
-    return tuple(rows)
-
-
-def _is_target(observed: Observed, key: str) -> bool:
-    return observed.target is not None and observed.target.hash == key
+    """Weights as they are configured. Between the writes of a switch the Service and the route name two revisions."""
+    named = [view for key, view in sorted(observed.revisions.items()) if key in observed.traffic.named]
+    target = observed.target.hash if observed.target else None
+    return tuple(
+        TrafficStatus(
+            version=view.revision.version,
+            revision=view.revision.hash,
+            weight=100 if len(named) == 1 or view.revision.hash == target else 0,
+            ready=view.available > 0,
+        )
+        for view in named
+    )
 
 
 def _count(observed: Observed, field: str) -> int | None:

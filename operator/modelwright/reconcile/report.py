@@ -28,5 +28,5 @@ async def write_status(context: Context, raw: Object, new: StatusWire, old: Stat
         answer = await context.client.apply(body, subresource="status", field_manager=names.STATUS_FIELD_MANAGER)
     except errors.NotFound:
         return False
-    context.store.put(answer)
+    context.store.put(answer, quiet=True)
     return True

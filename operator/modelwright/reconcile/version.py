@@ -70,7 +70,7 @@ class ModelVersionReconciler:
         if live is None:
             wanted = resolve_pod(raw, version.spec.model_ref.name, version.spec.artifact, self._context.images)
             try:
-                live = await ensure(self._context, wanted)
+                live, _ = await ensure(self._context, wanted)
             except Refused as refused:
                 return None, Verdict(refused.problem.reason, refused.problem.message, stalled=True)
         return await self._read(live)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from modelwright.api.cel import VALIDATIONS, Cel
 from modelwright.api.crd.info import CrdInfo
-from modelwright.api.crd.schema import structural, with_defaults_told, without_defaults
+from modelwright.api.crd.schema import structural, with_defaults_told, without_defaults, without_entry_defaults
 from modelwright.api.names import CATEGORY, GROUP, VERSION
 from modelwright.api.v1alpha1 import ClusterModelRuntime, Model, ModelRuntime, ModelVersion
 
@@ -57,7 +57,9 @@ def schema(kind: Any) -> dict[str, Any]:
     for name in ("spec", "status"):
         member = _member(kind, name)
         if member is not None:
-            properties[name] = with_defaults_told(member) if name == "spec" else without_defaults(member)
+            # What a status does not say is not known, and must not read as if it were: no defaults there.
+            told = with_defaults_told(member) if name == "spec" else without_defaults(member)
+            properties[name] = without_entry_defaults(told)
     whole: dict[str, Any] = {
         "type": "object",
         "description": info.description,

@@ -157,7 +157,7 @@ def with_defaults_told(node: Schema) -> Schema:
 
 
 def without_defaults(node: Schema) -> Schema:
-    """`node` with no default anywhere: what a status does not say is not known, and must not read as if it were."""
+    """`node` with no default anywhere."""
     bare = {key: value for key, value in node.items() if key != "default"}
     if "properties" in bare:
         bare["properties"] = {name: without_defaults(child) for name, child in bare["properties"].items()}
@@ -165,3 +165,18 @@ def without_defaults(node: Schema) -> Schema:
         if isinstance(bare.get(key), dict):
             bare[key] = without_defaults(bare[key])
     return bare
+
+
+def without_entry_defaults(node: Schema) -> Schema:
+    """`node` with no default inside of lists and maps.
+
+    kubectl apply and Argo CD compare lists of custom resources as a whole: what the API server filled in there would
+    be a difference for ever. The types know these defaults, and the descriptions tell them.
+    """
+    kept = dict(node)
+    if "properties" in kept:
+        kept["properties"] = {name: without_entry_defaults(child) for name, child in kept["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(kept.get(key), dict):
+            kept[key] = without_defaults(kept[key])
+    return kept

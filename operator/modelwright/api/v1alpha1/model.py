@@ -402,7 +402,7 @@ class ModelStatus(StatusWire):
     target: TargetStatus | None = Field(default=None, description="The revision that is wanted.")
     rollout: RolloutStatus | None = Field(default=None, description="The move to the wanted revision.")
     traffic: Annotated[tuple[TrafficStatus, ...], Field(max_length=32), ListType("map", ("revision",))] = Field(
-        default=(), description="The share of each revision that has pods. At most 32."
+        default=(), description="The share of each revision that takes requests. At most 32."
     )
     runtime: RuntimeStatus | None = Field(
         default=None, description="The runtime of the wanted revision, and why this one."

@@ -141,9 +141,7 @@ class VersionMetric(Wire):
 
     name: Text63 = Field(description="What was measured, such as accuracy.")
     value: Decimal = Field(description='The figure, a decimal number as text, such as "0.981".')
-    dataset: Annotated[str, StringConstraints(strict=True, max_length=253)] = Field(
-        default="", description="What it was measured on, such as holdout-2026-10."
-    )
+    dataset: Text253 = Field(description="What it was measured on, such as holdout-2026-10.")
 
 
 class Dataset(Wire):

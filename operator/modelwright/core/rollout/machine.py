@@ -121,7 +121,7 @@ def _no_target(observed: Observed) -> Problem:
 def _pods_missing(observed: Observed) -> Problem:
     view = observed.target_view
     if view is None or observed.target is None:
-        return Problem(Reason.WAITING_FOR_PODS, "pods are being made")
+        return Problem(Reason.WAITING_FOR_PODS, "the pods are about to be made")
     if view.failure is not None:
         return Problem(view.failure.reason, view.failure.message, stalled=True)
     who = f"version {observed.target.version}"

@@ -1,0 +1,106 @@
+"""The operator as a process of its own, as tests and measurements run it against a control plane."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class OperatorProcess:
+    """`python -m modelwright run` with a kubeconfig; its log goes to `log`. Ends with the `with` block."""
+
+    def __init__(self, kubeconfig: Path, log: Path, **settings: object) -> None:
+        self._log = log
+        self.port = free_port()
+        fixed = {"http_host": "127.0.0.1", "http_port": self.port, "namespace": "default", "gateway_probe": "Off"}
+        self._environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("MODELWRIGHT_")},
+            "PYTHONPATH": str(ROOT / "operator"),
+            "KUBECONFIG": str(kubeconfig),
+            **{f"MODELWRIGHT_{key.upper()}": str(value) for key, value in {**fixed, **settings}.items()},
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "OperatorProcess":
+        """Start it, without waiting for anything."""
+        with self._log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "modelwright", "run"],
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+            )
+        return self
+
+    def wait_ready(self, timeout: float = 60) -> float:
+        """Seconds until /readyz says yes. Raises RuntimeError with the end of the log when it doesn't."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < timeout:
+            if self.process is not None and self.process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1):
+                    return time.monotonic() - begin
+            except OSError:
+                time.sleep(0.05)
+        tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"the operator is not ready after {timeout} s; its log {self._log} ends:\n{tail}")
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def cpu_seconds(self) -> float:
+        """User and system CPU time used so far."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mib(self, peak: bool = False) -> float:
+        """Resident memory in MiB, now or at its peak."""
+        assert self.process is not None
+        key = "VmHWM:" if peak else "VmRSS:"
+        line = next(x for x in Path(f"/proc/{self.process.pid}/status").read_text().splitlines() if x.startswith(key))
+        return int(line.split()[1]) / 1024
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> "OperatorProcess":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()

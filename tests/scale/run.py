@@ -1,0 +1,274 @@
+"""`make scale`: how many requests, how much CPU, memory and time the operator needs for N Models on simulated nodes."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from devcluster import ControlPlane
+from modelwright.kube import kinds
+from modelwright.kube.client import KubeClient
+from tests.scale.audit import AuditLog, Counts
+from tests.scale.operator_process import ROOT, OperatorProcess
+
+Object = dict[str, Any]
+DIGEST = "sha256:" + "0" * 64
+BOUNDS = {
+    "create: seconds": 20.0, "change: seconds": 25.0, "create: writes a Model": 6.0, "create: reads a Model": 0.0,
+    "create: CPU ms a Model": 15.0, "memory MiB": 140.0, "restart: writes": 0.0, "idle: writes": 0.0,
+}  # fmt: skip
+"""What design.md asks for at 500 Models."""
+
+
+@dataclass
+class Figures:
+    """What one size came to, in the order of measuring."""
+
+    models: int
+    values: dict[str, float] = field(default_factory=dict)
+    detail: dict[str, Counts] = field(default_factory=dict)
+
+
+def runtime() -> Object:
+    """A runtime whose pods only have to exist: the nodes are simulated."""
+    return {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "ClusterModelRuntime",
+        "metadata": {"name": "scale"},
+        "spec": {
+            "formats": [{"name": "scale"}],
+            "protocol": "V2",
+            "ports": {"http": 8080, "metrics": 8082},
+            "container": {"image": "example.com/scale:1", "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}},
+        },
+    }
+
+
+def version(model: str, number: int) -> Object:
+    """A pinned version, so that nothing has to be fetched."""
+    return {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "ModelVersion",
+        "metadata": {"name": f"{model}-v{number}", "namespace": "default"},
+        "spec": {
+            "modelRef": {"name": model},
+            "artifact": {"uri": f"s3://models/{model}/{number}", "digest": DIGEST, "format": {"name": "scale"}},
+        },
+    }
+
+
+def model(name: str, number: int) -> Object:
+    """A Model pinned to one of its versions."""
+    return {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"version": {"name": f"{name}-v{number}"}},
+    }
+
+
+async def put_all(client: KubeClient, objects: list[Object]) -> None:
+    """Apply all objects, sixteen at a time."""
+    gate = asyncio.Semaphore(16)
+
+    async def one(obj: Object) -> None:
+        async with gate:
+            await client.apply(obj, field_manager="scale")
+
+    await asyncio.gather(*map(one, objects))
+
+
+async def all_serve(client: KubeClient, number: int, count: int, timeout: float) -> None:
+    """Return once every Model is Ready with version `number`, alone; looks twice a second."""
+    limit = time.monotonic() + timeout
+    while True:
+        models = await client.list(kinds.MODEL, "default")
+        left = [m["metadata"]["name"] for m in models if not _serves(m, number)]
+        if not left and len(models) == count:
+            return
+        if time.monotonic() > limit:
+            stuck = next(m for m in models if m["metadata"]["name"] == left[0])
+            raise RuntimeError(
+                f"{len(left)} of {count} Models are not ready after {timeout} s, such as:\n{yaml.dump(stuck)}"
+            )
+        await asyncio.sleep(0.5)
+
+
+def _serves(obj: Object, number: int) -> bool:
+    status = obj.get("status", {})
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+    current = status.get("observedGeneration") == obj["metadata"]["generation"]
+    return ready and current and status["serving"]["version"].endswith(f"-v{number}")
+
+
+async def quiet(audit: AuditLog, seconds: float = 3.0) -> Counts:
+    """Counts until nothing was written for `seconds`."""
+    total = audit.take()
+    while True:
+        await asyncio.sleep(seconds)
+        more = audit.take()
+        total.writes += more.writes
+        total.reads += more.reads
+        total.events += more.events
+        total.refused += more.refused
+        if not more.total_writes and not more.events:
+            return total
+
+
+async def measure(count: int, idle: float, folder: Path) -> Figures:
+    """All figures for `count` Models."""
+    figures = Figures(count)
+    with ControlPlane(kwok_nodes=max(3, count // 100), audit=True) as plane:
+        subprocess.run(
+            [plane.kubectl, "--kubeconfig", plane.kubeconfig, "apply", "--server-side", "-k", ROOT / "crds"],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.environ["KUBECONFIG"] = str(plane.kubeconfig)
+        from modelwright.kube.client import load_configuration
+
+        client = KubeClient(await load_configuration(), qps=2000, burst=4000, user_agent="scale-harness")
+        await asyncio.sleep(1)
+        await client.apply(runtime(), field_manager="scale")
+        audit = AuditLog(plane.audit_log)
+        operator = OperatorProcess(plane.kubeconfig, folder / f"operator-{count}.log", qps=1000, burst=2000)
+        with operator:
+            operator.wait_ready()
+            await quiet(audit, 1.0)
+            names = [f"m{number:05d}" for number in range(count)]
+            await _phase(figures, "create", operator, audit, client, count, 1,
+                         [o for name in names for o in (version(name, 1), model(name, 1))])  # fmt: skip
+            await _phase(figures, "change", operator, audit, client, count, 2,
+                         [o for name in names for o in (version(name, 2), model(name, 2))])  # fmt: skip
+            figures.values["memory MiB"] = operator.resident_mib()
+            figures.values["peak memory MiB"] = operator.resident_mib(peak=True)
+            await _idle(figures, operator, audit, idle)
+            begin = time.monotonic()
+            operator.stop()
+            figures.values["stop: seconds"] = time.monotonic() - begin
+        audit.take()
+        again = OperatorProcess(plane.kubeconfig, folder / f"operator-{count}-again.log", qps=1000, burst=2000)
+        with again:
+            figures.values["restart: seconds to ready"] = again.wait_ready()
+            counts = await quiet(audit, 5.0)
+            figures.values["restart: writes"] = counts.total_writes
+            figures.values["restart: Events"] = counts.events
+            figures.values["restart: memory MiB"] = again.resident_mib()
+            figures.detail["restart"] = counts
+            again.stop()
+        await client.close()
+    return figures
+
+
+async def _phase(
+    figures: Figures, name: str, operator: OperatorProcess, audit: AuditLog, client: KubeClient, count: int,
+    number: int, objects: list[Object],
+) -> None:  # fmt: skip
+    cpu, begin = operator.cpu_seconds(), time.monotonic()
+    await put_all(client, objects)
+    figures.values[f"{name}: seconds to apply"] = time.monotonic() - begin
+    await all_serve(client, number, count, timeout=60 + count)
+    figures.values[f"{name}: seconds"] = time.monotonic() - begin
+    counts = await quiet(audit)
+    figures.values[f"{name}: CPU ms a Model"] = 1000 * (operator.cpu_seconds() - cpu) / count
+    figures.values[f"{name}: writes a Model"] = counts.total_writes / count
+    figures.values[f"{name}: reads a Model"] = counts.total_reads / count
+    figures.values[f"{name}: Events a Model"] = counts.events / count
+    figures.detail[name] = counts
+
+
+async def _idle(figures: Figures, operator: OperatorProcess, audit: AuditLog, seconds: float) -> None:
+    audit.take()
+    cpu = operator.cpu_seconds()
+    await asyncio.sleep(seconds)
+    counts = audit.take()
+    figures.values["idle: writes"] = counts.total_writes + counts.events
+    figures.values["idle: Lease writes a minute"] = counts.leases * 60 / seconds
+    figures.values["idle: CPU % of a core"] = 100 * (operator.cpu_seconds() - cpu) / seconds
+
+
+def show(results: list[Figures]) -> None:
+    """The table, then each phase's requests by verb and kind."""
+    console = Console(width=120)
+    table = Table(title="Models on simulated nodes")
+    table.add_column("figure")
+    for result in results:
+        table.add_column(f"N={result.models}", justify="right")
+    table.add_column("bound at 500", justify="right")
+    for key in results[0].values:
+        bound = BOUNDS.get(key)
+        cells = [f"{result.values[key]:.2f}" for result in results]
+        table.add_row(key, *cells, "" if bound is None else f"{bound:g}")
+    console.print(table)
+    for result in results:
+        for phase, counts in result.detail.items():
+            parts = [f"{v} {r}: {n / result.models:.2f}" for (v, r), n in counts.writes.most_common()]
+            parts += [f"{v} {r} (read): {n / result.models:.2f}" for (v, r), n in counts.reads.most_common()]
+            parts += [f"{v} {r} -> {c}: {n}" for (v, r, c), n in counts.refused.most_common()]
+            console.print(f"N={result.models} {phase}: " + "; ".join(parts or ["nothing"]))
+
+
+def write(path: Path, results: list[Figures], command: str) -> None:
+    """The figures in the common format of docs/figures."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    rows = []
+    for result in results:
+        for key, value in result.values.items():
+            bound = BOUNDS.get(key) if result.models == 500 else None
+            unit = next((u for u in ("seconds", "CPU ms", "MiB", "%") if u in key), "count")
+            rows.append(
+                {
+                    "name": f"N={result.models} {key}",
+                    "value": round(value, 3),
+                    "unit": unit,
+                    "bound": bound,
+                    "holds": None if bound is None else value <= bound,
+                }  # fmt: skip
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit.stdout.strip(),
+        "host": {"cores": os.cpu_count(), "memoryGiB": round(memory, 1), "machine": platform.machine()},
+        "figures": rows,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main() -> None:
+    """Measure each size and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="100,500,1000", help="sizes, comma-separated")
+    parser.add_argument("--idle", type=float, default=60, help="seconds to stand idle")
+    parser.add_argument("--write", type=Path, help="file for the figures, such as docs/figures/scale.json")
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="modelwright-scale-"))
+    results = []
+    for size in map(int, given.models.split(",")):
+        sys.stdout.write(f"{size} Models; the operator's log is in {folder}\n")
+        sys.stdout.flush()
+        results.append(asyncio.run(measure(size, given.idle, folder)))
+        show(results[-1:])
+    show(results)
+    if given.write:
+        write(given.write, results, f"python -m tests.scale.run --models {given.models} --idle {given.idle:g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -98,7 +98,7 @@ def test_what_is_written_is_read_back() -> None:
             "spec": {
                 "modelRef": {"name": "digits"},
                 "artifact": {"uri": "hf://org/digits@main", "format": {"name": "sklearn", "version": "1"}},
-                "metrics": [{"name": "accuracy", "value": "0.98"}],
+                "metrics": [{"name": "accuracy", "value": "0.98", "dataset": "holdout"}],
             },
             "status": {"artifact": {"digest": "git:" + "0" * 40, "sizeBytes": 12}, "stage": "Serving"},
         }

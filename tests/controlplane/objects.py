@@ -1,0 +1,190 @@
+"""Random objects of our kinds, right and wrong, drawn from the generated schemas."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import strategies as st
+
+from modelwright.api.cel import INT_OR_STRING, PRESERVE
+from modelwright.api.crd.definition import schema
+from modelwright.api.names import API_VERSION
+
+# What a text must look like when only a CEL rule says so, by the end of its path: near both sides of the rule.
+TEXTS = {
+    "artifact.uri": [
+        "s3://models/digits/1",
+        "gs://models/a b",
+        "gs://models.example/x",
+        "az://account/container/model.zip",
+        "az://A/container/x",
+        "https://example.com/m.tar.gz?a=b",
+        "https://example.com",
+        "http://u@example.com/m",
+        "pvc://claim/a/b",
+        "pvc://claim/../b",
+        "pvc://claim/",
+        "oci://example.com:5000/team/m:1",
+        "oci://example.com/m@sha256:" + "a" * 64,
+        "oci://example.com/m@sha256:" + "a" * 63,
+        "hf://org/name@main",
+        "hf://org",
+        "file:///etc/passwd",
+        "S3://models/digits/1",
+        "s3://models/digits/é",
+    ],
+    "artifact.digest": ["sha256:" + "0" * 64, "git:" + "f" * 40, "sha256:" + "0" * 63, "git:" + "g" * 40, "sha256:"],
+    "value": ["0.98", "-1", "1e5", "1.5E-12", ".5", "1.", "+1", "NaN", "1e1234", "0x1", "1\n"],
+    "startTimeout": ["10m", "1h30m", "500ms", "1s", "999ms", "24h", "25h", "10", "1d", "1h1h1h1h1h", "99999h"],
+    "restartedAt": ["2026-11-21T03:00:00Z", "2026-11-21T03:00:00.5+01:00", "2026-11-21", "2026-11-21t03:00:00z"],
+    "pathPrefix": ["/", "/a", "/a/b.c", "/a/", "//a", "/a/..", "/...", "/a b", "a", "/%41"],
+    "modelPath": [
+        "/mnt/models",
+        "/models/$(MODEL_NAME)/1",
+        "/",
+        "/a/../b",
+        "/$(OTHER)",
+        "mnt",
+        "/.a",
+        "/a.$(MODEL_NAME)",
+    ],
+    "path": ["/v1/models/$(MODEL_NAME)", "/", "/a b", "ready", "/é"],
+}
+QUANTITIES = [0, 1, "500m", "1Gi", "0.5", "1e3", ".5", "", "-1", -1, "1GB", "1 Gi", "1e", "1" * 33]
+KEYS = [
+    "a",
+    "cpu",
+    "example.com/team",
+    "nvidia.com/gpu",
+    "UPPER_case.x",
+    "-a",
+    "a b",
+    "",
+    "x" * 63,
+    "x" * 64,
+    "x" * 129,
+]
+EVIL: list[Any] = [
+    0,
+    -1,
+    1.5,
+    2**31,
+    2**53 + 1,
+    "",
+    "a",
+    "A",
+    "a b",
+    "ä",
+    "a\n",
+    "-a",
+    "a.b",
+    "a..b",
+    "x" * 64,
+    "ä" * 63,
+    "ä" * 64,
+    "x" * 254,
+    "x" * 1025,
+    "x" * 4097,
+    True,
+    False,
+    [],
+    {},
+    ["a"],
+    ["a", "a"],
+    [{}],
+    {"a": "b"},
+    {"a": 1},
+]
+
+
+def _text(node: dict[str, Any], path: str) -> st.SearchStrategy[str]:
+    for end, values in TEXTS.items():
+        if path.endswith(f".{end}"):
+            return st.sampled_from(values)
+    if "pattern" in node:
+        longest = node["maxLength"]
+        return st.from_regex(node["pattern"], fullmatch=True, alphabet=st.characters(max_codepoint=127)).filter(
+            lambda text: len(text) <= longest
+        )
+    return st.text("abc-. é", min_size=node.get("minLength", 0), max_size=min(node["maxLength"], 12))
+
+
+def _node(node: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
+    if node.get(INT_OR_STRING):
+        # Mostly right: the wrong ones would hide every other fault of the object.
+        return st.one_of(st.sampled_from(QUANTITIES[:7]), st.sampled_from(QUANTITIES))
+    if "enum" in node:
+        return st.sampled_from(node["enum"])
+    match node["type"]:
+        case "string":
+            return _text(node, path)
+        case "integer":
+            return st.integers(node["minimum"], node["maximum"]) | st.integers(node["minimum"], node["minimum"] + 3)
+        case "boolean":
+            return st.booleans()
+        case "array":
+            items = _node(node["items"], f"{path}[]")
+            return st.lists(items, min_size=node.get("minItems", 0), max_size=min(node["maxItems"], 3))
+    if "additionalProperties" in node:
+        values = _node(node["additionalProperties"], f"{path}.*")
+        return st.dictionaries(st.sampled_from(KEYS[:4]) | st.sampled_from(KEYS), values, max_size=3)
+    members = node.get("properties", {})
+    required = {
+        name: _node(child, f"{path}.{name}") for name, child in members.items() if name in node.get("required", ())
+    }
+    optional = {name: _node(child, f"{path}.{name}") for name, child in members.items() if name not in required}
+    whole = st.fixed_dictionaries(required, optional=optional)
+    if node.get(PRESERVE):
+        extra = st.sampled_from([{}, {"x": 1}, {"y": {"z": [1, "a"]}}])
+        return st.tuples(whole, extra).map(lambda pair: {**pair[1], **pair[0]})
+    if "follow" in members:
+        # Exactly one of them most of the time, else hardly any Model would be right.
+        sources = [st.fixed_dictionaries({name: child}) for name, child in optional.items()]
+        return st.one_of(*sources, *sources, whole)
+    return whole
+
+
+def _places(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    found = [at] if at else []
+    if isinstance(value, dict):
+        for key, child in value.items():
+            found += _places(child, (*at, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            found += _places(child, (*at, index))
+    return found
+
+
+@st.composite
+def specs(draw: st.DrawFn, kind: Any) -> dict[str, Any]:
+    """A spec of `kind`: drawn from its schema, and half of the time spoilt in one place."""
+    spec = draw(_node(schema(kind)["properties"]["spec"], "spec"))
+    if draw(st.booleans()):
+        return spec
+    spec = copy.deepcopy(spec)
+    places = _places(spec)
+    if not places:
+        return spec
+    *above, last = draw(st.sampled_from(places))
+    holder: Any = spec
+    for part in above:
+        holder = holder[part]
+    match draw(st.sampled_from(["replace", "replace", "remove", "unknown", "double"])):
+        case "replace":
+            holder[last] = copy.deepcopy(draw(st.sampled_from(EVIL)))
+        case "remove":
+            del holder[last]
+        case "unknown" if isinstance(holder, dict):
+            holder["noSuchField"] = "x"
+        case "double" if isinstance(holder, list):
+            holder.append(copy.deepcopy(holder[last]))
+    return spec
+
+
+def whole(kind: Any, spec: dict[str, Any], name: str = "drawn") -> dict[str, Any]:
+    """The object of `kind` with this spec."""
+    metadata = {"name": name}
+    if kind.__crd__.namespaced:
+        metadata["namespace"] = "default"
+    return {"apiVersion": API_VERSION, "kind": kind.__name__, "metadata": metadata, "spec": spec}

@@ -35,7 +35,7 @@ class EventRecorder:
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._sent: dict[tuple[str, str, bytes], float] = {}
+        self._sent: dict[bytes, float] = {}
 
     def record(
         self,
@@ -104,7 +104,7 @@ class EventRecorder:
         metrics.EVENTS_RECORDED.labels("failed").inc()
         log.warning("an Event was not accepted", extra={"reason": event["reason"], "error": str(error)})
 
-    def _repeated(self, key: tuple[str, str, bytes], now: float) -> bool:
+    def _repeated(self, key: bytes, now: float) -> bool:
         # Oldest first: what has become old is at the front.
         while self._sent and now - next(iter(self._sent.values())) >= REPEAT_SECONDS:
             del self._sent[next(iter(self._sent))]
@@ -112,7 +112,7 @@ class EventRecorder:
 
     def _event(
         self, obj: Mapping[str, Any], type_: str, reason: str, note: str, action: str
-    ) -> tuple[dict[str, Any], tuple[str, str, bytes]]:
+    ) -> tuple[dict[str, Any], bytes]:
         meta = obj["metadata"]
         name = str(meta["name"])
         namespace = str(meta.get("namespace") or "")
@@ -128,12 +128,12 @@ class EventRecorder:
             regarding["namespace"] = namespace
         if len(note) > NOTE_MAX:
             note = note[: NOTE_MAX - 3] + "..."
-        digest = hashlib.sha256(f"{type_}\0{note}".encode()).digest()[:8]
+        digest = hashlib.sha256("\0".join((uid, type_, reason, note)).encode()).digest()[:8]
         now = self._clock.now()
         event = {
             "apiVersion": kinds.EVENT.api_version,
             "kind": "Event",
-            # The moment alone would clash when two Events about one object are recorded at once.
+            # The moment alone would clash when two Events about one name are recorded at once.
             "metadata": {
                 "name": f"{name[:220].rstrip('-.')}.{int(now.timestamp() * 1e6):x}{digest[:4].hex()}",
                 "namespace": namespace or "default",
@@ -147,4 +147,4 @@ class EventRecorder:
             "type": type_,
             "regarding": regarding,
         }
-        return event, (uid, reason, digest)
+        return event, digest

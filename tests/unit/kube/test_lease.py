@@ -1,0 +1,355 @@
+"""Leader election: never two leaders, whatever the clocks, the network or the other candidate do."""
+
+import asyncio
+import contextlib
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelwright.kube import errors, kinds
+from modelwright.kube.lease import LeaderElector, LeaseLost
+from modelwright.obs.clock import FakeClock
+from tests.unit.kube.fakes import FakeClient, transient
+
+
+class Candidate:
+    """One process: its elector, the tasks it runs, and how it ended."""
+
+    def __init__(self, name: str, client: Any, clock: FakeClock) -> None:
+        self.lost: list[str] = []
+        self.elector = LeaderElector(
+            client,
+            namespace="ns",
+            name="lease",
+            instance=name,
+            on_lost=self.lost.append,
+            clock=clock,
+            rng=random.Random(1),
+        )
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self.tasks.append(asyncio.create_task(self._run()))
+
+    async def _run(self) -> None:
+        await self.elector.acquire()
+        await self.elector.renew()
+
+    def kill(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.client = FakeClient()
+        self.candidates: list[Candidate] = []
+
+    def candidate(self, name: str, client: Any = None) -> Candidate:
+        self.candidates.append(Candidate(name, client or self.client, self.clock))
+        self.candidates[-1].start()
+        return self.candidates[-1]
+
+    async def pass_time(self, seconds: float, step: float = 0.25) -> None:
+        for _ in range(round(seconds / step)):
+            self.clock.advance(step)
+            for _ in range(8):
+                await asyncio.sleep(0)
+            assert sum(c.elector.leading for c in self.candidates) <= 1, "two leaders at once"
+
+    @property
+    def lease(self) -> dict[str, Any]:
+        return self.client.objects[kinds.LEASE, "ns", "lease"]["spec"]
+
+    async def close(self) -> None:
+        for candidate in self.candidates:
+            candidate.kill()
+            for task in candidate.tasks:
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+
+
+@pytest.fixture
+async def world():
+    world = World()
+    yield world
+    await world.close()
+
+
+async def test_the_first_candidate_leads_at_once_and_renews(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(0.25)
+    assert a.elector.leading
+    assert world.lease["holderIdentity"] == a.elector.identity
+    assert world.lease["leaseDurationSeconds"] == 15
+    first = world.lease["renewTime"]
+    await world.pass_time(60)
+    assert a.elector.leading
+    assert world.lease["renewTime"] > first
+    assert world.lease["leaseTransitions"] == 0
+    assert a.lost == []
+
+
+async def test_a_second_candidate_waits_while_the_first_renews(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(1)
+    b = world.candidate("b")
+    await world.pass_time(120)
+    assert a.elector.leading
+    assert not b.elector.leading
+
+
+async def test_two_that_start_together_agree_on_one(world: World) -> None:
+    world.candidate("a")
+    world.candidate("b")
+    await world.pass_time(60)
+    assert sum(c.elector.leading for c in world.candidates) == 1
+
+
+async def test_a_killed_leader_is_followed_after_its_lease_and_not_before(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(1)
+    b = world.candidate("b")
+    await world.pass_time(10)
+    a.kill()
+    world.candidates.remove(a)
+    await world.pass_time(12)
+    assert not b.elector.leading
+    await world.pass_time(8)
+    assert b.elector.leading
+    assert world.lease["leaseTransitions"] == 1
+
+
+async def test_a_lease_given_back_is_taken_at_once(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(1)
+    b = world.candidate("b")
+    await world.pass_time(5)
+    a.kill()
+    await asyncio.sleep(0)
+    await a.elector.release()
+    assert not a.elector.leading
+    assert world.lease["holderIdentity"] == ""
+    await world.pass_time(3)
+    assert b.elector.leading
+    assert a.lost == []
+
+
+async def test_a_leader_that_cannot_renew_ends_before_another_may_begin(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(1)
+    b = world.candidate("b")
+    await world.pass_time(5)
+    world.client.failing["replace"] = [transient() for _ in range(8)]
+    await world.pass_time(10.5)
+    assert a.lost == ["the Lease could not be renewed for 10 s"]
+    assert not a.elector.leading
+    assert not b.elector.leading
+    world.client.failing.clear()
+    await world.pass_time(10)
+    assert b.elector.leading
+
+
+async def test_a_renewal_that_hangs_ends_the_leader_as_well(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(5)
+    world.client.hanging.add("replace")
+    await world.pass_time(12.5)
+    assert len(a.lost) == 1
+
+
+async def test_a_short_outage_is_survived(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(5)
+    world.client.failing["replace"] = [transient(), transient(), None]
+    await world.pass_time(30)
+    assert a.elector.leading
+    assert a.lost == []
+
+
+async def test_a_renewal_whose_answer_was_lost_is_recognised(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(3)
+    # Written, but the answer did not come: the version moved on without us knowing.
+    world.client.save(dict(world.client.objects[kinds.LEASE, "ns", "lease"]))
+    await world.pass_time(30)
+    assert a.elector.leading
+    assert a.lost == []
+
+
+async def test_taking_the_lease_with_a_lost_answer_is_recognised(world: World) -> None:
+    class LosesFirstAnswer(FakeClient):
+        lose = True
+
+        async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
+            answer = await super().create(obj)
+            if self.lose:
+                self.lose = False
+                raise transient()
+            return answer
+
+    client = LosesFirstAnswer()
+    a = world.candidate("a", client)
+    await world.pass_time(5)
+    assert a.elector.leading
+
+
+async def test_a_leader_whose_lease_was_taken_ends(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(3)
+    stolen = dict(world.client.objects[kinds.LEASE, "ns", "lease"])
+    stolen["spec"] = {**stolen["spec"], "holderIdentity": "somebody-else"}
+    world.client.save(stolen)
+    await world.pass_time(3)
+    assert a.lost == ["another process has taken the Lease"]
+
+
+async def test_a_leader_whose_lease_was_deleted_ends(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(3)
+    world.client.objects.clear()
+    await world.pass_time(3)
+    assert a.lost == ["the Lease has been deleted"]
+
+
+async def test_the_wall_clock_does_not_matter(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(1)
+    b = world.candidate("b")
+    for jump in (86400, -3 * 86400, 10**7):
+        world.clock.jump_wall_clock(jump)
+        await world.pass_time(20)
+        assert a.elector.leading
+        assert not b.elector.leading
+    a.kill()
+    world.clock.jump_wall_clock(-(10**7))
+    world.candidates.remove(a)
+    await world.pass_time(20)
+    assert b.elector.leading
+
+
+async def test_the_guard_lets_a_leader_write_and_nobody_else(world: World) -> None:
+    a = world.candidate("a")
+    with pytest.raises(LeaseLost):
+        a.elector.guard()
+    assert a.lost == []
+    await world.pass_time(1)
+    a.elector.guard()
+
+
+async def test_a_process_that_slept_through_its_lease_may_not_write_even_before_it_notices(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(1)
+    # Time passes without the event loop turning: a stopped process, or one long computation.
+    world.clock._monotonic += 11
+    with pytest.raises(LeaseLost):
+        a.elector.guard()
+    assert len(a.lost) == 1
+    with pytest.raises(LeaseLost):
+        a.elector.guard()
+    assert len(a.lost) == 1
+
+
+async def test_giving_back_after_a_renewal_that_was_cut_off(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(3)
+    a.kill()
+    world.client.save(dict(world.client.objects[kinds.LEASE, "ns", "lease"]))
+    await a.elector.release()
+    assert world.lease["holderIdentity"] == ""
+
+
+async def test_giving_back_what_another_holds_changes_nothing_and_does_not_raise(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(3)
+    a.kill()
+    stolen = dict(world.client.objects[kinds.LEASE, "ns", "lease"])
+    stolen["spec"] = {**stolen["spec"], "holderIdentity": "somebody-else"}
+    world.client.save(stolen)
+    await a.elector.release()
+    assert world.lease["holderIdentity"] == "somebody-else"
+
+
+async def test_no_access_is_told_and_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.client.failing["get"] = [errors.Denied(403, "Forbidden", "leases may not be read")] * 3
+    a = world.candidate("a")
+    await world.pass_time(12)
+    assert "leases may not be read" in caplog.text or any("leases may" in str(vars(r)) for r in caplog.records)
+    assert a.elector.leading
+
+
+@pytest.mark.parametrize("times", [(10, 10, 2), (15, 10, 10), (15, 16, 2)])
+def test_times_that_do_not_fit_are_refused(times: tuple[float, float, float]) -> None:
+    lease, renew, retry = times
+    with pytest.raises(ValueError, match="must hold"):
+        LeaderElector(
+            FakeClient(),  # type: ignore[arg-type]
+            namespace="ns",
+            name="lease",
+            instance="a",
+            on_lost=print,
+            lease_seconds=lease,
+            renew_seconds=renew,
+            retry_seconds=retry,
+        )
+
+
+FAULTS = st.lists(
+    st.tuples(st.sampled_from(["fail-a", "fail-b", "fail-both", "jump", "kill-a", "fine"]), st.integers(1, 25)),
+    max_size=8,
+)
+
+
+@given(FAULTS)
+@settings(max_examples=60, deadline=None)
+def test_never_two_leaders_and_always_one_again_whatever_fails(faults: list[tuple[str, int]]) -> None:
+    class Cut:
+        """A client whose network can be cut."""
+
+        def __init__(self, client: FakeClient) -> None:
+            self.client = client
+            self.cut = False
+
+        def __getattr__(self, verb: str) -> Any:
+            async def call(*args: Any) -> Any:
+                if self.cut:
+                    raise transient()
+                answer = await getattr(self.client, verb)(*args)
+                if self.cut:
+                    raise transient()
+                return answer
+
+            return call
+
+    async def story() -> None:
+        world = World()
+        cuts = {name: Cut(world.client) for name in "ab"}
+        current = {name: world.candidate(name, cuts[name]) for name in "ab"}
+        for fault, seconds in faults:
+            cuts["a"].cut = fault in ("fail-a", "fail-both")
+            cuts["b"].cut = fault in ("fail-b", "fail-both")
+            if fault == "jump":
+                world.clock.jump_wall_clock(10_000)
+            if fault == "kill-a":
+                current["a"].kill()
+                world.candidates.remove(current["a"])
+                current["a"] = world.candidate("a", cuts["a"])
+            await world.pass_time(seconds)
+            for name, candidate in list(current.items()):
+                if candidate.lost:
+                    # The process has ended, as it must; its pod is started anew.
+                    candidate.kill()
+                    world.candidates.remove(candidate)
+                    current[name] = world.candidate(name, cuts[name])
+        for cut in cuts.values():
+            cut.cut = False
+        await world.pass_time(40)
+        alive = [c for c in current.values() if not c.lost]
+        assert sum(c.elector.leading for c in alive) == 1 or len(alive) < 2
+        await world.close()
+
+    asyncio.run(story())

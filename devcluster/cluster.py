@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ class Cluster:
         count = kwok_nodes if kwok_nodes is not None else (10 if profile == "kwok" else 0)
         if chosen == "existing":
             return _existing(name)
-        folder = paths.runs() / name
+        folder = _folder(name)
         with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
             before = State.load(folder)
             if before.daemons and before.profile not in ("", profile):
@@ -100,7 +101,7 @@ class Cluster:
         """A cluster that is up already, without looking after it."""
         if backend() == "existing":
             return _existing(name)
-        folder = paths.runs() / name
+        folder = _folder(name)
         state = State.load(folder)
         if not state.ready:
             raise ClusterError(f"cluster {name!r} is not up: python -m devcluster up --name {name}")
@@ -199,7 +200,7 @@ def down(name: str) -> None:
     """Take a cluster down; nothing happens when there is none. An existing cluster is left alone."""
     if backend() == "existing":
         return
-    folder = paths.runs() / name
+    folder = _folder(name)
     with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
         state = State.load(folder)
         if state.profile in ("controlplane", "kwok"):
@@ -211,7 +212,7 @@ def down(name: str) -> None:
 
 def status(name: str) -> list[tuple[str, str, str]]:
     """Each daemon with its pid and whether it runs."""
-    state = State.load(paths.runs() / name)
+    state = State.load(_folder(name))
     return [
         (daemon.name, str(daemon.pid), "running" if daemon.alive() else "dead") for daemon in state.daemons.values()
     ]
@@ -260,6 +261,13 @@ def _existing(name: str) -> Cluster:
         prometheus_url=told("MODELWRIGHT_PROMETHEUS", ""),
         node_names=tuple(each["metadata"]["name"] for each in json.loads(done.stdout)["items"]),
     )
+
+
+def _folder(name: str) -> Path:
+    """A cluster's folder. Its name is part of paths of sockets, which the kernel limits to 107 characters."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
+        raise ClusterError(f"{name!r} is no name for a cluster: up to 20 lower-case letters, digits and dashes")
+    return paths.runs() / name
 
 
 def _tool(name: str) -> Path:

@@ -117,9 +117,14 @@ class Embedded:
         for name in dead:
             with self.progress.step(f"restart {name}"):
                 self._restart(name, self.state.daemons[name].argv)
+            if name == "kube-apiserver":
+                # A kubelet that finds none when it starts may give up.
+                self.client().wait("/readyz", "the API server", self._daemons("etcd", name))
         if dead:
             with self.progress.step("ready"):
                 self._await_ready()
+        for name in self.state.dead():
+            raise failed(f"{name} was started again, and ended", Path(self.state.daemons[name].log))
 
     def _restart(self, name: str, argv: Sequence[str]) -> None:
         old = self.state.daemons[name]

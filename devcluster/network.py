@@ -88,7 +88,7 @@ def _routes() -> list[ipaddress.IPv4Network]:
     found = []
     for route in listed:
         if route["dst"] != "default":
-            found.append(ipaddress.ip_network(route["dst"], strict=False))
+            found.append(ipaddress.IPv4Network(route["dst"], strict=False))
     return found
 
 

@@ -31,7 +31,8 @@ class Daemon:
     env: tuple[tuple[str, str], ...] = ()
 
     def alive(self) -> bool:
-        return self.boot == boot_id() and start_time(self.pid) == self.start and program(self.pid) == self.exe
+        """A process on its way out still holds its ports; the kernel then no longer tells its program."""
+        return self.boot == boot_id() and start_time(self.pid) == self.start and program(self.pid) in (self.exe, None)
 
     def signal(self, number: int) -> None:
         if self.alive():
@@ -50,7 +51,16 @@ def start_time(pid: int) -> int | None:
     except OSError:
         return None
     fields = stat[stat.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    if fields[0] in "ZX" and threads(pid) <= 1:
+        return None
+    return int(fields[19])
+
+
+def threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def program(pid: int) -> str | None:

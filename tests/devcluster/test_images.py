@@ -1,0 +1,60 @@
+"""An image is built again when, and only when, something that goes into it has changed."""
+
+from pathlib import Path
+
+import pytest
+
+from devcluster import images
+
+TEXT = """ARG BASE_IMAGE=docker.io/library/python:3.11
+FROM ${BASE_IMAGE} AS build
+COPY --chown=1:1 a.txt \\
+     folder /there/
+FROM ${BASE_IMAGE}
+COPY --from=build /x /x
+ADD b.txt /
+"""
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    (tmp_path / "folder").mkdir()
+    for name in ("a.txt", "b.txt", "folder/c.txt", "unused.txt"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def test_copied_paths_are_those_of_the_context() -> None:
+    assert images.copied(TEXT) == ["a.txt", "folder", "b.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "b.txt", "folder/c.txt", "folder/new.txt"])
+def test_a_changed_input_changes_the_hash(context: Path, name: str) -> None:
+    before = images.input_hash(TEXT, {}, context)
+    (context / name).write_text("changed")
+    assert images.input_hash(TEXT, {}, context) != before
+
+
+def test_what_is_not_copied_does_not_matter(context: Path) -> None:
+    before = images.input_hash(TEXT, {}, context)
+    (context / "unused.txt").write_text("changed")
+    (context / "folder" / "__pycache__").mkdir()
+    (context / "folder" / "__pycache__" / "c.pyc").write_text("x")
+    assert images.input_hash(TEXT, {}, context) == before
+
+
+def test_arguments_and_recipe_matter(context: Path) -> None:
+    before = images.input_hash(TEXT, {}, context)
+    assert images.input_hash(TEXT, {"A": "1"}, context) != before
+    assert images.input_hash(TEXT + "USER 1\n", {}, context) != before
+
+
+def test_build_commands(monkeypatch: pytest.MonkeyPatch, context: Path) -> None:
+    file, arguments, id_file = context / "Containerfile", {"B": "2", "A": "1"}, context / "id"
+    monkeypatch.setattr(images, "docker_answers", lambda: True)
+    with_docker = images.build_command(file, "x:1", arguments, context, id_file)
+    assert with_docker[:6] == ["docker", "build", "--build-arg", "A=1", "--build-arg", "B=2"]
+    monkeypatch.setattr(images, "docker_answers", lambda: False)
+    with_buildah = images.build_command(file, "x:1", arguments, context, id_file)
+    assert "buildah" in with_buildah
+    assert with_buildah[-1] == str(context)

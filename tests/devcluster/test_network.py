@@ -1,0 +1,46 @@
+"""Clusters side by side: ranges of their own, inside one /16 each."""
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+
+from devcluster import network, ports
+from devcluster.network import Network
+from devcluster.state import State
+
+
+def test_everything_of_a_cluster_is_inside_its_range_and_nothing_overlaps() -> None:
+    net = Network(3)
+    whole = ipaddress.ip_network(net.range)
+    link = ipaddress.ip_network(f"{net.host}/24", strict=False)
+    pods, services = ipaddress.ip_network(net.pods), ipaddress.ip_network(net.services)
+    for part in (link, pods, services):
+        assert part.subnet_of(whole)
+    assert not pods.overlaps(services)
+    assert not pods.overlaps(link)
+    assert ipaddress.ip_address(net.api_service) == services[1]
+    assert ipaddress.ip_address(net.dns_service) in services
+    assert len({net.host, net.address, net.node(0), net.node(1)}) == 4
+    assert not ipaddress.ip_network(Network(4).range).overlaps(whole)
+
+
+def test_a_second_cluster_gets_the_next_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(network, "_routes", list)
+    first, second = State(tmp_path / "run" / "a"), State(tmp_path / "run" / "b")
+    assert network.choose(first).slot == 0
+    assert network.choose(second).slot == 1
+    assert network.choose(first).slot == 0
+
+
+def test_a_range_that_the_host_uses_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(network, "_routes", lambda: [ipaddress.IPv4Network("10.200.7.0/24")])
+    assert network.choose(State(tmp_path / "run" / "a")).slot == 1
+
+
+def test_free_ports_differ_and_are_below_the_ephemeral_range() -> None:
+    found = ports.free(20)
+    assert len(set(found)) == 20
+    assert all(18000 <= port < 32000 for port in found)

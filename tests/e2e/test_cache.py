@@ -1,63 +1,15 @@
 """A Model with a cache on a PersistentVolumeClaim: its pods start again while the store is down."""
 
-import base64
-import json
-
 import pytest
 
 from tests.e2e.lib.space import Space, eventually
-
-STORE = """
-import http.server, os
-class Handler(http.server.SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-os.chdir("/srv/models")
-http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
-"""
+from tests.e2e.lib.store import start_store
 
 
 @pytest.fixture
 def store(space: Space) -> str:
-    """A store in a pod of this test's own, since it is going to be taken down; returns the artifact's address."""
-    model = json.dumps({"behaviour": {}})
-    labels = {"app": "store"}
-    space.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "store", "namespace": space.name},
-            "data": {"serve.py": STORE},
-            "binaryData": {"model.json": base64.b64encode(model.encode()).decode()},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "store", "namespace": space.name},
-            "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "store", "namespace": space.name, "labels": labels},
-            "spec": {
-                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-                "terminationGracePeriodSeconds": 1,
-                "containers": [
-                    {
-                        "name": "store",
-                        "image": space.world.images["v2-test"],
-                        "command": ["python3", "/srv/models/serve.py"],
-                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                        "readinessProbe": {"httpGet": {"path": "/model.json", "port": 8080}, "periodSeconds": 1},
-                        "volumeMounts": [{"name": "models", "mountPath": "/srv/models"}],
-                    }
-                ],
-                "volumes": [{"name": "models", "configMap": {"name": "store"}}],
-            },
-        },
-    )
-    space.kubectl.run("wait", "-n", space.name, "--for=condition=Ready", "pod/store", "--timeout=60s")
-    return f"http://store.{space.name}.svc.cluster.local/model.json"
+    """Address of an artifact in a store that the test may take down."""
+    return f"{start_store(space)}/ok/model.json"
 
 
 def test_a_pod_starts_again_while_the_store_is_down(space: Space, store: str):

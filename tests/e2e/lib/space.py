@@ -237,4 +237,5 @@ class Space:
             for kind, plural in (("Model", MODELS), ("ModelVersion", VERSIONS))
             for obj in self.list(plural)
         ]
-        return "\n\n".join([*texts, "operator's log:", platform.operator_log(self.kubectl, 40)])
+        said = [line for line in platform.operator_log(self.kubectl, 400).splitlines() if self.name in line]
+        return "\n\n".join([*texts, "operator's log of this namespace:", "\n".join(said[-25:])])

@@ -86,8 +86,11 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     views = {key: _view(deployment) for key, deployment in deployments.items()}
     traffic, scene = _traffic(context, raw, model)
     named = traffic.named(scene)
+    for key in named & stored.keys() - views.keys():
+        # Its Deployment is gone, its template isn't: what takes requests can be had again without version or runtime.
+        views[key] = RevisionView(_revision(stored[key]))
     for key in (*named, *([plan.revision.hash] if plan else [])):
-        if key in views:
+        if key in deployments:
             views[key] = await _diagnosed(context, namespace, deployments[key], views[key], now)
     evidence = await _evidence(
         traffic, scene, named, views, serving, confirmed_before, _readiness_path(named, plan, stored)
@@ -217,12 +220,8 @@ def _candidates(context: Context, namespace: str) -> list[Candidate]:
 
 def _view(deployment: Object) -> RevisionView:
     metadata, status = deployment["metadata"], deployment.get("status", {})
-    revision = Revision(
-        (metadata.get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME, ""),
-        metadata["labels"][names.LABEL_REVISION],
-    )
     return RevisionView(
-        revision=revision,
+        revision=_revision(deployment),
         replicas=deployment["spec"].get("replicas", 1),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
@@ -230,6 +229,12 @@ def _view(deployment: Object) -> RevisionView:
         started=_time(metadata.get("creationTimestamp")),
         failure=pods.forbidden(deployment),
     )
+
+
+def _revision(child: Object) -> Revision:
+    metadata = child["metadata"]
+    version = (metadata.get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME, "")
+    return Revision(version, metadata["labels"][names.LABEL_REVISION])
 
 
 def _time(text: str | None) -> datetime | None:

@@ -11,60 +11,63 @@ from modelwright.api.cel import INT_OR_STRING, PRESERVE
 from modelwright.api.crd.definition import schema
 from modelwright.api.names import API_VERSION
 
-# What a text must look like when only a CEL rule says so, by the end of its path: near both sides of the rule.
-TEXTS = {
-    "artifact.uri": [
-        "s3://models/digits/1",
-        "gs://models/a b",
-        "gs://models.example/x",
-        "az://account/container/model.zip",
-        "az://A/container/x",
-        "https://example.com/m.tar.gz?a=b",
-        "https://example.com",
-        "http://u@example.com/m",
-        "pvc://claim/a/b",
-        "pvc://claim/../b",
-        "pvc://claim/",
-        "oci://example.com:5000/team/m:1",
-        "oci://example.com/m@sha256:" + "a" * 64,
-        "oci://example.com/m@sha256:" + "a" * 63,
-        "hf://org/name@main",
-        "hf://org",
-        "file:///etc/passwd",
-        "S3://models/digits/1",
-        "s3://models/digits/é",
-    ],
-    "artifact.digest": ["sha256:" + "0" * 64, "git:" + "f" * 40, "sha256:" + "0" * 63, "git:" + "g" * 40, "sha256:"],
-    "value": ["0.98", "-1", "1e5", "1.5E-12", ".5", "1.", "+1", "NaN", "1e1234", "0x1", "1\n"],
-    "startTimeout": ["10m", "1h30m", "500ms", "1s", "999ms", "24h", "25h", "10", "1d", "1h1h1h1h1h", "99999h"],
-    "restartedAt": ["2026-11-21T03:00:00Z", "2026-11-21T03:00:00.5+01:00", "2026-11-21", "2026-11-21t03:00:00z"],
-    "pathPrefix": ["/", "/a", "/a/b.c", "/a/", "//a", "/a/..", "/...", "/a b", "a", "/%41"],
-    "modelPath": [
-        "/mnt/models",
-        "/models/$(MODEL_NAME)/1",
-        "/",
-        "/a/../b",
-        "/$(OTHER)",
-        "mnt",
-        "/.a",
-        "/a.$(MODEL_NAME)",
-    ],
-    "path": ["/v1/models/$(MODEL_NAME)", "/", "/a b", "ready", "/é"],
+# Texts that a CEL rule decides about, by the end of their path: right ones, and wrong ones near the rule's edge.
+TEXTS: dict[str, tuple[list[str], list[str]]] = {
+    "artifact.uri": (
+        [
+            "s3://models/digits/1",
+            "gs://models/a b",
+            "gs://models.example/x",
+            "az://account/container/model.zip",
+            "https://example.com/m.tar.gz?a=b",
+            "https://example.com",
+            "pvc://claim/a/b",
+            "oci://example.com:5000/team/m:1",
+            "oci://example.com/m@sha256:" + "a" * 64,
+            "hf://org/name@main",
+        ],
+        [
+            "az://A/container/x",
+            "http://u@example.com/m",
+            "pvc://claim/../b",
+            "pvc://claim/",
+            "oci://example.com/m@sha256:" + "a" * 63,
+            "hf://org",
+            "file:///etc/passwd",
+            "S3://models/digits/1",
+            "s3://models/digits/é",
+        ],
+    ),
+    "artifact.digest": (
+        ["sha256:" + "0" * 64, "git:" + "f" * 40],
+        ["sha256:" + "0" * 63, "git:" + "g" * 40, "sha256:"],
+    ),
+    "value": (["0.98", "-1", "1e5", "1.5E-12"], [".5", "1.", "+1", "NaN", "1e1234", "0x1", "1\n"]),
+    "startTimeout": (
+        ["10m", "1h30m", "1500ms", "1s", "24h"],
+        ["999ms", "25h", "10", "1d", "1h1h1h1h1h", "99999h", "0h0m"],
+    ),
+    "restartedAt": (
+        ["2026-11-21T03:00:00Z", "2026-11-21T03:00:00.5+01:00"],
+        ["2026-11-21", "2026-11-21t03:00:00z"],
+    ),
+    "pathPrefix": (["/", "/a", "/a/b.c"], ["/a/", "//a", "/a/..", "/...", "/a b", "a", "/%41"]),
+    "modelPath": (["/mnt/models", "/models/$(MODEL_NAME)/1"], ["/", "/a/../b", "/$(OTHER)", "mnt", "/.a"]),
+    "path": (["/v1/models/$(MODEL_NAME)", "/"], ["/a b", "ready", "/é"]),
 }
-QUANTITIES = [0, 1, "500m", "1Gi", "0.5", "1e3", ".5", "", "-1", -1, "1GB", "1 Gi", "1e", "1" * 33]
-KEYS = [
-    "a",
-    "cpu",
-    "example.com/team",
-    "nvidia.com/gpu",
-    "UPPER_case.x",
-    "-a",
-    "a b",
-    "",
-    "x" * 63,
-    "x" * 64,
-    "x" * 129,
-]
+QUANTITIES: tuple[list[Any], list[Any]] = (
+    [0, 1, "500m", "1Gi", "0.5", "1e3", ".5"],
+    ["", "-1", -1, "1GB", "1 Gi", "1e", "1" * 33],
+)
+KEYS = (["a", "cpu", "example.com/team", "UPPER_c.x"], ["-a", "a b", "", "x" * 63, "x" * 64, "x" * 129])
+
+
+def _mostly(values: tuple[list[Any], list[Any]]) -> st.SearchStrategy[Any]:
+    """One of the right values, rarely a wrong one: an object has many members, and one fault hides the others."""
+    right, wrong = values
+    return st.integers(0, 19).flatmap(lambda roll: st.sampled_from(wrong if roll == 19 else right))
+
+
 EVIL: list[Any] = [
     0,
     -1,
@@ -101,7 +104,7 @@ EVIL: list[Any] = [
 def _text(node: dict[str, Any], path: str) -> st.SearchStrategy[str]:
     for end, values in TEXTS.items():
         if path.endswith(f".{end}"):
-            return st.sampled_from(values)
+            return _mostly(values)
     if "pattern" in node:
         longest = node["maxLength"]
         return st.from_regex(node["pattern"], fullmatch=True, alphabet=st.characters(max_codepoint=127)).filter(
@@ -112,8 +115,7 @@ def _text(node: dict[str, Any], path: str) -> st.SearchStrategy[str]:
 
 def _node(node: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
     if node.get(INT_OR_STRING):
-        # Mostly right: the wrong ones would hide every other fault of the object.
-        return st.one_of(st.sampled_from(QUANTITIES[:7]), st.sampled_from(QUANTITIES))
+        return _mostly(QUANTITIES)
     if "enum" in node:
         return st.sampled_from(node["enum"])
     match node["type"]:
@@ -128,7 +130,7 @@ def _node(node: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
             return st.lists(items, min_size=node.get("minItems", 0), max_size=min(node["maxItems"], 3))
     if "additionalProperties" in node:
         values = _node(node["additionalProperties"], f"{path}.*")
-        return st.dictionaries(st.sampled_from(KEYS[:4]) | st.sampled_from(KEYS), values, max_size=3)
+        return st.dictionaries(_mostly(KEYS), values, max_size=3)
     members = node.get("properties", {})
     required = {
         name: _node(child, f"{path}.{name}") for name, child in members.items() if name in node.get("required", ())

@@ -8,7 +8,7 @@ export PYTHONPATH := operator:.
 export PYTHONDONTWRITEBYTECODE := 1
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
-LAYERS := controlplane or kwok or e2e or chart
+LAYERS := controlplane or kwok or e2e or chart or fetch
 NAME ?= dev
 CHARTS := charts/modelwright-crds charts/modelwright
 
@@ -36,10 +36,10 @@ test: ## Everything a change must pass; brings its own cluster up and takes it d
 	@scripts/test
 
 test-unit: setup ## Unit, property and wire tests: no cluster, no network
-	@$(PYTEST) -q -m "not ($(LAYERS))" --ignore tests/scale --ignore tests/fetch
+	@$(PYTEST) -q -m "not ($(LAYERS))" --ignore tests/scale
 
 test-fetch: setup ## Each fetch scheme against a real server
-	@$(PYTEST) -q tests/fetch -m "not ($(LAYERS))" --durations 5
+	@$(PYTEST) -q -m "fetch and not e2e" --durations 5
 
 test-chart: setup ## Charts and kustomize installs, rendered and compared
 	@$(PYTEST) -q -m chart

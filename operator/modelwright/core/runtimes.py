@@ -46,7 +46,7 @@ def _named(wanted: ModelFormat, ref: RuntimeRef, known: list[Candidate]) -> Choi
     what = f"{ref.kind} {ref.name}"
     runtime = next((c for c in known if c.kind == ref.kind and c.name == ref.name), None)
     if runtime is None:
-        return Problem(Reason.RUNTIME_NOT_FOUND, f"spec.serving.runtimeRef: there is no {what}")
+        return Problem(Reason.WAITING_FOR_RUNTIME, f"spec.serving.runtimeRef: there is no {what}")
     if runtime.spec.disabled:
         return Problem(
             Reason.RUNTIME_DISABLED, f"spec.serving.runtimeRef: {what} is disabled (its spec.disabled)", True

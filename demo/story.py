@@ -194,15 +194,16 @@ class Demo:
         all_answers = client.predict(digits.pictures)
         wrong = [i for i, (a, b) in enumerate(zip(all_answers.predictions, digits.labels, strict=True)) if a != b]
         # Half of the pictures are some that the first version missed: in them the versions differ.
-        self.hard = self.hard or wrong[:4]
-        shown = sorted({*digits.first_of_each(4), *self.hard})
+        easy = digits.first_of_each(4)
+        self.hard = self.hard or [index for index in wrong if index not in easy][:4]
+        shown = sorted([*easy, *self.hard])
         captions = []
         answers = client.predict([digits.pictures[i] for i in shown])
         for index, prediction in zip(shown, answers.predictions, strict=True):
             right = prediction == digits.labels[index]
             text = f"says {prediction}" if right else f"says {prediction}, is {digits.labels[index]}"
             captions.append(Text(text, style="bold green" if right else "bold red"))
-        self.story.command(f"POST {client.infer_url}")
+        self.story.say(f"[magenta]POST {client.infer_url}[/]")
         self.story.show(gallery([digits.pictures[i] for i in shown], captions, colour=self.story.live))
         version = answers.version or "(unknown version)"
         share = real.accuracy(all_answers.predictions, digits.labels)

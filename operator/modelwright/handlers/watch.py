@@ -63,7 +63,8 @@ def settings(watched: Iterable[Watched]) -> kopf.OperatorSettings:
     s.watching.connect_timeout = 10
     s.watching.reconnect_backoff = 1.0
     s.watching.inactivity_timeout = 70
-    s.watching.chunk_size = 250
+    # Of a larger list more stays in the memory of the process when it has long been read.
+    s.watching.chunk_size = 100
     for what in watched:
         if what.labels:
             s.watching.label_selectors[what.kind.group, what.kind.version, what.kind.plural] = what.labels

@@ -31,6 +31,8 @@ Indexer = Callable[[Kind, Object], Iterable[str]]
 
 TOMBSTONES = 8192
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+
 _UNREAD_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
 
 
@@ -67,14 +69,16 @@ class Store:
     def subscribe(self, listener: Listener) -> None:
         """Call `listener(kind, old, new)` at each real change, whichever way it came: watch, `put` or `forget`.
 
-        Exceptions of a listener reach the caller of the method that made the change.
+        A listener must not keep or change `new`: it shares its parts with what the store was given. Exceptions of a
+        listener reach the caller of the method that made the change.
         """
         self._listeners.append(listener)
 
     def apply(self, kind: Kind, event_type: str | None, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
         """Take a watch event: ADDED, MODIFIED, DELETED, or None for an object of an initial list.
 
-        Returns (before, after). Both are the same (`before is after`) when the event brought nothing new.
+        Returns (before, after). Both are the same (`before is after`) when the event brought nothing new. `after`
+        shares its parts with `obj`: copy what is to be changed.
         """
         if event_type == "DELETED":
             return self._remove(kind, obj)
@@ -139,9 +143,7 @@ class Store:
         """How many objects of a kind there are."""
         return len(self._objects[kind])
 
-    def _keep(
-        self, kind: Kind, obj: Mapping[str, Any], *, quiet: bool = False
-    ) -> tuple[Object | None, Object | None]:
+    def _keep(self, kind: Kind, obj: Mapping[str, Any], *, quiet: bool = False) -> tuple[Object | None, Object | None]:
         meta = obj["metadata"]
         key = (str(meta.get("namespace") or ""), str(meta["name"]))
         uid = str(meta.get("uid") or "")
@@ -151,13 +153,14 @@ class Store:
             same = entry is not None and (entry.uid, entry.resource_version) == (uid, version)
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate" if same else "stale").inc()
             return _unchanged()
-        blob = _dump(kind, obj)
+        kept = _trimmed(kind, obj)
+        blob = _ENCODER.encode(kept).encode()
         if entry is not None and entry.uid == uid and entry.blob == blob:
             # Only what we don't keep has changed.
             self._objects[kind][key] = _Entry(uid, version, entry.blob, entry.index)
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate").inc()
             return _unchanged()
-        new = _with_version(json.loads(blob), version)
+        new = _with_version(kept, version)
         index = tuple((name, value) for name, of in self._indexers.items() for value in of(kind, new))
         old = _load(entry) if entry is not None else None
         if entry is not None:
@@ -236,13 +239,12 @@ def _by_owner(_: Kind, obj: Object) -> Iterator[str]:
         yield str(reference.get("uid") or "")
 
 
-def _dump(kind: Kind, obj: Mapping[str, Any]) -> bytes:
-    """The object without what nobody reads, nor its resourceVersion, which is kept beside it."""
+def _trimmed(kind: Kind, obj: Mapping[str, Any]) -> Object:
+    """The object without what nobody reads, nor its resourceVersion, which is kept beside it. Shares its parts."""
     meta = {k: v for k, v in obj["metadata"].items() if k not in ("managedFields", "selfLink", "resourceVersion")}
     if annotations := meta.get("annotations"):
         meta["annotations"] = {k: v for k, v in annotations.items() if k not in _UNREAD_ANNOTATIONS}
-    kept = {**obj, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
-    return json.dumps(kept, separators=(",", ":"), ensure_ascii=False).encode()
+    return {**obj, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
 
 
 def _load(entry: _Entry) -> Object:

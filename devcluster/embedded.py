@@ -49,9 +49,14 @@ class Embedded:
 
     def up(self, kwok_nodes: int = 0) -> None:
         if self.state.ready and self._sandbox_alive():
-            self._mend()
-            self._simulate(kwok_nodes)
-            return
+            try:
+                self._mend()
+                self._simulate(kwok_nodes)
+                return
+            except ClusterError:
+                # It may have been on its way out when we looked.
+                if self._sandbox_alive():
+                    raise
         host.install(host.CLUSTER_PACKAGES, self.progress)
         parts.build(self.binaries(kwok_nodes), self.progress)
         for step in ("clean start", "API server", "nodes", "add-ons", "ready"):

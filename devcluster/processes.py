@@ -31,7 +31,10 @@ class Daemon:
     env: tuple[tuple[str, str], ...] = ()
 
     def alive(self) -> bool:
-        """A process on its way out still holds its ports; the kernel then no longer tells its program."""
+        return self.present() and program(self.pid) is not None
+
+    def present(self) -> bool:
+        """Alive, or on its way out: it then no longer tells its program, but may still hold its ports."""
         return self.boot == boot_id() and start_time(self.pid) == self.start and program(self.pid) in (self.exe, None)
 
     def signal(self, number: int) -> None:
@@ -141,13 +144,13 @@ def children(pid: int) -> list[int]:
 
 def end(daemons: Iterable[Daemon], grace: float = 5) -> None:
     """Ask each to end, wait, and kill what is still there."""
-    wanted = [daemon for daemon in daemons if daemon.alive()]
+    wanted = [daemon for daemon in daemons if daemon.present()]
     for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         for daemon in wanted:
             daemon.signal(number)
         deadline = time.monotonic() + wait
         while wanted and time.monotonic() < deadline:
-            wanted = [daemon for daemon in wanted if daemon.alive()]
+            wanted = [daemon for daemon in wanted if daemon.present()]
             if wanted:
                 time.sleep(0.02)
     reap()

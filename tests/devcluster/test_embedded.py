@@ -219,8 +219,10 @@ def test_up_again_changes_nothing(cluster: Cluster) -> None:
 
 
 def test_what_died_alone_is_started_again(cluster: Cluster) -> None:
-    for name in ("etcd", "kube-apiserver", "kubelet-node-a", "containerd-node-b", "traefik"):
+    victims = {"etcd", "kube-apiserver", "kubelet-node-a", "containerd-node-b", "traefik"}
+    for name in victims:
         State.load(cluster.folder).daemons[name].signal(signal.SIGKILL)
+    eventually(lambda: set(State.load(cluster.folder).dead()) == victims)
     assert Cluster.up(name=NAME) == cluster
     assert State.load(cluster.folder).dead() == []
     assert "web" in kubectl(cluster, "get", "deployments"), "the API server kept its state"
@@ -236,9 +238,17 @@ def inside(cluster: Cluster) -> list[int]:
             if os.readlink(process / "ns" / "pid") == world:
                 found.append(int(process.name))
     for pid in found:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text().split() if int(child) not in found]
+        # Any of them may end while we look.
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split() if int(child) not in found]
     return found
+
+
+def kill_9(pids: list[int]) -> None:
+    for pid in reversed(pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def leftovers(slot: int) -> list[str]:
@@ -264,8 +274,7 @@ def test_kill_9_of_everything_then_up_then_down(cluster: Cluster) -> None:
     everything = inside(cluster)
     programs = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in everything}
     assert {"containerd-shim", "kubelet", "etcd", "python3"} <= programs
-    for pid in reversed(everything):
-        os.kill(pid, signal.SIGKILL)
+    kill_9(everything)
     again = Cluster.up(name=NAME)
     assert again == cluster
     apply_workload(again)
@@ -282,7 +291,6 @@ def test_kill_9_of_everything_then_up_then_down(cluster: Cluster) -> None:
 def test_down_after_kill_9_leaves_nothing() -> None:
     cluster = Cluster.up(name=NAME)
     slot = State.load(cluster.folder).facts["slot"]
-    for pid in reversed(inside(cluster)):
-        os.kill(pid, signal.SIGKILL)
+    kill_9(inside(cluster))
     cluster.down()
     assert leftovers(slot) == []

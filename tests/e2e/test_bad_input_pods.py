@@ -40,15 +40,19 @@ def pod(**spec: Any) -> Json:
 
 CASES = {
     "artifact missing": Case(
-        "ArtifactNotFound", ("s3://models/nothing/here",), lambda s: s.version("missing", uri="s3://models/nothing/here")
+        "ArtifactNotFound",
+        ("s3://models/nothing/here",),
+        lambda s: s.version("missing", uri="s3://models/nothing/here"),
     ),
-    "bucket missing": Case("ArtifactNotFound", ("s3://no-such-bucket/x",), lambda s: s.version("bucket", uri="s3://no-such-bucket/x")),
+    "bucket missing": Case(
+        "ArtifactNotFound", ("s3://no-such-bucket/x",), lambda s: s.version("bucket", uri="s3://no-such-bucket/x")
+    ),
     "credentials missing": Case(
-        "ContainerConfigError", ("no-such-secret",), lambda s: s.version("secretless", secret="no-such-secret")
+        "AccessDenied",
+        ("no-such-secret", "spec.artifact.credentialsSecretRef"),
+        lambda s: s.version("secretless", secret="no-such-secret"),
     ),
-    "digest mismatch": Case(
-        "DigestMismatch", (WRONG_DIGEST,), lambda s: s.version("mismatch", digest=WRONG_DIGEST)
-    ),
+    "digest mismatch": Case("DigestMismatch", (WRONG_DIGEST,), lambda s: s.version("mismatch", digest=WRONG_DIGEST)),
     "model file corrupt": Case("ModelLoadFailed", ("is corrupt", "exit code 1"), corrupt),
     "model crashes at load": Case(
         "ModelLoadFailed",
@@ -60,9 +64,7 @@ CASES = {
         ("resources.limits.memory",),
         lambda s: s.version("hungry", behaviour={"memoryMebibytes": 512}),
     ),
-    "image can't be pulled": Case(
-        "ImagePullFailed", ("nowhere.invalid/x:1",), serving=pod(containers=[UNPULLABLE])
-    ),
+    "image can't be pulled": Case("ImagePullFailed", ("nowhere.invalid/x:1",), serving=pod(containers=[UNPULLABLE])),
     "resources fit no node": Case(
         "Unschedulable", ("Insufficient cpu",), serving={"resources": {"requests": {"cpu": "1000"}}}
     ),
@@ -82,7 +84,7 @@ CASES = {
     "version that is not there": Case(
         "WaitingForVersion", ("spec.version", "never"), lambda s: {"metadata": {"name": "never"}}
     ),
-}  # fmt: skip
+}
 WAITING = ("WaitingForVersion", "WaitingForRuntime")
 
 

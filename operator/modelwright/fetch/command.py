@@ -157,6 +157,7 @@ async def _with_downloader(
     work: Callable[[Downloader], Awaitable[Outcome]],
 ) -> Outcome:
     address = uri.parse(text)
+    await in_thread(_check_secret, places.credentials, credentials.get("MODELWRIGHT_CREDENTIALS_SECRET"))
     context = Context(address, credentials, limits, places.source_root)
     report.event("start", f"Reading {address.safe}", uri=address.safe)
     source = open_source(context)
@@ -164,6 +165,15 @@ async def _with_downloader(
         return await work(Downloader(context, source, report))
     finally:
         await source.close()
+
+
+def _check_secret(folder: Path, name: str) -> None:
+    """A Secret that is named must be there: without it, the store's address may be missing too. Blocking."""
+    if name and not (folder.is_dir() and any(entry.is_file() for entry in folder.iterdir())):
+        raise FetchError(
+            Reason.ACCESS_DENIED,
+            f"The Secret {name} (spec.artifact.credentialsSecretRef) does not exist in this namespace, or is empty.",
+        )
 
 
 async def _resolve(downloader: Downloader) -> Outcome:

@@ -82,11 +82,17 @@ def container_security() -> Json:
 
 def _container(artifact: Artifact, images: Images, arguments: list[str], mounts: list[Json]) -> tuple[Json, list[Json]]:
     volumes: list[Json] = []
+    environment = [
+        {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},
+        {"name": "HOME", "value": "/tmp"},  # noqa: S108 - a path in the pod
+    ]
     mounts = [*mounts, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - a path in the pod
     if artifact.credentials_secret_ref is not None:
-        volumes.append(
-            {"name": "modelwright-credentials", "secret": {"secretName": artifact.credentials_secret_ref.name}}
-        )
+        secret = artifact.credentials_secret_ref.name
+        # Optional, so that the container starts without it and says what is missing; a pod that waits for a volume
+        # says so only in an Event.
+        volumes.append({"name": "modelwright-credentials", "secret": {"secretName": secret, "optional": True}})
+        environment.append({"name": "MODELWRIGHT_CREDENTIALS_SECRET", "value": secret})
         mounts.append({"name": "modelwright-credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
     if artifact.uri.startswith("pvc://"):
         claim = artifact.uri.removeprefix("pvc://").split("/", 1)[0]
@@ -97,10 +103,7 @@ def _container(artifact: Artifact, images: Images, arguments: list[str], mounts:
         "image": images.fetch,
         **({"imagePullPolicy": images.pull_policy} if images.pull_policy else {}),
         "args": arguments,
-        "env": [
-            {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},
-            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - a path in the pod
-        ],
+        "env": environment,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "volumeMounts": mounts,

@@ -1,4 +1,4 @@
-"""`make scale`: how many requests, how much CPU, memory and time the operator needs for N Models on simulated nodes."""
+"""How many requests, how much CPU, memory and time the operator needs for N Models on simulated nodes."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from devcluster import ControlPlane
 from modelwright.kube import kinds
-from modelwright.kube.client import KubeClient
+from modelwright.kube.client import KubeClient, load_configuration
 from tests.scale.audit import AuditLog, Counts
 from tests.scale.operator_process import ROOT, OperatorProcess
 
@@ -80,6 +80,14 @@ def model(name: str, number: int) -> Object:
     }
 
 
+def install_crds(plane: ControlPlane) -> None:
+    """Apply crds/ and return once they are served."""
+    kubectl = [plane.kubectl, "--kubeconfig", plane.kubeconfig]
+    crds = ["-k", ROOT / "crds"]
+    for command in (["apply", "--server-side", *crds], ["wait", "--for=condition=Established", *crds]):
+        subprocess.run([*kubectl, *command], check=True, stdout=subprocess.DEVNULL)
+
+
 async def put_all(client: KubeClient, objects: list[Object]) -> None:
     """Apply all objects, sixteen at a time."""
     gate = asyncio.Semaphore(16)
@@ -91,9 +99,9 @@ async def put_all(client: KubeClient, objects: list[Object]) -> None:
     await asyncio.gather(*map(one, objects))
 
 
-async def all_serve(client: KubeClient, number: int, count: int, timeout: float) -> None:
+async def all_serve(client: KubeClient, number: int, count: int, patience: float) -> None:
     """Return once every Model is Ready with version `number`, alone; looks twice a second."""
-    limit = time.monotonic() + timeout
+    limit = time.monotonic() + patience
     while True:
         models = await client.list(kinds.MODEL, "default")
         left = [m["metadata"]["name"] for m in models if not _serves(m, number)]
@@ -102,7 +110,7 @@ async def all_serve(client: KubeClient, number: int, count: int, timeout: float)
         if time.monotonic() > limit:
             stuck = next(m for m in models if m["metadata"]["name"] == left[0])
             raise RuntimeError(
-                f"{len(left)} of {count} Models are not ready after {timeout} s, such as:\n{yaml.dump(stuck)}"
+                f"{len(left)} of {count} Models are not ready after {patience} s, such as:\n{yaml.dump(stuck)}"
             )
         await asyncio.sleep(0.5)
 
@@ -132,15 +140,9 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
     """All figures for `count` Models."""
     figures = Figures(count)
     with ControlPlane(kwok_nodes=max(3, count // 100), audit=True) as plane:
-        subprocess.run(
-            [plane.kubectl, "--kubeconfig", plane.kubeconfig, "apply", "--server-side", "-k", ROOT / "crds"],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        await asyncio.to_thread(install_crds, plane)
         os.environ["KUBECONFIG"] = str(plane.kubeconfig)
-        from modelwright.kube.client import load_configuration
-
         client = KubeClient(await load_configuration(), qps=2000, burst=4000, user_agent="scale-harness")
-        await asyncio.sleep(1)
         await client.apply(runtime(), field_manager="scale")
         audit = AuditLog(plane.audit_log)
         operator = OperatorProcess(plane.kubeconfig, folder / f"operator-{count}.log", qps=1000, burst=2000)
@@ -179,7 +181,7 @@ async def _phase(
     cpu, begin = operator.cpu_seconds(), time.monotonic()
     await put_all(client, objects)
     figures.values[f"{name}: seconds to apply"] = time.monotonic() - begin
-    await all_serve(client, number, count, timeout=60 + count)
+    await all_serve(client, number, count, patience=60 + count)
     figures.values[f"{name}: seconds"] = time.monotonic() - begin
     counts = await quiet(audit)
     figures.values[f"{name}: CPU ms a Model"] = 1000 * (operator.cpu_seconds() - cpu) / count
@@ -238,7 +240,7 @@ def write(path: Path, results: list[Figures], command: str) -> None:
                     "unit": unit,
                     "bound": bound,
                     "holds": None if bound is None else value <= bound,
-                }  # fmt: skip
+                }
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
@@ -256,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="100,500,1000", help="sizes, comma-separated")
     parser.add_argument("--idle", type=float, default=60, help="seconds to stand idle")
-    parser.add_argument("--write", type=Path, help="file for the figures, such as docs/figures/scale.json")
+    parser.add_argument("--write", type=Path, help="file for the figures; a full run goes to docs/figures/scale.json")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="modelwright-scale-"))
     results = []
@@ -266,8 +268,10 @@ def main() -> None:
         results.append(asyncio.run(measure(size, given.idle, folder)))
         show(results[-1:])
     show(results)
-    if given.write:
-        write(given.write, results, f"python -m tests.scale.run --models {given.models} --idle {given.idle:g}")
+    full = given.models == parser.get_default("models") and given.idle == parser.get_default("idle")
+    target = given.write or (ROOT / "docs/figures/scale.json" if full else None)
+    if target:
+        write(target, results, f"python -m tests.scale --models {given.models} --idle {given.idle:g}")
 
 
 if __name__ == "__main__":

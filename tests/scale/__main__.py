@@ -1,0 +1,5 @@
+"""`python -m tests.scale`: see run.py."""
+
+from tests.scale.run import main
+
+main()

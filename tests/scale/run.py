@@ -80,12 +80,12 @@ def model(name: str, number: int) -> Object:
     }
 
 
-def install_crds(plane: ControlPlane) -> None:
-    """Apply crds/ and return once they are served."""
-    kubectl = [plane.kubectl, "--kubeconfig", plane.kubeconfig]
-    crds = ["-k", ROOT / "crds"]
-    for command in (["apply", "--server-side", *crds], ["wait", "--for=condition=Established", *crds]):
-        subprocess.run([*kubectl, *command], check=True, stdout=subprocess.DEVNULL)
+async def install_crds(plane: ControlPlane, client: KubeClient) -> None:
+    """Apply crds/ and return once our kinds are served."""
+    command = [plane.kubectl, "--kubeconfig", plane.kubeconfig, "apply", "--server-side", "-k", ROOT / "crds"]
+    await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+    while not set(kinds.OWN_KINDS) <= await client.served_kinds():
+        await asyncio.sleep(0.1)
 
 
 async def put_all(client: KubeClient, objects: list[Object]) -> None:
@@ -140,9 +140,9 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
     """All figures for `count` Models."""
     figures = Figures(count)
     with ControlPlane(kwok_nodes=max(3, count // 100), audit=True) as plane:
-        await asyncio.to_thread(install_crds, plane)
         os.environ["KUBECONFIG"] = str(plane.kubeconfig)
         client = KubeClient(await load_configuration(), qps=2000, burst=4000, user_agent="scale-harness")
+        await install_crds(plane, client)
         await client.apply(runtime(), field_manager="scale")
         audit = AuditLog(plane.audit_log)
         operator = OperatorProcess(plane.kubeconfig, folder / f"operator-{count}.log", qps=1000, burst=2000)

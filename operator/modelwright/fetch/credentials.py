@@ -61,6 +61,10 @@ class Credentials:
         except UnicodeDecodeError:
             raise FetchError(Reason.ACCESS_DENIED, f"The credentials Secret's key {name} is not UTF-8 text.") from None
 
+    def path(self, name: str) -> Path | None:
+        """The value's file in the mounted Secret, for libraries that want one."""
+        return self._folder / name if self.mounted(name) else None
+
     def get(self, name: str) -> str:
         """The value, or ''."""
         return self.mounted(name) or self._environment.get(name, "").strip()

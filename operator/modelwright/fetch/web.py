@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -95,7 +95,13 @@ class Web:
 
     @asynccontextmanager
     async def get(
-        self, url: str, headers: Mapping[str, str], private: Mapping[str, str] | None = None, *, method: str = "GET"
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        private: Mapping[str, str] | None = None,
+        *,
+        method: str = "GET",
+        form: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """The response after redirects, with any status. Raises FetchError for failures of the network."""
         start = origin(url)
@@ -109,7 +115,7 @@ class Web:
                 if private and origin(url) == start:
                     sent.update(private)
                 async with self._session.request(
-                    method, URL(url, encoded=True), headers=sent, allow_redirects=False
+                    method, URL(url, encoded=True), headers=sent, data=form, allow_redirects=False
                 ) as response:
                     location = response.headers.get("Location")
                     if response.status not in _REDIRECTS or not location:
@@ -145,31 +151,56 @@ class Web:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise unreachable(f"{what}: {type(error).__name__}") from error
 
-    async def read_range(
+    async def answers_ranges(self, url: str, private: Mapping[str, str]) -> bool:
+        """Whether the server gives a part of the resource when it is asked for one."""
+        async with self.get(url, {"Range": "bytes=0-0"}, private) as response:
+            check(response, show(url))
+            return response.status == 206
+
+    def read_range(
         self,
         url: str,
         start: int,
         stop: int | None,
-        version: str,
         *,
+        size: int | None,
         ranges: bool,
+        version: str = "",
         private: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes of a URL from `start` up to `stop`. ArtifactChanged when its version is no longer `version`."""
-        what = show(url)
-        headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if ranges else {}
-        async with self.get(url, headers, private) as response:
-            if response.status == 416:
-                raise ArtifactChanged(f"{what}: it became shorter while it was read")
-            check(response, what)
-            if version and version_of(response.headers) != version:
-                raise ArtifactChanged(f"{what}: it changed while it was read")
-            if ranges and (
-                response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            ):
-                raise ArtifactChanged(f"{what}: the server no longer answers a part of it")
-            async for data in response.content.iter_any():
-                yield data
+        """The module's read_range, over these connections."""
+
+        def opener(address: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+            return self.get(address, headers, private)
+
+        return read_range(opener, url, start, stop, size=size, ranges=ranges, version=version)
+
+
+Opener = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+
+
+async def read_range(
+    opener: Opener, url: str, start: int, stop: int | None, *, size: int | None, ranges: bool, version: str = ""
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a URL from `start` up to `stop`; `size` is the whole resource's.
+
+    ArtifactChanged when its version is no longer `version`, where one is given, or it has become shorter.
+    """
+    what = show(url)
+    # some servers answer a request for everything only when it has no Range
+    partly = ranges and not (start == 0 and stop in (None, size))
+    headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if partly else {}
+    async with opener(url, headers) as response:
+        if response.status == 416:
+            raise ArtifactChanged(f"{what}: it became shorter while it was read")
+        check(response, what)
+        if version and version_of(response.headers) != version:
+            raise ArtifactChanged(f"{what}: it changed while it was read")
+        began = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if partly and (response.status != 206 or not began):
+            raise ArtifactChanged(f"{what}: the server no longer answers a part of it")
+        async for data in response.content.iter_any():
+            yield data
 
 
 def _cause(error: OSError) -> str:

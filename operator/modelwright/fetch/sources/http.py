@@ -49,7 +49,9 @@ class HttpSource:
             return RemoteFile(name, self._url, whole, version, ranges=False, unpack=archive_form(name))
 
     def read(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
-        return self._web.read_range(file.key, start, stop, file.version, ranges=file.ranges, private=self._private)
+        return self._web.read_range(
+            file.key, start, stop, size=file.size, ranges=file.ranges, version=file.version, private=self._private
+        )
 
     async def close(self) -> None:
         await self._web.close()

@@ -1,0 +1,65 @@
+"""gs://: Google Cloud Storage."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from obstore.store import GCSStore
+
+from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.port import Context, Source
+from modelwright.fetch.sources.objectstore import NO_RETRIES, ObjectStoreSource, check_endpoint, client_options
+
+if TYPE_CHECKING:
+    from obstore.store import GCSConfig
+
+_KEY = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
+
+
+def open_source(context: Context) -> Source:
+    credentials = context.credentials
+    endpoint = check_endpoint("GOOGLE_ENDPOINT_URL", credentials.get("GOOGLE_ENDPOINT_URL"))
+    config: GCSConfig = {"bucket": context.uri.authority}
+    if endpoint:
+        config["base_url"] = endpoint
+    options = client_options(context, endpoint)
+
+    def store(extra: GCSConfig) -> GCSStore:
+        return GCSStore(config={**config, **extra}, client_options=options, retry_config=NO_RETRIES)
+
+    if key := credentials.get(_KEY):
+        explicit = _explicit(context, key)
+        return ObjectStoreSource(
+            context, [lambda: store(explicit)], f"Google gave no token for the credentials in {_KEY}. Check the key."
+        )
+    if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        return ObjectStoreSource(context, [lambda: store({})], "the pod's identity got no Google credentials.")
+    ways = [lambda: store({"skip_signature": True})]
+    if context.settings.instance_credentials:
+        ways.append(lambda: store({}))
+    return ObjectStoreSource(
+        context,
+        ways,
+        "anonymous access is denied, and no credentials were given. Set credentialsSecretRef, or a "
+        "serviceAccountName that is bound to a Google service account.",
+    )
+
+
+def _explicit(context: Context, key: str) -> GCSConfig:
+    """A service account's key is handed over as text; other kinds (workload identity federation) only exist as
+    files."""
+    try:
+        kind = json.loads(key).get("type", "")
+    except (ValueError, AttributeError):
+        raise FetchError(Reason.ACCESS_DENIED, f"The credentials' {_KEY} is not a JSON object.") from None
+    if kind == "service_account":
+        return {"service_account_key": key}
+    path = context.credentials.path(_KEY)
+    if path is None:
+        raise FetchError(
+            Reason.ACCESS_DENIED,
+            f"Credentials of type {kind!a} in {_KEY} must come from the mounted Secret, not the environment.",
+        )
+    return {"application_credentials": str(path)}

@@ -1,0 +1,265 @@
+"""oci://: an artifact or image in an OCI registry.
+
+A small client of our own: oras-py (0.2) reads one blob at a time over blocking connections without time-outs or ranges,
+compares no digest, and gives the manifest as parsed JSON, from which its digest can't be told. docs/adr has the whole
+reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import platform
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import aiohttp
+
+from modelwright.fetch.errors import FetchError, Reason, unreachable
+from modelwright.fetch.paths import safe_relative
+from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source, archive_form
+from modelwright.fetch.verify import mismatch
+from modelwright.fetch.web import Web, check, read_range
+
+_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_LARGEST_MANIFEST = 4 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PARAMETER = re.compile(r'([a-zA-Z_]+)=(?:"([^"]*)"|([^\s",]+))')
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+_TITLE = "org.opencontainers.image.title"
+_FILE_PATH = "org.cncf.model.filepath"
+_ORAS_FOLDER = "io.deis.oras.content.unpack"
+_ORAS_PY_FOLDER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class RegistryAuth:
+    """The way in: what .dockerconfigjson says for the registry, turned into what the registry asks for."""
+
+    def __init__(self, context: Context, registry: str, base: str) -> None:
+        self._base = base
+        self._where = context.uri.safe
+        self._basic, self._identity, self._bearer = _entry(context, registry)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": self._bearer} if self._bearer else {}
+
+    async def answer(self, web: Web, challenge: str, scope: str) -> None:
+        """Gets what the challenge asks for; FetchError when there is nothing to answer with."""
+        kind, _, rest = challenge.partition(" ")
+        values = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
+        if kind.lower() == "basic" and self._basic:
+            self._bearer = self._basic
+            return
+        if kind.lower() != "bearer" or not values.get("realm"):
+            raise self._denied("the registry asks for a user, and the credentials have none for it")
+        await self._token(web, values, scope)
+
+    async def _token(self, web: Web, values: Mapping[str, str], scope: str) -> None:
+        realm = values["realm"]
+        if urlsplit(realm).scheme != "https" and not self._base.startswith("http://"):
+            raise self._denied("the registry sends its users to a token service without TLS, which is refused")
+        query = {"service": values.get("service", ""), "scope": values.get("scope") or scope}
+        if self._identity:
+            body = {**query, "grant_type": "refresh_token", "refresh_token": self._identity, "client_id": "modelwright"}
+            request = web.get(realm, {}, method="POST", form=body)
+        else:
+            separator = "&" if "?" in realm else "?"
+            request = web.get(
+                f"{realm}{separator}{urlencode(query)}", {}, {"Authorization": self._basic} if self._basic else {}
+            )
+        async with request as response:
+            if response.status in (401, 403):
+                raise self._denied("the registry's token service knows the user or password not")
+            check(response, f"{self._where}: the registry's token service")
+            try:
+                answer = json.loads(await response.content.read(_LARGEST_MANIFEST))
+                token = answer.get("token") or answer.get("access_token")
+            except (ValueError, AttributeError):
+                token = None
+        if not isinstance(token, str) or not token:
+            raise unreachable(f"{self._where}: the registry's token service gave no token")
+        self._bearer = f"Bearer {token}"
+
+    def _denied(self, why: str) -> FetchError:
+        return FetchError(
+            Reason.ACCESS_DENIED, f"{self._where}: {why}. Check .dockerconfigjson in the credentials Secret."
+        )
+
+
+def _entry(context: Context, registry: str) -> tuple[str, str, str]:
+    """Basic header, identity token and ready bearer header for the registry, each '' when there is none."""
+    text = context.credentials.get(".dockerconfigjson")
+    if not text:
+        return "", "", ""
+    try:
+        entries = json.loads(text).get("auths", {})
+        names = {
+            name.removeprefix("https://").removeprefix("http://").split("/")[0]: entry
+            for name, entry in entries.items()
+        }
+        aliases = ("index.docker.io", "docker.io") if registry == "registry-1.docker.io" else ()
+        entry: dict[str, str] = next((names[name] for name in (registry, *aliases) if name in names), {})
+        basic = entry.get("auth", "")
+        if not basic and entry.get("username"):
+            basic = base64.b64encode(f"{entry['username']}:{entry.get('password', '')}".encode()).decode()
+        if bearer := entry.get("registrytoken", ""):
+            bearer = f"Bearer {bearer}"
+        return (f"Basic {basic}" if basic else ""), entry.get("identitytoken", ""), bearer
+    except (ValueError, AttributeError, TypeError):
+        raise FetchError(
+            Reason.ACCESS_DENIED,
+            "The credentials Secret's key .dockerconfigjson is not a Docker configuration in JSON.",
+        ) from None
+
+
+class RegistrySource:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._where = context.uri.safe
+        registry, self._repository = context.uri.authority, context.uri.path
+        if registry == "docker.io":
+            registry = "registry-1.docker.io"
+            self._repository = self._repository if "/" in self._repository else f"library/{self._repository}"
+        insecure = context.credentials.flag("REGISTRY_INSECURE")
+        self._base = f"{'http' if insecure else 'https'}://{registry}/v2/{self._repository}"
+        self._web = Web(context.credentials, context.settings)
+        self._auth = RegistryAuth(context, registry, self._base)
+
+    @asynccontextmanager
+    async def _open(self, url: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """The response; a challenge is answered once, also when a token ran out in a long download."""
+        async with self._web.get(url, headers, self._auth.headers) as response:
+            challenge = response.headers.get("WWW-Authenticate", "")
+            if response.status != 401 or not challenge:
+                yield response
+                return
+        await self._auth.answer(self._web, challenge, f"repository:{self._repository}:pull")
+        async with self._web.get(url, headers, self._auth.headers) as response:
+            yield response
+
+    async def _manifest(self, reference: str) -> tuple[str, dict[str, Any]]:
+        """Digest and content of a manifest or index. Its bytes are hashed here: the registry's own word isn't
+        enough."""
+        what = f"{self._where}: the manifest {reference}"
+        async with self._open(
+            f"{self._base}/manifests/{reference}", {"Accept": ", ".join(_MANIFESTS + _INDEXES)}
+        ) as response:
+            check(response, what)
+            body = bytearray()
+            async for data in response.content.iter_any():
+                body += data
+                if len(body) > _LARGEST_MANIFEST:
+                    raise FetchError(Reason.ARTIFACT_TOO_LARGE, f"{what} is larger than {_LARGEST_MANIFEST >> 20} MiB.")
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        if _DIGEST.fullmatch(reference) and digest != reference:
+            raise mismatch(f"{self._where}: the manifest", reference, digest)
+        try:
+            manifest = json.loads(body)
+            manifest.setdefault("mediaType", kind)
+        except (ValueError, AttributeError):
+            raise unreachable(f"{what} is not JSON") from None
+        return digest, manifest
+
+    async def inspect(self, digest: str) -> Listing:
+        reference = self._context.uri.reference
+        if not _DIGEST.fullmatch(reference) and digest.startswith("sha256:"):
+            # a tag that has moved on doesn't matter as long as the registry still has what is pinned
+            reference = digest
+        pinned, manifest = await self._context.guard(self._manifest(reference), self._where)
+        if manifest.get("mediaType") in _INDEXES or ("manifests" in manifest and "layers" not in manifest):
+            _, manifest = await self._context.guard(self._manifest(self._choose(manifest)), self._where)
+        try:
+            layers = [
+                layer for layer in manifest["layers"] if layer["mediaType"] != "application/vnd.oci.empty.v1+json"
+            ]
+            files = [self._file(layer, alone=len(layers) == 1) for layer in layers]
+        except (KeyError, TypeError, AttributeError):
+            raise FetchError(
+                Reason.ARTIFACT_NOT_FOUND, f"{self._where}: this is not an image or artifact manifest with layers."
+            ) from None
+        if not files:
+            raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._where}: the artifact has no content (no layers).")
+        if not await self._ranges(files):
+            files = [_without_ranges(file, self._context.settings.part_bytes) for file in files]
+        return Listing(Kind.PINNED, tuple(files), pinned=pinned)
+
+    def _choose(self, index: Mapping[str, Any]) -> str:
+        """The digest of the one manifest of the index, or of the one for this machine."""
+        try:
+            entries = [entry for entry in index["manifests"] if entry.get("platform", {}).get("os") != "unknown"]
+            machine = _ARCHITECTURES.get(platform.machine(), platform.machine())
+            fitting = [
+                entry
+                for entry in entries
+                if entry.get("platform", {}).get("os") == "linux" and entry["platform"].get("architecture") == machine
+            ]
+            chosen = entries if len(entries) == 1 else fitting
+            digest = chosen[0]["digest"]
+            if _DIGEST.fullmatch(digest):
+                return str(digest)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            pass
+        raise FetchError(
+            Reason.ARTIFACT_NOT_FOUND, f"{self._where}: the index has no manifest for linux/{platform.machine()}."
+        )
+
+    def _file(self, layer: Mapping[str, Any], *, alone: bool) -> RemoteFile:
+        digest, kind, size = layer["digest"], layer["mediaType"], int(layer["size"])
+        if not _DIGEST.fullmatch(digest) or size < 0:
+            raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._where}: a layer has a digest that is not sha256.")
+        notes = layer.get("annotations") or {}
+        name = notes.get(_TITLE) or ""
+        path, unpack, whiteouts = digest.replace(":", "-"), "", False
+        if kind.endswith(("+zstd", ".zstd")):
+            raise FetchError(
+                Reason.UNSAFE_ARCHIVE,
+                f"{self._where}: a layer is compressed with zstd, which is not supported. Use gzip.",
+            )
+        if notes.get(_ORAS_FOLDER) == "true" or (name and kind == _ORAS_PY_FOLDER and not archive_form(name)):
+            unpack = "tar"
+        elif not name and kind.endswith(("tar", "tar+gzip", "tar.gzip", "tar.gz")):
+            unpack, whiteouts = "tar", True
+        elif name := name or notes.get(_FILE_PATH) or "":
+            path = safe_relative(name, self._where)
+            unpack = archive_form(path) if alone else ""
+        return RemoteFile(
+            path,
+            f"{self._base}/blobs/{digest}",
+            size,
+            digest,
+            sha256=digest.removeprefix("sha256:"),
+            unpack=unpack,
+            whiteouts=whiteouts,
+        )
+
+    async def _ranges(self, files: list[RemoteFile]) -> bool:
+        large = next((file for file in files if (file.size or 0) > self._context.settings.part_bytes), None)
+        if large is None:
+            return True
+        return await self._context.guard(self._answers_ranges(large.key), self._where)
+
+    async def _answers_ranges(self, url: str) -> bool:
+        async with self._open(url, {"Range": "bytes=0-0"}) as response:
+            check(response, self._where)
+            return response.status == 206
+
+    def read(self, file: RemoteFile, start: int, stop: int | None) -> AsyncGenerator[bytes, None]:
+        return read_range(self._open, file.key, start, stop, size=file.size, ranges=file.ranges)
+
+    async def close(self) -> None:
+        await self._web.close()
+
+
+def _without_ranges(file: RemoteFile, part_bytes: int) -> RemoteFile:
+    return RemoteFile(**{**vars(file), "ranges": (file.size or 0) <= part_bytes})
+
+
+def open_source(context: Context) -> Source:
+    return RegistrySource(context)

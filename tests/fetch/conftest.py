@@ -1,0 +1,74 @@
+"""Starts each scheme's server once per test session, and gives every test a container's folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fetch.harness import Container
+from tests.fetch.stores import S3, STORES, Http, Oci, Store
+from tests.servers.http_faults import FaultProxy
+
+_running: dict[type[Store], Store] = {}
+
+
+def _started(kind: type[Store]) -> Store:
+    if kind not in _running:
+        store = kind()
+        store.start()
+        _running[kind] = store
+    return _running[kind]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stop_stores() -> Iterator[None]:
+    yield
+    for store in _running.values():
+        store.stop()
+    _running.clear()
+
+
+@pytest.fixture(params=STORES, ids=lambda kind: kind.scheme)
+def store(request: pytest.FixtureRequest) -> Store:
+    return _started(request.param)
+
+
+@pytest.fixture(params=[kind for kind in STORES if kind.remote], ids=lambda kind: kind.scheme)
+def remote(request: pytest.FixtureRequest) -> Store:
+    """Only stores that are reached over the network."""
+    return _started(request.param)
+
+
+@pytest.fixture
+def s3() -> S3:
+    store = _started(S3)
+    assert isinstance(store, S3)
+    return store
+
+
+@pytest.fixture
+def http() -> Http:
+    store = _started(Http)
+    assert isinstance(store, Http)
+    return store
+
+
+@pytest.fixture
+def oci() -> Oci:
+    store = _started(Oci)
+    assert isinstance(store, Oci)
+    return store
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    return Container(tmp_path)
+
+
+@pytest.fixture
+def proxy(remote: Store) -> Iterator[FaultProxy]:
+    """Stands between the container and the remote store."""
+    with FaultProxy(remote.address) as proxy:
+        yield proxy

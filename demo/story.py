@@ -266,4 +266,5 @@ class Demo:
         self.story.command(f"curl -H 'Host: {client.url.split('//')[1]}' http://{host}:{port}/v2/models/digits")
         self.story.say(f"[dim](kubectl, if you have none: {kubectl.split()[0]})[/]")
         self.story.show("[bold]Take it down[/]")
-        self.story.command("make cluster-down")
+        ours = self.cluster.name == "dev"
+        self.story.command("make cluster-down" if ours else f"python -m devcluster down --name {self.cluster.name}")

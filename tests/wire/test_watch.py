@@ -1,0 +1,307 @@
+"""Kopf as our watch frame on a wire that breaks: what arrives, what the sweep finds, and that it never writes."""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import unquote
+
+import kopf
+import pytest
+
+from modelwright.api.names import MANAGED_SELECTOR
+from modelwright.app.leader import connection_info
+from modelwright.handlers import watch
+from modelwright.kube import kinds
+from modelwright.kube.client import KubeClient
+from modelwright.kube.store import Object, Store
+from modelwright.kube.sweep import Sweep, Watched
+from tests.unit.kube.fakes import model
+from tests.wire import apiserver
+from tests.wire.apiserver import FakeApiServer, answer
+
+WATCHED = (Watched(kinds.MODEL), Watched(kinds.DEPLOYMENT, MANAGED_SELECTOR))
+
+
+class Frame:
+    """Kopf over a fake API server, with a store behind it.
+
+    It has a thread and an event loop of its own, because at its end it cancels every task it finds in its loop.
+    """
+
+    def __init__(self, server: FakeApiServer, inactivity: float = 70.0) -> None:
+        self.server = server
+        self.store = Store()
+        self.sink: watch.Sink = self.store.apply
+        self._inactivity = inactivity
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        configuration = self.server.configuration()
+        registry = kopf.OperatorRegistry()
+        watch.register(registry, WATCHED, lambda *event: self.sink(*event))
+        watch.register_login(registry, lambda: connection_info(configuration))
+        settings = watch.settings(WATCHED)
+        settings.watching.inactivity_timeout = self._inactivity
+        settings.watching.reconnect_backoff = 0.05
+        settings.networking.error_backoffs = (0.05, 0.05, 0.05)
+
+        async def run() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            await kopf.operator(registry=registry, settings=settings, clusterwide=True, stop_flag=self._stop)
+
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    async def watching(self) -> None:
+        """Until the watch of Models is open."""
+        await until(lambda: self.server.watching(kinds.MODEL) == 1)
+
+    async def stop(self) -> None:
+        if self._loop is not None and self._stop is not None and not self.ended:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        await until(lambda: self.ended)
+
+    def names(self) -> set[str]:
+        return {name for _, name in self.store.names(kinds.MODEL)}
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "not in time"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    server = FakeApiServer(kinds.MODEL, kinds.DEPLOYMENT, _NAMESPACE, _CRD)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+# Kopf looks these two up at start although it is told not to watch them.
+_NAMESPACE = kinds.Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+_CRD = kinds.Kind(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
+
+
+@pytest.fixture
+async def frame(server: FakeApiServer) -> AsyncIterator[Frame]:
+    frame = Frame(server)
+    server.save(model("first"))
+    server.save(model("second"))
+    frame.start()
+    await frame.watching()
+    yield frame
+    await frame.stop()
+
+
+def sweep_of(frame: Frame, client: KubeClient) -> Sweep:
+    return Sweep(
+        client,
+        frame.store,
+        WATCHED,
+        served=frame.server.served,
+        look_again=lambda: None,
+        on_fatal=pytest.fail,
+        on_kinds_changed=lambda _: None,
+        grace=0.05,
+    )
+
+
+async def test_what_is_listed_and_what_is_watched_reach_the_store(frame: Frame, server: FakeApiServer) -> None:
+    await until(lambda: frame.names() == {"first", "second"})
+    third = server.save(model("third"))
+    await until(lambda: frame.names() == {"first", "second", "third"})
+    server.save(model("third", labels={"a": "b"}, uid=third["metadata"]["uid"]))
+    await until(lambda: "labels" in (frame.store.get(kinds.MODEL, "vision", "third") or {})["metadata"])
+    server.remove(third)
+    await until(lambda: frame.names() == {"first", "second"})
+
+
+async def test_children_are_listed_and_watched_by_our_label(frame: Frame, server: FakeApiServer) -> None:
+    await until(lambda: server.watching(kinds.DEPLOYMENT) == 1)
+    asked = [path for method, path in server.requests if "/deployments?" in path]
+    assert len(asked) == 2
+    assert all(f"labelSelector={MANAGED_SELECTOR}" in unquote(path) for path in asked)
+
+
+async def test_the_first_list_is_followed_through_its_pages(server: FakeApiServer) -> None:
+    frame = Frame(server)
+    for n in range(230):
+        server.save(model(f"m-{n}"))
+    frame.start()
+    await until(lambda: len(frame.names()) == 230)
+    await frame.stop()
+
+
+async def test_after_410_what_vanished_is_not_told_and_the_sweep_drops_the_ghost(
+    frame: Frame, server: FakeApiServer
+) -> None:
+    await until(lambda: frame.names() == {"first", "second"})
+    server.remove(server.objects[kinds.MODEL, "vision", "first"], tell=False)
+    server.save(model("new"), tell=False)
+    server.expire(kinds.MODEL)
+    await until(lambda: "new" in frame.names())
+    assert frame.names() == {"first", "second", "new"}, "Kopf has learnt to tell: the sweep may be simpler now"
+
+    heard: list[tuple[Object | None, Object | None]] = []
+    frame.store.subscribe(lambda kind, old, new: heard.append((old, new)))
+    client = KubeClient(server.configuration())
+    report = await sweep_of(frame, client).once()
+    await client.close()
+    assert report.ghosts == [(kinds.MODEL, ("vision", "first"))]
+    assert frame.names() == {"second", "new"}
+    [(old, new)] = heard
+    assert old is not None
+    assert old["metadata"]["name"] == "first"
+    assert new is None
+
+
+async def test_a_sweep_beside_a_healthy_watch_finds_nothing(frame: Frame, server: FakeApiServer) -> None:
+    await until(lambda: frame.names() == {"first", "second"})
+    client = KubeClient(server.configuration())
+    report = await sweep_of(frame, client).once()
+    await client.close()
+    assert (report.ghosts, report.behind, report.ahead) == ([], [], [])
+
+
+async def test_a_stream_that_ends_is_opened_again_where_it_was(frame: Frame, server: FakeApiServer) -> None:
+    await until(lambda: frame.names() == {"first", "second"})
+    lists = sum("watch" not in p and "/models?" in p for _, p in server.requests)
+    server.send(kinds.MODEL, None)
+    server.save(model("meanwhile"))
+    await until(lambda: "meanwhile" in frame.names())
+    assert sum("watch" not in p and "/models?" in p for _, p in server.requests) == lists, "no new list was needed"
+
+
+async def test_a_stream_that_is_cut_in_the_middle_of_an_event_loses_nothing(
+    frame: Frame, server: FakeApiServer
+) -> None:
+    await until(lambda: frame.names() == {"first", "second"})
+    obj = server.save(model("cut"), tell=False)
+    raw = json.dumps({"type": "ADDED", "object": obj}).encode()
+
+    async def cut(request: apiserver.web.Request) -> apiserver.web.StreamResponse:
+        response = apiserver.web.StreamResponse()
+        await response.prepare(request)
+        await response.write(raw[:50])
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    server.fault("GET", "models?watch", cut)
+    server.send(kinds.MODEL, None)
+    await until(lambda: "cut" in frame.names())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [answer(429, "", Retry_After="1"), answer(500, "boom"), answer(503, "not yet"), apiserver.reset],
+    ids=["429", "500", "503", "reset"],
+)
+async def test_a_failing_list_is_tried_again(server: FakeApiServer, fault: apiserver.Handler) -> None:
+    server.save(model("first"))
+    server.fault("GET", "/models?limit", fault)
+    frame = Frame(server)
+    frame.start()
+    await until(lambda: frame.names() == {"first"})
+    await frame.stop()
+
+
+async def test_a_watch_that_is_refused_for_a_moment_is_tried_again(frame: Frame, server: FakeApiServer) -> None:
+    server.fault("GET", "models?watch", answer(500, "boom"))
+    server.fault("GET", "models?watch", answer(429, "", Retry_After="1"))
+    server.send(kinds.MODEL, None)
+    server.save(model("meanwhile"))
+    await until(lambda: "meanwhile" in frame.names())
+
+
+async def test_a_stream_that_is_silent_for_too_long_is_given_up(server: FakeApiServer) -> None:
+    frame = Frame(server, inactivity=0.5)
+    frame.start()
+    await frame.watching()
+    # The stream stays open and swallows this.
+    server.save(model("swallowed"), tell=False)
+    await until(lambda: "swallowed" in frame.names())
+    await frame.stop()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "internal"}}\n',
+        b'{"type": "ADDED", "object": {"metad\n',
+    ],
+    ids=["error event", "truncated JSON"],
+)
+async def test_what_cannot_be_understood_ends_the_watch_frame_and_so_the_process(
+    frame: Frame, server: FakeApiServer, raw: bytes
+) -> None:
+    server.send(kinds.MODEL, raw)
+    # A watch that ended in silence would leave a store that ages.
+    await until(lambda: frame.ended, 30)
+    assert frame.error is not None
+
+
+async def test_a_sink_that_fails_is_logged_and_the_next_event_arrives(
+    frame: Frame, server: FakeApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await until(lambda: frame.names() == {"first", "second"})
+
+    def sink(kind: kinds.Kind, type_: str | None, obj: Object) -> None:
+        if obj["metadata"]["name"] == "poison":
+            raise ZeroDivisionError
+        frame.store.apply(kind, type_, obj)
+
+    frame.sink = sink  # type: ignore[assignment]
+    with caplog.at_level(logging.ERROR):
+        server.save(model("poison"))
+        server.save(model("fine"))
+        await until(lambda: "fine" in frame.names())
+    assert any("could not be taken" in record.message for record in caplog.records)
+
+
+async def test_kopf_never_writes_whatever_finalizers_and_annotations_objects_have(
+    frame: Frame, server: FakeApiServer
+) -> None:
+    odd = [
+        {"finalizers": ["kopf.zalando.org/KopfFinalizerMarker", "modelwright.dev/ours", "foregroundDeletion"]},
+        {"finalizers": ["other.example/x"], "deletionTimestamp": "2026-01-01T00:00:00Z"},
+        {"annotations": {"kopf.zalando.org/last-handled-configuration": "{}", "kopf.zalando.org/touch-dummy": "x"}},
+    ]
+    for n, more in enumerate(odd):
+        server.save(model(f"odd-{n}", **more))
+    await until(lambda: len(frame.names()) == 2 + len(odd))
+    for n, more in enumerate(odd):
+        place = (kinds.MODEL, "vision", f"odd-{n}")
+        changed = server.save({**server.objects[place], "spec": {"changed": n}})
+        assert {k: v for k, v in changed["metadata"].items() if k in more} == more
+    server.expire(kinds.MODEL)
+    await frame.watching()
+    await asyncio.sleep(0.7)
+    for n in range(len(odd)):
+        server.remove(server.objects[kinds.MODEL, "vision", f"odd-{n}"])
+    await until(lambda: frame.names() == {"first", "second"})
+    assert server.writes() == []
+
+
+def test_the_finalizer_that_kopf_would_strip_is_nobodys() -> None:
+    assert watch.settings(WATCHED).persistence.finalizer == watch.UNUSED_FINALIZER
+    assert watch.UNUSED_FINALIZER not in ("kopf.zalando.org/KopfFinalizerMarker",)

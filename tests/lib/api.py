@@ -1,0 +1,157 @@
+"""An API server as tests see it: a small asynchronous client that polls for what should become true."""
+
+import asyncio
+import base64
+import json
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import yaml
+
+from modelwright.kube import kinds
+from modelwright.kube.kinds import Kind
+
+Object = dict[str, Any]
+
+NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
+REPLICA_SET = Kind("apps", "v1", "replicasets", "ReplicaSet")
+CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
+_KINDS = {(k.group, k.kind): k for k in (*kinds.ALL_KINDS, NAMESPACE, CONFIG_MAP, REPLICA_SET, CRD)}
+
+PATIENCE = 90.0
+"""Seconds within which anything awaited must become true, on a busy machine."""
+
+
+class Refused(Exception):
+    """The API server said no; `status` is the HTTP status, the text is its message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+
+
+def kind_of(obj: Object) -> Kind:
+    """The Kind of an object as on the wire."""
+    return _KINDS[obj["apiVersion"].rpartition("/")[0], obj["kind"]]
+
+
+class Api:
+    """Use as `async with Api(kubeconfig)`. `agent` is what the audit log will say."""
+
+    def __init__(self, kubeconfig: Path, agent: str = "tester") -> None:
+        config = yaml.safe_load(kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        self._url = cluster["server"]
+        self._tls = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("certificate", "key"):
+                Path(folder, name).write_text(_text(user[f"client-{name}-data"]))
+            self._tls.load_cert_chain(Path(folder, "certificate"), Path(folder, "key"))
+        self._headers = {"User-Agent": agent, "Accept": "application/json"}
+
+    async def __aenter__(self) -> "Api":
+        self._session = aiohttp.ClientSession(
+            headers=self._headers, connector=aiohttp.TCPConnector(ssl=self._tls, limit=64)
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def call(
+        self, method: str, path: str, body: Any = None, content: str = "application/json", **query: str
+    ) -> Object:
+        """The decoded answer; raises Refused."""
+        data = None if body is None else json.dumps(body)
+        async with self._session.request(
+            method, self._url + path, data=data, params=query, headers={"Content-Type": content}
+        ) as answer:
+            text = await answer.text()
+        try:
+            decoded = json.loads(text)
+        except ValueError:
+            decoded = {"message": text}
+        if answer.status >= 300:
+            raise Refused(answer.status, decoded.get("message", text))
+        return decoded
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """The object, None when there is none."""
+        try:
+            found = await self.call("GET", kind.path(namespace, name))
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+        return {"apiVersion": kind.api_version, "kind": kind.kind, **found}
+
+    async def list(self, kind: Kind, namespace: str | None = None, labels: str = "") -> list[Object]:
+        """All objects of a kind."""
+        answer = await self.call("GET", kind.path(namespace), labelSelector=labels)
+        return [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in answer["items"]]
+
+    async def create(self, obj: Object) -> Object:
+        """POST."""
+        return await self.call("POST", kind_of(obj).path(obj["metadata"].get("namespace")), obj, fieldManager="tester")
+
+    async def apply(self, obj: Object, manager: str = "tester", *, force: bool = False) -> Object:
+        """Server-side apply; a conflict is Refused with 409 unless forced."""
+        path = kind_of(obj).path(obj["metadata"].get("namespace"), obj["metadata"]["name"])
+        query = {"fieldManager": manager, "force": "true"} if force else {"fieldManager": manager}
+        return await self.call("PATCH", path, obj, "application/apply-patch+yaml", **query)
+
+    async def patch(
+        self, kind: Kind, namespace: str | None, name: str, patch: Any, subresource: str | None = None
+    ) -> Object:
+        """A merge patch for a dict, a JSON patch for a list."""
+        content = f"application/{'json' if isinstance(patch, list) else 'merge'}-patch+json"
+        return await self.call("PATCH", kind.path(namespace, name, subresource), patch, content, fieldManager="tester")
+
+    async def delete(self, kind: Kind, namespace: str | None, name: str) -> None:
+        """Delete, in the background; gone already is fine."""
+        try:
+            await self.call("DELETE", kind.path(namespace, name), {"propagationPolicy": "Background"})
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+
+    async def watch(self, kind: Kind) -> AsyncIterator[tuple[str, Object]]:
+        """Every event of a kind from now on, (type, object), in the order they happened."""
+        version = (await self.call("GET", kind.path()))["metadata"]["resourceVersion"]
+        async with self._session.get(
+            self._url + kind.path(),
+            params={"watch": "1", "resourceVersion": version},
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=2**22,
+        ) as answer:
+            async for line in answer.content:
+                event = json.loads(line)
+                yield event["type"], event["object"]
+
+
+async def eventually(
+    read: Callable[[], Any], good: Callable[[Any], bool], what: str, patience: float = PATIENCE
+) -> Any:
+    """Await `read()` until `good` holds for what it gives, and return that; else fail showing the last one."""
+    limit = time.monotonic() + patience
+    while True:
+        seen = await read()
+        if good(seen):
+            return seen
+        if time.monotonic() > limit:
+            shown = yaml.dump(seen) if isinstance(seen, dict | list) else str(seen)
+            raise AssertionError(f"not within {patience:.0f} s: {what}\nlast seen:\n{shown[:6000]}")
+        await asyncio.sleep(0.15)
+
+
+def _text(data: str) -> str:
+    return base64.b64decode(data).decode()

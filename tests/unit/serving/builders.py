@@ -1,0 +1,74 @@
+"""A Model, a version and a runtime for the tests of the renderers."""
+
+from typing import Any
+
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.core.rollout.observed import Revision
+from modelwright.core.runtimes import Candidate, Choice, choose
+from modelwright.serving import revision
+from modelwright.serving.images import Images
+from tests.lib import objects
+
+Json = dict[str, Any]
+IMAGES = Images("example.com/fetch:1")
+DIGEST = "sha256:" + "d" * 64
+
+
+def raw_model(**spec: Any) -> Json:
+    """A Model as the API server gives it, with labels and annotations that no child may copy."""
+    obj = objects.model("vision", version="digits-v1", **spec)
+    obj["metadata"] |= {
+        "uid": "model-uid",
+        "generation": 1,
+        "labels": {"app.kubernetes.io/instance": "shop"},
+        "annotations": {"argocd.argoproj.io/tracking-id": "shop:x"},
+    }
+    return obj
+
+
+def parsed(raw: Json) -> Model:
+    """The same, typed."""
+    return Model.parse(raw)
+
+
+def version(**artifact: Any) -> ModelVersion:
+    """Version digits-v1."""
+    members = {"uri": "s3://models/digits/1", "format": {"name": "plain", "version": "1"}, "digest": None, **artifact}
+    return ModelVersion.parse(objects.version("vision", "digits-v1", **members))
+
+
+def choice(**spec: Any) -> Choice:
+    """The runtime `plain`, chosen for the version above."""
+    runtime = ClusterModelRuntime.parse(objects.runtime(**spec))
+    chosen = choose(
+        version().spec.artifact.format, None, [Candidate(runtime.kind, runtime.name, runtime.spec, 1)]
+    )
+    assert isinstance(chosen, Choice)
+    return chosen
+
+
+def identify(raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None) -> Revision:
+    """The revision of a Model."""
+    found = wanted or version()
+    return revision.identify(found.name, found.spec, DIGEST, chosen or choice(), parsed(raw).spec.serving)
+
+
+def stored(raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None) -> Json:
+    """The ControllerRevision of a Model."""
+    found, taken = wanted or version(), chosen or choice()
+    return revision.store(
+        raw, parsed(raw).spec, found.name, found.spec, DIGEST, taken, identify(raw, taken, found), IMAGES, 1
+    )
+
+
+def template(raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None) -> Json:
+    """The pod template of a Model."""
+    rendered: Json = stored(raw, chosen, wanted)["data"]["template"]
+    return rendered
+
+
+def container(raw: Json, chosen: Choice | None = None) -> Json:
+    """The model container of a Model."""
+    return next(c for c in template(raw, chosen)["spec"]["containers"] if c["name"] == "model")

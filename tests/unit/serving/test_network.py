@@ -1,0 +1,100 @@
+"""Services and routes: what they select, how requests are weighed, and how a live one is read."""
+
+from typing import Any
+
+import pytest
+
+from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.core.rollout.observed import Revision
+from modelwright.serving import network
+from tests.unit.serving.builders import raw_model
+
+ONE = Revision("digits-v1", "aaaaaaaaaa")
+
+
+def endpoint(**more: Any) -> Endpoint:
+    return Endpoint.model_validate({"parentRefs": [{"name": "models", "namespace": "gateways"}], **more})
+
+
+def route(marked: bool = False, weights: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
+    return network.route(raw_model(), endpoint(**more), weights or {ONE.hash: 100}, marked=marked)
+
+
+def filters(found: dict[str, Any]) -> list[str]:
+    return [entry["type"] for entry in found["spec"]["rules"][0]["filters"]] if "filters" in found["spec"]["rules"][0] else []
+
+
+def test_the_models_service_selects_one_revision_and_can_be_read_back() -> None:
+    service = network.model_service(raw_model(), ONE, {"http": 8080})
+    assert service["metadata"]["name"] == "digits"
+    assert network.selected_revision(service) == ONE.hash
+    assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(80, 8080)]
+
+
+def test_grpc_has_a_port_of_its_own_that_says_what_it_speaks() -> None:
+    service = network.revision_service(raw_model(), ONE, {"http": 8080, "grpc": 9000})
+    assert service["metadata"]["name"] == "digits-aaaaaaaaaa"
+    grpc = service["spec"]["ports"][1]
+    assert (grpc["port"], grpc["targetPort"], grpc["appProtocol"]) == (81, 9000, "kubernetes.io/h2c")
+
+
+def test_a_service_that_selects_no_revision_names_none() -> None:
+    assert network.selected_revision({"spec": {"selector": {"app": "x"}}}) is None
+    assert network.selected_revision({"spec": {}}) is None
+
+
+PATHS = [
+    ("the root is taken as it is", {}, "/", []),
+    ("a prefix is taken off", {"pathPrefix": "/a/b"}, "/a/b", ["URLRewrite"]),
+    ("a prefix is left on when asked to", {"pathPrefix": "/a", "stripPathPrefix": False}, "/a", []),
+]
+
+
+@pytest.mark.parametrize(("spec", "path", "expected"), [c[1:] for c in PATHS], ids=[c[0] for c in PATHS])
+def test_paths(spec: dict[str, Any], path: str, expected: list[str]) -> None:
+    found = route(**spec)
+    assert found["spec"]["rules"][0]["matches"] == [{"path": {"type": "PathPrefix", "value": path}}]
+    assert filters(found) == expected
+
+
+def test_a_grpc_route_has_no_path_and_the_grpc_port() -> None:
+    found = route(protocol="GRPC")
+    (rule,) = found["spec"]["rules"]
+    assert found["kind"] == "GRPCRoute"
+    assert "matches" not in rule
+    assert rule["backendRefs"] == [{"name": "digits-aaaaaaaaaa", "port": 81, "weight": 100}]
+
+
+def test_what_weights_a_live_route_has() -> None:
+    found = route(weights={"aaaaaaaaaa": 95, "bbbbbbbbbb": 5, "cccccccccc": 0})
+    assert network.routed_weights(found, "digits") == {"aaaaaaaaaa": 95, "bbbbbbbbbb": 5}
+    assert network.routed_weights({"spec": {}}, "digits") == {}
+
+
+def test_a_weight_that_is_not_written_counts_as_one() -> None:
+    live = {"spec": {"rules": [{"backendRefs": [{"name": "digits-x"}]}, {"backendRefs": [{"name": "digits-x"}]}]}}
+    assert network.routed_weights(live, "digits") == {"x": 2}
+
+
+def test_the_mark_changes_with_the_rules_and_the_hostnames_and_nothing_else() -> None:
+    base = network.route_mark(route(True))
+    assert base is not None
+    assert network.route_mark(route(True)) == base
+    assert network.route_mark(route(True, hostnames=["a.example.com"])) != base
+    assert network.route_mark(route(True, weights={"bbbbbbbbbb": 100})) != base
+    assert network.route_mark(route(True, pathPrefix="/a")) != base
+    assert network.route_mark(route(False)) is None
+
+
+def test_a_marked_route_still_takes_its_prefix_off() -> None:
+    assert filters(route(True, pathPrefix="/a")) == ["URLRewrite", "ResponseHeaderModifier"]
+
+
+def test_what_is_taken_back_is_said_so() -> None:
+    """An apply only changes what it names, and a comparison only looks at what is named."""
+    found = route()
+    assert found["spec"]["hostnames"] == []
+    assert found["spec"]["rules"][0]["filters"] == []
+    assert found["spec"]["parentRefs"] == [
+        {"name": "models", "namespace": "gateways", "sectionName": None, "port": None}
+    ]

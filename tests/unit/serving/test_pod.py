@@ -1,0 +1,182 @@
+"""The pod template of a revision: what is in it by default, and what each wish changes."""
+
+from typing import Any
+
+import pytest
+
+from modelwright.serving.fetching import resolve_pod
+from tests.lib import objects
+from tests.unit.serving.builders import DIGEST, IMAGES, choice, container, raw_model, template, version
+
+
+def env(found: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in found["env"]}
+
+
+def test_the_restricted_pod_security_standard_is_met() -> None:
+    spec = template(raw_model())["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for each in (*spec["initContainers"], *spec["containers"]):
+        context = each["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_the_container_is_told_who_it_is_and_ours_come_before_its_own() -> None:
+    chosen = choice(
+        ports={"http": 8080, "grpc": 9000, "metrics": 8082},
+        formats=[{"name": "plain", "env": [{"name": "FORMAT", "value": "$(MODEL_DIR)/x"}]}],
+        container={"env": [{"name": "OWN", "value": "$(MODEL_NAME)"}, {"name": "FORMAT", "value": "mine"}]},
+    )
+    found = container(raw_model(), chosen)
+    values = env(found)
+    assert values | {"MODEL_REVISION": "x"} == {
+        "MODEL_NAME": "digits",
+        "MODEL_NAMESPACE": "vision",
+        "MODEL_VERSION": "digits-v1",
+        "MODEL_REVISION": "x",
+        "MODEL_FORMAT": "plain",
+        "MODEL_DIR": "/mnt/models",
+        "MODEL_HTTP_PORT": "8080",
+        "MODEL_GRPC_PORT": "9000",
+        "MODEL_METRICS_PORT": "8082",
+        "FORMAT": "$(MODEL_DIR)/x",
+        "OWN": "$(MODEL_NAME)",
+    }
+    assert [e["name"] for e in found["env"]].index("OWN") > [e["name"] for e in found["env"]].index("MODEL_NAME")
+
+
+def test_the_name_of_the_model_stands_in_the_model_path_and_the_probe() -> None:
+    chosen = choice(modelPath="/models/$(MODEL_NAME)/1")
+    found = container(raw_model(), chosen)
+    assert env(found)["MODEL_DIR"] == "/models/digits/1"
+    assert found["volumeMounts"][0]["mountPath"] == "/models/digits/1"
+    assert found["readinessProbe"]["httpGet"] == {"path": "/v2/models/digits/ready", "port": "http"}
+
+
+def test_a_probe_of_the_runtimes_own_is_left_as_it_is() -> None:
+    own = {"tcpSocket": {"port": 8080}}
+    found = container(raw_model(), choice(protocol="Custom", container={"readinessProbe": own}))
+    assert found["readinessProbe"] == own
+
+
+def test_the_container_of_the_runtime_wins_over_what_is_ours_where_they_meet() -> None:
+    found = container(
+        raw_model(), choice(container={"args": ["--x"], "securityContext": {"readOnlyRootFilesystem": False}})
+    )
+    assert found["args"] == ["--x"]
+    assert found["securityContext"]["readOnlyRootFilesystem"] is False
+    assert found["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_resources_of_the_model_are_merged_over_the_runtimes() -> None:
+    chosen = choice(container={"resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}})
+    found = container(raw_model(serving={"resources": {"requests": {"cpu": "500m"}}}), chosen)
+    assert found["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
+
+
+def test_a_pod_that_leaves_has_time_to_drain_and_for_the_longest_request() -> None:
+    found = template(raw_model(serving={"drainSeconds": 5, "maxRequestSeconds": 100}))
+    assert found["spec"]["terminationGracePeriodSeconds"] == 105
+    assert found["spec"]["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    assert "lifecycle" not in template(raw_model(serving={"drainSeconds": 0}))["spec"]["containers"][0]
+
+
+def test_without_draining_a_hook_of_the_runtimes_own_stays() -> None:
+    own = {"preStop": {"exec": {"command": ["/stop"]}}}
+    found = container(raw_model(serving={"drainSeconds": 0}), choice(container={"lifecycle": own}))
+    assert found["lifecycle"] == own
+
+
+def test_the_artifact_is_fetched_and_checked_at_each_start_and_read_only_afterwards() -> None:
+    spec = template(raw_model())["spec"]
+    (fetch,) = spec["initContainers"]
+    assert fetch["image"] == IMAGES.fetch
+    assert fetch["args"][:5] == ["get", "--uri", "s3://models/digits/1", "--digest", DIGEST]
+    mount = spec["containers"][0]["volumeMounts"][0]
+    assert mount == {"name": "modelwright-model", "mountPath": "/mnt/models", "readOnly": True}
+
+
+def test_with_a_cache_pods_mount_the_digests_folder_of_the_claim() -> None:
+    spec = template(raw_model(serving={"cache": {"persistentVolumeClaim": "models"}}))["spec"]
+    (fetch,) = spec["initContainers"]
+    assert fetch["args"][-2:] == ["--cache", "/var/cache/modelwright"]
+    mount = spec["containers"][0]["volumeMounts"][0]
+    assert mount["subPath"] == DIGEST.replace(":", "-")
+    assert {"name": "modelwright-cache", "persistentVolumeClaim": {"claimName": "models"}} in spec["volumes"]
+
+
+def test_credentials_reach_the_fetch_container_only() -> None:
+    wanted = version(credentialsSecretRef={"name": "store"}, serviceAccountName="reader")
+    spec = template(raw_model(), wanted=wanted)["spec"]
+    assert spec["serviceAccountName"] == "reader"
+    assert {"name": "modelwright-credentials", "secret": {"secretName": "store"}} in spec["volumes"]
+    mounted = [m["name"] for m in spec["initContainers"][0]["volumeMounts"]]
+    assert "modelwright-credentials" in mounted
+    assert "modelwright-credentials" not in [m["name"] for m in spec["containers"][0]["volumeMounts"]]
+
+
+def test_an_artifact_on_a_volume_is_mounted_read_only_where_fetch_looks_for_it() -> None:
+    spec = template(raw_model(), wanted=version(uri="pvc://claim/a/b"))["spec"]
+    assert {"name": "modelwright-source", "mountPath": "/mnt/source/claim", "readOnly": True} in spec[
+        "initContainers"
+    ][0]["volumeMounts"]
+    source = next(v for v in spec["volumes"] if v["name"] == "modelwright-source")
+    assert source["persistentVolumeClaim"] == {"claimName": "claim", "readOnly": True}
+
+
+def test_metrics_are_announced_when_there_is_a_port_for_them() -> None:
+    metadata = template(raw_model(), choice(ports={"http": 8080, "metrics": 8082}))["metadata"]
+    assert metadata["annotations"]["prometheus.io/port"] == "8082"
+    assert not [key for key in template(raw_model())["metadata"]["annotations"] if key.startswith("prometheus")]
+
+
+OVERRIDES = [
+    ("a label is added", {"metadata": {"labels": {"team": "a"}}}, "a"),
+    ("our labels stay what they are", {"metadata": {"labels": {"modelwright.dev/model": "x", "team": "a"}}}, "a"),
+    ("deleting all labels leaves ours", {"metadata": {"labels": None}}, None),
+]
+
+
+@pytest.mark.parametrize(("patch", "team"), [c[1:] for c in OVERRIDES], ids=[c[0] for c in OVERRIDES])
+def test_labels_of_a_pod_template(patch: dict[str, Any], team: str | None) -> None:
+    labels = template(raw_model(serving={"podTemplate": patch}))["metadata"]["labels"]
+    assert labels["modelwright.dev/model"] == "digits"
+    assert labels.get("team") == team
+
+
+def test_nulls_and_entries_of_a_pod_template_are_merged() -> None:
+    patch = {
+        "spec": {
+            "topologySpreadConstraints": None,
+            "containers": [{"name": "model", "lifecycle": None}, {"name": "sidecar", "image": "s"}],
+            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
+        }
+    }
+    spec = template(raw_model(serving={"podTemplate": patch}))["spec"]
+    assert "topologySpreadConstraints" not in spec
+    assert [c["name"] for c in spec["containers"]] == ["model", "sidecar"]
+    assert "lifecycle" not in spec["containers"][0]
+    assert spec["volumes"][0] == {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}
+
+
+def test_nothing_of_a_models_own_labels_and_annotations_is_copied() -> None:
+    text = str(template(raw_model()))
+    assert "shop" not in text
+    assert "argocd" not in text
+
+
+def test_the_pod_that_finds_out_a_digest() -> None:
+    raw = objects.version("vision", "digits-v1")
+    raw["metadata"]["uid"] = "version-uid"
+    artifact = version(credentialsSecretRef={"name": "store"}, serviceAccountName="reader").spec.artifact
+    pod = resolve_pod(raw, "digits", artifact, IMAGES)
+    assert pod["metadata"]["ownerReferences"][0]["uid"] == "version-uid"
+    assert pod["metadata"]["labels"]["modelwright.dev/role"] == "resolve"
+    assert "modelwright.dev/revision" not in pod["metadata"]["labels"]
+    assert pod["spec"]["serviceAccountName"] == "reader"
+    assert pod["spec"]["containers"][0]["args"] == ["resolve", "--uri", "s3://models/digits/1"]
+    assert len(pod["metadata"]["name"]) <= 57

@@ -83,17 +83,20 @@ def s3(places: Places) -> list[str]:
 
 def traefik(places: Places) -> list[str]:
     address = places.network.address
+    return [str(parts.path("traefik")), *traefik_flags(address, address)]
+
+
+def traefik_flags(listen: str, published: str) -> list[str]:
     return [
-        str(parts.path("traefik")),
-        f"--entrypoints.web.address={address}:{GATEWAY_PORT}",
-        f"--entrypoints.metrics.address={address}:{TRAEFIK_METRICS_PORT}",
+        f"--entrypoints.web.address={listen}:{GATEWAY_PORT}",
+        f"--entrypoints.metrics.address={listen}:{TRAEFIK_METRICS_PORT}",
         "--ping.entrypoint=metrics",
         "--metrics.prometheus=true",
         "--metrics.prometheus.entrypoint=metrics",
         "--metrics.prometheus.addserviceslabels=true",
         "--metrics.prometheus.buckets=0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10",
         "--providers.kubernetesgateway=true",
-        f"--providers.kubernetesgateway.statusaddress.ip={address}",
+        f"--providers.kubernetesgateway.statusaddress.ip={published}",
         # TraefikService (mirroring, sticky sessions) as a route's backend.
         "--providers.kubernetescrd=true",
         "--global.checknewversion=false",
@@ -104,14 +107,32 @@ def traefik(places: Places) -> list[str]:
 
 def prometheus(places: Places) -> list[str]:
     address = places.network.address
-    file = places.made("prometheus") / "prometheus.yml"
-    file.write_text(
-        f"""global: {{scrape_interval: 5s, scrape_timeout: 4s, evaluation_interval: 5s}}
+    folder = places.made("prometheus")
+    file = folder / "prometheus.yml"
+    file.write_text(prometheus_config(f"{address}:{TRAEFIK_METRICS_PORT}", places.kubeconfig))
+    return [str(parts.path("prometheus")), *prometheus_flags(f"{address}:{PROMETHEUS_PORT}", file, folder / "data")]
+
+
+def prometheus_flags(listen: str, config: Path, data: Path) -> list[str]:
+    return [
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data}",
+        "--storage.tsdb.retention.time=6h",
+        f"--web.listen-address={listen}",
+        "--web.enable-lifecycle",
+        "--log.level=warn",
+    ]
+
+
+def prometheus_config(traefik_metrics: str, kubeconfig: Path | None) -> str:
+    """Scrapes Traefik and every pod that asks for it by annotation; inside a cluster no kubeconfig is needed."""
+    connection = f", kubeconfig_file: {kubeconfig}" if kubeconfig else ""
+    return f"""global: {{scrape_interval: 5s, scrape_timeout: 4s, evaluation_interval: 5s}}
 scrape_configs:
 - job_name: traefik
-  static_configs: [{{targets: ["{address}:{TRAEFIK_METRICS_PORT}"]}}]
+  static_configs: [{{targets: ["{traefik_metrics}"]}}]
 - job_name: pods
-  kubernetes_sd_configs: [{{role: pod, kubeconfig_file: {places.kubeconfig}}}]
+  kubernetes_sd_configs: [{{role: pod{connection}}}]
   relabel_configs:
   - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: "true"}}
   - {{source_labels: [__meta_kubernetes_pod_phase], action: drop, regex: "Pending|Succeeded|Failed"}}
@@ -131,21 +152,11 @@ scrape_configs:
   - {{source_labels: [__meta_kubernetes_pod_name], target_label: pod}}
   - {{source_labels: [__meta_kubernetes_pod_node_name], target_label: node}}
 """
-    )
-    return [
-        str(parts.path("prometheus")),
-        f"--config.file={file}",
-        f"--storage.tsdb.path={places.made('prometheus') / 'data'}",
-        "--storage.tsdb.retention.time=6h",
-        f"--web.listen-address={address}:{PROMETHEUS_PORT}",
-        "--web.enable-lifecycle",
-        "--log.level=warn",
-    ]
 
 
-def objects(network: Network) -> list[dict[str, Any]]:
-    """The cluster's own objects: DNS Service, the Gateway and its class, a class for the prepared volumes."""
-    dns = {"namespace": "kube-system", "name": "kube-dns", "labels": {"kubernetes.io/service-name": "kube-dns"}}
+def dns_objects(network: Network) -> list[dict[str, Any]]:
+    """The DNS Service, whose server is no pod."""
+    labels = {"kubernetes.io/service-name": "kube-dns"}
     ports = [{"name": "dns", "port": DNS_PORT, "protocol": "UDP"}, {"name": "dns-tcp", "port": DNS_PORT}]
     return [
         {
@@ -157,11 +168,23 @@ def objects(network: Network) -> list[dict[str, Any]]:
         {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
-            "metadata": dns,
+            "metadata": {"namespace": "kube-system", "name": "kube-dns", "labels": labels},
             "addressType": "IPv4",
             "ports": ports,
             "endpoints": [{"addresses": [network.address], "conditions": {"ready": True}}],
         },
+    ]
+
+
+def objects() -> list[dict[str, Any]]:
+    """What every cluster of ours offers: the Gateway with its class, and a class for the prepared volumes."""
+    listener = {
+        "name": "http",
+        "protocol": "HTTP",
+        "port": GATEWAY_PORT,
+        "allowedRoutes": {"namespaces": {"from": "All"}},
+    }
+    return [
         {
             "apiVersion": "storage.k8s.io/v1",
             "kind": "StorageClass",
@@ -180,17 +203,7 @@ def objects(network: Network) -> list[dict[str, Any]]:
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "Gateway",
             "metadata": {"namespace": "gateways", "name": "models"},
-            "spec": {
-                "gatewayClassName": "traefik",
-                "listeners": [
-                    {
-                        "name": "http",
-                        "protocol": "HTTP",
-                        "port": GATEWAY_PORT,
-                        "allowedRoutes": {"namespaces": {"from": "All"}},
-                    }
-                ],
-            },
+            "spec": {"gatewayClassName": "traefik", "listeners": [listener]},
         },
     ]
 

@@ -16,6 +16,7 @@ from devcluster import addons, images, network, parts, paths
 from devcluster.controlplane import ControlPlane
 from devcluster.embedded import NODES, Embedded
 from devcluster.errors import ClusterError
+from devcluster.kind import Kind, Names
 from devcluster.node import REGISTRY_PORT
 from devcluster.processes import end
 from devcluster.progress import Progress, Quiet
@@ -88,9 +89,11 @@ class Cluster:
         folder = _folder(name)
         with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
             before = State.load(folder)
-            if before.daemons and before.profile not in ("", profile):
+            if before.profile not in ("", "kind" if chosen == "kind" and profile == "full" else profile):
                 raise ClusterError(f"cluster {name!r} runs with profile {before.profile!r}: take it down first")
-            if profile != "full":
+            if chosen == "kind" and profile == "full":
+                Kind(name, folder, shown).up()
+            elif profile != "full":
                 _control_plane(folder, count, shown)
             else:
                 Embedded(name, folder, shown).up(count)
@@ -105,6 +108,8 @@ class Cluster:
         state = State.load(folder)
         if not state.ready:
             raise ClusterError(f"cluster {name!r} is not up: python -m devcluster up --name {name}")
+        if state.profile == "kind":
+            return _kind(name, folder, state)
         fake = tuple(state.facts.get("simulated", ()))
         if state.profile != "full":
             profile: Profile = "kwok" if state.profile == "kwok" else "controlplane"
@@ -203,9 +208,11 @@ def down(name: str) -> None:
     folder = _folder(name)
     with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
         state = State.load(folder)
-        if state.profile in ("controlplane", "kwok"):
+        if state.profile == "kind":
+            Kind(name, folder, Quiet()).down()
+        elif state.profile in ("controlplane", "kwok"):
             end(state.daemons.values(), grace=1)
-            shutil.rmtree(folder, ignore_errors=True)
+            paths.remove(folder)
         else:
             Embedded(name, folder, Quiet()).down()
 
@@ -223,10 +230,27 @@ def _control_plane(folder: Path, kwok_nodes: int, progress: Progress) -> None:
     if state.ready and not state.dead():
         return
     end(state.daemons.values(), grace=0)
-    shutil.rmtree(folder, ignore_errors=True)
+    paths.remove(folder)
     started = ControlPlane(folder=folder, kwok_nodes=kwok_nodes, audit=True, progress=progress).start()
     started.state.facts["simulated"] = started.node_names
     started.state.save()
+
+
+def _kind(name: str, folder: Path, state: State) -> Cluster:
+    names, address = Names(name), state.facts["address"]
+    return Cluster(
+        name=name,
+        backend="kind",
+        profile="full",
+        folder=folder,
+        kubeconfig=folder / "kubeconfig",
+        registry=names.registry,
+        push_registry=state.facts["push_registry"],
+        s3=Store(f"http://{address}:{addons.S3_PORT}", addons.S3_ACCESS_KEY, addons.S3_SECRET_KEY),
+        gateway_address=f"{address}:{addons.GATEWAY_PORT}",
+        prometheus_url=f"http://{address}:{addons.PROMETHEUS_PORT}",
+        node_names=names.nodes,
+    )
 
 
 def _existing(name: str) -> Cluster:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from devcluster import addons, components, host, network, node, parts, pause, pki, sandbox, simulation
+from devcluster import addons, components, host, network, node, parts, paths, pause, pki, sandbox, simulation
 from devcluster.api import Client
 from devcluster.errors import ClusterError, failed
 from devcluster.processes import Daemon, end, spawn
@@ -90,9 +89,7 @@ class Embedded:
             network.disconnect(self.net, others=any("slot" in State.load(each).facts for each in self._siblings()))
         sandbox.remove_cgroups(sandbox.cgroup(self.name))
         slot = self.state.facts.get("slot")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.exists():
-            raise ClusterError(f"{self.folder} can't be removed: does something still use it?")
+        paths.remove(self.folder)
         self.state = State(self.folder)
         if slot is not None:
             self.state.facts["slot"] = slot
@@ -211,8 +208,8 @@ class Embedded:
             self._spawn("s3", addons.s3(places))
             self._spawn("coredns", addons.coredns(places, host.name_servers()))
             self._apply_files(parts.gateway_api_crds(), parts.traefik_crds())
-            self._apply(addons.objects(self.net))
-            self._apply([self._volume(number) for number in range(VOLUMES)])
+            volumes = [self._volume(number) for number in range(VOLUMES)]
+            self._apply([*addons.dns_objects(self.net), *addons.objects(), *volumes])
             self._spawn("traefik", addons.traefik(places), {"KUBECONFIG": str(self.kubeconfig)})
             self._spawn("prometheus", addons.prometheus(places))
 

@@ -76,6 +76,7 @@ PARTS = (
         tags="remove_all_sd,enable_kubernetes_sd",
     ),
     Part("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
+    Part("kind", "sigs.k8s.io/kind", {"kind": "sigs.k8s.io/kind"}),
 )
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from devcluster.errors import ClusterError
 
 TOOLS = Path(__file__).parent / "tools"
 
@@ -22,6 +25,13 @@ def binaries() -> Path:
 
 def runs() -> Path:
     return cache() / "run"
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all in it; that it can't be removed is worth knowing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise ClusterError(f"{folder} can't be removed: does something still use it?")
 
 
 @contextmanager

@@ -191,7 +191,6 @@ class Az(Store):
                 "--disableTelemetry",
                 "--blobHost=127.0.0.1",
                 f"--blobPort={self._port}",
-                f"--location={self.folder}",
             ],
             self._port,
             {"AZURITE_ACCOUNTS": f"{self._ACCOUNT}:{self._KEY}"},

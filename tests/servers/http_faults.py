@@ -109,7 +109,7 @@ class FaultProxy:
     """Passes TCP through to `target` (host, port); each way from the server to the client can be made bad at any time.
 
     `down` refuses (closes at once). `cut_after` closes a connection once that many bytes came back on it, `cuts` times.
-    `freeze_after` lets no byte through beyond that many, on each connection. `seen` counts bytes that came back.
+    `freeze_after` lets no byte through once `seen` would be more. `seen` counts bytes that came back.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -194,7 +194,7 @@ class FaultProxy:
         sent = 0
         try:
             while data := server.recv(65536):
-                if self.freeze_after >= 0 and sent + len(data) > self.freeze_after:
+                if self.freeze_after >= 0 and self.seen + len(data) > self.freeze_after:
                     while self.freeze_after >= 0 and client in self._open:
                         time.sleep(0.05)
                 if self.cuts > 0 and self.cut_after >= 0 and sent + len(data) > self.cut_after:

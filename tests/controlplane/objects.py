@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -147,6 +148,11 @@ def _node(node: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
     return whole
 
 
+@cache
+def _spec(kind: Any) -> st.SearchStrategy[Any]:
+    return _node(schema(kind)["properties"]["spec"], "spec")
+
+
 def _places(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     found = [at] if at else []
     if isinstance(value, dict):
@@ -161,7 +167,7 @@ def _places(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int,
 @st.composite
 def specs(draw: st.DrawFn, kind: Any) -> dict[str, Any]:
     """A spec of `kind`: drawn from its schema, and half of the time spoilt in one place."""
-    spec = draw(_node(schema(kind)["properties"]["spec"], "spec"))
+    spec = draw(_spec(kind))
     if draw(st.booleans()):
         return spec
     spec = copy.deepcopy(spec)

@@ -151,6 +151,29 @@ def test_defaults_of_the_server_are_those_of_the_types(crd_server: Any) -> None:
         assert without_empty(stored["spec"]) == without_empty(written)
 
 
+def test_the_largest_objects_are_accepted_and_can_be_changed(crd_server: Any) -> None:
+    # Rules have a budget at the API server; it must not run out at the limits that the schema itself allows.
+    metrics = [{"name": f"m{number:062}", "value": "0." + "9" * 30, "dataset": "d" * 253} for number in range(64)]
+    content = {
+        "artifact": {"uri": "s3://models/" + "x" * 2036, "digest": "sha256:" + "0" * 64, "format": {"name": "a" * 63}},
+        "parameters": {f"p{number:0127}": "x" * 1024 for number in range(128)},
+        "metrics": metrics,
+        "card": {"summary": "é" * 4096, "intendedUse": "é" * 4096, "limitations": "é" * 4096, "license": "é" * 253},
+    }
+    labels = {f"{'l' * 30}-{number}": "v" * 63 for number in range(16)}
+    model = {**MODEL, "spec": {"version": {"template": content}}}
+    follower = {**MODEL, "spec": {"version": {"follow": {"selector": {"matchLabels": labels}}}}}
+    version = {**MODEL_VERSION, "spec": {"modelRef": {"name": "m" * 50}, "author": "kubernetes-admin", **content}}
+    first = {**version, "spec": {**version["spec"], "metrics": metrics[:63]}}
+    for obj in (model, follower):
+        crd_server.ok("create", "--dry-run=server", "-f", "-", objects=obj)
+    crd_server.ok("create", "-f", "-", objects=first)
+    try:
+        crd_server.ok("replace", "-f", "-", objects=version)
+    finally:
+        crd_server.delete(version)
+
+
 def without_empty(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_empty(item) for key, item in value.items() if item not in ([], {})}

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelwright.api.common import InvalidObject, seconds
+from modelwright.api.crd.definition import KINDS
 from modelwright.api.v1alpha1 import ClusterModelRuntime, Model, ModelVersion
 from modelwright.api.v1alpha1.model import pod_template_patch, wanted_replicas
+from tests.controlplane.objects import specs, whole
 
 
 def model(**spec: Any) -> dict[str, Any]:
@@ -134,3 +138,17 @@ def test_durations(text: str, value: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         seconds(text)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_every_good_spec_is_written_as_it_was_read(kind: Any, data: st.DataObject) -> None:
+    obj = whole(kind, data.draw(specs(kind)))
+    try:
+        parsed = kind.parse(obj)
+    except InvalidObject:
+        assume(False)
+    again = kind.parse(whole(kind, parsed.spec.wire()))
+    assert again.spec == parsed.spec
+    assert again.spec.wire() == parsed.spec.wire()

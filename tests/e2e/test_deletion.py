@@ -35,7 +35,7 @@ def test_requests_under_way_are_answered_while_a_model_is_deleted(space: Space):
     space.asks("digits-1", timeout=60)
     with BackgroundLoad(space.target(), rate=5) as load:
         time.sleep(2.5)
-        load._loop.call_soon_threadsafe(load._load.stop)
+        load.send_no_more()
         space.delete(MODELS, "digits")
     assert load.report.lost == [], "\n".join(load.report.lines())
     assert load.report.answered >= 10

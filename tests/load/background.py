@@ -49,11 +49,15 @@ class BackgroundLoad:
         while self.report.total < total and self._thread.is_alive():
             time.sleep(0.1)
 
-    def stop(self) -> Report:
-        """Sends no more, awaits the last answers and returns the whole report."""
+    def send_no_more(self) -> None:
+        """Returns at once, while requests under way are still awaited."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._load.stop)
-            self._thread.join()
+
+    def stop(self) -> Report:
+        """Sends no more, awaits the last answers and returns the whole report."""
+        self.send_no_more()
+        self._thread.join()
         if self._error:
             raise self._error
         return self.report

@@ -152,12 +152,14 @@ class Cluster:
         client = Embedded(self.name, self.folder, Quiet()).client()
         root = "/api/v1/persistentvolumes"
         there: dict[str, Any] = {each["metadata"]["name"]: each for each in client.must("GET", root)["items"]}
-        for name, volume in list(there.items()):
+        for name, volume in there.items():
             if volume["status"].get("phase") == "Released" and volume["spec"].get("storageClassName") == "local":
                 client.must("DELETE", f"{root}/{name}")
                 shutil.rmtree(self.folder / "volumes" / name, ignore_errors=True)
-                del there[name]
-        free = [name for name, each in there.items() if each["status"].get("phase") == "Available"]
+        # A new one is Pending for a moment. The name of a deleted one isn't free at once, so it isn't used again.
+        free = [
+            name for name, each in there.items() if each["status"].get("phase", "Pending") in ("Available", "Pending")
+        ]
         number = 0
         while len(free) < count:
             name = f"local-{number:03}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from devcluster import Cluster, ensure_base_image
+from devcluster import Cluster, ensure_base_image, processes
 from devcluster.cluster import backend
 from devcluster.network import Network
 from devcluster.state import State
@@ -207,6 +207,17 @@ def test_the_store_is_a_folder(cluster: Cluster) -> None:
 def test_volumes_are_made_and_made_anew(cluster: Cluster) -> None:
     assert len(cluster.volumes(20)) >= 20
     assert len(cluster.volumes(3)) >= 20
+    claim = {**workload("")[0], "metadata": {"name": "short-lived"}}
+    kubectl(cluster, "apply", "--filename=-", text=json.dumps(claim))
+    find = ["get", "pvc", "short-lived", "--output=jsonpath={.spec.volumeName}"]
+    volume = eventually(lambda: kubectl(cluster, *find))
+    left_behind = cluster.folder / "volumes" / volume / "file"
+    left_behind.write_text("old")
+    kubectl(cluster, "delete", "pvc", "short-lived")
+    phase = ["get", "pv", volume, "--output=jsonpath={.status.phase}"]
+    eventually(lambda: kubectl(cluster, *phase) == "Released")
+    assert volume not in cluster.volumes(20)
+    assert not left_behind.exists()
 
 
 def test_up_again_changes_nothing(cluster: Cluster) -> None:
@@ -272,8 +283,8 @@ def leftovers(slot: int) -> list[str]:
 def test_kill_9_of_everything_then_up_then_down(cluster: Cluster) -> None:
     slot = State.load(cluster.folder).facts["slot"]
     everything = inside(cluster)
-    programs = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in everything}
-    assert {"containerd-shim", "kubelet", "etcd", "python3"} <= programs
+    programs = {Path(processes.program(pid) or "").name for pid in everything}
+    assert {"containerd-shim-runc-v2", "kubelet", "etcd", "python3.11"} <= programs
     kill_9(everything)
     again = Cluster.up(name=NAME)
     assert again == cluster

@@ -136,8 +136,9 @@ class Operator:
             return f"not renewed for {age:.0f} s" if age is not None and age > settings.lease_seconds else None
 
         def store() -> str | None:
-            incomplete = self._leader is not None and not self._leader.synced
-            return "the first lists are not complete yet" if incomplete else None
+            if elector.standing_by or (self._leader is not None and self._leader.synced):
+                return None
+            return "the first lists are not complete yet"
 
         self._health.add_live("event loop", lag.check)
         self._health.add_live("Lease", lease)

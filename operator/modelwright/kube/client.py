@@ -37,6 +37,7 @@ REQUEST_SECONDS = 30.0
 
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -144,6 +145,18 @@ class KubeClient:
             query["dryRun"] = "All"
         path = kind.path(namespace, name, subresource)
         return await self._call("PATCH", kind, path, query, body=obj, content_type=_APPLY, verb="apply")
+
+    async def patch(self, obj: Mapping[str, Any]) -> Object:
+        """Make an existing object say what `obj` says (JSON merge patch): members of maps that `obj` doesn't name stay,
+        lists become those of `obj`. Refuses unknown and duplicate fields; returns the whole object.
+
+        `metadata.resourceVersion` or `metadata.uid` in `obj` are preconditions: Conflict when they don't hold. Raises
+        NotFound when there is no such object; never creates one.
+        """
+        kind, namespace, name = _address(obj)
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        path = kind.path(namespace, name)
+        return await self._call("PATCH", kind, path, query, body=obj, content_type=_MERGE)
 
     async def replace(self, obj: Mapping[str, Any]) -> Object:
         """PUT `obj`; with `metadata.resourceVersion` it is Conflict unless that is still the newest one."""

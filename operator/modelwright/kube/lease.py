@@ -76,6 +76,8 @@ class LeaderElector:
         self._deadline: Timer | None = None
         self.last_contact: float | None = None
         """Monotonic moment at which the API server last answered about the Lease (for /readyz)."""
+        self.standing_by = False
+        """Whether another process was seen to hold the Lease, and this one waits for it."""
 
     @property
     def leading(self) -> bool:
@@ -98,6 +100,7 @@ class LeaderElector:
         while True:
             holder = await self._try_acquire()
             if holder is None:
+                self.standing_by = False
                 metrics.LEADER.set(1)
                 log.info("this process is the leader now", extra={"identity": self.identity})
                 return
@@ -146,6 +149,7 @@ class LeaderElector:
             holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
             # Our own name means that we took it, and the answer was lost.
             if holder and holder != self.identity and not self._run_out(lease):
+                self.standing_by = True
                 return holder
             self._hold(await self._client.replace(self._desired(lease, holder=self.identity)), start)
             return None

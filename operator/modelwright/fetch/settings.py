@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -52,7 +53,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
                 values[field.name] = {"true": True, "false": False}[text.lower()]
             elif isinstance(default, int | float):
                 number = type(default)(text)
-                if number < 0 or (number == 0 and field.name != "max_bytes"):
+                if not math.isfinite(number) or number < 0 or (number == 0 and field.name != "max_bytes"):
                     raise ValueError
                 values[field.name] = number
             elif text in ("size", "full"):

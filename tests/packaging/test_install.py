@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.packaging.render import CRDS_CHART, INSTALL, NAMESPACE, ROOT, Object, kustomize, template
+from tests.packaging.render import CRDS_CHART, INSTALL, NAMESPACE, ROOT, Object, kustomize, only, template
 
 pytestmark = pytest.mark.chart
 
+DIGEST = "sha256:" + "a" * 64
 NO_RUNTIMES = {"enabled": False}
 
 
@@ -48,16 +49,32 @@ def test_namespaced_install() -> None:
     assert meaning(kustomize(INSTALL / "namespaced")) == meaning(chart)
 
 
-def test_an_overlay_moves_the_whole_namespaced_install(tmp_path: Path) -> None:
+def overlay(folder: Path, base: str, **content: object) -> list[Object]:
+    """What a user's own kustomization on top of an install renders."""
     # kustomize takes bases by relative path only.
-    overlay = tmp_path.resolve()
-    up = "../" * (len(overlay.parts) - 1)
-    text = yaml.safe_dump({"namespace": "team-a", "resources": [up + str(INSTALL / "namespaced")[1:]]})
-    (overlay / "kustomization.yaml").write_text(text)
-    found = kustomize(overlay)
+    up = "../" * (len(folder.resolve().parts) - 1)
+    text = yaml.safe_dump({"resources": [up + str(INSTALL / base)[1:]], **content})
+    (folder / "kustomization.yaml").write_text(text)
+    return kustomize(folder)
+
+
+def test_an_overlay_moves_the_whole_namespaced_install(tmp_path: Path) -> None:
+    found = overlay(tmp_path, "namespaced", namespace="team-a")
     assert {o["metadata"]["namespace"] for o in found} == {"team-a"}
     subjects = [s for o in found if o["kind"] == "RoleBinding" for s in o["subjects"]]
     assert {s["namespace"] for s in subjects} == {"team-a"}
+
+
+def test_an_overlay_renames_both_images(tmp_path: Path) -> None:
+    images = [
+        {"name": f"modelwright/{n}", "newName": f"r.example.com/{n}", "digest": DIGEST} for n in ("operator", "fetch")
+    ]
+    deployment = only(overlay(tmp_path, "cluster", images=images), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"r.example.com/operator@{DIGEST}"
+    variables = {v["name"]: v.get("value") for v in container["env"]}
+    assert variables["MODELWRIGHT_FETCH_IMAGE"] == f"r.example.com/fetch@{DIGEST}"
+    assert variables["MODELWRIGHT_LEASE_NAME"] == "modelwright-operator"
 
 
 def test_the_namespace_enforces_the_restricted_level() -> None:

@@ -220,8 +220,13 @@ def down(name: str) -> None:
 
 
 def status(name: str) -> list[tuple[str, str, str]]:
-    """Each daemon with its pid and whether it runs."""
-    state = State.load(_folder(name))
+    """Each part with its pid, where it has one, and whether it runs."""
+    if backend() == "existing":
+        return [(node, "", "running") for node in _existing(name).node_names]
+    folder = _folder(name)
+    state = State.load(folder)
+    if state.profile == "kind":
+        return [(Names(name).kind, "", "running" if Kind(name, folder, Quiet()).answers() else "dead")]
     return [
         (daemon.name, str(daemon.pid), "running" if daemon.alive() else "dead") for daemon in state.daemons.values()
     ]

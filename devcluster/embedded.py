@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 import urllib.error
@@ -56,6 +57,8 @@ class Embedded:
                 # It may have been on its way out when we looked.
                 if self._sandbox_alive():
                     raise
+        if os.geteuid() != 0:
+            raise ClusterError("the embedded cluster needs root: it makes namespaces, mounts and network links")
         host.install(host.CLUSTER_PACKAGES, self.progress)
         parts.build(self.binaries(kwok_nodes), self.progress)
         for step in ("clean start", "API server", "nodes", "add-ons", "ready"):

@@ -182,7 +182,7 @@ class Kind:
         return self.folder / "kubeconfig"
 
     def up(self) -> None:
-        if self.state.ready and self._answers():
+        if self.state.ready and self.answers():
             return
         parts.build(["kind", "kubectl", "helm"], self.progress)
         self.down()
@@ -228,7 +228,7 @@ class Kind:
         paths.remove(self.folder)
         self.state = State(self.folder)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         command = [str(parts.path("kubectl")), f"--kubeconfig={self.kubeconfig}", "get", "--raw=/readyz"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

@@ -1,7 +1,8 @@
 """Strategic merge of a pod template, as the API server would do it.
 
 Merge keys are those of Kubernetes' own types (`patchMergeKey` in core/v1, 1.34). A null deletes a field; in a keyed
-list `$patch: delete` deletes the entry; every list that isn't keyed here is replaced.
+list `$patch: delete` deletes the entry; in a map it deletes the map, and `$patch: replace` replaces it (client-side
+`kubectl apply` drops nulls); every list that isn't keyed here is replaced.
 Source: sig-api-machinery, strategic-merge-patch.md.
 """
 
@@ -39,9 +40,14 @@ def merge(base: Json, patch: Json, path: str = "") -> Json:
     for key, value in patch.items():
         where = f"{path}.{key}" if path else key
         if key.startswith("$"):
-            raise MergeError(f"{where}: the directive {key} is only understood in entries of keyed lists")
-        if value is None:
+            raise MergeError(f"{where}: the directive {key} is not understood; $patch: delete and $patch: replace are")
+        directive = value.get("$patch") if isinstance(value, dict) else None
+        if directive not in (None, "delete", "replace"):
+            raise MergeError(f"{where}.$patch: only delete and replace are understood, not {directive}")
+        if value is None or directive == "delete":
             merged.pop(key, None)
+        elif directive == "replace":
+            merged[key] = {name: item for name, item in value.items() if name != "$patch"}
         elif isinstance(value, list) and key in _KEYS:
             merged[key] = _merge_list(merged.get(key) or [], value, _KEYS[key], where)
         elif isinstance(value, dict):

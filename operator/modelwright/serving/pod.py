@@ -67,11 +67,11 @@ def pod_template(
 
 
 def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environment: list[Json], mount: Json) -> Json:
-    ports = runtime.ports.model_dump(exclude_none=True)
+    # A runtime may serve metrics on its HTTP port; the API server wants each port once.
+    ports = {port: key for key, port in reversed(runtime.ports.model_dump(exclude_none=True).items())}
     base: Json = {
         "name": names.MODEL_CONTAINER,
-        "ports": [{"name": key, "containerPort": port, "protocol": "TCP"} for key, port in ports.items()],
-        "env": environment,
+        "ports": [{"name": ports[port], "containerPort": port, "protocol": "TCP"} for port in reversed(ports)],
         "volumeMounts": [mount, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a path in the pod
         "securityContext": fetching.container_security(),
         "lifecycle": {"preStop": {"sleep": {"seconds": serving.drain_seconds}}},
@@ -84,6 +84,9 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
     if probe is not None:
         base["readinessProbe"] = probe
     container = merge(base, runtime.container_wire(), "spec.container")
+    # Ours and the format's come first and win: $(VAR) only sees variables that stand earlier in the list.
+    known = {entry["name"] for entry in environment}
+    container["env"] = environment + [entry for entry in container.get("env", []) if entry["name"] not in known]
     if serving.resources is not None:
         container["resources"] = merge(container.get("resources"), serving.resources.wire())
     return dict(container)
@@ -92,7 +95,7 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
 def _environment(
     model: Json, version: str, content: VersionContent, choice: Choice, revision: Revision, directory: str
 ) -> list[Json]:
-    """Ours come first: Kubernetes expands $(VAR) only from variables that stand earlier in the list."""
+    """What every model container is told, and what the runtime says for the format. The format can't change ours."""
     ports = choice.runtime.spec.ports
     values = {
         "MODEL_NAME": model["metadata"]["name"],
@@ -107,8 +110,9 @@ def _environment(
         values["MODEL_GRPC_PORT"] = str(ports.grpc)
     if ports.metrics is not None:
         values["MODEL_METRICS_PORT"] = str(ports.metrics)
-    ours = [{"name": key, "value": value} for key, value in values.items()]
-    return ours + [{"name": entry.name, "value": entry.value} for entry in choice.format.env]
+    for entry in choice.format.env:
+        values.setdefault(entry.name, entry.value)
+    return [{"name": key, "value": value} for key, value in values.items()]
 
 
 def _readiness(name: str, runtime: RuntimeSpec) -> Json | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.model import ModelSpec, Serving
+from modelwright.api.v1alpha1.model import ModelSpec, Serving, pod_template_patch
 from modelwright.api.v1alpha1.version import VersionContent
 from modelwright.core.rollout.observed import Revision
 from modelwright.core.runtimes import Choice
@@ -19,13 +19,15 @@ from modelwright.serving.pod import pod_template
 Json = dict[str, Any]
 
 # Replicas, autoscaling and the time-out say how many and how long, not what a pod is.
-_NOT_POD_SHAPING = {"replicas", "autoscaling", "start_timeout", "runtime_ref"}
+_NOT_POD_SHAPING = {"replicas", "autoscaling", "start_timeout", "runtime_ref", "pod_template"}
 
 
 def identify(version: str, content: VersionContent, digest: str, choice: Choice, serving: Serving) -> Revision:
     """The revision that this version, runtime and pod shape make. Renaming or editing the runtime's content doesn't
     change it; choosing another runtime does."""
     shape = serving.model_dump(mode="json", by_alias=True, exclude=_NOT_POD_SHAPING, exclude_defaults=True)
+    if patch := pod_template_patch(serving):
+        shape["podTemplate"] = patch
     identity = {
         "version": version,
         "artifact": content.artifact.wire() | {"digest": digest},

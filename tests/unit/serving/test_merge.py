@@ -96,7 +96,8 @@ WRONG = [
     ("an entry that is no map", {"spec": {"volumes": ["x"]}}, "p.spec.volumes[0]: "),
     ("a directive we don't know", {"spec": {"containers": [{"name": "m", "$patch": "replace"}]}},
      "p.spec.containers[0].$patch: "),
-    ("a directive where none may be", {"spec": {"$patch": "delete"}}, "p.spec.$patch: "),
+    ("a directive we don't know, of a map", {"spec": {"$patch": "merge"}}, "p.spec.$patch: "),
+    ("another directive", {"spec": {"$retainKeys": ["a"]}}, "p.spec.$retainKeys: "),
     ("a directive deep in an entry", {"spec": {"containers": [{"name": "m", "env": [{"value": "x"}]}]}},
      "p.spec.containers[0].env[0]: "),
     ("an entry whose key is null", {"spec": {"containers": [{"name": None}]}}, "p.spec.containers[0]: "),
@@ -170,3 +171,9 @@ def test_members_the_patch_does_not_name_stay(base: Any, patch: Any) -> None:
 def test_merging_something_into_nothing_gives_it_and_itself_changes_nothing(base: Any) -> None:
     assert merge({}, base) == base
     assert merge(base, base) == base
+
+
+def test_a_map_is_deleted_or_replaced_by_directive() -> None:
+    base = {"spec": {"a": {"x": 1, "y": 2}, "b": 1}}
+    assert merge(base, {"spec": {"a": {"$patch": "delete"}}}, "p") == {"spec": {"b": 1}}
+    assert merge(base, {"spec": {"a": {"$patch": "replace", "z": 3}}}, "p") == {"spec": {"a": {"z": 3}, "b": 1}}

@@ -113,7 +113,7 @@ def test_credentials_reach_the_fetch_container_only() -> None:
     wanted = version(credentialsSecretRef={"name": "store"}, serviceAccountName="reader")
     spec = template(raw_model(), wanted=wanted)["spec"]
     assert spec["serviceAccountName"] == "reader"
-    assert {"name": "modelwright-credentials", "secret": {"secretName": "store"}} in spec["volumes"]
+    assert {"name": "modelwright-credentials", "secret": {"secretName": "store", "optional": True}} in spec["volumes"]
     mounted = [m["name"] for m in spec["initContainers"][0]["volumeMounts"]]
     assert "modelwright-credentials" in mounted
     assert "modelwright-credentials" not in [m["name"] for m in spec["containers"][0]["volumeMounts"]]
@@ -180,3 +180,14 @@ def test_the_pod_that_finds_out_a_digest() -> None:
     assert pod["spec"]["serviceAccountName"] == "reader"
     assert pod["spec"]["containers"][0]["args"] == ["resolve", "--uri", "s3://models/digits/1"]
     assert len(pod["metadata"]["name"]) <= 57
+
+
+def test_metrics_on_the_http_port_are_scraped_there_and_the_port_stands_once() -> None:
+    chosen = choice(ports={"http": 8000, "metrics": 8000})
+    assert container(raw_model(), chosen)["ports"] == [{"name": "http", "containerPort": 8000, "protocol": "TCP"}]
+    assert template(raw_model(), chosen)["metadata"]["annotations"]["prometheus.io/port"] == "8000"
+
+
+def test_the_container_cannot_change_what_it_is_told() -> None:
+    chosen = choice(container={"env": [{"name": "MODEL_NAME", "value": "another"}]})
+    assert env(container(raw_model(), chosen))["MODEL_NAME"] == "digits"

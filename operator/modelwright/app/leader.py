@@ -114,7 +114,9 @@ class Leader:
         # Kopf cancels at its end whatever was started after it: ours is started before.
         self._runner.start(self._synced)
         self._background(self._events.run(), "events")
-        self._background(self._sync_and_sweep(self._sweep(watched)), "sweep")
+        sweep = self._sweep(watched)
+        self._background(self._sync_and_sweep(sweep), "sweep")
+        self._background(sweep.run_discovery(), "discovery")
         kopf_ready = asyncio.Event()
         self._background(self._signals_back(kopf_ready, reinstall_signals), "signals")
         stop_watching = asyncio.Event()
@@ -187,6 +189,7 @@ class Leader:
             clock=self._clock,
             interval=self._settings.sweep_seconds,
             grace=self._settings.sweep_grace_seconds,
+            discovery=self._settings.discovery_seconds,
         )
 
     async def _readable(self, watched: tuple[Watched, ...]) -> tuple[Watched, ...]:

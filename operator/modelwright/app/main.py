@@ -21,7 +21,7 @@ from modelwright.app.leader import Leader
 from modelwright.app.settings import Settings, SettingsError
 from modelwright.app.tasks import cancel, unless
 from modelwright.kube import errors, kinds
-from modelwright.kube.client import KubeClient, load_configuration
+from modelwright.kube.client import KubeClient, NoCluster, load_configuration
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
 from modelwright.obs import logging as json_logging
@@ -170,6 +170,9 @@ def main() -> int:
     json_logging.configure(settings.log_level)
     try:
         return asyncio.run(Operator(settings).run())
+    except NoCluster as error:
+        log.error(str(error))
+        return 1
     except Exception:
         log.exception("the operator can't go on")
         return 1

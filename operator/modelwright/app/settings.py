@@ -44,6 +44,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     settle_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
     sweep_seconds: Annotated[float, Field(ge=1)] = 600.0
+    discovery_seconds: Annotated[float, Field(ge=1)] = 60.0
     sweep_grace_seconds: Annotated[float, Field(ge=0)] = 120.0
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080

@@ -41,10 +41,14 @@ _MERGE = "application/merge-patch+json"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
+class NoCluster(RuntimeError):
+    """There is no way to reach an API server; the message says what to do."""
+
+
 async def load_configuration(kubeconfig: str | None = None) -> Configuration:
     """How to reach the API server: from `kubeconfig` or KUBECONFIG, else the pod's ServiceAccount, else ~/.kube/config.
 
-    Raises RuntimeError when none of them works.
+    Raises NoCluster when none of them works.
     """
     configuration = Configuration()
     path = kubeconfig or os.environ.get("KUBECONFIG")
@@ -52,7 +56,7 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
         try:
             await load_kube_config(config_file=path or None, client_configuration=configuration)
         except (ConfigException, OSError) as error:
-            raise RuntimeError(
+            raise NoCluster(
                 f"no way to reach an API server: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount."
             ) from error
     if configuration.proxy is None:

@@ -8,7 +8,8 @@ etcd (and promised to be from Kubernetes 1.35 on); one that is no number is take
 event nor the answer of an overtaken write ever takes the store back: an event older than what `put` stored is stale,
 and the echo of our own write is a duplicate. Whatever still goes wrong is found by the sweep.
 
-**Deleted objects** are remembered by uid for a while, so that the late answer of a write can't bring one back.
+**Deleted objects** are remembered by uid for a while, so that the late answer of a write can't bring one back. A watch
+by labels also says DELETED of an object that has only lost its labels: in a later state than that, it may come back.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Store:
         self._indexers: dict[str, Indexer] = {"model": _by_model, "owner": _by_owner, **(indexers or {})}
         self._objects: dict[Kind, dict[tuple[str, str], _Entry]] = defaultdict(dict)
         self._indexes: dict[tuple[Kind, str], dict[str, dict[tuple[str, str], None]]] = defaultdict(dict)
-        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._tombstones: OrderedDict[str, str | None] = OrderedDict()
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:
@@ -135,9 +136,12 @@ class Store:
         """uid and resourceVersion of all objects of a kind, by (namespace, name)."""
         return {key: Identity(e.uid, e.resource_version) for key, e in self._objects[kind].items()}
 
-    def buried(self, uid: str) -> bool:
-        """Whether the object of this uid is known to have been deleted."""
-        return uid in self._tombstones
+    def buried(self, uid: str, version: str | None = None) -> bool:
+        """Whether the object of this uid is known to have been deleted; with `version`, by then or later."""
+        if uid not in self._tombstones:
+            return False
+        last = self._tombstones[uid]
+        return version is None or last is None or not newer(version, last)
 
     def count(self, kind: Kind) -> int:
         """How many objects of a kind there are."""
@@ -149,7 +153,7 @@ class Store:
         uid = str(meta.get("uid") or "")
         version = str(meta.get("resourceVersion") or "")
         entry = self._objects[kind].get(key)
-        if uid in self._tombstones or (entry is not None and not newer(version, entry.resource_version)):
+        if self.buried(uid, version) or (entry is not None and not newer(version, entry.resource_version)):
             same = entry is not None and (entry.uid, entry.resource_version) == (uid, version)
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate" if same else "stale").inc()
             return _unchanged()
@@ -167,6 +171,7 @@ class Store:
             self._drop(kind, key)
             if entry.uid != uid:
                 self._bury(entry.uid)
+        self._tombstones.pop(uid, None)
         self._objects[kind][key] = _Entry(uid, version, blob, index)
         for name, value in index:
             self._indexes[kind, name].setdefault(value, {})[key] = None
@@ -181,7 +186,7 @@ class Store:
         meta = obj["metadata"]
         key = (str(meta.get("namespace") or ""), str(meta["name"]))
         uid = str(meta.get("uid") or "")
-        self._bury(uid)
+        self._bury(uid, str(meta.get("resourceVersion") or "") or None)
         entry = self._objects[kind].get(key)
         if entry is None or entry.uid != uid:
             # Unknown, or another object has taken the name already: nothing of it is left here.
@@ -203,9 +208,10 @@ class Store:
         metrics.STORE_OBJECTS.labels(kind.kind).set(len(self._objects[kind]))
         metrics.STORE_BYTES.dec(len(entry.blob))
 
-    def _bury(self, uid: str) -> None:
+    def _bury(self, uid: str, version: str | None = None) -> None:
+        """`version`: the last state there was of it; None when that isn't known."""
         if uid:
-            self._tombstones[uid] = None
+            self._tombstones[uid] = version
             if len(self._tombstones) > TOMBSTONES:
                 self._tombstones.popitem(last=False)
 

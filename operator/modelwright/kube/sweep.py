@@ -8,6 +8,8 @@ kinds are listed (metadata only) and compared with the store:
   stalled: it is fetched, counted, and two sweeps in a row with such objects end the process (a restart is cheap);
 - an object that the store knows in a *newer* state than a consistent list tells means that the API server has been
   restored from a backup: nothing in the store can be trusted, and the process ends.
+
+Kinds that come from other people's CRDs are looked for every minute; when one appears or goes, the process starts anew.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 INTERVAL = 600.0
 JITTER = 0.2
 GRACE = 120.0
+DISCOVERY = 60.0
 RETRY = 60.0
 STRIKES = 2
 SYNC_POLL = 0.05
@@ -78,8 +81,6 @@ class Report:
     ghosts: list[tuple[Kind, Place]] = field(default_factory=list)
     behind: list[tuple[Kind, Place]] = field(default_factory=list)
     ahead: list[tuple[Kind, Place]] = field(default_factory=list)
-    appeared: set[Kind] = field(default_factory=set)
-    vanished: set[Kind] = field(default_factory=set)
 
 
 class Sweep:
@@ -102,6 +103,7 @@ class Sweep:
         clock: Clock | None = None,
         interval: float = INTERVAL,
         grace: float = GRACE,
+        discovery: float = DISCOVERY,
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
@@ -114,6 +116,7 @@ class Sweep:
         self._clock: Clock = clock or SystemClock()
         self._interval = interval
         self._grace = grace
+        self._discovery = discovery
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._strikes: dict[Kind, int] = {}
 
@@ -148,6 +151,20 @@ class Sweep:
                 metrics.SWEEPS.labels("ok").inc()
                 wait = self._interval
 
+    async def run_discovery(self) -> None:
+        """Look for kinds that appear or go every `discovery` seconds, until cancelled."""
+        while True:
+            await self._clock.sleep(self._discovery)
+            try:
+                served = await self._client.served_kinds()
+            except errors.ApiError as error:
+                log.warning("the served kinds can't be asked for, trying again", extra={"error": str(error)})
+                continue
+            changes = [f"{k.kind} appeared" for k in served - self._served]
+            changes += [f"{k.kind} is gone" for k in self._served - served]
+            if changes:
+                self._on_kinds_changed(", ".join(sorted(changes)))
+
     async def once(self) -> Report:
         """One sweep, with its repairs. Raises ApiError when the API server doesn't answer."""
         report = Report()
@@ -173,9 +190,6 @@ class Sweep:
             report.behind += [(kind, place) for place in late]
             metrics.WATCH_DIVERGENCE.labels(kind.kind).inc(len(late))
             await self._repair(kind, late)
-        served = await self._client.served_kinds()
-        report.appeared = served - self._served
-        report.vanished = set(self._served - served)
         self._look_again()
         return report
 
@@ -206,9 +220,6 @@ class Sweep:
             )
         elif stalled:
             self._on_fatal(f"the watch of {', '.join(stalled)} has stalled: {STRIKES} sweeps in a row found it behind")
-        elif report.appeared or report.vanished:
-            changes = [f"{k.kind} appeared" for k in report.appeared] + [f"{k.kind} is gone" for k in report.vanished]
-            self._on_kinds_changed(", ".join(sorted(changes)))
 
     async def _listed_until_answered(self, what: Watched) -> dict[Place, Identity]:
         while True:
@@ -233,7 +244,7 @@ class Sweep:
         return {
             place: there
             for place, there in listed.items()
-            if not self._store.buried(there.uid)
+            if not self._store.buried(there.uid, there.resource_version)
             and ((here := known.get(place)) is None or newer(there.resource_version, here.resource_version))
         }
 

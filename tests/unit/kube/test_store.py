@@ -76,11 +76,35 @@ def test_deleted_removes_and_a_second_deleted_does_nothing() -> None:
 def test_a_deleted_object_does_not_come_back_by_a_late_event_or_answer() -> None:
     store = Store()
     store.apply(kinds.MODEL, "ADDED", at(5))
-    store.apply(kinds.MODEL, "DELETED", at(6))
-    store.apply(kinds.MODEL, "MODIFIED", at(7))
-    store.put(at(8))
+    store.apply(kinds.MODEL, "DELETED", at(8))
+    store.apply(kinds.MODEL, "MODIFIED", at(6))
+    store.put(at(7))
     assert store.count(kinds.MODEL) == 0
     assert store.buried("u1")
+    assert store.buried("u1", "8")
+
+
+def test_what_is_forgotten_does_not_come_back_whatever_is_said_of_it() -> None:
+    store = Store()
+    store.apply(kinds.MODEL, "ADDED", at(5))
+    store.forget(kinds.MODEL, "vision", "digits", "u1")
+    store.apply(kinds.MODEL, "MODIFIED", at(7))
+    assert store.count(kinds.MODEL) == 0
+    assert store.buried("u1", "9")
+
+
+def test_an_object_that_has_only_lost_its_labels_comes_back_with_them() -> None:
+    """A watch by labels says DELETED of it, with the state in which it left."""
+    store = Store()
+    store.apply(kinds.MODEL, "ADDED", at(5))
+    store.apply(kinds.MODEL, "DELETED", at(6))
+    assert not store.buried("u1", "7")
+    store.put(at(7, labels={"a": "b"}))
+    assert version_in(store) == "7"
+    assert not store.buried("u1")
+    store.apply(kinds.MODEL, "DELETED", at(6))
+    store.apply(kinds.MODEL, "ADDED", at(7, labels={"a": "b"}))
+    assert version_in(store) == "7"
 
 
 def test_an_object_that_was_made_anew_replaces_the_old_one() -> None:

@@ -144,8 +144,17 @@ async def test_an_api_server_restored_from_a_backup_ends_the_process(world: Worl
 
 async def test_kinds_that_appear_or_go_ask_for_a_new_start(world: World) -> None:
     world.client.served -= {kinds.HTTP_ROUTE, kinds.GRPC_ROUTE}
-    world.sweep._judge(await world.once())
+    task = await world.let_run(world.sweep.run_discovery(), 61)
     assert world.ended == [("kinds", "GRPCRoute is gone, HTTPRoute is gone")]
+    task.cancel()
+
+
+async def test_an_outage_is_not_taken_for_kinds_that_went(world: World) -> None:
+    world.client.failing["served_kinds"] = [transient()]
+    task = await world.let_run(world.sweep.run_discovery(), 121)
+    assert world.ended == []
+    assert len(world.client.calls) == 2
+    task.cancel()
 
 
 async def test_it_runs_every_ten_minutes_give_or_take(world: World) -> None:

@@ -1,0 +1,151 @@
+"""Two operators and one Lease on a real API server: one works, the other takes over, and never both."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import ControlPlane
+from tests.controlplane.conftest import ROOT, Server
+from tests.scale.operator_process import OperatorProcess
+
+pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(300)]
+
+QUICK = {"lease_seconds": 3, "lease_renew_seconds": 2, "lease_retry_seconds": 0.4}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with ControlPlane() as plane:
+        server = Server(plane)
+        server.ok("apply", "-k", str(ROOT / "crds"))
+        server.ok("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_lease(server: Server) -> None:
+    server.ok("delete", "lease", "--ignore-not-found", "modelwright-operator")
+
+
+def until(condition: Callable[[], Any], seconds: float) -> float:
+    """Seconds until the condition holds; fails the test when it doesn't in time."""
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < seconds, f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - begin
+
+
+def holder(server: Server) -> str:
+    found = server.run("get", "lease", "modelwright-operator", "-o", "jsonpath={.spec.holderIdentity}")
+    return found.stdout
+
+
+def leads(operator: OperatorProcess) -> bool:
+    """Whether it says so itself, and its store is complete."""
+    try:
+        return re.search(r"^modelwright_leader 1\.0$", operator.metrics(), re.MULTILINE) is not None
+    except OSError:
+        return False
+
+
+def pair(server: Server, tmp_path: Path, **settings: object) -> tuple[OperatorProcess, OperatorProcess]:
+    """A leader and a standby, ready both."""
+    kubeconfig = server.plane.kubeconfig
+    first = OperatorProcess(kubeconfig, tmp_path / "first", instance="first", **settings).start()
+    until(lambda: leads(first), 30)
+    second = OperatorProcess(kubeconfig, tmp_path / "second", instance="second", **settings).start()
+    second.wait_ready()
+    return first, second
+
+
+@pytest.fixture
+def started() -> Iterator[list[OperatorProcess]]:
+    operators: list[OperatorProcess] = []
+    yield operators
+    for operator in operators:
+        if operator.process is not None and operator.process.poll() is None:
+            operator.process.send_signal(signal.SIGCONT)
+            operator.kill()
+
+
+def test_a_standby_serves_its_probes_and_waits(server: Server, tmp_path: Path, started: list[OperatorProcess]) -> None:
+    first, second = pair(server, tmp_path)
+    started += [first, second]
+    time.sleep(5)
+    assert leads(first)
+    assert not leads(second)
+    assert holder(server).startswith("first_")
+    assert "standing by" in (tmp_path / "second").read_text()
+    assert second.stop() == 0
+    assert holder(server).startswith("first_")
+
+
+def test_told_to_stop_a_leader_gives_its_lease_back_and_the_standby_follows_at_once(
+    server: Server, tmp_path: Path, started: list[OperatorProcess]
+) -> None:
+    first, second = pair(server, tmp_path)
+    started += [first, second]
+    begin = time.monotonic()
+    assert first.stop() == 0
+    took = until(lambda: leads(second), 5)
+    assert time.monotonic() - begin < 10, f"{took} s"
+    assert holder(server).startswith("second_")
+
+
+def test_killed_with_9_a_leader_is_followed_within_20_seconds_and_not_before_its_lease_has_run_out(
+    server: Server, tmp_path: Path, started: list[OperatorProcess]
+) -> None:
+    first, second = pair(server, tmp_path)
+    started += [first, second]
+    begin = time.monotonic()
+    first.kill()
+    until(lambda: leads(second), 20)
+    second.wait_ready(timeout=max(0.5, 20 - (time.monotonic() - begin)))
+    took = time.monotonic() - begin
+    print(f"standby works {took:.1f} s after kill -9 of the leader")
+    assert 10 < took < 20
+
+
+def test_a_leader_that_was_stopped_for_longer_than_its_lease_ends_when_it_goes_on(
+    server: Server, tmp_path: Path, started: list[OperatorProcess]
+) -> None:
+    first, second = pair(server, tmp_path, **QUICK)
+    started += [first, second]
+    assert first.process is not None
+    os.kill(first.process.pid, signal.SIGSTOP)
+    until(lambda: leads(second), 10)
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.process.wait(5) == 1
+    assert "the Lease is lost" in (tmp_path / "first").read_text()
+    assert leads(second)
+
+
+def test_a_leader_whose_lease_is_deleted_ends_and_the_other_takes_it(
+    server: Server, tmp_path: Path, started: list[OperatorProcess]
+) -> None:
+    first, second = pair(server, tmp_path, **QUICK)
+    started += [first, second]
+    server.ok("delete", "lease", "modelwright-operator")
+    assert first.process is not None
+    assert first.process.wait(10) == 1
+    until(lambda: leads(second), 10)
+
+
+def test_no_access_to_the_lease_is_said_and_waited_out(
+    server: Server, tmp_path: Path, started: list[OperatorProcess]
+) -> None:
+    operator = OperatorProcess(server.plane.kubeconfig, tmp_path / "log", **QUICK, namespace="not-there").start()
+    started.append(operator)
+    log = tmp_path / "log"
+    until(lambda: "not-there" in log.read_text(), 10)
+    server.ok("create", "namespace", "not-there")
+    until(lambda: leads(operator), 10)

@@ -75,7 +75,7 @@ chart: setup ## helm lint of both charts
 	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 
 scale: setup ## Figures for 100, 500 and 1,000 Models on simulated nodes -> docs/figures/scale.json
-	@$(BIN)/python -m tests.scale.run
+	@$(BIN)/python -m tests.scale
 
 bench-fetch: setup ## Fetch speed beside dedicated clients -> docs/figures/fetch.json
 	@$(BIN)/python -m tests.bench_fetch

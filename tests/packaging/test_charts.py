@@ -180,3 +180,11 @@ def test_runtimes_image_exclusion_and_scope() -> None:
     assert "triton" not in runtimes
     scoped = [o for o in template(watchNamespaces=["a", "b"]) if o["kind"] == "ModelRuntime"]
     assert {o["metadata"]["namespace"] for o in scoped if o["metadata"]["name"] == "mlserver"} == {"a", "b"}
+
+
+def test_the_values_in_the_documentation_are_right() -> None:
+    text = (ROOT / "docs" / "how-to" / "install.md").read_text()
+    blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    assert len(blocks) >= 3
+    for block in blocks:
+        assert template(**yaml.safe_load(block))

@@ -43,6 +43,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     gateway_exit: int | None = None
     restart_writes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    restart_changes: dict[str, Any] = field(default_factory=dict)
     panics: str = ""
 
 
@@ -117,6 +118,7 @@ async def _restart_of_a_settled_world(
             break
         assert time.monotonic() < limit, f"the world never settles: {audit.writes(mark)}"
     await asyncio.to_thread(operator.stop)
+    before = await _states(api)
     mark = audit.mark()
     again.start()
     await asyncio.to_thread(again.wait_ready)
@@ -126,6 +128,13 @@ async def _restart_of_a_settled_world(
     )
     await asyncio.sleep(2)
     outcome.restart_writes = dict(audit.writes(mark))
+    after = await _states(api)
+    outcome.restart_changes = {key: (before.get(key), now) for key, now in after.items() if before.get(key) != now}
+
+
+async def _states(api: Api) -> dict[str, Any]:
+    found = [obj for kind in (kinds.MODEL, kinds.MODEL_VERSION) for obj in await api.list(kind)]
+    return {f"{o['kind']} {o['metadata']['namespace']}/{o['metadata']['name']}": o.get("status") for o in found}
 
 
 def _total(metrics: str) -> float:
@@ -197,7 +206,7 @@ def test_scenario(outcome: Outcome, name: str) -> None:
 
 
 def test_a_restart_in_a_settled_world_writes_nothing(outcome: Outcome) -> None:
-    assert outcome.restart_writes == {}
+    assert outcome.restart_writes == {}, yaml.dump(outcome.restart_changes)
 
 
 def test_no_pass_ended_with_a_bug(outcome: Outcome) -> None:

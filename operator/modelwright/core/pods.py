@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.api.reasons import Reason
+from modelwright.api.reasons import FETCH_REASONS, Reason
 
 _IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -45,13 +45,14 @@ def forbidden(deployment: Mapping[str, Any]) -> Failure | None:
 
 
 def fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | None:
-    """Reason and message that the fetch program left in a container status, from this run or the one before."""
+    """Reason and message that the fetch program left in a container status, from this run or the one before. None for
+    any other message, such as a model server's own."""
     for state in (status or {}).get("state", {}), (status or {}).get("lastState", {}):
         terminated = state.get("terminated")
         if not terminated or terminated.get("exitCode") == 0:
             continue
         report = parse_report(terminated.get("message", ""))
-        if report and isinstance(report.get("reason"), str):
+        if report and report.get("reason") in FETCH_REASONS:
             return report["reason"], str(report.get("message", ""))
     return None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from modelwright.api import names
@@ -25,10 +26,14 @@ def stamped_name(model: str, source: VersionSource) -> str:
 
 
 def wanted(
-    model: str, source: VersionSource, versions: Iterable[ModelVersion], serving: str | None
+    model: str,
+    source: VersionSource,
+    versions: Iterable[ModelVersion],
+    serving: str | None,
+    since: datetime | None = None,
 ) -> ModelVersion | Stamp | Problem:
     """The version a Model asks for. `versions` are those of its namespace that it may be; `serving` is the name of the
-    version that serves now, which a following Model never goes below."""
+    version that serves now, `since` then; a following Model never goes below it, even when it has been deleted."""
     by_name = {version.name: version for version in versions}
     if source.template is not None:
         name = stamped_name(model, source)
@@ -39,7 +44,7 @@ def wanted(
         if version is None:
             return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.name: there is no ModelVersion {source.name}")
         return _checked(model, version)
-    return _highest(model, source, by_name, serving)
+    return _highest(model, source, by_name, serving, since)
 
 
 def _checked(model: str, version: ModelVersion) -> ModelVersion | Problem:
@@ -53,7 +58,7 @@ def _checked(model: str, version: ModelVersion) -> ModelVersion | Problem:
 
 
 def _highest(
-    model: str, source: VersionSource, by_name: Mapping[str, ModelVersion], serving: str | None
+    model: str, source: VersionSource, by_name: Mapping[str, ModelVersion], serving: str | None, since: datetime | None
 ) -> ModelVersion | Problem:
     selector = source.follow.selector if source.follow else None
     labels = selector.match_labels if selector else {}
@@ -67,6 +72,12 @@ def _highest(
     current = by_name.get(serving) if serving else None
     if current is not None:
         eligible = [version for version in eligible if _order(version) >= _order(current)] or [current]
+    elif serving is not None and since is not None:
+        # Its age is lost with it, but whatever is younger than its taking over is younger than it.
+        eligible = [version for version in eligible if (version.metadata.creation_timestamp or since) > since]
+        if not eligible:
+            text = f"ModelVersion {serving}, which serves, was deleted; it serves on until there is a newer one"
+            return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.follow: {text}")
     if not eligible:
         return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.follow: Model {model} has no ModelVersion yet")
     return max(eligible, key=_order)

@@ -7,6 +7,7 @@ from modelwright.api.v1alpha1.model import wanted_replicas
 from modelwright.core.rollout.actions import Action, Remove, Run, SendTraffic
 from modelwright.core.rollout.observed import Revision
 from modelwright.kube import kinds
+from modelwright.kube.queue import Key
 from modelwright.reconcile.children import controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.observe import Picture
@@ -51,6 +52,9 @@ async def _run(context: Context, picture: Picture, revision: Revision) -> bool:
         wanted.append(workload.autoscaler(raw, revision, autoscaling))
     else:
         unwanted.append(kinds.HORIZONTAL_POD_AUTOSCALER)
+    if "uid" not in stored["metadata"] and revision.hash in picture.stored:
+        # It never worked and is rendered anew: what the old template said must not linger in the Deployment.
+        await _drop(context, picture, kinds.DEPLOYMENT, names.revision_name(model.name, revision.hash))
     changed = await _keep_template(context, picture, stored, await _all(context, wanted[:1]))
     changed |= await _all(context, wanted[1:])
     for kind in unwanted:
@@ -96,12 +100,19 @@ async def _send_traffic(context: Context, picture: Picture, revision: Revision) 
     stored = picture.template(revision.hash)
     if stored is None:
         return False
-    manifests = picture.traffic.manifests(picture.scene, revision, stored["data"]["ports"])
-    changed = await _all(context, manifests, guarded=True)
     wanted = picture.model.spec.endpoint.protocol if picture.model.spec.endpoint else None
+    manifests = picture.traffic.manifests(picture.scene, revision, stored["data"]["ports"])
+    if wanted == "GRPC" and "grpc" not in stored["data"]["ports"]:
+        # What serves was made for another endpoint: callers inside are kept, the old route is left as it is.
+        manifests = manifests[:1]
+    changed = await _all(context, manifests, guarded=True)
+    if revision != picture.observed.target:
+        return changed
     for protocol, kind in (("HTTP", kinds.HTTP_ROUTE), ("GRPC", kinds.GRPC_ROUTE)):
         if protocol != wanted:
             changed |= await _drop(context, picture, kind, picture.model.name)
+    if wanted is None:
+        changed |= await _drop(context, picture, kinds.SERVICE, names.revision_name(picture.model.name, revision.hash))
     return changed
 
 
@@ -113,6 +124,9 @@ async def _remove(context: Context, picture: Picture, revision: Revision) -> boo
     idle.sort(key=lambda obj: int(obj.get("revision", 0)), reverse=True)
     for obj in idle[KEPT_TEMPLATES:]:
         await remove(context, obj)
+        # Its version has retired.
+        version = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME, "")
+        context.wake(Key("ModelVersion", picture.model.namespace, version))
     return True
 
 

@@ -30,7 +30,9 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
 
     Creating is a POST, the only write that can't adopt a foreign object of that name (docs/adr/0002). `guarded`:
     the change must be based on the latest object (traffic), so that an old leader that wakes up gets a conflict.
-    Raises Refused when the name is taken, the API server finds the object wrong or forbids it; else ApiError.
+    Mending is a merge patch: apply would take nothing away that the POST, or somebody else, has put into a list. A None
+    in `wanted` stands for a member that must not be there. Raises Refused when the name is taken, the API server finds
+    the object wrong or forbids it; else ApiError.
     """
     kind = kinds.of(wanted)
     metadata = wanted["metadata"]
@@ -42,13 +44,13 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
             if made:
                 return live, True
         if not controlled_by(live, owner["uid"]):
-            raise Refused(_taken(kind, wanted, live))
+            raise Refused(_former(kind, wanted, live) or _taken(kind, wanted, live))
         if not differs(_owned(wanted), live):
             return live, False
         ids = {"uid": live["metadata"]["uid"]}
         if guarded:
             ids["resourceVersion"] = live["metadata"]["resourceVersion"]
-        live = await context.client.apply({**wanted, "metadata": {**metadata, **ids}})
+        live = await context.client.patch(_sent({**wanted, "metadata": {**metadata, **ids}}))
     except errors.Invalid as error:
         raise Refused(_invalid(kind, error)) from error
     except errors.Denied as error:
@@ -62,7 +64,7 @@ async def _create(context: Context, kind: Kind, wanted: Object) -> tuple[Object,
     """The object, and whether it is new. One that is on its way out is waited for (AlreadyExists)."""
     metadata = wanted["metadata"]
     try:
-        live = await context.client.create(wanted)
+        live = await context.client.create(_sent(wanted))
         context.store.put(live, quiet=True)
         return live, True
     except errors.AlreadyExists:
@@ -86,6 +88,25 @@ def _owned(wanted: Object) -> Object:
     """What is compared with the live object: all of it but the names that found it, and one owner among several."""
     metadata = {key: wanted["metadata"][key] for key in ("labels", "annotations") if key in wanted["metadata"]}
     return {**wanted, "metadata": metadata}
+
+
+def _sent(wanted: Any) -> Any:
+    """`wanted` without its Nones."""
+    if isinstance(wanted, dict):
+        return {key: _sent(value) for key, value in wanted.items() if value is not None}
+    return [_sent(value) for value in wanted] if isinstance(wanted, list) else wanted
+
+
+def _former(kind: Kind, wanted: Object, live: Object) -> Problem | None:
+    """What to say of a child that a former owner of the same name has left: it is on its way out by itself."""
+    owner = wanted["metadata"]["ownerReferences"][0]
+    for ref in live["metadata"].get("ownerReferences") or ():
+        if ref.get("controller") and (ref["apiVersion"], ref["kind"], ref["name"]) == (
+            owner["apiVersion"], owner["kind"], owner["name"],
+        ):  # fmt: skip
+            text = f"{kind} {wanted['metadata']['name']} of the former {owner['kind']} {owner['name']} is being removed"
+            return Problem(Reason.PROGRESSING_WITH_RETRY, text)
+    return None
 
 
 def _taken(kind: Kind, wanted: Object, live: Object) -> Problem:

@@ -86,7 +86,8 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     views = {key: _view(deployment) for key, deployment in deployments.items()}
     traffic, scene = _traffic(context, raw, model)
     named = traffic.named(scene)
-    for key in named & stored.keys() - views.keys():
+    kept = named | ({serving.revision.hash} if serving else set())
+    for key in kept & stored.keys() - views.keys():
         # Its Deployment is gone, its template isn't: what takes requests can be had again without version or runtime.
         views[key] = RevisionView(_revision(stored[key]))
     for key in (*named, *([plan.revision.hash] if plan else [])):
@@ -199,8 +200,10 @@ def _wanted_version(context: Context, model: Model) -> ModelVersion | versions.S
         except InvalidObject as error:
             if source.follow is None:
                 return Problem(Reason.INVALID_SPEC, str(error), stalled=True)
-    serving = model.status.serving.version if model.status.serving else None
-    return versions.wanted(model.name, source, known, serving)
+    serving = model.status.serving
+    if serving is None:
+        return versions.wanted(model.name, source, known, None)
+    return versions.wanted(model.name, source, known, serving.version, serving.since)
 
 
 def _candidates(context: Context, namespace: str) -> list[Candidate]:

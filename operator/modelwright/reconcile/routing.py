@@ -55,7 +55,7 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     metadata = obj["metadata"]
     namespace, name = metadata.get("namespace") or "", metadata["name"]
     if kind == kinds.MODEL:
-        return [Key("Model", namespace, name), *_versions_of(namespace, name, store)]
+        return [Key("Model", namespace, name), *_versions_of(namespace, name, store), *_rivals(obj, store)]
     if kind == kinds.MODEL_VERSION:
         owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
         models = _models(store, "version", f"{namespace}/{name}")
@@ -72,7 +72,19 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
         return _models(store, "gateway", f"{namespace}/{name}")
     if kind == kinds.GATEWAY_CLASS:
         return [Key("Model", *place) for place in store.names(kinds.MODEL)]
-    return _of_child(namespace, metadata)
+    found = _of_child(namespace, metadata)
+    if kind == kinds.CONTROLLER_REVISION:
+        # The stage of a version says whether its revision is kept.
+        version = (metadata.get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME)
+        found += [Key("ModelVersion", namespace, str(version))] if version else []
+    return found
+
+
+def _rivals(obj: Object, store: Store) -> Iterator[Key]:
+    """The Models that want a place on a gateway which this one has, or had."""
+    me = Key("Model", obj["metadata"]["namespace"], obj["metadata"]["name"])
+    for place in _by_place(kinds.MODEL, obj):
+        yield from (key for key in _models(store, "place", place) if key != me)
 
 
 def _versions_of(namespace: str, model: str, store: Store) -> Iterator[Key]:

@@ -57,24 +57,24 @@ def route(model: Json, endpoint: Endpoint, weights: Mapping[str, int], *, marked
         {"name": names.revision_name(name, key), "port": 81 if grpc else 80, "weight": weight}
         for key, weight in sorted(weights.items())
     ]
-    rule: Json = {"backendRefs": backends}
+    # Never left out: an explicit empty list is how a filter or a hostname is taken back.
+    rule: Json = {"backendRefs": backends, "filters": []}
     if not grpc:
         rule["matches"] = [{"path": {"type": "PathPrefix", "value": endpoint.path_prefix}}]
         if endpoint.strip_path_prefix and endpoint.path_prefix != "/":
             rewrite = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
-            rule["filters"] = [{"type": "URLRewrite", "urlRewrite": {"path": rewrite}}]
+            rule["filters"].append({"type": "URLRewrite", "urlRewrite": {"path": rewrite}})
     if marked:
         mark = names.content_hash([rule, list(endpoint.hostnames)])
         header = {"set": [{"name": ROUTE_HEADER, "value": mark}]}
-        rule.setdefault("filters", []).append({"type": "ResponseHeaderModifier", "responseHeaderModifier": header})
-    parents = [ref.wire() for ref in endpoint.parent_refs]
+        rule["filters"].append({"type": "ResponseHeaderModifier", "responseHeaderModifier": header})
+    parents = [ref.model_dump(mode="json", by_alias=True) for ref in endpoint.parent_refs]
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "GRPCRoute" if grpc else "HTTPRoute",
         "metadata": child_metadata(model, None, name),
         "spec": {
             "parentRefs": parents,
-            # Never left out: an explicit empty list is how a hostname is taken back.
             "hostnames": list(endpoint.hostnames),
             "rules": [rule],
         },

@@ -75,7 +75,7 @@ async def what_others_edit_is_mended_and_what_they_add_is_left(space: Space) -> 
         kinds.DEPLOYMENT, space.namespace, name,
         {
             "metadata": {"labels": {"theirs": "1", names.LABEL_ROLE: "edited"}, "annotations": {"theirs": "1"}},
-            "spec": {"replicas": 5, "minReadySeconds": 1, "template": {"spec": {"terminationGracePeriodSeconds": 1}}},
+            "spec": {"replicas": 5, "minReadySeconds": 1, "template": {"spec": {"terminationGracePeriodSeconds": 33}}},
         },
     )  # fmt: skip
     await space.api.patch(

@@ -71,13 +71,22 @@ def _rule(observed: Observed) -> Rule:
 
 
 def _keep_named(observed: Observed) -> tuple[Action, ...]:
-    """What takes requests now is kept as it was stored, whatever became of its version, runtime or successor."""
-    views = [observed.revisions[key] for key in sorted(observed.traffic.named) if key in observed.revisions]
-    return tuple(Run(view.revision) for view in views)
+    """What takes requests now is kept as it was stored, whatever became of its version, runtime or successor; and so
+    is the way to what serves."""
+    keys = set(observed.traffic.named)
+    keeper = observed.keeper
+    if keeper is not None:
+        keys.add(keeper.hash)
+    kept = [Run(observed.revisions[key].revision) for key in sorted(keys) if key in observed.revisions]
+    return (*kept, SendTraffic(keeper)) if keeper is not None else tuple(kept)
 
 
 def _keep_others(observed: Observed) -> tuple[Action, ...]:
     return tuple(action for action in _keep_named(observed) if action != _run_target(observed))
+
+
+def _run_others(observed: Observed) -> tuple[Action, ...]:
+    return tuple(action for action in _keep_others(observed) if isinstance(action, Run))
 
 
 def _sweep(observed: Observed) -> tuple[Action, ...]:
@@ -107,7 +116,7 @@ def _bring_up(observed: Observed) -> tuple[Action, ...]:
 
 
 def _switch(observed: Observed) -> tuple[Action, ...]:
-    return (*_keep_others(observed), _run_target(observed), _send(observed))
+    return (*_run_others(observed), _run_target(observed), _send(observed))
 
 
 def _keep(observed: Observed) -> tuple[Action, ...]:

@@ -107,6 +107,16 @@ class Observed:
         return self.serving is None and not any(view is not None and view.available for view in named)
 
     @property
+    def keeper(self) -> Revision | None:
+        """The revision that serves, when requests have to stay with it, or come back to it, until the target may take
+        them. None when that would move requests from pods that answer, or to where none do."""
+        view = self.revisions.get(self.serving.revision.hash) if self.serving is not None else None
+        if view is None:
+            return None
+        others = [self.revisions[key] for key in self.traffic.named - {view.revision.hash} if key in self.revisions]
+        return None if others and (not view.available or any(o.available for o in others)) else view.revision
+
+    @property
     def leftovers(self) -> tuple[Revision, ...]:
         """Revisions with pods that are neither wanted nor named by traffic, in a fixed order."""
         kept = set(self.traffic.named)

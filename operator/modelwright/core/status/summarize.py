@@ -5,6 +5,7 @@ is wanted is what there is. Available is apart from Ready: it says whether calle
 doesn't touch it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,7 +18,7 @@ from modelwright.core.rollout.observed import Observed, Problem
 PATIENCE = timedelta(minutes=5)
 """How long a missing referenced object is waited for before it is called stalled."""
 
-_STALLED_AFTER_PATIENCE = {
+_STALLED_AFTER_PATIENCE: Mapping[str, Reason] = {
     Reason.WAITING_FOR_VERSION: Reason.VERSION_NOT_FOUND,
     Reason.WAITING_FOR_RUNTIME: Reason.RUNTIME_NOT_FOUND,
     Reason.WAITING_FOR_MODEL: Reason.WAITING_FOR_MODEL,
@@ -36,7 +37,7 @@ class Verdict:
 
 def out_of_patience(problem: Problem, since: datetime, now: datetime) -> Problem:
     """`problem`, stalled under its final reason when what it waits for has been missing for PATIENCE."""
-    final = _STALLED_AFTER_PATIENCE.get(Reason(problem.reason))
+    final = _STALLED_AFTER_PATIENCE.get(problem.reason)
     if problem.stalled or final is None or now - since < PATIENCE:
         return problem
     return Problem(final, problem.message, stalled=True)

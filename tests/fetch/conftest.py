@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar, cast
 
 import pytest
 
 from tests.fetch.harness import Container
-from tests.fetch.stores import S3, STORES, Http, Oci, Store
+from tests.fetch.stores import STORES, Store
 from tests.servers.http_faults import FaultProxy
+
+S = TypeVar("S", bound=Store)
 
 _running: dict[type[Store], Store] = {}
 
 
-def _started(kind: type[Store]) -> Store:
+def started(kind: type[S]) -> S:
+    """The session's server of this kind."""
     if kind not in _running:
         store = kind()
         store.start()
         _running[kind] = store
-    return _running[kind]
+    return cast(S, _running[kind])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,34 +36,13 @@ def _stop_stores() -> Iterator[None]:
 
 @pytest.fixture(params=STORES, ids=lambda kind: kind.scheme)
 def store(request: pytest.FixtureRequest) -> Store:
-    return _started(request.param)
+    return started(request.param)
 
 
 @pytest.fixture(params=[kind for kind in STORES if kind.remote], ids=lambda kind: kind.scheme)
 def remote(request: pytest.FixtureRequest) -> Store:
     """Only stores that are reached over the network."""
-    return _started(request.param)
-
-
-@pytest.fixture
-def s3() -> S3:
-    store = _started(S3)
-    assert isinstance(store, S3)
-    return store
-
-
-@pytest.fixture
-def http() -> Http:
-    store = _started(Http)
-    assert isinstance(store, Http)
-    return store
-
-
-@pytest.fixture
-def oci() -> Oci:
-    store = _started(Oci)
-    assert isinstance(store, Oci)
-    return store
+    return started(request.param)
 
 
 @pytest.fixture

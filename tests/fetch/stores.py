@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import obstore
 from obstore.store import AzureStore, S3Store
@@ -227,6 +227,18 @@ class Az(Store):
             **self.secret(url),
             "AZURE_STORAGE_ACCOUNT_KEY": base64.b64encode(b"Canary-Wrong-Account-Key-0123456").decode(),
         }
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.url}/{self._ACCOUNT}"
+
+    def sas(self) -> str:
+        """A signature that lets its bearer read and list the container for an hour."""
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        version = "2020-12-06"
+        fields = ["rl", "", until, f"/blob/{self._ACCOUNT}/models", "", "", "", version, "c", *[""] * 7]
+        signature = base64.b64encode(hmac.digest(base64.b64decode(self._KEY), "\n".join(fields).encode(), "sha256"))
+        return urlencode({"sp": "rl", "se": until, "sv": version, "sr": "c", "sig": signature.decode()})
 
     def client(self) -> AzureStore:
         return AzureStore(
@@ -479,7 +491,14 @@ auth: {{htpasswd: {{realm: test, path: {self.folder / "htpasswd"}}}}}
     def _send(self, method: str, url: str, body: bytes | None = None, kind: str = "application/octet-stream") -> Any:
         auth = base64.b64encode(b"reader:Canary-Registry-Password").decode()
         request = urllib.request.Request(
-            url, body, {"Authorization": f"Basic {auth}", "Content-Type": kind}, method=method
+            url,
+            body,
+            {
+                "Authorization": f"Basic {auth}",
+                "Content-Type": kind,
+                "Accept": "*/*, application/vnd.oci.image.manifest.v1+json",
+            },
+            method=method,
         )
         return urllib.request.urlopen(request, timeout=30)
 

@@ -95,9 +95,10 @@ class FaultServer(ThreadedServer):
             return response
         if page.stall_after >= 0 and len(body) > page.stall_after:
             await response.write(body[: page.stall_after])
-            for byte in body[page.stall_after :]:
-                await asyncio.sleep(page.trickle or 3600)
-                await response.write(bytes([byte]))
+            with suppress(ConnectionError):
+                for byte in body[page.stall_after :]:
+                    await asyncio.sleep(page.trickle or 3600)
+                    await response.write(bytes([byte]))
             return response
         await response.write(body)
         if page.claim_length > len(body) and request.transport:

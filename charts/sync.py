@@ -21,15 +21,18 @@ def escape(text: str) -> str:
     return re.sub(r"\{\{|\}\}", lambda found: '{{ "' + found[0] + '" }}', text)
 
 
-def crd(text: str) -> str:
-    """A CRD as a template: the same, with the policy that keeps it when the release goes."""
-    text = escape(text)
+def kept(text: str) -> str:
+    """Objects as templates: the same, with the policy that keeps each of them when the release goes."""
+    return "\n---\n".join(_kept(document) for document in escape(text).split("\n---\n"))
+
+
+def _kept(text: str) -> str:
     if re.search(r"^  annotations:\n", text, re.MULTILINE):
         return re.sub(r"^  annotations:\n", lambda found: found[0] + KEEP, text, count=1, flags=re.MULTILINE)
     block = "  {{- if .Values.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n"
     changed, count = re.subn(r"^metadata:\n", lambda found: found[0] + block, text, count=1, flags=re.MULTILINE)
     if not count:
-        raise SystemExit("charts/sync.py: a CRD without a metadata block")
+        raise SystemExit(f"charts/sync.py: an object without a metadata block:\n{text}")
     return changed
 
 
@@ -42,9 +45,10 @@ def wanted() -> dict[Path, str]:
     """Every copied file and the text it should hold."""
     files: dict[Path, str] = {}
     for source in manifests("crds"):
-        files[CRDS_CHART / f"crd-{source.name}"] = crd(source.read_text())
+        files[CRDS_CHART / f"crd-{source.name}"] = kept(source.read_text())
     for source in manifests("manifests/policies"):
-        files[CRDS_CHART / f"policy-{source.name}"] = escape(source.read_text())
+        # A kind that stays without its policy would be open to what the policy refuses.
+        files[CRDS_CHART / f"policy-{source.name}"] = kept(source.read_text())
     for source in manifests("manifests/rbac"):
         files[CRDS_CHART / source.name] = "{{- if .Values.userRoles }}\n" + escape(source.read_text()) + "{{- end }}\n"
     for source in manifests("manifests/runtimes"):

@@ -158,6 +158,13 @@ def test_crds_are_the_generated_ones(keep: bool) -> None:
         assert rendered[name] == crd
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_crds_and_policies_stay_together(keep: bool) -> None:
+    for obj in template(CRDS_CHART, keep=keep):
+        policy = obj["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
+        assert policy == ("keep" if keep and obj["kind"] != "ClusterRole" else None), obj["metadata"]["name"]
+
+
 def test_user_roles_can_be_left_out() -> None:
     names = {o["metadata"]["name"] for o in template(CRDS_CHART) if o["kind"] == "ClusterRole"}
     assert names == {"modelwright-view", "modelwright-edit"}

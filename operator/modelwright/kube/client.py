@@ -38,6 +38,7 @@ REQUEST_SECONDS = 30.0
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_YAML = "application/yaml"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -128,6 +129,11 @@ class KubeClient:
         """
         kind, namespace, _ = _address(obj)
         query = {"fieldManager": field_manager, "fieldValidation": "Strict"}
+        if kind == kinds.CONTROLLER_REVISION:
+            # Its data may not change by a byte, and any later write (a label, an orphaning deletion) brings it into the
+            # API server's own form. Only YAML is brought into that form at once.
+            text = json.dumps(obj)
+            return await self._call("POST", kind, kind.path(namespace), query, body=text, content_type=_YAML)
         return await self._call("POST", kind, kind.path(namespace), query, body=obj)
 
     async def apply(
@@ -253,7 +259,7 @@ class KubeClient:
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | str | None = None,
         content_type: str = _JSON,
         accept: str = _JSON,
         verb: str | None = None,

@@ -43,6 +43,16 @@ async def a_model_made_again_at_once_serves_and_takes_over_nothing(space: Space)
 
 
 @scenario
+async def deleting_a_model_but_not_its_children_leaves_them_running_without_an_owner(space: Space) -> None:
+    await space.serve()
+    path = kinds.MODEL.path(space.namespace, "digits")
+    await space.api.call("DELETE", path, {"propagationPolicy": "Orphan"})
+    await space.gone(kinds.MODEL, "digits")
+    for kind in (kinds.DEPLOYMENT, kinds.SERVICE, kinds.CONTROLLER_REVISION):
+        assert "ownerReferences" not in (await space.child(kind))["metadata"]
+
+
+@scenario
 async def deleting_the_namespace_takes_everything(space: Space) -> None:
     await space.serve(serving={"replicas": 2})
     await space.api.delete(NAMESPACE, None, space.namespace)

@@ -36,13 +36,15 @@ def _stop_stores() -> Iterator[None]:
 
 @pytest.fixture(params=STORES, ids=lambda kind: kind.scheme)
 def store(request: pytest.FixtureRequest) -> Store:
-    return started(request.param)
+    kind: type[Store] = request.param
+    return started(kind)
 
 
 @pytest.fixture(params=[kind for kind in STORES if kind.remote], ids=lambda kind: kind.scheme)
 def remote(request: pytest.FixtureRequest) -> Store:
     """Only stores that are reached over the network."""
-    return started(request.param)
+    kind: type[Store] = request.param
+    return started(kind)
 
 
 @pytest.fixture

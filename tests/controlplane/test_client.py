@@ -345,3 +345,71 @@ async def test_adr_0002_an_atomic_list_or_map_is_replaced_as_a_whole(client: Kub
     service["spec"]["selector"] = {"model": "digits", "revision": "abc"}
     await client.create(service)
     assert (await client.apply(ours(namespace)))["spec"]["selector"] == {"model": "digits"}
+
+
+async def test_adr_0002_a_merge_patch_takes_away_what_apply_leaves(client: KubeClient, namespace: str) -> None:
+    created = await client.create(deployment(namespace))
+    less = deployment(namespace)
+    less["metadata"]["uid"] = created["metadata"]["uid"]
+    less["metadata"]["labels"]["extra"] = None
+    less["spec"]["template"]["spec"]["containers"][0]["env"].pop()
+    patched = await client.patch(less)
+    assert patched["metadata"]["labels"] == {"mine": "yes"}
+    assert len(patched["spec"]["template"]["spec"]["containers"][0]["env"]) == 1
+    assert managers(patched) == [("modelwright", "Update")], "one owner, as after the create"
+
+
+async def test_adr_0002_a_merge_patch_leaves_what_it_does_not_name(
+    client: KubeClient, crd_server: Server, namespace: str
+) -> None:
+    await client.create(deployment(namespace))
+    crd_server.ok("scale", "deployment", "digits", "-n", namespace, "--replicas=7")
+    crd_server.ok("annotate", "deployment", "digits", "-n", namespace, "team=vision")
+    without = deployment(namespace, minReadySeconds=3)
+    del without["spec"]["replicas"]
+    patched = await client.patch(without)
+    assert patched["spec"]["replicas"] == 7
+    assert patched["spec"]["minReadySeconds"] == 3
+    assert patched["metadata"]["annotations"]["team"] == "vision"
+
+
+async def test_adr_0002_a_merge_patch_with_a_uid_meets_no_other_object_and_makes_none(
+    client: KubeClient, crd_server: Server, namespace: str
+) -> None:
+    service = ours(namespace)
+    service["metadata"]["uid"] = "0f5f1e1e-0000-0000-0000-000000000000"
+    with pytest.raises(errors.NotFound):
+        await client.patch(service)
+    crd_server.ok("create", "-f", "-", objects=foreign(namespace))
+    before = await client.get(kinds.SERVICE, namespace, "digits")
+    with pytest.raises(errors.Conflict):
+        await client.patch(service)
+    assert await client.get(kinds.SERVICE, namespace, "digits") == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"), [({"bogus": 1}, "spec.bogus"), ({"replicas": -1}, "spec.replicas")], ids=["unknown", "value"]
+)
+async def test_a_patch_that_does_not_fit_is_invalid_and_names_the_field(
+    client: KubeClient, namespace: str, wrong: Object, field: str
+) -> None:
+    await client.create(deployment(namespace))
+    with pytest.raises(errors.Invalid) as caught:
+        await client.patch(deployment(namespace, **wrong))
+    assert field in fields(caught.value)
+
+
+async def test_a_patch_on_an_old_state_is_a_conflict(client: KubeClient, namespace: str) -> None:
+    first = await client.create(deployment(namespace))
+    await client.patch(deployment(namespace, replicas=3))
+    late = deployment(namespace, replicas=4)
+    late["metadata"]["resourceVersion"] = first["metadata"]["resourceVersion"]
+    with pytest.raises(errors.Conflict):
+        await client.patch(late)
+
+
+async def test_a_patch_of_the_wrong_type_says_so_in_one_line(client: KubeClient, namespace: str) -> None:
+    await client.create(deployment(namespace))
+    with pytest.raises(errors.Invalid) as caught:
+        await client.patch(deployment(namespace, replicas="many"))
+    assert len(caught.value.message) < 300, caught.value.message

@@ -12,10 +12,13 @@ from typing import Any
 
 DEFAULT_RETRY_AFTER = 1.0
 MAX_RETRY_AFTER = 300.0
+MESSAGE_MAX = 4000
+QUOTE_MAX = 300
 
 # Server-side apply answers an object that doesn't fit the schema with a plain 500 and this text.
 _TYPED_PATCH = "failed to create typed patch object"
 _TYPED_PATCH_LINE = re.compile(r"^\.(?P<field>.+?): (?P<message>.+)$")
+_END_OF_OBJECT = '}": '
 _STRICT = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 _GO_FIELD = re.compile(r"(cannot unmarshal \S+ into) Go struct field \w+\.(\S+) (of type \S+)")
 
@@ -91,7 +94,13 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
     details = _status_object(body)
     reason = str(details.get("reason") or "")
     message = str(details.get("message") or "") or _quote(body) or f"the API server answered {status}"
-    causes = _causes(details) or _causes_in_text(message)
+    causes = _causes(details)
+    if causes and all(cause.field == "patch" for cause in causes):
+        # A merge patch of what doesn't fit is answered with the whole object, in quotes, before what is wrong.
+        message = message.rpartition(_END_OF_OBJECT)[2]
+        causes = ()
+    message = _shortened(message, MESSAGE_MAX)
+    causes = causes or _causes_in_text(message)
     if status == 500 and message.startswith(_TYPED_PATCH):
         cls: type[ApiError] = Invalid
         reason = reason or "Invalid"
@@ -180,5 +189,8 @@ def _causes_in_text(message: str) -> tuple[Cause, ...]:
 
 def _quote(body: bytes | str) -> str:
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    text = " ".join(text.split())
-    return text if len(text) <= 300 else text[:297] + "..."
+    return _shortened(" ".join(text.split()), QUOTE_MAX)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

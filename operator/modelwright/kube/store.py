@@ -92,10 +92,16 @@ class Store:
         """
         self._keep(kinds.of(obj), obj, quiet=quiet)
 
-    def forget(self, kind: Kind, namespace: str, name: str, uid: str, *, quiet: bool = False) -> Object | None:
-        """Drop an object that is known to be gone, if the store still holds this very one. Returns what was dropped."""
+    def forget(
+        self, kind: Kind, namespace: str, name: str, uid: str, *, last: str | None = None, quiet: bool = False
+    ) -> Object | None:
+        """Drop an object that is known to be gone, if the store still holds this very one. Returns what was dropped.
+
+        With `last`, a resourceVersion, a newer state of it brings it back: it may only have lost the labels that we
+        watch by.
+        """
         entry = self._objects[kind].get((namespace, name))
-        self._bury(uid)
+        self._bury(uid, last)
         if entry is None or entry.uid != uid:
             return None
         old = _load(entry)

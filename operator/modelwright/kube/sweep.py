@@ -177,7 +177,8 @@ class Sweep:
                 there = listed.get(place)
                 if there is None or there.uid != known.uid:
                     namespace, name = place
-                    if self._store.forget(what.kind, namespace, name, known.uid) is not None:
+                    last = known.resource_version
+                    if self._store.forget(what.kind, namespace, name, known.uid, last=last) is not None:
                         report.ghosts.append((what.kind, place))
                         metrics.WATCH_GHOSTS.labels(what.kind.kind).inc()
                 elif newer(known.resource_version, there.resource_version) and known.resource_version.isdecimal():

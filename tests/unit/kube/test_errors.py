@@ -76,6 +76,14 @@ def test_strict_decoding_errors_name_their_fields() -> None:
     ]
 
 
+def test_a_merge_patch_that_does_not_fit_names_its_field_and_not_the_whole_object() -> None:
+    message = ' "" is invalid: patch: Invalid value: "{...}": strict decoding error: unknown field "spec.bogus"'
+    cause = {"field": "patch", "reason": "FieldValueInvalid", "message": message}
+    error = errors.from_answer(422, status("Invalid", message, causes=[cause]), {})
+    assert error.message == 'strict decoding error: unknown field "spec.bogus"'
+    assert [c.field for c in error.causes] == ["spec.bogus"]
+
+
 def test_a_wrong_type_names_its_field() -> None:
     message = "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
     assert [c.field for c in errors.from_answer(400, status("BadRequest", message), {}).causes] == ["spec.replicas"]

@@ -270,3 +270,23 @@ def test_the_memory_of_deleted_objects_is_bounded(monkeypatch: pytest.MonkeyPatc
             break
     assert not store.buried("u0")
     assert store.buried("u50")
+
+
+def test_what_a_sweep_dropped_comes_back_in_a_newer_state_only() -> None:
+    store = Store()
+    store.apply(kinds.MODEL, "ADDED", at(5))
+    store.forget(kinds.MODEL, "vision", "digits", "u1", last="5")
+    store.put(at(5))
+    assert store.count(kinds.MODEL) == 0
+    store.apply(kinds.MODEL, "ADDED", at(9))
+    assert version_in(store) == "9"
+
+
+def test_a_quiet_writer_is_not_told_of_its_own_write_and_its_echo_is_no_news_either() -> None:
+    store = Store()
+    heard: list[Object | None] = []
+    store.subscribe(lambda kind, old, new: heard.append(new))
+    store.put(at(5), quiet=True)
+    store.apply(kinds.MODEL, "ADDED", at(5))
+    store.forget(kinds.MODEL, "vision", "digits", "u1", quiet=True)
+    assert heard == []

@@ -71,6 +71,7 @@ class LeaderElector:
         self._retry_seconds = retry_seconds
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._lease: Object | None = None
+        # The last state seen of somebody else's Lease, and the moment at which that runs out.
         self._seen: tuple[str, float] | None = None
         self._renewed: float | None = None
         self._deadline: Timer | None = None
@@ -107,7 +108,7 @@ class LeaderElector:
             if holder != waiting_for:
                 log.info("standing by", extra={"holder": holder, "identity": self.identity})
                 waiting_for = holder
-            await self._clock.sleep(self._retry_seconds * self._rng.uniform(1.0, 1.2))
+            await self._clock.sleep(min(self._retry_seconds * self._rng.uniform(1.0, 1.2), self._until_run_out()))
 
     async def renew(self) -> None:
         """Renew every `retry_seconds` until the Lease is lost (then `on_lost` has been called) or this is cancelled."""
@@ -162,10 +163,15 @@ class LeaderElector:
         now = self._clock.monotonic()
         version = str(lease["metadata"]["resourceVersion"])
         if self._seen is None or self._seen[0] != version:
-            self._seen = (version, now)
+            given = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._lease_seconds)
+            self._seen = (version, now + given)
             return False
-        given = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._lease_seconds)
-        return now - self._seen[1] >= given
+        return now >= self._seen[1]
+
+    def _until_run_out(self) -> float:
+        """Seconds until the state of the Lease that we have seen runs out; a while when it has, or there is none."""
+        left = self._seen[1] - self._clock.monotonic() if self._seen is not None else 0.0
+        return left if left > 0 else self._retry_seconds
 
     async def _try_renew(self) -> None:
         start = self._clock.monotonic()

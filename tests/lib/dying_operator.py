@@ -1,0 +1,44 @@
+"""The operator, dying at its n-th write: `python -m tests.lib.dying_operator WRITE before|after`.
+
+Writes are counted in the client, Leases and Events apart. `before` dies without sending the write, `after` once the API
+server has answered it; both at once and without any clean-up, as kill -9 would. WRITE 0 never dies, and tells at the end
+of each write how many there were, in the file of DYING_OPERATOR_COUNT.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from modelwright.app.main import main
+from modelwright.kube import kinds
+from modelwright.kube.client import KubeClient
+
+DIED = 86
+
+
+def install(write: int, when: str, count_file: Path) -> None:
+    """Make every KubeClient of this process die at the given write."""
+    call = KubeClient._call
+    count = 0
+
+    async def counted(self: KubeClient, method: str, kind: Any, *args: Any, **more: Any) -> Any:
+        nonlocal count
+        if method == "GET" or kind in (kinds.LEASE, kinds.EVENT):
+            return await call(self, method, kind, *args, **more)
+        count += 1
+        if count == write and when == "before":
+            os._exit(DIED)
+        try:
+            return await call(self, method, kind, *args, **more)
+        finally:
+            if count == write and when == "after":
+                os._exit(DIED)
+            count_file.write_text(str(count))
+
+    KubeClient._call = counted  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    install(int(sys.argv[1]), sys.argv[2], Path(os.environ["DYING_OPERATOR_COUNT"]))
+    sys.exit(main())

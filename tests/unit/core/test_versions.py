@@ -1,0 +1,154 @@
+"""Which version a Model asks for, what pins a digest, and where a version stands in its life."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import VersionSource
+from modelwright.api.v1alpha1.version import Artifact, ModelVersion, Stage
+from modelwright.core.rollout.observed import Problem
+from modelwright.core.versions import Stamp, pinned_digest, stage, stamped_name, wanted
+from tests.lib import objects
+
+FOLLOW = VersionSource.model_validate({"follow": {}})
+TEMPLATE = VersionSource.model_validate(
+    {"template": {"artifact": {"uri": "s3://models/digits/1", "format": {"name": "sklearn"}}}}
+)
+
+
+def version(name: str, hour: int = 1, model: str = "digits", **metadata: Any) -> ModelVersion:
+    raw = objects.version("vision", name, model=model)
+    raw["metadata"] |= {"creationTimestamp": f"2026-11-21T{hour:02}:00:00Z", **metadata}
+    return ModelVersion.parse(raw)
+
+
+def at(hour: int) -> datetime:
+    return datetime(2026, 11, 21, hour, tzinfo=UTC)
+
+
+def named(name: str) -> VersionSource:
+    return VersionSource(name=name)
+
+
+TAKEN = [
+    ("the named one", named("a"), [version("a"), version("b", 2)], None, None, "a"),
+    ("the newest", FOLLOW, [version("a", 1), version("b", 2)], None, None, "b"),
+    ("of two as old the later name", FOLLOW, [version("b"), version("a")], None, None, "b"),
+    ("not another Model's", FOLLOW, [version("a"), version("z", 9, model="other")], None, None, "a"),
+    ("not one that is being deleted", FOLLOW,
+     [version("a"), version("b", 2, deletionTimestamp="2026-11-21T03:00:00Z")], None, None, "a"),
+    ("the newest, not the serving one", FOLLOW, [version("a", 1), version("b", 2)], "a", at(1), "b"),
+    ("never below the serving one, whatever its labels say now",
+     VersionSource.model_validate({"follow": {"selector": {"matchLabels": {"stable": "yes"}}}}),
+     [version("a", 1, labels={"stable": "yes"}), version("b", 2)], "b", at(2), "b"),
+    ("only with the labels asked for",
+     VersionSource.model_validate({"follow": {"selector": {"matchLabels": {"stable": "yes"}}}}),
+     [version("a", 1, labels={"stable": "yes"}), version("b", 2, labels={"stable": "no"})], None, None, "a"),
+    ("one that came after the serving one, which is deleted, took over", FOLLOW,
+     [version("a", 1), version("c", 4)], "b", at(3), "c"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "known", "serving", "since", "name"), [c[1:] for c in TAKEN], ids=[c[0] for c in TAKEN]
+)
+def test_which_version_is_taken(
+    source: VersionSource, known: list[ModelVersion], serving: str | None, since: datetime | None, name: str
+) -> None:
+    for order in (known, known[::-1]):
+        found = wanted("digits", source, order, serving, since)
+        assert isinstance(found, ModelVersion)
+        assert found.name == name
+
+
+MISSING = [
+    ("one that isn't there may come", named("a"), [], None, None, Reason.WAITING_FOR_VERSION, "ModelVersion a", False),
+    ("none at all may come", FOLLOW, [], None, None, Reason.WAITING_FOR_VERSION, "has no ModelVersion yet", False),
+    ("another Model's never will do", named("a"), [version("a", model="faces")], None, None,
+     Reason.VERSION_OF_ANOTHER_MODEL, "of Model faces", True),
+    ("the serving one was deleted and only older ones are left", FOLLOW, [version("a", 1)], "b", at(3),
+     Reason.WAITING_FOR_VERSION, "ModelVersion b, which serves, was deleted", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "known", "serving", "since", "reason", "says", "stalled"),
+    [c[1:] for c in MISSING],
+    ids=[c[0] for c in MISSING],
+)
+def test_why_there_is_none(
+    source: VersionSource, known: list[ModelVersion], serving: str | None, since: datetime | None, reason: Reason,
+    says: str, stalled: bool,
+) -> None:  # fmt: skip
+    found = wanted("digits", source, known, serving, since)
+    assert isinstance(found, Problem)
+    assert (found.reason, found.stalled) == (reason, stalled)
+    assert says in found.message
+    assert found.message.startswith("spec.version")
+
+
+def test_a_template_is_stamped_once_under_a_name_of_its_content() -> None:
+    found = wanted("digits", TEMPLATE, [], None)
+    assert isinstance(found, Stamp)
+    assert found.name == stamped_name("digits", TEMPLATE)
+    assert found.spec["modelRef"] == {"name": "digits"}
+    again = wanted("digits", TEMPLATE, [version(found.name)], None)
+    assert isinstance(again, ModelVersion)
+    theirs = wanted("digits", TEMPLATE, [version(found.name, model="faces")], None)
+    assert isinstance(theirs, Problem)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abcdef")), unique_by=lambda x: x[1], max_size=5))
+def test_following_goes_only_up_whatever_comes_in_whatever_order(made: list[tuple[int, str]]) -> None:
+    known: list[ModelVersion] = []
+    serving: ModelVersion | None = None
+    for hour, name in made:
+        known.append(version(name, hour))
+        found = wanted("digits", FOLLOW, known, serving.name if serving else None, at(hour))
+        assert isinstance(found, ModelVersion)
+        if serving is not None:
+            before = serving.metadata.creation_timestamp, serving.name
+            assert (found.metadata.creation_timestamp, found.name) >= before  # type: ignore[operator]
+        serving = found
+
+
+SHA, COMMIT = "sha256:" + "a" * 64, "b" * 40
+DIGESTS = [
+    ("the author's own comes first", f"oci://example.com/m@{SHA}", "sha256:" + "c" * 64, SHA, "sha256:" + "c" * 64),
+    ("then what was found out once", "s3://models/x", None, SHA, SHA),
+    ("an OCI address may say it", f"oci://example.com/m@{SHA}", None, None, SHA),
+    ("an OCI tag does not", "oci://example.com/m:1", None, None, None),
+    ("a whole commit of a hub says it", f"hf://org/name@{COMMIT}", None, None, f"git:{COMMIT}"),
+    ("a branch of a hub does not", "hf://org/name@main", None, None, None),
+    ("a short commit does not", f"hf://org/name@{COMMIT[:7]}", None, None, None),
+    ("nothing known", "s3://models/x", None, None, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("uri", "own", "resolved", "expected"), [c[1:] for c in DIGESTS], ids=[c[0] for c in DIGESTS]
+)
+def test_pinned_digest(uri: str, own: str | None, resolved: str | None, expected: str | None) -> None:
+    artifact = Artifact.model_validate({"uri": uri, "digest": own, "format": {"name": "x"}})
+    assert pinned_digest(artifact, resolved) == expected
+
+
+STAGES = [
+    ("one that never served", None, "b", [], Stage.CANDIDATE),
+    ("a candidate whose pods are coming", Stage.CANDIDATE, "b", ["a"], Stage.CANDIDATE),
+    ("the one that serves", Stage.CANDIDATE, "a", [], Stage.SERVING),
+    ("one that served and is kept", Stage.SERVING, "b", ["a", "b"], Stage.PREVIOUS),
+    ("one that served and isn't kept", Stage.PREVIOUS, "b", ["b"], Stage.RETIRED),
+    ("one that retired and serves again", Stage.RETIRED, "a", ["a"], Stage.SERVING),
+    ("one of a Model that is gone", Stage.SERVING, None, [], Stage.RETIRED),
+    ("a stage that a newer operator wrote", "Quarantined", "b", ["a"], Stage.PREVIOUS),
+]
+
+
+@pytest.mark.parametrize(("before", "serving", "stored", "expected"), [c[1:] for c in STAGES], ids=[c[0] for c in STAGES])
+def test_stages(before: str | None, serving: str | None, stored: list[str], expected: Stage) -> None:
+    assert stage("a", before, serving, stored) == expected

@@ -13,7 +13,7 @@ from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source
 from modelwright.fetch.report import Meter, Report, size_text
 from modelwright.fetch.threads import in_thread
-from modelwright.fetch.transfer import Transfer, too_large
+from modelwright.fetch.transfer import Pieces, Transfer, too_large
 from modelwright.fetch.verify import Hasher, mismatch
 from modelwright.fetch.workspace import PartialFile, Workspace
 
@@ -154,16 +154,16 @@ class Downloader:
 
     async def _hash(self, file: RemoteFile) -> Entry:
         if self._is_small(file):
-            data = await self._transfer.small(file)
+            pieces = await self._transfer.small(file)
             try:
                 hasher = Hasher(file)
-                if len(data) <= _HASH_ON_LOOP:
-                    hasher.update(data)
+                if (file.size or 0) <= _HASH_ON_LOOP:
+                    hasher.update_all(pieces)
                 else:
-                    await in_thread(hasher.update, data)
+                    await in_thread(hasher.update_all, pieces)
                 return hasher.entry()
             finally:
-                self._transfer.done_with(len(data))
+                self._transfer.done_with(file.size or 0)
         sink = _HashSink(file)
         await self._transfer.fetch(file, sink)
         return sink.hasher.entry()
@@ -174,11 +174,11 @@ class Downloader:
             self._meter.resumed += entry.size
             return entry
         if self._is_small(file):
-            data = await self._transfer.small(file)
+            pieces = await self._transfer.small(file)
             try:
-                return await in_thread(workspace.write_small, file, data)
+                return await in_thread(workspace.write_small, file, pieces)
             finally:
-                self._transfer.done_with(len(data))
+                self._transfer.done_with(file.size or 0)
         partial = await in_thread(workspace.begin, file, self._meter)
         try:
             await self._transfer.fetch(file, _FileSink(partial))
@@ -211,8 +211,8 @@ class _HashSink:
     def offset(self) -> int:
         return self.hasher.size
 
-    async def write(self, data: bytes | bytearray) -> None:
-        await in_thread(self.hasher.update, data)
+    async def write(self, data: Pieces) -> None:
+        await in_thread(self.hasher.update_all, data)
 
     async def reset(self) -> None:
         self.hasher = Hasher(self._file)
@@ -226,7 +226,7 @@ class _FileSink:
     def offset(self) -> int:
         return self._partial.offset
 
-    async def write(self, data: bytes | bytearray) -> None:
+    async def write(self, data: Pieces) -> None:
         await in_thread(self._partial.append, data)
 
     async def reset(self) -> None:

@@ -17,7 +17,12 @@ from modelwright.fetch.settings import Settings
 T = TypeVar("T")
 
 _PROGRESS_BYTES = 64 << 10  # a try that brought this much counts as progress: the tries start anew
+_PIECE = 128 << 10
 _LEAST_BYTES = 1024  # in stall_seconds; less is a stall
+
+
+Pieces = list[bytes | bytearray]
+"""Bytes in order, as they came: joining them would cost a copy of everything."""
 
 
 class Sink(Protocol):
@@ -28,7 +33,7 @@ class Sink(Protocol):
         """How many bytes it has already."""
         ...
 
-    async def write(self, data: bytes | bytearray) -> None: ...
+    async def write(self, data: Pieces) -> None: ...
 
     async def reset(self) -> None:
         """Forget everything; the file begins anew."""
@@ -150,20 +155,20 @@ class Transfer:
         else:
             await self._whole(file, sink)
 
-    async def small(self, file: RemoteFile) -> bytes | bytearray:
+    async def small(self, file: RemoteFile) -> Pieces:
         """The content of a file no larger than a part. The caller gives the memory back with `done_with`."""
         if not file.size:
-            return b""
+            return []
         granted = await self._budget.acquire(file.size)
         return await self._part(file, 0, file.size, granted)
 
     def done_with(self, size: int) -> None:
         self._budget.release_memory(min(size, self._settings.memory_bytes))
 
-    async def _ordered(self, file: RemoteFile, start: int, end: int) -> AsyncGenerator[bytes | bytearray, None]:
+    async def _ordered(self, file: RemoteFile, start: int, end: int) -> AsyncGenerator[Pieces, None]:
         """Ranges of the file, read side by side, given out in order."""
         part = self._settings.part_bytes
-        running: deque[tuple[asyncio.Task[bytes | bytearray], int]] = deque()
+        running: deque[tuple[asyncio.Task[Pieces], int]] = deque()
         position = start
         try:
             while position < end or running:
@@ -193,26 +198,22 @@ class Transfer:
                 if not isinstance(result, BaseException):
                     self._budget.release_memory(granted)
 
-    async def _part(self, file: RemoteFile, start: int, stop: int, granted: int) -> bytes | bytearray:
+    async def _part(self, file: RemoteFile, start: int, stop: int, granted: int) -> Pieces:
         """One range. Holds its grant's memory on success, gives it all back on failure."""
-        got: bytes | bytearray = b""
-        attempt = 0
+        pieces: Pieces = []
+        got = attempt = 0
         kept = False
         try:
             while True:
-                before = len(got)
+                before = got
                 try:
-                    async for data in self._pull(file, start + before, stop):
-                        if not got:
-                            got = data
-                        else:
-                            if isinstance(got, bytes):
-                                got = bytearray(got)
-                            got += data
+                    async for data in self._pull(file, start + got, stop):
+                        got += len(data)
+                        _append(pieces, data)
                     kept = True
-                    return got
+                    return pieces
                 except FetchError as error:
-                    attempt = 1 if len(got) - before >= _PROGRESS_BYTES else attempt + 1
+                    attempt = 1 if got - before >= _PROGRESS_BYTES else attempt + 1
                     await self._wait_or_raise(error, attempt)
         finally:
             if kept:
@@ -231,7 +232,7 @@ class Transfer:
             try:
                 async for data in self._pull(file, 0, None):
                     self._check_size(sink.offset + len(data), file)
-                    await sink.write(data)
+                    await sink.write([data])
                 return
             except FetchError as error:
                 attempt += 1
@@ -278,6 +279,16 @@ class Transfer:
             await pieces.aclose()
         if wanted is not None and got < wanted:
             raise unreachable(f"{file.path}: the connection ended after {got} of {wanted} bytes")
+
+
+def _append(pieces: Pieces, data: bytes) -> None:
+    """Small pieces are put together: each one costs a call to write it."""
+    if len(data) >= _PIECE or not pieces or len(pieces[-1]) >= _PIECE:
+        pieces.append(data)
+        return
+    if isinstance(pieces[-1], bytes):
+        pieces[-1] = bytearray(pieces[-1])
+    pieces[-1] += data
 
 
 def too_large(limit: int, what: str) -> FetchError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from modelwright.fetch.digest import Entry
 from modelwright.fetch.errors import FetchError, Reason
@@ -25,6 +26,10 @@ class Hasher:
         if self._git is not None:
             self._git.update(data)
         self.size += len(data)
+
+    def update_all(self, pieces: Iterable[bytes | bytearray]) -> None:
+        for data in pieces:
+            self.update(data)
 
     def entry(self) -> Entry:
         """The file's entry; FetchError(DigestMismatch) when the store had announced other content."""

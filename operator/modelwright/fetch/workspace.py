@@ -15,6 +15,7 @@ from modelwright.fetch import disk
 from modelwright.fetch.digest import Entry
 from modelwright.fetch.port import RemoteFile
 from modelwright.fetch.report import Meter
+from modelwright.fetch.transfer import Pieces
 from modelwright.fetch.verify import Hasher
 
 FILE_MODE = 0o644  # another user (uid) serves the model
@@ -147,15 +148,15 @@ class Workspace:
             path.chmod(FOLDER_MODE)
         self._folders.add(path)
 
-    def write_small(self, file: RemoteFile, data: bytes | bytearray) -> Entry:
+    def write_small(self, file: RemoteFile, pieces: Pieces) -> Entry:
         """Writes and hashes a whole file. Blocking."""
         hasher = Hasher(file)
-        hasher.update(data)
+        hasher.update_all(pieces)
         entry = hasher.entry()
         place = self.place(file)
         with disk.writing(self.root, file.path):
             self._folder(place.parent)
-            _write(place, data)
+            _write(place, pieces)
             self._note(file, entry.size, entry.sha256)
         return entry
 
@@ -202,14 +203,15 @@ class PartialFile:
     def offset(self) -> int:
         return self._hasher.size
 
-    def append(self, data: bytes | bytearray) -> None:
+    def append(self, pieces: Pieces) -> None:
         """Writes and hashes the next bytes. Blocking."""
-        with disk.writing(self._workspace.root, self._file.path):
-            view = memoryview(data)
-            while view:
-                view = view[self._out.write(view) :]
-        self._hasher.update(data)
-        self._since_look += len(data)
+        for data in pieces:
+            with disk.writing(self._workspace.root, self._file.path):
+                view = memoryview(data)
+                while view:
+                    view = view[self._out.write(view) :]
+            self._hasher.update(data)
+            self._since_look += len(data)
         if self._since_look >= _SPACE_STEP and self._file.size is not None:
             self._since_look = 0
             disk.require(self._workspace.root, self._file.size - self.offset, f"The rest of {self._file.path}")
@@ -242,12 +244,13 @@ def _name(path: str) -> str:
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
-def _write(place: Path, data: bytes | bytearray) -> None:
+def _write(place: Path, pieces: Pieces) -> None:
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        for data in pieces:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
         os.fchmod(descriptor, FILE_MODE)
     finally:
         os.close(descriptor)

@@ -52,7 +52,7 @@ def test_a_traceback_stays_on_its_line(stream: io.StringIO) -> None:
 
 def test_kopfs_object_becomes_our_fields_and_its_settings_are_left_out(stream: io.StringIO) -> None:
     extra = {"settings": object(), "k8s_skip": True, "k8s_ref": {"kind": "Model", "namespace": "ns", "name": "a"}}
-    logging.getLogger("kopf.objects").warning("something", extra=extra)
+    logging.getLogger("kopf.others").warning("something", extra=extra)
     [line] = lines(stream)
     assert (line["kind"], line["namespace"], line["object"]) == ("Model", "ns", "a")
     assert "settings" not in line

@@ -7,7 +7,6 @@ import contextlib
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,19 @@ import yaml
 from devcluster import ControlPlane, parts
 from modelwright.kube import kinds
 from tests.controlplane import scenarios
-from tests.controlplane.scenarios import SCENARIOS, Space
-from tests.controlplane.scenarios import children, deletion, endpoints, podtemplates, runtimes, scaling, versions  # noqa: F401
+from tests.controlplane.scenarios import (  # noqa: F401
+    SCENARIOS,
+    Space,
+    children,
+    deletion,
+    endpoints,
+    podtemplates,
+    runtimes,
+    scaling,
+    versions,
+)
 from tests.lib import objects
-from tests.lib.api import CRD, NAMESPACE, Api, eventually
+from tests.lib.api import Api, eventually, install
 from tests.lib.audit import Audit
 from tests.lib.gateway import Player
 from tests.lib.kstatus import conditions, faults, is_ready, stalled
@@ -47,26 +55,6 @@ class Outcome:
     panics: str = ""
 
 
-def _manifests(folder: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted(folder.glob("*.yaml")):
-        for obj in yaml.safe_load_all(file.read_text()):
-            if obj and obj["kind"] == "CustomResourceDefinition":
-                yield obj
-
-
-async def _install(api: Api, folder: Path) -> None:
-    crds = list(_manifests(folder))
-    await asyncio.gather(*(api.apply(crd) for crd in crds))
-    for crd in crds:
-        await eventually(
-            lambda name=crd["metadata"]["name"]: api.get(CRD, None, name),
-            lambda seen: any(
-                c["type"] == "Established" and c["status"] == "True" for c in seen["status"].get("conditions") or ()
-            ),
-            "the CRD is established",
-        )
-
-
 async def _judge(api: Api, outcome: Outcome, kind: Any) -> None:
     """Look at every state of every object of a kind, as it happens."""
     before: dict[str, Any] = {}
@@ -88,7 +76,7 @@ async def _gateway_api_appears(api: Api, plane: ControlPlane, operator: Operator
         lambda seen: stalled(seen, "GatewayAPIMissing") and conditions(seen)["Available"]["status"] == "True",
         "Stalled for want of the Gateway API, and serving inside the cluster",
     )
-    await _install(api, parts.gateway_api_crds())
+    await install(api, parts.gateway_api_crds())
     assert operator.process is not None
     outcome.gateway_exit = await asyncio.to_thread(operator.process.wait, 60)
 
@@ -137,14 +125,20 @@ async def _states(api: Api) -> dict[str, Any]:
     return {f"{o['kind']} {o['metadata']['namespace']}/{o['metadata']['name']}": o.get("status") for o in found}
 
 
+def _panics(log: Path) -> str:
+    return "\n".join(line for line in log.read_text().splitlines() if "this is a bug" in line)
+
+
 def _total(metrics: str) -> float:
-    return sum(float(line.rsplit(" ", 1)[1]) for line in metrics.splitlines() if line.startswith("modelwright_reconcile_total"))
+    return sum(
+        float(line.rsplit(" ", 1)[1]) for line in metrics.splitlines() if line.startswith("modelwright_reconcile_total")
+    )
 
 
 async def _run(plane: ControlPlane, names: list[str], log: Path, outcome: Outcome) -> None:
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(plane.kubeconfig))
-        await _install(api, ROOT / "crds")
+        await install(api, ROOT / "crds")
         await api.apply(objects.runtime())
         first = OperatorProcess(plane.kubeconfig, log, **SETTINGS, sweep_seconds=2, sweep_grace_seconds=1)
         stack.enter_context(first)
@@ -157,7 +151,9 @@ async def _run(plane: ControlPlane, names: list[str], log: Path, outcome: Outcom
         operator = OperatorProcess(plane.kubeconfig, log, **SETTINGS)
         stack.enter_context(operator)
         await asyncio.to_thread(operator.wait_ready)
-        await eventually(lambda: api.get(kinds.MODEL, "gateway-api-appears", "digits"), is_ready, "Ready with its route")
+        await eventually(
+            lambda: api.get(kinds.MODEL, "gateway-api-appears", "digits"), is_ready, "Ready with its route"
+        )
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def gated(name: str) -> None:
@@ -165,8 +161,9 @@ async def _run(plane: ControlPlane, names: list[str], log: Path, outcome: Outcom
                 await _one(api, name, plane, player, outcome)
 
         await asyncio.gather(*(gated(name) for name in names))
-        assert operator.process is not None and operator.process.poll() is None, "the operator has ended"
-        outcome.panics = "\n".join(line for line in log.read_text().splitlines() if "this is a bug" in line)
+        assert operator.process is not None
+        assert operator.process.poll() is None, "the operator has ended"
+        outcome.panics = _panics(log)
         again = OperatorProcess(plane.kubeconfig, log, **SETTINGS)
         stack.enter_context(again)
         await _restart_of_a_settled_world(api, plane, operator, again, outcome)

@@ -6,7 +6,7 @@ import json
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -151,6 +151,27 @@ async def eventually(
             shown = yaml.dump(seen) if isinstance(seen, dict | list) else str(seen)
             raise AssertionError(f"not within {patience:.0f} s: {what}\nlast seen:\n{shown[:6000]}")
         await asyncio.sleep(0.15)
+
+
+def _definitions(folder: Path) -> Iterator[Object]:
+    for file in sorted(folder.glob("*.yaml")):
+        for obj in yaml.safe_load_all(file.read_text()):
+            if obj and obj["kind"] == "CustomResourceDefinition":
+                yield obj
+
+
+async def install(api: Api, folder: Path) -> None:
+    """Apply the CRDs of a folder and wait until they can be used."""
+    crds = list(_definitions(folder))
+    await asyncio.gather(*(api.apply(crd) for crd in crds))
+    for crd in crds:
+        await eventually(
+            lambda name=crd["metadata"]["name"]: api.get(CRD, None, name),
+            lambda seen: any(
+                c["type"] == "Established" and c["status"] == "True" for c in seen["status"].get("conditions") or ()
+            ),
+            "the CRD is established",
+        )
 
 
 def _text(data: str) -> str:

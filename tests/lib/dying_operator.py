@@ -1,8 +1,8 @@
 """The operator, dying at its n-th write: `python -m tests.lib.dying_operator WRITE before|after`.
 
-Writes are counted in the client, Leases and Events apart. `before` dies without sending the write, `after` once the API
-server has answered it; both at once and without any clean-up, as kill -9 would. WRITE 0 never dies, and tells at the end
-of each write how many there were, in the file of DYING_OPERATOR_COUNT.
+Writes are counted in the client, Leases and Events apart. `before` dies without sending the write, `after` once the
+API server has answered it; both at once and without any clean-up, as kill -9 would. WRITE 0 never dies. After each
+write it tells how many there were, in the file of DYING_OPERATOR_COUNT.
 """
 
 import os
@@ -34,9 +34,13 @@ def install(write: int, when: str, count_file: Path) -> None:
         finally:
             if count == write and when == "after":
                 os._exit(DIED)
-            count_file.write_text(str(count))
+            _tell(count_file, count)
 
     KubeClient._call = counted  # type: ignore[method-assign]
+
+
+def _tell(file: Path, count: int) -> None:
+    file.write_text(str(count))
 
 
 if __name__ == "__main__":

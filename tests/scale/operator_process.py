@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -21,16 +22,29 @@ def free_port() -> int:
 
 
 class OperatorProcess:
-    """`python -m modelwright run` with a kubeconfig; its log goes to `log`. Ends with the `with` block."""
+    """`python -m modelwright run` with a kubeconfig; its log goes to `log`. Ends with the `with` block.
 
-    def __init__(self, kubeconfig: Path, log: Path, **settings: object) -> None:
+    `program` are other arguments for Python, `environment` further variables.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *,
+        program: Sequence[str] = ("-m", "modelwright", "run"),
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> None:
         self._log = log
+        self._program = program
         self.port = free_port()
         fixed = {"http_host": "127.0.0.1", "http_port": self.port, "namespace": "default", "gateway_probe": "Off"}
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MODELWRIGHT_")},
-            "PYTHONPATH": str(ROOT / "operator"),
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}",
             "KUBECONFIG": str(kubeconfig),
+            **(environment or {}),
             **{f"MODELWRIGHT_{key.upper()}": str(value) for key, value in {**fixed, **settings}.items()},
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -39,7 +53,7 @@ class OperatorProcess:
         """Start it, without waiting for anything."""
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "modelwright", "run"],
+                [sys.executable, *self._program],
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -99,9 +99,7 @@ async def what_others_edit_is_mended_and_what_they_add_is_left(space: Space) -> 
     )
     assert kept["metadata"]["annotations"]["theirs"] == "1"
     assert kept["spec"]["sessionAffinity"] == "ClientIP"
-    await space.until(
-        kinds.POD_DISRUPTION_BUDGET, name, lambda b: b["spec"] == budget["spec"], "mended"
-    )
+    await space.until(kinds.POD_DISRUPTION_BUDGET, name, lambda b: b["spec"] == budget["spec"], "mended")
     await space.ready(replicas=2)
 
 
@@ -153,9 +151,7 @@ async def the_serving_revision_is_mended_while_a_candidate_does_not_come_up(spac
     await space.api.delete(kinds.SERVICE, space.namespace, "digits")
     await space.until(kinds.SERVICE, "digits", lambda s: s["spec"]["selector"] == selector, "is back")
     await space.api.delete(kinds.DEPLOYMENT, space.namespace, name)
-    await space.until(
-        kinds.DEPLOYMENT, name, lambda d: d["metadata"]["uid"] != serving["metadata"]["uid"], "is back"
-    )
+    await space.until(kinds.DEPLOYMENT, name, lambda d: d["metadata"]["uid"] != serving["metadata"]["uid"], "is back")
     model = await space.until(
         kinds.MODEL, "digits", lambda m: conditions(m)["Available"]["status"] == "True", "available"
     )
@@ -232,7 +228,9 @@ async def a_suspended_model_is_left_as_it_is(space: Space) -> None:
 @scenario
 async def specs_a_then_b_then_a_give_what_a_gave(space: Space) -> None:
     await space.gateway.set_up(space.namespace)
-    a = {"serving": {"replicas": 2, "resources": {"limits": {"memory": "1Gi"}}, "podTemplate": {"spec": {"priority": 0}}}}
+    a = {
+        "serving": {"replicas": 2, "resources": {"limits": {"memory": "1Gi"}}, "podTemplate": {"spec": {"priority": 0}}}
+    }
     b = {
         "serving": {
             "autoscaling": {"minReplicas": 1, "maxReplicas": 3},

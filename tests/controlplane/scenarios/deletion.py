@@ -17,7 +17,9 @@ async def deleting_a_model_takes_its_children_and_leaves_its_versions(space: Spa
     assert len(await _all(space)) == 6
     await space.api.delete(kinds.MODEL, space.namespace, "digits")
     await eventually(lambda: _all(space), lambda left: not left, "no child is left")
-    await space.until(kinds.MODEL_VERSION, "v1", lambda v: v["status"]["stage"] in ("Previous", "Retired"), "not serving")
+    await space.until(
+        kinds.MODEL_VERSION, "v1", lambda v: v["status"]["stage"] in ("Previous", "Retired"), "not serving"
+    )
 
 
 @scenario

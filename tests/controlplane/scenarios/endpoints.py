@@ -88,10 +88,7 @@ async def while_a_gateway_lags_the_old_revision_stays(space: Space) -> None:
     space.gateway.ignores.add(space.namespace)
     await space.apply(space.version("v2"), space.model(version="v2", endpoint=endpoint))
     model = await space.waits("WaitingForRoute")
-    await space.until(
-        kinds.MODEL, "digits", lambda m: m["status"]["rollout"]["state"] == "Promoting" and len(m["status"]["traffic"]) == 1,
-        "the route is written",
-    )  # fmt: skip
+    await space.until(kinds.MODEL, "digits", lambda m: _promoting(m["status"]), "the route is written")
     await space.pass_over()
     assert len(await space.children(kinds.DEPLOYMENT)) == 2
     model = await space.get(kinds.MODEL, "digits")
@@ -99,6 +96,10 @@ async def while_a_gateway_lags_the_old_revision_stays(space: Space) -> None:
     space.gateway.ignores.remove(space.namespace)
     await space.ready(version="v2")
     await space.only(kinds.DEPLOYMENT, 1)
+
+
+def _promoting(status: dict) -> bool:
+    return status["rollout"]["state"] == "Promoting" and len(status["traffic"]) == 1
 
 
 @scenario

@@ -165,7 +165,7 @@ async def a_serving_version_that_is_deleted_serves_on(space: Space) -> None:
     model = await space.waits("WaitingForVersion")
     assert conditions(model)["Available"]["status"] == "True"
     assert model["status"]["serving"] == first["status"]["serving"]
-    assert (await space.child(kinds.DEPLOYMENT))["metadata"] ["generation"] == before["metadata"]["generation"]
+    assert (await space.child(kinds.DEPLOYMENT))["metadata"]["generation"] == before["metadata"]["generation"]
     # It lives on its stored template: what is lost of it comes back.
     for kind in (kinds.DEPLOYMENT, kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET):
         child = await space.child(kind)
@@ -218,6 +218,4 @@ async def _ends(space: Space, pod: dict, code: int, report: dict) -> None:
     await space.until(kinds.POD, name, lambda p: p["status"].get("phase") == "Running", "Running")
     state = {"terminated": {"exitCode": code, "message": json.dumps(report)}}
     container = {"name": "fetch", "image": "x", "imageID": "x", "ready": False, "restartCount": 0, "state": state}
-    await space.api.patch(
-        kinds.POD, space.namespace, name, {"status": {"containerStatuses": [container]}}, "status"
-    )
+    await space.api.patch(kinds.POD, space.namespace, name, {"status": {"containerStatuses": [container]}}, "status")

@@ -36,7 +36,7 @@ CLASHES = [
      claim("it", 1, namespace="other", refs=[{"name": "g", "namespace": "gw"}]), True),
     ("another listener", claim("me", 2, refs=[{"name": "g", "sectionName": "a"}]),
      claim("it", 1, refs=[{"name": "g", "sectionName": "b"}]), False),
-    ("all listeners hold the named one", claim("me", 2), claim("it", 1, refs=[{"name": "g", "sectionName": "b"}]), True),
+    ("all listeners hold each", claim("me", 2), claim("it", 1, refs=[{"name": "g", "sectionName": "b"}]), True),
     ("another port", claim("me", 2, refs=[{"name": "g", "port": 80}]), claim("it", 1, refs=[{"name": "g", "port": 81}]),
      False),
     ("itself", claim("me", 2), claim("me", 1), False),

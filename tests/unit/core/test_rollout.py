@@ -12,7 +12,15 @@ from modelwright.core.pods import Failure
 from modelwright.core.rollout.actions import Remove, Run, SendTraffic
 from modelwright.core.rollout.document import page
 from modelwright.core.rollout.machine import RULES, decide, determine
-from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Serving, Traffic, confirmed_serving
+from modelwright.core.rollout.observed import (
+    Observed,
+    Problem,
+    Revision,
+    RevisionView,
+    Serving,
+    Traffic,
+    confirmed_serving,
+)
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OLD, NEW, THIRD = Revision("v1", "old"), Revision("v2", "new"), Revision("v3", "third")
@@ -22,7 +30,9 @@ def up(revision: Revision, pods: int = 1, of: int = 1) -> RevisionView:
     return RevisionView(revision, replicas=of, ready=pods, available=pods, started=NOW - timedelta(minutes=1))
 
 
-def world(*views: RevisionView, target: Revision | None = NEW, named: Revision | None = OLD, **more: object) -> Observed:
+def world(
+    *views: RevisionView, target: Revision | None = NEW, named: Revision | None = OLD, **more: object
+) -> Observed:
     base = Observed(
         now=NOW,
         target=target,
@@ -183,7 +193,9 @@ CASES = [
     ),
     (
         "the version that serves and the way to it are gone: both are had again",
-        world(replace(up(OLD, 0), replicas=None), target=None, named=None, problem=Problem(Reason.WAITING_FOR_VERSION, "")),
+        world(
+            replace(up(OLD, 0), replicas=None), target=None, named=None, problem=Problem(Reason.WAITING_FOR_VERSION, "")
+        ),
         State.PENDING,
         Reason.WAITING_FOR_VERSION,
         [Run(OLD), SendTraffic(OLD)],

@@ -33,7 +33,7 @@ CHOICES = [
      "ModelRuntime own: format sklearn"),
     ("many others are cut", SKLEARN, None, [runtime(n) for n in "abcdef"], "a", "d (priority 0), ..."),
     ("a version that is listed", SKLEARN_1, None, [runtime("a", {"name": "sklearn", "versions": ["0", "1"]})], "a", ""),
-    ("no version asked for matches any", SKLEARN, None, [runtime("a", {"name": "sklearn", "versions": ["0"]})], "a", ""),
+    ("no version asked for: any", SKLEARN, None, [runtime("a", {"name": "sklearn", "versions": ["0"]})], "a", ""),
     ("no version listed matches any", SKLEARN_1, None, [runtime("a")], "a", ""),
     ("one that is disabled is passed over", SKLEARN, None,
      [runtime("a", disabled=True), runtime("b")], "b", "priority 0"),
@@ -46,7 +46,9 @@ CHOICES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("wanted", "ref", "known", "name", "says"), [c[1:] for c in CHOICES], ids=[c[0] for c in CHOICES])
+@pytest.mark.parametrize(
+    ("wanted", "ref", "known", "name", "says"), [c[1:] for c in CHOICES], ids=[c[0] for c in CHOICES]
+)
 def test_choices(wanted: ModelFormat, ref: RuntimeRef | None, known: list[Candidate], name: str, says: str) -> None:
     for order in (known, known[::-1]):
         found = choose(wanted, ref, order)

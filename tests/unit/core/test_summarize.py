@@ -61,11 +61,11 @@ AVAILABLE = [
     ("no ready pod", pods(SERVES, available=0), False, Reason.NO_READY_PODS),
     ("nothing has ever served", replace(pods(SERVES, available=0), serving=None), False, Reason.NOTHING_SERVING),
     ("traffic goes nowhere", replace(SERVES, traffic=Traffic()), False, Reason.NOTHING_SERVING),
-    ("traffic goes to what isn't there", replace(SERVES, traffic=Traffic(frozenset({"x"}))), False, Reason.NO_READY_PODS),
+    ("traffic goes to nobody", replace(SERVES, traffic=Traffic(frozenset({"x"}))), False, Reason.NO_READY_PODS),
     ("one of two that take traffic has no pod",
      replace(SERVES, revisions={**SERVES.revisions, "two": RevisionView(Revision("v2", "two"), replicas=1)},
              traffic=Traffic(frozenset({"one", "two"}), True)), False, Reason.NO_READY_PODS),
-    ("no pods were asked for", replace(pods(SERVES, replicas=0, available=0), replicas=0), False, Reason.SCALED_TO_ZERO),
+    ("no pods are wanted", replace(pods(SERVES, replicas=0, available=0), replicas=0), False, Reason.SCALED_TO_ZERO),
     ("a candidate that fails changes nothing", replace(
         SERVES, target=Revision("v2", "two"),
         revisions={**SERVES.revisions, "two": RevisionView(Revision("v2", "two"), replicas=1)}),

@@ -129,9 +129,7 @@ DIGESTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("uri", "own", "resolved", "expected"), [c[1:] for c in DIGESTS], ids=[c[0] for c in DIGESTS]
-)
+@pytest.mark.parametrize(("uri", "own", "resolved", "expected"), [c[1:] for c in DIGESTS], ids=[c[0] for c in DIGESTS])
 def test_pinned_digest(uri: str, own: str | None, resolved: str | None, expected: str | None) -> None:
     artifact = Artifact.model_validate({"uri": uri, "digest": own, "format": {"name": "x"}})
     assert pinned_digest(artifact, resolved) == expected
@@ -149,6 +147,8 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize(("before", "serving", "stored", "expected"), [c[1:] for c in STAGES], ids=[c[0] for c in STAGES])
+@pytest.mark.parametrize(
+    ("before", "serving", "stored", "expected"), [c[1:] for c in STAGES], ids=[c[0] for c in STAGES]
+)
 def test_stages(before: str | None, serving: str | None, stored: list[str], expected: Stage) -> None:
     assert stage("a", before, serving, stored) == expected

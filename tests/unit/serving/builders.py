@@ -42,9 +42,7 @@ def version(**artifact: Any) -> ModelVersion:
 def choice(**spec: Any) -> Choice:
     """The runtime `plain`, chosen for the version above."""
     runtime = ClusterModelRuntime.parse(objects.runtime(**spec))
-    chosen = choose(
-        version().spec.artifact.format, None, [Candidate(runtime.kind, runtime.name, runtime.spec, 1)]
-    )
+    chosen = choose(version().spec.artifact.format, None, [Candidate(runtime.kind, runtime.name, runtime.spec, 1)])
     assert isinstance(chosen, Choice)
     return chosen
 

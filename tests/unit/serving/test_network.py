@@ -21,7 +21,11 @@ def route(marked: bool = False, weights: dict[str, int] | None = None, **more: A
 
 
 def filters(found: dict[str, Any]) -> list[str]:
-    return [entry["type"] for entry in found["spec"]["rules"][0]["filters"]] if "filters" in found["spec"]["rules"][0] else []
+    return (
+        [entry["type"] for entry in found["spec"]["rules"][0]["filters"]]
+        if "filters" in found["spec"]["rules"][0]
+        else []
+    )
 
 
 def test_the_models_service_selects_one_revision_and_can_be_read_back() -> None:

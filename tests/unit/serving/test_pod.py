@@ -121,9 +121,9 @@ def test_credentials_reach_the_fetch_container_only() -> None:
 
 def test_an_artifact_on_a_volume_is_mounted_read_only_where_fetch_looks_for_it() -> None:
     spec = template(raw_model(), wanted=version(uri="pvc://claim/a/b"))["spec"]
-    assert {"name": "modelwright-source", "mountPath": "/mnt/source/claim", "readOnly": True} in spec[
-        "initContainers"
-    ][0]["volumeMounts"]
+    assert {"name": "modelwright-source", "mountPath": "/mnt/source/claim", "readOnly": True} in spec["initContainers"][
+        0
+    ]["volumeMounts"]
     source = next(v for v in spec["volumes"] if v["name"] == "modelwright-source")
     assert source["persistentVolumeClaim"] == {"claimName": "claim", "readOnly": True}
 

@@ -115,6 +115,47 @@ def test_killed_with_9_a_leader_is_followed_within_20_seconds_and_not_before_its
     assert 10 < took < 20
 
 
+def test_a_warm_standby_has_everything_when_it_takes_over_and_writes_nothing_before(
+    server: Server, tmp_path: Path, started: list[OperatorProcess]
+) -> None:
+    first, second = pair(server, tmp_path, **QUICK, warm_standby=True)
+    started += [first, second]
+    until(lambda: "the store is complete" in (tmp_path / "second").read_text(), 10)
+    runtime = {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "ClusterModelRuntime",
+        "metadata": {"name": "warm"},
+        "spec": {
+            "formats": [{"name": "sklearn"}],
+            "protocol": "V2",
+            "ports": {"http": 8080},
+            "container": {"image": "x"},
+        },
+    }
+    server.ok("apply", "-f", "-", objects=runtime)
+    until(lambda: 'modelwright_store_objects{kind="ClusterModelRuntime"} 1.0' in second.metrics(), 10)
+    assert not leads(second)
+    assert 'verb="update"' not in second.metrics()
+    assert "work begins" not in (tmp_path / "second").read_text()
+    first.kill()
+    until(lambda: "work begins" in (tmp_path / "second").read_text(), 6)
+    assert second.stop() == 0
+    assert not holder(server)
+
+
+def test_told_to_stop_before_it_leads_it_ends_at_once(
+    server: Server, tmp_path: Path, started: list[OperatorProcess]
+) -> None:
+    for warm in (False, True):
+        first, second = pair(server, tmp_path, warm_standby=warm)
+        started += [first, second]
+        begin = time.monotonic()
+        assert second.stop() == 0
+        assert time.monotonic() - begin < 5
+        assert holder(server).startswith("first_")
+        assert first.stop() == 0
+
+
 def test_a_leader_that_was_stopped_for_longer_than_its_lease_ends_when_it_goes_on(
     server: Server, tmp_path: Path, started: list[OperatorProcess]
 ) -> None:

@@ -1,4 +1,7 @@
-"""What only the leader runs: watches, store, queue, workers, sweep; put together, run, and ended in order."""
+"""What a leader runs: watches, store, queue, workers, sweep; put together, run, and ended in order.
+
+A warm standby runs all of it but the workers: nothing else writes.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ KOPF_STOP_SECONDS = 5.0
 
 
 class Leader:
-    """One term of office. `stop(why, exit_code)` asks the process for an orderly end."""
+    """One term of office. `elected` is set once this process holds the Lease: work begins then, and when the store is
+    complete. `stop(why, exit_code)` asks the process for an orderly end.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class Leader:
         elector: LeaderElector,
         served: set[Kind],
         *,
+        elected: asyncio.Event,
         clock: Clock,
         stop: Stop,
     ) -> None:
@@ -64,8 +70,11 @@ class Leader:
         self._served = frozenset(served)
         self._clock = clock
         self._stop = stop
+        self._elected = elected
         self._synced = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._begin = asyncio.Event()
+        self._parts: list[asyncio.Task[None]] = []
+        self._helpers: list[asyncio.Task[None]] = []
         self._client = KubeClient(
             configuration, qps=settings.qps, burst=settings.burst, clock=clock, write_guard=elector.guard
         )
@@ -96,7 +105,7 @@ class Leader:
 
     @property
     def synced(self) -> bool:
-        """Whether the store holds everything, so that work has begun."""
+        """Whether the store has held everything."""
         return self._synced.is_set()
 
     def stuck(self) -> str | None:
@@ -112,15 +121,18 @@ class Leader:
         """
         watched = await self._readable(watched_kinds(self._served, self._settings.watch_namespaces))
         # Kopf cancels at its end whatever was started after it: ours is started before.
-        self._runner.start(self._synced)
-        self._background(self._events.run(), "events")
+        self._runner.start(self._begin)
+        self._part(self._events.run(), "events")
         sweep = self._sweep(watched)
-        self._background(self._sync_and_sweep(sweep), "sweep")
-        self._background(sweep.run_discovery(), "discovery")
+        self._part(self._sync_and_sweep(sweep), "sweep")
+        self._part(sweep.run_discovery(), "discovery")
         kopf_ready = asyncio.Event()
-        self._background(self._signals_back(kopf_ready, reinstall_signals), "signals")
+        self._helpers = [
+            asyncio.create_task(self._begin_work(), name="begin"),
+            asyncio.create_task(self._signals_back(kopf_ready, reinstall_signals), name="signals"),
+        ]
         stop_watching = asyncio.Event()
-        watching = self._background(self._watch(watched, kopf_ready, stop_watching), "watches")
+        watching = self._part(self._watch(watched, kopf_ready, stop_watching), "watches")
         try:
             await self._wait(stopping)
             await self._runner.stop(self._settings.shutdown_seconds)
@@ -129,7 +141,7 @@ class Leader:
             stop_watching.set()
             await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
         finally:
-            for task in self._tasks:
+            for task in (*self._helpers, *self._parts):
                 await cancel(task)
             await self._client.close()
 
@@ -152,7 +164,12 @@ class Leader:
         # Kopf installs its handlers in the same turn of the loop, or the next.
         await asyncio.sleep(0.05)
         reinstall()
-        await asyncio.Event().wait()
+
+    async def _begin_work(self) -> None:
+        await self._synced.wait()
+        await self._elected.wait()
+        log.info("work begins", extra={"keys": len(self._queue)})
+        self._begin.set()
 
     async def _sync_and_sweep(self, sweep: Sweep) -> None:
         start = self._clock.monotonic()
@@ -161,17 +178,17 @@ class Leader:
         gc.collect()
         gc.freeze()
         took = round(self._clock.monotonic() - start, 2)
-        log.info("the store is complete, work begins", extra={"seconds": took, "keys": len(self._queue)})
+        log.info("the store is complete", extra={"seconds": took})
         self._synced.set()
         await sweep.run()
 
     async def _wait(self, stopping: asyncio.Event) -> None:
         stop = asyncio.ensure_future(stopping.wait())
         try:
-            done, _ = await asyncio.wait({stop, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({stop, *self._parts}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await cancel(stop)
-        for task in self._tasks:
+        for task in self._parts:
             if task in done:
                 error = None if task.cancelled() else task.exception()
                 log.error("a part of the operator has ended", extra={"part": task.get_name()}, exc_info=error)
@@ -209,9 +226,9 @@ class Leader:
             readable.append(what)
         return tuple(readable)
 
-    def _background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _part(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
-        self._tasks.append(task)
+        self._parts.append(task)
         return task
 
 

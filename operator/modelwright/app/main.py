@@ -1,7 +1,9 @@
 """The operator process: reaches the API server, waits for our CRDs and for the Lease, leads, and ends in order.
 
-A standby serves /livez, /readyz and /metrics, and waits for the Lease. SIGTERM ends in order: passes are finished and
-the Lease is given back. Losing the Lease ends the process at once, so that it can't write any more.
+A standby serves /livez, /readyz and /metrics, and waits for the Lease. A warm one (MODELWRIGHT_WARM_STANDBY) keeps its
+store filled meanwhile: that costs memory and watches, and saves the first lists when it takes over.
+SIGTERM ends in order: passes are finished and the Lease is given back. Losing the Lease ends the process at once, so
+that it can't write any more.
 """
 
 from __future__ import annotations
@@ -57,13 +59,14 @@ class Operator:
             client = KubeClient(configuration, clock=self._clock, request_seconds=settings.lease_renew_seconds / 2)
             stack.push_async_callback(client.close)
             elector = self._elector(client)
+            stack.push_async_callback(elector.release)
             self._add_checks(lag, elector)
             server, _ = await health.serve(self._health, settings.http_host, settings.http_port)
             stack.push_async_callback(server.cleanup)
             served = await unless(self._stopping, self._wait_for_kinds(client))
-            if served:
+            if served and not settings.warm_standby:
                 await unless(self._stopping, elector.acquire())
-            if served and elector.leading:
+            if served and not self._stopping.is_set():
                 await self._lead(configuration, elector, served)
         log.info("the operator has ended", extra={"exit_code": self._exit_code})
         return self._exit_code
@@ -76,13 +79,21 @@ class Operator:
             self._stopping.set()
 
     async def _lead(self, configuration: Configuration, elector: LeaderElector, served: set[Kind]) -> None:
-        renewing = asyncio.create_task(elector.renew(), name="lease")
-        self._leader = Leader(self._settings, configuration, elector, served, clock=self._clock, stop=self.stop)
+        elected = asyncio.Event()
+        holding = asyncio.create_task(self._hold(elector, elected), name="lease")
+        self._leader = Leader(
+            self._settings, configuration, elector, served, elected=elected, clock=self._clock, stop=self.stop
+        )
         try:
             await self._leader.run(self._stopping, self._install_signal_handlers)
         finally:
-            await cancel(renewing)
-            await elector.release()
+            await cancel(holding)
+
+    async def _hold(self, elector: LeaderElector, elected: asyncio.Event) -> None:
+        if not elector.leading:
+            await elector.acquire()
+        elected.set()
+        await elector.renew()
 
     async def _wait_for_kinds(self, client: KubeClient) -> set[Kind] | None:
         """The kinds this cluster has, once our own are among them; None, and an end asked for, when they don't come."""
@@ -136,7 +147,8 @@ class Operator:
             return f"not renewed for {age:.0f} s" if age is not None and age > settings.lease_seconds else None
 
         def store() -> str | None:
-            if elector.standing_by or (self._leader is not None and self._leader.synced):
+            complete = self._leader is not None and self._leader.synced
+            if complete or (elector.standing_by and not settings.warm_standby):
                 return None
             return "the first lists are not complete yet"
 

@@ -53,6 +53,7 @@ class Settings(BaseModel):
     lease_seconds: Annotated[float, Field(ge=3)] = 15.0
     lease_renew_seconds: Annotated[float, Field(ge=2)] = 10.0
     lease_retry_seconds: Annotated[float, Field(gt=0)] = 2.0
+    warm_standby: bool = Field(False, description="Whether a standby watches too, so that it takes over sooner.")
     crd_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
     shutdown_seconds: Annotated[float, Field(ge=0)] = 25.0
 

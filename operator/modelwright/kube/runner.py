@@ -64,6 +64,7 @@ class Runner:
         self._workers = workers
         self._clock: Clock = clock or SystemClock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._gate: asyncio.Event | None = None
         self._started: dict[Key, float] = {}
         self._immediate: dict[Key, int] = {}
 
@@ -71,6 +72,7 @@ class Runner:
         """Start the workers, which take nothing from the queue until `gate` is set. To be called once."""
         if self._tasks:
             raise RuntimeError("the runner has been started already")
+        self._gate = gate
         self._tasks = [asyncio.create_task(self._work(gate), name=f"worker-{n}") for n in range(self._workers)]
 
     async def stop(self, patience: float = 25.0) -> None:
@@ -78,11 +80,15 @@ class Runner:
         self._queue.shutdown()
         if not self._tasks:
             return
+        if self._gate is not None and not self._gate.is_set():
+            # Nothing has been begun, so there is nothing to wait for.
+            patience = 0.0
         _, late = await asyncio.wait(self._tasks, timeout=patience)
         for task in late:
             task.cancel()
+        if cut := [str(r.key) for r in self.running()]:
+            log.warning("passes were cut off at shutdown", extra={"keys": cut})
         if late:
-            log.warning("passes were cut off at shutdown", extra={"keys": [str(r.key) for r in self.running()]})
             await asyncio.wait(late)
 
     def running(self, longer_than: float = 0.0) -> list[Running]:

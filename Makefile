@@ -77,6 +77,9 @@ chart: setup ## helm lint of both charts
 scale: setup ## Figures for 100, 500 and 1,000 Models on simulated nodes -> docs/figures/scale.json
 	@$(BIN)/python -m tests.scale
 
+bench-fetch: setup ## Fetch speed beside dedicated clients -> docs/figures/fetch.json
+	@$(BIN)/python -m tests.scale.bench_fetch
+
 lock: setup ## Pin every requirements/*.in again, with hashes
 	@scripts/lock
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import ssl
 import threading
 import time
 from contextlib import suppress
@@ -109,12 +110,14 @@ class FaultServer(ThreadedServer):
 class FaultProxy:
     """Passes TCP through to `target` (host, port); each way from the server to the client can be made bad at any time.
 
+    With `tls` it ends TLS before the server.
     `down` refuses (closes at once). `cut_after` closes a connection once that many bytes came back on it, `cuts` times.
     `freeze_after` lets no byte through once `seen` would be more. `seen` counts bytes that came back.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
         self.target = target
+        self._tls = tls
         self.down = False
         self.cut_after = -1
         self.cuts = 0
@@ -130,7 +133,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def behave(self) -> None:
         """Everything passes again."""
@@ -173,6 +176,8 @@ class FaultProxy:
                 client.close()
                 continue
             try:
+                if self._tls is not None:
+                    client = self._tls.wrap_socket(client, server_side=True)
                 server = socket.create_connection(self.target, 5)
                 server.settimeout(None)
             except OSError:

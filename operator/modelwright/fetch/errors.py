@@ -47,6 +47,15 @@ def unreachable(message: str, *, retry_after: float = 0.0) -> FetchError:
     return FetchError(Reason.STORE_UNREACHABLE, message, retry=True, retry_after=retry_after)
 
 
+def untrusted(what: str) -> FetchError:
+    """The store's certificate is signed by nobody that we trust; another try would not change that."""
+    return FetchError(
+        Reason.STORE_UNREACHABLE,
+        f"{what}: the server's TLS certificate is not trusted. Put its authority's certificate into the credentials "
+        "Secret as ca.crt.",
+    )
+
+
 def from_status(status: int, what: str, *, retry_after: float = 0.0, hint: str = "") -> FetchError:
     """The error for an HTTP `status` of 400 or more; `what` says which request got it, without secrets."""
     if status in (404, 410):

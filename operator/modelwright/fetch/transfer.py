@@ -131,10 +131,10 @@ class Transfer:
         if not error.retry:
             raise error
         if attempt >= self._settings.attempts:
+            tries = f"{attempt} tries" if attempt > 1 else "1 try"
             raise FetchError(
                 error.reason,
-                f"{error.message} ({attempt} tries). The pod tries again; check that the store answers from inside "
-                "the cluster.",
+                f"{error.message} ({tries}). The pod tries again; check that the store answers inside the cluster.",
             ) from error
         delay = min(self._settings.backoff_seconds * 2 ** (attempt - 1), self._settings.max_backoff_seconds)
         jitter = random.uniform(0.75, 1.25)  # noqa: S311 (spreads load, is no secret)

@@ -16,7 +16,7 @@ from yarl import URL
 
 from modelwright.fetch.addresses import forbidden
 from modelwright.fetch.credentials import Credentials
-from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable
+from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable, untrusted
 from modelwright.fetch.settings import Settings
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -133,11 +133,7 @@ class Web:
                     url = target
             raise FetchError(Reason.STORE_UNREACHABLE, f"{what}: more than {_MOST_REDIRECTS} redirects.")
         except aiohttp.ClientConnectorCertificateError as error:
-            raise FetchError(
-                Reason.STORE_UNREACHABLE,
-                f"{what}: the server's TLS certificate is not trusted. Put its authority's certificate into the "
-                "credentials Secret as ca.crt.",
-            ) from error
+            raise untrusted(what) from error
         except aiohttp.ClientConnectorDNSError as error:
             raise unreachable(f"{what}: the host name {error.host} can't be resolved") from error
         except aiohttp.ClientConnectorError as error:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from modelwright.fetch.errors import FetchError, Reason, from_status, unreachable
+from modelwright.fetch.errors import FetchError, Reason, from_status, unreachable, untrusted
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source
 from modelwright.fetch.sources.objectstore import check_endpoint
 from modelwright.fetch.web import Web, tls
@@ -100,6 +100,8 @@ class HubSource:
                 retry=True,
             ) from None
         except httpx.HTTPError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise untrusted(self._where) from None
             raise unreachable(f"{self._where}: no connection to {self._endpoint} ({type(error).__name__})") from None
         except (KeyError, TypeError, ValueError) as error:
             raise unreachable(

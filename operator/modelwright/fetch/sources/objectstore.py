@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 
-from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable
+from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable, untrusted
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, archive_form
 
 if TYPE_CHECKING:
@@ -162,11 +162,7 @@ class ObjectStoreSource:
         if status:
             return from_status(int(status[1]), what)
         if "UnknownIssuer" in text or "certificate" in text.lower():
-            return FetchError(
-                Reason.STORE_UNREACHABLE,
-                f"{what}: the store's TLS certificate is not trusted. Put its authority's certificate into the "
-                "credentials Secret as ca.crt.",
-            )
+            return untrusted(what)
         for sign, meaning in (
             ("dns error", "the store's host name can't be resolved"),
             ("ConnectionRefused", "the store refuses connections"),

@@ -85,7 +85,7 @@ def _model(namespace: str, number: int) -> dict[str, Any]:
     spec = {
         "version": {"template": content},
         "serving": {"replicas": 2},
-        "endpoint": objects.endpoint("gateways", hostnames=[f"{namespace}.example.com"]),
+        "endpoint": objects.endpoint(namespace, hostnames=[f"{namespace}.example.com"]),
     }
     return objects.model(namespace, version=None) | {"spec": spec}
 
@@ -164,9 +164,14 @@ async def _play_kubelet(stage: Stage) -> None:
         await asyncio.sleep(0.2)
 
 
+async def _space(stage: Stage, namespace: str) -> None:
+    await stage.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    await Player(stage.api).set_up(namespace)
+
+
 async def _undisturbed(stage: Stage) -> None:
     """Each story once without a death: how it ends, and how many writes it takes."""
-    await stage.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": REFERENCE}})
+    await _space(stage, REFERENCE)
     for story in ("create", "change", "delete"):
         operator = stage.operator(REFERENCE, 0)
         with operator:
@@ -194,7 +199,7 @@ async def _at_rest(stage: Stage) -> str:
 async def _prepare(stage: Stage, places: list[Place]) -> None:
     """Namespaces; those of a change or a deletion with a Model that serves."""
     for place in places:
-        await stage.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place.namespace}})
+        await _space(stage, place.namespace)
     serving = [place for place in places if place.story != "create"]
     operator = OperatorProcess(stage.plane.kubeconfig, stage.folder / "prepare.log", **SETTINGS)
     with operator:
@@ -247,8 +252,6 @@ async def _run(plane: ControlPlane, folder: Path) -> tuple[list[Place], list[str
         await api.apply(objects.runtime())
         stage = Stage(api, plane, folder)
         player = Player(api)
-        await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gateways"}})
-        await player.set_up("gateways")
         playing = [asyncio.create_task(player.run()), asyncio.create_task(_play_kubelet(stage))]
         await _undisturbed(stage)
         places = _chosen(stage.writes)

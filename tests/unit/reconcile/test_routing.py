@@ -1,0 +1,154 @@
+"""Which events wake whom, and which changes of an object can change a decision."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from modelwright.kube import kinds
+from modelwright.kube.kinds import Kind
+from modelwright.kube.queue import Key
+from modelwright.kube.store import Store
+from modelwright.reconcile import routing
+from tests.lib import objects
+
+Object = dict[str, Any]
+NS = "vision"
+
+
+def stamped(obj: Object, uid: str = "u", version: int = 1, **metadata: Any) -> Object:
+    obj = copy.deepcopy(obj)
+    obj["metadata"] |= {"uid": uid, "resourceVersion": str(version), "generation": 1, **metadata}
+    return obj
+
+
+def child(kind: Kind, name: str = "digits-x", owner: str | None = "digits", **metadata: Any) -> Object:
+    refs = [{"apiVersion": "modelwright.dev/v1alpha1", "kind": "Model", "name": owner, "uid": "u", "controller": True}]
+    obj = {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "metadata": {"name": name, "namespace": NS, **({"ownerReferences": refs} if owner else {}), **metadata},
+        "spec": {},
+    }
+    return stamped(obj)
+
+
+@pytest.fixture
+def store() -> Store:
+    found = Store(routing.INDEXERS)
+    endpoint = {"parentRefs": [{"name": "g", "namespace": "gw"}], "hostnames": ["a.x", "b.x"]}
+    models = [
+        objects.model(NS, "digits", version="v1", endpoint=endpoint),
+        objects.model(NS, "faces", version="v1", endpoint={"parentRefs": [{"name": "local"}]}),
+        objects.model("other", "digits", version="v1", endpoint=endpoint | {"hostnames": ["b.x"]}),
+        objects.model(NS, "follower", version=None) | {"spec": {"version": {"follow": {}}}},
+    ]
+    for number, model in enumerate(models):
+        found.put(stamped(model, uid=f"m{number}"))
+    found.put(stamped(objects.version(NS, "v1", model="digits"), uid="v1"))
+    found.put(stamped(objects.version(NS, "v2", model="digits"), uid="v2"))
+    return found
+
+
+def model(name: str, namespace: str = NS) -> Key:
+    return Key("Model", namespace, name)
+
+
+def version(name: str) -> Key:
+    return Key("ModelVersion", NS, name)
+
+
+ALL = {model("digits"), model("faces"), model("digits", "other"), model("follower")}
+WAKES = [
+    ("a Model: itself, its versions, and the rivals for its place on a gateway", kinds.MODEL,
+     objects.model(NS, "digits", version="v1", endpoint={
+         "parentRefs": [{"name": "g", "namespace": "gw"}], "hostnames": ["b.x"]}),
+     {model("digits"), version("v1"), version("v2"), model("digits", "other")}),
+    ("a Model without an endpoint: itself and its versions", kinds.MODEL, objects.model(NS, "follower"),
+     {model("follower")}),
+    ("a version: itself, its Model, and whoever names it", kinds.MODEL_VERSION, objects.version(NS, "v1"),
+     {version("v1"), model("digits"), model("faces")}),
+    ("a version of a following Model: that Model", kinds.MODEL_VERSION, objects.version(NS, "f1", model="follower"),
+     {version("f1"), model("follower")}),
+    ("a version of a Model that isn't there", kinds.MODEL_VERSION, objects.version(NS, "n", model="none"),
+     {version("n"), model("none")}),
+    ("a runtime of a namespace: the Models of that namespace", kinds.MODEL_RUNTIME, objects.runtime(namespace=NS),
+     {model("digits"), model("faces"), model("follower")}),
+    ("a runtime of the cluster: all Models", kinds.CLUSTER_MODEL_RUNTIME, objects.runtime(), ALL),
+    ("a Gateway: the Models that name it", kinds.GATEWAY, {"metadata": {"name": "g", "namespace": "gw"}},
+     {model("digits"), model("digits", "other")}),
+    ("a Gateway of the Model's own namespace", kinds.GATEWAY, {"metadata": {"name": "local", "namespace": NS}},
+     {model("faces")}),
+    ("a GatewayClass: all Models", kinds.GATEWAY_CLASS, {"metadata": {"name": "c"}}, ALL),
+    ("a Deployment: its owner", kinds.DEPLOYMENT, child(kinds.DEPLOYMENT), {model("digits")}),
+    ("a route: its owner", kinds.HTTP_ROUTE, child(kinds.HTTP_ROUTE), {model("digits")}),
+    ("a child that has lost its owner: by its label", kinds.SERVICE,
+     child(kinds.SERVICE, owner=None, labels={"modelwright.dev/model": "faces"}), {model("faces")}),
+    ("a child that says nothing: nobody", kinds.SERVICE, child(kinds.SERVICE, owner=None), set()),
+    ("a stored revision: its owner, and its version for its stage", kinds.CONTROLLER_REVISION,
+     child(kinds.CONTROLLER_REVISION, annotations={"modelwright.dev/version-name": "v2"}),
+     {model("digits"), version("v2")}),
+    ("a resolve pod: its version", kinds.POD, stamped({"metadata": {"name": "p", "namespace": NS, "ownerReferences": [
+        {"apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelVersion", "name": "v1", "uid": "x", "controller": True}
+    ]}}), {version("v1")}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "obj", "expected"), [c[1:] for c in WAKES], ids=[c[0] for c in WAKES])
+def test_who_is_woken(store: Store, kind: Kind, obj: Object, expected: set[Key]) -> None:
+    assert set(routing.keys(kind, obj, store)) == expected
+
+
+DEPLOYMENT = child(kinds.DEPLOYMENT, labels={"a": "b"}) | {
+    "status": {"observedGeneration": 1, "replicas": 1, "availableReplicas": 1, "conditions": []}
+}
+MODEL = stamped(objects.model(NS, "digits", version="v1")) | {"status": {"x": 1}}
+
+
+def changed(obj: Object, path: str, value: Any) -> Object:
+    obj = copy.deepcopy(obj)
+    *above, last = path.split("/")
+    place = obj
+    for key in above:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return obj
+
+
+REFUSED = {"type": "ReplicaFailure", "status": "True", "message": "forbidden"}
+CHANGES = [
+    ("nothing", kinds.DEPLOYMENT, DEPLOYMENT, DEPLOYMENT, False),
+    ("a Deployment's spec", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "spec/replicas", 3), True),
+    ("its labels", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/labels", {}), True),
+    ("its owner", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/ownerReferences", []), True),
+    ("its annotations", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/annotations", {"x": "y"}), False),
+    ("its ready pods", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/availableReplicas", 0), True),
+    ("the generation it has seen", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/observedGeneration", 2), True),
+    ("its pods are refused", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/conditions", [REFUSED]), True),
+    ("its progress", kinds.DEPLOYMENT, DEPLOYMENT,
+     changed(DEPLOYMENT, "status/conditions", [{"type": "Progressing", "status": "True"}]), False),
+    ("it is being deleted", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/deletionTimestamp", "x"), True),
+    ("another of that name", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/uid", "other"), True),
+    ("its first state", kinds.DEPLOYMENT, None, DEPLOYMENT, True),
+    ("its end", kinds.DEPLOYMENT, DEPLOYMENT, None, True),
+    ("an HPA's status", kinds.HORIZONTAL_POD_AUTOSCALER, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), False),
+    ("a route's status", kinds.HTTP_ROUTE, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), True),
+    ("a Gateway's status", kinds.GATEWAY, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), True),
+    ("a resolve pod's status", kinds.POD, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), True),
+    ("a Model's spec", kinds.MODEL, MODEL, changed(MODEL, "spec/suspend", True), True),
+    ("a Model's status", kinds.MODEL, MODEL, changed(MODEL, "status/x", 2), True),
+    ("a Model's labels", kinds.MODEL, MODEL, changed(MODEL, "metadata/labels", {"x": "y"}), False),
+    ("a version's labels, by which it may be followed", kinds.MODEL_VERSION, MODEL,
+     changed(MODEL, "metadata/labels", {"x": "y"}), True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "old", "new", "expected"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
+def test_what_is_significant(kind: Kind, old: Object | None, new: Object | None, expected: bool) -> None:
+    assert routing.significant(kind, old, new) is expected
+
+
+def test_a_model_that_leaves_a_place_still_wakes_its_rivals_there(store: Store) -> None:
+    """The state before an edit is asked as well as the one after it."""
+    was = objects.model(NS, "third", endpoint={"parentRefs": [{"name": "local"}]})
+    assert model("faces") in set(routing.keys(kinds.MODEL, was, store))

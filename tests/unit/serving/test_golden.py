@@ -1,0 +1,113 @@
+"""All manifests of some Models, as they are written out in tests/golden: a change there is a change for users.
+
+A change of a pod template there is seen by every Model that is made anew; review it, then use --update-golden.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modelwright.api.v1alpha1.model import wanted_replicas
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.core.runtimes import Choice
+from modelwright.serving import fetching, network, workload
+from tests.lib import objects
+from tests.unit.serving.builders import IMAGES, choice, identify, parsed, raw_model, stored, version
+
+Json = dict[str, Any]
+GOLDEN = Path(__file__).parents[2] / "golden"
+SERVER = {
+    "ports": {"http": 8080, "grpc": 9000, "metrics": 8082},
+    "formats": [{"name": "plain", "env": [{"name": "IMPLEMENTATION", "value": "sklearn"}]}],
+    "modelPath": "/mnt/models/$(MODEL_NAME)",
+    "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Gi"}}],
+    "container": {
+        "args": ["serve", "$(MODEL_DIR)"],
+        "env": [{"name": "LOG_LEVEL", "value": "info"}],
+        "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+    },
+}
+
+
+def manifests(raw: Json, chosen: Choice, found: ModelVersion, features: bool) -> list[Json]:
+    """Everything that a serving Model has, in the order of making."""
+    model, revision = parsed(raw), identify(raw, chosen, found)
+    kept = stored(raw, chosen, found)
+    ports: Mapping[str, int] = kept["data"]["ports"]
+    autoscaling, endpoint = model.spec.serving.autoscaling, model.spec.endpoint
+    replicas = None if autoscaling else wanted_replicas(model.spec.serving)
+    written = kept | {"data": kept["data"] | {"template": "as in the Deployment"}}
+    rendered = [workload.deployment(raw, revision, kept["data"]["template"], replicas), written]
+    if endpoint is not None:
+        rendered.append(network.revision_service(raw, revision, ports))
+    if (autoscaling.min_replicas if autoscaling else replicas or 0) > 1:
+        rendered.append(workload.disruption_budget(raw, revision))
+    if autoscaling is not None:
+        rendered.append(workload.autoscaler(raw, revision, autoscaling))
+    rendered.append(network.model_service(raw, revision, ports))
+    if endpoint is not None:
+        rendered.append(network.route(raw, endpoint, {revision.hash: 100}, marked=features))
+    return rendered
+
+
+def plain() -> list[Json]:
+    return manifests(raw_model(), choice(), version(), features=False)
+
+
+def http_endpoint() -> list[Json]:
+    endpoint = {
+        "parentRefs": [{"name": "models", "namespace": "gateways", "sectionName": "http"}],
+        "hostnames": ["models.example.com"],
+        "pathPrefix": "/vision/digits",
+    }
+    raw = raw_model(serving={"replicas": 2}, endpoint=endpoint)
+    return manifests(raw, choice(**SERVER), version(credentialsSecretRef={"name": "store"}), features=True)
+
+
+def grpc_endpoint() -> list[Json]:
+    raw = raw_model(endpoint={"parentRefs": [{"name": "models"}], "protocol": "GRPC"})
+    return manifests(raw, choice(**SERVER), version(), features=True)
+
+
+def autoscaled_with_cache_and_overrides() -> list[Json]:
+    serving = {
+        "autoscaling": {"minReplicas": 2, "maxReplicas": 5},
+        "cache": {"persistentVolumeClaim": "models"},
+        "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+        "drainSeconds": 0,
+        "podTemplate": {
+            "metadata": {"labels": {"team": "vision"}},
+            "spec": {
+                "topologySpreadConstraints": None,
+                "containers": [{"name": "sidecar", "image": "example.com/s:1"}],
+            },
+        },
+    }
+    return manifests(raw_model(serving=serving), choice(**SERVER), version(uri="pvc://claim/digits"), features=False)
+
+
+def resolve_pod() -> list[Json]:
+    raw = objects.version("vision", "digits-v1")
+    raw["metadata"]["uid"] = "version-uid"
+    artifact = version(credentialsSecretRef={"name": "store"}, serviceAccountName="reader").spec.artifact
+    return [fetching.resolve_pod(raw, "digits", artifact, IMAGES)]
+
+
+CASES = (plain, http_endpoint, grpc_endpoint, autoscaled_with_cache_and_overrides, resolve_pod)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_rendered_manifests_are_those_written_down(case: Any, request: pytest.FixtureRequest) -> None:
+    file = GOLDEN / f"{case.__name__}.yaml"
+    rendered = yaml.safe_dump_all(case(), sort_keys=True, width=120)
+    if request.config.getoption("--update-golden"):
+        header = "# Rendered by tests/unit/serving/test_golden.py; written anew with --update-golden.\n"
+        file.write_text(header + rendered)
+    assert list(yaml.safe_load_all(file.read_text())) == list(yaml.safe_load_all(rendered)), "see --update-golden"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {file.stem for file in GOLDEN.glob("*.yaml")} == {case.__name__ for case in CASES}

@@ -55,7 +55,7 @@ class Kubectl:
         text = self.run("get", kind, name, *_in(namespace), "--ignore-not-found", "-o", "json")
         return json.loads(text) if text.strip() else None
 
-    def list(self, kind: str, namespace: str | None = None, labels: str | None = None) -> Sequence[Json]:
+    def items(self, kind: str, namespace: str | None = None, labels: str | None = None) -> Sequence[Json]:
         where = _in(namespace) or ["--all-namespaces"]
         selector = ["-l", labels] if labels else []
         items: Sequence[Json] = json.loads(self.run("get", kind, *where, *selector, "-o", "json"))["items"]
@@ -118,7 +118,7 @@ class Kubectl:
 
     def _pods(self, namespace: str, name: str) -> list[str]:
         lines = []
-        for pod in self.list("pods", namespace):
+        for pod in self.items("pods", namespace):
             if not pod["metadata"]["name"].startswith(name):
                 continue
             states = []
@@ -133,7 +133,7 @@ class Kubectl:
     def _events(self, namespace: str, name: str, most: int = 12) -> list[str]:
         events = [
             event
-            for event in self.list("events.events.k8s.io", namespace)
+            for event in self.items("events.events.k8s.io", namespace)
             if event.get("regarding", {}).get("name", "").startswith(name)
         ]
         events.sort(key=lambda event: event.get("eventTime") or event.get("deprecatedLastTimestamp") or "")

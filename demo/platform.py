@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -34,17 +33,14 @@ def bring_up(progress: Progress | None = None) -> Cluster:
     return cluster
 
 
-def images(
-    cluster: Cluster, names: Iterable[str], told: Callable[[str, float], None] = lambda *_: None
-) -> dict[str, str]:
-    """Builds and pushes what changed; returns each image by digest. ``told`` gets the name and the seconds it took."""
+def images(cluster: Cluster, names: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
+    """Builds and pushes what changed since the last time; returns each image by digest."""
     references = {}
     for name in names:
-        begin = time.monotonic()
         tag = f"localhost/modelwright/{name}:dev"
-        build_image(CONTAINERFILES.get(name, ROOT / "images" / name / "Containerfile"), tag, context=ROOT)
-        references[name] = cluster.push_image(tag)
-        told(name, time.monotonic() - begin)
+        containerfile = CONTAINERFILES.get(name, ROOT / "images" / name / "Containerfile")
+        build_image(containerfile, tag, context=ROOT, progress=progress)
+        references[name] = cluster.push_image(tag, progress)
     return references
 
 

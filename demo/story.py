@@ -16,6 +16,7 @@ from demo import digits as real
 from demo import platform
 from demo.console import DemoError, Story, gallery
 from demo.kubectl import Json, Kubectl, NotReady, conditions, is_ready, is_stalled
+from devcluster.cluster import Cluster
 from devcluster.progress import Shown
 from tests.load import BackgroundLoad, Report, Target
 from tests.load.client import v2_body
@@ -39,12 +40,18 @@ class Facts:
 
 @dataclass
 class Demo:
+    """One telling. ``rate`` is requests a second during the change of version."""
+
     STEPS: ClassVar[int] = 9
 
     story: Story
     rate: float
     facts: Facts = field(default_factory=Facts)
+    cluster: Cluster = field(init=False)
+    kubectl: Kubectl = field(init=False)
+    images: dict[str, str] = field(init=False)
     hard: list[int] = field(default_factory=list)
+    """Indices of pictures that the first version asked got wrong; shown each time."""
 
     def run(self) -> None:
         """The whole story. Raises DemoError at the first thing that isn't as it should be."""
@@ -56,14 +63,15 @@ class Demo:
             with Shown("cluster") as progress:
                 self.cluster = platform.bring_up(progress)
             self.kubectl = Kubectl(self.cluster.kubectl, self.cluster.kubeconfig)
-            nodes = [node["metadata"]["name"] for node in self.kubectl.list("nodes")]
+            nodes = [node["metadata"]["name"] for node in self.kubectl.items("nodes")]
             self.story.say(f"nodes: {', '.join(nodes)}; kubeconfig: {self.cluster.kubeconfig}")
         with self.story.step(
             "images", "Container images", "Built from this checkout; one whose files did not change is not built again."
         ):
-            self.images = platform.images(
-                self.cluster, IMAGES, lambda name, seconds: self.story.say(f"{name}: {seconds:.1f} s")
-            )
+            with Shown("images") as progress:
+                self.images = platform.images(self.cluster, IMAGES, progress)
+            for name, reference in self.images.items():
+                self.story.say(f"{name}: {reference.partition('@')[2][:19]}…")
         with self.story.step(
             "install",
             "Modelwright, installed with Helm",
@@ -138,7 +146,7 @@ class Demo:
         return result
 
     def _training_result(self, job: str) -> Json | None:
-        for pod in self.kubectl.list("pods", NAMESPACE, labels=f"batch.kubernetes.io/job-name={job}"):
+        for pod in self.kubectl.items("pods", NAMESPACE, labels=f"batch.kubernetes.io/job-name={job}"):
             for container in pod.get("status", {}).get("containerStatuses", []):
                 ended = container["state"].get("terminated", {})
                 if ended.get("exitCode") == 0 and ended.get("message"):

@@ -81,7 +81,7 @@ def nobody_else(world: World) -> Iterator[None]:
 
     scale(0)
     eventually(
-        lambda: not world.kubectl.list("pods", platform.SYSTEM, "app.kubernetes.io/name=modelwright"), "no operator pod"
+        lambda: not world.kubectl.items("pods", platform.SYSTEM, "app.kubernetes.io/name=modelwright"), "no operator pod"
     )
     yield
     scale(1)
@@ -124,7 +124,7 @@ def end_state(space: Space, model: str) -> Json:
             names[header["value"]] = "ROUTE-HASH"
     state: Json = {}
     for kind in (*CHILDREN, ROUTES):
-        for child in space.list(kind, f"modelwright.dev/model={model}"):
+        for child in space.items(kind, f"modelwright.dev/model={model}"):
             labels = child["metadata"]["labels"]
             if kind == "controllerrevisions.apps":
                 # Templates of earlier revisions are kept for going back; one that was passed over never had any.
@@ -169,7 +169,7 @@ def _compare(space: Space, models: list[str]) -> None:
     def unready() -> list[str]:
         return [
             obj["metadata"]["name"]
-            for obj in space.list(MODELS)
+            for obj in space.items(MODELS)
             if not is_ready(obj) or not obj["status"]["serving"]["version"].endswith("-b")
         ]
 
@@ -186,6 +186,6 @@ def _compare(space: Space, models: list[str]) -> None:
         assert space.ask(model) == (f"{model}-b", [ANSWER])
     resolved = Counter(
         pod["metadata"]["labels"]["modelwright.dev/version"]
-        for pod in space.list("pods", "modelwright.dev/role=resolve")
+        for pod in space.items("pods", "modelwright.dev/role=resolve")
     )
     assert all(count == 1 for count in resolved.values()), f"resolved twice: {resolved}"

@@ -21,7 +21,7 @@ def served(space: Space) -> Iterator[Space]:
     space.wait_ready("digits-1")
     space.asks("digits-1")
     yield space
-    for node in space.kubectl.list("nodes"):
+    for node in space.kubectl.items("nodes"):
         space.kubectl.run("uncordon", node["metadata"]["name"])
 
 

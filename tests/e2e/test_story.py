@@ -52,7 +52,7 @@ def test_the_demo_tells_the_truth(demo: Demo):
     }
     assert "mlserver" in status["runtime"]["reason"]
     stages = {
-        version["metadata"]["name"]: version["status"]["stage"] for version in demo.kubectl.list(VERSIONS, NAMESPACE)
+        version["metadata"]["name"]: version["status"]["stage"] for version in demo.kubectl.items(VERSIONS, NAMESPACE)
     }
     assert stages == {"digits-v1": "Previous", "digits-v2": "Serving"}
 

@@ -82,8 +82,8 @@ class Space:
     def get(self, kind: str, name: str) -> Json | None:
         return self.kubectl.get(kind, name, self.name)
 
-    def list(self, kind: str, labels: str | None = None) -> Sequence[Json]:
-        return self.kubectl.list(kind, self.name, labels)
+    def items(self, kind: str, labels: str | None = None) -> Sequence[Json]:
+        return self.kubectl.items(kind, self.name, labels)
 
     def delete(self, kind: str, name: str, *, wait: bool = False) -> None:
         self.kubectl.delete(kind, name, self.name, wait=wait)
@@ -194,12 +194,12 @@ class Space:
         """Serving pods that are not on their way out."""
         labels = f"{MODEL_LABEL}={model},modelwright.dev/role=serving"
         labels += f",modelwright.dev/version={version}" if version else ""
-        return [pod for pod in self.list("pods", labels) if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in self.items("pods", labels) if "deletionTimestamp" not in pod["metadata"]]
 
     def children(self, model: str = "digits") -> dict[str, list[str]]:
         """Names of all children of a Model, by kind."""
         return {
-            kind: sorted(obj["metadata"]["name"] for obj in self.list(kind, f"{MODEL_LABEL}={model}"))
+            kind: sorted(obj["metadata"]["name"] for obj in self.items(kind, f"{MODEL_LABEL}={model}"))
             for kind in (*CHILDREN, ROUTES)
         }
 
@@ -235,7 +235,7 @@ class Space:
         texts = [
             self.kubectl.explain(obj | {"kind": kind})
             for kind, plural in (("Model", MODELS), ("ModelVersion", VERSIONS))
-            for obj in self.list(plural)
+            for obj in self.items(plural)
         ]
         said = [line for line in platform.operator_log(self.kubectl, 400).splitlines() if self.name in line]
         return "\n\n".join([*texts, "operator's log of this namespace:", "\n".join(said[-25:])])

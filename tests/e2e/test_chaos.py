@@ -81,7 +81,8 @@ def nobody_else(world: World) -> Iterator[None]:
 
     scale(0)
     eventually(
-        lambda: not world.kubectl.items("pods", platform.SYSTEM, "app.kubernetes.io/name=modelwright"), "no operator pod"
+        lambda: not world.kubectl.items("pods", platform.SYSTEM, "app.kubernetes.io/name=modelwright"),
+        "no operator pod",
     )
     yield
     scale(1)

@@ -14,8 +14,7 @@ class BackgroundLoad:
     """``with BackgroundLoad(target, rate=100) as load:`` sends until the block ends, then awaits the last answers."""
 
     def __init__(self, target: Target, *, rate: float, timeout: float = 10.0, fresh_share: float = 0.2) -> None:
-        self._arguments = {"rate": rate, "timeout": timeout, "fresh_share": fresh_share}
-        self._target = target
+        self._make = lambda: Load(target, rate=rate, timeout=timeout, fresh_share=fresh_share)
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._error: BaseException | None = None
@@ -72,7 +71,7 @@ class BackgroundLoad:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._load = Load(self._target, **self._arguments)
+        self._load = self._make()
         self._begin = time.monotonic()
         self._started.set()
         await self._load.run()

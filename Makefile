@@ -35,6 +35,9 @@ verify: setup ## Lint, formatting, types, import rules, generated files
 test: ## Everything a change must pass; brings its own cluster up and takes it down
 	@scripts/test
 
+test-all: ## As test, with the longest tests whole
+	@MODELWRIGHT_FULL_MATRIX=1 scripts/test
+
 test-unit: setup ## Unit, property and wire tests: no cluster, no network
 	@$(PYTEST) -q -m "not ($(LAYERS))" --ignore tests/scale
 

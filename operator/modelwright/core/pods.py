@@ -8,6 +8,7 @@ from typing import Any
 from modelwright.api.reasons import FETCH_REASONS, Reason
 
 _IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_FORBIDDEN = " is forbidden: "
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -40,7 +41,9 @@ def forbidden(deployment: Mapping[str, Any]) -> Failure | None:
     """The refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            return Failure(Reason.PODS_FORBIDDEN, f"pods can't be created: {condition.get('message', '')}")
+            # Each try names another pod: without its name, a refusal that stays says the same each time.
+            said = str(condition.get("message", ""))
+            return Failure(Reason.PODS_FORBIDDEN, f"pods can't be created: {said.partition(_FORBIDDEN)[2] or said}")
     return None
 
 

@@ -352,7 +352,8 @@ async def _evidence(
         return Evidence(False, scene.problem)
     known = scene.endpoint is None or (scene.route is not None and confirmed_before == route_state(scene.route))
     if known and serving is not None and named == {serving.revision.hash}:
-        return Evidence(True)
+        refusal = endpoints.route_problem(scene.route) if scene.route is not None else None
+        return Evidence(False, refusal) if refusal is not None and refusal.stalled else Evidence(True)
     if not named or _unready(named, views):
         return Evidence(False)
     return await traffic.evidence(scene, readiness_path)

@@ -78,6 +78,12 @@ async def a_gateway_that_refuses_is_quoted_and_one_that_lags_is_waited_for(space
     await space.stalls("RouteNotAccepted", says="the listener does not let this namespace in")
     space.gateway.refuses.remove(space.namespace)
     await space.ready()
+    # Nothing of the route has changed, and the gateway thinks otherwise of it.
+    space.gateway.refuses.add(space.namespace)
+    model = await space.stalls("RouteNotAccepted")
+    assert model["status"]["serving"]["version"] == "v1"
+    space.gateway.refuses.remove(space.namespace)
+    await space.ready()
 
 
 @scenario

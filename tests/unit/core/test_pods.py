@@ -100,13 +100,17 @@ def test_exit_codes_are_kept_and_long_lines_cut() -> None:
 
 
 def test_a_deployment_whose_pods_are_refused() -> None:
-    said = {"type": "ReplicaFailure", "status": "True", "message": "violates PodSecurity"}
+    text = 'pods "digits-x-12345" is forbidden: violates PodSecurity'
+    said = {"type": "ReplicaFailure", "status": "True", "message": text}
     failure = pods.forbidden({"status": {"conditions": [said]}})
     assert failure is not None
     assert failure.reason == Reason.PODS_FORBIDDEN
-    assert "violates PodSecurity" in failure.message
+    assert failure.message == "pods can't be created: violates PodSecurity"
     assert pods.forbidden({"status": {"conditions": [said | {"status": "False"}]}}) is None
     assert pods.forbidden({}) is None
+    other = pods.forbidden({"status": {"conditions": [said | {"message": "exceeded quota"}]}})
+    assert other is not None
+    assert other.message == "pods can't be created: exceeded quota"
 
 
 REPORTS = [("", None), ("no JSON", None), ("[]", None), ("1", None), ('{"digest": "d"}', {"digest": "d"}), ("{", None)]

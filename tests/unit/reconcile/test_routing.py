@@ -123,7 +123,7 @@ CHANGES = [
     ("its owner", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/ownerReferences", []), True),
     ("its annotations", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/annotations", {"x": "y"}), False),
     ("its ready pods", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/availableReplicas", 0), True),
-    ("the generation it has seen", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/observedGeneration", 2), True),
+    ("what it has seen", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/observedGeneration", 2), True),
     ("its pods are refused", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "status/conditions", [REFUSED]), True),
     ("its progress", kinds.DEPLOYMENT, DEPLOYMENT,
      changed(DEPLOYMENT, "status/conditions", [{"type": "Progressing", "status": "True"}]), False),

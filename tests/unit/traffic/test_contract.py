@@ -295,10 +295,19 @@ async def test_a_gateway_that_hangs_is_not_waited_for_long(
 
 async def test_a_gateway_without_an_address_is_waited_for(gateway: FakeGateway) -> None:
     cluster = served(gateway, MARKING)
-    cluster.scene = replace(cluster.scene, gateways={})
+    cluster.scene.gateways["vision", "g"]["status"] = {}
     evidence = await cluster.traffic.evidence(cluster.scene, PATH)
     assert evidence.problem is not None
     assert (evidence.problem.reason, evidence.problem.stalled) == (Reason.WAITING_FOR_ROUTE, False)
+
+
+async def test_a_gateway_that_may_not_be_looked_at_is_taken_at_its_word(gateway: FakeGateway) -> None:
+    cluster = served(gateway, MARKING)
+    cluster.scene = replace(cluster.scene, gateways={})
+    assert await cluster.confirmed()
+    cluster.controller("False")
+    assert not await cluster.confirmed()
+    assert gateway.asked == []
 
 
 async def test_a_model_without_a_path_to_ask_is_confirmed_by_the_mark_alone(gateway: FakeGateway) -> None:

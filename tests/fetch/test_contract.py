@@ -69,7 +69,7 @@ def test_get_brings_every_file_and_another_user_can_read_them(
     assert outcome.message["fetched"] is True
     assert outcome.message["digest"] == wanted
     assert tree(container.dest) == _expected(store)
-    for path in container.dest.rglob("*"):
+    for path in (container.dest, *container.dest.rglob("*")):
         wants = 0o005 if path.is_dir() else 0o004
         assert stat.S_IMODE(path.stat().st_mode) & 0o007 == wants, path
 

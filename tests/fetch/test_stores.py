@@ -15,6 +15,7 @@ from aiohttp import web
 from tests.fetch.conftest import started
 from tests.fetch.harness import Container, folder_digest, random_bytes, sha256, tree
 from tests.fetch.stores import S3, Az, Gs, Hf, Oci
+from tests.servers.http_faults import FaultServer, Page
 from tests.servers.threaded import ThreadedServer
 
 pytestmark = pytest.mark.fetch
@@ -273,6 +274,17 @@ class TestObjects:
         outcome = container.resolve("s3://models/m")
         assert outcome.reason == "AccessDenied"
         assert "AWS_SECRET_ACCESS_KEY" in outcome.message["message"]
+
+    @pytest.mark.parametrize("status", [301, 400])
+    def test_a_bucket_in_another_region_is_told_by_the_setting_to_change(
+        self, container: Container, status: int
+    ) -> None:
+        with FaultServer() as server:
+            server.pages["/models/m"] = Page(status=[status] * 10)
+            container.give(started(S3).secret(server.url))
+            outcome = container.resolve("s3://models/m")
+        assert outcome.reason == "StoreUnreachable"
+        assert "AWS_REGION" in outcome.message["message"], outcome.text
 
     @pytest.mark.parametrize("endpoint", ["ftp://x", "http://user:CanaryPass@host", "host:9000", "http://h/?a=b"])
     def test_an_endpoint_that_is_no_url_is_named(self, s3: S3, container: Container, endpoint: str) -> None:

@@ -34,7 +34,7 @@ from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.report import Report
 from modelwright.fetch.settings import Settings
 from modelwright.fetch.threads import in_thread
-from modelwright.fetch.workspace import remove
+from modelwright.fetch.workspace import make_folder, remove
 
 STATE = ".modelwright"
 _ABANDONED_SECONDS = 24 * 3600
@@ -97,7 +97,7 @@ class Cache:
     def prepare(self) -> None:
         """Creates the state folders and clears what dead pods left a day ago. Blocking."""
         with disk.writing(self.root, "The cache"):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             for name in ("manifests", "claims", "work", "trash"):
                 folder = self._state / name
                 folder.mkdir(parents=True, exist_ok=True)

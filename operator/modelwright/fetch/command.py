@@ -31,7 +31,7 @@ from modelwright.fetch.report import Report, failure_message, size_text, write_t
 from modelwright.fetch.settings import Places, Settings
 from modelwright.fetch.sources import open_source
 from modelwright.fetch.threads import in_thread
-from modelwright.fetch.workspace import Workspace, remove
+from modelwright.fetch.workspace import Workspace, make_folder, remove
 
 _TERMINATED = 143  # what a shell says of a program ended by SIGTERM
 
@@ -247,7 +247,7 @@ def _already_there(dest: Path, staging: Path, wanted: str) -> int | None:
     Found out by hashing it again, so only for what is stored as it is published: a file or a folder, not an archive.
     """
     with disk.writing(dest, "The artifact"):
-        dest.mkdir(parents=True, exist_ok=True)
+        make_folder(dest)
         if staging.exists():
             return None
         entries = []

@@ -111,11 +111,15 @@ class Web:
                 host = urlsplit(url).hostname or ""
                 if forbidden(host):
                     raise _refused(host)
-                sent = dict(headers)
-                if private and origin(url) == start:
-                    sent.update(private)
+                at_home = origin(url) == start
+                if form and not at_home:
+                    raise FetchError(Reason.ACCESS_DENIED, f"{what}: redirects credentials to another host.")
                 async with self._session.request(
-                    method, URL(url, encoded=True), headers=sent, data=form, allow_redirects=False
+                    method,
+                    URL(url, encoded=True),
+                    headers={**headers, **(private or {})} if at_home else headers,
+                    data=form,
+                    allow_redirects=False,
                 ) as response:
                     location = response.headers.get("Location")
                     if response.status not in _REDIRECTS or not location:

@@ -256,6 +256,13 @@ def _write(place: Path, pieces: Pieces) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """The folder, with its parents; a new one can be read by other users (uid) whatever the umask."""
+    if not path.is_dir():
+        path.mkdir(parents=True)
+        path.chmod(FOLDER_MODE)
+
+
 def remove(path: Path) -> None:
     """Takes a file or a folder away; what is already gone is fine."""
     if path.is_dir() and not path.is_symlink():

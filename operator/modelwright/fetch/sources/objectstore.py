@@ -153,6 +153,12 @@ class ObjectStoreSource:
         status = _STATUS.search(text)
         if self._no_credentials and ("169.254." in text or "token request" in text):
             return FetchError(Reason.ACCESS_DENIED, f"{what}: {self._no_credentials}")
+        if "configured region" in text or (status and status[1] in ("301", "400") and self._context.uri.scheme == "s3"):
+            return FetchError(
+                Reason.STORE_UNREACHABLE,
+                f"{what}: the store refuses the request. The bucket may be in another region: set AWS_REGION (and "
+                "AWS_ENDPOINT_URL, where it isn't AWS) in the credentials Secret.",
+            )
         if isinstance(error, PreconditionError):
             return ArtifactChanged(f"{what}: the object changed while it was read")
         if isinstance(error, FileNotFoundError):

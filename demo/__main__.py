@@ -36,7 +36,8 @@ def main() -> int:
         code = 130
     story.show(f"\n[bold]{'Done' if code == 0 else 'Ended'} after {story.elapsed():.0f} s[/]")
     if options.figures and code == 0:
-        figures.write(options.figures, figures.of(demo))
+        command = " ".join(["python -m demo", *sys.argv[1:]])
+        figures.write(options.figures, command, figures.of(demo))
         story.say(f"figures written to {options.figures}")
     return code
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,28 @@ def of(demo: Demo) -> list[dict[str, Any]]:
     assert report is not None
     total = demo.story.elapsed()
     figures = [
-        _figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
-        *(_figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),
-        _figure("requests during the change of version", report.total, "requests"),
-        _figure("requests lost", len(report.lost), "requests", "0", not report.lost),
-        _figure("version 2 applied to Ready", round(facts.change_seconds, 1), "s"),
-        _figure("latency during the change, p99", round(report.percentile(0.99) * 1000, 1), "ms"),
+        figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
+        *(figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),
+        figure("requests during the change of version", report.total, "requests"),
+        figure("requests lost", len(report.lost), "requests", "0", not report.lost),
+        figure("version 2 applied to Ready", round(facts.change_seconds, 1), "s"),
+        figure("latency during the change, p99", round(report.percentile(0.99) * 1000, 1), "ms"),
     ]
-    figures += [_figure(f"accuracy of {name}", round(share, 4), "share") for name, share in facts.accuracy.items()]
+    figures += [figure(f"accuracy of {name}", round(share, 4), "share") for name, share in facts.accuracy.items()]
     return figures
 
 
-def _figure(name: str, value: float, unit: str, bound: str | None = None, holds: bool | None = None) -> dict[str, Any]:
+def figure(name: str, value: float, unit: str, bound: str | None = None, holds: bool | None = None) -> dict[str, Any]:
+    """One figure; ``bound`` says in words what it must keep to, ``holds`` whether it did."""
     return {"name": name, "value": value, "unit": unit, "bound": bound, "holds": holds}
 
 
-def write(path: Path, figures: list[dict[str, Any]]) -> None:
+def write(path: Path, command: str, figures: list[dict[str, Any]]) -> None:
+    """Writes figures with the command, the commit and the host they come from; makes the folder when needed."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False).stdout
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     content = {
-        "command": " ".join(["python -m demo", *sys.argv[1:]]),
+        "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": commit.strip(),
         "host": {"cores": os.cpu_count(), "memoryGiB": round(memory, 1)},

@@ -1,13 +1,15 @@
 """Through changes of version, a node drain and pods that go, no request is lost: open loop, counted by the client."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from demo import figures
 from tests.e2e.lib.space import MODELS, Space, eventually
-from tests.load import BackgroundLoad
+from tests.load import BackgroundLoad, Report
 
 RATE = 150
 REQUESTS = 20_000
@@ -60,6 +62,18 @@ def delete_a_pod(space: Space) -> None:
     eventually(lambda: len(space.pods()) == 2 and ready_pods(space) == 2, "two ready pods again", timeout=60)
 
 
+def _write_figures(report: Report, changes: int) -> None:
+    found = [
+        figures.figure("requests", report.total, "requests", f"at least {REQUESTS}", report.total >= REQUESTS),
+        figures.figure("requests lost", len(report.lost), "requests", "0", not report.lost),
+        figures.figure("on connections of their own", report.by_connection["fresh"], "requests"),
+        figures.figure("changes of version, node drains and pods that went", changes, "disturbances"),
+        figures.figure("latency p99", round(report.percentile(0.99) * 1000, 1), "ms"),
+    ]
+    command = "MODELWRIGHT_FIGURES=1 python -m pytest tests/e2e/test_no_request_lost.py"
+    figures.write(figures.ROOT / "docs" / "figures" / "no-request-lost.json", command, found)
+
+
 @pytest.mark.timeout(900)
 def test_no_request_is_lost(served: Space, record_property):
     space = served
@@ -83,6 +97,8 @@ def test_no_request_is_lost(served: Space, record_property):
     report = load.report
     print("\n".join([*marks, *report.lines()]))
     record_property("load", json.dumps(report.to_json()))
+    if os.environ.get("MODELWRIGHT_FIGURES"):
+        _write_figures(report, len(marks))
     assert report.lost == [], "\n".join([*marks, *report.lines(40)])
     assert report.total >= REQUESTS
     assert sum(report.versions.values()) == report.total

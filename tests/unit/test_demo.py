@@ -92,7 +92,7 @@ def test_figures_have_the_projects_form(tmp_path: Path):
     facts = Facts({"digits-v1": 0.8222}, Report(10, total=2, lost=[lost], latencies=[0.1]), 12.34)
     story = SimpleNamespace(elapsed=lambda: 301.0, seconds={"cluster": 8.04})
     path = tmp_path / "figures" / "demo.json"
-    figures.write(path, figures.of(SimpleNamespace(facts=facts, story=story)))
+    figures.write(path, "python -m demo", figures.of(SimpleNamespace(facts=facts, story=story)))
     written = json.loads(path.read_text())
     assert set(written) == {"command", "date", "commit", "host", "figures"}
     assert set(written["host"]) == {"cores", "memoryGiB"}

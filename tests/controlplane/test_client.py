@@ -111,13 +111,6 @@ async def test_status_is_applied_apart_from_the_spec(client: KubeClient, namespa
     assert (STATUS_FIELD_MANAGER, "Apply") in managers(answer)
 
 
-async def test_a_dry_run_checks_and_writes_nothing(client: KubeClient, namespace: str) -> None:
-    await client.apply(deployment(namespace), dry_run=True)
-    assert await client.get(kinds.DEPLOYMENT, namespace, "digits") is None
-    with pytest.raises(errors.Invalid):
-        await client.apply(deployment(namespace, bogus=1), dry_run=True)
-
-
 @pytest.mark.parametrize("verb", ["create", "apply"])
 @pytest.mark.parametrize(
     ("wrong", "field"),

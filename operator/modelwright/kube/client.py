@@ -142,7 +142,6 @@ class KubeClient:
         *,
         subresource: str | None = None,
         field_manager: str = FIELD_MANAGER,
-        dry_run: bool = False,
     ) -> Object:
         """Server-side apply of `obj`, forced, refusing unknown and duplicate fields. Returns the whole object.
 
@@ -151,8 +150,6 @@ class KubeClient:
         """
         kind, namespace, name = _address(obj)
         query = {"fieldManager": field_manager, "force": "true", "fieldValidation": "Strict"}
-        if dry_run:
-            query["dryRun"] = "All"
         path = kind.path(namespace, name, subresource)
         return await self._call("PATCH", kind, path, query, body=obj, content_type=_APPLY, verb="apply")
 
@@ -215,7 +212,7 @@ class KubeClient:
                 # The continue token has expired between two pages: once more from the start.
                 if error.status != 410 or attempt == 2:
                     raise
-        raise AssertionError("unreachable")
+        raise AssertionError("every turn returns or raises")
 
     async def _list(self, kind: Kind, namespace: str | None, labels: str | None, metadata_only: bool) -> Objects:
         query = {"limit": str(PAGE)}
@@ -248,14 +245,10 @@ class KubeClient:
             served |= {k for k in group if (k.plural, k.kind) in present}
         return served
 
-    async def reachable(self) -> None:
-        """Return when the API server answers `/version`; raises ApiError when it doesn't."""
-        await self._call("GET", None, "/version", verb="version")
-
     async def _call(
         self,
         method: str,
-        kind: Kind | None,
+        kind: Kind,
         path: str,
         query: Mapping[str, str] | None = None,
         *,
@@ -269,8 +262,7 @@ class KubeClient:
             metrics.API_LIMITER_SECONDS.inc(await self._limiter.acquire())
             if self._write_guard is not None:
                 self._write_guard()
-        kind_name = kind.kind if kind else ""
-        request = f"{verb} {kind_name or path}" if method == "GET" and not kind else f"{verb} {path}"
+        request = f"{verb} {path}"
         start = self._clock.monotonic()
         status = 0
         try:
@@ -293,7 +285,7 @@ class KubeClient:
             raise errors.no_answer(error, request=request) from error
         finally:
             metrics.API_SECONDS.labels(verb).observe(self._clock.monotonic() - start)
-            metrics.API_REQUESTS.labels(verb, kind_name, str(status)).inc()
+            metrics.API_REQUESTS.labels(verb, kind.kind, str(status)).inc()
         if status >= 300:
             error_ = errors.from_answer(status, raw, response.headers, request=request)
             if isinstance(error_, errors.Throttled):

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -171,10 +170,3 @@ class Runner:
 
 def _fields(key: Key, **more: object) -> dict[str, object]:
     return {"kind": key.kind, "namespace": key.namespace, "object": key.name, **more}
-
-
-async def cancel(task: asyncio.Task[object]) -> None:
-    """Cancel a background task and wait until it is gone, swallowing how it ended."""
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        await task

@@ -39,8 +39,9 @@ class Settings(BaseModel):
         "Required",
         description="Whether a route counts as programmed only once a probe through the gateway is answered.",
     )
-    qps: Annotated[float, Field(gt=0, le=1000)] = 40.0
-    burst: Annotated[int, Field(ge=1, le=10000)] = 80
+    # Enough for 500 Models to come up within half a minute; the API server's own fairness does the rest.
+    qps: Annotated[float, Field(gt=0, le=1000)] = 200.0
+    burst: Annotated[int, Field(ge=1, le=10000)] = 400
     workers: Annotated[int, Field(ge=1, le=64)] = 8
     settle_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
     sweep_seconds: Annotated[float, Field(ge=1)] = 600.0

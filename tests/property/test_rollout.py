@@ -1,4 +1,4 @@
-"""A rollout is safe and comes to an end, whatever happens in whatever order: the machine against a simulated cluster."""
+"""A rollout is safe and comes to an end, whatever happens in whatever order: the table in a simulated cluster."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta

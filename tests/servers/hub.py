@@ -119,7 +119,9 @@ class HubServer(ThreadedServer):
         if len(body) > _LFS_FROM:
             digest = hashlib.sha256(body).hexdigest()
             # another origin, as the Hub's storage is: the token must not follow
-            location = f"http://localhost:{request.url.port}/storage/{digest}?X-Amz-Signature={quote('signature-of-storage')}"
+            location = (
+                f"http://localhost:{request.url.port}/storage/{digest}?X-Amz-Signature={quote('signature-of-storage')}"
+            )
             return web.Response(status=302, headers={"Location": location, "X-Linked-Etag": f'"{digest}"'})
         return send_body(request, body, {"ETag": f'"{_blob(body)}"'})
 

@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.kwok, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 12
-SETTINGS = {"settle_seconds": 1, "lease_seconds": 3, "lease_renew_seconds": 2, "lease_retry_seconds": 0.5}
+SETTINGS = {"settle_seconds": 1}
 
 
 @dataclass

@@ -115,7 +115,8 @@ def test_memory_stays_bounded_however_large_the_artifact(container: Container) -
         file.truncate(size)
     container.give(s3.secret(s3.url))
     script = (
-        "import resource, sys; from modelwright.fetch.command import main; code = main(sys.argv[1:]);"
+        "import resource, sys; from modelwright.fetch.__main__ import _keep_memory, main; _keep_memory();"
+        "code = main(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr); sys.exit(code)"
     )
     for command in (("resolve",), ("get", "--digest", sha256(bytes(size)), "--dest", str(container.dest))):

@@ -131,11 +131,13 @@ def clients(s3: S3, load: Load, container: Container, digest: str) -> list[Clien
     ]  # fmt: skip
     if load.count == 1:
         signed = obstore.sign(s3._client(), "GET", str(one), timedelta(hours=1))
-        found.append(
-            Client(
-                "curl", lambda dest: ["curl", "-sSf", "--noproxy", "*", "-o", str(dest / "0"), signed], dict(os.environ)
+        transfer = 'curl -sSf --noproxy "*" -o "$1/0" "$2"'
+        for name, script in (("curl", transfer), ("curl, then sha256sum", f'{transfer} && sha256sum "$1/0"')):
+            found.append(
+                Client(
+                    name, lambda dest, script=script: ["sh", "-c", script, "sh", str(dest), signed], dict(os.environ)
+                )
             )
-        )
     rclone = paths.cache() / "bin" / f"rclone-{RCLONE}" / "rclone"
     if rclone.exists():
         remote = f":s3,provider=Other,env_auth=true,region=us-east-1,endpoint='{s3.url}':models/{load.prefix}"

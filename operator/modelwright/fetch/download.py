@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from modelwright.fetch import archive, digest, disk, paths
@@ -17,7 +17,8 @@ from modelwright.fetch.transfer import Pieces, Transfer, too_large
 from modelwright.fetch.verify import Hasher, mismatch
 from modelwright.fetch.workspace import PartialFile, Workspace
 
-_HASH_ON_LOOP = 256 << 10  # below this, handing work to a thread costs more than the work
+_GROUP_FILES = 16
+_GROUP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Downloader:
         await in_thread(workspace.open)
         disk.require(workspace.root, await in_thread(_missing, workspace, listing.files), where)
         try:
-            entries = await self._each(listing.files, lambda file: self._store(file, workspace))
+            entries = await self._each(listing.files, lambda group: self._store(group, workspace))
             result = _result(listing, entries)
             if result.digest != wanted:
                 raise mismatch(where, wanted, result.digest)
@@ -130,61 +131,90 @@ class Downloader:
         return result
 
     async def _each(
-        self, files: tuple[RemoteFile, ...], operation: Callable[[RemoteFile], Awaitable[Entry]]
+        self, files: tuple[RemoteFile, ...], operation: Callable[[list[RemoteFile]], Awaitable[list[Entry]]]
     ) -> list[Entry]:
         """The operation on all files, `parallel` at a time; the first failure ends all."""
         entries: list[Entry] = []
-        queue = iter(files)
+        queue = self._groups(files)
 
-        async def work(items: Iterator[RemoteFile]) -> None:
-            for file in items:
-                entries.append(await operation(file))
-                self._meter.files += 1
+        async def work(groups: Iterator[list[RemoteFile]]) -> None:
+            for group in groups:
+                entries.extend(await operation(group))
 
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(self._settings.parallel, len(files))):
-                    group.create_task(work(queue))
+                    tasks.create_task(work(queue))
         except BaseExceptionGroup as failures:
             raise _first(failures) from failures
         return entries
 
+    def _groups(self, files: tuple[RemoteFile, ...]) -> Iterator[list[RemoteFile]]:
+        """Small files in handfuls, which one thread then writes or hashes in one go; all others alone.
+
+        A handful is kept in memory until it is complete. Its bound leaves room for all handfuls at once, or each could
+        hold what another waits for.
+        """
+        most = min(_GROUP_BYTES, self._settings.memory_bytes // (2 * self._settings.parallel))
+        # while there are few files, each one should have a request of its own
+        count = max(1, min(_GROUP_FILES, len(files) // (4 * self._settings.parallel)))
+        group: list[RemoteFile] = []
+        size = 0
+        for file in files:
+            if not self._is_small(file):
+                yield [file]
+                continue
+            length = file.size or 0
+            if group and (size + length > most or len(group) >= count):
+                yield group
+                group, size = [], 0
+            group.append(file)
+            size += length
+        if group:
+            yield group
+
     def _is_small(self, file: RemoteFile) -> bool:
-        return file.ranges and file.size is not None and file.size <= self._settings.part_bytes
+        return file.ranges and file.size is not None and file.size <= self._transfer.part_bytes
 
-    async def _hash(self, file: RemoteFile) -> Entry:
-        if self._is_small(file):
-            pieces = await self._transfer.small(file)
-            try:
-                hasher = Hasher(file)
-                if (file.size or 0) <= _HASH_ON_LOOP:
-                    hasher.update_all(pieces)
-                else:
-                    await in_thread(hasher.update_all, pieces)
-                return hasher.entry()
-            finally:
-                self._transfer.done_with(file.size or 0)
-        sink = _HashSink(file)
-        await self._transfer.fetch(file, sink)
-        return sink.hasher.entry()
+    async def _hash(self, group: list[RemoteFile]) -> list[Entry]:
+        if self._is_small(group[0]):
+            return await self._with_content(group, _hash_all)
+        sink = _HashSink(group[0])
+        await self._transfer.fetch(group[0], sink)
+        self._meter.files += 1
+        return [sink.hasher.entry()]
 
-    async def _store(self, file: RemoteFile, workspace: Workspace) -> Entry:
-        entry = await in_thread(workspace.finished, file) if file.version and workspace.has_leftovers else None
-        if entry is not None:
-            self._meter.resumed += entry.size
-            return entry
-        if self._is_small(file):
-            pieces = await self._transfer.small(file)
-            try:
-                return await in_thread(workspace.write_small, file, pieces)
-            finally:
-                self._transfer.done_with(file.size or 0)
-        partial = await in_thread(workspace.begin, file, self._meter)
+    async def _store(self, group: list[RemoteFile], workspace: Workspace) -> list[Entry]:
+        found = await in_thread(workspace.finished, group) if workspace.has_leftovers else {}
+        entries = list(found.values())
+        self._meter.resumed += sum(entry.size for entry in entries)
+        self._meter.files += len(entries)
+        missing = [file for file in group if file.path not in found]
+        if not missing:
+            return entries
+        if self._is_small(missing[0]):
+            return entries + await self._with_content(missing, workspace.write_small)
+        partial = await in_thread(workspace.begin, missing[0], self._meter)
         try:
-            await self._transfer.fetch(file, _FileSink(partial))
-            return await in_thread(partial.finish)
+            await self._transfer.fetch(missing[0], _FileSink(partial))
+            self._meter.files += 1
+            return [*entries, await in_thread(partial.finish)]
         finally:
             partial.close()
+
+    async def _with_content(
+        self, group: list[RemoteFile], operation: Callable[[list[tuple[RemoteFile, Pieces]]], list[Entry]]
+    ) -> list[Entry]:
+        """The blocking operation, in a thread, on small files with their bytes."""
+        content: list[tuple[RemoteFile, Pieces]] = []
+        with ExitStack() as memory:
+            for file in group:
+                pieces, grant = await self._transfer.small(file)
+                if grant is not None:
+                    memory.callback(grant.free)
+                content.append((file, pieces))
+                self._meter.files += 1
+            return await in_thread(operation, content)
 
     @asynccontextmanager
     async def _progress(self) -> AsyncIterator[None]:
@@ -200,6 +230,15 @@ class Downloader:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _hash_all(content: list[tuple[RemoteFile, Pieces]]) -> list[Entry]:
+    entries = []
+    for file, pieces in content:
+        hasher = Hasher(file)
+        hasher.update_all(pieces)
+        entries.append(hasher.entry())
+    return entries
 
 
 class _HashSink:

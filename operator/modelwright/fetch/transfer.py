@@ -40,6 +40,27 @@ class Sink(Protocol):
         ...
 
 
+class Grant:
+    """Room for one request and its bytes. Both are given back exactly once, however often it is said."""
+
+    def __init__(self, budget: Budget, size: int) -> None:
+        self._budget = budget
+        self._size = size
+        self._requesting = True
+
+    def end_request(self) -> None:
+        """The request is over; its bytes are still in memory."""
+        if self._requesting:
+            self._requesting = False
+            self._budget.give_back(0, 1)
+
+    def free(self) -> None:
+        """The request is over and its bytes are gone."""
+        self.end_request()
+        size, self._size = self._size, 0
+        self._budget.give_back(size, 0)
+
+
 class Budget:
     """Bounds the bytes in memory and the requests under way, for all files together."""
 
@@ -56,52 +77,44 @@ class Budget:
         self._requests -= 1
         self._free -= size
 
-    async def acquire(self, size: int) -> int:
-        """Waits for room for one request of `size` bytes, first come, first served; returns what release() must get."""
+    async def acquire(self, size: int) -> Grant:
+        """Waits for room for one request of `size` bytes, first come, first served."""
         size = min(size, self._memory)
         if not self._waiting and self._fits(size):
             self._take(size)
-            return size
+            return Grant(self, size)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, future))
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self.release_all(size)
+                self.give_back(size, 1)
+            else:
+                # who waits behind may fit where this one did not
+                future.cancel()
+                self.give_back(0, 0)
             raise
-        return size
+        return Grant(self, size)
 
-    def try_acquire(self, size: int) -> bool:
-        """Room for reading ahead, only when nobody waits: a file's first missing range always comes before
-        another's later ones."""
+    def try_acquire(self, size: int) -> Grant | None:
+        """Room for reading ahead, only when nobody waits: a file's first missing range always comes before another's
+        later ones."""
         if self._waiting or size > self._memory or not self._fits(size):
-            return False
+            return None
         self._take(size)
-        return True
+        return Grant(self, size)
 
-    def release_request(self) -> None:
-        """The request is over; its bytes are still in memory."""
-        self._requests += 1
-        self._wake()
-
-    def release_memory(self, size: int) -> None:
+    def give_back(self, size: int, requests: int) -> None:
         self._free += size
-        self._wake()
-
-    def release_all(self, size: int) -> None:
-        self._requests += 1
-        self._free += size
-        self._wake()
-
-    def _wake(self) -> None:
+        self._requests += requests
         while self._waiting:
-            size, future = self._waiting[0]
+            wanted, future = self._waiting[0]
             if future.done():
                 self._waiting.popleft()
-            elif self._fits(size):
+            elif self._fits(wanted):
                 self._waiting.popleft()
-                self._take(size)
+                self._take(wanted)
                 future.set_result(None)
             else:
                 return
@@ -116,6 +129,8 @@ class Transfer:
         self._meter = meter
         self._report = report
         self._budget = Budget(settings.memory_bytes, settings.parallel)
+        # several parts must fit into the memory, whatever was set
+        self.part_bytes = min(settings.part_bytes, max(settings.memory_bytes // 4, 1))
 
     async def retrying(self, operation: Callable[[], Awaitable[T]]) -> T:
         """The operation's result; a failure worth it is tried again, at most `attempts` times in all."""
@@ -155,54 +170,42 @@ class Transfer:
         else:
             await self._whole(file, sink)
 
-    async def small(self, file: RemoteFile) -> Pieces:
-        """The content of a file no larger than a part. The caller gives the memory back with `done_with`."""
+    async def small(self, file: RemoteFile) -> tuple[Pieces, Grant | None]:
+        """The content of a file no larger than a part; the caller frees the grant when it is done with it."""
         if not file.size:
-            return []
-        granted = await self._budget.acquire(file.size)
-        return await self._part(file, 0, file.size, granted)
-
-    def done_with(self, size: int) -> None:
-        self._budget.release_memory(min(size, self._settings.memory_bytes))
+            return [], None
+        grant = await self._budget.acquire(file.size)
+        return await self._part(file, 0, file.size, grant), grant
 
     async def _ordered(self, file: RemoteFile, start: int, end: int) -> AsyncGenerator[Pieces, None]:
         """Ranges of the file, read side by side, given out in order."""
-        part = self._settings.part_bytes
-        running: deque[tuple[asyncio.Task[Pieces], int]] = deque()
+        running: deque[tuple[asyncio.Task[Pieces], Grant]] = deque()
         position = start
         try:
             while position < end or running:
                 while position < end:
-                    stop = min(position + part, end)
-                    if not running:
-                        granted = await self._budget.acquire(stop - position)
-                    elif self._budget.try_acquire(stop - position):
-                        granted = stop - position
-                    else:
+                    stop = min(position + self.part_bytes, end)
+                    size = stop - position
+                    grant = self._budget.try_acquire(size) if running else await self._budget.acquire(size)
+                    if grant is None:
                         break
-                    running.append((asyncio.create_task(self._part(file, position, stop, granted)), granted))
+                    running.append((asyncio.create_task(self._part(file, position, stop, grant)), grant))
                     position = stop
-                task, granted = running[0]
-                data = await task
+                task, grant = running[0]
+                yield await task
+                grant.free()
                 running.popleft()
-                try:
-                    yield data
-                finally:
-                    self._budget.release_memory(granted)
         finally:
             for task, _ in running:
                 task.cancel()
-            for (_, granted), result in zip(
-                running, await asyncio.gather(*(task for task, _ in running), return_exceptions=True), strict=True
-            ):
-                if not isinstance(result, BaseException):
-                    self._budget.release_memory(granted)
+            await asyncio.gather(*(task for task, _ in running), return_exceptions=True)
+            for _, grant in running:
+                grant.free()
 
-    async def _part(self, file: RemoteFile, start: int, stop: int, granted: int) -> Pieces:
-        """One range. Holds its grant's memory on success, gives it all back on failure."""
+    async def _part(self, file: RemoteFile, start: int, stop: int, grant: Grant) -> Pieces:
+        """One range. Its request is over when this returns; its bytes are the caller's to free."""
         pieces: Pieces = []
         got = attempt = 0
-        kept = False
         try:
             while True:
                 before = got
@@ -210,16 +213,14 @@ class Transfer:
                     async for data in self._pull(file, start + got, stop):
                         got += len(data)
                         _append(pieces, data)
-                    kept = True
+                    grant.end_request()
                     return pieces
                 except FetchError as error:
                     attempt = 1 if got - before >= _PROGRESS_BYTES else attempt + 1
                     await self._wait_or_raise(error, attempt)
-        finally:
-            if kept:
-                self._budget.release_request()
-            else:
-                self._budget.release_all(granted)
+        except BaseException:
+            grant.free()
+            raise
 
     async def _whole(self, file: RemoteFile, sink: Sink) -> None:
         """A file that only comes in one piece: every try begins at its first byte."""
@@ -228,7 +229,7 @@ class Transfer:
             before = self._meter.bytes
             if sink.offset:
                 await sink.reset()
-            granted = await self._budget.acquire(1 << 20)
+            grant = await self._budget.acquire(1 << 20)
             try:
                 async for data in self._pull(file, 0, None):
                     self._check_size(sink.offset + len(data), file)
@@ -239,7 +240,7 @@ class Transfer:
                 self._meter.bytes = before
                 await self._wait_or_raise(error, attempt)
             finally:
-                self._budget.release_all(granted)
+                grant.free()
 
     def _check_size(self, size: int, file: RemoteFile) -> None:
         if self._settings.max_bytes and size > self._settings.max_bytes:

@@ -92,10 +92,15 @@ class Workspace:
             else:
                 self._begun[key] = (size, version)
 
-    def _note(self, file: RemoteFile, size: int | None, sha256: str) -> None:
-        if self._journal is not None and file.version:
-            line = json.dumps({"path": file.path, "size": size, "version": file.version, "sha256": sha256})
-            self._journal.write(line.encode() + b"\n")
+    def _note(self, *notes: tuple[RemoteFile, int | None, str]) -> None:
+        """Files with their size and sha256, or '' for one that is only begun. What has no version is never taken up."""
+        lines = [
+            json.dumps({"path": file.path, "size": size, "version": file.version, "sha256": sha256}) + "\n"
+            for file, size, sha256 in notes
+            if file.version
+        ]
+        if self._journal is not None and lines:
+            self._journal.write("".join(lines).encode())
 
     @property
     def has_leftovers(self) -> bool:
@@ -117,9 +122,13 @@ class Workspace:
             return self.archives / _name(file.path)
         return self.tree / file.path
 
-    def finished(self, file: RemoteFile) -> Entry | None:
-        """The file's entry, when an earlier try finished exactly this version and it still hashes the same.
-        Blocking."""
+    def finished(self, files: list[RemoteFile]) -> dict[str, Entry]:
+        """Entries, by path, of those files of which an earlier try finished exactly this version. Blocking."""
+        found = {file.path: self._finished(file) for file in files}
+        return {path: entry for path, entry in found.items() if entry is not None}
+
+    def _finished(self, file: RemoteFile) -> Entry | None:
+        """The file's entry, when what the journal says of it is true on the disk."""
         done = self._done.get(file.path)
         if done is None or not file.version or done.version != file.version or done.size != file.size:
             return None
@@ -148,17 +157,20 @@ class Workspace:
             path.chmod(FOLDER_MODE)
         self._folders.add(path)
 
-    def write_small(self, file: RemoteFile, pieces: Pieces) -> Entry:
-        """Writes and hashes a whole file. Blocking."""
-        hasher = Hasher(file)
-        hasher.update_all(pieces)
-        entry = hasher.entry()
-        place = self.place(file)
-        with disk.writing(self.root, file.path):
-            self._folder(place.parent)
-            _write(place, pieces)
-            self._note(file, entry.size, entry.sha256)
-        return entry
+    def write_small(self, content: list[tuple[RemoteFile, Pieces]]) -> list[Entry]:
+        """Writes and hashes whole files. Blocking."""
+        entries = []
+        for file, pieces in content:
+            hasher = Hasher(file)
+            hasher.update_all(pieces)
+            entries.append(hasher.entry())
+            place = self.place(file)
+            with disk.writing(self.root, file.path):
+                self._folder(place.parent)
+                _write(place, pieces)
+        with disk.writing(self.root, "The journal"):
+            self._note(*((file, entry.size, entry.sha256) for (file, _), entry in zip(content, entries, strict=True)))
+        return entries
 
     def begin(self, file: RemoteFile, meter: Meter) -> PartialFile:
         """The sink of a larger file, which has what an earlier try of the same version left. Blocking."""
@@ -167,7 +179,7 @@ class Workspace:
         )
         with disk.writing(self.root, file.path):
             if not resume:
-                self._note(file, file.size, "")
+                self._note((file, file.size, ""))
             sink = PartialFile(self, file, self._partial / _name(file.path), resume=resume)
         if sink.offset:
             self.used_leftovers = True
@@ -179,7 +191,7 @@ class Workspace:
         self._folder(place.parent)
         partial.chmod(FILE_MODE)
         partial.replace(place)
-        self._note(file, entry.size, entry.sha256)
+        self._note((file, entry.size, entry.sha256))
 
 
 class PartialFile:

@@ -216,22 +216,43 @@ async def test_the_budget_is_never_overdrawn_and_serves_in_turn() -> None:
     order: list[int] = []
 
     async def one(number: int) -> None:
-        granted = await budget.acquire(60)
+        grant = await budget.acquire(60)
         order.append(number)
         await asyncio.sleep(0.001)
-        budget.release_all(granted)
+        grant.free()
 
     first = await budget.acquire(60)
     tasks = [asyncio.create_task(one(number)) for number in range(5)]
     await asyncio.sleep(0)
     assert not budget.try_acquire(10), "who waits comes first"
     tasks[2].cancel()
-    budget.release_all(first)
+    first.free()
+    first.free()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [0, 1, 3, 4]
     assert budget.try_acquire(100)
     assert not budget.try_acquire(1)
-    assert await Budget(100, 1).acquire(500) == 100, "what is larger than all memory must not wait for ever"
+    async with asyncio.timeout(1):
+        await Budget(100, 1).acquire(500)
+
+
+async def test_who_gives_up_waiting_does_not_hold_up_those_behind() -> None:
+    budget = Budget(100, 3)
+    held = await budget.acquire(50)
+    large = asyncio.create_task(budget.acquire(80))
+    small = asyncio.create_task(budget.acquire(20))
+    await asyncio.sleep(0)
+    large.cancel()
+    async with asyncio.timeout(1):
+        await small
+    held.free()
+
+
+async def test_many_small_files_are_handled_in_handfuls_within_the_memory() -> None:
+    source = MemorySource({f"{number:03d}": bytes([number % 256]) * (number % 900) for number in range(400)})
+    async with asyncio.timeout(20):
+        result = await _downloader(source).resolve()
+    assert result.digest == _wanted(source.files)
 
 
 FILES = {"large": random.Random(3).randbytes(9_500), "small": b"abc", "sub/empty": b""}

@@ -39,7 +39,7 @@ test-all: ## As test, with the longest tests whole
 	@MODELWRIGHT_FULL_MATRIX=1 scripts/test
 
 test-unit: setup ## Unit, property and wire tests: no cluster, no network
-	@$(PYTEST) -q -m "not ($(LAYERS))" --ignore tests/scale
+	@$(PYTEST) -q --timeout 120 -m "not ($(LAYERS))" --ignore tests/scale
 
 test-fetch: setup ## Each fetch scheme against a real server
 	@$(PYTEST) -q -m "fetch and not e2e" --durations 5

@@ -148,8 +148,7 @@ async def eventually(
         if good(seen):
             return seen
         if time.monotonic() > limit:
-            shown = yaml.dump(seen) if isinstance(seen, dict | list) else str(seen)
-            raise AssertionError(f"not within {patience:.0f} s: {what}\nlast seen:\n{shown[:6000]}")
+            raise AssertionError(f"not within {patience:.0f} s: {what}\nlast seen:\n{_shown(seen)[:6000]}")
         await asyncio.sleep(0.15)
 
 
@@ -172,6 +171,15 @@ async def install(api: Api, folder: Path) -> None:
             ),
             "the CRD is established",
         )
+
+
+def _shown(seen: Any) -> str:
+    """Status first, then the rest, cut."""
+    if isinstance(seen, dict) and "metadata" in seen:
+        metadata = {key: value for key, value in seen["metadata"].items() if key != "managedFields"}
+        rest = {**seen, "metadata": metadata}
+        return yaml.dump(rest.pop("status", None))[:4000] + yaml.dump(rest)
+    return yaml.dump(seen) if isinstance(seen, dict | list) else str(seen)
 
 
 def _text(data: str) -> str:

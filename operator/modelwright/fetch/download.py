@@ -122,6 +122,7 @@ class Downloader:
                 raise mismatch(where, wanted, result.digest)
         finally:
             workspace.close()
+        await in_thread(workspace.keep_only, {file.path for file in listing.files if not file.unpack})
         for file in listing.files:
             if file.unpack:
                 packed = workspace.place(file)

@@ -172,6 +172,18 @@ class Workspace:
             self._note(*((file, entry.size, entry.sha256) for (file, _), entry in zip(content, entries, strict=True)))
         return entries
 
+    def keep_only(self, paths: set[str]) -> None:
+        """Takes everything out of the tree that is not one of these files: what an earlier try left of another listing,
+        or of an archive that it had begun to unpack. Blocking."""
+        with disk.writing(self.root, "The download"):
+            for folder, subfolders, names in os.walk(self.tree, topdown=False):
+                below = os.path.relpath(folder, self.tree)
+                for name in (*names, *(name for name in subfolders if os.path.islink(os.path.join(folder, name)))):
+                    if os.path.normpath(os.path.join(below, name)) not in paths:
+                        os.unlink(os.path.join(folder, name))
+                if folder != str(self.tree) and not os.listdir(folder):
+                    os.rmdir(folder)
+
     def begin(self, file: RemoteFile, meter: Meter) -> PartialFile:
         """The sink of a larger file, which has what an earlier try of the same version left. Blocking."""
         resume = (

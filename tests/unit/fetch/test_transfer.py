@@ -298,6 +298,16 @@ async def test_what_was_damaged_on_the_disk_is_read_again(tmp_path: Path, victim
     assert (tmp_path / "tree" / victim).read_bytes() == FILES[victim]
 
 
+async def test_what_an_earlier_try_left_of_another_listing_does_not_come_along(tmp_path: Path) -> None:
+    source = MemorySource({**FILES, "sub/stray": b"x", "other/stray": b"y"})
+    await _downloader(source).get(_wanted(source.files), Workspace(tmp_path))
+    (tmp_path / "tree" / "link").symlink_to("sub")
+    source.files = dict(FILES)
+    await _downloader(source).get(_wanted(FILES), Workspace(tmp_path))
+    tree = tmp_path / "tree"
+    assert {path.relative_to(tree).as_posix() for path in tree.rglob("*")} == {"large", "small", "sub", "sub/empty"}
+
+
 async def test_an_artifact_that_never_keeps_still_is_given_up() -> None:
     source = MemorySource(dict(FILES))
 

@@ -92,12 +92,15 @@ class ModelVersionReconciler:
                     Verdict(Reason.DIGEST_PINNED, f"only content with digest {digest} will serve"),
                 )
             return None, Verdict(Reason.INTERNAL_ERROR, "the resolve pod ended without a digest", stalled=True)
+        told = pods.fetch_failure(status)
+        if told is not None:
+            # It stands until a try succeeds: else each new try would take back what a person has to see.
+            reason, message = told
+            text = f"spec.artifact.uri: {message}" if reason in reasons.FETCH_REASONS else message
+            return None, Verdict(reason, text, stalled=True)
         failure = pods.diagnose([pod])
         if failure is not None:
-            text = (
-                f"spec.artifact.uri: {failure.message}" if failure.reason in reasons.FETCH_REASONS else failure.message
-            )
-            return None, Verdict(failure.reason, text, stalled=True)
+            return None, Verdict(failure.reason, failure.message, stalled=True)
         return None, Verdict(Reason.WAITING_FOR_DIGEST, "the artifact's digest is being found out", reconciling=True)
 
     def _stage(self, version: ModelVersion) -> str:

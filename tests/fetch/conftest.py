@@ -21,7 +21,11 @@ def started(kind: type[S]) -> S:
     """The session's server of this kind."""
     if kind not in _running:
         store = kind()
-        store.start()
+        try:
+            store.start()
+        except BaseException:
+            Store.stop(store)
+            raise
         _running[kind] = store
     return cast(S, _running[kind])
 

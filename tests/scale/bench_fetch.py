@@ -138,8 +138,8 @@ def clients(s3: S3, load: Load, container: Container, digest: str) -> list[Clien
                     name, lambda dest, script=script: ["sh", "-c", script, "sh", str(dest), signed], dict(os.environ)
                 )
             )
-    rclone = paths.cache() / "bin" / f"rclone-{RCLONE}" / "rclone"
-    if rclone.exists():
+    rclone = build_rclone()
+    if rclone is not None:
         remote = f":s3,provider=Other,env_auth=true,region=us-east-1,endpoint='{s3.url}':models/{load.prefix}"
         # as its documentation advises for many small files and for fast stores
         tuned = ["--transfers", "16", "--checkers", "16", "--fast-list", "--config", os.devnull]
@@ -147,6 +147,27 @@ def clients(s3: S3, load: Load, container: Container, digest: str) -> list[Clien
             Client("rclone", lambda dest: [str(rclone), "copy", remote, str(dest), *tuned], {**os.environ, **secret})
         )
     return found
+
+
+def build_rclone() -> Path | None:
+    """rclone from its Go module, once per version; None, said aloud, where it can't be built."""
+    program = paths.cache() / "bin" / f"rclone-{RCLONE}" / "rclone"
+    if program.exists():
+        return program
+    if not shutil.which("go"):
+        print("  without Go there is no rclone to compare with")
+        return None
+    print(f"  building rclone {RCLONE}, which takes minutes", flush=True)
+    done = subprocess.run(
+        ["go", "install", "-trimpath", "-ldflags", "-s -w", f"github.com/rclone/rclone@v{RCLONE}"],
+        env={**os.environ, "GOBIN": str(program.parent), "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        print(f"  rclone could not be built: {done.stderr[-500:]}")
+    return program if program.exists() else None
 
 
 def timed(client: Client, dest: Path, load: Load) -> float:

@@ -21,6 +21,7 @@ setup: ## The development venv, linked as .venv
 generate: setup ## CRDs and their reference from the types; the charts' copies
 	@$(BIN)/python -m modelwright crd generate
 	@$(BIN)/python charts/sync.py
+	@$(BIN)/python scripts/figures.py
 
 verify: setup ## Lint, formatting, types, import rules, generated files
 	@failed=0; \
@@ -30,6 +31,7 @@ verify: setup ## Lint, formatting, types, import rules, generated files
 	scripts/step "import rules" $(BIN)/lint-imports --no-cache || failed=1; \
 	scripts/step "generated CRDs" $(BIN)/python -m modelwright crd check || failed=1; \
 	scripts/step "charts' copies" $(BIN)/python charts/sync.py --check || failed=1; \
+	scripts/step "README's figures" $(BIN)/python scripts/figures.py --check || failed=1; \
 	exit $$failed
 
 test: ## Everything a change must pass; brings its own cluster up and takes it down

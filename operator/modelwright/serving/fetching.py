@@ -85,6 +85,8 @@ def _container(artifact: Artifact, images: Images, arguments: list[str], mounts:
     environment = [
         {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},
         {"name": "HOME", "value": "/tmp"},  # noqa: S108 - a path in the pod
+        # Tells pods that share a cache apart.
+        {"name": "MODELWRIGHT_POD_UID", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.uid"}}},
     ]
     mounts = [*mounts, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - a path in the pod
     if artifact.credentials_secret_ref is not None:

@@ -152,6 +152,17 @@ def test_bad_input_is_said_and_harms_nothing(steady: Space, case: Case):
         assert model["status"]["failure"]["reason"] == case.reason
 
 
+def test_an_artifact_that_appears_later_is_taken(served: Space):
+    served.apply(
+        served.version("late-1", "late", uri=f"s3://models/{served.name}/late"),
+        served.model("late-1", "late", endpoint=False),
+    )
+    served.wait_reason("ArtifactNotFound", f"s3://models/{served.name}/late", name="late")
+    served.upload("late/model.json", b"{}")
+    served.wait_ready("late-1", "late", timeout=180)
+    served.delete(MODELS, "late")
+
+
 def test_a_service_of_that_name_is_left_alone(served: Space):
     theirs = {
         "apiVersion": "v1",

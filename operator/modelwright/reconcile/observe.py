@@ -340,7 +340,12 @@ def _readiness_path(named: frozenset[str], plan: Plan | None, stored: Mapping[st
 
 
 def _unready(named: frozenset[str], views: Mapping[str, RevisionView]) -> bool:
-    return any(key not in views or views[key].available < 1 for key in named)
+    return any(key not in views or (views[key].available < 1 and not _idle(views[key])) for key in named)
+
+
+def _idle(view: RevisionView) -> bool:
+    """No pods are asked for, so none will answer."""
+    return view.replicas == 0 and view.current
 
 
 async def _evidence(
@@ -356,6 +361,9 @@ async def _evidence(
         return Evidence(False, refusal) if refusal is not None and refusal.stalled else Evidence(True)
     if not named or _unready(named, views):
         return Evidence(False)
+    if scene.endpoint is not None and all(_idle(views[key]) for key in named):
+        # There is nobody to ask; the gateway's word on the route is all there is.
+        traffic = GatewayTraffic(None, frozenset())
     return await traffic.evidence(scene, readiness_path)
 
 

@@ -25,7 +25,7 @@ def table() -> str:
             if figure.get("bound") is not None:
                 holds = "yes" if figure["holds"] else "**no**"
                 rows.append(
-                    f"| {figure['name']} | {figure['value']:g} {figure['unit']} | {figure['bound']:g} | {holds} |"
+                    f"| {figure['name']} | {figure['value']:g} {figure['unit']} | {figure['bound']} | {holds} |"
                 )
     return "\n".join([*rows, "", *sources])
 

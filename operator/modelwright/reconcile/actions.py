@@ -53,8 +53,11 @@ async def _run(context: Context, picture: Picture, revision: Revision) -> bool:
     else:
         unwanted.append(kinds.HORIZONTAL_POD_AUTOSCALER)
     if "uid" not in stored["metadata"] and revision.hash in picture.stored:
-        # It never worked and is rendered anew: what the old template said must not linger in the Deployment.
-        await _drop(context, picture, kinds.DEPLOYMENT, names.revision_name(model.name, revision.hash))
+        # It never worked and is rendered anew: what the old template said must not linger in the Deployment. Unless it
+        # has just begun to work.
+        old = picture.deployments.get(revision.hash)
+        if old is not None:
+            await remove(context, old, guarded=True)
     changed = await _keep_template(context, picture, stored, await _all(context, wanted[:1]))
     changed |= await _all(context, wanted[1:])
     for kind in unwanted:

@@ -77,10 +77,13 @@ async def _create(context: Context, kind: Kind, wanted: Object) -> tuple[Object,
     return live, False
 
 
-async def remove(context: Context, live: Object) -> None:
-    """Delete this very object, and forget it at once."""
+async def remove(context: Context, live: Object, *, guarded: bool = False) -> None:
+    """Delete this very object, and forget it at once. `guarded`: only in this very state, else Conflict."""
     kind, metadata = kinds.of(live), live["metadata"]
-    await context.client.delete(kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+    version = metadata["resourceVersion"] if guarded else None
+    await context.client.delete(
+        kind, metadata["namespace"], metadata["name"], uid=metadata["uid"], resource_version=version
+    )
     context.store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"], quiet=True)
 
 

@@ -25,6 +25,7 @@ from modelwright.core.rollout.observed import (
 )
 from modelwright.core.runtimes import Candidate, Choice
 from modelwright.kube import errors, kinds
+from modelwright.kube.store import Store
 from modelwright.reconcile import routing
 from modelwright.reconcile.context import Context
 from modelwright.serving import revision as revisions
@@ -87,7 +88,9 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     traffic, scene = _traffic(context, raw, model)
     named = traffic.named(scene)
     kept = named | ({serving.revision.hash} if serving else set())
-    for key in kept & stored.keys() - views.keys():
+    for key in stored.keys() - views.keys():
+        if key not in kept and not _has_remains(store, namespace, names.revision_name(name, key)):
+            continue
         # Its Deployment is gone, its template isn't: what takes requests can be had again without version or runtime.
         views[key] = RevisionView(_revision(stored[key]))
     for key in (*named, *([plan.revision.hash] if plan else [])):
@@ -111,6 +114,12 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     observed = replace(observed, serving=confirmed_serving(observed))
     stamp = target if isinstance(target, versions.Stamp) else None
     return Picture(raw, model, plan, stamp, stored, deployments, traffic, scene, observed)
+
+
+def _has_remains(store: Store, namespace: str, child: str) -> bool:
+    """Whether a revision without a Deployment still has other children that are to leave."""
+    parts = (kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET, kinds.HORIZONTAL_POD_AUTOSCALER)
+    return any(store.get(kind, namespace, child) is not None for kind in parts)
 
 
 def _by_revision(objects: list[Object], uid: str) -> dict[str, Object]:

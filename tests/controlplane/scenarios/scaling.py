@@ -24,6 +24,13 @@ async def a_disruption_budget_is_there_only_with_more_than_one_pod(space: Space)
 
 
 @scenario
+async def a_model_may_begin_without_pods(space: Space) -> None:
+    await space.serve(serving={"replicas": 0})
+    await space.apply(space.model(serving={"replicas": 1}))
+    await space.ready(replicas=1)
+
+
+@scenario
 async def an_autoscaler_appears_when_it_serves_and_its_number_is_never_rewritten(space: Space) -> None:
     auto = {"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
     await space.apply(

@@ -49,7 +49,8 @@ class ModelVersionReconciler:
                 old.conditions, verdict, None, generation=version.generation, now=self._context.clock.now()
             ),
         )
-        if await write_status(self._context, raw, status, old) and artifact != old.artifact:
+        news = (artifact, failure) != (old.artifact, old.failure)
+        if await write_status(self._context, raw, status, old) and news:
             self._context.wake(Key("Model", key.namespace, version.spec.model_ref.name))
         return Result(LOOK_AT_POD if verdict.reconciling else None)
 

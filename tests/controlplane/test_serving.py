@@ -140,7 +140,7 @@ async def _run(plane: ControlPlane, names: list[str], log: Path, outcome: Outcom
         api = await stack.enter_async_context(Api(plane.kubeconfig))
         await install(api, ROOT / "crds")
         await api.apply(objects.runtime())
-        first = OperatorProcess(plane.kubeconfig, log, **SETTINGS, sweep_seconds=2, sweep_grace_seconds=1)
+        first = OperatorProcess(plane.kubeconfig, log, **SETTINGS, discovery_seconds=1)
         stack.enter_context(first)
         await asyncio.to_thread(first.wait_ready)
         watching = [asyncio.create_task(_judge(api, outcome, k)) for k in (kinds.MODEL, kinds.MODEL_VERSION)]

@@ -100,7 +100,7 @@ async def put_all(client: KubeClient, objects: list[Object]) -> None:
 
 
 async def all_serve(client: KubeClient, number: int, count: int, patience: float) -> None:
-    """Return once every Model is Ready with version `number`, alone; looks twice a second."""
+    """Return once every Model is Ready with version `number`, alone; looks seldom, since that costs the API server."""
     limit = time.monotonic() + patience
     while True:
         models = await client.list(kinds.MODEL, "default")
@@ -112,7 +112,7 @@ async def all_serve(client: KubeClient, number: int, count: int, patience: float
             raise RuntimeError(
                 f"{len(left)} of {count} Models are not ready after {patience} s, such as:\n{yaml.dump(stuck)}"
             )
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2)
 
 
 def _serves(obj: Object, number: int) -> bool:

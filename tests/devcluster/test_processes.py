@@ -1,6 +1,7 @@
 """Processes are ended by identity (pid, start time, program): never another one that got the same pid."""
 
 import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -44,14 +45,14 @@ def test_a_zombie_is_dead(tmp_path: Path) -> None:
 
 
 def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
-    stubborn = processes.spawn(
-        "stubborn",
-        ["python3", "-c", "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()"],
-        tmp_path / "l",
-    )
-    time.sleep(0.2)
+    log = tmp_path / "l"
+    ignore = "import signal; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
+    # The interpreter itself: what starts as another program and becomes Python would be taken for a stranger.
+    stubborn = processes.spawn("stubborn", [os.path.realpath(sys.executable), "-c", ignore], log)
+    while "\ndeaf" not in log.read_text():
+        time.sleep(0.01)
     processes.end([stubborn], grace=0.3)
-    assert not stubborn.alive()
+    assert processes.start_time(stubborn.pid) is None
 
 
 def test_what_ends_at_once_is_an_error_with_the_log(tmp_path: Path) -> None:

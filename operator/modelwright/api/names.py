@@ -84,6 +84,11 @@ def revision_name(model: str, revision: str) -> str:
     return f"{model}-{revision}"
 
 
+def comparer_name(model: str) -> str:
+    """Name of the Deployment and Service that compare the answers of two revisions while a rollout mirrors requests."""
+    return f"{model}-comparer"
+
+
 def stamped_version_name(model: str, content: Any) -> str:
     """Name of the ModelVersion stamped from `spec.version.template`: the Model's name and a hash of `content`."""
     return f"{model}-{content_hash(content)}"

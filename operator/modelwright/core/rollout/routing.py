@@ -1,0 +1,60 @@
+"""Where the requests of a Model are to go, as data; `traffic/` makes it so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelwright.core.rollout.observed import Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A revision's share of the callers' requests, in percent."""
+
+    revision: Revision
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    """A request header that must have this value, or match it as a regular expression."""
+
+    name: str
+    value: str
+    regex: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where the requests of a Model are to go.
+
+    `shares` sum to 100, the serving revision first. Requests with all the headers of `match` go to `matched`.
+    `mirror_percent`: copies of that share go to the Model's comparer. `sticky`: a caller who was given a revision stays
+    on it. `inside`: the one revision that the Model's Service selects; None selects all revisions in `shares`, weighted
+    by their pods.
+    """
+
+    shares: tuple[Share, ...]
+    match: tuple[HeaderMatch, ...] = ()
+    matched: Revision | None = None
+    mirror_percent: int = 0
+    sticky: bool = False
+    inside: Revision | None = None
+
+    @classmethod
+    def to(cls, revision: Revision) -> Routing:
+        """Everything to one revision."""
+        return cls((Share(revision, 100),), inside=revision)
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        """Percent of the requests by revision hash; only what has any."""
+        return {share.revision.hash: share.weight for share in self.shares if share.weight > 0}
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """Every revision that gets requests of callers."""
+        found = set(self.weights)
+        found.update(revision.hash for revision in (self.matched, self.inside) if revision is not None)
+        return frozenset(found)

@@ -21,13 +21,13 @@ from modelwright.api.v1alpha1 import Model, ModelVersion
 from modelwright.api.v1alpha1.model import (
     FailureStatus,
     ModelStatus,
-    RolloutState,
     RolloutStatus,
     RuntimeStatus,
     ServingStatus,
     TargetStatus,
     TrafficStatus,
 )
+from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.version import ArtifactStatus, ModelVersionStatus, Stage, VersionFailure
 from tests.controlplane.conftest import ROOT
 from tests.controlplane.objects import specs, whole

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from modelwright.api.v1alpha1.model import RolloutState
+from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.pods import Failure
 from modelwright.core.rollout.actions import Remove, Run, SendTraffic
 from modelwright.core.rollout.machine import decide, determine

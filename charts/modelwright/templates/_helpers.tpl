@@ -41,18 +41,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* What the operator may do in a namespace that it watches. No Secrets, no exec, no wildcards. */}}
 {{- define "modelwright.namespacedRules" -}}
 - apiGroups: [modelwright.dev]
-  resources: [models, modelversions, modelruntimes]
+  resources: [models, modelversions, modelruntimes, rolloutpolicies, modelrollouts, approvals]
   verbs: [get, list, watch]
 # The version a Model writes inline (spec.version.template).
 - apiGroups: [modelwright.dev]
   resources: [modelversions]
   verbs: [create]
 - apiGroups: [modelwright.dev]
-  resources: [models/status, modelversions/status]
+  resources: [models/status, modelversions/status, modelrollouts/status]
   verbs: [patch]
+# The record of each move to another revision; ended ones are removed in time.
+- apiGroups: [modelwright.dev]
+  resources: [modelrollouts]
+  verbs: [create, delete]
 # Owner references that block deletion, where the API server enforces permission for them.
 - apiGroups: [modelwright.dev]
-  resources: [models/finalizers, modelversions/finalizers]
+  resources: [models/finalizers, modelversions/finalizers, modelrollouts/finalizers]
   verbs: [update]
 - apiGroups: [apps]
   resources: [deployments, controllerrevisions]

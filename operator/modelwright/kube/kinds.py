@@ -47,6 +47,8 @@ class Kind:
 
 MODEL = Kind("modelwright.dev", "v1alpha1", "models", "Model")
 MODEL_VERSION = Kind("modelwright.dev", "v1alpha1", "modelversions", "ModelVersion")
+ROLLOUT_POLICY = Kind("modelwright.dev", "v1alpha1", "rolloutpolicies", "RolloutPolicy")
+MODEL_ROLLOUT = Kind("modelwright.dev", "v1alpha1", "modelrollouts", "ModelRollout")
 MODEL_RUNTIME = Kind("modelwright.dev", "v1alpha1", "modelruntimes", "ModelRuntime")
 CLUSTER_MODEL_RUNTIME = Kind(
     "modelwright.dev", "v1alpha1", "clustermodelruntimes", "ClusterModelRuntime", namespaced=False
@@ -66,7 +68,7 @@ GATEWAY_CLASS = Kind(
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
-OWN_KINDS = (MODEL, MODEL_VERSION, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
+OWN_KINDS = (MODEL, MODEL_VERSION, ROLLOUT_POLICY, MODEL_ROLLOUT, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
 OPTIONAL_KINDS = (HTTP_ROUTE, GRPC_ROUTE, GATEWAY, GATEWAY_CLASS)
 ALL_KINDS = (
     *OWN_KINDS,

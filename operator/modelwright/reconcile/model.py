@@ -12,13 +12,13 @@ from modelwright.api.v1alpha1.model import (
     FailureStatus,
     Model,
     ModelStatus,
-    RolloutState,
     RolloutStatus,
     RuntimeStatus,
     ServingStatus,
     TargetStatus,
     TrafficStatus,
 )
+from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.rollout.machine import Assessment, Decision, decide, determine
 from modelwright.core.rollout.observed import Observed, Problem
 from modelwright.core.status import summarize

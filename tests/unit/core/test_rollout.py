@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.model import RolloutState as State
+from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.pods import Failure
 from modelwright.core.rollout.actions import Remove, Run, SendTraffic
 from modelwright.core.rollout.document import page

@@ -1,6 +1,8 @@
-"""modelwright.dev/v1alpha1: Model, ModelVersion, ModelRuntime and ClusterModelRuntime."""
+"""modelwright.dev/v1alpha1: all kinds of the API."""
 
 from modelwright.api.v1alpha1.model import Model, ModelSpec, ModelStatus
+from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec
+from modelwright.api.v1alpha1.rollout import ModelRollout, ModelRolloutSpec, ModelRolloutStatus
 from modelwright.api.v1alpha1.runtime import AnyRuntime, ClusterModelRuntime, ModelRuntime, RuntimeSpec
 from modelwright.api.v1alpha1.version import ModelVersion, ModelVersionSpec, ModelVersionStatus
 
@@ -8,11 +10,16 @@ __all__ = [
     "AnyRuntime",
     "ClusterModelRuntime",
     "Model",
+    "ModelRollout",
+    "ModelRolloutSpec",
+    "ModelRolloutStatus",
     "ModelRuntime",
     "ModelSpec",
     "ModelStatus",
     "ModelVersion",
     "ModelVersionSpec",
     "ModelVersionStatus",
+    "RolloutPolicy",
+    "RolloutPolicySpec",
     "RuntimeSpec",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -21,6 +20,7 @@ from modelwright.api.common import (
     OpenWire,
     Port,
     Quantity,
+    Reference,
     Resource,
     StatusInt,
     StatusText,
@@ -318,19 +318,15 @@ class ModelSpec(Wire):
         default=None,
         description="Where it is reached from outside, through the Gateway API. When absent, the Service only.",
     )
+    rollout_policy_ref: Reference | None = Field(
+        default=None,
+        description="RolloutPolicy in the same namespace by which the Model moves to another revision. When absent, "
+        "all at once as soon as its pods are ready.",
+    )
     owner: Owner | None = Field(default=None, description="Who looks after it.")
     suspend: Bool = Field(
         default=False, description="Change nothing while true: what serves goes on serving. Deleting still works."
     )
-
-
-class RolloutState(StrEnum):
-    """Where the move to another revision stands."""
-
-    PENDING = "Pending"
-    PROGRESSING = "Progressing"
-    PROMOTING = "Promoting"
-    SUCCEEDED = "Succeeded"
 
 
 class ServingStatus(StatusWire):
@@ -351,8 +347,12 @@ class TargetStatus(StatusWire):
 class RolloutStatus(StatusWire):
     """The move to the wanted revision."""
 
+    name: StatusWord | None = Field(
+        default=None, description="Name of the ModelRollout; absent when the Model moves without a policy."
+    )
     state: Annotated[str, Cut(63)] = Field(
-        description="Pending, Progressing (pods are starting), Promoting (traffic moves), Succeeded."
+        description="Pending, Gating, Progressing, Holding, AwaitingApproval, Promoting, Succeeded, RollingBack, "
+        "RolledBack, Aborted or Superseded."
     )
     reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
     message: StatusText | None = Field(default=None, description="Why, for people.")
@@ -365,6 +365,10 @@ class TrafficStatus(StatusWire):
     version: StatusWord = Field(description="Name of the ModelVersion.")
     revision: StatusWord = Field(description="Hash of the revision.")
     weight: Annotated[int, Field(ge=0, le=100)] = Field(description="Share of the requests, in percent.")
+    observed_weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None,
+        description="Share that it was seen to have since the step began, in percent; absent below 100 requests.",
+    )
     ready: bool = Field(default=False, description="Whether it has at least one ready pod.")
 
 
@@ -388,6 +392,14 @@ class FailureStatus(StatusWire):
     revision: StatusWord | None = Field(default=None, description="Hash of the revision that failed.")
 
 
+class ServedStatus(StatusWire):
+    """A revision that has served before."""
+
+    version: StatusWord = Field(description="Name of the ModelVersion.")
+    revision: StatusWord = Field(description="Hash of the revision.")
+    until: Timestamp | None = Field(default=None, description="When another took over, UTC.")
+
+
 class ModelStatus(StatusWire):
     """What is true."""
 
@@ -403,6 +415,9 @@ class ModelStatus(StatusWire):
     rollout: RolloutStatus | None = Field(default=None, description="The move to the wanted revision.")
     traffic: Annotated[tuple[TrafficStatus, ...], Field(max_length=32), ListType("map", ("revision",))] = Field(
         default=(), description="The share of each revision that takes requests. At most 32."
+    )
+    history: Annotated[tuple[ServedStatus, ...], Field(max_length=10), ListType("map", ("revision",))] = Field(
+        default=(), description="Revisions that served before, the latest first. At most 10."
     )
     runtime: RuntimeStatus | None = Field(
         default=None, description="The runtime of the wanted revision, and why this one."

@@ -12,6 +12,7 @@ from modelwright.api.cel import Cel, Cut, ListType
 from modelwright.api.common import (
     INT64_MAX,
     Decimal,
+    OpenObject,
     Reference,
     Resource,
     StatusText,
@@ -189,6 +190,17 @@ Parameters = Annotated[
 VersionMetrics = Annotated[tuple[VersionMetric, ...], Field(max_length=64), ListType("map", ("name", "dataset"))]
 
 
+class Sample(Wire):
+    """A request that the version must be able to answer."""
+
+    request: OpenObject = Field(description="Body of the request, JSON as the runtime's protocol wants it.")
+    expect: OpenObject | None = Field(
+        default=None,
+        description="What the answer must hold: each member that is given here, numbers to one part in a thousand. "
+        "When absent, any answer with status 200 will do.",
+    )
+
+
 class VersionContent(Wire):
     """What a version is, wherever it is written down."""
 
@@ -198,6 +210,9 @@ class VersionContent(Wire):
     )
     metrics: VersionMetrics = Field(
         default=(), description="Figures measured for it, one for each name and dataset. At most 64."
+    )
+    samples: Annotated[tuple[Sample, ...], Field(max_length=16), ListType("atomic")] = Field(
+        default=(), description="Requests for the infra gate of a rollout, at most 16. Immutable."
     )
     lineage: Lineage | None = Field(default=None, description="Where it comes from.")
     card: Card | None = Field(default=None, description="What people should know before they use it.")
@@ -221,6 +236,7 @@ class ModelVersionSpec(VersionContent):
         _immutable("artifact", optional=False),
         _immutable("parameters", optional=True),
         _immutable("lineage", optional=True),
+        _immutable("samples", optional=True),
         Cel(
             "!has(oldSelf.metrics) || "
             "(has(self.metrics) && oldSelf.metrics.all(old, self.metrics.exists(new, new == old)))",
@@ -244,6 +260,8 @@ class Stage(StrEnum):
     SERVING = "Serving"
     PREVIOUS = "Previous"
     RETIRED = "Retired"
+    REJECTED = "Rejected"
+    QUARANTINED = "Quarantined"
 
 
 class ArtifactStatus(StatusWire):
@@ -269,7 +287,8 @@ class ModelVersionStatus(StatusWire):
     artifact: ArtifactStatus | None = Field(default=None, description="The content this version is pinned to.")
     stage: Annotated[str, Cut(63)] | None = Field(
         default=None,
-        description="Candidate (has not served), Serving, Previous (served last before the present one), or Retired.",
+        description="Candidate (has not served), Serving, Previous (served last before the present one), Retired, "
+        "Rejected (a gate or a person refused it) or Quarantined (a rollout to it was taken back).",
     )
     failure: VersionFailure | None = Field(default=None, description="Why it cannot be used; absent when it can.")
     conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
@@ -286,7 +305,7 @@ class ModelVersion(Resource):
         columns=(
             Column("Model", ".spec.modelRef.name", "The Model this is a version of."),
             Column("Format", ".spec.artifact.format.name", "Format of the artifact."),
-            Column("Stage", ".status.stage", "Candidate, Serving, Previous or Retired."),
+            Column("Stage", ".status.stage", "Where it stands in the life of its Model."),
             Column("Digest", ".status.artifact.digest", "Digest of the content it is pinned to.", wide=True),
             READY,
             REASON,

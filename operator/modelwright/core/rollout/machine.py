@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.model import RolloutState as State
+from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.rollout.actions import Action, Remove, Run, SendTraffic
 from modelwright.core.rollout.observed import Observed, Problem
 

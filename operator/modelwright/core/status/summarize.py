@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from modelwright.api.conditions import Condition, ConditionType, with_condition
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.model import RolloutState
+from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.rollout.machine import Assessment
 from modelwright.core.rollout.observed import Observed, Problem
 

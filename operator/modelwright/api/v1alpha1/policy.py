@@ -1,0 +1,664 @@
+"""RolloutPolicy: how Models move to another revision, on what evidence, and what happens when it is bad."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from modelwright.api.cel import Cel, ListType
+from modelwright.api.common import (
+    DURATION,
+    Bool,
+    Decimal,
+    Label,
+    OpenObject,
+    Quantity,
+    Resource,
+    Text63,
+    Wire,
+    matching,
+    seconds,
+)
+from modelwright.api.crd.info import AGE, Column, CrdInfo
+
+Preset = Literal["Canary", "BlueGreen", "Rolling"]
+Builtin = Literal[
+    "error-rate",
+    "latency-over",
+    "latency-percentile",
+    "throughput",
+    "agreement",
+    "absolute-difference",
+    "relative-difference",
+]
+SHADOW_BUILTINS = ("agreement", "absolute-difference", "relative-difference")
+"""Measured by comparing answers, so only in mirror steps."""
+SHARE_BUILTINS = ("error-rate", "latency-over", "latency-percentile", "agreement")
+"""Judged as shares of requests, by the sequential test."""
+
+
+def _span(low: str, high: str) -> tuple[object, ...]:
+    least, most = seconds(low), seconds(high)
+    return (
+        StringConstraints(strict=True, min_length=1, max_length=32),
+        matching(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
+        Cel(
+            f"!self.matches(r'{DURATION}') || (duration(self) >= duration('{low}') && "
+            f"duration(self) <= duration('{high}'))",
+            f"must be at least {low} and at most {high}",
+            lambda value: least <= seconds(value) <= most,
+        ),
+    )
+
+
+Hold = Annotated[str, *_span("0s", "720h")]
+Interval = Annotated[str, *_span("1s", "1h")]
+Deadline = Annotated[str, *_span("1s", "720h")]
+Wait = Annotated[str, *_span("1s", "720h")]
+History = Annotated[str, *_span("0s", "8760h")]
+Threshold = Annotated[str, *_span("1ms", "1h")]
+Probability = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=16),
+    matching(r"^0\.[0-9]*[1-9][0-9]*$", 'must be between 0 and 1 and written as text, such as "0.95"'),
+]
+HeaderName = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]+$")
+]
+
+
+class HeaderMatch(Wire):
+    """A header that a request must carry."""
+
+    name: HeaderName = Field(description="Name of the header; case doesn't matter.")
+    value: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)] = Field(
+        description="Value it must have, or regular expression it must match."
+    )
+    type: Literal["Exact", "RegularExpression"] = Field(
+        default="Exact", description="Exact, or RegularExpression as the gateway understands it."
+    )
+
+
+Headers = Annotated[tuple[HeaderMatch, ...], Field(min_length=1, max_length=16), ListType("map", ("name",))]
+
+
+class MirrorStep(Wire):
+    """Copies of requests go to the candidate; callers are answered by the serving revision only."""
+
+    percent: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=100, description="Share of the requests that is copied, 1 to 100 percent."
+    )
+    hold: Hold = Field(default="1m", description="Shortest time at this step, 0s to 720h.")
+
+
+class MatchStep(Wire):
+    """Requests with these headers, and no others, are answered by the candidate."""
+
+    headers: Headers = Field(description="Headers, all of which a request must carry, 1 to 16.")
+    hold: Hold = Field(default="1m", description="Shortest time at this step, 0s to 720h.")
+
+
+class ApprovalStep(Wire):
+    """Wait for people; metrics go on being watched meanwhile."""
+
+    required: Annotated[int, Field(strict=True, ge=1, le=10)] = Field(
+        default=1, description="Number of different people who must approve, 1 to 10."
+    )
+    timeout: Wait = Field(
+        default="48h", description="Time after which the rollout is rolled back without enough approvals, 1s to 720h."
+    )
+
+
+def _one_kind(step: Step) -> bool:
+    kinds = [step.mirror, step.weight, step.match, step.approval]
+    given = sum(kind is not None for kind in kinds)
+    return given == 1 or (given == 0 and step.hold is not None)
+
+
+class Step(Wire):
+    """One step: exactly one of mirror, weight, match, approval, or hold alone."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "[has(self.mirror), has(self.weight), has(self.match), has(self.approval)].filter(set, set).size() == "
+            "(has(self.hold) && !has(self.weight) ? 0 : 1)",
+            "a step has exactly one of mirror, weight (with or without hold), match and approval, or hold alone",
+            lambda self: _one_kind(self) and (self.hold is None or self.weight is not None or _bare(self)),
+        ),
+    )
+
+    mirror: MirrorStep | None = Field(default=None, description="Copy requests to the candidate and compare answers.")
+    weight: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
+        default=None,
+        description="Share of the callers' requests that the candidate answers, in percent, 0 to 100. 0, as the first "
+        "step, runs it at full size without callers, to be looked at under status.preview.",
+    )
+    match: MatchStep | None = Field(default=None, description="Send only requests with certain headers.")
+    approval: ApprovalStep | None = Field(default=None, description="Wait for people.")
+    hold: Hold | None = Field(
+        default=None,
+        description="Shortest time at the weight, or, alone, at what the step before has set; 0s to 720h. The step "
+        "ends when it has passed and every metric passes.",
+    )
+
+
+def _bare(step: Step) -> bool:
+    return step.mirror is None and step.match is None and step.approval is None
+
+
+class Winner(Wire):
+    """What decides an A/B test at its end."""
+
+    metric: Label = Field(description="Name of a metric of spec.analysis.metrics.")
+    better: Literal["Higher", "Lower"] = Field(description="Which value of the metric is better.")
+    margin: Decimal = Field(
+        default="0", description="By how much the candidate must be better, in the metric's own unit."
+    )
+
+
+class ABTest(Wire):
+    """Two revisions answer side by side until a declared end; then the winner takes all requests."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!has(self.headers) || self.weight == 50",
+            "abTest.weight has no effect with headers: leave it out",
+            lambda self: self.headers is None or self.weight == 50,
+            ".weight",
+        ),
+    )
+
+    weight: Annotated[int, Field(strict=True, ge=1, le=99)] = Field(
+        default=50, description="Share of the callers that the candidate gets, 1 to 99 percent. Not with headers."
+    )
+    headers: Headers | None = Field(
+        default=None, description="Only requests with these headers go to the candidate, instead of a share."
+    )
+    sticky: Bool = Field(default=True, description="Whether a caller stays with the revision it was given.")
+    duration: Wait = Field(description="When the test ends after its start, 1s to 720h. Never earlier but for harm.")
+    winner: Winner = Field(description="What decides at the end. Without proof that the candidate wins, it loses.")
+    loser: Literal["Remove", "Keep"] = Field(
+        default="Remove", description="What becomes of the loser's pods: Remove at once, or Keep for keepPrevious."
+    )
+
+
+class Recreate(Wire):
+    """Stop the serving revision before the candidate starts: the one strategy that interrupts serving."""
+
+    timeout: Wait = Field(
+        default="10m",
+        description="Time in which the candidate must be ready; else the old revision is started again, 1s to 720h.",
+    )
+
+
+def _increasing(steps: tuple[Step, ...]) -> bool:
+    weights = [step.weight for step in steps if step.weight is not None]
+    return all(low < high for low, high in itertools.pairwise(weights))
+
+
+class Strategy(Wire):
+    """How traffic moves: exactly one of steps, preset, abTest and recreate."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "[has(self.steps), has(self.preset), has(self.abTest), has(self.recreate)].filter(set, set).size() == 1",
+            "spec.strategy needs exactly one of steps, preset, abTest and recreate",
+            lambda self: sum(part is not None for part in (self.steps, self.preset, self.ab_test, self.recreate)) == 1,
+        ),
+        Cel(
+            "!self.sticky || has(self.steps) || has(self.preset)",
+            "spec.strategy.sticky goes with steps or preset only: abTest has its own",
+            lambda self: not self.sticky or self.steps is not None or self.preset is not None,
+            ".sticky",
+        ),
+    )
+
+    steps: (
+        Annotated[
+            tuple[Step, ...],
+            Field(min_length=1, max_length=20),
+            ListType("atomic"),
+            Cel(
+                "self.filter(s, has(s.weight)).map(s, s.weight).isSorted() && "
+                "self.filter(s, has(s.weight)).all(s, self.exists_one(t, has(t.weight) && t.weight == s.weight))",
+                "weights must increase from step to step",
+                _increasing,
+            ),
+            Cel(
+                "!has(self[0].hold) || has(self[0].weight)",
+                "the first step can't be a hold: nothing has been done yet",
+                lambda steps: steps[0].hold is None or steps[0].weight is not None,
+            ),
+            Cel(
+                "self.all(s, !has(s.weight) || s.weight != 0) || (has(self[0].weight) && self[0].weight == 0)",
+                "weight 0 is for the first step only",
+                lambda steps: all(step.weight != 0 for step in steps[1:]),
+            ),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Steps in order, 1 to 20, with increasing weights. After the last one the candidate takes all.",
+    )
+    preset: Preset | None = Field(
+        default=None,
+        description="A list of steps by name. Canary: 10 %, 50 %, 100 %, 2m at each of the first two. BlueGreen: full "
+        "size without callers, then all at once, watched for 2m before it counts. Rolling: 25, 50, 75, 100 %.",
+    )
+    ab_test: ABTest | None = Field(default=None, description="Two revisions side by side until a declared end.")
+    recreate: Recreate | None = Field(
+        default=None, description="Stop the old revision before the new one starts; for hardware that can't hold both."
+    )
+    sticky: Bool = Field(
+        default=False, description="Whether a caller who was given the candidate stays with it during the steps."
+    )
+
+
+class LatencyBudget(Wire):
+    """How fast answers must be."""
+
+    percentile: Probability = Field(default="0.95", description='Which share of the answers, such as "0.95".')
+    max: Threshold = Field(description="Time within which they must come, 1ms to 1h.")
+
+
+class InfraGate(Wire):
+    """The candidate must load in a real pod and answer the version's samples, before any caller's request."""
+
+    repeats: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=3, description="How often each of the version's samples is sent, 1 to 1000."
+    )
+    latency: LatencyBudget | None = Field(default=None, description="Latency budget. When absent, any.")
+    memory: Quantity | None = Field(
+        default=None, description="Memory that a pod may hold after the samples, such as 2Gi. When absent, any."
+    )
+    timeout: Wait = Field(default="10m", description="Time for loading and answering, 1s to 720h.")
+
+
+class EvaluationMetric(Wire):
+    """Limits for one figure of the evaluation's report."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.min) || has(self.max) || has(self.minDelta) || has(self.maxDelta)",
+            "a metric of the evaluation needs at least one of min, max, minDelta and maxDelta: without a limit it "
+            "decides nothing",
+            lambda self: any(limit is not None for limit in (self.min, self.max, self.min_delta, self.max_delta)),
+        ),
+    )
+
+    name: Text63 = Field(description="Name of the figure in the report, such as accuracy.")
+    min: Decimal | None = Field(default=None, description="Smallest value the candidate may have.")
+    max: Decimal | None = Field(default=None, description="Largest value the candidate may have.")
+    min_delta: Decimal | None = Field(
+        default=None,
+        description='Smallest difference to the serving version (candidate - serving), such as "-0.005" for a figure '
+        "where higher is better. Skipped when nothing serves yet.",
+    )
+    max_delta: Decimal | None = Field(
+        default=None,
+        description="Largest difference to the serving version (candidate - serving), for a figure where lower is "
+        "better. Skipped when nothing serves yet.",
+    )
+    slices: Annotated[tuple[Text63, ...], Field(max_length=32), ListType("set")] = Field(
+        default=(),
+        description="Slices of the data for which the limits must hold as well, each of which must be in the report. "
+        "At most 32.",
+    )
+
+
+class EvaluationGate(Wire):
+    """A Job scores candidate and serving version on data held out, before the candidate gets a serving pod."""
+
+    template: OpenObject = Field(
+        description="Pod template of the Job (spec.template of batch/v1), with a container that reports by the result "
+        "contract; see the how-to on gates."
+    )
+    timeout: Wait = Field(default="1h", description="Time for the Job, 1s to 720h.")
+    backoff_limit: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
+        default=1, description="Tries after a failed one, 0 to 10."
+    )
+    metrics: Annotated[tuple[EvaluationMetric, ...], Field(min_length=1, max_length=32), ListType("map", ("name",))] = (
+        Field(description="Figures with their limits, 1 to 32. A figure that is missing in the report fails.")
+    )
+
+
+class Gates(Wire):
+    """What must pass before any caller's request reaches the candidate; in this order: evaluation, infra, approval."""
+
+    evaluation: EvaluationGate | None = Field(default=None, description="Scores on data held out.")
+    infra: InfraGate | None = Field(default=None, description="Loads and answers its samples.")
+    approval: ApprovalStep | None = Field(default=None, description="People agree.")
+
+
+PromQL = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]
+
+
+class PrometheusMetric(Wire):
+    """A query, or two that count bad and all requests."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.query) ? !has(self.bad) && !has(self.total) : has(self.bad) && has(self.total)",
+            "prometheus needs either query, or bad and total",
+            lambda self: (
+                (self.query is not None and self.bad is None and self.total is None)
+                or (self.query is None and self.bad is not None and self.total is not None)
+            ),
+        ),
+    )
+
+    provider: Label = Field(default="default", description="Name of a connection in the operator's configuration.")
+    query: PromQL | None = Field(
+        default=None,
+        description="PromQL that gives one number for one revision. $(NAMESPACE), $(MODEL), $(VERSION), $(REVISION) "
+        "and $(PODS) (a regular expression of the revision's pod names) are filled in.",
+    )
+    bad: PromQL | None = Field(
+        default=None,
+        description="Selector of raw counters of what counts as bad, such as "
+        'orders_total{pod=~"$(PODS)",result="lost"}. No functions: the growth since the step began is computed here.',
+    )
+    total: PromQL | None = Field(default=None, description="Selector of raw counters of everything, bad included.")
+
+
+class HttpMetric(Wire):
+    """A number in a JSON document that an HTTP server gives."""
+
+    provider: Label = Field(default="default", description="Name of a connection in the operator's configuration.")
+    path: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=2048, pattern=r"^/[!-~]*$")] = Field(
+        description="Path and query; $(NAMESPACE), $(MODEL), $(VERSION) and $(REVISION) are filled in."
+    )
+    value: Annotated[str, StringConstraints(strict=True, max_length=512, pattern=r"^(/[^/]*)*$")] = Field(
+        description="JSON pointer (RFC 6901) to the number, such as /data/score; empty for the whole document."
+    )
+
+
+class JobMetric(Wire):
+    """A number that a Job reports; it runs once at each look."""
+
+    template: OpenObject = Field(description="Pod template of the Job (spec.template of batch/v1).")
+    value: Text63 = Field(description="Name of the figure in its report, as in the result contract.")
+    timeout: Wait = Field(default="10m", description="Time for the Job, 1s to 720h.")
+
+
+def _one_source(metric: Metric) -> bool:
+    return sum(part is not None for part in (metric.builtin, metric.prometheus, metric.http, metric.job)) == 1
+
+
+def is_share(metric: Metric) -> bool:
+    """Whether it is judged as a share of requests, by the sequential test; else as a value."""
+    if metric.builtin is not None:
+        return metric.builtin in SHARE_BUILTINS
+    return metric.prometheus is not None and metric.prometheus.query is None
+
+
+_IS_SHARE = (
+    "((has(self.builtin) && self.builtin in ['error-rate', 'latency-over', 'latency-percentile', 'agreement']) || "
+    "(has(self.prometheus) && !has(self.prometheus.query)))"
+)
+
+
+class Metric(Wire):
+    """One metric with its limits. What it measures comes from exactly one of builtin, prometheus, http and job."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "[has(self.builtin), has(self.prometheus), has(self.http), has(self.job)].filter(set, set).size() == 1",
+            "a metric needs exactly one of builtin, prometheus, http and job",
+            _one_source,
+        ),
+        Cel(
+            "has(self.margin) || has(self.max) || has(self.min)",
+            "a metric needs margin, max or min: without a limit it decides nothing",
+            lambda self: self.margin is not None or self.max is not None or self.min is not None,
+        ),
+        Cel(
+            "self.versus == 'Serving' || !has(self.margin)",
+            "margin compares with the serving revision: it has no effect with versus None",
+            lambda self: self.versus == "Serving" or self.margin is None,
+            ".margin",
+        ),
+        Cel(
+            "has(self.threshold) == (has(self.builtin) && self.builtin == 'latency-over')",
+            "threshold is needed by builtin latency-over, and by nothing else",
+            lambda self: (self.threshold is not None) == (self.builtin == "latency-over"),
+            ".threshold",
+        ),
+        Cel(
+            "has(self.percentile) == (has(self.builtin) && self.builtin == 'latency-percentile')",
+            "percentile is needed by builtin latency-percentile, and by nothing else",
+            lambda self: (self.percentile is not None) == (self.builtin == "latency-percentile"),
+            ".percentile",
+        ),
+        Cel(
+            "self.source == 'Auto' || has(self.builtin)",
+            "source chooses between gateway and runtime for a builtin metric: it has no effect here",
+            lambda self: self.source == "Auto" or self.builtin is not None,
+            ".source",
+        ),
+        Cel(
+            f"!(has(self.minSamples) || has(self.confidence)) || {_IS_SHARE}",
+            "minSamples and confidence are for shares of requests: this metric is a value, which failureLimit is for",
+            lambda self: (self.min_samples is None and self.confidence is None) or is_share(self),
+        ),
+        Cel(
+            f"!has(self.failureLimit) || !{_IS_SHARE}",
+            "failureLimit is for values; a share of requests fails when the evidence is there, once",
+            lambda self: self.failure_limit is None or not is_share(self),
+            ".failureLimit",
+        ),
+        Cel(
+            "!has(self.builtin) || !(self.builtin in ['agreement', 'absolute-difference', 'relative-difference']) || "
+            "!has(self.margin)",
+            "agreement and differences compare with the serving revision already: use min or max instead of margin",
+            lambda self: self.builtin not in SHADOW_BUILTINS or self.margin is None,
+            ".margin",
+        ),
+        Cel(
+            "!has(self.builtin) || self.builtin != 'agreement' || (has(self.min) && !has(self.max))",
+            'agreement needs min, the share of answers that must agree, such as "0.95"',
+            lambda self: self.builtin != "agreement" or (self.min is not None and self.max is None),
+            ".min",
+        ),
+        Cel(
+            "!has(self.builtin) || !(self.builtin in ['error-rate', 'latency-over', 'latency-percentile', "
+            "'absolute-difference', 'relative-difference']) || !has(self.min)",
+            "min has no effect on a metric where less is better: use max or margin",
+            lambda self: self.builtin in (None, "throughput", "agreement") or self.min is None,
+            ".min",
+        ),
+    )
+
+    name: Label = Field(description="Name, unique in the policy.")
+    builtin: Builtin | None = Field(
+        default=None,
+        description="error-rate: share of requests answered with 5xx or not at all. latency-over: share slower than "
+        "threshold. latency-percentile: percentile in seconds. throughput: requests per second. In mirror steps only: "
+        "agreement (share of answers that agree), absolute-difference and relative-difference (mean, of numbers).",
+    )
+    prometheus: PrometheusMetric | None = Field(default=None, description="From a Prometheus server.")
+    http: HttpMetric | None = Field(default=None, description="From a JSON document.")
+    job: JobMetric | None = Field(default=None, description="From a Job.")
+    threshold: Threshold | None = Field(
+        default=None,
+        description="Latency objective of latency-over, 1ms to 1h; must be a boundary of the histogram's buckets.",
+    )
+    percentile: Probability | None = Field(default=None, description='Percentile, such as "0.95".')
+    source: Literal["Auto", "Gateway", "Runtime"] = Field(
+        default="Auto",
+        description="Where a builtin metric is measured: Gateway counts a crash as an error, Runtime is the model "
+        "server's own. Auto takes the gateway where there is one that the operator knows, else the runtime.",
+    )
+    versus: Literal["Serving", "None"] = Field(
+        default="Serving",
+        description="What margin compares with: Serving is the serving revision over the same time. None: max and min "
+        "only.",
+    )
+    margin: Decimal | None = Field(
+        default=None,
+        description='How much worse than the serving revision is tolerated, in the unit of the metric, such as "0.02" '
+        "for two more errors in 100 requests.",
+    )
+    max: Decimal | None = Field(default=None, description="Largest value, whatever the serving revision has.")
+    min: Decimal | None = Field(default=None, description="Smallest value, whatever the serving revision has.")
+    min_samples: Annotated[int, Field(strict=True, ge=1, le=10000000)] | None = Field(
+        default=None,
+        description="Requests that each revision must have answered in the step, 1 to 10000000. When absent, 300.",
+    )
+    confidence: Probability | None = Field(
+        default=None,
+        description="Confidence of the decision over the whole rollout, however often it is looked. When absent, "
+        '"0.95".',
+    )
+    failure_limit: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
+        default=None,
+        description="Looks with a value outside of the limits that are let pass in a step, 0 to 100. When absent, 0.",
+    )
+    dry_run: Bool = Field(default=False, description="Whether it is only reported and decides nothing.")
+
+
+class Analysis(Wire):
+    """Which evidence is looked at, at each step and while approvals are awaited."""
+
+    interval: Interval = Field(default="30s", description="Time between two looks, 1s to 1h.")
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=16), ListType("map", ("name",))] = Field(
+        description="Metrics, 1 to 16. All must pass."
+    )
+
+
+class Surge(Wire):
+    """What a rollout may use beside what the serving revision uses."""
+
+    pods: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
+        default=None, description="Pods beyond those of the serving revision, 0 to 1000. When absent, no bound."
+    )
+    resources: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(
+        default_factory=dict,
+        description='Extended resources beyond those of the serving revision, such as nvidia.com/gpu: "1". At most 16.',
+    )
+
+
+Cron = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=9, max_length=128),
+    matching(
+        r"^[0-9*/,LW#?A-Za-z-]+( [0-9*/,LW#?A-Za-z-]+){4}$",
+        'must be five fields: minute, hour, day of month, month, day of week, such as "0 18 * * 5"',
+    ),
+]
+
+
+class Freeze(Wire):
+    """A time in which no rollout starts or goes on. Rolling back and aborting are never held up."""
+
+    schedule: Cron = Field(description='When it begins, as a cron schedule of five fields, such as "0 18 * * 5".')
+    duration: Annotated[str, *_span("1m", "744h")] = Field(description="How long it lasts, 1m to 744h.")
+    time_zone: Annotated[
+        str, StringConstraints(strict=True, min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$")
+    ] = Field(default="UTC", description="Time zone of the schedule, by its IANA name, such as Europe/Berlin.")
+
+
+def _steps(spec: RolloutPolicySpec) -> tuple[Step, ...]:
+    return spec.strategy.steps or ()
+
+
+def _shadow_has_mirror(spec: RolloutPolicySpec) -> bool:
+    asks = spec.analysis is not None and any(m.builtin in SHADOW_BUILTINS for m in spec.analysis.metrics)
+    return not asks or any(step.mirror is not None for step in _steps(spec))
+
+
+def _winner_known(spec: RolloutPolicySpec) -> bool:
+    test = spec.strategy.ab_test
+    if test is None:
+        return True
+    return spec.analysis is not None and any(m.name == test.winner.metric for m in spec.analysis.metrics)
+
+
+class RolloutPolicySpec(Wire):
+    """How, on what evidence, and what on failure."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!has(self.analysis) || !self.analysis.metrics.exists(m, has(m.builtin) && m.builtin in ['agreement', "
+            "'absolute-difference', 'relative-difference']) || (has(self.strategy.steps) && "
+            "self.strategy.steps.exists(s, has(s.mirror)))",
+            "agreement and differences are measured in mirror steps, and spec.strategy.steps has none",
+            _shadow_has_mirror,
+            ".analysis",
+        ),
+        Cel(
+            "!has(self.strategy.abTest) || (has(self.analysis) && "
+            "self.analysis.metrics.exists(m, m.name == self.strategy.abTest.winner.metric))",
+            "spec.strategy.abTest.winner.metric names no metric of spec.analysis.metrics",
+            _winner_known,
+            ".strategy",
+        ),
+        Cel(
+            "!has(self.strategy.recreate) || !has(self.surge)",
+            "spec.surge has no effect with recreate: the old revision stops first",
+            lambda self: self.strategy.recreate is None or self.surge is None,
+            ".surge",
+        ),
+    )
+
+    strategy: Strategy = Field(description="How traffic moves: exactly one of steps, preset, abTest and recreate.")
+    gates: Gates | None = Field(default=None, description="What must pass before any caller's request.")
+    analysis: Analysis | None = Field(
+        default=None, description="The evidence. When absent, none is asked for: steps end with their hold."
+    )
+    on_inconclusive: Literal["Hold", "Rollback"] = Field(
+        default="Hold",
+        description="When the hold has passed and the evidence decides nothing: Hold waits on until the deadline, "
+        "Rollback rolls back.",
+    )
+    on_failure: Literal["Rollback", "Hold"] = Field(
+        default="Rollback",
+        description="When a metric fails: Rollback, or Hold for a person until the deadline.",
+    )
+    deadline: Deadline = Field(
+        default="1h",
+        description="Time for the whole rollout, 1s to 720h; then it is rolled back. Waiting for approvals, pauses "
+        "and freezes don't count.",
+    )
+    keep_previous: Annotated[str, *_span("0s", "720h")] = Field(
+        default="5m",
+        description="How long the pods of the previous revision are kept after promotion, so that going back is a "
+        "switch, 0s to 720h.",
+    )
+    rollback_window: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
+        default=3,
+        description="Going back to one of this many revisions that served before skips steps, gates and analysis, "
+        "0 to 10.",
+    )
+    surge: Surge | None = Field(default=None, description="Bound on what a rollout uses. When absent, none.")
+    freeze: Annotated[tuple[Freeze, ...], Field(max_length=16), ListType("atomic")] = Field(
+        default=(), description="Times in which no rollout starts or goes on, at most 16."
+    )
+    history_limit: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=10, description="Ended ModelRollouts kept of each Model, 1 to 100."
+    )
+    history_ttl: History = Field(
+        default="168h", description="How long ended ModelRollouts outlive their Model, 0s to 8760h."
+    )
+
+
+class RolloutPolicy(Resource):
+    """How Models move to another revision."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="rolloutpolicies",
+        short_name="rp",
+        description="A RolloutPolicy says how Models move to another revision: steps, gates, evidence, and what "
+        "happens when it is bad. Models name it in spec.rolloutPolicyRef.",
+        columns=(
+            Column("Preset", ".spec.strategy.preset", "List of steps by name."),
+            Column("Deadline", ".spec.deadline", "Time for a whole rollout."),
+            Column("OnFailure", ".spec.onFailure", "What happens when a metric fails."),
+            AGE,
+        ),
+    )
+
+    kind: str = "RolloutPolicy"
+    spec: RolloutPolicySpec = Field(description="How, on what evidence, and what on failure.")

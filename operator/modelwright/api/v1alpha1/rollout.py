@@ -1,0 +1,292 @@
+"""ModelRollout: the record of one attempt to move a Model to a revision, and where people give their commands."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.common import (
+    INT64_MAX,
+    OpenObject,
+    Reference,
+    Resource,
+    StatusInt,
+    StatusText,
+    StatusWire,
+    StatusWord,
+    Subdomain,
+    Text63,
+    Text253,
+    Text1024,
+    Timestamp,
+    Wire,
+)
+from modelwright.api.conditions import Conditions
+from modelwright.api.crd.info import AGE, Column, CrdInfo
+
+CommandName = Literal["pause", "resume", "promote", "abort", "retry", "release"]
+
+
+class RolloutTarget(Wire):
+    """The revision to move to."""
+
+    version: Subdomain = Field(description="Name of the ModelVersion.")
+    revision: Text63 | None = Field(
+        default=None, description="Hash of the revision. When absent, the one that this version was last served by."
+    )
+
+
+class Rollback(Wire):
+    """A person takes the Model to a version at once, and holds it there."""
+
+    by: Text253 = Field(description="Who, as the API server knows them; admission demands the writer's own name.")
+    reason: Text1024 = Field(description="Why.")
+
+
+class Command(Wire):
+    """What a person wants of this rollout."""
+
+    name: CommandName = Field(
+        description="pause, resume; promote: go to the end without further evidence; abort: go back; retry: try a "
+        "rolled-back revision again; release: end the hold of a rollback by hand."
+    )
+    token: Text63 = Field(description="Any text; a command is carried out once for each token.")
+    by: Text253 = Field(description="Who, as the API server knows them; admission demands the writer's own name.")
+    reason: Text1024 = Field(description="Why.")
+
+
+class ModelRolloutSpec(Wire):
+    """What is attempted. Immutable, but for the command."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "self.modelRef == oldSelf.modelRef && self.target == oldSelf.target && "
+            "has(self.number) == has(oldSelf.number) && (!has(self.number) || self.number == oldSelf.number) && "
+            "has(self.modelUid) == has(oldSelf.modelUid) && (!has(self.modelUid) || self.modelUid == oldSelf.modelUid) "
+            "&& has(self.rollback) == has(oldSelf.rollback) && "
+            "(!has(self.rollback) || self.rollback == oldSelf.rollback)",
+            "spec of a ModelRollout is immutable, but for spec.command",
+        ),
+        Cel(
+            "has(self.number) != has(self.rollback)",
+            "spec.rollback (who goes back, and why) is needed in a ModelRollout that a person makes; the operator's "
+            "own have a number instead",
+            lambda self: (self.number is None) != (self.rollback is None),
+        ),
+    )
+
+    model_ref: Reference = Field(description="The Model.")
+    model_uid: Text63 | None = Field(default=None, description="uid of the Model; set by the operator.")
+    number: Annotated[int, Field(strict=True, ge=1, le=1000000000)] | None = Field(
+        default=None, description="Counts the operator's rollouts of the Model; set by the operator."
+    )
+    target: RolloutTarget = Field(description="The revision to move to.")
+    rollback: Rollback | None = Field(
+        default=None, description="Makes this a rollback by hand: at once, without gates, steps and freezes."
+    )
+    command: Command | None = Field(default=None, description="What a person wants of this rollout.")
+
+
+class RolloutState(StrEnum):
+    """Where a move to another revision stands."""
+
+    PENDING = "Pending"
+    GATING = "Gating"
+    PROGRESSING = "Progressing"
+    HOLDING = "Holding"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    PROMOTING = "Promoting"
+    SUCCEEDED = "Succeeded"
+    ROLLING_BACK = "RollingBack"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+    SUPERSEDED = "Superseded"
+
+
+class RevisionRef(StatusWire):
+    """A revision."""
+
+    version: StatusWord = Field(description="Name of the ModelVersion.")
+    revision: StatusWord = Field(description="Hash of the revision.")
+
+
+class PolicySnapshot(StatusWire):
+    """The policy as it was when the rollout began; later edits concern later rollouts."""
+
+    name: StatusWord = Field(description="Name of the RolloutPolicy.")
+    generation: int = Field(default=0, ge=0, le=INT64_MAX, description="Its metadata.generation.")
+    spec: OpenObject = Field(description="Its spec.")
+
+
+class StepStatus(StatusWire):
+    """One step that was begun."""
+
+    index: StatusInt = Field(description="Place in the list of steps, from 0.")
+    kind: Annotated[str, Cut(63)] = Field(description="mirror, weight, match, approval, hold or abTest.")
+    weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Share of the callers' requests for the candidate, in percent."
+    )
+    started_at: Timestamp = Field(description="When it was begun, UTC.")
+    confirmed_at: Timestamp | None = Field(
+        default=None, description="When traffic was seen to be as the step wants it; hold and evidence count from here."
+    )
+    finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
+    outcome: Annotated[str, Cut(63)] | None = Field(
+        default=None, description="Pass, Fail, Skipped, Ended; absent while it goes on."
+    )
+
+
+class VerdictStatus(StatusWire):
+    """What one metric came to in one step: the latest, and at the end the deciding one."""
+
+    step: StatusInt = Field(description="Index of the step.")
+    metric: StatusWord = Field(description="Name of the metric.")
+    outcome: Annotated[str, Cut(63)] = Field(description="Pass, Fail, Inconclusive, Error or NotApplicable.")
+    reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
+    message: StatusText = Field(default="", description="Why, with the numbers.")
+    candidate: StatusWord | None = Field(default=None, description="The candidate's figure.")
+    serving: StatusWord | None = Field(default=None, description="The serving revision's figure.")
+    low: StatusWord | None = Field(default=None, description="Lower end of the interval that was judged.")
+    high: StatusWord | None = Field(default=None, description="Upper end of the interval that was judged.")
+    limit: StatusWord | None = Field(default=None, description="The limit it was judged by.")
+    samples: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Requests of the candidate.")
+    serving_samples: int | None = Field(
+        default=None, ge=0, le=INT64_MAX, description="Requests of the serving revision."
+    )
+    failures: StatusInt | None = Field(default=None, description="Looks with a value outside of the limits.")
+    dry_run: bool | None = Field(default=None, description="True when it decides nothing.")
+    query: StatusText | None = Field(default=None, description="What was asked.")
+    at: Timestamp | None = Field(default=None, description="When this was last looked at and written, UTC.")
+
+
+class GateStatus(StatusWire):
+    """What a gate came to."""
+
+    name: Annotated[str, Cut(63)] = Field(description="evaluation, infra or approval.")
+    outcome: Annotated[str, Cut(63)] = Field(description="Running, Pass, Fail, Inconclusive or Error.")
+    reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
+    message: StatusText = Field(default="", description="Why, with the figures.")
+    at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
+
+
+class CommandStatus(StatusWire):
+    """A command, and what became of it."""
+
+    name: Annotated[str, Cut(63)] = Field(description="Which command.")
+    token: Annotated[str, Cut(63)] = Field(description="Its token.")
+    by: StatusWord = Field(description="Who gave it.")
+    reason: StatusText = Field(default="", description="Why, in their words.")
+    at: Timestamp = Field(description="When it was taken up, UTC.")
+    accepted: bool = Field(default=True, description="Whether it was carried out.")
+    message: StatusText = Field(default="", description="What it did, or why it was refused.")
+
+
+class ApprovalRecord(StatusWire):
+    """A person's word that counted."""
+
+    name: StatusWord = Field(description="Name of the Approval.")
+    approver: StatusWord = Field(description="Who.")
+    decision: Annotated[str, Cut(63)] = Field(description="Approve or Reject.")
+    reason: StatusText = Field(default="", description="Why, in their words.")
+    place: Annotated[str, Cut(63)] = Field(description="gate, or step and its index.")
+    at: Timestamp = Field(description="When it was taken into account, UTC.")
+
+
+class ClockStatus(StatusWire):
+    """The clock of the deadline: it stands still while approvals, freezes or a pause are waited for."""
+
+    elapsed_seconds: StatusInt = Field(default=0, description="Seconds counted until runningSince.")
+    running_since: Timestamp | None = Field(default=None, description="Since when it runs; absent while it stands.")
+
+
+class ModelRolloutStatus(StatusWire):
+    """The record."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
+    )
+    state: Annotated[str, Cut(63)] | None = Field(
+        default=None,
+        description="Pending, Gating, Progressing, Holding, AwaitingApproval, Promoting, Succeeded, RollingBack, "
+        "RolledBack, Aborted or Superseded.",
+    )
+    reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
+    message: StatusText | None = Field(default=None, description="Why, for people.")
+    since: Timestamp | None = Field(default=None, description="When this state began, UTC.")
+    from_: RevisionRef | None = Field(
+        default=None, alias="from", description="The revision that served when it began; absent for a first one."
+    )
+    to: RevisionRef | None = Field(default=None, description="The revision it moves to: the candidate.")
+    held_from: StatusWord | None = Field(
+        default=None,
+        description="Of a rollback by hand: the version that spec.version asked for when it began; when that changes, "
+        "the hold ends.",
+    )
+    policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
+    step: StatusInt | None = Field(default=None, description="Index of the present step, from 0.")
+    progress: StatusWord | None = Field(default=None, description="Present step and number of steps, such as 2/3.")
+    weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="Share of the callers' requests that the candidate is to have, in percent."
+    )
+    observed_weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None,
+        description="Share that it was seen to have since the step began; absent below 100 requests.",
+    )
+    verdict: Annotated[str, Cut(63)] | None = Field(
+        default=None, description="What the metrics of the present step come to."
+    )
+    preview: Annotated[str, Cut(2048)] | None = Field(
+        default=None, description="Where the candidate can be reached inside the cluster, apart from callers."
+    )
+    started_at: Timestamp | None = Field(default=None, description="When it began, UTC.")
+    finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
+    clock: ClockStatus | None = Field(default=None, description="The clock of the deadline.")
+    paused: bool | None = Field(default=None, description="Whether a person has paused it.")
+    released: bool | None = Field(default=None, description="Whether the hold of a rollback by hand has ended.")
+    retried: bool | None = Field(default=None, description="Whether a person let this revision be tried again.")
+    steps: Annotated[tuple[StepStatus, ...], Field(max_length=32), ListType("map", ("index",))] = Field(
+        default=(), description="Steps that were begun. At most 32."
+    )
+    gates: Annotated[tuple[GateStatus, ...], Field(max_length=8), ListType("map", ("name",))] = Field(
+        default=(), description="Gates and what they came to. At most 8."
+    )
+    verdicts: Annotated[tuple[VerdictStatus, ...], Field(max_length=512), ListType("map", ("step", "metric"))] = Field(
+        default=(), description="Per step and metric the latest, then the deciding verdict. At most 512."
+    )
+    commands: Annotated[tuple[CommandStatus, ...], Field(max_length=64), ListType("map", ("token",))] = Field(
+        default=(), description="Commands that people gave, and what became of them. At most 64."
+    )
+    approvals: Annotated[tuple[ApprovalRecord, ...], Field(max_length=64), ListType("map", ("name", "place"))] = Field(
+        default=(), description="Approvals that counted. At most 64."
+    )
+    conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
+
+
+class ModelRollout(Resource):
+    """The record of one attempt to move a Model to a revision."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="modelrollouts",
+        short_name="mro",
+        description="A ModelRollout is the record of one attempt to move a Model to a revision: policy, steps, "
+        "evidence, decision, people. The operator makes them; a person may make one to go back at once.",
+        columns=(
+            Column("Model", ".spec.modelRef.name", "The Model."),
+            Column("From", ".status.from.version", "ModelVersion that served."),
+            Column("To", ".spec.target.version", "ModelVersion it moves to."),
+            Column("State", ".status.state", "Where it stands."),
+            Column("Step", ".status.progress", "Present step and number of steps."),
+            Column("Weight", ".status.weight", "Share of the requests for the candidate, in percent.", type="integer"),
+            Column("Verdict", ".status.verdict", "What the metrics of the present step come to."),
+            Column("Reason", ".status.reason", "Why it is in this state."),
+            AGE,
+        ),
+        selectable_fields=(".spec.modelRef.name", ".status.state"),
+    )
+
+    kind: str = "ModelRollout"
+    spec: ModelRolloutSpec = Field(description="What is attempted. Immutable, but for the command.")
+    status: ModelRolloutStatus = Field(default_factory=ModelRolloutStatus, description="The record.")

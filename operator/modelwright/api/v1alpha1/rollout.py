@@ -222,8 +222,15 @@ class ModelRolloutStatus(StatusWire):
     to: RevisionRef | None = Field(default=None, description="The revision it moves to: the candidate.")
     held_from: StatusWord | None = Field(
         default=None,
-        description="Of a rollback by hand: the version that spec.version asked for when it began; when that changes, "
-        "the hold ends.",
+        description="Of a rollback by hand: a hash of the Model's spec.version when it began; when that changes, the "
+        "hold ends.",
+    )
+    content_hash: StatusWord | None = Field(
+        default=None,
+        description="Hash of what is rolled out: version, digest, revision and policy. Approvals name it.",
+    )
+    ending: Annotated[str, Cut(63)] | None = Field(
+        default=None, description="The state in which it will end once traffic is back: RolledBack, Aborted, Superseded."
     )
     policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
     step: StatusInt | None = Field(default=None, description="Index of the present step, from 0.")
@@ -245,6 +252,12 @@ class ModelRolloutStatus(StatusWire):
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
     clock: ClockStatus | None = Field(default=None, description="The clock of the deadline.")
     paused: bool | None = Field(default=None, description="Whether a person has paused it.")
+    freeze_overridden: bool | None = Field(
+        default=None, description="Whether a person let it go on in spite of spec.freeze of the policy."
+    )
+    without_evidence: bool | None = Field(
+        default=None, description="Whether a person promoted it without the evidence that the policy asks for."
+    )
     released: bool | None = Field(default=None, description="Whether the hold of a rollback by hand has ended.")
     retried: bool | None = Field(default=None, description="Whether a person let this revision be tried again.")
     steps: Annotated[tuple[StepStatus, ...], Field(max_length=32), ListType("map", ("index",))] = Field(

@@ -33,6 +33,7 @@ IN_NAMESPACES = {
     ("autoscaling", "horizontalpodautoscalers"): OWN,
     ("gateway.networking.k8s.io", "httproutes"): OWN,
     ("gateway.networking.k8s.io", "grpcroutes"): OWN,
+    ("traefik.io", "traefikservices"): OWN,
     ("gateway.networking.k8s.io", "gateways"): READ,
     ("", "pods"): READ | {"create", "delete"},
     ("events.k8s.io", "events"): {"create"},

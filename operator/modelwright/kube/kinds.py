@@ -65,11 +65,12 @@ GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway", optiona
 GATEWAY_CLASS = Kind(
     "gateway.networking.k8s.io", "v1", "gatewayclasses", "GatewayClass", namespaced=False, optional=True
 )
+TRAEFIK_SERVICE = Kind("traefik.io", "v1alpha1", "traefikservices", "TraefikService", optional=True)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
 OWN_KINDS = (MODEL, MODEL_VERSION, ROLLOUT_POLICY, MODEL_ROLLOUT, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
-OPTIONAL_KINDS = (HTTP_ROUTE, GRPC_ROUTE, GATEWAY, GATEWAY_CLASS)
+OPTIONAL_KINDS = (HTTP_ROUTE, GRPC_ROUTE, GATEWAY, GATEWAY_CLASS, TRAEFIK_SERVICE)
 ALL_KINDS = (
     *OWN_KINDS,
     DEPLOYMENT,

@@ -63,6 +63,7 @@ def watched_kinds(served: Collection[Kind], namespaces: Sequence[str] = ()) -> t
         kinds.HORIZONTAL_POD_AUTOSCALER: names.MANAGED_SELECTOR,
         kinds.HTTP_ROUTE: names.MANAGED_SELECTOR,
         kinds.GRPC_ROUTE: names.MANAGED_SELECTOR,
+        kinds.TRAEFIK_SERVICE: names.MANAGED_SELECTOR,
         kinds.POD: resolving,
         kinds.GATEWAY: None,
         kinds.GATEWAY_CLASS: None,

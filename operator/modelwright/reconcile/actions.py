@@ -6,6 +6,7 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.model import wanted_replicas
 from modelwright.core.rollout.actions import Action, Remove, Run, SendTraffic
 from modelwright.core.rollout.observed import Revision
+from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile.children import controlled_by, ensure, remove
@@ -104,11 +105,10 @@ async def _send_traffic(context: Context, picture: Picture, revision: Revision) 
     if stored is None:
         return False
     wanted = picture.model.spec.endpoint.protocol if picture.model.spec.endpoint else None
-    manifests = picture.traffic.manifests(picture.scene, revision, stored["data"]["ports"])
-    if wanted == "GRPC" and "grpc" not in stored["data"]["ports"]:
-        # What serves was made for another endpoint: callers inside are kept, the old route is left as it is.
-        manifests = manifests[:1]
-    changed = await _all(context, manifests, guarded=True)
+    routing, ports = Routing.to(revision), {revision.hash: stored["data"]["ports"]}
+    changed = await _all(context, picture.traffic.manifests(picture.scene, routing, ports), guarded=True)
+    for kind, name in picture.traffic.unwanted(picture.scene, routing):
+        changed |= await _drop(context, picture, kind, name)
     if revision != picture.observed.target:
         return changed
     for protocol, kind in (("HTTP", kinds.HTTP_ROUTE), ("GRPC", kinds.GRPC_ROUTE)):

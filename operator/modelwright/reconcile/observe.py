@@ -33,7 +33,7 @@ from modelwright.serving.merge import MergeError
 from modelwright.traffic.gateway_api import GatewayTraffic
 from modelwright.traffic.port import Evidence, Scene
 from modelwright.traffic.port import Traffic as TrafficPort
-from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.providers import choose
 
 Object = dict[str, Any]
 
@@ -85,7 +85,8 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     target = _target(context, raw, model, stored, deployments)
     plan = target if isinstance(target, Plan) else None
     views = {key: _view(deployment) for key, deployment in deployments.items()}
-    traffic, scene = _traffic(context, raw, model)
+    pods_ready = {key: view.ready for key, view in views.items() if view.replicas or view.ready}
+    traffic, scene = _traffic(context, raw, model, pods_ready)
     named = traffic.named(scene)
     kept = named | ({serving.revision.hash} if serving else set())
     for key in stored.keys() - views.keys():
@@ -278,41 +279,38 @@ def _needed(model: Model, plan: Plan | None, serving: Serving | None, views: Map
     return max(autoscaling.min_replicas, min(now, autoscaling.max_replicas))
 
 
-def _traffic(context: Context, raw: Object, model: Model) -> tuple[TrafficPort, Scene]:
+def _traffic(context: Context, raw: Object, model: Model, pods: Mapping[str, int]) -> tuple[TrafficPort, Scene]:
     endpoint, namespace, name = model.spec.endpoint, model.namespace, model.name
     store = context.store
     service = store.get(kinds.SERVICE, namespace, name)
     if service is not None and not _mine(service, model.uid):
         service = None
     if endpoint is None:
-        return ServiceTraffic(), Scene(raw, None, service, None, {})
+        traffic = choose(None, (), context.served_kinds, context.probe)
+        return traffic, Scene(raw, None, service, None, {}, pods=pods)
     kind = kinds.GRPC_ROUTE if endpoint.protocol == "GRPC" else kinds.HTTP_ROUTE
     if kind not in context.served_kinds:
         text = f"spec.endpoint needs the Gateway API ({kind}), which this cluster does not have"
         problem = Problem(Reason.GATEWAY_API_MISSING, text, stalled=True)
-        return GatewayTraffic(None, frozenset()), Scene(raw, endpoint, service, None, {}, problem)
+        return GatewayTraffic(None, frozenset()), Scene(raw, endpoint, service, None, {}, problem, pods=pods)
     route = store.get(kind, namespace, name)
     if route is not None and not _mine(route, model.uid):
         route = None
-    gateways, features = {}, frozenset[str]()
+    gateways, classes = {}, []
     for ref in endpoint.parent_refs:
         place = (ref.namespace or namespace, ref.name)
         gateway = store.get(kinds.GATEWAY, *place)
         if gateway is not None:
             gateways[place] = gateway
-            features = _features(context, gateway)
-    scene = Scene(raw, endpoint, service, route, gateways, _conflict(context, raw, model))
-    return GatewayTraffic(context.probe, features), scene
+            classes.append(store.get(kinds.GATEWAY_CLASS, None, gateway["spec"].get("gatewayClassName", "")))
+    own = [o for o in store.by_model(kinds.TRAEFIK_SERVICE, namespace, name) if _mine(o, model.uid)]
+    traefik = {obj["metadata"]["name"]: obj for obj in own}
+    scene = Scene(raw, endpoint, service, route, gateways, _conflict(context, raw, model), traefik, pods)
+    return choose(endpoint, classes, context.served_kinds, context.probe), scene
 
 
 def _mine(obj: Object, uid: str) -> bool:
     return any(ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
-
-
-def _features(context: Context, gateway: Object) -> frozenset[str]:
-    found = context.store.get(kinds.GATEWAY_CLASS, None, gateway["spec"].get("gatewayClassName", "")) or {}
-    listed = found.get("status", {}).get("supportedFeatures") or []
-    return frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)
 
 
 def _conflict(context: Context, raw: Object, model: Model) -> Problem | None:

@@ -1,11 +1,13 @@
-"""How callers reach a Model: its Service, its revisions' Services, and the route of a gateway."""
+"""How callers reach a Model: its Service, its revisions' Services, the route of a gateway, and what live ones say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.rollout.observed import Revision
+from modelwright.core.rollout.routing import HeaderMatch, Routing
 from modelwright.serving.metadata import child_metadata
 
 Json = dict[str, Any]
@@ -14,23 +16,62 @@ ROUTE_HEADER = "Modelwright-Route"
 """Response header with the hash of the route's rules: a probe that sees it knows that the gateway follows."""
 
 
-def model_service(model: Json, revision: Revision, ports: Mapping[str, int]) -> Json:
-    """The stable Service of a Model, which sends everything to one revision."""
-    return _service(model, None, model["metadata"]["name"], revision, ports)
+MATCH_MARK, FALLBACK_MARK = ".match", ".fallback"
+"""What follows the hash in ROUTE_HEADER when another than the route's main rule answered."""
+
+COOKIE_SECONDS = 30 * 24 * 3600
+"""How long a caller stays on the revision that a sticky share gave it. The candidate's weight (0..100) is added, so
+that a probe sees by the cookie which weights are in force."""
+
+MIRROR_BODY_BYTES = 16 * 1024 * 1024
+"""Traefik holds a body in memory to copy it; a larger one is answered and not copied."""
+
+
+def model_service(model: Json, routing: Routing, ports: Mapping[str, Mapping[str, int]], live: Json | None) -> Json:
+    """The stable Service of a Model: selects the one revision inside, or all of the routing's, weighted by their pods.
+
+    `ports` by revision hash. `live`: the Service as it is; what its selector has too much is taken out.
+    """
+    name = model["metadata"]["name"]
+    if routing.inside is not None:
+        selector = names.revision_selector(name, routing.inside.hash)
+        served: Mapping[str, int | str] = ports[routing.inside.hash]
+    else:
+        selector = {names.LABEL_MODEL: names.label_value(name), names.LABEL_ROLE: names.ROLE_SERVING}
+        served = _common([ports[key] for key in routing.weights])
+    surplus = dict.fromkeys((live or {}).get("spec", {}).get("selector", {}).keys() - selector.keys())
+    return _service(model, None, name, {**selector, **surplus}, served)
 
 
 def revision_service(model: Json, revision: Revision, ports: Mapping[str, int]) -> Json:
     """The Service that a gateway's route names for one revision."""
-    return _service(model, revision, names.revision_name(model["metadata"]["name"], revision.hash), revision, ports)
+    name = model["metadata"]["name"]
+    selector = names.revision_selector(name, revision.hash)
+    return _service(model, revision, names.revision_name(name, revision.hash), selector, ports)
 
 
 def selected_revision(service: Mapping[str, Any]) -> str | None:
-    """The revision hash that a Model's Service selects."""
+    """The revision hash that a Model's Service selects, None when it selects all of them or none."""
     chosen = service["spec"].get("selector", {}).get(names.LABEL_REVISION)
     return chosen if isinstance(chosen, str) else None
 
 
-def _service(model: Json, owner: Revision | None, name: str, selected: Revision, ports: Mapping[str, int]) -> Json:
+def selects_all(service: Mapping[str, Any]) -> bool:
+    """Whether a Model's Service selects the pods of every revision."""
+    selector = service["spec"].get("selector", {})
+    return names.LABEL_MODEL in selector and names.LABEL_REVISION not in selector
+
+
+def _common(ports: Sequence[Mapping[str, int]]) -> Mapping[str, int | str]:
+    """Ports of several revisions by the names all of them have: numbers where they agree, else the container ports'
+    names, which each pod resolves for itself."""
+    shared = [key for key in ports[0] if all(key in other for other in ports)]
+    return {key: ports[0][key] if len({other[key] for other in ports}) == 1 else key for key in shared}
+
+
+def _service(
+    model: Json, owner: Revision | None, name: str, selector: Mapping[str, str | None], ports: Mapping[str, int | str]
+) -> Json:
     entries = [{"name": "http", "port": 80, "targetPort": ports["http"], "protocol": "TCP"}]
     if "grpc" in ports:
         grpc = {"name": "grpc", "port": 81, "targetPort": ports["grpc"], "protocol": "TCP"}
@@ -39,35 +80,37 @@ def _service(model: Json, owner: Revision | None, name: str, selected: Revision,
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": child_metadata(model, owner, name),
-        "spec": {
-            "selector": names.revision_selector(model["metadata"]["name"], selected.hash),
-            "ports": entries,
-        },
+        "spec": {"selector": dict(selector), "ports": entries},
     }
 
 
-def route(model: Json, endpoint: Endpoint, weights: Mapping[str, int], *, marked: bool) -> Json:
-    """The HTTPRoute or GRPCRoute of a Model; `weights` maps revision hashes to 0..100.
+def route(model: Json, endpoint: Endpoint, routing: Routing, *, marked: bool, through: str | None = None) -> Json:
+    """The HTTPRoute or GRPCRoute of a Model.
 
-    `marked`: the gateway can add response headers, so the route carries the hash of its own rules (ROUTE_HEADER).
+    Its rules, the first that matches answers: the header match when there is one; the main rule, with the shares or
+    with the TraefikService `through`; behind that a rule to the first share alone, for while it can't be built.
+    `marked`: the gateway can add response headers, so every rule carries the hash of all of them (ROUTE_HEADER).
     """
     grpc = endpoint.protocol == "GRPC"
     name = model["metadata"]["name"]
-    backends = [
-        {"name": names.revision_name(name, key), "port": 81 if grpc else 80, "weight": weight}
-        for key, weight in sorted(weights.items())
-    ]
-    # Never left out: an explicit empty list is how a filter or a hostname is taken back.
-    rule: Json = {"backendRefs": backends, "filters": []}
-    if not grpc:
-        rule["matches"] = [{"path": {"type": "PathPrefix", "value": endpoint.path_prefix}}]
-        if endpoint.strip_path_prefix and endpoint.path_prefix != "/":
-            rewrite = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
-            rule["filters"].append({"type": "URLRewrite", "urlRewrite": {"path": rewrite}})
+    rules, marks = [], []
+    if routing.matched is not None and routing.match:
+        rules.append(_rule(endpoint, [_backend(name, routing.matched.hash, 100, grpc)], routing.match))
+        marks.append(MATCH_MARK)
+    if through is None:
+        shares = [_backend(name, key, weight, grpc) for key, weight in routing.weights.items()]
+        rules.append(_rule(endpoint, shares, mirrored=routing.mirror_percent, comparer=names.comparer_name(name)))
+        marks.append("")
+    else:
+        built = {"group": "traefik.io", "kind": "TraefikService", "name": through, "weight": 1}
+        rules.append(_rule(endpoint, [built]))
+        rules.append(_rule(endpoint, [_backend(name, routing.shares[0].revision.hash, 100, grpc)]))
+        marks += ["", FALLBACK_MARK]
     if marked:
-        mark = names.content_hash([rule, list(endpoint.hostnames)])
-        header = {"set": [{"name": ROUTE_HEADER, "value": mark}]}
-        rule["filters"].append({"type": "ResponseHeaderModifier", "responseHeaderModifier": header})
+        mark = names.content_hash([*rules, list(endpoint.hostnames)])
+        for rule, suffix in zip(rules, marks, strict=True):
+            header = {"set": [{"name": ROUTE_HEADER, "value": mark + suffix}]}
+            rule["filters"].append({"type": "ResponseHeaderModifier", "responseHeaderModifier": header})
     parents = [ref.model_dump(mode="json", by_alias=True) for ref in endpoint.parent_refs]
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -76,26 +119,192 @@ def route(model: Json, endpoint: Endpoint, weights: Mapping[str, int], *, marked
         "spec": {
             "parentRefs": parents,
             "hostnames": list(endpoint.hostnames),
-            "rules": [rule],
+            "rules": rules,
         },
     }
 
 
+def _backend(model: str, key: str, weight: int, grpc: bool) -> Json:
+    return {"name": names.revision_name(model, key), "port": 81 if grpc else 80, "weight": weight}
+
+
+def _rule(
+    endpoint: Endpoint, backends: list[Json], headers: Sequence[HeaderMatch] = (), *, mirrored: int = 0,
+    comparer: str = "",
+) -> Json:  # fmt: skip
+    # Never left out: an explicit empty list is how a filter or a hostname is taken back.
+    rule: Json = {"backendRefs": backends, "filters": []}
+    matches: Json = {}
+    if endpoint.protocol != "GRPC":
+        matches["path"] = {"type": "PathPrefix", "value": endpoint.path_prefix}
+        if endpoint.strip_path_prefix and endpoint.path_prefix != "/":
+            rewrite = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
+            rule["filters"].append({"type": "URLRewrite", "urlRewrite": {"path": rewrite}})
+    if headers:
+        matches["headers"] = [
+            {"type": "RegularExpression" if header.regex else "Exact", "name": header.name, "value": header.value}
+            for header in headers
+        ]
+    if matches:
+        rule["matches"] = [matches]
+    if mirrored:
+        # No percent is all of them, and understood by gateways that know no percentages.
+        copies = {"backendRef": {"name": comparer, "port": 80}, "percent": mirrored if mirrored < 100 else None}
+        rule["filters"].append({"type": "RequestMirror", "requestMirror": copies})
+    return rule
+
+
+def weighted_name(model: str) -> str:
+    """Name of the TraefikService that weighs the shares of a Model."""
+    return f"{model}-weighted"
+
+
+def mirror_name(model: str) -> str:
+    """Name of the TraefikService that copies requests of a Model to its comparer."""
+    return f"{model}-mirror"
+
+
+def weighted_service(model: Json, endpoint: Endpoint, routing: Routing) -> Json:
+    """The TraefikService that weighs the shares and, when the routing is sticky, keeps callers where they were.
+
+    The cookie is named by the candidate (the last share), so that a later rollout asks every caller anew; its value
+    names a revision's Service, so callers stay while the weights change.
+    """
+    name = model["metadata"]["name"]
+    services = [
+        {"kind": "Service", "name": names.revision_name(name, key), "port": 80, "weight": weight}
+        for key, weight in routing.weights.items()
+    ]
+    cookie = {
+        "name": f"modelwright-{name}-{routing.shares[-1].revision.hash}",
+        "path": endpoint.path_prefix,
+        "httpOnly": True,
+        "maxAge": COOKIE_SECONDS + routing.shares[-1].weight,
+    }
+    spec = {"weighted": {"services": services, "sticky": {"cookie": cookie} if routing.sticky else None}}
+    return _traefik_service(model, weighted_name(name), spec)
+
+
+def mirroring_service(model: Json, routing: Routing) -> Json:
+    """The TraefikService that answers from the shares and copies a part of the requests to the comparer."""
+    name = model["metadata"]["name"]
+    if len(routing.weights) == 1:
+        (key,) = routing.weights
+        main = {"kind": "Service", "name": names.revision_name(name, key), "port": 80}
+    else:
+        main = {"kind": "TraefikService", "name": weighted_name(name), "port": None}
+    comparer = {
+        "kind": "Service", "name": names.comparer_name(name), "port": 80, "percent": routing.mirror_percent,
+    }  # fmt: skip
+    spec = {"mirroring": {**main, "mirrorBody": True, "maxBodySize": MIRROR_BODY_BYTES, "mirrors": [comparer]}}
+    return _traefik_service(model, mirror_name(name), spec)
+
+
+def _traefik_service(model: Json, name: str, spec: Json) -> Json:
+    metadata = child_metadata(model, None, name)
+    return {"apiVersion": "traefik.io/v1alpha1", "kind": "TraefikService", "metadata": metadata, "spec": spec}
+
+
 def route_mark(route_object: Mapping[str, Any]) -> str | None:
-    """The value of ROUTE_HEADER that this route makes the gateway add; None when it isn't marked."""
-    for rule in route_object["spec"].get("rules", []):
-        for entry in rule.get("filters", []):
-            for header in entry.get("responseHeaderModifier", {}).get("set", []):
-                if header["name"] == ROUTE_HEADER:
-                    return str(header["value"])
+    """The value of ROUTE_HEADER that this route's main rule makes the gateway add; None when it isn't marked."""
+    for mark in map(_mark, route_object["spec"].get("rules", [])):
+        if mark is not None:
+            return mark.partition(".")[0]
     return None
 
 
-def routed_weights(route_object: Mapping[str, Any], model: str) -> dict[str, int]:
-    """Revision hash -> weight, as a live route of `model` has them."""
-    weights: dict[str, int] = {}
+def _mark(rule: Mapping[str, Any]) -> str | None:
+    for entry in rule.get("filters", []):
+        for header in entry.get("responseHeaderModifier", {}).get("set", []):
+            if header["name"] == ROUTE_HEADER:
+                return str(header["value"])
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    """What a live route says. Weights by revision hash, above 0 only, as they are written.
+
+    `through`: the TraefikService of its main rule; `fallback`: the weights behind that. `headers`: those the match
+    rule asks for.
+    """
+
+    weights: Mapping[str, int]
+    headers: tuple[HeaderMatch, ...] = ()
+    matched: Mapping[str, int] = field(default_factory=dict)
+    mirror_percent: int = 0
+    through: str | None = None
+    fallback: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_route(route_object: Mapping[str, Any], model: str) -> RouteView:
+    """A live route of `model`, whoever has written it last."""
+    main: list[Json] = []
+    matching: list[Json] = []
     for rule in route_object["spec"].get("rules", []):
+        (matching if _headers(rule) else main).append(rule)
+    first = main[0] if main else {}
+    mirrors = [entry["requestMirror"] for entry in first.get("filters", []) if "requestMirror" in entry]
+    through = [b["name"] for b in first.get("backendRefs", []) if b.get("kind") == "TraefikService"]
+    return RouteView(
+        weights=_weights(main[:1], model),
+        headers=_headers(matching[0]) if matching else (),
+        matched=_weights(matching, model),
+        mirror_percent=mirrors[0].get("percent") or 100 if mirrors else 0,
+        through=through[0] if through else None,
+        fallback=_weights(main[1:], model),
+    )
+
+
+def _headers(rule: Mapping[str, Any]) -> tuple[HeaderMatch, ...]:
+    return tuple(
+        HeaderMatch(header["name"], header["value"], header.get("type") == "RegularExpression")
+        for match in rule.get("matches", [])
+        for header in match.get("headers", [])
+    )
+
+
+def _weights(rules: Sequence[Mapping[str, Any]], model: str) -> dict[str, int]:
+    """Revision hash -> weight, of the backends that are revisions."""
+    weights: dict[str, int] = {}
+    for rule in rules:
         for backend in rule.get("backendRefs", []):
-            key = backend["name"].removeprefix(f"{model}-")
-            weights[key] = weights.get(key, 0) + backend.get("weight", 1)
-    return {key: weight for key, weight in weights.items() if weight}
+            _add(weights, backend, model)
+    return weights
+
+
+def _add(weights: dict[str, int], backend: Mapping[str, Any], model: str) -> None:
+    key, weight = backend["name"].removeprefix(f"{model}-"), backend.get("weight", 1)
+    if backend.get("kind", "Service") == "Service" and weight:
+        weights[key] = weights.get(key, 0) + weight
+
+
+@dataclass(frozen=True, slots=True)
+class TraefikView:
+    """What the TraefikServices of a Model say: the weights by revision hash, what is copied, whether callers stay.
+    `cookie`: name and lifetime in seconds of the cookie that keeps them."""
+
+    weights: Mapping[str, int]
+    mirror_percent: int = 0
+    cookie: tuple[str, int] | None = None
+
+
+def read_traefik(services: Mapping[str, Json], through: str, model: str) -> TraefikView | None:
+    """What the live TraefikService `through` does, with the one it may refer to; None when one of them is missing."""
+    spec = services.get(through, {}).get("spec")
+    if spec is None:
+        return None
+    weights: dict[str, int] = {}
+    if "mirroring" in spec:
+        mirroring = spec["mirroring"]
+        percent = sum(mirror.get("percent", 0) for mirror in mirroring.get("mirrors", []))
+        if mirroring.get("kind") == "TraefikService":
+            main = read_traefik(services, mirroring["name"], model)
+            return TraefikView(main.weights, percent, main.cookie) if main is not None else None
+        _add(weights, {**mirroring, "weight": 100}, model)
+        return TraefikView(weights, percent)
+    weighted = spec.get("weighted", {})
+    for backend in weighted.get("services", []):
+        _add(weights, backend, model)
+    cookie = (weighted.get("sticky") or {}).get("cookie")
+    return TraefikView(weights, 0, (cookie["name"], cookie.get("maxAge", 0)) if cookie else None)

@@ -1,16 +1,22 @@
 """Traffic through a gateway: one HTTPRoute or GRPCRoute of the Model's own, beside its Service for callers inside."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from modelwright.api.reasons import Reason
 from modelwright.core import endpoints
 from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.rollout.routing import Routing
+from modelwright.kube import kinds
+from modelwright.kube.kinds import Kind
 from modelwright.serving import network
-from modelwright.traffic.port import Evidence, Json, Scene
-from modelwright.traffic.probe import Probe
+from modelwright.traffic.port import Evidence, Json, Needs, Routed, Scene
+from modelwright.traffic.probe import Answer, Probe
 from modelwright.traffic.service import ServiceTraffic
 
 MARK_FEATURE = "HTTPRouteResponseHeaderModification"
+MIRROR_FEATURE = "HTTPRouteRequestMirror"
+MIRROR_PERCENT_FEATURE = "HTTPRouteRequestPercentageMirror"
 
 
 class GatewayTraffic:
@@ -20,26 +26,81 @@ class GatewayTraffic:
         self._probe = probe
         self._inside = ServiceTraffic()
         self._marked = MARK_FEATURE in features
+        self._features = features
 
     def named(self, scene: Scene) -> frozenset[str]:
-        """Revisions with weight in the route, and the one that the Service selects."""
-        weights = network.routed_weights(scene.route, scene.model["metadata"]["name"]) if scene.route else {}
-        return self._inside.named(scene) | weights.keys()
+        """Revisions that the route sends requests to, and the one that the Service selects."""
+        return self.routed(scene).named
+
+    def routed(self, scene: Scene) -> Routed:
+        """The route's rules; callers inside count in `named`."""
+        inside = self._inside.named(scene)
+        if scene.route is None:
+            return Routed(named=inside)
+        view = network.read_route(scene.route, scene.model["metadata"]["name"])
+        return Routed(
+            weights=view.weights,
+            matched=next(iter(view.matched), None),
+            mirror_percent=view.mirror_percent,
+            named=inside | view.weights.keys() | view.matched.keys() | view.fallback.keys(),
+        )
+
+    def refusals(self, scene: Scene, needs: Needs) -> tuple[str, ...]:
+        """Copies that the gateway doesn't say it can make, and sticky callers, which the Gateway API doesn't know."""
+        found = []
+        if needs.mirror and is_grpc(scene):
+            found.append(NO_GRPC_MIRROR)
+        elif needs.mirror and MIRROR_FEATURE not in self._features:
+            found.append(f"spec.strategy.steps.mirror: {_lacks(MIRROR_FEATURE)}")
+        elif needs.mirror_percent_below_100 and MIRROR_PERCENT_FEATURE not in self._features:
+            text = f"{_lacks(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
+            found.append(f"spec.strategy.steps.mirror.percent: {text}")
+        if needs.sticky:
+            text = "the Gateway API has no sticky cookie; of the gateways known here, only Traefik's can keep a caller"
+            found.append(f"{sticky_field(needs)}: {text}")
+        return tuple(found)
 
     def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """The Service that the route names as its backend."""
         return [network.revision_service(model, revision, ports)]
 
-    def manifests(self, scene: Scene, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
-        """The Service and the route; no route while an older Model has the place."""
-        service = self._inside.manifests(scene, revision, ports)
-        if scene.endpoint is None or scene.problem is not None:
+    def manifests(self, scene: Scene, routing: Routing, ports: Mapping[str, Mapping[str, int]]) -> list[Json]:
+        """The Service and the route; no route while an older Model has the place, or a revision can't speak gRPC."""
+        service = self._inside.manifests(scene, routing, ports)
+        speechless = is_grpc(scene) and any("grpc" not in ports[key] for key in routing.hashes)
+        if scene.endpoint is None or scene.problem is not None or speechless:
             return service
-        marked = self._marked and scene.endpoint.protocol == "HTTP"
-        return [*service, network.route(scene.model, scene.endpoint, {revision.hash: 100}, marked=marked)]
+        return [*service, *self._backends(scene, routing), self._route(scene, routing)]
+
+    def _route(self, scene: Scene, routing: Routing) -> Json:
+        assert scene.endpoint is not None  # noqa: S101
+        marked = self._marked and not is_grpc(scene)
+        through = self._through(scene, routing)
+        if through is None and routing.mirror_percent and not self._copies(scene, routing.mirror_percent):
+            # A gateway that doesn't know the filter answers callers with 500.
+            routing = replace(routing, mirror_percent=0)
+        return network.route(scene.model, scene.endpoint, routing, marked=marked, through=through)
+
+    def _copies(self, scene: Scene, percent: int) -> bool:
+        needed = {MIRROR_FEATURE} if percent == 100 else {MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}
+        return needed <= self._features and not is_grpc(scene)
+
+    def _through(self, scene: Scene, routing: Routing) -> str | None:
+        """The TraefikService that the route's main rule is to name."""
+        return None
+
+    def _backends(self, scene: Scene, routing: Routing) -> list[Json]:
+        """What the route names beside Services, in the order of applying."""
+        return []
+
+    def unwanted(self, scene: Scene, routing: Routing) -> list[tuple[Kind, str]]:
+        """TraefikServices that the route has no use for."""
+        wanted = {manifest["metadata"]["name"] for manifest in self._backends(scene, routing)}
+        return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(scene.traefik) if name not in wanted]
 
     async def evidence(self, scene: Scene, readiness_path: str | None) -> Evidence:
-        """Accepted and resolved at the current generation, and a request through the gateway answered by this route.
+        """Accepted and resolved at the current generation, and requests through the gateway answered by this route's
+        latest rules: the main one, and the match on headers when these can be sent.
 
         A gateway that this operator may not look at (a namespaced install) has accepted the route, so it is there; its
         word is then all there is.
@@ -51,33 +112,53 @@ class GatewayTraffic:
         problem = endpoints.route_problem(scene.route)
         if problem is not None:
             return Evidence(False, problem)
-        if self._probe is None or scene.endpoint.protocol != "HTTP" or not scene.gateways:
+        if self._probe is None or is_grpc(scene) or not scene.gateways:
             return Evidence(True)
-        return await self._ask(scene, readiness_path)
-
-    async def _ask(self, scene: Scene, readiness_path: str | None) -> Evidence:
-        assert scene.endpoint is not None  # noqa: S101
-        assert scene.route is not None  # noqa: S101
-        assert self._probe is not None  # noqa: S101
         address = self._address(scene)
         if address is None:
             text = "none of the gateways in spec.endpoint.parentRefs has an address and a matching HTTP listener yet"
             return Evidence(False, Problem(Reason.WAITING_FOR_ROUTE, text))
-        answer = await self._probe.ask(
+        view = network.read_route(scene.route, scene.model["metadata"]["name"])
+        questions: list[tuple[str, Mapping[str, str]]] = [("", {})]
+        if view.headers and not any(header.regex for header in view.headers):
+            questions.append((network.MATCH_MARK, {header.name: header.value for header in view.headers}))
+        for suffix, headers in questions:
+            problem = await self._ask(self._probe, scene, address, readiness_path, suffix, headers)
+            if problem is not None:
+                return Evidence(False, problem)
+        return Evidence(True)
+
+    async def _ask(
+        self, probe: Probe, scene: Scene, address: endpoints.Address, readiness_path: str | None, suffix: str,
+        headers: Mapping[str, str],
+    ) -> Problem | None:  # fmt: skip
+        assert scene.endpoint is not None  # noqa: S101
+        assert scene.route is not None  # noqa: S101
+        answer = await probe.ask(
             address,
             hostname=scene.endpoint.hostnames[0] if scene.endpoint.hostnames else None,
             path=_public_path(scene, readiness_path),
+            headers=headers,
         )
-        mark = network.route_mark(scene.route)
-        if mark is not None:
-            seen = answer.headers.get(network.ROUTE_HEADER.lower()) == mark
-        else:
-            seen = answer.status not in (404, 502, 503, 504)
+        mark, told = network.route_mark(scene.route), answer.headers.get(network.ROUTE_HEADER.lower())
+        seen = told == mark + suffix if mark is not None else answer.status not in (404, 502, 503, 504)
+        wrong = ""
         if answer.status == 0 or not seen or (readiness_path is not None and answer.status != 200):
-            what = answer.error or f"status {answer.status}" + ("" if seen else ", not from the latest route")
-            text = f"a request through the gateway ({address.scheme}://{address.host}:{address.port}) got: {what}"
-            return Evidence(False, Problem(Reason.ROUTE_NOT_PROGRAMMED, text))
-        return Evidence(True)
+            wrong = answer.error or f"status {answer.status}"
+        if mark is not None and told == mark + network.FALLBACK_MARK:
+            wrong = NOT_BUILT
+        elif not seen:
+            wrong += ", not from the latest route"
+        if not wrong and not suffix:
+            wrong = self._doubt(scene, answer)
+        if not wrong:
+            return None
+        text = f"a request through the gateway ({address.scheme}://{address.host}:{address.port}) got: {wrong}"
+        return Problem(Reason.ROUTE_NOT_PROGRAMMED, text)
+
+    def _doubt(self, scene: Scene, answer: Answer) -> str:
+        """Why an answer that follows the route isn't from what the route names; empty when it is."""
+        return ""
 
     def url(self, scene: Scene) -> str | None:
         """The route's hostname or the gateway's address, with the path prefix."""
@@ -91,6 +172,29 @@ class GatewayTraffic:
             if address is not None:
                 return address
         return None
+
+
+NOT_BUILT = (
+    "an answer of the fallback rule, so Traefik has not built the TraefikService that the route names; it must run "
+    "with --providers.kubernetescrd, and every Service named must have a ready pod"
+)
+
+
+def sticky_field(needs: Needs) -> str:
+    """The field of a policy that asks for sticky callers."""
+    return "spec.strategy.abTest.sticky" if needs.ab_test else "spec.strategy.sticky"
+
+
+NO_GRPC_MIRROR = "spec.strategy.steps.mirror: copies are compared by HTTP, and spec.endpoint.protocol is GRPC"
+
+
+def _lacks(feature: str) -> str:
+    return f"the gateway class does not list {feature} in its status.supportedFeatures"
+
+
+def is_grpc(scene: Scene) -> bool:
+    """Whether the Model is reached by gRPC."""
+    return scene.endpoint is not None and scene.endpoint.protocol == "GRPC"
 
 
 def _public_path(scene: Scene, readiness_path: str | None) -> str:

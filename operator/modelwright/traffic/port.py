@@ -1,11 +1,13 @@
 """What every way of moving traffic offers. One contract suite (`tests/unit/traffic`) runs against all of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.rollout.routing import Routing
+from modelwright.kube.kinds import Kind
 
 Json = dict[str, Any]
 
@@ -22,6 +24,43 @@ class Scene:
     """Gateways by (namespace, name)."""
     problem: Problem | None = None
     """Why the endpoint can't be had (a conflict with an older Model)."""
+    traefik: Mapping[str, Json] = field(default_factory=dict)
+    """The Model's own TraefikServices by name."""
+    pods: Mapping[str, int] = field(default_factory=dict)
+    """Ready pods by revision hash, of every revision that has or asks for any: a Service that selects all follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Where the live objects send requests.
+
+    `weights`: percent of callers' requests by revision hash, above 0 only, as written (a hand-made edit need not sum to
+    100). `matched`: the revision that the header match sends to. `named`: every revision that callers may come to, by
+    weight, match, fallback or the Model's Service.
+    """
+
+    weights: Mapping[str, int] = field(default_factory=dict)
+    matched: str | None = None
+    mirror_percent: int = 0
+    sticky: bool = False
+    named: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a policy asks of a way of moving traffic.
+
+    `weights`: those of its steps, in percent; `replicas`: pods that 100 % of the requests need.
+    """
+
+    weights: tuple[int, ...] = ()
+    mirror: bool = False
+    mirror_percent_below_100: bool = False
+    match: bool = False
+    sticky: bool = False
+    ab_test: bool = False
+    replicas: int = 1
+    autoscaling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +75,31 @@ class Traffic(Protocol):
     """A way of moving traffic."""
 
     def named(self, scene: Scene) -> frozenset[str]:
-        """Hashes of the revisions that the live configuration sends requests to."""
+        """Hashes of the revisions that the live configuration sends requests to: `routed(scene).named`."""
+        ...
+
+    def routed(self, scene: Scene) -> Routed:
+        """What the live configuration says, whoever has written it."""
+        ...
+
+    def refusals(self, scene: Scene, needs: Needs) -> tuple[str, ...]:
+        """What `needs` asks for and can't be had, each naming the field. Empty: all can be had."""
         ...
 
     def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """Manifests that a revision needs of its own to be sent traffic, in the order of applying."""
         ...
 
-    def manifests(self, scene: Scene, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
-        """Manifests that send everything to `revision`, in the order of applying."""
+    def manifests(self, scene: Scene, routing: Routing, ports: Mapping[str, Mapping[str, int]]) -> list[Json]:
+        """Manifests that make it so, in the order of applying. `ports` by revision hash, of all in `routing.hashes`.
+
+        The same for the same routing, but for what takes a surplus out of the live objects.
+        """
+        ...
+
+    def unwanted(self, scene: Scene, routing: Routing) -> list[tuple[Kind, str]]:
+        """Live objects, by kind and name, that `routing` has no use for. To be removed once it is confirmed; sooner
+        loses no request, but may send some to the serving revision alone."""
         ...
 
     async def evidence(self, scene: Scene, readiness_path: str | None) -> Evidence:

@@ -13,11 +13,13 @@ TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=2)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`status` 0 means that there was no answer; `error` says why. Header names are in lower case."""
+    """`status` 0 means that there was no answer; `error` says why. Header names are in lower case. `cookies`: each
+    Set-Cookie."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+    cookies: tuple[str, ...] = ()
 
 
 class Probe:
@@ -29,8 +31,9 @@ class Probe:
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
 
-    async def ask(self, address: Address, *, hostname: str | None, path: str) -> Answer:
-        """GET `path` from the listener at `address`, for `hostname` when given; a wildcard stands for one name."""
+    async def ask(self, address: Address, *, hostname: str | None, path: str, headers: Mapping[str, str]) -> Answer:
+        """GET `path` with `headers` from the listener at `address`, for `hostname` when given; a wildcard stands for
+        one name."""
         host = (hostname or address.host).replace("*", "modelwright-probe")
         url = f"{address.scheme}://{address.host}:{address.port}{path}"
         try:
@@ -39,12 +42,13 @@ class Probe:
                 aiohttp.ClientSession(timeout=TIMEOUT, connector=connector) as session,
                 session.get(
                     url,
-                    headers={"Host": host, "User-Agent": "modelwright-probe"},
+                    headers={**headers, "Host": host, "User-Agent": "modelwright-probe"},
                     ssl=self._tls,
                     server_hostname=host if address.scheme == "https" else None,
                     allow_redirects=False,
                 ) as response,
             ):
-                return Answer(response.status, {key.lower(): value for key, value in response.headers.items()})
+                found = {key.lower(): value for key, value in response.headers.items()}
+                return Answer(response.status, found, cookies=tuple(response.headers.getall("Set-Cookie", ())))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return Answer(0, error=str(error) or type(error).__name__)

@@ -1,27 +1,63 @@
-"""Traffic without a gateway: the Model's Service selects the revision."""
+"""Traffic without a gateway: the Model's Service selects one revision, or all of them, weighted by their pods."""
 
 from collections.abc import Mapping
 
+from modelwright.core.rollout.capacity import achieved_shares, replica_weight
 from modelwright.core.rollout.observed import Revision
+from modelwright.core.rollout.routing import Routing
+from modelwright.kube.kinds import Kind
 from modelwright.serving import network
-from modelwright.traffic.port import Evidence, Json, Scene
+from modelwright.traffic.port import Evidence, Json, Needs, Routed, Scene
+
+NEEDS_GATEWAY = "needs a gateway, and the Model has no spec.endpoint"
 
 
 class ServiceTraffic:
     """The Service's selector decides. It is in force once written; kube-proxy's delay is covered by the settle time."""
 
     def named(self, scene: Scene) -> frozenset[str]:
-        """The revision that the Service selects."""
-        selected = network.selected_revision(scene.service) if scene.service else None
-        return frozenset({selected} if selected else ())
+        """The revisions that the Service selects and that have pods, or its one revision."""
+        return self.routed(scene).named
+
+    def routed(self, scene: Scene) -> Routed:
+        """Everything to the one revision selected; else each revision's share of the ready pods."""
+        if scene.service is None:
+            return Routed()
+        selected = network.selected_revision(scene.service)
+        if selected is not None:
+            return Routed({selected: 100}, named=frozenset({selected}))
+        if not network.selects_all(scene.service):
+            return Routed()
+        return Routed(achieved_shares(scene.pods), named=frozenset(scene.pods))
+
+    def refusals(self, scene: Scene, needs: Needs) -> tuple[str, ...]:
+        """All that looks at requests; and weights that so many pods can't make."""
+        fields = {
+            "spec.strategy.steps.mirror": needs.mirror,
+            "spec.strategy.steps.match": needs.match,
+            "spec.strategy.sticky": needs.sticky and not needs.ab_test,
+            "spec.strategy.abTest": needs.ab_test,
+        }
+        found = [f"{field} {NEEDS_GATEWAY}" for field, wanted in fields.items() if wanted]
+        parts = [weight for weight in needs.weights if 0 < weight < 100]
+        if parts and needs.autoscaling:
+            text = "without a gateway the numbers of pods make the weights, and spec.serving.autoscaling changes them"
+            found.append(f"spec.strategy.steps.weight: {text}; use replicas, or give the Model an endpoint")
+        elif parts:
+            found += [refusal for weight in parts if (refusal := _too_fine(weight, needs.replicas))]
+        return tuple(found)
 
     def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """Nothing."""
         return []
 
-    def manifests(self, scene: Scene, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
+    def manifests(self, scene: Scene, routing: Routing, ports: Mapping[str, Mapping[str, int]]) -> list[Json]:
         """The Service."""
-        return [network.model_service(scene.model, revision, ports)]
+        return [network.model_service(scene.model, routing, ports, scene.service)]
+
+    def unwanted(self, scene: Scene, routing: Routing) -> list[tuple[Kind, str]]:
+        """Nothing."""
+        return []
 
     async def evidence(self, scene: Scene, readiness_path: str | None) -> Evidence:
         """Confirmed when the Service is there."""
@@ -31,3 +67,13 @@ class ServiceTraffic:
         """The Service's name in the cluster's DNS."""
         metadata = scene.model["metadata"]
         return f"http://{metadata['name']}.{metadata['namespace']}.svc"
+
+
+def _too_fine(weight: int, replicas: int) -> str | None:
+    achieved = replica_weight(replicas, weight)
+    if achieved is None:
+        return None
+    return (
+        f"spec.strategy.steps.weight: {weight} % can't be made by pods alone: with {replicas} replicas the nearest is "
+        f"{achieved:.1f} %; use more replicas, another weight, or give the Model an endpoint"
+    )

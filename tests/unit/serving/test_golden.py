@@ -12,6 +12,7 @@ import yaml
 
 from modelwright.api.v1alpha1.model import wanted_replicas
 from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.core.rollout.routing import Routing
 from modelwright.core.runtimes import Choice
 from modelwright.serving import fetching, network, workload
 from tests.lib import objects
@@ -47,9 +48,9 @@ def manifests(raw: Json, chosen: Choice, found: ModelVersion, features: bool) ->
         rendered.append(workload.disruption_budget(raw, revision))
     if autoscaling is not None:
         rendered.append(workload.autoscaler(raw, revision, autoscaling))
-    rendered.append(network.model_service(raw, revision, ports))
+    rendered.append(network.model_service(raw, Routing.to(revision), {revision.hash: ports}, None))
     if endpoint is not None:
-        rendered.append(network.route(raw, endpoint, {revision.hash: 100}, marked=features))
+        rendered.append(network.route(raw, endpoint, Routing.to(revision), marked=features))
     return rendered
 
 

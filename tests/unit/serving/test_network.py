@@ -6,6 +6,7 @@ import pytest
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.rollout.observed import Revision
+from modelwright.core.rollout.routing import Routing, Share
 from modelwright.serving import network
 from tests.unit.serving.builders import raw_model
 
@@ -16,8 +17,13 @@ def endpoint(**more: Any) -> Endpoint:
     return Endpoint.model_validate({"parentRefs": [{"name": "models", "namespace": "gateways"}], **more})
 
 
+def split(weights: dict[str, int]) -> Routing:
+    shares = tuple(Share(Revision(f"digits-{key}", key), weight) for key, weight in weights.items())
+    return Routing(shares, inside=shares[0].revision)
+
+
 def route(marked: bool = False, weights: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
-    return network.route(raw_model(), endpoint(**more), weights or {ONE.hash: 100}, marked=marked)
+    return network.route(raw_model(), endpoint(**more), split(weights or {ONE.hash: 100}), marked=marked)
 
 
 def filters(found: dict[str, Any]) -> list[str]:
@@ -29,7 +35,7 @@ def filters(found: dict[str, Any]) -> list[str]:
 
 
 def test_the_models_service_selects_one_revision_and_can_be_read_back() -> None:
-    service = network.model_service(raw_model(), ONE, {"http": 8080})
+    service = network.model_service(raw_model(), Routing.to(ONE), {ONE.hash: {"http": 8080}}, None)
     assert service["metadata"]["name"] == "digits"
     assert network.selected_revision(service) == ONE.hash
     assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(80, 8080)]
@@ -71,13 +77,13 @@ def test_a_grpc_route_has_no_path_and_the_grpc_port() -> None:
 
 def test_what_weights_a_live_route_has() -> None:
     found = route(weights={"aaaaaaaaaa": 95, "bbbbbbbbbb": 5, "cccccccccc": 0})
-    assert network.routed_weights(found, "digits") == {"aaaaaaaaaa": 95, "bbbbbbbbbb": 5}
-    assert network.routed_weights({"spec": {}}, "digits") == {}
+    assert network.read_route(found, "digits").weights == {"aaaaaaaaaa": 95, "bbbbbbbbbb": 5}
+    assert network.read_route({"spec": {}}, "digits").weights == {}
 
 
 def test_a_weight_that_is_not_written_counts_as_one() -> None:
-    live = {"spec": {"rules": [{"backendRefs": [{"name": "digits-x"}]}, {"backendRefs": [{"name": "digits-x"}]}]}}
-    assert network.routed_weights(live, "digits") == {"x": 2}
+    live = {"spec": {"rules": [{"backendRefs": [{"name": "digits-x"}, {"name": "digits-x"}]}]}}
+    assert network.read_route(live, "digits").weights == {"x": 2}
 
 
 def test_the_mark_changes_with_the_rules_and_the_hostnames_and_nothing_else() -> None:

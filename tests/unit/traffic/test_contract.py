@@ -12,6 +12,7 @@ from aiohttp import web
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.rollout.routing import Routing
 from modelwright.serving import network
 from modelwright.traffic import probe as probe_module
 from modelwright.traffic.gateway_api import MARK_FEATURE, GatewayTraffic
@@ -22,7 +23,7 @@ from tests.unit.serving.builders import raw_model
 
 Json = dict[str, Any]
 ONE, TWO = Revision("v1", "aaaaaaaaaa"), Revision("v2", "bbbbbbbbbb")
-PORTS = {"http": 8080}
+PORTS = {revision.hash: {"http": 8080} for revision in (ONE, TWO)}
 PATH = "/v2/models/digits/ready"
 
 
@@ -87,7 +88,7 @@ class Cluster:
 
     def send(self, revision: Revision, *, writes: int = 9) -> None:
         """Apply the first `writes` manifests that send everything to a revision."""
-        for manifest in self.traffic.manifests(self.scene, revision, PORTS)[:writes]:
+        for manifest in self.traffic.manifests(self.scene, Routing.to(revision), PORTS)[:writes]:
             slot = "service" if manifest["kind"] == "Service" else "route"
             before = getattr(self.scene, slot)
             generation = before["metadata"]["generation"] + (before["spec"] != manifest["spec"]) if before else 1
@@ -179,13 +180,14 @@ async def test_sending_twice_changes_nothing(cluster: Cluster) -> None:
     cluster.send(ONE)
     cluster.controller()
     assert cluster.scene == before
-    assert cluster.traffic.manifests(before, ONE, PORTS) == cluster.traffic.manifests(before, ONE, PORTS)
+    one = Routing.to(ONE)
+    assert cluster.traffic.manifests(before, one, PORTS) == cluster.traffic.manifests(before, one, PORTS)
 
 
 async def test_the_manifests_name_only_what_the_port_promises(cluster: Cluster) -> None:
     """All are the Model's own, owned and labelled, and a revision's own backends come with the revision."""
-    own = cluster.traffic.per_revision(cluster.model, ONE, PORTS)
-    for manifest in (*own, *cluster.traffic.manifests(cluster.scene, ONE, PORTS)):
+    own = cluster.traffic.per_revision(cluster.model, ONE, PORTS[ONE.hash])
+    for manifest in (*own, *cluster.traffic.manifests(cluster.scene, Routing.to(ONE), PORTS)):
         metadata = manifest["metadata"]
         assert metadata["ownerReferences"][0]["uid"] == "model-uid"
         assert metadata["labels"]["modelwright.dev/model"] == "digits"

@@ -1,0 +1,39 @@
+"""Chooses the way of moving traffic for a Model."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.kube import kinds
+from modelwright.kube.kinds import Kind
+from modelwright.traffic.gateway_api import GatewayTraffic
+from modelwright.traffic.port import Traffic
+from modelwright.traffic.probe import Probe
+from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.traefik import CONTROLLER, TraefikTraffic
+
+Json = Mapping[str, Any]
+
+
+def choose(
+    endpoint: Endpoint | None, classes: Collection[Json | None], served: Collection[Kind], probe: Probe | None
+) -> Traffic:
+    """The way for an endpoint: by its Service, by any gateway, or by Traefik.
+
+    `classes`: the GatewayClass of each gateway in parentRefs, None for one that can't be looked at. What not all of
+    them can do can't be had; with none known only what every gateway can.
+    """
+    if endpoint is None:
+        return ServiceTraffic()
+    known = [found for found in classes if found is not None]
+    told = [_features(found) for found in known]
+    features = frozenset.intersection(*told) if told and len(known) == len(classes) else frozenset[str]()
+    controllers = {str((found or {}).get("spec", {}).get("controllerName", "")) for found in classes}
+    if controllers == {CONTROLLER} and kinds.TRAEFIK_SERVICE in served and kinds.HTTP_ROUTE in served:
+        return TraefikTraffic(probe, features)
+    return GatewayTraffic(probe, features)
+
+
+def _features(gateway_class: Json) -> frozenset[str]:
+    listed = gateway_class.get("status", {}).get("supportedFeatures") or []
+    return frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)

@@ -1,0 +1,88 @@
+"""Traffic through Traefik: as by any gateway, and copies of requests and sticky callers by TraefikServices.
+
+A TraefikService that names a Service without ready endpoints isn't built, nor one that Traefik hasn't read yet, and
+every router that needs it is then dropped. So a route that names one has a second rule with the same match behind it,
+which sends everything to the serving revision: that answers in any order of writes, and when the candidate or the
+comparer loses its pods.
+"""
+
+from dataclasses import replace
+
+from modelwright.core.rollout.routing import Routing
+from modelwright.serving import network
+from modelwright.traffic.gateway_api import NO_GRPC_MIRROR, GatewayTraffic, is_grpc, sticky_field
+from modelwright.traffic.port import Json, Needs, Routed, Scene
+from modelwright.traffic.probe import Answer
+
+CONTROLLER = "traefik.io/gateway-controller"
+
+
+class TraefikTraffic(GatewayTraffic):
+    """For gateways whose classes' controllerName is CONTROLLER, where TraefikServices can be had."""
+
+    def routed(self, scene: Scene) -> Routed:
+        """The route's rules, and what the TraefikServices that it names do."""
+        told = super().routed(scene)
+        route = network.read_route(scene.route, _name(scene)) if scene.route is not None else None
+        if route is None or route.through is None:
+            return told
+        view = network.read_traefik(scene.traefik, route.through, _name(scene))
+        if view is None:
+            return replace(told, weights=route.fallback)
+        return Routed(
+            weights=view.weights,
+            matched=told.matched,
+            mirror_percent=view.mirror_percent,
+            sticky=view.cookie is not None,
+            named=told.named | view.weights.keys(),
+        )
+
+    def refusals(self, scene: Scene, needs: Needs) -> tuple[str, ...]:
+        """Copies and sticky callers of a Model that is reached by gRPC."""
+        found = []
+        if is_grpc(scene) and needs.mirror:
+            found.append(NO_GRPC_MIRROR)
+        if is_grpc(scene) and needs.sticky:
+            found.append(f"{sticky_field(needs)}: TraefikServices serve HTTP, and spec.endpoint.protocol is GRPC")
+        return tuple(found)
+
+    def _through(self, scene: Scene, routing: Routing) -> str | None:
+        if is_grpc(scene):
+            return None
+        if routing.mirror_percent:
+            return network.mirror_name(_name(scene))
+        return network.weighted_name(_name(scene)) if _weighs(routing) else None
+
+    def _backends(self, scene: Scene, routing: Routing) -> list[Json]:
+        if scene.endpoint is None or is_grpc(scene):
+            return []
+        found = []
+        if _weighs(routing):
+            found.append(network.weighted_service(scene.model, scene.endpoint, routing))
+        if routing.mirror_percent:
+            found.append(network.mirroring_service(scene.model, routing))
+        return found
+
+    def _doubt(self, scene: Scene, answer: Answer) -> str:
+        """The mark shows the route; the cookie's lifetime, which weights of a sticky TraefikService are in force."""
+        assert scene.route is not None  # noqa: S101
+        through = network.read_route(scene.route, _name(scene)).through
+        view = network.read_traefik(scene.traefik, through, _name(scene)) if through is not None else None
+        if view is None or view.cookie is None:
+            return ""
+        name, seconds = view.cookie
+        for cookie in answer.cookies:
+            parts = [part.strip().lower() for part in cookie.split(";")]
+            if parts[0].startswith(f"{name.lower()}=") and f"max-age={seconds}" in parts:
+                return ""
+        return f"no cookie {name} of the latest weights, so Traefik does not follow TraefikService {through} yet"
+
+
+def _name(scene: Scene) -> str:
+    name: str = scene.model["metadata"]["name"]
+    return name
+
+
+def _weighs(routing: Routing) -> bool:
+    """Whether the shares need a TraefikService: the route itself can only weigh."""
+    return len(routing.weights) > 1 and (routing.sticky or routing.mirror_percent > 0)

@@ -90,6 +90,21 @@ async def test_share_of_errors_is_close_to_what_was_asked():
         assert 80 < codes.count(500) < 160
 
 
+async def test_wrong_answers_are_well_formed_and_counted():
+    async with serving(wrongShare=0.2, seed=7) as (server, url, session):
+        outputs = [(await infer(session, url))[1]["outputs"][0]["data"] for _ in range(200)]
+        assert server.faults["wrong"] == outputs.count([4.0, 8.0])
+        assert outputs.count([3.0, 7.0]) == 200 - server.faults["wrong"]
+        assert 20 < server.faults["wrong"] < 60
+
+
+async def test_tells_the_memory_it_holds():
+    async with serving(memoryMebibytes=8) as (_, url, session), session.get(f"{url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+        held = next(line for line in lines if line.startswith("process_resident_memory_bytes "))
+        assert int(held.split()[1]) > 8 << 20
+
+
 @pytest.mark.parametrize("distribution", ["constant", "uniform", "exponential", "lognormal"])
 def test_latency_has_the_asked_for_size(distribution: str):
     rng = random.Random(1)

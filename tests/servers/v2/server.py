@@ -70,6 +70,7 @@ class Behaviour:
     error_share: float = 0.0  # of infer requests, answered with 500
     abort_share: float = 0.0  # of infer requests, whose connection is reset without an answer
     hang_share: float = 0.0  # of infer requests, never answered
+    wrong_share: float = 0.0  # of infer requests, answered with well-formed nonsense: every output is one too large
     shift: float = 0.0  # added to every output
     crash_after_requests: int | None = None  # exits with crash_exit_code instead of answering the next one
     crash_at_load: str | None = None  # exits with this last line
@@ -143,7 +144,14 @@ class Metrics:
             lines.append(f'v2_request_seconds_bucket{{{self.labels},le="{bound}"}} {cumulated}')
         lines.append(f"v2_request_seconds_sum{{{self.labels}}} {self.total_seconds:.6f}")
         lines.append(f"v2_request_seconds_count{{{self.labels}}} {cumulated}")
+        lines.append("# HELP process_resident_memory_bytes Memory held by this process.")
+        lines.append("# TYPE process_resident_memory_bytes gauge")
+        lines.append(f"process_resident_memory_bytes {resident_bytes()}")
         return "\n".join(lines) + "\n"
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclasses.dataclass
@@ -354,7 +362,8 @@ class Server:
         response = await self._fault(behaviour)
         if response is None:
             try:
-                response = self._outputs(*predict(request.body, behaviour.shift))
+                shift = behaviour.shift + self._wrong(behaviour)
+                response = self._outputs(*predict(request.body, shift))
             except ValueError as error:
                 response = answer(400, {"error": str(error)})
         self.metrics.observe(str(response.status), time.monotonic() - started)
@@ -371,6 +380,12 @@ class Server:
             self.faults["error"] += 1
             return answer(500, {"error": "told to fail", "model_version": self.version})
         return None
+
+    def _wrong(self, behaviour: Behaviour) -> float:
+        if behaviour.wrong_share and self.rng.random() < behaviour.wrong_share:
+            self.faults["wrong"] += 1
+            return 1.0
+        return 0.0
 
     def _outputs(self, outputs: list[float], request_id: str | None) -> Response:
         body = {"model_name": self.model, "model_version": self.version, "id": request_id}

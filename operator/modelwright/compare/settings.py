@@ -1,0 +1,63 @@
+"""Settings of the comparer, read once from the environment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from urllib.parse import urlsplit
+
+
+class SettingsError(ValueError):
+    """A variable is missing or wrong; the text names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Each field is set by the variable of its name in capitals. Sizes are in bytes, times in seconds."""
+
+    serving_url: str  # of the Service of the revision that serves, such as http://digits-abc.vision
+    candidate_url: str
+    serving_revision: str  # hashes, told in the summary
+    candidate_revision: str
+    relative_tolerance: float = 1e-3  # numbers agree within this share of the larger one,
+    absolute_tolerance: float = 1e-6  # or when they are this close
+    queue_length: int = 256  # copies that wait; more are dropped
+    queue_bytes: int = 64 << 20  # of bodies that wait or are compared; more are dropped
+    max_body_bytes: int = 8 << 20  # a larger copy is dropped
+    max_answer_bytes: int = 16 << 20  # a larger answer is not read
+    concurrency: int = 16  # copies that are asked at a time
+    request_timeout_seconds: float = 30.0
+    stop_seconds: float = 5.0  # given to what is under way at the end
+    host: str = "0.0.0.0"  # noqa: S104 - the gateway comes from outside the pod
+    port: int = 8080
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Settings with what the environment says; SettingsError names the variable that can't be read."""
+    values: dict[str, object] = {}
+    for field in fields(Settings):
+        name = field.name.upper()
+        text = environment.get(name, "").strip()
+        if not text:
+            if field.default is MISSING:
+                raise SettingsError(f"{name} is needed")
+            continue
+        kind = type(field.default)
+        values[field.name] = _number(name, text, kind) if kind in (int, float) else text
+    for name in ("serving_url", "candidate_url"):
+        url = urlsplit(str(values[name]))
+        if url.scheme != "http" or not url.hostname or url.query or url.fragment:
+            raise SettingsError(f"{name.upper()} must be http://<host>[:<port>], not {values[name]!r}")
+        values[name] = str(values[name]).rstrip("/")
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _number(name: str, text: str, kind: type) -> float:
+    try:
+        number: float = kind(text)
+    except ValueError:
+        number = -1.0
+    if not math.isfinite(number) or number < 0 or (kind is int and number < 1 and name != "PORT"):
+        raise SettingsError(f"{name} must be a number above 0, not {text!r}")
+    return number

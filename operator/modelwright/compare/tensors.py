@@ -1,0 +1,142 @@
+"""Reads the outputs of an answer of the Open Inference Protocol (V2), as JSON or with the binary tensor extension."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_INTEGERS = {
+    "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
+}  # fmt: skip
+_FLOATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
+FLOATS = frozenset({*_FLOATS, "BF16"})
+_LABELS = frozenset({*_INTEGERS, "BOOL", "BYTES"})
+
+Scalar = float | int | bytes
+
+
+class Unreadable(ValueError):
+    """Not an answer of the protocol; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One output, flattened in row-major order. Values are floats (FP*, BF16), integers (also BOOL) or bytes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: Sequence[Scalar]
+
+    @property
+    def is_float(self) -> bool:
+        """Numbers that may be near to each other; else labels, which are equal or not."""
+        return self.datatype in FLOATS
+
+
+def parse(body: bytes, header_length: int | None = None) -> dict[str, Tensor]:
+    """The outputs by name. `header_length`: of the JSON, when binary data follows it
+    (Inference-Header-Content-Length). Raises Unreadable."""
+    if header_length is not None and not 0 < header_length <= len(body):
+        raise Unreadable(f"Inference-Header-Content-Length is {header_length}, of {len(body)} bytes")
+    try:
+        document = json.loads(body[:header_length])
+        outputs = document["outputs"]
+        if not isinstance(outputs, list):
+            raise Unreadable("outputs is no list")
+        binary = body[header_length:] if header_length is not None else b""
+        tensors: dict[str, Tensor] = {}
+        for entry in outputs:
+            tensor, binary = _tensor(entry, binary)
+            if tensor.name in tensors:
+                raise Unreadable(f"output {tensor.name} is there twice")
+            tensors[tensor.name] = tensor
+    except Unreadable:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error) as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+    if not tensors:
+        raise Unreadable("there are no outputs")
+    return tensors
+
+
+def _tensor(entry: dict[str, Any], binary: bytes) -> tuple[Tensor, bytes]:
+    name, datatype, shape = entry["name"], entry["datatype"], tuple(entry["shape"])
+    if not isinstance(name, str):
+        raise Unreadable("an output has no name")
+    if datatype not in _LABELS and datatype not in FLOATS:
+        raise Unreadable(f"output {name}: datatype {datatype} is not known")
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise Unreadable(f"output {name}: shape {shape}")
+    size = (entry.get("parameters") or {}).get("binary_data_size")
+    values: Sequence[Scalar]
+    if size is None:
+        read = _float if datatype in FLOATS else _text if datatype == "BYTES" else _integer
+        values = [read(value) for value in _flat(entry["data"], max(len(shape), 1))]
+    else:
+        if not isinstance(size, int) or not 0 <= size <= len(binary):
+            raise Unreadable(f"output {name}: binary_data_size is {size}, and {len(binary)} bytes are left")
+        values, binary = _unpacked(datatype, binary[:size]), binary[size:]
+    if len(values) != math.prod(shape):
+        raise Unreadable(f"output {name}: shape {list(shape)} and {len(values)} values")
+    return Tensor(name, datatype, shape, values), binary
+
+
+def _flat(data: Any, depth: int) -> Iterator[Any]:
+    """The values of a flat or nested list."""
+    if not isinstance(data, list) or depth < 1:
+        raise Unreadable("data is no list as shape says")
+    for value in data:
+        if isinstance(value, list):
+            yield from _flat(value, depth - 1)
+        else:
+            yield value
+
+
+def _float(value: Any) -> float:
+    # Servers that write strict JSON say null for NaN.
+    if value is None:
+        return math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise Unreadable(f"{value!r} is no number")
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise Unreadable(f"{value!r} is no integer")
+
+
+def _text(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    raise Unreadable(f"{value!r} is no text")
+
+
+def _unpacked(datatype: str, data: bytes) -> Sequence[Scalar]:
+    """Little-endian values of a binary tensor."""
+    if datatype == "BYTES":
+        return list(_texts(data))
+    if datatype == "BF16":
+        # The upper half of a single-precision number.
+        halves = struct.unpack(f"<{len(data) // 2}H", data)
+        return struct.unpack(f"<{len(halves)}f", struct.pack(f"<{len(halves)}I", *(half << 16 for half in halves)))
+    code = "B" if datatype == "BOOL" else {**_INTEGERS, **_FLOATS}[datatype]
+    return struct.unpack(f"<{len(data) // struct.calcsize(f'<{code}')}{code}", data)
+
+
+def _texts(data: bytes) -> Iterator[bytes]:
+    """Each value is preceded by its length, four bytes."""
+    at = 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + length > len(data):
+            raise Unreadable("a text is longer than the data")
+        yield data[at : at + length]
+        at += length

@@ -1,0 +1,188 @@
+"""Two answers to one request agree or not, row by row, and by how much."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.compare.comparison import Answer, Comparison, Measure, Tolerance, compare
+from modelwright.compare.tally import Tally
+from modelwright.core.shadow import Pair
+from tests.unit.compare.builders import EPOCH
+
+NAN = math.nan
+
+
+def answer(*outputs: tuple[str, str, list[int], list[Any]], status: int = 200) -> Answer:
+    entries = [dict(zip(("name", "datatype", "shape", "data"), output, strict=True)) for output in outputs]
+    return Answer(status, 0.01, json.dumps({"outputs": entries}).encode())
+
+
+def of(one: tuple[str, list[int], list[Any]], other: tuple[str, list[int], list[Any]]) -> Comparison:
+    return compare(answer(("y", *one)), answer(("y", *other)), Tolerance())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rows", "differ"),
+    [
+        (("INT64", [3], [1, 2, 3]), ("INT64", [3], [1, 2, 3]), 3, 0),
+        (("INT64", [3], [1, 2, 3]), ("INT32", [3], [1, 9, 3]), 3, 1),
+        (("INT64", [2, 2], [1, 2, 3, 4]), ("INT64", [2, 2], [1, 2, 3, 5]), 2, 1),
+        (("BYTES", [2], ["cat", "dog"]), ("BYTES", [2], ["cat", "cow"]), 2, 1),
+        (("BOOL", [2], [True, False]), ("BOOL", [2], [False, True]), 2, 2),
+        (("INT64", [], [4]), ("INT64", [], [5]), 1, 1),
+        (("INT64", [0], []), ("INT64", [0], []), 0, 0),
+    ],
+)
+def test_labels_agree_when_they_are_equal(one: Any, other: Any, rows: int, differ: int) -> None:
+    found = of(one, other)
+    assert (found.compared, found.rows, found.disagreements, found.labels) == (True, rows, differ, [rows, differ])
+    assert sum(found.absolute.counts) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agrees"),
+    [
+        (1.0, 1.0005, True),
+        (1.0, 1.01, False),
+        (0.0, 1e-7, True),
+        (0.0, 1e-3, False),
+        (1e300, 1.0001e300, True),
+        (5.0, -5.0, False),
+        (NAN, NAN, True),
+        (NAN, 1.0, False),
+        (1.0, NAN, False),
+        (math.inf, math.inf, True),
+        (math.inf, -math.inf, False),
+        (1e308, -1e308, False),
+    ],
+)
+def test_numbers_agree_within_the_tolerance(one: float, other: float, agrees: bool) -> None:
+    found = of(("FP64", [1], [one]), ("FP64", [1], [other]))
+    assert (found.rows, found.disagreements) == (1, not agrees)
+
+
+def test_differences_are_absolute_and_relative_to_the_larger_number() -> None:
+    found = of(("FP64", [3], [10, 0, -2]), ("FP32", [3], [8, 0, 2]))
+    assert (found.absolute.sum, found.relative.sum) == pytest.approx((6.0, 0.2 + 0 + 2))
+    assert found.disagreements == 2
+    assert found.non_finite == 0
+
+
+def test_a_number_against_nan_has_no_difference_and_is_counted() -> None:
+    found = of(("FP64", [4], [1, NAN, NAN, math.inf]), ("FP64", [4], [NAN, NAN, 1, math.inf]))
+    assert (found.non_finite, sum(found.absolute.counts), found.disagreements) == (2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ", "argmax"),
+    [
+        ([0.7, 0.3], [0.6, 0.4], 0, [1, 0]),
+        ([0.7, 0.3], [0.4, 0.6], 1, [1, 1]),
+        ([0.7, 0.3], [0.7, 0.9], 1, [1, 1]),
+        ([12.0, 3.0], [11.0, 3.0], 1, [1, 0]),
+        ([NAN, 0.3], [0.7, 0.3], 1, [1, 1]),
+    ],
+)
+def test_probabilities_agree_on_the_class_and_other_numbers_within_the_tolerance(
+    one: list[float], other: list[float], differ: int, argmax: list[int]
+) -> None:
+    found = of(("FP64", [1, 2], one), ("FP64", [1, 2], other))
+    assert (found.disagreements, found.argmax) == (differ, argmax)
+
+
+def test_a_batch_of_single_numbers_has_no_classes() -> None:
+    found = of(("FP64", [2], [0.7, 0.3]), ("FP64", [2], [0.3, 0.7]))
+    assert (found.rows, found.disagreements, found.argmax) == (2, 2, [0, 0])
+
+
+def test_a_row_agrees_when_all_its_outputs_agree() -> None:
+    label, probability = ("label", "INT64", [2], [1, 2]), ("p", "FP64", [2, 2], [0.9, 0.1, 0.2, 0.8])
+    other = ("p", "FP64", [2, 2], [0.1, 0.9, 0.2, 0.8])
+    found = compare(answer(label, probability), answer(other, label), Tolerance())
+    assert (found.rows, found.disagreements, found.labels, found.argmax) == (2, 1, [2, 0], [2, 1])
+
+
+def test_outputs_without_a_common_first_dimension_are_one_row() -> None:
+    first, second = ("a", "INT64", [2], [1, 2]), ("b", "INT64", [3], [1, 2, 3])
+    found = compare(answer(first, second), answer(first, ("b", "INT64", [3], [1, 2, 4])), Tolerance())
+    assert (found.rows, found.disagreements) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given_", "mismatch"),
+    [
+        (answer(("z", "INT64", [2], [1, 2])), "names"),
+        (answer(("y", "INT64", [2], [1, 2]), ("z", "INT64", [2], [1, 2])), "names"),
+        (answer(("y", "FP64", [2], [1, 2])), "datatypes"),
+        (answer(("y", "BYTES", [2], ["1", "2"])), "datatypes"),
+        (answer(("y", "INT64", [2, 1], [1, 2])), "shapes"),
+        (answer(("y", "INT64", [3], [1, 2, 3])), "shapes"),
+        (Answer(200, 0.01, b"nonsense"), "unreadable"),
+        (Answer(200, 0.01, b"", whole=False), "unreadable"),
+        (answer(("y", "INT64", [2], [1, 2]), status=500), "unanswered"),
+        (Answer(422, 0.01), "unanswered"),
+        (Answer(None, 30, timed_out=True), "unanswered"),
+        (Answer(None, 0.01), "unanswered"),
+    ],
+)
+def test_what_the_candidate_does_not_give_are_rows_that_differ(given_: Answer, mismatch: str) -> None:
+    found = compare(answer(("y", "INT64", [2], [1, 2])), given_, Tolerance())
+    assert (found.compared, found.rows, found.disagreements, found.mismatch) == (True, 2, 2, mismatch)
+    assert found.candidate_failed == (mismatch == "unanswered")
+    assert not found.serving_failed
+
+
+GOOD = answer(("y", "INT64", [1], [1]))
+
+
+@pytest.mark.parametrize(
+    ("serving", "candidate", "failed"),
+    [
+        (Answer(200, 0, b"nonsense"), GOOD, (False, False)),
+        (Answer(400, 0), Answer(400, 0), (False, False)),
+        (Answer(404, 0), GOOD, (False, False)),
+        (Answer(400, 0), Answer(500, 0), (False, True)),
+        (Answer(429, 0), GOOD, (True, False)),
+        (Answer(302, 0), GOOD, (True, False)),
+        (Answer(503, 0), Answer(400, 0), (True, False)),
+        (Answer(503, 0), Answer(None, 0), (True, True)),
+    ],
+)
+def test_what_the_serving_revision_does_not_answer_cannot_be_compared(
+    serving: Answer, candidate: Answer, failed: tuple[bool, bool]
+) -> None:
+    found = compare(serving, candidate, Tolerance())
+    assert (found.compared, found.rows, found.disagreements) == (False, 0, 0)
+    assert (found.serving_failed, found.candidate_failed) == failed
+
+
+@given(values=st.lists(st.floats(allow_nan=True), min_size=1, max_size=8))
+def test_an_answer_agrees_with_itself(values: list[float]) -> None:
+    found = of(("FP64", [1, len(values)], values), ("FP64", [1, len(values)], values))
+    assert (found.rows, found.disagreements, found.non_finite, found.absolute.sum) == (1, 0, 0, 0)
+
+
+@given(
+    one=st.lists(st.floats(), min_size=3, max_size=3),
+    other=st.lists(st.floats(), min_size=3, max_size=3),
+    shape=st.sampled_from([[3], [1, 3], [3, 1]]),
+)
+def test_comparing_is_symmetric_and_always_tellable(one: list[float], other: list[float], shape: list[int]) -> None:
+    there, back = of(("FP64", shape, one), ("FP64", shape, other)), of(("FP64", shape, other), ("FP64", shape, one))
+    assert there.disagreements == back.disagreements
+    tally = Tally(Pair(serving="a", candidate="b"), EPOCH)
+    for found in (there, back):
+        tally.add(GOOD, GOOD, found)
+    json.dumps(tally.summary().wire(), allow_nan=False)
+
+
+def test_a_measure_counts_up_to_and_including_its_bounds() -> None:
+    measure = Measure((0.5, 1.0))
+    for value in (0.1, 0.5, 0.7, 5.0):
+        measure.add(value)
+    told = measure.wire()
+    assert (told.buckets, told.count, told.sum) == ((("0.5", 2), ("1", 3), ("+Inf", 4)), 4, pytest.approx(6.3))

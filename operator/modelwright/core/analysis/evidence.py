@@ -41,7 +41,7 @@ Buckets = tuple[tuple[float, int], ...]
 class Outcome(StrEnum):
     """What evidence says. `NotApplicable`: there is nothing to compare with, and there never will be."""
 
-    PASS = "Pass"  # noqa: S105
+    PASS = "Pass"  # noqa: S105 (no password)
     FAIL = "Fail"
     INCONCLUSIVE = "Inconclusive"
     ERROR = "Error"
@@ -52,10 +52,11 @@ class Outcome(StrEnum):
 class Verdict:
     """What one metric says at one look.
 
-    `message` is for people and has the numbers. `candidate` and `serving` are estimates: shares 0 to 1, seconds, or the
-    metric's own unit. `low` and `high` bound what was judged against `limit`: the difference to the serving revision, or
-    the candidate's value. `samples` are requests (or time points). `out_of_limits`: this look is to be counted towards
-    the metric's failureLimit. `permanent`: only a person who changes the policy can help. `query`: what was asked.
+    `message` is for people and has the numbers. `candidate` and `serving` are estimates: shares 0 to 1, seconds, or
+    the metric's own unit. `low` and `high` bound what was judged against `limit`: the difference to the serving
+    revision, or the candidate's value. `samples` are requests (or time points). `out_of_limits`: this look is to be
+    counted towards the metric's failureLimit. `permanent`: only a person who changes the policy can help. `query`:
+    what was asked.
     """
 
     metric: str
@@ -85,7 +86,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One number for each revision; None when there was none to be had (no data, NaN, several series): `why` says it."""
+    """One number for each revision; None when there was none to be had (empty, NaN, several series): `why` says it."""
 
     candidate: float | None
     serving: float | None = None

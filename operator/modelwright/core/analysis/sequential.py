@@ -1,0 +1,138 @@
+"""Intervals of a share, and of the difference of two shares, that hold at all looks together.
+
+A request is bad or not. For an arm with k bad of n requests the ratio of its likelihood averaged over a Beta prior to
+its likelihood at p,
+
+    M(p) = B(a + k, b + n - k) / B(a, b) / (p^k (1 - p)^(n - k)),
+
+is a non-negative martingale with mean 1 when p is the truth (Robbins 1970, "Statistical methods related to the law of
+the iterated logarithm", Ann. Math. Stat. 41(5); for intervals: Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform,
+nonparametric, nonasymptotic confidence sequences", Ann. Stat. 49(2)). So is the product over two arms, in whatever
+order and proportion requests go to them. By Ville's inequality (1939, "Etude critique de la notion de collectif") it
+ever reaches 1/alpha with probability alpha at most: the set of (p0, p1) whose product is below 1/alpha holds the truth
+at every look at once, with probability 1 - alpha. It is exact: no normal approximation, and right at k = 0 and k = n.
+
+The interval of p1 - p0 is the projection of that set. log M is convex, so at an end of the interval the slopes of both
+arms in p are opposite and of equal size s; for a given slope p is the root of a quadratic, and log M0 + log M1 grows
+with s: one root to find instead of a minimum inside of a root. An interval takes some 0.1 ms.
+
+Requests are taken to be independent given the revision. Where they come in bursts, the interval is too narrow by the
+square root of the burst's size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelwright.core.analysis.evidence import Arm
+
+PRIOR = (0.5, 2.0)
+"""Beta(1/2, 2). Any prior keeps the level; it decides how many requests are needed. What is watched here are small
+shares of bad requests. Beside Jeffreys' Beta(1/2, 1/2), which loses least in the worst case, this one decides with 10
+to 15 % fewer requests up to a share of 0.1, and with 45 % more at 0.9. More weight near 0 gains little, loses much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Both ends belong to it."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def proportion(arm: Arm, alpha: float) -> Interval:
+    """Interval of the share of bad requests, 0 to 1. `alpha` is the chance that it is ever wrong, over all looks."""
+    return share_interval(arm.trials, arm.events, alpha)
+
+
+def difference(candidate: Arm, serving: Arm, alpha: float) -> Interval:
+    """Interval of the candidate's share of bad requests less the serving revision's, -1 to 1."""
+    return difference_interval(candidate.trials, candidate.events, serving.trials, serving.events, alpha)
+
+
+def share_interval(trials: float, events: float, alpha: float) -> Interval:
+    """As `proportion`; counts may be fractions, which planning needs."""
+    arm = _LogMartingale(trials, events)
+    bound = _bound(alpha)
+    top = _slope(lambda s: arm.at(*arm.above(s)), bound)
+    bottom = _slope(lambda s: arm.at(*arm.below(s)), bound)
+    return Interval(arm.below(bottom)[0], arm.above(top)[0])
+
+
+def difference_interval(n1: float, k1: float, n0: float, k0: float, alpha: float) -> Interval:
+    """As `difference`, with candidate 1 and serving 0; counts may be fractions."""
+    one, zero = _LogMartingale(n1, k1), _LogMartingale(n0, k0)
+    bound = _bound(alpha)
+    top = _slope(lambda s: one.at(*one.above(s)) + zero.at(*zero.below(s)), bound)
+    bottom = _slope(lambda s: one.at(*one.below(s)) + zero.at(*zero.above(s)), bound)
+    return Interval(
+        one.below(bottom)[0] - zero.above(bottom)[0],
+        one.above(top)[0] - zero.below(top)[0],
+    )
+
+
+def _bound(alpha: float) -> float:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is {alpha}: it must be between 0 and 1")
+    return -math.log(alpha)
+
+
+class _LogMartingale:
+    """log M of one arm; points are (p, 1 - p), so that neither end loses digits."""
+
+    __slots__ = ("bad", "good", "mixture", "trials")
+
+    def __init__(self, trials: float, events: float) -> None:
+        a, b = PRIOR
+        self.trials, self.bad, self.good = trials, events, trials - events
+        self.mixture = _log_beta(a + self.bad, b + self.good) - _log_beta(a, b)
+
+    def at(self, p: float, q: float) -> float:
+        value = self.mixture
+        if self.bad:
+            value -= self.bad * math.log(p) if p > 0 else -math.inf
+        if self.good:
+            value -= self.good * math.log(q) if q > 0 else -math.inf
+        return value
+
+    def above(self, slope: float) -> tuple[float, float]:
+        """Where log M rises with this slope (> 0), at or above the estimate."""
+        return _larger(self.trials, self.bad, slope), _smaller(self.trials, self.good, slope)
+
+    def below(self, slope: float) -> tuple[float, float]:
+        """Where log M falls with this slope, at or below the estimate."""
+        return _smaller(self.trials, self.bad, slope), _larger(self.trials, self.good, slope)
+
+
+def _larger(n: float, k: float, s: float) -> float:
+    root = math.sqrt((n - s) ** 2 + 4 * s * k)
+    return 2 * k / (n - s + root) if n > s else (s - n + root) / (2 * s)
+
+
+def _smaller(n: float, k: float, s: float) -> float:
+    return 2 * k / (n + s + math.sqrt(max(0.0, (n + s) ** 2 - 4 * s * k)))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def _slope(log_product: Callable[[float], float], bound: float) -> float:
+    """The slope at which the product reaches the bound, rounded outwards; a huge one when it never does."""
+    low, high = 1e-9, 1.0
+    while log_product(high) < bound:
+        if high > 1e100:
+            return high
+        low, high = high, high * 16
+    while high > low * (1 + 1e-10):
+        middle = math.sqrt(low * high)
+        if log_product(middle) < bound:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -1,0 +1,1 @@
+"""How what counts as evidence is measured: metrics servers, JSON, Jobs and the comparer, behind one desk."""

@@ -49,6 +49,7 @@ MODEL = Kind("modelwright.dev", "v1alpha1", "models", "Model")
 MODEL_VERSION = Kind("modelwright.dev", "v1alpha1", "modelversions", "ModelVersion")
 ROLLOUT_POLICY = Kind("modelwright.dev", "v1alpha1", "rolloutpolicies", "RolloutPolicy")
 MODEL_ROLLOUT = Kind("modelwright.dev", "v1alpha1", "modelrollouts", "ModelRollout")
+APPROVAL = Kind("modelwright.dev", "v1alpha1", "approvals", "Approval")
 MODEL_RUNTIME = Kind("modelwright.dev", "v1alpha1", "modelruntimes", "ModelRuntime")
 CLUSTER_MODEL_RUNTIME = Kind(
     "modelwright.dev", "v1alpha1", "clustermodelruntimes", "ClusterModelRuntime", namespaced=False
@@ -69,7 +70,7 @@ TRAEFIK_SERVICE = Kind("traefik.io", "v1alpha1", "traefikservices", "TraefikServ
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
-OWN_KINDS = (MODEL, MODEL_VERSION, ROLLOUT_POLICY, MODEL_ROLLOUT, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
+OWN_KINDS = (MODEL, MODEL_VERSION, ROLLOUT_POLICY, MODEL_ROLLOUT, APPROVAL, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
 OPTIONAL_KINDS = (HTTP_ROUTE, GRPC_ROUTE, GATEWAY, GATEWAY_CLASS, TRAEFIK_SERVICE)
 ALL_KINDS = (
     *OWN_KINDS,

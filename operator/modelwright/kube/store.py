@@ -238,7 +238,7 @@ def _unchanged() -> tuple[None, None]:
 
 
 def _by_model(kind: Kind, obj: Object) -> Iterator[str]:
-    if kind == kinds.MODEL_VERSION:
+    if kind in (kinds.MODEL_VERSION, kinds.MODEL_ROLLOUT, kinds.APPROVAL):
         name = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
     else:
         name = (obj["metadata"].get("labels") or {}).get(LABEL_MODEL)

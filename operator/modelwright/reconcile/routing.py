@@ -62,6 +62,9 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
         if owner:
             models.append(Key("Model", namespace, owner))
         return [Key("ModelVersion", namespace, name), *dict.fromkeys(models)]
+    if kind in (kinds.MODEL_ROLLOUT, kinds.APPROVAL):
+        owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
+        return [Key("Model", namespace, str(owner))] if owner else []
     if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
         return [
             Key("Model", ns, n)

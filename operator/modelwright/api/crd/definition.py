@@ -11,7 +11,15 @@ from modelwright.api.cel import VALIDATIONS, Cel
 from modelwright.api.crd.info import CrdInfo
 from modelwright.api.crd.schema import structural, with_defaults_told, without_defaults, without_entry_defaults
 from modelwright.api.names import CATEGORY, GROUP, VERSION
-from modelwright.api.v1alpha1 import ClusterModelRuntime, Model, ModelRollout, ModelRuntime, ModelVersion, RolloutPolicy
+from modelwright.api.v1alpha1 import (
+    Approval,
+    ClusterModelRuntime,
+    Model,
+    ModelRollout,
+    ModelRuntime,
+    ModelVersion,
+    RolloutPolicy,
+)
 
 SIZE_LIMIT = 100_000
 """Largest CRD in bytes, so that client-side apply, which keeps a copy in an annotation, has room."""
@@ -26,7 +34,7 @@ class Kind(Protocol):
     model_fields: dict[str, Any]
 
 
-KINDS: Sequence[Any] = (Model, ModelVersion, RolloutPolicy, ModelRollout, ModelRuntime, ClusterModelRuntime)
+KINDS: Sequence[Any] = (Model, ModelVersion, RolloutPolicy, ModelRollout, Approval, ModelRuntime, ClusterModelRuntime)
 """Every kind of the API, in the order in which the reference describes them."""
 
 

@@ -1,5 +1,6 @@
 """modelwright.dev/v1alpha1: all kinds of the API."""
 
+from modelwright.api.v1alpha1.approval import Approval, ApprovalSpec
 from modelwright.api.v1alpha1.model import Model, ModelSpec, ModelStatus
 from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import ModelRollout, ModelRolloutSpec, ModelRolloutStatus
@@ -8,6 +9,8 @@ from modelwright.api.v1alpha1.version import ModelVersion, ModelVersionSpec, Mod
 
 __all__ = [
     "AnyRuntime",
+    "Approval",
+    "ApprovalSpec",
     "ClusterModelRuntime",
     "Model",
     "ModelRollout",

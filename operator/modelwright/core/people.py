@@ -1,0 +1,281 @@
+"""What people's words come to: whether a rollout is approved, and whether a command can be carried out now.
+
+Who a person is, and what they may, is the API server's to check: manifests/policies. Here only meaning is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.v1alpha1.approval import Approval
+from modelwright.api.v1alpha1.rollout import Command, ModelRollout
+from modelwright.api.v1alpha1.rollout import RolloutState as State
+from modelwright.api.v1alpha1.version import ModelVersionSpec
+from modelwright.core.rollout.observed import Revision
+
+AWAITING_APPROVAL = "AwaitingApproval"
+NO_AUTHOR = "NoAuthor"
+CONTENT_HASH_LENGTH = 32
+"""160 bits: nobody finds a second content for an approved hash."""
+
+LIVE = frozenset(
+    {State.PENDING, State.GATING, State.PROGRESSING, State.HOLDING, State.AWAITING_APPROVAL, State.PROMOTING}
+)
+"""States in which a rollout is still on its way to the candidate."""
+
+
+def content_hash_of(
+    target: Revision, version: ModelVersionSpec, digest: str | None, policy: Mapping[str, Any] | None
+) -> str:
+    """The hash of what people approve: the revision, the immutable content of its version, the digest it is pinned to,
+    and the policy (its spec, as in the rollout's snapshot) by which it goes out.
+
+    Card and metrics may still be edited, so they are left out. DataRobot binds its reviews in the same way, to a
+    `change_version_id`: an edit voids them.
+    """
+    content = version.wire()
+    for mutable in ("card", "metrics"):
+        content.pop(mutable, None)
+    approved = {
+        "version": target.version,
+        "revision": target.hash,
+        "content": content,
+        "digest": digest,
+        "policy": dict(policy) if policy is not None else None,
+    }
+    return names.content_hash(approved, CONTENT_HASH_LENGTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """Enough people have approved; `counted` are their Approvals, one of each person, in the order they were given."""
+
+    counted: tuple[Approval, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Somebody has rejected it: the rollout goes back."""
+
+    by: Approval
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """People are missing. `message`: who has approved, how many are missing, what was not counted and why.
+
+    `stalled`: no Approval can help, the version has to be made anew.
+    """
+
+    counted: tuple[Approval, ...]
+    missing: int
+    reason: str
+    message: str
+    stalled: bool = False
+
+
+PeopleDecision = Approved | Rejected | Waiting
+
+
+def approvals(
+    found: Iterable[Approval],
+    *,
+    rollout: ModelRollout,
+    content_hash: str,
+    author: str | None,
+    required: int,
+    now: datetime,
+    since: datetime,
+) -> PeopleDecision:
+    """What the Approvals in a rollout's namespace come to.
+
+    `author` is spec.author of the version, `required` the number of different people (1 to 10), `since` when their
+    approval was first asked for at this place: what was approved at an earlier step does not count at a later one.
+    A rejection counts whenever it was given.
+    """
+    about = sorted((a for a in found if _is_about(a, rollout)), key=_order)
+    counted: dict[str, Approval] = {}
+    refused: list[str] = []
+    for approval in about:
+        why = _unbound(approval, rollout, content_hash)
+        if why is None and approval.spec.decision == "Reject":
+            return Rejected(approval, f"{approval.spec.approver} has rejected it: {approval.spec.reason}")
+        why = why or _uncounted(approval, author, now, since)
+        if why is not None:
+            refused.append(f"{approval.name} of {approval.spec.approver} {why}")
+        else:
+            counted.setdefault(approval.spec.approver, approval)
+    given = tuple(counted.values())
+    if author is None:
+        text = (
+            f"ModelVersion {rollout.spec.target.version} has no spec.author, so nobody can be a second person: make "
+            "the version anew, with its author"
+        )
+        return Waiting((), required, NO_AUTHOR, _sentence(text, refused), stalled=True)
+    if len(given) >= required:
+        return Approved(given)
+    return Waiting(given, required - len(given), AWAITING_APPROVAL, _sentence(_so_far(given, required), refused))
+
+
+def _is_about(approval: Approval, rollout: ModelRollout) -> bool:
+    spec = approval.spec.rollout
+    return (
+        approval.namespace == rollout.namespace
+        and approval.metadata.deletion_timestamp is None
+        and (spec.uid == rollout.uid or spec.name == rollout.name)
+    )
+
+
+def _order(approval: Approval) -> tuple[float, str]:
+    created = approval.metadata.creation_timestamp
+    return (created.timestamp() if created is not None else 0.0), approval.name
+
+
+def _unbound(approval: Approval, rollout: ModelRollout, content_hash: str) -> str | None:
+    """Why an Approval is not about this rollout as it is."""
+    spec = approval.spec
+    if spec.rollout.uid != rollout.uid:
+        return f"was given for another rollout of this name (uid {spec.rollout.uid}; this one is {rollout.uid})"
+    if spec.rollout.name != rollout.name:
+        return f"names ModelRollout {spec.rollout.name}, which has another uid than it says"
+    if spec.model_ref.name != rollout.spec.model_ref.name:
+        return f"is about Model {spec.model_ref.name}, and the rollout is of {rollout.spec.model_ref.name}"
+    if spec.content_hash != content_hash:
+        return f"was given for another content ({spec.content_hash}; this is {content_hash})"
+    return None
+
+
+def _uncounted(approval: Approval, author: str | None, now: datetime, since: datetime) -> str | None:
+    """Why an approval of this rollout does not count."""
+    created, expires = approval.metadata.creation_timestamp, approval.spec.expires
+    if approval.spec.approver == author:
+        return "is the author's own: somebody else has to approve"
+    if expires is not None and expires <= now:
+        return f"expired at {approval.spec.expires_at}"
+    if created is None or created < since:
+        return "was given before this was asked for: approve once more, with what is known now"
+    return None
+
+
+def _so_far(given: tuple[Approval, ...], required: int) -> str:
+    who = f"approved by {', '.join(a.spec.approver for a in given)}" if given else "nobody has approved yet"
+    people = "person" if required == 1 else "different people"
+    return f"{len(given)} of {required} {people}: {who}; {required - len(given)} missing"
+
+
+def _sentence(text: str, refused: list[str]) -> str:
+    return f"{text}. Not counted: {'; '.join(refused)}" if refused else text
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides about a command: where its rollout stands.
+
+    `newest`: no later record of the Model exists. `by_hand`: a person has made it, to go back; `released`: it holds the
+    Model no longer. `gates_open` and `approvals_open` name, for people, the gates that have not passed, and every place
+    (gate or step, those to come included) where people have not yet approved.
+    """
+
+    state: State
+    newest: bool
+    paused: bool = False
+    by_hand: bool = False
+    released: bool = False
+    retried: bool = False
+    gates_open: tuple[str, ...] = ()
+    approvals_open: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The command is to be carried out, once."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command means nothing now; `message` says why and what to do. It is recorded as handled too."""
+
+    command: Command
+    message: str
+
+
+CommandDecision = Accepted | Refused
+
+
+def command(wanted: Command | None, handled: Container[str], standing: Standing) -> CommandDecision | None:
+    """Whether the command of a rollout can be carried out; None when there is none, or it was handled before.
+
+    `handled` are the tokens of status.commands. A command that is refused is not tried again when it would mean
+    something later: it was about what its person saw.
+    """
+    if wanted is None or wanted.token in handled:
+        return None
+    why = _REFUSALS[wanted.name](standing)
+    return Accepted(wanted) if why is None else Refused(wanted, f"{wanted.name}: {why}")
+
+
+def _over(standing: Standing) -> str | None:
+    if standing.state is State.ROLLING_BACK:
+        return "the rollout is going back already"
+    return None if standing.state in LIVE else f"the rollout has ended ({standing.state})"
+
+
+def _no_pause(standing: Standing) -> str | None:
+    if standing.state is State.PROMOTING:
+        return "all steps are done and the candidate takes over: abort goes back"
+    return _over(standing) or ("the rollout is paused already" if standing.paused else None)
+
+
+def _no_resume(standing: Standing) -> str | None:
+    return _over(standing) or (None if standing.paused else "the rollout is not paused")
+
+
+def _no_promotion(standing: Standing) -> str | None:
+    if standing.state is State.PROMOTING:
+        return "the candidate is being promoted already"
+    ended = _over(standing)
+    if ended is not None:
+        return ended
+    if standing.gates_open:
+        return f"it goes on without further evidence, but not past a gate: {', '.join(standing.gates_open)} not passed"
+    if standing.approvals_open:
+        places = ", ".join(standing.approvals_open)
+        return f"it does not stand for an approval, and one is missing at {places}"
+    return None
+
+
+def _no_retry(standing: Standing) -> str | None:
+    if standing.state not in (State.ROLLED_BACK, State.ABORTED):
+        return f"only what was rolled back or aborted can be tried again, and this is {standing.state}"
+    if not standing.newest:
+        return "a later rollout of the Model exists: its record is the one to retry"
+    return "it was given already: the revision is free to be tried" if standing.retried else None
+
+
+def _no_release(standing: Standing) -> str | None:
+    if not standing.by_hand:
+        return "only a rollback by hand (spec.rollback) holds the Model; this rollout does not"
+    if standing.released:
+        return "the hold has ended already"
+    if not standing.newest:
+        return "a later rollout of the Model exists, so this one holds nothing"
+    if standing.state in LIVE:
+        return "the rollback is still on its way: abort ends it"
+    return None if standing.state is State.SUCCEEDED else f"it ended as {standing.state} and holds nothing"
+
+
+_REFUSALS = {
+    "pause": _no_pause,
+    "resume": _no_resume,
+    "promote": _no_promotion,
+    "abort": _over,
+    "retry": _no_retry,
+    "release": _no_release,
+}

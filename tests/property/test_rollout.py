@@ -119,7 +119,8 @@ class Rollouts(RuleBasedStateMachine):
         self.world.serving = before.serving
 
     def carry_out(self, action: Run | SendTraffic | Remove, before: Observed) -> None:
-        world, key = self.world, action.revision.hash
+        revision = action.routing.shares[0].revision if isinstance(action, SendTraffic) else action.revision
+        world, key = self.world, revision.hash
         if isinstance(action, Run):
             view = world.views.get(key, RevisionView(action.revision, started=world.now, current=False))
             if view.replicas != world.replicas:

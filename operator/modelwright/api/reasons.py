@@ -42,9 +42,177 @@ class Reason(StrEnum):
     SETTLING_TRAFFIC = "SettlingTraffic", "Traffic was moved; the old revision stays until the change has settled."
     DRAINING = "Draining", "Pods that leave are answering their last requests."
     SUSPENDED = "Suspended", "spec.suspend is true: what serves goes on serving, and nothing is changed."
+    STEP_IN_PROGRESS = "StepInProgress", "A step of the rollout goes on; its hold or its evidence is not complete yet."
+    GATE_RUNNING = "GateRunning", "A gate is being looked at before any caller's request reaches the candidate."
+    AWAITING_APPROVAL = "AwaitingApproval", "People must approve before the rollout goes on."
+    ANALYSIS_ERROR = "AnalysisError", "A metric could not be measured; it is tried again."
+    PAUSED = "Paused", "A person has paused the rollout."
+    FREEZE_WINDOW = "FreezeWindow", "spec.freeze of the policy lets no rollout start or go on now."
+    WAITING_FOR_POLICY = "WaitingForPolicy", "The RolloutPolicy that spec.rolloutPolicyRef names does not exist yet."
+    WAITING_FOR_TRAFFIC = "WaitingForTraffic", "An earlier candidate has to leave before the rollout begins."
+    STOPPING_PREVIOUS = "StoppingPrevious", "The previous revision stops before the next one starts (recreate)."
     PROGRESSING_WITH_RETRY = "ProgressingWithRetry", "The last try failed for a passing reason and is repeated."
 
+    # How a rollout ended
+    PROMOTED = "Promoted", "Every step passed, and the candidate took all traffic."
+    PROMOTED_WITHOUT_EVIDENCE = (
+        "PromotedWithoutEvidence",
+        "A person promoted the candidate without the evidence that the policy asks for.",
+    )
+    FAST_ROLLBACK = "FastRollback", "Back to a revision that served before, within rollbackWindow: no steps."
+    FIRST_REVISION = "FirstRevision", "Nothing served before, so there were no steps."
+    ROLLED_BACK_BY_HAND = "RolledBackByHand", "A person took the Model back to this version."
+    SUPERSEDED = "Superseded", "The Model was made to want another revision meanwhile."
+    ANALYSIS_FAILED = "AnalysisFailed", "A metric proved the candidate worse than the policy tolerates."
+    INCONCLUSIVE = "Inconclusive", "The evidence decided nothing, and the policy rolls back then."
+    GATE_FAILED = "GateFailed", "A gate refused the candidate before any caller's request reached it."
+    APPROVAL_REJECTED = "ApprovalRejected", "A person rejected it."
+    APPROVAL_TIMEOUT = "ApprovalTimeout", "Not enough people approved in time."
+    DEADLINE_EXCEEDED = "DeadlineExceeded", "The rollout did not end within spec.deadline of its policy."
+    CANDIDATE_UNAVAILABLE = "CandidateUnavailable", "The candidate took requests and had no ready pod left."
+    AB_TEST_LOST = "ABTestLost", "The candidate did not win the A/B test."
+    ABORTED_BY_COMMAND = "AbortedByCommand", "A person aborted it."
+    HELD_BY_ROLLBACK = (
+        "HeldByRollback",
+        "A person's rollback holds the Model until spec.version changes or is released.",
+    )
+
+    # Measuring: the look is tried again unless a person has to change the policy
+    NO_AUTHOR = (
+        "NoAuthor",
+        "The ModelVersion has no spec.author, so nobody can be a second person, and an approval cannot be had.",
+    )
+    METRICS_SERVER_UNREACHABLE = (
+        "MetricsServerUnreachable",
+        "The metrics server can't be reached, or its certificate isn't trusted. Looked at again.",
+    )
+    METRICS_SERVER_TIMEOUT = (
+        "MetricsServerTimeout",
+        "The metrics server did not answer in time. Looked at again.",
+    )
+    METRICS_SERVER_ERROR = (
+        "MetricsServerError",
+        "The metrics server answered with an error. Looked at again.",
+    )
+    METRICS_ACCESS_DENIED = (
+        "MetricsAccessDenied",
+        "The metrics server refused the connection's credentials. Looked at again: they are read anew.",
+    )
+    METRICS_ANSWER_INVALID = (
+        "MetricsAnswerInvalid",
+        "The answer can't be read: no JSON, cut off, or of another shape. Looked at again.",
+    )
+    METRICS_ANSWER_TOO_LARGE = (
+        "MetricsAnswerTooLarge",
+        "The answer is larger than the operator reads.",
+    )
+    METRICS_STALE = (
+        "MetricsStale",
+        "The counters are not scraped any more, so they say nothing about now. Looked at again.",
+    )
+    QUERY_REFUSED = (
+        "QueryRefused",
+        "The metrics server, or the operator, refused the query: it has to be changed.",
+    )
+    QUERY_FAILED = (
+        "QueryFailed",
+        "The metrics server could not carry out the query. Looked at again.",
+    )
+    CONNECTION_UNKNOWN = (
+        "ConnectionUnknown",
+        "The operator's configuration has no connection of that name and type.",
+    )
+    CREDENTIALS_UNREADABLE = (
+        "CredentialsUnreadable",
+        "A credential or CA file of a connection can't be read. Looked at again.",
+    )
+    METRIC_SOURCE_MISSING = (
+        "MetricSourceMissing",
+        "Nothing that the operator knows measures the builtin metric here.",
+    )
+    LATENCY_THRESHOLD_NOT_A_BUCKET = (
+        "LatencyThresholdNotABucket",
+        "The threshold of latency-over is no bucket boundary of the histogram; the message names those.",
+    )
+    METRIC_JOB_FAILED = (
+        "MetricJobFailed",
+        "The Job that measures failed, timed out, or reported no such figure. Looked at again.",
+    )
+    COMPARER_UNREACHABLE = (
+        "ComparerUnreachable",
+        "The comparer of the mirror step does not answer. Looked at again.",
+    )
+    WITHIN_LIMITS = (
+        "WithinLimits",
+        "The metric is within all its limits, with the evidence that was asked for.",
+    )
+    LIMIT_EXCEEDED = (
+        "LimitExceeded",
+        "The candidate is proven to be beyond max or min, or more looks than failureLimit were.",
+    )
+    WORSE_THAN_SERVING = (
+        "WorseThanServing",
+        "The candidate is proven to be worse than the serving revision by more than margin.",
+    )
+    FAILURE_TOLERATED = (
+        "FailureTolerated",
+        "The value is out of its limits at this look, which failureLimit lets pass.",
+    )
+    INSUFFICIENT_SAMPLES = (
+        "InsufficientSamples",
+        "A revision has answered fewer requests in this step than minSamples.",
+    )
+    INSUFFICIENT_EVIDENCE = (
+        "InsufficientEvidence",
+        "There are enough samples, but the interval lies across the limit: more requests decide.",
+    )
+    INSUFFICIENT_POINTS = (
+        "InsufficientPoints",
+        "An A/B test has too few time points at its end to be decided.",
+    )
+    NO_DATA = (
+        "NoData",
+        "The metrics server gave no number for the candidate; the message says why.",
+    )
+    NO_SERVING_DATA = (
+        "NoServingData",
+        "The metrics server gave nothing for the serving revision, which the margin compares with.",
+    )
+    NOTHING_TO_COMPARE = (
+        "NothingToCompare",
+        "Nothing serves yet, so a margin has nothing to compare with.",
+    )
+    NOT_A_BUCKET_BOUNDARY = (
+        "NotABucketBoundary",
+        "The latency threshold is no boundary of the histogram's buckets, so the requests over it can't be counted.",
+    )
+    UNEXPECTED_MEASUREMENT = (
+        "UnexpectedMeasurement",
+        "The source measured something else than the metric needs.",
+    )
+    BETTER_THAN_SERVING = (
+        "BetterThanServing",
+        "At the end of an A/B test the candidate is proven to be better.",
+    )
+    NOT_PROVEN_BETTER = (
+        "NotProvenBetter",
+        "At the end of an A/B test the candidate is not proven to be better, so it loses.",
+    )
+
     # What is asked for cannot be done: Stalled is True
+    POLICY_NOT_FOUND = (
+        "PolicyNotFound",
+        "The RolloutPolicy that spec.rolloutPolicyRef names has been missing for 5 minutes.",
+    )
+    INVALID_POLICY = "InvalidPolicy", "The RolloutPolicy cannot be understood; the message names the field."
+    POLICY_NOT_SUPPORTED = (
+        "PolicyNotSupported",
+        "The RolloutPolicy asks for what the Model's way of moving traffic cannot do; the message names the field.",
+    )
+    ADMISSION_POLICY_MISSING = (
+        "AdmissionPolicyMissing",
+        "The admission policies that prove who gives a command or an approval are not in force: none is honoured.",
+    )
     INVALID_SPEC = "InvalidSpec", "The spec cannot be understood; the message names the field."
     VERSION_NOT_FOUND = "VersionNotFound", "The ModelVersion that spec.version asks for has been missing for 5 minutes."
     VERSION_OF_ANOTHER_MODEL = "VersionOfAnotherModel", "The ModelVersion's spec.modelRef names another Model."

@@ -9,9 +9,10 @@ import pytest
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.pods import Failure
+from modelwright.core.rollout import direct
 from modelwright.core.rollout.actions import Remove, Run, SendTraffic
 from modelwright.core.rollout.document import page
-from modelwright.core.rollout.machine import RULES, decide, determine
+from modelwright.core.rollout.machine import TABLE, decide, determine
 from modelwright.core.rollout.observed import (
     Observed,
     Problem,
@@ -21,6 +22,7 @@ from modelwright.core.rollout.observed import (
     Traffic,
     confirmed_serving,
 )
+from modelwright.core.rollout.routing import Routing
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OLD, NEW, THIRD = Revision("v1", "old"), Revision("v2", "new"), Revision("v3", "third")
@@ -49,112 +51,112 @@ CASES = [
         world(target=NEW, named=None, serving=None, traffic=Traffic()),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(NEW), SendTraffic(NEW)],
+        [Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "a new version: it comes up beside the old one, which keeps the traffic",
         world(up(OLD)),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(OLD), Run(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
     ),
     (
         "half of the new pods answer: traffic stays",
         world(up(OLD), up(NEW, 1, 2), replicas=2),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(OLD), Run(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
     ),
     (
         "the new pods answer: traffic moves",
         world(up(OLD), up(NEW)),
         State.PROMOTING,
         Reason.WAITING_FOR_ROUTE,
-        [Run(OLD), Run(NEW), SendTraffic(NEW)],
+        [Run(OLD), Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "the gateway lags: the old revision stays",
         world(up(OLD), up(NEW), named=NEW, traffic=Traffic(frozenset({"new"}))),
         State.PROMOTING,
         Reason.ROUTE_NOT_PROGRAMMED,
-        [Run(NEW), SendTraffic(NEW)],
+        [Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "traffic has just moved: the old revision stays for the settle time",
         world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=4))),
         State.PROMOTING,
         Reason.SETTLING_TRAFFIC,
-        [Run(NEW), SendTraffic(NEW)],
+        [Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "traffic has settled: the old revision leaves",
         world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=5))),
         State.PROMOTING,
         Reason.SETTLING_TRAFFIC,
-        [Run(NEW), SendTraffic(NEW), Remove(OLD)],
+        [Run(NEW), SendTraffic(Routing.to(NEW)), Remove(OLD)],
     ),
     (
         "the new version serves alone",
         world(up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(hours=1))),
         State.SUCCEEDED,
         Reason.SERVING,
-        [Run(NEW), SendTraffic(NEW)],
+        [Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "a third version supersedes the second: the second leaves, the first keeps the traffic",
         world(up(OLD), up(NEW, 0), target=THIRD),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(OLD), Run(THIRD), Remove(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(THIRD), Remove(NEW)],
     ),
     (
         "the wanted version goes back to the one that serves: the candidate leaves",
         world(up(OLD), up(NEW, 0), target=OLD),
         State.PROMOTING,
         Reason.SETTLING_TRAFFIC,
-        [Run(OLD), SendTraffic(OLD), Remove(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Remove(NEW)],
     ),
     (
         "the version that serves was deleted: its revision goes on serving",
         world(up(OLD), target=None, problem=Problem(Reason.WAITING_FOR_VERSION, "gone")),
         State.PENDING,
         Reason.WAITING_FOR_VERSION,
-        [Run(OLD), SendTraffic(OLD)],
+        [Run(OLD), SendTraffic(Routing.to(OLD))],
     ),
     (
         "a child's name is taken: what serves is kept, nothing else happens",
         world(up(OLD), up(NEW), problem=Problem(Reason.NAME_TAKEN, "taken", stalled=True)),
         State.PENDING,
         Reason.NAME_TAKEN,
-        [Run(OLD), SendTraffic(OLD)],
+        [Run(OLD), SendTraffic(Routing.to(OLD))],
     ),
     (
         "the new pods fail: the rollout stalls with their reason, the old revision keeps the traffic",
         world(up(OLD), replace(up(NEW, 0), failure=Failure(Reason.MODEL_LOAD_FAILED, "exit 1"))),
         State.PROGRESSING,
         Reason.MODEL_LOAD_FAILED,
-        [Run(OLD), SendTraffic(OLD), Run(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
     ),
     (
         "the new pods are never ready: the rollout stalls at startTimeout, and they go on trying",
         world(up(OLD), replace(up(NEW, 0), started=NOW - timedelta(minutes=11))),
         State.PROGRESSING,
         Reason.START_TIMEOUT,
-        [Run(OLD), SendTraffic(OLD), Run(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
     ),
     (
         "all pods of what serves are gone: that is an illness, not a rollout",
         world(up(NEW, 0), named=NEW, serving=Serving(NEW, NOW - timedelta(hours=1))),
         State.SUCCEEDED,
         Reason.SERVING,
-        [Run(NEW), SendTraffic(NEW)],
+        [Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "a first version that never worked gives way to the next at once",
         world(up(OLD, 0), target=NEW, named=OLD, serving=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(NEW), SendTraffic(NEW)],
+        [Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "status was lost in a restore: pods that answer keep the traffic",
@@ -168,21 +170,21 @@ CASES = [
         world(up(OLD), up(NEW, 0), named=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(OLD), Run(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
     ),
     (
         "somebody made traffic name a revision that isn't there: it comes back to what serves",
         world(up(OLD), up(NEW, 0), named=THIRD),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(OLD), Run(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
     ),
     (
         "the new pods die before the gateway was seen to follow: traffic goes back to those that answer",
         world(up(OLD), up(NEW, 0), named=NEW),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(OLD), Run(NEW)],
+        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
     ),
     (
         "nobody answers: traffic isn't moved to and fro",
@@ -198,7 +200,7 @@ CASES = [
         ),
         State.PENDING,
         Reason.WAITING_FOR_VERSION,
-        [Run(OLD), SendTraffic(OLD)],
+        [Run(OLD), SendTraffic(Routing.to(OLD))],
     ),
     (
         "suspended: nothing is done",
@@ -212,7 +214,7 @@ CASES = [
         world(up(OLD, 0, 0), up(NEW, 0, 0), replicas=0),
         State.PROMOTING,
         Reason.WAITING_FOR_ROUTE,
-        [Run(OLD), Run(NEW), SendTraffic(NEW)],
+        [Run(OLD), Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
 ]
 
@@ -225,8 +227,8 @@ def test_what_follows_when(observed: Observed, state: State, reason: Reason, act
 
 
 def test_every_row_of_the_table_is_reached_by_a_case() -> None:
-    reached = {next(rule.name for rule in RULES if rule.holds(case[1])) for case in CASES}
-    assert reached == {rule.name for rule in RULES}
+    reached = {next(rule.name for rule in TABLE if rule.holds(case[1])) for case in CASES}
+    assert reached == {rule.name for rule in direct.ROWS}
 
 
 def test_a_revision_serves_only_once_it_is_named_confirmed_and_ready() -> None:

@@ -3,20 +3,25 @@
 from dataclasses import dataclass
 
 from modelwright.core.rollout.observed import Revision
+from modelwright.core.rollout.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Have this revision's children as they are rendered: made when missing, mended when they drifted."""
+    """Have this revision's children as they are rendered: made when missing, mended when they drifted.
+
+    `pods`: how many, or at least how many where an autoscaler may add to them; None as the Model's spec has it.
+    """
 
     revision: Revision
+    pods: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SendTraffic:
-    """Have all requests go to this revision. Also sent when nothing changes: the route is mended when it drifted."""
+    """Have requests go so. Also sent when nothing changes: the route is mended when it drifted."""
 
-    revision: Revision
+    routing: Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +31,31 @@ class Remove:
     revision: Revision
 
 
-Action = Run | SendTraffic | Remove
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Make the ModelRollout of the move to the target."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunGate:
+    """Have this gate's Job run: evaluation or infra."""
+
+    gate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Have the comparer run that asks both revisions what callers ask one of them."""
+
+    serving: Revision
+    candidate: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class StopComparing:
+    """Take the comparer away."""
+
+
+Action = Run | SendTraffic | Remove | Begin | RunGate | Compare | StopComparing

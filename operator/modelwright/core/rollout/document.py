@@ -1,14 +1,18 @@
 """The rollout table as a page of the documentation."""
 
-from modelwright.core.rollout.machine import RULES
+from modelwright.core.rollout.machine import TABLE
+from modelwright.core.rollout.rule import Rule
+from modelwright.core.rollout.steps import PRESETS
 
 _HEAD = """# How a Model moves to another revision
 
-Made from `operator/modelwright/core/rollout/machine.py` by `make generate`; a test holds the two against each other.
+Made from `operator/modelwright/core/rollout/` by `make generate`; a test holds the two against each other.
 
 At each pass the operator takes one picture of the Model and its children, and the first row that holds applies.
 A *revision* is a ModelVersion as served by one runtime with one pod shape. The *target* is the revision that the spec
-asks for. Traffic *names* a revision when the Model's Service or its route sends requests to it.
+asks for. Traffic *names* a revision when the Model's Service or its route sends requests to it. The *candidate* is what
+a ModelRollout moves to. A row without a state changes only what the ModelRollout remembers; after it the table is read
+again from the top, and the change is written down before anything is done.
 
 | # | when | state | what is done |
 |---|---|---|---|
@@ -16,14 +20,30 @@ asks for. Traffic *names* a revision when the Model's Service or its route sends
 
 _TAIL = """
 - At most one action of a pass changes where requests go, and a revision that traffic names is never removed.
-- A revision begins to *serve* when traffic names it alone, the gateway was seen to follow, and its pods answer.
+- A revision begins to *serve* when traffic names it alone, the gateway was seen to follow, its pods answer, and its
+  rollout, if there is one, is being promoted.
 - When nothing has ever served, the target is named before its pods are ready, so that a taken name or a refused route
   shows at once, and callers get "unavailable" rather than "not found".
+- The deadline's clock runs in Gating, Progressing, Holding and Promoting; not while people or a freeze are waited for.
 - With `spec.suspend` nothing is done in any state.
+
+## Presets
+
 """
 
 
 def page() -> str:
     """The page in Markdown."""
-    rows = [f"| {n} | {rule.name} | {rule.state} | {rule.does} |\n" for n, rule in enumerate(RULES, 1)]
-    return _HEAD + "".join(rows) + _TAIL
+    rows = [
+        f"| {n} | {row.name} | {row.state if isinstance(row, Rule) else ''} | {row.does} |\n"
+        for n, row in enumerate(TABLE, 1)
+    ]
+    presets = [
+        f"- `{name}`: " + ", ".join(_words(step.weight, step.hold) for step in steps) + "\n"
+        for name, steps in PRESETS.items()
+    ]
+    return _HEAD + "".join(rows) + _TAIL + "".join(presets)
+
+
+def _words(weight: int | None, hold: str | None) -> str:
+    return f"weight {weight} %" + (f", hold {hold}" if hold else "")

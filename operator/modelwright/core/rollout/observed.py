@@ -1,10 +1,23 @@
 """What a rollout decision is made from: one frozen picture of a Model and its children, gathered once a pass."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
+from modelwright.api.common import seconds
+from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.pods import Failure
+
+if TYPE_CHECKING:
+    from modelwright.api.v1alpha1.policy import RolloutPolicySpec
+    from modelwright.core.analysis.evidence import Outcome, Verdict
+    from modelwright.core.gates import GateResult
+    from modelwright.core.people import CommandDecision, PeopleDecision
+    from modelwright.core.rollout.record import Record
+    from modelwright.core.rollout.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,8 @@ class RevisionView:
 
     revision: Revision
     replicas: int | None = None
+    pods: int = 0
+    """Pods that exist, ready or not; those that are ending don't count."""
     ready: int = 0
     available: int = 0
     current: bool = True
@@ -52,6 +67,13 @@ class Traffic:
     named: frozenset[str] = frozenset()
     confirmed: bool = False
     problem: Problem | None = None
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Percent of the requests by revision hash, as the route or the Service has it; absent means none."""
+    matched: str | None = None
+    """The revision that requests with certain headers go to."""
+    mirror: int = 0
+    """Percent of the requests that is copied to the comparer."""
+    sticky: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +82,47 @@ class Serving:
 
     revision: Revision
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """What a policy-led rollout is decided from, beside pods and traffic.
+
+    `policy` and `steps` are the record's own as it began; without a live record, those that the next would have.
+    """
+
+    policy: RolloutPolicySpec
+    steps: tuple[Step, ...]
+    record: Record | None = None
+    number: int = 1
+    """Number of the next record."""
+    problem: Problem | None = None
+    """Why no rollout can begin by this policy."""
+    outcome: Outcome | None = None
+    """What the metrics of the present step come to; None when none is asked for in it."""
+    verdicts: tuple[Verdict, ...] = ()
+    gates: Mapping[str, GateResult] = field(default_factory=dict)
+    """What gates came to that have ended; a gate that runs is not among them."""
+    people: PeopleDecision | None = None
+    """What people say to the approval that is waited for now."""
+    command: CommandDecision | None = None
+    """A command that was not taken up yet."""
+    frozen_until: datetime | None = None
+    comparer_ready: bool = False
+    comparer_runs: bool = False
+    replica_weighted: bool = False
+    """Without a gateway: the share of a revision is its share of the pods."""
+    surge: int | None = None
+    """Pods allowed beyond those that serve; None without a bound."""
+    windowed: frozenset[str] = frozenset()
+    """Revisions that served before, to which the Model may go back without steps."""
+    released_by_spec: bool = False
+    """spec.version was changed since the rollback by hand began."""
+    led: bool = True
+    """Whether the Model has a policy; a rollback by hand needs none."""
+    wins: bool | None = None
+    """Whether the candidate has won the A/B test; None before its end."""
+    test_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +142,19 @@ class Observed:
     settle: timedelta = timedelta(seconds=5)
     """How long an old revision stays after traffic has left it."""
     start_timeout: timedelta = timedelta(minutes=10)
+    rolling: Rolling | None = None
+    """None for a Model that moves without a policy and was never taken back by hand."""
+
+    @property
+    def record(self) -> Record | None:
+        """The newest ModelRollout of this Model."""
+        return self.rolling.record if self.rolling is not None else None
+
+    @property
+    def live(self) -> Record | None:
+        """The ModelRollout that goes on, if one does."""
+        record = self.record
+        return record if record is not None and record.live else None
 
     @property
     def target_view(self) -> RevisionView | None:
@@ -120,11 +196,26 @@ class Observed:
     def leftovers(self) -> tuple[Revision, ...]:
         """Revisions with pods that are neither wanted nor named by traffic, in a fixed order."""
         kept = set(self.traffic.named)
-        if self.target:
+        if self.live is not None:
+            kept.update(revision.hash for revision in (self.live.to, self.live.source) if revision is not None)
+        if self.target is not None and not self.quarantined:
             kept.add(self.target.hash)
         elif self.serving:
             kept.add(self.serving.revision.hash)
         return tuple(view.revision for key, view in sorted(self.revisions.items()) if key not in kept)
+
+    @property
+    def quarantined(self) -> bool:
+        """The target was rolled back or aborted, and nothing has let it be tried again."""
+        record = self.record
+        return (
+            record is not None
+            and record.quarantines
+            and record.to is not None
+            and self.target is not None
+            and record.to.hash == self.target.hash
+            and (self.serving is None or self.serving.revision.hash != self.target.hash)
+        )
 
     @property
     def settled_at(self) -> datetime | None:
@@ -133,13 +224,30 @@ class Observed:
             return None
         if self.traffic.named != {self.serving.revision.hash}:
             return None
-        return self.serving.since + self.settle
+        record = self.record
+        ended = record.status.finished_at if record is not None else None
+        return max(self.serving.since, ended or self.serving.since) + self.patience
+
+    @property
+    def patience(self) -> timedelta:
+        """How long revisions that are left over stay: the previous one for keepPrevious of a policy, so that going back
+        is a switch."""
+        record = self.record
+        if self.rolling is None or record is None or record.live or record.state is not RolloutState.SUCCEEDED:
+            return self.settle
+        test = self.rolling.policy.strategy.ab_test
+        if test is not None and test.loser == "Remove":
+            return self.settle
+        return max(self.settle, timedelta(seconds=seconds(self.rolling.policy.keep_previous)))
 
 
 def confirmed_serving(observed: Observed) -> Serving | None:
     """Who serves, as of this picture: a revision begins to serve when traffic names it alone, that is confirmed, and
     its pods answer. It goes on being the one that serves, with pods or without, until another takes over."""
     if not observed.traffic.confirmed or len(observed.traffic.named) != 1:
+        return observed.serving
+    if observed.live is not None and observed.live.state is not RolloutState.PROMOTING and observed.serving is not None:
+        # A step may send everything to the candidate: it serves once it is promoted.
         return observed.serving
     (key,) = observed.traffic.named
     view = observed.revisions.get(key)

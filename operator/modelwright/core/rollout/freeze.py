@@ -1,0 +1,46 @@
+"""Freeze windows: times in which no rollout starts or goes on."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from modelwright.api.common import seconds
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import Freeze
+from modelwright.core.rollout.observed import Problem
+
+
+def frozen_until(windows: Iterable[Freeze], now: datetime) -> datetime | None:
+    """When the window that `now` lies in ends, UTC; the latest of several; None outside of all windows.
+
+    A window that can't be understood freezes nothing: `problem` tells of it.
+    """
+    ends = [end for window in windows if (end := _end(window, now)) is not None]
+    return max(ends, default=None)
+
+
+def _end(window: Freeze, now: datetime) -> datetime | None:
+    try:
+        local = now.astimezone(ZoneInfo(window.time_zone))
+        # The last beginning before the next minute, so that one at this very minute counts.
+        began = next(CronSim(window.schedule, local + timedelta(minutes=1), reverse=True))
+    except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration):
+        return None
+    end = began.astimezone(UTC) + timedelta(seconds=seconds(window.duration))
+    return end if began.astimezone(UTC) <= now < end else None
+
+
+def problem(windows: Iterable[Freeze], now: datetime) -> Problem | None:
+    """What is wrong with the first window that can't be understood."""
+    for index, window in enumerate(windows):
+        try:
+            next(CronSim(window.schedule, now.astimezone(ZoneInfo(window.time_zone))))
+        except (ZoneInfoNotFoundError, ValueError):
+            text = f"spec.freeze[{index}].timeZone: there is no time zone {window.time_zone}"
+            return Problem(Reason.INVALID_POLICY, text, stalled=True)
+        except (CronSimError, StopIteration) as error:
+            text = f"spec.freeze[{index}].schedule: {window.schedule} is no cron schedule that ever comes: {error}"
+            return Problem(Reason.INVALID_POLICY, text, stalled=True)
+    return None

@@ -1,0 +1,191 @@
+"""What a ModelRollout remembers, and the pure steps by which that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.rollout import (
+    ClockStatus,
+    CommandStatus,
+    ModelRollout,
+    ModelRolloutSpec,
+    ModelRolloutStatus,
+    RolloutState,
+    StepStatus,
+)
+from modelwright.core.rollout.observed import Revision
+from modelwright.core.rollout.steps import Step
+
+TERMINAL = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})
+"""States in which nothing happens any more."""
+QUARANTINING = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
+"""States after which the same revision isn't tried again by itself."""
+COUNTED = frozenset({RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.PROMOTING})
+"""States in which the deadline's clock runs, unless people or a freeze are waited for."""
+_WAITING_FOR_PEOPLE = frozenset({Reason.PAUSED, Reason.FREEZE_WINDOW})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A ModelRollout as a decision sees it."""
+
+    name: str
+    uid: str
+    generation: int
+    created: datetime
+    spec: ModelRolloutSpec
+    status: ModelRolloutStatus
+
+    @classmethod
+    def of(cls, rollout: ModelRollout) -> Record:
+        """The record of a parsed ModelRollout. One that the API server has must have a creation time."""
+        created = rollout.metadata.creation_timestamp
+        assert created is not None  # noqa: S101
+        return cls(rollout.name, rollout.uid, rollout.generation, created, rollout.spec, rollout.status)
+
+    @property
+    def state(self) -> RolloutState:
+        """Where it stands; one that nobody has looked at yet is Pending."""
+        return RolloutState(self.status.state) if self.status.state in set(RolloutState) else RolloutState.PENDING
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended."""
+        return self.state not in TERMINAL
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person made it, to go back at once."""
+        return self.spec.rollback is not None
+
+    @property
+    def to(self) -> Revision | None:
+        """The candidate; None while that isn't known."""
+        ref = self.status.to
+        return Revision(ref.version, ref.revision) if ref is not None else None
+
+    @property
+    def source(self) -> Revision | None:
+        """What served when it began; None for a first revision."""
+        ref = self.status.from_
+        return Revision(ref.version, ref.revision) if ref is not None else None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is a rollback by hand that the Model still has to obey."""
+        return self.by_hand and not self.status.released and self.state not in QUARANTINING | {RolloutState.SUPERSEDED}
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether its revision must not be tried again by itself."""
+        return self.state in QUARANTINING and not self.status.retried
+
+    @property
+    def step(self) -> int:
+        """Index of the present step."""
+        return self.status.step or 0
+
+    @property
+    def step_status(self) -> StepStatus | None:
+        """The present step's entry, None before it was begun."""
+        return next((entry for entry in self.status.steps if entry.index == self.status.step), None)
+
+    def elapsed(self, now: datetime) -> timedelta:
+        """How much of the deadline is used up."""
+        clock = self.status.clock or ClockStatus()
+        running = now - clock.running_since if clock.running_since is not None else timedelta(0)
+        return timedelta(seconds=clock.elapsed_seconds) + max(running, timedelta(0))
+
+    def but(self, **changes: Any) -> Record:
+        """This record with some members of its status changed."""
+        return replace(self, status=self.status.model_copy(update=changes))
+
+
+def enter(record: Record, state: RolloutState, reason: str, message: str, now: datetime) -> Record:
+    """`record` in this state for this reason. Times move only when the state does, the message only with the reason;
+    the deadline's clock is stopped and started here."""
+    status = record.status
+    if (status.state, status.reason) == (state, str(reason)):
+        return record
+    counts = state in COUNTED and reason not in _WAITING_FOR_PEOPLE
+    clock = status.clock or ClockStatus()
+    if counts and clock.running_since is None:
+        clock = ClockStatus(elapsed_seconds=clock.elapsed_seconds, running_since=now)
+    elif not counts and clock.running_since is not None:
+        clock = ClockStatus(elapsed_seconds=int(record.elapsed(now).total_seconds()))
+    changes: Mapping[str, Any] = {
+        "state": state,
+        "reason": str(reason),
+        "message": message,
+        "since": now if status.state != state else status.since or now,
+        "clock": clock,
+        "started_at": status.started_at or now,
+        "finished_at": now if state in TERMINAL and status.finished_at is None else status.finished_at,
+    }
+    return record.but(**changes)
+
+
+def begin_step(record: Record, steps: tuple[Step, ...], index: int, now: datetime) -> Record:
+    """`record` at the step of this index; the one before, if it is still open, has passed."""
+    record = end_step(record, "Pass", now)
+    step = steps[index]
+    entry = StepStatus(index=index, kind=step.kind, weight=step.weight, started_at=now)
+    return record.but(
+        step=index,
+        progress=f"{index + 1}/{len(steps)}",
+        weight=step.weight,
+        observed_weight=None,
+        verdict=None,
+        steps=(*(s for s in record.status.steps if s.index != index), entry),
+    )
+
+
+def confirm_step(record: Record, now: datetime) -> Record:
+    """The present step's traffic is in force: hold and evidence count from now."""
+    return _with_step(record, confirmed_at=now)
+
+
+def end_step(record: Record, outcome: str, now: datetime) -> Record:
+    """`record` with the present step ended, if it was open."""
+    entry = record.step_status
+    return (
+        record
+        if entry is None or entry.finished_at is not None
+        else _with_step(record, finished_at=now, outcome=outcome)
+    )
+
+
+def _with_step(record: Record, **changes: Any) -> Record:
+    steps = tuple(
+        entry.model_copy(update=changes) if entry.index == record.status.step else entry
+        for entry in record.status.steps
+    )
+    return record.but(steps=steps)
+
+
+def turn_back(record: Record, ending: RolloutState, reason: str, message: str, now: datetime) -> Record:
+    """`record` on its way back to what served; it ends in `ending`."""
+    outcome = "Fail" if reason in (Reason.ANALYSIS_FAILED, Reason.CANDIDATE_UNAVAILABLE) else "Ended"
+    record = end_step(record, outcome, now)
+    return enter(record.but(ending=ending, weight=0), RolloutState.ROLLING_BACK, reason, message, now)
+
+
+def taken_up(record: Record, *, accepted: bool, message: str, now: datetime) -> Record:
+    """`record` with its command written down as carried out or refused."""
+    command = record.spec.command
+    assert command is not None  # noqa: S101 - only called for a record that has one
+    entry = CommandStatus(
+        name=command.name,
+        token=command.token,
+        by=command.by,
+        reason=command.reason,
+        at=now,
+        accepted=accepted,
+        message=message,
+    )
+    kept = [known for known in record.status.commands if known.token != command.token][-63:]
+    return record.but(commands=(*kept, entry))

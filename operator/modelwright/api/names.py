@@ -26,6 +26,8 @@ LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_ROLE: Final = f"{GROUP}/role"
 ROLE_SERVING: Final = "serving"
 ROLE_RESOLVE: Final = "resolve"
+ROLE_COMPARER: Final = "comparer"
+ROLE_GATE: Final = "gate"
 MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 """Label selector that finds every child object of the operator."""
 

@@ -89,7 +89,7 @@ class Leader:
             clock=clock,
             wake=self._queue.add,
             served_kinds=self._served,
-            images=Images(settings.fetch_image, settings.image_pull_policy),
+            images=Images(settings.fetch_image, settings.image_pull_policy, settings.operator_image),
             probe=Probe() if settings.gateway_probe == "Required" else None,
             settle=datetime.timedelta(seconds=settings.settle_seconds),
         )

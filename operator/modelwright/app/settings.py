@@ -32,8 +32,11 @@ class Settings(BaseModel):
         description="Who holds the Lease; the pod's name. Each process adds something of its own.",
     )
     fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
+    operator_image: str = Field(
+        "modelwright/operator", min_length=1, description="The operator's own image, for comparers and infra gates."
+    )
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
-        "", description="imagePullPolicy of the fetch containers; empty is Kubernetes' own default."
+        "", description="imagePullPolicy of our containers in other pods; empty is Kubernetes' own default."
     )
     gateway_probe: Literal["Required", "Off"] = Field(
         "Required",

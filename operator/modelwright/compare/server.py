@@ -71,6 +71,7 @@ class Comparer:
         self._queue: asyncio.Queue[Copy] = asyncio.Queue(settings.queue_length)
         self._bytes = 0
         self._turn = 0
+        self._large = asyncio.Lock()
         self._stopping = False
         self._workers: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
@@ -174,8 +175,9 @@ class Comparer:
             }
         serving, candidate = asked["serving"].result(), asked["candidate"].result()
         if len(serving.body) + len(candidate.body) > _LARGE:
-            # Answers that come in meanwhile must not look late.
-            found = await asyncio.to_thread(compare, serving, candidate, self._tolerance)
+            # Answers that come in meanwhile must not look late; and parsed ones take much memory, so one at a time.
+            async with self._large:
+                found = await asyncio.to_thread(compare, serving, candidate, self._tolerance)
         else:
             found = compare(serving, candidate, self._tolerance)
         self.tally.add(serving, candidate, found)

@@ -24,8 +24,8 @@ class Settings:
     absolute_tolerance: float = 1e-6  # or when they are this close
     queue_length: int = 256  # copies that wait; more are dropped
     queue_bytes: int = 64 << 20  # of bodies that wait or are compared; more are dropped
-    max_body_bytes: int = 8 << 20  # a larger copy is dropped
-    max_answer_bytes: int = 16 << 20  # a larger answer is not read
+    max_body_bytes: int = 16 << 20  # a larger copy is dropped
+    max_answer_bytes: int = 8 << 20  # a larger answer is not read
     concurrency: int = 16  # copies that are asked at a time
     request_timeout_seconds: float = 30.0
     stop_seconds: float = 5.0  # given to what is under way at the end

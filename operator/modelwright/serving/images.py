@@ -9,3 +9,5 @@ class Images:
 
     fetch: str
     pull_policy: str = ""
+    operator: str = "modelwright/operator"
+    """The operator's own: it also holds the comparer and the prober of the infra gate."""

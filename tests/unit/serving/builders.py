@@ -12,7 +12,7 @@ from modelwright.serving.images import Images
 from tests.lib import objects
 
 Json = dict[str, Any]
-IMAGES = Images("example.com/fetch:1")
+IMAGES = Images("example.com/fetch:1", operator="example.com/operator:1")
 DIGEST = "sha256:" + "d" * 64
 
 

@@ -49,7 +49,7 @@ def test_pod_meets_the_restricted_level() -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-    assert [set(v) - {"name"} for v in spec["volumes"]] == [{"emptyDir"}]
+    assert [set(v) - {"name"} for v in spec["volumes"]] == [{"emptyDir"}, {"configMap"}]
 
 
 def test_the_operator_accepts_its_environment() -> None:
@@ -69,6 +69,50 @@ def test_images_by_digest_and_by_tag() -> None:
     )
     assert container(found)["image"] == f"r.example.com/operator@{DIGEST}"
     assert environment(found)["MODELWRIGHT_FETCH_IMAGE"] == "f:1"
+    assert environment(found)["MODELWRIGHT_OPERATOR_IMAGE"] == f"r.example.com/operator@{DIGEST}"
+
+
+def test_connections_are_a_file_and_their_secrets_are_mounted_beside_it() -> None:
+    connections = [
+        {
+            "name": "default",
+            "type": "Prometheus",
+            "url": "https://prometheus.example.com/team",
+            "timeout": "5s",
+            "headers": {"X-Scope-OrgID": "models"},
+            "bearerTokenFile": "/etc/modelwright/credentials/prometheus/token",
+            "caFile": "/etc/modelwright/credentials/prometheus/ca.crt",
+            "enforcedLabel": "namespace",
+        },
+        {
+            "name": "orders",
+            "type": "HTTP",
+            "url": "http://orders.example.com",
+            "basicAuth": {"username": "u", "passwordFile": "/etc/modelwright/credentials/orders/password"},
+        },
+    ]
+    found = template(connections=connections, connectionSecrets=["prometheus", "orders"])
+    config = only(found, "ConfigMap")
+    assert yaml.safe_load(config["data"]["connections.yaml"]) == {"connections": connections}
+    mounts = {mount["mountPath"]: mount for mount in container(found)["volumeMounts"]}
+    file = mounts[environment(found)["MODELWRIGHT_CONNECTIONS_FILE"] or ""]
+    assert (file["subPath"], file["readOnly"]) == ("connections.yaml", True)
+    volumes = {volume["name"]: volume for volume in only(found, "Deployment")["spec"]["template"]["spec"]["volumes"]}
+    assert volumes[file["name"]]["configMap"]["name"] == config["metadata"]["name"]
+    for name in ("prometheus", "orders"):
+        mount = mounts[f"/etc/modelwright/credentials/{name}"]
+        assert mount["readOnly"] is True
+        assert volumes[mount["name"]]["secret"]["secretName"] == name
+
+
+def test_a_change_of_connections_restarts_the_operator() -> None:
+    one = {"name": "default", "type": "Prometheus", "url": "http://one:9090"}
+    marks = [
+        only(template(connections=given), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+        for given in ([], [one], [one], [one | {"url": "http://two:9090"}])
+    ]
+    assert marks[1] == marks[2]
+    assert len({mark["modelwright.dev/connections"] for mark in marks}) == 3
 
 
 def test_namespaced_install_has_no_cluster_scoped_object() -> None:
@@ -103,13 +147,13 @@ def test_optional_parts() -> None:
         rbac={"create": False},
         runtimes={"enabled": False},
     )
-    assert sorted(o["kind"] for o in found) == ["Deployment", "PodMonitor"]
+    assert sorted(o["kind"] for o in found) == ["ConfigMap", "Deployment", "PodMonitor"]
     assert only(found, "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
     deployment = only(found, "Deployment")
     pod = deployment["spec"]["template"]
     assert deployment["metadata"]["labels"]["team"] == "platform"
     assert pod["metadata"]["labels"]["sidecar"] == "no"
-    assert "annotations" not in pod["metadata"]
+    assert set(pod["metadata"]["annotations"]) == {"modelwright.dev/connections"}
     assert pod["spec"]["serviceAccountName"] == "given"
     assert pod["spec"]["imagePullSecrets"] == [{"name": "pull"}]
     assert environment(found)["HTTPS_PROXY"] == "http://proxy:3128"
@@ -126,6 +170,12 @@ BAD_VALUES = [
     ({"settings": {"workers": 0}}, "workers"),
     ({"settings": {"gatewayProbe": "Sometimes"}}, "gatewayProbe"),
     ({"extraEnv": [{"value": "nameless"}]}, "name"),
+    ({"connections": [{"name": "default", "type": "Prometheus"}]}, "url"),
+    ({"connections": [{"name": "default", "type": "Prometheus", "url": "prometheus:9090"}]}, "url"),
+    ({"connections": [{"name": "default", "type": "Prometheus", "url": "http://me:secret@p:9090"}]}, "url"),
+    ({"connections": [{"name": "default", "type": "Graphite", "url": "http://g"}]}, "type"),
+    ({"connections": [{"name": "default", "type": "HTTP", "url": "http://g", "token": "secret"}]}, "token"),
+    ({"connectionSecrets": [""]}, "connectionSecrets"),
     ({"runtimes": {"images": {"mlserver": ""}}}, "mlserver"),
     ({"resources": {"request": {"cpu": 1}}}, "request"),
     ({"serviceAccount": {"create": False}}, "serviceAccount.name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ DIGEST = "sha256:" + "a" * 64
 NO_RUNTIMES = {"enabled": False}
 
 
+def without_hash(name: str) -> str:
+    """The name of a ConfigMap without the hash that kustomize ends it with."""
+    return re.sub(r"-[a-z0-9]{10}$", "", name) if name.startswith("modelwright-connections-") else name
+
+
 def meaning(found: list[Object]) -> dict[tuple[str, str, str], Object]:
     """Objects by kind, namespace and name, without what says only who installed them."""
     result = {}
@@ -24,10 +30,19 @@ def meaning(found: list[Object]) -> dict[tuple[str, str, str], Object]:
             continue
         obj = copy.deepcopy(original)
         metadata = obj["metadata"]
+        if obj["kind"] == "ConfigMap":
+            metadata["name"] = without_hash(metadata["name"])
+            obj["data"] = {name: yaml.safe_load(text) for name, text in obj["data"].items()}
         for label in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
             metadata["labels"].pop(label, None)
         if obj["kind"] == "Deployment":
-            (container,) = obj["spec"]["template"]["spec"]["containers"]
+            pod = obj["spec"]["template"]
+            # Both restart the operator when its connections change: kustomize by the name, the chart by an annotation.
+            pod["metadata"]["annotations"].pop("modelwright.dev/connections", None)
+            for volume in pod["spec"]["volumes"]:
+                if "configMap" in volume:
+                    volume["configMap"]["name"] = without_hash(volume["configMap"]["name"])
+            (container,) = pod["spec"]["containers"]
             variables = {}
             for variable in container["env"]:
                 name = variable.pop("name")
@@ -74,7 +89,21 @@ def test_an_overlay_renames_both_images(tmp_path: Path) -> None:
     assert container["image"] == f"r.example.com/operator@{DIGEST}"
     variables = {v["name"]: v.get("value") for v in container["env"]}
     assert variables["MODELWRIGHT_FETCH_IMAGE"] == f"r.example.com/fetch@{DIGEST}"
+    assert variables["MODELWRIGHT_OPERATOR_IMAGE"] == container["image"]
     assert variables["MODELWRIGHT_LEASE_NAME"] == "modelwright-operator"
+
+
+def test_an_overlay_gives_connections_and_renames_what_mounts_them(tmp_path: Path) -> None:
+    before = only(kustomize(INSTALL / "cluster"), "ConfigMap")["metadata"]["name"]
+    text = yaml.safe_dump({"connections": [{"name": "default", "type": "Prometheus", "url": "http://p:9090"}]})
+    (tmp_path / "connections.yaml").write_text(text)
+    generated = {"name": "modelwright-connections", "behavior": "replace", "files": ["connections.yaml"]}
+    found = overlay(tmp_path, "cluster", namespace="modelwright-system", configMapGenerator=[generated])
+    config = only(found, "ConfigMap")
+    assert config["data"] == {"connections.yaml": text}
+    assert config["metadata"]["name"] != before
+    volumes = only(found, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "connections", "configMap": {"name": config["metadata"]["name"]}} in volumes
 
 
 def test_the_namespace_enforces_the_restricted_level() -> None:
@@ -84,7 +113,7 @@ def test_the_namespace_enforces_the_restricted_level() -> None:
 
 def test_no_template_is_missing_from_the_comparison() -> None:
     templates = {path.stem for path in (ROOT / "charts" / "modelwright" / "templates").glob("*.yaml")}
-    assert templates == {"deployment", "podmonitor", "rbac", "runtimes", "serviceaccount"}
+    assert templates == {"connections", "deployment", "podmonitor", "rbac", "runtimes", "serviceaccount"}
 
 
 def test_the_administrators_part() -> None:

@@ -38,6 +38,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
+{{/* The file of connections, as the operator reads it. */}}
+{{- define "modelwright.connections" -}}
+{{- toYaml (dict "connections" .Values.connections) -}}
+{{- end }}
+
 {{/* What the operator may do in a namespace that it watches. No Secrets, no exec, no wildcards. */}}
 {{- define "modelwright.namespacedRules" -}}
 - apiGroups: [modelwright.dev]
@@ -54,6 +59,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [modelwright.dev]
   resources: [modelrollouts]
   verbs: [create, delete]
+# Only as a dry run, to see that a forged one is refused: it has no verb `approve`, so admission lets none of it pass.
+- apiGroups: [modelwright.dev]
+  resources: [approvals]
+  verbs: [create]
 # Owner references that block deletion, where the API server enforces permission for them.
 - apiGroups: [modelwright.dev]
   resources: [models/finalizers, modelversions/finalizers, modelrollouts/finalizers]

@@ -43,6 +43,28 @@ TEXTS: dict[str, tuple[list[str], list[str]]] = {
         ["sha256:" + "0" * 64, "git:" + "f" * 40],
         ["sha256:" + "0" * 63, "git:" + "g" * 40, "sha256:"],
     ),
+    "http.value": (["", "/", "/a", "/data/0/a~1b~0c"], ["a", "/a~b", "/~2", "a/b"]),
+    "latency.max": (["1ms", "250ms", "1h"], ["0s", "61m", "0.5"]),
+    "margin": (["0", "0.02", "-0.5", "1"], ["1.1", "-2", "1e400", "5 %", "inf"]),
+    "max": (["0.5", "1", "9e-1"], ["2", "1e999", "0.05", ".5", "-1e999"]),
+    "min": (["0", "0.1", "1e-400"], ["-1", "1e400", "0.95", "NaN"]),
+    "maxDelta": (["0.5", "1e3"], ["-3", "1e999", "+1"]),
+    "minDelta": (["-0.5", "-1e3"], ["2e3", "-1e999", "1."]),
+    "percentile": (["0.95", "0.5"], ["0.0", "1.0", "95", "0.", ".5"]),
+    "confidence": (["0.95", "0.999"], ["0", "1", "0.95 "]),
+    "threshold": (["250ms", "1s"], ["0ms", "2h", "1"]),
+    "hold": (["0s", "2m", "720h"], ["721h", "-1s", "2"]),
+    "timeout": (["1s", "48h"], ["999ms", "721h", "0s"]),
+    "abTest.duration": (["1s", "168h"], ["0s", "721h", "1w"]),
+    "duration": (["1m", "62h", "744h"], ["59s", "745h", "1d"]),
+    "interval": (["1s", "30s", "1h"], ["999ms", "61m"]),
+    "deadline": (["30m", "1s"], ["0s", "721h"]),
+    "keepPrevious": (["0s", "10m"], ["721h", "10"]),
+    "historyTTL": (["0s", "168h"], ["8761h", "1y"]),
+    "schedule": (
+        ["0 18 * * 5", "*/5 0-3,5 LW * 5#2", "0 0 1 jan sun"],
+        ["* * * *", "0 18 ? * *", "0  18 * * 5", "@daily", "a b c d e"],
+    ),
     "value": (["0.98", "-1", "1e5", "1.5E-12"], [".5", "1.", "+1", "NaN", "1e1234", "0x1", "1\n"]),
     "startTimeout": (
         ["10m", "1h30m", "1500ms", "1s", "24h"],
@@ -65,6 +87,44 @@ QUANTITIES: tuple[list[Any], list[Any]] = (
     ["", "-1", -1, "1GB", "1 Gi", "1e", "1" * 33],
 )
 KEYS = (["a", "cpu", "example.com/team", "UPPER_c.x"], ["-a", "a b", "", "x" * 63, "x" * 64, "x" * 129])
+
+# Objects whose members must go together, by their path.
+WHOLES: dict[str, list[Any]] = {
+    "spec.strategy": [
+        {"preset": "Canary", "sticky": True},
+        {"steps": [{"mirror": {}}, {"weight": 5, "hold": "2m"}, {"hold": "1m"}, {"approval": {}}, {"weight": 100}]},
+        {"steps": [{"weight": 0}, {"match": {"headers": [{"name": "x-user", "value": "me"}]}}, {"weight": 50}]},
+        {"abTest": {"duration": "1h", "winner": {"metric": "a", "better": "Lower"}}},
+        {
+            "abTest": {
+                "headers": [{"name": "x", "value": "y", "type": "RegularExpression"}],
+                "duration": "1h",
+                "winner": {"metric": "a", "better": "Higher", "margin": "0.1"},
+                "loser": "Keep",
+            }
+        },
+        {"recreate": {}},
+    ],
+    "spec.strategy.steps[]": [
+        {"weight": 10},
+        {"hold": "1m"},
+        {"mirror": {"percent": 1}},
+        {"approval": {"required": 2}},
+    ],
+    "spec.gates.evaluation.metrics[]": [{"name": "a", "min": "0.9"}, {"name": "b", "minDelta": "0", "maxDelta": "1"}],
+    "spec.analysis.metrics[]": [
+        {"name": "a", "builtin": "error-rate", "margin": "0.02"},
+        {"name": "a", "builtin": "latency-over", "threshold": "250ms", "margin": "0.1", "max": "0.5"},
+        {"name": "b", "builtin": "latency-percentile", "percentile": "0.9", "max": "2"},
+        {"name": "b", "builtin": "throughput", "min": "10", "failureLimit": 3},
+        {"name": "c", "builtin": "agreement", "min": "0.95"},
+        {"name": "c", "builtin": "relative-difference", "max": "2", "versus": "None"},
+        {"name": "a", "prometheus": {"query": "up"}, "max": "3"},
+        {"name": "d", "prometheus": {"bad": "lost", "total": "orders"}, "max": "0.3", "minSamples": 5},
+        {"name": "d", "http": {"path": "/a", "value": "/b"}, "min": "-3", "max": "3"},
+        {"name": "e", "job": {"template": {}, "value": "drift"}, "margin": "3"},
+    ],
+}
 
 
 def _mostly(values: tuple[list[Any], list[Any]]) -> st.SearchStrategy[Any]:
@@ -142,9 +202,21 @@ def _node(node: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
     }
     optional = {name: _node(child, f"{path}.{name}") for name, child in members.items() if name not in required}
     whole = st.fixed_dictionaries(required, optional=optional)
+    if path in WHOLES:
+        right = st.sampled_from(WHOLES[path])
+        more = st.one_of([st.fixed_dictionaries({name: child}) for name, child in optional.items()])
+        changed = st.tuples(right, more).map(lambda pair: {**pair[0], **pair[1]})
+        return st.integers(0, 9).flatmap(lambda roll: whole if roll == 9 else changed if roll > 6 else right)
     if node.get(PRESERVE):
         extra = st.sampled_from([{}, {"x": 1}, {"y": {"z": [1, "a"]}}])
         return st.tuples(whole, extra).map(lambda pair: {**pair[1], **pair[0]})
+    if {"number", "rollback"} <= members.keys():
+        # Exactly one of them is needed.
+        rest = {name: child for name, child in optional.items() if name not in ("number", "rollback")}
+        sides = [
+            st.fixed_dictionaries(required | {one: optional[one]}, optional=rest) for one in ("rollback", "number")
+        ]
+        return st.integers(0, 9).flatmap(lambda roll: whole if roll == 9 else sides[roll % 2])
     if "follow" in members:
         # Exactly one of them most of the time, else hardly any Model would be right.
         sources = [st.fixed_dictionaries({name: child}) for name, child in optional.items()]
@@ -171,10 +243,9 @@ def _places(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int,
 @st.composite
 def specs(draw: st.DrawFn, kind: Any) -> dict[str, Any]:
     """A spec of `kind`: drawn from its schema, and half of the time spoilt in one place."""
-    spec = draw(_spec(kind))
+    spec = copy.deepcopy(draw(_spec(kind)))
     if draw(st.booleans()):
         return spec
-    spec = copy.deepcopy(spec)
     places = _places(spec)
     if not places:
         return spec

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -10,6 +12,7 @@ from pydantic import Field, StringConstraints
 from modelwright.api.cel import Cel, ListType
 from modelwright.api.common import (
     DURATION,
+    QUALIFIED_NAME,
     Bool,
     Decimal,
     Label,
@@ -52,6 +55,17 @@ def _span(low: str, high: str) -> tuple[object, ...]:
         ),
     )
 
+
+def _in_order(low: str | None, high: str | None) -> bool:
+    """Whether both are finite and the first is not above the second; true when one is absent."""
+    return low is None or high is None or (math.isfinite(float(low)) and float(low) <= float(high) < math.inf)
+
+
+def _within(value: str | None, low: float, high: float) -> bool:
+    return value is None or low <= float(value) <= high
+
+
+_QUALIFIED = re.compile(QUALIFIED_NAME.removeprefix("^").removesuffix("$"))
 
 Hold = Annotated[str, *_span("0s", "720h")]
 Interval = Annotated[str, *_span("1s", "1h")]
@@ -286,6 +300,18 @@ class EvaluationMetric(Wire):
             "decides nothing",
             lambda self: any(limit is not None for limit in (self.min, self.max, self.min_delta, self.max_delta)),
         ),
+        Cel(
+            "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
+            "must not be below min: nothing could pass",
+            lambda self: _in_order(self.min, self.max),
+            ".max",
+        ),
+        Cel(
+            "!has(self.minDelta) || !has(self.maxDelta) || double(self.minDelta) <= double(self.maxDelta)",
+            "must not be below minDelta: nothing could pass",
+            lambda self: _in_order(self.min_delta, self.max_delta),
+            ".maxDelta",
+        ),
     )
 
     name: Text63 = Field(description="Name of the figure in the report, such as accuracy.")
@@ -370,7 +396,7 @@ class HttpMetric(Wire):
     path: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=2048, pattern=r"^/[!-~]*$")] = Field(
         description="Path and query; $(NAMESPACE), $(MODEL), $(VERSION) and $(REVISION) are filled in."
     )
-    value: Annotated[str, StringConstraints(strict=True, max_length=512, pattern=r"^(/[^/]*)*$")] = Field(
+    value: Annotated[str, StringConstraints(strict=True, max_length=512, pattern=r"^(/([^/~]|~[01])*)*$")] = Field(
         description="JSON pointer (RFC 6901) to the number, such as /data/score; empty for the whole document."
     )
 
@@ -400,6 +426,14 @@ _IS_SHARE = (
 )
 
 
+def _counted(metric: Metric) -> bool:
+    """Whether its unit is a share of requests; the unit of a percentile is seconds, though it is judged as a share."""
+    return is_share(metric) and metric.builtin != "latency-percentile"
+
+
+_COUNTED = f"({_IS_SHARE} && !(has(self.builtin) && self.builtin == 'latency-percentile'))"
+
+
 class Metric(Wire):
     """One metric with its limits. What it measures comes from exactly one of builtin, prometheus, http and job."""
 
@@ -415,7 +449,7 @@ class Metric(Wire):
             lambda self: self.margin is not None or self.max is not None or self.min is not None,
         ),
         Cel(
-            "self.versus == 'Serving' || !has(self.margin)",
+            "!has(self.versus) || self.versus == 'Serving' || !has(self.margin)",
             "margin compares with the serving revision: it has no effect with versus None",
             lambda self: self.versus == "Serving" or self.margin is None,
             ".margin",
@@ -433,9 +467,10 @@ class Metric(Wire):
             ".percentile",
         ),
         Cel(
-            "self.source == 'Auto' || has(self.builtin)",
-            "source chooses between gateway and runtime for a builtin metric: it has no effect here",
-            lambda self: self.source == "Auto" or self.builtin is not None,
+            "!has(self.source) || self.source == 'Auto' || (has(self.builtin) && !(self.builtin in ['agreement', "
+            "'absolute-difference', 'relative-difference']))",
+            "source chooses between gateway and runtime for errors, latency and throughput: it has no effect here",
+            lambda self: self.source == "Auto" or self.builtin not in (None, *SHADOW_BUILTINS),
             ".source",
         ),
         Cel(
@@ -468,6 +503,22 @@ class Metric(Wire):
             "min has no effect on a metric where less is better: use max or margin",
             lambda self: self.builtin in (None, "throughput", "agreement") or self.min is None,
             ".min",
+        ),
+        Cel(
+            f"!{_COUNTED} || ((!has(self.margin) || (double(self.margin) >= -1.0 && double(self.margin) <= 1.0)) && "
+            "(!has(self.max) || (double(self.max) >= 0.0 && double(self.max) <= 1.0)) && "
+            "(!has(self.min) || (double(self.min) >= 0.0 && double(self.min) <= 1.0)))",
+            'limits of a share of requests are shares themselves, at most 1: write "0.02" for 2 in 100',
+            lambda self: (
+                not _counted(self)
+                or (_within(self.margin, -1, 1) and _within(self.max, 0, 1) and _within(self.min, 0, 1))
+            ),
+        ),
+        Cel(
+            "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
+            "must not be below min: nothing could pass",
+            lambda self: _in_order(self.min, self.max),
+            ".max",
         ),
     )
 
@@ -534,7 +585,15 @@ class Surge(Wire):
     pods: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
         default=None, description="Pods beyond those of the serving revision, 0 to 1000. When absent, no bound."
     )
-    resources: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(
+    resources: Annotated[
+        dict[str, Quantity],
+        Field(max_length=16),
+        Cel(
+            f"self.all(key, key.size() <= 253 && key.matches(r'{QUALIFIED_NAME}'))",
+            "keys must be names of resources, such as nvidia.com/gpu",
+            lambda value: all(len(key) <= 253 and _QUALIFIED.fullmatch(key) for key in value),
+        ),
+    ] = Field(
         default_factory=dict,
         description='Extended resources beyond those of the serving revision, such as nvidia.com/gpu: "1". At most 16.',
     )
@@ -544,7 +603,7 @@ Cron = Annotated[
     str,
     StringConstraints(strict=True, min_length=9, max_length=128),
     matching(
-        r"^[0-9*/,LW#?A-Za-z-]+( [0-9*/,LW#?A-Za-z-]+){4}$",
+        r"^[0-9*/,-]+ [0-9*/,-]+ ([0-9*/,-]+|LW?) [0-9*/,A-Za-z-]+ [0-9*/,#A-Za-z-]+$",
         'must be five fields: minute, hour, day of month, month, day of week, such as "0 18 * * 5"',
     ),
 ]
@@ -640,7 +699,7 @@ class RolloutPolicySpec(Wire):
         default=10, description="Ended ModelRollouts kept of each Model, 1 to 100."
     )
     history_ttl: History = Field(
-        default="168h", description="How long ended ModelRollouts outlive their Model, 0s to 8760h."
+        default="168h", alias="historyTTL", description="How long ended ModelRollouts outlive their Model, 0s to 8760h."
     )
 
 

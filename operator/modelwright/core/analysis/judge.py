@@ -36,7 +36,7 @@ INSUFFICIENT_EVIDENCE = "InsufficientEvidence"
 NO_DATA = "NoData"
 NO_SERVING_DATA = "NoServingData"
 NOTHING_TO_COMPARE = "NothingToCompare"
-NOT_A_BUCKET_BOUNDARY = "NotABucketBoundary"
+LATENCY_THRESHOLD_NOT_A_BUCKET = "LatencyThresholdNotABucket"
 UNEXPECTED_MEASUREMENT = "UnexpectedMeasurement"
 
 _SEVERITY = (Outcome.NOT_APPLICABLE, Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
@@ -147,13 +147,12 @@ class _Claim:
     at_most: bool
     what: str
 
-    def holds(self, factor: float = 1.0) -> bool:
+    def decided(self, factor: float = 1.0) -> bool | None:
+        """True: proven. False: the opposite is. None: neither."""
         interval = self.of(factor)
-        return interval.high <= self.limit if self.at_most else interval.low >= self.limit
-
-    def is_broken(self, factor: float = 1.0) -> bool:
-        interval = self.of(factor)
-        return interval.low > self.limit if self.at_most else interval.high < self.limit
+        if interval.high <= self.limit if self.at_most else interval.low >= self.limit:
+            return True
+        return False if (interval.low > self.limit if self.at_most else interval.high < self.limit) else None
 
 
 def _shares(rule: Rule, shares: Shares, alpha: float, first: bool) -> list[Verdict]:
@@ -190,18 +189,18 @@ def _between(one: Arm, zero: Arm, alpha: float, good: bool = False) -> Callable[
 
 
 def _decide(rule: Rule, claim: _Claim, candidate: Arm, serving: Arm | None, broken: str) -> Verdict:
-    interval = claim.of(1.0)
+    interval, decided = claim.of(1.0), claim.decided()
     short = [
         f"{arm.trials} of {rule.min_samples} requests answered by the {name}"
         for name, arm in (("candidate", candidate), ("serving revision", serving))
         if arm is not None and arm.trials < rule.min_samples
     ]
     missing = ""
-    if claim.is_broken():
+    if decided is False:
         outcome, reason = Outcome.FAIL, broken
     elif short:
         outcome, reason, missing = Outcome.INCONCLUSIVE, INSUFFICIENT_SAMPLES, " and ".join(short)
-    elif claim.holds():
+    elif decided:
         outcome, reason = Outcome.PASS, WITHIN_LIMITS
     else:
         outcome, reason, missing = Outcome.INCONCLUSIVE, INSUFFICIENT_EVIDENCE, _more(claim, candidate)
@@ -230,7 +229,7 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm, serving: Arm | None, brok
 
 
 def _more(claim: _Claim, candidate: Arm) -> str:
-    factor = smallest(lambda f: claim.holds(f) or claim.is_broken(f), 1.0, 64.0, within=0.05)
+    factor = smallest(lambda f: claim.decided(f) is not None, 1.0, 64.0, within=0.05)
     if factor is None:
         return "too close to the limit to be decided soon"
     more = math.ceil(candidate.trials * (factor - 1))
@@ -271,7 +270,7 @@ def _no_boundary(rule: Rule, threshold: float, buckets: Buckets, whose: str) -> 
     bounds = ", ".join(f"{bound:g}" for bound, _ in buckets if math.isfinite(bound))
     return _error(
         rule,
-        NOT_A_BUCKET_BOUNDARY,
+        LATENCY_THRESHOLD_NOT_A_BUCKET,
         f"{threshold:g} s is no bucket boundary of the {whose}'s histogram, so the requests over it can't be counted; "
         f"take one of {bounds} s",
     )

@@ -34,22 +34,24 @@ def needed_samples(
     (serving requests for each of the candidate) `limit` is a margin: the decision is Pass when worse < limit and Fail
     when worse > limit. Without one it is an absolute limit of base + worse. None when it would take more than 1e9.
 
-    Approximation: the interval for the shares as expected, moved by the normal quantile of their difference. Looks
-    before that number can only help, so that it errs on the safe side.
+    Approximation: the interval is asked at one outcome, the likeliest of those that are unlucky with probability
+    1 - power (both shares moved against the decision, each by its part of the variance). Looks before that number can
+    only help.
     """
     share = min(1.0, base + worse)
     against = share - base if ratio is not None else share
-    z = NormalDist().inv_cdf(power)
+    z = NormalDist().inv_cdf(power) * (1 if against < limit else -1)
 
     def decided(n: float) -> bool:
-        variance = share * (1 - share) / n
+        one = share * (1 - share) / n
+        zero = 0.0 if ratio is None else base * (1 - base) / (n * ratio)
+        luck = z / math.sqrt(one + zero) if one + zero else 0.0
+        bad = n * min(1.0, max(0.0, share + luck * one))
         if ratio is None:
-            interval = share_interval(n, n * share, alpha)
+            interval = share_interval(n, bad, alpha)
         else:
-            variance += base * (1 - base) / (n * ratio)
-            interval = difference_interval(n, n * share, n * ratio, n * ratio * base, alpha)
-        luck = z * math.sqrt(variance)
-        return interval.high + luck <= limit if against < limit else interval.low - luck > limit
+            interval = difference_interval(n, bad, n * ratio, n * ratio * min(1.0, max(0.0, base - luck * zero)), alpha)
+        return interval.high <= limit if against < limit else interval.low > limit
 
     if against == limit:
         return None

@@ -123,16 +123,30 @@ def _log_beta(a: float, b: float) -> float:
 
 
 def _slope(log_product: Callable[[float], float], bound: float) -> float:
-    """The slope at which the product reaches the bound, rounded outwards; a huge one when it never does."""
+    """The slope at which the product reaches the bound, rounded outwards; a huge one when it never does.
+
+    False position by the logarithm of the slope, in the Illinois variant, with a bisection at every third try.
+    """
     low, high = 1e-9, 1.0
-    while log_product(high) < bound:
+    short, over = math.nan, log_product(high) - bound
+    while over < 0:
         if high > 1e100:
             return high
-        low, high = high, high * 16
-    while high > low * (1 + 1e-10):
-        middle = math.sqrt(low * high)
-        if log_product(middle) < bound:
-            low = middle
+        low, high, short = high, high * 16, over
+        over = log_product(high) - bound
+    low, top = math.log(low), math.log(high)
+    if math.isnan(short):
+        short = log_product(math.exp(low)) - bound
+    weight_low, weight_top, tries = short, over, 0
+    while top - low > 1e-7:
+        tries += 1
+        middle = (low + top) / 2
+        if tries % 3 and weight_top - weight_low < math.inf:
+            guess = low - weight_low * (top - low) / (weight_top - weight_low)
+            middle = min(max(guess, low + 1e-8), top - 1e-8)
+        value = log_product(math.exp(middle)) - bound
+        if value < 0:
+            low, weight_low, weight_top = middle, value, weight_top / 2
         else:
-            high = middle
-    return high
+            top, weight_top, weight_low = middle, value, weight_low / 2
+    return math.exp(top)

@@ -1,0 +1,5 @@
+"""`python -m tests.simulate`: see run.py."""
+
+from tests.simulate.run import main
+
+main()

@@ -1,34 +1,158 @@
-"""How many pods each revision of a rollout is to have, and how far its traffic may move with the pods there are."""
+"""How many pods each revision of a rollout is to have, and how far its traffic may move with the pods there are.
+
+Weight follows readiness in both directions: a step forward waits for the candidate's pods, and so does the way back for
+those of the serving revision when it was scaled down (what argo-rollouts#3888 asks for). Pods are only taken away
+once the weight has left them, and only asked for where the budget has room now.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+WeightedBy = Literal["gateway", "replicas"]
 
 
-def replica_pods(total: int, wish: int) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """A revision's pods: how many its Deployment asks for, and how many answer."""
+
+    asked: int
+    ready: int
+
+    @property
+    def held(self) -> int:
+        """Pods that count against the budget now: those that are to leave, and still answer, do."""
+        return max(self.asked, self.ready)
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityPlan:
+    """What to ask for next. `weight`: the candidate's percentage, 0..100; by replicas it is what is achieved."""
+
+    candidate_replicas: int
+    serving_replicas: int
+    weight: int
+
+
+def feasible(total: int, surge: int) -> bool:
+    """Whether two revisions can serve side by side within the budget: one pod each at least."""
+    return total + surge >= 2
+
+
+def plan(
+    total: int, surge: int, wish: int, candidate: Pods, serving: Pods, weight: int,
+    weighted_by: WeightedBy = "gateway", *, least: int = 0,
+) -> CapacityPlan:  # fmt: skip
+    """The next move towards `wish` percent for the candidate; planned again until nothing changes.
+
+    `total`: pods that all the traffic needs; `surge`: pods allowed above that, together the budget. With surge 0 either
+    revision may be one pod short, since there is no other way; `feasible` says when there is none at all. `weight`:
+    what the gateway is known to follow now. `least`: pods the candidate keeps without any weight (it is shadowed). The
+    candidate never gets more than the larger of `weight` and `wish`.
+
+    When pods have failed, so that both revisions together can't carry the traffic, the candidate's weight comes down to
+    its share of the ready pods at once; without a ready pod of its own to 0, be the serving revision ready or not.
+    """
+    slack = 1 if surge <= 0 else 0
+    if weighted_by == "replicas":
+        return _by_replicas(total, total + max(surge, 0), slack, wish, candidate, serving)
+    budget = total + max(surge, 0)
+    moved = _moved(total, slack, wish, candidate, serving, weight)
+    # Until the gateway follows, either side must be able to carry the larger of the old and the new share.
+    keep_candidate = max(_least(total, slack, max(weight, moved)), least)
+    keep_serving = _least(total, slack, 100 - min(weight, moved))
+    goal = max(_needed(total, wish), least)
+    if slack and 0 < wish < 100:
+        goal = min(goal, total - 1)
+    goal = max(goal, keep_candidate)
+    if wish >= weight:
+        serves = max(keep_serving, min(total, budget - goal))
+        goal = _room(goal, candidate, serves, serving, budget)
+        return CapacityPlan(goal, _room(serves, serving, goal, candidate, budget), moved)
+    serves = _room(total, serving, goal, candidate, budget)
+    return CapacityPlan(_room(goal, candidate, serves, serving, budget), serves, moved)
+
+
+def _moved(total: int, slack: int, wish: int, candidate: Pods, serving: Pods, weight: int) -> int:
+    most = _carried(total, slack, candidate.ready)
+    fewest = 100 - _carried(total, slack, serving.ready)
+    if candidate.ready and fewest <= most:
+        return min(max(fewest, min(wish, most)), max(weight, wish))
+    return min(weight, achieved(candidate.ready, serving.ready))
+
+
+def _needed(total: int, weight: int) -> int:
+    """Pods that `weight` percent of the requests need."""
+    return -(-total * weight // 100)
+
+
+def _least(total: int, slack: int, weight: int) -> int:
+    """Fewest pods that may be left with `weight` percent."""
+    return max(1, _needed(total, weight) - slack) if weight > 0 else 0
+
+
+def _carried(total: int, slack: int, ready: int) -> int:
+    """Percent of the requests that `ready` pods carry; a broken percent counts as whole."""
+    if ready <= 0:
+        return 0
+    return 100 if ready + slack >= total else -(-100 * (ready + slack) // total)
+
+
+def _room(wanted: int, pods: Pods, others: int, other: Pods, budget: int) -> int:
+    """`wanted` pods, or as many more than now as the budget has room for beside the other revision's."""
+    return min(wanted, max(pods.asked, budget - max(others, other.held)))
+
+
+def _by_replicas(total: int, budget: int, slack: int, wish: int, candidate: Pods, serving: Pods) -> CapacityPlan:
+    goal, serves = replica_pods(total, wish, budget)
+    # Whichever leaves waits for the pods that replace it.
+    goal = max(goal, min(candidate.ready, total - slack - serving.ready))
+    serves = max(serves, min(serving.ready, total - slack - candidate.ready))
+    return CapacityPlan(
+        _room(goal, candidate, serves, serving, budget),
+        _room(serves, serving, goal, candidate, budget),
+        achieved(candidate.ready, serving.ready),
+    )
+
+
+def replica_pods(total: int, wish: int, budget: int | None = None) -> tuple[int, int]:
     """Pods (candidate, serving) whose numbers come nearest to `wish` percent for the candidate, 0..100, without a
-    gateway. One side stays at `total`, so that neither is ever short of what all the traffic needs together."""
+    gateway. One side stays at `total` where the budget allows; else the budget is shared, which is `total` at least."""
     if wish <= 0:
         return 0, total
     if wish >= 100:
         return total, 0
     if wish <= 50:
-        return max(1, round(total * wish / (100 - wish))), total
-    return total, max(1, round(total * (100 - wish) / wish))
+        pods = max(1, _round(total * wish, 100 - wish)), total
+    else:
+        pods = total, max(1, _round(total * (100 - wish), wish))
+    if budget is None or sum(pods) <= budget:
+        return pods
+    share = min(max(1, _round(budget * wish, 100)), budget - 1)
+    return share, budget - share
 
 
 def replica_weight(total: int, wish: int) -> float | None:
-    """The percentage that `replica_pods` really make, when it is farther than 1/(2 * total) from the wish; None when
-    the wish can be had."""
+    """The nearest percentage that pods can make when `wish`, 1..99, can't be had: one side would need less than half a
+    pod. None when it can be had, within 1/(2 * total)."""
+    small = min(wish, 100 - wish)
+    if 2 * total * small >= 100 - small:
+        return None
     candidate, serving = replica_pods(total, wish)
-    made = 100 * candidate / (candidate + serving) if candidate + serving else 0.0
-    return made if abs(made - wish) > 100 / (2 * max(total, 1)) else None
+    return 100 * candidate / (candidate + serving)
+
+
+def _round(numerator: int, denominator: int) -> int:
+    """Half up: round() would send the halves to the even neighbour."""
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def achieved(candidate_ready: int, serving_ready: int) -> int:
     """Percent of the requests that the candidate gets when every ready pod gets the same; 0 when none is ready."""
     pods = candidate_ready + serving_ready
-    return round(100 * candidate_ready / pods) if pods else 0
+    return _round(100 * candidate_ready, pods) if pods else 0
 
 
 def achieved_shares(pods: Mapping[str, int]) -> dict[str, int]:

@@ -55,7 +55,7 @@ def mann_whitney(candidate: Sequence[float], serving: Sequence[float], alpha: fl
     spread = _standard_deviation(candidate, serving)
     larger = 1.0 if spread == 0 else 1 - NormalDist().cdf((u - n1 * n0 / 2 - 0.5) / spread)
     pairs = sorted(x - y for x in candidate for y in serving)
-    out = int(n1 * n0 / 2 - 0.5 - NormalDist().inv_cdf(1 - alpha) * spread)
+    out = math.floor(n1 * n0 / 2 - 0.5 - NormalDist().inv_cdf(1 - alpha) * spread)
     low, high = (pairs[out], pairs[-1 - out]) if out >= 0 else (-math.inf, math.inf)
     return RankTest(u, larger, median(pairs), low, high)
 

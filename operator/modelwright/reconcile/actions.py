@@ -4,15 +4,17 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import wanted_replicas
-from modelwright.core.rollout.actions import Action, Remove, Run, SendTraffic
+from modelwright.api.v1alpha1.rollout import RolloutState
+from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, SendTraffic
 from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
+from modelwright.reconcile import rollouts
 from modelwright.reconcile.children import controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.observe import Picture
-from modelwright.serving import workload
+from modelwright.serving import comparer, network, workload
 
 Object = dict[str, Any]
 
@@ -26,31 +28,55 @@ async def carry_out(context: Context, picture: Picture, actions: tuple[Action, .
     changed = False
     for action in actions:
         if isinstance(action, Run):
-            changed |= await _run(context, picture, action.revision)
+            changed |= await _run(context, picture, action.revision, action.pods)
         elif isinstance(action, SendTraffic):
-            changed |= await _send_traffic(context, picture, action.revision)
+            changed |= await _send_traffic(context, picture, action.routing)
         elif isinstance(action, Remove):
             changed |= await _remove(context, picture, action.revision)
+        elif isinstance(action, Compare):
+            changed |= await _compare(context, picture, action)
+        elif isinstance(action, Begin) and picture.observed.target is not None:
+            target = picture.observed.target
+            changed |= await rollouts.begin(context, picture.model, target, action.number)
+    if not any(isinstance(action, Compare) for action in actions) and not picture.observed.traffic.mirror:
+        for kind in (kinds.SERVICE, kinds.DEPLOYMENT):
+            await _drop(context, picture, kind, names.comparer_name(picture.model.name))
     return changed
 
 
-async def _run(context: Context, picture: Picture, revision: Revision) -> bool:
+async def _compare(context: Context, picture: Picture, action: Compare) -> bool:
+    serving = picture.model.spec.serving
+    deployment = comparer.deployment(
+        picture.raw,
+        action.serving,
+        action.candidate,
+        context.images,
+        request_seconds=serving.drain_seconds + serving.max_request_seconds,
+    )
+    return await _all(context, [comparer.service(picture.raw), deployment])
+
+
+async def _run(context: Context, picture: Picture, revision: Revision, pods: int | None) -> bool:
     stored = picture.template(revision.hash)
     if stored is None:
         # Its template is lost and its version no longer wanted: what runs is left as it is.
         return False
     model, raw = picture.model, picture.raw
     autoscaling = model.spec.serving.autoscaling
-    replicas, scaled = _replicas(picture, revision)
+    replicas, scaled = _replicas(picture, revision, pods)
     wanted = [workload.deployment(raw, revision, stored["data"]["template"], replicas)]
     unwanted = []
-    wanted += picture.traffic.per_revision(raw, revision, stored["data"]["ports"])
+    own = picture.traffic.per_revision(raw, revision, stored["data"]["ports"])
+    if not own and _is_looked_at(picture, revision):
+        own = [network.revision_service(raw, revision, stored["data"]["ports"])]
+    wanted += own
     if (autoscaling.min_replicas if autoscaling else replicas or 0) > 1:
         wanted.append(workload.disruption_budget(raw, revision))
     else:
         unwanted.append(kinds.POD_DISRUPTION_BUDGET)
     if scaled and autoscaling is not None:
-        wanted.append(workload.autoscaler(raw, revision, autoscaling))
+        floor = pods if pods is not None else _rollout_floor(picture)
+        wanted.append(workload.autoscaler(raw, revision, autoscaling, floor))
     else:
         unwanted.append(kinds.HORIZONTAL_POD_AUTOSCALER)
     if "uid" not in stored["metadata"] and revision.hash in picture.stored:
@@ -74,18 +100,32 @@ async def _all(context: Context, manifests: list[Object], *, guarded: bool = Fal
     return changed
 
 
-def _replicas(picture: Picture, revision: Revision) -> tuple[int | None, bool]:
+def _is_looked_at(picture: Picture, revision: Revision) -> bool:
+    """A candidate is reached apart from callers: by gates, by the comparer, by people."""
+    live = picture.observed.live
+    return live is not None and live.to == revision and live.state is not RolloutState.PROMOTING
+
+
+def _rollout_floor(picture: Picture) -> int:
+    """What serves is not scaled down while a rollout takes requests from it: they may come back at once."""
+    live = picture.observed.live
+    return picture.observed.replicas if live is not None else 0
+
+
+def _replicas(picture: Picture, revision: Revision, pods: int | None) -> tuple[int | None, bool]:
     """How many pods a revision is given, None to leave it to its autoscaler; and whether it has one.
 
-    A revision gets its autoscaler when it serves: before, one would scale the idle pods down.
+    A revision gets its autoscaler when it takes requests: before, one would scale the idle pods down. `pods`: what the
+    rollout asks for, which is then the least that the autoscaler may choose.
     """
     serving, observed = picture.model.spec.serving, picture.observed
-    if serving.autoscaling is None:
-        return wanted_replicas(serving), False
-    takes_traffic = observed.serving is not None and observed.serving.revision.hash == revision.hash
-    if takes_traffic and revision.hash in picture.deployments:
+    if serving.autoscaling is None or pods == 0:
+        return (wanted_replicas(serving) if pods is None else pods), False
+    serves = observed.serving is not None and observed.serving.revision.hash == revision.hash
+    takes_requests = serves or observed.traffic.weights.get(revision.hash, 0) > 0
+    if takes_requests and revision.hash in picture.deployments:
         return None, True
-    return observed.replicas, False
+    return (observed.replicas if pods is None else pods), False
 
 
 async def _keep_template(context: Context, picture: Picture, stored: Object, changed: bool) -> bool:
@@ -100,22 +140,23 @@ async def _keep_template(context: Context, picture: Picture, stored: Object, cha
     return True
 
 
-async def _send_traffic(context: Context, picture: Picture, revision: Revision) -> bool:
-    stored = picture.template(revision.hash)
-    if stored is None:
+async def _send_traffic(context: Context, picture: Picture, routing: Routing) -> bool:
+    templates = {key: picture.template(key) for key in sorted(routing.hashes)}
+    ports = {key: stored["data"]["ports"] for key, stored in templates.items() if stored is not None}
+    if len(ports) < len(templates):
         return False
     wanted = picture.model.spec.endpoint.protocol if picture.model.spec.endpoint else None
-    routing, ports = Routing.to(revision), {revision.hash: stored["data"]["ports"]}
     changed = await _all(context, picture.traffic.manifests(picture.scene, routing, ports), guarded=True)
     for kind, name in picture.traffic.unwanted(picture.scene, routing):
         changed |= await _drop(context, picture, kind, name)
-    if revision != picture.observed.target:
+    target = picture.observed.target
+    if target is None or routing != Routing.to(target):
         return changed
     for protocol, kind in (("HTTP", kinds.HTTP_ROUTE), ("GRPC", kinds.GRPC_ROUTE)):
         if protocol != wanted:
             changed |= await _drop(context, picture, kind, picture.model.name)
     if wanted is None:
-        changed |= await _drop(context, picture, kinds.SERVICE, names.revision_name(picture.model.name, revision.hash))
+        changed |= await _drop(context, picture, kinds.SERVICE, names.revision_name(picture.model.name, target.hash))
     return changed
 
 
@@ -125,7 +166,9 @@ async def _remove(context: Context, picture: Picture, revision: Revision) -> boo
         await _drop(context, picture, kind, name)
     idle = [obj for key, obj in picture.stored.items() if key not in picture.deployments or key == revision.hash]
     idle.sort(key=lambda obj: int(obj.get("revision", 0)), reverse=True)
-    for obj in idle[KEPT_TEMPLATES:]:
+    rolling = picture.observed.rolling
+    window = rolling.policy.rollback_window if rolling is not None else 0
+    for obj in idle[max(KEPT_TEMPLATES, window) :]:
         await remove(context, obj)
         # Its version has retired.
         version = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME, "")

@@ -1,7 +1,6 @@
 """Model: observe, decide, act, report. One pass, one status write."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from modelwright.api import names
@@ -14,19 +13,23 @@ from modelwright.api.v1alpha1.model import (
     ModelStatus,
     RolloutStatus,
     RuntimeStatus,
+    ServedStatus,
     ServingStatus,
     TargetStatus,
     TrafficStatus,
 )
-from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.core.rollout.machine import Assessment, Decision, decide, determine
+from modelwright.api.v1alpha1.rollout import ModelRolloutStatus, RolloutState
+from modelwright.core.rollout import evaluation
+from modelwright.core.rollout.machine import Assessment, Decision, decide, determine, settle
 from modelwright.core.rollout.observed import Observed, Problem
+from modelwright.core.rollout.record import Record
 from modelwright.core.status import summarize
 from modelwright.core.status.summarize import Verdict
 from modelwright.core.versions import Stamp
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
+from modelwright.reconcile import rollouts
 from modelwright.reconcile.actions import carry_out
 from modelwright.reconcile.children import Refused, ensure
 from modelwright.reconcile.context import Context
@@ -71,19 +74,57 @@ class ModelReconciler:
             return Result()
         picture = await observe(self._context, raw, model, self._confirmed_before(model))
         self._remember(picture)
+        picture = _settled(picture)
+        failed = await self._write_down(picture)
         decision = decide(picture.observed)
         outcome = await self._act(picture, decision)
         if outcome.changed:
             # What is told is what is so now, not what was so before the writes.
+            before = picture
             picture = await observe(self._context, raw, model, self._confirmed_before(model))
             self._remember(picture)
+            picture = _settled(picture)
             decision = decide(picture.observed)
+            if _status_of(picture.observed.record) != _status_of(before.observed.record):
+                # One status write a pass: what has just changed is written down by the next one, which follows at once.
+                self._context.wake(key)
         observed = _with(picture.observed, outcome)
         assessment = determine(observed)
         await self._report(picture, observed, assessment)
-        if outcome.error is not None:
-            raise outcome.error
+        failure = outcome.error or failed
+        if failure is not None:
+            raise failure
         return Result(_next_look(observed, decision, assessment))
+
+    async def _write_down(self, picture: Picture) -> errors.ApiError | None:
+        """Write the record before anything is done about it. Turning back doesn't wait for that: nothing must stand
+        between a bad version and its callers."""
+        found, record = picture.records, picture.observed.record
+        try:
+            await rollouts.end_superseded(self._context, found, picture.observed.now)
+            rolling = picture.observed.rolling
+            if found.newest is None or record is None or rolling is None or picture.observed.suspended:
+                return None
+            if record.status != found.newest.status or record.generation != record.status.observed_generation:
+                raw = found.raw[record.name]
+                if await rollouts.write(self._context, raw, found.newest, record, picture.observed.now):
+                    self._tell_rollout(picture.raw, found.newest, record)
+            await rollouts.forget_old(self._context, found, rolling.policy.history_limit)
+        except errors.NotFound:
+            return None
+        except errors.ApiError as error:
+            if record is None or record.state is not RolloutState.ROLLING_BACK:
+                raise
+            return error
+        return None
+
+    def _tell_rollout(self, raw: Object, old: Record, new: Record) -> None:
+        if new.state is old.state and old.status.state is not None:
+            return
+        bad = new.state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.ABORTED)
+        to = new.to.version if new.to is not None else new.spec.target.version
+        note = f"rollout {new.name} to {to}: {new.state}: {new.status.message}"
+        self._context.events.record(raw, "Warning" if bad else "Normal", new.status.reason or str(new.state), note)
 
     def _confirmed_before(self, model: Model) -> str | None:
         """What is remembered; after a restart, what a Model that is ready tells about its route."""
@@ -138,7 +179,7 @@ class ModelReconciler:
 
     async def _report(self, picture: Picture, observed: Observed, assessment: Assessment) -> None:
         old, model = picture.model.status, picture.model
-        rollout = _rollout(old.rollout, assessment, observed.now)
+        rollout = _rollout(old.rollout, assessment, observed)
         problem = Problem(assessment.reason, assessment.message, assessment.stalled)
         if rollout.since is not None:
             problem = summarize.out_of_patience(problem, rollout.since, observed.now)
@@ -161,6 +202,7 @@ class ModelReconciler:
             runtime=_runtime(picture, old),
             replicas=_count(observed, "replicas"),
             ready_replicas=_count(observed, "ready"),
+            history=_history(old, observed),
             failure=_failure(observed, verdict),
             outdated=picture.plan.outdated if picture.plan else None,
             conditions=summarize.conditions(
@@ -221,12 +263,43 @@ def _next_look(observed: Observed, decision: Decision, assessment: Assessment) -
     return None
 
 
-def _rollout(old: RolloutStatus | None, assessment: Assessment, now: datetime) -> RolloutStatus:
-    same = old is not None and old.state == assessment.state and old.reason == assessment.reason
-    since = old.since if old is not None and same else now
-    return RolloutStatus(
-        state=assessment.state, reason=assessment.reason, message=assessment.message or None, since=since
-    )
+def _settled(picture: Picture) -> Picture:
+    """`picture` with its record as it is to be written; at a transition with the numbers that decided."""
+    observed = settle(picture.observed)
+    before, after = picture.observed.record, observed.record
+    moved = before is not None and after is not None and (before.state, before.step) != (after.state, after.step)
+    if moved and before is not None and picture.observed.rolling is not None and picture.looked.verdicts:
+        looked = picture.looked
+        record = evaluation.noted(
+            before, looked.verdicts, looked.outcome, looked.measured or {}, picture.observed.now, fresh=True
+        )
+        rolling = replace(picture.observed.rolling, record=record)
+        observed = settle(replace(picture.observed, rolling=rolling))
+    return replace(picture, observed=observed)
+
+
+def _status_of(record: Record | None) -> ModelRolloutStatus | None:
+    return record.status if record is not None else None
+
+
+def _rollout(old: RolloutStatus | None, assessment: Assessment, observed: Observed) -> RolloutStatus:
+    record = observed.record
+    name = record.name if record is not None else None
+    same = old is not None and (old.state, old.reason, old.name) == (assessment.state, assessment.reason, name)
+    since = old.since if old is not None and same else observed.now
+    # The record tells of its numbers; here they would be a write at each look.
+    told = old.message if old is not None and same and observed.live is not None else assessment.message
+    return RolloutStatus(name=name, state=assessment.state, reason=assessment.reason, message=told or None, since=since)
+
+
+def _history(old: ModelStatus, observed: Observed) -> tuple[ServedStatus, ...]:
+    """Who served before, the latest first."""
+    now, before = observed.serving, old.serving
+    if now is None or before is None or before.revision == now.revision.hash:
+        return old.history
+    left = ServedStatus(version=before.version, revision=before.revision, until=observed.now)
+    kept = [entry for entry in old.history if entry.revision not in (now.revision.hash, left.revision)]
+    return (left, *kept)[:10]
 
 
 def _target(picture: Picture, model: Model) -> TargetStatus | None:
@@ -247,11 +320,13 @@ def _traffic(observed: Observed) -> tuple[TrafficStatus, ...]:
     """Weights as they are configured. Between the writes of a switch the Service and the route name two revisions."""
     named = [view for key, view in sorted(observed.revisions.items()) if key in observed.traffic.named]
     target = observed.target.hash if observed.target else None
+    alone = {named[0].revision.hash: 100} if len(named) == 1 else {target: 100}
+    weights = observed.traffic.weights if observed.live is not None else alone
     return tuple(
         TrafficStatus(
             version=view.revision.version,
             revision=view.revision.hash,
-            weight=100 if len(named) == 1 or view.revision.hash == target else 0,
+            weight=max(0, min(100, weights.get(view.revision.hash, 0))),
             ready=view.available > 0,
         )
         for view in named

@@ -23,10 +23,11 @@ from modelwright.core.rollout.observed import (
     Traffic,
     confirmed_serving,
 )
+from modelwright.core.rollout.record import Record
 from modelwright.core.runtimes import Candidate, Choice
 from modelwright.kube import errors, kinds
 from modelwright.kube.store import Store
-from modelwright.reconcile import routing
+from modelwright.reconcile import rollouts, routing
 from modelwright.reconcile.context import Context
 from modelwright.serving import revision as revisions
 from modelwright.serving.merge import MergeError
@@ -67,11 +68,16 @@ class Picture:
     traffic: TrafficPort
     scene: Scene
     observed: Observed
+    records: rollouts.Records
+    looked: rollouts.Looked
+    other: Plan | None = None
+    """The revision that a person's rollback goes to, when that isn't the plan."""
 
     def template(self, key: str) -> Object | None:
         """What is stored, or about to be stored, for a revision."""
-        if self.plan is not None and self.plan.revision.hash == key:
-            return self.plan.stored
+        for plan in (self.plan, self.other):
+            if plan is not None and plan.revision.hash == key:
+                return plan.stored
         return self.stored.get(key)
 
 
@@ -82,39 +88,109 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     stored = _by_revision(store.by_model(kinds.CONTROLLER_REVISION, namespace, name), model.uid)
     deployments = _by_revision(store.by_model(kinds.DEPLOYMENT, namespace, name), model.uid)
     serving = _serving(model)
+    records = rollouts.records(context, model)
     target = _target(context, raw, model, stored, deployments)
     plan = target if isinstance(target, Plan) else None
+    hand = records.held_to
+    held = _held_target(context, raw, model, hand, stored, deployments) if hand is not None else None
+    if rollouts.released(hand, model):
+        held = None
+    goes_to = target if held is None else held
+    revision, problem = _revision_of(goes_to)
     views = {key: _view(deployment) for key, deployment in deployments.items()}
     pods_ready = {key: view.ready for key, view in views.items() if view.replicas or view.ready}
     traffic, scene = _traffic(context, raw, model, pods_ready)
     named = traffic.named(scene)
     kept = named | ({serving.revision.hash} if serving else set())
+    if records.newest is not None and records.newest.live:
+        kept |= {r.hash for r in (records.newest.to, records.newest.source) if r is not None}
     for key in stored.keys() - views.keys():
         if key not in kept and not _has_remains(store, namespace, names.revision_name(name, key)):
             continue
         # Its Deployment is gone, its template isn't: what takes requests can be had again without version or runtime.
         views[key] = RevisionView(_revision(stored[key]))
-    for key in (*named, *([plan.revision.hash] if plan else [])):
+    for key in sorted({*named, *([revision.hash] if revision else [])}):
         if key in deployments:
             views[key] = await _diagnosed(context, namespace, deployments[key], views[key], now)
     evidence = await _evidence(
         traffic, scene, named, views, serving, confirmed_before, _readiness_path(named, plan, stored)
     )
+    routed = traffic.routed(scene)
     observed = Observed(
         now=now,
-        target=plan.revision if plan else None,
-        problem=target if isinstance(target, Problem) else None,
+        target=revision,
+        problem=problem,
         replicas=_needed(model, plan, serving, views),
         revisions=views,
-        traffic=Traffic(named, evidence.confirmed, evidence.problem),
+        traffic=Traffic(
+            named,
+            evidence.confirmed,
+            evidence.problem,
+            weights=routed.weights,
+            matched=routed.matched,
+            mirror=routed.mirror_percent,
+            sticky=routed.sticky,
+        ),
         serving=serving,
         suspended=model.spec.suspend,
         settle=context.settle,
         start_timeout=timedelta(seconds=model.spec.serving.start_timeout_seconds),
     )
+    other = held if isinstance(held, Plan) else None
+    of = other or plan
+    rolling, looked = rollouts.rolling(
+        context, model, records, observed,
+        digest=of.digest if of is not None else None,
+        version=of.version if of is not None else None,
+        traffic=traffic, scene=scene, stored=stored,
+    )  # fmt: skip
+    observed = replace(observed, rolling=rolling)
     observed = replace(observed, serving=confirmed_serving(observed))
     stamp = target if isinstance(target, versions.Stamp) else None
-    return Picture(raw, model, plan, stamp, stored, deployments, traffic, scene, observed)
+    return Picture(raw, model, plan, stamp, stored, deployments, traffic, scene, observed, records, looked, other)
+
+
+def _revision_of(
+    goes_to: Plan | Revision | Problem | versions.Stamp,
+) -> tuple[Revision | None, Problem | None]:
+    if isinstance(goes_to, Plan):
+        return goes_to.revision, None
+    if isinstance(goes_to, Revision):
+        return goes_to, None
+    return None, goes_to if isinstance(goes_to, Problem) else None
+
+
+def _held_target(
+    context: Context, raw: Object, model: Model, hand: Record, stored: Mapping[str, Object],
+    deployments: Mapping[str, Object],
+) -> Plan | Revision | Problem:  # fmt: skip
+    """Where a person's rollback goes: the revision that the version was last served by, as it was stored; else one made
+    from the version."""
+    if hand.to is not None and hand.to.hash in stored:
+        return hand.to
+    wanted = hand.spec.target
+    of_version = [obj for obj in stored.values() if _revision(obj).version == wanted.version]
+    if of_version and wanted.revision is None and hand.to is None:
+        return _revision(max(of_version, key=lambda obj: int(obj.get("revision", 0))))
+    found = context.store.get(kinds.MODEL_VERSION, model.namespace, wanted.version)
+    if found is None:
+        text = f"ModelRollout {hand.name}: spec.target.version: there is no ModelVersion {wanted.version}"
+        return Problem(Reason.WAITING_FOR_VERSION, text)
+    try:
+        version = ModelVersion.parse(found)
+    except InvalidObject as error:
+        return Problem(Reason.INVALID_SPEC, str(error), stalled=True)
+    if version.spec.model_ref.name != model.name:
+        text = f"ModelRollout {hand.name}: ModelVersion {wanted.version} is not a version of this Model"
+        return Problem(Reason.VERSION_OF_ANOTHER_MODEL, text, stalled=True)
+    plan = _version_plan(context, raw, model, version, stored, deployments)
+    if isinstance(plan, Plan) and wanted.revision not in (None, plan.revision.hash):
+        text = (
+            f"ModelRollout {hand.name}: spec.target.revision: {wanted.revision} is not kept any more; leave it out to "
+            f"have version {wanted.version} served as the Model's spec is now"
+        )
+        return Problem(Reason.INVALID_SPEC, text, stalled=True)
+    return plan
 
 
 def _has_remains(store: Store, namespace: str, child: str) -> bool:
@@ -148,6 +224,13 @@ def _target(
     version = _wanted_version(context, model)
     if not isinstance(version, ModelVersion):
         return version
+    return _version_plan(context, raw, model, version, stored, deployments)
+
+
+def _version_plan(
+    context: Context, raw: Object, model: Model, version: ModelVersion, stored: Mapping[str, Object],
+    deployments: Mapping[str, Object],
+) -> Plan | Problem:  # fmt: skip
     digest = versions.pinned_digest(
         version.spec.artifact, version.status.artifact.digest if version.status.artifact else None
     )
@@ -236,6 +319,7 @@ def _view(deployment: Object) -> RevisionView:
     return RevisionView(
         revision=_revision(deployment),
         replicas=deployment["spec"].get("replicas", 1),
+        pods=status.get("replicas", 0),
         ready=status.get("readyReplicas", 0),
         available=status.get("availableReplicas", 0),
         current=status.get("observedGeneration", 0) >= metadata.get("generation", 0),

@@ -62,6 +62,8 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
         if owner:
             models.append(Key("Model", namespace, owner))
         return [Key("ModelVersion", namespace, name), *dict.fromkeys(models)]
+    if kind == kinds.ROLLOUT_POLICY:
+        return _models(store, "policy", f"{namespace}/{name}")
     if kind in (kinds.MODEL_ROLLOUT, kinds.APPROVAL):
         owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
         return [Key("Model", namespace, str(owner))] if owner else []
@@ -137,5 +139,16 @@ def _by_place(kind: Kind, obj: Object) -> Iterator[str]:
         yield from dict.fromkeys(places(obj["metadata"]["namespace"], endpoint))
 
 
-INDEXERS: Mapping[str, Indexer] = {"version": _by_version, "gateway": _by_gateway, "place": _by_place}
+def _by_policy(kind: Kind, obj: Object) -> Iterator[str]:
+    name = (_spec(kind, obj).get("rolloutPolicyRef") or {}).get("name")
+    if name:
+        yield f"{obj['metadata']['namespace']}/{name}"
+
+
+INDEXERS: Mapping[str, Indexer] = {
+    "version": _by_version,
+    "policy": _by_policy,
+    "gateway": _by_gateway,
+    "place": _by_place,
+}
 """Indexes over Models that the store keeps for the look-ups above."""

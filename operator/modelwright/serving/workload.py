@@ -45,8 +45,12 @@ def disruption_budget(model: Json, revision: Revision) -> Json:
     }
 
 
-def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling) -> Json:
-    """The HorizontalPodAutoscaler of a revision; by default it holds the pods at 80 % of the requested CPU."""
+def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling, floor: int = 0) -> Json:
+    """The HorizontalPodAutoscaler of a revision; by default it holds the pods at 80 % of the requested CPU.
+
+    `floor`: the least that a rollout needs now, if that is more than minReplicas.
+    """
+    least = max(autoscaling.min_replicas, floor)
     child = names.revision_name(model["metadata"]["name"], revision.hash)
     return {
         "apiVersion": "autoscaling/v2",
@@ -54,8 +58,8 @@ def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling) -> Jso
         "metadata": child_metadata(model, revision, child),
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": child},
-            "minReplicas": autoscaling.min_replicas,
-            "maxReplicas": autoscaling.max_replicas,
+            "minReplicas": least,
+            "maxReplicas": max(autoscaling.max_replicas, least),
             "metrics": [metric.wire() for metric in autoscaling.metrics] or DEFAULT_METRICS,
         },
     }

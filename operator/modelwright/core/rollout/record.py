@@ -65,8 +65,10 @@ class Record:
     @property
     def to(self) -> Revision | None:
         """The candidate; None while that isn't known."""
-        ref = self.status.to
-        return Revision(ref.version, ref.revision) if ref is not None else None
+        ref, target = self.status.to, self.spec.target
+        if ref is not None:
+            return Revision(ref.version, ref.revision)
+        return Revision(target.version, target.revision) if target.revision is not None else None
 
     @property
     def source(self) -> Revision | None:

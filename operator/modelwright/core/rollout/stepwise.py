@@ -313,9 +313,8 @@ def _bring_back(o: Observed) -> tuple[Action, ...]:
         if _pods_of(o, record.to):
             return (Run(_candidate(o), 0),)
         return (Run(source), *_send_to_source(o))
-    candidate = _view(o, record.to)
-    kept = (Run(_candidate(o), candidate.replicas),) if candidate is not None and candidate.replicas else ()
-    return (Run(source), *kept, *_send_to_source(o))
+    # Traffic first: it must not wait for whatever else can't be written.
+    return (*_send_to_source(o), Run(source))
 
 
 def _make_room(o: Observed) -> tuple[Action, ...]:

@@ -1,0 +1,500 @@
+"""The ModelRollouts of a Model: what a decision needs to know of them, and how they are begun, written and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from modelwright.analysis.port import Ask, Gateway, Target
+from modelwright.api import names
+from modelwright.api.common import InvalidObject, problems, seconds
+from modelwright.api.conditions import ConditionType, with_condition
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.approval import Approval
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, Strategy, is_share
+from modelwright.api.v1alpha1.rollout import ModelRollout, PolicySnapshot, RevisionRef, RolloutState
+from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, RuntimeMetrics
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.core import people
+from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
+from modelwright.core.rollout import evaluation, freeze
+from modelwright.core.rollout.observed import Observed, Problem, Revision, Rolling
+from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.steps import Step, StepKind, compiled
+from modelwright.kube import errors, kinds
+from modelwright.kube.queue import Key
+from modelwright.reconcile.context import Context
+from modelwright.reconcile.report import write_status
+from modelwright.serving import comparer
+from modelwright.traffic.port import Needs, Scene
+from modelwright.traffic.port import Traffic as TrafficPort
+
+Object = dict[str, Any]
+
+BY_HAND = RolloutPolicySpec(strategy=Strategy(preset="Rolling"), keep_previous="0s", rollback_window=0)
+"""What a rollback by hand goes by on a Model without a policy: none of its steps are used."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """The ModelRollouts of one Model. `newest` is the one in force; `raw` are all, by name."""
+
+    newest: Record | None
+    raw: Mapping[str, Object]
+    superseded: tuple[Record, ...]
+    """Older ones that have not ended: something newer has taken their place."""
+    ended: tuple[Record, ...]
+    """Older ones that have ended, oldest first."""
+    number: int
+    """Of the next one that the operator makes."""
+
+    @property
+    def held_to(self) -> Record | None:
+        """The rollback by hand that decides where the Model goes, if one does."""
+        return self.newest if self.newest is not None and self.newest.holds else None
+
+
+def records(context: Context, model: Model) -> Records:
+    """What the store has of this very Model; records of a former Model of the same name are left alone."""
+    found, raws, numbers = [], {}, [0]
+    for raw in context.store.by_model(kinds.MODEL_ROLLOUT, model.namespace, model.name):
+        try:
+            rollout = ModelRollout.parse(raw)
+        except InvalidObject:
+            continue
+        created = rollout.metadata.creation_timestamp
+        began = model.metadata.creation_timestamp
+        if rollout.spec.model_uid not in (None, model.uid) or created is None:
+            continue
+        if rollout.spec.model_uid is None and began is not None and created < began:
+            continue
+        if rollout.spec.rollback is not None and rollout.status.state is None and not context.admission().in_force:
+            # Nothing proves who made it.
+            continue
+        numbers.append(rollout.spec.number or 0)
+        if rollout.metadata.deletion_timestamp is None:
+            found.append(Record.of(rollout))
+            raws[rollout.name] = raw
+    found.sort(key=lambda record: (record.created, record.spec.number or 0, record.name))
+    older = found[:-1]
+    return Records(
+        newest=found[-1] if found else None,
+        raw=raws,
+        superseded=tuple(record for record in older if record.live),
+        ended=tuple(record for record in older if not record.live),
+        number=max(numbers) + 1,
+    )
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was measured for the present step, and the verdicts on it."""
+
+    verdicts: tuple[Verdict, ...] = ()
+    outcome: Outcome | None = None
+    measured: Mapping[str, datetime] | None = None
+    measurements: tuple[Measurement, ...] | None = None
+    observed_weight: int | None = None
+
+
+def rolling(
+    context: Context, model: Model, found: Records, base: Observed, *, digest: str | None, version: ModelVersion | None,
+    traffic: TrafficPort, scene: Scene, stored: Mapping[str, Object],
+) -> tuple[Rolling | None, Looked]:  # fmt: skip
+    """What a decision has to know beside pods and traffic; None for a Model that moves without a policy.
+
+    `base`: the picture so far; its target is the one to go to. `digest`, `version`: the target's, as far as known.
+    """
+    ref = model.spec.rollout_policy_ref
+    record = found.newest
+    if ref is None and (record is None or not (record.live or record.holds)):
+        return None, Looked()
+    present, problem = _policy(context, model)
+    record = _initialised(record, model, base, present, digest, version)
+    policy, snapshot_problem = _snapshot(record, present)
+    problem = snapshot_problem or problem
+    steps = compiled(policy.strategy)
+    if problem is None and ref is not None:
+        problem = _refused(policy, steps, model, base, traffic, scene) or freeze.problem(policy.freeze, base.now)
+    looked = _look(context, model, record, policy, steps, scene, stored)
+    step = _step(record, steps)
+    if record is not None and looked.verdicts:
+        record = evaluation.noted(record, looked.verdicts, looked.outcome, looked.measured or {}, base.now)
+    over = step is not None and step.kind is StepKind.AB_TEST and _held(record, step, base.now)
+    won, text = evaluation.wins(policy, looked.measurements) if over else (None, "")
+    history = model.status.history[: policy.rollback_window]
+    return (
+        Rolling(
+            policy=policy,
+            steps=steps,
+            record=record,
+            number=found.number,
+            problem=problem,
+            outcome=looked.outcome,
+            verdicts=looked.verdicts,
+            people=_people(context, model, found, record, policy, step, version, digest, base.now),
+            command=_command(context, record, policy, steps, base.now),
+            frozen_until=freeze.frozen_until(policy.freeze, base.now),
+            comparer_ready=_comparer_ready(context, model, record),
+            comparer_runs=_comparer(context, model) is not None,
+            replica_weighted=model.spec.endpoint is None,
+            surge=policy.surge.pods if policy.surge is not None else None,
+            windowed=frozenset(entry.revision for entry in history),
+            released_by_spec=released(record, model),
+            led=ref is not None,
+            wins=won,
+            test_text=text,
+        ),
+        looked,
+    )
+
+
+def _policy(context: Context, model: Model) -> tuple[RolloutPolicy | None, Problem | None]:
+    ref = model.spec.rollout_policy_ref
+    if ref is None:
+        return None, None
+    raw = context.store.get(kinds.ROLLOUT_POLICY, model.namespace, ref.name)
+    if raw is None:
+        text = f"spec.rolloutPolicyRef: there is no RolloutPolicy {ref.name}"
+        return None, Problem(Reason.WAITING_FOR_POLICY, text)
+    try:
+        return RolloutPolicy.parse(raw), None
+    except InvalidObject as error:
+        return None, Problem(Reason.INVALID_POLICY, f"RolloutPolicy {ref.name}: {error.message}", stalled=True)
+
+
+def _snapshot(record: Record | None, present: RolloutPolicy | None) -> tuple[RolloutPolicySpec, Problem | None]:
+    """The policy that counts: what a live record began with, else the present one."""
+    kept = record.status.policy if record is not None else None
+    if record is not None and kept is not None and (record.live or present is None):
+        try:
+            return RolloutPolicySpec.model_validate(kept.spec, by_alias=True, by_name=False), None
+        except ValidationError as error:
+            text = "; ".join(f"{path}: {what}" for path, what in problems(error))
+            return BY_HAND, Problem(Reason.INVALID_POLICY, f"status.policy of {record.name}: {text}", stalled=True)
+    return (present.spec if present is not None else BY_HAND), None
+
+
+def _initialised(
+    record: Record | None, model: Model, base: Observed, policy: RolloutPolicy | None, digest: str | None,
+    version: ModelVersion | None,
+) -> Record | None:  # fmt: skip
+    """A record that was only just made, with what it has to remember of this moment."""
+    if record is None or record.status.state is not None or base.target is None:
+        return record
+    serving = base.serving.revision if base.serving is not None else None
+    snapshot = None
+    if policy is not None:
+        snapshot = PolicySnapshot(name=policy.name, generation=policy.generation, spec=policy.spec.wire())
+    content = None
+    if version is not None:
+        content = people.content_hash_of(base.target, version.spec, digest, snapshot.spec if snapshot else None)
+    return record.but(
+        state=RolloutState.PENDING,
+        reason=str(Reason.ROLLOUT_IN_PROGRESS),
+        message=f"a rollout to version {base.target.version}",
+        since=base.now,
+        started_at=base.now,
+        from_=RevisionRef(version=serving.version, revision=serving.hash) if serving is not None else None,
+        to=RevisionRef(version=base.target.version, revision=base.target.hash),
+        policy=snapshot,
+        content_hash=content,
+        held_from=wanted_hash(model) if record.by_hand else None,
+        preview=f"http://{names.revision_name(model.name, base.target.hash)}.{model.namespace}.svc",
+    )
+
+
+def wanted_hash(model: Model) -> str:
+    """Names what spec.version asks for, so that a change of it is seen."""
+    return names.content_hash(model.spec.version.wire())
+
+
+def released(record: Record | None, model: Model) -> bool:
+    """Whether spec.version was changed since a person's rollback began."""
+    held = record.status.held_from if record is not None else None
+    return held is not None and held != wanted_hash(model)
+
+
+def _refused(
+    policy: RolloutPolicySpec, steps: tuple[Step, ...], model: Model, base: Observed, traffic: TrafficPort, scene: Scene
+) -> Problem | None:
+    """What the policy asks for and can't be had by this Model."""
+    weights = tuple(step.weight for step in steps if step.kind is StepKind.WEIGHT and 0 < step.weight < 100)
+    needs = Needs(
+        weights=weights,
+        mirror=any(step.mirror for step in steps),
+        mirror_percent_below_100=any(0 < step.mirror < 100 for step in steps),
+        match=any(step.match for step in steps),
+        sticky=any(step.sticky for step in steps),
+        ab_test=policy.strategy.ab_test is not None,
+        replicas=base.replicas,
+        autoscaling=model.spec.serving.autoscaling is not None,
+    )
+    texts = list(traffic.refusals(scene, needs)) if base.serving is not None else []
+    surge = policy.surge.pods if policy.surge is not None else None
+    if surge == 0 and policy.strategy.recreate is None:
+        texts.append("spec.surge.pods: 0 leaves no room for a candidate beside what serves; use strategy.recreate")
+    watched = any(step.weight == 100 and step.hold for step in steps)
+    if (
+        watched
+        and policy.analysis is not None
+        and all(m.max is None and m.min is None for m in policy.analysis.metrics)
+    ):
+        texts.append(
+            "spec.analysis.metrics: nothing serves beside the candidate at weight 100, so there at least one metric "
+            "needs a max or a min"
+        )
+    test = policy.strategy.ab_test
+    if test is not None and policy.analysis is not None:
+        metric = next((m for m in policy.analysis.metrics if m.name == test.winner.metric), None)
+        if metric is not None and not is_share(metric):
+            texts.append(
+                f"spec.strategy.abTest.winner.metric: {metric.name} is a value; a winner needs a share of requests "
+                "(a builtin such as error-rate, or prometheus with bad and total)"
+            )
+    if not texts:
+        return None
+    ref = model.spec.rollout_policy_ref
+    name = ref.name if ref is not None else ""
+    return Problem(Reason.POLICY_NOT_SUPPORTED, f"RolloutPolicy {name}: {'; '.join(texts)}", stalled=True)
+
+
+def _step(record: Record | None, steps: tuple[Step, ...]) -> Step | None:
+    if record is None or not record.live or record.status.step is None or record.step >= len(steps):
+        return None
+    return steps[record.step]
+
+
+def _held(record: Record | None, step: Step, now: datetime) -> bool:
+    entry = record.step_status if record is not None else None
+    return entry is not None and entry.confirmed_at is not None and now - entry.confirmed_at >= step.hold
+
+
+def _look(
+    context: Context, model: Model, record: Record | None, policy: RolloutPolicySpec, steps: tuple[Step, ...],
+    scene: Scene, stored: Mapping[str, Object],
+) -> Looked:  # fmt: skip
+    """The latest measurements of the present step, judged. Asks the desk, which never makes a pass wait."""
+    step = _step(record, steps)
+    if record is None or step is None or record.to is None or policy.analysis is None:
+        return Looked()
+    metrics = evaluation.asked(policy, step)
+    entry = record.step_status
+    if not metrics or entry is None or entry.confirmed_at is None or context.desk is None:
+        outcome, verdicts = evaluation.outcome_of(policy, steps, step, None, record)
+        return Looked(verdicts, outcome)
+    ask = Ask(
+        key=f"{record.uid}/{record.step}",
+        wake=Key("Model", model.namespace, model.name),
+        namespace=model.namespace,
+        model=model.name,
+        candidate=_target(context, model, record.to, stored),
+        serving=_target(context, model, record.source, stored) if record.source is not None else None,
+        since=entry.confirmed_at,
+        interval=timedelta(seconds=seconds(policy.analysis.interval)),
+        metrics=metrics,
+        mirror=step.mirror > 0,
+        gateway=_gateway(context, scene),
+    )
+    found = context.desk.look(ask)
+    outcome, verdicts = evaluation.outcome_of(policy, steps, step, found, record)
+    measured = {measurement.metric: measurement.at for measurement in found or ()}
+    return Looked(verdicts, outcome, measured, found, context.desk.observed_weight(ask))
+
+
+def _target(context: Context, model: Model, revision: Revision, stored: Mapping[str, Object]) -> Target:
+    kept = stored.get(revision.hash)
+    runtime = kept["data"].get("runtime", {}) if kept is not None else {}
+    return Target.of(model.name, revision, _runtime_metrics(context, model, runtime))
+
+
+def _runtime_metrics(context: Context, model: Model, runtime: Mapping[str, Any]) -> RuntimeMetrics | None:
+    clusterwide = runtime.get("kind") == "ClusterModelRuntime"
+    kind = kinds.CLUSTER_MODEL_RUNTIME if clusterwide else kinds.MODEL_RUNTIME
+    raw = context.store.get(kind, None if clusterwide else model.namespace, str(runtime.get("name")))
+    if raw is None:
+        return None
+    try:
+        return (ClusterModelRuntime if clusterwide else ModelRuntime).parse(raw).spec.metrics
+    except InvalidObject:
+        return None
+
+
+def _gateway(context: Context, scene: Scene) -> Gateway | None:
+    if scene.endpoint is None:
+        return None
+    for gateway in scene.gateways.values():
+        found = context.store.get(kinds.GATEWAY_CLASS, None, gateway["spec"].get("gatewayClassName", "")) or {}
+        controller = found.get("spec", {}).get("controllerName")
+        if controller:
+            return Gateway(str(controller), scene.endpoint.protocol == "GRPC")
+    return None
+
+
+def _comparer(context: Context, model: Model) -> Object | None:
+    return context.store.get(kinds.DEPLOYMENT, model.namespace, names.comparer_name(model.name))
+
+
+def _comparer_ready(context: Context, model: Model, record: Record | None) -> bool:
+    if record is None or record.source is None or record.to is None:
+        return False
+    return comparer.ready(_comparer(context, model), record.source, record.to)
+
+
+def _people(
+    context: Context, model: Model, found: Records, record: Record | None, policy: RolloutPolicySpec, step: Step | None,
+    version: ModelVersion | None, digest: str | None, now: datetime,
+) -> people.PeopleDecision | None:  # fmt: skip
+    """What people say to the approval that is waited for now; None when none is."""
+    if record is None or not record.live or record.to is None:
+        return None
+    gate = policy.gates.approval if policy.gates is not None and record.status.step is None else None
+    if gate is not None:
+        required, since = gate.required, record.status.since or now
+    elif step is not None and step.kind is StepKind.APPROVAL:
+        entry = record.step_status
+        required, since = step.required, entry.started_at if entry is not None else now
+    else:
+        return None
+    if not context.admission().in_force:
+        admission = context.admission()
+        text = admission.problem or "whether the admission policies are in force is being looked at"
+        stalled = admission.in_force is False
+        return people.Waiting((), required, str(Reason.ADMISSION_POLICY_MISSING), text, stalled)
+    raw = found.raw[record.name]
+    rollout = ModelRollout.parse(raw)
+    given = _approvals(context, model)
+    snapshot = record.status.policy.spec if record.status.policy is not None else None
+    if version is None or record.to.version != version.name:
+        text = f"ModelVersion {record.to.version} can't be looked at, so nothing can be approved"
+        return people.Waiting((), required, str(Reason.AWAITING_APPROVAL), text)
+    content = people.content_hash_of(record.to, version.spec, digest, snapshot)
+    known_since = context.admission().since
+    return people.approvals(
+        given,
+        rollout=rollout,
+        content_hash=content,
+        author=version.spec.author,
+        required=required,
+        now=now,
+        since=max(since, known_since) if known_since is not None else since,
+    )
+
+
+def _approvals(context: Context, model: Model) -> Iterable[Approval]:
+    for raw in context.store.by_model(kinds.APPROVAL, model.namespace, model.name):
+        try:
+            yield Approval.parse(raw)
+        except InvalidObject:
+            continue
+
+
+def _command(
+    context: Context, record: Record | None, policy: RolloutPolicySpec, steps: tuple[Step, ...], now: datetime
+) -> people.CommandDecision | None:
+    if record is None or record.spec.command is None or not context.admission().in_force:
+        return None
+    frozen = freeze.frozen_until(policy.freeze, now) is not None and not record.status.freeze_overridden
+    gates = policy.gates
+    passed = {gate.name for gate in record.status.gates if gate.outcome == Outcome.PASS}
+    wanted = [name for name in ("evaluation", "infra") if gates is not None and getattr(gates, name) is not None]
+    open_gates = tuple(name for name in wanted if name not in passed) if not record.by_hand else ()
+    places = []
+    if gates is not None and gates.approval is not None and "approval" not in passed:
+        places.append("the approval gate")
+    done = {entry.index for entry in record.status.steps if entry.outcome == "Pass"}
+    places += [f"step {n + 1}" for n, step in enumerate(steps) if step.kind is StepKind.APPROVAL and n not in done]
+    standing = people.Standing(
+        state=record.state,
+        newest=True,
+        paused=bool(record.status.paused) or frozen,
+        by_hand=record.by_hand,
+        released=bool(record.status.released),
+        retried=bool(record.status.retried),
+        gates_open=open_gates,
+        approvals_open=() if record.by_hand else tuple(places),
+    )
+    handled = {entry.token for entry in record.status.commands}
+    return people.command(record.spec.command, handled, standing)
+
+
+async def begin(context: Context, model: Model, target: Revision, number: int) -> bool:
+    """Make the record of the move to `target`. One of that name that is there already is taken as it is."""
+    body = {
+        "apiVersion": names.API_VERSION,
+        "kind": "ModelRollout",
+        "metadata": {
+            "name": f"{model.name}-{number}",
+            "namespace": model.namespace,
+            "labels": names.model_labels(model.name),
+        },
+        "spec": {
+            "modelRef": {"name": model.name},
+            "modelUid": model.uid,
+            "number": number,
+            "target": {"version": target.version, "revision": target.hash},
+        },
+    }
+    try:
+        live = await context.client.create(body)
+    except errors.AlreadyExists:
+        found = await context.client.get(kinds.MODEL_ROLLOUT, model.namespace, f"{model.name}-{number}")
+        if found is None:
+            raise
+        live = {**found, "apiVersion": names.API_VERSION, "kind": "ModelRollout"}
+    context.store.put(live, quiet=True)
+    context.wake(Key("Model", model.namespace, model.name))
+    return True
+
+
+async def write(context: Context, raw: Object, old: Record, new: Record, now: datetime) -> bool:
+    """Write the record when it has changed; the one status write of a pass for this object."""
+    status = new.status.model_copy(update={"observed_generation": new.generation})
+    status = status.model_copy(update={"conditions": _conditions(replace(new, status=status), now)})
+    return await write_status(context, raw, status, old.status)
+
+
+def _conditions(record: Record, now: datetime) -> Any:
+    stalled = record.quarantines
+    ready = not record.live and not stalled
+    reason, message = record.status.reason or str(Reason.ROLLOUT_IN_PROGRESS), record.status.message or ""
+    told = record.status.conditions
+    quiet = (str(Reason.UP_TO_DATE), "")
+    rows = (
+        (ConditionType.READY, ready, reason, message),
+        (ConditionType.RECONCILING, record.live, *((reason, message) if record.live else quiet)),
+        (ConditionType.STALLED, stalled, *((reason, message) if stalled else quiet)),
+    )
+    for type_, value, why, text in rows:
+        told = with_condition(told, type_, value, why, text, generation=record.generation, now=now)
+    return told
+
+
+async def end_superseded(context: Context, found: Records, now: datetime) -> bool:
+    """Records that something newer has taken the place of come to their end."""
+    changed = False
+    for record in found.superseded:
+        newest = found.newest.name if found.newest is not None else ""
+        text = f"ModelRollout {newest} has taken its place"
+        ended = record.but(
+            state=RolloutState.SUPERSEDED, reason=str(Reason.SUPERSEDED), message=text, since=now, finished_at=now
+        )
+        changed |= await write(context, found.raw[record.name], record, ended, now)
+    return changed
+
+
+async def forget_old(context: Context, found: Records, limit: int) -> None:
+    """Delete ended records beyond the policy's historyLimit, the oldest first."""
+    kept = limit - (1 if found.newest is not None and not found.newest.live else 0)
+    for record in found.ended[: max(0, len(found.ended) - max(kept, 0))]:
+        raw = found.raw[record.name]
+        metadata = raw["metadata"]
+        await context.client.delete(
+            kinds.MODEL_ROLLOUT, metadata["namespace"], metadata["name"], uid=metadata["uid"], resource_version=None
+        )
+        context.store.forget(kinds.MODEL_ROLLOUT, metadata["namespace"], metadata["name"], metadata["uid"], quiet=True)

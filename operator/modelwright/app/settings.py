@@ -38,6 +38,9 @@ class Settings(BaseModel):
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field(
         "", description="imagePullPolicy of our containers in other pods; empty is Kubernetes' own default."
     )
+    connections_file: str = Field(
+        "", description="YAML file with the connections to metrics servers that policies name; empty for none."
+    )
     gateway_probe: Literal["Required", "Off"] = Field(
         "Required",
         description="Whether a route counts as programmed only once a probe through the gateway is answered.",

@@ -73,5 +73,17 @@ EVENTS_RECORDED = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+LOOKS = Counter(
+    "modelwright_looks_total",
+    "Metrics looked at for rollouts, by outcome: measured, no data, or the reason of a failure.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+LOOK_SECONDS = Histogram(
+    "modelwright_look_duration_seconds",
+    "Duration of a look at all metrics of a rollout that were due.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
 LEADER = Gauge("modelwright_leader", "1 while this process holds the Lease.", registry=REGISTRY)
 LOOP_LAG = Gauge("modelwright_event_loop_lag_seconds", "How late the event loop last was.", registry=REGISTRY)

@@ -109,6 +109,31 @@ class Readiness(Wire):
     )
 
 
+CounterSelector = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=1024),
+    matching(r"^[a-zA-Z_:{][^\n]*$", 'must be a PromQL selector such as requests_total{code=~"5.."}'),
+]
+
+
+class RuntimeMetrics(Wire):
+    """The model server's own counters, as Prometheus has them.
+
+    Each is a plain PromQL selector. Matchers for `namespace` and `pod` are added by the operator.
+    """
+
+    requests: CounterSelector = Field(description="Counters of all inference requests, good and bad.")
+    errors: CounterSelector | None = Field(
+        default=None,
+        description="Those of them that the server failed to answer. When absent, error-rate can't be measured here.",
+    )
+    latency: CounterSelector | None = Field(
+        default=None,
+        description="Buckets of a histogram of their durations, in seconds (..._bucket with label le). When absent, "
+        "latency can't be measured here.",
+    )
+
+
 class RuntimeVolume(OpenWire):
     """A volume of core/v1."""
 
@@ -126,6 +151,12 @@ class RuntimeSpec(Wire):
                 self.protocol == "V2" or self.readiness is not None or self.container.readiness_probe is not None
             ),
             ".readiness",
+        ),
+        Cel(
+            "!has(self.metrics) || has(self.ports.metrics)",
+            "spec.metrics needs spec.ports.metrics: without it pods aren't marked to be scraped",
+            lambda self: self.metrics is None or self.ports.metrics is not None,
+            ".metrics",
         ),
         Cel(
             "!(has(self.readiness) && has(self.container.readinessProbe))",
@@ -182,6 +213,11 @@ class RuntimeSpec(Wire):
         default=None,
         description="How to ask whether the model is loaded. When absent, with V2: "
         "/v2/models/$(MODEL_NAME)/ready on http.",
+    )
+    metrics: RuntimeMetrics | None = Field(
+        default=None,
+        description="The server's own counters, for builtin metrics of a RolloutPolicy where no gateway counts. They "
+        "must be scraped with the labels namespace and pod.",
     )
 
     @property

@@ -1,0 +1,156 @@
+"""Where the requests of a revision are counted: the gateways that the operator knows, and the runtime's own counters.
+
+Traefik's are tested against Traefik; Istio's are written from its documentation, and untested. Envoy Gateway is left
+out: it merges the backends of a rule into one Envoy cluster, so its counters don't tell revisions apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from modelwright.analysis import promql
+from modelwright.analysis.port import Ask, Target
+from modelwright.analysis.promql import Match
+from modelwright.analysis.web import Fault
+from modelwright.core.analysis.evidence import Series
+
+SOURCE_MISSING = "MetricSourceMissing"
+
+TRAEFIK = "traefik.io/gateway-controller"
+ISTIO = "istio.io/gateway-controller"
+
+# No answer: 499 is a caller that gave up waiting. A gateway answers 502 to 504 for a backend that breaks off or hangs.
+BAD_HTTP = "5..|499"
+BAD_GRPC = "2|4|12|13|14|15"
+"""Unknown, DeadlineExceeded, Unimplemented, Internal, Unavailable, DataLoss: what OpenTelemetry counts as a server's
+errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Series of plain selectors, of which those are meant whose labels match (whole values).
+
+    `selectors`: alternatives, of which the first that has any series holds.
+    """
+
+    selectors: tuple[str, ...]
+    where: tuple[tuple[tuple[str, ...], str], ...] = ()
+    """(names of a label, the first that is there holds; pattern of its value)"""
+
+    def of(self, series: Iterable[Series]) -> tuple[Series, ...]:
+        """Those that are meant."""
+        return tuple(one for one in series if all(_has(one.labels, names, pattern) for names, pattern in self.where))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the requests of one revision are counted. `unit`: seconds in one unit of the histogram's bounds."""
+
+    name: str
+    all: Counted
+    bad: Counted | None = None
+    latency: Counted | None = None
+    unit: float = 1.0
+
+
+def source(ask: Ask, wanted: str, target: Target) -> Source:
+    """Where the requests of `target` are counted; `wanted` is the policy's Auto, Gateway or Runtime.
+
+    Auto is the gateway where it is a known one, else the runtime. Raises Fault, permanent, where nothing counts.
+    """
+    known = GATEWAYS.get(ask.gateway.controller) if ask.gateway is not None else None
+    if wanted in ("Auto", "Gateway") and known is not None:
+        return known(ask, target)
+    if wanted == "Gateway":
+        if ask.gateway is None:
+            message = "source Gateway, but the Model has no endpoint"
+        else:
+            message = f"source Gateway, but counters of {ask.gateway.controller} are not known to tell revisions apart"
+        raise Fault(SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True)
+    if target.metrics is None:
+        message = f"the runtime of version {target.version} names no counters (spec.metrics)"
+        if wanted == "Auto":
+            message += ", and no gateway that is known counts its requests"
+        raise Fault(SOURCE_MISSING, message, permanent=True)
+    return _runtime(ask, target)
+
+
+def _targets(ask: Ask) -> tuple[Target, ...]:
+    return (ask.candidate,) if ask.serving is None else (ask.candidate, ask.serving)
+
+
+def _traefik(ask: Ask, target: Target) -> Source:
+    def services(targets: Iterable[Target]) -> str:
+        # Named by a route, or by a TraefikService; from 3.7.9 on with the route's name in front.
+        named = "|".join(f"{ask.namespace}-{one.service}" for one in targets)
+        return f"(.*-svc-)?({named})(-http)?-[0-9]+(-grpc)?@kubernetes(gateway|crd)"
+
+    # Prometheus calls it exported_service where it has put a label service of its own, as for a ServiceMonitor.
+    labels = ("exported_service", "service")
+
+    def counted(metric: str) -> Counted:
+        pattern = services(_targets(ask))
+        selectors = tuple(promql.select(metric, [Match(label, pattern, "=~")]) for label in reversed(labels))
+        return Counted(selectors, ((labels, services((target,))),))
+
+    every = counted("traefik_service_requests_total")
+    bad = BAD_GRPC if ask.gateway is not None and ask.gateway.grpc else BAD_HTTP
+    return Source(
+        "Gateway",
+        all=every,
+        bad=replace(every, where=(*every.where, (("code",), bad))),
+        latency=counted("traefik_service_request_duration_seconds_bucket"),
+    )
+
+
+def _istio(ask: Ask, target: Target) -> Source:
+    names = "|".join(one.service for one in _targets(ask))
+    matches = [
+        Match("reporter", "source"),
+        Match("destination_service_namespace", ask.namespace),
+        Match("destination_service_name", names, "=~"),
+    ]
+    label = ("destination_service_name",)
+
+    def counted(metric: str) -> Counted:
+        return Counted((promql.select(metric, matches),), ((label, target.service),))
+
+    every = counted("istio_requests_total")
+    if ask.gateway is not None and ask.gateway.grpc:
+        bad = (("grpc_response_status",), BAD_GRPC)
+    else:
+        # 0: the caller, or the server, broke off before an answer.
+        bad = (("response_code",), f"{BAD_HTTP}|0")
+    return Source(
+        "Gateway",
+        all=every,
+        bad=replace(every, where=(*every.where, bad)),
+        latency=counted("istio_request_duration_milliseconds_bucket"),
+        unit=0.001,
+    )
+
+
+GATEWAYS: Mapping[str, Callable[[Ask, Target], Source]] = {TRAEFIK: _traefik, ISTIO: _istio}
+"""By controllerName of the GatewayClass."""
+
+
+def _runtime(ask: Ask, target: Target) -> Source:
+    metrics = target.metrics
+    assert metrics is not None  # noqa: S101
+    more = (Match("namespace", ask.namespace), Match("pod", target.pods, "=~"))
+
+    def counted(text: str | None, field: str) -> Counted | None:
+        if text is None:
+            return None
+        return Counted((promql.plain(text, f"spec.metrics.{field} of the runtime of {target.version}", more),))
+
+    every = counted(metrics.requests, "requests")
+    assert every is not None  # noqa: S101
+    return Source("Runtime", every, counted(metrics.errors, "errors"), counted(metrics.latency, "latency"))
+
+
+def _has(labels: Mapping[str, str], names: Iterable[str], pattern: str) -> bool:
+    value = next((labels[name] for name in names if name in labels), "")
+    return re.fullmatch(pattern, value) is not None

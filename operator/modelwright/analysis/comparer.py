@@ -1,0 +1,39 @@
+"""The comparer's summary: what mirror steps are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modelwright.analysis.connections import Connection
+from modelwright.analysis.port import Ask
+from modelwright.analysis.web import Fault, Web
+from modelwright.api import names
+from modelwright.core import shadow
+from modelwright.core.shadow import Summary, SummaryError
+
+UNREACHABLE = "ComparerUnreachable"
+
+ComparerUrl = Callable[[str, str], str]
+"""Where the comparer of (namespace, model) answers, without a path."""
+
+
+def in_cluster(namespace: str, model: str) -> str:
+    """The comparer's Service, as pods see it."""
+    return f"http://{names.comparer_name(model)}.{namespace}.svc"
+
+
+async def summary(web: Web, url: ComparerUrl, ask: Ask) -> Summary:
+    """What the comparer has counted. Raises Fault, also when it compares other revisions."""
+    if ask.serving is None:
+        raise Fault(UNREACHABLE, "nothing serves yet, so there is nothing to compare with")
+    name = names.comparer_name(ask.model)
+    connection = Connection(name=name, type="HTTP", url=url(ask.namespace, ask.model), timeout="5s")
+    try:
+        answer = await web.ask(connection, "/summary")
+        if answer.status != 200:
+            raise Fault(UNREACHABLE, f"answered {answer.status}")
+        return shadow.parse(answer.document or {}, serving=ask.serving.revision, candidate=ask.candidate.revision)
+    except SummaryError as error:
+        raise Fault(UNREACHABLE, str(error)) from None
+    except Fault as fault:
+        raise Fault(UNREACHABLE, f"the comparer {ask.namespace}/{name}: {fault.failure.message}") from None

@@ -1,0 +1,158 @@
+"""Prometheus' query API: one number now, and raw samples of counters since a step began."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from modelwright.analysis import promql
+from modelwright.analysis.connections import Connection
+from modelwright.analysis.promql import Match
+from modelwright.analysis.web import INVALID, SERVER_ERROR, TOO_LARGE, Answer, Fault, Web
+from modelwright.analysis.windows import LOOKBACK, Target, Window
+from modelwright.core.analysis.evidence import Series
+
+QUERY_FAILED = "QueryFailed"
+STALE = "MetricsStale"
+MAX_PIECE = 3600.0
+"""Seconds of samples that are asked for at once; halved while the answer is too large."""
+MIN_PIECE = 60.0
+
+
+class Prometheus:
+    """One server, by its connection. All methods raise Fault when nothing is to be had."""
+
+    def __init__(self, web: Web, connection: Connection) -> None:
+        self._web = web
+        self.connection = connection
+
+    async def number(self, query: str, at: float) -> tuple[float | None, str]:
+        """The one number that `query` gives at `at` (unix seconds); or None, and why there is none."""
+        kind, result = await self._query(query, at)
+        if kind == "scalar":
+            values = [_point(result)]
+        elif kind == "vector":
+            if any("histogram" in one for one in result):
+                raise Fault(promql.REFUSED, "the query gives a native histogram, not a number", permanent=True)
+            values = [_point(one.get("value")) for one in result]
+        else:
+            message = f"the query gives a {kind}, and must give one number"
+            raise Fault(promql.REFUSED, message, permanent=True)
+        if not values:
+            return None, "the query gives no data"
+        if len(values) > 1:
+            return None, f"the query gives {len(values)} series, and must give one: sum them"
+        value = values[0][1]
+        return (value, "") if math.isfinite(value) else (None, f"the query gives {value}")
+
+    async def samples(self, selector: str, start: float, end: float) -> tuple[Series, ...]:
+        """Raw samples of a plain selector between two times (unix seconds)."""
+        kind, result = await self._query(f"{selector}[{max(1, math.ceil(end - start))}s]", end)
+        if kind != "matrix":
+            raise Fault(INVALID, f"connection {self.connection.name}: samples were asked for, and a {kind} was given")
+        found = []
+        for one in result:
+            labels = one.get("metric")
+            if not isinstance(labels, dict):
+                raise self._shape()
+            found.append(Series(labels, tuple(_point(point) for point in one.get("values", ()))))
+        return tuple(found)
+
+    async def _query(self, query: str, at: float) -> tuple[str, Any]:
+        form = {"query": query, "time": f"{at:.3f}", "timeout": f"{self.connection.timeout_seconds:g}s"}
+        answer = await self._web.ask(self.connection, "/api/v1/query", form=form)
+        document = answer.document
+        if not isinstance(document, dict) or document.get("status") not in ("success", "error"):
+            if answer.status >= 400:
+                raise Fault(SERVER_ERROR, f"connection {self.connection.name}: answered {answer.status}")
+            raise self._shape()
+        if document["status"] == "error" or answer.status >= 400:
+            raise self._refusal(answer)
+        data = document.get("data")
+        if not isinstance(data, dict) or not isinstance(data.get("result"), list):
+            raise self._shape()
+        kind, result = str(data.get("resultType")), data["result"]
+        if kind in ("vector", "matrix") and not all(isinstance(one, dict) for one in result):
+            raise self._shape()
+        return kind, result
+
+    def _refusal(self, answer: Answer) -> Fault:
+        told = f"connection {self.connection.name}: {answer.document.get('error') or f'answered {answer.status}'}"
+        if answer.status == 400 and answer.document.get("errorType") == "bad_data":
+            return Fault(promql.REFUSED, told, permanent=True)
+        if answer.status == 422:
+            return Fault(QUERY_FAILED, told)
+        return Fault(SERVER_ERROR, f"{told} ({answer.status})")
+
+    def _shape(self) -> Fault:
+        return Fault(INVALID, f"connection {self.connection.name}: the answer is none of Prometheus' query API")
+
+
+class Counters:
+    """Counters since a step began, read from one server or several; kept from look to look."""
+
+    def __init__(self, start: float) -> None:
+        self._start = start
+        self._windows: dict[tuple[str, str], Window] = {}
+        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+
+    async def read(self, server: Prometheus, selector: str, now: float) -> tuple[Series, ...]:
+        """The series of a plain selector, from the step's begin up to `now` (unix seconds).
+
+        Raises Fault, also when the counters aren't scraped any more. No series at all are an empty answer.
+        """
+        key = (server.connection.name, selector)
+        async with self._turns.setdefault(key, asyncio.Lock()):
+            window = self._windows.setdefault(key, Window(self._start))
+            if window.read_to is None or window.read_to < now:
+                await self._read_on(server, selector, window, now)
+            if (last := window.stale(now)) is not None:
+                message = f"connection {server.connection.name}: no sample of {selector} in the last"
+                raise Fault(STALE, f"{message} {now - last:.0f} s: is it still scraped?")
+            return window.series()
+
+    async def _read_on(self, server: Prometheus, selector: str, window: Window, now: float) -> None:
+        piece = MAX_PIECE
+        while window.read_to is None or window.read_to < now:
+            begin = window.begin()
+            end = min(now, (begin if window.read_to is None else window.read_to) + piece)
+            try:
+                found = await server.samples(selector, begin, end)
+            except Fault as fault:
+                if fault.failure.reason not in (TOO_LARGE, QUERY_FAILED) or piece <= MIN_PIECE:
+                    raise
+                piece /= 2
+                continue
+            window.add(found, end)
+        if unknown := window.unknown_targets():
+            scraped = await self._scraped_before(server, unknown)
+            window.scraped_before |= scraped
+            window.not_scraped_before |= unknown - scraped
+
+    async def _scraped_before(self, server: Prometheus, targets: Iterable[Target]) -> frozenset[Target]:
+        wanted = frozenset(targets)
+        instances = "|".join(_literal(instance) for _, instance in sorted(wanted))
+        selector = promql.select("up", [Match("instance", instances, "=~")])
+        found = await server.samples(selector, self._start - LOOKBACK, self._start)
+        up = {(one.labels.get("job", ""), one.labels.get("instance", "")) for one in found if _was_up(one)}
+        return wanted & up
+
+
+def _was_up(series: Series) -> bool:
+    return any(value == 1 for _, value in series.samples)
+
+
+def _literal(text: str) -> str:
+    """`text` as an RE2 pattern of itself."""
+    return "".join(char if char.isalnum() or char in "_-:" else f"\\{char}" for char in text)
+
+
+def _point(found: Any) -> tuple[float, float]:
+    if isinstance(found, Sequence) and len(found) == 2 and isinstance(found[1], str):
+        try:
+            return float(found[0]), float(found[1])
+        except (TypeError, ValueError):
+            pass
+    raise Fault(INVALID, "the answer has a sample that is no pair of a time and a number in quotes")

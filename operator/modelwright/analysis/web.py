@@ -1,0 +1,211 @@
+"""HTTP to metrics servers: bounded in time, size and number, with credentials from files, and every fault told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from modelwright.analysis.connections import Connection, refused_address
+from modelwright.core.analysis.evidence import Failure
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+REQUESTS_PER_CONNECTION = 8
+"""At once, so that one server that hangs keeps nobody from asking another."""
+_CREDENTIAL_BYTES = 64 * 1024
+_SHOWN = 300
+
+UNREACHABLE = "MetricsServerUnreachable"
+TIMEOUT = "MetricsServerTimeout"
+SERVER_ERROR = "MetricsServerError"
+DENIED = "MetricsAccessDenied"
+INVALID = "MetricsAnswerInvalid"
+TOO_LARGE = "MetricsAnswerTooLarge"
+CREDENTIALS = "CredentialsUnreadable"
+
+
+class Fault(Exception):
+    """Nothing was measured; `failure` says why. Never leaves this package."""
+
+    def __init__(self, reason: str, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.failure = Failure(reason, message, permanent)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of a server, whole: its status and the JSON document in it; None for an empty body."""
+
+    status: int
+    document: Any
+
+
+class _Resolver(AbstractResolver):
+    """Leaves out addresses that must not be asked, whatever name leads to them."""
+
+    def __init__(self) -> None:
+        self._inner = DefaultResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        kept = [entry for entry in found if not refused_address(entry["host"])]
+        if not kept:
+            raise OSError(f"{host} leads to link-local or metadata addresses only, which are never asked")
+        return kept
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class Web:
+    """One pool of connections for all servers. Used in one event loop; `close` it at the end."""
+
+    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._session: aiohttp.ClientSession | None = None
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(REQUESTS_PER_CONNECTION)
+        )
+        self._tls: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
+
+    async def ask(
+        self, connection: Connection, path: str, *, form: Mapping[str, str] | None = None
+    ) -> Answer:  # fmt: skip
+        """GET `path` (encoded, with its query) below the connection's URL; POST when there is a `form`.
+
+        Raises Fault when there is no whole JSON answer, and for 3xx, 401, 403, 404, 429 and 5xx without a JSON body;
+        any other answer is returned, whatever its status.
+        """
+        async with self._turns[connection.name]:
+            url = URL(connection.url + path, encoded=True)
+            try:
+                async with (
+                    asyncio.timeout(connection.timeout_seconds),
+                    self._client().request(
+                        "GET" if form is None else "POST",
+                        url,
+                        data=form,
+                        headers=self._headers(connection),
+                        ssl=self._context(connection),
+                        allow_redirects=False,
+                    ) as response,
+                ):
+                    return await self._read(connection, response)
+            except TimeoutError:
+                raise Fault(TIMEOUT, f"connection {connection.name}: no answer within {connection.timeout}") from None
+            except aiohttp.ClientPayloadError:
+                raise Fault(INVALID, f"connection {connection.name}: the answer was cut off") from None
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise Fault(UNREACHABLE, f"connection {connection.name}: {_told(error)}") from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, resolver=_Resolver(), ttl_dns_cache=10)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "modelwright", "Accept": "application/json"},
+            )
+        return self._session
+
+    def _headers(self, connection: Connection) -> dict[str, str]:
+        headers = dict(connection.headers)
+        if connection.bearer_token_file is not None:
+            token = _credential(connection, connection.bearer_token_file)
+            headers["Authorization"] = f"Bearer {token}"
+        if connection.basic_auth is not None:
+            password = _credential(connection, connection.basic_auth.password_file)
+            headers["Authorization"] = aiohttp.encode_basic_auth(connection.basic_auth.username, password)
+        return headers
+
+    def _context(self, connection: Connection) -> ssl.SSLContext | bool:
+        """TLS settings; made anew when the CA file has changed."""
+        if connection.ca_file is None:
+            return True
+        try:
+            seen = os.stat(connection.ca_file)
+            stamp = (seen.st_mtime_ns, seen.st_size)
+            kept = self._tls.get(connection.ca_file)
+            if kept is None or kept[0] != stamp:
+                kept = (stamp, ssl.create_default_context(cafile=connection.ca_file))
+                self._tls[connection.ca_file] = kept
+        except OSError as error:  # ssl.SSLError is one
+            raise Fault(
+                CREDENTIALS, f"connection {connection.name}: caFile {connection.ca_file}: {_reason(error)}"
+            ) from None
+        return kept[1]
+
+    async def _read(self, connection: Connection, response: aiohttp.ClientResponse) -> Answer:
+        name, status = connection.name, response.status
+        if 300 <= status < 400:
+            raise Fault(SERVER_ERROR, f"connection {name}: answered {status}, and redirects are not followed")
+        if status in (401, 403):
+            raise Fault(DENIED, f"connection {name}: answered {status}: its credentials are missing or refused")
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(64 * 1024):
+            body += chunk
+            if len(body) > self._max_bytes:
+                # What is left would have to be read before the connection could be used again.
+                response.close()
+                raise Fault(TOO_LARGE, f"connection {name}: the answer is larger than {self._max_bytes} bytes")
+        try:
+            document = json.loads(body) if body else None
+        except (ValueError, RecursionError):
+            if status >= 400:
+                raise Fault(SERVER_ERROR, f"connection {name}: answered {status}{_excerpt(body)}") from None
+            raise Fault(INVALID, f"connection {name}: the answer is no JSON{_excerpt(body)}") from None
+        if document is None and status >= 400:
+            raise Fault(SERVER_ERROR, f"connection {name}: answered {status}")
+        return Answer(status, document)
+
+
+def _credential(connection: Connection, path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_CREDENTIAL_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        told = _reason(error) if isinstance(error, OSError) else "is no text"
+        raise Fault(CREDENTIALS, f"connection {connection.name}: {path}: {told}") from None
+    if not text or not text.isprintable():
+        raise Fault(CREDENTIALS, f"connection {connection.name}: {path} is empty or more than one line")
+    return text
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, without the headers that some of aiohttp's errors carry."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"can't connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is no HTTP"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return type(error).__name__
+
+
+def _excerpt(body: bytes | bytearray) -> str:
+    text = " ".join(bytes(body[:_SHOWN]).decode(errors="replace").split())
+    return f": {text}" if text else ""

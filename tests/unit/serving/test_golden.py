@@ -4,22 +4,31 @@ A change of a pod template there is seen by every Model that is made anew; revie
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from modelwright.api.v1alpha1.model import wanted_replicas
+from modelwright.api.v1alpha1.model import Endpoint, wanted_replicas
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core.rollout.routing import Routing
+from modelwright.core.rollout.observed import Revision
+from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.core.runtimes import Choice
 from modelwright.serving import fetching, network, workload
+from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayTraffic
+from modelwright.traffic.port import Scene, Traffic
+from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.traefik import TraefikTraffic
 from tests.lib import objects
 from tests.unit.serving.builders import IMAGES, choice, identify, parsed, raw_model, stored, version
 
 Json = dict[str, Any]
 GOLDEN = Path(__file__).parents[2] / "golden"
+SERVING, CANDIDATE = Revision("digits-v1", "aaaaaaaaaa"), Revision("digits-v2", "bbbbbbbbbb")
+GATEWAY = GatewayTraffic(None, frozenset({MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}))
+TRAEFIK = TraefikTraffic(None, frozenset({MARK_FEATURE}))
 SERVER = {
     "ports": {"http": 8080, "grpc": 9000, "metrics": 8082},
     "formats": [{"name": "plain", "env": [{"name": "IMPLEMENTATION", "value": "sklearn"}]}],
@@ -97,7 +106,54 @@ def resolve_pod() -> list[Json]:
     return [fetching.resolve_pod(raw, "digits", artifact, IMAGES)]
 
 
-CASES = (plain, http_endpoint, grpc_endpoint, autoscaled_with_cache_and_overrides, resolve_pod)
+def routed(traffic: Traffic, routing: Routing) -> list[Json]:
+    """What moves the traffic of a Model with two revisions."""
+    endpoint = Endpoint.model_validate(
+        {
+            "parentRefs": [{"name": "models", "namespace": "gateways"}],
+            "hostnames": ["models.example.com"],
+            "pathPrefix": "/d",
+        }
+    )
+    ports = {revision.hash: {"http": 8080, "grpc": 9000} for revision in (SERVING, CANDIDATE)}
+    scene = Scene(raw_model(endpoint=endpoint.wire()), endpoint, None, None, {})
+    return traffic.manifests(scene, routing, ports)
+
+
+def traffic_canary() -> list[Json]:
+    return routed(GATEWAY, Routing((Share(SERVING, 90), Share(CANDIDATE, 10)), inside=SERVING))
+
+
+def traffic_match() -> list[Json]:
+    headers = (HeaderMatch("X-Group", "beta"), HeaderMatch("X-Client", "^test-", regex=True))
+    return routed(GATEWAY, replace(Routing.to(SERVING), match=headers, matched=CANDIDATE))
+
+
+def traffic_mirror() -> list[Json]:
+    return routed(GATEWAY, replace(Routing.to(SERVING), mirror_percent=50))
+
+
+def traffic_traefik_mirror() -> list[Json]:
+    return routed(TRAEFIK, replace(Routing.to(SERVING), mirror_percent=50))
+
+
+def traffic_traefik_sticky() -> list[Json]:
+    return routed(TRAEFIK, Routing((Share(SERVING, 90), Share(CANDIDATE, 10)), sticky=True, inside=SERVING))
+
+
+def traffic_by_replicas() -> list[Json]:
+    return routed(ServiceTraffic(), Routing((Share(SERVING, 75), Share(CANDIDATE, 25))))
+
+
+TRAFFIC = (
+    traffic_canary,
+    traffic_match,
+    traffic_mirror,
+    traffic_traefik_mirror,
+    traffic_traefik_sticky,
+    traffic_by_replicas,
+)
+CASES = (*TRAFFIC, plain, http_endpoint, grpc_endpoint, autoscaled_with_cache_and_overrides, resolve_pod)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

@@ -1,8 +1,10 @@
 """One contract for every way of moving traffic, held against each of them; and what a gateway may do to a probe."""
 
 import asyncio
+import json
+import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,14 +13,21 @@ from aiohttp import web
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.core.drift import differs
 from modelwright.core.rollout.observed import Problem, Revision
-from modelwright.core.rollout.routing import Routing
-from modelwright.serving import network
+from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
+from modelwright.kube import kinds
 from modelwright.traffic import probe as probe_module
-from modelwright.traffic.gateway_api import MARK_FEATURE, GatewayTraffic
-from modelwright.traffic.port import Scene, Traffic
+from modelwright.traffic.gateway_api import (
+    MARK_FEATURE,
+    MIRROR_FEATURE,
+    MIRROR_PERCENT_FEATURE,
+    GatewayTraffic,
+)
+from modelwright.traffic.port import Needs, Routed, Scene, Traffic
 from modelwright.traffic.probe import Probe
 from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.traefik import TraefikTraffic
 from tests.unit.serving.builders import raw_model
 
 Json = dict[str, Any]
@@ -27,12 +36,19 @@ PORTS = {revision.hash: {"http": 8080} for revision in (ONE, TWO)}
 PATH = "/v2/models/digits/ready"
 
 
+def to(candidate: int, **more: Any) -> Routing:
+    """Shares of revision one and two."""
+    return Routing((Share(ONE, 100 - candidate), Share(TWO, candidate)), inside=ONE, **more)
+
+
 @dataclass
 class FakeGateway:
-    """An HTTP server on loopback that answers as a gateway does; `mark` is the route it follows now."""
+    """An HTTP server on loopback that answers as a gateway does: by the first rule of `route` that matches, whose
+    TraefikService is built when it is in `traefik`."""
 
     port: int = 0
-    mark: str | None = None
+    route: Json | None = None
+    traefik: Mapping[str, Json] = field(default_factory=dict)
     status: int = 200
     hangs: bool = False
     breaks: bool = False
@@ -46,8 +62,25 @@ class FakeGateway:
         if self.breaks:
             assert request.transport is not None
             request.transport.close()
-        headers = {network.ROUTE_HEADER: self.mark} if self.mark else {}
-        return web.Response(status=self.status, headers=headers)
+        response = web.Response(status=self.status)
+        rules = self.route["spec"]["rules"] if self.route is not None else []
+        rule = next((rule for rule in rules if self._takes(rule, request)), None)
+        for entry in rule["filters"] if rule else []:
+            for header in entry.get("responseHeaderModifier", {}).get("set", []):
+                response.headers[header["name"]] = header["value"]
+        for backend in rule["backendRefs"] if rule else []:
+            for name, built in self.traefik.items():
+                cookie = ((built["spec"].get("weighted") or {}).get("sticky") or {}).get("cookie")
+                if cookie and name == backend["name"]:
+                    response.set_cookie(cookie["name"], "x", max_age=cookie["maxAge"], path=cookie["path"])
+        return response
+
+    def _takes(self, rule: Json, request: web.Request) -> bool:
+        (backend, *_) = rule["backendRefs"]
+        headers = [header for match in rule.get("matches", []) for header in match.get("headers", [])]
+        return (backend.get("kind") != "TraefikService" or backend["name"] in self.traefik) and all(
+            request.headers.get(header["name"]) == header["value"] for header in headers
+        )
 
 
 @pytest.fixture
@@ -86,14 +119,33 @@ class Cluster:
             },
         )
 
-    def send(self, revision: Revision, *, writes: int = 9) -> None:
-        """Apply the first `writes` manifests that send everything to a revision."""
-        for manifest in self.traffic.manifests(self.scene, Routing.to(revision), PORTS)[:writes]:
-            slot = "service" if manifest["kind"] == "Service" else "route"
-            before = getattr(self.scene, slot)
-            generation = before["metadata"]["generation"] + (before["spec"] != manifest["spec"]) if before else 1
-            live = manifest | {"metadata": manifest["metadata"] | {"generation": generation, "uid": slot}}
-            self.scene = replace(self.scene, **{slot: live})
+    def send(self, routing: Revision | Routing, *, writes: int = 9) -> None:
+        """Apply the first `writes` manifests that lead there (a revision stands for everything to it)."""
+        routing = Routing.to(routing) if isinstance(routing, Revision) else routing
+        for manifest in self.traffic.manifests(self.scene, routing, PORTS)[:writes]:
+            self._apply(manifest)
+        # Without a gateway the pods are the weights.
+        self.scene = replace(self.scene, pods={key: weight // 5 for key, weight in routing.weights.items()})
+
+    def _apply(self, manifest: Json) -> None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if kind == "TraefikService":
+            before = self.scene.traefik.get(name)
+        else:
+            before = self.scene.service if kind == "Service" else self.scene.route
+        spec = merged((before or {}).get("spec"), manifest["spec"])
+        generation = before["metadata"]["generation"] + (before["spec"] != spec) if before else 1
+        live = manifest | {"metadata": manifest["metadata"] | {"generation": generation, "uid": kind}, "spec": spec}
+        if kind == "TraefikService":
+            self.scene = replace(self.scene, traefik={**self.scene.traefik, name: live})
+        else:
+            self.scene = replace(self.scene, **{"service" if kind == "Service" else "route": live})
+
+    def drop_unwanted(self, routing: Routing) -> None:
+        unwanted = self.traffic.unwanted(self.scene, routing)
+        assert all(kind == kinds.TRAEFIK_SERVICE for kind, _ in unwanted)
+        left = {name: obj for name, obj in self.scene.traefik.items() if (kinds.TRAEFIK_SERVICE, name) not in unwanted}
+        self.scene = replace(self.scene, traefik=left)
 
     def controller(self, accepted: str = "True", *, lag: int = 0) -> None:
         """The gateway's controller looks at the route (or at the one `lag` generations before)."""
@@ -109,18 +161,47 @@ class Cluster:
         self.scene = replace(self.scene, route=route | {"status": status})
 
     def proxy_follows(self) -> None:
-        """The gateway's proxies have the newest route."""
-        if self.scene.route is not None:
-            self.gateway.mark = network.route_mark(self.scene.route)
+        """The gateway's proxies have the newest route and TraefikServices."""
+        self.gateway.route, self.gateway.traefik = self.scene.route, self.scene.traefik
+
+    def follow(self, routing: Revision | Routing) -> None:
+        """Send, and the gateway does all of its work."""
+        self.send(routing)
+        self.controller()
+        self.proxy_follows()
+
+    @property
+    def routed(self) -> Routed:
+        return self.traffic.routed(self.scene)
 
     async def confirmed(self) -> bool:
         return (await self.traffic.evidence(self.scene, PATH)).confirmed
+
+
+def merged(live: Any, change: Any) -> Any:
+    """What a JSON merge patch makes of `live`; a null in a list was never sent."""
+    if not isinstance(change, dict):
+        return without_nulls(change)
+    live = dict(live) if isinstance(live, dict) else {}
+    for key, value in change.items():
+        if value is None:
+            live.pop(key, None)
+        else:
+            live[key] = merged(live.get(key), value)
+    return live
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_nulls(member) for key, member in value.items() if member is not None}
+    return [without_nulls(member) for member in value] if isinstance(value, list) else value
 
 
 def _endpoint(**more: Any) -> Endpoint:
     return Endpoint.model_validate({"parentRefs": [{"name": "g"}], **more})
 
 
+COPYING = frozenset({MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE})
 WAYS: dict[str, Callable[[FakeGateway], Cluster]] = {
     "Service": lambda gateway: Cluster(ServiceTraffic(), None, gateway),
     "gateway that marks answers": lambda gateway: Cluster(
@@ -128,6 +209,8 @@ WAYS: dict[str, Callable[[FakeGateway], Cluster]] = {
     ),
     "gateway that can't mark": lambda gateway: Cluster(GatewayTraffic(Probe(), frozenset()), _endpoint(), gateway),
     "gateway that isn't asked": lambda gateway: Cluster(GatewayTraffic(None, frozenset()), _endpoint(), gateway),
+    "gateway that copies": lambda gateway: Cluster(GatewayTraffic(Probe(), COPYING), _endpoint(), gateway),
+    "Traefik": lambda gateway: Cluster(TraefikTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(), gateway),
 }
 
 
@@ -138,39 +221,113 @@ def cluster(request: pytest.FixtureRequest, gateway: FakeGateway) -> Cluster:
 
 async def test_before_anything_is_written_nothing_is_named_and_nothing_confirmed(cluster: Cluster) -> None:
     assert cluster.traffic.named(cluster.scene) == frozenset()
+    assert cluster.routed == Routed()
     assert not await cluster.confirmed()
 
 
 async def test_what_is_sent_to_a_revision_names_it_alone_and_is_confirmed_once_followed(cluster: Cluster) -> None:
-    cluster.send(ONE)
-    cluster.controller()
-    cluster.proxy_follows()
+    cluster.follow(ONE)
     assert cluster.traffic.named(cluster.scene) == {ONE.hash}
+    assert cluster.routed == Routed({ONE.hash: 100}, named=frozenset({ONE.hash}))
     assert await cluster.confirmed()
 
 
 async def test_traffic_moves_whole(cluster: Cluster) -> None:
     for revision in (ONE, TWO, ONE):
-        cluster.send(revision)
-        cluster.controller()
-        cluster.proxy_follows()
+        cluster.follow(revision)
         assert cluster.traffic.named(cluster.scene) == {revision.hash}
         assert await cluster.confirmed()
 
 
 async def test_a_crash_between_two_writes_names_both_and_the_rest_follows(cluster: Cluster) -> None:
-    cluster.send(ONE)
-    cluster.controller()
-    cluster.proxy_follows()
+    cluster.follow(ONE)
     cluster.send(TWO, writes=1)
     named = cluster.traffic.named(cluster.scene)
     assert TWO.hash in named
     assert named <= {ONE.hash, TWO.hash}
-    cluster.send(TWO)
-    cluster.controller()
-    cluster.proxy_follows()
+    cluster.follow(TWO)
     assert cluster.traffic.named(cluster.scene) == {TWO.hash}
     assert await cluster.confirmed()
+
+
+def routings(cluster: Cluster) -> list[Routing]:
+    """What this way of moving traffic can do, in an order that a rollout might take."""
+    everything = {
+        Needs(mirror=True, mirror_percent_below_100=True): replace(Routing.to(ONE), mirror_percent=50),
+        Needs(match=True): replace(Routing.to(ONE), match=(HeaderMatch("x-group", "beta"),), matched=TWO),
+        Needs(weights=(10,), replicas=20): to(10),
+        Needs(weights=(10,), sticky=True, replicas=20): to(10, sticky=True),
+        Needs(weights=(50,), sticky=True, replicas=20): to(50, sticky=True),
+        Needs(weights=(50,), mirror=True, replicas=20): to(50, mirror_percent=100),
+    }
+    inside = {} if cluster.scene.endpoint else {"inside": None}
+    can = [routing for needs, routing in everything.items() if not cluster.traffic.refusals(cluster.scene, needs)]
+    return [replace(routing, **inside) for routing in can] + [Routing.to(TWO)]
+
+
+async def test_all_that_is_not_refused_can_be_done_and_read_back(cluster: Cluster) -> None:
+    cluster.follow(ONE)
+    for routing in routings(cluster):
+        cluster.follow(routing)
+        matched = routing.matched.hash if routing.matched else None
+        assert cluster.routed == Routed(
+            routing.weights, matched, routing.mirror_percent, routing.sticky, frozenset(routing.hashes)
+        )
+        assert await cluster.confirmed()
+        cluster.drop_unwanted(routing)
+        assert cluster.routed.weights == routing.weights
+        assert await cluster.confirmed()
+    assert cluster.scene.traefik == {}
+
+
+async def test_a_crash_after_any_write_never_loses_sight_of_a_revision(cluster: Cluster) -> None:
+    cluster.follow(ONE)
+    before = Routing.to(ONE)
+    for routing in routings(cluster):
+        for writes in range(1, len(cluster.traffic.manifests(cluster.scene, routing, PORTS))):
+            cluster.send(routing, writes=writes)
+            assert cluster.routed.named <= before.hashes | routing.hashes
+            assert cluster.routed.named & (before.hashes | routing.hashes)
+        cluster.follow(routing)
+        assert cluster.routed.weights == routing.weights
+        before = routing
+
+
+async def test_the_same_routing_is_the_same_manifests_whatever_was_before(cluster: Cluster) -> None:
+    first = {}
+    for routing in [Routing.to(ONE), *routings(cluster)] * 2:
+        rendered = without_nulls(cluster.traffic.manifests(cluster.scene, routing, PORTS))
+        assert first.setdefault(routing, rendered) == rendered
+        cluster.follow(routing)
+
+
+async def test_what_was_edited_by_hand_is_seen_and_mended(cluster: Cluster) -> None:
+    for routing in routings(cluster):
+        cluster.follow(routing)
+        wanted = cluster.traffic.manifests(cluster.scene, routing, PORTS)
+        assert not any(drifted(manifest, cluster.scene) for manifest in wanted)
+        text = json.dumps([cluster.scene.service, cluster.scene.route, dict(cluster.scene.traefik)])
+        edited = re.sub(r'"(weight|percent|modelwright.dev/revision)": ("?)\w+', r'"\1": \g<2>7', text)
+        service, route, traefik = json.loads(edited)
+        cluster.scene = replace(cluster.scene, service=service, route=route, traefik=traefik)
+        assert edited == text or any(drifted(manifest, cluster.scene) for manifest in wanted)
+        cluster.follow(routing)
+        assert cluster.routed.weights == routing.weights
+
+
+def drifted(manifest: Json, scene: Scene) -> bool:
+    live = {"Service": scene.service, "TraefikService": scene.traefik.get(manifest["metadata"]["name"])}
+    return differs(manifest["spec"], (live.get(manifest["kind"], scene.route) or {}).get("spec"))
+
+
+def test_a_key_added_to_the_selector_of_the_service_is_taken_out(cluster: Cluster) -> None:
+    cluster.send(ONE)
+    assert cluster.scene.service is not None
+    cluster.scene.service["spec"]["selector"]["app"] = "x"
+    (service, *_) = cluster.traffic.manifests(cluster.scene, Routing.to(ONE), PORTS)
+    assert drifted(service, cluster.scene)
+    cluster.send(ONE)
+    assert cluster.scene.service["spec"]["selector"].keys() == {"modelwright.dev/model", "modelwright.dev/revision"}
 
 
 async def test_sending_twice_changes_nothing(cluster: Cluster) -> None:
@@ -186,16 +343,25 @@ async def test_sending_twice_changes_nothing(cluster: Cluster) -> None:
 
 async def test_the_manifests_name_only_what_the_port_promises(cluster: Cluster) -> None:
     """All are the Model's own, owned and labelled, and a revision's own backends come with the revision."""
-    own = cluster.traffic.per_revision(cluster.model, ONE, PORTS[ONE.hash])
-    for manifest in (*own, *cluster.traffic.manifests(cluster.scene, Routing.to(ONE), PORTS)):
-        metadata = manifest["metadata"]
-        assert metadata["ownerReferences"][0]["uid"] == "model-uid"
-        assert metadata["labels"]["modelwright.dev/model"] == "digits"
-        assert "app.kubernetes.io/instance" not in metadata["labels"]
-    backends = {manifest["metadata"]["name"] for manifest in own}
-    cluster.send(ONE)
-    if cluster.scene.route is not None:
-        assert {b["name"] for b in cluster.scene.route["spec"]["rules"][0]["backendRefs"]} == backends
+    backends = {"digits-comparer"}
+    for revision in (ONE, TWO):
+        own = cluster.traffic.per_revision(cluster.model, revision, PORTS[revision.hash])
+        backends |= {manifest["metadata"]["name"] for manifest in own}
+        for manifest in own:
+            assert_owned(manifest)
+    for routing in routings(cluster):
+        for manifest in cluster.traffic.manifests(cluster.scene, routing, PORTS):
+            assert_owned(manifest)
+            for rule in manifest["spec"].get("rules", []):
+                assert {backend["name"] for backend in rule["backendRefs"]} <= backends
+            backends |= {manifest["metadata"]["name"]} if manifest["kind"] == "TraefikService" else set()
+
+
+def assert_owned(manifest: Json) -> None:
+    metadata = manifest["metadata"]
+    assert metadata["ownerReferences"][0]["uid"] == "model-uid"
+    assert metadata["labels"]["modelwright.dev/model"] == "digits"
+    assert "app.kubernetes.io/instance" not in metadata["labels"]
 
 
 async def test_a_place_that_another_model_has_is_never_confirmed_and_gets_no_route(cluster: Cluster) -> None:
@@ -217,9 +383,7 @@ SILENT = "gateway that isn't asked"
 
 def served(gateway: FakeGateway, way: str) -> Cluster:
     cluster = WAYS[way](gateway)
-    cluster.send(ONE)
-    cluster.controller()
-    cluster.proxy_follows()
+    cluster.follow(ONE)
     return cluster
 
 
@@ -334,9 +498,7 @@ async def test_the_probe_asks_as_a_caller_would(
     gateway: FakeGateway, spec: dict[str, Any], host: str, path: str
 ) -> None:
     cluster = Cluster(GatewayTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(**spec), gateway)
-    cluster.send(ONE)
-    cluster.controller()
-    cluster.proxy_follows()
+    cluster.follow(ONE)
     assert await cluster.confirmed()
     assert gateway.asked == [(host, path)]
 

@@ -1,0 +1,117 @@
+"""Which way of moving traffic a Model gets, and what each refuses of a policy."""
+
+from typing import Any
+
+import pytest
+
+from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.kube import kinds
+from modelwright.traffic.gateway_api import MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayTraffic
+from modelwright.traffic.port import Needs, Scene, Traffic
+from modelwright.traffic.providers import choose
+from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.traefik import CONTROLLER, TraefikTraffic
+from tests.unit.serving.builders import raw_model
+
+HTTP = Endpoint.model_validate({"parentRefs": [{"name": "g"}]})
+GRPC = Endpoint.model_validate({"parentRefs": [{"name": "g"}], "protocol": "GRPC"})
+WITHOUT_TRAEFIK = frozenset(kinds.ALL_KINDS) - {kinds.TRAEFIK_SERVICE}
+
+
+def gateway_class(controller: str = "example.com/any", *features: str) -> dict[str, Any]:
+    listed = [{"name": name} for name in features]
+    return {"spec": {"controllerName": controller}, "status": {"supportedFeatures": listed}}
+
+
+TRAEFIK, ANY = gateway_class(CONTROLLER), gateway_class("example.com/any")
+CHOICES = [
+    ("no endpoint", None, [], kinds.ALL_KINDS, ServiceTraffic),
+    ("any gateway", HTTP, [ANY], kinds.ALL_KINDS, GatewayTraffic),
+    ("Traefik", HTTP, [TRAEFIK], kinds.ALL_KINDS, TraefikTraffic),
+    ("Traefik twice", HTTP, [TRAEFIK, TRAEFIK], kinds.ALL_KINDS, TraefikTraffic),
+    ("Traefik without its own kinds", HTTP, [TRAEFIK], WITHOUT_TRAEFIK, GatewayTraffic),
+    ("Traefik and another: what both can do", HTTP, [TRAEFIK, ANY], kinds.ALL_KINDS, GatewayTraffic),
+    ("a class that can't be looked at", HTTP, [None], kinds.ALL_KINDS, GatewayTraffic),
+    ("Traefik and one that can't be looked at", HTTP, [TRAEFIK, None], kinds.ALL_KINDS, GatewayTraffic),
+    ("no gateway there yet", HTTP, [], kinds.ALL_KINDS, GatewayTraffic),
+]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "classes", "served", "expected"), [c[1:] for c in CHOICES], ids=[c[0] for c in CHOICES]
+)
+def test_the_way_follows_from_the_endpoint_and_the_gateways(
+    endpoint: Endpoint | None, classes: Any, served: Any, expected: type
+) -> None:
+    assert type(choose(endpoint, classes, served, None)) is expected
+
+
+def refused(traffic: Traffic, needs: Needs, endpoint: Endpoint | None = HTTP) -> tuple[str, ...]:
+    return traffic.refusals(Scene(raw_model(), endpoint, None, None, {}), needs)
+
+
+def gateway(*listed: tuple[str, ...]) -> Traffic:
+    return choose(HTTP, [gateway_class("example.com/any", *features) for features in listed], kinds.ALL_KINDS, None)
+
+
+def test_what_several_gateways_can_do_is_what_all_of_them_can() -> None:
+    needs = Needs(mirror=True)
+    assert not refused(gateway((MIRROR_FEATURE,), (MIRROR_FEATURE, "x")), needs)
+    assert refused(gateway((MIRROR_FEATURE,), ("x",)), needs)
+
+
+def test_features_of_an_older_gateway_api_are_plain_texts() -> None:
+    old = {"spec": {}, "status": {"supportedFeatures": [MIRROR_FEATURE]}}
+    assert not refused(choose(HTTP, [old], kinds.ALL_KINDS, None), Needs(mirror=True))
+
+
+PLAIN, COPIES = GatewayTraffic(None, frozenset()), GatewayTraffic(None, frozenset({MIRROR_FEATURE}))
+PERCENT = GatewayTraffic(None, frozenset({MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}))
+OWN = TraefikTraffic(None, frozenset())
+INSIDE = ServiceTraffic()
+PART = Needs(mirror=True, mirror_percent_below_100=True)
+REFUSALS = [
+    ("no gateway: a mirror", INSIDE, None, Needs(mirror=True), ["spec.strategy.steps.mirror"]),
+    ("no gateway: a match", INSIDE, None, Needs(match=True), ["spec.strategy.steps.match"]),
+    ("no gateway: sticky", INSIDE, None, Needs(sticky=True), ["spec.strategy.sticky"]),
+    ("no gateway: abTest", INSIDE, None, Needs(ab_test=True, sticky=True), ["spec.strategy.abTest"]),
+    ("no gateway: each is told", INSIDE, None, Needs(mirror=True, match=True), ["steps.mirror", "steps.match"]),
+    ("no gateway: coarse weights", INSIDE, None, Needs(weights=(25, 50, 100), replicas=4), []),
+    ("no gateway: weights too fine", INSIDE, None, Needs(weights=(1, 50, 100), replicas=4), ["1 % can't be made"]),
+    ("no gateway: weights too fine near the end", INSIDE, None, Needs(weights=(99,), replicas=4), ["99 % can't"]),
+    ("no gateway: one pod has only halves", INSIDE, None, Needs(weights=(10,), replicas=1), ["nearest is 50.0 %"]),
+    (
+        "no gateway: autoscaling",
+        INSIDE,
+        None,
+        Needs(weights=(25,), replicas=4, autoscaling=True),
+        ["spec.serving.autos"],
+    ),
+    ("no gateway: autoscaling and all at once", INSIDE, None, Needs(weights=(100,), autoscaling=True), []),
+    ("a gateway: any weight", PLAIN, HTTP, Needs(weights=(1, 99), replicas=1, autoscaling=True, match=True), []),
+    ("a gateway that doesn't copy", PLAIN, HTTP, Needs(mirror=True), [f"does not list {MIRROR_FEATURE}"]),
+    ("a gateway that copies", COPIES, HTTP, Needs(mirror=True), []),
+    ("a gateway that copies all or nothing", COPIES, HTTP, PART, ["spec.strategy.steps.mirror.percent"]),
+    ("a gateway that copies a part", PERCENT, HTTP, PART, []),
+    ("a gateway: sticky", PERCENT, HTTP, Needs(sticky=True), ["spec.strategy.sticky: the Gateway API has no"]),
+    ("a gateway: sticky abTest", PERCENT, HTTP, Needs(sticky=True, ab_test=True), ["spec.strategy.abTest.sticky: "]),
+    ("a gateway: abTest", PERCENT, HTTP, Needs(ab_test=True), []),
+    ("a gateway: copies of gRPC", PERCENT, GRPC, Needs(mirror=True), ["spec.endpoint.protocol is GRPC"]),
+    ("Traefik: all of it", OWN, HTTP, Needs(weights=(1,), mirror=True, match=True, sticky=True, ab_test=True), []),
+    ("Traefik: copies of a part", OWN, HTTP, PART, []),
+    ("Traefik: gRPC", OWN, GRPC, Needs(mirror=True, sticky=True), ["steps.mirror: ", "spec.strategy.sticky: "]),
+    ("Traefik: gRPC by weights and headers", OWN, GRPC, Needs(weights=(10,), match=True), []),
+]
+
+
+@pytest.mark.parametrize(
+    ("traffic", "endpoint", "needs", "texts"), [c[1:] for c in REFUSALS], ids=[c[0] for c in REFUSALS]
+)
+def test_what_a_way_refuses_names_the_field(
+    traffic: Traffic, endpoint: Endpoint | None, needs: Needs, texts: list[str]
+) -> None:
+    found = refused(traffic, needs, endpoint)
+    assert len(found) == len(texts), found
+    for text, refusal in zip(texts, found, strict=True):
+        assert text in refusal
+        assert refusal.startswith("spec.")

@@ -1,0 +1,136 @@
+"""Traefik's own ways: what is known when a TraefikService is not built, or not read yet; and what is never asked of
+gateways that can't."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from modelwright.api.reasons import Reason
+from modelwright.core.rollout.routing import HeaderMatch, Routing
+from modelwright.serving import network
+from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, GatewayTraffic
+from modelwright.traffic.port import Routed
+from modelwright.traffic.probe import Probe
+from modelwright.traffic.traefik import TraefikTraffic
+from tests.unit.traffic.test_contract import ONE, PATH, PORTS, TWO, WAYS, Cluster, FakeGateway, _endpoint, gateway, to
+
+__all__ = ["gateway"]
+PLAIN = Routing.to(ONE)
+COPIED = replace(PLAIN, mirror_percent=50)
+
+
+@pytest.fixture
+def traefik(gateway: FakeGateway) -> Cluster:
+    cluster = WAYS["Traefik"](gateway)
+    cluster.follow(PLAIN)
+    return cluster
+
+
+async def problem(cluster: Cluster) -> str:
+    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    assert not evidence.confirmed
+    assert evidence.problem is not None
+    assert evidence.problem.reason == Reason.ROUTE_NOT_PROGRAMMED
+    return evidence.problem.message
+
+
+@pytest.mark.parametrize("routing", [COPIED, to(10, sticky=True)], ids=["mirror", "sticky"])
+async def test_while_a_traefik_service_is_not_built_the_serving_revision_answers_and_that_is_said(
+    traefik: Cluster, routing: Routing
+) -> None:
+    traefik.follow(routing)
+    built, traefik.gateway.traefik = traefik.gateway.traefik, {}
+    said = await problem(traefik)
+    assert "fallback rule" in said
+    assert "--providers.kubernetescrd" in said
+    traefik.gateway.traefik = built
+    assert await traefik.confirmed()
+
+
+async def test_new_weights_of_sticky_callers_are_confirmed_by_the_cookie(traefik: Cluster) -> None:
+    traefik.follow(to(10, sticky=True))
+    assert await traefik.confirmed()
+    traefik.send(to(50, sticky=True))
+    traefik.controller()
+    assert "does not follow TraefikService digits-weighted yet" in await problem(traefik)
+    traefik.proxy_follows()
+    assert await traefik.confirmed()
+
+
+async def test_a_route_that_names_a_traefik_service_that_is_gone_sends_to_the_fallback(traefik: Cluster) -> None:
+    traefik.follow(to(50, sticky=True))
+    traefik.scene = replace(traefik.scene, traefik={})
+    assert traefik.routed == Routed({ONE.hash: 100}, named=frozenset({ONE.hash}))
+
+
+def test_weights_alone_stay_in_the_route(traefik: Cluster) -> None:
+    kinds = [manifest["kind"] for manifest in traefik.traffic.manifests(traefik.scene, to(10), PORTS)]
+    assert kinds == ["Service", "HTTPRoute"]
+
+
+def test_callers_who_all_go_to_one_revision_need_no_cookie(traefik: Cluster) -> None:
+    for candidate, revision in ((0, ONE), (100, TWO)):
+        manifests = traefik.traffic.manifests(traefik.scene, to(candidate, sticky=True), PORTS)
+        (rule,) = manifests[-1]["spec"]["rules"]
+        assert [(b["name"], b["weight"]) for b in rule["backendRefs"]] == [(f"digits-{revision.hash}", 100)]
+
+
+def test_every_rule_carries_a_mark_of_its_own_and_all_change_with_any(traefik: Cluster) -> None:
+    match = {"match": (HeaderMatch("x", "y"),), "matched": TWO}
+    seen = set()
+    for routing in (replace(COPIED, **match), replace(PLAIN, **match), COPIED, PLAIN, to(10, sticky=True, **match)):
+        route = traefik.traffic.manifests(traefik.scene, routing, PORTS)[-1]
+        marks = [
+            entry["responseHeaderModifier"]["set"][0]["value"]
+            for rule in route["spec"]["rules"]
+            for entry in rule["filters"]
+        ]
+        base = network.route_mark(route)
+        assert len(marks) == len(route["spec"]["rules"]) == len(set(marks))
+        assert {mark.partition(".")[0] for mark in marks} == {base}
+        seen.add(base)
+    assert len(seen) == 5
+
+
+MATCHED = replace(PLAIN, match=(HeaderMatch("x-group", "beta"),), matched=TWO)
+
+
+@pytest.mark.parametrize("way", ["Traefik", "gateway that marks answers"])
+async def test_a_match_is_confirmed_by_a_request_that_matches(gateway: FakeGateway, way: str) -> None:
+    cluster = WAYS[way](gateway)
+    cluster.follow(MATCHED)
+    assert await cluster.confirmed()
+    assert len(gateway.asked) == 2
+    assert gateway.route is not None
+    broken: dict[str, Any] = {**gateway.route["spec"], "rules": gateway.route["spec"]["rules"][1:]}
+    gateway.route = gateway.route | {"spec": broken}
+    assert "not from the latest route" in await problem(cluster)
+
+
+async def test_a_match_by_regular_expression_is_believed_with_the_main_rule(gateway: FakeGateway) -> None:
+    cluster = WAYS["gateway that marks answers"](gateway)
+    cluster.follow(replace(MATCHED, match=(HeaderMatch("x-group", "b.*", regex=True),)))
+    assert await cluster.confirmed()
+    assert len(gateway.asked) == 1
+
+
+@pytest.mark.parametrize("features", [[MARK_FEATURE], [MARK_FEATURE, MIRROR_FEATURE]], ids=["no copies", "no percent"])
+def test_a_gateway_is_never_asked_for_copies_that_it_does_not_know(gateway: FakeGateway, features: list[str]) -> None:
+    """It would answer callers with 500."""
+    cluster = Cluster(GatewayTraffic(Probe(), frozenset(features)), _endpoint(), gateway)
+    cluster.send(COPIED)
+    assert "requestMirror" not in str(cluster.scene.route)
+    assert cluster.routed.mirror_percent == 0
+
+
+async def test_a_route_by_grpc_names_services_only(gateway: FakeGateway) -> None:
+    cluster = Cluster(TraefikTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(protocol="GRPC"), gateway)
+    ports = {key: {"http": 8080, "grpc": 9000} for key in PORTS}
+    service, route = cluster.traffic.manifests(cluster.scene, to(10, sticky=True), ports)
+    assert route["kind"] == "GRPCRoute"
+    assert [(b["port"], b["weight"]) for b in route["spec"]["rules"][0]["backendRefs"]] == [(81, 90), (81, 10)]
+    assert [port["name"] for port in service["spec"]["ports"]] == ["http", "grpc"]
+    # What serves was made for another endpoint: callers inside are kept.
+    half = {ONE.hash: {"http": 8080, "grpc": 9000}, TWO.hash: {"http": 8080}}
+    assert [m["kind"] for m in cluster.traffic.manifests(cluster.scene, to(10), half)] == ["Service"]

@@ -107,8 +107,8 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Object, *, first: bool
 
     Every limit of every metric must hold, for the whole (no slice) and for each slice that the policy names. A figure
     that is missing, no finite number, there twice, or from no examples fails. `first`: nothing serves yet; limits
-    versus serving are skipped then, and the message says so. No limits at all decide nothing. After TFX' Evaluator, which
-    blesses nothing by accident and treats a missing baseline in this way. Compared as decimals, as they are written.
+    versus serving are skipped then, and the message says so. No limits at all decide nothing. Compared as decimals, as
+    they are written. After TFX' Evaluator, which blesses nothing by accident and treats a missing baseline in this way.
     """
     if not any(_limits(metric) for metric in metrics):
         return GateResult(Outcome.INCONCLUSIVE, NO_LIMITS, "the evaluation has no limits: nothing was judged")

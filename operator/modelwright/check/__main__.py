@@ -1,0 +1,6 @@
+"""`python -m modelwright.check`: entry point of the infra gate's container."""
+
+from modelwright.check.command import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""What the prober is told, read once from the environment. The Job is rendered by serving/gates.py."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class SettingsError(ValueError):
+    """A variable is missing or wrong; the text names it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A request, and what its answer must hold (None: any answer will do)."""
+
+    request: dict[str, Any]
+    expect: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times in seconds, sizes in bytes."""
+
+    url: str  # URL: of the candidate's Service
+    model: str  # MODEL_NAME
+    protocol: str  # PROTOCOL: V2, TensorFlow, OpenAI or Custom
+    readiness_path: str | None  # READINESS_PATH; without one, a pod that accepts a connection is ready
+    samples: tuple[Sample, ...]  # SAMPLES_0, SAMPLES_1, ...: parts of one JSON list
+    repeats: int  # REPEATS: how often each sample is sent
+    timeout_seconds: float  # TIMEOUT_SECONDS: for everything
+    request_seconds: float  # REQUEST_SECONDS: for one answer
+    percentile: float | None  # LATENCY_PERCENTILE, between 0 and 1
+    latency_seconds: float | None  # LATENCY_SECONDS: the budget at that percentile
+    memory_bytes: int | None  # MEMORY_BYTES: the budget of a pod
+    metrics_urls: tuple[str, ...]  # METRICS_URLS, separated by commas: one for each pod
+    termination_log: Path  # MODELWRIGHT_TERMINATION_LOG
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Settings with what the environment says; SettingsError names the variable that can't be read."""
+    needed = {name: environment.get(name, "") for name in ("URL", "MODEL_NAME", "PROTOCOL")}
+    for name, text in needed.items():
+        if not text:
+            raise SettingsError(f"{name} is needed")
+    latency = environment.get("LATENCY_SECONDS")
+    memory = environment.get("MEMORY_BYTES")
+    return Settings(
+        url=needed["URL"].rstrip("/"),
+        model=needed["MODEL_NAME"],
+        protocol=needed["PROTOCOL"],
+        readiness_path=environment.get("READINESS_PATH") or None,
+        samples=_samples(environment),
+        repeats=int(_number(environment, "REPEATS", "3")),
+        timeout_seconds=_number(environment, "TIMEOUT_SECONDS", "600"),
+        request_seconds=_number(environment, "REQUEST_SECONDS", "30"),
+        percentile=_number(environment, "LATENCY_PERCENTILE", "0.95") if latency else None,
+        latency_seconds=_number(environment, "LATENCY_SECONDS", "") if latency else None,
+        memory_bytes=int(_number(environment, "MEMORY_BYTES", "")) if memory else None,
+        metrics_urls=tuple(filter(None, environment.get("METRICS_URLS", "").split(","))),
+        termination_log=Path(environment.get("MODELWRIGHT_TERMINATION_LOG") or "/dev/termination-log"),
+    )
+
+
+def _number(environment: Mapping[str, str], name: str, default: str) -> float:
+    text = environment.get(name) or default
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not math.isfinite(number) or number <= 0:
+        raise SettingsError(f"{name} must be a number above 0, not {text!r}")
+    return number
+
+
+def _samples(environment: Mapping[str, str]) -> tuple[Sample, ...]:
+    parts, number = [], 0
+    while (part := environment.get(f"SAMPLES_{number}")) is not None:
+        parts.append(part)
+        number += 1
+    if not parts:
+        return ()
+    try:
+        return tuple(Sample(entry["request"], entry.get("expect")) for entry in json.loads("".join(parts)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f"SAMPLES_0 and on can't be read: {type(error).__name__}: {error}") from error

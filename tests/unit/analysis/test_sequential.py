@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 
 from modelwright.core.analysis.evidence import Arm
 from modelwright.core.analysis.sequential import PRIOR, Interval, difference, proportion
@@ -19,6 +19,12 @@ def log_martingale(trials: int, events: int, p: float) -> float:
     a, b = PRIOR
     mixture = stats.betabinom.logpmf(events, trials, a, b)
     return float(mixture - stats.binom.logpmf(events, trials, p))
+
+
+def marginal(trials: int, events: int) -> float:
+    """Likelihood of one sequence of requests, averaged over the prior."""
+    a, b = PRIOR
+    return float(special.beta(a + events, b + trials - events) / special.beta(a, b))
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -42,7 +48,9 @@ def test_the_interval_of_a_difference_is_the_projection_of_the_set(
     one: tuple[int, int], zero: tuple[int, int], alpha: float
 ) -> None:
     found = difference(Arm(*one), Arm(*zero), alpha)
-    bound = -math.log(alpha)
+    (n1, k1), (n0, k0) = one, zero
+    apart = marginal(n1, k1) * marginal(n0, k0)
+    bound = -math.log(alpha) + math.log(apart) - math.log((apart + marginal(n1 + n0, k1 + k0)) / 2)
 
     def least(d: float) -> float:
         low, high = max(0.0, -d), min(1.0, 1 - d)
@@ -68,6 +76,23 @@ def test_the_martingale_has_mean_one_under_the_truth(trials: int, p: float) -> N
         for k in range(trials + 1)
     )
     assert mean == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("p1", "p0"), [(0.1, 0.1), (0.3, 0.05), (0.01, 0.9)])
+def test_the_martingale_of_two_arms_has_mean_one_under_the_truth(p1: float, p0: float) -> None:
+    n1, n0 = 4, 7
+    mean = 0.0
+    for k1 in range(n1 + 1):
+        for k0 in range(n0 + 1):
+            sequences = math.comb(n1, k1) * math.comb(n0, k0)
+            mean += sequences * (marginal(n1, k1) * marginal(n0, k0) + marginal(n1 + n0, k1 + k0)) / 2
+            found = difference(Arm(n1, k1), Arm(n0, k0), 0.05)
+            assert found.low <= k1 / n1 - k0 / n0 <= found.high
+    assert mean == pytest.approx(1)
+    assert sum(marginal(n1, k) * math.comb(n1, k) for k in range(n1 + 1)) == pytest.approx(1)
+    assert log_martingale(n1, 1, p1) + log_martingale(n0, 1, p0) == pytest.approx(
+        math.log(marginal(n1, 1) * marginal(n0, 1)) - math.log(p1 * (1 - p1) ** (n1 - 1) * p0 * (1 - p0) ** (n0 - 1))
+    )
 
 
 def test_the_mixture_is_the_average_over_the_prior() -> None:

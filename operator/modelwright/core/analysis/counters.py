@@ -69,7 +69,8 @@ def histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
 
 def boundary(buckets: Buckets, threshold: float) -> float | None:
     """The finite bucket bound that `threshold` (seconds) is, but for rounding; None when it lies inside a bucket."""
-    return next((bound for bound, _ in buckets if math.isclose(bound, threshold, rel_tol=1e-9)), None)
+    finite = (bound for bound, _ in buckets if math.isfinite(bound))
+    return next((bound for bound in finite if math.isclose(bound, threshold, rel_tol=1e-9)), None)
 
 
 def over(buckets: Buckets, threshold: float) -> Arm | None:

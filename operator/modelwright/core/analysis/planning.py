@@ -35,8 +35,8 @@ def needed_samples(
     when worse > limit. Without one it is an absolute limit of base + worse. None when it would take more than 1e9.
 
     Approximation: the interval is asked at one outcome, the likeliest of those that are unlucky with probability
-    1 - power (both shares moved against the decision, each by its part of the variance). Looks before that number can
-    only help.
+    1 - power (both shares moved against the decision, each by its part of the variance, and half a request more, since
+    requests are whole). Looks before that number can only help.
     """
     share = min(1.0, base + worse)
     against = share - base if ratio is not None else share
@@ -46,7 +46,7 @@ def needed_samples(
         one = share * (1 - share) / n
         zero = 0.0 if ratio is None else base * (1 - base) / (n * ratio)
         luck = z / math.sqrt(one + zero) if one + zero else 0.0
-        bad = n * min(1.0, max(0.0, share + luck * one))
+        bad = min(n, max(0.0, n * (share + luck * one) + math.copysign(0.5, luck) * bool(luck)))
         if ratio is None:
             interval = share_interval(n, bad, alpha)
         else:

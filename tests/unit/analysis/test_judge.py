@@ -1,0 +1,333 @@
+"""Verdicts: every kind of measurement against every kind of limit."""
+
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from modelwright.core.analysis.evidence import (
+    Arm,
+    Failure,
+    Histogram,
+    Measurement,
+    Outcome,
+    Shares,
+    Value,
+    Verdict,
+)
+from modelwright.core.analysis.judge import Rule, combine, judge
+
+PASS, FAIL, ERROR = Outcome.PASS, Outcome.FAIL, Outcome.ERROR
+INCONCLUSIVE, NOT_APPLICABLE = Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE
+ALPHA = 0.0125
+INF = math.inf
+
+Result = Shares | Value | Histogram | Failure
+
+
+def look(rule: Rule, result: Result, *, first: bool = False) -> Verdict:
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    return judge(rule, Measurement(rule.name, at, result, "the query"), alpha=ALPHA, first_revision=first)
+
+
+def shares(candidate: tuple[int, int], serving: tuple[int, int] | None = None) -> Shares:
+    return Shares(Arm(*candidate), None if serving is None else Arm(*serving))
+
+
+MARGIN = Rule("errors", margin=0.02)
+MAX = Rule("errors", max=0.05)
+BOTH = Rule("errors", margin=0.02, max=0.05)
+AGREE = Rule("agreement", min=0.95, good=True)
+GOOD_MARGIN = Rule("accuracy", margin=0.02, good=True)
+
+SHARES = [
+    ("no requests at all", MARGIN, shares((0, 0), (0, 0)), INCONCLUSIVE, "InsufficientSamples"),
+    ("no requests of the candidate", MARGIN, shares((0, 0), (9000, 90)), INCONCLUSIVE, "InsufficientSamples"),
+    ("no requests of the serving revision", MARGIN, shares((9000, 0), (0, 0)), INCONCLUSIVE, "InsufficientSamples"),
+    ("few requests", MARGIN, shares((299, 0), (90000, 0)), INCONCLUSIVE, "InsufficientSamples"),
+    ("few of the serving revision", MARGIN, shares((90000, 0), (299, 0)), INCONCLUSIVE, "InsufficientSamples"),
+    ("equally good, enough requests", MARGIN, shares((3000, 30), (27000, 270)), PASS, "WithinLimits"),
+    ("equally good, too few to tell", MARGIN, shares((400, 4), (3600, 36)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("harm smaller than the margin", MARGIN, shares((30000, 450), (27000, 270)), PASS, "WithinLimits"),
+    ("harm of the margin", MARGIN, shares((30000, 900), (27000, 270)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("harm beyond the margin", MARGIN, shares((3000, 180), (27000, 270)), FAIL, "WorseThanServing"),
+    ("plain harm before the asked number", MARGIN, shares((20, 20), (180, 0)), FAIL, "WorseThanServing"),
+    ("plain harm beside few of the serving one", MARGIN, shares((200, 180), (20, 0)), FAIL, "WorseThanServing"),
+    ("better than what serves", MARGIN, shares((3000, 30), (27000, 2700)), PASS, "WithinLimits"),
+    ("bad as what serves", MARGIN, shares((9000, 4500), (9000, 4500)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("below the absolute limit", MAX, shares((3000, 90)), PASS, "WithinLimits"),
+    ("about the absolute limit", MAX, shares((3000, 150)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("above the absolute limit", MAX, shares((3000, 240)), FAIL, "LimitExceeded"),
+    ("few for the absolute limit", MAX, shares((200, 0)), INCONCLUSIVE, "InsufficientSamples"),
+    ("both limits hold", BOTH, shares((9000, 90), (9000, 90)), PASS, "WithinLimits"),
+    ("one holds, one is open", BOTH, shares((9000, 450), (9000, 450)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("one holds, one is broken", BOTH, shares((9000, 900), (9000, 900)), FAIL, "LimitExceeded"),
+    ("one is open, one is broken", BOTH, shares((900, 900), (0, 0)), FAIL, "LimitExceeded"),
+    ("enough agreement", AGREE, shares((3000, 60)), PASS, "WithinLimits"),
+    ("too little agreement", AGREE, shares((3000, 300)), FAIL, "LimitExceeded"),
+    ("agreement about its limit", AGREE, shares((3000, 150)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("a good share as good as the other", GOOD_MARGIN, shares((9000, 90), (9000, 90)), PASS, "WithinLimits"),
+    ("a good share smaller than the other", GOOD_MARGIN, shares((9000, 900), (9000, 90)), FAIL, "WorseThanServing"),
+    ("no serving revision measured", MARGIN, shares((9000, 90)), INCONCLUSIVE, "NoServingData"),
+    ("that, but an absolute limit is broken", BOTH, shares((9000, 9000)), FAIL, "LimitExceeded"),
+    ("that, and an absolute limit holds", BOTH, shares((9000, 90)), INCONCLUSIVE, "NoServingData"),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), SHARES, ids=[case for case, *_ in SHARES])
+def test_shares(case: str, rule: Rule, result: Shares, outcome: Outcome, reason: str) -> None:
+    told = look(rule, result)
+    assert (told.outcome, told.reason) == (outcome, reason), told.message
+    assert told.query == "the query"
+    assert told.message
+
+
+FIRST = [
+    ("only a margin", MARGIN, shares((9000, 0)), NOT_APPLICABLE),
+    ("the absolute limit holds", BOTH, shares((9000, 0)), PASS),
+    ("the absolute limit is broken", BOTH, shares((9000, 9000)), FAIL),
+    ("the absolute limit is open", BOTH, shares((9, 0)), INCONCLUSIVE),
+    ("a value with a margin only", Rule("v", margin=1), Value(5), NOT_APPLICABLE),
+    ("a value with a limit that holds", Rule("v", margin=1, max=6), Value(5), PASS),
+    ("a value with a limit that doesn't", Rule("v", margin=1, max=4), Value(5), FAIL),
+    ("no value", Rule("v", margin=1), Value(None), INCONCLUSIVE),
+    ("a percentile with a margin only", Rule("p", margin=0.1, percentile=0.9), Histogram((), None), NOT_APPLICABLE),
+    ("a failure", MARGIN, Failure("QueryRefused", "syntax"), ERROR),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "result", "outcome"), FIRST, ids=[case for case, *_ in FIRST])
+def test_a_first_revision_has_nothing_to_be_compared_with(
+    case: str, rule: Rule, result: Result, outcome: Outcome
+) -> None:
+    assert look(rule, result, first=True).outcome is outcome
+
+
+def test_the_verdict_has_the_numbers() -> None:
+    told = look(MARGIN, shares((3000, 30), (27000, 270)))
+    assert (told.candidate, told.serving, told.limit) == (0.01, 0.01, 0.02)
+    assert (told.samples, told.serving_samples) == (3000, 27000)
+    assert told.low is not None
+    assert told.high is not None
+    assert -0.02 < told.low < 0 < told.high < 0.02
+    assert told.message.startswith("candidate 1.00 % of 3000 requests; serving 1.00 % of 27000 requests; difference -")
+
+
+def test_agreement_is_told_as_agreement() -> None:
+    told = look(AGREE, shares((3000, 60)))
+    assert told.candidate == pytest.approx(0.98)
+    assert told.low is not None
+    assert told.low > 0.95
+    assert "98.00 % of 3000" in told.message
+    assert "at least 95.00" in told.message
+
+
+def test_too_few_requests_are_told_with_how_many_are_needed() -> None:
+    message = look(MARGIN, shares((120, 0), (299, 0))).message
+    assert "120 of 300 requests answered by the candidate and 299 of 300" in message
+
+
+def test_an_open_question_is_told_with_about_how_many_more_requests_it_takes() -> None:
+    told = look(MARGIN, shares((1000, 10), (9000, 90)))
+    more = int(told.message.split("some ")[1].split(" more")[0])
+    assert (
+        look(MARGIN, shares((1000 + more, 10 + more // 100), (9000 + 9 * more, 90 + 9 * more // 100))).outcome is PASS
+    )
+    assert more < 1000
+
+
+def test_what_lies_on_the_limit_has_no_end_in_sight() -> None:
+    assert "too close to the limit" in look(MARGIN, shares((3000, 90), (27000, 270))).message
+
+
+def test_limits_of_one_metric_share_its_level() -> None:
+    alone, together = look(MAX, shares((900, 30))), look(BOTH, shares((900, 30), (0, 0)))
+    assert alone.high is not None
+    narrow = judge(MAX, Measurement("errors", datetime.now(UTC), shares((900, 30))), alpha=ALPHA / 2)
+    assert narrow.high is not None
+    assert narrow.high > alone.high
+    assert together.outcome is INCONCLUSIVE
+
+
+FAST = ((0.1, 8000), (0.25, 9700), (0.5, 9950), (INF, 10000))
+SLOW = ((0.1, 500), (0.25, 7000), (0.5, 9900), (INF, 10000))
+NONE = ((0.1, 0), (0.25, 0), (0.5, 0), (INF, 0))
+OVER = Rule("over", threshold=0.25, margin=0.05)
+P95 = Rule("p95", percentile=0.95, margin=0.05)
+P95_MAX = Rule("p95", percentile=0.95, max=0.25)
+
+HISTOGRAMS = [
+    ("as fast", OVER, FAST, FAST, PASS, "WithinLimits"),
+    ("slower", OVER, SLOW, FAST, FAIL, "WorseThanServing"),
+    ("nothing yet", OVER, NONE, NONE, INCONCLUSIVE, "InsufficientSamples"),
+    ("no buckets yet", OVER, (), (), INCONCLUSIVE, "InsufficientSamples"),
+    ("no buckets of the serving revision yet", OVER, FAST, (), INCONCLUSIVE, "InsufficientSamples"),
+    ("no boundary", Rule("over", threshold=0.3, margin=0.05), FAST, FAST, ERROR, "LatencyThresholdNotABucket"),
+    ("no boundary of the serving one", OVER, FAST, ((0.1, 1), (INF, 1)), ERROR, "LatencyThresholdNotABucket"),
+    ("absolute share over", Rule("over", threshold=0.25, max=0.05), FAST, None, PASS, "WithinLimits"),
+    ("... needs no serving revision", Rule("over", threshold=0.25, max=0.05), SLOW, (), FAIL, "LimitExceeded"),
+    ("p95 as fast", P95, FAST, FAST, PASS, "WithinLimits"),
+    ("p95 slower", P95, SLOW, FAST, FAIL, "WorseThanServing"),
+    ("p95 of nothing", P95, NONE, NONE, INCONCLUSIVE, "InsufficientSamples"),
+    ("p95 without buckets", P95, (), (), INCONCLUSIVE, "InsufficientSamples"),
+    ("p95 of the serving one unknown", P95, FAST, (), INCONCLUSIVE, "InsufficientSamples"),
+    ("p95 of the serving one not measured", P95, FAST, None, INCONCLUSIVE, "NoServingData"),
+    ("p95 of other buckets", P95, ((0.2, 9000), (INF, 9000)), FAST, ERROR, "LatencyThresholdNotABucket"),
+    ("p95 with one infinite bucket", P95, ((INF, 9000),), ((INF, 9000),), ERROR, "LatencyThresholdNotABucket"),
+    ("p95 in time", P95_MAX, FAST, None, PASS, "WithinLimits"),
+    ("p95 too slow", P95_MAX, SLOW, None, FAIL, "LimitExceeded"),
+    ("p95 no boundary", Rule("p", percentile=0.95, max=0.3), FAST, None, ERROR, "LatencyThresholdNotABucket"),
+    ("a histogram without need", MARGIN, FAST, FAST, ERROR, "UnexpectedMeasurement"),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "rule", "candidate", "serving", "outcome", "reason"), HISTOGRAMS, ids=[case for case, *_ in HISTOGRAMS]
+)
+def test_histograms(
+    case: str,
+    rule: Rule,
+    candidate: tuple[tuple[float, int], ...],
+    serving: tuple[tuple[float, int], ...] | None,
+    outcome: Outcome,
+    reason: str,
+) -> None:
+    told = look(rule, Histogram(candidate, serving))
+    assert (told.outcome, told.reason) == (outcome, reason), told.message
+    assert told.permanent == (outcome is ERROR)
+
+
+def test_a_percentile_is_told_in_seconds_and_judged_as_a_share() -> None:
+    told = look(P95_MAX, Histogram(FAST, FAST))
+    assert told.candidate == pytest.approx(0.25, rel=0.1)
+    assert told.serving == told.candidate
+    assert told.limit == pytest.approx(0.05)
+    assert told.high is not None
+    assert told.high <= 0.05
+    assert told.message.startswith("p95 0.232 s, serving 0.232 s; candidate 3.00 % of 10000 requests")
+
+
+def test_a_percentile_beyond_the_last_finite_bound_is_compared_there() -> None:
+    slow = ((0.1, 10), (0.5, 100), (INF, 1000))
+    told = look(P95, Histogram(slow, slow))
+    assert told.message.startswith("p95 0.5 s, serving 0.5 s; requests over 0.5 s: ")
+
+
+def test_a_wrong_threshold_is_told_with_the_right_ones() -> None:
+    told = look(Rule("over", threshold=0.3, max=0.05), Histogram(FAST, None))
+    assert "0.3 s" in told.message
+    assert "0.1, 0.25, 0.5 s" in told.message
+
+
+def test_shares_can_not_stand_for_a_percentile() -> None:
+    assert look(P95, shares((9000, 0), (9000, 0))).reason == "UnexpectedMeasurement"
+
+
+def test_a_source_may_count_what_is_over_the_threshold_itself() -> None:
+    assert look(OVER, shares((9000, 0), (9000, 0))).outcome is PASS
+
+
+VALUE = Rule("score", max=10, min=2)
+VALUES = [
+    ("within", VALUE, Value(5), PASS, "WithinLimits"),
+    ("at a limit", VALUE, Value(10), PASS, "WithinLimits"),
+    ("above", VALUE, Value(11), FAIL, "LimitExceeded"),
+    ("below", VALUE, Value(1), FAIL, "LimitExceeded"),
+    ("nothing", VALUE, Value(None, why="the answer is empty"), INCONCLUSIVE, "NoData"),
+    ("NaN", VALUE, Value(math.nan), INCONCLUSIVE, "NoData"),
+    ("infinite", VALUE, Value(INF), INCONCLUSIVE, "NoData"),
+    ("worse than the margin", Rule("v", margin=1), Value(5, 3), FAIL, "WorseThanServing"),
+    ("worse within the margin", Rule("v", margin=1), Value(4, 3), PASS, "WithinLimits"),
+    ("better", Rule("v", margin=1), Value(1, 3), PASS, "WithinLimits"),
+    ("less where more is better", Rule("v", margin=1, higher_is_better=True), Value(1, 3), FAIL, "WorseThanServing"),
+    ("more where more is better", Rule("v", margin=1, higher_is_better=True), Value(5, 3), PASS, "WithinLimits"),
+    ("min says that more is better", Rule("v", margin=1, min=0), Value(1, 3), FAIL, "WorseThanServing"),
+    ("min and max say nothing", Rule("v", margin=1, min=0, max=9), Value(1, 3), PASS, "WithinLimits"),
+    ("nothing of the serving one", Rule("v", margin=1), Value(5), INCONCLUSIVE, "NoServingData"),
+    ("NaN of the serving one", Rule("v", margin=1), Value(5, math.nan), INCONCLUSIVE, "NoServingData"),
+    ("that, and a limit holds", Rule("v", margin=1, max=9), Value(5), INCONCLUSIVE, "NoServingData"),
+    ("that, and a limit doesn't", Rule("v", margin=1, max=4), Value(5), FAIL, "LimitExceeded"),
+    ("tolerated", Rule("v", max=4, failures_allowed=1), Value(5), INCONCLUSIVE, "FailureTolerated"),
+    ("once too often", Rule("v", max=4, failures_allowed=1, failures_so_far=1), Value(5), FAIL, "LimitExceeded"),
+    ("in time again", Rule("v", max=4, failures_allowed=1, failures_so_far=1), Value(3), PASS, "WithinLimits"),
+    ("too late", Rule("v", max=4, failures_allowed=1, failures_so_far=2), Value(3), FAIL, "LimitExceeded"),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), VALUES, ids=[case for case, *_ in VALUES])
+def test_values(case: str, rule: Rule, result: Value, outcome: Outcome, reason: str) -> None:
+    told = look(rule, result)
+    assert (told.outcome, told.reason) == (outcome, reason), told.message
+
+
+def test_only_a_look_out_of_the_limits_is_counted() -> None:
+    assert look(VALUE, Value(11)).out_of_limits
+    assert look(Rule("v", max=4, failures_allowed=1), Value(5)).out_of_limits
+    assert not look(VALUE, Value(5)).out_of_limits
+    assert not look(VALUE, Value(None)).out_of_limits
+    assert not look(Rule("v", max=4, failures_so_far=1), Value(3)).out_of_limits
+
+
+def test_why_there_is_no_value_is_told() -> None:
+    assert look(VALUE, Value(None, why="3 series, one was expected")).message == "3 series, one was expected"
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+def test_a_failure_is_an_error_with_its_own_reason(permanent: bool) -> None:
+    told = look(MARGIN, Failure("QueryRefused", "unexpected character", permanent))
+    assert (told.outcome, told.reason, told.message) == (ERROR, "QueryRefused", "unexpected character")
+    assert told.permanent == permanent
+
+
+@pytest.mark.parametrize("result", [shares((9000, 0), (9000, 0)), Value(5), Failure("X", "y")])
+def test_a_dry_run_is_judged_alike_and_marked(result: Result) -> None:
+    rules = [Rule("m", margin=0.02, max=9, dry_run=dry_run) for dry_run in (False, True)]
+    real, dry = (look(rule, result) for rule in rules)
+    assert not real.dry_run
+    assert dry.dry_run
+    assert (real.outcome, real.reason, real.message) == (dry.outcome, dry.reason, dry.message)
+
+
+def test_a_metric_without_a_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match="without a limit it decides nothing"):
+        Rule("errors")
+
+
+def test_a_percentile_with_a_minimum_is_refused() -> None:
+    with pytest.raises(ValueError, match="min has no effect"):
+        Rule("p95", percentile=0.95, min=0.1)
+
+
+def verdict(metric: str, outcome: Outcome, *, dry_run: bool = False) -> Verdict:
+    return Verdict(metric, outcome, "Reason", "message", dry_run=dry_run)
+
+
+COMBINED = [
+    ("nothing was asked for", [], (), NOT_APPLICABLE),
+    ("declared, and nothing came", [], ("a",), INCONCLUSIVE),
+    ("all pass", [("a", PASS), ("b", PASS)], ("a", "b"), PASS),
+    ("one is missing", [("a", PASS)], ("a", "b"), INCONCLUSIVE),
+    ("one is inconclusive", [("a", PASS), ("b", INCONCLUSIVE)], ("a", "b"), INCONCLUSIVE),
+    ("an error beside", [("a", INCONCLUSIVE), ("b", ERROR)], ("a", "b"), ERROR),
+    ("a failure beside", [("a", ERROR), ("b", FAIL)], ("a", "b"), FAIL),
+    ("a failure beside what is missing", [("b", FAIL)], ("a", "b"), FAIL),
+    ("nothing to compare with", [("a", NOT_APPLICABLE)], ("a",), NOT_APPLICABLE),
+    ("nothing to compare one of them with", [("a", NOT_APPLICABLE), ("b", PASS)], ("a", "b"), PASS),
+]
+
+
+@pytest.mark.parametrize(("case", "found", "declared", "outcome"), COMBINED, ids=[case for case, *_ in COMBINED])
+def test_verdicts_together(
+    case: str, found: list[tuple[str, Outcome]], declared: tuple[str, ...], outcome: Outcome
+) -> None:
+    verdicts = [verdict(*one) for one in found]
+    assert combine(verdicts, declared=declared) is outcome
+    assert combine(reversed(verdicts), declared=declared) is outcome
+
+
+def test_dry_runs_decide_nothing() -> None:
+    failed = verdict("dry", FAIL, dry_run=True)
+    assert combine([failed, verdict("a", PASS)], declared=("a",)) is PASS
+    assert combine([failed], declared=()) is NOT_APPLICABLE
+    passed = verdict("a", PASS, dry_run=True)
+    assert combine([passed], declared=("a",)) is INCONCLUSIVE

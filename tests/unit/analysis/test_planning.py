@@ -1,0 +1,125 @@
+"""How the level is split, and how many requests at what rate a policy needs."""
+
+import math
+
+import pytest
+
+from modelwright.core.analysis.evidence import Arm
+from modelwright.core.analysis.planning import (
+    Ask,
+    Stage,
+    alpha_each,
+    needed_rate,
+    needed_samples,
+    smallest,
+    stage_seconds,
+)
+from modelwright.core.analysis.sequential import difference
+
+ALPHA = 0.0125
+ERRORS, LATENCY = Ask(0.02, 0.01, ALPHA), Ask(0.05, 0.05, ALPHA)
+CANARY = (Stage(0.1, 0.9, 120), Stage(0.5, 0.5, 120))
+
+
+def test_the_level_is_split_over_metrics_and_steps() -> None:
+    assert alpha_each(0.95, 2, 3) == pytest.approx(0.05 / 6)
+    assert alpha_each(0.95, 2, 3) * 6 == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("confidence", "metrics", "steps"), [(1.0, 1, 1), (0.0, 1, 1), (0.9, 0, 1), (0.9, 1, 0)])
+def test_a_level_that_can_not_be_split_is_refused(confidence: float, metrics: int, steps: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        alpha_each(confidence, metrics, steps)
+
+
+def test_without_any_bad_request_the_needed_number_is_exact() -> None:
+    needed = needed_samples(0.02, 0.0, ALPHA, ratio=1.0)
+    assert needed is not None
+    assert difference(Arm(needed, 0), Arm(needed, 0), ALPHA).high <= 0.02
+    fewer = round(needed * 0.99)
+    assert difference(Arm(fewer, 0), Arm(fewer, 0), ALPHA).high > 0.02
+
+
+@pytest.mark.parametrize(
+    ("easier", "harder"),
+    [
+        ({"limit": 0.03}, {}),
+        ({"base": 0.005}, {}),
+        ({"alpha": 0.05}, {}),
+        ({"ratio": 9.0}, {}),
+        ({"power": 0.5}, {}),
+        ({}, {"worse": 0.01}),
+        ({"worse": 0.2}, {"worse": 0.05}),
+    ],
+)
+def test_an_easier_question_needs_fewer_requests(easier: dict[str, float], harder: dict[str, float]) -> None:
+    plain = {"limit": 0.02, "base": 0.01, "alpha": ALPHA, "ratio": 1.0}
+    fewer, more = needed_samples(**{**plain, **easier}), needed_samples(**{**plain, **harder})
+    assert fewer is not None
+    assert more is not None
+    assert fewer < more
+
+
+def test_what_lies_on_the_limit_is_never_decided() -> None:
+    assert needed_samples(0.02, 0.01, ALPHA, ratio=1.0, worse=0.02) is None
+    assert needed_samples(0.0, 0.01, ALPHA, ratio=1.0) is None
+    assert needed_samples(0.05, 0.05, ALPHA, ratio=None) is None
+
+
+def test_an_absolute_limit_needs_no_serving_revision() -> None:
+    absolute = needed_samples(0.03, 0.01, ALPHA, ratio=None)
+    versus = needed_samples(0.02, 0.01, ALPHA, ratio=9.0)
+    assert absolute is not None
+    assert versus is not None
+    assert absolute < versus
+
+
+def test_the_default_policy_is_decidable_at_20_requests_a_second() -> None:
+    assert sum(stage_seconds(stage, (ERRORS, LATENCY), 20) for stage in CANARY) < 1800
+    rate = needed_rate(CANARY, (ERRORS, LATENCY), 1800)
+    assert rate is not None
+    assert 5 < rate < 20
+    assert sum(stage_seconds(stage, (ERRORS, LATENCY), rate) for stage in CANARY) == pytest.approx(1800, rel=0.01)
+
+
+def test_a_step_takes_at_least_its_hold() -> None:
+    assert stage_seconds(CANARY[1], (ERRORS,), 1e6) == 120
+
+
+def test_the_asked_number_of_requests_counts_for_both_revisions() -> None:
+    ask = Ask(0.5, 0.0, ALPHA, min_samples=10000)
+    assert stage_seconds(Stage(0.9, 0.1, 0), (ask,), 10) == 10000
+    assert stage_seconds(Stage(0.1, 0.9, 0), (ask,), 10) == 10000
+
+
+def test_where_nothing_can_be_compared_only_absolute_limits_are_waited_for() -> None:
+    alone = Stage(1.0, 0.0, 60)
+    assert stage_seconds(alone, (ERRORS,), 1) == 60
+    assert stage_seconds(alone, (Ask(0.03, 0.01, ALPHA, versus_serving=False),), 1) > 60
+    assert stage_seconds(Stage(0.0, 1.0, 60), (ERRORS,), 1) == 60
+
+
+def test_a_limit_that_can_not_be_decided_has_no_rate() -> None:
+    assert stage_seconds(CANARY[0], (Ask(0.0, 0.01, ALPHA),), 1e9) == math.inf
+    assert needed_rate(CANARY, (Ask(0.0, 0.01, ALPHA),), 1800) is None
+
+
+def test_holds_that_fill_the_deadline_have_no_rate() -> None:
+    assert needed_rate(CANARY, (ERRORS,), 240) is None
+
+
+def test_a_policy_that_asks_for_nothing_needs_no_requests() -> None:
+    assert needed_rate(CANARY, (), 1800) == 0
+
+
+def test_a_longer_deadline_needs_fewer_requests_a_second() -> None:
+    rates = [needed_rate(CANARY, (ERRORS, LATENCY), deadline) for deadline in (600, 1800, 7200)]
+    assert all(rate is not None for rate in rates)
+    assert rates == sorted(rates, key=lambda rate: -(rate or 0))
+
+
+def test_the_smallest_number_is_found_or_is_not_there() -> None:
+    assert smallest(lambda x: x >= 100, 1, 1e6) == pytest.approx(100, rel=0.001)
+    assert smallest(lambda x: True, 1, 1e6) == 1
+    assert smallest(lambda x: False, 1, 1e6) is None
+    assert smallest(lambda x: x >= 1e6, 1, 1e6) == pytest.approx(1e6, rel=0.001)

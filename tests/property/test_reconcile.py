@@ -5,7 +5,6 @@ against a simulated cluster.
 """
 
 import copy
-from collections.abc import Coroutine
 from typing import Any
 
 from hypothesis import settings
@@ -14,17 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from modelwright.api import names
 from modelwright.kube import errors, kinds
-from modelwright.kube.queue import Key
-from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile import routing
-from modelwright.reconcile.context import Context
-from modelwright.reconcile.model import ModelReconciler
-from modelwright.reconcile.version import ModelVersionReconciler
-from modelwright.serving.images import Images
 from tests.lib import objects
 from tests.lib.kstatus import faults, is_ready
 from tests.lib.simulated import Died, SimulatedApi, place
+from tests.lib.stepped import Operator
 
 Object = dict[str, Any]
 NS = "vision"
@@ -37,68 +30,6 @@ CHILDREN = (
     kinds.HORIZONTAL_POD_AUTOSCALER,
     kinds.HTTP_ROUTE,
 )
-
-
-class _Events:
-    def record(self, *_: Any, **__: Any) -> None: ...
-
-
-class Operator:
-    """One operator process: a store, a queue, and the reconcilers, stepped by hand."""
-
-    def __init__(self, api: SimulatedApi, clock: FakeClock) -> None:
-        self.api = api
-        self.store = Store(routing.INDEXERS)
-        self.queue: dict[Key, None] = {}
-        self.store.subscribe(self._route)
-        context = Context(
-            client=api,  # type: ignore[arg-type]
-            store=self.store,
-            events=_Events(),  # type: ignore[arg-type]
-            clock=clock,
-            wake=lambda key: self.queue.__setitem__(key, None),
-            served_kinds=frozenset(kinds.ALL_KINDS),
-            images=Images("example.com/fetch:1"),
-        )
-        self.reconcilers = {
-            "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,
-        }  # fmt: skip
-        api.fill(self.store)
-
-    def _route(self, kind: kinds.Kind, old: Object | None, new: Object | None) -> None:
-        if routing.significant(kind, old, new):
-            for obj in (new, old):
-                if obj is not None:
-                    self.queue.update(dict.fromkeys(routing.keys(kind, obj, self.store)))
-
-    def hear(self, count: int) -> None:
-        """Take the oldest events of the watches."""
-        told, self.api.told[:count] = self.api.told[:count], []
-        for kind, event, obj in told:
-            self.store.apply(kind, event, copy.deepcopy(obj))
-
-    def look_again(self) -> None:
-        """What timers do: everything is due."""
-        for kind in (kinds.MODEL, kinds.MODEL_VERSION):
-            self.queue.update({Key(kind.kind, *where): None for where in self.store.names(kind)})
-
-    def work(self) -> None:
-        """One pass over each key that waits now; refusals of the API server are the queue's matter."""
-        for key in list(self.queue):
-            del self.queue[key]
-            try:
-                _finish(self.reconcilers[key.kind](key))
-            except errors.ApiError:
-                self.queue[key] = None
-
-
-def _finish(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run to the end; the simulated API never makes it wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        return
-    raise AssertionError("a pass waits for something")
 
 
 class Clusters(RuleBasedStateMachine):

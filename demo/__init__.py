@@ -1,1 +1,1 @@
-"""The demo: from nothing to a real model answering on a real cluster, told step by step."""
+"""The demo: from nothing to real models rolled out, and back, on a real cluster, told step by step."""

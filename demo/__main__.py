@@ -1,4 +1,4 @@
-"""``python -m demo``: tells the story from nothing to a served model, and ends with 0 only when all of it went well."""
+"""``python -m demo``: tells the story, from nothing to rollouts on evidence; ends with 0 only when all went well."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from devcluster import ClusterError
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--rate", type=float, default=40.0, help="requests a second during the change (default 40)")
+    parser.add_argument("--rate", type=float, default=30.0, help="requests a second during the rollouts (default 30)")
     parser.add_argument(
         "--figures",
         type=Path,

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from demo.rollouts import View
 
 SHADES = " ░▒▓█"
 
@@ -64,41 +66,57 @@ class Story:
         self.console.print(renderable)
 
     @contextmanager
-    def counting(self) -> Iterator[Counts]:
-        """Shows a table that changes in place; without a terminal one line every few seconds."""
+    def watching(self) -> Iterator[Watch]:
+        """Shows a rollout in a table that changes in place; without a terminal a line when something changes."""
         if self.live:
             with Live(console=self.console, refresh_per_second=4, transient=False) as live:
-                yield Counts(self, live)
+                yield Watch(self, live)
         else:
-            yield Counts(self, None)
+            yield Watch(self, None)
 
 
-class Counts:
-    """Answers by version while a load runs."""
+class Watch:
+    """A rollout beside the answers that callers get meanwhile."""
 
-    EVERY = 3.0
+    EVERY = 10.0
 
     def __init__(self, story: Story, live: Live | None) -> None:
         self.story, self.live = story, live
-        self.last = 0.0
+        self.said, self.last = "", 0.0
 
     def update(
-        self, seconds: float, versions: Mapping[str, int], recent: Mapping[str, int], lost: int, say: str
+        self, seconds: float, view: View | None, versions: Mapping[str, int], recent: Mapping[str, int], bad: str
     ) -> None:
-        """``recent`` counts the answers of the last second; ``say`` is what is going on."""
+        """``recent`` counts the answers of the last second, ``versions`` all; ``bad`` counts errors and lost ones."""
+        headline = view.headline() if view else "waiting for the rollout to begin"
+        verdicts = view.verdicts if view else ()
         if self.live:
-            table = Table(title=f"{seconds:4.0f} s  {say}", title_justify="left", min_width=60)
-            for column in ("answered by", "last second", "in all"):
-                table.add_column(column, justify="left" if column == "answered by" else "right")
+            answers = self._table("answered by", "last second", "in all")
             for version in sorted(versions):
                 share = recent.get(version, 0)
-                table.add_row(version, f"{'▇' * min(20, share // 2)} {share}", str(versions[version]))
-            table.add_row("[bold]lost[/]", "", f"[bold {'red' if lost else 'green'}]{lost}[/]")
-            self.live.update(table)
-        elif time.monotonic() - self.last >= self.EVERY:
-            self.last = time.monotonic()
-            counts = ", ".join(f"{version} {count}" for version, count in sorted(versions.items())) or "none yet"
-            self.story.say(f"{seconds:4.0f} s  answers: {counts}; lost: {lost}  ({say})")
+                answers.add_row(version, f"{'▇' * min(20, share // 2)} {share}", str(versions[version]))
+            evidence = self._table("metric", "verdict", "numbers")
+            for verdict in verdicts:
+                colour = {"Pass": "green", "Fail": "red", "Error": "red"}.get(verdict.outcome, "yellow")
+                evidence.add_row(verdict.metric, f"[{colour}]{verdict.outcome}[/]", verdict.message)
+            head = Text(f"{seconds:4.0f} s  {headline}", style="bold")
+            self.live.update(Group(head, Text(f"        {bad}"), answers, evidence))
+            return
+        # Numbers change at each look; what is worth a line is another step, state or outcome.
+        state = " ".join([headline.partition(" (seen")[0], *(verdict.outcome for verdict in verdicts)])
+        if state != self.said or time.monotonic() - self.last >= self.EVERY:
+            self.said, self.last = state, time.monotonic()
+            counts = ", ".join(f"{version} {count}" for version, count in sorted(recent.items())) or "none"
+            self.story.say(f"{seconds:4.0f} s  {headline}; answers a second: {counts}; {bad}")
+            for verdict in verdicts:
+                self.story.say(f"        {verdict.metric}: {verdict.outcome}: {verdict.message}")
+
+    @staticmethod
+    def _table(*columns: str) -> Table:
+        table = Table(min_width=60, box=None, padding=(0, 2, 0, 2))
+        for column in columns:
+            table.add_column(column, justify="right" if column == "in all" else "left", overflow="fold")
+        return table
 
 
 def picture(

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from demo.story import Demo
+from demo.story import Demo, Outcome
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "docs" / "figures" / "demo.json"
-WARM_SECONDS = 300
+WARM_SECONDS = 600
+ROLLBACK_SECONDS = 60
 
 
 def of(demo: Demo) -> list[dict[str, Any]]:
@@ -21,15 +22,35 @@ def of(demo: Demo) -> list[dict[str, Any]]:
     facts, report = demo.facts, demo.facts.report
     assert report is not None
     total = demo.story.elapsed()
+    lost = sum(len(outcome.tally.lost) for outcome in facts.outcomes)
     figures = [
         figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
         *(figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),
-        figure("requests during the change of version", report.total, "requests"),
-        figure("requests lost", len(report.lost), "requests", "0", not report.lost),
-        figure("version 2 applied to Ready", round(facts.change_seconds, 1), "s"),
-        figure("latency during the change, p99", round(report.percentile(0.99) * 1000, 1), "ms"),
+        figure("requests during the rollouts", report.total, "requests"),
+        figure("requests lost", lost, "requests", "0", lost == 0),
+        figure("latency during the rollouts, p99", round(report.percentile(0.99) * 1000, 1), "ms"),
     ]
+    for outcome in facts.outcomes:
+        figures += _of_rollout(outcome)
     figures += [figure(f"accuracy of {name}", round(share, 4), "share") for name, share in facts.accuracy.items()]
+    return figures
+
+
+def _of_rollout(outcome: Outcome) -> list[dict[str, Any]]:
+    counts, version = outcome.tally, outcome.chapter.version
+    figures = [
+        figure(f"{version}: until it was {outcome.chapter.outcome}", round(outcome.seconds, 1), "s"),
+        figure(f"{version}: requests lost", len(counts.lost), "requests", "0", not counts.lost),
+    ]
+    answers = counts.versions[version]
+    if outcome.chapter.mirrored and outcome.chapter.outcome == "RolledBack":
+        figures.append(figure(f"{version}: answers to callers", answers, "requests", "0", answers == 0))
+    elif counts.rollback_seconds is not None and outcome.chapter.outcome == "RolledBack":
+        seconds = counts.rollback_seconds
+        name, bound = f"{version}: from the first bad answer to 0 % of the callers", f"at most {ROLLBACK_SECONDS}"
+        figures.append(figure(name, round(seconds, 1), "s", bound, seconds <= ROLLBACK_SECONDS))
+        figures.append(figure(f"{version}: errors that callers saw", len(counts.errors), "requests"))
+        figures.append(figure(f"{version}: answers to callers", answers, "requests"))
     return figures
 
 

@@ -52,11 +52,19 @@ def install(
         "image": _by_digest(references["operator"]),
         "fetchImage": _by_digest(references["fetch"]),
         "runtimes": {"images": {"mlserver": references["mlserver"]} if "mlserver" in references else {}},
+        "connections": connections(cluster),
     }
     for chart, chart_values in (("modelwright-crds", {}), ("modelwright", own | dict(values or {}))):
         command = ["upgrade", "--install", chart, f"charts/{chart}", "--namespace", SYSTEM, "--create-namespace"]
         yield f"helm {' '.join(command)}"
         helm(cluster, *command, "--wait", "--timeout", "3m", "--values", "-", stdin=yaml.safe_dump(chart_values))
+
+
+def connections(cluster: Cluster) -> list[dict[str, str]]:
+    """What rollouts are measured by: the cluster's Prometheus, when it has one."""
+    if not cluster.prometheus_url:
+        return []
+    return [{"name": "default", "type": "Prometheus", "url": cluster.prometheus_url}]
 
 
 def helm(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:

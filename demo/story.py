@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import yaml
+from rich.table import Table
 from rich.text import Text
 
 from demo import digits as real
 from demo import platform
 from demo.console import DemoError, Story, gallery
 from demo.kubectl import Json, Kubectl, NotReady, conditions, is_ready, is_stalled
+from demo.rollouts import View, deciding, latest
+from demo.tally import Phase, Tally, tally
 from devcluster.cluster import Cluster
 from devcluster.progress import Shown
 from tests.load import BackgroundLoad, Report, Target
@@ -26,7 +31,56 @@ SAMPLES = ROOT / "manifests" / "samples"
 EXAMPLE = ROOT / "examples" / "digits"
 NAMESPACE, MODEL = "vision", "digits"
 MODELS, VERSIONS = "models.modelwright.dev", "modelversions.modelwright.dev"
+ROLLOUTS = "modelrollouts.modelwright.dev"
+ROLLOUT_SECONDS = 280
+SETTLED_SECONDS = 4
 IMAGES = ("operator", "fetch", "mlserver", "trainer")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One version's way to the callers: how it is asked for, and what must come of it."""
+
+    number: int
+    policy: str
+    outcome: str
+    slow: float | None = None
+    """Seconds over which an answer is a bad one, as the policy has it."""
+
+    @property
+    def version(self) -> str:
+        return f"digits-v{self.number}"
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it begins as a shadow, so that a bad one never reaches a caller."""
+        return self.policy.startswith("shadow")
+
+    @property
+    def file(self) -> Path:
+        folder = SAMPLES if self.number <= 2 else EXAMPLE
+        return folder / f"version-{self.number}.yaml"
+
+
+BETTER = Chapter(2, "shadow-then-canary", "Succeeded")
+FAILING = Chapter(3, "canary", "RolledBack")
+SLOW = Chapter(4, "canary", "RolledBack", slow=0.1)
+WRONG = Chapter(5, "shadow-then-canary", "RolledBack")
+
+
+@dataclass
+class Outcome:
+    """What came of a chapter. ``decided`` is the load's second in which the decision was first seen."""
+
+    chapter: Chapter
+    phase: Phase
+    rollout: Json
+    tally: Tally
+    decided: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.phase.end - self.phase.begin
 
 
 @dataclass
@@ -34,15 +88,15 @@ class Facts:
     """What the demo measured, for its last words and for docs/figures/demo.json."""
 
     accuracy: dict[str, float] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
     report: Report | None = None
-    change_seconds: float = 0.0
 
 
 @dataclass
 class Demo:
-    """One telling. ``rate`` is requests a second during the change of version."""
+    """One telling. ``rate`` is requests a second during the rollouts."""
 
-    STEPS: ClassVar[int] = 9
+    STEPS: ClassVar[int] = 11
 
     story: Story
     rate: float
@@ -58,7 +112,7 @@ class Demo:
         with self.story.step(
             "cluster",
             "A Kubernetes cluster",
-            "Real API server, kubelets, gateway, image registry and S3 store; nothing here is simulated.",
+            "Real API server, kubelets, gateway, image registry, S3 store, Prometheus; nothing here is simulated.",
         ):
             with Shown("cluster") as progress:
                 self.cluster = platform.bring_up(progress)
@@ -80,70 +134,107 @@ class Demo:
             for command in platform.install(self.cluster, self.images):
                 self.story.command(command)
         with self.story.step(
-            "train-1",
-            "Version 1 is trained",
-            "A Job trains on 60 handwritten digits and writes the model to the S3 store.",
+            "train",
+            "Five versions are trained",
+            "Jobs train on handwritten digits and write to the S3 store. Three models are bad, for real reasons.",
         ):
+            self.begin_anew()
             platform.prepare(self.cluster, self.kubectl, SAMPLES, NAMESPACE)
-            trained = self.train(1)
+            trained = self.train(1, 2, 3, 4, 5)
         with self.story.step(
             "serve-1",
             "Version 1 is served",
             "You say what you want; the operator works until it is true, and says what it waits for.",
         ):
-            self.serve_first(trained)
+            self.serve_first(trained[1])
         with self.story.step(
             "ask",
             "Real digits, asked through the gateway",
             "Pictures that no version was trained on, by the Open Inference Protocol V2.",
         ):
             self.show_answers()
-        with self.story.step(
-            "train-2", "Version 2 is trained", "Same code, another method, all 1,257 training pictures."
-        ):
-            better = self.train(2)
-        with self.story.step(
-            "serve-2",
-            f"Version 2 takes over while {self.rate:g} requests a second come in",
-            "Old pods answer until the new ones do. Any error, reset or time-out counts as lost.",
-        ):
-            self.change_version(better)
+        with self.load() as load:
+            with self.story.step(
+                "rollout-2",
+                "Version 2 is better: a shadow first, then 10, 50 and 100 % of the callers",
+                f"{self.rate:g} requests a second come in from now on; each answer is counted by version.",
+            ):
+                self.roll_out(load, BETTER)
+                self._same_digest("digits-v2", trained[2])
+            with self.story.step(
+                "rollout-3",
+                "Version 3 raises an error for some pictures",
+                "Right where it answers. It goes straight to 10 % of the callers, and is taken back by itself.",
+            ):
+                self.roll_out(load, FAILING)
+            with self.story.step(
+                "rollout-4",
+                "Version 4 is slow",
+                "600 classifiers vote on each picture: no error, good answers, too late.",
+            ):
+                self.roll_out(load, SLOW)
+            with self.story.step(
+                "rollout-5",
+                "Version 5 is fast, well-formed and always wrong",
+                "Its own accuracy is 99 %, no counter shows anything. As a shadow, its answers are compared.",
+            ):
+                self.roll_out(load, WRONG)
         with self.story.step(
             "ask-again", "The same digits again", "Same address, same request: only the answers got better."
         ):
+            self.ask_for_what_serves()
             self.show_answers()
         self.last_words()
 
-    def train(self, number: int) -> Json:
-        """Runs the training Job of a version unless it has run; returns its result."""
-        job = yaml.safe_load((EXAMPLE / f"train-{number}.yaml").read_text())
-        container = job["spec"]["template"]["spec"]["containers"][0]
-        container["image"] = self.images["trainer"]
-        name = job["metadata"]["name"]
-        result = self._training_result(name)
-        if result is None:
-            # What is left of an earlier try says nothing about this one.
-            self.kubectl.delete("jobs.batch", name, NAMESPACE, wait=True)
-            self.story.command(f"kubectl apply -f examples/digits/train-{number}.yaml")
-            self.kubectl.apply(job)
-            self.kubectl.wait(
-                "jobs.batch",
-                name,
-                NAMESPACE,
-                lambda obj: "Complete" in conditions(obj),
-                "completion",
-                timeout=300,
-                failed=lambda obj: "Failed" in conditions(obj),
-            )
-            result = self._training_result(name)
-            if result is None:
-                raise DemoError(f"Job {name} ended, but its pod's termination message holds no result")
-        else:
-            self.story.say("this Job has run in this cluster before; its result is still there")
-        metrics = ", ".join(f"{metric['name']} {metric['value']}" for metric in result["metrics"])
-        self.story.say(f"on pictures held out from training: [bold]{metrics}[/]")
-        self.story.say(f"written to {result['artifact']['uri']}, {result['artifact']['digest'][:19]}…")
-        return result
+    def begin_anew(self) -> None:
+        """Removes the Model and rollouts of an earlier telling: a version that was judged once is not judged again."""
+        if self.kubectl.get("crd", MODELS) is None or self.kubectl.get(MODELS, MODEL, NAMESPACE) is None:
+            return
+        self.story.say("the Model of an earlier telling is removed, so that the story begins at its beginning")
+        self.kubectl.delete(MODELS, MODEL, NAMESPACE, wait=True)
+        self.kubectl.run("delete", ROLLOUTS, "-n", NAMESPACE, "--all")
+
+    def train(self, *numbers: int) -> dict[int, Json]:
+        """Runs the training Jobs of these versions side by side, unless they have run; returns the result of each."""
+        results: dict[int, Json] = {}
+        for number in numbers:
+            name, job = self._training_job(number)
+            found = self._training_result(name)
+            if found is None:
+                # What is left of an earlier try says nothing about this one.
+                self.kubectl.delete("jobs.batch", name, NAMESPACE, wait=True)
+                self.story.command(f"kubectl apply -f examples/digits/train-{number}.yaml")
+                self.kubectl.apply(job)
+            else:
+                results[number] = found
+        if results:
+            self.story.say("Jobs that have run in this cluster before are not run again; their results are still there")
+        for number in numbers:
+            name, _ = self._training_job(number)
+            if number not in results:
+                self.kubectl.wait(
+                    "jobs.batch",
+                    name,
+                    NAMESPACE,
+                    lambda obj: "Complete" in conditions(obj),
+                    "completion",
+                    timeout=300,
+                    failed=lambda obj: "Failed" in conditions(obj),
+                )
+                result = self._training_result(name)
+                if result is None:
+                    raise DemoError(f"Job {name} ended, but its pod's termination message holds no result")
+                results[number] = result
+            artifact, metrics = results[number]["artifact"], results[number]["metrics"]
+            scores = ", ".join(f"{metric['name']} {metric['value']}" for metric in metrics)
+            where = f"{artifact['uri']}, {artifact['digest'][:19]}…"
+            self.story.say(f"version {number}, on pictures held out: [bold]{scores}[/]; {where}")
+        return results
+
+    def _training_job(self, number: int) -> tuple[str, Json]:
+        job: Json = yaml.safe_load((EXAMPLE / f"train-{number}.yaml").read_text())
+        job["spec"]["template"]["spec"]["containers"][0]["image"] = self.images["trainer"]
+        return job["metadata"]["name"], job
 
     def _training_result(self, job: str) -> Json | None:
         for pod in self.kubectl.items("pods", NAMESPACE, labels=f"batch.kubernetes.io/job-name={job}"):
@@ -155,8 +246,11 @@ class Demo:
         return None
 
     def serve_first(self, trained: Json) -> None:
-        self.story.command("kubectl apply -f manifests/samples/version-1.yaml -f manifests/samples/model.yaml")
-        self.kubectl.apply(SAMPLES / "version-1.yaml", SAMPLES / "model.yaml")
+        self.story.command(
+            "kubectl apply -f examples/digits/policies.yaml"
+            " -f manifests/samples/version-1.yaml -f manifests/samples/model.yaml"
+        )
+        self.kubectl.apply(EXAMPLE / "policies.yaml", SAMPLES / "version-1.yaml", SAMPLES / "model.yaml")
         self.story.command(f"kubectl -n {NAMESPACE} wait --for=condition=Ready model/{MODEL}")
         model = self.wait_ready("digits-v1", tell=lambda text: self.story.say(f"[dim]{text}[/]"))
         self._same_digest("digits-v1", trained)
@@ -221,46 +315,120 @@ class Demo:
             f"{version} got {right_count} of all {len(digits.labels)} pictures held out right ([bold]{share:.2%}[/])"
         )
 
-    def change_version(self, trained: Json) -> None:
-        client = self.client()
-        target = Target(client.infer_url, v2_body([real.holdout().pictures[0]], name="predict"), client.address)
-        change = {"spec": {"version": {"name": "digits-v2"}}}
-        self.story.command("kubectl apply -f manifests/samples/version-2.yaml")
+    @contextmanager
+    def load(self) -> Iterator[BackgroundLoad]:
+        """A constant load of real digits, one after the other; at its end everything is counted again, with the
+        requests that were still under way."""
+        client, pictures = self.client(), real.holdout().pictures
+        bodies = [v2_body([picture], name="predict") for picture in pictures]
+        target = Target(client.infer_url, bodies[0], client.address)
+        with BackgroundLoad(target, rate=self.rate, fresh_share=0.2, bodies=bodies) as load:
+            self.facts.report = load.report
+            yield load
+        for outcome in self.facts.outcomes:
+            outcome.tally = tally(load.report, outcome.phase)
+            self._check_losses(outcome)
+
+    def roll_out(self, load: BackgroundLoad, chapter: Chapter) -> None:
+        """Asks for a version and watches until its rollout has ended. Raises DemoError unless it ended as it must."""
+        where = str(chapter.file.relative_to(ROOT))
+        change = {"spec": {"version": {"name": chapter.version}, "rolloutPolicyRef": {"name": chapter.policy}}}
+        self.story.command(f"kubectl apply -f {where}")
         self.story.command(f"kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{json.dumps(change)}'")
-        with self.story.counting() as counts, BackgroundLoad(target, rate=self.rate, fresh_share=0.2) as load:
-            said = ["version 1 serves"]
+        before = frozenset(each["metadata"]["name"] for each in self.kubectl.items(ROLLOUTS, NAMESPACE))
+        begin, decided = load.elapsed(), None
+        self.kubectl.apply(chapter.file)
+        self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
+        with self.story.watching() as watch:
 
-            def show() -> None:
-                report = load.report
-                counts.update(load.elapsed(), dict(report.versions), load.recent(), len(report.lost), said[-1])
+            def show(view: View | None) -> Tally:
+                counts = tally(load.report, Phase(chapter.version, begin, math.inf, chapter.slow))
+                bad = f"errors by the model: {len(counts.errors)}, lost: {len(counts.lost)}"
+                watch.update(load.elapsed(), view, counts.versions, load.recent(), bad)
+                return counts
 
-            def show_for(seconds: float) -> None:
+            def show_for(seconds: float, view: View | None) -> None:
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
-                    show()
+                    show(view)
                     time.sleep(0.25)
 
-            show_for(3)
-            begin = time.monotonic()
-            self.kubectl.apply(SAMPLES / "version-2.yaml")
-            self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
-            self.wait_ready("digits-v2", tell=said.append, meanwhile=show)
-            self.facts.change_seconds = time.monotonic() - begin
-            show_for(5)
-        self._same_digest("digits-v2", trained)
-        report = self.facts.report = load.report
-        for line in report.lines():
-            self.story.say(line)
-        if report.lost:
-            lost = f"{len(report.lost)} of {report.total} requests"
-            raise DemoError(f"{lost} were lost in the change of version; none may be")
-        if not report.versions["digits-v2"]:
-            raise DemoError("no request was answered by digits-v2, though the Model says it serves")
+            while True:
+                rollout = latest(self.kubectl.items(ROLLOUTS, NAMESPACE), MODEL, chapter.version, before)
+                view = View.of(rollout) if rollout else None
+                if view and view.state in ("RollingBack", "RolledBack") and decided is None:
+                    decided = load.elapsed()
+                if rollout and view and view.ended:
+                    break
+                if load.elapsed() - begin > ROLLOUT_SECONDS:
+                    raise NotReady(f"the rollout of {chapter.version} did not end in time\n{self._why(rollout)}")
+                show_for(0.75, view)
+            # What callers hear when it is over belongs to it too.
+            show_for(SETTLED_SECONDS, view)
+            phase = Phase(chapter.version, begin, load.elapsed(), chapter.slow)
+        outcome = Outcome(chapter, phase, rollout, tally(load.report, phase), decided)
+        self.facts.outcomes.append(outcome)
+        if view.state != chapter.outcome:
+            raise DemoError(f"{chapter.version} should be {chapter.outcome}, but is {view.state}\n{self._why(rollout)}")
+        self._tell(outcome)
+
+    def _why(self, rollout: Json | None) -> str:
+        """All that explains a rollout: its own words and verdicts, and the Model's conditions, pods and events."""
+        lines = []
+        if rollout:
+            view = View.of(rollout)
+            lines = [f"{view.headline()}: {view.message}"]
+            lines += [f"  {each.metric}: {each.outcome}: {each.message}" for each in view.verdicts]
+        model = self.kubectl.get(MODELS, MODEL, NAMESPACE)
+        return "\n".join([*lines, self.kubectl.explain(model) if model else "There is no Model."])
+
+    def _tell(self, outcome: Outcome) -> None:
+        counts, version = outcome.tally, outcome.chapter.version
+        for verdict in deciding(outcome.rollout)[:2]:
+            self.story.say(f"[bold]{verdict.metric}[/]: {verdict.message}")
+        if outcome.chapter.outcome == "Succeeded":
+            self.story.say(f"[bold green]{version} serves all callers[/], on evidence")
+        else:
+            self.story.say(f"[bold green]{version} was taken back by itself[/]: {View.of(outcome.rollout).message}")
+        answered = ", ".join(f"{name} {count}" for name, count in sorted(counts.versions.items()))
+        self.story.say(f"answers: {answered}; errors by the model: {len(counts.errors)}; lost: {len(counts.lost)}")
+        if outcome.chapter.outcome == "RolledBack" and (seconds := counts.rollback_seconds) is not None:
+            self.story.say(f"from the first bad answer to 0 % of the callers: [bold]{seconds:.1f} s[/]")
+        if outcome.chapter is WRONG:
+            self.story.say(f"callers who were answered by {version}: [bold]{counts.versions[version]}[/]")
+        self._check_losses(outcome)
+
+    def _check_losses(self, outcome: Outcome) -> None:
+        """Raises DemoError when callers saw what they must not see."""
+        counts, chapter = outcome.tally, outcome.chapter
+        if counts.lost:
+            lines = "\n".join(f"  {lost}" for lost in counts.lost[:10])
+            what = f"{len(counts.lost)} of {counts.requests} requests were lost while {chapter.version} was rolled out"
+            raise DemoError(f"{what}; none may be\n{lines}")
+        if chapter is not FAILING and counts.errors:
+            raise DemoError(f"{len(counts.errors)} errors while {chapter.version} was rolled out: {counts.errors[0]}")
+        if chapter is WRONG and counts.versions[chapter.version]:
+            raise DemoError(f"{counts.versions[chapter.version]} callers were answered by {chapter.version}")
+        if chapter is not WRONG and not counts.last:
+            raise DemoError(f"no request was answered by {chapter.version}, though it had a share of the callers")
+
+    def ask_for_what_serves(self) -> None:
+        """Takes back the wish for a version that was refused: the Model asks again for the one that serves."""
+        change = {"spec": {"version": {"name": "digits-v2"}}}
+        self.story.command(f"kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{json.dumps(change)}'")
+        self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
+        self.wait_ready("digits-v2", tell=lambda _: None)
 
     def last_words(self) -> None:
         kubectl = f"{self.cluster.kubectl} --kubeconfig {self.cluster.kubeconfig}"
         client = self.client()
         host, port = client.address
+        self.story.show("")
+        self.story.show("[bold]What came of the versions[/]")
+        self.story.show(summary(self.facts.outcomes))
+        self.story.command(f"kubectl -n {NAMESPACE} get modelrollouts")
+        for line in self.kubectl.run("get", ROLLOUTS, "-n", NAMESPACE).splitlines():
+            self.story.show(Text(f"    {line}"))
         self.story.show("")
         self.story.show("[bold]What is running now[/]")
         self.story.say(
@@ -268,11 +436,31 @@ class Demo:
         )
         self.story.show("[bold]Look at it[/]")
         self.story.command(f"export KUBECONFIG={self.cluster.kubeconfig}")
-        self.story.command("kubectl -n vision get models,modelversions,pods,httproutes")
-        self.story.command("kubectl -n vision describe model digits")
+        self.story.command("kubectl -n vision get models,modelversions,modelrollouts,pods,httproutes")
+        self.story.command("kubectl -n vision describe modelrollouts   # every step, with the evidence that decided it")
         self.story.command("kubectl -n modelwright-system logs deploy/modelwright")
         self.story.command(f"curl -H 'Host: {client.url.split('//')[1]}' http://{host}:{port}/v2/models/digits")
         self.story.say(f"[dim](kubectl, if you have none: {kubectl.split()[0]})[/]")
         self.story.show("[bold]Take it down[/]")
         ours = self.cluster.name == "dev"
         self.story.command("make cluster-down" if ours else f"python -m devcluster down --name {self.cluster.name}")
+
+
+def summary(outcomes: Sequence[Outcome]) -> Table:
+    """One line a version: what came of it, and what it cost the callers."""
+    table = Table(box=None, padding=(0, 2, 0, 4))
+    for column in ("version", "ended as", "after", "its answers", "errors", "lost", "to 0 % of the callers"):
+        table.add_column(column, justify="left" if column in ("version", "ended as") else "right")
+    for outcome in outcomes:
+        counts = outcome.tally
+        seconds = counts.rollback_seconds if outcome.chapter.outcome == "RolledBack" else None
+        table.add_row(
+            outcome.chapter.version,
+            outcome.chapter.outcome,
+            f"{outcome.seconds:.0f} s",
+            str(counts.versions[outcome.chapter.version]),
+            str(len(counts.errors)),
+            str(len(counts.lost)),
+            f"{seconds:.1f} s" if seconds is not None else "–",
+        )
+    return table

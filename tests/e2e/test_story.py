@@ -1,4 +1,4 @@
-"""The story of the demo, as a test: trained in the cluster, served by MLServer, changed under load without a loss."""
+"""The story of the demo, as a test: trained in the cluster, served by MLServer, rolled out and stopped under load."""
 
 import io
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from demo import platform
 from demo.console import Story
 from demo.kubectl import conditions
-from demo.story import MODEL, MODELS, NAMESPACE, SAMPLES, VERSIONS, Demo
+from demo.story import BETTER, MODEL, MODELS, NAMESPACE, SAMPLES, VERSIONS, WRONG, Demo
 from tests.e2e.lib.space import World
 
 
@@ -22,12 +22,16 @@ def demo(world: World):
     print(out.getvalue())
 
 
+@pytest.mark.timeout(600)
 def test_the_demo_tells_the_truth(demo: Demo):
-    first = demo.train(1)
-    demo.serve_first(first)
+    demo.begin_anew()
+    results = demo.train(1, 2, 5)
+    demo.serve_first(results[1])
     demo.show_answers()
-    second = demo.train(2)
-    demo.change_version(second)
+    with demo.load() as load:
+        demo.roll_out(load, BETTER)
+        demo.roll_out(load, WRONG)
+    demo.ask_for_what_serves()
     demo.show_answers()
 
     def accuracy(result: dict) -> float:
@@ -35,12 +39,15 @@ def test_the_demo_tells_the_truth(demo: Demo):
 
     # What the served model gets right through the gateway is what its training measured, to the picture.
     assert demo.facts.accuracy == pytest.approx(
-        {"digits-v1": accuracy(first), "digits-v2": accuracy(second)}, abs=0.00005
+        {"digits-v1": accuracy(results[1]), "digits-v2": accuracy(results[2])}, abs=0.00005
     )
+    assert demo.facts.report is not None
     assert demo.facts.report.lost == []
     assert set(demo.facts.report.versions) == {"digits-v1", "digits-v2"}
+    assert [outcome.rollout["status"]["state"] for outcome in demo.facts.outcomes] == ["Succeeded", "RolledBack"]
 
     model = demo.kubectl.get(MODELS, MODEL, NAMESPACE)
+    assert model is not None
     status = model["status"]
     assert status["serving"]["version"] == status["target"]["version"] == "digits-v2"
     assert [(entry["version"], entry["weight"]) for entry in status["traffic"]] == [("digits-v2", 100)]
@@ -54,11 +61,12 @@ def test_the_demo_tells_the_truth(demo: Demo):
     stages = {
         version["metadata"]["name"]: version["status"]["stage"] for version in demo.kubectl.items(VERSIONS, NAMESPACE)
     }
-    assert stages == {"digits-v1": "Previous", "digits-v2": "Serving"}
+    assert stages["digits-v2"] == "Serving"
 
 
 def test_applying_the_samples_again_changes_nothing(demo: Demo):
-    demo.serve_first(demo.train(1))
+    demo.begin_anew()
+    demo.serve_first(demo.train(1)[1])
     before = demo.kubectl.get(MODELS, MODEL, NAMESPACE)
     for _ in range(3):
         demo.kubectl.apply(SAMPLES / "version-1.yaml", SAMPLES / "model.yaml")

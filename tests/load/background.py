@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from tests.load.client import Load, Report, Target
@@ -13,8 +14,16 @@ from tests.load.client import Load, Report, Target
 class BackgroundLoad:
     """``with BackgroundLoad(target, rate=100) as load:`` sends until the block ends, then awaits the last answers."""
 
-    def __init__(self, target: Target, *, rate: float, timeout: float = 10.0, fresh_share: float = 0.2) -> None:
-        self._make = lambda: Load(target, rate=rate, timeout=timeout, fresh_share=fresh_share)
+    def __init__(
+        self,
+        target: Target,
+        *,
+        rate: float,
+        timeout: float = 10.0,
+        fresh_share: float = 0.2,
+        bodies: Sequence[bytes] = (),
+    ) -> None:
+        self._make = lambda: Load(target, rate=rate, timeout=timeout, fresh_share=fresh_share, bodies=bodies)
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._error: BaseException | None = None

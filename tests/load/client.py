@@ -65,6 +65,7 @@ class Lost:
     kind: str  # status | refused | reset | closed | timeout | malformed
     cause: str
     version: str | None = None
+    status: int | None = None
 
     def __str__(self) -> str:
         when = time.strftime("%H:%M:%S", time.gmtime(self.clock)) + f".{int(self.clock % 1 * 1000):03d}Z"
@@ -72,6 +73,15 @@ class Lost:
         return (
             f"{when} request {self.number} (due at {self.due:.3f} s, {self.connection}): {self.kind}{who}: {self.cause}"
         )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """One good answer: when it was due (seconds after the start), how long it took from then, who gave it."""
+
+    due: float
+    seconds: float
+    version: str
 
 
 @dataclasses.dataclass
@@ -85,6 +95,7 @@ class Report:
     by_connection: Counter[str] = dataclasses.field(default_factory=Counter)
     timeline: dict[int, Counter[str]] = dataclasses.field(default_factory=dict)
     latencies: list[float] = dataclasses.field(default_factory=list)
+    answers: list[Answer] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     latest_start: float = 0.0
     connections_opened: int = 0
@@ -141,9 +152,9 @@ class Report:
 
 
 class _Failure(Exception):
-    def __init__(self, kind: str, cause: str, version: str | None = None) -> None:
+    def __init__(self, kind: str, cause: str, version: str | None = None, status: int | None = None) -> None:
         super().__init__(cause)
-        self.kind, self.cause, self.version = kind, cause, version
+        self.kind, self.cause, self.version, self.status = kind, cause, version, status
 
 
 @dataclasses.dataclass
@@ -159,6 +170,7 @@ class Load:
     """Runs one load. ``fresh_share`` of the requests, spread evenly, use a connection of their own.
 
     ``check`` looks at the body of every 200 and returns why it is wrong, or None; a wrong answer is lost too.
+    ``bodies``, when given, are sent in turn instead of the target's.
     """
 
     def __init__(
@@ -169,6 +181,7 @@ class Load:
         timeout: float = 10.0,
         fresh_share: float = 0.2,
         check: Callable[[bytes], str | None] | None = None,
+        bodies: Sequence[bytes] = (),
     ) -> None:
         if rate <= 0 or not 0 <= fresh_share <= 1:
             raise ValueError("rate must be above 0 and fresh_share between 0 and 1")
@@ -176,7 +189,10 @@ class Load:
         self.fresh_share, self.check = fresh_share, check
         self.report = Report(rate)
         self._host, self._port = target.connect_to()
-        self._requests = {way: target.request(keep_alive=way == "keep-alive") for way in ("keep-alive", "fresh")}
+        targets = [dataclasses.replace(target, body=body) for body in bodies] or [target]
+        self._requests = {
+            way: [each.request(keep_alive=way == "keep-alive") for each in targets] for way in ("keep-alive", "fresh")
+        }
         self._pool: list[_Connection] = []
         self._stop = asyncio.Event()
 
@@ -219,7 +235,7 @@ class Load:
         report.by_connection[way] += 1
         try:
             async with asyncio.timeout(self.timeout - (time.perf_counter() - start - due)):
-                version = await self._exchange(way)
+                version = await self._exchange(way, number)
         except TimeoutError:
             failure = _Failure("timeout", f"no answer within {self.timeout:g} s")
         except _Failure as error:
@@ -227,18 +243,20 @@ class Load:
         else:
             seconds = time.perf_counter() - start - due
             report.latencies.append(seconds)
+            report.answers.append(Answer(due, seconds, version))
             report.versions[version] += 1
             report.timeline.setdefault(int(due + seconds), Counter())[version] += 1
             return
         seconds = time.perf_counter() - start - due
-        lost = Lost(number, due, time.time(), seconds, way, failure.kind, failure.cause, failure.version)
-        report.lost.append(lost)
+        why = (failure.kind, failure.cause, failure.version, failure.status)
+        report.lost.append(Lost(number, due, time.time(), seconds, way, *why))
 
-    async def _exchange(self, way: str) -> str:
+    async def _exchange(self, way: str, number: int) -> str:
         connection = await self._connection(way)
         keep = False
         try:
-            connection.writer.write(self._requests[way])
+            requests = self._requests[way]
+            connection.writer.write(requests[number % len(requests)])
             status, keep, head, body = await self._answer(connection.reader)
         except asyncio.IncompleteReadError as error:
             raise _Failure("closed", f"connection closed after {len(error.partial)} bytes of an answer") from error
@@ -253,7 +271,7 @@ class Load:
                 connection.writer.transport.abort()
         version = version_of(head, body)
         if status != 200:
-            raise _Failure("status", f"{status} {body[:200].decode(errors='replace').strip()}", version)
+            raise _Failure("status", f"{status} {body[:200].decode(errors='replace').strip()}", version, status)
         if self.check and (wrong := self.check(body)):
             raise _Failure("wrong", wrong, version)
         return version or UNKNOWN

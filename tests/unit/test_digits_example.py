@@ -4,8 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import joblib
 import pytest
 
+from demo import digits
 from examples.digits import train
 from modelwright.fetch.digest import Entry, of_directory
 
@@ -37,6 +39,31 @@ def test_two_versions_and_their_result(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(results[1]) == {"metrics", "dataset", "parameters", "artifact"}
     assert len((tmp_path / "log").read_bytes()) < 4096, "a termination message holds 4096 bytes"
     assert sorted(path.name for path in (tmp_path / "1").iterdir()) == ["metrics.json", "model.joblib"]
+
+
+def test_each_bad_version_is_bad_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    held = digits.holdout()
+    args = {
+        3: ["--model", "encoded-svm", "--c", "10", "--train-samples", "150"],
+        5: ["--model", "svm", "--c", "10", "--label-shift", "1"],
+    }
+    models, results = {}, {}
+    for version, given in args.items():
+        folder = tmp_path / str(version)
+        _, results[version] = run(folder, tmp_path / "log", monkeypatch, *given)
+        models[version] = joblib.load(folder / "model.joblib")
+    refused = 0
+    for picture in held.pictures:
+        try:
+            models[3].predict([picture])
+        except ValueError:
+            refused += 1
+    assert 0.3 < refused / len(held.pictures) < 0.4
+    # Its own metrics can't tell: they were made with the same wrong list of classes.
+    assert accuracy(results[5]) > 0.98
+    assert digits.accuracy(list(models[5].predict(held.pictures)), held.labels) < 0.01
+    assert results[3]["dataset"] == results[5]["dataset"]
+    assert train.classifier("committee", 1, 0).n_estimators == train.MEMBERS
 
 
 def test_the_same_arguments_give_the_same_bytes_and_another_model_is_refused(

@@ -37,6 +37,18 @@ async def test_every_answer_is_counted_once():
     assert sum(sum(second.values()) for second in report.timeline.values()) == 400
 
 
+async def test_bodies_are_sent_in_turn_and_each_answer_is_recorded():
+    bodies = [v2_body([[float(n)] * 4]) for n in range(3)]
+    async with serving() as (_, target):
+        load = Load(target, rate=300, bodies=bodies)
+        report = await load.run(requests=30)
+    assert len(report.answers) == report.answered == 30
+    assert sorted(answer.due for answer in report.answers) == [pytest.approx(n / 300) for n in range(30)]
+    assert {answer.version for answer in report.answers} == {"digits-1"}
+    sent = [request.split(b"\r\n\r\n")[1] for request in load._requests["fresh"]]
+    assert sent == bodies
+
+
 async def test_each_injected_fault_is_one_lost_request():
     shares = {"errorShare": 0.1, "abortShare": 0.05, "hangShare": 0.02}
     async with serving(**shares) as (server, target):
@@ -51,6 +63,8 @@ async def test_each_injected_fault_is_one_lost_request():
     assert report.answered + len(report.lost) == report.total == 600
     assert {lost.version for lost in report.lost if lost.kind == "status"} == {"digits-1"}
     assert all(lost.cause and lost.clock for lost in report.lost)
+    assert {lost.status for lost in report.lost if lost.kind != "status"} == {None}
+    assert {lost.status for lost in report.lost if lost.kind == "status"} <= {500, 503}
 
 
 async def test_nothing_listening_is_lost_as_refused():

@@ -1,0 +1,91 @@
+"""What a ModelRollout says, read for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+ENDED = ("Succeeded", "RolledBack", "Aborted", "Superseded")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one metric came to in one step."""
+
+    metric: str
+    outcome: str
+    message: str
+    samples: int | None
+
+    @classmethod
+    def of(cls, verdict: Json) -> Verdict:
+        return cls(verdict["metric"], verdict["outcome"], verdict.get("message", ""), verdict.get("samples"))
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at a rollout. ``verdicts`` are those of the present step."""
+
+    source: str
+    target: str
+    state: str
+    reason: str
+    message: str
+    progress: str
+    kind: str
+    weight: int | None
+    observed: int | None
+    verdicts: tuple[Verdict, ...]
+
+    @classmethod
+    def of(cls, rollout: Json) -> View:
+        status = rollout.get("status", {})
+        present = status.get("step")
+        kinds = {step["index"]: step["kind"] for step in status.get("steps", [])}
+        return cls(
+            source=status.get("from", {}).get("version", ""),
+            target=rollout["spec"]["target"]["version"],
+            state=status.get("state", "Pending"),
+            reason=status.get("reason", ""),
+            message=status.get("message", ""),
+            progress=status.get("progress", ""),
+            kind=kinds.get(present, ""),
+            weight=status.get("weight"),
+            observed=status.get("observedWeight"),
+            verdicts=tuple(Verdict.of(each) for each in status.get("verdicts", []) if each["step"] == present),
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def headline(self) -> str:
+        """Where it stands, in one line: ``digits-v1 → digits-v2: Progressing, step 2/4, 10 % of the callers``."""
+        parts = [self.state if self.state == "Progressing" or not self.reason else f"{self.state} ({self.reason})"]
+        if not self.ended and self.progress:
+            parts.append(f"step {self.progress}")
+        if not self.ended and self.kind == "mirror":
+            parts.append("a shadow: it gets copies, callers hear the old one")
+        elif self.weight is not None:
+            seen = f" (seen: {self.observed} %)" if self.observed is not None and not self.ended else ""
+            parts.append(f"{self.weight} % of the callers{seen}")
+        return f"{self.source or 'nothing'} → {self.target}: {', '.join(parts)}"
+
+
+def deciding(rollout: Json) -> tuple[Verdict, ...]:
+    """The verdicts that failed, those of the latest step first."""
+    found = [each for each in rollout.get("status", {}).get("verdicts", []) if each["outcome"] == "Fail"]
+    return tuple(Verdict.of(each) for each in sorted(found, key=lambda each: -each["step"]))
+
+
+def latest(rollouts: list[Json], model: str, version: str, before: frozenset[str]) -> Json | None:
+    """The youngest rollout of a Model to a version that is not among ``before`` (names)."""
+    found = [
+        each
+        for each in rollouts
+        if each["spec"]["modelRef"]["name"] == model
+        and each["spec"]["target"]["version"] == version
+        and each["metadata"]["name"] not in before
+    ]
+    return max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=None)

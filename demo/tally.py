@@ -1,0 +1,78 @@
+"""What callers saw during one rollout, counted from the load's own record of every request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tests.load import Answer, Lost, Report
+
+Request = TypeVar("Request", Answer, Lost)
+
+MODEL_ERROR = 500
+"""What a model server answers when its model raises; a gateway's own errors are 502, 503 and 504."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The time of one rollout, in seconds of the load. ``slow`` are the seconds over which an answer is a bad one."""
+
+    candidate: str
+    begin: float
+    end: float
+    slow: float | None = None
+
+
+@dataclass
+class Tally:
+    """Requests that were due in a phase.
+
+    ``errors`` were answered by a model with 500; ``lost`` got no good answer for any other reason. ``first_bad`` and
+    ``last`` are seconds of the load: when the first bad answer was given, and the candidate's last, errors too.
+    """
+
+    versions: Counter[str] = field(default_factory=Counter)
+    errors: list[Lost] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    slow: int = 0
+    first_bad: float | None = None
+    last: float | None = None
+
+    @property
+    def requests(self) -> int:
+        return self.versions.total() + len(self.errors) + len(self.lost)
+
+    @property
+    def rollback_seconds(self) -> float | None:
+        """From the first bad answer to the candidate's last one; None without a bad one."""
+        return None if self.first_bad is None or self.last is None else self.last - self.first_bad
+
+
+def tally(report: Report, phase: Phase) -> Tally:
+    """Counts a phase. An error without a version is the candidate's: the serving version has none, or it would not
+    serve."""
+    found = Tally()
+    bad: list[float] = []
+    candidate: list[float] = []
+    for answer in _within(report.answers, phase):
+        found.versions[answer.version] += 1
+        if answer.version == phase.candidate:
+            candidate.append(answer.due + answer.seconds)
+            if phase.slow is not None and answer.seconds > phase.slow:
+                found.slow += 1
+                bad.append(answer.due + answer.seconds)
+    for lost in _within(report.lost, phase):
+        if lost.status == MODEL_ERROR:
+            found.errors.append(lost)
+            bad.append(lost.due + lost.seconds)
+            candidate.append(lost.due + lost.seconds)
+        else:
+            found.lost.append(lost)
+    found.first_bad, found.last = min(bad, default=None), max(candidate, default=None)
+    return found
+
+
+def _within(requests: Iterable[Request], phase: Phase) -> list[Request]:
+    return [request for request in list(requests) if phase.begin <= request.due < phase.end]

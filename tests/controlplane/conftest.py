@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from devcluster import ControlPlane
+from modelwright.reconcile.admission import forgeries
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +44,13 @@ class Server:
         found: dict[str, Any] = json.loads(self.ok("get", kind, name, "-n", namespace, "-o", "json"))
         return found
 
+    def wait_for_policies(self, seconds: float = 30) -> None:
+        """Come back once every policy refuses what it must: that takes a moment after it was written."""
+        end = time.monotonic() + seconds
+        for obj, refusal in forgeries("default"):
+            while refusal not in (said := self.run("create", "--dry-run=server", "-f", "-", objects=obj).stderr):
+                assert time.monotonic() < end, f"{obj['kind']}: {said or 'accepted'}"
+
     def delete(self, obj: Mapping[str, Any]) -> None:
         """Delete `obj` if it is there."""
         self.ok("delete", "--ignore-not-found", "--wait=true", "-f", "-", objects=dict(obj))
@@ -55,4 +64,5 @@ def crd_server() -> Iterator[Server]:
         server.ok("apply", "-k", str(ROOT / "crds"))
         server.ok("apply", "-k", str(ROOT / "manifests/policies"))
         server.ok("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        server.wait_for_policies()
         yield server

@@ -13,7 +13,7 @@ import pytest
 
 from devcluster import ControlPlane
 from tests.controlplane.conftest import ROOT, Server
-from tests.lib.audit import WRITES
+from tests.lib.audit import is_write
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(300)]
@@ -61,7 +61,7 @@ def test_it_becomes_ready_and_writes_nothing_but_its_lease(plane: Server, tmp_pa
         metrics = operator.metrics()
         assert operator.stop() == 0
     asked = requests(plane.plane, mark)
-    writes = {(e["verb"], e["objectRef"]["resource"]) for e in asked if e["verb"] in WRITES}
+    writes = {(e["verb"], e["objectRef"]["resource"]) for e in asked if is_write(e)}
     assert writes == {("create", "leases"), ("update", "leases")}
     assert not [e for e in asked if e["userAgent"].startswith("kopf") and e["verb"] not in ("get", "list", "watch")]
     assert 'modelwright_sweeps_total{result="ok"}' in metrics

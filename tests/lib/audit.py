@@ -8,6 +8,11 @@ from typing import Any
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
+def is_write(entry: dict[str, Any]) -> bool:
+    """Whether an entry of the audit log changed something, or tried to: dry runs don't."""
+    return entry["verb"] in WRITES and "dryRun=" not in entry["requestURI"]
+
+
 class Audit:
     """Reads an audit log; `mark` remembers a place, counts are of what came after it."""
 
@@ -24,7 +29,7 @@ class Audit:
         return Counter(
             (entry["verb"], _resource(entry), f"{_place(entry)} {entry.get('responseStatus', {}).get('code')}")
             for entry in self.entries(since)
-            if entry["verb"] in WRITES
+            if is_write(entry)
             and entry["objectRef"].get("resource") != "leases"
             and namespace in (None, entry["objectRef"].get("namespace"))
         )

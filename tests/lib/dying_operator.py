@@ -1,8 +1,8 @@
 """The operator, dying at its n-th write: `python -m tests.lib.dying_operator WRITE before|after`.
 
-Writes are counted in the client, Leases and Events apart. `before` dies without sending the write, `after` once the
-API server has answered it; both at once and without any clean-up, as kill -9 would. WRITE 0 never dies. After each
-write it tells how many there were, in the file of DYING_OPERATOR_COUNT.
+Writes are counted in the client, Leases, Events and dry runs apart. `before` dies without sending the write, `after`
+once the API server has answered it; both at once and without any clean-up, as kill -9 would. WRITE 0 never dies. After
+each write it tells how many there were, in the file of DYING_OPERATOR_COUNT.
 """
 
 import os
@@ -24,7 +24,7 @@ def install(write: int, when: str, count_file: Path) -> None:
 
     async def counted(self: KubeClient, method: str, kind: Any, *args: Any, **more: Any) -> Any:
         nonlocal count
-        if method == "GET" or kind in (kinds.LEASE, kinds.EVENT):
+        if method == "GET" or kind in (kinds.LEASE, kinds.EVENT) or more.get("verb") == "dry-run":
             return await call(self, method, kind, *args, **more)
         count += 1
         if count == write and when == "before":

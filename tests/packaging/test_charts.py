@@ -217,7 +217,7 @@ def test_crds_and_policies_stay_together(keep: bool) -> None:
 
 def test_user_roles_can_be_left_out() -> None:
     names = {o["metadata"]["name"] for o in template(CRDS_CHART) if o["kind"] == "ClusterRole"}
-    assert names == {"modelwright-view", "modelwright-edit"}
+    assert names == {f"modelwright-{name}" for name in ("view", "edit", "command", "approve", "admin")}
     assert not [o for o in template(CRDS_CHART, userRoles=False) if o["kind"] == "ClusterRole"]
 
 

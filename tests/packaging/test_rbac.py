@@ -18,7 +18,7 @@ IN_NAMESPACES = {
     ("modelwright.dev", "modelversions"): READ | {"create"},
     ("modelwright.dev", "modelruntimes"): READ,
     ("modelwright.dev", "rolloutpolicies"): READ,
-    ("modelwright.dev", "approvals"): READ,
+    ("modelwright.dev", "approvals"): READ | {"create"},
     ("modelwright.dev", "modelrollouts"): READ | {"create", "delete"},
     ("modelwright.dev", "modelrollouts/status"): {"patch"},
     ("modelwright.dev", "modelrollouts/finalizers"): {"update"},
@@ -133,6 +133,31 @@ def test_bindings_name_the_operator_and_its_own_roles() -> None:
             assert binding["subjects"] == [
                 {"kind": "ServiceAccount", "name": "modelwright", "namespace": "modelwright-system"}
             ]
+
+
+PEOPLE = {
+    "view": {"view", "edit", "admin"},
+    "edit": {"edit", "admin"},
+    "command": {"admin"},
+    "admin": {"admin"},
+    "approve": set(),
+}
+
+
+def test_who_approves_is_named_and_only_administrators_remove_records() -> None:
+    found = {o["metadata"]["name"]: o for o in objects((ROOT / "manifests/rbac/user-roles.yaml").read_text())}
+    assert set(found) == {f"modelwright-{name}" for name in PEOPLE}
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    for name, into in PEOPLE.items():
+        role = found[f"modelwright-{name}"]
+        assert {key.removeprefix(prefix) for key in role["metadata"].get("labels", {})} == into, name
+        verbs = granted(role)
+        models, records = verbs.get(("modelwright.dev", "models"), set()), ("modelrollouts", "approvals")
+        removes = {r for r in records if "delete" in verbs.get(("modelwright.dev", r), set())}
+        assert removes == (set(records) if name == "admin" else set()), name
+        assert ("approve" in models) == (name == "approve")
+        assert ("promote" in models) == (name == "command")
+        assert "attribute" not in models
 
 
 def test_people_never_get_status_or_the_platforms_runtimes_to_write() -> None:

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.kwok
 
 USER = f"system:serviceaccount:{NAMESPACE}:modelwright"
 DIGEST = "sha256:" + "0" * 64
+# What the operator sends in a forged name, to see it refused: docs/adr/0009.
+FORGERIES = "dryRun=All"
 # A namespaced operator finds out once whether it was given more than the install gives it.
 ASKED_ONCE = {
     "list /apis/gateway.networking.k8s.io/v1/gatewayclasses?limit=500",
@@ -68,7 +70,9 @@ class World:
         found = {
             f"{e['verb']} {e['requestURI']}"
             for e in entries
-            if e["user"]["username"] == USER and e.get("responseStatus", {}).get("code") in (401, 403)
+            if e["user"]["username"] == USER
+            and e.get("responseStatus", {}).get("code") in (401, 403)
+            and FORGERIES not in e["requestURI"]
         }
         return sorted(found - (ASKED_ONCE if self.install == "namespaced" else set()))
 
@@ -173,11 +177,16 @@ def test_nothing_the_operator_does_is_forbidden(world: World) -> None:
         world.until("the resolve pod", lambda: any("-resolve-" in n for n in world.names("pods")))
         world.until("the stored revisions", lambda: len(world.names("controllerrevisions")) >= 3)
         world.until("Events", lambda: world.names("events.events.k8s.io"))
+        world.until("proof of the admission policies", lambda: "admission policies are in force" in operator_log(world))
         world.until("readiness", lambda: ready(world, "plain"))
         world.kubectl("delete", "models", "--all", "-n", world.namespace, "--wait=false")
         world.until("an empty namespace", lambda: not set(world.names("deployments")) - {"modelwright"}, 90)
         assert operator.stop() == 0
     assert not world.refused()
+
+
+def operator_log(world: World) -> str:
+    return world.log.read_text()
 
 
 def ready(world: World, name: str) -> bool:

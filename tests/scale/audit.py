@@ -52,6 +52,8 @@ class AuditLog:
             verb, code = entry["verb"], entry.get("responseStatus", {}).get("code", 0)
             if code >= 400:
                 counts.refused[verb, resource, code] += 1
+            if "dryRun=" in entry["requestURI"]:
+                continue
             if resource == "leases":
                 counts.leases += verb in WRITES
             elif resource == "events":

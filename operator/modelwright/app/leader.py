@@ -31,6 +31,7 @@ from modelwright.kube.store import Listener, Store
 from modelwright.kube.sweep import Sweep, Watched, watched_kinds
 from modelwright.obs.clock import Clock
 from modelwright.reconcile import routing
+from modelwright.reconcile.admission import AdmissionCheck
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
@@ -82,6 +83,12 @@ class Leader:
         self._store = Store(routing.INDEXERS)
         self._store.subscribe(router(self._store, self._queue))
         self._events = EventRecorder(self._client, clock, instance=elector.identity)
+        self._admission = AdmissionCheck(
+            self._client,
+            clock,
+            settings.watch_namespaces or (settings.namespace,),
+            changed=lambda: wake_models(self._store, self._queue),
+        )
         context = Context(
             client=self._client,
             store=self._store,
@@ -92,6 +99,7 @@ class Leader:
             images=Images(settings.fetch_image, settings.image_pull_policy, settings.operator_image),
             probe=Probe() if settings.gateway_probe == "Required" else None,
             settle=datetime.timedelta(seconds=settings.settle_seconds),
+            admission=self._admission.admission,
         )
         self._runner = Runner(
             self._queue,
@@ -126,6 +134,7 @@ class Leader:
         sweep = self._sweep(watched)
         self._part(self._sync_and_sweep(sweep), "sweep")
         self._part(sweep.run_discovery(), "discovery")
+        self._part(self._check_admission(), "admission")
         kopf_ready = asyncio.Event()
         self._helpers = [
             asyncio.create_task(self._begin_work(), name="begin"),
@@ -170,6 +179,10 @@ class Leader:
         await self._elected.wait()
         log.info("work begins", extra={"keys": len(self._queue)})
         self._begin.set()
+
+    async def _check_admission(self) -> None:
+        await self._elected.wait()
+        await self._admission.run()
 
     async def _sync_and_sweep(self, sweep: Sweep) -> None:
         start = self._clock.monotonic()
@@ -262,6 +275,12 @@ def router(store: Store, queue: WorkQueue) -> Listener:
                     queue.add(key)
 
     return route
+
+
+def wake_models(store: Store, queue: WorkQueue) -> None:
+    """Enqueue every Model at once."""
+    for namespace, name in store.names(kinds.MODEL):
+        queue.add(Key(kinds.MODEL.kind, namespace, name))
 
 
 def look_again(store: Store, queue: WorkQueue, interval: float) -> None:

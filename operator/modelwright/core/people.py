@@ -28,6 +28,19 @@ LIVE = frozenset(
 """States in which a rollout is still on its way to the candidate."""
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether admission proves who writes approvals and commands; without that none is honoured.
+
+    `in_force` None: not known yet, but in a moment. `problem`: what is wrong, for people, when it is False.
+    `since`: when it came back after it was missing; whatever was written before proves nothing. None: never missed.
+    """
+
+    in_force: bool | None = None
+    problem: str = ""
+    since: datetime | None = None
+
+
 def content_hash_of(
     target: Revision, version: ModelVersionSpec, digest: str | None, policy: Mapping[str, Any] | None
 ) -> str:

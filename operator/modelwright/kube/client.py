@@ -39,6 +39,7 @@ _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _YAML = "application/yaml"
+_DRY_RUN = {"dryRun": "All"}
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -122,13 +123,18 @@ class KubeClient:
         except errors.NotFound:
             return None
 
-    async def create(self, obj: Mapping[str, Any], *, field_manager: str = FIELD_MANAGER) -> Object:
+    async def create(
+        self, obj: Mapping[str, Any], *, field_manager: str = FIELD_MANAGER, dry_run: bool = False
+    ) -> Object:
         """POST `obj`, refusing unknown and duplicate fields. Raises AlreadyExists when the name is taken.
 
-        This is the one write that can never touch an object of somebody else.
+        This is the one write that can never touch an object of somebody else. With `dry_run` it is only checked, and
+        nothing is stored.
         """
         kind, namespace, _ = _address(obj)
         query = {"fieldManager": field_manager, "fieldValidation": "Strict"}
+        if dry_run:
+            return await self._call("POST", kind, kind.path(namespace), query | _DRY_RUN, body=obj, verb="dry-run")
         if kind == kinds.CONTROLLER_REVISION:
             # Its data may not change by a byte, and any later write (a label, an orphaning deletion) brings it into the
             # API server's own form. Only YAML is brought into that form at once.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from modelwright.core.people import Admission
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
 from modelwright.kube.kinds import Kind
@@ -16,7 +17,8 @@ from modelwright.traffic.probe import Probe
 
 @dataclass(frozen=True)
 class Context:
-    """`probe` None: gateways aren't asked. `wake` puts a key into the work queue at once."""
+    """`probe` None: gateways aren't asked. `wake` puts a key into the work queue at once. `admission` tells whether
+    people's approvals and commands may be honoured."""
 
     client: KubeClient
     store: Store
@@ -27,3 +29,4 @@ class Context:
     images: Images
     probe: Probe | None = None
     settle: timedelta = timedelta(seconds=5)
+    admission: Callable[[], Admission] = Admission

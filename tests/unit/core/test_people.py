@@ -1,0 +1,253 @@
+"""What approvals come to, and which command means something when."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
+from modelwright.api.v1alpha1.rollout import Command, CommandName
+from modelwright.api.v1alpha1.rollout import RolloutState as State
+from modelwright.core import people
+from modelwright.core.people import Accepted, Approved, Refused, Rejected, Standing, Waiting
+from modelwright.core.rollout.observed import Revision
+from tests.lib import objects
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+ASKED = NOW - timedelta(hours=1)
+HASH = "h" * 32
+ROLLOUT = ModelRollout.parse(
+    {
+        "metadata": {"name": "fraud-3", "namespace": "risk", "uid": "u3"},
+        "spec": {"modelRef": {"name": "fraud"}, "number": 3, "target": {"version": "fraud-v2"}},
+    }
+)
+_names = itertools.count()
+
+
+def approval(approver: str, created: datetime = NOW - timedelta(minutes=5), **changes: Any) -> Approval:
+    spec: dict[str, Any] = {
+        "modelRef": {"name": changes.pop("model", "fraud")},
+        "rollout": {"name": "fraud-3", "uid": "u3"} | changes.pop("rollout", {}),
+        "contentHash": HASH,
+        "decision": "Approve",
+        "approver": approver,
+        "reason": "figures are good",
+        **{key: value for key, value in changes.items() if key not in ("name", "namespace", "deleted")},
+    }
+    metadata: dict[str, Any] = {
+        "name": changes.get("name", f"a{next(_names)}"),
+        "namespace": changes.get("namespace", "risk"),
+        "creationTimestamp": created.isoformat(),
+    }
+    if changes.get("deleted"):
+        metadata["deletionTimestamp"] = created.isoformat()
+    return Approval.parse({"metadata": metadata, "spec": spec})
+
+
+def judged(*found: Approval, required: int = 1, author: str | None = "dora") -> people.PeopleDecision:
+    return people.approvals(
+        found, rollout=ROLLOUT, content_hash=HASH, author=author, required=required, now=NOW, since=ASKED
+    )
+
+
+def test_enough_different_people_approve() -> None:
+    first, second = approval("alice"), approval("bob")
+    assert judged(first) == Approved((first,))
+    decision = judged(second, approval("alice", NOW), first, required=2)
+    assert isinstance(decision, Approved)
+    assert {a.spec.approver for a in decision.counted} == {"alice", "bob"}
+
+
+def test_the_same_person_counts_once_and_the_message_says_who_is_missing() -> None:
+    decision = judged(approval("alice"), approval("alice"), required=3)
+    assert isinstance(decision, Waiting)
+    assert decision.missing == 2
+    assert decision.reason == "AwaitingApproval"
+    assert decision.message == "1 of 3 different people: approved by alice; 2 missing"
+    nobody = judged()
+    assert isinstance(nobody, Waiting)
+    assert nobody.message == "0 of 1 person: nobody has approved yet; 1 missing"
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (approval("dora", name="x"), "x of dora is the author's own: somebody else has to approve"),
+        (approval("alice", contentHash="other"), f"was given for another content (other; this is {HASH})"),
+        (approval("alice", expiresAt="2026-11-21T12:00:00Z"), "expired at 2026-11-21T12:00:00Z"),
+        (approval("alice", expiresAt="2026-11-21T12:30:00+01:00"), "expired at 2026-11-21T12:30:00+01:00"),
+        (approval("alice", ASKED - timedelta(seconds=1)), "was given before this was asked for"),
+        (approval("alice", rollout={"uid": "u2"}), "was given for another rollout of this name (uid u2;"),
+        (approval("alice", rollout={"name": "fraud-2"}), "names ModelRollout fraud-2"),
+        (approval("alice", model="digits"), "is about Model digits, and the rollout is of fraud"),
+    ],
+)
+def test_what_does_not_count_is_told(bad: Approval, why: str) -> None:
+    decision = judged(bad)
+    assert isinstance(decision, Waiting)
+    assert "Not counted: " in decision.message
+    assert why in decision.message
+    assert not decision.stalled
+    good = approval("bob")
+    assert judged(bad, good) == Approved((good,))
+
+
+@pytest.mark.parametrize(
+    "unrelated",
+    [
+        approval("alice", rollout={"name": "fraud-2", "uid": "u2"}),
+        approval("alice", namespace="elsewhere"),
+        approval("alice", deleted=True),
+    ],
+)
+def test_words_about_other_things_are_not_even_told(unrelated: Approval) -> None:
+    decision = judged(unrelated)
+    assert isinstance(decision, Waiting)
+    assert "Not counted" not in decision.message
+
+
+def test_an_approval_counts_until_it_expires_and_from_when_it_was_asked_for() -> None:
+    assert isinstance(judged(approval("alice", expiresAt="2026-11-21T12:00:01Z")), Approved)
+    assert isinstance(judged(approval("alice", ASKED)), Approved)
+
+
+def test_one_rejection_outweighs_all_approvals_whenever_it_was_given() -> None:
+    rejection = approval("carol", ASKED - timedelta(days=1), decision="Reject", reason="biased")
+    decision = judged(approval("alice"), approval("bob"), rejection, required=2)
+    assert decision == Rejected(rejection, "carol has rejected it: biased")
+    own = approval("dora", decision="Reject")
+    assert isinstance(judged(approval("alice"), own), Rejected)
+
+
+def test_a_rejection_of_other_content_rejects_nothing_but_is_told() -> None:
+    decision = judged(approval("carol", decision="Reject", contentHash="other"))
+    assert isinstance(decision, Waiting)
+    assert "of carol was given for another content" in decision.message
+
+
+def test_without_an_author_nobody_is_a_second_person() -> None:
+    decision = judged(approval("alice"), approval("bob"), author=None)
+    assert isinstance(decision, Waiting)
+    assert (decision.reason, decision.stalled, decision.missing) == ("NoAuthor", True, 1)
+    assert "ModelVersion fraud-v2 has no spec.author" in decision.message
+    assert isinstance(judged(approval("alice", decision="Reject"), author=None), Rejected)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["alice", "bob", "carol", "dora"]), st.booleans(), st.booleans()), max_size=8),
+    st.integers(1, 3),
+)
+def test_approved_means_as_many_different_people_and_never_the_author(
+    given_words: list[tuple[str, bool, bool]], required: int
+) -> None:
+    found = [approval(who, contentHash=HASH if right else "x") for who, right, _ in given_words]
+    right = {who for who, right, _ in given_words if right} - {"dora"}
+    decision = judged(*found, required=required)
+    if isinstance(decision, Approved):
+        counted = [a.spec.approver for a in decision.counted]
+        assert len(counted) == len(set(counted)) >= required
+        assert set(counted) == right
+    else:
+        assert isinstance(decision, Waiting)
+        assert decision.missing == required - len(right) > 0
+
+
+def content(version: dict[str, Any], revision: str = "r1", digest: str = "d", policy: Any = None) -> str:
+    parsed = ModelVersion.parse(version)
+    return people.content_hash_of(Revision(parsed.name, revision), parsed.spec, digest, policy)
+
+
+def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_edited() -> None:
+    plain = objects.version("risk", "v2", "fraud")
+    base = content(plain)
+    edited = objects.version("risk", "v2", "fraud")
+    edited["spec"] |= {"card": {"summary": "new"}, "metrics": [{"name": "a", "value": "1", "dataset": "d"}]}
+    assert content(edited) == base
+    authored = objects.version("risk", "v2", "fraud")
+    authored["spec"]["author"] = "dora"
+    others = [
+        content(authored),
+        content(objects.version("risk", "v3", "fraud")),
+        content(objects.version("risk", "v2", "fraud", uri="s3://models/other")),
+        content(plain, revision="r2"),
+        content(plain, digest="e"),
+        content(plain, policy={}),
+        content(plain, policy={"deadline": "1h"}),
+    ]
+    assert len({base, *others}) == len(others) + 1
+    assert content(plain, policy={"a": 1, "b": 2}) == content(plain, policy={"b": 2, "a": 1})
+    assert len(base) == 32
+
+
+LIVE = ["Pending", "Gating", "Progressing", "Holding", "AwaitingApproval"]
+ENDED = ["Succeeded", "RolledBack", "Aborted", "Superseded"]
+MEANINGFUL: dict[str, set[str]] = {
+    "pause": set(LIVE),
+    "resume": set(),
+    "promote": set(LIVE),
+    "abort": {*LIVE, "Promoting"},
+    "retry": {"RolledBack", "Aborted"},
+    "release": set(),
+}
+
+
+def order(name: Any) -> Command:
+    return Command(name=name, token="t", by="sven", reason="as agreed")
+
+
+def obeyed(name: str, standing: Standing) -> str | None:
+    """None when the command is accepted, else why not."""
+    decision = people.command(order(name), set(), standing)
+    assert decision is not None
+    return decision.message if isinstance(decision, Refused) else None
+
+
+@pytest.mark.parametrize("name", get_args(CommandName))
+@pytest.mark.parametrize("state", list(State))
+def test_commands_mean_something_in_some_states_only(name: str, state: State) -> None:
+    why = obeyed(name, Standing(state, newest=True))
+    assert (why is None) == (state in MEANINGFUL[name]), why
+    assert why is None or why.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "standing", "why"),
+    [
+        ("pause", Standing(State.PROGRESSING, True, paused=True), "is paused already"),
+        ("resume", Standing(State.HOLDING, True, paused=True), None),
+        ("resume", Standing(State.HOLDING, True), "is not paused"),
+        ("resume", Standing(State.ABORTED, True, paused=True), "has ended (Aborted)"),
+        ("abort", Standing(State.ROLLING_BACK, True), "is going back already"),
+        ("promote", Standing(State.PROMOTING, True), "is being promoted already"),
+        ("promote", Standing(State.GATING, True, gates_open=("infra",)), "not past a gate: infra not passed"),
+        (
+            "promote",
+            Standing(State.PROGRESSING, True, approvals_open=("step 3", "step 5")),
+            "it does not stand for an approval, and one is missing at step 3, step 5",
+        ),
+        ("retry", Standing(State.ROLLED_BACK, False), "a later rollout of the Model exists"),
+        ("retry", Standing(State.ROLLED_BACK, True, retried=True), "was given already"),
+        ("release", Standing(State.SUCCEEDED, True, by_hand=True), None),
+        ("release", Standing(State.SUCCEEDED, True, by_hand=True, released=True), "has ended already"),
+        ("release", Standing(State.SUCCEEDED, False, by_hand=True), "this one holds nothing"),
+        ("release", Standing(State.PROGRESSING, True, by_hand=True), "abort ends it"),
+        ("release", Standing(State.ABORTED, True, by_hand=True), "holds nothing"),
+        ("release", Standing(State.SUCCEEDED, True), "only a rollback by hand"),
+    ],
+)
+def test_why_a_command_is_refused(name: str, standing: Standing, why: str | None) -> None:
+    said = obeyed(name, standing)
+    assert said is None if why is None else why in str(said)
+
+
+def test_a_command_is_taken_up_once() -> None:
+    standing = Standing(State.PROGRESSING, newest=True)
+    assert people.command(None, set(), standing) is None
+    assert people.command(order("abort"), {"t"}, standing) is None
+    assert people.command(order("abort"), {"other"}, standing) == Accepted(order("abort"))

@@ -1,0 +1,145 @@
+"""What the operator concludes from how forged names are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from modelwright.kube import errors
+from modelwright.obs.clock import FakeClock
+from modelwright.reconcile.admission import AdmissionCheck, forgeries
+
+Object = dict[str, Any]
+
+
+class Server:
+    """Refuses forgeries as the policies do, but for the kinds in `open`; raises `error` at all when it is set."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+        self.error: errors.ApiError | None = None
+        self.asked: list[tuple[str, str]] = []
+        self.missing: set[str] = set()
+
+    async def create(self, obj: Object, *, dry_run: bool = False) -> Object:
+        assert dry_run
+        namespace = obj["metadata"]["namespace"]
+        self.asked.append((obj["kind"], namespace))
+        if self.error is not None:
+            raise self.error
+        if namespace in self.missing:
+            raise errors.NotFound(404, "NotFound", f'namespaces "{namespace}" not found')
+        if obj["kind"] in self.open:
+            return obj
+        refusal = next(words for forged, words in forgeries(namespace) if forged == obj)
+        raise errors.Denied(403, "Forbidden", f"ValidatingAdmissionPolicy 'x' denied request: {refusal} \"op\"")
+
+
+class World:
+    def __init__(self, *namespaces: str) -> None:
+        self.server = Server()
+        self.clock = FakeClock()
+        self.changes = 0
+        self.check = AdmissionCheck(self.server, self.clock, namespaces or ("ns",), changed=self._changed)  # type: ignore[arg-type]
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    @property
+    def in_force(self) -> bool | None:
+        return self.check.admission().in_force
+
+
+async def test_nothing_is_known_before_the_first_look() -> None:
+    assert World().in_force is None
+
+
+async def test_refusals_of_every_forgery_are_proof() -> None:
+    world = World()
+    assert await world.check.look()
+    assert world.in_force is True
+    assert world.check.admission().since is None
+    assert [kind for kind, _ in world.server.asked] == ["Approval", "ModelRollout", "ModelRollout", "ModelVersion"]
+
+
+@pytest.mark.parametrize("kind", ["Approval", "ModelRollout", "ModelVersion"])
+async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> None:
+    world = World()
+    world.server.open = {kind}
+    assert await world.check.look()
+    assert world.in_force is False
+    assert f"lets anybody write {kind}s in the name of others" in world.check.admission().problem
+
+
+async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
+    world = World()
+    world.server.open = {"Approval"}
+    await world.check.look()
+    world.server.open = set()
+    world.clock.advance(60)
+    await world.check.look()
+    back = world.clock.now()
+    assert (world.in_force, world.check.admission().since) == (True, back)
+    world.clock.advance(60)
+    await world.check.look()
+    assert world.check.admission().since == back
+    assert world.changes == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.Denied(403, "Forbidden", 'User "op" cannot create resource "approvals"'),
+        errors.Invalid(422, "Invalid", "spec.target: Required value"),
+        errors.NotFound(404, "NotFound", "the server could not find the requested resource"),
+    ],
+)
+async def test_a_refusal_for_another_reason_is_no_proof(error: errors.ApiError) -> None:
+    world = World()
+    world.server.error = error
+    assert await world.check.look()
+    assert world.in_force is False
+    assert error.message in world.check.admission().problem
+
+
+async def test_no_answer_changes_nothing() -> None:
+    world = World()
+    world.server.error = errors.Transient(0, "Timeout", "no answer")
+    assert not await world.check.look()
+    assert world.in_force is None
+    world.server.error = None
+    await world.check.look()
+    world.server.error = errors.Throttled(429, "TooManyRequests", "later")
+    assert not await world.check.look()
+    assert world.in_force is True
+
+
+async def test_the_first_namespace_that_exists_is_asked() -> None:
+    world = World("one", "two", "three")
+    world.server.missing = {"one"}
+    await world.check.look()
+    assert world.in_force is True
+    assert {namespace for _, namespace in world.server.asked} == {"one", "two"}
+
+
+async def test_it_looks_each_hour_and_each_half_minute_while_it_is_not_well() -> None:
+    world = World()
+    world.server.open = {"Approval"}
+    task = asyncio.create_task(world.check.run())
+
+    async def looks_after(seconds: float) -> int:
+        world.server.asked.clear()
+        world.clock.advance(seconds)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return sum(kind == "Approval" for kind, _ in world.server.asked)
+
+    assert await looks_after(0) == 1
+    assert await looks_after(29) == 0
+    world.server.open = set()
+    assert await looks_after(1) == 1
+    assert await looks_after(3599) == 0
+    assert await looks_after(1) == 1
+    task.cancel()

@@ -26,6 +26,7 @@ from modelwright.serving import network
 from modelwright.traffic.port import Evidence, Scene, Traffic
 from modelwright.traffic.probe import Probe
 from modelwright.traffic.providers import choose
+from modelwright.traffic.service import ServiceTraffic
 from tests.e2e.lib.space import ANSWER, BODY, Space, World, eventually
 from tests.load import BackgroundLoad, Target
 
@@ -88,7 +89,7 @@ class Stage:
             "ports": [{"name": "http", "containerPort": 8080}],
             "readinessProbe": {"exec": {"command": ["test", "!", "-e", UNREADY]}, "periodSeconds": 1},
             "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
-            "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}},
+            "resources": {"requests": {"cpu": "250m", "memory": "32Mi"}},
             "volumeMounts": [{"name": "model", "mountPath": "/mnt/models"}],
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         }
@@ -145,7 +146,7 @@ class Stage:
     def send(self, routing: Routing) -> None:
         """Write what leads there, and take away what is not wanted any more, at once: the worst case."""
         for manifest in self.traffic().manifests(self.scene(), routing, PORTS):
-            self._put(manifest)
+            self.put(manifest)
         for kind, name in self.traffic().unwanted(self.scene(), routing):
             self.space.delete(kind.plural, name)
 
@@ -164,7 +165,7 @@ class Stage:
     def evidence(self) -> Evidence:
         return asyncio.run(self.traffic().evidence(self.scene(), READY))
 
-    def _put(self, manifest: Json) -> None:
+    def put(self, manifest: Json) -> None:
         metadata = manifest["metadata"]
         # There is no Model, and a child of an owner that isn't there would be collected.
         manifest = {**manifest, "metadata": {**metadata, "ownerReferences": None}}
@@ -200,6 +201,18 @@ class Stage:
                 client.cookies.clear()
             return found
 
+    def count_inside(self, requests: int) -> Counter[str]:
+        """Versions that answer a caller inside the cluster, who asks the Model's Service."""
+        comparer = names.comparer_name("digits")
+        code = (
+            "import json, sys, urllib.request as u\n"
+            f"for _ in range({requests}):\n"
+            f"  r = u.Request('http://digits.{self.space.name}.svc/v2/models/digits/infer', {BODY!r})\n"
+            "  print(json.load(u.urlopen(r, timeout=10))['model_version'])"
+        )
+        where = (f"deployment/{comparer}", "-n", self.space.name)
+        return Counter(self.space.kubectl.run("exec", *where, "--", "python3", "-c", code).split())
+
     def target(self) -> Target:
         return Target(f"http://{self.host}/v2/models/digits/infer", BODY, platform.gateway(self.space.world.cluster))
 
@@ -225,7 +238,7 @@ def stage(cluster: Cluster) -> Iterator[Stage]:
         name = names.revision_name("digits", revision.hash)
         labels = names.revision_selector("digits", revision.hash) | {"run": name}
         stage.run(name, labels | {names.LABEL_ROLE: names.ROLE_SERVING}, revision.version)
-        stage._put(network.revision_service(stage.model, revision, PORTS[revision.hash]))
+        stage.put(network.revision_service(stage.model, revision, PORTS[revision.hash]))
     comparer = names.comparer_name("digits")
     stage.run(comparer, {"run": comparer}, COPIES)
     port = {"name": "http", "port": 80, "targetPort": 8080}
@@ -275,6 +288,21 @@ def test_half_of_the_requests_are_copied_and_callers_see_the_serving_revision_on
     assert plain.count(400) == {"v1": 400}
     eventually(lambda: plain.asked(comparer) - before >= 195, "the copies have arrived", timeout=10)
     assert plain.asked(comparer) - before <= 205
+
+
+def test_without_a_gateway_the_pods_are_the_weights(plain: Stage) -> None:
+    inside = ServiceTraffic()
+    for manifest in inside.manifests(plain.scene(), replace(to(50), inside=None), PORTS):
+        plain.put(manifest)
+    pods = {revision.hash: plain.ready(names.revision_name("digits", revision.hash)) for revision in (ONE, TWO)}
+    assert inside.routed(replace(plain.scene(), pods=pods)).weights == {ONE.hash: 50, TWO.hash: 50}
+    eventually(lambda: len(plain.count_inside(20)) == 2, "both revisions answer", timeout=30)
+    counted = plain.count_inside(400)
+    assert counted.total() == 400
+    assert 140 <= counted["v2"] <= 260, counted
+    for manifest in inside.manifests(plain.scene(), PLAIN, PORTS):
+        plain.put(manifest)
+    eventually(lambda: plain.count_inside(20) == {"v1": 20}, "the serving revision alone answers", timeout=30)
 
 
 def test_a_caller_stays_while_the_weights_change_and_new_callers_follow_the_weights(plain: Stage) -> None:

@@ -23,9 +23,6 @@ COOKIE_SECONDS = 30 * 24 * 3600
 """How long a caller stays on the revision that a sticky share gave it. The candidate's weight (0..100) is added, so
 that a probe sees by the cookie which weights are in force."""
 
-MIRROR_BODY_BYTES = 16 * 1024 * 1024
-"""Traefik holds a body in memory to copy it; a larger one is answered and not copied."""
-
 
 def model_service(model: Json, routing: Routing, ports: Mapping[str, Mapping[str, int]], live: Json | None) -> Json:
     """The stable Service of a Model: selects the one revision inside, or all of the routing's, weighted by their pods.
@@ -196,7 +193,8 @@ def mirroring_service(model: Json, routing: Routing) -> Json:
     comparer = {
         "kind": "Service", "name": names.comparer_name(name), "port": 80, "percent": routing.mirror_percent,
     }  # fmt: skip
-    spec = {"mirroring": {**main, "mirrorBody": True, "maxBodySize": MIRROR_BODY_BYTES, "mirrors": [comparer]}}
+    # With a limit Traefik allocates that much for every request (16 MiB soon made 8 GB); without one, what there is.
+    spec = {"mirroring": {**main, "mirrorBody": True, "maxBodySize": -1, "mirrors": [comparer]}}
     return _traefik_service(model, mirror_name(name), spec)
 
 

@@ -35,6 +35,7 @@ IN_NAMESPACES = {
     ("gateway.networking.k8s.io", "grpcroutes"): OWN,
     ("traefik.io", "traefikservices"): OWN,
     ("gateway.networking.k8s.io", "gateways"): READ,
+    ("batch", "jobs"): READ | {"create", "delete"},
     ("", "pods"): READ | {"create", "delete"},
     ("events.k8s.io", "events"): {"create"},
 }

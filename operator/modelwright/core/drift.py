@@ -25,7 +25,7 @@ def differs(wanted: Any, live: Any) -> bool:
         return bool(wanted) or bool(live)
     if wanted == live:
         return False
-    return _quantity(wanted) is None or _quantity(wanted) != _quantity(live)
+    return quantity(wanted) is None or quantity(wanted) != quantity(live)
 
 
 _SUFFIXES = {
@@ -34,7 +34,7 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def _quantity(value: Any) -> float | None:
+def quantity(value: Any) -> float | None:
     """The number a Kubernetes quantity stands for, None when it is none: the API server rewrites "0.5" as "500m"."""
     if isinstance(value, bool):
         return None

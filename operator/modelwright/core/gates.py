@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from modelwright.api.reasons import FETCH_REASONS, Reason
-from modelwright.api.v1alpha1.policy import EvaluationMetric
+from modelwright.api.v1alpha1.policy import EvaluationMetric, Gates
 from modelwright.core import pods as pod_states
 from modelwright.core.analysis.evidence import Outcome
 
@@ -23,6 +24,12 @@ NO_BASELINE = "NoBaseline"
 NO_LIMITS = "NoLimits"
 REPORT_MISSING = "ReportMissing"
 
+IN_JOBS = ("evaluation", "infra")
+"""Gates that a Job looks at, in the order in which they are looked at."""
+START_PATIENCE = timedelta(minutes=2)
+"""How long a pod may fail to pull its image or to be created before its gate ends: registries have hiccups."""
+
+_NEVER_STARTS = (Reason.IMAGE_PULL_FAILED, Reason.CONTAINER_CONFIG_ERROR)
 _JUDGED = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 
 
@@ -61,12 +68,43 @@ class Report:
     content: Object
 
 
+def has_ended(job: Object) -> bool:
+    """Whether a Job (batch/v1) is complete or has failed."""
+    return not _conditions(job).keys().isdisjoint(("Complete", "Failed"))
+
+
+def is_stuck(job: Object, now: datetime, patience: timedelta) -> bool:
+    """Whether a Job that runs for longer than `patience` has no ready pod: its pods tell why."""
+    status = job.get("status", {})
+    return not status.get("ready") and now - _time(job["metadata"]["creationTimestamp"]) > patience
+
+
+def of_job(
+    job: Object, pods: Sequence[Object], gate: str, gates: Gates, *, first: bool, now: datetime
+) -> GateResult | None:
+    """What a gate of the policy's `gates` comes to by its Job and the pods of that; None while it runs.
+
+    `first`: nothing serves yet. A pod that can't start ends the gate with an Error before the Job's own time is up: by
+    then the Job's controller has taken away the pod that tells why.
+    """
+    found = read_job(job, pods)
+    if isinstance(found, GateResult):
+        return found
+    if isinstance(found, Running):
+        failure = pod_states.diagnose(pods)
+        if failure is None or failure.reason not in _NEVER_STARTS or _youngest(pods, now) < START_PATIENCE:
+            return None
+        return GateResult(Outcome.ERROR, failure.reason, f"Job {job['metadata']['name']}: {failure.message}")
+    if gate == "infra":
+        return infra(found.content)
+    metrics = gates.evaluation.metrics if gates.evaluation is not None else ()
+    return evaluate(metrics, found.content, first=first)
+
+
 def read_job(job: Object, pods: Sequence[Object]) -> Running | Report | GateResult:
     """What a Job (batch/v1) and its `pods` (core/v1) say. Every end without a report is an Error, never a pass."""
     name = job["metadata"]["name"]
-    conditions = {
-        entry["type"]: entry for entry in job.get("status", {}).get("conditions", []) if entry.get("status") == "True"
-    }
+    conditions = _conditions(job)
     done = [pod for pod in _newest_first(pods) if pod.get("status", {}).get("phase") == "Succeeded"]
     for pod in done:
         found = _report(pod)
@@ -151,6 +189,21 @@ def _failed(name: str, condition: Object, failure: pod_states.Failure | None) ->
     # That a model doesn't load is no finding here: any container that fails is told so.
     own = failure.reason in FETCH_REASONS or failure.reason != Reason.MODEL_LOAD_FAILED
     return GateResult(Outcome.ERROR, failure.reason if own else JOB_FAILED, f"Job {name} failed: {failure.message}")
+
+
+def _conditions(job: Object) -> dict[str, Object]:
+    """Those that hold, by type."""
+    told = job.get("status", {}).get("conditions", [])
+    return {entry["type"]: entry for entry in told if entry.get("status") == "True"}
+
+
+def _youngest(pods: Sequence[Object], now: datetime) -> timedelta:
+    """How old the newest pod is."""
+    return now - max(_time(pod["metadata"]["creationTimestamp"]) for pod in pods)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def _newest_first(pods: Iterable[Object]) -> list[Object]:

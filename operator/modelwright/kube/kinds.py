@@ -57,6 +57,7 @@ CLUSTER_MODEL_RUNTIME = Kind(
 DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 CONTROLLER_REVISION = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
 SERVICE = Kind("", "v1", "services", "Service")
+JOB = Kind("batch", "v1", "jobs", "Job")
 POD = Kind("", "v1", "pods", "Pod")
 POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 HORIZONTAL_POD_AUTOSCALER = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
@@ -77,6 +78,7 @@ ALL_KINDS = (
     DEPLOYMENT,
     CONTROLLER_REVISION,
     SERVICE,
+    JOB,
     POD,
     POD_DISRUPTION_BUDGET,
     HORIZONTAL_POD_AUTOSCALER,

@@ -58,6 +58,7 @@ def watched_kinds(served: Collection[Kind], namespaces: Sequence[str] = ()) -> t
         **dict.fromkeys(kinds.OWN_KINDS),
         kinds.DEPLOYMENT: names.MANAGED_SELECTOR,
         kinds.SERVICE: names.MANAGED_SELECTOR,
+        kinds.JOB: names.MANAGED_SELECTOR,
         kinds.CONTROLLER_REVISION: names.MANAGED_SELECTOR,
         kinds.POD_DISRUPTION_BUDGET: names.MANAGED_SELECTOR,
         kinds.HORIZONTAL_POD_AUTOSCALER: names.MANAGED_SELECTOR,

@@ -33,6 +33,8 @@ def significant(kind: Kind, old: Object | None, new: Object | None) -> bool:
         return True
     if kind == kinds.DEPLOYMENT:
         return _deployment_facts(old) != _deployment_facts(new)
+    if kind == kinds.JOB:
+        return _job_facts(old) != _job_facts(new)
     return kind in _STATUS_MATTERS and old.get("status") != new.get("status")
 
 
@@ -48,6 +50,12 @@ def _deployment_facts(obj: Object) -> tuple[Any, ...]:
     status = obj.get("status", {})
     failing = [c.get("message") for c in status.get("conditions", []) if c.get("type") == "ReplicaFailure"]
     return *(status.get(field) for field in _DEPLOYMENT_STATUS), failing
+
+
+def _job_facts(obj: Object) -> set[tuple[Any, Any]]:
+    """Its end, however that came; what its pods do meanwhile decides nothing."""
+    told = obj.get("status", {}).get("conditions", [])
+    return {(entry.get("type"), entry.get("status")) for entry in told}
 
 
 def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
@@ -99,7 +107,9 @@ def _versions_of(namespace: str, model: str, store: Store) -> Iterator[Key]:
 
 def _of_child(namespace: str, metadata: Object) -> list[Key]:
     for owner in metadata.get("ownerReferences") or ():
-        if owner.get("controller") and str(owner.get("apiVersion", "")).startswith(names.GROUP + "/"):
+        ours = owner.get("controller") and str(owner.get("apiVersion", "")).startswith(names.GROUP + "/")
+        # A ModelRollout's child concerns the Model, which the child's label names.
+        if ours and owner.get("kind") != "ModelRollout":
             return [Key(str(owner["kind"]), namespace, str(owner["name"]))]
     model = (metadata.get("labels") or {}).get(names.LABEL_MODEL)
     return [Key("Model", namespace, str(model))] if model else []

@@ -1,0 +1,172 @@
+"""The Jobs of a rollout's gates: made, read once they have ended, and taken away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from modelwright.api import names
+from modelwright.api.common import InvalidObject
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import RolloutPolicySpec
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.core import gates, versions
+from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.gates import GateResult
+from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.rollout.record import Record
+from modelwright.kube import errors, kinds
+from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
+from modelwright.serving import gates as jobs
+from modelwright.serving.merge import MergeError
+
+if TYPE_CHECKING:
+    from modelwright.reconcile.context import Context
+    from modelwright.reconcile.observe import Picture
+    from modelwright.reconcile.rollouts import Records
+
+Object = dict[str, Any]
+
+PATIENCE = timedelta(seconds=20)
+"""How old a Job without a ready pod is before its pods are read: most start sooner, and reading costs a request."""
+
+
+async def run(context: Context, picture: Picture, gate: str) -> bool:
+    """Have the Job of this gate ("evaluation" or "infra") of the live rollout; whether it had to be made.
+
+    One that is there is left as it is: a Job's template can't be changed, and a new operator does not start it anew.
+    Raises Refused when it can't be made until somebody changes something; else ApiError.
+    """
+    rolling, record, plan = picture.observed.rolling, picture.observed.live, picture.plan
+    if rolling is None or record is None or plan is None or record.to != plan.revision:
+        # The version is gone or another one is wanted: the next pass decides what that means.
+        return False
+    raw = picture.records.raw[record.name]
+    wanted = rolling.policy.gates
+    if context.store.get(kinds.JOB, picture.model.namespace, jobs.job_name(raw, gate)) is not None or wanted is None:
+        return False
+    try:
+        if gate == "infra" and wanted.infra is not None:
+            pods = await _addresses(context, picture, plan.revision) if wanted.infra.memory is not None else []
+            job = jobs.infra(
+                raw, wanted.infra, plan.revision, plan.stored, plan.version.spec.samples, context.images,
+                protocol=plan.choice.runtime.spec.protocol,
+                request_seconds=picture.model.spec.serving.max_request_seconds,
+                pods=pods,
+            )  # fmt: skip
+        elif gate == "evaluation" and wanted.evaluation is not None:
+            candidate = jobs.Content(plan.version.name, plan.version.spec.artifact, plan.digest)
+            serving = _serving(context, picture, record.source) if record.source is not None else None
+            job = jobs.evaluation(raw, wanted.evaluation, plan.revision, candidate, serving, context.images)
+        else:
+            return False
+    except MergeError as error:
+        raise Refused(Problem(Reason.INVALID_POLICY, _of_policy(record, gate, str(error)), stalled=True)) from error
+    try:
+        _, made = await ensure(context, job)
+    except Refused as refused:
+        if isinstance(refused.__cause__, errors.Invalid):
+            text = _of_policy(record, gate, f"the API server refuses its Job: {refused.__cause__.message}")
+            raise Refused(Problem(Reason.INVALID_POLICY, text, stalled=True)) from refused
+        raise
+    return made
+
+
+async def results(context: Context, record: Record, policy: RolloutPolicySpec) -> dict[str, GateResult]:
+    """What gates of this record came to that have ended and that it does not tell of yet, by gate.
+
+    Costs nothing while a Job has a ready pod. What can't be read now is left out, and read by the next pass.
+    """
+    wanted, found = policy.gates, {}
+    if wanted is None or not record.live:
+        return {}
+    known = {entry.name for entry in record.status.gates}
+    now = context.clock.now()
+    for job in context.store.by_owner(kinds.JOB, record.uid):
+        gate = _gate(job, record)
+        if gate is None or gate in known or job["metadata"].get("deletionTimestamp"):
+            continue
+        if not gates.has_ended(job) and not gates.is_stuck(job, now, PATIENCE):
+            continue
+        try:
+            pods = await context.client.list(kinds.POD, job["metadata"]["namespace"], labels=_selector(job))
+        except errors.ApiError:
+            continue
+        result = gates.of_job(job, pods, gate, wanted, first=record.source is None, now=now)
+        if result is not None:
+            found[gate] = result
+    return found
+
+
+async def clean(context: Context, found: Records) -> bool:
+    """Delete Jobs that nobody needs any more, by what is written down of their records; whether one was deleted.
+
+    A gate that did not pass keeps its Job, for people to read its log, until there is a newer rollout.
+    """
+    changed = False
+    newest = found.newest
+    records = [record for record in (newest, *found.superseded, *found.ended) if record is not None]
+    by_uid = {record.uid: record for record in records}
+    if newest is None:
+        return False
+    model = newest.spec.model_ref.name
+    for job in context.store.by_model(kinds.JOB, found.raw[newest.name]["metadata"]["namespace"], model):
+        record = next((by_uid[uid] for uid in by_uid if controlled_by(job, uid)), None)
+        if record is not None and not job["metadata"].get("deletionTimestamp") and _is_spent(job, record, newest):
+            await remove(context, job)
+            changed = True
+    return changed
+
+
+def _is_spent(job: Object, record: Record, newest: Record) -> bool:
+    gate = _gate(job, record)
+    told = next((entry for entry in record.status.gates if entry.name == gate), None)
+    if told is not None and told.outcome == Outcome.PASS:
+        return True
+    if told is None and record.live:
+        return record is not newest
+    return record is not newest or not gates.has_ended(job)
+
+
+def _gate(job: Object, record: Record) -> str | None:
+    """Which gate of the record a Job is for."""
+    owner = {"metadata": {"name": record.name, "uid": record.uid}}
+    return next((gate for gate in gates.IN_JOBS if jobs.job_name(owner, gate) == job["metadata"]["name"]), None)
+
+
+def _selector(job: Object) -> str:
+    return f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
+
+
+async def _addresses(context: Context, picture: Picture, revision: Revision) -> list[str]:
+    """Addresses of the pods of a revision."""
+    labels = names.revision_selector(picture.model.name, revision.hash)
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    pods = await context.client.list(kinds.POD, picture.model.namespace, labels=selector)
+    living = (pod for pod in pods if not pod["metadata"].get("deletionTimestamp"))
+    return [address for pod in living if (address := pod.get("status", {}).get("podIP"))]
+
+
+def _serving(context: Context, picture: Picture, source: Revision) -> jobs.Content:
+    """The artifact of what serves, for the comparison. Raises Refused when that can't be had any more."""
+    raw = context.store.get(kinds.MODEL_VERSION, picture.model.namespace, source.version)
+    try:
+        version = ModelVersion.parse(raw) if raw is not None else None
+    except InvalidObject:
+        version = None
+    digest = None
+    if version is not None:
+        resolved = version.status.artifact.digest if version.status.artifact is not None else None
+        digest = versions.pinned_digest(version.spec.artifact, resolved)
+    if version is None or digest is None:
+        text = (
+            f"the evaluation gate compares with ModelVersion {source.version}, which serves and can't be read any "
+            "more: create it again, or promote or abort the rollout"
+        )
+        raise Refused(Problem(Reason.VERSION_NOT_FOUND, text, stalled=True))
+    return jobs.Content(version.name, version.spec.artifact, digest)
+
+
+def _of_policy(record: Record, gate: str, text: str) -> str:
+    policy = record.status.policy
+    return f"gate {gate} of RolloutPolicy {policy.name if policy is not None else ''}: {text}"

@@ -1,0 +1,259 @@
+"""The Jobs that look at a candidate before any caller's request: the prober of the infra gate, and the evaluation that
+the policy's author has written."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.common import seconds
+from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
+from modelwright.api.v1alpha1.version import Artifact, Sample
+from modelwright.core.drift import quantity
+from modelwright.core.rollout.observed import Revision
+from modelwright.serving import fetching
+from modelwright.serving.images import Images
+from modelwright.serving.merge import MergeError, merge
+from modelwright.serving.metadata import owner_reference
+
+Json = dict[str, Any]
+
+CANDIDATE_DIR = "/mnt/modelwright/candidate"
+SERVING_DIR = "/mnt/modelwright/serving"
+TEMPLATE = "spec.gates.evaluation.template"
+
+SAMPLES_BYTES = 1 << 20
+"""Samples of a version that are sent to a candidate, as JSON: what a container's environment holds for sure."""
+_PART_BYTES = 100_000
+"""Linux takes no longer string than 128 KiB into a process' environment."""
+
+_START_SECONDS = 120
+"""For scheduling the prober and pulling its image; the prober itself keeps to the gate's timeout."""
+_PROBE_TRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A version's artifact as the evaluation gets it."""
+
+    version: str
+    artifact: Artifact
+    digest: str
+
+
+def job_name(rollout: Json, gate: str) -> str:
+    """Name of the Job for this gate of this very rollout; pods carry it as a label, so at most 63 characters."""
+    name, uid = rollout["metadata"]["name"], rollout["metadata"]["uid"]
+    return names.cut_with_hash(f"{name}-{gate}", names.LABEL_VALUE_MAX, name, uid, gate)
+
+
+def infra(
+    rollout: Json, gate: InfraGate, candidate: Revision, stored: Json, samples: Sequence[Sample], images: Images, *,
+    protocol: str, request_seconds: int, pods: Sequence[str] = (),
+) -> Json:  # fmt: skip
+    """The Job that sends the version's samples to the candidate's own Service.
+
+    `stored`: the candidate's ControllerRevision. `protocol`: its runtime's. `request_seconds`: how long one answer may
+    take. `pods`: addresses of its pods, whose memory is looked at when there is a budget. Raises MergeError for samples
+    that are too large to be handed over.
+    """
+    model, namespace = rollout["spec"]["modelRef"]["name"], rollout["metadata"]["namespace"]
+    budget = seconds(gate.timeout)
+    environment = {
+        "URL": f"http://{names.revision_name(model, candidate.hash)}.{namespace}.svc",
+        "MODEL_NAME": model,
+        "PROTOCOL": protocol,
+        "REPEATS": str(gate.repeats),
+        "TIMEOUT_SECONDS": f"{budget:g}",
+        "REQUEST_SECONDS": str(request_seconds),
+        **({"READINESS_PATH": path} if (path := _readiness_path(stored)) else {}),
+        **_samples(samples),
+    }
+    if gate.latency is not None:
+        environment["LATENCY_PERCENTILE"] = gate.latency.percentile
+        environment["LATENCY_SECONDS"] = f"{seconds(gate.latency.max):g}"
+    if gate.memory is not None:
+        environment["MEMORY_BYTES"] = f"{quantity(gate.memory):.0f}"
+        environment["METRICS_URLS"] = ",".join(_metrics_urls(stored, pods))
+    container = {
+        "name": "check",
+        "image": images.operator,
+        **_pull_policy(images),
+        "command": ["python", "-m", "modelwright.check"],
+        "env": _env(environment),
+        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": fetching.container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    template = {"metadata": {}, "spec": {**_pod(), "containers": [container]}}
+    return _job(rollout, "infra", candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS)
+
+
+def evaluation(
+    rollout: Json, gate: EvaluationGate, candidate: Revision, wanted: Content, serving: Content | None, images: Images
+) -> Json:
+    """The Job of the policy's author, with the artifacts of the candidate and of what serves (None: nothing does yet).
+
+    The author's pod template is kept as it is; put before it are what fetches the artifacts, and in each container the
+    variables and the two directories. What the restricted Pod Security Standard asks for is the default. Raises
+    MergeError, naming the field, for a template that has no containers.
+    """
+    model = rollout["spec"]["modelRef"]["name"]
+    environment = {
+        "MODEL_NAME": model,
+        "CANDIDATE_DIR": CANDIDATE_DIR,
+        "CANDIDATE_VERSION": wanted.version,
+        "CANDIDATE_FORMAT": wanted.artifact.format.name,
+    }
+    fetches, volumes = _fetch(wanted, "candidate", images)
+    mounts = [{"name": "modelwright-candidate", "mountPath": CANDIDATE_DIR, "readOnly": True}]
+    if serving is not None:
+        environment |= {
+            "SERVING_DIR": SERVING_DIR,
+            "SERVING_VERSION": serving.version,
+            "SERVING_FORMAT": serving.artifact.format.name,
+        }
+        more, more_volumes = _fetch(serving, "serving", images)
+        fetches, volumes = [*fetches, *more], [*volumes, *more_volumes]
+        mounts.append({"name": "modelwright-serving", "mountPath": SERVING_DIR, "readOnly": True})
+    account = wanted.artifact.service_account_name
+    base = {**_pod(), **({"serviceAccountName": account} if account else {})}
+    spec = merge(base, _part(gate.template, "spec", dict), f"{TEMPLATE}.spec")
+    own = {
+        key: [_container(entry, environment, mounts, f"{TEMPLATE}.spec.{key}[{index}]") for index, entry in found]
+        for key in ("initContainers", "containers")
+        if (found := list(enumerate(_part(spec, key, list, f"{TEMPLATE}.spec"))))
+    }
+    if "containers" not in own:
+        raise MergeError(f"{TEMPLATE}.spec.containers: at least one container is needed, which writes the report")
+    spec |= own
+    spec["initContainers"] = [*fetches, *own.get("initContainers", [])]
+    spec["volumes"] = [*volumes, *_part(spec, "volumes", list, f"{TEMPLATE}.spec")]
+    template = {"metadata": _part(gate.template, "metadata", dict), "spec": spec}
+    return _job(
+        rollout, "evaluation", candidate, template, gate.backoff_limit, math.ceil(seconds(gate.timeout))
+    )  # fmt: skip
+
+
+def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: int, timeout: int) -> Json:
+    metadata = rollout["metadata"]
+    # Never the revision's label: Deployment, Service and budget of the candidate select by it.
+    labels = names.child_labels(
+        role=names.ROLE_GATE, model=rollout["spec"]["modelRef"]["name"], version=candidate.version
+    )
+    given = template["metadata"]
+    others = {k: v for k, v in (given.get("labels") or {}).items() if not k.startswith(f"{names.GROUP}/")}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(rollout, gate),
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "annotations": {names.ANNOTATION_VERSION_NAME: candidate.version},
+            "ownerReferences": [owner_reference(rollout)],
+        },
+        "spec": {
+            "backoffLimit": tries,
+            "activeDeadlineSeconds": timeout,
+            "template": {
+                "metadata": {**given, "labels": {**others, **labels}},
+                "spec": template["spec"],
+            },
+        },
+    }
+
+
+def _pod() -> Json:
+    return {
+        # A try is a pod, whose last words are kept.
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": fetching.pod_security(),
+    }
+
+
+def _pull_policy(images: Images) -> Json:
+    return {"imagePullPolicy": images.pull_policy} if images.pull_policy else {}
+
+
+def _env(environment: Mapping[str, str]) -> list[Json]:
+    return [{"name": key, "value": value} for key, value in environment.items()]
+
+
+def _samples(samples: Sequence[Sample]) -> dict[str, str]:
+    """SAMPLES_0, SAMPLES_1, ...: one JSON list in parts. No dollar is left in it: Kubernetes would expand $(NAME)."""
+    if not samples:
+        return {}
+    text = json.dumps([sample.wire() for sample in samples], ensure_ascii=False, separators=(",", ":"))
+    data = text.replace("$", "\\u0024").encode()
+    if len(data) > SAMPLES_BYTES:
+        raise MergeError(f"spec.samples: they take {len(data)} bytes; the infra gate sends at most {SAMPLES_BYTES}")
+    parts, start = [], 0
+    while start < len(data):
+        end = min(start + _PART_BYTES, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        parts.append(data[start:end].decode())
+        start = end
+    return {f"SAMPLES_{number}": part for number, part in enumerate(parts)}
+
+
+def _readiness_path(stored: Json) -> str | None:
+    """The path that says on the Service's port whether the model is loaded; None when that is asked elsewhere."""
+    data = stored["data"]
+    for container in data["template"]["spec"]["containers"]:
+        port = container.get("readinessProbe", {}).get("httpGet", {}).get("port")
+        if container["name"] == names.MODEL_CONTAINER and port in ("http", data["ports"]["http"]):
+            path = data.get("readinessPath")
+            return path if isinstance(path, str) else None
+    return None
+
+
+def _metrics_urls(stored: Json, pods: Sequence[str]) -> list[str]:
+    port = stored["data"]["ports"].get("metrics")
+    hosts = (f"[{address}]" if ":" in address else address for address in pods)
+    return [f"http://{host}:{port}/metrics" for host in hosts] if port is not None else []
+
+
+def _fetch(content: Content, which: str, images: Images) -> tuple[list[Json], list[Json]]:
+    """The init container that fetches one of the artifacts, and its volumes, named apart from the other's and from the
+    author's."""
+    container, volumes = fetching.fetch_container(content.artifact, content.digest, images, cached=False)
+    volumes = [*volumes, {"name": fetching.MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    renamed = {
+        volume["name"]: f"modelwright-{which}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes
+    }
+    renamed[fetching.MODEL_VOLUME] = f"modelwright-{which}"
+    mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
+    container |= {"name": f"fetch-{which}", "volumeMounts": mounts}
+    return [container], [{**volume, "name": renamed[volume["name"]]} for volume in volumes]
+
+
+def _container(given: Any, environment: Mapping[str, str], mounts: list[Json], path: str) -> Json:
+    if not isinstance(given, dict):
+        raise MergeError(f"{path}: must be an object")
+    # What the restricted Pod Security Standard asks for, and no more: a script may write into its image's directories.
+    security = {key: value for key, value in fetching.container_security().items() if key != "readOnlyRootFilesystem"}
+    others = [entry for entry in _part(given, "env", list, path) if entry.get("name") not in environment]
+    return {
+        # The last log lines of a script that fails become the gate's message.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **given,
+        "env": [*_env(environment), *others],
+        "volumeMounts": [*mounts, *_part(given, "volumeMounts", list, path)],
+        "securityContext": merge(security, given.get("securityContext") or {}, f"{path}.securityContext"),
+    }
+
+
+def _part(of: Mapping[str, Any], key: str, type_: type, path: str = TEMPLATE) -> Any:
+    """A member of the author's template, empty when it is absent."""
+    found = of.get(key)
+    if found is None:
+        return type_()
+    if not isinstance(found, type_):
+        raise MergeError(f"{path}.{key}: must be {'a list' if type_ is list else 'an object'}")
+    return found

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +29,7 @@ NAMESPACE = "people"
 COMMANDS = ("pause", "resume", "promote", "abort", "retry", "release")
 RBAC = "rbac.authorization.k8s.io"
 OPERATOR = "system:serviceaccount:people:modelwright"
+ROBIN = ("view", "approve", "command")
 
 
 def role(user: str, *rules: Object) -> list[Object]:
@@ -404,3 +408,42 @@ def test_the_reserved_name_is_nobodys(crd_server: Server) -> None:
     obj = objects.version(NAMESPACE, "forged", "fraud")
     obj["spec"]["author"] = FORGED
     assert f'spec.author is "{FORGED}"' in tried(crd_server, obj, None)
+
+
+def test_every_line_of_the_how_to_works_as_it_is_written(crd_server: Server, tmp_path: Path) -> None:
+    text = (ROOT / "docs/how-to/approvals.md").read_text()
+    roles = [obj for block in blocks(text, "yaml") for obj in documents(block)]
+    crd_server.ok("create", "--dry-run=server", "-n", NAMESPACE, "-f", "-", objects=roles)
+    crd_server.ok("apply", "-f", "-", objects=[binding("robin", "ClusterRole", f"modelwright-{n}") for n in ROBIN])
+    crd_server.ok("create", "-f", "-", objects=rollout("digits-3", model="digits", number=3), user=OPERATOR)
+    crd_server.ok("create", "-f", "-", objects=objects.version(NAMESPACE, "digits-v2"))
+    status = {"status": {"contentHash": "abc"}}
+    assert patched(crd_server, status, None, "--subresource=status", name="digits-3") == ""
+    kubectl = tmp_path / "kubectl"
+    plane = crd_server.plane
+    kubectl.write_text(
+        f'#!/bin/sh\nexec {plane.kubectl} --kubeconfig {plane.kubeconfig} -n {NAMESPACE} --as robin "$@"\n'
+    )
+    kubectl.chmod(0o755)
+    try:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(blocks(text, "sh"))],
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        given = json.loads(crd_server.ok("get", "apv", "-n", NAMESPACE, "-o", "json"))["items"]
+        uid = crd_server.get("mro", "digits-3", NAMESPACE)["metadata"]["uid"]
+        assert {a["spec"]["decision"] for a in given} == {"Approve", "Reject"}
+        assert {(a["spec"]["contentHash"], a["spec"]["rollout"]["uid"]) for a in given} == {("abc", uid)}
+        records = json.loads(crd_server.ok("get", "mro", "-n", NAMESPACE, "-o", "json"))["items"]
+        assert sorted(r["spec"]["command"]["name"] for r in records) == ["release", "retry"]
+    finally:
+        crd_server.ok("delete", "apv,mro,mv", "--all", "-n", NAMESPACE)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    return [part.split("```")[0] for part in text.split(f"```{language}\n")[1:]]

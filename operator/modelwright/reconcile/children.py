@@ -50,7 +50,7 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
         ids = {"uid": live["metadata"]["uid"]}
         if guarded:
             ids["resourceVersion"] = live["metadata"]["resourceVersion"]
-        live = await context.client.patch(_sent({**wanted, "metadata": {**metadata, **ids}}))
+        live = await context.client.patch(_patch({**wanted, "metadata": {**metadata, **ids}}))
     except errors.Invalid as error:
         raise Refused(_invalid(kind, error)) from error
     except errors.Denied as error:
@@ -98,6 +98,11 @@ def _sent(wanted: Any) -> Any:
     if isinstance(wanted, dict):
         return {key: _sent(value) for key, value in wanted.items() if value is not None}
     return [_sent(value) for value in wanted] if isinstance(wanted, list) else wanted
+
+
+def _patch(wanted: Object) -> Object:
+    """`wanted` as a merge patch: a None takes a member of a map away; a list is sent whole, without Nones."""
+    return {key: _patch(value) if isinstance(value, dict) else _sent(value) for key, value in wanted.items()}
 
 
 def _former(kind: Kind, wanted: Object, live: Object) -> Problem | None:

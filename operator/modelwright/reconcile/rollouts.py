@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -80,7 +80,7 @@ def records(context: Context, model: Model) -> Records:
         if rollout.metadata.deletion_timestamp is None:
             found.append(Record.of(rollout))
             raws[rollout.name] = raw
-    found.sort(key=lambda record: (record.created, record.spec.number or 0, record.name))
+    found.sort(key=_age)
     older = found[:-1]
     return Records(
         newest=found[-1] if found else None,
@@ -89,6 +89,12 @@ def records(context: Context, model: Model) -> Records:
         ended=tuple(record for record in older if not record.live),
         number=max(numbers) + 1,
     )
+
+
+def _age(record: Record) -> tuple[datetime, datetime, int, str]:
+    """Creation times have whole seconds: of two in the same second the one that was begun later is younger."""
+    begun = record.status.started_at or datetime.max.replace(tzinfo=UTC)
+    return record.created, begun, record.spec.number or 0, record.name
 
 
 @dataclass(frozen=True)

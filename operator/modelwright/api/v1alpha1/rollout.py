@@ -230,7 +230,8 @@ class ModelRolloutStatus(StatusWire):
         description="Hash of what is rolled out: version, digest, revision and policy. Approvals name it.",
     )
     ending: Annotated[str, Cut(63)] | None = Field(
-        default=None, description="The state in which it will end once traffic is back: RolledBack, Aborted, Superseded."
+        default=None,
+        description="The state in which it will end once traffic is back: RolledBack, Aborted, Superseded.",
     )
     policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
     step: StatusInt | None = Field(default=None, description="Index of the present step, from 0.")
@@ -260,6 +261,9 @@ class ModelRolloutStatus(StatusWire):
     )
     released: bool | None = Field(default=None, description="Whether the hold of a rollback by hand has ended.")
     retried: bool | None = Field(default=None, description="Whether a person let this revision be tried again.")
+    lapsed: bool | None = Field(
+        default=None, description="Whether the Model has wanted another revision since this one was taken back."
+    )
     steps: Annotated[tuple[StepStatus, ...], Field(max_length=32), ListType("map", ("index",))] = Field(
         default=(), description="Steps that were begun. At most 32."
     )

@@ -24,8 +24,9 @@ def frozen_until(windows: Iterable[Freeze], now: datetime) -> datetime | None:
 def _end(window: Freeze, now: datetime) -> datetime | None:
     try:
         local = now.astimezone(ZoneInfo(window.time_zone))
-        # The last beginning before the next minute, so that one at this very minute counts.
-        began = next(CronSim(window.schedule, local + timedelta(minutes=1), reverse=True))
+        # The last beginning before the next full minute, so that one at this very minute counts.
+        minute = local.replace(second=0, microsecond=0) + timedelta(minutes=1)
+        began = next(CronSim(window.schedule, minute, reverse=True))
     except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration):
         return None
     end = began.astimezone(UTC) + timedelta(seconds=seconds(window.duration))

@@ -84,7 +84,7 @@ class Record:
     @property
     def quarantines(self) -> bool:
         """Whether its revision must not be tried again by itself."""
-        return self.state in QUARANTINING and not self.status.retried
+        return self.state in QUARANTINING and not self.status.retried and not self.status.lapsed
 
     @property
     def step(self) -> int:

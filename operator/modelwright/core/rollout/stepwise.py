@@ -266,6 +266,12 @@ def _confirmed(o: Observed) -> bool:
     return entry is not None and entry.confirmed_at is not None
 
 
+def _at_size(o: Observed) -> bool:
+    """Everything that the step needs beside traffic is there."""
+    step = _step(o)
+    return _ready(o, _record(o).to, _wanted_pods(o, step)[0]) and (not step.mirror or _rolling(o).comparer_ready)
+
+
 def _enough(o: Observed) -> bool:
     """The evidence that the policy asks for in this step is there."""
     return _rolling(o).outcome in (None, Outcome.PASS, Outcome.NOT_APPLICABLE)
@@ -530,7 +536,7 @@ def _freeze_text(o: Observed) -> Problem:
 
 
 def _lost_its_pods(o: Observed) -> bool:
-    if not _stepping(o) or not _confirmed(o):
+    if not _stepping(o):
         return False
     to = _candidate(o)
     view = _view(o, to)
@@ -586,6 +592,18 @@ ROWS: tuple[Row, ...] = (
         lambda o: o.record is not None and o.record.holds and _rolling(o).released_by_spec,
         lambda o: _record(o).but(released=True),
         "let the Model go",
+    ),
+    Transition(
+        "the Model wants another revision than the one that was taken back",
+        lambda o: (
+            o.record is not None
+            and o.record.quarantines
+            and o.target is not None
+            and o.record.to is not None
+            and o.record.to.hash != o.target.hash
+        ),
+        lambda o: _record(o).but(lapsed=True),
+        "end its quarantine: it may be wanted again",
     ),
     Transition(
         "the Model wants another revision than the rollout moves to",
@@ -671,6 +689,18 @@ ROWS: tuple[Row, ...] = (
         _recreate_timeout,
         lambda o: _turn(State.ROLLED_BACK, Reason.START_TIMEOUT, o, _pods_missing(o, o.replicas).message),
         "turn back: stop the candidate, start the old revision again",
+    ),
+    Transition(
+        "traffic is as the step wants it for the first time",
+        lambda o: (
+            _stepping(o)
+            and not _confirmed(o)
+            and o.traffic.confirmed
+            and _goes(o, _routing(o, _step(o)))
+            and _at_size(o)
+        ),
+        lambda o: confirm_step(_record(o), o.now),
+        "count hold and evidence from now",
     ),
     Rule(
         "a person has paused it",
@@ -853,12 +883,6 @@ ROWS: tuple[Row, ...] = (
         _set_step,
         "ask the gateway again",
         after(ASK_GATEWAY),
-    ),
-    Transition(
-        "traffic is as the step wants it for the first time",
-        lambda o: _stepping(o) and not _confirmed(o),
-        lambda o: confirm_step(_record(o), o.now),
-        "count hold and evidence from now",
     ),
     Transition(
         "the A/B test is over, and the candidate has won",

@@ -1,0 +1,526 @@
+"""Rollouts by a policy, pass by pass: the real reconcilers on a simulated cluster, with evidence told by the test."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.core.analysis.evidence import Arm, Failure, Measurement, Shares
+from modelwright.kube import errors, kinds
+from modelwright.obs.clock import FakeClock
+from tests.lib import objects
+from tests.lib.simulated import SimulatedApi
+from tests.lib.stepped import Operator
+
+Object = dict[str, Any]
+NS = "vision"
+GATEWAY = {"parentRefs": [{"name": "models", "namespace": "gateways"}]}
+ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02", "minSamples": 100}
+
+
+class Desk:
+    """Says what the test wants it to say."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Any] = {}
+        self.at: Any = None
+
+    def look(self, ask: Any) -> tuple[Measurement, ...] | None:
+        found = [
+            Measurement(metric.name, self.at(), self.results[metric.name])
+            for metric in ask.metrics if metric.name in self.results
+        ]  # fmt: skip
+        return tuple(found) or None
+
+    def observed_weight(self, ask: Any) -> int | None:
+        return None
+
+
+class World:
+    """A cluster with one Model behind a gateway, its operator, and the time."""
+
+    def __init__(self, policy: Object | None, *, endpoint: bool = True, replicas: int = 4, **model: Any) -> None:
+        self.api, self.clock, self.desk = SimulatedApi(), FakeClock(), Desk()
+        self.desk.at = self.clock.now
+        self.broken: set[str] = set()
+        self.known = ""
+        self.api.user_create(objects.runtime())
+        for kind, name, spec in (
+            (kinds.GATEWAY_CLASS, "any", {"controllerName": "example.com/any"}),
+            (kinds.GATEWAY, "models", {"gatewayClassName": "any", "listeners": []}),
+        ):
+            metadata = {"name": name, **({"namespace": "gateways"} if kind.namespaced else {})}
+            self.api.user_create(
+                {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}
+            )
+        for name in ("v1", "v2", "v3"):
+            self.api.user_create(objects.version(NS, name))
+        if policy is not None:
+            self.set_policy(policy)
+            model["rolloutPolicyRef"] = {"name": "steps"}
+        if endpoint:
+            model["endpoint"] = GATEWAY
+        self.api.user_create(objects.model(NS, serving={"replicas": replicas}, **model))
+        self.operator = self.restart()
+        self.go(until=lambda: self.serving == "v1" and self.model["status"]["rollout"]["state"] == "Succeeded")
+
+    def set_policy(self, spec: Object) -> None:
+        body = {
+            "apiVersion": objects.API_VERSION,
+            "kind": "RolloutPolicy",
+            "metadata": {"name": "steps", "namespace": NS},
+        }
+        if self.api.user_patch(kinds.ROLLOUT_POLICY, NS, "steps", {"spec": spec}) is None:
+            self.api.user_create({**body, "spec": spec})
+
+    def restart(self) -> Operator:
+        self.operator = Operator(self.api, self.clock, desk=self.desk)
+        return self.operator
+
+    @property
+    def model(self) -> Object:
+        return self.api.objects[kinds.MODEL, NS, "digits"]
+
+    @property
+    def serving(self) -> str | None:
+        found = self.model.get("status", {}).get("serving", {}).get("version")
+        return str(found) if found else None
+
+    @property
+    def records(self) -> list[Object]:
+        found = [copy.deepcopy(o) for (kind, _, _), o in self.api.objects.items() if kind == kinds.MODEL_ROLLOUT]
+        return sorted(found, key=lambda o: int(o["metadata"]["uid"].removeprefix("uid-")))
+
+    @property
+    def record(self) -> Object:
+        """The status of the newest record, if it is newer than the last wish."""
+        newest = self.records[-1]
+        return {} if newest["metadata"]["name"] == self.known else newest.get("status", {})
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """By version, as the route says."""
+        route = self.api.objects[kinds.HTTP_ROUTE, NS, "digits"]
+        by_child = {
+            o["metadata"]["name"]: o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME]
+            for (kind, _, _), o in self.api.objects.items() if kind == kinds.CONTROLLER_REVISION
+        }  # fmt: skip
+        return {by_child[ref["name"]]: ref["weight"] for ref in route["spec"]["rules"][-1]["backendRefs"]}
+
+    def pods(self, version: str) -> int | None:
+        for (kind, _, _), o in self.api.objects.items():
+            if kind == kinds.DEPLOYMENT and o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] == version:
+                return int(o["spec"]["replicas"])
+        return None
+
+    def want(self, version: str) -> None:
+        self.known = self.records[-1]["metadata"]["name"] if self.records else ""
+        self.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"version": {"name": version}}})
+
+    def command(self, name: str, token: str = "1") -> None:
+        spec = {"command": {"name": name, "token": token, "by": "alice", "reason": "because"}}
+        self.api.user_patch(kinds.MODEL_ROLLOUT, NS, self.records[-1]["metadata"]["name"], {"spec": spec})
+
+    def look(self, seconds: float = 5) -> None:
+        """The cluster does its part, time passes, and the operator takes one look."""
+        for (kind, _, _), o in list(self.api.objects.items()):
+            if kind == kinds.DEPLOYMENT:
+                version = o["metadata"].get("annotations", {}).get(names.ANNOTATION_VERSION_NAME)
+                pods = o["spec"].get("replicas", 1)
+                ready = 0 if version in self.broken else pods
+                self.api.set_status(o, {
+                    "observedGeneration": o["metadata"]["generation"], "replicas": pods, "readyReplicas": ready,
+                    "availableReplicas": ready, "updatedReplicas": pods,
+                })  # fmt: skip
+            elif kind == kinds.HTTP_ROUTE:
+                told = [
+                    {"type": t, "status": "True", "observedGeneration": o["metadata"]["generation"]}
+                    for t in ("Accepted", "ResolvedRefs")
+                ]
+                parents = [{"parentRef": ref, "conditions": told} for ref in o["spec"]["parentRefs"]]
+                self.api.set_status(o, {"parents": parents})
+        self.clock.advance(seconds)
+        self.operator.hear(len(self.api.told))
+        self.operator.look_again()
+        self.operator.work()
+
+    def go(self, until: Any, looks: int = 60, seconds: float = 5) -> None:
+        for _ in range(looks):
+            if until():
+                return
+            self.look(seconds)
+        raise AssertionError(f"it did not come to that: {self.model.get('status')} {self.records[-1:]}")
+
+    def go_to(self, state: str, reason: str | None = None) -> None:
+        self.go(lambda: self.record.get("state") == state and reason in (None, self.record.get("reason")))
+
+
+def policy(*steps: Object, **more: Any) -> Object:
+    return {"strategy": {"steps": list(steps)}, **more}
+
+
+CANARY = policy({"weight": 10, "hold": "20s"}, {"weight": 50, "hold": "20s"}, {"weight": 100}, keepPrevious="30s")
+JUDGED = CANARY | {"analysis": {"interval": "5s", "metrics": [ERRORS]}, "deadline": "5m"}
+
+
+def good(candidate: int = 2000, serving: int = 2000) -> Shares:
+    return Shares(Arm(candidate, candidate // 100), Arm(serving, serving // 100))
+
+
+def bad() -> Shares:
+    return Shares(Arm(500, 100), Arm(2000, 20))
+
+
+def test_a_canary_without_metrics_goes_up_by_time_and_keeps_its_pods() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    assert world.pods("v1") == 4
+    assert world.pods("v2") == 1
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    assert world.pods("v2") == 2
+    world.go(lambda: world.weights == {"v2": 100})
+    assert world.pods("v1") == 4
+    world.go_to("Succeeded", "Promoted")
+    assert world.serving == "v2"
+    assert [step["outcome"] for step in world.record["steps"]] == ["Pass", "Pass", "Pass"]
+    world.go(lambda: world.pods("v1") is None)
+    assert [entry["version"] for entry in world.model["status"]["history"]] == ["v1"]
+
+
+def test_the_pods_of_the_previous_revision_stay_for_keep_previous() -> None:
+    world = World(CANARY | {"keepPrevious": "10m"})
+    world.want("v2")
+    world.go_to("Succeeded")
+    for _ in range(10):
+        world.look()
+    assert world.pods("v1") == 4
+    assert world.model["status"]["rollout"]["state"] == "Succeeded"
+
+
+def test_good_evidence_promotes() -> None:
+    world = World(JUDGED)
+    world.desk.results["errors"] = good()
+    world.want("v2")
+    world.go_to("Succeeded", "Promoted")
+    assert {v["outcome"] for v in world.record["verdicts"]} == {"Pass"}
+
+
+def test_no_evidence_never_promotes_and_the_deadline_ends_it() -> None:
+    world = World(JUDGED)
+    world.want("v2")
+    world.go_to("Holding", "InsufficientEvidence")
+    assert world.weights == {"v1": 90, "v2": 10}
+    world.go_to("RolledBack", "DeadlineExceeded")
+    assert world.weights == {"v1": 100}
+    assert world.serving == "v1"
+
+
+def test_a_metrics_server_that_is_gone_for_good_never_promotes() -> None:
+    world = World(JUDGED)
+    world.desk.results["errors"] = Failure("MetricsServerUnreachable", "connection refused")
+    world.want("v2")
+    world.go_to("Holding", "AnalysisError")
+    world.go_to("RolledBack", "DeadlineExceeded")
+
+
+def test_bad_evidence_rolls_back_and_quarantines() -> None:
+    world = World(JUDGED)
+    world.desk.results["errors"] = good()
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    world.go(lambda: "confirmedAt" in world.record["steps"][1])
+    world.desk.results["errors"] = bad()
+    world.look()
+    assert world.weights == {"v1": 100}, "one look after the bad sample no caller is sent there"
+    world.go_to("RolledBack", "AnalysisFailed")
+    for _ in range(10):
+        world.look()
+    assert len(world.records) == 2, "the same revision is not tried again by itself"
+    assert world.pods("v2") is None
+    ready = {c["type"]: c["status"] for c in world.model["status"]["conditions"]}
+    assert ready["Stalled"] == "True"
+    assert world.model["status"]["rollout"]["state"] == "RolledBack"
+
+
+def test_retry_tries_a_quarantined_revision_again() -> None:
+    world = World(JUDGED)
+    world.desk.results["errors"] = bad()
+    world.want("v2")
+    world.go_to("RolledBack")
+    world.desk.results["errors"] = good()
+    world.command("retry")
+    world.go(lambda: len(world.records) == 3)
+    world.go_to("Succeeded", "Promoted")
+
+
+def test_another_version_and_back_ends_quarantine() -> None:
+    world = World(JUDGED)
+    world.desk.results["errors"] = bad()
+    world.want("v2")
+    world.go_to("RolledBack")
+    world.desk.results["errors"] = good()
+    world.want("v1")
+    world.go(lambda: world.model["status"]["rollout"]["state"] == "Succeeded")
+    world.want("v2")
+    world.go_to("Succeeded", "Promoted")
+
+
+def test_a_newer_target_supersedes_and_the_fallback_is_what_serves() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.want("v3")
+    world.go(lambda: [r.get("status", {}).get("state") for r in world.records][1] == "Superseded")
+    assert world.weights == {"v1": 100}
+    world.go(lambda: world.weights.get("v3") == 10)
+    assert world.pods("v2") is None, "never three sets of pods"
+    world.go_to("Succeeded")
+    assert world.serving == "v3"
+
+
+def test_going_back_to_what_serves_supersedes() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.want("v1")
+    world.go(lambda: world.records[-1]["status"]["state"] == "Superseded")
+    world.go(lambda: world.model["status"]["rollout"]["state"] == "Succeeded")
+    assert world.weights == {"v1": 100}
+    assert len(world.records) == 2
+
+
+def test_pause_holds_and_stops_the_deadline() -> None:
+    world = World(CANARY | {"deadline": "2m"})
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.command("pause")
+    world.go_to("Holding", "Paused")
+    for _ in range(60):
+        world.look()
+    assert world.record["state"] == "Holding"
+    assert world.weights == {"v1": 90, "v2": 10}
+    world.command("resume", "2")
+    world.go_to("Succeeded")
+
+
+def test_a_paused_rollout_still_rolls_back() -> None:
+    world = World(JUDGED)
+    world.desk.results["errors"] = good()
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.command("pause")
+    world.go_to("Holding", "Paused")
+    world.desk.results["errors"] = bad()
+    world.go_to("RolledBack", "AnalysisFailed")
+
+
+def test_abort_goes_back_and_quarantines() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    world.command("abort")
+    world.go_to("Aborted", "AbortedByCommand")
+    assert world.weights == {"v1": 100}
+    assert world.record["commands"][0]["by"] == "alice"
+    for _ in range(10):
+        world.look()
+    assert len(world.records) == 2
+
+
+def test_promote_goes_on_without_evidence_and_says_so() -> None:
+    world = World(JUDGED)
+    world.want("v2")
+    world.go_to("Holding", "InsufficientEvidence")
+    world.command("promote")
+    world.go_to("Succeeded", "PromotedWithoutEvidence")
+    assert world.serving == "v2"
+
+
+def test_the_same_token_is_taken_up_once() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.command("pause")
+    world.go_to("Holding", "Paused")
+    world.command("resume", "2")
+    world.go_to("Progressing")
+    world.command("pause")
+    world.go_to("Succeeded")
+
+
+def test_back_to_a_version_that_served_before_is_a_switch() -> None:
+    world = World(JUDGED | {"keepPrevious": "10m"})
+    world.desk.results["errors"] = good()
+    world.want("v2")
+    world.go_to("Succeeded")
+    world.desk.results.clear()
+    world.want("v1")
+    world.go_to("Succeeded", "FastRollback")
+    assert world.serving == "v1"
+    assert not world.record.get("steps")
+
+
+def test_a_rollback_by_hand_goes_at_once_and_holds_until_spec_version_changes() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go_to("Succeeded")
+    by_hand(world)
+    world.go(lambda: world.serving == "v1")
+    world.go_to("Succeeded", "RolledBackByHand")
+    for _ in range(10):
+        world.look()
+    assert world.serving == "v1"
+    told = next(c for c in world.model["status"]["conditions"] if c["type"] == "Stalled")
+    assert (told["status"], told["reason"]) == ("True", "HeldByRollback")
+    world.want("v3")
+    world.go(lambda: world.serving == "v3")
+
+
+def test_a_rollback_by_hand_is_released_by_command() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go_to("Succeeded")
+    by_hand(world)
+    world.go_to("Succeeded", "RolledBackByHand")
+    world.command("release")
+    world.go(lambda: world.serving == "v2")
+
+
+def test_a_rollback_by_hand_in_the_middle_of_a_rollout_ends_it() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    by_hand(world)
+    world.go_to("Succeeded", "RolledBackByHand")
+    assert world.weights == {"v1": 100}
+    assert world.records[1]["status"]["state"] == "Superseded"
+
+
+def test_a_rollback_by_hand_needs_no_policy() -> None:
+    world = World(None)
+    world.want("v2")
+    world.go(lambda: world.serving == "v2")
+    by_hand(world)
+    world.go(lambda: world.serving == "v1")
+
+
+def by_hand(world: World) -> None:
+    world.known = world.records[-1]["metadata"]["name"] if world.records else ""
+    world.api.user_create({
+        "apiVersion": objects.API_VERSION, "kind": "ModelRollout",
+        "metadata": {"name": "back", "namespace": NS},
+        "spec": {
+            "modelRef": {"name": "digits"}, "target": {"version": "v1"},
+            "rollback": {"by": "alice", "reason": "it smells"},
+        },
+    })  # fmt: skip
+
+
+def test_a_freeze_window_lets_nothing_begin_but_a_person_may_override_it() -> None:
+    world = World(CANARY)
+    world.set_policy(CANARY | {"freeze": [{"schedule": "* * * * *", "duration": "24h"}]})
+    world.want("v2")
+    world.go_to("Pending", "FreezeWindow")
+    for _ in range(10):
+        world.look()
+    assert world.record["state"] == "Pending"
+    world.command("resume")
+    world.go_to("Succeeded", "Promoted")
+
+
+def test_a_candidate_that_never_starts_is_rolled_back_at_the_deadline() -> None:
+    world = World(CANARY | {"deadline": "2m"})
+    world.broken.add("v2")
+    world.want("v2")
+    world.go_to("RolledBack", "DeadlineExceeded")
+    assert world.weights == {"v1": 100}
+
+
+def test_a_candidate_that_loses_its_pods_is_rolled_back_at_once() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    world.broken.add("v2")
+    world.go_to("RolledBack", "CandidateUnavailable")
+
+
+def test_recreate_stops_the_old_revision_first_and_starts_it_again_when_the_new_one_fails() -> None:
+    recreate = {"strategy": {"recreate": {"timeout": "1m"}}}
+    world = World(recreate)
+    world.want("v2")
+    world.go(lambda: world.pods("v1") == 0)
+    assert world.pods("v2") is None
+    world.go_to("Succeeded")
+    assert world.serving == "v2"
+    world.broken.add("v3")
+    world.want("v3")
+    world.go_to("RolledBack", "StartTimeout")
+    assert world.pods("v2") == 4
+    assert world.weights == {"v2": 100}
+
+
+def test_blue_green_runs_at_full_size_without_callers_before_it_switches() -> None:
+    world = World({"strategy": {"preset": "BlueGreen"}})
+    world.want("v2")
+    world.go(lambda: world.pods("v2") == 4)
+    assert world.weights == {"v1": 100}
+    world.go(lambda: world.weights == {"v2": 100})
+    assert world.serving == "v1", "watched before it counts"
+    world.go_to("Succeeded", "Promoted")
+
+
+def test_without_a_gateway_pods_make_the_weights() -> None:
+    world = World(policy({"weight": 20, "hold": "20s"}, {"weight": 50, "hold": "20s"}), endpoint=False)
+    world.want("v2")
+    world.go(lambda: world.pods("v2") == 1)
+    world.go(lambda: names.LABEL_REVISION not in world.api.objects[kinds.SERVICE, NS, "digits"]["spec"]["selector"])
+    world.go(lambda: world.pods("v2") == 4)
+    assert world.pods("v1") == 4
+    world.go_to("Succeeded")
+    assert world.serving == "v2"
+
+
+def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None:
+    world = World(JUDGED)
+    world.desk.results["errors"] = good()
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+
+    def refuse(verb: str, obj: Object) -> None:
+        if kinds.of(obj) == kinds.HTTP_ROUTE:
+            raise errors.Transient(500, "Fault", "no route can be written")
+
+    world.api.before_write = refuse
+    world.desk.results["errors"] = bad()
+    world.go_to("RollingBack", "AnalysisFailed")
+    assert world.weights == {"v1": 90, "v2": 10}
+    world.api.before_write = lambda verb, obj: None
+    world.go_to("RolledBack")
+    assert world.weights == {"v1": 100}
+
+
+@pytest.mark.parametrize("when", range(1, 40, 3))
+def test_killed_at_any_write_it_comes_to_the_same_end(when: int) -> None:
+    from tests.lib.simulated import Died
+
+    world = World(JUDGED)
+    world.desk.results["errors"] = good()
+    left = [when]
+
+    def die(verb: str, obj: Object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Died
+
+    world.api.before_write = die
+    world.want("v2")
+    for _ in range(80):
+        try:
+            world.look()
+        except Died:
+            world.restart()
+    assert world.record["state"] == "Succeeded"
+    assert len(world.records) == 2
+    assert world.serving == "v2"

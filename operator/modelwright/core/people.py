@@ -41,6 +41,9 @@ class Admission:
     since: datetime | None = None
 
 
+IN_FORCE = Admission(in_force=True)
+
+
 def content_hash_of(
     target: Revision, version: ModelVersionSpec, digest: str | None, policy: Mapping[str, Any] | None
 ) -> str:
@@ -222,14 +225,19 @@ class Refused:
 CommandDecision = Accepted | Refused
 
 
-def command(wanted: Command | None, handled: Container[str], standing: Standing) -> CommandDecision | None:
+def command(
+    wanted: Command | None, handled: Container[str], standing: Standing, admission: Admission = IN_FORCE
+) -> CommandDecision | None:
     """Whether the command of a rollout can be carried out; None when there is none, or it was handled before.
 
     `handled` are the tokens of status.commands. A command that is refused is not tried again when it would mean
-    something later: it was about what its person saw.
+    something later: it was about what its person saw. Nor is one that was found while admission was missing: nothing
+    proves who gave it, then or later.
     """
-    if wanted is None or wanted.token in handled:
+    if wanted is None or wanted.token in handled or admission.in_force is None:
         return None
+    if not admission.in_force:
+        return Refused(wanted, f"{wanted.name}: {admission.problem}; then give it again")
     why = _REFUSALS[wanted.name](standing)
     return Accepted(wanted) if why is None else Refused(wanted, f"{wanted.name}: {why}")
 

@@ -14,7 +14,7 @@ from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
 from modelwright.api.v1alpha1.rollout import Command, CommandName
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core import people
-from modelwright.core.people import Accepted, Approved, Refused, Rejected, Standing, Waiting
+from modelwright.core.people import Accepted, Admission, Approved, Refused, Rejected, Standing, Waiting
 from modelwright.core.rollout.observed import Revision
 from tests.lib import objects
 
@@ -251,3 +251,10 @@ def test_a_command_is_taken_up_once() -> None:
     assert people.command(None, set(), standing) is None
     assert people.command(order("abort"), {"t"}, standing) is None
     assert people.command(order("abort"), {"other"}, standing) == Accepted(order("abort"))
+
+
+def test_a_command_that_nobody_can_be_held_to_is_refused_for_good() -> None:
+    standing = Standing(State.PROGRESSING, newest=True)
+    assert people.command(order("abort"), set(), standing, Admission()) is None
+    missing = people.command(order("abort"), set(), standing, Admission(False, "policies are missing"))
+    assert missing == Refused(order("abort"), "abort: policies are missing; then give it again")

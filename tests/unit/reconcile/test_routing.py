@@ -152,3 +152,13 @@ def test_a_model_that_leaves_a_place_still_wakes_its_rivals_there(store: Store) 
     """The state before an edit is asked as well as the one after it."""
     was = objects.model(NS, "third", endpoint={"parentRefs": [{"name": "local"}]})
     assert model("faces") in set(routing.keys(kinds.MODEL, was, store))
+
+
+@pytest.mark.parametrize("kind", [kinds.APPROVAL, kinds.MODEL_ROLLOUT], ids=str)
+def test_what_people_write_wakes_the_model_it_names(store: Store, kind: Kind) -> None:
+    obj = child(kind, "given", owner=None)
+    obj["spec"] = {"modelRef": {"name": "digits"}}
+    assert list(routing.keys(kind, obj, store)) == [model("digits")]
+    store.put(obj)
+    assert [found["metadata"]["name"] for found in store.by_model(kind, NS, "digits")] == ["given"]
+    assert store.by_model(kind, "other", "digits") == []

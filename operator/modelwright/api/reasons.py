@@ -77,6 +77,72 @@ class Reason(StrEnum):
         "A person's rollback holds the Model until spec.version changes or is released.",
     )
 
+    # Gates
+    GATE_PASSED = (
+        "GatePassed",
+        "The gate was passed.",
+    )
+    MODEL_NOT_READY = (
+        "ModelNotReady",
+        "The candidate did not become ready within the infra gate's timeout.",
+    )
+    SAMPLE_FAILED = (
+        "SampleFailed",
+        "The candidate did not answer a sample of its version with status 200.",
+    )
+    UNEXPECTED_ANSWER = (
+        "UnexpectedAnswer",
+        "The candidate's answer to a sample is not what the version expects.",
+    )
+    LATENCY_OVER_BUDGET = (
+        "LatencyOverBudget",
+        "The candidate answered its samples slower than the infra gate allows.",
+    )
+    MEMORY_OVER_BUDGET = (
+        "MemoryOverBudget",
+        "The candidate holds more memory than the infra gate allows.",
+    )
+    MEMORY_NOT_MEASURED = (
+        "MemoryNotMeasured",
+        "The infra gate has a memory budget, and the runtime does not tell its memory.",
+    )
+    LATENCY_NOT_MEASURED = (
+        "LatencyNotMeasured",
+        "The infra gate has a latency budget, and there are no samples to measure it by.",
+    )
+    SAMPLES_NOT_SENT = (
+        "SamplesNotSent",
+        "The version's samples cannot be sent: the runtime's protocol has no known address for them.",
+    )
+    METRIC_MISSING = (
+        "MetricMissing",
+        "A figure that the policy limits is not in the report of the evaluation, or is no number.",
+    )
+    METRIC_OUT_OF_LIMITS = (
+        "MetricOutOfLimits",
+        "A figure of the evaluation is outside of the policy's limits.",
+    )
+    NO_LIMITS = (
+        "NoLimits",
+        "The evaluation has no limits, so that nothing was judged.",
+    )
+    NO_BASELINE = (
+        "NoBaseline",
+        "Nothing serves yet, so limits versus the serving version are skipped and there are no others.",
+    )
+    REPORT_MISSING = (
+        "ReportMissing",
+        "The gate's Job ended without a report that follows the result contract.",
+    )
+    JOB_TIMEOUT = (
+        "JobTimeout",
+        "The gate's Job did not end within its timeout.",
+    )
+    JOB_FAILED = (
+        "JobFailed",
+        "The gate's Job failed on every try.",
+    )
+
     # Measuring: the look is tried again unless a person has to change the policy
     NO_AUTHOR = (
         "NoAuthor",

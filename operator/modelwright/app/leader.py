@@ -17,6 +17,8 @@ from typing import Any
 import kopf
 from kubernetes.aio.client.configuration import Configuration
 
+from modelwright.analysis import connections
+from modelwright.analysis.desk import Desk
 from modelwright.app.settings import Settings
 from modelwright.app.tasks import cancel
 from modelwright.handlers import watch
@@ -89,6 +91,7 @@ class Leader:
             settings.watch_namespaces or (settings.namespace,),
             changed=lambda: wake_models(self._store, self._queue),
         )
+        self._desk = Desk(connections.load(settings.connections_file), self._queue.add, clock=clock)
         context = Context(
             client=self._client,
             store=self._store,
@@ -98,6 +101,7 @@ class Leader:
             served_kinds=self._served,
             images=Images(settings.fetch_image, settings.image_pull_policy, settings.operator_image),
             probe=Probe() if settings.gateway_probe == "Required" else None,
+            desk=self._desk,
             settle=datetime.timedelta(seconds=settings.settle_seconds),
             admission=self._admission.admission,
         )
@@ -152,6 +156,7 @@ class Leader:
         finally:
             for task in (*self._helpers, *self._parts):
                 await cancel(task)
+            await self._desk.close()
             await self._client.close()
 
     async def _watch(self, watched: tuple[Watched, ...], ready: asyncio.Event, stop_flag: asyncio.Event) -> None:

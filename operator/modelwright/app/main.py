@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from kubernetes.aio.client.configuration import Configuration
 
+from modelwright.analysis import connections
 from modelwright.app import health
 from modelwright.app.leader import Leader
 from modelwright.app.settings import Settings, SettingsError
@@ -176,7 +177,8 @@ def main() -> int:
     """Run the operator with the settings of the environment; returns the exit code (2: a setting is wrong)."""
     try:
         settings = Settings.from_environment()
-    except SettingsError as error:
+        connections.load(settings.connections_file)
+    except (SettingsError, connections.ConnectionsError) as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG
     json_logging.configure(settings.log_level)

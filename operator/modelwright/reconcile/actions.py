@@ -5,12 +5,12 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import wanted_replicas
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, SendTraffic
+from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, RunGate, SendTraffic
 from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.reconcile import rollouts
+from modelwright.reconcile import gates, rollouts
 from modelwright.reconcile.children import controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.observe import Picture
@@ -35,6 +35,8 @@ async def carry_out(context: Context, picture: Picture, actions: tuple[Action, .
             changed |= await _remove(context, picture, action.revision)
         elif isinstance(action, Compare):
             changed |= await _compare(context, picture, action)
+        elif isinstance(action, RunGate):
+            changed |= await gates.run(context, picture, action.gate)
         elif isinstance(action, Begin) and picture.observed.target is not None:
             target = picture.observed.target
             changed |= await rollouts.begin(context, picture.model, target, action.number)

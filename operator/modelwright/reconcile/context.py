@@ -1,9 +1,12 @@
 """What a reconciler works with; put together once in `app/main.py`."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from modelwright.analysis.desk import Desk
 from modelwright.core.people import Admission
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
@@ -28,5 +31,6 @@ class Context:
     served_kinds: frozenset[Kind]
     images: Images
     probe: Probe | None = None
+    desk: Desk | None = None
     settle: timedelta = timedelta(seconds=5)
     admission: Callable[[], Admission] = Admission

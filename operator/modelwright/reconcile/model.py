@@ -29,7 +29,7 @@ from modelwright.core.versions import Stamp
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
-from modelwright.reconcile import rollouts
+from modelwright.reconcile import gates, rollouts
 from modelwright.reconcile.actions import carry_out
 from modelwright.reconcile.children import Refused, ensure
 from modelwright.reconcile.context import Context
@@ -109,6 +109,7 @@ class ModelReconciler:
                 raw = found.raw[record.name]
                 if await rollouts.write(self._context, raw, found.newest, record, picture.observed.now):
                     self._tell_rollout(picture.raw, found.newest, record)
+            await gates.clean(self._context, found)
             await rollouts.forget_old(self._context, found, rolling.policy.history_limit)
         except errors.NotFound:
             return None

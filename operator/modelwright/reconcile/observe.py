@@ -27,7 +27,7 @@ from modelwright.core.rollout.record import Record
 from modelwright.core.runtimes import Candidate, Choice
 from modelwright.kube import errors, kinds
 from modelwright.kube.store import Store
-from modelwright.reconcile import rollouts, routing
+from modelwright.reconcile import gates, rollouts, routing
 from modelwright.reconcile.context import Context
 from modelwright.serving import revision as revisions
 from modelwright.serving.merge import MergeError
@@ -144,6 +144,8 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
         version=of.version if of is not None else None,
         traffic=traffic, scene=scene, stored=stored,
     )  # fmt: skip
+    if rolling is not None and rolling.record is not None:
+        rolling = replace(rolling, gates=await gates.results(context, rolling.record, rolling.policy))
     observed = replace(observed, rolling=rolling)
     observed = replace(observed, serving=confirmed_serving(observed))
     stamp = target if isinstance(target, versions.Stamp) else None

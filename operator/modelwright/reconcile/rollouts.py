@@ -16,7 +16,7 @@ from modelwright.api.conditions import ConditionType, with_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.approval import Approval
 from modelwright.api.v1alpha1.model import Model
-from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, Strategy, is_share
+from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, Strategy
 from modelwright.api.v1alpha1.rollout import ModelRollout, PolicySnapshot, RevisionRef, RolloutState
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, RuntimeMetrics
 from modelwright.api.v1alpha1.version import ModelVersion
@@ -258,11 +258,17 @@ def _refused(
     test = policy.strategy.ab_test
     if test is not None and policy.analysis is not None:
         metric = next((m for m in policy.analysis.metrics if m.name == test.winner.metric), None)
-        if metric is not None and not is_share(metric):
+        if metric is not None and not evaluation.winnable(metric):
             texts.append(
-                f"spec.strategy.abTest.winner.metric: {metric.name} is a value; a winner needs a share of requests "
-                "(a builtin such as error-rate, or prometheus with bad and total)"
+                f"spec.strategy.abTest.winner.metric: {metric.name} can't decide: a winner needs a counted share of "
+                "requests (error-rate, latency-over, or prometheus with bad and total), not a dry run"
             )
+    looked_at = any(not metric.dry_run for step in steps if not step.last for metric in evaluation.asked(policy, step))
+    if policy.analysis is not None and not looked_at:
+        texts.append(
+            "spec.analysis is never looked at: in no step does the candidate answer requests that a metric without "
+            "dryRun judges; leave it out, or add such a step"
+        )
     if not texts:
         return None
     ref = model.spec.rollout_policy_ref

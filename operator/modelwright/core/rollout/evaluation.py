@@ -9,7 +9,8 @@ from modelwright.api.common import seconds
 from modelwright.api.v1alpha1 import policy as api
 from modelwright.api.v1alpha1.rollout import VerdictStatus
 from modelwright.core.analysis import judge, planning
-from modelwright.core.analysis.evidence import Measurement, Outcome, Shares, Verdict
+from modelwright.core.analysis.counters import over
+from modelwright.core.analysis.evidence import Histogram, Measurement, Outcome, Shares, Verdict
 from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import Step, StepKind, applies
 
@@ -101,6 +102,11 @@ def _failures(record: Record, metric: str, measurement: Measurement) -> int:
     return known.failures - 1 if counted and known.failures and known.outcome != Outcome.PASS else known.failures
 
 
+def winnable(metric: api.Metric) -> bool:
+    """Whether a metric can decide an A/B test: a share of requests that is counted for both revisions."""
+    return api.is_share(metric) and metric.builtin not in ("latency-percentile", "agreement") and not metric.dry_run
+
+
 def wins(policy: api.RolloutPolicySpec, measurements: Iterable[Measurement] | None) -> tuple[bool, str]:
     """Whether the candidate has won an A/B test, and why (not). Without proof it has not."""
     test = policy.strategy.ab_test
@@ -108,15 +114,23 @@ def wins(policy: api.RolloutPolicySpec, measurements: Iterable[Measurement] | No
     assert policy.analysis is not None  # noqa: S101 - the type refuses a winner without its metric
     metric = next(entry for entry in policy.analysis.metrics if entry.name == test.winner.metric)
     found = next((m for m in measurements or () if m.metric == metric.name), None)
-    if found is None or not isinstance(found.result, Shares) or found.result.serving is None:
+    shares = _shares_of(metric, found) if found is not None else None
+    if found is None or shares is None or shares.serving is None:
         return False, f"metric {metric.name}: nothing could be measured, so nothing is proven"
-    shares = found.result
     if test.winner.better == "Higher":
-        shares = Shares(found.result.serving, found.result.candidate)
+        shares = Shares(shares.serving, shares.candidate)
     limit = judge.Rule(metric.name, margin=-float(test.winner.margin), min_samples=metric.min_samples or MIN_SAMPLES)
     alpha = 1 - float(metric.confidence or CONFIDENCE)
     verdict = judge.judge(limit, Measurement(metric.name, found.at, shares, found.query), alpha=alpha)
     return verdict.outcome is Outcome.PASS, f"metric {metric.name}: {verdict.message}"
+
+
+def _shares_of(metric: api.Metric, found: Measurement) -> Shares | None:
+    result = found.result
+    if isinstance(result, Histogram) and metric.threshold is not None and result.serving is not None:
+        arms = [over(buckets, seconds(metric.threshold)) for buckets in (result.candidate, result.serving)]
+        return Shares(arms[0], arms[1]) if arms[0] is not None else None
+    return result if isinstance(result, Shares) else None
 
 
 def noted(

@@ -886,7 +886,13 @@ ROWS: tuple[Row, ...] = (
     ),
     Transition(
         "the A/B test is over, and the candidate has won",
-        lambda o: _stepping(o) and _step(o).kind is StepKind.AB_TEST and _past_hold(o) and _rolling(o).wins is True,
+        lambda o: (
+            _stepping(o)
+            and _step(o).kind is StepKind.AB_TEST
+            and _past_hold(o)
+            and _rolling(o).wins is True
+            and _enough(o)
+        ),
         _next,
         "promote it",
     ),

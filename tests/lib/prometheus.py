@@ -24,7 +24,7 @@ class Exporter:
 
     def __init__(self) -> None:
         self.text: str | None = ""
-        self.scrapes = 0
+        self._scrape = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -42,13 +42,13 @@ class Exporter:
 
     async def scraped(self) -> None:
         """Wait until what is said now was scraped and stored."""
-        seen = self.scrapes
-        # The scrape after next begins when the next one, at least, was stored.
-        while self.scrapes < seen + 3:
-            await asyncio.sleep(SCRAPE_SECONDS / 4)
+        # One may be under way; when the one after next begins, the next is stored.
+        for _ in range(3):
+            self._scrape.clear()
+            await self._scrape.wait()
 
     async def _answer(self, _: web.Request) -> web.Response:
-        self.scrapes += 1
+        self._scrape.set()
         if self.text is None:
             return web.Response(status=503)
         return web.Response(text=self.text + "\n", content_type="text/plain")

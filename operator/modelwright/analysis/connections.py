@@ -154,12 +154,13 @@ def parse(document: Any, where: str) -> dict[str, Connection]:
     """The connections in a document of the file, by name. Raises ConnectionsError, which begins with `where`."""
     if document is None:
         return {}
-    if not isinstance(document, dict) or not isinstance(document.get("connections", []), list):
+    entries = (document.get("connections") or []) if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(entries, list):
         raise ConnectionsError(f"{where} must have one member, connections, which is a list")
     if unknown := sorted(map(str, document.keys() - {"connections"})):
         raise ConnectionsError(f"{where}: {unknown[0]} is not known; the one member is connections")
     found: dict[str, Connection] = {}
-    for index, entry in enumerate(document.get("connections", [])):
+    for index, entry in enumerate(entries):
         name = entry.get("name") if isinstance(entry, dict) else None
         label = f"{where}: connections[{index}]{f' ({name})' if isinstance(name, str) else ''}"
         try:

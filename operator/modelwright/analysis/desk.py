@@ -20,7 +20,9 @@ from modelwright.obs import metrics as own
 from modelwright.obs.clock import Clock, SystemClock, Timer
 
 LOOK_TIMEOUT = 60.0
-"""Seconds after which what has not answered counts as failed."""
+"""Seconds after which a metric that has not been measured counts as failed."""
+PATIENCE = 1.0
+"""Seconds for which a metric that has been measured waits for the others of its look."""
 RETRY = 10.0
 """Seconds until a failed metric is looked at again, unless the interval is shorter."""
 IDLE_INTERVALS = 3
@@ -30,35 +32,38 @@ IDLE_MIN = timedelta(minutes=5)
 
 @dataclass(slots=True)
 class _Entry:
-    """One ask: what its metrics last gave, and what goes on."""
+    """One ask: what its metrics last gave, and what goes on. Moments are of the monotonic clock."""
 
     ask: Ask
     memory: Memory
     asked_at: float
     found: dict[str, Measurement] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
+    running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     weight: int | None = None
-    looked: bool = False
-    task: asyncio.Task[None] | None = None
-    jobs: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    timer: Timer | None = None
+    weighing: asyncio.Task[None] | None = None
+    shown: bool = False
+    """Whether a look has ended, so that there is something to show."""
+    next: Timer | None = None
+    news: Timer | None = None
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Let nothing more happen; the tasks that have yet to end."""
-        if self.timer is not None:
-            self.timer.cancel()
-        running = [task for task in (self.task, *self.jobs.values()) if task is not None and not task.done()]
-        for task in running:
+        for timer in (self.next, self.news):
+            if timer is not None:
+                timer.cancel()
+        ending = [task for task in (*self.running.values(), self.weighing) if task is not None and not task.done()]
+        for task in ending:
             task.cancel()
-        return running
+        return ending
 
 
 class Desk:
     """The latest measurements of every ask. Belongs to one event loop; only `close` waits.
 
     Looks repeat every `ask.interval`, those that failed sooner, for as long as the ask is asked for. `wake` is called
-    at the end of each. How many requests one server gets at once is bounded in `Web`, so that a server that hangs keeps
-    no other's looks waiting. Jobs run beside the looks, each at its own pace.
+    at the end of each; metrics that hang keep it back for PATIENCE only. How many requests one server gets at once is
+    bounded in `Web`, so that a server that hangs keeps no other's looks waiting. Jobs go on at their own pace.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class Desk:
     def look(self, ask: Ask) -> tuple[Measurement, ...] | None:
         """The latest measurements, in the order of `ask.metrics`; None until the first look has ended.
 
-        What the step can't measure, and what a Job has not reported yet, is left out. Another ask under the same key
+        What the step can't measure, and what has not answered yet, is left out. Another ask under the same key
         replaces the old one, and what was found for it is forgotten.
         """
         entry = self._entries.get(ask.key)
@@ -91,7 +96,7 @@ class Desk:
             entry = self._entries[ask.key] = _Entry(ask, Memory.of(ask), self._clock.monotonic())
         entry.ask, entry.asked_at = ask, self._clock.monotonic()
         self._start(entry)
-        if not entry.looked:
+        if not entry.shown:
             return None
         return tuple(entry.found[metric.name] for metric in ask.metrics if metric.name in entry.found)
 
@@ -119,83 +124,82 @@ class Desk:
             task.add_done_callback(self._ending.discard)
 
     def _start(self, entry: _Entry) -> None:
+        """Look at every metric that is due."""
         now = self._clock.monotonic()
-        for metric in entry.ask.metrics:
-            if metric.job is not None and metric.name not in entry.jobs and self._due(entry, metric, now):
-                entry.jobs[metric.name] = asyncio.ensure_future(self._run_job(entry, metric))
-        if entry.task is not None:
-            return
-        due = [metric for metric in entry.ask.metrics if metric.job is None and self._due(entry, metric, now)]
-        if due or not entry.looked:
-            if entry.timer is not None:
-                entry.timer.cancel()
-                entry.timer = None
-            entry.task = asyncio.ensure_future(self._run(entry, due))
-
-    def _due(self, entry: _Entry, metric: Metric, now: float) -> bool:
-        return applies(entry.ask, metric) and entry.due.get(metric.name, now) <= now
-
-    async def _run(self, entry: _Entry, due: list[Metric]) -> None:
-        began, look = self._clock.monotonic(), Look(entry.ask, entry.memory, self._clock.now())
-        try:
-            tasks = {metric.name: asyncio.ensure_future(self._measurer.measure(look, metric)) for metric in due}
-            weight = asyncio.ensure_future(self._measurer.observed_weight(look))
-            every = {*tasks.values(), weight}
-            try:
-                await asyncio.wait(every, timeout=self._look_timeout)
-            finally:
-                late = [task for task in every if not task.done()]
-                for task in late:
-                    task.cancel()
-                await asyncio.gather(*late, return_exceptions=True)
-            for name, task in tasks.items():
-                self._keep(entry, task.result() if not task.cancelled() else self._late(name, look))
-            entry.weight = weight.result() if not weight.cancelled() else None
-            entry.looked = True
-        finally:
-            entry.task = None
-            own.LOOK_SECONDS.observe(self._clock.monotonic() - began)
-        self._arm(entry)
-        self._wake(entry.ask.wake)
-
-    async def _run_job(self, entry: _Entry, metric: Metric) -> None:
-        try:
+        due = [
+            metric
+            for metric in entry.ask.metrics
+            if applies(entry.ask, metric)
+            and metric.name not in entry.running
+            and entry.due.get(metric.name, now) <= now
+        ]
+        if due:
             look = Look(entry.ask, entry.memory, self._clock.now())
-            self._keep(entry, await self._measurer.measure(look, metric))
-        finally:
-            entry.jobs.pop(metric.name, None)
-        self._arm(entry)
-        self._wake(entry.ask.wake)
+            for metric in due:
+                entry.running[metric.name] = asyncio.ensure_future(self._run(entry, look, metric))
+            if entry.weighing is None:
+                entry.weighing = asyncio.ensure_future(self._weigh(entry, look))
+        elif not entry.running and not entry.found:
+            entry.shown = True  # none of the metrics can be measured at this step
+        self._plan(entry)
 
-    def _keep(self, entry: _Entry, found: Measurement) -> None:
-        failed = isinstance(found.result, Failure)
+    async def _run(self, entry: _Entry, look: Look, metric: Metric) -> None:
+        began = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._look_timeout if metric.job is None else None):
+                found = await self._measurer.measure(look, metric)
+        except TimeoutError:
+            failure = Failure(TIMEOUT, f"not measured within {self._look_timeout:g} s")
+            found = Measurement(metric.name, look.at, failure)
+        ended, interval = self._clock.monotonic(), entry.ask.interval.total_seconds()
         own.LOOKS.labels(_outcome(found)).inc()
-        entry.found[found.metric] = found
-        interval = entry.ask.interval.total_seconds()
-        entry.due[found.metric] = self._clock.monotonic() + (min(interval, RETRY) if failed else interval)
+        own.LOOK_SECONDS.observe(ended - began)
+        entry.found[metric.name] = found
+        # Counted from the begin, so that metrics of one pace stay in one look.
+        again = ended + min(interval, RETRY) if isinstance(found.result, Failure) else max(began + interval, ended)
+        entry.due[metric.name] = again
+        del entry.running[metric.name]
+        self._tell_soon(entry)
+        self._plan(entry)
 
-    def _late(self, name: str, look: Look) -> Measurement:
-        return Measurement(name, look.at, Failure(TIMEOUT, f"not measured within {self._look_timeout:g} s"))
+    async def _weigh(self, entry: _Entry, look: Look) -> None:
+        try:
+            async with asyncio.timeout(self._look_timeout):
+                entry.weight = await self._measurer.observed_weight(look)
+        except TimeoutError:
+            entry.weight = None
+        finally:
+            entry.weighing = None
 
-    def _arm(self, entry: _Entry) -> None:
-        """Look again when the first metric is due, unless nobody asks any more."""
-        if self._entries.get(entry.ask.key) is not entry:
-            return
-        if entry.timer is not None:
-            entry.timer.cancel()
-            entry.timer = None
+    def _tell_soon(self, entry: _Entry) -> None:
+        """Wake the Model once the look has ended, or after PATIENCE."""
+        waiting = any(one.job is None and one.name in entry.running for one in entry.ask.metrics)
+        if not waiting:
+            self._tell(entry)
+        elif entry.news is None:
+            entry.news = self._clock.call_later(PATIENCE, lambda: self._tell(entry))
+
+    def _tell(self, entry: _Entry) -> None:
+        if entry.news is not None:
+            entry.news.cancel()
+        entry.news, entry.shown = None, True
+        if self._entries.get(entry.ask.key) is entry:
+            self._wake(entry.ask.wake)
+
+    def _plan(self, entry: _Entry) -> None:
+        """Look again when the next metric is due, unless nobody asks any more."""
+        if entry.next is not None:
+            entry.next.cancel()
+            entry.next = None
         now = self._clock.monotonic()
-        if now - entry.asked_at > max(IDLE_INTERVALS * entry.ask.interval, IDLE_MIN).total_seconds():
-            return
-        running = entry.jobs.keys()
-        moments = [moment for name, moment in entry.due.items() if name not in running]
-        if moments and entry.task is None:
-            entry.timer = self._clock.call_later(min(moments) - now, lambda: self._again(entry))
+        idle = now - entry.asked_at > max(IDLE_INTERVALS * entry.ask.interval, IDLE_MIN).total_seconds()
+        moments = [moment for name, moment in entry.due.items() if name not in entry.running]
+        if moments and not idle and self._entries.get(entry.ask.key) is entry:
+            entry.next = self._clock.call_later(max(0.0, min(moments) - now), lambda: self._again(entry))
 
     def _again(self, entry: _Entry) -> None:
-        entry.timer = None
-        if self._entries.get(entry.ask.key) is entry:
-            self._start(entry)
+        entry.next = None
+        self._start(entry)
 
 
 def _same(one: Ask, other: Ask) -> bool:

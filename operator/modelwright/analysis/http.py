@@ -28,9 +28,13 @@ async def number(web: Web, connection: Connection, path: str, pointer: str) -> t
         return None, why
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None, f"what is at {pointer or 'the top'} of the document is {_kind(found)}, not a number"
-    if not math.isfinite(found):
-        return None, f"what is at {pointer or 'the top'} of the document is {found}"
-    return float(found), ""
+    try:
+        value = float(found)
+    except OverflowError:
+        return None, f"what is at {pointer or 'the top'} of the document is too large a number"
+    return (
+        (value, "") if math.isfinite(value) else (None, f"what is at {pointer or 'the top'} of the document is {value}")
+    )
 
 
 def filled(path: str, ask: Ask, target: Target) -> str:

@@ -160,7 +160,7 @@ class Measurer:
 
     async def _from_counters(self, look: Look, metric: Metric, query: Query) -> Result:
         ask, server = look.ask, self._prometheus(DEFAULT_CONNECTION)
-        targets = [ask.candidate] if ask.serving is None else [ask.candidate, ask.serving]
+        targets = _targets(ask, metric)
         sources = [builtin.source(ask, metric.source, target) for target in targets]
         wanted = [_wanted(metric, one, target) for one, target in zip(sources, targets, strict=True)]
         query.text = f"{sources[0].name}: {wanted[0][-1].selectors[0]}"
@@ -267,12 +267,16 @@ def _nothing_counts(target: Target, what: str) -> Fault:
     return Fault(builtin.SOURCE_MISSING, message, permanent=True)
 
 
+def _targets(ask: Ask, metric: Metric) -> list[Target]:
+    """The candidate, and the serving revision where there is one and the metric compares with it."""
+    return [ask.candidate, ask.serving] if ask.serving is not None and metric.versus == "Serving" else [ask.candidate]
+
+
 def _compared(ask: Ask, metric: Metric, text: str, what: str) -> list[Target]:
     """The revisions to ask about: the serving one too, where it is compared with and the query can tell them apart."""
-    if ask.serving is None or metric.versus != "Serving":
-        return [ask.candidate]
-    if promql.tells_revisions_apart(text):
-        return [ask.candidate, ask.serving]
+    targets = _targets(ask, metric)
+    if len(targets) == 1 or promql.tells_revisions_apart(text):
+        return targets
     if metric.margin is not None:
         message = f"{what}: margin compares two revisions, and nothing in the query tells them apart: use $(REVISION)"
         raise Fault(promql.REFUSED, f"{message}, $(VERSION) or $(PODS)", permanent=True)

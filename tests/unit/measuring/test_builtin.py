@@ -1,0 +1,250 @@
+"""Where builtin metrics are measured: which counters of which source, and what becomes of it where nothing counts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import promql_parser
+import pytest
+
+from modelwright.analysis import builtin
+from modelwright.analysis.port import Ask, Gateway, Target
+from modelwright.analysis.web import Fault
+from modelwright.api.v1alpha1.runtime import RuntimeMetrics
+from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Series, Shares, Value
+from modelwright.core.rollout.observed import Revision
+from tests.unit.measuring.conftest import CANDIDATE, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
+
+ISTIO = Gateway("istio.io/gateway-controller")
+ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
+BARE = replace(CANDIDATE, metrics=None)
+
+
+def meant(counted: builtin.Counted | None, **labels: str) -> bool:
+    assert counted is not None
+    return counted.of([Series(labels, ())]) != ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "name"),
+    [
+        ("Auto", {}, "Gateway"),
+        ("Gateway", {}, "Gateway"),
+        ("Runtime", {}, "Runtime"),
+        ("Auto", {"gateway": None}, "Runtime"),
+        ("Auto", {"gateway": ENVOY}, "Runtime"),
+        ("Auto", {"gateway": ISTIO}, "Gateway"),
+    ],
+)
+def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> None:
+    assert builtin.source(ask(**changes), wanted, CANDIDATE).name == name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "target", "told"),
+    [
+        ("Gateway", {"gateway": None}, CANDIDATE, "source Gateway, but the Model has no endpoint"),
+        ("Gateway", {"gateway": ENVOY}, CANDIDATE, "counters of gateway.envoyproxy.io/gatewayclass-controller"),
+        ("Runtime", {}, BARE, "the runtime of version digits-v2 names no counters (spec.metrics)"),
+        ("Auto", {"gateway": None}, BARE, "and no gateway that is known counts its requests"),
+    ],
+)
+def test_where_nothing_counts_the_policy_must_be_changed(
+    wanted: str, changes: dict[str, Any], target: Target, told: str
+) -> None:
+    with pytest.raises(Fault) as refused:
+        builtin.source(ask(**changes), wanted, target)
+    assert refused.value.failure.permanent
+    assert refused.value.failure.reason == "MetricSourceMissing"
+    assert told in refused.value.failure.message
+
+
+@pytest.mark.parametrize(
+    "gateway", [TRAEFIK, Gateway(TRAEFIK.controller, grpc=True), ISTIO, Gateway(ISTIO.controller, True)]
+)
+@pytest.mark.parametrize("serving", [SERVING, None])
+def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> None:
+    asked = ask(gateway=gateway, serving=serving)
+    found = builtin.source(asked, "Gateway", CANDIDATE)
+    for counted in (found.all, found.bad, found.latency):
+        assert counted is not None
+        for selector in counted.selectors:
+            assert isinstance(promql_parser.parse(selector), promql_parser.VectorSelector)
+
+
+@pytest.mark.parametrize(
+    ("service", "candidate", "serving"),
+    [
+        ("vision-digits-bbbbbbbbbb-http-80@kubernetesgateway", True, False),
+        ("vision-digits-bbbbbbbbbb-80@kubernetescrd", True, False),
+        ("vision-digits-bbbbbbbbbb-81-grpc@kubernetesgateway", True, False),
+        ("httproute-vision-digits-gw-svc-vision-digits-bbbbbbbbbb-0@kubernetesgateway", True, False),
+        ("vision-digits-aaaaaaaaaa-http-80@kubernetesgateway", False, True),
+        ("vision-digits-cccccccccc-http-80@kubernetesgateway", False, False),
+        ("other-digits-bbbbbbbbbb-http-80@kubernetesgateway", False, False),
+        ("vision-digits-comparer-80@kubernetescrd", False, False),
+        ("vision-digits-bbbbbbbbbb-80@file", False, False),
+    ],
+)
+@pytest.mark.parametrize("label", ["service", "exported_service"])
+def test_traefiks_names_of_services(service: str, candidate: bool, serving: bool, label: str) -> None:
+    # A ServiceMonitor puts the name of Traefik's own metrics Service into `service`.
+    labels = {"service": "traefik-metrics"} | {label: service}
+    asked = ask()
+    for target, expected in ((CANDIDATE, candidate), (SERVING, serving)):
+        found = builtin.source(asked, "Gateway", target)
+        assert meant(found.all, **labels) is expected
+        selectors = [promql_parser.parse(text).matchers.matchers for text in found.all.selectors]
+        asked_for = any(re.fullmatch(one.value, labels.get(one.name, "")) for matchers in selectors for one in matchers)
+        assert asked_for is (candidate or serving)
+
+
+@pytest.mark.parametrize(
+    ("grpc", "code", "bad"),
+    [
+        (False, "200", False),
+        (False, "404", False),
+        (False, "429", False),
+        (False, "499", True),
+        (False, "500", True),
+        (False, "504", True),
+        (True, "0", False),
+        (True, "1", False),
+        (True, "5", False),
+        (True, "13", True),
+        (True, "14", True),
+    ],
+)
+def test_what_counts_as_an_error(grpc: bool, code: str, bad: bool) -> None:
+    service = "vision-digits-bbbbbbbbbb-http-80@kubernetesgateway"
+    found = builtin.source(ask(gateway=replace(TRAEFIK, grpc=grpc)), "Auto", CANDIDATE)
+    assert meant(found.bad, service=service, code=code) is bad
+    labels = {"destination_service_name": "digits-bbbbbbbbbb"}
+    found = builtin.source(ask(gateway=replace(ISTIO, grpc=grpc)), "Auto", CANDIDATE)
+    key = "grpc_response_status" if grpc else "response_code"
+    assert meant(found.bad, **labels, **{key: code}) is bad
+
+
+def test_a_runtimes_counters_are_narrowed_to_the_revisions_pods() -> None:
+    found = builtin.source(ask(gateway=None), "Auto", CANDIDATE)
+    pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
+    assert found.all.selectors == (f"v2_requests_total{{{pods}}}",)
+    assert found.bad is not None
+    assert found.bad.selectors == (f'v2_requests_total{{code=~"5..",{pods}}}',)
+
+
+@pytest.mark.parametrize("model", ["a", "m" * 30, "m" * 46, "m" * 50])
+def test_pods_are_matched_as_the_api_server_names_them(model: str) -> None:
+    target = Target.of(model, Revision("v", "bbbbbbbbbb"))
+    # A ReplicaSet adds its own hash, and the generated name is cut before five characters are added.
+    pod = f"{f'{model}-bbbbbbbbbb-5d8f9c7b6d-'[:58]}x7k2p"
+    assert re.fullmatch(target.pods, pod)
+    assert not re.fullmatch(target.pods, pod.replace("bb", "cc"))
+
+
+@pytest.mark.parametrize("field", ["errors", "latency"])
+async def test_a_runtime_that_does_not_count_it_is_told(bench: Bench, field: str) -> None:
+    target = replace(CANDIDATE, metrics=RuntimeMetrics(requests="a"))
+    wanted = metric(builtin="error-rate") if field == "errors" else metric(builtin="latency-over", threshold="1s")
+    found = (await bench.measure(ask(wanted, gateway=None, candidate=target))).result
+    assert isinstance(found, Failure)
+    assert found.permanent
+    assert f"(spec.metrics.{field})" in found.message
+
+
+async def test_a_runtimes_selector_that_is_none_is_told_with_its_field(bench: Bench) -> None:
+    target = replace(CANDIDATE, metrics=RuntimeMetrics(requests="rate(a[5m])"))
+    found = (await bench.measure(ask(metric(builtin="throughput"), gateway=None, candidate=target))).result
+    assert isinstance(found, Failure)
+    assert found.permanent
+    assert "spec.metrics.requests of the runtime of digits-v2 must be a plain selector" in found.message
+
+
+SUMMARY: dict[str, Any] = {
+    "startedAt": SINCE.isoformat(),
+    "pair": {"serving": "aaaaaaaaaa", "candidate": "bbbbbbbbbb"},
+    "received": 130,
+    "ignored": 10,
+    "compared": 110,
+    "uncomparable": 10,
+    "rows": 200,
+    "disagreements": 8,
+    "errors": {"serving": 2, "candidate": 5},
+    "difference": {"absolute": {"count": 4, "sum": 2.0}, "relative": {"count": 4, "sum": 1.0}},
+    "latency": {
+        "serving": {"count": 3, "sum": 1, "buckets": [["0.1", 3], ["+Inf", 3]]},
+        "candidate": {"count": 3, "sum": 1, "buckets": [["0.1", 1], ["+Inf", 3]]},
+    },
+}
+LATENCIES = Histogram(((0.1, 1), (float("inf"), 3)), ((0.1, 3), (float("inf"), 3)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "result"),
+    [
+        ({"builtin": "agreement", "min": "0.9"}, Shares(Arm(200, 8), None)),
+        ({"builtin": "absolute-difference"}, Value(0.5)),
+        ({"builtin": "relative-difference"}, Value(0.25)),
+        ({"builtin": "error-rate"}, Shares(Arm(120, 5), Arm(120, 2))),
+        ({"builtin": "error-rate", "source": "Gateway"}, Shares(Arm(120, 5), Arm(120, 2))),
+        ({"builtin": "latency-over", "threshold": "100ms"}, LATENCIES),
+        ({"builtin": "latency-percentile", "percentile": "0.9"}, LATENCIES),
+        ({"builtin": "throughput", "min": "1"}, Value(2.0, 2.0)),
+    ],
+)
+async def test_in_a_mirror_step_the_comparer_measures(
+    bench: Bench, server: FakeServer, fields: dict[str, Any], result: Any
+) -> None:
+    server.handler = server.reply(SUMMARY)
+    assert (await bench.measure(ask(metric(**fields), mirror=True), 60)).result == result
+    assert [path for path, _, _ in server.requests] == ["/summary"]
+
+
+async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServer) -> None:
+    server.handler = server.reply(SUMMARY)
+    asked = ask(metric(builtin="error-rate"), metric(name="a", builtin="agreement", min="0.9"), mirror=True)
+    look, measurer = bench.look(asked), bench.measurer()
+    for wanted in asked.metrics:
+        await measurer.measure(look, wanted)
+    assert len(server.requests) == 1
+
+
+async def test_in_a_mirror_step_the_runtime_can_be_chosen(bench: Bench, server: FakeServer) -> None:
+    await bench.measure(ask(metric(builtin="error-rate", source="Runtime"), mirror=True))
+    assert {path for path, _, _ in server.requests} == {"/api/v1/query"}
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (SUMMARY | {"pair": {"serving": "aaaaaaaaaa", "candidate": "cccccccccc"}}, "its pod is being replaced"),
+        (SUMMARY | {"rows": -1}, "rows"),
+        ({}, "can't be read"),
+        ([1], "can't be read"),
+        (None, "can't be read"),
+    ],
+)
+async def test_a_summary_that_is_no_evidence_is_a_failure(
+    bench: Bench, server: FakeServer, document: Any, told: str
+) -> None:
+    server.handler = server.reply(document)
+    found = (await bench.measure(ask(metric(builtin="agreement", min="0.9"), mirror=True))).result
+    assert isinstance(found, Failure)
+    assert (found.reason, found.permanent) == ("ComparerUnreachable", False)
+    assert told in found.message
+
+
+async def test_nothing_is_compared_while_nothing_serves(bench: Bench) -> None:
+    asked: Ask = ask(metric(builtin="error-rate"), mirror=True, serving=None)
+    found = (await bench.measure(asked)).result
+    assert isinstance(found, Failure)
+    assert "nothing serves yet" in found.message
+
+
+async def test_a_comparer_that_has_only_just_started_has_no_rate(bench: Bench, server: FakeServer) -> None:
+    server.handler = server.reply(SUMMARY | {"startedAt": (SINCE + timedelta(minutes=2)).isoformat()})
+    found = (await bench.measure(ask(metric(builtin="throughput", min="1"), mirror=True))).result
+    assert found == Value(None, why="the comparer has only just started")

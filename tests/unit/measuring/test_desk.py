@@ -1,0 +1,322 @@
+"""The desk: passes never wait, looks repeat, what fails is looked at sooner, and nothing goes on that nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from modelwright.analysis.connections import parse
+from modelwright.analysis.desk import PATIENCE, Desk
+from modelwright.analysis.port import Ask
+from modelwright.api.v1alpha1.policy import Metric
+from modelwright.core.analysis.evidence import Failure, Measurement, Value
+from modelwright.kube.queue import Key
+from modelwright.obs.clock import FakeClock
+from tests.unit.measuring.conftest import SINCE, TRAEFIK, FakeServer, metric
+from tests.unit.measuring.conftest import ask as any_ask
+
+QUERY = metric(name="q", prometheus={"query": "sum(a)"})
+OTHER = metric(name="o", http={"provider": "json", "path": "/", "value": ""})
+JOB = metric(name="j", job={"template": {"spec": {}}, "value": "score"})
+
+
+def ask(*metrics: Metric, **changes: Any) -> Ask:
+    """Without a gateway, so that all requests are those of the metrics."""
+    return any_ask(*metrics, **{"gateway": None} | changes)
+
+
+class SlowJobs:
+    """Jobs that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.end = asyncio.Event()
+
+    async def measure(self, ask: Ask, metric: Metric) -> Value | Failure:
+        self.started.append(metric.name)
+        await self.end.wait()
+        return Value(0.5)
+
+
+class Office:
+    """A desk before the fake server, and whom it has woken."""
+
+    def __init__(self, server: FakeServer, **options: Any) -> None:
+        self.server, self.clock = server, FakeClock(SINCE + timedelta(seconds=60))
+        self.woken: asyncio.Queue[Key] = asyncio.Queue()
+        entries = [
+            {"name": "default", "type": "Prometheus", "url": server.url},
+            {"name": "json", "type": "HTTP", "url": server.url},
+        ]
+        self.desk = Desk(parse({"connections": entries}, "test"), self.woken.put_nowait, clock=self.clock, **options)
+
+    async def look(self, asked: Ask) -> tuple[Measurement, ...]:
+        """The measurements, once the look has ended."""
+        assert self.desk.look(asked) is None
+        assert await self.woken.get() == asked.wake
+        found = self.desk.look(asked)
+        assert found is not None
+        return found
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass, and what is started then get to its requests."""
+        self.clock.advance(seconds)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @property
+    def asked(self) -> int:
+        return len(self.server.requests)
+
+
+@pytest.fixture
+async def office(server: FakeServer) -> AsyncIterator[Office]:
+    office = Office(server)
+    yield office
+    await office.desk.close()
+
+
+async def test_a_pass_never_waits_and_is_woken(office: Office, server: FakeServer) -> None:
+    server.handler = server.vector("4")
+    (found,) = await office.look(ask(QUERY))
+    assert found == Measurement("q", SINCE + timedelta(seconds=60), Value(4.0), "sum(a)")
+    assert office.asked == 1
+
+
+async def test_looks_repeat_each_interval_by_themselves(office: Office, server: FakeServer) -> None:
+    server.handler = server.vector("4")
+    await office.look(ask(QUERY))
+    for count in (2, 3):
+        await office.pass_by(29)
+        assert office.asked == count - 1
+        await office.pass_by(1)
+        await office.woken.get()
+        assert office.asked == count
+        (found,) = office.desk.look(ask(QUERY)) or ()
+        assert found.at == SINCE + timedelta(seconds=60 + 30 * (count - 1))
+
+
+async def test_passes_in_between_start_no_looks(office: Office) -> None:
+    await office.look(ask(QUERY))
+    for _ in range(5):
+        assert office.desk.look(ask(QUERY)) is not None
+    await office.pass_by(1)
+    assert office.asked == 1
+
+
+@pytest.mark.parametrize(("interval", "sooner"), [(30, 10), (300, 10), (4, 4)])
+async def test_what_failed_is_looked_at_sooner_and_the_rest_when_it_is_due(
+    office: Office, server: FakeServer, interval: int, sooner: int
+) -> None:
+    async def handle(request: Any) -> Any:
+        return await (server.text("oh", status=503) if "query" in request.path else server.reply(1))(request)
+
+    server.handler = handle
+    asked = ask(QUERY, OTHER, interval=timedelta(seconds=interval))
+    first, other = await office.look(asked)
+    assert isinstance(first.result, Failure)
+    assert other.result == Value(1.0)
+    server.requests.clear()
+    server.handler = server.vector("2")
+    await office.pass_by(sooner)
+    await office.woken.get()
+    paths = {path for path, _, _ in server.requests}
+    assert paths == ({"/api/v1/query"} if sooner < interval else {"/api/v1/query", "/"})
+    again, kept = office.desk.look(asked) or ()
+    assert again.result == Value(2.0)
+    if sooner < interval:
+        assert kept == other
+
+
+async def test_a_server_that_is_gone_for_good_is_asked_again_and_again(office: Office, server: FakeServer) -> None:
+    server.handler = server.text("oh", status=503)
+    await office.look(ask(QUERY))
+    for _ in range(5):
+        await office.pass_by(10)
+        await office.woken.get()
+        (found,) = office.desk.look(ask(QUERY)) or ()
+        assert isinstance(found.result, Failure)
+        assert not found.result.permanent
+    assert office.asked == 6
+
+
+async def test_only_one_look_of_an_ask_goes_on(office: Office, server: FakeServer) -> None:
+    server.handler = server.hang
+    assert office.desk.look(ask(QUERY)) is None
+    await office.pass_by(100)
+    assert office.desk.look(ask(QUERY)) is None
+    await office.pass_by(100)
+    assert office.desk.look(ask(QUERY)) is None
+    assert len(server.requests) <= 1
+
+
+async def test_a_metric_that_takes_too_long_is_a_failure(server: FakeServer) -> None:
+    office = Office(server, look_timeout=0.1)
+    server.handler = server.hang
+    (late,) = await office.look(ask(QUERY))
+    assert isinstance(late.result, Failure)
+    assert (late.result.reason, late.result.permanent) == ("MetricsServerTimeout", False)
+    await office.desk.close()
+
+
+async def test_a_metric_that_hangs_keeps_the_others_news_back_for_a_moment_only(
+    office: Office, server: FakeServer
+) -> None:
+    answered, go = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: Any) -> Any:
+        if "query" in request.path:
+            await go.wait()
+            return await server.vector("2")(request)
+        answered.set()
+        return await server.reply(1)(request)
+
+    server.handler = handle
+    asked = ask(QUERY, OTHER)
+    assert office.desk.look(asked) is None
+    await answered.wait()
+    while (found := office.desk.look(asked)) is None:
+        await office.pass_by(PATIENCE)
+    assert [(one.metric, one.result) for one in found] == [("o", Value(1.0))]
+    assert await office.woken.get() == asked.wake
+    go.set()
+    await office.woken.get()
+    assert [one.metric for one in office.desk.look(asked) or ()] == ["q", "o"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"since": SINCE + timedelta(seconds=1)},
+        {"mirror": True},
+        {"serving": None},
+        {"gateway": TRAEFIK},
+        {"metrics": (OTHER,)},
+        {"model": "letters"},
+    ],
+)
+async def test_another_ask_under_the_same_key_starts_anew(office: Office, changes: dict[str, Any]) -> None:
+    await office.look(ask(QUERY))
+    assert office.desk.look(replace(ask(QUERY), **changes)) is None
+
+
+async def test_another_interval_is_the_same_ask(office: Office) -> None:
+    await office.look(ask(QUERY))
+    assert office.desk.look(ask(QUERY, interval=timedelta(seconds=5))) is not None
+
+
+async def test_what_the_step_cannot_measure_is_left_out(office: Office, server: FakeServer) -> None:
+    server.handler = server.vector("1")
+    found = await office.look(ask(metric(name="a", builtin="agreement", min="0.9"), QUERY))
+    assert [one.metric for one in found] == ["q"]
+
+
+async def test_without_a_metric_that_can_be_measured_nothing_is_waited_for(office: Office) -> None:
+    assert office.desk.look(ask(metric(name="a", builtin="agreement", min="0.9"))) == ()
+
+
+async def test_what_is_forgotten_is_looked_at_no_more(office: Office, server: FakeServer) -> None:
+    server.handler = server.vector("1")
+    kept = replace(ask(QUERY), key="kept")
+    await office.look(ask(QUERY))
+    await office.look(kept)
+    office.desk.forget({"kept"})
+    server.requests.clear()
+    await office.pass_by(31)
+    assert await office.woken.get() == kept.wake
+    assert office.asked == 1
+    assert office.desk.look(ask(QUERY)) is None
+
+
+async def test_looks_end_when_nobody_asks_any_more(office: Office, server: FakeServer) -> None:
+    server.handler = server.vector("1")
+    await office.look(ask(QUERY))
+    for _ in range(30):
+        await office.pass_by(30)
+        while not office.woken.empty():
+            office.woken.get_nowait()
+    assert 10 <= office.asked <= 12
+    office.desk.look(ask(QUERY))
+    await office.woken.get()
+
+
+async def test_closing_ends_what_goes_on(office: Office, server: FakeServer) -> None:
+    server.handler = server.hang
+    office.desk.look(ask(QUERY))
+    await office.pass_by(1)
+    await office.desk.close()
+    assert office.woken.empty()
+    assert not [task for task in asyncio.all_tasks() if "Desk" in repr(task.get_coro())]
+
+
+async def test_a_hundred_asks_are_all_looked_at(office: Office, server: FakeServer) -> None:
+    server.handler = server.vector("1")
+    every = [replace(ask(QUERY), key=str(number), wake=Key("Model", "vision", str(number))) for number in range(100)]
+    for asked in every:
+        office.desk.look(asked)
+    woken = {await office.woken.get() for _ in every}
+    assert len(woken) == 100
+    assert server.most_at_once <= 8
+    assert all(office.desk.look(asked) for asked in every)
+
+
+async def test_a_server_that_hangs_keeps_no_other_waiting(office: Office, server: FakeServer) -> None:
+    async def handle(request: Any) -> Any:
+        return await (server.hang if "query" in request.path else server.reply(1))(request)
+
+    server.handler = handle
+    for number in range(50):
+        office.desk.look(replace(ask(QUERY), key=str(number)))
+    (found,) = await office.look(replace(ask(OTHER), key="other", wake=Key("Model", "vision", "other")))
+    assert found.result == Value(1.0)
+
+
+async def test_a_job_runs_beside_the_looks_at_its_own_pace(server: FakeServer) -> None:
+    jobs = SlowJobs()
+    office = Office(server, jobs=jobs)
+    server.handler = server.vector("1")
+    asked = ask(QUERY, JOB)
+    assert [one.metric for one in await office.look(asked)] == ["q"]
+    await office.pass_by(31)
+    await office.woken.get()
+    assert [one.metric for one in office.desk.look(asked) or ()] == ["q"]
+    assert jobs.started == ["j"]
+    jobs.end.set()
+    await office.woken.get()
+    found = {one.metric: one for one in office.desk.look(asked) or ()}
+    assert found["j"].result == Value(0.5)
+    assert found["j"].query == "Job: score"
+    await office.pass_by(30)
+    assert jobs.started == ["j", "j"]
+    await office.desk.close()
+
+
+async def test_without_jobs_a_job_metric_is_refused_for_good(office: Office) -> None:
+    (found,) = await office.look(ask(JOB))
+    assert isinstance(found.result, Failure)
+    assert found.result.permanent
+
+
+async def test_the_observed_weight_is_that_of_the_last_look(office: Office, server: FakeServer) -> None:
+    assert office.desk.observed_weight(ask(QUERY, gateway=TRAEFIK)) is None
+    labels = {"__name__": "traefik_service_requests_total", "job": "t", "instance": "t", "code": "200"}
+    at = SINCE.timestamp()
+    result = [
+        {
+            "metric": labels | {"service": f"vision-digits-{revision * 10}-http-80@kubernetesgateway"},
+            "values": [[at - 5, "0"], [at + 50, count]],
+        }
+        for revision, count in (("b", "25"), ("a", "75"))
+    ]
+    server.handler = server.reply({"status": "success", "data": {"resultType": "matrix", "result": result}})
+    asked = ask(QUERY, gateway=TRAEFIK)
+    await office.look(asked)
+    await office.pass_by(30)
+    await office.woken.get()
+    assert office.desk.observed_weight(asked) == 25
+    assert office.desk.observed_weight(ask(QUERY, gateway=TRAEFIK, mirror=True)) is None

@@ -1,0 +1,377 @@
+"""What Prometheus' answers become, and how counters are asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Shares, Value
+from tests.unit.measuring.conftest import START, Bench, FakeServer, ask, metric
+
+
+def data(kind: str, result: Any) -> dict[str, Any]:
+    return {"status": "success", "data": {"resultType": kind, "result": result}}
+
+
+def error(kind: str, text: str, status: int) -> Any:
+    return FakeServer.reply({"status": "error", "errorType": kind, "error": text}, status=status)
+
+
+QUERY = {"query": "sum(a)"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "value", "why"),
+    [
+        (data("vector", [{"metric": {}, "value": [1, "0.25"]}]), 0.25, ""),
+        (data("vector", [{"metric": {"a": "b"}, "value": [1.5, "1e3"]}]), 1000.0, ""),
+        (data("scalar", [1, "7"]), 7.0, ""),
+        (data("vector", []), None, "the query gives no data"),
+        (data("vector", [{"value": [1, "NaN"]}]), None, "the query gives nan"),
+        (data("vector", [{"value": [1, "+Inf"]}]), None, "the query gives inf"),
+        (
+            data("vector", [{"value": [1, "1"]}, {"value": [1, "2"]}]),
+            None,
+            "the query gives 2 series, and must give one: sum them",
+        ),
+    ],
+)
+async def test_a_query_gives_one_number_or_why_there_is_none(
+    bench: Bench, server: FakeServer, answer: Any, value: float | None, why: str
+) -> None:
+    server.handler = server.reply(answer)
+    found = await bench.measure(ask(metric(prometheus=QUERY)))
+    assert found.result == Value(value, why=why)
+    assert found.query == "sum(a)"
+    assert found.metric == "m"
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason", "permanent", "told"),
+    [
+        (error("bad_data", "1:4: parse error", 400), "QueryRefused", True, "parse error"),
+        (error("execution", "many-to-many", 422), "QueryFailed", False, "many-to-many"),
+        (error("timeout", "query timed out", 503), "MetricsServerError", False, "query timed out (503)"),
+        (error("internal", "oh", 500), "MetricsServerError", False, "oh (500)"),
+        (error("too_many", "busy", 429), "MetricsServerError", False, "busy (429)"),
+        (error("bad_response", "oh", 400), "MetricsServerError", False, "oh (400)"),
+        (error("not_found", "no such tenant", 404), "MetricsServerError", False, "no such tenant (404)"),
+        (FakeServer.reply([1]), "MetricsAnswerInvalid", False, "query API"),
+        (FakeServer.reply(None), "MetricsAnswerInvalid", False, "query API"),
+        (FakeServer.reply({"status": "success"}), "MetricsAnswerInvalid", False, "query API"),
+        (FakeServer.reply(data("vector", [1])), "MetricsAnswerInvalid", False, "query API"),
+        (FakeServer.reply(data("vector", [{"value": [1, 2]}])), "MetricsAnswerInvalid", False, "pair of a time"),
+        (FakeServer.reply(data("vector", [{"value": [1, "x"]}])), "MetricsAnswerInvalid", False, "pair of a time"),
+        (FakeServer.reply(data("matrix", [])), "QueryRefused", True, "gives a matrix"),
+        (FakeServer.reply(data("string", [1, "x"])), "QueryRefused", True, "gives a string"),
+        (FakeServer.reply(data("vector", [{"histogram": [1, {}]}])), "QueryRefused", True, "native histogram"),
+        (FakeServer.reply({"oh": 1}, status=400), "MetricsServerError", False, "answered 400"),
+    ],
+)
+async def test_what_is_no_number_is_a_failure(
+    bench: Bench, server: FakeServer, handler: Any, reason: str, permanent: bool, told: str
+) -> None:
+    server.handler = handler
+    found = (await bench.measure(ask(metric(prometheus=QUERY)))).result
+    assert isinstance(found, Failure)
+    assert (found.reason, found.permanent) == (reason, permanent)
+    assert told in found.message
+
+
+async def test_a_query_is_asked_for_the_moment_of_the_look(bench: Bench, server: FakeServer) -> None:
+    await bench.measure(ask(metric(prometheus=QUERY)), 45)
+    ((path, form, _),) = server.requests
+    assert path == "/api/v1/query"
+    assert form == {"query": "sum(a)", "time": f"{START + 45:.3f}", "timeout": "5s"}
+
+
+async def test_both_revisions_are_asked_for_where_the_query_tells_them_apart(bench: Bench, server: FakeServer) -> None:
+    server.handler = server.vector("3")
+    query = {"query": 'sum(a{pod=~"$(PODS)"})'}
+    assert (await bench.measure(ask(metric(prometheus=query, margin="0.1")))).result == Value(3.0, 3.0)
+    assert [form["query"] for _, form, _ in server.requests] == [
+        'sum(a{pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"})',
+        'sum(a{pod=~"digits-aaaaaaaaaa-[a-z0-9-]+"})',
+    ]
+    server.requests.clear()
+    assert (await bench.measure(ask(metric(prometheus=query, versus="None")))).result == Value(3.0)
+    assert (await bench.measure(ask(metric(prometheus=query, margin="0.1"), serving=None))).result == Value(3.0)
+    assert (await bench.measure(ask(metric(prometheus=QUERY, max="4")))).result == Value(3.0)
+    assert len(server.requests) == 3
+
+
+async def test_a_margin_needs_a_query_that_tells_the_revisions_apart(bench: Bench) -> None:
+    found = (await bench.measure(ask(metric(prometheus=QUERY, margin="0.1")))).result
+    assert isinstance(found, Failure)
+    assert found.permanent
+    assert "use $(REVISION), $(VERSION) or $(PODS)" in found.message
+
+
+async def test_what_is_wrong_with_the_serving_revision_is_told_as_such(bench: Bench, server: FakeServer) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        query = str((await request.post())["query"])
+        return await FakeServer.vector(*(["1"] if "bbbbbbbbbb" in query else []))(request)
+
+    server.handler = handle
+    found = await bench.measure(ask(metric(prometheus={"query": 'a{r="$(REVISION)"}'}, margin="0.1")))
+    assert found.result == Value(1.0, None, "serving revision: the query gives no data")
+
+
+class Counting:
+    """Answers range selectors from series of samples, as Prometheus would; `(selector, start, end)` of each is kept."""
+
+    def __init__(self, *series: tuple[dict[str, str], list[tuple[float, float]]]) -> None:
+        self.series = series
+        self.asked: list[tuple[str, float, float]] = []
+        self.largest = 10**9
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        found = re.fullmatch(r"(\w+)\{(.*)\}\[(\d+)s\]", str(form["query"]))
+        assert found is not None, form["query"]
+        end = float(str(form["time"]))
+        start = end - int(found[3])
+        self.asked.append((f"{found[1]}{{{found[2]}}}", start, end))
+        if end - start > self.largest:
+            return await error("execution", "query processing would load too many samples", 422)(request)
+        result = []
+        for labels, samples in self.series:
+            if labels["__name__"] != found[1] or not self._matches(labels, found[2]):
+                continue
+            values = [[START + at, str(value)] for at, value in samples if start <= START + at <= end]
+            if values:
+                result.append({"metric": labels, "values": values})
+        return await FakeServer.reply(data("matrix", result))(request)
+
+    @staticmethod
+    def _matches(labels: dict[str, str], matchers: str) -> bool:
+        wanted = re.findall(r'(\w+)(=~|=)"((?:[^"\\]|\\.)*)"', matchers)
+        return all(
+            re.fullmatch(value.replace("\\\\", "\\"), labels.get(name, "")) is not None for name, _, value in wanted
+        )
+
+
+def traefik(revision: str, code: str, *samples: tuple[float, float], instance: str = "t") -> Any:
+    labels = {"__name__": "traefik_service_requests_total", "job": "traefik", "instance": instance, "code": code}
+    service = f"vision-digits-{revision * 10}-http-80@kubernetesgateway"
+    return labels | {"service": service, "namespace": "gateways"}, list(samples)
+
+
+def up(instance: str, value: float = 1) -> Any:
+    return {"__name__": "up", "job": "traefik", "instance": instance}, [(-10.0, value)]
+
+
+async def test_errors_are_counted_from_raw_samples(bench: Bench, server: FakeServer) -> None:
+    server.handler = Counting(
+        traefik("b", "200", (-5, 10), (10, 60), (50, 110)),
+        traefik("b", "502", (50, 4)),
+        traefik("b", "499", (50, 1)),
+        traefik("b", "404", (50, 2)),
+        traefik("a", "200", (-5, 1000), (50, 1900)),
+        # Traefik was restarted: its counters begin again.
+        traefik("a", "500", (-5, 40), (20, 41), (50, 2)),
+        traefik("c", "500", (-5, 0), (50, 99)),
+    )
+    found = await bench.measure(ask(metric(builtin="error-rate")))
+    assert found.result == Shares(Arm(107, 5), Arm(903, 3))
+    assert found.query.startswith("Gateway: traefik_service_requests_total{service=~")
+
+
+async def test_a_series_that_first_appears_counts_from_zero_where_its_target_was_up(
+    bench: Bench, server: FakeServer
+) -> None:
+    server.handler = Counting(
+        up("t"),
+        up("sick", 0),
+        traefik("b", "200", (20, 30), (50, 50)),
+        traefik("b", "200", (20, 30), (50, 31), instance="sick"),
+        traefik("b", "200", (20, 30), (50, 31), instance="new"),
+    )
+    found = (await bench.measure(ask(metric(builtin="error-rate")))).result
+    assert found == Shares(Arm(52, 0), Arm(0, 0))
+
+
+async def test_each_look_reads_what_is_new_and_a_new_operator_reads_all_again(bench: Bench, server: FakeServer) -> None:
+    counting = Counting(traefik("b", "200", (-5, 0), *((at, at) for at in range(5, 9000, 10))))
+    server.handler = counting
+    asked = ask(metric(builtin="error-rate"))
+    first = (await bench.measure(asked, 8000)).result
+    assert first == Shares(Arm(7995, 0), Arm(0, 0))
+    assert [(round(start - START), round(end - START)) for _, start, end in counting.asked] == [
+        (-300, 3300),
+        (3240, 6900),
+        (6840, 8000),
+    ]
+    counting.asked.clear()
+    assert (await bench.measure(asked, 8030)).result == Shares(Arm(8025, 0), Arm(0, 0))
+    assert [(round(start - START), round(end - START)) for _, start, end in counting.asked] == [(7940, 8030)]
+    bench.memory = None
+    assert (await bench.measure(asked, 8030)).result == Shares(Arm(8025, 0), Arm(0, 0))
+
+
+async def test_what_is_too_much_at_once_is_read_in_smaller_pieces(bench: Bench, server: FakeServer) -> None:
+    counting = Counting(traefik("b", "200", (-5, 0), *((at, at) for at in range(5, 9000, 10))))
+    counting.largest = 600
+    server.handler = counting
+    assert (await bench.measure(ask(metric(builtin="error-rate")), 4000)).result == Shares(Arm(3995, 0), Arm(0, 0))
+    counting.largest = 0
+    bench.memory = None
+    found = (await bench.measure(ask(metric(builtin="error-rate")), 4000)).result
+    assert isinstance(found, Failure)
+    assert found.reason == "QueryFailed"
+
+
+async def test_counters_that_nobody_scrapes_any_more_are_no_evidence(bench: Bench, server: FakeServer) -> None:
+    server.handler = Counting(traefik("b", "200", (-5, 0), (10, 400), (25, 500)))
+    assert (await bench.measure(ask(metric(builtin="error-rate")), 60)).result == Shares(Arm(500, 0), Arm(0, 0))
+    found = (await bench.measure(ask(metric(builtin="error-rate")), 130)).result
+    assert isinstance(found, Failure)
+    assert (found.reason, found.permanent) == ("MetricsStale", False)
+
+
+async def test_without_any_series_there_is_no_evidence(bench: Bench, server: FakeServer) -> None:
+    server.handler = Counting()
+    for wanted in (metric(builtin="error-rate"), metric(builtin="throughput", min="1")):
+        found = (await bench.measure(ask(wanted))).result
+        assert isinstance(found, Value)
+        assert found.candidate is None
+        assert "Prometheus has no series of traefik_service_requests_total" in found.why
+    bad = {"bad": 'orders_total{result="lost"}', "total": "orders_total"}
+    found = (await bench.measure(ask(metric(prometheus=bad)))).result
+    assert found == Value(None, why="Prometheus has no series of orders_total{}")
+
+
+async def test_throughput_is_requests_a_second_since_the_step_began(bench: Bench, server: FakeServer) -> None:
+    server.handler = Counting(traefik("b", "200", (-5, 0), (40, 120)), traefik("a", "200", (-5, 0), (40, 600)))
+    assert (await bench.measure(ask(metric(builtin="throughput", min="1")))).result == Value(2.0, 10.0)
+    assert (await bench.measure(ask(metric(builtin="throughput", min="1")), 0)).result == Value(
+        None, why="the step has only just begun"
+    )
+
+
+async def test_counters_of_ones_own(bench: Bench, server: FakeServer) -> None:
+    def orders(revision: str, result: str, *samples: tuple[float, float]) -> Any:
+        labels = {"__name__": "orders_total", "job": "orders", "instance": "o", "result": result}
+        return labels | {"revision": revision * 10}, list(samples)
+
+    server.handler = Counting(
+        orders("b", "lost", (-5, 1), (50, 4)),
+        orders("b", "won", (-5, 1), (50, 98)),
+        orders("a", "lost", (-5, 1), (50, 2)),
+        orders("a", "won", (-5, 1), (50, 1000)),
+    )
+    own = {"bad": 'orders_total{result="lost",revision="$(REVISION)"}', "total": 'orders_total{revision="$(REVISION)"}'}
+    found = await bench.measure(ask(metric(prometheus=own, margin="0.1")))
+    assert found.result == Shares(Arm(100, 3), Arm(1000, 1))
+    assert found.query == (
+        'bad: orders_total{result="lost",revision="bbbbbbbbbb"}; total: orders_total{revision="bbbbbbbbbb"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"bad": "rate(a[5m])", "total": "a"}, "prometheus.bad must be a plain selector"),
+        ({"bad": "a", "total": "sum(a)"}, "prometheus.total must be a plain selector"),
+        ({"bad": "a{", "total": "a"}, "prometheus.bad is no PromQL"),
+        ({"query": 'a{pod="$(POD)"}'}, "$(POD) is no placeholder"),
+    ],
+)
+async def test_a_query_that_is_wrong_in_itself_is_never_sent(
+    bench: Bench, server: FakeServer, own: dict[str, str], told: str
+) -> None:
+    found = (await bench.measure(ask(metric(prometheus=own)))).result
+    assert isinstance(found, Failure)
+    assert (found.reason, found.permanent) == ("QueryRefused", True)
+    assert told in found.message
+    assert server.requests == []
+
+
+async def test_an_enforced_label_is_demanded_of_users_and_not_of_builtin_metrics(
+    bench: Bench, server: FakeServer
+) -> None:
+    bench.options["enforcedLabel"] = "namespace"
+    for own in ({"query": "sum(a)"}, {"bad": "a", "total": 'a{namespace="$(NAMESPACE)"}'}):
+        found = (await bench.measure(ask(metric(prometheus=own)))).result
+        assert isinstance(found, Failure)
+        assert (found.reason, found.permanent) == ("QueryRefused", True)
+        assert 'needs namespace="vision", and a does not have it; write namespace="$(NAMESPACE)"' in found.message
+    assert server.requests == []
+    await bench.measure(ask(metric(prometheus={"query": 'sum(a{namespace="$(NAMESPACE)"})'})))
+    assert server.requests[0][1]["query"] == 'sum(a{namespace="vision"})'
+    server.handler = Counting(traefik("b", "200", (-5, 0), (40, 120)))
+    assert (await bench.measure(ask(metric(builtin="error-rate")))).result == Shares(Arm(120, 0), Arm(0, 0))
+
+
+def bucket(name: str, le: str, *samples: tuple[float, float], **labels: str) -> Any:
+    return {"__name__": name, "job": "j", "instance": "i", "le": le, **labels}, list(samples)
+
+
+async def test_latency_from_the_runtimes_own_counters(bench: Bench, server: FakeServer) -> None:
+    counting = Counting(
+        *(
+            bucket("v2_request_seconds_bucket", le, (-5, 0), (50, value), namespace="vision", pod=pod)
+            for pod, values in (("digits-bbbbbbbbbb-x-y", (5, 9, 10)), ("digits-aaaaaaaaaa-x-y", (80, 99, 100)))
+            for le, value in zip(("0.1", "0.25", "+Inf"), values, strict=True)
+        )
+    )
+    server.handler = counting
+    found = await bench.measure(ask(metric(builtin="latency-percentile", percentile="0.95", source="Runtime")))
+    assert found.result == Histogram(
+        ((0.1, 5), (0.25, 9), (float("inf"), 10)), ((0.1, 80), (0.25, 99), (float("inf"), 100))
+    )
+    assert found.query == (
+        'Runtime: v2_request_seconds_bucket{namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}'
+    )  # fmt: skip
+
+
+async def test_a_histogram_without_its_last_bucket_is_told(bench: Bench, server: FakeServer) -> None:
+    server.handler = Counting(
+        bucket("v2_request_seconds_bucket", "0.1", (-5, 0), (50, 1), namespace="vision", pod="digits-bbbbbbbbbb-x-y")
+    )
+    asked = ask(metric(builtin="latency-over", threshold="100ms", source="Runtime"), serving=None)
+    found = (await bench.measure(asked)).result
+    assert isinstance(found, Failure)
+    assert found.reason == "MetricsAnswerInvalid"
+
+
+async def test_one_look_reads_the_same_counters_once(bench: Bench, server: FakeServer) -> None:
+    counting = Counting(
+        traefik("b", "200", (-5, 0), (40, 60)), traefik("a", "200", (-5, 0), (40, 140)), traefik("a", "503", (-5, 0))
+    )
+    server.handler = counting
+    asked = ask(metric(builtin="error-rate"), metric(name="t", builtin="throughput", min="1"))
+    look, measurer = bench.look(asked), bench.measurer()
+    for wanted in asked.metrics:
+        await measurer.measure(look, wanted)
+    assert await measurer.observed_weight(look) == 30
+    assert len(counting.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("candidate", "serving", "changes", "weight"),
+    [
+        (10, 90, {}, 10),
+        (9, 90, {}, None),
+        (0, 100, {}, 0),
+        (100, 0, {}, 100),
+        (50, 50, {"serving": None}, None),
+        (50, 50, {"gateway": None}, None),
+        (50, 50, {"mirror": True}, None),
+    ],
+)
+async def test_the_weight_that_is_observed(
+    bench: Bench, server: FakeServer, candidate: int, serving: int, changes: dict[str, Any], weight: int | None
+) -> None:
+    server.handler = Counting(
+        traefik("b", "200", (-5, 0), (40, candidate)), traefik("a", "200", (-5, 0), (40, serving))
+    )
+    assert await bench.measurer().observed_weight(bench.look(ask(**changes))) == weight
+
+
+async def test_no_weight_is_observed_while_prometheus_is_down(bench: Bench, server: FakeServer) -> None:
+    server.handler = server.text("oh", status=503)
+    assert await bench.measurer().observed_weight(bench.look(ask())) is None

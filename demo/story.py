@@ -117,6 +117,8 @@ class Demo:
             with Shown("cluster") as progress:
                 self.cluster = platform.bring_up(progress)
             self.kubectl = Kubectl(self.cluster.kubectl, self.cluster.kubeconfig)
+            if not self.cluster.prometheus_url:
+                raise DemoError("this cluster has no Prometheus to measure rollouts by: set MODELWRIGHT_PROMETHEUS")
             nodes = [node["metadata"]["name"] for node in self.kubectl.items("nodes")]
             self.story.say(f"nodes: {', '.join(nodes)}; kubeconfig: {self.cluster.kubeconfig}")
         with self.story.step(
@@ -324,7 +326,12 @@ class Demo:
         target = Target(client.infer_url, bodies[0], client.address)
         with BackgroundLoad(target, rate=self.rate, fresh_share=0.2, bodies=bodies) as load:
             self.facts.report = load.report
-            yield load
+            try:
+                yield load
+            except DemoError:
+                for line in load.report.lines():
+                    self.story.say(line)
+                raise
         for outcome in self.facts.outcomes:
             outcome.tally = tally(load.report, outcome.phase)
             self._check_losses(outcome)

@@ -2,13 +2,14 @@
 
 import json
 import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.api.v1alpha1.policy import EvaluationMetric
+from modelwright.api.v1alpha1.policy import EvaluationMetric, Gates
 from modelwright.core import gates
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.gates import GateResult, Report, Running
@@ -238,3 +239,58 @@ def test_an_end_without_a_report_is_an_error_that_says_why(found: Any, pods: Any
     assert isinstance(state, GateResult)
     assert (state.outcome, state.reason) == (Outcome.ERROR, reason)
     assert said in state.message
+
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+GATES = Gates.model_validate(
+    {
+        "infra": {},
+        "evaluation": {"template": {"spec": {}}, "metrics": [{"name": "accuracy", "min": "0.9", "minDelta": "-0.01"}]},
+    }
+)
+REPORTED = [pod("Succeeded", ended(0, json.dumps({"metrics": [entry(0.95, None)]})))]
+PROBED = [pod("Succeeded", ended(0, json.dumps({"outcome": "Pass", "reason": "GatePassed", "message": "ok"})))]
+STUCK = [pod("Pending", waiting("ImagePullBackOff"))]
+
+
+@pytest.mark.parametrize(
+    ("found", "pods", "gate", "first", "minutes", "wanted"),
+    [
+        (job("Complete"), REPORTED, "evaluation", True, 1, ("Pass", "GatePassed")),
+        (job("Complete"), REPORTED, "evaluation", False, 1, ("Fail", "MetricMissing")),
+        (job("Complete"), PROBED, "infra", False, 1, ("Pass", "GatePassed")),
+        (job("Complete"), REPORTED, "infra", False, 1, ("Error", "ReportMissing")),
+        (job("Complete"), PROBED, "evaluation", False, 1, ("Fail", "ReportMissing")),
+        (job("Failed", "DeadlineExceeded"), [], "infra", False, 1, ("Error", "JobTimeout")),
+        (job(), [], "infra", False, 60, None),
+        (job(), [pod("Running", {"running": {}})], "infra", False, 60, None),
+        (job(), STUCK, "infra", False, 1, None),
+        (job(), STUCK, "infra", False, 3, ("Error", "ImagePullFailed")),
+        (job(), [pod("Pending", waiting("CreateContainerConfigError"))], "infra", False, 3,
+         ("Error", "ContainerConfigError")),
+        # Another try may end better, and another node may come.
+        (job(), [pod("Failed", ended(1))], "evaluation", False, 60, None),
+    ],
+)  # fmt: skip
+def test_a_gate_comes_to_a_result_once_its_job_can_say_no_more(
+    found: Any, pods: Any, gate: str, first: bool, minutes: int, wanted: tuple[str, str] | None
+) -> None:
+    result = gates.of_job(found, pods, gate, GATES, first=first, now=BEGAN + timedelta(minutes=minutes))
+    assert (result and (result.outcome, result.reason)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("condition", "over"),
+    [(None, False), ("Suspended", False), ("SuccessCriteriaMet", False), ("Complete", True), ("Failed", True)],
+)
+def test_a_job_has_ended_when_its_controller_says_so(condition: str | None, over: bool) -> None:
+    assert gates.has_ended(job(condition)) is over
+    assert not gates.has_ended({"metadata": {}, "status": {"conditions": [{"type": "Failed", "status": "False"}]}})
+
+
+@pytest.mark.parametrize(
+    ("ready", "seconds", "stuck"), [(1, 60, False), (0, 60, True), (None, 60, True), (0, 5, False)]
+)
+def test_pods_are_looked_at_when_none_is_ready_for_a_while(ready: int | None, seconds: int, stuck: bool) -> None:
+    found = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {"ready": ready}}
+    assert gates.is_stuck(found, BEGAN + timedelta(seconds=seconds), timedelta(seconds=10)) is stuck

@@ -84,6 +84,11 @@ WAKES = [
     ("a route: its owner", kinds.HTTP_ROUTE, child(kinds.HTTP_ROUTE), {model("digits")}),
     ("a child that has lost its owner: by its label", kinds.SERVICE,
      child(kinds.SERVICE, owner=None, labels={"modelwright.dev/model": "faces"}), {model("faces")}),
+    ("the Job of a rollout's gate: the Model", kinds.JOB, stamped({"metadata": {
+        "name": "j", "namespace": NS, "labels": {"modelwright.dev/model": "digits"}, "ownerReferences": [
+            {"apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelRollout", "name": "r", "uid": "x",
+             "controller": True}
+        ]}}), {model("digits")}),
     ("a child that says nothing: nobody", kinds.SERVICE, child(kinds.SERVICE, owner=None), set()),
     ("a stored revision: its owner, and its version for its stage", kinds.CONTROLLER_REVISION,
      child(kinds.CONTROLLER_REVISION, annotations={"modelwright.dev/version-name": "v2"}),
@@ -131,6 +136,9 @@ CHANGES = [
     ("another of that name", kinds.DEPLOYMENT, DEPLOYMENT, changed(DEPLOYMENT, "metadata/uid", "other"), True),
     ("its first state", kinds.DEPLOYMENT, None, DEPLOYMENT, True),
     ("its end", kinds.DEPLOYMENT, DEPLOYMENT, None, True),
+    ("a Job's pods", kinds.JOB, DEPLOYMENT, changed(DEPLOYMENT, "status/active", 1), False),
+    ("a Job's end", kinds.JOB, DEPLOYMENT,
+     changed(DEPLOYMENT, "status/conditions", [{"type": "Complete", "status": "True"}]), True),
     ("an HPA's status", kinds.HORIZONTAL_POD_AUTOSCALER, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), False),
     ("a route's status", kinds.HTTP_ROUTE, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), True),
     ("a Gateway's status", kinds.GATEWAY, DEPLOYMENT, changed(DEPLOYMENT, "status/x", 2), True),

@@ -33,6 +33,16 @@ def parsed(raw: Json) -> Model:
     return Model.parse(raw)
 
 
+def rollout(name: str = "digits-7", uid: str = "rollout-uid") -> Json:
+    """A ModelRollout of the Model, as the API server gives it."""
+    return {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "ModelRollout",
+        "metadata": {"name": name, "namespace": "vision", "uid": uid, "labels": {"app.kubernetes.io/instance": "shop"}},
+        "spec": {"modelRef": {"name": "digits"}},
+    }
+
+
 def version(**artifact: Any) -> ModelVersion:
     """Version digits-v1."""
     members = {"uri": "s3://models/digits/1", "format": {"name": "plain", "version": "1"}, "digest": None, **artifact}

@@ -12,17 +12,18 @@ import pytest
 import yaml
 
 from modelwright.api.v1alpha1.model import Endpoint, wanted_replicas
-from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
+from modelwright.api.v1alpha1.version import ModelVersion, Sample
 from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.core.runtimes import Choice
-from modelwright.serving import fetching, network, workload
+from modelwright.serving import fetching, gates, network, workload
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayTraffic
 from modelwright.traffic.port import Scene, Traffic
 from modelwright.traffic.service import ServiceTraffic
 from modelwright.traffic.traefik import TraefikTraffic
 from tests.lib import objects
-from tests.unit.serving.builders import IMAGES, choice, identify, parsed, raw_model, stored, version
+from tests.unit.serving.builders import DIGEST, IMAGES, choice, identify, parsed, raw_model, rollout, stored, version
 
 Json = dict[str, Any]
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -145,6 +146,26 @@ def traffic_by_replicas() -> list[Json]:
     return routed(ServiceTraffic(), Routing((Share(SERVING, 75), Share(CANDIDATE, 25))))
 
 
+def gate_jobs() -> list[Json]:
+    runtime = choice(**SERVER)
+    samples = ({"request": {"inputs": []}, "expect": {"outputs": []}},)
+    infra_gate = {"repeats": 5, "latency": {"max": "250ms"}, "memory": "2Gi"}
+    scorer = {"name": "score", "image": "example.com/score:1", "command": ["python", "/score.py"]}
+    evaluation_gate = {"template": {"spec": {"containers": [scorer]}}, "metrics": [{"name": "accuracy", "min": "0.9"}]}
+    candidate = version(uri="s3://models/digits/2", credentialsSecretRef={"name": "store"}).spec.artifact
+    return [
+        gates.evaluation(
+            rollout(), EvaluationGate.model_validate(evaluation_gate), CANDIDATE,
+            gates.Content("digits-v2", candidate, DIGEST), gates.Content("digits-v1", version().spec.artifact, DIGEST),
+            IMAGES,
+        ),
+        gates.infra(
+            rollout(), InfraGate.model_validate(infra_gate), CANDIDATE, stored(raw_model(), runtime),
+            tuple(map(Sample.model_validate, samples)), IMAGES, protocol="V2", request_seconds=30, pods=["10.0.0.1"],
+        ),
+    ]  # fmt: skip
+
+
 TRAFFIC = (
     traffic_canary,
     traffic_match,
@@ -153,7 +174,7 @@ TRAFFIC = (
     traffic_traefik_sticky,
     traffic_by_replicas,
 )
-CASES = (*TRAFFIC, plain, http_endpoint, grpc_endpoint, autoscaled_with_cache_and_overrides, resolve_pod)
+CASES = (*TRAFFIC, plain, http_endpoint, grpc_endpoint, autoscaled_with_cache_and_overrides, resolve_pod, gate_jobs)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

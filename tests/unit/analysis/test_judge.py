@@ -298,6 +298,11 @@ def test_a_percentile_with_a_minimum_is_refused() -> None:
         Rule("p95", percentile=0.95, min=0.1)
 
 
+def test_a_pass_without_any_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Rule("errors", max=1, min_samples=0)
+
+
 def verdict(metric: str, outcome: Outcome, *, dry_run: bool = False) -> Verdict:
     return Verdict(metric, outcome, "Reason", "message", dry_run=dry_run)
 

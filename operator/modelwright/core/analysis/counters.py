@@ -50,11 +50,10 @@ def histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
     """
     every = tuple(series)
     known = _scraped_before(every, start)
-    grown: dict[frozenset[tuple[str, str]], dict[float, float]] = defaultdict(dict)
+    grown: dict[frozenset[tuple[str, str]], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one in every:
         group = frozenset((name, value) for name, value in one.labels.items() if name != "le")
-        bound = _bound(one.labels)
-        grown[group][bound] = grown[group].get(bound, 0.0) + _growth_of(one, start, end, known)
+        grown[group][_bound(one.labels)].append(_growth_of(one, start, end, known))
     if not grown:
         return ()
     shared = set.intersection(*(set(buckets) for buckets in grown.values()))
@@ -62,7 +61,7 @@ def histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
         raise ValueError('the histogram has no bucket with le="+Inf": the number of its requests can\'t be told')
     counts: list[tuple[float, int]] = []
     for bound in sorted(shared):
-        count = round(math.fsum(buckets[bound] for buckets in grown.values()))
+        count = round(math.fsum(added for buckets in grown.values() for added in buckets[bound]))
         counts.append((bound, max(count, counts[-1][1]) if counts else count))
     return tuple(counts)
 

@@ -52,7 +52,7 @@ class Rule:
     `percentile` (0 to 1): it is that percentile of a histogram; its `margin` is a share of requests. `good`: it is the
     share of good requests (agreement), while an `Arm` counts the bad ones. `higher_is_better`: of a value, for its
     margin. `failures_allowed`: looks of a value out of its limits that are let pass; `failures_so_far`: those that
-    earlier looks had. Raises ValueError without a limit, and for a percentile with `min`.
+    earlier looks had. Raises ValueError without a limit, for a percentile with `min`, and for less than one sample.
     """
 
     name: str
@@ -73,6 +73,9 @@ class Rule:
             raise ValueError(f"metric {self.name} has no margin, max or min: without a limit it decides nothing")
         if self.percentile is not None and self.min is not None:
             raise ValueError(f"metric {self.name}: min has no effect on a percentile of latency, where less is better")
+
+        if self.min_samples < 1:
+            raise ValueError(f"metric {self.name}: min_samples is {self.min_samples}, and must be at least 1")
 
     @property
     def limits(self) -> int:

@@ -1,0 +1,328 @@
+"""What holds for all evidence: none is never a Pass, more harm never helps, order and spelling don't matter."""
+
+import itertools
+import math
+from datetime import UTC, datetime
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from modelwright.core.analysis.counters import arm, growth, histogram, over
+from modelwright.core.analysis.evidence import (
+    Arm,
+    Failure,
+    Histogram,
+    Measurement,
+    Outcome,
+    Series,
+    Shares,
+    Value,
+    Verdict,
+)
+from modelwright.core.analysis.judge import Rule, combine, judge
+from modelwright.core.analysis.planning import needed_samples
+from modelwright.core.analysis.ranks import decide_winner, mann_whitney
+from modelwright.core.analysis.sequential import difference, proportion
+
+INF, NAN = math.inf, math.nan
+ALPHAS = st.sampled_from([0.2, 0.05, 0.0125, 1e-4, 1e-9])
+LIMITS = st.one_of(st.none(), st.floats(0, 1))
+ROUNDING = 1e-7
+
+
+@st.composite
+def arms(draw: st.DrawFn, least: int = 0, most: int = 20000) -> Arm:
+    trials = draw(
+        st.one_of(st.integers(least, 10), st.integers(least, most)) if least < 10 else st.integers(least, most)
+    )
+    return Arm(trials, draw(st.one_of(st.integers(0, trials), st.sampled_from([0, trials, trials // 50]))))
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    kind = draw(st.sampled_from(["share", "over", "percentile", "value"]))
+    margin, top = draw(LIMITS), draw(LIMITS)
+    bottom = None if kind == "percentile" else draw(LIMITS)
+    assume(any(limit is not None for limit in (margin, top, bottom)))
+    return Rule(
+        "metric",
+        margin=margin,
+        max=top,
+        min=bottom,
+        min_samples=draw(st.integers(1, 1000)),
+        threshold=0.25 if kind == "over" else None,
+        percentile=draw(st.floats(0.01, 0.99)) if kind == "percentile" else None,
+        good=draw(st.booleans()),
+        higher_is_better=draw(st.booleans()),
+        failures_allowed=draw(st.integers(0, 3)),
+        failures_so_far=draw(st.integers(0, 3)),
+        dry_run=draw(st.booleans()),
+    )
+
+
+BUCKETS = st.lists(st.integers(0, 500), min_size=4, max_size=4).map(
+    lambda new: tuple(zip((0.1, 0.25, 1.0, INF), itertools.accumulate(new), strict=True))
+)
+EMPTY_BUCKETS = st.sampled_from([(), ((0.1, 0), (0.25, 0), (INF, 0)), ((INF, 0),)])
+NOTHING = st.sampled_from([None, NAN, INF, -INF])
+RESULTS = st.one_of(
+    st.builds(Shares, arms(), st.one_of(st.none(), arms())),
+    st.builds(Histogram, st.one_of(BUCKETS, EMPTY_BUCKETS), st.one_of(st.none(), BUCKETS, EMPTY_BUCKETS)),
+    st.builds(Value, st.one_of(NOTHING, st.floats()), st.one_of(NOTHING, st.floats()), st.text(max_size=5)),
+    st.builds(Failure, st.just("QueryRefused"), st.text(max_size=5), st.booleans()),
+)
+NO_EVIDENCE = st.one_of(
+    st.builds(Shares, st.just(Arm(0, 0)), st.one_of(st.none(), arms())),
+    st.builds(Histogram, EMPTY_BUCKETS, st.one_of(st.none(), BUCKETS, EMPTY_BUCKETS)),
+    st.builds(Value, NOTHING, st.one_of(NOTHING, st.floats())),
+    st.builds(Failure, st.just("MetricsServerTimeout"), st.just("")),
+)
+
+
+def look(
+    rule: Rule, result: Shares | Histogram | Value | Failure, alpha: float = 0.01, *, first: bool = False
+) -> Verdict:
+    return judge(rule, Measurement("metric", datetime.now(UTC), result), alpha=alpha, first_revision=first)
+
+
+@given(rules(), NO_EVIDENCE, ALPHAS, st.booleans())
+def test_no_evidence_of_the_candidate_is_never_success(
+    rule: Rule, result: Shares | Histogram | Value | Failure, alpha: float, first: bool
+) -> None:
+    told = look(rule, result, alpha, first=first)
+    assert told.outcome is not Outcome.PASS
+    assert combine([told], declared=("metric",)) is not Outcome.PASS
+
+
+@given(rules(), RESULTS, st.sampled_from(["missing", "empty"]))
+def test_no_evidence_of_the_serving_revision_passes_no_margin(
+    rule: Rule, result: Shares | Histogram | Value | Failure, how: str
+) -> None:
+    assume(rule.margin is not None)
+    if isinstance(result, Shares):
+        result = Shares(result.candidate, None if how == "missing" else Arm(0, 0))
+    elif isinstance(result, Histogram):
+        result = Histogram(result.candidate, None if how == "missing" else ())
+    elif isinstance(result, Value):
+        result = Value(result.candidate, None if how == "missing" else NAN)
+    assert look(rule, result).outcome is not Outcome.PASS
+
+
+@given(rules(), RESULTS, st.booleans())
+def test_any_measurement_gets_a_verdict_that_can_be_told(
+    rule: Rule, result: Shares | Histogram | Value | Failure, first: bool
+) -> None:
+    told = look(rule, result, first=first)
+    assert told.reason
+    assert told.dry_run == rule.dry_run
+    assert (told.outcome is Outcome.NOT_APPLICABLE) <= first
+    for number in (told.candidate, told.serving, told.low, told.high, told.limit):
+        assert number is None or math.isfinite(number)
+
+
+@given(rules(), st.one_of(st.builds(Shares, arms(), arms()), st.builds(Histogram, BUCKETS, BUCKETS)))
+def test_fewer_requests_than_asked_for_never_pass(rule: Rule, result: Shares | Histogram) -> None:
+    told = look(rule, result)
+    if told.outcome is Outcome.PASS:
+        assert told.samples is not None
+        assert told.samples >= rule.min_samples
+        assert told.serving_samples is None or told.serving_samples >= rule.min_samples
+
+
+@given(arms(1), arms(1), ALPHAS)
+def test_an_interval_holds_its_estimate_and_possible_values_only(one: Arm, zero: Arm, alpha: float) -> None:
+    assert one.share is not None
+    assert zero.share is not None
+    share, gap = proportion(one, alpha), difference(one, zero, alpha)
+    assert 0 <= share.low <= one.share + 1e-12
+    assert one.share - 1e-12 <= share.high <= 1
+    assert -1 <= gap.low <= one.share - zero.share + 1e-12
+    assert one.share - zero.share - 1e-12 <= gap.high <= 1
+
+
+@given(arms(), arms(), ALPHAS)
+def test_swapped_arms_mirror_the_interval(one: Arm, zero: Arm, alpha: float) -> None:
+    there, back = difference(one, zero, alpha), difference(zero, one, alpha)
+    assert math.isclose(there.low, -back.high, abs_tol=ROUNDING)
+    assert math.isclose(there.high, -back.low, abs_tol=ROUNDING)
+
+
+@given(arms(1), arms(), ALPHAS)
+def test_a_request_gone_bad_never_speaks_for_the_candidate(one: Arm, zero: Arm, alpha: float) -> None:
+    """Above 0, where margins are. Where all but some are bad, or good beside all bad, the prior sways it a little."""
+    assume(one.events < one.trials)
+    worse = Arm(one.trials, one.events + 1)
+    share, share_worse = proportion(one, alpha), proportion(worse, alpha)
+    gap, gap_worse = difference(one, zero, alpha), difference(worse, zero, alpha)
+    assert share_worse.high >= share.high - ROUNDING
+    assert share_worse.low >= share.low - ROUNDING
+    assert gap.high < 0 or gap_worse.high >= gap.high - ROUNDING
+    assert 2 * one.events > one.trials or gap_worse.low >= gap.low - ROUNDING
+
+
+@given(arms(300), arms(300), st.sampled_from([0.0, 0.005, 0.02, 0.1]), ALPHAS)
+def test_a_request_gone_bad_never_brings_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
+    rule = Rule("m", margin=margin)
+    if one.events and look(rule, Shares(one, zero), alpha).outcome is Outcome.PASS:
+        assert look(rule, Shares(Arm(one.trials, one.events - 1), zero), alpha).outcome is Outcome.PASS
+
+
+@given(arms(), arms(), st.floats(0, 0.5), ALPHAS)
+def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
+    narrow = look(Rule("m", margin=margin), Shares(one, zero), alpha).outcome
+    wide = look(Rule("m", margin=margin + 0.1), Shares(one, zero), alpha).outcome
+    if narrow is Outcome.PASS:
+        assert wide is Outcome.PASS
+    if wide is Outcome.FAIL:
+        assert narrow is Outcome.FAIL
+
+
+@given(arms(), st.integers(1, 99), ALPHAS)
+def test_a_share_of_good_requests_is_judged_as_the_bad_ones_are(one: Arm, percent: int, alpha: float) -> None:
+    bad = look(Rule("m", max=percent / 100), Shares(one, None), alpha)
+    good = look(Rule("m", min=1 - percent / 100, good=True), Shares(one, None), alpha)
+    assert bad.low is not None
+    assert bad.high is not None
+    assume(min(abs(bad.low - percent / 100), abs(bad.high - percent / 100)) > ROUNDING)
+    assert (bad.outcome, bad.reason) == (good.outcome, good.reason)
+
+
+VERDICTS = st.builds(
+    Verdict,
+    st.sampled_from("abc"),
+    st.sampled_from(list(Outcome)),
+    st.just("Reason"),
+    st.just("message"),
+    dry_run=st.booleans(),
+)
+
+
+@given(st.lists(VERDICTS, max_size=5), st.sets(st.sampled_from("abc")), st.randoms())
+def test_verdicts_together_pass_only_when_nothing_speaks_against(
+    verdicts: list[Verdict], declared: set[str], random: object
+) -> None:
+    told = combine(verdicts, declared=declared)
+    shuffled = list(verdicts)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert combine(shuffled, declared=declared) is told
+    deciding = [verdict for verdict in verdicts if not verdict.dry_run]
+    outcomes = {verdict.outcome for verdict in deciding}
+    if told is Outcome.PASS:
+        assert Outcome.PASS in outcomes
+        assert outcomes <= {Outcome.PASS, Outcome.NOT_APPLICABLE}
+        assert declared <= {verdict.metric for verdict in deciding}
+    assert (told is Outcome.FAIL) == (Outcome.FAIL in outcomes)
+
+
+@st.composite
+def counters(draw: st.DrawFn) -> tuple[list[tuple[float, float]], dict[float, int]]:
+    """Samples of a counter that is watched from its birth, and what was added between each sample and the one before.
+
+    A process that starts anew has added what it shows then.
+    """
+    samples, added = [(0.0, 0.0)], {}
+    at = value = 0
+    for gap, step, restarts, lost in draw(
+        st.lists(st.tuples(st.integers(1, 40), st.integers(0, 50), st.booleans(), st.booleans()), max_size=15)
+    ):
+        at += gap
+        if lost:
+            samples.append((float(at), draw(st.sampled_from([NAN, INF]))))
+            continue
+        if restarts and step < value:
+            added[float(at)], value = step, step
+        else:
+            added[float(at)], value = step, value + step
+        samples.append((float(at), float(value)))
+    return samples, added
+
+
+@given(counters(), st.integers(0, 300), st.integers(0, 300))
+def test_growth_is_what_was_added_whatever_restarts_and_is_lost(
+    made: tuple[list[tuple[float, float]], dict[float, int]], start: int, length: int
+) -> None:
+    samples, added = made
+    expected = sum(count for at, count in added.items() if start < at <= start + length)
+    one = Series({"instance": "a"}, tuple(samples))
+    assert growth([one], start, start + length) == expected
+    since = max(at for at, value in samples if at <= start and math.isfinite(value))
+    shortened = Series({"instance": "a"}, tuple(sample for sample in samples if sample[0] >= since))
+    assert growth([shortened], start, start + length) == expected
+
+
+@given(st.lists(counters(), max_size=4), st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.randoms())
+def test_growth_adds_up_over_time_and_over_series_in_any_order(
+    made: list[tuple[list[tuple[float, float]], dict[float, int]]], start: int, first: int, second: int, random: object
+) -> None:
+    series = [Series({"instance": str(i)}, tuple(samples)) for i, (samples, _) in enumerate(made)]
+    whole = growth(series, start, start + first + second)
+    assert whole == growth(series, start, start + first) + growth(series, start + first, start + first + second)
+    random.shuffle(series)  # type: ignore[attr-defined]
+    assert whole == growth(series, start, start + first + second)
+    assert whole == sum(growth([one], start, start + first + second) for one in series)
+
+
+SAMPLES = st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1e6)), max_size=8).map(
+    lambda samples: tuple((float(at), value) for at, value in sorted(samples))
+)
+SERIES = st.builds(
+    Series,
+    st.fixed_dictionaries(
+        {"instance": st.sampled_from("ab"), "le": st.sampled_from(["0.25", "2.5e-01", "1", "1.0", "+Inf"])}
+    ),
+    SAMPLES,
+)
+
+
+@given(st.lists(SERIES, max_size=5), st.lists(SERIES, max_size=5), st.integers(0, 300), st.integers(0, 300))
+def test_counts_are_never_negative_and_bad_never_outnumber_all(
+    bad: list[Series], total: list[Series], start: int, length: int
+) -> None:
+    counted = arm(bad, total, start, start + length)
+    assert 0 <= counted.events <= counted.trials
+
+
+@given(st.lists(SERIES, max_size=8), st.integers(0, 300), st.integers(0, 300), st.randoms())
+def test_a_histogram_is_cumulative_whatever_the_order(
+    series: list[Series], start: int, length: int, random: object
+) -> None:
+    try:
+        made = histogram(series, start, start + length)
+    except ValueError:
+        return
+    assert [bound for bound, _ in made] == sorted(bound for bound, _ in made)
+    assert [count for _, count in made] == sorted(count for _, count in made)
+    shuffled = list(series)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert histogram(shuffled, start, start + length) == made
+    slow = [over(made, bound) for bound, _ in made if math.isfinite(bound)]
+    assert all(counted is not None for counted in slow)
+
+
+POINTS = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
+
+
+@given(POINTS, POINTS)
+def test_swapped_groups_turn_the_rank_test_around(one: list[float], zero: list[float]) -> None:
+    there, back = mann_whitney(one, zero, 0.05), mann_whitney(zero, one, 0.05)
+    assert there.u + back.u == len(one) * len(zero)
+    assert there.shift == -back.shift
+    assert there.low == -back.high
+    assert there.larger + back.larger >= 1 - 1e-9
+
+
+@given(st.lists(st.floats(), max_size=29), st.lists(st.floats(), max_size=60), st.booleans())
+def test_too_few_points_never_win(few: list[float], many: list[float], higher: bool) -> None:
+    for one, zero in ((few, many), (many, few)):
+        told = decide_winner("m", one, zero, alpha=0.05, higher_is_better=higher)
+        assert told.outcome is Outcome.INCONCLUSIVE
+
+
+@given(st.integers(1, 30), st.integers(0, 30), st.sampled_from([0.05, 0.001]), st.sampled_from([1, 4, 9]))
+def test_with_the_needed_number_the_expected_outcome_is_decided(
+    margin: int, base: int, alpha: float, ratio: int
+) -> None:
+    needed = needed_samples(margin / 100, base / 100, alpha, ratio=ratio)
+    assert needed is not None
+    one, zero = (Arm(n, round(n * base / 100)) for n in (needed, needed * ratio))
+    assert look(Rule("m", margin=margin / 100, min_samples=1), Shares(one, zero), alpha).outcome is Outcome.PASS

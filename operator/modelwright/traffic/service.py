@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from modelwright.core.rollout.capacity import achieved_shares, replica_weight
 from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import Routing
+from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.serving import network
 from modelwright.traffic.port import Evidence, Json, Needs, Routed, Scene
@@ -56,8 +57,8 @@ class ServiceTraffic:
         return [network.model_service(scene.model, routing, ports, scene.service)]
 
     def unwanted(self, scene: Scene, routing: Routing) -> list[tuple[Kind, str]]:
-        """Nothing."""
-        return []
+        """TraefikServices of an endpoint that is no more."""
+        return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(scene.traefik)]
 
     async def evidence(self, scene: Scene, readiness_path: str | None) -> Evidence:
         """Confirmed when the Service is there."""

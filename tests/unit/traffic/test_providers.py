@@ -1,10 +1,12 @@
 """Which way of moving traffic a Model gets, and what each refuses of a policy."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.core.rollout.capacity import achieved, replica_pods
 from modelwright.kube import kinds
 from modelwright.traffic.gateway_api import MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayTraffic
 from modelwright.traffic.port import Needs, Scene, Traffic
@@ -115,3 +117,34 @@ def test_what_a_way_refuses_names_the_field(
     for text, refusal in zip(texts, found, strict=True):
         assert text in refusal
         assert refusal.startswith("spec.")
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of a table in the docs, below its header."""
+    text = (Path(__file__).parents[3] / "docs" / "how-to" / "traffic.md").read_text()
+    lines = text[text.index(heading) :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_pods_in_the_docs_are_those_that_are_asked_for() -> None:
+    for replicas, *cells in table("| replicas | weight 10 |"):
+        for wish, told in zip((10, 25, 50, 75), cells, strict=True):
+            refusals = refused(INSIDE, Needs(weights=(wish,), replicas=int(replicas)), None)
+            candidate, serving = replica_pods(int(replicas), wish)
+            percent = "" if wish == 50 else f": {achieved(candidate, serving)} %"
+            assert told == ("refused" if refusals else f"{candidate} and {serving}{percent}")
+
+
+def test_what_the_docs_say_of_each_way_is_what_it_refuses() -> None:
+    asked = {
+        "`weight`": Needs(weights=(50,)),
+        "`match` on headers": Needs(match=True),
+        "`mirror`": Needs(mirror=True),
+        "`mirror.percent` below 100": Needs(mirror=True, mirror_percent_below_100=True),
+        "`sticky`": Needs(sticky=True),
+        "`abTest`": Needs(ab_test=True),
+    }
+    rows = {row[0]: row[1:] for row in table("| a policy asks for | no gateway |")}
+    for what, needs in asked.items():
+        for traffic, endpoint, told in zip((INSIDE, PERCENT, OWN), (None, HTTP, HTTP), rows[what], strict=True):
+            assert bool(refused(traffic, needs, endpoint)) == told.startswith("refused"), (what, told)

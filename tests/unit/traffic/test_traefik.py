@@ -69,6 +69,13 @@ def test_weights_alone_stay_in_the_route(traefik: Cluster) -> None:
     assert kinds == ["Service", "HTTPRoute"]
 
 
+@pytest.mark.parametrize("way", ["Service", "gateway that marks answers"])
+def test_what_another_way_has_left_is_unwanted(traefik: Cluster, way: str) -> None:
+    traefik.follow(to(50, mirror_percent=10))
+    names = [name for _, name in WAYS[way](traefik.gateway).traffic.unwanted(traefik.scene, PLAIN)]
+    assert names == ["digits-mirror", "digits-weighted"]
+
+
 def test_callers_who_all_go_to_one_revision_need_no_cookie(traefik: Cluster) -> None:
     for candidate, revision in ((0, ONE), (100, TWO)):
         manifests = traefik.traffic.manifests(traefik.scene, to(candidate, sticky=True), PORTS)

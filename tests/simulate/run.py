@@ -136,6 +136,21 @@ def rollouts_with(
     return count / runs
 
 
+def mirrored(random: np.random.Generator, runs: int, share: float, common: float, margin: float) -> float:
+    """Share of A/A mirror steps that fail at any of 60 looks. Both revisions get the same requests: `common` of the bad
+    share is bad at both, so that the arms are not independent."""
+    count = 0
+    for _ in range(runs):
+        new = random.poisson(RATE * LOOK, 60)
+        both = random.binomial(new, share * common)
+        own = [np.cumsum(both + random.binomial(new - both, share * (1 - common))).tolist() for _ in range(2)]
+        for n, k1, k0 in zip(np.cumsum(new).tolist(), *own, strict=True):
+            if k1 - k0 > margin * n and wrong(Arm(n, k1), Arm(n, k0), margin, ALPHA)[0]:
+                count += 1
+                break
+    return count / runs
+
+
 def z_test(random: np.random.Generator, runs: int, share: float) -> float:
     """Share of A/A steps that a two-sided z-test at 5 %, repeated at 60 looks, calls different."""
     count = 0
@@ -236,6 +251,12 @@ def levels(random: np.random.Generator, runs: int) -> Iterator[Figure]:
         rollouts_with(random, runs, beyond, margins, "Pass"),
         "share",
         level,
+    )
+    yield Figure(
+        "A/A, mirrored, half of the bad requests bad at both, margin 0: failed",
+        mirrored(random, runs, 0.05, 0.5, 0.0),
+        "share",
+        ALPHA,
     )
     bursts = (Truth(0.01, 0.01, burst=5), Truth(0.05, 0.05, burst=5))
     yield Figure(

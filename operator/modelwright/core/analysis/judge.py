@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
+from modelwright.api.reasons import Reason
 from modelwright.core.analysis.counters import over, quantile
 from modelwright.core.analysis.evidence import (
     Arm,
@@ -26,18 +27,6 @@ from modelwright.core.analysis.evidence import (
 )
 from modelwright.core.analysis.planning import smallest
 from modelwright.core.analysis.sequential import Interval, difference_interval, share_interval
-
-WITHIN_LIMITS = "WithinLimits"
-LIMIT_EXCEEDED = "LimitExceeded"
-WORSE_THAN_SERVING = "WorseThanServing"
-FAILURE_TOLERATED = "FailureTolerated"
-INSUFFICIENT_SAMPLES = "InsufficientSamples"
-INSUFFICIENT_EVIDENCE = "InsufficientEvidence"
-NO_DATA = "NoData"
-NO_SERVING_DATA = "NoServingData"
-NOTHING_TO_COMPARE = "NothingToCompare"
-LATENCY_THRESHOLD_NOT_A_BUCKET = "LatencyThresholdNotABucket"
-UNEXPECTED_MEASUREMENT = "UnexpectedMeasurement"
 
 _SEVERITY = (Outcome.NOT_APPLICABLE, Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
 
@@ -125,7 +114,7 @@ def _findings(rule: Rule, measurement: Measurement, alpha: float, first: bool) -
     if isinstance(result, Shares) and rule.percentile is None:
         return _shares(rule, result, alpha, first)
     wanted = "a histogram" if isinstance(result, Shares) else "bad and all requests, not a histogram"
-    return [_error(rule, UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
+    return [_error(rule, Reason.UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
 
 
 def _error(rule: Rule, reason: str, message: str) -> Verdict:
@@ -135,9 +124,9 @@ def _error(rule: Rule, reason: str, message: str) -> Verdict:
 def _nothing_serves(rule: Rule, first: bool) -> Verdict:
     if first:
         message = "nothing serves yet, so there is nothing to compare with"
-        return Verdict(rule.name, Outcome.NOT_APPLICABLE, NOTHING_TO_COMPARE, message, limit=rule.margin)
+        return Verdict(rule.name, Outcome.NOT_APPLICABLE, Reason.NOTHING_TO_COMPARE, message, limit=rule.margin)
     message = "nothing was measured of the serving revision, which the margin compares with"
-    return Verdict(rule.name, Outcome.INCONCLUSIVE, NO_SERVING_DATA, message, limit=rule.margin)
+    return Verdict(rule.name, Outcome.INCONCLUSIVE, Reason.NO_SERVING_DATA, message, limit=rule.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +156,11 @@ def _shares(rule: Rule, shares: Shares, alpha: float, first: bool) -> list[Verdi
         else:
             margin = -rule.margin if rule.good else rule.margin
             claim = _Claim(_between(candidate, serving, alpha, rule.good), margin, not rule.good, "difference")
-            found.append(_decide(rule, claim, candidate, serving, WORSE_THAN_SERVING))
+            found.append(_decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING))
     for limit, at_most in ((rule.max, True), (rule.min, False)):
         if limit is not None:
             claim = _Claim(_of(candidate, alpha, rule.good), limit, at_most, "share")
-            found.append(_decide(rule, claim, candidate, None, LIMIT_EXCEEDED))
+            found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     return found
 
 
@@ -202,11 +191,11 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm, serving: Arm | None, brok
     if decided is False:
         outcome, reason = Outcome.FAIL, broken
     elif short:
-        outcome, reason, missing = Outcome.INCONCLUSIVE, INSUFFICIENT_SAMPLES, " and ".join(short)
+        outcome, reason, missing = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_SAMPLES, " and ".join(short)
     elif decided:
-        outcome, reason = Outcome.PASS, WITHIN_LIMITS
+        outcome, reason = Outcome.PASS, Reason.WITHIN_LIMITS
     else:
-        outcome, reason, missing = Outcome.INCONCLUSIVE, INSUFFICIENT_EVIDENCE, _more(claim, candidate)
+        outcome, reason, missing = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_EVIDENCE, _more(claim, candidate)
     unit = "points" if claim.what == "difference" else "%"
     bound = "at most" if claim.at_most else "at least"
     parts = [
@@ -273,7 +262,7 @@ def _no_boundary(rule: Rule, threshold: float, buckets: Buckets, whose: str) -> 
     bounds = ", ".join(f"{bound:g}" for bound, _ in buckets if math.isfinite(bound))
     return _error(
         rule,
-        LATENCY_THRESHOLD_NOT_A_BUCKET,
+        Reason.LATENCY_THRESHOLD_NOT_A_BUCKET,
         f"{threshold:g} s is no bucket boundary of the {whose}'s histogram, so the requests over it can't be counted; "
         f"take one of {bounds} s",
     )
@@ -292,7 +281,7 @@ def _percentile(rule: Rule, q: float, result: Histogram, alpha: float, first: bo
         if candidate is None:
             return [_no_boundary(rule, rule.max, result.candidate, "candidate")]
         claim = _Claim(_of(candidate, alpha), 1 - q, True, f"share over {rule.max:g} s")
-        found.append(_decide(rule, claim, candidate, None, LIMIT_EXCEEDED))
+        found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     seconds = quantile(result.candidate, q)
     serving_seconds = None if result.serving is None else quantile(result.serving, q)
     told = f"p{100 * q:g} {_seconds(seconds)}"
@@ -316,7 +305,7 @@ def _beyond_serving(rule: Rule, margin: float, q: float, one: Buckets, zero: Buc
     if candidate is None or serving is None:
         return _no_boundary(rule, at, one, "candidate")
     claim = _Claim(_between(candidate, serving, alpha / max(1, len(finite))), margin, True, "difference")
-    found = _decide(rule, claim, candidate, serving, WORSE_THAN_SERVING)
+    found = _decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
     return found if math.isinf(at) else replace(found, message=f"requests over {at:g} s: {found.message}")
 
 
@@ -328,32 +317,32 @@ def _value(rule: Rule, result: Value, first: bool) -> Verdict:
     value, serving = _number(result.candidate), _number(result.serving)
     if value is None:
         why = result.why or "the candidate has no value"
-        return Verdict(rule.name, Outcome.INCONCLUSIVE, NO_DATA, why, serving=serving)
+        return Verdict(rule.name, Outcome.INCONCLUSIVE, Reason.NO_DATA, why, serving=serving)
     out: list[tuple[str, float, str]] = []
     if rule.max is not None and value > rule.max:
-        out.append((f"above the limit of {rule.max:g}", rule.max, LIMIT_EXCEEDED))
+        out.append((f"above the limit of {rule.max:g}", rule.max, Reason.LIMIT_EXCEEDED))
     if rule.min is not None and value < rule.min:
-        out.append((f"below the limit of {rule.min:g}", rule.min, LIMIT_EXCEEDED))
+        out.append((f"below the limit of {rule.min:g}", rule.min, Reason.LIMIT_EXCEEDED))
     if rule.margin is not None and serving is not None:
         worse = serving - value if _higher_is_better(rule) else value - serving
         if worse > rule.margin:
-            out.append((f"worse by {worse:g}, tolerated {rule.margin:g}", rule.margin, WORSE_THAN_SERVING))
+            out.append((f"worse by {worse:g}, tolerated {rule.margin:g}", rule.margin, Reason.WORSE_THAN_SERVING))
     told = f"candidate {value:g}" + ("" if serving is None else f", serving {serving:g}")
-    found = Verdict(rule.name, Outcome.PASS, WITHIN_LIMITS, f"{told}; within the limits", value, serving)
+    found = Verdict(rule.name, Outcome.PASS, Reason.WITHIN_LIMITS, f"{told}; within the limits", value, serving)
     if out:
         message, limit, reason = out[0]
         failures = rule.failures_so_far + 1
         message = f"{told}: {message}"
         if failures <= rule.failures_allowed:
             message += f"; {failures} of {rule.failures_allowed} such looks tolerated"
-            reason = FAILURE_TOLERATED
-        outcome = Outcome.INCONCLUSIVE if reason == FAILURE_TOLERATED else Outcome.FAIL
+            reason = Reason.FAILURE_TOLERATED
+        outcome = Outcome.INCONCLUSIVE if reason == Reason.FAILURE_TOLERATED else Outcome.FAIL
         return replace(found, outcome=outcome, reason=reason, message=message, limit=limit, out_of_limits=True)
     if rule.failures_so_far > rule.failures_allowed:
         message = (
             f"{told}; {rule.failures_so_far} earlier looks were out of the limits, {rule.failures_allowed} tolerated"
         )
-        return replace(found, outcome=Outcome.FAIL, reason=LIMIT_EXCEEDED, message=message)
+        return replace(found, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
     if rule.margin is not None and serving is None and not (first and rule.limits > 1):
         missing = _nothing_serves(rule, first)
         return replace(missing, candidate=value, message=f"{told}; {result.why or missing.message}")

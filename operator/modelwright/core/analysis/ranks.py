@@ -16,16 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
 
+from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Outcome, Verdict
 
 NEEDED_POINTS = 30
 """Time points in each group with which a shift of one standard deviation is found with probability 0.9."""
 MOST_POINTS = 400
 """Points kept of each group: more are thinned evenly, since all pairs are looked at."""
-
-BETTER_THAN_SERVING = "BetterThanServing"
-NOT_PROVEN_BETTER = "NotProvenBetter"
-INSUFFICIENT_POINTS = "InsufficientPoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,12 @@ def decide_winner(
             f"{NEEDED_POINTS} of each are needed"
         )
         return Verdict(
-            metric, Outcome.INCONCLUSIVE, INSUFFICIENT_POINTS, message, samples=samples, serving_samples=serving_samples
+            metric,
+            Outcome.INCONCLUSIVE,
+            Reason.INSUFFICIENT_POINTS,
+            message,
+            samples=samples,
+            serving_samples=serving_samples,
         )
     sign = 1.0 if higher_is_better else -1.0
     better = mann_whitney([sign * x - margin for x in _thinned(ones)], [sign * y for y in _thinned(zeros)], alpha)
@@ -96,7 +98,7 @@ def decide_winner(
     return Verdict(
         metric,
         Outcome.PASS if wins else Outcome.FAIL,
-        BETTER_THAN_SERVING if wins else NOT_PROVEN_BETTER,
+        Reason.BETTER_THAN_SERVING if wins else Reason.NOT_PROVEN_BETTER,
         message,
         candidate=median(ones),
         serving=median(zeros),

@@ -15,15 +15,6 @@ from modelwright.core.analysis.evidence import Outcome
 
 Object = Mapping[str, Any]
 
-GATE_PASSED = "GatePassed"
-JOB_FAILED = "JobFailed"
-JOB_TIMEOUT = "JobTimeout"
-METRIC_MISSING = "MetricMissing"
-METRIC_OUT_OF_LIMITS = "MetricOutOfLimits"
-NO_BASELINE = "NoBaseline"
-NO_LIMITS = "NoLimits"
-REPORT_MISSING = "ReportMissing"
-
 IN_JOBS = ("evaluation", "infra")
 """Gates that a Job looks at, in the order in which they are looked at."""
 START_PATIENCE = timedelta(minutes=2)
@@ -113,7 +104,7 @@ def read_job(job: Object, pods: Sequence[Object]) -> Running | Report | GateResu
     if done or "Complete" in conditions:
         said = f", but {_said(done[0])!r}" if done and _said(done[0]) else ""
         text = f"Job {name} ended well, but no container left a report in its termination message (JSON){said}"
-        return GateResult(Outcome.ERROR, REPORT_MISSING, text)
+        return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
     failure = pod_states.diagnose(pods)
     if "Failed" in conditions:
         return _failed(name, conditions["Failed"], failure)
@@ -136,7 +127,7 @@ def infra(report: Object) -> GateResult:
     reason, message = report.get("reason"), report.get("message")
     if outcome not in _JUDGED or not isinstance(reason, str) or not reason or not isinstance(message, str):
         text = "the infra gate's Job ended with a report that can't be understood"
-        return GateResult(Outcome.ERROR, REPORT_MISSING, text)
+        return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
     return GateResult(outcome, reason, message)
 
 
@@ -149,11 +140,11 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Object, *, first: bool
     they are written. After TFX' Evaluator, which blesses nothing by accident and treats a missing baseline in this way.
     """
     if not any(_limits(metric) for metric in metrics):
-        return GateResult(Outcome.INCONCLUSIVE, NO_LIMITS, "the evaluation has no limits: nothing was judged")
+        return GateResult(Outcome.INCONCLUSIVE, Reason.NO_LIMITS, "the evaluation has no limits: nothing was judged")
     entries = report.get("metrics")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         text = 'the report needs "metrics", a list of {"name", "candidate", "serving", "slice", "n"}'
-        return GateResult(Outcome.FAIL, REPORT_MISSING, text)
+        return GateResult(Outcome.FAIL, Reason.REPORT_MISSING, text)
     figures: list[Figure] = []
     missing: list[str] = []
     wrong: list[str] = []
@@ -171,10 +162,10 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Object, *, first: bool
     skipped = first and any(_versus_serving(metric) for metric in metrics)
     note = "nothing serves yet, so limits versus the serving version were skipped" if skipped else ""
     if missing or wrong:
-        reason = METRIC_MISSING if missing else METRIC_OUT_OF_LIMITS
+        reason = Reason.METRIC_MISSING if missing else Reason.METRIC_OUT_OF_LIMITS
         return GateResult(Outcome.FAIL, reason, "; ".join(filter(None, [*missing, *wrong, note])), tuple(figures))
     absolute = any(metric.min is not None or metric.max is not None for metric in metrics)
-    reason = GATE_PASSED if absolute or not first else NO_BASELINE
+    reason = Reason.GATE_PASSED if absolute or not first else Reason.NO_BASELINE
     text = "; ".join(filter(None, [*map(_told, figures), note]))
     return GateResult(Outcome.PASS, reason, text, tuple(figures))
 
@@ -182,13 +173,14 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Object, *, first: bool
 def _failed(name: str, condition: Object, failure: pod_states.Failure | None) -> GateResult:
     if condition.get("reason") == "DeadlineExceeded":
         why = failure.message if failure else "see its Events for what it waited for"
-        return GateResult(Outcome.ERROR, JOB_TIMEOUT, f"Job {name} did not end within its timeout: {why}")
+        return GateResult(Outcome.ERROR, Reason.JOB_TIMEOUT, f"Job {name} did not end within its timeout: {why}")
     if failure is None:
         said = condition.get("message") or condition.get("reason") or "no pod is left to tell why"
-        return GateResult(Outcome.ERROR, JOB_FAILED, f"Job {name} failed: {said}")
+        return GateResult(Outcome.ERROR, Reason.JOB_FAILED, f"Job {name} failed: {said}")
     # That a model doesn't load is no finding here: any container that fails is told so.
     own = failure.reason in FETCH_REASONS or failure.reason != Reason.MODEL_LOAD_FAILED
-    return GateResult(Outcome.ERROR, failure.reason if own else JOB_FAILED, f"Job {name} failed: {failure.message}")
+    reason = failure.reason if own else Reason.JOB_FAILED
+    return GateResult(Outcome.ERROR, reason, f"Job {name} failed: {failure.message}")
 
 
 def _conditions(job: Object) -> dict[str, Object]:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from modelwright.api.reasons import Reason
 from modelwright.check.command import SETTINGS_WRONG, TERMINATION_BYTES, cut, main
 from modelwright.check.probe import Result, path, percentile, probe
 from modelwright.check.settings import Sample, Settings, SettingsError, from_environment
@@ -240,3 +242,10 @@ async def test_the_program_leaves_its_result_and_ends_well_whatever_it_says(tmp_
     assert done.returncode == 0
     assert gates.infra(json.loads(log.read_text())).reason == "UnexpectedAnswer"
     assert json.loads(done.stdout) == json.loads(log.read_text())
+
+
+def test_every_reason_is_a_documented_one() -> None:
+    source = (ROOT / "operator/modelwright/check/probe.py").read_text()
+    found = {*re.findall(r'Failed\((?:FAIL|INCONCLUSIVE), "(\w+)"', source), Result().reason}
+    assert len(found) > 7
+    assert found <= set(Reason)

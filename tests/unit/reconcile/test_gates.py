@@ -1,0 +1,221 @@
+"""Gates of a rollout, pass by pass: their Jobs are made once, read when they have ended, and taken away."""
+
+import json
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.kube import errors, kinds
+from tests.unit.reconcile.test_rollouts import CANARY, NS, World
+
+Object = dict[str, Any]
+SCORER = {"name": "score", "image": "example.com/score:1"}
+EVALUATION = {"template": {"spec": {"containers": [SCORER]}}, "metrics": [{"name": "accuracy", "minDelta": "-0.01"}]}
+BOTH = CANARY | {"gates": {"evaluation": EVALUATION, "infra": {"memory": "1Gi"}}, "deadline": "4m"}
+GOOD = {"metrics": [{"name": "accuracy", "candidate": 0.93, "serving": 0.92}]}
+WORSE = {"metrics": [{"name": "accuracy", "candidate": 0.80, "serving": 0.92}]}
+PROBED = {"outcome": "Pass", "reason": "GatePassed", "message": "3 requests answered"}
+
+
+class Gated(World):
+    """A Model on v1, whose next version has to pass the gates."""
+
+    def __init__(self, policy: Object = BOTH) -> None:
+        super().__init__(CANARY)
+        self.set_policy(policy)
+
+    @property
+    def jobs(self) -> dict[str, Object]:
+        """By gate."""
+        found = [o for (kind, _, _), o in self.api.objects.items() if kind == kinds.JOB]
+        return {job["metadata"]["name"].split("-")[2]: job for job in found}
+
+    @property
+    def outcomes(self) -> dict[str, tuple[str, str]]:
+        return {gate["name"]: (gate["outcome"], gate["reason"]) for gate in self.record.get("gates", [])}
+
+    @property
+    def stalled(self) -> tuple[str, str]:
+        found = next(c for c in self.model["status"]["conditions"] if c["type"] == "Stalled")
+        return found["status"], found["reason"]
+
+    def job(self, gate: str) -> Object:
+        """The Job of this gate, once there is one."""
+        self.go(lambda: gate in self.jobs)
+        return self.jobs[gate]
+
+    def pod(self, gate: str, phase: str, state: Object) -> None:
+        metadata = {"name": f"{gate}-pod", "namespace": NS}
+        pod = self.api.user_create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}})
+        self.api.set_status(pod, {"phase": phase, "containerStatuses": [{"name": "c", "image": "i", "state": state}]})
+
+    def end(self, gate: str, report: Any = None, *, condition: str = "Complete", reason: str = "") -> None:
+        """The Job ends, with a pod that reports or without any."""
+        job = self.job(gate)
+        for where in [where for where in self.api.objects if where[0] == kinds.POD]:
+            self.api.user_delete(*where)
+        if report is not None:
+            self.pod(gate, "Succeeded", {"terminated": {"exitCode": 0, "message": json.dumps(report)}})
+        told = [{"type": condition, "status": "True", "reason": reason}]
+        self.api.set_status(job, {"conditions": told})
+
+
+class First(Gated):
+    """A Model that nothing serves yet."""
+
+    begun = False
+
+    def __init__(self, policy: Object) -> None:
+        World.__init__(self, policy)
+        self.begun = True
+
+    def go(self, until: Any, looks: int = 60, seconds: float = 5) -> None:
+        if self.begun:
+            super().go(until, looks, seconds)
+
+
+def test_gates_pass_one_after_the_other_before_any_caller_is_sent_there() -> None:
+    world = Gated()
+    world.want("v2")
+    world.job("evaluation")
+    assert world.pods("v2") is None, "the evaluation comes before the candidate's first pod"
+    assert set(world.jobs) == {"evaluation"}
+    world.end("evaluation", GOOD)
+    world.job("infra")
+    assert world.pods("v2") == 1
+    assert world.weights == {"v1": 100}
+    world.end("infra", PROBED)
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    assert world.outcomes == {"evaluation": ("Pass", "GatePassed"), "infra": ("Pass", "GatePassed")}
+    world.go_to("Succeeded")
+    assert world.jobs == {}, "what has passed is taken away"
+
+
+def test_a_job_is_made_once_whatever_becomes_of_the_operator() -> None:
+    world = Gated()
+    world.want("v2")
+    world.job("evaluation")
+    for _ in range(3):
+        world.restart()
+        world.look()
+    assert [name for verb, kind, name in world.api.writes if kind == kinds.JOB] == [
+        world.jobs["evaluation"]["metadata"]["name"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gate", "report", "reason"),
+    [
+        ("evaluation", WORSE, "MetricOutOfLimits"),
+        ("evaluation", {"metrics": []}, "MetricMissing"),
+        ("infra", {"outcome": "Fail", "reason": "SampleFailed", "message": "500"}, "SampleFailed"),
+    ],
+)
+def test_a_gate_that_refuses_rolls_back_and_its_job_stays_for_its_log(gate: str, report: Object, reason: str) -> None:
+    world = Gated()
+    world.want("v2")
+    if gate == "infra":
+        world.end("evaluation", GOOD)
+    world.end(gate, report)
+    world.go_to("RolledBack", "GateFailed")
+    assert world.outcomes[gate] == ("Fail", reason)
+    assert world.weights == {"v1": 100}
+    for _ in range(5):
+        world.look()
+    assert set(world.jobs) == {gate}
+    world.want("v3")
+    world.go(lambda: list(world.jobs) == ["evaluation"] and _version(world.jobs["evaluation"]) == "v3")
+
+
+def _version(job: Object) -> str:
+    return str(job["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME])
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason", "told"),
+    [
+        ("Complete", "", "ReportMissing"),
+        ("Failed", "DeadlineExceeded", "JobTimeout"),
+        ("Failed", "BackoffLimitExceeded", "JobFailed"),
+    ],
+)
+def test_an_end_without_a_report_is_never_a_pass(condition: str, reason: str, told: str) -> None:
+    world = Gated()
+    world.want("v2")
+    world.end("evaluation", condition=condition, reason=reason)
+    world.go_to("Holding")
+    assert world.outcomes == {"evaluation": ("Error", told)}
+    world.go_to("RolledBack", "DeadlineExceeded")
+    assert world.weights == {"v1": 100}
+
+
+def test_an_image_that_can_not_be_pulled_is_told_before_the_jobs_own_time_is_up() -> None:
+    world = Gated()
+    world.want("v2")
+    world.job("evaluation")
+    world.pod("evaluation", "Pending", {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}})
+    world.go_to("Holding")
+    assert world.outcomes == {"evaluation": ("Error", "ImagePullFailed")}
+    assert "no such tag" in world.record["gates"][0]["message"]
+
+
+def test_a_job_that_runs_on_is_taken_away_with_its_rollout() -> None:
+    world = Gated()
+    world.want("v2")
+    world.job("evaluation")
+    world.want("v1")
+    world.go(lambda: world.records[-1]["status"]["state"] == "Superseded")
+    world.go(lambda: world.jobs == {})
+
+
+def test_a_result_that_can_not_be_read_now_is_read_later() -> None:
+    world = Gated()
+    world.want("v2")
+    world.job("evaluation")
+    listed, world.api.list = world.api.list, _refusing  # type: ignore[method-assign]
+    world.end("evaluation", GOOD)
+    for _ in range(3):
+        world.look()
+    assert world.outcomes == {}
+    world.api.list = listed  # type: ignore[method-assign]
+    world.go(lambda: "evaluation" in world.outcomes)
+
+
+async def _refusing(*_: Any, **__: Any) -> list[Object]:
+    raise errors.Transient(503, "ServiceUnavailable", "not now")
+
+
+def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline_ends_it() -> None:
+    world = Gated()
+
+    def refuse(verb: str, obj: Object) -> None:
+        if obj["kind"] == "Job":
+            raise errors.Invalid(422, "Invalid", "spec.template.spec.containers[0].imagge: unknown field")
+
+    world.api.before_write = refuse
+    world.want("v2")
+    world.go(lambda: world.stalled == ("True", "InvalidPolicy"))
+    said = next(c["message"] for c in world.model["status"]["conditions"] if c["type"] == "Stalled")
+    assert "gate evaluation of RolloutPolicy steps" in said
+    assert "containers[0].imagge" in said
+    world.go_to("RolledBack", "DeadlineExceeded")
+
+
+def test_without_the_version_that_serves_there_is_nothing_to_compare_with() -> None:
+    world = Gated()
+    world.want("v2")
+    world.api.user_delete(kinds.MODEL_VERSION, NS, "v1")
+    world.go(lambda: world.stalled == ("True", "VersionNotFound"))
+    assert world.weights == {"v1": 100}
+    assert world.jobs == {}
+
+
+def test_a_first_revision_is_judged_by_absolute_limits() -> None:
+    evaluation = EVALUATION | {"metrics": [{"name": "accuracy", "min": "0.9", "minDelta": "-0.01"}]}
+    world = First(CANARY | {"gates": {"evaluation": evaluation}})
+    env = world.job("evaluation")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert not any(entry["name"].startswith("SERVING") for entry in env)
+    world.end("evaluation", {"metrics": [{"name": "accuracy", "candidate": 0.95}]})
+    world.go(lambda: world.serving == "v1")
+    assert world.outcomes == {"evaluation": ("Pass", "GatePassed")}

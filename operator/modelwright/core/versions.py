@@ -67,6 +67,7 @@ def _highest(
         for version in by_name.values()
         if version.spec.model_ref.name == model
         and version.metadata.deletion_timestamp is None
+        and version.status.stage not in (Stage.QUARANTINED, Stage.REJECTED)
         and all(version.metadata.labels.get(key) == value for key, value in labels.items())
     ]
     current = by_name.get(serving) if serving else None
@@ -105,10 +106,17 @@ def pinned_digest(artifact: Artifact, resolved: str | None) -> str | None:
     return None
 
 
-def stage(version: str, before: str | None, serving: str | None, stored: Iterable[str]) -> Stage:
-    """Where a version stands. `serving`: the one its Model serves; `stored`: those whose revision is still kept."""
+def stage(
+    version: str, before: str | None, serving: str | None, stored: Iterable[str], taken_back: Stage | None = None
+) -> Stage:
+    """Where a version stands. `serving`: the one its Model serves; `stored`: those whose revision is still kept;
+    `taken_back`: what its last rollout made of it, when that did not end well."""
     if version == serving:
         return Stage.SERVING
+    if taken_back is not None:
+        return taken_back
+    if before in (Stage.QUARANTINED, Stage.REJECTED):
+        before = Stage.CANDIDATE
     if before in (None, "", Stage.CANDIDATE):
         return Stage.CANDIDATE
     return Stage.PREVIOUS if version in stored else Stage.RETIRED

@@ -109,6 +109,10 @@ class ModelReconciler:
                 raw = found.raw[record.name]
                 if await rollouts.write(self._context, raw, found.newest, record, picture.observed.now):
                     self._tell_rollout(picture.raw, found.newest, record)
+                    if (record.state, record.status.retried) != (found.newest.state, found.newest.status.retried):
+                        # Its stage follows from how the rollout ended.
+                        version = Key("ModelVersion", picture.model.namespace, record.spec.target.version)
+                        self._context.wake(version)
             await gates.clean(self._context, found)
             await rollouts.forget_old(self._context, found, rolling.policy.history_limit)
         except errors.NotFound:
@@ -272,7 +276,13 @@ def _settled(picture: Picture) -> Picture:
     if moved and before is not None and picture.observed.rolling is not None and picture.looked.verdicts:
         looked = picture.looked
         record = evaluation.noted(
-            before, looked.verdicts, looked.outcome, looked.measured or {}, picture.observed.now, fresh=True
+            before,
+            looked.verdicts,
+            looked.outcome,
+            looked.measured or {},
+            picture.observed.now,
+            weight=looked.observed_weight,
+            fresh=True,
         )
         rolling = replace(picture.observed.rolling, record=record)
         observed = settle(replace(picture.observed, rolling=rolling))
@@ -323,15 +333,25 @@ def _traffic(observed: Observed) -> tuple[TrafficStatus, ...]:
     target = observed.target.hash if observed.target else None
     alone = {named[0].revision.hash: 100} if len(named) == 1 else {target: 100}
     weights = observed.traffic.weights if observed.live is not None else alone
+    seen = _seen_weights(observed)
     return tuple(
         TrafficStatus(
             version=view.revision.version,
             revision=view.revision.hash,
             weight=max(0, min(100, weights.get(view.revision.hash, 0))),
+            observed_weight=seen.get(view.revision.hash),
             ready=view.available > 0,
         )
         for view in named
     )
+
+
+def _seen_weights(observed: Observed) -> dict[str, int]:
+    """Shares of the requests as they were counted since the step began, where they were."""
+    live = observed.live
+    if live is None or live.status.observed_weight is None or live.to is None or live.source is None:
+        return {}
+    return {live.to.hash: live.status.observed_weight, live.source.hash: 100 - live.status.observed_weight}
 
 
 def _count(observed: Observed, field: str) -> int | None:

@@ -19,12 +19,12 @@ from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, Strategy
 from modelwright.api.v1alpha1.rollout import ModelRollout, PolicySnapshot, RevisionRef, RolloutState
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, RuntimeMetrics
-from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.api.v1alpha1.version import ModelVersion, Stage
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
 from modelwright.core.rollout import evaluation, freeze
 from modelwright.core.rollout.observed import Observed, Problem, Revision, Rolling
-from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.record import QUARANTINING, Record
 from modelwright.core.rollout.steps import Step, StepKind, compiled
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
@@ -130,7 +130,9 @@ def rolling(
     looked = _look(context, model, record, policy, steps, scene, stored)
     step = _step(record, steps)
     if record is not None and looked.verdicts:
-        record = evaluation.noted(record, looked.verdicts, looked.outcome, looked.measured or {}, base.now)
+        record = evaluation.noted(
+            record, looked.verdicts, looked.outcome, looked.measured or {}, base.now, weight=looked.observed_weight
+        )
     over = step is not None and step.kind is StepKind.AB_TEST and _held(record, step, base.now)
     won, text = evaluation.wins(policy, looked.measurements) if over else (None, "")
     history = model.status.history[: policy.rollback_window]
@@ -433,6 +435,22 @@ def _command(
     )
     handled = {entry.token for entry in record.status.commands}
     return people.command(record.spec.command, handled, standing)
+
+
+def taken_back(context: Context, namespace: str, model: str, version: str) -> Stage | None:
+    """What the last rollout to a version made of it: Rejected by a gate or by people, Quarantined when it was rolled
+    back or aborted; None when it goes on, ended well, or may be tried again."""
+    found = []
+    for raw in context.store.by_model(kinds.MODEL_ROLLOUT, namespace, model):
+        try:
+            found.append(Record.of(ModelRollout.parse(raw)))
+        except InvalidObject:
+            continue
+    last = max((record for record in found if record.spec.target.version == version), key=_age, default=None)
+    if last is None or last.state not in QUARANTINING or last.status.retried:
+        return None
+    refused = last.status.reason in (Reason.GATE_FAILED, Reason.APPROVAL_REJECTED)
+    return Stage.REJECTED if refused else Stage.QUARANTINED
 
 
 async def begin(context: Context, model: Model, target: Revision, number: int) -> bool:

@@ -12,6 +12,7 @@ from modelwright.core.status.summarize import Verdict, conditions
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
+from modelwright.reconcile import rollouts
 from modelwright.reconcile.children import Refused, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
@@ -112,7 +113,8 @@ class ModelVersionReconciler:
             str((obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME))
             for obj in store.by_model(kinds.CONTROLLER_REVISION, version.namespace, model)
         ]
-        return versions.stage(version.name, version.status.stage, serving, stored)
+        taken_back = rollouts.taken_back(self._context, version.namespace, model, version.name)
+        return versions.stage(version.name, version.status.stage, serving, stored, taken_back)
 
     async def _refuse(self, raw: Object, error: InvalidObject) -> Result:
         now: datetime = self._context.clock.now()

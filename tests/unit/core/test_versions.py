@@ -143,7 +143,8 @@ STAGES = [
     ("one that served and isn't kept", Stage.PREVIOUS, "b", ["b"], Stage.RETIRED),
     ("one that retired and serves again", Stage.RETIRED, "a", ["a"], Stage.SERVING),
     ("one of a Model that is gone", Stage.SERVING, None, [], Stage.RETIRED),
-    ("a stage that a newer operator wrote", "Quarantined", "b", ["a"], Stage.PREVIOUS),
+    ("a stage that a newer operator wrote", "Archived", "b", ["a"], Stage.PREVIOUS),
+    ("one whose quarantine has ended", Stage.QUARANTINED, "b", ["a"], Stage.CANDIDATE),
 ]
 
 

@@ -40,7 +40,10 @@ class Desk:
 class World:
     """A cluster with one Model behind a gateway, its operator, and the time."""
 
-    def __init__(self, policy: Object | None, *, endpoint: bool = True, replicas: int = 4, **model: Any) -> None:
+    def __init__(
+        self, policy: Object | None, *, endpoint: bool = True, replicas: int = 4,
+        versions: tuple[str, ...] = ("v1", "v2", "v3"), **model: Any,
+    ) -> None:  # fmt: skip
         self.api, self.clock, self.desk = SimulatedApi(), FakeClock(), Desk()
         self.desk.at = self.clock.now
         self.broken: set[str] = set()
@@ -54,14 +57,17 @@ class World:
             self.api.user_create(
                 {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}
             )
-        for name in ("v1", "v2", "v3"):
+        for name in versions:
             self.api.user_create(objects.version(NS, name))
         if policy is not None:
             self.set_policy(policy)
             model["rolloutPolicyRef"] = {"name": "steps"}
         if endpoint:
             model["endpoint"] = GATEWAY
-        self.api.user_create(objects.model(NS, serving={"replicas": replicas}, **model))
+        source = model.pop("version", {"name": "v1"})
+        whole = objects.model(NS, version=None, serving={"replicas": replicas}, **model)
+        whole["spec"]["version"] = source
+        self.api.user_create(whole)
         self.operator = self.restart()
         self.go(until=lambda: self.serving == "v1" and self.model["status"]["rollout"]["state"] == "Succeeded")
 
@@ -113,6 +119,9 @@ class World:
             if kind == kinds.DEPLOYMENT and o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] == version:
                 return int(o["spec"]["replicas"])
         return None
+
+    def stage(self, version: str) -> str:
+        return str(self.api.objects[kinds.MODEL_VERSION, NS, version]["status"].get("stage"))
 
     def want(self, version: str) -> None:
         self.known = self.records[-1]["metadata"]["name"] if self.records else ""
@@ -265,6 +274,20 @@ def test_another_version_and_back_ends_quarantine() -> None:
     world.go(lambda: world.model["status"]["rollout"]["state"] == "Succeeded")
     world.want("v2")
     world.go_to("Succeeded", "Promoted")
+
+
+def test_a_following_model_does_not_take_what_was_taken_back_and_goes_on_to_the_next() -> None:
+    world = World(JUDGED, versions=("v1",), version={"follow": {}})
+    world.desk.results["errors"] = bad()
+    world.api.user_create(objects.version(NS, "v2"))
+    world.go(lambda: world.records[-1].get("status", {}).get("state") == "RolledBack")
+    world.go(lambda: world.stage("v2") == "Quarantined")
+    world.go(lambda: world.model["status"]["target"]["version"] == "v1")
+    assert world.model["status"]["rollout"]["state"] == "Succeeded"
+    world.desk.results["errors"] = good()
+    world.api.user_create(objects.version(NS, "v3"))
+    world.go(lambda: world.serving == "v3")
+    assert world.stage("v2") == "Quarantined"
 
 
 def test_a_newer_target_supersedes_and_the_fallback_is_what_serves() -> None:

@@ -135,10 +135,11 @@ def _shares_of(metric: api.Metric, found: Measurement) -> Shares | None:
 
 def noted(
     record: Record, verdicts: tuple[Verdict, ...], outcome: Outcome | None, measured: Mapping[str, datetime],
-    now: datetime, *, fresh: bool = False,
+    now: datetime, *, weight: int | None = None, fresh: bool = False,
 ) -> Record:  # fmt: skip
     """`record` with the verdicts of the present step: a metric's when its outcome or reason has changed, when a look
-    was out of its limits, when what is written is old, and all of them with `fresh` (at a transition)."""
+    was out of its limits, when what is written is old, and all of them with `fresh` (at a transition). `weight`: the
+    share that the candidate was seen to have, written with them."""
     if record.status.step is None:
         return record
     known = _known(record)
@@ -158,6 +159,8 @@ def noted(
         )
         if changed:
             entries[verdict.metric] = _status(record.step, verdict, failures, at)
+    if entries != known and weight is not None:
+        record = record.but(observed_weight=weight)
     others = tuple(entry for entry in record.status.verdicts if entry.step != record.step)
     return record.but(
         verdicts=(*others, *entries.values()), verdict=str(outcome) if outcome is not None else record.status.verdict

@@ -23,6 +23,7 @@ from modelwright.core.analysis.evidence import Arm, Measurement, Outcome, Shares
 from modelwright.core.analysis.judge import Rule, combine, judge
 from modelwright.core.analysis.planning import Ask, Stage, alpha_each, needed_rate, needed_samples
 from modelwright.core.analysis.sequential import difference
+from tests.simulate import tables
 
 ROOT = Path(__file__).parents[2]
 CONFIDENCE = 0.95
@@ -361,12 +362,30 @@ def policies(random: np.random.Generator, runs: int) -> Iterator[Figure]:
     )
 
 
+def cost(random: np.random.Generator) -> Iterator[Figure]:
+    """CPU time of what each look asks for."""
+    pairs = [
+        arms
+        for truth in (Truth(0.01, 0.01), Truth(0.0, 0.0), Truth(0.05, 0.15))
+        for arms in looks(random, truth, *sixty_looks(random, 0.1, RATE * LOOK))
+    ]
+    begin = time.process_time()
+    for one, zero in pairs:
+        difference(one, zero, ALPHA)
+    yield Figure("one interval of a difference", 1000 * (time.process_time() - begin) / len(pairs), "ms CPU")
+    begin = time.process_time()
+    for one, zero in pairs:
+        judge(ERRORS, Measurement(ERRORS.name, datetime.now(UTC), Shares(one, zero)), alpha=ALPHA)
+    yield Figure("one verdict", 1000 * (time.process_time() - begin) / len(pairs), "ms CPU")
+
+
 def simulate(seed: int, runs: int, policy_runs: int) -> Iterator[Figure]:
     """All figures, one after the other."""
     random = np.random.default_rng(seed)
     yield from levels(random, runs)
     yield from power(random, runs)
     yield from policies(random, policy_runs)
+    yield from cost(random)
 
 
 def document(figures: list[Figure], command: str) -> dict[str, Any]:
@@ -387,7 +406,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few runs, some seconds; nothing is written")
     parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--tables", action="store_true", help="only make the tables of docs/concepts/evidence.md anew")
     given = parser.parse_args()
+    if given.tables:
+        tables.write()
+        return
     begin = time.monotonic()
     figures = []
     for figure in simulate(given.seed, *((40, 10) if given.quick else (2000, 500))):
@@ -400,6 +423,7 @@ def main() -> None:
     if not given.quick:
         path = ROOT / "docs" / "figures" / "simulate.json"
         path.write_text(json.dumps(document(figures, "python -m tests.simulate"), indent=2) + "\n")
+        tables.write()
         sys.exit(not all(figure.holds for figure in figures))
 
 

@@ -41,6 +41,25 @@ def test_the_models_service_selects_one_revision_and_can_be_read_back() -> None:
     assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(80, 8080)]
 
 
+PORTS = [
+    ("numbers that agree", {"http": 8080}, {"http": 8080}, {80: 8080}),
+    ("numbers that differ: each pod's own, by name", {"http": 8080}, {"http": 8000}, {80: "http"}),
+    ("gRPC where both have it", {"http": 1, "grpc": 2}, {"http": 1, "grpc": 3}, {80: 1, 81: "grpc"}),
+    ("and not where one has not", {"http": 1, "grpc": 2}, {"http": 1, "metrics": 3}, {80: 1}),
+]
+
+
+@pytest.mark.parametrize(("one", "two", "expected"), [c[1:] for c in PORTS], ids=[c[0] for c in PORTS])
+def test_a_service_of_all_revisions_sends_to_the_ports_of_each(
+    one: dict[str, int], two: dict[str, int], expected: dict[int, Any]
+) -> None:
+    shares = Routing((Share(ONE, 50), Share(Revision("digits-v2", "bbbbbbbbbb"), 50)))
+    service = network.model_service(raw_model(), shares, {"aaaaaaaaaa": one, "bbbbbbbbbb": two}, None)
+    assert {port["port"]: port["targetPort"] for port in service["spec"]["ports"]} == expected
+    assert service["spec"]["selector"] == {"modelwright.dev/model": "digits", "modelwright.dev/role": "serving"}
+    assert network.selects_all(service)
+
+
 def test_grpc_has_a_port_of_its_own_that_says_what_it_speaks() -> None:
     service = network.revision_service(raw_model(), ONE, {"http": 8080, "grpc": 9000})
     assert service["metadata"]["name"] == "digits-aaaaaaaaaa"

@@ -505,6 +505,39 @@ def test_without_a_gateway_pods_make_the_weights() -> None:
     assert world.serving == "v2"
 
 
+@pytest.mark.parametrize("endpoint", [True, False], ids=["gateway", "pods"])
+@pytest.mark.parametrize("surge", [1, 2])
+def test_a_surge_budget_holds_at_every_moment_and_weight_follows_the_pods(surge: int, endpoint: bool) -> None:
+    steps = policy(
+        {"weight": 20, "hold": "20s"}, {"weight": 50, "hold": "20s"}, surge={"pods": surge}, keepPrevious="0s"
+    )
+    world = World(steps, endpoint=endpoint)
+
+    def within(verb: str, obj: Object) -> None:
+        asked = sum((world.pods(version) or 0) for version in ("v1", "v2"))
+        assert asked <= 4 + surge
+
+    world.api.after_write = within
+    world.want("v2")
+    world.go_to("Succeeded", "Promoted")
+    world.go(lambda: world.pods("v1") is None)
+    assert world.pods("v2") == 4
+
+
+def test_going_back_waits_for_the_pods_of_what_was_scaled_down() -> None:
+    steps = policy({"weight": 75, "hold": "10m"}, surge={"pods": 1})
+    world = World(steps)
+    world.want("v2")
+    world.go(lambda: "confirmedAt" in (world.record.get("steps") or [{}])[0])
+    assert world.pods("v1") == 2
+    world.command("abort")
+    world.go(lambda: world.weights.get("v2", 0) < 75)
+    assert world.weights["v2"] > 0, "weight follows readiness"
+    world.go_to("Aborted")
+    assert world.weights == {"v1": 100}
+    assert world.pods("v1") == 4
+
+
 def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None:
     world = World(JUDGED)
     world.desk.results["errors"] = good()

@@ -17,6 +17,7 @@ from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.people import Approved, Refused, Rejected, Waiting
 from modelwright.core.rollout import direct
 from modelwright.core.rollout.actions import Action, Begin, Compare, Run, RunGate, SendTraffic
+from modelwright.core.rollout.capacity import CapacityPlan, Pods, plan, replica_pods
 from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Rolling
 from modelwright.core.rollout.record import (
     COUNTED,
@@ -88,30 +89,78 @@ def _ready(o: Observed, revision: Revision | None, pods: int) -> bool:
     return view is not None and view.has(pods)
 
 
-def _wanted_pods(o: Observed, step: Step) -> tuple[int, int]:
-    """Pods of the candidate and of the serving revision during a step."""
+def _needs(o: Observed, step: Step) -> int:
+    """Pods that the candidate must have before the step's traffic is all there."""
     full = o.replicas
     if full == 0:
-        return 0, 0
-    if not _rolling(o).replica_weighted or step.weight in (0, 100):
-        return max(1, math.ceil(full * step.share / 100)), full
-    if step.weight <= 50:
-        return max(1, round(full * step.weight / (100 - step.weight))), full
-    return full, max(1, round(full * (100 - step.weight) / step.weight))
+        return 0
+    if _rolling(o).replica_weighted and 0 < step.weight < 100:
+        return replica_pods(full, step.weight, _budget(o))[0]
+    if step.weight:
+        return max(1, math.ceil(full * step.share / 100))
+    # Without requests that count, it may do with fewer pods than its share where there is no room for more.
+    wanted = max(1, math.ceil(full * step.share / 100))
+    surge = _rolling(o).surge
+    return wanted if surge is None else max(1, min(wanted, surge))
 
 
-def _routing(o: Observed, step: Step) -> Routing:
-    """How traffic is to be during a step."""
+def _budget(o: Observed) -> int:
+    surge = _rolling(o).surge
+    return o.replicas + (o.replicas if surge is None else surge)
+
+
+def _planned(o: Observed) -> bool:
+    """Pods and weight have to move in turns: there is no room for both revisions at full size, or pods make the
+    weights."""
+    surge = _rolling(o).surge
+    return o.replicas > 0 and (_rolling(o).replica_weighted or (surge is not None and surge < o.replicas))
+
+
+def _plan(o: Observed, wish: int, least: int = 0) -> CapacityPlan:
+    record = _record(o)
+    candidate, serving = (
+        Pods(view.replicas or 0, view.available) if view is not None else Pods(0, 0)
+        for view in (_view(o, record.to), _view(o, record.source))
+    )
+    return plan(
+        o.replicas,
+        _budget(o) - o.replicas,
+        wish,
+        candidate,
+        serving,
+        _weight(o),
+        "replicas" if _rolling(o).replica_weighted else "gateway",
+        least=least,
+    )
+
+
+def _weight(o: Observed) -> int:
+    """The candidate's share as the route or the pods have it now."""
+    to = _record(o).to
+    return min(100, o.traffic.weights.get(to.hash, 0)) if to is not None else 0
+
+
+def _step_pods(o: Observed, step: Step) -> tuple[int, int]:
+    """Pods of the candidate and of the serving revision to ask for now."""
+    if not _planned(o) or _record(o).source is None:
+        return _needs(o, step), o.replicas
+    found = _plan(o, step.weight, 0 if step.weight else _needs(o, step))
+    return found.candidate_replicas, found.serving_replicas
+
+
+def _routing(o: Observed, step: Step, weight: int | None = None) -> Routing:
+    """How traffic is to be during a step; with `weight`, on the way there."""
     source, to = _record(o).source, _candidate(o)
+    share = step.weight if weight is None else weight
     if source is None:
         return Routing.to(to)
-    if step.weight == 0 and not step.mirror and not step.match:
+    if share == 0 and not step.mirror and not step.match:
         return Routing.to(source)
     if _rolling(o).replica_weighted:
-        if step.weight == 100:
+        if share == 100:
             return Routing.to(to)
-        return Routing((Share(source, 100 - step.weight), Share(to, step.weight)))
-    shares = (Share(source, 100 - step.weight), Share(to, step.weight))
+        return Routing((Share(source, 100 - share), Share(to, share)))
+    shares = (Share(source, 100 - share), Share(to, share))
     return Routing(
         shares=tuple(share for share in shares if share.weight > 0),
         match=step.match,
@@ -269,7 +318,7 @@ def _confirmed(o: Observed) -> bool:
 def _at_size(o: Observed) -> bool:
     """Everything that the step needs beside traffic is there."""
     step = _step(o)
-    return _ready(o, _record(o).to, _wanted_pods(o, step)[0]) and (not step.mirror or _rolling(o).comparer_ready)
+    return _ready(o, _record(o).to, _needs(o, step)) and (not step.mirror or _rolling(o).comparer_ready)
 
 
 def _enough(o: Observed) -> bool:
@@ -291,9 +340,17 @@ def _keep_step(o: Observed) -> tuple[Action, ...]:
     record = _record(o)
     if record.status.step is None:
         return (*_keep_source(o), *_send_to_source(o))
-    candidate, serving = _wanted_pods(o, _step(o))
+    candidate, serving = _step_pods(o, _step(o))
     source = (Run(record.source, serving),) if record.source is not None else ()
     return (*source, Run(_candidate(o), candidate), *_comparer(o))
+
+
+def _approach_step(o: Observed) -> tuple[Action, ...]:
+    """Pods first; where both revisions have no room at full size, traffic as far as the pods carry it."""
+    step = _step(o)
+    if not _planned(o) or _rolling(o).replica_weighted or _record(o).source is None or not step.weight:
+        return _keep_step(o)
+    return (*_keep_step(o), SendTraffic(_routing(o, step, _plan(o, step.weight).weight)))
 
 
 def _comparer(o: Observed) -> tuple[Action, ...]:
@@ -319,8 +376,17 @@ def _bring_back(o: Observed) -> tuple[Action, ...]:
         if _pods_of(o, record.to):
             return (Run(_candidate(o), 0),)
         return (Run(source), *_send_to_source(o))
-    # Traffic first: it must not wait for whatever else can't be written.
-    return (*_send_to_source(o), Run(source))
+    if not _planned(o) or record.to is None:
+        # Traffic first: it must not wait for whatever else can't be written.
+        return (*_send_to_source(o), Run(source))
+    back = _plan(o, 0)
+    pods = (
+        Run(source, back.serving_replicas),
+        *((Run(record.to, back.candidate_replicas),) if _pods_of(o, record.to) else ()),
+    )
+    if back.weight == 0 or _ready(o, source, o.replicas):
+        return (*_send_to_source(o), *pods)
+    return (SendTraffic(_routing(o, Step(StepKind.WEIGHT, weight=back.weight))), *pods)
 
 
 def _make_room(o: Observed) -> tuple[Action, ...]:
@@ -334,11 +400,19 @@ def _promote_when_ready(o: Observed) -> tuple[Action, ...]:
         return (Run(_candidate(o)), SendTraffic(Routing.to(_candidate(o))))
     if _recreates(o):
         return (Run(record.source, 0), Run(_candidate(o)))
+    if _planned(o) and _rolling(o).surge is not None:
+        ahead = _plan(o, 100)
+        pods = (Run(record.source, ahead.serving_replicas), Run(_candidate(o), ahead.candidate_replicas))
+        if _rolling(o).replica_weighted and not _ready(o, record.to, 1):
+            return pods
+        # By pods, any share but 0 and 100 lets all of them be asked.
+        share = min(max(ahead.weight, 1), 99) if _rolling(o).replica_weighted else ahead.weight
+        return (*pods, SendTraffic(_routing(o, Step(StepKind.WEIGHT, weight=100), share)))
     return (*_keep_source(o), Run(_candidate(o)))
 
 
 def _promote(o: Observed) -> tuple[Action, ...]:
-    source = () if _recreates(o) else _keep_source(o)
+    source = () if _recreates(o) or _planned(o) else _keep_source(o)
     return (*source, Run(_candidate(o)), SendTraffic(Routing.to(_candidate(o))))
 
 
@@ -662,7 +736,7 @@ ROWS: tuple[Row, ...] = (
             State.ROLLED_BACK,
             Reason.CANDIDATE_UNAVAILABLE,
             o,
-            _pods_missing(o, _wanted_pods(o, _step(o))[0]).message,
+            _pods_missing(o, _needs(o, _step(o))).message,
         ),
         "turn back",
     ),
@@ -850,11 +924,11 @@ ROWS: tuple[Row, ...] = (
     ),
     Rule(
         "the candidate's pods for the step are not all ready",
-        lambda o: _stepping(o) and not _confirmed(o) and not _ready(o, _record(o).to, _wanted_pods(o, _step(o))[0]),
+        lambda o: _stepping(o) and not _confirmed(o) and not _ready(o, _record(o).to, _needs(o, _step(o))),
         State.PROGRESSING,
-        lambda o: _pods_missing(o, _wanted_pods(o, _step(o))[0]),
-        _keep_step,
-        "run as many as the step's share needs; traffic stays as it is",
+        lambda o: _pods_missing(o, _needs(o, _step(o))),
+        _approach_step,
+        "run as many as the step's share needs; traffic stays as it is, or follows what pods there is room for",
         after(WATCH_PODS),
     ),
     Rule(

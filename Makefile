@@ -8,7 +8,7 @@ export PYTHONPATH := operator:.
 export PYTHONDONTWRITEBYTECODE := 1
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
-LAYERS := controlplane or kwok or e2e or chart or fetch
+LAYERS := controlplane or kwok or e2e or chart or fetch or metrics
 NAME ?= dev
 CHARTS := charts/modelwright-crds charts/modelwright
 
@@ -45,6 +45,9 @@ test-unit: setup ## Unit, property and wire tests: no cluster, no network
 
 test-fetch: setup ## Each fetch scheme against a real server
 	@$(PYTEST) -q -m "fetch and not e2e" --durations 5
+
+test-metrics: setup ## What rollouts measure, by a real Prometheus and a real Traefik
+	@$(PYTEST) -q -m "metrics and not e2e" --durations 5
 
 test-chart: setup ## Charts and kustomize installs, rendered and compared
 	@$(PYTEST) -q -m chart

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a real target, whose text the test sets."""
+"""A real Prometheus that scrapes what the test serves, and a real Traefik in front of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import contextlib
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import yaml
 from aiohttp import web
 
 from devcluster import parts
@@ -19,8 +21,18 @@ from devcluster.addons import prometheus_flags
 SCRAPE_SECONDS = 0.2
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is scraped: host:port, the labels that its series get, and `renamed`: (label, what in it, by what)."""
+
+    name: str
+    where: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    renamed: tuple[str, str, str] | None = None
+
+
 class Exporter:
-    """What Prometheus scrapes: `text` is what it is told; None refuses the scrape."""
+    """A target whose `text` the test sets; None refuses the scrape."""
 
     def __init__(self) -> None:
         self.text: str | None = ""
@@ -54,41 +66,91 @@ class Exporter:
         return web.Response(text=self.text + "\n", content_type="text/plain")
 
 
-@contextlib.contextmanager
-def running(folder: Path, targets: dict[str, str]) -> Iterator[str]:
-    """A Prometheus that scrapes `targets` (job name: host:port); gives its URL."""
-    parts.build(["prometheus"])
-    jobs = "\n".join(
-        f'- job_name: {name}\n  static_configs: [{{targets: ["{where}"]}}]' for name, where in targets.items()
-    )
-    config = folder / "prometheus.yml"
-    interval = f"{SCRAPE_SECONDS * 1000:.0f}ms"
-    config.write_text(f"global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\nscrape_configs:\n{jobs}\n")
+def free_port() -> int:
+    """A port of the loopback that nobody uses now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{free.getsockname()[1]}"
-    with (folder / "prometheus.log").open("wb") as log:
-        flags = prometheus_flags(listen, config, folder / "data")
-        process = subprocess.Popen([str(parts.path("prometheus")), *flags], stdout=log, stderr=log)
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def process(command: Sequence[str], log: Path) -> Iterator[None]:
+    """Runs a program, whose output goes to `log`."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(list(command), stdout=output, stderr=output)
     try:
-        yield f"http://{listen}"
+        yield
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        # Nothing it keeps is looked at again.
+        running.kill()
+        running.wait()
 
 
-async def ready(url: str) -> None:
-    """Wait until Prometheus answers queries."""
+@contextlib.contextmanager
+def prometheus(folder: Path, jobs: Sequence[Job]) -> Iterator[str]:
+    """A Prometheus that scrapes `jobs`; gives its URL."""
+    parts.build(["prometheus"])
+    interval = f"{SCRAPE_SECONDS * 1000:.0f}ms"
+    config = folder / "prometheus.yml"
+    timing = {"scrape_interval": interval, "scrape_timeout": interval}
+    config.write_text(yaml.safe_dump({"global": timing, "scrape_configs": [_scrape(job) for job in jobs]}))
+    listen = f"127.0.0.1:{free_port()}"
+    flags = prometheus_flags(listen, config, folder / "data")
+    with process([str(parts.path("prometheus")), *flags], folder / "prometheus.log"):
+        yield f"http://{listen}"
+
+
+@contextlib.contextmanager
+def traefik(folder: Path, services: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """A Traefik with a path for each service (name: URL); gives its URL, and where its metrics are (host:port)."""
+    parts.build(["traefik"])
+    listen, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    strip = {"stripPrefixRegex": {"regex": ["/[a-z0-9-]+"]}}
+    routers = {
+        name: {"rule": f"PathPrefix(`/{name}`)", "service": name, "entryPoints": ["web"], "middlewares": ["strip"]}
+        for name in services
+    }
+    backends = {name: {"loadBalancer": {"servers": [{"url": url}]}} for name, url in services.items()}
+    file = folder / "traefik.yml"
+    file.write_text(
+        yaml.safe_dump({"http": {"routers": routers, "services": backends, "middlewares": {"strip": strip}}})
+    )
+    flags = [
+        f"--entrypoints.web.address={listen}",
+        f"--entrypoints.metrics.address={metrics}",
+        "--ping.entrypoint=metrics",
+        "--metrics.prometheus.entrypoint=metrics",
+        "--metrics.prometheus.addserviceslabels=true",
+        "--metrics.prometheus.buckets=0.1,0.25,1",
+        f"--providers.file.filename={file}",
+        "--global.checknewversion=false",
+        "--global.sendanonymoususage=false",
+    ]
+    with process([str(parts.path("traefik")), *flags], folder / "traefik.log"):
+        yield f"http://{listen}", metrics
+
+
+async def answers(url: str) -> None:
+    """Wait until `url` is answered with 200."""
     deadline = time.monotonic() + 30
     async with aiohttp.ClientSession() as session:
         while time.monotonic() < deadline:
             with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"{url}/-/ready") as response:
+                async with session.get(url) as response:
                     if response.status == 200:
                         return
             await asyncio.sleep(0.1)
-    raise TimeoutError(f"Prometheus at {url} is not ready")
+    raise TimeoutError(f"{url} is not answered")
+
+
+def _scrape(job: Job) -> dict[str, object]:
+    scrape: dict[str, object] = {
+        "job_name": job.name,
+        "static_configs": [{"targets": [job.where], "labels": dict(job.labels)}],
+    }
+    if job.renamed is not None:
+        label, what, by = job.renamed
+        rule = {"source_labels": [label], "target_label": label, "regex": what, "replacement": by}
+        scrape["metric_relabel_configs"] = [rule]
+    return scrape

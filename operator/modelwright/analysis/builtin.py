@@ -55,14 +55,20 @@ class Source:
     unit: float = 1.0
 
 
-def source(ask: Ask, wanted: str, target: Target) -> Source:
+def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False) -> Source:
     """Where the requests of `target` are counted; `wanted` is the policy's Auto, Gateway or Runtime.
 
-    Auto is the gateway where it is a known one, else the runtime. Raises Fault, permanent, where nothing counts.
+    Auto is the gateway where it is a known one, else the runtime. `errors`: the bad ones must be told from the good.
+    Raises Fault, permanent, where nothing counts.
     """
     known = GATEWAYS.get(ask.gateway.controller) if ask.gateway is not None else None
     if wanted in ("Auto", "Gateway") and known is not None:
-        return known(ask, target)
+        found = known(ask, target)
+        if not errors or found.bad is not None:
+            return found
+        if wanted == "Gateway":
+            message = "source Gateway, but Traefik counts gRPC calls that went well and those without an answer alike"
+            raise Fault(SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True)
     if wanted == "Gateway":
         if ask.gateway is None:
             message = "source Gateway, but the Model has no endpoint"
@@ -96,11 +102,13 @@ def _traefik(ask: Ask, target: Target) -> Source:
         return Counted(selectors, ((labels, services((target,))),))
 
     every = counted("traefik_service_requests_total")
-    bad = BAD_GRPC if ask.gateway is not None and ask.gateway.grpc else BAD_HTTP
+    # Traefik 3.6 reads a gRPC status from the headers only. One in the trailers, as of every call that went well, it
+    # counts as 2 (Unknown), like a call without an answer: tried.
+    grpc = ask.gateway is not None and ask.gateway.grpc
     return Source(
         "Gateway",
         all=every,
-        bad=replace(every, where=(*every.where, (("code",), bad))),
+        bad=None if grpc else replace(every, where=(*every.where, (("code",), BAD_HTTP))),
         latency=counted("traefik_service_request_duration_seconds_bucket"),
     )
 

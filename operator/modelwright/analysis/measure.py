@@ -161,7 +161,8 @@ class Measurer:
     async def _from_counters(self, look: Look, metric: Metric, query: Query) -> Result:
         ask, server = look.ask, self._prometheus(DEFAULT_CONNECTION)
         targets = _targets(ask, metric)
-        sources = [builtin.source(ask, metric.source, target) for target in targets]
+        errors = metric.builtin == "error-rate"
+        sources = [builtin.source(ask, metric.source, target, errors=errors) for target in targets]
         wanted = [_wanted(metric, one, target) for one, target in zip(sources, targets, strict=True)]
         query.text = f"{sources[0].name}: {wanted[0][-1].selectors[0]}"
         found = [[await self._read(look, server, counted) for counted in each] for each in wanted]
@@ -174,7 +175,7 @@ class Measurer:
                 for one, each, read in zip(sources, wanted, found, strict=True)
             ]
             return Histogram(buckets[0], buckets[1] if len(buckets) > 1 else None)
-        if metric.builtin == "error-rate":
+        if errors:
             arms = [
                 counters.arm(each[0].of(read[0]), each[1].of(read[1]), start, end)
                 for each, read in zip(wanted, found, strict=True)

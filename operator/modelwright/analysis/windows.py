@@ -64,24 +64,26 @@ class Window:
     def series(self) -> tuple[Series, ...]:
         """The series, with the samples that decide by how much each grew.
 
-        One that began after `start`, at a target that was `scraped_before`, has a sample of 0 there.
+        One that began after `start`, at a target that was scraped before, has a sample of 0 there: it counts from
+        nothing, whichever other series it is looked at with.
         """
+        scraped = self.scraped_before | self._with_baseline()
         return tuple(
             Series(labels, ((self.start, 0.0), *samples))
-            if samples and samples[0][0] > self.start and target(labels) in self.scraped_before
+            if samples and samples[0][0] > self.start and target(labels) in scraped
             else Series(labels, tuple(samples))
             for labels, samples in self._series.values()
         )
 
     def unknown_targets(self) -> frozenset[Target]:
         """Targets with a series that began after `start`, of which nothing says whether they were scraped before."""
-        began: set[Target] = set()
-        seen = set(self.scraped_before | self.not_scraped_before)
-        for labels, samples in self._series.values():
-            found = target(labels)
-            if found is not None and samples:
-                (began if samples[0][0] > self.start else seen).add(found)
-        return frozenset(began - seen)
+        began = {target(labels) for labels, samples in self._series.values() if samples and samples[0][0] > self.start}
+        known = self.scraped_before | self.not_scraped_before | self._with_baseline()
+        return frozenset(found for found in began - known if found is not None)
+
+    def _with_baseline(self) -> frozenset[Target]:
+        found = (target(labels) for labels, samples in self._series.values() if samples and samples[0][0] <= self.start)
+        return frozenset(one for one in found if one is not None)
 
     def stale(self, now: float) -> float | None:
         """When the last sample was taken, when that is too long ago for a counter that is still scraped."""

@@ -70,8 +70,7 @@ def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> N
     asked = ask(gateway=gateway, serving=serving)
     found = builtin.source(asked, "Gateway", CANDIDATE)
     for counted in (found.all, found.bad, found.latency):
-        assert counted is not None
-        for selector in counted.selectors:
+        for selector in counted.selectors if counted is not None else ():
             assert isinstance(promql_parser.parse(selector), promql_parser.VectorSelector)
 
 
@@ -103,29 +102,31 @@ def test_traefiks_names_of_services(service: str, candidate: bool, serving: bool
 
 
 @pytest.mark.parametrize(
-    ("grpc", "code", "bad"),
-    [
-        (False, "200", False),
-        (False, "404", False),
-        (False, "429", False),
-        (False, "499", True),
-        (False, "500", True),
-        (False, "504", True),
-        (True, "0", False),
-        (True, "1", False),
-        (True, "5", False),
-        (True, "13", True),
-        (True, "14", True),
-    ],
+    ("code", "bad"),
+    [("200", False), ("404", False), ("429", False), ("499", True), ("500", True), ("504", True)],
 )
-def test_what_counts_as_an_error(grpc: bool, code: str, bad: bool) -> None:
+def test_what_counts_as_an_error(code: str, bad: bool) -> None:
     service = "vision-digits-bbbbbbbbbb-http-80@kubernetesgateway"
-    found = builtin.source(ask(gateway=replace(TRAEFIK, grpc=grpc)), "Auto", CANDIDATE)
-    assert meant(found.bad, service=service, code=code) is bad
-    labels = {"destination_service_name": "digits-bbbbbbbbbb"}
-    found = builtin.source(ask(gateway=replace(ISTIO, grpc=grpc)), "Auto", CANDIDATE)
-    key = "grpc_response_status" if grpc else "response_code"
-    assert meant(found.bad, **labels, **{key: code}) is bad
+    assert meant(builtin.source(ask(), "Auto", CANDIDATE).bad, service=service, code=code) is bad
+    found = builtin.source(ask(gateway=ISTIO), "Auto", CANDIDATE)
+    assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", response_code=code) is bad
+
+
+@pytest.mark.parametrize(
+    ("code", "bad"), [("0", False), ("1", False), ("2", True), ("5", False), ("13", True), ("14", True)]
+)
+def test_what_counts_as_an_error_of_grpc(code: str, bad: bool) -> None:
+    found = builtin.source(ask(gateway=replace(ISTIO, grpc=True)), "Auto", CANDIDATE)
+    assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
+
+
+def test_traefik_does_not_tell_errors_of_grpc_so_the_runtime_does() -> None:
+    asked = ask(gateway=replace(TRAEFIK, grpc=True))
+    assert builtin.source(asked, "Auto", CANDIDATE, errors=True).name == "Runtime"
+    assert builtin.source(asked, "Auto", CANDIDATE).name == "Gateway"
+    with pytest.raises(Fault, match="Traefik counts gRPC calls that went well") as refused:
+        builtin.source(asked, "Gateway", CANDIDATE, errors=True)
+    assert refused.value.failure.permanent
 
 
 def test_a_runtimes_counters_are_narrowed_to_the_revisions_pods() -> None:

@@ -194,6 +194,16 @@ async def test_a_series_that_first_appears_counts_from_zero_where_its_target_was
     assert found == Shares(Arm(52, 0), Arm(0, 0))
 
 
+async def test_a_series_that_first_appears_counts_from_zero_beside_another_revisions(
+    bench: Bench, server: FakeServer
+) -> None:
+    server.handler = Counting(
+        traefik("a", "200", (-5, 100), (50, 190)), traefik("b", "200", (20, 3), (50, 10)), traefik("b", "500", (50, 2))
+    )
+    found = (await bench.measure(ask(metric(builtin="error-rate")))).result
+    assert found == Shares(Arm(12, 2), Arm(90, 0))
+
+
 async def test_each_look_reads_what_is_new_and_a_new_operator_reads_all_again(bench: Bench, server: FakeServer) -> None:
     counting = Counting(traefik("b", "200", (-5, 0), *((at, at) for at in range(5, 9000, 10))))
     server.handler = counting

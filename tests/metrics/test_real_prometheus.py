@@ -1,0 +1,278 @@
+"""Against a real Prometheus: counts are exact, whatever happens to the counters; its refusals are understood."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from modelwright.analysis.connections import parse
+from modelwright.analysis.desk import Desk
+from modelwright.analysis.port import Ask, Gateway, Target
+from modelwright.api.v1alpha1.policy import Metric
+from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
+from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurement, Shares, Value
+from modelwright.core.rollout.observed import Revision
+from modelwright.kube.queue import Key
+from tests.lib.prometheus import Exporter, Job, answers, free_port, process, prometheus, traefik
+
+pytestmark = pytest.mark.metrics
+
+ROOT = Path(__file__).parents[2]
+CANDIDATE, SERVING = (
+    Target.of("digits", Revision(version, key * 10)) for version, key in (("digits-v2", "b"), ("digits-v1", "a"))
+)
+
+
+def metric(name: str = "m", **fields: Any) -> Metric:
+    return Metric.model_validate({"name": name, "max": "1", **fields})
+
+
+def bad_of_total(which: str) -> Metric:
+    return metric(
+        prometheus={"bad": f'jobs_total{{result="lost",kind="{which}"}}', "total": f'jobs_total{{kind="{which}"}}'}
+    )
+
+
+class Office:
+    """A desk that looks when it is told to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.since = datetime.now(UTC)
+
+    async def measure(self, *metrics: Metric, **changes: Any) -> tuple[Measurement, ...]:
+        """One look of an operator that knows nothing from before."""
+        woken = asyncio.Event()
+        entries = [{"name": "default", "type": "Prometheus", "url": self.url}]
+        desk = Desk(parse({"connections": entries}, "test"), lambda _: woken.set())
+        asked = Ask(
+            key="k",
+            wake=Key("Model", "vision", "digits"),
+            namespace="vision",
+            model="digits",
+            candidate=CANDIDATE,
+            serving=SERVING,
+            since=self.since,
+            interval=timedelta(seconds=30),
+            metrics=metrics,
+        )
+        asked = replace(asked, **changes)
+        try:
+            desk.look(asked)
+            await woken.wait()
+            found = desk.look(asked)
+            assert found is not None
+            return found
+        finally:
+            await desk.close()
+
+    async def result(self, wanted: Metric, **changes: Any) -> Any:
+        (found,) = await self.measure(wanted, **changes)
+        return found.result
+
+
+@contextlib.asynccontextmanager
+async def scraping(folder: Path, exporter: Exporter) -> AsyncIterator[Office]:
+    async with exporter.serving() as where:
+        with prometheus(folder, [Job("jobs", where)]) as url:
+            await answers(f"{url}/-/ready")
+            await exporter.scraped()
+            yield Office(url)
+
+
+def jobs(won: int, lost: int | None, kind: str = "x") -> str:
+    lines = [f'jobs_total{{result="won",kind="{kind}"}} {won}']
+    if lost is not None:
+        lines.append(f'jobs_total{{result="lost",kind="{kind}"}} {lost}')
+    return "\n".join(lines)
+
+
+async def test_counts_are_exact_through_a_reset_and_a_series_that_appears(tmp_path: Path) -> None:
+    exporter = Exporter()
+    exporter.text = jobs(1000, 7)
+    async with scraping(tmp_path, exporter) as office:
+        exporter.text = jobs(1040, 9)
+        await exporter.scraped()
+        assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(42, 2), None)
+        # The process starts again, and counts from nothing.
+        exporter.text = jobs(5, 1)
+        await exporter.scraped()
+        assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(48, 3), None)
+        # A label that was never seen: its first sample is already 4.
+        exporter.text = jobs(15, 1) + "\n" + jobs(20, 4, kind="y")
+        await exporter.scraped()
+        assert await office.result(bad_of_total("y"), serving=None) == Shares(Arm(24, 4), None)
+        # A target that vanishes and comes back with its counters has lost nothing.
+        exporter.text = None
+        await exporter.scraped()
+        exporter.text = jobs(25, 1) + "\n" + jobs(30, 5, kind="y")
+        await exporter.scraped()
+        assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(68, 3), None)
+        assert await office.result(bad_of_total("y"), serving=None) == Shares(Arm(35, 5), None)
+
+
+async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
+    exporter = Exporter()
+    exporter.text = 'a{n="1"} 1\na{n="2"} 2'
+    async with scraping(tmp_path, exporter) as office:
+        queries: list[tuple[str, Any]] = [
+            ("sum(a)", Value(3.0)),
+            ("scalar(sum(a))", Value(3.0)),
+            ("nothing_of_that_name", Value(None, why="the query gives no data")),
+            ("sum(a) / 0 - sum(a) / 0", Value(None, why="the query gives nan")),
+            ("sum(a) / 0", Value(None, why="the query gives inf")),
+            ("a", Value(None, why="the query gives 2 series, and must give one: sum them")),
+            ("sum(a", ("QueryRefused", True)),
+            ("sum(a) offset", ("QueryRefused", True)),
+            ("a[5m]", ("QueryRefused", True)),
+            ('"text"', ("QueryRefused", True)),
+            ("a * on() a", ("QueryFailed", False)),
+            ('sum(a{x="$(NAMESPACE)$(MODEL)$(VERSION)$(REVISION)$(PODS)"}) or vector(8)', Value(8.0)),
+        ]
+        metrics = [metric(f"m{index}", prometheus={"query": text}) for index, (text, _) in enumerate(queries)]
+        found = await office.measure(*metrics, serving=None)
+        for (text, expected), one in zip(queries, found, strict=True):
+            if isinstance(one.result, Failure):
+                assert (one.result.reason, one.result.permanent) == expected, text
+            else:
+                assert one.result == expected, text
+
+
+def runtime() -> ClusterModelRuntime:
+    return ClusterModelRuntime.parse(yaml.safe_load((ROOT / "tests/servers/v2/runtime.yaml").read_text()))
+
+
+@contextlib.contextmanager
+def v2_server(folder: Path, version: str, behaviour: str) -> Any:
+    """The tests' model server as a process; gives (its URL, where its metrics are)."""
+    model = folder / version
+    model.mkdir()
+    (model / "model.json").write_text(f'{{"behaviour": {behaviour}}}')
+    http, metrics = free_port(), free_port()
+    environment = {"MODEL_NAME": "digits", "MODEL_VERSION": version, "MODEL_DIR": str(model)}
+    environment |= {"MODEL_HTTP_PORT": str(http), "MODEL_METRICS_PORT": str(metrics)}
+    command = ["env", *(f"{key}={value}" for key, value in environment.items())]
+    with process([*command, sys.executable, str(ROOT / "tests/servers/v2/server.py")], folder / f"{version}.log"):
+        yield f"http://127.0.0.1:{http}", f"127.0.0.1:{metrics}"
+
+
+BODY = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}]}
+
+
+async def infer(session: aiohttp.ClientSession, url: str, times: int) -> None:
+    for _ in range(times):
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with session.post(f"{url}/v2/models/digits/infer", json=BODY) as response:
+                await response.read()
+
+
+async def stored(office: Office, query: str, least: float) -> None:
+    """Wait until Prometheus has it."""
+    wanted = metric(prometheus={"query": query})
+    while True:
+        found = await office.result(wanted, serving=None)
+        if isinstance(found, Value) and (found.candidate or 0) >= least:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def test_builtin_metrics_from_traefik_and_from_the_runtime(tmp_path: Path) -> None:
+    names = {key: f"vision-digits-{key * 10}-http-80" for key in "ab"}
+    with (
+        v2_server(tmp_path, "v1", "{}") as (good, good_metrics),
+        v2_server(tmp_path, "v2", '{"errorShare": 1.0, "latency": {"seconds": 0.12}}') as (bad, bad_metrics),
+        traefik(tmp_path, {names["a"]: good, names["b"]: bad, "gone": "http://127.0.0.1:1"}) as (front, front_metrics),
+        prometheus(
+            tmp_path,
+            [
+                # As the Gateway API provider of Traefik calls its services.
+                Job("traefik", front_metrics, renamed=("service", "(.*)@file", "$1@kubernetesgateway")),
+                Job("pods", good_metrics, {"namespace": "vision", "pod": "digits-aaaaaaaaaa-x-y"}),
+                Job("pods-2", bad_metrics, {"namespace": "vision", "pod": "digits-bbbbbbbbbb-x-y"}),
+            ],
+        ) as url,
+        contextlib.nullcontext(Office(url)) as office,
+    ):
+        await answers(f"{url}/-/ready")
+        await answers(f"{good}/v2/health/live")
+        await answers(f"{bad}/v2/health/live")
+        await answers(f"http://{front_metrics}/ping")
+        await stored(office, "count(up == 1)", 3)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            await infer(session, f"{front}/{names['a']}", 3)
+            await stored(office, 'sum(traefik_service_requests_total{service=~".*aaaaaaaaaa.*"})', 3)
+            office.since = datetime.now(UTC)
+            await infer(session, f"{front}/{names['a']}", 90)
+            await infer(session, f"{front}/{names['b']}", 10)
+        await stored(office, "sum(traefik_service_requests_total)", 103)
+        await stored(office, "sum(v2_requests_total)", 103)
+        wanted = (
+            metric("errors", builtin="error-rate"),
+            metric("latency", builtin="latency-over", threshold="100ms"),
+        )
+        behind = {"gateway": Gateway("traefik.io/gateway-controller")}
+        errors, latency = await office.measure(*wanted, **behind)
+        assert errors.result == Shares(Arm(10, 10), Arm(90, 0))
+        assert isinstance(latency.result, Histogram)
+        assert latency.result.candidate[0] == (0.1, 0)
+        assert latency.result.candidate[-1] == (float("inf"), 10)
+        assert latency.result.serving is not None
+        assert latency.result.serving[-1] == (float("inf"), 90)
+        own = {
+            "candidate": replace(CANDIDATE, metrics=runtime().spec.metrics),
+            "serving": replace(SERVING, metrics=runtime().spec.metrics),
+        }
+        errors, latency = await office.measure(*wanted, **own)
+        # The first scrape with a pod's series may have come after the first requests, which then count: it was up.
+        assert errors.result == Shares(Arm(10, 10), Arm(90, 0))
+        assert isinstance(latency.result, Histogram)
+        assert latency.result.candidate[-1] == (float("inf"), 10)
+
+
+async def test_traefik_counts_every_request_that_got_no_answer(tmp_path: Path) -> None:
+    names = {key: f"vision-digits-{key * 10}-http-80" for key in "ab"}
+    with (
+        v2_server(tmp_path, "v1", '{"abortShare": 1.0}') as (aborting, _),
+        v2_server(tmp_path, "v2", '{"hangShare": 1.0}') as (hanging, _),
+        traefik(tmp_path, {names["a"]: aborting, names["b"]: hanging}) as (front, front_metrics),
+        prometheus(
+            tmp_path, [Job("traefik", front_metrics, renamed=("service", "(.*)@file", "$1@kubernetesgateway"))]
+        ) as url,
+    ):
+        office = Office(url)
+        for where in (f"{url}/-/ready", f"{aborting}/v2/health/live", f"{hanging}/v2/health/live"):
+            await answers(where)
+        await answers(f"http://{front_metrics}/ping")
+        await stored(office, "count(up == 1)", 1)
+        office.since = datetime.now(UTC)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.3)) as session:
+            await infer(session, f"{front}/{names['a']}", 5)
+            await infer(session, f"{front}/{names['b']}", 4)
+        await stored(office, "sum(traefik_service_requests_total)", 9)
+        found = await office.result(metric(builtin="error-rate"), gateway=Gateway("traefik.io/gateway-controller"))
+        assert found == Shares(Arm(4, 4), Arm(5, 5))
+
+
+async def test_a_prometheus_that_is_stopped_and_goes_on(tmp_path: Path) -> None:
+    exporter = Exporter()
+    exporter.text = "a 1"
+    async with exporter.serving() as where:
+        with prometheus(tmp_path, [Job("jobs", where)]) as url:
+            await answers(f"{url}/-/ready")
+            await exporter.scraped()
+            office = Office(url)
+            wanted = metric(prometheus={"query": "sum(a)"})
+            assert await office.result(wanted) == Value(1.0)
+        gone = await office.result(wanted)
+        assert isinstance(gone, Failure)
+        assert (gone.reason, gone.permanent) == ("MetricsServerUnreachable", False)

@@ -163,23 +163,6 @@ def test_an_approval_is_never_changed(crd_server: Server) -> None:
         crd_server.delete(obj)
 
 
-@pytest.mark.parametrize(
-    ("spec", "refusal"),
-    [
-        ({"expiresAt": "tomorrow"}, "must be a time such as"),
-        ({"expiresAt": "2026-02-30T00:00:00Z"}, "spec.expiresAt"),
-        ({"expiresAt": "2026-12-01T00:00:00Z", "decision": "Reject"}, "expiresAt has no effect with decision Reject"),
-        ({"decision": "Maybe"}, "spec.decision"),
-        ({"rollout": {"name": "fraud-1"}}, "spec.rollout.uid"),
-        ({"reason": ""}, "spec.reason"),
-    ],
-)
-def test_an_approval_says_all_it_must_and_nothing_without_effect(
-    crd_server: Server, spec: Object, refusal: str
-) -> None:
-    assert refusal in tried(crd_server, approval(approver="alice", **spec), "alice")
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_given_by_who_has_its_verb(crd_server: Server, record: Object, name: str) -> None:
     assert patched(crd_server, {"spec": {"command": command(name, "sven")}}, "sven") == ""

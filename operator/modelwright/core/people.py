@@ -12,7 +12,7 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.approval import Approval
-from modelwright.api.v1alpha1.rollout import Command, ModelRollout
+from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.api.v1alpha1.version import ModelVersionSpec
 from modelwright.core.rollout.observed import Revision
@@ -192,14 +192,16 @@ def _sentence(text: str, refused: list[str]) -> str:
 class Standing:
     """What decides about a command: where its rollout stands.
 
-    `newest`: no later record of the Model exists. `by_hand`: a person has made it, to go back; `released`: it holds the
-    Model no longer. `gates_open` and `approvals_open` name, for people, the gates that have not passed, and every place
-    (gate or step, those to come included) where people have not yet approved.
+    `newest`: no later record of the Model exists. `frozen`: a freeze window holds it up. `by_hand`: a person has made
+    it, to go back; `released`: it holds the Model no longer. `gates_open` and `approvals_open` name, for people, the
+    gates that have not passed, and every place (gate or step, those to come included) where people have not yet
+    approved.
     """
 
     state: State
     newest: bool
     paused: bool = False
+    frozen: bool = False
     by_hand: bool = False
     released: bool = False
     retried: bool = False
@@ -255,7 +257,8 @@ def _no_pause(standing: Standing) -> str | None:
 
 
 def _no_resume(standing: Standing) -> str | None:
-    return _over(standing) or (None if standing.paused else "the rollout is not paused")
+    held_up = standing.paused or standing.frozen
+    return _over(standing) or (None if held_up else "the rollout is not paused, and in no freeze")
 
 
 def _no_promotion(standing: Standing) -> str | None:
@@ -300,3 +303,22 @@ _REFUSALS = {
     "retry": _no_retry,
     "release": _no_release,
 }
+
+
+def unserved(wanted: RolloutTarget, served: Iterable[tuple[str, str]]) -> str | None:
+    """Why a person may not take a Model to `wanted` by hand; None when they may.
+
+    `served` are the (version, revision) that have served the Model, the present one included. A rollback has no gates
+    and no steps, so to anything else it would be a promotion that nobody has approved.
+    """
+    known = set(served)
+    if wanted.revision is not None and (wanted.version, wanted.revision) in known:
+        return None
+    versions = {version for version, _ in known}
+    if wanted.revision is None and wanted.version in versions:
+        return None
+    what = f"revision {wanted.revision} of version {wanted.version}" if wanted.revision else f"version {wanted.version}"
+    return (
+        f"spec.target: {what} has never served this Model, so there is no going back to it; what has: "
+        f"{', '.join(sorted(versions)) or 'none'}. A new one is asked for in spec.version of the Model"
+    )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
-from modelwright.api.v1alpha1.rollout import Command, CommandName
+from modelwright.api.v1alpha1.rollout import Command, CommandName, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core import people
 from modelwright.core.people import Accepted, Admission, Approved, Refused, Rejected, Standing, Waiting
@@ -221,6 +221,8 @@ def test_commands_mean_something_in_some_states_only(name: str, state: State) ->
     [
         ("pause", Standing(State.PROGRESSING, True, paused=True), "is paused already"),
         ("resume", Standing(State.HOLDING, True, paused=True), None),
+        ("resume", Standing(State.HOLDING, True, frozen=True), None),
+        ("pause", Standing(State.HOLDING, True, frozen=True), None),
         ("resume", Standing(State.HOLDING, True), "is not paused"),
         ("resume", Standing(State.ABORTED, True, paused=True), "has ended (Aborted)"),
         ("abort", Standing(State.ROLLING_BACK, True), "is going back already"),
@@ -258,3 +260,13 @@ def test_a_command_that_nobody_can_be_held_to_is_refused_for_good() -> None:
     assert people.command(order("abort"), set(), standing, Admission()) is None
     missing = people.command(order("abort"), set(), standing, Admission(False, "policies are missing"))
     assert missing == Refused(order("abort"), "abort: policies are missing; then give it again")
+
+
+@pytest.mark.parametrize(
+    ("version", "revision", "may"),
+    [("v1", None, True), ("v1", "a", True), ("v1", "b", False), ("v2", None, True), ("v3", None, False)],
+)
+def test_going_back_is_to_what_has_served(version: str, revision: str | None, may: bool) -> None:
+    why = people.unserved(RolloutTarget(version=version, revision=revision), [("v1", "a"), ("v2", "c")])
+    assert (why is None) == may
+    assert why is None or "has never served this Model, so there is no going back to it; what has: v1, v2" in why

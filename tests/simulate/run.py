@@ -22,7 +22,7 @@ import numpy as np
 from modelwright.core.analysis.evidence import Arm, Measurement, Outcome, Shares
 from modelwright.core.analysis.judge import Rule, combine, judge
 from modelwright.core.analysis.planning import Ask, Stage, alpha_each, needed_rate, needed_samples
-from modelwright.core.analysis.sequential import difference
+from modelwright.core.analysis.sequential import PRIOR, difference
 from tests.simulate import tables
 
 ROOT = Path(__file__).parents[2]
@@ -94,25 +94,41 @@ def looks(random: np.random.Generator, truth: Truth, one: Counts, zero: Counts) 
         yield Arm(n1, k1), Arm(n0, k0)
 
 
+def undecided(candidate: Arm, serving: Arm, margin: float, alpha: float) -> bool:
+    """Whether a pair of shares that differ by `margin` is certainly in the confidence set, so that no interval need be
+    computed. By the definition, and so apart from the code that is simulated."""
+    n1, k1, n0, k0 = candidate.trials, candidate.events, serving.trials, serving.events
+    p0 = (k0 + k1 - margin * n1) / (n0 + n1)
+    p1 = p0 + margin
+    if not (0 < p0 < 1 and 0 < p1 < 1):
+        return False
+    apart = marginal(n1, k1) + marginal(n0, k0)
+    same = marginal(n1 + n0, k1 + k0)
+    mean = max(apart, same) + math.log1p(math.exp(-abs(apart - same))) - math.log(2)
+    likelihood = k1 * math.log(p1) + (n1 - k1) * math.log1p(-p1) + k0 * math.log(p0) + (n0 - k0) * math.log1p(-p0)
+    return mean - likelihood < -math.log(alpha) - 1e-6
+
+
+def marginal(trials: int, events: int) -> float:
+    """Logarithm of the likelihood averaged over the prior."""
+    a, b = PRIOR
+    above = math.lgamma(a + events) + math.lgamma(b + trials - events) - math.lgamma(a + b + trials)
+    return above - math.lgamma(a) - math.lgamma(b) + math.lgamma(a + b)
+
+
 def wrong(candidate: Arm, serving: Arm, margin: float, alpha: float) -> tuple[bool, bool]:
-    """Whether this look would (fail, pass) by its interval alone, which can only lie on its estimate's side."""
-    if not candidate.trials or not serving.trials:
+    """Whether this look would (fail, pass) by its interval alone."""
+    if not candidate.trials or not serving.trials or undecided(candidate, serving, margin, alpha):
         return False, False
-    estimate = candidate.events / candidate.trials - serving.events / serving.trials
     interval = difference(candidate, serving, alpha)
-    return (interval.low > margin, False) if estimate > margin else (False, interval.high <= margin)
+    return interval.low > margin, interval.high <= margin
 
 
 def ever(
     random: np.random.Generator, truth: Truth, margin: float, alpha: float, one: Counts, zero: Counts, only: str
 ) -> bool:
     """Whether any look would fail (`only` Fail) or pass (`only` Pass)."""
-    for candidate, serving in looks(random, truth, one, zero):
-        n1, n0 = candidate.trials, serving.trials
-        above = n1 > 0 and n0 > 0 and candidate.events * n0 - serving.events * n1 > margin * n1 * n0
-        if above == (only == "Fail") and wrong(candidate, serving, margin, alpha)[only == "Pass"]:
-            return True
-    return False
+    return any(wrong(*seen, margin, alpha)[only == "Pass"] for seen in looks(random, truth, one, zero))
 
 
 def sixty_looks(random: np.random.Generator, weight: float, per_look: float) -> tuple[Counts, Counts]:
@@ -146,7 +162,7 @@ def mirrored(random: np.random.Generator, runs: int, share: float, common: float
         both = random.binomial(new, share * common)
         own = [np.cumsum(both + random.binomial(new - both, share * (1 - common))).tolist() for _ in range(2)]
         for n, k1, k0 in zip(np.cumsum(new).tolist(), *own, strict=True):
-            if k1 - k0 > margin * n and wrong(Arm(n, k1), Arm(n, k0), margin, ALPHA)[0]:
+            if wrong(Arm(n, k1), Arm(n, k0), margin, ALPHA)[0]:
                 count += 1
                 break
     return count / runs
@@ -206,6 +222,11 @@ def rollout(random: np.random.Generator, truths: tuple[Truth, Truth], rate: floa
             clock += LOOK
             if clock > DEADLINE:
                 return Told(Outcome.INCONCLUSIVE, passed)
+            if all(
+                all(arm.trials for arm in arms) and undecided(*arms, rule.margin or 0.0, ALPHA)
+                for rule, arms in zip((ERRORS, LATENCY), pair, strict=True)
+            ):
+                continue
             verdicts = [
                 judge(rule, Measurement(rule.name, datetime.now(UTC), Shares(*arms)), alpha=ALPHA)
                 for rule, arms in zip((ERRORS, LATENCY), pair, strict=True)

@@ -11,6 +11,7 @@ from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile import routing
 from modelwright.reconcile.context import Context
+from modelwright.reconcile.history import HistoryReconciler
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
@@ -43,6 +44,7 @@ class Operator:
         )
         self.reconcilers = {
             "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,
+            "ModelRollout": HistoryReconciler(context).reconcile,
         }  # fmt: skip
         api.fill(self.store)
 

@@ -35,6 +35,7 @@ from modelwright.obs.clock import Clock
 from modelwright.reconcile import routing
 from modelwright.reconcile.admission import AdmissionCheck
 from modelwright.reconcile.context import Context
+from modelwright.reconcile.history import HistoryReconciler, orphans
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
@@ -110,6 +111,7 @@ class Leader:
             {
                 kinds.MODEL.kind: ModelReconciler(context).reconcile,
                 kinds.MODEL_VERSION.kind: ModelVersionReconciler(context).reconcile,
+                kinds.MODEL_ROLLOUT.kind: HistoryReconciler(context).reconcile,
             },
             settings.workers,
             clock=clock,
@@ -289,8 +291,11 @@ def wake_models(store: Store, queue: WorkQueue) -> None:
 
 
 def look_again(store: Store, queue: WorkQueue, interval: float) -> None:
-    """Enqueue every Model and ModelVersion, over some time so that changes needn't wait behind them."""
+    """Enqueue every Model and ModelVersion, and rollouts that have lost their Model, over some time so that changes
+    needn't wait behind them."""
     spread = min(LOOK_AGAIN_SPREAD, interval / 10)
     for kind in (kinds.MODEL, kinds.MODEL_VERSION):
         for namespace, name in store.names(kind):
             queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311
+    for key in orphans(store):
+        queue.add_after(key, random.uniform(0, spread))  # noqa: S311

@@ -52,6 +52,8 @@ class Records:
     """Older ones that have ended, oldest first."""
     number: int
     """Of the next one that the operator makes."""
+    refused: tuple[tuple[Record, str], ...] = ()
+    """Rollbacks by hand that can't be, with why; nothing else ever looks at them."""
 
     @property
     def held_to(self) -> Record | None:
@@ -61,7 +63,8 @@ class Records:
 
 def records(context: Context, model: Model) -> Records:
     """What the store has of this very Model; records of a former Model of the same name are left alone."""
-    found, raws, numbers = [], {}, [0]
+    found, raws, numbers, refused = [], {}, [0], []
+    served = [(entry.version, entry.revision) for entry in (model.status.serving, *model.status.history) if entry]
     for raw in context.store.by_model(kinds.MODEL_ROLLOUT, model.namespace, model.name):
         try:
             rollout = ModelRollout.parse(raw)
@@ -76,6 +79,13 @@ def records(context: Context, model: Model) -> Records:
         if rollout.spec.rollback is not None and rollout.status.state is None and not context.admission().in_force:
             # Nothing proves who made it.
             continue
+        if rollout.spec.rollback is not None and rollout.status.started_at is None:
+            why = people.unserved(rollout.spec.target, served)
+            if why is not None or rollout.status.state is not None:
+                raws[rollout.name] = raw
+                if rollout.status.state is None and why is not None:
+                    refused.append((Record.of(rollout), why))
+                continue
         numbers.append(rollout.spec.number or 0)
         if rollout.metadata.deletion_timestamp is None:
             found.append(Record.of(rollout))
@@ -88,6 +98,7 @@ def records(context: Context, model: Model) -> Records:
         superseded=tuple(record for record in older if record.live),
         ended=tuple(record for record in older if not record.live),
         number=max(numbers) + 1,
+        refused=tuple(refused),
     )
 
 
@@ -426,7 +437,8 @@ def _command(
     standing = people.Standing(
         state=record.state,
         newest=True,
-        paused=bool(record.status.paused) or frozen,
+        paused=bool(record.status.paused),
+        frozen=frozen,
         by_hand=record.by_hand,
         released=bool(record.status.released),
         retried=bool(record.status.retried),
@@ -506,8 +518,13 @@ def _conditions(record: Record, now: datetime) -> Any:
 
 
 async def end_superseded(context: Context, found: Records, now: datetime) -> bool:
-    """Records that something newer has taken the place of come to their end."""
+    """Records that something newer has taken the place of come to their end; so do rollbacks that can't be."""
     changed = False
+    for record, why in found.refused:
+        ended = record.but(
+            state=RolloutState.SUPERSEDED, reason=str(Reason.INVALID_SPEC), message=why, since=now, finished_at=now
+        )
+        changed |= await write(context, found.raw[record.name], record, ended, now)
     for record in found.superseded:
         newest = found.newest.name if found.newest is not None else ""
         text = f"ModelRollout {newest} has taken its place"

@@ -429,13 +429,23 @@ def test_a_rollback_by_hand_needs_no_policy() -> None:
     world.go(lambda: world.serving == "v1")
 
 
-def by_hand(world: World) -> None:
+def test_a_rollback_by_hand_to_what_never_served_is_refused() -> None:
+    world = World(CANARY)
+    by_hand(world, "v3")
+    world.go(lambda: world.records[-1].get("status", {}).get("reason") == "InvalidSpec")
+    for _ in range(5):
+        world.look()
+    assert world.serving == "v1"
+    assert world.model["status"]["rollout"]["state"] == "Succeeded"
+
+
+def by_hand(world: World, version: str = "v1") -> None:
     world.known = world.records[-1]["metadata"]["name"] if world.records else ""
     world.api.user_create({
         "apiVersion": objects.API_VERSION, "kind": "ModelRollout",
         "metadata": {"name": "back", "namespace": NS},
         "spec": {
-            "modelRef": {"name": "digits"}, "target": {"version": "v1"},
+            "modelRef": {"name": "digits"}, "target": {"version": version},
             "rollback": {"by": "alice", "reason": "it smells"},
         },
     })  # fmt: skip

@@ -1,0 +1,68 @@
+"""ModelRollouts that have outlived their Model: kept for the policy's historyTTL, then deleted."""
+
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from modelwright.api.common import InvalidObject, seconds
+from modelwright.api.v1alpha1.policy import RolloutPolicySpec
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.kube import kinds
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
+from modelwright.kube.store import Store
+from modelwright.reconcile.children import remove
+from modelwright.reconcile.context import Context
+
+DEFAULT_TTL = timedelta(hours=168)
+
+
+def orphans(store: Store) -> list[Key]:
+    """The ModelRollouts whose Model is gone, or is another one of the same name."""
+    found = []
+    for namespace, name in store.names(kinds.MODEL_ROLLOUT):
+        raw = store.get(kinds.MODEL_ROLLOUT, namespace, name) or {}
+        spec = raw.get("spec") or {}
+        model = store.get(kinds.MODEL, namespace, str((spec.get("modelRef") or {}).get("name")))
+        if model is None or spec.get("modelUid") not in (None, model["metadata"]["uid"]):
+            found.append(Key(kinds.MODEL_ROLLOUT.kind, namespace, name))
+    return found
+
+
+class HistoryReconciler:
+    """Deletes a ModelRollout once its Model has been gone for long enough."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def reconcile(self, key: Key) -> Result:
+        """One look at an orphan; one that has a Model again is left alone."""
+        raw = self._context.store.get(kinds.MODEL_ROLLOUT, key.namespace, key.name)
+        if raw is None or raw["metadata"].get("deletionTimestamp") or key not in orphans(self._context.store):
+            return Result()
+        try:
+            rollout = ModelRollout.parse(raw)
+        except InvalidObject:
+            return Result()
+        left = _ended(rollout) + _ttl(rollout) - self._context.clock.now()
+        if left > timedelta(0):
+            # The sweep comes by again.
+            return Result()
+        await remove(self._context, raw)
+        return Result()
+
+
+def _ended(rollout: ModelRollout) -> datetime:
+    created = rollout.metadata.creation_timestamp
+    assert created is not None  # noqa: S101 - the API server sets it
+    return rollout.status.finished_at or rollout.status.since or created
+
+
+def _ttl(rollout: ModelRollout) -> timedelta:
+    if rollout.status.policy is None:
+        return DEFAULT_TTL
+    try:
+        policy = RolloutPolicySpec.model_validate(rollout.status.policy.spec, by_alias=True, by_name=False)
+    except ValidationError:
+        return DEFAULT_TTL
+    return timedelta(seconds=seconds(policy.history_ttl))

@@ -11,14 +11,13 @@ from datetime import datetime
 from typing import Any
 
 from modelwright.api import names
+from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.approval import Approval
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.api.v1alpha1.version import ModelVersionSpec
 from modelwright.core.rollout.observed import Revision
 
-AWAITING_APPROVAL = "AwaitingApproval"
-NO_AUTHOR = "NoAuthor"
 CONTENT_HASH_LENGTH = 32
 """160 bits: nobody finds a second content for an approved hash."""
 
@@ -132,10 +131,10 @@ def approvals(
             f"ModelVersion {rollout.spec.target.version} has no spec.author, so nobody can be a second person: make "
             "the version anew, with its author"
         )
-        return Waiting((), required, NO_AUTHOR, _sentence(text, refused), stalled=True)
+        return Waiting((), required, Reason.NO_AUTHOR, _sentence(text, refused), stalled=True)
     if len(given) >= required:
         return Approved(given)
-    return Waiting(given, required - len(given), AWAITING_APPROVAL, _sentence(_so_far(given, required), refused))
+    return Waiting(given, required - len(given), Reason.AWAITING_APPROVAL, _sentence(_so_far(given, required), refused))
 
 
 def _is_about(approval: Approval, rollout: ModelRollout) -> bool:

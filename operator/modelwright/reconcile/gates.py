@@ -52,6 +52,7 @@ async def run(context: Context, picture: Picture, gate: str) -> bool:
                 raw, wanted.infra, plan.revision, plan.stored, plan.version.spec.samples, context.images,
                 protocol=plan.choice.runtime.spec.protocol,
                 request_seconds=picture.model.spec.serving.max_request_seconds,
+                service_account=plan.version.spec.artifact.service_account_name,
                 pods=pods,
             )  # fmt: skip
         elif gate == "evaluation" and wanted.evaluation is not None:

@@ -51,13 +51,14 @@ def job_name(rollout: Json, gate: str) -> str:
 
 def infra(
     rollout: Json, gate: InfraGate, candidate: Revision, stored: Json, samples: Sequence[Sample], images: Images, *,
-    protocol: str, request_seconds: int, pods: Sequence[str] = (),
+    protocol: str, request_seconds: int, service_account: str | None = None, pods: Sequence[str] = (),
 ) -> Json:  # fmt: skip
     """The Job that sends the version's samples to the candidate's own Service.
 
     `stored`: the candidate's ControllerRevision. `protocol`: its runtime's. `request_seconds`: how long one answer may
-    take. `pods`: addresses of its pods, whose memory is looked at when there is a budget. Raises MergeError for samples
-    that are too large to be handed over.
+    take. `service_account`: whose image pull secrets the pod needs; it has no rights. `pods`: addresses of the
+    candidate's, whose memory is looked at when there is a budget. Raises MergeError for samples that are too large to be
+    handed over.
     """
     model, namespace = rollout["spec"]["modelRef"]["name"], rollout["metadata"]["namespace"]
     budget = seconds(gate.timeout)
@@ -87,7 +88,7 @@ def infra(
         "securityContext": fetching.container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    template = {"metadata": {}, "spec": {**_pod(), "containers": [container]}}
+    template = {"metadata": {}, "spec": {**_pod(service_account), "containers": [container]}}
     return _job(rollout, "infra", candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS)
 
 
@@ -118,8 +119,7 @@ def evaluation(
         more, more_volumes = _fetch(serving, "serving", images)
         fetches, volumes = [*fetches, *more], [*volumes, *more_volumes]
         mounts.append({"name": "modelwright-serving", "mountPath": SERVING_DIR, "readOnly": True})
-    account = wanted.artifact.service_account_name
-    base = {**_pod(), **({"serviceAccountName": account} if account else {})}
+    base = _pod(wanted.artifact.service_account_name)
     spec = merge(base, _part(gate.template, "spec", dict), f"{TEMPLATE}.spec")
     own = {
         key: [_container(entry, environment, mounts, f"{TEMPLATE}.spec.{key}[{index}]") for index, entry in found]
@@ -166,12 +166,13 @@ def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: i
     }
 
 
-def _pod() -> Json:
+def _pod(service_account: str | None) -> Json:
     return {
         # A try is a pod, whose last words are kept.
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        **({"serviceAccountName": service_account} if service_account else {}),
         "securityContext": fetching.pod_security(),
     }
 

@@ -161,7 +161,8 @@ def gate_jobs() -> list[Json]:
         ),
         gates.infra(
             rollout(), InfraGate.model_validate(infra_gate), CANDIDATE, stored(raw_model(), runtime),
-            tuple(map(Sample.model_validate, samples)), IMAGES, protocol="V2", request_seconds=30, pods=["10.0.0.1"],
+            tuple(map(Sample.model_validate, samples)), IMAGES, protocol="V2", request_seconds=30,
+            service_account="models-reader", pods=["10.0.0.1"],
         ),
     ]  # fmt: skip
 

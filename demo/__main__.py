@@ -14,7 +14,7 @@ from devcluster import ClusterError
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--rate", type=float, default=30.0, help="requests a second during the rollouts (default 30)")
+    parser.add_argument("--rate", type=float, default=20.0, help="requests a second during the rollouts (default 20)")
     parser.add_argument(
         "--figures",
         type=Path,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
+GOING = ("Progressing", "Holding", "AwaitingApproval")
 ENDED = ("Succeeded", "RolledBack", "Aborted", "Superseded")
 
 
@@ -63,14 +64,15 @@ class View:
     def headline(self) -> str:
         """Where it stands, in one line: ``digits-v1 → digits-v2: Progressing, step 2/4, 10 % of the callers``."""
         parts = [self.state if self.state == "Progressing" or not self.reason else f"{self.state} ({self.reason})"]
-        if not self.ended and self.progress:
+        going = self.state in GOING
+        if going and self.progress:
             parts.append(f"step {self.progress}")
-        if not self.ended and self.kind == "mirror":
+        if going and self.kind == "mirror":
             parts.append("a shadow: it gets copies, callers hear the old one")
         elif self.weight is not None:
-            seen = f" (seen: {self.observed} %)" if self.observed is not None and not self.ended else ""
+            seen = f" (seen: {self.observed} %)" if self.observed is not None and going else ""
             parts.append(f"{self.weight} % of the callers{seen}")
-        return f"{self.source or 'nothing'} → {self.target}: {', '.join(parts)}"
+        return f"{f'{self.source} → ' if self.source else ''}{self.target}: {', '.join(parts)}"
 
 
 def deciding(rollout: Json) -> tuple[Verdict, ...]:

@@ -82,6 +82,13 @@ class Outcome:
     def seconds(self) -> float:
         return self.phase.end - self.phase.begin
 
+    @property
+    def switch_seconds(self) -> float | None:
+        """From the decision to the candidate's last answer; None without a decision that was seen."""
+        if self.decided is None or self.tally.last is None:
+            return None
+        return max(0.0, self.tally.last - self.decided)
+
 
 @dataclass
 class Facts:
@@ -324,14 +331,15 @@ class Demo:
         client, pictures = self.client(), real.holdout().pictures
         bodies = [v2_body([picture], name="predict") for picture in pictures]
         target = Target(client.infer_url, bodies[0], client.address)
-        with BackgroundLoad(target, rate=self.rate, fresh_share=0.2, bodies=bodies) as load:
-            self.facts.report = load.report
-            try:
+        load = BackgroundLoad(target, rate=self.rate, fresh_share=0.2, bodies=bodies)
+        try:
+            with load:
+                self.facts.report = load.report
                 yield load
-            except DemoError:
-                for line in load.report.lines():
-                    self.story.say(line)
-                raise
+        except DemoError:
+            for line in load.report.lines():
+                self.story.say(line)
+            raise
         for outcome in self.facts.outcomes:
             outcome.tally = tally(load.report, outcome.phase)
             self._check_losses(outcome)
@@ -396,11 +404,12 @@ class Demo:
         if outcome.chapter.outcome == "Succeeded":
             self.story.say(f"[bold green]{version} serves all callers[/], on evidence")
         else:
-            self.story.say(f"[bold green]{version} was taken back by itself[/]: {View.of(outcome.rollout).message}")
+            self.story.say(f"[bold green]{version} was taken back by itself[/]: {View.of(outcome.rollout).reason}")
         answered = ", ".join(f"{name} {count}" for name, count in sorted(counts.versions.items()))
         self.story.say(f"answers: {answered}; errors by the model: {len(counts.errors)}; lost: {len(counts.lost)}")
         if outcome.chapter.outcome == "RolledBack" and (seconds := counts.rollback_seconds) is not None:
-            self.story.say(f"from the first bad answer to 0 % of the callers: [bold]{seconds:.1f} s[/]")
+            switched = f", {outcome.switch_seconds:.1f} s of it after the decision" if outcome.switch_seconds else ""
+            self.story.say(f"from the first bad answer to 0 % of the callers: [bold]{seconds:.1f} s[/]{switched}")
         if outcome.chapter is WRONG:
             self.story.say(f"callers who were answered by {version}: [bold]{counts.versions[version]}[/]")
         self._check_losses(outcome)
@@ -454,10 +463,11 @@ class Demo:
 
 
 def summary(outcomes: Sequence[Outcome]) -> Table:
-    """One line a version: what came of it, and what it cost the callers."""
-    table = Table(box=None, padding=(0, 2, 0, 4))
-    for column in ("version", "ended as", "after", "its answers", "errors", "lost", "to 0 % of the callers"):
-        table.add_column(column, justify="left" if column in ("version", "ended as") else "right")
+    """One line a version: what came of it, and what it cost the callers. The last column is the time from the first bad
+    answer to 0 % of the callers."""
+    table = Table(box=None, padding=(0, 1, 0, 2))
+    for column in ("version", "ended as", "after", "answered", "errors", "lost", "bad to 0 %"):
+        table.add_column(column, justify="left" if column in ("version", "ended as") else "right", no_wrap=True)
     for outcome in outcomes:
         counts = outcome.tally
         seconds = counts.rollback_seconds if outcome.chapter.outcome == "RolledBack" else None

@@ -150,7 +150,7 @@ VERDICTS = [
 @pytest.mark.parametrize(
     ("status", "line", "metrics"),
     [
-        ({}, "nothing → digits-v2: Pending", []),
+        ({}, "digits-v2: Pending", []),
         (
             {"state": "Progressing", "reason": "Step", "progress": "1/4", "step": 0, "weight": 0},
             "digits-v1 → digits-v2: Progressing, step 1/4, a shadow: it gets copies, callers hear the old one",
@@ -160,6 +160,11 @@ VERDICTS = [
             {"state": "Progressing", "progress": "2/4", "step": 1, "weight": 10, "observedWeight": 11},
             "digits-v1 → digits-v2: Progressing, step 2/4, 10 % of the callers (seen: 11 %)",
             ["errors"],
+        ),
+        (
+            {"state": "RollingBack", "reason": "AnalysisFailed", "progress": "1/4", "step": 0, "weight": 0},
+            "digits-v1 → digits-v2: RollingBack (AnalysisFailed), 0 % of the callers",
+            ["same-answer"],
         ),
         (
             {"state": "RolledBack", "reason": "AnalysisFailed", "progress": "2/4", "step": 1, "weight": 0},

@@ -57,8 +57,8 @@ def infra(
 
     `stored`: the candidate's ControllerRevision. `protocol`: its runtime's. `request_seconds`: how long one answer may
     take. `service_account`: whose image pull secrets the pod needs; it has no rights. `pods`: addresses of the
-    candidate's, whose memory is looked at when there is a budget. Raises MergeError for samples that are too large to be
-    handed over.
+    candidate's, whose memory is looked at when there is a budget. Raises MergeError for samples that are too large to
+    be handed over.
     """
     model, namespace = rollout["spec"]["modelRef"]["name"], rollout["metadata"]["namespace"]
     budget = seconds(gate.timeout)

@@ -98,15 +98,18 @@ def undecided(candidate: Arm, serving: Arm, margin: float, alpha: float) -> bool
     """Whether a pair of shares that differ by `margin` is certainly in the confidence set, so that no interval need be
     computed. By the definition, and so apart from the code that is simulated."""
     n1, k1, n0, k0 = candidate.trials, candidate.events, serving.trials, serving.events
-    p0 = (k0 + k1 - margin * n1) / (n0 + n1)
-    p1 = p0 + margin
-    if not (0 < p0 < 1 and 0 < p1 < 1):
-        return False
     apart = marginal(n1, k1) + marginal(n0, k0)
     same = marginal(n1 + n0, k1 + k0)
     mean = max(apart, same) + math.log1p(math.exp(-abs(apart - same))) - math.log(2)
-    likelihood = k1 * math.log(p1) + (n1 - k1) * math.log1p(-p1) + k0 * math.log(p0) + (n0 - k0) * math.log1p(-p0)
-    return mean - likelihood < -math.log(alpha) - 1e-6
+    for p0 in ((k0 + k1 - margin * n1) / (n0 + n1), k0 / n0, 0.75 * k0 / n0, 0.5 * k0 / n0, 0.25 * k0 / n0):
+        p1 = p0 + margin
+        if 0 < p0 < 1 and 0 < p1 < 1:
+            likelihood = (
+                k1 * math.log(p1) + (n1 - k1) * math.log1p(-p1) + k0 * math.log(p0) + (n0 - k0) * math.log1p(-p0)
+            )
+            if mean - likelihood < -math.log(alpha) - 1e-6:
+                return True
+    return False
 
 
 def marginal(trials: int, events: int) -> float:
@@ -128,7 +131,13 @@ def ever(
     random: np.random.Generator, truth: Truth, margin: float, alpha: float, one: Counts, zero: Counts, only: str
 ) -> bool:
     """Whether any look would fail (`only` Fail) or pass (`only` Pass)."""
-    return any(wrong(*seen, margin, alpha)[only == "Pass"] for seen in looks(random, truth, one, zero))
+    for candidate, serving in looks(random, truth, one, zero):
+        n1, n0 = candidate.trials, serving.trials
+        above = candidate.events * n0 - serving.events * n1 > margin * n1 * n0
+        # An interval holds its estimate, so that it can only lie beyond a margin on the estimate's side.
+        if above == (only == "Fail") and wrong(candidate, serving, margin, alpha)[only == "Pass"]:
+            return True
+    return False
 
 
 def sixty_looks(random: np.random.Generator, weight: float, per_look: float) -> tuple[Counts, Counts]:
@@ -162,7 +171,7 @@ def mirrored(random: np.random.Generator, runs: int, share: float, common: float
         both = random.binomial(new, share * common)
         own = [np.cumsum(both + random.binomial(new - both, share * (1 - common))).tolist() for _ in range(2)]
         for n, k1, k0 in zip(np.cumsum(new).tolist(), *own, strict=True):
-            if wrong(Arm(n, k1), Arm(n, k0), margin, ALPHA)[0]:
+            if k1 - k0 > margin * n and wrong(Arm(n, k1), Arm(n, k0), margin, ALPHA)[0]:
                 count += 1
                 break
     return count / runs

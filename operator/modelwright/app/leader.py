@@ -36,6 +36,7 @@ from modelwright.reconcile import routing
 from modelwright.reconcile.admission import AdmissionCheck
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import HistoryReconciler, orphans
+from modelwright.reconcile.measure_job import MeasureJobs
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
@@ -92,7 +93,12 @@ class Leader:
             settings.watch_namespaces or (settings.namespace,),
             changed=lambda: wake_models(self._store, self._queue),
         )
-        self._desk = Desk(connections.load(settings.connections_file), self._queue.add, clock=clock)
+        self._desk = Desk(
+            connections.load(settings.connections_file),
+            self._queue.add,
+            clock=clock,
+            jobs=MeasureJobs(self._client, self._store, clock),
+        )
         context = Context(
             client=self._client,
             store=self._store,

@@ -1,0 +1,67 @@
+"""A number that a Job reports: what it is told, and what its end says. Making it is `reconcile/measure_job.py`'s."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelwright.analysis.port import Ask
+from modelwright.core import gates
+from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.gates import GateResult, Report
+
+JOB_FAILED = "MetricJobFailed"
+
+
+def environment(ask: Ask) -> dict[str, str]:
+    """What the containers are told of the revisions. SERVING_* is absent while nothing serves."""
+    told = {
+        "MODEL_NAME": ask.model,
+        "MODEL_NAMESPACE": ask.namespace,
+        "MEASURED_SINCE": ask.since.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    for which, target in (("CANDIDATE", ask.candidate), ("SERVING", ask.serving)):
+        if target is not None:
+            told |= {
+                f"{which}_VERSION": target.version,
+                f"{which}_REVISION": target.revision,
+                f"{which}_URL": f"http://{target.service}.{ask.namespace}.svc",
+            }
+    return told
+
+
+def result(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], figure: str) -> Value | Failure | None:
+    """What a Job (batch/v1) with its pods says of `figure`; None while it runs.
+
+    The report is that of the evaluation gate: {"metrics": [{"name", "candidate", "serving"?}]}.
+    """
+    found = gates.read_job(job, pods)
+    if isinstance(found, GateResult):
+        return Failure(JOB_FAILED, found.message)
+    return figure_of(found, figure) if isinstance(found, Report) else None
+
+
+def figure_of(report: Report, figure: str) -> Value | Failure:
+    """The figure in a report, for both revisions."""
+    entries = report.content.get("metrics")
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        return Failure(JOB_FAILED, 'the report needs "metrics", a list of {"name", "candidate", "serving"}')
+    found = [entry for entry in entries if entry.get("name") == figure and entry.get("slice") is None]
+    if len(found) != 1:
+        return Failure(JOB_FAILED, f"{figure} is in the report {len(found)} times, and must be there once")
+    candidate, serving = _number(found[0].get("candidate")), _number(found[0].get("serving"))
+    if candidate is None:
+        return Value(None, serving, f"{figure} is {found[0].get('candidate')!r} for the candidate, which is no number")
+    return Value(candidate, serving, "" if serving is not None else f"the report has no {figure} of what serves")
+
+
+def _number(given: Any) -> float | None:
+    """A finite number, also when it is written as text."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    try:
+        number = float(given)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,105 @@
+"""Runs the Jobs of metrics: one at a time for each, waited for by the desk and never by a pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelwright.analysis import job as jobs
+from modelwright.analysis.port import Ask
+from modelwright.api.common import seconds
+from modelwright.api.v1alpha1.policy import Metric
+from modelwright.core import gates
+from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient
+from modelwright.kube.store import Store
+from modelwright.obs.clock import Clock
+from modelwright.serving.measuring import LABEL_MEASURES, measures, metric_job
+from modelwright.serving.merge import MergeError
+
+Object = dict[str, Any]
+
+LOOK_SECONDS = 1.0
+"""How often the watched Job is looked at; that asks the API server nothing."""
+GRACE_SECONDS = 60.0
+"""How much later than its own deadline a Job must have ended."""
+
+
+class MeasureJobs:
+    """What the desk runs Jobs with."""
+
+    def __init__(self, client: KubeClient, store: Store, clock: Clock) -> None:
+        self._client = client
+        self._store = store
+        self._clock = clock
+
+    async def measure(self, ask: Ask, metric: Metric) -> Value | Failure:
+        """Run the Job of `metric` to its end; one that an earlier operator has started is waited for instead.
+
+        One that has ended well is deleted. Never raises for what the API server says.
+        """
+        assert metric.job is not None  # noqa: S101
+        try:
+            job = self._running(ask, metric) or await self._start(ask, metric)
+            if isinstance(job, Failure):
+                return job
+            patience = self._clock.monotonic() + seconds(metric.job.timeout) + GRACE_SECONDS
+            while not gates.has_ended(job):
+                if self._clock.monotonic() > patience:
+                    return _failed(f"Job {_name(job)} has not ended by its deadline")
+                await self._clock.sleep(LOOK_SECONDS)
+                seen = self._store.get(kinds.JOB, ask.namespace, _name(job))
+                if seen is None or seen["metadata"]["uid"] != job["metadata"]["uid"]:
+                    return _failed(f"Job {_name(job)} was deleted before it ended")
+                job = seen
+            selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
+            pods = await self._client.list(kinds.POD, ask.namespace, labels=selector)
+            found = jobs.result(job, pods, metric.job.value)
+            if isinstance(found, Value):
+                await self._client.delete(kinds.JOB, ask.namespace, _name(job), uid=job["metadata"]["uid"])
+            return found or _failed(f"Job {_name(job)} has ended, and its pods say nothing yet")
+        except errors.ApiError as error:
+            return _failed(f"the API server: {error}")
+
+    def _running(self, ask: Ask, metric: Metric) -> Object | None:
+        wanted = measures(ask.key, metric.name)
+        for job in self._store.by_model(kinds.JOB, ask.namespace, ask.model):
+            metadata = job["metadata"]
+            mine = (metadata.get("labels") or {}).get(LABEL_MEASURES) == wanted
+            if mine and not metadata.get("deletionTimestamp") and not gates.has_ended(job):
+                return job
+        return None
+
+    async def _start(self, ask: Ask, metric: Metric) -> Object | Failure:
+        assert metric.job is not None  # noqa: S101
+        uid = ask.key.partition("/")[0]
+        rollouts = self._store.by_model(kinds.MODEL_ROLLOUT, ask.namespace, ask.model)
+        owner = next((rollout for rollout in rollouts if rollout["metadata"]["uid"] == uid), None)
+        if owner is None:
+            return _failed("the ModelRollout is gone")
+        try:
+            job = metric_job(
+                owner,
+                metric.name,
+                metric.job,
+                key=ask.key,
+                version=ask.candidate.version,
+                attempt=self._clock.now().isoformat(),
+                environment=jobs.environment(ask),
+            )
+            live = await self._client.create(job)
+        except MergeError as error:
+            return Failure(jobs.JOB_FAILED, str(error), permanent=True)
+        except errors.Invalid as error:
+            message = f"metric {metric.name}: the API server refuses its Job: {error.message}"
+            return Failure(jobs.JOB_FAILED, message, permanent=True)
+        self._store.put(live, quiet=True)
+        return live
+
+
+def _name(job: Object) -> str:
+    return str(job["metadata"]["name"])
+
+
+def _failed(message: str) -> Failure:
+    return Failure(jobs.JOB_FAILED, message)

@@ -1,0 +1,97 @@
+"""The Job of a metric: the pod template of the policy's author, told which revisions it is to measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.common import seconds
+from modelwright.api.v1alpha1.policy import JobMetric
+from modelwright.serving import fetching
+from modelwright.serving.merge import MergeError, merge
+from modelwright.serving.metadata import owner_reference
+
+Json = dict[str, Any]
+
+LABEL_MEASURES = f"{names.GROUP}/measures"
+"""On a metric's Job: which metric of which step it measures, as a hash."""
+ROLE = "metric"
+
+
+def measures(key: str, metric: str) -> str:
+    """Value of LABEL_MEASURES: for the metric of this name, of the rollout and step that `key` names."""
+    return names.short_hash(f"{key}{chr(0)}{metric}")
+
+
+def metric_job(
+    rollout: Json, metric: str, asked: JobMetric, *, key: str, version: str, attempt: str,
+    environment: Mapping[str, str],
+) -> Json:  # fmt: skip
+    """The Job that measures once. `attempt` tells it from those before; `environment` comes before the containers' own.
+
+    It is tried once, and owned by the ModelRollout. What the restricted Pod Security Standard asks for is the default.
+    Raises MergeError, naming the field, for a template that is no pod template.
+    """
+    model = rollout["spec"]["modelRef"]["name"]
+    labels = names.child_labels(role=ROLE, model=model, version=version) | {LABEL_MEASURES: measures(key, metric)}
+    where = f"metric {metric}: job.template"
+    given, pod = _object(asked.template, "metadata", where), _object(asked.template, "spec", where)
+    base = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": fetching.pod_security(),
+    }
+    spec = merge(base, pod, f"{where}.spec")
+    containers = spec.get("containers")
+    if not isinstance(containers, list) or not containers:
+        raise MergeError(f"{where}.spec.containers: at least one container is needed, which writes the report")
+    spec["containers"] = [
+        _container(one, environment, f"{where}.spec.containers[{index}]") for index, one in enumerate(containers)
+    ]
+    own = {key: value for key, value in (given.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.cut_with_hash(
+                f"{model}-{metric}", names.LABEL_VALUE_MAX, rollout["metadata"]["uid"], key, metric, attempt
+            ),
+            "namespace": rollout["metadata"]["namespace"],
+            "labels": labels,
+            "ownerReferences": [owner_reference(rollout)],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": math.ceil(seconds(asked.timeout)),
+            # For people, when it has failed; one that has ended well is taken away at once.
+            "ttlSecondsAfterFinished": 600,
+            "template": {"metadata": {**given, "labels": {**own, **labels}}, "spec": spec},
+        },
+    }
+
+
+def _container(given: Json, environment: Mapping[str, str], where: str) -> Json:
+    others = given.get("env") or []
+    if not isinstance(others, list) or not all(isinstance(entry, dict) for entry in others):
+        raise MergeError(f"{where}.env: must be a list of objects")
+    # A script may write into its image's directories: that is no part of the restricted standard.
+    security = {key: value for key, value in fetching.container_security().items() if key != "readOnlyRootFilesystem"}
+    return {
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **given,
+        "env": [
+            *({"name": key, "value": value} for key, value in environment.items()),
+            *(entry for entry in others if entry.get("name") not in environment),
+        ],
+        "securityContext": merge(security, given.get("securityContext") or {}, f"{where}.securityContext"),
+    }
+
+
+def _object(of: Mapping[str, Any], key: str, where: str) -> Json:
+    found = of.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise MergeError(f"{where}.{key}: must be an object")
+    return found or {}

@@ -78,6 +78,11 @@ class Picture:
         for plan in (self.plan, self.other):
             if plan is not None and plan.revision.hash == key:
                 return plan.stored
+        record = self.observed.live
+        if record is not None and record.baseline is not None and record.source is not None:
+            kept = self.stored.get(record.source.hash)
+            if kept is not None and key == record.baseline.hash:
+                return revisions.fresh(kept, record.baseline)
         return self.stored.get(key)
 
 

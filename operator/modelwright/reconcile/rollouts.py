@@ -26,6 +26,7 @@ from modelwright.core.rollout import evaluation, freeze
 from modelwright.core.rollout.observed import Observed, Problem, Revision, Rolling
 from modelwright.core.rollout.record import QUARANTINING, Record
 from modelwright.core.rollout.steps import Step, StepKind, compiled
+from modelwright.core.rollout.stepwise import baseline
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile.context import Context
@@ -268,6 +269,11 @@ def _refused(
             "spec.analysis.metrics: nothing serves beside the candidate at weight 100, so there at least one metric "
             "needs a max or a min"
         )
+    if policy.analysis is not None and policy.analysis.baseline == "Fresh":
+        if model.spec.endpoint is None or policy.surge is not None:
+            texts.append("spec.analysis.baseline: Fresh needs a gateway (spec.endpoint of the Model) and no spec.surge")
+        if any(weight > 50 for weight in weights):
+            texts.append("spec.analysis.baseline: with Fresh the candidate can have at most 50 %, beside as many pods")
     test = policy.strategy.ab_test
     if test is not None and policy.analysis is not None:
         metric = next((m for m in policy.analysis.metrics if m.name == test.winner.metric), None)
@@ -319,7 +325,7 @@ def _look(
         namespace=model.namespace,
         model=model.name,
         candidate=_target(context, model, record.to, stored),
-        serving=_target(context, model, record.source, stored) if record.source is not None else None,
+        serving=_compared(context, model, record, policy, step, stored),
         since=entry.confirmed_at,
         interval=timedelta(seconds=seconds(policy.analysis.interval)),
         metrics=metrics,
@@ -329,7 +335,18 @@ def _look(
     found = context.desk.look(ask)
     outcome, verdicts = evaluation.outcome_of(policy, steps, step, found, record)
     measured = {measurement.metric: measurement.at for measurement in found or ()}
-    return Looked(verdicts, outcome, measured, found, context.desk.observed_weight(ask))
+    weight = None if baseline(policy, record, step) is not None else context.desk.observed_weight(ask)
+    return Looked(verdicts, outcome, measured, found, weight)
+
+
+def _compared(
+    context: Context, model: Model, record: Record, policy: RolloutPolicySpec, step: Step, stored: Mapping[str, Object]
+) -> Target | None:
+    """What the candidate is compared with: all of the serving revision, or fresh pods of it."""
+    if record.source is None:
+        return None
+    serving, fresh = _target(context, model, record.source, stored), baseline(policy, record, step)
+    return Target.of(model.name, fresh, serving.metrics) if fresh is not None else serving
 
 
 def _target(context: Context, model: Model, revision: Revision, stored: Mapping[str, Object]) -> Target:

@@ -85,7 +85,7 @@ def route(model: Json, endpoint: Endpoint, routing: Routing, *, marked: bool, th
     """The HTTPRoute or GRPCRoute of a Model.
 
     Its rules, the first that matches answers: the header match when there is one; the main rule, with the shares or
-    with the TraefikService `through`; behind that a rule to the first share alone, for while it can't be built.
+    with the TraefikService `through`; behind that a rule to the first share alone, for while it isn't built.
     `marked`: the gateway can add response headers, so every rule carries the hash of all of them (ROUTE_HEADER).
     """
     grpc = endpoint.protocol == "GRPC"
@@ -101,7 +101,7 @@ def route(model: Json, endpoint: Endpoint, routing: Routing, *, marked: bool, th
     else:
         built = {"group": "traefik.io", "kind": "TraefikService", "name": through, "weight": 1}
         rules.append(_rule(endpoint, [built]))
-        rules.append(_rule(endpoint, [_backend(name, routing.shares[0].revision.hash, 100, grpc)]))
+        rules.append(_rule(endpoint, [_backend(name, next(iter(routing.weights)), 100, grpc)]))
         marks += ["", FALLBACK_MARK]
     if marked:
         mark = names.content_hash([*rules, list(endpoint.hostnames)])

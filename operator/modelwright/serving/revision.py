@@ -4,6 +4,7 @@ The template is rendered once, when the revision is first wanted. From then on t
 neither a new operator nor an edited runtime restarts a model that serves.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,21 @@ def store(
             "template": template,
         },
     }
+
+
+def fresh(stored: Json, revision: Revision) -> Json:
+    """What is stored of a revision, for other pods of the same content that go by the name of `revision`."""
+    copied: Json = copy.deepcopy(stored)
+    template = copied["data"]["template"]
+    selected = [c["labelSelector"]["matchLabels"] for c in template["spec"].get("topologySpreadConstraints", [])]
+    for labels in (template["metadata"]["labels"], *selected):
+        if names.LABEL_REVISION in labels:
+            labels[names.LABEL_REVISION] = revision.hash
+    for container in template["spec"]["containers"]:
+        for entry in container.get("env", []):
+            if entry["name"] == "MODEL_REVISION":
+                entry["value"] = revision.hash
+    return copied
 
 
 def inputs(choice: Choice, images: Images) -> Json:

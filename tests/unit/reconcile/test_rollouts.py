@@ -25,8 +25,10 @@ class Desk:
     def __init__(self) -> None:
         self.results: dict[str, Any] = {}
         self.at: Any = None
+        self.asked: list[Any] = []
 
     def look(self, ask: Any) -> tuple[Measurement, ...] | None:
+        self.asked.append(ask)
         found = [
             Measurement(metric.name, self.at(), self.results[metric.name])
             for metric in ask.metrics if metric.name in self.results
@@ -532,6 +534,26 @@ def test_a_surge_budget_holds_at_every_moment_and_weight_follows_the_pods(surge:
     world.go_to("Succeeded", "Promoted")
     world.go(lambda: world.pods("v1") is None)
     assert world.pods("v2") == 4
+
+
+def test_a_fresh_baseline_gets_as_many_pods_and_requests_as_the_candidate() -> None:
+    judged = JUDGED | {"analysis": {"interval": "5s", "baseline": "Fresh", "metrics": [ERRORS]}, "keepPrevious": "10m"}
+    world = World(judged)
+    world.desk.results["errors"] = good()
+    world.want("v2")
+    world.go(lambda: "confirmedAt" in (world.record.get("steps") or [{}])[0])
+    refs = world.api.objects[kinds.HTTP_ROUTE, NS, "digits"]["spec"]["rules"][-1]["backendRefs"]
+    assert sorted(ref["weight"] for ref in refs) == [10, 10, 80]
+    pods = sorted(o["spec"]["replicas"] for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT)
+    assert pods == [1, 1, 4]
+    world.go(lambda: bool(world.desk.asked))
+    compared = world.desk.asked[-1].serving.revision
+    assert compared not in (world.record["from"]["revision"], world.record["to"]["revision"])
+    world.go_to("Succeeded", "Promoted")
+    world.look(10)
+    world.look(10)
+    left = [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT]
+    assert len(left) == 2, "the candidate and the previous revision, which is kept"
 
 
 def test_going_back_waits_for_the_pods_of_what_was_scaled_down() -> None:

@@ -574,6 +574,12 @@ class Analysis(Wire):
     """Which evidence is looked at, at each step and while approvals are awaited."""
 
     interval: Interval = Field(default="30s", description="Time between two looks, 1s to 1h.")
+    baseline: Literal["Serving", "Fresh"] = Field(
+        default="Serving",
+        description="What margins compare with during weights: Serving is all of the serving revision. Fresh is new "
+        "pods of the serving revision, as many and with as many requests as the candidate's, so that age and load are alike; "
+        "it needs a gateway, weights of at most 50 (or 100), and no surge bound.",
+    )
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=16), ListType("map", ("name",))] = Field(
         description="Metrics, 1 to 16. All must pass."
     )

@@ -29,10 +29,10 @@ def _run_others(observed: Observed) -> tuple[Action, ...]:
 
 def sweep(observed: Observed) -> tuple[Action, ...]:
     """Revisions nobody wants leave, once traffic has been elsewhere for the settle time."""
-    settled = observed.now if observed.never_served else observed.settled_at
-    if settled is None or observed.now < settled:
-        return ()
-    return tuple(Remove(revision) for revision in observed.leftovers)
+    if observed.never_served:
+        return tuple(Remove(revision) for revision in observed.leftovers)
+    leaving = ((revision, observed.leaves_at(revision)) for revision in observed.leftovers)
+    return tuple(Remove(revision) for revision, when in leaving if when is not None and when <= observed.now)
 
 
 def _run_target(observed: Observed) -> Run:

@@ -219,14 +219,21 @@ class Observed:
 
     @property
     def settled_at(self) -> datetime | None:
-        """When traffic has been away from the old revisions long enough; None while it isn't confirmed to be."""
+        """Since when traffic has been away from what is left over; None while it isn't confirmed to be."""
         if not self.traffic.confirmed or self.serving is None:
             return None
         if self.traffic.named != {self.serving.revision.hash}:
             return None
         record = self.record
         ended = record.status.finished_at if record is not None else None
-        return max(self.serving.since, ended or self.serving.since) + self.patience
+        return max(self.serving.since, ended or self.serving.since)
+
+    def leaves_at(self, revision: Revision) -> datetime | None:
+        """When a revision that is left over may go; None while traffic isn't confirmed to be elsewhere."""
+        if self.settled_at is None:
+            return None
+        history = self.serving is not None and self.record is not None and revision == self.record.source
+        return self.settled_at + (self.patience if history else self.settle)
 
     @property
     def patience(self) -> timedelta:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from modelwright.api.names import content_hash
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import (
     ClockStatus,
@@ -75,6 +76,12 @@ class Record:
         """What served when it began; None for a first revision."""
         ref = self.status.from_
         return Revision(ref.version, ref.revision) if ref is not None else None
+
+    @property
+    def baseline(self) -> Revision | None:
+        """New pods of the serving revision, beside which the candidate is judged when the policy asks for that."""
+        source = self.source
+        return Revision(source.version, content_hash([source.hash, self.uid])) if source is not None else None
 
     @property
     def holds(self) -> bool:

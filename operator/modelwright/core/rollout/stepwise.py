@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from modelwright.api.common import seconds
 from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import ApprovalRecord, GateStatus
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
@@ -148,6 +149,16 @@ def _step_pods(o: Observed, step: Step) -> tuple[int, int]:
     return found.candidate_replicas, found.serving_replicas
 
 
+def baseline(policy: RolloutPolicySpec, record: Record, step: Step) -> Revision | None:
+    """The fresh pods of the serving revision that the candidate is judged beside in a step; None without."""
+    fresh = policy.analysis is not None and policy.analysis.baseline == "Fresh"
+    return record.baseline if fresh and 0 < step.weight <= 50 and not step.mirror else None
+
+
+def _fresh(o: Observed, step: Step) -> Revision | None:
+    return baseline(_rolling(o).policy, _record(o), step)
+
+
 def _routing(o: Observed, step: Step, weight: int | None = None) -> Routing:
     """How traffic is to be during a step; with `weight`, on the way there."""
     source, to = _record(o).source, _candidate(o)
@@ -160,7 +171,10 @@ def _routing(o: Observed, step: Step, weight: int | None = None) -> Routing:
         if share == 100:
             return Routing.to(to)
         return Routing((Share(source, 100 - share), Share(to, share)))
-    shares = (Share(source, 100 - share), Share(to, share))
+    shares = [Share(source, 100 - share), Share(to, share)]
+    fresh = _fresh(o, step)
+    if fresh is not None:
+        shares = [Share(source, 100 - 2 * share), Share(fresh, share), Share(to, share)]
     return Routing(
         shares=tuple(share for share in shares if share.weight > 0),
         match=step.match,
@@ -318,7 +332,13 @@ def _confirmed(o: Observed) -> bool:
 def _at_size(o: Observed) -> bool:
     """Everything that the step needs beside traffic is there."""
     step = _step(o)
-    return _ready(o, _record(o).to, _needs(o, step)) and (not step.mirror or _rolling(o).comparer_ready)
+    return _has_pods(o, step) and (not step.mirror or _rolling(o).comparer_ready)
+
+
+def _has_pods(o: Observed, step: Step) -> bool:
+    """The candidate's pods for a step are ready, and so are those it is judged beside."""
+    needed, fresh = _needs(o, step), _fresh(o, step)
+    return _ready(o, _record(o).to, needed) and (fresh is None or _ready(o, fresh, needed))
 
 
 def _enough(o: Observed) -> bool:
@@ -342,7 +362,9 @@ def _keep_step(o: Observed) -> tuple[Action, ...]:
         return (*_keep_source(o), *_send_to_source(o))
     candidate, serving = _step_pods(o, _step(o))
     source = (Run(record.source, serving),) if record.source is not None else ()
-    return (*source, Run(_candidate(o), candidate), *_comparer(o))
+    fresh = _fresh(o, _step(o))
+    beside = (Run(fresh, candidate),) if fresh is not None else ()
+    return (*source, *beside, Run(_candidate(o), candidate), *_comparer(o))
 
 
 def _approach_step(o: Observed) -> tuple[Action, ...]:
@@ -924,7 +946,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Rule(
         "the candidate's pods for the step are not all ready",
-        lambda o: _stepping(o) and not _confirmed(o) and not _ready(o, _record(o).to, _needs(o, _step(o))),
+        lambda o: _stepping(o) and not _confirmed(o) and not _has_pods(o, _step(o)),
         State.PROGRESSING,
         lambda o: _pods_missing(o, _needs(o, _step(o))),
         _approach_step,
@@ -1112,7 +1134,7 @@ ROWS: tuple[Row, ...] = (
         _previous_kept,
         direct.keep,
         "keep both; remove the previous one after keepPrevious",
-        lambda o: max((o.settled_at or o.now) - o.now, ASK_GATEWAY),
+        lambda o: max(min((o.leaves_at(r) or o.now for r in o.leftovers), default=o.now) - o.now, ASK_GATEWAY),
     ),
 )
 

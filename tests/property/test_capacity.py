@@ -78,6 +78,15 @@ def over(world: World, planned: CapacityPlan) -> bool:
     return candidate + max(world.serving.held, planned.serving_replicas) > world.budget
 
 
+def assert_taken_from_what_no_weight_is_on(world: World, planned: CapacityPlan) -> None:
+    """The gateway may still follow the weight before this plan: pods only go that this one doesn't need."""
+    for asked, pods, weight in (
+        (planned.candidate_replicas, world.candidate, world.weight),
+        (planned.serving_replicas, world.serving, 100 - world.weight),
+    ):
+        assert asked >= pods.asked or world.carries(Pods(asked, asked), weight)
+
+
 @given(budgets, wishes, st.sampled_from(WAYS), st.integers(0, 1))
 def test_with_pods_that_start_every_wish_is_reached_within_the_budget_and_nobody_is_short(
     budget: tuple[int, int], wished: list[int], weighted_by: WeightedBy, least: int
@@ -88,6 +97,7 @@ def test_with_pods_that_start_every_wish_is_reached_within_the_budget_and_nobody
             planned = world.plan(wish)
             assert not over(world, planned)
             if weighted_by == "gateway":
+                assert_taken_from_what_no_weight_is_on(world, planned)
                 assert world.carries(world.candidate, planned.weight)
                 assert world.carries(world.serving, 100 - planned.weight)
                 assert min(world.weight, wish) <= planned.weight <= max(world.weight, wish)

@@ -60,6 +60,7 @@ def test_what_several_gateways_can_do_is_what_all_of_them_can() -> None:
     needs = Needs(mirror=True)
     assert not refused(gateway((MIRROR_FEATURE,), (MIRROR_FEATURE, "x")), needs)
     assert refused(gateway((MIRROR_FEATURE,), ("x",)), needs)
+    assert refused(choose(HTTP, [gateway_class("x", MIRROR_FEATURE), None], kinds.ALL_KINDS, None), needs)
 
 
 def test_features_of_an_older_gateway_api_are_plain_texts() -> None:

@@ -131,6 +131,22 @@ def test_a_gateway_is_never_asked_for_copies_that_it_does_not_know(gateway: Fake
     assert cluster.routed.mirror_percent == 0
 
 
+def test_all_is_copied_by_a_gateway_that_knows_no_percentages(gateway: FakeGateway) -> None:
+    cluster = Cluster(GatewayTraffic(Probe(), frozenset({MIRROR_FEATURE})), _endpoint(), gateway)
+    cluster.send(replace(PLAIN, mirror_percent=100))
+    assert cluster.scene.route is not None
+    copies = [entry["requestMirror"] for entry in cluster.scene.route["spec"]["rules"][0]["filters"]]
+    assert copies == [{"backendRef": {"name": "digits-comparer", "port": 80}}]
+    assert cluster.routed.mirror_percent == 100
+
+
+def test_the_fallback_is_a_revision_with_weight_and_counts_as_named(traefik: Cluster) -> None:
+    traefik.follow(replace(to(100, mirror_percent=10), inside=TWO))
+    assert traefik.routed == Routed({TWO.hash: 100}, mirror_percent=10, named=frozenset({TWO.hash}))
+    traefik.scene = replace(traefik.scene, service=None, traefik={})
+    assert traefik.routed.named == {TWO.hash}
+
+
 async def test_a_route_by_grpc_names_services_only(gateway: FakeGateway) -> None:
     cluster = Cluster(TraefikTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(protocol="GRPC"), gateway)
     ports = {key: {"http": 8080, "grpc": 9000} for key in PORTS}

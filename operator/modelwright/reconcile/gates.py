@@ -121,6 +121,9 @@ async def clean(context: Context, found: Records) -> bool:
 
 def _is_spent(job: Object, record: Record, newest: Record) -> bool:
     gate = _gate(job, record)
+    if gate is None:
+        # A metric's Job.
+        return False
     told = next((entry for entry in record.status.gates if entry.name == gate), None)
     if told is not None and told.outcome == Outcome.PASS:
         return True

@@ -163,10 +163,11 @@ def test_an_image_that_can_not_be_pulled_is_told_before_the_jobs_own_time_is_up(
 def test_a_job_that_runs_on_is_taken_away_with_its_rollout() -> None:
     world = Gated()
     world.want("v2")
-    world.job("evaluation")
+    metadata = world.job("evaluation")["metadata"]
+    world.api.user_create(world.jobs["evaluation"] | {"metadata": metadata | {"name": "digits-2-metric"}})
     world.want("v1")
     world.go(lambda: world.records[-1]["status"]["state"] == "Superseded")
-    world.go(lambda: world.jobs == {})
+    world.go(lambda: list(world.jobs) == ["metric"], looks=10)
 
 
 def test_a_result_that_can_not_be_read_now_is_read_later() -> None:

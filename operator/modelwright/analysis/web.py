@@ -6,11 +6,11 @@ import asyncio
 import json
 import os
 import ssl
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -74,20 +74,19 @@ class Web:
     def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._max_bytes = max_bytes
         self._session: aiohttp.ClientSession | None = None
-        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(REQUESTS_PER_CONNECTION)
-        )
+        # Comparers come and go: what nobody waits for is not kept.
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._tls: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
 
-    async def ask(
-        self, connection: Connection, path: str, *, form: Mapping[str, str] | None = None
-    ) -> Answer:  # fmt: skip
+    async def ask(self, connection: Connection, path: str, *, form: Mapping[str, str] | None = None) -> Answer:
         """GET `path` (encoded, with its query) below the connection's URL; POST when there is a `form`.
 
         Raises Fault when there is no whole JSON answer, and for 3xx, 401, 403, 404, 429 and 5xx without a JSON body;
         any other answer is returned, whatever its status.
         """
-        async with self._turns[connection.name]:
+        key = f"{connection.name} {connection.url}"
+        turn = self._turns.setdefault(key, asyncio.Semaphore(REQUESTS_PER_CONNECTION))
+        async with turn:
             url = URL(connection.url + path, encoded=True)
             try:
                 async with (

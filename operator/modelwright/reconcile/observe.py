@@ -376,9 +376,11 @@ def _traffic(context: Context, raw: Object, model: Model, pods: Mapping[str, int
     service = store.get(kinds.SERVICE, namespace, name)
     if service is not None and not _mine(service, model.uid):
         service = None
+    own = [o for o in store.by_model(kinds.TRAEFIK_SERVICE, namespace, name) if _mine(o, model.uid)]
+    traefik = {obj["metadata"]["name"]: obj for obj in own}
     if endpoint is None:
         traffic = choose(None, (), context.served_kinds, context.probe)
-        return traffic, Scene(raw, None, service, None, {}, pods=pods)
+        return traffic, Scene(raw, None, service, None, {}, traefik=traefik, pods=pods)
     kind = kinds.GRPC_ROUTE if endpoint.protocol == "GRPC" else kinds.HTTP_ROUTE
     if kind not in context.served_kinds:
         text = f"spec.endpoint needs the Gateway API ({kind}), which this cluster does not have"
@@ -394,8 +396,6 @@ def _traffic(context: Context, raw: Object, model: Model, pods: Mapping[str, int
         if gateway is not None:
             gateways[place] = gateway
             classes.append(store.get(kinds.GATEWAY_CLASS, None, gateway["spec"].get("gatewayClassName", "")))
-    own = [o for o in store.by_model(kinds.TRAEFIK_SERVICE, namespace, name) if _mine(o, model.uid)]
-    traefik = {obj["metadata"]["name"]: obj for obj in own}
     scene = Scene(raw, endpoint, service, route, gateways, _conflict(context, raw, model), traefik, pods)
     return choose(endpoint, classes, context.served_kinds, context.probe), scene
 

@@ -14,9 +14,8 @@ from modelwright.analysis import promql
 from modelwright.analysis.port import Ask, Target
 from modelwright.analysis.promql import Match
 from modelwright.analysis.web import Fault
+from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Series
-
-SOURCE_MISSING = "MetricSourceMissing"
 
 TRAEFIK = "traefik.io/gateway-controller"
 ISTIO = "istio.io/gateway-controller"
@@ -68,18 +67,22 @@ def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False) -> So
             return found
         if wanted == "Gateway":
             message = "source Gateway, but Traefik counts gRPC calls that went well and those without an answer alike"
-            raise Fault(SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True)
+            raise Fault(
+                Reason.METRIC_SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True
+            )
     if wanted == "Gateway":
         if ask.gateway is None:
             message = "source Gateway, but the Model has no endpoint"
         else:
             message = f"source Gateway, but counters of {ask.gateway.controller} are not known to tell revisions apart"
-        raise Fault(SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True)
+        raise Fault(
+            Reason.METRIC_SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True
+        )
     if target.metrics is None:
         message = f"the runtime of version {target.version} names no counters (spec.metrics)"
         if wanted == "Auto":
             message += ", and no gateway that is known counts its requests"
-        raise Fault(SOURCE_MISSING, message, permanent=True)
+        raise Fault(Reason.METRIC_SOURCE_MISSING, message, permanent=True)
     return _runtime(ask, target)
 
 

@@ -8,10 +8,9 @@ from modelwright.analysis.connections import Connection
 from modelwright.analysis.port import Ask
 from modelwright.analysis.web import Fault, Web
 from modelwright.api import names
+from modelwright.api.reasons import Reason
 from modelwright.core import shadow
 from modelwright.core.shadow import Summary, SummaryError
-
-UNREACHABLE = "ComparerUnreachable"
 
 ComparerUrl = Callable[[str, str], str]
 """Where the comparer of (namespace, model) answers, without a path."""
@@ -25,15 +24,17 @@ def in_cluster(namespace: str, model: str) -> str:
 async def summary(web: Web, url: ComparerUrl, ask: Ask) -> Summary:
     """What the comparer has counted. Raises Fault, also when it compares other revisions."""
     if ask.serving is None:
-        raise Fault(UNREACHABLE, "nothing serves yet, so there is nothing to compare with")
+        raise Fault(Reason.COMPARER_UNREACHABLE, "nothing serves yet, so there is nothing to compare with")
     name = names.comparer_name(ask.model)
     connection = Connection(name=name, type="HTTP", url=url(ask.namespace, ask.model), timeout="5s")
     try:
         answer = await web.ask(connection, "/summary")
         if answer.status != 200:
-            raise Fault(UNREACHABLE, f"answered {answer.status}")
+            raise Fault(Reason.COMPARER_UNREACHABLE, f"answered {answer.status}")
         return shadow.parse(answer.document or {}, serving=ask.serving.revision, candidate=ask.candidate.revision)
     except SummaryError as error:
-        raise Fault(UNREACHABLE, str(error)) from None
+        raise Fault(Reason.COMPARER_UNREACHABLE, str(error)) from None
     except Fault as fault:
-        raise Fault(UNREACHABLE, f"the comparer {ask.namespace}/{name}: {fault.failure.message}") from None
+        raise Fault(
+            Reason.COMPARER_UNREACHABLE, f"the comparer {ask.namespace}/{name}: {fault.failure.message}"
+        ) from None

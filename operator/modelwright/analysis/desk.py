@@ -12,7 +12,8 @@ from modelwright.analysis.comparer import ComparerUrl
 from modelwright.analysis.connections import Connections
 from modelwright.analysis.measure import Look, Measurer, Memory, applies
 from modelwright.analysis.port import Ask, Jobs
-from modelwright.analysis.web import TIMEOUT, Web
+from modelwright.analysis.web import Web
+from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.core.analysis.evidence import Failure, Measurement, Value
 from modelwright.kube.queue import Key
@@ -149,7 +150,7 @@ class Desk:
             async with asyncio.timeout(self._look_timeout if metric.job is None else None):
                 found = await self._measurer.measure(look, metric)
         except TimeoutError:
-            failure = Failure(TIMEOUT, f"not measured within {self._look_timeout:g} s")
+            failure = Failure(Reason.METRICS_SERVER_TIMEOUT, f"not measured within {self._look_timeout:g} s")
             found = Measurement(metric.name, look.at, failure)
         ended, interval = self._clock.monotonic(), entry.ask.interval.total_seconds()
         own.LOOKS.labels(_outcome(found)).inc()

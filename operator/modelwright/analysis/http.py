@@ -11,9 +11,9 @@ from urllib.parse import quote, unquote
 from modelwright.analysis.connections import Connection
 from modelwright.analysis.port import Ask, Target
 from modelwright.analysis.promql import placeholders
-from modelwright.analysis.web import SERVER_ERROR, Fault, Web
+from modelwright.analysis.web import Fault, Web
+from modelwright.api.reasons import Reason
 
-PATH_REFUSED = "QueryRefused"
 _PLACEHOLDER = re.compile(r"\$\(([^()]*)\)")
 KNOWN = ("NAMESPACE", "MODEL", "VERSION", "REVISION")
 
@@ -22,7 +22,7 @@ async def number(web: Web, connection: Connection, path: str, pointer: str) -> t
     """The number at `pointer` (RFC 6901) in the document at `path`; or None, and why there is none. Raises Fault."""
     answer = await web.ask(connection, path)
     if answer.status >= 400:
-        raise Fault(SERVER_ERROR, f"connection {connection.name}: answered {answer.status}")
+        raise Fault(Reason.METRICS_SERVER_ERROR, f"connection {connection.name}: answered {answer.status}")
     found, why = at(answer.document, pointer)
     if why:
         return None, why
@@ -45,14 +45,16 @@ def filled(path: str, ask: Ask, target: Target) -> str:
     def value(found: re.Match[str]) -> str:
         if found[1] not in KNOWN:
             listed = ", ".join(f"$({name})" for name in KNOWN)
-            raise Fault(PATH_REFUSED, f"$({found[1]}) is no placeholder of http; known are {listed}", permanent=True)
+            raise Fault(
+                Reason.QUERY_REFUSED, f"$({found[1]}) is no placeholder of http; known are {listed}", permanent=True
+            )
         return quote(known[found[1]], safe="")
 
     whole = _PLACEHOLDER.sub(value, path)
     if any(unquote(part) in (".", "..") for part in re.split(r"[/\\]|%2f|%5c", whole.partition("?")[0], flags=re.I)):
-        raise Fault(PATH_REFUSED, f"http.path must not go up: {path}", permanent=True)
+        raise Fault(Reason.QUERY_REFUSED, f"http.path must not go up: {path}", permanent=True)
     if "#" in whole:
-        raise Fault(PATH_REFUSED, f"http.path has a fragment, which is never sent: {path}", permanent=True)
+        raise Fault(Reason.QUERY_REFUSED, f"http.path has a fragment, which is never sent: {path}", permanent=True)
     return whole
 
 

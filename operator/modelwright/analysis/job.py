@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelwright.analysis.port import Ask
+from modelwright.api.reasons import Reason
 from modelwright.core import gates
 from modelwright.core.analysis.evidence import Failure, Value
 from modelwright.core.gates import GateResult, Report
-
-JOB_FAILED = "MetricJobFailed"
 
 
 def environment(ask: Ask) -> dict[str, str]:
@@ -38,7 +37,7 @@ def result(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], figure: st
     """
     found = gates.read_job(job, pods)
     if isinstance(found, GateResult):
-        return Failure(JOB_FAILED, found.message)
+        return Failure(Reason.METRIC_JOB_FAILED, found.message)
     return figure_of(found, figure) if isinstance(found, Report) else None
 
 
@@ -46,10 +45,14 @@ def figure_of(report: Report, figure: str) -> Value | Failure:
     """The figure in a report, for both revisions."""
     entries = report.content.get("metrics")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        return Failure(JOB_FAILED, 'the report needs "metrics", a list of {"name", "candidate", "serving"}')
+        return Failure(
+            Reason.METRIC_JOB_FAILED, 'the report needs "metrics", a list of {"name", "candidate", "serving"}'
+        )
     found = [entry for entry in entries if entry.get("name") == figure and entry.get("slice") is None]
     if len(found) != 1:
-        return Failure(JOB_FAILED, f"{figure} is in the report {len(found)} times, and must be there once")
+        return Failure(
+            Reason.METRIC_JOB_FAILED, f"{figure} is in the report {len(found)} times, and must be there once"
+        )
     candidate, serving = _number(found[0].get("candidate")), _number(found[0].get("serving"))
     if candidate is None:
         return Value(None, serving, f"{figure} is {found[0].get('candidate')!r} for the candidate, which is no number")

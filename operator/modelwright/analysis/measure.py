@@ -14,7 +14,8 @@ from modelwright.analysis.comparer import ComparerUrl
 from modelwright.analysis.connections import Connection, Connections, ConnectionType
 from modelwright.analysis.port import Ask, Jobs, Target
 from modelwright.analysis.prometheus import Counters, Prometheus
-from modelwright.analysis.web import INVALID, Fault, Web
+from modelwright.analysis.web import Fault, Web
+from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import SHADOW_BUILTINS, HttpMetric, Metric, PrometheusMetric
 from modelwright.core import shadow
 from modelwright.core.analysis import counters
@@ -23,9 +24,6 @@ from modelwright.core.shadow import Summary
 
 DEFAULT_CONNECTION = "default"
 """The Prometheus connection that builtin metrics are read from."""
-CONNECTION_UNKNOWN = "ConnectionUnknown"
-JOBS_MISSING = "MetricSourceMissing"
-INTERNAL_ERROR = "InternalError"
 WEIGHT_MIN_REQUESTS = 100
 
 Result = Shares | Value | Histogram | Failure
@@ -103,7 +101,7 @@ class Measurer:
         except Exception as error:
             # Whatever goes wrong in here must not end the looks of a rollout: without them it only ever times out.
             log.exception("metric %s of %s/%s", metric.name, look.ask.namespace, look.ask.model)
-            result = Failure(INTERNAL_ERROR, f"{type(error).__name__}; the operator's log has the details")
+            result = Failure(Reason.INTERNAL_ERROR, f"{type(error).__name__}; the operator's log has the details")
         return Measurement(metric.name, look.at, result, query.text)
 
     async def observed_weight(self, look: Look) -> int | None:
@@ -131,7 +129,7 @@ class Measurer:
             return await self._from_http(look, metric, metric.http, query)
         if metric.job is not None:
             if self._jobs is None:
-                raise Fault(JOBS_MISSING, "this operator runs no Jobs for metrics", permanent=True)
+                raise Fault(Reason.METRIC_SOURCE_MISSING, "this operator runs no Jobs for metrics", permanent=True)
             query.text = f"Job: {metric.job.value}"
             return await self._jobs.measure(look.ask, metric)
         if look.ask.mirror and (metric.source != "Runtime" or metric.builtin in SHADOW_BUILTINS):
@@ -239,7 +237,7 @@ class Measurer:
             known = sorted(key for key, one in self._connections.items() if one.type == kind)
             have = f"it has {', '.join(known)}" if known else "it has none of that type"
             message = f"the operator's configuration has no {kind} connection called {name}; {have}"
-            raise Fault(CONNECTION_UNKNOWN, message, permanent=True)
+            raise Fault(Reason.CONNECTION_UNKNOWN, message, permanent=True)
         return connection
 
 
@@ -265,7 +263,7 @@ def _wanted(metric: Metric, source: Source, target: Target) -> list[Counted]:
 
 def _nothing_counts(target: Target, what: str) -> Fault:
     message = f"the runtime of version {target.version} names no counters of that (spec.metrics.{what})"
-    return Fault(builtin.SOURCE_MISSING, message, permanent=True)
+    return Fault(Reason.METRIC_SOURCE_MISSING, message, permanent=True)
 
 
 def _targets(ask: Ask, metric: Metric) -> list[Target]:
@@ -280,7 +278,7 @@ def _compared(ask: Ask, metric: Metric, text: str, what: str) -> list[Target]:
         return targets
     if metric.margin is not None:
         message = f"{what}: margin compares two revisions, and nothing in the query tells them apart: use $(REVISION)"
-        raise Fault(promql.REFUSED, f"{message}, $(VERSION) or $(PODS)", permanent=True)
+        raise Fault(Reason.QUERY_REFUSED, f"{message}, $(VERSION) or $(PODS)", permanent=True)
     return [ask.candidate]
 
 
@@ -293,5 +291,5 @@ def _buckets(series: tuple[Series, ...], unit: float, start: float, end: float) 
     try:
         found = counters.histogram(series, start, end)
     except ValueError as error:
-        raise Fault(INVALID, str(error)) from None
+        raise Fault(Reason.METRICS_ANSWER_INVALID, str(error)) from None
     return tuple((bound if math.isinf(bound) else bound * unit, count) for bound, count in found)

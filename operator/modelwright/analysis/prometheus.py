@@ -10,12 +10,11 @@ from typing import Any
 from modelwright.analysis import promql
 from modelwright.analysis.connections import Connection
 from modelwright.analysis.promql import Match
-from modelwright.analysis.web import INVALID, SERVER_ERROR, TOO_LARGE, Answer, Fault, Web
+from modelwright.analysis.web import Answer, Fault, Web
 from modelwright.analysis.windows import LOOKBACK, Target, Window
+from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Series
 
-QUERY_FAILED = "QueryFailed"
-STALE = "MetricsStale"
 MAX_PIECE = 3600.0
 """Seconds of samples that are asked for at once; halved while the answer is too large."""
 MIN_PIECE = 60.0
@@ -35,11 +34,11 @@ class Prometheus:
             values = [_point(result)]
         elif kind == "vector":
             if any("histogram" in one for one in result):
-                raise Fault(promql.REFUSED, "the query gives a native histogram, not a number", permanent=True)
+                raise Fault(Reason.QUERY_REFUSED, "the query gives a native histogram, not a number", permanent=True)
             values = [_point(one.get("value")) for one in result]
         else:
             message = f"the query gives a {kind}, and must give one number"
-            raise Fault(promql.REFUSED, message, permanent=True)
+            raise Fault(Reason.QUERY_REFUSED, message, permanent=True)
         if not values:
             return None, "the query gives no data"
         if len(values) > 1:
@@ -51,7 +50,10 @@ class Prometheus:
         """Raw samples of a plain selector between two times (unix seconds)."""
         kind, result = await self._query(f"{selector}[{max(1, math.ceil(end - start))}s]", end)
         if kind != "matrix":
-            raise Fault(INVALID, f"connection {self.connection.name}: samples were asked for, and a {kind} was given")
+            raise Fault(
+                Reason.METRICS_ANSWER_INVALID,
+                f"connection {self.connection.name}: samples were asked for, and a {kind} was given",
+            )
         found = []
         for one in result:
             labels = one.get("metric")
@@ -66,7 +68,7 @@ class Prometheus:
         document = answer.document
         if not isinstance(document, dict) or document.get("status") not in ("success", "error"):
             if answer.status >= 400:
-                raise Fault(SERVER_ERROR, f"connection {self.connection.name}: answered {answer.status}")
+                raise Fault(Reason.METRICS_SERVER_ERROR, f"connection {self.connection.name}: answered {answer.status}")
             raise self._shape()
         if document["status"] == "error" or answer.status >= 400:
             raise self._refusal(answer)
@@ -81,13 +83,16 @@ class Prometheus:
     def _refusal(self, answer: Answer) -> Fault:
         told = f"connection {self.connection.name}: {answer.document.get('error') or f'answered {answer.status}'}"
         if answer.status == 400 and answer.document.get("errorType") == "bad_data":
-            return Fault(promql.REFUSED, told, permanent=True)
+            return Fault(Reason.QUERY_REFUSED, told, permanent=True)
         if answer.status == 422:
-            return Fault(QUERY_FAILED, told)
-        return Fault(SERVER_ERROR, f"{told} ({answer.status})")
+            return Fault(Reason.QUERY_FAILED, told)
+        return Fault(Reason.METRICS_SERVER_ERROR, f"{told} ({answer.status})")
 
     def _shape(self) -> Fault:
-        return Fault(INVALID, f"connection {self.connection.name}: the answer is none of Prometheus' query API")
+        return Fault(
+            Reason.METRICS_ANSWER_INVALID,
+            f"connection {self.connection.name}: the answer is none of Prometheus' query API",
+        )
 
 
 class Counters:
@@ -110,7 +115,7 @@ class Counters:
                 await self._read_on(server, selector, window, now)
             if (last := window.stale(now)) is not None:
                 message = f"connection {server.connection.name}: no sample of {selector} in the last"
-                raise Fault(STALE, f"{message} {now - last:.0f} s: is it still scraped?")
+                raise Fault(Reason.METRICS_STALE, f"{message} {now - last:.0f} s: is it still scraped?")
             return window.series()
 
     async def _read_on(self, server: Prometheus, selector: str, window: Window, now: float) -> None:
@@ -121,7 +126,10 @@ class Counters:
             try:
                 found = await server.samples(selector, begin, end)
             except Fault as fault:
-                if fault.failure.reason not in (TOO_LARGE, QUERY_FAILED) or piece <= MIN_PIECE:
+                if (
+                    fault.failure.reason not in (Reason.METRICS_ANSWER_TOO_LARGE, Reason.QUERY_FAILED)
+                    or piece <= MIN_PIECE
+                ):
                     raise
                 piece /= 2
                 continue
@@ -155,4 +163,6 @@ def _point(found: Any) -> tuple[float, float]:
             return float(found[0]), float(found[1])
         except (TypeError, ValueError):
             pass
-    raise Fault(INVALID, "the answer has a sample that is no pair of a time and a number in quotes")
+    raise Fault(
+        Reason.METRICS_ANSWER_INVALID, "the answer has a sample that is no pair of a time and a number in quotes"
+    )

@@ -12,8 +12,8 @@ from promql_parser import Call, Expr, Matchers, MatchOp, VectorSelector
 
 from modelwright.analysis.port import Ask, Target
 from modelwright.analysis.web import Fault
+from modelwright.api.reasons import Reason
 
-REFUSED = "QueryRefused"
 PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION", "REVISION", "PODS")
 _OF_A_REVISION = ("VERSION", "REVISION", "PODS")
 _PLACEHOLDER = re.compile(r"\$\(([^()]*)\)")
@@ -53,7 +53,7 @@ def fill(text: str, ask: Ask, target: Target) -> str:
     def value(found: re.Match[str]) -> str:
         if found[1] not in known:
             listed = ", ".join(f"$({name})" for name in PLACEHOLDERS)
-            raise Fault(REFUSED, f"$({found[1]}) is no placeholder; known are {listed}", permanent=True)
+            raise Fault(Reason.QUERY_REFUSED, f"$({found[1]}) is no placeholder; known are {listed}", permanent=True)
         return _escaped(known[found[1]])
 
     return _PLACEHOLDER.sub(value, text)
@@ -69,7 +69,7 @@ def parse(text: str, what: str) -> Expr:
     try:
         return promql_parser.parse(text)
     except ValueError as error:
-        raise Fault(REFUSED, f"{what} is no PromQL that can be read: {error}", permanent=True) from None
+        raise Fault(Reason.QUERY_REFUSED, f"{what} is no PromQL that can be read: {error}", permanent=True) from None
 
 
 def plain(text: str, what: str, more: Iterable[Match] = ()) -> str:
@@ -78,7 +78,7 @@ def plain(text: str, what: str, more: Iterable[Match] = ()) -> str:
     found = parse(text, what)
     if not isinstance(found, VectorSelector) or found.offset is not None or found.at is not None:
         message = f"{what} must be a plain selector of counters, without functions, range, offset or @, and is {text}"
-        raise Fault(REFUSED, message, permanent=True)
+        raise Fault(Reason.QUERY_REFUSED, message, permanent=True)
     return select(found.name or "", [*_matches(found.matchers, what), *more])
 
 
@@ -99,23 +99,27 @@ def enforced(text: str, label: str, value: str, what: str) -> str:
         if isinstance(node, VectorSelector) and Match(label, value) not in _matches(node.matchers, what):
             missing.append(node.prettify().strip())
         if isinstance(node, Call) and node.func.name in _READS_MORE:
-            raise Fault(REFUSED, f"{what} must not use {node.func.name}() on this connection", permanent=True)
+            raise Fault(
+                Reason.QUERY_REFUSED, f"{what} must not use {node.func.name}() on this connection", permanent=True
+            )
 
     promql_parser.walk(found, pre_visit=look)
     if missing:
         message = (
             f'{what}: on this connection every selector needs {label}="{value}", and {missing[0]} does not have it'
         )
-        raise Fault(REFUSED, f'{message}; write {label}="$(NAMESPACE)"', permanent=True)
+        raise Fault(Reason.QUERY_REFUSED, f'{message}; write {label}="$(NAMESPACE)"', permanent=True)
     text = found.prettify()
     if parse(text, what).prettify() != text:
-        raise Fault(REFUSED, f"{what} can't be printed again as it was read: write it more plainly", permanent=True)
+        raise Fault(
+            Reason.QUERY_REFUSED, f"{what} can't be printed again as it was read: write it more plainly", permanent=True
+        )
     return text
 
 
 def _matches(matchers: Matchers, what: str) -> list[Match]:
     if matchers.or_matchers:
-        raise Fault(REFUSED, f"{what}: `or` between matchers is not PromQL of Prometheus", permanent=True)
+        raise Fault(Reason.QUERY_REFUSED, f"{what}: `or` between matchers is not PromQL of Prometheus", permanent=True)
     return [Match(one.name, one.value, _sign(one.op)) for one in matchers.matchers]
 
 

@@ -18,6 +18,7 @@ from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from modelwright.analysis.connections import Connection, refused_address
+from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Failure
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -25,14 +26,6 @@ REQUESTS_PER_CONNECTION = 8
 """At once, so that one server that hangs keeps nobody from asking another."""
 _CREDENTIAL_BYTES = 64 * 1024
 _SHOWN = 300
-
-UNREACHABLE = "MetricsServerUnreachable"
-TIMEOUT = "MetricsServerTimeout"
-SERVER_ERROR = "MetricsServerError"
-DENIED = "MetricsAccessDenied"
-INVALID = "MetricsAnswerInvalid"
-TOO_LARGE = "MetricsAnswerTooLarge"
-CREDENTIALS = "CredentialsUnreadable"
 
 
 class Fault(Exception):
@@ -102,11 +95,18 @@ class Web:
                 ):
                     return await self._read(connection, response)
             except TimeoutError:
-                raise Fault(TIMEOUT, f"connection {connection.name}: no answer within {connection.timeout}") from None
+                raise Fault(
+                    Reason.METRICS_SERVER_TIMEOUT,
+                    f"connection {connection.name}: no answer within {connection.timeout}",
+                ) from None
             except aiohttp.ClientPayloadError:
-                raise Fault(INVALID, f"connection {connection.name}: the answer was cut off") from None
+                raise Fault(
+                    Reason.METRICS_ANSWER_INVALID, f"connection {connection.name}: the answer was cut off"
+                ) from None
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise Fault(UNREACHABLE, f"connection {connection.name}: {_told(error)}") from None
+                raise Fault(
+                    Reason.METRICS_SERVER_UNREACHABLE, f"connection {connection.name}: {_told(error)}"
+                ) from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -148,31 +148,44 @@ class Web:
                 self._tls[connection.ca_file] = kept
         except OSError as error:  # ssl.SSLError is one
             raise Fault(
-                CREDENTIALS, f"connection {connection.name}: caFile {connection.ca_file}: {_reason(error)}"
+                Reason.CREDENTIALS_UNREADABLE,
+                f"connection {connection.name}: caFile {connection.ca_file}: {_reason(error)}",
             ) from None
         return kept[1]
 
     async def _read(self, connection: Connection, response: aiohttp.ClientResponse) -> Answer:
         name, status = connection.name, response.status
         if 300 <= status < 400:
-            raise Fault(SERVER_ERROR, f"connection {name}: answered {status}, and redirects are not followed")
+            raise Fault(
+                Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}, and redirects are not followed"
+            )
         if status in (401, 403):
-            raise Fault(DENIED, f"connection {name}: answered {status}: its credentials are missing or refused")
+            raise Fault(
+                Reason.METRICS_ACCESS_DENIED,
+                f"connection {name}: answered {status}: its credentials are missing or refused",
+            )
         body = bytearray()
         async for chunk in response.content.iter_chunked(64 * 1024):
             body += chunk
             if len(body) > self._max_bytes:
                 # What is left would have to be read before the connection could be used again.
                 response.close()
-                raise Fault(TOO_LARGE, f"connection {name}: the answer is larger than {self._max_bytes} bytes")
+                raise Fault(
+                    Reason.METRICS_ANSWER_TOO_LARGE,
+                    f"connection {name}: the answer is larger than {self._max_bytes} bytes",
+                )
         try:
             document = json.loads(body) if body else None
         except (ValueError, RecursionError):
             if status >= 400:
-                raise Fault(SERVER_ERROR, f"connection {name}: answered {status}{_excerpt(body)}") from None
-            raise Fault(INVALID, f"connection {name}: the answer is no JSON{_excerpt(body)}") from None
+                raise Fault(
+                    Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}{_excerpt(body)}"
+                ) from None
+            raise Fault(
+                Reason.METRICS_ANSWER_INVALID, f"connection {name}: the answer is no JSON{_excerpt(body)}"
+            ) from None
         if document is None and status >= 400:
-            raise Fault(SERVER_ERROR, f"connection {name}: answered {status}")
+            raise Fault(Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}")
         return Answer(status, document)
 
 
@@ -182,9 +195,11 @@ def _credential(connection: Connection, path: str) -> str:
             text = file.read(_CREDENTIAL_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         told = _reason(error) if isinstance(error, OSError) else "is no text"
-        raise Fault(CREDENTIALS, f"connection {connection.name}: {path}: {told}") from None
+        raise Fault(Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path}: {told}") from None
     if not text or not text.isprintable():
-        raise Fault(CREDENTIALS, f"connection {connection.name}: {path} is empty or more than one line")
+        raise Fault(
+            Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path} is empty or more than one line"
+        )
     return text
 
 

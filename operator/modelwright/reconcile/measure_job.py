@@ -7,6 +7,7 @@ from typing import Any
 from modelwright.analysis import job as jobs
 from modelwright.analysis.port import Ask
 from modelwright.api.common import seconds
+from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.core import gates
 from modelwright.core.analysis.evidence import Failure, Value
@@ -89,10 +90,10 @@ class MeasureJobs:
             )
             live = await self._client.create(job)
         except MergeError as error:
-            return Failure(jobs.JOB_FAILED, str(error), permanent=True)
+            return Failure(Reason.METRIC_JOB_FAILED, str(error), permanent=True)
         except errors.Invalid as error:
             message = f"metric {metric.name}: the API server refuses its Job: {error.message}"
-            return Failure(jobs.JOB_FAILED, message, permanent=True)
+            return Failure(Reason.METRIC_JOB_FAILED, message, permanent=True)
         self._store.put(live, quiet=True)
         return live
 
@@ -102,4 +103,4 @@ def _name(job: Object) -> str:
 
 
 def _failed(message: str) -> Failure:
-    return Failure(jobs.JOB_FAILED, message)
+    return Failure(Reason.METRIC_JOB_FAILED, message)

@@ -1,5 +1,6 @@
 """Model: observe, decide, act, report. One pass, one status write."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,7 +90,7 @@ class ModelReconciler:
                 # One status write a pass: what has just changed is written down by the next one, which follows at once.
                 self._context.wake(key)
         observed = _with(picture.observed, outcome)
-        assessment = determine(observed)
+        assessment = _as_told(observed, determine(observed))
         await self._report(picture, observed, assessment)
         failure = outcome.error or failed
         if failure is not None:
@@ -193,7 +194,7 @@ class ModelReconciler:
         )
         status = ModelStatus(
             observed_generation=model.generation,
-            url=_url(picture, observed),
+            url=_url(picture, observed, old.url),
             serving=ServingStatus(
                 version=observed.serving.revision.version,
                 revision=observed.serving.revision.hash,
@@ -203,7 +204,7 @@ class ModelReconciler:
             else None,
             target=_target(picture, model),
             rollout=rollout,
-            traffic=_traffic(observed),
+            traffic=_traffic(observed, old.traffic),
             runtime=_runtime(picture, old),
             replicas=_count(observed, "replicas"),
             ready_replicas=_count(observed, "ready"),
@@ -289,6 +290,14 @@ def _settled(picture: Picture) -> Picture:
     return replace(picture, observed=observed)
 
 
+def _as_told(observed: Observed, assessment: Assessment) -> Assessment:
+    """The record's own words for a state that goes on: its numbers would be a write of the Model at each look."""
+    live = observed.live
+    if live is None or (live.state, live.status.reason) != (assessment.state, assessment.reason):
+        return assessment
+    return replace(assessment, message=live.status.message or assessment.message)
+
+
 def _status_of(record: Record | None) -> ModelRolloutStatus | None:
     return record.status if record is not None else None
 
@@ -298,9 +307,9 @@ def _rollout(old: RolloutStatus | None, assessment: Assessment, observed: Observ
     name = record.name if record is not None else None
     same = old is not None and (old.state, old.reason, old.name) == (assessment.state, assessment.reason, name)
     since = old.since if old is not None and same else observed.now
-    # The record tells of its numbers; here they would be a write at each look.
-    told = old.message if old is not None and same and observed.live is not None else assessment.message
-    return RolloutStatus(name=name, state=assessment.state, reason=assessment.reason, message=told or None, since=since)
+    return RolloutStatus(
+        name=name, state=assessment.state, reason=assessment.reason, message=assessment.message or None, since=since
+    )
 
 
 def _history(old: ModelStatus, observed: Observed) -> tuple[ServedStatus, ...]:
@@ -327,13 +336,13 @@ def _runtime(picture: Picture, old: ModelStatus) -> RuntimeStatus | None:
     return RuntimeStatus(kind=choice.runtime.kind, name=choice.runtime.name, reason=choice.reason)
 
 
-def _traffic(observed: Observed) -> tuple[TrafficStatus, ...]:
+def _traffic(observed: Observed, old: tuple[TrafficStatus, ...]) -> tuple[TrafficStatus, ...]:
     """Weights as they are configured. Between the writes of a switch the Service and the route name two revisions."""
     named = [view for key, view in sorted(observed.revisions.items()) if key in observed.traffic.named]
     target = observed.target.hash if observed.target else None
     alone = {named[0].revision.hash: 100} if len(named) == 1 else {target: 100}
     weights = observed.traffic.weights if observed.live is not None else alone
-    seen = _seen_weights(observed)
+    seen = _seen_weights(observed, {entry.revision: entry.observed_weight for entry in old})
     return tuple(
         TrafficStatus(
             version=view.revision.version,
@@ -346,12 +355,19 @@ def _traffic(observed: Observed) -> tuple[TrafficStatus, ...]:
     )
 
 
-def _seen_weights(observed: Observed) -> dict[str, int]:
+NOTABLE = 3
+"""Points by which an observed share must have moved to be written again."""
+
+
+def _seen_weights(observed: Observed, old: Mapping[str, int | None]) -> dict[str, int]:
     """Shares of the requests as they were counted since the step began, where they were."""
     live = observed.live
     if live is None or live.status.observed_weight is None or live.to is None or live.source is None:
         return {}
-    return {live.to.hash: live.status.observed_weight, live.source.hash: 100 - live.status.observed_weight}
+    share, before = live.status.observed_weight, old.get(live.to.hash)
+    if before is not None and abs(before - share) < NOTABLE:
+        share = before
+    return {live.to.hash: share, live.source.hash: 100 - share}
 
 
 def _count(observed: Observed, field: str) -> int | None:
@@ -375,12 +391,12 @@ def _failure(observed: Observed, verdict: Verdict) -> FailureStatus | None:
     return FailureStatus(reason=verdict.reason, message=verdict.message) if verdict.stalled else None
 
 
-def _url(picture: Picture, observed: Observed) -> str | None:
-    """Through the endpoint once that is programmed, else inside the cluster; none while nothing serves."""
+def _url(picture: Picture, observed: Observed, before: str | None) -> str | None:
+    """Through the endpoint once that was programmed, else inside the cluster; none while nothing serves."""
     if observed.serving is None:
         return None
-    outside = picture.traffic.url(picture.scene) if observed.traffic.confirmed else None
-    if outside is not None:
+    outside = picture.traffic.url(picture.scene)
+    if outside is not None and (observed.traffic.confirmed or outside == before):
         return outside
     metadata = picture.raw["metadata"]
     return f"http://{metadata['name']}.{metadata['namespace']}.svc"

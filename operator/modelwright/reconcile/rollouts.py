@@ -22,7 +22,7 @@ from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, 
 from modelwright.api.v1alpha1.version import ModelVersion, Stage
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
-from modelwright.core.rollout import evaluation, freeze
+from modelwright.core.rollout import evaluation, freeze, lint
 from modelwright.core.rollout.observed import Observed, Problem, Revision, Rolling
 from modelwright.core.rollout.record import QUARANTINING, Record
 from modelwright.core.rollout.steps import Step, StepKind, compiled
@@ -138,12 +138,18 @@ def rolling(
     problem = snapshot_problem or problem
     steps = compiled(policy.strategy)
     if problem is None and ref is not None:
-        problem = _refused(policy, steps, model, base, traffic, scene) or freeze.problem(policy.freeze, base.now)
+        problem = _refused(policy, steps, model, base, traffic, scene)
     looked = _look(context, model, record, policy, steps, scene, stored)
     step = _step(record, steps)
     if record is not None and looked.verdicts:
         record = evaluation.noted(
-            record, looked.verdicts, looked.outcome, looked.measured or {}, base.now, weight=looked.observed_weight
+            record,
+            looked.verdicts,
+            looked.outcome,
+            looked.measured or {},
+            base.now,
+            hold=step.hold if step is not None else timedelta(0),
+            weight=looked.observed_weight,
         )
     over = step is not None and step.kind is StepKind.AB_TEST and _held(record, step, base.now)
     won, text = evaluation.wins(policy, looked.measurements) if over else (None, "")
@@ -169,6 +175,7 @@ def rolling(
             led=ref is not None,
             wins=won,
             test_text=text,
+            trouble=model.status.failure.message if model.status.failure is not None else "",
         ),
         looked,
     )
@@ -256,43 +263,15 @@ def _refused(
         autoscaling=model.spec.serving.autoscaling is not None,
     )
     texts = list(traffic.refusals(scene, needs)) if base.serving is not None else []
-    surge = policy.surge.pods if policy.surge is not None else None
-    if surge == 0 and policy.strategy.recreate is None:
-        texts.append("spec.surge.pods: 0 leaves no room for a candidate beside what serves; use strategy.recreate")
-    watched = any(step.weight == 100 and step.hold for step in steps)
-    if (
-        watched
-        and policy.analysis is not None
-        and all(m.max is None and m.min is None for m in policy.analysis.metrics)
-    ):
-        texts.append(
-            "spec.analysis.metrics: nothing serves beside the candidate at weight 100, so there at least one metric "
-            "needs a max or a min"
-        )
-    if policy.analysis is not None and policy.analysis.baseline == "Fresh":
-        if model.spec.endpoint is None or policy.surge is not None:
-            texts.append("spec.analysis.baseline: Fresh needs a gateway (spec.endpoint of the Model) and no spec.surge")
-        if any(weight > 50 for weight in weights):
-            texts.append("spec.analysis.baseline: with Fresh the candidate can have at most 50 %, beside as many pods")
-    test = policy.strategy.ab_test
-    if test is not None and policy.analysis is not None:
-        metric = next((m for m in policy.analysis.metrics if m.name == test.winner.metric), None)
-        if metric is not None and not evaluation.winnable(metric):
-            texts.append(
-                f"spec.strategy.abTest.winner.metric: {metric.name} can't decide: a winner needs a counted share of "
-                "requests (error-rate, latency-over, or prometheus with bad and total), not a dry run"
-            )
-    looked_at = any(not metric.dry_run for step in steps if not step.last for metric in evaluation.asked(policy, step))
-    if policy.analysis is not None and not looked_at:
-        texts.append(
-            "spec.analysis is never looked at: in no step does the candidate answer requests that a metric without "
-            "dryRun judges; leave it out, or add such a step"
-        )
-    if not texts:
+    if policy.analysis is not None and policy.analysis.baseline == "Fresh" and model.spec.endpoint is None:
+        texts.append("spec.analysis.baseline: Fresh needs a gateway (spec.endpoint of the Model)")
+    wrong = lint.problems(policy)
+    if not texts and not wrong:
         return None
     ref = model.spec.rollout_policy_ref
     name = ref.name if ref is not None else ""
-    return Problem(Reason.POLICY_NOT_SUPPORTED, f"RolloutPolicy {name}: {'; '.join(texts)}", stalled=True)
+    reason = Reason.INVALID_POLICY if wrong else Reason.POLICY_NOT_SUPPORTED
+    return Problem(reason, f"RolloutPolicy {name}: {'; '.join((*wrong, *texts))}", stalled=True)
 
 
 def _step(record: Record | None, steps: tuple[Step, ...]) -> Step | None:

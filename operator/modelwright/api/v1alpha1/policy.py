@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 from modelwright.api.cel import Cel, ListType
 from modelwright.api.common import (
     DURATION,
+    INT64_MAX,
     QUALIFIED_NAME,
     Bool,
     Decimal,
@@ -19,12 +20,15 @@ from modelwright.api.common import (
     OpenObject,
     Quantity,
     Resource,
+    StatusWire,
+    StatusWord,
     Text63,
     Wire,
     matching,
     seconds,
 )
-from modelwright.api.crd.info import AGE, Column, CrdInfo
+from modelwright.api.conditions import Conditions
+from modelwright.api.crd.info import AGE, READY, Column, CrdInfo
 
 Preset = Literal["Canary", "BlueGreen", "Rolling"]
 Builtin = Literal[
@@ -577,8 +581,8 @@ class Analysis(Wire):
     baseline: Literal["Serving", "Fresh"] = Field(
         default="Serving",
         description="What margins compare with during weights: Serving is all of the serving revision. Fresh is new "
-        "pods of the serving revision, as many and with as many requests as the candidate's, so that age and load are alike; "
-        "it needs a gateway, weights of at most 50 (or 100), and no surge bound.",
+        "pods of the serving revision, as many and with as many requests as the candidate's, so that age and load are "
+        "alike; it needs a gateway, weights of at most 50 (or 100), and no surge bound.",
     )
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=16), ListType("map", ("name",))] = Field(
         description="Metrics, 1 to 16. All must pass."
@@ -709,6 +713,22 @@ class RolloutPolicySpec(Wire):
     )
 
 
+class RolloutPolicyStatus(StatusWire):
+    """What can be said of a policy before a Model follows it."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
+    )
+    requests_per_second: StatusWord | None = Field(
+        default=None,
+        description="Requests per second, of a Model, with which a good candidate is decided at each step within "
+        "spec.deadline, when 1 request in 100 is an error and 5 in 100 are slow. Absent when no number would do.",
+    )
+    conditions: Conditions = Field(
+        default=(), description="Ready, Reconciling and Stalled, as kstatus defines them, and Decidable."
+    )
+
+
 class RolloutPolicy(Resource):
     """How Models move to another revision."""
 
@@ -721,9 +741,24 @@ class RolloutPolicy(Resource):
             Column("Preset", ".spec.strategy.preset", "List of steps by name."),
             Column("Deadline", ".spec.deadline", "Time for a whole rollout."),
             Column("OnFailure", ".spec.onFailure", "What happens when a metric fails."),
+            Column(
+                "Requests",
+                ".status.requestsPerSecond",
+                "Requests per second with which each step is decided within the deadline.",
+                wide=True,
+            ),
+            Column(
+                "Decidable",
+                '.status.conditions[?(@.type=="Decidable")].status',
+                "Whether 20 requests per second are enough for that.",
+            ),
+            READY,
             AGE,
         ),
     )
 
     kind: str = "RolloutPolicy"
     spec: RolloutPolicySpec = Field(description="How, on what evidence, and what on failure.")
+    status: RolloutPolicyStatus = Field(
+        default_factory=RolloutPolicyStatus, description="What the operator says of the policy by itself."
+    )

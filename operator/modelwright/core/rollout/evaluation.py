@@ -8,16 +8,17 @@ from datetime import datetime, timedelta
 from modelwright.api.common import seconds
 from modelwright.api.v1alpha1 import policy as api
 from modelwright.api.v1alpha1.rollout import VerdictStatus
-from modelwright.core.analysis import judge, planning
+from modelwright.core.analysis import judge, planning, ranks
 from modelwright.core.analysis.counters import over
-from modelwright.core.analysis.evidence import Histogram, Measurement, Outcome, Shares, Verdict
+from modelwright.core.analysis.evidence import Histogram, Measurement, Outcome, Points, Shares, Verdict
 from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import Step, StepKind, applies
 
 MIN_SAMPLES = 300
 CONFIDENCE = "0.95"
-REFRESH = timedelta(seconds=30)
-"""How old the written numbers of an undecided metric may become; outcomes are written at once."""
+REFRESH = timedelta(seconds=15)
+"""How old the written numbers of a metric may become, or half of the step's hold when that is longer; what decides is
+written at once."""
 
 
 def asked(policy: api.RolloutPolicySpec, step: Step, *, compares: bool = True) -> tuple[api.Metric, ...]:
@@ -42,17 +43,14 @@ def outcome_of(
     if not metrics:
         return None, ()
     by_name = {measurement.metric: measurement for measurement in measurements or ()}
-    judged = sum(any(applies(metric, other) for metric in metrics) and not other.last for other in steps)
     verdicts = []
     for metric in metrics:
         measurement = by_name.get(metric.name)
         if measurement is None:
             continue
         alone = step.weight == 100
-        alpha = planning.alpha_each(float(metric.confidence or CONFIDENCE), _shares(policy), max(judged, 1))
-        verdicts.append(
-            judge.judge(rule(metric, _failures(record, metric.name, measurement), alone), measurement, alpha=alpha)
-        )
+        limits = rule(metric, _failures(record, metric.name, measurement), alone)
+        verdicts.append(judge.judge(limits, measurement, alpha=level(policy, steps, metrics, metric)))
     declared = [
         metric.name for metric in metrics if not metric.dry_run and not _decided_at_the_end(policy, step, metric)
     ]
@@ -60,6 +58,14 @@ def outcome_of(
     if not declared:
         return None, tuple(verdicts)
     return judge.combine(guards, declared=declared), tuple(verdicts)
+
+
+def level(
+    policy: api.RolloutPolicySpec, steps: tuple[Step, ...], metrics: tuple[api.Metric, ...], metric: api.Metric
+) -> float:
+    """The chance of error that a metric has in a step at which `metrics` are looked at."""
+    judged = sum(any(applies(one, other) for one in metrics) and not other.last for other in steps)
+    return planning.alpha_each(float(metric.confidence or CONFIDENCE), _shares(policy), max(judged, 1))
 
 
 def _decided_at_the_end(policy: api.RolloutPolicySpec, step: Step, metric: api.Metric) -> bool:
@@ -102,17 +108,37 @@ def _failures(record: Record, metric: str, measurement: Measurement) -> int:
     return known.failures - 1 if counted and known.failures and known.outcome != Outcome.PASS else known.failures
 
 
-def winnable(metric: api.Metric) -> bool:
-    """Whether a metric can decide an A/B test: a share of requests that is counted for both revisions."""
-    return api.is_share(metric) and metric.builtin not in ("latency-percentile", "agreement") and not metric.dry_run
-
-
-def wins(policy: api.RolloutPolicySpec, measurements: Iterable[Measurement] | None) -> tuple[bool, str]:
-    """Whether the candidate has won an A/B test, and why (not). Without proof it has not."""
+def winner(policy: api.RolloutPolicySpec) -> api.Metric | None:
+    """The metric that decides the policy's A/B test; None without one."""
     test = policy.strategy.ab_test
+    metrics = policy.analysis.metrics if policy.analysis is not None else ()
+    return next((metric for metric in metrics if test is not None and metric.name == test.winner.metric), None)
+
+
+def winnable(metric: api.Metric) -> bool:
+    """Whether a metric can decide an A/B test: a share of requests that is counted for both revisions, or a query that
+    tells a value's course over the test."""
+    counted = api.is_share(metric) and metric.builtin not in ("latency-percentile", "agreement")
+    return (counted or is_query(metric)) and not metric.dry_run
+
+
+def is_query(metric: api.Metric) -> bool:
+    """Whether it is a value that Prometheus can be asked for over a time that has passed."""
+    return metric.prometheus is not None and metric.prometheus.query is not None
+
+
+def wins(
+    policy: api.RolloutPolicySpec, measurements: Iterable[Measurement] | None, points: Points | None = None
+) -> tuple[bool, str]:
+    """Whether the candidate has won an A/B test, and why (not). Without proof it has not.
+
+    `points`: of a metric that is a query, its values over the test.
+    """
+    test, metric = policy.strategy.ab_test, winner(policy)
     assert test is not None  # noqa: S101 - asked at the end of a test only
-    assert policy.analysis is not None  # noqa: S101 - the type refuses a winner without its metric
-    metric = next(entry for entry in policy.analysis.metrics if entry.name == test.winner.metric)
+    assert metric is not None  # noqa: S101 - the type refuses a winner without its metric
+    if is_query(metric):
+        return _wins_by_rank(test.winner, metric, points)
     found = next((m for m in measurements or () if m.metric == metric.name), None)
     shares = _shares_of(metric, found) if found is not None else None
     if found is None or shares is None or shares.serving is None:
@@ -125,6 +151,22 @@ def wins(policy: api.RolloutPolicySpec, measurements: Iterable[Measurement] | No
     return verdict.outcome is Outcome.PASS, f"metric {metric.name}: {verdict.message}"
 
 
+def _wins_by_rank(rule: api.Winner, metric: api.Metric, points: Points | None) -> tuple[bool, str]:
+    if points is None or points.failure is not None:
+        why = points.failure.message if points is not None and points.failure is not None else "nothing was measured"
+        return False, f"metric {metric.name}: {why}; nothing is proven"
+    verdict = ranks.decide_winner(
+        metric.name,
+        points.candidate,
+        points.serving,
+        alpha=1 - float(metric.confidence or CONFIDENCE),
+        higher_is_better=rule.better == "Higher",
+        margin=float(rule.margin),
+    )
+    told = f"{verdict.message}; {points.why}" if points.why else verdict.message
+    return verdict.outcome is Outcome.PASS, f"metric {metric.name}: {told}"
+
+
 def _shares_of(metric: api.Metric, found: Measurement) -> Shares | None:
     result = found.result
     if isinstance(result, Histogram) and metric.threshold is not None and result.serving is not None:
@@ -135,13 +177,15 @@ def _shares_of(metric: api.Metric, found: Measurement) -> Shares | None:
 
 def noted(
     record: Record, verdicts: tuple[Verdict, ...], outcome: Outcome | None, measured: Mapping[str, datetime],
-    now: datetime, *, weight: int | None = None, fresh: bool = False,
+    now: datetime, *, hold: timedelta = timedelta(0), weight: int | None = None, fresh: bool = False,
 ) -> Record:  # fmt: skip
     """`record` with the verdicts of the present step: a metric's when its outcome or reason has changed, when a look
     was out of its limits, when what is written is old, and all of them with `fresh` (at a transition). `weight`: the
     share that the candidate was seen to have, written with them."""
-    if record.status.step is None:
+    entry = record.step_status
+    if entry is None:
         return record
+    began = entry.confirmed_at or entry.started_at
     known = _known(record)
     entries = dict(known)
     for verdict in verdicts:
@@ -151,11 +195,12 @@ def noted(
         news = old is None or old.at is None or at > old.at
         if verdict.out_of_limits and news:
             failures += 1
+        before = old.at if old is not None and old.at is not None else began
+        undecided = verdict.outcome is Outcome.INCONCLUSIVE and old is None
         changed = (
-            old is None
-            or (old.outcome, old.reason) != (verdict.outcome, verdict.reason)
-            or failures != (old.failures or 0)
-            or (news and old.at is not None and (fresh or at - old.at >= REFRESH))
+            (not undecided and (old is None or (old.outcome, old.reason) != (verdict.outcome, verdict.reason)))
+            or failures != ((old.failures or 0) if old is not None else 0)
+            or (news and (fresh or at - before >= max(REFRESH, hold / 2)))
         )
         if changed:
             entries[verdict.metric] = _status(record.step, verdict, failures, at)

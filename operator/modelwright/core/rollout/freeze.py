@@ -7,9 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from modelwright.api.common import seconds
-from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import Freeze
-from modelwright.core.rollout.observed import Problem
 
 
 def frozen_until(windows: Iterable[Freeze], now: datetime) -> datetime | None:
@@ -33,15 +31,13 @@ def _end(window: Freeze, now: datetime) -> datetime | None:
     return end if began.astimezone(UTC) <= now < end else None
 
 
-def problem(windows: Iterable[Freeze], now: datetime) -> Problem | None:
-    """What is wrong with the first window that can't be understood."""
+def problem(windows: Iterable[Freeze], now: datetime) -> str | None:
+    """What is wrong with the first window that can't be understood, naming the field."""
     for index, window in enumerate(windows):
         try:
             next(CronSim(window.schedule, now.astimezone(ZoneInfo(window.time_zone))))
         except (ZoneInfoNotFoundError, ValueError):
-            text = f"spec.freeze[{index}].timeZone: there is no time zone {window.time_zone}"
-            return Problem(Reason.INVALID_POLICY, text, stalled=True)
+            return f"spec.freeze[{index}].timeZone: there is no time zone {window.time_zone}"
         except (CronSimError, StopIteration) as error:
-            text = f"spec.freeze[{index}].schedule: {window.schedule} is no cron schedule that ever comes: {error}"
-            return Problem(Reason.INVALID_POLICY, text, stalled=True)
+            return f"spec.freeze[{index}].schedule: {window.schedule} is no cron schedule that ever comes: {error}"
     return None

@@ -123,6 +123,8 @@ class Rolling:
     wins: bool | None = None
     """Whether the candidate has won the A/B test; None before its end."""
     test_text: str = ""
+    trouble: str = ""
+    """What the Model's status last said was in the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ NOT_OF_A_RECORD: frozenset[State] = frozenset({State.SUCCEEDED, State.ROLLED_BAC
 """States that a live record reaches by a transition only, never because a row that stays is in them."""
 
 STEPPING = frozenset({State.PROGRESSING, State.HOLDING, State.AWAITING_APPROVAL})
+GATEWAY_PATIENCE = timedelta(seconds=10)
+"""How long a gateway may take to follow before that is told."""
+LOOK_PATIENCE = timedelta(seconds=5)
+"""How long a look takes at most, as a rule."""
 GATES = ("evaluation", "infra", "approval")
 """In the order in which they are looked at: the cheapest for people and pods first."""
 
@@ -305,6 +309,14 @@ def _past_hold(o: Observed) -> bool:
     return entry is not None and entry.confirmed_at is not None and o.now - entry.confirmed_at >= _step(o).hold
 
 
+def _looked_on(o: Observed) -> bool:
+    """A look that began after the hold should have told by now."""
+    entry = _record(o).step_status
+    if entry is None or entry.confirmed_at is None:
+        return False
+    return o.now - entry.confirmed_at >= _step(o).hold + _interval(o) + LOOK_PATIENCE
+
+
 def _hold_left(o: Observed) -> timedelta | None:
     entry = _record(o).step_status
     if entry is None or entry.confirmed_at is None:
@@ -321,7 +333,10 @@ def _look(o: Observed) -> timedelta:
     """When a step is to be looked at again: at its end, and at least as often as its evidence."""
     left = _hold_left(o)
     wait = _interval(o) if _rolling(o).policy.analysis is not None else LOOK_SELDOM
-    return min(left, wait) if left else wait
+    if left:
+        return min(left, wait)
+    # The table changes once more when the look after the hold is overdue.
+    return wait if _looked_on(o) else min(wait, LOOK_PATIENCE)
 
 
 def _confirmed(o: Observed) -> bool:
@@ -566,11 +581,9 @@ def _quarantine_text(o: Observed) -> str:
 def _pods_missing(o: Observed, pods: int) -> Problem:
     to = _candidate(o)
     view = _view(o, to)
-    if view is None:
-        return Problem(Reason.WAITING_FOR_PODS, f"version {to.version}: its pods are about to be made")
-    if view.failure is not None:
+    if view is not None and view.failure is not None:
         return Problem(view.failure.reason, view.failure.message)
-    return Problem(Reason.WAITING_FOR_PODS, f"version {to.version}: {view.available} of {pods} pods are ready")
+    return Problem(Reason.WAITING_FOR_PODS, f"version {to.version}: {pods} ready pods are waited for")
 
 
 def _waiting_text(o: Observed) -> Problem:
@@ -590,6 +603,15 @@ def _unconfirmed(o: Observed) -> Problem:
     if o.traffic.problem is not None:
         return o.traffic.problem
     return Problem(Reason.ROUTE_NOT_PROGRAMMED, "waiting for the gateway to follow the new route")
+
+
+def _switching(o: Observed) -> Problem:
+    """The gateway is about to follow a step: worth a word only when that takes long, or can't be."""
+    problem, entry = o.traffic.problem, _record(o).step_status
+    slow = entry is not None and o.now - entry.started_at >= GATEWAY_PATIENCE
+    if problem is not None and (problem.stalled or slow):
+        return problem
+    return _going(o)
 
 
 def _going(o: Observed) -> Problem:
@@ -651,10 +673,10 @@ def _over_deadline(o: Observed) -> bool:
 
 
 def _deadline_text(o: Observed) -> str:
-    status = _record(o).status
-    return (
-        f"it did not end within {_rolling(o).policy.deadline} (spec.deadline); it was {status.state}: {status.message}"
-    )
+    status, trouble = _record(o).status, _rolling(o).trouble
+    limit = f"{_rolling(o).policy.deadline} (spec.deadline)"
+    text = f"it did not end within {limit}; it was {status.state}: {status.message}"
+    return f"{text}; in its way: {trouble}" if trouble and trouble != status.message else text
 
 
 def _recreate_timeout(o: Observed) -> bool:
@@ -966,7 +988,7 @@ ROWS: tuple[Row, ...] = (
         "traffic is not as the step wants it",
         lambda o: _stepping(o) and not _goes(o, _routing(o, _step(o))),
         State.PROGRESSING,
-        lambda o: _going(o),
+        _switching,
         _set_step,
         "set traffic as the step wants it",
         after(ASK_GATEWAY),
@@ -975,7 +997,7 @@ ROWS: tuple[Row, ...] = (
         "the gateway has not been seen to follow the step",
         lambda o: _stepping(o) and not o.traffic.confirmed,
         State.PROGRESSING,
-        _unconfirmed,
+        _switching,
         _set_step,
         "ask the gateway again",
         after(ASK_GATEWAY),
@@ -1015,6 +1037,7 @@ ROWS: tuple[Row, ...] = (
         lambda o: (
             _stepping(o)
             and _past_hold(o)
+            and _looked_on(o)
             and _rolling(o).outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR)
             and _rolling(o).policy.on_inconclusive == "Rollback"
             and _step(o).kind is not StepKind.APPROVAL
@@ -1041,8 +1064,8 @@ ROWS: tuple[Row, ...] = (
         _look,
     ),
     Rule(
-        "the step's hold is not over",
-        lambda o: _stepping(o) and not _past_hold(o),
+        "the step's hold is not over, or the look after it has not come back",
+        lambda o: _stepping(o) and not (_past_hold(o) and _looked_on(o)),
         State.PROGRESSING,
         _going,
         _set_step,

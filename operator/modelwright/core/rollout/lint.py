@@ -1,0 +1,203 @@
+"""What can be said of a RolloutPolicy by itself: what in it can't be, and whether the requests will decide it in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from modelwright.api.common import seconds
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1 import policy as api
+from modelwright.core.analysis.planning import Ask, Stage, needed_rate_of, stage_seconds
+from modelwright.core.rollout import evaluation, freeze
+from modelwright.core.rollout.steps import Step, StepKind, compiled
+
+EXPECTED_RATE = 20.0
+"""Requests per second that a Model is taken to get: a policy that needs more gets a warning."""
+ERRORS, SLOW = 0.01, 0.05
+"""Shares of bad requests that are taken as usual, of latencies and of everything else."""
+BUCKETS = 14
+"""Buckets of a usual histogram; a percentile's margin splits its level over them."""
+_ANY_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def problems(policy: api.RolloutPolicySpec) -> tuple[str, ...]:
+    """What no Model could follow, each naming its field."""
+    steps = compiled(policy.strategy)
+    return tuple(text for check in _CHECKS for text in check(policy, steps))
+
+
+def _room(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]:
+    if policy.surge is not None and policy.surge.pods == 0:
+        yield "spec.surge.pods: 0 leaves no room for a candidate beside what serves; use strategy.recreate"
+
+
+def _alone(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> Iterator[str]:
+    watched = any(step.weight == 100 and step.hold for step in steps)
+    if watched and policy.analysis and all(m.max is None and m.min is None for m in policy.analysis.metrics):
+        yield (
+            "spec.analysis.metrics: nothing serves beside the candidate at weight 100, so there at least one metric "
+            "needs a max or a min"
+        )
+
+
+def _baseline(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> Iterator[str]:
+    if policy.analysis is None or policy.analysis.baseline != "Fresh":
+        return
+    if policy.surge is not None:
+        yield "spec.analysis.baseline: Fresh doesn't go with spec.surge"
+    if any(50 < step.weight < 100 for step in steps):
+        yield "spec.analysis.baseline: with Fresh the candidate can have at most 50 %, beside as many pods"
+
+
+def _winner(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]:
+    metric = evaluation.winner(policy)
+    if metric is None:
+        return
+    what = f"spec.strategy.abTest.winner.metric: {metric.name} can't decide"
+    if not evaluation.winnable(metric):
+        yield (
+            f"{what}: a winner needs a counted share of requests (error-rate, latency-over, or prometheus with bad and "
+            "total) or a prometheus query, not a dry run"
+        )
+    elif metric.versus == "None":
+        yield f"{what} with versus None: a winner is found by comparing"
+
+
+def _never_looked_at(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> Iterator[str]:
+    looked_at = any(not m.dry_run for step in steps if not step.last for m in evaluation.asked(policy, step))
+    if policy.analysis is not None and not looked_at:
+        yield (
+            "spec.analysis is never looked at: in no step does the candidate answer requests that a metric without "
+            "dryRun judges; leave it out, or add such a step"
+        )
+
+
+def _freeze(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]:
+    found = freeze.problem(policy.freeze, _ANY_DAY)
+    if found is not None:
+        yield found
+
+
+_CHECKS = (_room, _alone, _baseline, _winner, _never_looked_at, _freeze)
+
+
+@dataclass(frozen=True, slots=True)
+class Decidability:
+    """Whether a policy is decided in time. `rate`: requests per second of a Model that it takes; None: none would do."""
+
+    decidable: bool
+    reason: Reason
+    message: str
+    rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A share to be decided in a step, and where that stands in the policy."""
+
+    stage: Stage
+    ask: Ask
+    index: int
+    metric: str
+
+    @property
+    def seconds_at_one(self) -> float:
+        """How long it takes at one request per second for the Model."""
+        return stage_seconds(Stage(self.stage.candidate, self.stage.serving, 0.0), [self.ask], 1.0)
+
+
+def decidability(policy: api.RolloutPolicySpec) -> Decidability:
+    """Whether a good candidate is decided at each step by the deadline, with what requests.
+
+    Bad requests are taken to be as many as ERRORS and SLOW say, and half of the limit where that is nearer. Of a match
+    step only the hold counts: how many requests carry its headers isn't known. Neither do gates and people count.
+    """
+    every = compiled(policy.strategy)
+    steps = tuple((index, step) for index, step in enumerate(every) if not step.last)
+    limit = seconds(policy.deadline)
+    held = sum(step.hold.total_seconds() for _, step in steps)
+    if steps and held >= limit:
+        what = "spec.strategy.abTest.duration is" if policy.strategy.ab_test is not None else "the holds together are"
+        text = f"spec.deadline: {what} {_span(held)}, and the deadline is {policy.deadline}: make it longer"
+        return Decidability(False, Reason.NEVER_DECIDABLE, text, None)
+    plan = [(_stage(policy, step), _asks(policy, every, step, index)) for index, step in steps]
+    asked = [entry for _, entries in plan for entry in entries]
+    if not asked:
+        return Decidability(True, Reason.DECIDABLE_IN_TIME, "no metric waits for a number of requests", 0.0)
+    never = next((entry for entry in asked if math.isinf(entry.seconds_at_one)), None)
+    if never is not None:
+        text = (
+            f"spec.analysis.metrics: {never.metric} is never decided at step {never.index + 1}: its limit leaves no room "
+            "for a candidate that is as good as what serves; allow a larger margin, or another max or min"
+        )
+        return Decidability(False, Reason.NEVER_DECIDABLE, text, None)
+    rate = needed_rate_of([(stage, [entry.ask for entry in entries]) for stage, entries in plan], limit)
+    if rate is None:
+        text = f"spec.deadline: no number of requests decides all steps within {policy.deadline}"
+        return Decidability(False, Reason.NEVER_DECIDABLE, text, None)
+    told = f"it takes {text_of(rate)} requests per second to decide every step within {policy.deadline}"
+    if rate <= EXPECTED_RATE:
+        return Decidability(True, Reason.DECIDABLE_IN_TIME, told, rate)
+    most = max(asked, key=lambda entry: entry.seconds_at_one)
+    at_expected = sum(
+        stage_seconds(stage, [entry.ask for entry in entries], EXPECTED_RATE) for stage, entries in plan
+    )
+    message = (
+        f"{told}, most of them for metric {most.metric} at step {most.index + 1}; with {EXPECTED_RATE:g} per second "
+        f"spec.deadline would have to be {_span(at_expected)}; a larger margin, fewer minSamples, and weights nearer to "
+        "50 need fewer"
+    )
+    return Decidability(False, Reason.NEEDS_MORE_REQUESTS, message, rate)
+
+
+def text_of(rate: float) -> str:
+    """A rate as people write it: whole requests per second from 1 on, rounded up."""
+    return f"{math.ceil(rate)}" if rate > 1 else f"{math.ceil(rate * 100) / 100:g}"
+
+
+def _span(length: float) -> str:
+    return f"{math.ceil(length)}s" if length < 120 else f"{math.ceil(length / 60)}m"
+
+
+def _stage(policy: api.RolloutPolicySpec, step: Step) -> Stage:
+    hold = step.hold.total_seconds()
+    if step.mirror:
+        return Stage(step.mirror / 100, step.mirror / 100, hold)
+    candidate = step.weight / 100
+    fresh = policy.analysis is not None and policy.analysis.baseline == "Fresh"
+    return Stage(candidate, candidate if fresh and candidate <= 0.5 else 1 - candidate, hold)
+
+
+def _asks(policy: api.RolloutPolicySpec, steps: tuple[Step, ...], step: Step, index: int) -> list[_Asked]:
+    """The shares that must be decided for the step to end. People's time is not the deadline's."""
+    if step.kind is StepKind.APPROVAL or (step.match and not step.weight and not step.mirror):
+        return []
+    stage = _stage(policy, step)
+    wanted = evaluation.asked(policy, step)
+    return [
+        _Asked(stage, ask, index, metric.name)
+        for metric in wanted
+        if not metric.dry_run and api.is_share(metric) and metric is not evaluation.winner(policy)
+        for ask in _limits(metric, evaluation.level(policy, steps, wanted, metric), alone=step.weight == 100)
+        if not ask.versus_serving or stage.serving
+    ]
+
+
+def _limits(metric: api.Metric, alpha: float, *, alone: bool) -> Iterator[Ask]:
+    rule = evaluation.rule(metric, 0, alone)
+    alpha, least = alpha / rule.limits, rule.min_samples
+    usual = SLOW if metric.builtin in ("latency-over", "latency-percentile") else ERRORS
+    quantile = 1 - rule.percentile if rule.percentile is not None else None
+    if rule.margin is not None:
+        base, split = (quantile, alpha / BUCKETS) if quantile is not None else (usual, alpha)
+        yield Ask(rule.margin, base, split, least)
+    most = quantile if quantile is not None else rule.max
+    if metric.builtin == "agreement" and rule.min is not None:
+        most = 1 - rule.min
+    if most is not None and (rule.max is not None or metric.builtin == "agreement"):
+        yield Ask(most, min(usual, most / 2), alpha, least, versus_serving=False)
+
+

@@ -4,7 +4,7 @@ import itertools
 import math
 from datetime import UTC, datetime
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from modelwright.core.analysis.counters import arm, growth, histogram, over
@@ -28,6 +28,7 @@ INF, NAN = math.inf, math.nan
 ALPHAS = st.sampled_from([0.2, 0.05, 0.0125, 1e-4, 1e-9])
 LIMITS = st.one_of(st.none(), st.floats(0, 1))
 ROUNDING = 1e-7
+UNTIMED = settings(deadline=None)
 
 
 @st.composite
@@ -85,6 +86,7 @@ def look(
     return judge(rule, Measurement("metric", datetime.now(UTC), result), alpha=alpha, first_revision=first)
 
 
+@UNTIMED
 @given(rules(), NO_EVIDENCE, ALPHAS, st.booleans())
 def test_no_evidence_of_the_candidate_is_never_success(
     rule: Rule, result: Shares | Histogram | Value | Failure, alpha: float, first: bool
@@ -94,6 +96,7 @@ def test_no_evidence_of_the_candidate_is_never_success(
     assert combine([told], declared=("metric",)) is not Outcome.PASS
 
 
+@UNTIMED
 @given(rules(), RESULTS, st.sampled_from(["missing", "empty"]))
 def test_no_evidence_of_the_serving_revision_passes_no_margin(
     rule: Rule, result: Shares | Histogram | Value | Failure, how: str
@@ -108,6 +111,7 @@ def test_no_evidence_of_the_serving_revision_passes_no_margin(
     assert look(rule, result).outcome is not Outcome.PASS
 
 
+@UNTIMED
 @given(rules(), RESULTS, st.booleans())
 def test_any_measurement_gets_a_verdict_that_can_be_told(
     rule: Rule, result: Shares | Histogram | Value | Failure, first: bool
@@ -120,6 +124,7 @@ def test_any_measurement_gets_a_verdict_that_can_be_told(
         assert number is None or math.isfinite(number)
 
 
+@UNTIMED
 @given(rules(), st.one_of(st.builds(Shares, arms(), arms()), st.builds(Histogram, BUCKETS, BUCKETS)))
 def test_fewer_requests_than_asked_for_never_pass(rule: Rule, result: Shares | Histogram) -> None:
     told = look(rule, result)
@@ -129,6 +134,7 @@ def test_fewer_requests_than_asked_for_never_pass(rule: Rule, result: Shares | H
         assert told.serving_samples is None or told.serving_samples >= rule.min_samples
 
 
+@UNTIMED
 @given(arms(1), arms(1), ALPHAS)
 def test_an_interval_holds_its_estimate_and_possible_values_only(one: Arm, zero: Arm, alpha: float) -> None:
     assert one.share is not None
@@ -140,6 +146,7 @@ def test_an_interval_holds_its_estimate_and_possible_values_only(one: Arm, zero:
     assert one.share - zero.share - 1e-12 <= gap.high <= 1
 
 
+@UNTIMED
 @given(arms(), arms(), ALPHAS)
 def test_swapped_arms_mirror_the_interval(one: Arm, zero: Arm, alpha: float) -> None:
     there, back = difference(one, zero, alpha), difference(zero, one, alpha)
@@ -147,6 +154,7 @@ def test_swapped_arms_mirror_the_interval(one: Arm, zero: Arm, alpha: float) -> 
     assert math.isclose(there.high, -back.low, abs_tol=ROUNDING)
 
 
+@UNTIMED
 @given(arms(1), arms(), ALPHAS)
 def test_a_request_gone_bad_never_speaks_for_the_candidate(one: Arm, zero: Arm, alpha: float) -> None:
     """Above 0, where margins are. Where all but some are bad, or good beside all bad, the prior sways it a little."""
@@ -160,6 +168,7 @@ def test_a_request_gone_bad_never_speaks_for_the_candidate(one: Arm, zero: Arm, 
     assert 2 * one.events > one.trials or gap_worse.low >= gap.low - ROUNDING
 
 
+@UNTIMED
 @given(arms(300), arms(300), st.sampled_from([0.0, 0.005, 0.02, 0.1]), ALPHAS)
 def test_a_request_gone_bad_never_brings_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
     rule = Rule("m", margin=margin)
@@ -167,6 +176,7 @@ def test_a_request_gone_bad_never_brings_a_pass(one: Arm, zero: Arm, margin: flo
         assert look(rule, Shares(Arm(one.trials, one.events - 1), zero), alpha).outcome is Outcome.PASS
 
 
+@UNTIMED
 @given(arms(), arms(), st.floats(0, 0.5), ALPHAS)
 def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
     narrow = look(Rule("m", margin=margin), Shares(one, zero), alpha).outcome
@@ -177,6 +187,7 @@ def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, a
         assert narrow is Outcome.FAIL
 
 
+@UNTIMED
 @given(arms(), st.integers(1, 99), ALPHAS)
 def test_a_share_of_good_requests_is_judged_as_the_bad_ones_are(one: Arm, percent: int, alpha: float) -> None:
     bad = look(Rule("m", max=percent / 100), Shares(one, None), alpha)
@@ -197,6 +208,7 @@ VERDICTS = st.builds(
 )
 
 
+@UNTIMED
 @given(st.lists(VERDICTS, max_size=5), st.sets(st.sampled_from("abc")), st.randoms())
 def test_verdicts_together_pass_only_when_nothing_speaks_against(
     verdicts: list[Verdict], declared: set[str], random: object
@@ -237,6 +249,7 @@ def counters(draw: st.DrawFn) -> tuple[list[tuple[float, float]], dict[float, in
     return samples, added
 
 
+@UNTIMED
 @given(counters(), st.integers(0, 300), st.integers(0, 300))
 def test_growth_is_what_was_added_whatever_restarts_and_is_lost(
     made: tuple[list[tuple[float, float]], dict[float, int]], start: int, length: int
@@ -250,6 +263,7 @@ def test_growth_is_what_was_added_whatever_restarts_and_is_lost(
     assert growth([shortened], start, start + length) == expected
 
 
+@UNTIMED
 @given(st.lists(counters(), max_size=4), st.integers(0, 200), st.integers(0, 200), st.integers(0, 200), st.randoms())
 def test_growth_adds_up_over_time_and_over_series_in_any_order(
     made: list[tuple[list[tuple[float, float]], dict[float, int]]], start: int, first: int, second: int, random: object
@@ -274,6 +288,7 @@ SERIES = st.builds(
 )
 
 
+@UNTIMED
 @given(st.lists(SERIES, max_size=5), st.lists(SERIES, max_size=5), st.integers(0, 300), st.integers(0, 300))
 def test_counts_are_never_negative_and_bad_never_outnumber_all(
     bad: list[Series], total: list[Series], start: int, length: int
@@ -282,6 +297,7 @@ def test_counts_are_never_negative_and_bad_never_outnumber_all(
     assert 0 <= counted.events <= counted.trials
 
 
+@UNTIMED
 @given(st.lists(SERIES, max_size=8), st.integers(0, 300), st.integers(0, 300), st.randoms())
 def test_a_histogram_is_cumulative_whatever_the_order(
     series: list[Series], start: int, length: int, random: object
@@ -302,6 +318,7 @@ def test_a_histogram_is_cumulative_whatever_the_order(
 POINTS = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
 
 
+@UNTIMED
 @given(POINTS, POINTS)
 def test_swapped_groups_turn_the_rank_test_around(one: list[float], zero: list[float]) -> None:
     there, back = mann_whitney(one, zero, 0.05), mann_whitney(zero, one, 0.05)
@@ -311,6 +328,7 @@ def test_swapped_groups_turn_the_rank_test_around(one: list[float], zero: list[f
     assert there.larger + back.larger >= 1 - 1e-9
 
 
+@UNTIMED
 @given(st.lists(st.floats(), max_size=29), st.lists(st.floats(), max_size=60), st.booleans())
 def test_too_few_points_never_win(few: list[float], many: list[float], higher: bool) -> None:
     for one, zero in ((few, many), (many, few)):
@@ -318,6 +336,7 @@ def test_too_few_points_never_win(few: list[float], many: list[float], higher: b
         assert told.outcome is Outcome.INCONCLUSIVE
 
 
+@UNTIMED
 @given(st.integers(1, 30), st.integers(0, 30), st.sampled_from([0.05, 0.001]), st.sampled_from([1, 4, 9]))
 def test_with_the_needed_number_the_expected_outcome_is_decided(
     margin: int, base: int, alpha: float, ratio: int

@@ -1,0 +1,76 @@
+"""Answers compared in a mirror step, with real copies of real requests: no caller meets nonsense before it is found."""
+
+from __future__ import annotations
+
+import pytest
+
+from demo.kubectl import Json
+from modelwright.api import names
+from tests.e2e.lib.space import API, Space, eventually
+from tests.load import BackgroundLoad, Report
+
+ROLLOUTS = "modelrollouts.modelwright.dev"
+RATE = 40
+MIRROR = {"mirror": {"percent": 100, "hold": "5s"}}
+AGREEMENT = {"name": "same-answers", "builtin": "agreement", "min": "0.9", "minSamples": 100}
+ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.1", "minSamples": 100}
+
+
+@pytest.fixture
+def shadowed(space: Space) -> Space:
+    """v1 serves, and a policy that looks at copies before it sends any caller elsewhere."""
+    spec = {
+        "strategy": {"steps": [MIRROR]},
+        "analysis": {"interval": "2s", "metrics": [AGREEMENT, ERRORS]},
+        "deadline": "5m",
+    }
+    metadata = {"name": "shadow", "namespace": space.name}
+    model = space.model("v1")
+    model["spec"]["rolloutPolicyRef"] = {"name": "shadow"}
+    space.apply({"apiVersion": API, "kind": "RolloutPolicy", "metadata": metadata, "spec": spec})
+    space.apply(space.version("v1"), model)
+    space.wait_ready("v1")
+    space.asks("v1")
+    return space
+
+
+def rolled(space: Space, version: str, behaviour: Json, state: str) -> tuple[Json, Report]:
+    """Status of the rollout to a version that behaves so, once it is in this state, and what callers got meanwhile."""
+    space.apply(space.version(version, behaviour=behaviour))
+
+    def there() -> Json | None:
+        found = (o.get("status", {}) for o in space.items(ROLLOUTS) if o["spec"]["target"]["version"] == version)
+        return next((status for status in found if status.get("state") == state), None)
+
+    with BackgroundLoad(space.target(), rate=RATE) as load:
+        space.set_version(version)
+        status: Json = eventually(there, f"the rollout to {version} is {state}", timeout=240)
+    assert load.report.lost == []
+    return status, load.report
+
+
+def verdict(status: Json, metric: str) -> Json:
+    found: Json = next(v for v in status["verdicts"] if v["metric"] == metric)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "metric"), [({"wrongShare": 0.5}, "same-answers"), ({"errorShare": 0.5}, "errors")]
+)
+def test_what_is_worse_than_the_policy_tolerates_is_never_seen_by_a_caller(
+    shadowed: Space, behaviour: Json, metric: str
+) -> None:
+    status, report = rolled(shadowed, "v2", behaviour, "RolledBack")
+    assert status["reason"] == "AnalysisFailed"
+    assert set(report.versions) == {"v1"}
+    assert verdict(status, metric)["outcome"] == "Fail"
+    comparer = names.comparer_name("digits")
+    eventually(lambda: shadowed.get("deployments.apps", comparer) is None, "the comparer is gone")
+
+
+def test_what_answers_the_same_is_promoted(shadowed: Space) -> None:
+    status, _ = rolled(shadowed, "v2", {}, "Succeeded")
+    told = verdict(status, "same-answers")
+    assert (told["outcome"], float(told["candidate"])) == ("Pass", 1.0)
+    assert told["samples"] >= 100
+    shadowed.asks("v2")

@@ -85,6 +85,9 @@ chart: setup ## helm lint of both charts
 scale: setup ## Figures for 100, 500 and 1,000 Models on simulated nodes -> docs/figures/scale.json
 	@$(BIN)/python -m tests.scale
 
+simulate: setup ## How often the evidence errs, by simulation -> docs/figures/simulate.json (about 10 minutes)
+	@$(BIN)/python -m tests.simulate
+
 bench-fetch: setup ## Fetch speed beside dedicated clients -> docs/figures/fetch.json
 	@$(BIN)/python -m tests.scale.bench_fetch
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.story import Demo, Outcome
+from demo.tally import MODEL_ERROR
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "docs" / "figures" / "demo.json"
@@ -22,7 +23,7 @@ def of(demo: Demo) -> list[dict[str, Any]]:
     facts, report = demo.facts, demo.facts.report
     assert report is not None
     total = demo.story.elapsed()
-    lost = sum(len(outcome.tally.lost) for outcome in facts.outcomes)
+    lost = sum(lost.status != MODEL_ERROR for lost in report.lost)
     figures = [
         figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
         *(figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),

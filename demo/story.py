@@ -44,6 +44,8 @@ class Chapter:
     number: int
     policy: str
     outcome: str
+    metric: str = ""
+    """The metric that must be what decides against it."""
     slow: float | None = None
     """Seconds over which an answer is a bad one, as the policy has it."""
 
@@ -63,9 +65,9 @@ class Chapter:
 
 
 BETTER = Chapter(2, "shadow-then-canary", "Succeeded")
-FAILING = Chapter(3, "canary", "RolledBack")
-SLOW = Chapter(4, "canary", "RolledBack", slow=0.1)
-WRONG = Chapter(5, "shadow-then-canary", "RolledBack")
+FAILING = Chapter(3, "canary", "RolledBack", "errors")
+SLOW = Chapter(4, "canary", "RolledBack", "slow-answers", slow=0.1)
+WRONG = Chapter(5, "shadow-then-canary", "RolledBack", "same-answer")
 
 
 @dataclass
@@ -356,11 +358,10 @@ class Demo:
         self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
         with self.story.watching() as watch:
 
-            def show(view: View | None) -> Tally:
+            def show(view: View | None) -> None:
                 counts = tally(load.report, Phase(chapter.version, begin, math.inf, chapter.slow))
                 bad = f"errors by the model: {len(counts.errors)}, lost: {len(counts.lost)}"
                 watch.update(load.elapsed(), view, counts.versions, load.recent(), bad)
-                return counts
 
             def show_for(seconds: float, view: View | None) -> None:
                 end = time.monotonic() + seconds
@@ -383,8 +384,10 @@ class Demo:
             phase = Phase(chapter.version, begin, load.elapsed(), chapter.slow)
         outcome = Outcome(chapter, phase, rollout, tally(load.report, phase), decided)
         self.facts.outcomes.append(outcome)
-        if view.state != chapter.outcome:
-            raise DemoError(f"{chapter.version} should be {chapter.outcome}, but is {view.state}\n{self._why(rollout)}")
+        failed = {verdict.metric for verdict in deciding(rollout)}
+        if view.state != chapter.outcome or (chapter.metric and chapter.metric not in failed):
+            wanted = f"{chapter.outcome}{f' by {chapter.metric}' if chapter.metric else ''}"
+            raise DemoError(f"{chapter.version} should be {wanted}, but is {view.state}\n{self._why(rollout)}")
         self._tell(outcome)
 
     def _why(self, rollout: Json | None) -> str:
@@ -421,6 +424,8 @@ class Demo:
             lines = "\n".join(f"  {lost}" for lost in counts.lost[:10])
             what = f"{len(counts.lost)} of {counts.requests} requests were lost while {chapter.version} was rolled out"
             raise DemoError(f"{what}; none may be\n{lines}")
+        if chapter.outcome == "RolledBack" and counts.last and counts.last > outcome.phase.end - SETTLED_SECONDS / 2:
+            raise DemoError(f"{chapter.version} still answers callers after it was rolled back")
         if chapter is not FAILING and counts.errors:
             raise DemoError(f"{len(counts.errors)} errors while {chapter.version} was rolled out: {counts.errors[0]}")
         if chapter is WRONG and counts.versions[chapter.version]:

@@ -226,7 +226,9 @@ def test_figures_have_the_projects_form(tmp_path: Path):
         outcome(SLOW, (1.0, 0.5, "digits-v4"), (80.0, 0.5, "digits-v4")),
         outcome(WRONG, (1.0, 0.1, "digits-v2"), (2.0, 0.1, "digits-v5")),
     ]
-    facts = Facts({"digits-v1": 0.8222}, outcomes, Report(10, total=2, latencies=[0.1]))
+    facts = Facts(
+        {"digits-v1": 0.8222}, outcomes, load_report((1.0, 0.1, "v"), lost=[failure(2.0, 500), failure(3.0, None)])
+    )
     story = SimpleNamespace(elapsed=lambda: 601.0, seconds={"cluster": 8.04})
     path = tmp_path / "figures" / "demo.json"
     figures.write(path, "python -m demo", figures.of(SimpleNamespace(facts=facts, story=story)))
@@ -253,9 +255,10 @@ def test_a_chapter_asks_for_a_version_and_a_policy_that_are_there(chapter: Chapt
     policies = {each["metadata"]["name"]: each["spec"] for each in yaml.safe_load_all(POLICIES.read_text())}
     steps = policies[chapter.policy]["strategy"]["steps"]
     assert ("mirror" in steps[0]) is chapter.mirrored
+    metrics = {metric["name"]: metric for metric in policies[chapter.policy]["analysis"]["metrics"]}
+    assert not chapter.metric or chapter.metric in metrics
     if chapter.slow:
-        (threshold,) = [m["threshold"] for m in policies[chapter.policy]["analysis"]["metrics"] if "threshold" in m]
-        assert threshold == f"{chapter.slow * 1000:.0f}ms"
+        assert metrics[chapter.metric]["threshold"] == f"{chapter.slow * 1000:.0f}ms"
 
 
 def test_the_demo_counts_its_steps():

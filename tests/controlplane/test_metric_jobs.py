@@ -1,0 +1,41 @@
+"""The Job of a metric, from as little as its author must write, is accepted where the `restricted` standard holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelwright.analysis.job import environment
+from modelwright.serving.measuring import metric_job
+from tests.unit.measuring.conftest import ask, metric
+
+pytestmark = pytest.mark.controlplane
+
+NAMESPACE = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {
+        "name": "measured",
+        "labels": {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")},
+    },
+}
+ROLLOUT = {
+    "apiVersion": "modelwright.dev/v1alpha1",
+    "kind": "ModelRollout",
+    "metadata": {"name": "digits-1", "namespace": "measured", "uid": "0b7e5d3c-0000-0000-0000-000000000000"},
+    "spec": {"modelRef": {"name": "digits"}},
+}
+
+
+def test_the_least_template_makes_a_job_that_is_accepted(crd_server: Any) -> None:
+    crd_server.ok("apply", "-f", "-", objects=NAMESPACE)
+    template = {"spec": {"containers": [{"name": "score", "image": "example.com/score:1"}]}}
+    asked = metric(name="score", job={"template": template, "value": "accuracy"}).job
+    assert asked is not None
+    job = metric_job(
+        ROLLOUT, "score", asked, key="u/1", version="digits-v2", attempt="1", environment=environment(ask())
+    )
+    answer = crd_server.run("create", "--dry-run=server", "--validate=strict", "-f", "-", objects=job)
+    assert answer.returncode == 0, answer.stderr
+    assert "warning" not in answer.stderr.lower()

@@ -13,6 +13,7 @@ from modelwright.reconcile import routing
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import HistoryReconciler
 from modelwright.reconcile.model import ModelReconciler
+from modelwright.reconcile.policy import RolloutPolicyReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
 from tests.lib.simulated import SimulatedApi
@@ -45,6 +46,7 @@ class Operator:
         self.reconcilers = {
             "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,
             "ModelRollout": HistoryReconciler(context).reconcile,
+            "RolloutPolicy": RolloutPolicyReconciler(context).reconcile,
         }  # fmt: skip
         api.fill(self.store)
 
@@ -62,7 +64,7 @@ class Operator:
 
     def look_again(self) -> None:
         """What timers do: everything is due."""
-        for kind in (kinds.MODEL, kinds.MODEL_VERSION):
+        for kind in (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY):
             self.queue.update({Key(kind.kind, *where): None for where in self.store.names(kind)})
 
     def work(self) -> None:

@@ -18,6 +18,7 @@ IN_NAMESPACES = {
     ("modelwright.dev", "modelversions"): READ | {"create"},
     ("modelwright.dev", "modelruntimes"): READ,
     ("modelwright.dev", "rolloutpolicies"): READ,
+    ("modelwright.dev", "rolloutpolicies/status"): {"patch"},
     ("modelwright.dev", "approvals"): READ | {"create"},
     ("modelwright.dev", "modelrollouts"): READ | {"create", "delete"},
     ("modelwright.dev", "modelrollouts/status"): {"patch"},

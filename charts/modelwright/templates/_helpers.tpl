@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [modelversions]
   verbs: [create]
 - apiGroups: [modelwright.dev]
-  resources: [models/status, modelversions/status, modelrollouts/status]
+  resources: [models/status, modelversions/status, rolloutpolicies/status, modelrollouts/status]
   verbs: [patch]
 # The record of each move to another revision; ended ones are removed in time.
 - apiGroups: [modelwright.dev]

@@ -20,12 +20,16 @@ class ConditionType(StrEnum):
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     AVAILABLE = "Available"
+    DECIDABLE = "Decidable"
+    """Of a RolloutPolicy: whether the requests that are to be expected decide it in time."""
 
 
 class Condition(StatusWire):
     """One aspect of an object's state."""
 
-    type: Annotated[str, Cut(63)] = Field(description="Which aspect: Ready, Reconciling, Stalled or Available.")
+    type: Annotated[str, Cut(63)] = Field(
+        description="Which aspect: Ready, Reconciling, Stalled, Available or Decidable."
+    )
     status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")
     message: StatusText = Field(default="", description="Why, for people; names the field or object concerned.")

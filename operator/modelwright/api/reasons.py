@@ -26,6 +26,11 @@ class Reason(StrEnum):
     NOTHING_SERVING = "NothingServing", "No version of this Model has served yet."
     SCALED_TO_ZERO = "ScaledToZero", "spec.serving.replicas is 0, so nothing answers, as asked for."
     DIGEST_PINNED = "DigestPinned", "The digest of the ModelVersion's artifact is known; only this content will serve."
+    POLICY_ACCEPTED = "PolicyAccepted", "The RolloutPolicy can be followed, as far as that does not depend on a Model."
+    DECIDABLE_IN_TIME = (
+        "DecidableInTime",
+        "At no more than 20 requests per second every step of the RolloutPolicy is decided within its deadline.",
+    )
     UP_TO_DATE = "UpToDate", "Nothing is left to do: what is wanted is what there is."
 
     # Waiting: Reconciling is True
@@ -248,10 +253,6 @@ class Reason(StrEnum):
         "NothingToCompare",
         "Nothing serves yet, so a margin has nothing to compare with.",
     )
-    NOT_A_BUCKET_BOUNDARY = (
-        "NotABucketBoundary",
-        "The latency threshold is no boundary of the histogram's buckets, so the requests over it can't be counted.",
-    )
     UNEXPECTED_MEASUREMENT = (
         "UnexpectedMeasurement",
         "The source measured something else than the metric needs.",
@@ -271,6 +272,15 @@ class Reason(StrEnum):
         "The RolloutPolicy that spec.rolloutPolicyRef names has been missing for 5 minutes.",
     )
     INVALID_POLICY = "InvalidPolicy", "The RolloutPolicy cannot be understood; the message names the field."
+    NEEDS_MORE_REQUESTS = (
+        "NeedsMoreRequests",
+        "The RolloutPolicy takes more than 20 requests per second to be decided within its deadline; the message says "
+        "how many, and what would need less.",
+    )
+    NEVER_DECIDABLE = (
+        "NeverDecidable",
+        "No number of requests decides every step of the RolloutPolicy within its deadline; the message says why.",
+    )
     POLICY_NOT_SUPPORTED = (
         "PolicyNotSupported",
         "The RolloutPolicy asks for what the Model's way of moving traffic cannot do; the message names the field.",

@@ -38,6 +38,7 @@ from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import HistoryReconciler, orphans
 from modelwright.reconcile.measure_job import MeasureJobs
 from modelwright.reconcile.model import ModelReconciler
+from modelwright.reconcile.policy import RolloutPolicyReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
 from modelwright.traffic.probe import Probe
@@ -118,6 +119,7 @@ class Leader:
                 kinds.MODEL.kind: ModelReconciler(context).reconcile,
                 kinds.MODEL_VERSION.kind: ModelVersionReconciler(context).reconcile,
                 kinds.MODEL_ROLLOUT.kind: HistoryReconciler(context).reconcile,
+                kinds.ROLLOUT_POLICY.kind: RolloutPolicyReconciler(context).reconcile,
             },
             settings.workers,
             clock=clock,
@@ -297,10 +299,10 @@ def wake_models(store: Store, queue: WorkQueue) -> None:
 
 
 def look_again(store: Store, queue: WorkQueue, interval: float) -> None:
-    """Enqueue every Model and ModelVersion, and rollouts that have lost their Model, over some time so that changes
-    needn't wait behind them."""
+    """Enqueue every Model, ModelVersion and RolloutPolicy, and rollouts that have lost their Model, over some time so
+    that changes needn't wait behind them."""
     spread = min(LOOK_AGAIN_SPREAD, interval / 10)
-    for kind in (kinds.MODEL, kinds.MODEL_VERSION):
+    for kind in (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY):
         for namespace, name in store.names(kind):
             queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311
     for key in orphans(store):

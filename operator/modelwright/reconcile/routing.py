@@ -1,4 +1,4 @@
-"""Which watch events matter, and which Models and ModelVersions they concern."""
+"""Which watch events matter, and which objects of ours they concern."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -71,7 +71,7 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
             models.append(Key("Model", namespace, owner))
         return [Key("ModelVersion", namespace, name), *dict.fromkeys(models)]
     if kind == kinds.ROLLOUT_POLICY:
-        return _models(store, "policy", f"{namespace}/{name}")
+        return [Key("RolloutPolicy", namespace, name), *_models(store, "policy", f"{namespace}/{name}")]
     if kind in (kinds.MODEL_ROLLOUT, kinds.APPROVAL):
         owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
         return [Key("Model", namespace, str(owner))] if owner else []

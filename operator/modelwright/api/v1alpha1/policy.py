@@ -169,7 +169,10 @@ def _bare(step: Step) -> bool:
 class Winner(Wire):
     """What decides an A/B test at its end."""
 
-    metric: Label = Field(description="Name of a metric of spec.analysis.metrics.")
+    metric: Label = Field(
+        description="Name of a metric of spec.analysis.metrics: a counted share of requests (error-rate, latency-over, "
+        "prometheus with bad and total), or a prometheus query, whose values over the test are compared by rank."
+    )
     better: Literal["Higher", "Lower"] = Field(description="Which value of the metric is better.")
     margin: Decimal = Field(
         default="0", description="By how much the candidate must be better, in the metric's own unit."
@@ -478,9 +481,14 @@ class Metric(Wire):
             ".source",
         ),
         Cel(
-            f"!(has(self.minSamples) || has(self.confidence)) || {_IS_SHARE}",
+            f"!(has(self.minSamples) || has(self.confidence)) || {_IS_SHARE} || "
+            "(!has(self.minSamples) && has(self.prometheus))",
             "minSamples and confidence are for shares of requests: this metric is a value, which failureLimit is for",
-            lambda self: (self.min_samples is None and self.confidence is None) or is_share(self),
+            lambda self: (
+                (self.min_samples is None and self.confidence is None)
+                or is_share(self)
+                or (self.min_samples is None and self.prometheus is not None)
+            ),
         ),
         Cel(
             f"!has(self.failureLimit) || !{_IS_SHARE}",
@@ -493,6 +501,12 @@ class Metric(Wire):
             "!has(self.margin)",
             "agreement and differences compare with the serving revision already: use min or max instead of margin",
             lambda self: self.builtin not in SHADOW_BUILTINS or self.margin is None,
+            ".margin",
+        ),
+        Cel(
+            "!has(self.builtin) || self.builtin != 'throughput' || !has(self.margin)",
+            "throughput differs with the weights, so a margin compares nothing: use min or max",
+            lambda self: self.builtin != "throughput" or self.margin is None,
             ".margin",
         ),
         Cel(
@@ -564,8 +578,8 @@ class Metric(Wire):
     )
     confidence: Probability | None = Field(
         default=None,
-        description="Confidence of the decision over the whole rollout, however often it is looked. When absent, "
-        '"0.95".',
+        description="Confidence of the decision over the whole rollout, however often it is looked; of a query, that "
+        'the winner of an A/B test is better. When absent, "0.95".',
     )
     failure_limit: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
         default=None,
@@ -645,6 +659,13 @@ def _winner_known(spec: RolloutPolicySpec) -> bool:
     return spec.analysis is not None and any(m.name == test.winner.metric for m in spec.analysis.metrics)
 
 
+def _confident_query_wins(spec: RolloutPolicySpec) -> bool:
+    test = spec.strategy.ab_test
+    metrics = spec.analysis.metrics if spec.analysis is not None else ()
+    queries = [m for m in metrics if m.confidence and m.prometheus is not None and m.prometheus.query is not None]
+    return all(test is not None and m.name == test.winner.metric for m in queries)
+
+
 class RolloutPolicySpec(Wire):
     """How, on what evidence, and what on failure."""
 
@@ -663,6 +684,13 @@ class RolloutPolicySpec(Wire):
             "spec.strategy.abTest.winner.metric names no metric of spec.analysis.metrics",
             _winner_known,
             ".strategy",
+        ),
+        Cel(
+            "!has(self.analysis) || self.analysis.metrics.all(m, !has(m.confidence) || !has(m.prometheus) || "
+            "!has(m.prometheus.query) || (has(self.strategy.abTest) && self.strategy.abTest.winner.metric == m.name))",
+            "confidence of a query has an effect only on the metric that decides an A/B test",
+            _confident_query_wins,
+            ".analysis",
         ),
         Cel(
             "!has(self.strategy.recreate) || !has(self.surge)",

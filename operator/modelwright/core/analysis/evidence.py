@@ -102,6 +102,19 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class Points:
+    """A value of each revision over a time that has passed, oldest first; or `failure`, when nothing was to be had.
+
+    `why` says what is missing in it.
+    """
+
+    candidate: tuple[float, ...] = ()
+    serving: tuple[float, ...] = ()
+    why: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Nothing could be measured: server down, refused query, time-out. `permanent`: a person must change the policy."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ def alpha_each(confidence: float, metrics: int, steps: int) -> float:
     return (1 - confidence) / (metrics * steps)
 
 
+@functools.lru_cache(maxsize=4096)
 def needed_samples(
     limit: float, base: float, alpha: float, *, ratio: float | None, worse: float = 0.0, power: float = 0.9
 ) -> int | None:
@@ -107,9 +109,16 @@ def needed_rate(stages: Sequence[Stage], asks: Sequence[Ask], deadline: float) -
 
     None when no rate would do: the holds alone take that long, or a limit can't be decided.
     """
-    if sum(stage.hold for stage in stages) >= deadline:
+    return needed_rate_of([(stage, asks) for stage in stages], deadline)
+
+
+def needed_rate_of(plan: Sequence[tuple[Stage, Sequence[Ask]]], deadline: float) -> float | None:
+    """As `needed_rate`, for stages that each ask for shares of their own."""
+    if sum(stage.hold for stage, _ in plan) >= deadline:
         return None
-    at_one = [(stage.hold, stage_seconds(Stage(stage.candidate, stage.serving, 0.0), asks, 1.0)) for stage in stages]
+    at_one = [
+        (stage.hold, stage_seconds(Stage(stage.candidate, stage.serving, 0.0), asks, 1.0)) for stage, asks in plan
+    ]
     if any(math.isinf(seconds) for _, seconds in at_one):
         return None
     if not any(seconds for _, seconds in at_one):

@@ -1,4 +1,4 @@
-"""What can be said of a RolloutPolicy by itself: what in it can't be, and whether the requests will decide it in time."""
+"""What can be said of a RolloutPolicy by itself: what in it can't be, and what requests decide it in time."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _CHECKS = (_room, _alone, _baseline, _winner, _never_looked_at, _freeze)
 
 @dataclass(frozen=True, slots=True)
 class Decidability:
-    """Whether a policy is decided in time. `rate`: requests per second of a Model that it takes; None: none would do."""
+    """Whether a policy is decided in time. `rate`: requests per second that it takes; None: no number would do."""
 
     decidable: bool
     reason: Reason
@@ -125,32 +125,44 @@ def decidability(policy: api.RolloutPolicySpec) -> Decidability:
         return Decidability(False, Reason.NEVER_DECIDABLE, text, None)
     plan = [(_stage(policy, step), _asks(policy, every, step, index)) for index, step in steps]
     asked = [entry for _, entries in plan for entry in entries]
-    if not asked:
-        return Decidability(True, Reason.DECIDABLE_IN_TIME, "no metric waits for a number of requests", 0.0)
     never = next((entry for entry in asked if math.isinf(entry.seconds_at_one)), None)
     if never is not None:
         text = (
-            f"spec.analysis.metrics: {never.metric} is never decided at step {never.index + 1}: its limit leaves no room "
-            "for a candidate that is as good as what serves; allow a larger margin, or another max or min"
+            f"spec.analysis.metrics: {never.metric} is never decided at step {never.index + 1}: its limit leaves no "
+            "room for a candidate that is as good as what serves; allow a larger margin, or another max or min"
         )
         return Decidability(False, Reason.NEVER_DECIDABLE, text, None)
-    rate = needed_rate_of([(stage, [entry.ask for entry in entries]) for stage, entries in plan], limit)
-    if rate is None:
+    found = needed_rate_of([(stage, [entry.ask for entry in entries]) for stage, entries in plan], limit)
+    if found is None:
         text = f"spec.deadline: no number of requests decides all steps within {policy.deadline}"
         return Decidability(False, Reason.NEVER_DECIDABLE, text, None)
+    of_winner = max((_winners_rate(policy, step) for _, step in steps), default=0.0)
+    rate = max(found, of_winner)
+    if not rate:
+        return Decidability(True, Reason.DECIDABLE_IN_TIME, "no metric waits for a number of requests", rate)
     told = f"it takes {text_of(rate)} requests per second to decide every step within {policy.deadline}"
     if rate <= EXPECTED_RATE:
         return Decidability(True, Reason.DECIDABLE_IN_TIME, told, rate)
+    if rate == of_winner:
+        message = f"{told}, for minSamples of the winner's metric; a longer abTest.duration needs fewer"
+        return Decidability(False, Reason.NEEDS_MORE_REQUESTS, message, rate)
     most = max(asked, key=lambda entry: entry.seconds_at_one)
-    at_expected = sum(
-        stage_seconds(stage, [entry.ask for entry in entries], EXPECTED_RATE) for stage, entries in plan
-    )
+    needed = sum(stage_seconds(stage, [entry.ask for entry in entries], EXPECTED_RATE) for stage, entries in plan)
     message = (
         f"{told}, most of them for metric {most.metric} at step {most.index + 1}; with {EXPECTED_RATE:g} per second "
-        f"spec.deadline would have to be {_span(at_expected)}; a larger margin, fewer minSamples, and weights nearer to "
-        "50 need fewer"
+        f"spec.deadline would have to be {_span(needed)}; a larger margin, fewer minSamples and weights nearer to 50 "
+        "take fewer"
     )
     return Decidability(False, Reason.NEEDS_MORE_REQUESTS, message, rate)
+
+
+def _winners_rate(policy: api.RolloutPolicySpec, step: Step) -> float:
+    """Requests per second with which an A/B test's winner gets its samples by the test's end."""
+    metric, stage = evaluation.winner(policy), _stage(policy, step)
+    if metric is None or not api.is_share(metric) or not stage.candidate:
+        return 0.0
+    least = metric.min_samples or evaluation.MIN_SAMPLES
+    return least / (min(stage.candidate, stage.serving) * stage.hold)
 
 
 def text_of(rate: float) -> str:
@@ -199,5 +211,3 @@ def _limits(metric: api.Metric, alpha: float, *, alone: bool) -> Iterator[Ask]:
         most = 1 - rule.min
     if most is not None and (rule.max is not None or metric.builtin == "agreement"):
         yield Ask(most, min(usual, most / 2), alpha, least, versus_serving=False)
-
-

@@ -1,0 +1,95 @@
+"""RolloutPolicy: says of each, once an edit, whether it can be followed and decided in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from modelwright.api.common import InvalidObject
+from modelwright.api.conditions import ConditionType, with_condition
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus
+from modelwright.core.rollout import lint
+from modelwright.core.rollout.lint import Decidability
+from modelwright.core.rollout.steps import compiled
+from modelwright.core.status.summarize import Verdict, conditions
+from modelwright.kube import kinds
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
+from modelwright.reconcile.context import Context
+from modelwright.reconcile.report import write_status
+
+Object = dict[str, Any]
+
+MANY = 16
+"""Metrics times steps from which on their plan is made in a thread: each takes some hundredths of a second."""
+
+
+class RolloutPolicyReconciler:
+    """Brings the status of one RolloutPolicy up to date."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: dict[Key, tuple[tuple[str, int], Decidability]] = {}
+        """What was found of a policy, by its uid and generation."""
+
+    async def reconcile(self, key: Key) -> Result:
+        """One pass over the RolloutPolicy of this key."""
+        raw = self._context.store.get(kinds.ROLLOUT_POLICY, key.namespace, key.name)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            self._known.pop(key, None)
+            return Result()
+        try:
+            policy = RolloutPolicy.parse(raw)
+        except InvalidObject as error:
+            await self._refuse(raw, error)
+            return Result()
+        wrong = lint.problems(policy.spec)
+        verdict = (
+            Verdict(Reason.INVALID_POLICY, "; ".join(wrong), stalled=True)
+            if wrong
+            else Verdict(Reason.POLICY_ACCEPTED, "nothing in it stands against following it")
+        )
+        found = await self._decidability(key, policy)
+        now, old = self._context.clock.now(), policy.status
+        told = conditions(old.conditions, verdict, None, generation=policy.generation, now=now)
+        status = RolloutPolicyStatus(
+            observed_generation=policy.generation,
+            requests_per_second=lint.text_of(found.rate) if found.rate is not None else None,
+            conditions=with_condition(
+                told,
+                ConditionType.DECIDABLE,
+                found.decidable,
+                found.reason,
+                found.message,
+                generation=policy.generation,
+                now=now,
+            ),
+        )
+        await write_status(self._context, raw, status, old)
+        return Result()
+
+    async def _decidability(self, key: Key, policy: RolloutPolicy) -> Decidability:
+        edit = (policy.uid, policy.generation)
+        before, found = self._known.get(key, (None, None))
+        if found is None or before != edit:
+            if _size(policy.spec) > MANY:
+                found = await asyncio.to_thread(lint.decidability, policy.spec)
+            else:
+                found = lint.decidability(policy.spec)
+            self._known[key] = (edit, found)
+        return found
+
+    async def _refuse(self, raw: Object, error: InvalidObject) -> None:
+        """A spec that this operator can't read (admission is older or newer than it)."""
+        generation = raw["metadata"].get("generation", 0)
+        old = RolloutPolicyStatus.model_validate(raw.get("status") or {})
+        verdict = Verdict(Reason.INVALID_POLICY, error.message, stalled=True)
+        told = conditions(old.conditions, verdict, None, generation=generation, now=self._context.clock.now())
+        await write_status(
+            self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
+        )
+
+
+def _size(policy: RolloutPolicySpec) -> int:
+    return len(policy.analysis.metrics) * len(compiled(policy.strategy)) if policy.analysis is not None else 0

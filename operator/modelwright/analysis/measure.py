@@ -163,7 +163,7 @@ class Measurer:
         sources = [builtin.source(ask, metric.source, target, errors=errors) for target in targets]
         wanted = [_wanted(metric, one, target) for one, target in zip(sources, targets, strict=True)]
         query.text = f"{sources[0].name}: {wanted[0][-1].selectors[0]}"
-        found = [[await self._read(look, server, counted) for counted in each] for each in wanted]
+        found = [[await self._read(look, server, one, fresh=one is each[-1]) for one in each] for each in wanted]
         if not any(series for each in found for series in each):
             return Value(None, why=f"Prometheus has no series of {wanted[0][-1].selectors[0]}: is it scraped?")
         start, end = ask.since.timestamp(), look.now
@@ -200,7 +200,10 @@ class Measurer:
             for target in targets
         ]
         query.text = f"bad: {pairs[0][0]}; total: {pairs[0][1]}"
-        read = [[await look.memory.counters.read(server, text, look.now) for text in pair] for pair in pairs]
+        read = [
+            [await look.memory.counters.read(server, text, look.now, fresh=text is pair[1]) for text in pair]
+            for pair in pairs
+        ]
         if not any(series for pair in read for series in pair):
             return Value(None, why=f"Prometheus has no series of {pairs[0][1]}")
         arms = [counters.arm(bad, total, ask.since.timestamp(), look.now) for bad, total in read]
@@ -213,9 +216,11 @@ class Measurer:
         query.text = f"{paths[0]} {asked.value}".strip()
         return _value([await http.number(self._web, connection, path, asked.value) for path in paths])
 
-    async def _read(self, look: Look, server: Prometheus, counted: Counted) -> tuple[Series, ...]:
+    async def _read(
+        self, look: Look, server: Prometheus, counted: Counted, *, fresh: bool = True
+    ) -> tuple[Series, ...]:
         for selector in counted.selectors:
-            if series := await look.memory.counters.read(server, selector, look.now):
+            if series := await look.memory.counters.read(server, selector, look.now, fresh=fresh):
                 return series
         return ()
 

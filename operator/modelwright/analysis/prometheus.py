@@ -103,17 +103,18 @@ class Counters:
         self._windows: dict[tuple[str, str], Window] = {}
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
 
-    async def read(self, server: Prometheus, selector: str, now: float) -> tuple[Series, ...]:
+    async def read(self, server: Prometheus, selector: str, now: float, *, fresh: bool = True) -> tuple[Series, ...]:
         """The series of a plain selector, from the step's begin up to `now` (unix seconds).
 
-        Raises Fault, also when the counters aren't scraped any more. No series at all are an empty answer.
+        Raises Fault; when they must be `fresh`, also when they aren't scraped any more. (Errors needn't be: the pods
+        that had any may be gone.) No series at all are an empty answer.
         """
         key = (server.connection.name, selector)
         async with self._turns.setdefault(key, asyncio.Lock()):
             window = self._windows.setdefault(key, Window(self._start))
             if window.read_to is None or window.read_to < now:
                 await self._read_on(server, selector, window, now)
-            if (last := window.stale(now)) is not None:
+            if fresh and (last := window.stale(now)) is not None:
                 message = f"connection {server.connection.name}: no sample of {selector} in the last"
                 raise Fault(Reason.METRICS_STALE, f"{message} {now - last:.0f} s: is it still scraped?")
             return window.series()

@@ -242,6 +242,20 @@ async def test_counters_that_nobody_scrapes_any_more_are_no_evidence(bench: Benc
     assert (found.reason, found.permanent) == ("MetricsStale", False)
 
 
+async def test_errors_of_a_pod_that_is_gone_still_count(bench: Bench, server: FakeServer) -> None:
+    def requests(pod: str, code: str, *samples: tuple[float, float]) -> Any:
+        labels = {"__name__": "v2_requests_total", "job": "pods", "instance": pod, "code": code, "namespace": "vision"}
+        return labels | {"pod": f"digits-bbbbbbbbbb-{pod}-y"}, list(samples)
+
+    server.handler = Counting(
+        requests("old", "200", (-5, 0), (10, 40), (25, 40)),
+        requests("old", "500", (-5, 0), (10, 3), (25, 3)),
+        requests("new", "200", (-5, 0), (130, 60), (145, 60)),
+    )
+    asked = ask(metric(builtin="error-rate"), gateway=None, serving=None)
+    assert (await bench.measure(asked, 150)).result == Shares(Arm(103, 3), None)
+
+
 async def test_without_any_series_there_is_no_evidence(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting()
     for wanted in (metric(builtin="error-rate"), metric(builtin="throughput", min="1")):

@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.check.expectations import difference
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy host is no finding."""
 
 ANSWER = {"model_name": "digits", "outputs": [{"name": "y", "shape": [2], "data": [0.7, 3]}], "id": None, "ok": True}
 
@@ -51,6 +54,7 @@ _JSON = st.recursive(
 )
 
 
+@UNTIMED
 @given(value=_JSON)
 def test_everything_holds_itself(value: Any) -> None:
     assert difference(value, value) is None

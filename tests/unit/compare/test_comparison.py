@@ -5,13 +5,16 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.compare.comparison import Answer, Comparison, Measure, Tolerance, compare
 from modelwright.compare.tally import Tally
 from modelwright.core.shadow import Pair
 from tests.unit.compare.builders import EPOCH
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy host is no finding."""
 
 NAN = math.nan
 
@@ -160,12 +163,14 @@ def test_what_the_serving_revision_does_not_answer_cannot_be_compared(
     assert (found.serving_failed, found.candidate_failed) == failed
 
 
+@UNTIMED
 @given(values=st.lists(st.floats(allow_nan=True), min_size=1, max_size=8))
 def test_an_answer_agrees_with_itself(values: list[float]) -> None:
     found = of(("FP64", [1, len(values)], values), ("FP64", [1, len(values)], values))
     assert (found.rows, found.disagreements, found.non_finite, found.absolute.sum) == (1, 0, 0, 0)
 
 
+@UNTIMED
 @given(
     one=st.lists(st.floats(), min_size=3, max_size=3),
     other=st.lists(st.floats(), min_size=3, max_size=3),

@@ -7,10 +7,13 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.compare.tensors import Unreadable, parse
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy host is no finding."""
 
 
 def answer(*outputs: dict[str, Any]) -> bytes:
@@ -121,12 +124,14 @@ _JSON = st.recursive(
 )
 
 
+@UNTIMED
 @given(entry=st.fixed_dictionaries(dict.fromkeys(("name", "datatype", "shape", "data", "parameters"), _JSON)))
 def test_no_json_makes_it_fail_in_another_way(entry: dict[str, Any]) -> None:
     with contextlib.suppress(Unreadable):
         parse(json.dumps({"outputs": [entry | {"datatype": "FP32"}]}).encode())
 
 
+@UNTIMED
 @given(body=st.binary(), head=st.none() | st.integers(-5, 50))
 def test_no_bytes_make_it_fail_in_another_way(body: bytes, head: int | None) -> None:
     with contextlib.suppress(Unreadable):

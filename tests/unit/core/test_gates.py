@@ -6,13 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1.policy import EvaluationMetric, Gates
 from modelwright.core import gates
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.gates import GateResult, Report, Running
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy host is no finding."""
 
 
 def accuracy(**limits: Any) -> EvaluationMetric:
@@ -130,6 +133,7 @@ _ANY = st.recursive(
 )
 
 
+@UNTIMED
 @given(report=st.fixed_dictionaries({"metrics": _ANY}), first=st.booleans())
 def test_no_report_passes_without_a_figure_within_the_limits(report: dict[str, Any], first: bool) -> None:
     found = gates.evaluate([accuracy(min="0.5")], report, first=first)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.api import names
@@ -15,6 +15,9 @@ from modelwright.core.rollout.observed import Revision
 from modelwright.serving import gates, network, workload
 from modelwright.serving.merge import MergeError
 from tests.unit.serving.builders import DIGEST, IMAGES, choice, raw_model, rollout, stored, version
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy host is no finding."""
 
 Json = dict[str, Any]
 CANDIDATE = Revision("digits-v2", "bbbbbbbbbb")
@@ -121,6 +124,7 @@ def test_readiness_is_asked_where_the_service_leads_to(runtime: Json, path: str 
     assert environment(pod(infra(runtime=runtime))["containers"][0]).get("READINESS_PATH") == path
 
 
+@UNTIMED
 @given(st.lists(st.text(alphabet=st.sampled_from('$(){}"\\aö€😀\n'), max_size=30), max_size=16))
 def test_samples_come_through_the_environment_as_they_are(texts: list[str]) -> None:
     requests = tuple({"request": {"text": text * 2000}} for text in texts)

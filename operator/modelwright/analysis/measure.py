@@ -19,12 +19,24 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import SHADOW_BUILTINS, HttpMetric, Metric, PrometheusMetric
 from modelwright.core import shadow
 from modelwright.core.analysis import counters
-from modelwright.core.analysis.evidence import Arm, Buckets, Failure, Histogram, Measurement, Series, Shares, Value
+from modelwright.core.analysis.evidence import (
+    Arm,
+    Buckets,
+    Failure,
+    Histogram,
+    Measurement,
+    Points,
+    Series,
+    Shares,
+    Value,
+)
 from modelwright.core.shadow import Summary
 
 DEFAULT_CONNECTION = "default"
 """The Prometheus connection that builtin metrics are read from."""
 WEIGHT_MIN_REQUESTS = 100
+MOST_POINTS = 60
+"""Points that a time which has passed is asked for."""
 
 Result = Shares | Value | Histogram | Failure
 log = logging.getLogger(__name__)
@@ -103,6 +115,36 @@ class Measurer:
             log.exception("metric %s of %s/%s", metric.name, look.ask.namespace, look.ask.model)
             result = Failure(Reason.INTERNAL_ERROR, f"{type(error).__name__}; the operator's log has the details")
         return Measurement(metric.name, look.at, result, query.text)
+
+    async def series(self, ask: Ask, metric: Metric, end: datetime) -> Points:
+        """The values of a query for both revisions from `ask.since` to `end`: MOST_POINTS of them, or fewer so that
+        they are an interval of looks apart. Never raises but for cancellation."""
+        try:
+            return await self._course(ask, metric, end)
+        except Fault as fault:
+            return Points(failure=fault.failure)
+        except Exception as error:
+            log.exception("metric %s of %s/%s", metric.name, ask.namespace, ask.model)
+            text = f"{type(error).__name__}; the operator's log has the details"
+            return Points(failure=Failure(Reason.INTERNAL_ERROR, text))
+
+    async def _course(self, ask: Ask, metric: Metric, end: datetime) -> Points:
+        asked = metric.prometheus
+        if asked is None or asked.query is None or ask.serving is None:
+            message = "only a prometheus query is compared over a time that has passed"
+            raise Fault(Reason.QUERY_REFUSED, message, permanent=True)
+        if not promql.tells_revisions_apart(asked.query):
+            raise _not_told_apart("prometheus.query", "a winner is found by comparing")
+        server = self._prometheus(asked.provider)
+        length = (end - ask.since).total_seconds()
+        step = max(length / MOST_POINTS, ask.interval.total_seconds())
+        # Counted back from the end, and none at the begin: a query looks back over some time before its point.
+        start = end.timestamp() - step * (math.floor(length / step + 1e-6) - 1)
+        found = []
+        for target in (ask.candidate, ask.serving):
+            text = self._checked(server.connection, asked.query, ask, target, "prometheus.query")
+            found.append(await server.course(text, start, end.timestamp(), step))
+        return Points(found[0][0], found[1][0], _told([why for _, why in found]))
 
     async def observed_weight(self, look: Look) -> int | None:
         """Percent of the requests that the candidate was sent since the step began, as the gateway has counted; None
@@ -282,14 +324,23 @@ def _compared(ask: Ask, metric: Metric, text: str, what: str) -> list[Target]:
     if len(targets) == 1 or promql.tells_revisions_apart(text):
         return targets
     if metric.margin is not None:
-        message = f"{what}: margin compares two revisions, and nothing in the query tells them apart: use $(REVISION)"
-        raise Fault(Reason.QUERY_REFUSED, f"{message}, $(VERSION) or $(PODS)", permanent=True)
+        raise _not_told_apart(what, "margin compares two revisions")
     return [ask.candidate]
 
 
+def _not_told_apart(what: str, why: str) -> Fault:
+    message = f"{what}: {why}, and nothing in the query tells them apart: use $(REVISION), $(VERSION) or $(PODS)"
+    return Fault(Reason.QUERY_REFUSED, message, permanent=True)
+
+
 def _value(found: list[tuple[float | None, str]]) -> Value:
-    told = [why if index == 0 else f"serving revision: {why}" for index, (_, why) in enumerate(found) if why]
-    return Value(found[0][0], found[1][0] if len(found) > 1 else None, "; ".join(told))
+    told = _told([why for _, why in found])
+    return Value(found[0][0], found[1][0] if len(found) > 1 else None, told)
+
+
+def _told(whys: list[str]) -> str:
+    """What was missing, the candidate's first."""
+    return "; ".join(why if index == 0 else f"serving revision: {why}" for index, why in enumerate(whys) if why)
 
 
 def _buckets(series: tuple[Series, ...], unit: float, start: float, end: float) -> Buckets:

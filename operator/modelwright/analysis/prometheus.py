@@ -1,4 +1,4 @@
-"""Prometheus' query API: one number now, and raw samples of counters since a step began."""
+"""Prometheus' query API: one number now, its course over a time, and raw samples of counters since a step began."""
 
 from __future__ import annotations
 
@@ -46,6 +46,21 @@ class Prometheus:
         value = values[0][1]
         return (value, "") if math.isfinite(value) else (None, f"the query gives {value}")
 
+    async def course(self, query: str, start: float, end: float, step: float) -> tuple[tuple[float, ...], str]:
+        """The numbers that `query` gave from `start` to `end` (unix seconds), one each `step` seconds, oldest first; or
+        none, and why. Moments at which it gave nothing are left out."""
+        form = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
+        kind, result = await self._ask("/api/v1/query_range", form)
+        if kind != "matrix":
+            message = f"connection {self.connection.name}: a range was asked for, and a {kind} was given"
+            raise Fault(Reason.METRICS_ANSWER_INVALID, message)
+        if any("histograms" in one for one in result):
+            raise Fault(Reason.QUERY_REFUSED, "the query gives a native histogram, not a number", permanent=True)
+        if len(result) > 1:
+            return (), f"the query gives {len(result)} series, and must give one: sum them"
+        found = tuple(_point(point)[1] for one in result for point in one.get("values", ()))
+        return found, "" if found else "the query gives no data"
+
     async def samples(self, selector: str, start: float, end: float) -> tuple[Series, ...]:
         """Raw samples of a plain selector between two times (unix seconds)."""
         kind, result = await self._query(f"{selector}[{max(1, math.ceil(end - start))}s]", end)
@@ -63,8 +78,11 @@ class Prometheus:
         return tuple(found)
 
     async def _query(self, query: str, at: float) -> tuple[str, Any]:
-        form = {"query": query, "time": f"{at:.3f}", "timeout": f"{self.connection.timeout_seconds:g}s"}
-        answer = await self._web.ask(self.connection, "/api/v1/query", form=form)
+        return await self._ask("/api/v1/query", {"query": query, "time": f"{at:.3f}"})
+
+    async def _ask(self, path: str, form: dict[str, str]) -> tuple[str, Any]:
+        form = {**form, "timeout": f"{self.connection.timeout_seconds:g}s"}
+        answer = await self._web.ask(self.connection, path, form=form)
         document = answer.document
         if not isinstance(document, dict) or document.get("status") not in ("success", "error"):
             if answer.status >= 400:

@@ -118,6 +118,7 @@ class Looked:
     measured: Mapping[str, datetime] | None = None
     measurements: tuple[Measurement, ...] | None = None
     observed_weight: int | None = None
+    ask: Ask | None = None
 
 
 def rolling(
@@ -152,7 +153,7 @@ def rolling(
             weight=looked.observed_weight,
         )
     over = step is not None and step.kind is StepKind.AB_TEST and _held(record, step, base.now)
-    won, text = evaluation.wins(policy, looked.measurements) if over else (None, "")
+    won, text = _won(context, policy, step, looked) if over and step is not None else (None, "")
     history = model.status.history[: policy.rollback_window]
     return (
         Rolling(
@@ -315,7 +316,16 @@ def _look(
     outcome, verdicts = evaluation.outcome_of(policy, steps, step, found, record)
     measured = {measurement.metric: measurement.at for measurement in found or ()}
     weight = None if baseline(policy, record, step) is not None else context.desk.observed_weight(ask)
-    return Looked(verdicts, outcome, measured, found, weight)
+    return Looked(verdicts, outcome, measured, found, weight, ask)
+
+
+def _won(context: Context, policy: RolloutPolicySpec, step: Step, looked: Looked) -> tuple[bool | None, str]:
+    """Whether the candidate has won the A/B test, whose end has come; None while its values are being asked for."""
+    metric = evaluation.winner(policy)
+    if metric is None or looked.ask is None or context.desk is None or not evaluation.is_query(metric):
+        return evaluation.wins(policy, looked.measurements)
+    points = context.desk.series(looked.ask, metric, looked.ask.since + step.hold)
+    return (None, "") if points is None else evaluation.wins(policy, None, points)
 
 
 def _compared(

@@ -11,6 +11,7 @@ from modelwright.api.common import seconds
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1 import policy as api
 from modelwright.core.analysis.planning import Ask, Stage, needed_rate_of, stage_seconds
+from modelwright.core.analysis.ranks import NEEDED_POINTS
 from modelwright.core.rollout import evaluation, freeze
 from modelwright.core.rollout.steps import Step, StepKind, compiled
 
@@ -60,10 +61,21 @@ def _winner(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]
     if not evaluation.winnable(metric):
         yield (
             f"{what}: a winner needs a counted share of requests (error-rate, latency-over, or prometheus with bad and "
-            "total) or a prometheus query, not a dry run"
+            "total) or a prometheus query, not the value of one moment (http, job, throughput), and not a dry run"
         )
     elif metric.versus == "None":
         yield f"{what} with versus None: a winner is found by comparing"
+    elif evaluation.is_query(metric) and policy.analysis and policy.strategy.ab_test:
+        yield from _too_short(policy.analysis, policy.strategy.ab_test)
+
+
+def _too_short(analysis: api.Analysis, test: api.ABTest) -> Iterator[str]:
+    """Points that are nearer than a look to the next may be the same sample, and prove nothing."""
+    if NEEDED_POINTS * seconds(analysis.interval) > seconds(test.duration):
+        yield (
+            f"spec.strategy.abTest.duration: {test.duration} has fewer than {NEEDED_POINTS} looks, one each "
+            f"{analysis.interval} (spec.analysis.interval), which a query needs to prove a winner"
+        )
 
 
 def _never_looked_at(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from modelwright.analysis import comparer
 from modelwright.analysis.comparer import ComparerUrl
@@ -15,7 +15,7 @@ from modelwright.analysis.port import Ask, Jobs
 from modelwright.analysis.web import Web
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.core.analysis.evidence import Failure, Measurement, Value
+from modelwright.core.analysis.evidence import Failure, Measurement, Points, Value
 from modelwright.kube.queue import Key
 from modelwright.obs import metrics as own
 from modelwright.obs.clock import Clock, SystemClock, Timer
@@ -26,6 +26,8 @@ PATIENCE = 1.0
 """Seconds for which a metric that has been measured waits for the others of its look."""
 RETRY = 10.0
 """Seconds until a failed metric is looked at again, unless the interval is shorter."""
+SERIES_PATIENCE = 300.0
+"""Seconds for which the end of an A/B test waits for a server that fails."""
 IDLE_INTERVALS = 3
 IDLE_MIN = timedelta(minutes=1)
 """An ask that nobody has asked for so long, and so many intervals, is forgotten."""
@@ -43,6 +45,8 @@ class _Entry:
     running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     weight: int | None = None
     weighing: asyncio.Task[None] | None = None
+    points: Points | None = None
+    reading: asyncio.Task[None] | None = None
     shown: bool = False
     """Whether a look has ended, so that there is something to show."""
     next: Timer | None = None
@@ -53,7 +57,8 @@ class _Entry:
         for timer in (self.next, self.news):
             if timer is not None:
                 timer.cancel()
-        ending = [task for task in (*self.running.values(), self.weighing) if task is not None and not task.done()]
+        tasks = (*self.running.values(), self.weighing, self.reading)
+        ending = [task for task in tasks if task is not None and not task.done()]
         for task in ending:
             task.cancel()
         return ending
@@ -100,6 +105,19 @@ class Desk:
         if not entry.shown:
             return None
         return tuple(entry.found[metric.name] for metric in ask.metrics if metric.name in entry.found)
+
+    def series(self, ask: Ask, metric: Metric, end: datetime) -> Points | None:
+        """The values that the query of `metric` had from `ask.since` to `end`, for both revisions; None until they are
+        there, which wakes the Model. `ask` must have been looked at before, and `end` have passed.
+
+        Asked for once. A server that fails is asked again for SERIES_PATIENCE; then its failure is the answer.
+        """
+        entry = self._entries.get(ask.key)
+        if entry is None or not _same(entry.ask, ask):
+            return None
+        if entry.reading is None:
+            entry.reading = asyncio.ensure_future(self._read(entry, metric, end))
+        return entry.points
 
     def observed_weight(self, ask: Ask) -> int | None:
         """Percent of the requests that went to the candidate since the step began, as of the last look; None when the
@@ -162,6 +180,22 @@ class Desk:
         del entry.running[metric.name]
         self._tell_soon(entry)
         self._plan(entry)
+
+    async def _read(self, entry: _Entry, metric: Metric, end: datetime) -> None:
+        began = self._clock.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(self._look_timeout):
+                    found = await self._measurer.series(entry.ask, metric, end)
+            except TimeoutError:
+                text = f"not measured within {self._look_timeout:g} s"
+                found = Points(failure=Failure(Reason.METRICS_SERVER_TIMEOUT, text))
+            failure, waited = found.failure, self._clock.monotonic() - began
+            if failure is None or failure.permanent or waited >= SERIES_PATIENCE:
+                break
+            await self._clock.sleep(RETRY)
+        entry.points = found
+        self._tell(entry)
 
     async def _weigh(self, entry: _Entry, look: Look) -> None:
         try:

@@ -115,6 +115,7 @@ class Desk:
         entry = self._entries.get(ask.key)
         if entry is None or not _same(entry.ask, ask):
             return None
+        entry.asked_at = self._clock.monotonic()
         if entry.reading is None:
             entry.reading = asyncio.ensure_future(self._read(entry, metric, end))
         return entry.points

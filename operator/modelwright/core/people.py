@@ -110,10 +110,11 @@ def approvals(
     """What the Approvals in a rollout's namespace come to.
 
     `author` is spec.author of the version, `required` the number of different people (1 to 10), `since` when their
-    approval was first asked for at this place: what was approved at an earlier step does not count at a later one.
-    A rejection counts whenever it was given.
+    approval was first asked for at this place: what was approved at an earlier step does not count at a later one, nor
+    does what rollout.status says was counted there. A rejection counts whenever it was given.
     """
-    about = sorted((a for a in found if _is_about(a, rollout)), key=_order)
+    used = {entry.name for entry in rollout.status.approvals}
+    about = sorted((a for a in found if _is_about(a, rollout) and a.name not in used), key=_order)
     counted: dict[str, Approval] = {}
     refused: list[str] = []
     for approval in about:

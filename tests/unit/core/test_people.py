@@ -117,6 +117,21 @@ def test_an_approval_counts_until_it_expires_and_from_when_it_was_asked_for() ->
     assert isinstance(judged(approval("alice", ASKED)), Approved)
 
 
+def test_what_was_counted_at_one_place_is_not_counted_at_another_even_within_the_second() -> None:
+    first, second = approval("alice", ASKED, name="a-gate"), approval("alice", ASKED, name="a-step")
+    entry = {"name": "a-gate", "approver": "alice", "decision": "Approve", "place": "gate", "at": ASKED.isoformat()}
+    record = ModelRollout.parse(
+        {
+            "metadata": {"name": "fraud-3", "namespace": "risk", "uid": "u3"},
+            "spec": ROLLOUT.spec.wire(),
+            "status": {"approvals": [entry]},
+        }
+    )
+    arguments: dict[str, Any] = {"content_hash": HASH, "author": "dora", "required": 1, "now": NOW, "since": ASKED}
+    assert isinstance(people.approvals([first], rollout=record, **arguments), Waiting)
+    assert people.approvals([first, second], rollout=record, **arguments) == Approved((second,))
+
+
 def test_one_rejection_outweighs_all_approvals_whenever_it_was_given() -> None:
     rejection = approval("carol", ASKED - timedelta(days=1), decision="Reject", reason="biased")
     decision = judged(approval("alice"), approval("bob"), rejection, required=2)

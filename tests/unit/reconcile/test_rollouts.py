@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.core.analysis.evidence import Arm, Failure, Measurement, Shares
+from modelwright.core.analysis.evidence import Arm, Failure, Measurement, Points, Shares
 from modelwright.kube import errors, kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects
@@ -25,6 +25,8 @@ class Desk:
     def __init__(self) -> None:
         self.results: dict[str, Any] = {}
         self.at: Any = None
+        self.points: Points | None = None
+        self.ends: list[Any] = []
         self.asked: list[Any] = []
 
     def look(self, ask: Any) -> tuple[Measurement, ...] | None:
@@ -37,6 +39,10 @@ class Desk:
 
     def observed_weight(self, ask: Any) -> int | None:
         return None
+
+    def series(self, ask: Any, metric: Any, end: Any) -> Points | None:
+        self.ends.append(end)
+        return self.points
 
 
 class World:

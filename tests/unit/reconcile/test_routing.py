@@ -43,6 +43,7 @@ def store() -> Store:
         objects.model("other", "digits", version="v1", endpoint=endpoint | {"hostnames": ["b.x"]}),
         objects.model(NS, "follower", version=None) | {"spec": {"version": {"follow": {}}}},
     ]
+    models[-1]["spec"]["rolloutPolicyRef"] = {"name": "canary"}
     for number, model in enumerate(models):
         found.put(stamped(model, uid=f"m{number}"))
     found.put(stamped(objects.version(NS, "v1", model="digits"), uid="v1"))
@@ -72,6 +73,9 @@ WAKES = [
      {version("f1"), model("follower")}),
     ("a version of a Model that isn't there", kinds.MODEL_VERSION, objects.version(NS, "n", model="none"),
      {version("n"), model("none")}),
+    ("a policy: itself, and the Models that follow it", kinds.ROLLOUT_POLICY,
+     {"metadata": {"name": "canary", "namespace": NS}, "spec": {}},
+     {Key("RolloutPolicy", NS, "canary"), model("follower")}),
     ("a runtime of a namespace: the Models of that namespace", kinds.MODEL_RUNTIME, objects.runtime(namespace=NS),
      {model("digits"), model("faces"), model("follower")}),
     ("a runtime of the cluster: all Models", kinds.CLUSTER_MODEL_RUNTIME, objects.runtime(), ALL),

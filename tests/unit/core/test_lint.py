@@ -1,0 +1,169 @@
+"""What is said of a RolloutPolicy by itself."""
+
+from typing import Any
+
+import pytest
+
+from modelwright.api.v1alpha1.policy import RolloutPolicySpec
+from modelwright.core.rollout.lint import decidability, problems, text_of
+
+Object = dict[str, Any]
+ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
+SLOW = {"name": "slow", "builtin": "latency-over", "threshold": "100ms", "margin": "0.05"}
+P95 = {"name": "p95", "builtin": "latency-percentile", "percentile": "0.95"}
+QUERY = {"name": "q", "prometheus": {"query": "x"}, "max": "1"}
+CANARY = ({"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "2m"}, {"weight": 100})
+
+
+def policy(*metrics: Object, steps: tuple[Object, ...] = CANARY, **more: Any) -> RolloutPolicySpec:
+    analysis = {"analysis": {"metrics": list(metrics)}} if metrics else {}
+    return RolloutPolicySpec.model_validate({"strategy": {"steps": list(steps)}, **analysis, **more})
+
+
+def ab_test(*metrics: Object, winner: str, duration: str = "1h", **more: Any) -> RolloutPolicySpec:
+    test = {"duration": duration, "winner": {"metric": winner, "better": "Lower"}, **more.pop("test", {})}
+    return RolloutPolicySpec.model_validate(
+        {"strategy": {"abTest": test}, "analysis": {"metrics": list(metrics), **more}, "deadline": "720h"}
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        policy(),
+        policy(ERRORS, SLOW, QUERY),
+        policy(ERRORS, freeze=[{"schedule": "0 18 * * 5", "duration": "62h", "timeZone": "Europe/Berlin"}]),
+        policy(ERRORS, steps=({"mirror": {}}, {"weight": 100})),
+        policy({**ERRORS, "max": "0.1"}, steps=({"weight": 0}, {"weight": 100, "hold": "2m"})),
+        ab_test(ERRORS, QUERY, winner="q"),
+        ab_test(ERRORS, QUERY, winner="errors"),
+        RolloutPolicySpec.model_validate({"strategy": {"recreate": {}}}),
+        *(RolloutPolicySpec.model_validate({"strategy": {"preset": p}}) for p in ("Canary", "BlueGreen", "Rolling")),
+    ],
+)
+def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
+    assert problems(spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (policy(freeze=[{"schedule": "0 18 31 2 *", "duration": "1h"}]), "spec.freeze[0].schedule: 0 18 31 2 * is no"),
+        (policy(freeze=[{"schedule": "99 18 * * *", "duration": "1h"}]), "spec.freeze[0].schedule"),
+        (
+            policy(freeze=[{"schedule": "0 18 * * 5", "duration": "1h", "timeZone": "Europe/Atlantis"}]),
+            "spec.freeze[0].timeZone: there is no time zone Europe/Atlantis",
+        ),
+        (policy(surge={"pods": 0}), "spec.surge.pods: 0 leaves no room"),
+        (policy(ERRORS, steps=({"weight": 0}, {"weight": 100})), "spec.analysis is never looked at"),
+        (policy({**ERRORS, "dryRun": True}), "spec.analysis is never looked at"),
+        (policy(ERRORS, steps=({"weight": 100, "hold": "2m"},)), "at least one metric needs a max or a min"),
+        (
+            RolloutPolicySpec.model_validate(
+                {
+                    "strategy": {"steps": [{"weight": 60}, {"weight": 100}]},
+                    "analysis": {"baseline": "Fresh", "metrics": [ERRORS]},
+                    "surge": {"pods": 2},
+                }
+            ),
+            "spec.analysis.baseline: Fresh doesn't go with spec.surge",
+        ),
+        (ab_test(ERRORS, P95 | {"max": "1"}, winner="p95"), "p95 can't decide"),
+        (ab_test(ERRORS, QUERY, winner="q", duration="14m"), "14m has fewer than 30 looks, one each 30s"),
+        (ab_test(ERRORS, QUERY, winner="q", duration="29m", interval="1m"), "29m has fewer than 30 looks"),
+    ],
+)
+def test_what_is_wrong_names_its_field(spec: RolloutPolicySpec, told: str) -> None:
+    assert any(told in text for text in problems(spec)), problems(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "rate"),
+    [
+        (policy(), "0"),
+        (policy(QUERY), "0"),
+        (policy({**ERRORS, "dryRun": True}, QUERY), "0"),
+        # The table of docs/concepts/evidence.md.
+        (policy(ERRORS, SLOW, deadline="15m"), "24"),
+        (policy(ERRORS, SLOW, deadline="30m"), "12"),
+        (policy(ERRORS, SLOW, deadline="60m"), "6"),
+        (RolloutPolicySpec.model_validate({"strategy": {"recreate": {}}}), "0"),
+    ],
+)
+def test_the_requests_that_a_policy_takes(spec: RolloutPolicySpec, rate: str) -> None:
+    found = decidability(spec)
+    assert found.rate is not None
+    assert text_of(found.rate) == rate
+    assert found.decidable == (float(rate) <= 20)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "told"),
+    [
+        (policy(deadline="4m"), "NeverDecidable", "spec.deadline: the holds together are 4m, and the deadline is 4m"),
+        (
+            RolloutPolicySpec.model_validate(
+                {
+                    "strategy": {"abTest": {"duration": "2h", "winner": {"metric": "errors", "better": "Lower"}}},
+                    "analysis": {"metrics": [ERRORS]},
+                }
+            ),
+            "NeverDecidable",
+            "spec.strategy.abTest.duration is 120m, and the deadline is 1h",
+        ),
+        (policy({**ERRORS, "margin": "0"}), "NeverDecidable", "errors is never decided at step 1"),
+        (policy({**ERRORS, "margin": None, "max": "0"}), "NeverDecidable", "errors is never decided at step 1"),
+        (policy(ERRORS, SLOW, deadline="15m"), "NeedsMoreRequests", "it takes 24 requests per second"),
+        (policy(ERRORS, SLOW, deadline="15m"), "NeedsMoreRequests", "most of them for metric errors at step 1"),
+        (
+            policy(ERRORS, SLOW, deadline="15m"),
+            "NeedsMoreRequests",
+            "with 20 per second spec.deadline would have to be",
+        ),
+        (policy({**ERRORS, "minSamples": 1000000}), "NeedsMoreRequests", "for metric errors at step 1"),
+        (
+            ab_test({**ERRORS, "minSamples": 1000000}, QUERY, winner="errors"),
+            "NeedsMoreRequests",
+            "it takes 556 requests per second to decide every step within 720h, for minSamples of the winner's metric",
+        ),
+    ],
+)
+def test_what_is_not_decided_in_time(spec: RolloutPolicySpec, reason: str, told: str) -> None:
+    found = decidability(spec)
+    assert (found.decidable, found.reason) == (False, reason)
+    assert told in found.message
+    assert (found.rate is None) == (reason == "NeverDecidable")
+
+
+def test_the_deadline_that_is_named_is_enough() -> None:
+    found = decidability(policy(ERRORS, SLOW, deadline="15m"))
+    deadline = found.message.split("would have to be ")[1].split(";")[0]
+    assert decidability(policy(ERRORS, SLOW, deadline=deadline)).decidable
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        (policy(ERRORS), policy(ERRORS, SLOW)),
+        (policy({**ERRORS, "margin": "0.05"}), policy(ERRORS)),
+        (
+            policy(ERRORS, steps=({"weight": 50}, {"weight": 100})),
+            policy(ERRORS, steps=({"weight": 5}, {"weight": 100})),
+        ),
+        (policy(ERRORS, steps=({"mirror": {}}, {"weight": 100})), policy(ERRORS, steps=({"mirror": {"percent": 10}},))),
+        (policy({**P95, "max": "1"}), policy({**P95, "max": "1", "margin": "0.02"})),
+        (policy(ERRORS, steps=({"match": {"headers": [{"name": "x", "value": "y"}]}}, *CANARY)), policy(ERRORS, SLOW)),
+        # People's time is not the deadline's, but their step has its part of the level.
+        (policy(ERRORS), policy(ERRORS, steps=(*CANARY[:2], {"approval": {}}, CANARY[2]))),
+    ],
+)
+def test_what_takes_more_requests(less: RolloutPolicySpec, more: RolloutPolicySpec) -> None:
+    one, other = decidability(less).rate, decidability(more).rate
+    assert one is not None
+    assert other is not None
+    assert 0 < one < other
+
+
+@pytest.mark.parametrize(("rate", "text"), [(0.0, "0"), (0.031, "0.04"), (1.0, "1"), (1.01, "2"), (23.2, "24")])
+def test_rates_as_text(rate: float, text: str) -> None:
+    assert text_of(rate) == text

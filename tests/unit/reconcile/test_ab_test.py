@@ -1,0 +1,112 @@
+"""The end of an A/B test that a query decides, pass by pass."""
+
+from typing import Any
+
+import pytest
+
+from modelwright.core.analysis.evidence import Failure, Points, Value
+from modelwright.kube import kinds
+from tests.unit.reconcile.test_rollouts import NS, World, bad, good
+
+BETTER = tuple(10.0 + n % 3 for n in range(30))
+WORSE = tuple(8.0 + n % 3 for n in range(30))
+SALES = {"name": "sales", "prometheus": {"query": 'sum(sales{pod=~"$(PODS)"})'}, "min": "0"}
+ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02", "minSamples": 100}
+
+
+def policy(**winner: Any) -> dict[str, Any]:
+    test = {"duration": "5m", "sticky": False, "winner": {"metric": "sales", "better": "Higher", **winner}}
+    return {
+        "strategy": {"abTest": test},
+        "analysis": {"interval": "10s", "metrics": [ERRORS, SALES]},
+        "deadline": "15m",
+    }
+
+
+def running(spec: dict[str, Any]) -> World:
+    """A test that has only just begun, without harm."""
+    world = World(spec)
+    world.desk.results |= {"errors": good(), "sales": Value(1.0, 1.0)}
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    return world
+
+
+def ended(world: World) -> tuple[str, str]:
+    world.go(lambda: world.record.get("state") in ("Succeeded", "RolledBack"), looks=200)
+    return world.record["state"], world.record["reason"]
+
+
+def test_the_candidate_wins_by_proof() -> None:
+    world = running(policy())
+    world.desk.points = Points(BETTER, WORSE)
+    assert ended(world) == ("Succeeded", "Promoted")
+    (asked,) = set(world.desk.ends)
+    entry = world.record["steps"][0]
+    assert asked.isoformat().replace("+00:00", "Z") > entry["confirmedAt"]
+
+
+@pytest.mark.parametrize(
+    ("winner", "points", "told"),
+    [
+        ({}, Points(WORSE, BETTER), "lower by 2"),
+        ({"better": "Lower"}, Points(BETTER, WORSE), "higher by 2"),
+        ({"margin": "3"}, Points(BETTER, WORSE), "higher by 2"),
+        ({}, Points(BETTER, BETTER), "30 and 30 time points"),
+        ({}, Points(BETTER[:29], WORSE), "29 time points of the candidate"),
+        ({}, Points((), WORSE, why="the query gives no data"), "the query gives no data"),
+        ({}, Points((float("nan"),) * 40, WORSE), "0 time points of the candidate"),
+        ({}, Points(failure=Failure("MetricsServerError", "answered 503")), "answered 503; nothing is proven"),
+    ],
+    ids=["worse", "better is lower", "within the margin", "alike", "too few points", "empty", "NaN", "server down"],
+)
+def test_without_proof_it_loses(winner: dict[str, str], points: Points, told: str) -> None:
+    world = running(policy(**winner))
+    world.desk.points = points
+    assert ended(world) == ("RolledBack", "ABTestLost")
+    assert told in world.record["message"]
+    assert world.weights == {"v1": 100}
+
+
+def test_nothing_is_decided_before_the_values_are_there_and_the_deadline_ends_it() -> None:
+    world = running(policy())
+    world.go(lambda: bool(world.desk.ends), looks=100)
+    world.look()
+    assert world.weights == {"v1": 50, "v2": 50}
+    assert ended(world) == ("RolledBack", "DeadlineExceeded")
+
+
+def test_harm_ends_it_early() -> None:
+    world = running(policy())
+    world.desk.results["errors"] = Failure("MetricsServerUnreachable", "connection refused")
+    world.look()
+    assert world.weights == {"v1": 50, "v2": 50}
+    world.desk.results["errors"] = bad()
+    assert ended(world) == ("RolledBack", "AnalysisFailed")
+    assert world.desk.ends == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prometheus": None, "http": {"path": "/sales", "value": "/n"}}, "not the value of one moment"),
+        ({"prometheus": None, "builtin": "throughput"}, "not the value of one moment"),
+        ({"dryRun": True}, "not a dry run"),
+        ({"versus": "None"}, "a winner is found by comparing"),
+    ],
+    ids=["http", "throughput", "dry run", "versus None"],
+)
+def test_what_can_not_decide_is_refused(change: dict[str, Any], told: str) -> None:
+    spec = policy()
+    metric = {key: value for key, value in {**SALES, **change}.items() if value is not None}
+    spec["analysis"] = {"interval": "10s", "metrics": [ERRORS, metric]}
+    world = World(policy())
+    world.set_policy(spec)
+    world.want("v2")
+    for _ in range(5):
+        world.look()
+    failure = world.model["status"]["failure"]
+    assert failure["reason"] == "InvalidPolicy"
+    assert told in failure["message"]
+    assert world.weights == {"v1": 100}
+    assert (kinds.MODEL_ROLLOUT, NS, "digits-2") not in world.api.objects

@@ -1,0 +1,109 @@
+"""The status of a RolloutPolicy: one write an edit, and none when nothing is new."""
+
+from typing import Any
+
+from modelwright.kube import kinds
+from modelwright.kube.queue import Key
+from modelwright.obs.clock import FakeClock
+from tests.lib import objects
+from tests.lib.simulated import SimulatedApi
+from tests.lib.stepped import Operator
+
+Object = dict[str, Any]
+NS = "vision"
+ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
+SPEC = {"strategy": {"preset": "Canary"}, "analysis": {"metrics": [ERRORS]}, "deadline": "1h"}
+
+
+class World:
+    """A cluster with one RolloutPolicy, and the operator."""
+
+    def __init__(self, spec: Object) -> None:
+        self.api, self.clock = SimulatedApi(), FakeClock()
+        self.api.user_create(
+            {
+                "apiVersion": objects.API_VERSION,
+                "kind": "RolloutPolicy",
+                "metadata": {"name": "canary", "namespace": NS},
+                "spec": spec,
+            }
+        )
+        self.restart()
+
+    def restart(self) -> None:
+        self.operator = Operator(self.api, self.clock)
+        self.look()
+
+    def edit(self, **spec: Any) -> None:
+        self.api.user_patch(kinds.ROLLOUT_POLICY, NS, "canary", {"spec": spec})
+        self.look()
+
+    def look(self) -> None:
+        self.clock.advance(60)
+        self.operator.hear(len(self.api.told))
+        self.operator.look_again()
+        self.operator.work()
+
+    @property
+    def status(self) -> Object:
+        found: Object = self.api.objects[kinds.ROLLOUT_POLICY, NS, "canary"].get("status", {})
+        return found
+
+    @property
+    def conditions(self) -> dict[str, tuple[str, str]]:
+        return {c["type"]: (c["status"], c["reason"]) for c in self.status["conditions"]}
+
+
+def test_a_policy_is_ready_and_says_what_it_takes() -> None:
+    world = World(SPEC)
+    assert world.status["requestsPerSecond"] == "6"
+    assert world.status["observedGeneration"] == 1
+    assert world.conditions == {
+        "Ready": ("True", "PolicyAccepted"),
+        "Reconciling": ("False", "UpToDate"),
+        "Stalled": ("False", "UpToDate"),
+        "Decidable": ("True", "DecidableInTime"),
+    }
+
+
+def test_each_edit_is_one_write_and_a_restart_is_none() -> None:
+    world = World(SPEC)
+    world.look()
+    world.restart()
+    assert len(world.api.writes) == 1
+    world.edit(deadline="5m")
+    world.look()
+    assert len(world.api.writes) == 2
+    assert world.conditions["Decidable"] == ("False", "NeedsMoreRequests")
+    assert world.conditions["Ready"][0] == "True"
+    assert world.status["observedGeneration"] == 2
+
+
+def test_a_policy_that_can_not_be_followed_is_stalled_until_it_is_edited() -> None:
+    world = World(SPEC | {"freeze": [{"schedule": "0 18 31 2 *", "duration": "1h"}]})
+    assert world.conditions["Stalled"] == ("True", "InvalidPolicy")
+    assert "spec.freeze[0].schedule" in next(c["message"] for c in world.status["conditions"] if c["type"] == "Stalled")
+    world.edit(freeze=[])
+    assert world.conditions["Stalled"][0] == "False"
+    assert world.conditions["Ready"][0] == "True"
+
+
+def test_a_policy_that_is_never_decided_names_no_rate() -> None:
+    world = World(SPEC | {"deadline": "3m"})
+    assert "requestsPerSecond" not in world.status
+    assert world.conditions["Decidable"] == ("False", "NeverDecidable")
+
+
+def test_a_spec_that_this_operator_can_not_read_is_stalled() -> None:
+    world = World({"strategy": {"preset": "Newer"}})
+    assert world.conditions["Stalled"] == ("True", "InvalidPolicy")
+    assert len(world.api.writes) == 1
+
+
+def test_a_policy_that_is_gone_is_nothing() -> None:
+    world = World(SPEC)
+    world.api.user_delete(kinds.ROLLOUT_POLICY, NS, "canary")
+    world.operator.hear(len(world.api.told))
+    world.operator.queue[Key("RolloutPolicy", NS, "canary")] = None
+    world.operator.work()
+    assert len(world.api.writes) == 1

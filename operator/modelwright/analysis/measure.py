@@ -154,13 +154,19 @@ class Measurer:
             return None
         try:
             server = self._prometheus(DEFAULT_CONNECTION)
-            grown = []
-            for target in (ask.candidate, ask.serving):
-                found = builtin.source(ask, "Gateway", target)
-                series = await self._read(look, server, found.all)
-                grown.append(counters.growth(found.all.of(series), ask.since.timestamp(), look.now, beside=series))
+            sources = [builtin.source(ask, "Gateway", target) for target in (ask.candidate, ask.serving)]
+            read = [await self._read(look, server, found.all) for found in sources]
         except Fault:
             return None
+        since = ask.since.timestamp()
+        # From the first scrape in the step on: requests before it went by the weights of the step before, in part.
+        began = max((at for series in read for one in series for at in _first_after(one, since)), default=None)
+        if began is None:
+            return None
+        grown = [
+            counters.growth(found.all.of(series), began, look.now, beside=series)
+            for found, series in zip(sources, read, strict=True)
+        ]
         total = sum(grown)
         return round(100 * grown[0] / total) if total >= WEIGHT_MIN_REQUESTS else None
 
@@ -293,6 +299,12 @@ class Query:
     """What was asked, for people; known before the answer is, so that a failure shows it too."""
 
     text: str = ""
+
+
+def _first_after(series: Series, since: float) -> tuple[float, ...]:
+    """When the first sample after `since` was taken, of a series that was there before."""
+    times = [at for at, _ in series.samples]
+    return tuple(at for at in times if at > since)[:1] if times and times[0] <= since else ()
 
 
 def _wanted(metric: Metric, source: Source, target: Target) -> list[Counted]:

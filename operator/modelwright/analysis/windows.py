@@ -95,7 +95,8 @@ class Window:
     def _append(self, kept: list[tuple[float, float]], at: float, value: float) -> None:
         if at <= self.start:
             kept.clear()
-        elif len(kept) >= 2 and kept[-2][1] <= kept[-1][1] <= value:
+        elif len(kept) >= 2 and kept[-2][0] > self.start and kept[-2][1] <= kept[-1][1] <= value:
+            # The first sample after the start stays: what was counted until then belongs in part to the step before.
             kept.pop()
         kept.append((at, value))
 

@@ -48,12 +48,15 @@ async def carry_out(context: Context, picture: Picture, actions: tuple[Action, .
 
 async def _compare(context: Context, picture: Picture, action: Compare) -> bool:
     serving = picture.model.spec.serving
+    stored = picture.template(action.candidate.hash)
+    account = stored["data"]["template"]["spec"].get("serviceAccountName") if stored is not None else None
     deployment = comparer.deployment(
         picture.raw,
         action.serving,
         action.candidate,
         context.images,
         request_seconds=serving.drain_seconds + serving.max_request_seconds,
+        service_account=account,
     )
     return await _all(context, [comparer.service(picture.raw), deployment])
 

@@ -308,7 +308,7 @@ async def test_the_observed_weight_is_that_of_the_last_look(office: Office, serv
     result = [
         {
             "metric": labels | {"service": f"vision-digits-{revision * 10}-http-80@kubernetesgateway"},
-            "values": [[at - 5, "0"], [at + 50, count]],
+            "values": [[at - 5, "0"], [at + 5, "0"], [at + 50, count]],
         }
         for revision, count in (("b", "25"), ("a", "75"))
     ]

@@ -364,7 +364,9 @@ async def test_a_histogram_without_its_last_bucket_is_told(bench: Bench, server:
 
 async def test_one_look_reads_the_same_counters_once(bench: Bench, server: FakeServer) -> None:
     counting = Counting(
-        traefik("b", "200", (-5, 0), (40, 60)), traefik("a", "200", (-5, 0), (40, 140)), traefik("a", "503", (-5, 0))
+        traefik("b", "200", (-5, 0), (5, 0), (40, 60)),
+        traefik("a", "200", (-5, 0), (5, 0), (40, 140)),
+        traefik("a", "503", (-5, 0)),
     )
     server.handler = counting
     asked = ask(metric(builtin="error-rate"), metric(name="t", builtin="throughput", min="1"))
@@ -391,7 +393,9 @@ async def test_the_weight_that_is_observed(
     bench: Bench, server: FakeServer, candidate: int, serving: int, changes: dict[str, Any], weight: int | None
 ) -> None:
     server.handler = Counting(
-        traefik("b", "200", (-5, 0), (40, candidate)), traefik("a", "200", (-5, 0), (40, serving))
+        # What was counted up to the first scrape in the step went by the weights before it, in part.
+        traefik("b", "200", (-5, 0), (5, 7), (40, 7 + candidate)),
+        traefik("a", "200", (-5, 0), (5, 900), (40, 900 + serving)),
     )
     assert await bench.measurer().observed_weight(bench.look(ask(**changes))) == weight
 

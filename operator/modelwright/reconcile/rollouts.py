@@ -26,7 +26,7 @@ from modelwright.core.rollout import evaluation, freeze, lint
 from modelwright.core.rollout.observed import Observed, Problem, Revision, Rolling
 from modelwright.core.rollout.record import QUARANTINING, Record
 from modelwright.core.rollout.steps import Step, StepKind, compiled
-from modelwright.core.rollout.stepwise import baseline
+from modelwright.core.rollout.stepwise import STEPPING, baseline
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile.context import Context
@@ -77,7 +77,7 @@ def records(context: Context, model: Model) -> Records:
             continue
         if rollout.spec.model_uid is None and began is not None and created < began:
             continue
-        if rollout.spec.rollback is not None and rollout.status.state is None and not context.admission().in_force:
+        if rollout.spec.rollback is not None and rollout.status.state is None and not _proven(context, created):
             # Nothing proves who made it.
             continue
         if rollout.spec.rollback is not None and rollout.status.started_at is None:
@@ -101,6 +101,12 @@ def records(context: Context, model: Model) -> Records:
         number=max(numbers) + 1,
         refused=tuple(refused),
     )
+
+
+def _proven(context: Context, created: datetime) -> bool:
+    """Whether admission has checked the name of who wrote an object at that time."""
+    admission = context.admission()
+    return bool(admission.in_force) and (admission.since is None or created >= admission.since)
 
 
 def _age(record: Record) -> tuple[datetime, datetime, int, str]:
@@ -135,6 +141,7 @@ def rolling(
         return None, Looked()
     present, problem = _policy(context, model)
     record = _initialised(record, model, base, present, digest, version)
+    record = _with_content(record, version, digest)
     policy, snapshot_problem = _snapshot(record, present)
     problem = snapshot_problem or problem
     steps = compiled(policy.strategy)
@@ -237,6 +244,15 @@ def _initialised(
     )
 
 
+def _with_content(record: Record | None, version: ModelVersion | None, digest: str | None) -> Record | None:
+    """The record with the hash of what people would approve now: a version made anew under its name is another one."""
+    if record is None or not record.live or record.to is None or version is None or version.name != record.to.version:
+        return record
+    snapshot = record.status.policy.spec if record.status.policy is not None else None
+    content = people.content_hash_of(record.to, version.spec, digest, snapshot)
+    return record if record.status.content_hash in (None, content) else record.but(content_hash=content)
+
+
 def wanted_hash(model: Model) -> str:
     """Names what spec.version asks for, so that a change of it is seen."""
     return names.content_hash(model.spec.version.wire())
@@ -276,7 +292,8 @@ def _refused(
 
 
 def _step(record: Record | None, steps: tuple[Step, ...]) -> Step | None:
-    if record is None or not record.live or record.status.step is None or record.step >= len(steps):
+    """The step that goes on; none any more once the record turns back or is being promoted: what decided stands."""
+    if record is None or record.state not in STEPPING or record.status.step is None or record.step >= len(steps):
         return None
     return steps[record.step]
 
@@ -428,7 +445,7 @@ def _approvals(context: Context, model: Model) -> Iterable[Approval]:
 def _command(
     context: Context, record: Record | None, policy: RolloutPolicySpec, steps: tuple[Step, ...], now: datetime
 ) -> people.CommandDecision | None:
-    if record is None or record.spec.command is None or not context.admission().in_force:
+    if record is None or record.spec.command is None:
         return None
     frozen = freeze.frozen_until(policy.freeze, now) is not None and not record.status.freeze_overridden
     gates = policy.gates
@@ -452,7 +469,7 @@ def _command(
         approvals_open=() if record.by_hand else tuple(places),
     )
     handled = {entry.token for entry in record.status.commands}
-    return people.command(record.spec.command, handled, standing)
+    return people.command(record.spec.command, handled, standing, context.admission())
 
 
 def taken_back(context: Context, namespace: str, model: str, version: str) -> Stage | None:

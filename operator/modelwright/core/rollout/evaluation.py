@@ -207,6 +207,8 @@ def noted(
     if entries != known and weight is not None:
         record = record.but(observed_weight=weight)
     others = tuple(entry for entry in record.status.verdicts if entry.step != record.step)
+    if entries == known and outcome in (None, Outcome.INCONCLUSIVE):
+        return record
     return record.but(
         verdicts=(*others, *entries.values()), verdict=str(outcome) if outcome is not None else record.status.verdict
     )

@@ -5,9 +5,10 @@
 
 from dataclasses import replace
 
-from modelwright.core.rollout import direct, stepwise
-from modelwright.core.rollout.observed import Observed
-from modelwright.core.rollout.record import enter
+from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.rollout import direct, evaluation, stepwise
+from modelwright.core.rollout.observed import Observed, Rolling
+from modelwright.core.rollout.record import Record, enter
 from modelwright.core.rollout.rule import Assessment, Decision, Row, Rule, Transition
 
 TABLE: tuple[Row, ...] = (*stepwise.ROWS, *direct.ROWS)
@@ -26,7 +27,12 @@ def settle(observed: Observed) -> Observed:
         if isinstance(row, Rule):
             return _told(observed, row)
         assert observed.rolling is not None  # noqa: S101 - transitions hold for records only
-        observed = replace(observed, rolling=replace(observed.rolling, record=row.then(observed)))
+        record, before = row.then(observed), observed.rolling.record
+        rolling = replace(observed.rolling, record=record)
+        if before is None or before.status.step != record.status.step:
+            # What people said, and what was measured, was about the place before.
+            rolling = replace(rolling, people=None, verdicts=(), outcome=_not_yet(rolling, record))
+        observed = replace(observed, rolling=rolling)
     raise AssertionError(f"the rollout table does not come to rest at: {_row(observed).name}")
 
 
@@ -46,6 +52,13 @@ def decide(observed: Observed) -> Decision:
     if wait is None and observed.leftovers:
         wait = observed.settle
     return Decision(rule.act(observed), wait)
+
+
+def _not_yet(rolling: Rolling, record: Record) -> Outcome | None:
+    """What the metrics of a step that has only just begun come to."""
+    step = rolling.steps[record.step] if record.step < len(rolling.steps) else None
+    asked = evaluation.asked(rolling.policy, step) if step is not None else ()
+    return Outcome.INCONCLUSIVE if any(not metric.dry_run for metric in asked) else None
 
 
 def _row(observed: Observed) -> Row:

@@ -27,6 +27,7 @@ QUARANTINING = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
 """States after which the same revision isn't tried again by itself."""
 COUNTED = frozenset({RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.PROMOTING})
 """States in which the deadline's clock runs, unless people or a freeze are waited for."""
+_FOR_PEOPLE = frozenset({Reason.AWAITING_APPROVAL, Reason.NO_AUTHOR, Reason.ADMISSION_POLICY_MISSING})
 _WAITING_FOR_PEOPLE = frozenset({Reason.PAUSED, Reason.FREEZE_WINDOW})
 
 
@@ -119,7 +120,8 @@ def enter(record: Record, state: RolloutState, reason: str, message: str, now: d
     the deadline's clock is stopped and started here."""
     status = record.status
     if (status.state, status.reason) == (state, str(reason)):
-        return record
+        # What people still have to do changes as they write.
+        return record.but(message=message) if reason in _FOR_PEOPLE and status.message != message else record
     counts = state in COUNTED and reason not in _WAITING_FOR_PEOPLE
     clock = status.clock or ClockStatus()
     if counts and clock.running_since is None:

@@ -611,6 +611,10 @@ def _switching(o: Observed) -> Problem:
     slow = entry is not None and o.now - entry.started_at >= GATEWAY_PATIENCE
     if problem is not None and (problem.stalled or slow):
         return problem
+    status = _record(o).status
+    if status.state == State.PROGRESSING and status.reason and not _confirmed(o):
+        # In a moment it is confirmed: until then the record needn't be written.
+        return Problem(status.reason, status.message or "")
     return _going(o)
 
 

@@ -30,7 +30,7 @@ from modelwright.core.versions import Stamp
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
-from modelwright.reconcile import gates, rollouts
+from modelwright.reconcile import figures, gates, rollouts
 from modelwright.reconcile.actions import carry_out
 from modelwright.reconcile.children import Refused, ensure
 from modelwright.reconcile.context import Context
@@ -67,6 +67,7 @@ class ModelReconciler:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             if raw is not None:
                 self._confirmed.pop(raw["metadata"]["uid"], None)
+            figures.tell(key.namespace, key.name, None, (), ())
             return Result()
         try:
             model = Model.parse(raw)
@@ -215,6 +216,7 @@ class ModelReconciler:
                 old.conditions, verdict, summarize.available(observed), generation=model.generation, now=observed.now
             ),
         )
+        figures.tell(model.namespace, model.name, observed.live, status.traffic, picture.looked.verdicts)
         if await write_status(self._context, picture.raw, status, old):
             self._tell(picture.raw, old, status, verdict)
             self._wake_versions(model, old, status)

@@ -29,6 +29,7 @@ from modelwright.core.rollout.steps import Step, StepKind, compiled
 from modelwright.core.rollout.stepwise import STEPPING, baseline
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
+from modelwright.reconcile import figures
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
 from modelwright.serving import comparer
@@ -521,7 +522,10 @@ async def write(context: Context, raw: Object, old: Record, new: Record, now: da
     """Write the record when it has changed; the one status write of a pass for this object."""
     status = new.status.model_copy(update={"observed_generation": new.generation})
     status = status.model_copy(update={"conditions": _conditions(replace(new, status=status), now)})
-    return await write_status(context, raw, status, old.status)
+    written = await write_status(context, raw, status, old.status)
+    if written:
+        figures.count(old, new)
+    return written
 
 
 def _conditions(record: Record, now: datetime) -> Any:

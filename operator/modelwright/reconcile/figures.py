@@ -1,0 +1,44 @@
+"""What the operator's own metrics say of rollouts, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modelwright.api.v1alpha1.model import TrafficStatus
+from modelwright.api.v1alpha1.rollout import RolloutState
+from modelwright.core.analysis.evidence import Verdict
+from modelwright.core.rollout.record import TERMINAL, Record
+from modelwright.obs import rollouts
+from modelwright.obs.rollouts import Judged, LiveRollout
+
+VALUES = ("candidate", "serving", "low", "high", "limit")
+
+
+def tell(
+    namespace: str, model: str, record: Record | None, traffic: Iterable[TrafficStatus], verdicts: Iterable[Verdict]
+) -> None:
+    """Say how the live rollout of a Model stands; `record` None when none goes on."""
+    live = None
+    if record is not None:
+        weights = {(entry.version, entry.revision): entry.weight for entry in traffic}
+        live = LiveRollout(record.state, weights, {verdict.metric: _judged(verdict) for verdict in verdicts})
+    rollouts.LIVE.tell(namespace, model, live)
+
+
+def count(old: Record, new: Record) -> None:
+    """Count a rollout that has ended by going from `old` to `new`, which was written."""
+    if new.state not in TERMINAL or not old.live:
+        return
+    rollouts.ENDED.labels(new.state, new.status.reason or "").inc()
+    began, turned, ended = new.status.started_at, old.status.since, new.status.finished_at
+    if ended is None:
+        return
+    if new.state is RolloutState.SUCCEEDED and began is not None and not new.by_hand:
+        rollouts.PROMOTE_SECONDS.observe((ended - began).total_seconds())
+    elif old.state is RolloutState.ROLLING_BACK and turned is not None:
+        rollouts.ROLLBACK_SECONDS.observe((ended - turned).total_seconds())
+
+
+def _judged(verdict: Verdict) -> Judged:
+    known = {name: getattr(verdict, name) for name in VALUES}
+    return Judged(verdict.outcome, {name: value for name, value in known.items() if value is not None})

@@ -1,0 +1,115 @@
+"""The operator's own metrics of rollouts: what they say, and that no series outlives its rollout."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from modelwright.kube import kinds
+from modelwright.obs.metrics import REGISTRY
+from tests.unit.reconcile.test_rollouts import JUDGED, NS, World, bad, good
+
+LIVE = (
+    "modelwright_rollout_info",
+    "modelwright_rollout_weight",
+    "modelwright_rollout_verdict",
+    "modelwright_rollout_outcome",
+)
+
+
+def series(name: str) -> dict[tuple[str, ...], float]:
+    """Values by the labels beside the Model's, as a scrape sees them."""
+    found = {}
+    for family in text_string_to_metric_families(generate_latest(REGISTRY).decode()):
+        for sample in family.samples if family.name == name else ():
+            if (sample.labels.pop("namespace"), sample.labels.pop("model")) == (NS, "digits"):
+                found[tuple(label for _, label in sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def ended(outcome: str, reason: str) -> float:
+    return REGISTRY.get_sample_value("modelwright_rollouts_ended_total", {"outcome": outcome, "reason": reason}) or 0.0
+
+
+def observed(name: str) -> tuple[float, float]:
+    """How many were observed, and their sum."""
+    found = [
+        REGISTRY.get_sample_value(f"modelwright_rollout_{name}_seconds_{part}") or 0.0 for part in ("count", "sum")
+    ]
+    return found[0], found[1]
+
+
+def held_at_ten() -> World:
+    world = World(JUDGED)
+    assert [series(name) for name in LIVE] == [{}] * 4, "what serves is no rollout"
+    world.desk.results["errors"] = good(candidate=50)
+    world.want("v2")
+    world.go_to("Holding")
+    return world
+
+
+def test_a_live_rollout_is_told_with_its_numbers() -> None:
+    world = held_at_ten()
+    assert series("modelwright_rollout_info") == {("Holding",): 1}
+    weights = {version: weight for (_, version), weight in series("modelwright_rollout_weight").items()}
+    assert weights == {"v1": 90, "v2": 10}
+    assert series("modelwright_rollout_outcome") == {("errors", "Inconclusive"): 1}
+    verdict = series("modelwright_rollout_verdict")
+    assert {value for _, value in verdict} == {"candidate", "serving", "low", "high", "limit"}
+    assert verdict["errors", "limit"] == 0.02
+    assert verdict["errors", "serving"] == 0.01
+    assert verdict["errors", "low"] < 0 < verdict["errors", "high"]
+    world.desk.results["errors"] = good()
+    world.look()
+    assert series("modelwright_rollout_outcome") == {("errors", "Pass"): 1}, "one outcome at a time"
+
+
+def test_series_go_when_the_rollout_is_promoted_and_its_time_is_counted() -> None:
+    world = held_at_ten()
+    before, (count, seconds) = ended("Succeeded", "Promoted"), observed("promote")
+    world.desk.results["errors"] = good()
+    world.go_to("Succeeded", "Promoted")
+    world.look()
+    assert [series(name) for name in LIVE] == [{}] * 4
+    assert ended("Succeeded", "Promoted") == before + 1
+    assert observed("promote")[0] == count + 1
+    assert observed("promote")[1] - seconds > 40
+    for _ in range(5):
+        world.look()
+    assert ended("Succeeded", "Promoted") == before + 1
+
+
+def test_series_go_when_the_rollout_is_rolled_back_and_its_time_is_counted() -> None:
+    world = held_at_ten()
+    before, (count, seconds) = ended("RolledBack", "AnalysisFailed"), observed("rollback")
+    world.desk.results["errors"] = bad()
+    world.go_to("RolledBack")
+    world.look()
+    assert [series(name) for name in LIVE] == [{}] * 4
+    assert ended("RolledBack", "AnalysisFailed") == before + 1
+    assert observed("rollback")[0] == count + 1
+    assert 0 <= observed("rollback")[1] - seconds <= 10
+
+
+def test_what_is_superseded_is_counted_once() -> None:
+    world = held_at_ten()
+    before = ended("Superseded", "Superseded")
+    world.want("v3")
+    world.go(lambda: world.records[1]["status"]["state"] == "Superseded")
+    for _ in range(3):
+        world.look()
+    assert ended("Superseded", "Superseded") == before + 1
+
+
+@pytest.mark.parametrize("how", ["at once", "waiting for finalizers"])
+def test_series_go_when_the_model_goes(how: str) -> None:
+    world = held_at_ten()
+    if how == "at once":
+        world.api.user_delete(kinds.MODEL, NS, "digits")
+    else:
+        patch: dict[str, Any] = {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}
+        world.api.user_patch(kinds.MODEL, NS, "digits", patch)
+    world.operator.hear(len(world.api.told))
+    world.operator.work()
+    assert [series(name) for name in LIVE] == [{}] * 4

@@ -61,8 +61,7 @@ def test_a_live_rollout_is_told_with_its_numbers() -> None:
     assert verdict["errors", "serving"] == 0.01
     assert verdict["errors", "low"] < 0 < verdict["errors", "high"]
     world.desk.results["errors"] = good()
-    world.look()
-    assert series("modelwright_rollout_outcome") == {("errors", "Pass"): 1}, "one outcome at a time"
+    world.go(lambda: series("modelwright_rollout_outcome") == {("errors", "Pass"): 1})
 
 
 def test_series_go_when_the_rollout_is_promoted_and_its_time_is_counted() -> None:

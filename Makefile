@@ -61,7 +61,7 @@ test-kwok: setup ## Against a control plane with simulated nodes, started by the
 test-e2e: setup ## Real pods on the cluster that is up
 	@$(PYTEST) -v -m e2e --durations 10
 
-demo: setup ## From nothing to a model answering: cluster, install, training, serving, a version change under load
+demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, a bad one going back by itself
 	@$(BIN)/python -m demo
 
 cluster-up: setup ## A real cluster on this machine, called NAME=dev (CLUSTER=existing or kind: see CONTRIBUTING.md)

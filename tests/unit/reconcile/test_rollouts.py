@@ -73,7 +73,8 @@ class World:
         if endpoint:
             model["endpoint"] = GATEWAY
         source = model.pop("version", {"name": "v1"})
-        whole = objects.model(NS, version=None, serving={"replicas": replicas}, **model)
+        model.setdefault("serving", {"replicas": replicas})
+        whole = objects.model(NS, version=None, **model)
         whole["spec"]["version"] = source
         self.api.user_create(whole)
         self.operator = self.restart()
@@ -128,6 +129,20 @@ class World:
                 return int(o["spec"]["replicas"])
         return None
 
+    def least(self, version: str) -> int | None:
+        """minReplicas of a version's autoscaler."""
+        for (kind, _, _), o in self.api.objects.items():
+            told = o["metadata"].get("annotations", {}).get(names.ANNOTATION_VERSION_NAME)
+            if kind == kinds.HORIZONTAL_POD_AUTOSCALER and told == version:
+                return int(o["spec"]["minReplicas"])
+        return None
+
+    def scale(self, version: str, pods: int) -> None:
+        """An autoscaler's word."""
+        for (kind, namespace, name), o in list(self.api.objects.items()):
+            if kind == kinds.DEPLOYMENT and o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] == version:
+                self.api.user_patch(kind, namespace, name, {"spec": {"replicas": pods}})
+
     def stage(self, version: str) -> str:
         return str(self.api.objects[kinds.MODEL_VERSION, NS, version]["status"].get("stage"))
 
@@ -141,6 +156,10 @@ class World:
 
     def look(self, seconds: float = 5) -> None:
         """The cluster does its part, time passes, and the operator takes one look."""
+        for version in ("v1", "v2", "v3"):
+            least, pods = self.least(version), self.pods(version)
+            if least is not None and pods is not None and pods < least:
+                self.scale(version, least)
         for (kind, _, _), o in list(self.api.objects.items()):
             if kind == kinds.DEPLOYMENT:
                 version = o["metadata"].get("annotations", {}).get(names.ANNOTATION_VERSION_NAME)
@@ -540,6 +559,23 @@ def test_a_surge_budget_holds_at_every_moment_and_weight_follows_the_pods(surge:
     world.go_to("Succeeded", "Promoted")
     world.go(lambda: world.pods("v1") is None)
     assert world.pods("v2") == 4
+
+
+def test_each_revision_has_its_autoscaler_and_nobody_fights_it() -> None:
+    world = World(CANARY, serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 6}})
+    world.scale("v1", 4)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.go(lambda: world.least("v2") == 1)
+    assert world.least("v1") == 4, "what serves is not scaled down while it may get everything back"
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    assert world.least("v2") == 2
+    assert world.pods("v2") == 2, "raised, and ready, before the weight is"
+    world.scale("v2", 3)
+    world.go_to("Succeeded")
+    assert world.pods("v2") == 4, "as many as served, before it takes over"
+    world.go(lambda: world.pods("v1") is None)
+    world.go(lambda: world.least("v2") == 1)
 
 
 def test_a_fresh_baseline_gets_as_many_pods_and_requests_as_the_candidate() -> None:

@@ -20,10 +20,11 @@ from modelwright.analysis.desk import Desk
 from modelwright.analysis.port import Ask, Gateway, Target
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
-from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurement, Shares, Value
+from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurement, Outcome, Points, Shares, Value
+from modelwright.core.analysis.ranks import NEEDED_POINTS, decide_winner
 from modelwright.core.rollout.observed import Revision
 from modelwright.kube.queue import Key
-from tests.lib.prometheus import Exporter, Job, answers, free_port, process, prometheus, traefik
+from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, free_port, process, prometheus, traefik
 
 pytestmark = pytest.mark.metrics
 
@@ -71,6 +72,32 @@ class Office:
             desk.look(asked)
             await woken.wait()
             found = desk.look(asked)
+            assert found is not None
+            return found
+        finally:
+            await desk.close()
+
+    async def series(self, wanted: Metric, end: datetime) -> Points:
+        """The values of a query from `since` to `end`, at the pace of the scrapes."""
+        woken = asyncio.Event()
+        entries = [{"name": "default", "type": "Prometheus", "url": self.url}]
+        desk = Desk(parse({"connections": entries}, "test"), lambda _: woken.set())
+        asked = Ask(
+            key="k",
+            wake=Key("Model", "vision", "digits"),
+            namespace="vision",
+            model="digits",
+            candidate=CANDIDATE,
+            serving=SERVING,
+            since=self.since,
+            interval=timedelta(seconds=SCRAPE_SECONDS),
+            metrics=(),
+        )
+        try:
+            desk.look(asked)
+            assert desk.series(asked, wanted, end) is None
+            await woken.wait()
+            found = desk.series(asked, wanted, end)
             assert found is not None
             return found
         finally:
@@ -261,6 +288,40 @@ async def test_traefik_counts_every_request_that_got_no_answer(tmp_path: Path) -
         await stored(office, "sum(traefik_service_requests_total)", 9)
         found = await office.result(metric(builtin="error-rate"), gateway=Gateway("traefik.io/gateway-controller"))
         assert found == Shares(Arm(4, 4), Arm(5, 5))
+
+
+async def test_the_values_over_a_test_decide_it_by_rank(tmp_path: Path) -> None:
+    def sales(number: int) -> str:
+        lines = ((CANDIDATE, 5 + number % 3), (SERVING, 3 + number % 3))
+        return "\n".join(f'sales{{revision="{target.revision}"}} {value}' for target, value in lines)
+
+    exporter = Exporter()
+    exporter.text = sales(0)
+    async with scraping(tmp_path, exporter) as office:
+        office.since = datetime.now(UTC)
+        number, end = 0, office.since
+        while end - office.since < 35 * timedelta(seconds=SCRAPE_SECONDS):
+            number += 1
+            exporter.text = sales(number)
+            await exporter.scraped()
+            end = datetime.now(UTC)
+        found = await office.series(metric(prometheus={"query": 'sum(sales{revision="$(REVISION)"})'}), end)
+        assert found.failure is None
+        assert min(len(found.candidate), len(found.serving)) >= NEEDED_POINTS
+        assert (set(found.candidate), set(found.serving)) == ({5, 6, 7}, {3, 4, 5})
+        verdict = decide_winner("sales", found.candidate, found.serving, alpha=0.05, higher_is_better=True)
+        assert verdict.outcome is Outcome.PASS
+        assert verdict.message.startswith("candidate higher by 2 ")
+        queries: list[tuple[str, Any]] = [
+            ('nothing{revision="$(REVISION)"}', "the query gives no data; serving revision: the query gives no data"),
+            ('sales or sales{revision="$(REVISION)"}', "the query gives 2 series, and must give one: sum them"),
+            ('sum(sales{revision="$(REVISION)"}', "QueryRefused"),
+            ('sales{revision="$(REVISION)"}[5m]', "QueryRefused"),
+        ]
+        for query, told in queries:
+            found = await office.series(metric(prometheus={"query": query}), end)
+            assert (found.candidate, found.serving) == ((), ())
+            assert found.why.startswith(told) if found.failure is None else found.failure.reason == told
 
 
 async def test_a_prometheus_that_is_stopped_and_goes_on(tmp_path: Path) -> None:

@@ -152,7 +152,10 @@ class SimulatedApi:
 
 def watched(obj: Object) -> bool:
     """Whether the operator's watches tell of it: children only with our label."""
-    return kinds.of(obj) in kinds.OWN_KINDS or names.is_managed(obj)
+    return (
+        kinds.of(obj) in kinds.OWN_KINDS
+        or (obj["metadata"].get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
+    )
 
 
 def place(obj: Object) -> Place:

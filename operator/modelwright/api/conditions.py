@@ -80,8 +80,3 @@ def with_condition(
     if old is None:
         return (*conditions, new)
     return tuple(new if condition.type == type_ else condition for condition in conditions)
-
-
-def without_condition(conditions: tuple[Condition, ...], type_: str) -> tuple[Condition, ...]:
-    """`conditions` without the one of this type."""
-    return tuple(condition for condition in conditions if condition.type != type_)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 GROUP: Final = "modelwright.dev"
@@ -123,9 +122,3 @@ def model_labels(model: str) -> dict[str, str]:
 def revision_selector(model: str, revision: str) -> dict[str, str]:
     """Labels that select the pods of one revision and no others."""
     return {LABEL_MODEL: label_value(model), LABEL_REVISION: revision}
-
-
-def is_managed(obj: Mapping[str, Any]) -> bool:
-    """True when `obj` (as on the wire) carries the label of Modelwright's children."""
-    labels = obj.get("metadata", {}).get("labels") or {}
-    return bool(labels.get(LABEL_MANAGED_BY) == MANAGED_BY)

@@ -45,7 +45,6 @@ class Reason(StrEnum):
         "The gateway accepted the route, but a request through it is not answered by the wanted revision.",
     )
     SETTLING_TRAFFIC = "SettlingTraffic", "Traffic was moved; the old revision stays until the change has settled."
-    DRAINING = "Draining", "Pods that leave are answering their last requests."
     SUSPENDED = "Suspended", "spec.suspend is true: what serves goes on serving, and nothing is changed."
     STEP_IN_PROGRESS = "StepInProgress", "A step of the rollout goes on; its hold or its evidence is not complete yet."
     GATE_RUNNING = "GateRunning", "A gate is being looked at before any caller's request reaches the candidate."
@@ -356,8 +355,3 @@ FETCH_REASONS = frozenset(
     }
 )
 """The reasons that the fetch image may report."""
-
-
-def fetch_reason(text: str) -> Reason:
-    """The reason a fetch container reported; what it could not have reported is InternalError."""
-    return Reason(text) if text in FETCH_REASONS else Reason.INTERNAL_ERROR

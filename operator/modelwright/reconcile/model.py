@@ -261,7 +261,8 @@ def _with(observed: Observed, outcome: Outcome) -> Observed:
 
 
 def _next_look(observed: Observed, decision: Decision, assessment: Assessment) -> float | None:
-    if assessment.stalled and assessment.state is not RolloutState.PROGRESSING:
+    under_way = observed.live is not None or bool(observed.leftovers) or assessment.state is RolloutState.PROGRESSING
+    if assessment.stalled and not under_way:
         return 30.0
     if decision.look_again is not None:
         return decision.look_again.total_seconds()

@@ -13,9 +13,9 @@ from promql_parser import Call, Expr, Matchers, MatchOp, VectorSelector
 from modelwright.analysis.port import Ask, Target
 from modelwright.analysis.web import Fault
 from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import OF_A_REVISION
 
 PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION", "REVISION", "PODS")
-_OF_A_REVISION = ("VERSION", "REVISION", "PODS")
 _PLACEHOLDER = re.compile(r"\$\(([^()]*)\)")
 # The one function that reads series which no selector of the query names.
 _READS_MORE = frozenset({"info"})
@@ -61,7 +61,7 @@ def fill(text: str, ask: Ask, target: Target) -> str:
 
 def tells_revisions_apart(text: str) -> bool:
     """Whether `text` has a placeholder whose value differs from revision to revision."""
-    return any(found in _OF_A_REVISION for found in _PLACEHOLDER.findall(text))
+    return any(found in OF_A_REVISION for found in _PLACEHOLDER.findall(text))
 
 
 def parse(text: str, what: str) -> Expr:

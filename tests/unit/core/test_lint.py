@@ -11,7 +11,7 @@ Object = dict[str, Any]
 ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
 SLOW = {"name": "slow", "builtin": "latency-over", "threshold": "100ms", "margin": "0.05"}
 P95 = {"name": "p95", "builtin": "latency-percentile", "percentile": "0.95"}
-QUERY = {"name": "q", "prometheus": {"query": "x"}, "max": "1"}
+QUERY = {"name": "q", "prometheus": {"query": 'x{pod=~"$(PODS)"}'}, "max": "1"}
 CANARY = ({"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "2m"}, {"weight": 100})
 
 
@@ -67,6 +67,14 @@ def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
                 }
             ),
             "spec.analysis.baseline: Fresh doesn't go with spec.surge",
+        ),
+        (
+            ab_test(ERRORS, QUERY | {"prometheus": {"query": "$(MODEL)"}}, winner="q"),
+            "q can't decide: nothing in its query tells the revisions apart",
+        ),
+        (
+            ab_test(ERRORS, QUERY | {"prometheus": {"bad": "x", "total": "y"}}, winner="q"),
+            "q can't decide: nothing in its query tells the revisions apart",
         ),
         (ab_test(ERRORS, P95 | {"max": "1"}, winner="p95"), "p95 can't decide"),
         (ab_test(ERRORS, QUERY, winner="q", duration="14m"), "14m has fewer than 30 looks, one each 30s"),

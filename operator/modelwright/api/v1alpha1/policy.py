@@ -44,6 +44,8 @@ SHADOW_BUILTINS = ("agreement", "absolute-difference", "relative-difference")
 """Measured by comparing answers, so only in mirror steps."""
 SHARE_BUILTINS = ("error-rate", "latency-over", "latency-percentile", "agreement")
 """Judged as shares of requests, by the sequential test."""
+OF_A_REVISION = ("VERSION", "REVISION", "PODS")
+"""Placeholders of a query whose values differ from revision to revision."""
 
 
 def _span(low: str, high: str) -> tuple[object, ...]:

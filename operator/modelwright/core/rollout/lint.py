@@ -65,8 +65,15 @@ def _winner(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]
         )
     elif metric.versus == "None":
         yield f"{what} with versus None: a winner is found by comparing"
+    elif metric.prometheus is not None and not _tells_revisions_apart(metric.prometheus):
+        yield f"{what}: nothing in its query tells the revisions apart; use $(REVISION), $(VERSION) or $(PODS)"
     elif evaluation.is_query(metric) and policy.analysis and policy.strategy.ab_test:
         yield from _too_short(policy.analysis, policy.strategy.ab_test)
+
+
+def _tells_revisions_apart(asked: api.PrometheusMetric) -> bool:
+    text = f"{asked.query}{asked.bad}{asked.total}"
+    return any(f"$({name})" in text for name in api.OF_A_REVISION)
 
 
 def _too_short(analysis: api.Analysis, test: api.ABTest) -> Iterator[str]:

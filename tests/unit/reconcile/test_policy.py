@@ -1,5 +1,6 @@
 """The status of a RolloutPolicy: one write an edit, and none when nothing is new."""
 
+import asyncio
 from typing import Any
 
 from modelwright.kube import kinds
@@ -107,3 +108,15 @@ def test_a_policy_that_is_gone_is_nothing() -> None:
     world.operator.queue[Key("RolloutPolicy", NS, "canary")] = None
     world.operator.work()
     assert len(world.api.writes) == 1
+
+
+def test_a_large_policy_is_planned_beside_the_loop() -> None:
+    steps = [{"weight": weight, "hold": "1m"} for weight in range(10, 100, 10)]
+    world = World({"strategy": {"steps": steps}, "analysis": {"metrics": [ERRORS]}, "deadline": "24h"})
+    assert world.conditions["Decidable"][0] == "True"
+    metrics = [ERRORS | {"name": f"errors-{n}"} for n in range(2)]
+    world.api.user_patch(kinds.ROLLOUT_POLICY, NS, "canary", {"spec": {"analysis": {"metrics": metrics}}})
+    world.operator.hear(len(world.api.told))
+    asyncio.run(world.operator.reconcilers["RolloutPolicy"](Key("RolloutPolicy", NS, "canary")))
+    assert world.status["observedGeneration"] == 2
+    assert world.conditions["Decidable"][0] == "True"

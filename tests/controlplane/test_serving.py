@@ -24,22 +24,25 @@ from tests.controlplane.scenarios import (  # noqa: F401
     deletion,
     endpoints,
     podtemplates,
+    rollouts,
     runtimes,
     scaling,
     versions,
 )
 from tests.lib import objects
-from tests.lib.api import Api, eventually, install
+from tests.lib.api import Api, eventually, install, install_policies
 from tests.lib.audit import Audit
 from tests.lib.gateway import Player
 from tests.lib.kstatus import conditions, faults, is_ready, stalled
 from tests.scale.operator_process import OperatorProcess
+from tests.servers.prometheus_fake import FakePrometheus
 
 pytestmark = [pytest.mark.kwok, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 12
 SETTINGS = {"settle_seconds": 1}
+JUDGED = (kinds.MODEL, kinds.MODEL_VERSION, kinds.MODEL_ROLLOUT)
 
 
 @dataclass
@@ -81,12 +84,14 @@ async def _gateway_api_appears(api: Api, plane: ControlPlane, operator: Operator
     outcome.gateway_exit = await asyncio.to_thread(operator.process.wait, 60)
 
 
-async def _one(api: Api, name: str, plane: ControlPlane, player: Player, outcome: Outcome) -> None:
+async def _one(
+    api: Api, name: str, plane: ControlPlane, player: Player, metrics: FakePrometheus, outcome: Outcome
+) -> None:
     namespace = name.replace("_", "-")[:63].rstrip("-")
     begin = time.monotonic()
     try:
         await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        space = Space(api, namespace, Audit(plane.audit_log), player, (plane.kubectl, plane.kubeconfig))
+        space = Space(api, namespace, Audit(plane.audit_log), player, metrics, (plane.kubectl, plane.kubeconfig))
         await SCENARIOS[name](space)
     except Exception:
         outcome.errors[name] = traceback.format_exc()
@@ -109,7 +114,7 @@ async def _restart_of_a_settled_world(
     before = await _states(api)
     mark = audit.mark()
     again.start()
-    await asyncio.to_thread(again.wait_ready)
+    await asyncio.to_thread(again.wait_ready, 180)
     count = len(await api.list(kinds.MODEL)) + len(await api.list(kinds.MODEL_VERSION))
     await eventually(
         lambda: asyncio.to_thread(again.metrics), lambda text: _total(text) >= count, "every object was looked at"
@@ -121,7 +126,7 @@ async def _restart_of_a_settled_world(
 
 
 async def _states(api: Api) -> dict[str, Any]:
-    found = [obj for kind in (kinds.MODEL, kinds.MODEL_VERSION) for obj in await api.list(kind)]
+    found = [obj for kind in JUDGED for obj in await api.list(kind)]
     return {f"{o['kind']} {o['metadata']['namespace']}/{o['metadata']['name']}": o.get("status") for o in found}
 
 
@@ -139,16 +144,21 @@ async def _run(plane: ControlPlane, names: list[str], log: Path, outcome: Outcom
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(plane.kubeconfig))
         await install(api, ROOT / "crds")
+        await install_policies(api, ROOT / "manifests/policies")
         await api.apply(objects.runtime())
-        first = OperatorProcess(plane.kubeconfig, log, **SETTINGS, discovery_seconds=1)
+        metrics = await stack.enter_async_context(FakePrometheus())
+        settings = {**SETTINGS, "connections_file": metrics.connections(log.parent)}
+        first = OperatorProcess(plane.kubeconfig, log, **settings, discovery_seconds=1)
         stack.enter_context(first)
         await asyncio.to_thread(first.wait_ready)
-        watching = [asyncio.create_task(_judge(api, outcome, k)) for k in (kinds.MODEL, kinds.MODEL_VERSION)]
+        watching = [asyncio.create_task(_judge(api, outcome, k)) for k in JUDGED]
         await _gateway_api_appears(api, plane, first, outcome)
         player = Player(api)
         playing = asyncio.create_task(player.run())
         await player.set_up("gateway-api-appears")
-        operator = OperatorProcess(plane.kubeconfig, log, **SETTINGS)
+        for obj in rollouts.FROZEN_ROUTES:
+            await api.apply(obj)
+        operator = OperatorProcess(plane.kubeconfig, log, **settings)
         stack.enter_context(operator)
         await asyncio.to_thread(operator.wait_ready)
         await eventually(
@@ -158,15 +168,19 @@ async def _run(plane: ControlPlane, names: list[str], log: Path, outcome: Outcom
 
         async def gated(name: str) -> None:
             async with gate:
-                await _one(api, name, plane, player, outcome)
+                await _one(api, name, plane, player, metrics, outcome)
 
         await asyncio.gather(*(gated(name) for name in names))
         assert operator.process is not None
         assert operator.process.poll() is None, "the operator has ended"
         outcome.panics = _panics(log)
-        again = OperatorProcess(plane.kubeconfig, log, **SETTINGS)
-        stack.enter_context(again)
-        await _restart_of_a_settled_world(api, plane, operator, again, outcome)
+        again = OperatorProcess(plane.kubeconfig, log, **settings)
+        # It is started later; two would fight for one port.
+        stack.push(again)
+        try:
+            await _restart_of_a_settled_world(api, plane, operator, again, outcome)
+        except Exception:
+            outcome.errors["restart"] = traceback.format_exc()
         for task in (*watching, playing):
             assert not task.done(), task.exception()
             task.cancel()
@@ -203,6 +217,8 @@ def test_scenario(outcome: Outcome, name: str) -> None:
 
 
 def test_a_restart_in_a_settled_world_writes_nothing(outcome: Outcome) -> None:
+    if "restart" in outcome.errors:
+        pytest.fail(outcome.errors["restart"], pytrace=False)
     assert outcome.restart_writes == {}, yaml.dump(outcome.restart_changes)
 
 

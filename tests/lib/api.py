@@ -22,8 +22,14 @@ Object = dict[str, Any]
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 REPLICA_SET = Kind("apps", "v1", "replicasets", "ReplicaSet")
+ADMISSION = "admissionregistration.k8s.io"
+ADMISSION_POLICY = Kind(ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False)
+ADMISSION_BINDING = Kind(
+    ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", namespaced=False
+)
 CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
-_KINDS = {(k.group, k.kind): k for k in (*kinds.ALL_KINDS, NAMESPACE, CONFIG_MAP, REPLICA_SET, CRD)}
+_OTHERS = (NAMESPACE, CONFIG_MAP, REPLICA_SET, ADMISSION_POLICY, ADMISSION_BINDING, CRD)
+_KINDS = {(k.group, k.kind): k for k in (*kinds.ALL_KINDS, *_OTHERS)}
 
 PATIENCE = 90.0
 """Seconds within which anything awaited must become true, on a busy machine."""
@@ -124,8 +130,8 @@ class Api:
             if refused.status != 404:
                 raise
 
-    async def watch(self, kind: Kind) -> AsyncIterator[tuple[str, Object]]:
-        """Every event of a kind from now on, (type, object), in the order they happened."""
+    async def watch(self, kind: Kind, began: asyncio.Event | None = None) -> AsyncIterator[tuple[str, Object]]:
+        """Every event of a kind from now on, (type, object), in the order they happened; `began` is set at once."""
         version = (await self.call("GET", kind.path()))["metadata"]["resourceVersion"]
         async with self._session.get(
             self._url + kind.path(),
@@ -133,6 +139,8 @@ class Api:
             timeout=aiohttp.ClientTimeout(total=None),
             read_bufsize=2**22,
         ) as answer:
+            if began is not None:
+                began.set()
             async for line in answer.content:
                 event = json.loads(line)
                 yield event["type"], event["object"]
@@ -152,16 +160,16 @@ async def eventually(
         await asyncio.sleep(0.15)
 
 
-def _definitions(folder: Path) -> Iterator[Object]:
+def _objects(folder: Path, *of: Kind) -> Iterator[Object]:
     for file in sorted(folder.glob("*.yaml")):
         for obj in yaml.safe_load_all(file.read_text()):
-            if obj and obj["kind"] == "CustomResourceDefinition":
+            if obj and obj["kind"] in {kind.kind for kind in of}:
                 yield obj
 
 
 async def install(api: Api, folder: Path) -> None:
     """Apply the CRDs of a folder and wait until they can be used."""
-    crds = list(_definitions(folder))
+    crds = list(_objects(folder, CRD))
     await asyncio.gather(*(api.apply(crd) for crd in crds))
     for crd in crds:
         await eventually(
@@ -171,6 +179,12 @@ async def install(api: Api, folder: Path) -> None:
             ),
             "the CRD is established",
         )
+
+
+async def install_policies(api: Api, folder: Path) -> None:
+    """Apply the admission policies of a folder; they come into force a moment later."""
+    for obj in _objects(folder, ADMISSION_POLICY, ADMISSION_BINDING):
+        await api.apply(obj)
 
 
 def _shown(seen: Any) -> str:

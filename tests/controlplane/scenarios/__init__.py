@@ -16,6 +16,7 @@ from tests.lib.api import PATIENCE, Api, eventually
 from tests.lib.audit import Audit
 from tests.lib.gateway import Player
 from tests.lib.kstatus import current, is_ready, stalled, waits
+from tests.servers.prometheus_fake import FakePrometheus
 
 Object = dict[str, Any]
 CHILDREN = (
@@ -36,6 +37,7 @@ class Space:
     namespace: str
     audit: Audit
     gateway: Player
+    metrics: FakePrometheus
     kubectl: tuple[Path, Path]
     """The program and the kubeconfig."""
 

@@ -529,7 +529,7 @@ async def write(context: Context, raw: Object, old: Record, new: Record, now: da
 
 
 def _conditions(record: Record, now: datetime) -> Any:
-    stalled = record.quarantines
+    stalled = record.state in QUARANTINING
     ready = not record.live and not stalled
     reason, message = record.status.reason or str(Reason.ROLLOUT_IN_PROGRESS), record.status.message or ""
     told = record.status.conditions

@@ -238,6 +238,7 @@ async def test_builtin_metrics_from_traefik_and_from_the_runtime(tmp_path: Path)
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             await infer(session, f"{front}/{names['a']}", 3)
             await stored(office, 'sum(traefik_service_requests_total{service=~".*aaaaaaaaaa.*"})', 3)
+            await stored(office, "sum(v2_requests_total)", 3)
             office.since = datetime.now(UTC)
             await infer(session, f"{front}/{names['a']}", 90)
             await infer(session, f"{front}/{names['b']}", 10)

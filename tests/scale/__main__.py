@@ -1,5 +1,5 @@
-"""`python -m tests.scale`: see run.py."""
+"""`python -m tests.scale`: see command.py."""
 
-from tests.scale.run import main
+from tests.scale.command import main
 
 main()

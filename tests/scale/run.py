@@ -1,14 +1,12 @@
 """How many requests, how much CPU, memory and time the operator needs for N Models on simulated nodes."""
 
-import argparse
 import asyncio
 import json
 import os
 import platform
 import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +29,7 @@ BOUNDS = {
     "create: CPU ms a Model": 15.0, "memory MiB": 140.0, "restart: writes": 0.0, "idle: writes": 0.0,
 }  # fmt: skip
 """What design.md asks for at 500 Models."""
+BOUNDED = 500
 
 
 @dataclass
@@ -70,13 +69,13 @@ def version(model: str, number: int) -> Object:
     }
 
 
-def model(name: str, number: int) -> Object:
+def model(name: str, number: int, **spec: Any) -> Object:
     """A Model pinned to one of its versions."""
     return {
         "apiVersion": "modelwright.dev/v1alpha1",
         "kind": "Model",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"version": {"name": f"{name}-v{number}"}},
+        "spec": {"version": {"name": f"{name}-v{number}"}, **spec},
     }
 
 
@@ -201,16 +200,16 @@ async def _idle(figures: Figures, operator: OperatorProcess, audit: AuditLog, se
     figures.values["idle: CPU % of a core"] = 100 * (operator.cpu_seconds() - cpu) / seconds
 
 
-def show(results: list[Figures]) -> None:
-    """The table, then each phase's requests by verb and kind."""
+def show(results: list[Figures], bounds: Mapping[str, float] = BOUNDS, of: int = BOUNDED) -> None:
+    """The table, then each phase's requests by verb and kind. `bounds` are those at the size `of`."""
     console = Console(width=120)
-    table = Table(title="Models on simulated nodes")
+    table = Table(title="On simulated nodes")
     table.add_column("figure")
     for result in results:
         table.add_column(f"N={result.models}", justify="right")
-    table.add_column("bound at 500", justify="right")
+    table.add_column(f"bound at {of}", justify="right")
     for key in results[0].values:
-        bound = BOUNDS.get(key)
+        bound = bounds.get(key)
         cells = [f"{result.values[key]:.2f}" for result in results]
         table.add_row(key, *cells, "" if bound is None else f"{bound:g}")
     console.print(table)
@@ -222,8 +221,10 @@ def show(results: list[Figures]) -> None:
             console.print(f"N={result.models} {phase}: " + "; ".join(parts or ["nothing"]))
 
 
-def write(path: Path, results: list[Figures], command: str) -> None:
-    """The figures in the common format of docs/figures."""
+def write(
+    path: Path, results: list[Figures], command: str, bounds: Mapping[str, float] = BOUNDS, of: int = BOUNDED
+) -> None:
+    """The figures in the common format of docs/figures. `bounds` are those at the size `of`."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -231,7 +232,7 @@ def write(path: Path, results: list[Figures], command: str) -> None:
     rows = []
     for result in results:
         for key, value in result.values.items():
-            bound = BOUNDS.get(key) if result.models == 500 else None
+            bound = bounds.get(key) if result.models == of else None
             unit = next((u for u in ("seconds", "CPU ms", "MiB", "%") if u in key), "count")
             rows.append(
                 {
@@ -251,28 +252,3 @@ def write(path: Path, results: list[Figures], command: str) -> None:
         "figures": rows,
     }
     path.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def main() -> None:
-    """Measure each size and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="100,500,1000", help="sizes, comma-separated")
-    parser.add_argument("--idle", type=float, default=60, help="seconds to stand idle")
-    parser.add_argument("--write", type=Path, help="file for the figures; a full run goes to docs/figures/scale.json")
-    given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="modelwright-scale-"))
-    results = []
-    for size in map(int, given.models.split(",")):
-        sys.stdout.write(f"{size} Models; the operator's log is in {folder}\n")
-        sys.stdout.flush()
-        results.append(asyncio.run(measure(size, given.idle, folder)))
-        show(results[-1:])
-    show(results)
-    full = given.models == parser.get_default("models") and given.idle == parser.get_default("idle")
-    target = given.write or (ROOT / "docs/figures/scale.json" if full else None)
-    if target:
-        write(target, results, f"python -m tests.scale --models {given.models} --idle {given.idle:g}")
-
-
-if __name__ == "__main__":
-    main()

@@ -51,6 +51,8 @@ class FakePrometheus:
     versions: dict[tuple[str, str], Version] = field(default_factory=dict)
     scores: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    scrape: int = 1
+    """Seconds between two samples."""
     url: str = ""
 
     def answers(self, namespace: str, version: str, *, rate: float = 2000, bad: float = 0.0) -> None:
@@ -108,10 +110,13 @@ class FakePrometheus:
         if name != "requests_total" or version is None:
             return []
         first = max(int(start) + 1, int(version.pieces[0][0]) + 1)
+        first += -first % self.scrape
         return [
             {
                 "metric": {"__name__": name, **labels, "result": result, "instance": "fake:1", "job": "fake"},
-                "values": [[at, str(version.total(at, bad=result == "bad"))] for at in range(first, int(end) + 1)],
+                "values": [
+                    [at, str(version.total(at, bad=result == "bad"))] for at in range(first, int(end) + 1, self.scrape)
+                ],
             }
             for result in ("good", "bad")
             if labels.get("result", result) == result

@@ -127,7 +127,8 @@ def _replicas(picture: Picture, revision: Revision, pods: int | None) -> tuple[i
     if serving.autoscaling is None or pods == 0:
         return (wanted_replicas(serving) if pods is None else pods), False
     serves = observed.serving is not None and observed.serving.revision.hash == revision.hash
-    takes_requests = serves or observed.traffic.weights.get(revision.hash, 0) > 0
+    in_a_step = observed.live is not None and observed.traffic.weights.get(revision.hash, 0) > 0
+    takes_requests = serves or in_a_step
     if takes_requests and revision.hash in picture.deployments:
         return None, True
     return (observed.replicas if pods is None else pods), False

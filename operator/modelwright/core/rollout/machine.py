@@ -5,6 +5,7 @@
 
 from dataclasses import replace
 
+from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.rollout import direct, evaluation, stepwise
 from modelwright.core.rollout.observed import Observed, Rolling
@@ -73,6 +74,9 @@ def _rule(observed: Observed) -> Rule:
 def _told(observed: Observed, rule: Rule) -> Observed:
     record = observed.live
     if record is None or observed.rolling is None or rule.state in stepwise.NOT_OF_A_RECORD:
+        return observed
+    if record.state is RolloutState.ROLLING_BACK:
+        # Why it turned back stays written down, whatever is in the way.
         return observed
     why = rule.explain(observed)
     return replace(

@@ -599,10 +599,18 @@ def _undecided(o: Observed) -> Problem:
     return Problem(Reason.ANALYSIS_ERROR if erring else Reason.INSUFFICIENT_EVIDENCE, text)
 
 
-def _unconfirmed(o: Observed) -> Problem:
-    if o.traffic.problem is not None:
-        return o.traffic.problem
-    return Problem(Reason.ROUTE_NOT_PROGRAMMED, "waiting for the gateway to follow the new route")
+def _in_the_way_back(o: Observed) -> Problem:
+    """What keeps traffic from coming back, when something does; else why it has to."""
+    refused = o.traffic.problem if o.traffic.problem is not None and o.traffic.problem.stalled else None
+    return o.problem or refused or _because(o)
+
+
+def _taking_over(o: Observed) -> Problem:
+    problem, since = o.traffic.problem, _record(o).status.since
+    slow = since is not None and o.now - since >= GATEWAY_PATIENCE
+    if problem is not None and (problem.stalled or slow):
+        return problem
+    return Problem(Reason.WAITING_FOR_ROUTE, f"version {_candidate(o).version} is ready and takes over")
 
 
 def _switching(o: Observed) -> Problem:
@@ -760,7 +768,7 @@ ROWS: tuple[Row, ...] = (
         "turning back",
         lambda o: _in(o, State.ROLLING_BACK),
         State.ROLLING_BACK,
-        lambda o: o.traffic.problem if o.traffic.problem is not None and o.traffic.problem.stalled else _because(o),
+        _in_the_way_back,
         _bring_back,
         "send all traffic to what served when the rollout began, as its pods are ready",
         after(ASK_GATEWAY),
@@ -1110,11 +1118,7 @@ ROWS: tuple[Row, ...] = (
         "promoting",
         lambda o: _in(o, State.PROMOTING),
         State.PROMOTING,
-        lambda o: (
-            _unconfirmed(o)
-            if _goes(o, Routing.to(_candidate(o)))
-            else Problem(Reason.WAITING_FOR_ROUTE, f"version {_candidate(o).version} is ready and takes over")
-        ),
+        _taking_over,
         _promote,
         "send all traffic to the candidate, whose pods are those that were the canary",
         after(ASK_GATEWAY),

@@ -16,13 +16,14 @@ from modelwright.core.rollout.machine import Assessment
 from modelwright.core.rollout.observed import Observed, Problem
 
 PATIENCE = timedelta(minutes=5)
-"""How long a missing referenced object is waited for before it is called stalled."""
+"""How long a missing referenced object is waited for, or a write tried again, before that is called stalled."""
 
 _STALLED_AFTER_PATIENCE: Mapping[str, Reason] = {
     Reason.WAITING_FOR_VERSION: Reason.VERSION_NOT_FOUND,
     Reason.WAITING_FOR_RUNTIME: Reason.RUNTIME_NOT_FOUND,
     Reason.WAITING_FOR_MODEL: Reason.WAITING_FOR_MODEL,
     Reason.WAITING_FOR_POLICY: Reason.POLICY_NOT_FOUND,
+    Reason.PROGRESSING_WITH_RETRY: Reason.PROGRESSING_WITH_RETRY,
 }
 
 

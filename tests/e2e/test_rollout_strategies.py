@@ -309,9 +309,15 @@ def _write_figures(told: dict[str, Told]) -> None:
         first = min(it.clock + lost.due for lost in it.load.lost)
         beyond = left - failed_at(it)
         found = [
-            figures.figure("last bad sample to 0 %", round(beyond, 1), "s", f"at most {BOUND}", beyond <= BOUND),
-            figures.figure("first bad answer to 0 %", round(left - first, 1), "s"),
-            figures.figure("bad answers that callers saw", len(it.load.lost), "requests"),
+            figures.figure(
+                "bad version: to 0 %, beyond scrape and query interval",
+                round(beyond, 1),
+                "s",
+                f"at most {BOUND}",
+                beyond <= BOUND,
+            ),
+            figures.figure("bad version: first bad answer to 0 %", round(left - first, 1), "s"),
+            figures.figure("bad version: bad answers that callers saw", len(it.load.lost), "requests"),
         ]
     for step, wish in ((0, 10), (1, 50)):
         share, answers = told["canary"].share("canary-2", step)

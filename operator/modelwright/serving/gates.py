@@ -3,7 +3,7 @@ the policy's author has written."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
 from modelwright.api.v1alpha1.version import Artifact, Sample
 from modelwright.core.drift import quantity
 from modelwright.core.rollout.observed import Revision
-from modelwright.serving import fetching
+from modelwright.serving import authored, fetching
 from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError, merge
 from modelwright.serving.metadata import owner_reference
@@ -83,12 +83,12 @@ def infra(
         "image": images.operator,
         **_pull_policy(images),
         "command": ["python", "-m", "modelwright.check"],
-        "env": _env(environment),
+        "env": authored.variables(environment),
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": fetching.container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    template = {"metadata": {}, "spec": {**_pod(service_account), "containers": [container]}}
+    template = {"metadata": {}, "spec": {**authored.pod(service_account), "containers": [container]}}
     return _job(rollout, "infra", candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS)
 
 
@@ -119,19 +119,21 @@ def evaluation(
         more, more_volumes = _fetch(serving, "serving", images)
         fetches, volumes = [*fetches, *more], [*volumes, *more_volumes]
         mounts.append({"name": "modelwright-serving", "mountPath": SERVING_DIR, "readOnly": True})
-    base = _pod(wanted.artifact.service_account_name)
-    spec = merge(base, _part(gate.template, "spec", dict), f"{TEMPLATE}.spec")
+    base = authored.pod(wanted.artifact.service_account_name)
+    spec = merge(base, authored.part(gate.template, "spec", dict, TEMPLATE), f"{TEMPLATE}.spec")
     own = {
-        key: [_container(entry, environment, mounts, f"{TEMPLATE}.spec.{key}[{index}]") for index, entry in found]
+        key: [
+            authored.container(entry, environment, f"{TEMPLATE}.spec.{key}[{index}]", mounts) for index, entry in found
+        ]
         for key in ("initContainers", "containers")
-        if (found := list(enumerate(_part(spec, key, list, f"{TEMPLATE}.spec"))))
+        if (found := list(enumerate(authored.part(spec, key, list, f"{TEMPLATE}.spec"))))
     }
     if "containers" not in own:
         raise MergeError(f"{TEMPLATE}.spec.containers: at least one container is needed, which writes the report")
     spec |= own
     spec["initContainers"] = [*fetches, *own.get("initContainers", [])]
-    spec["volumes"] = [*volumes, *_part(spec, "volumes", list, f"{TEMPLATE}.spec")]
-    template = {"metadata": _part(gate.template, "metadata", dict), "spec": spec}
+    spec["volumes"] = [*volumes, *authored.part(spec, "volumes", list, f"{TEMPLATE}.spec")]
+    template = {"metadata": authored.part(gate.template, "metadata", dict, TEMPLATE), "spec": spec}
     return _job(
         rollout, "evaluation", candidate, template, gate.backoff_limit, math.ceil(seconds(gate.timeout))
     )  # fmt: skip
@@ -166,23 +168,8 @@ def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: i
     }
 
 
-def _pod(service_account: str | None) -> Json:
-    return {
-        # A try is a pod, whose last words are kept.
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        **({"serviceAccountName": service_account} if service_account else {}),
-        "securityContext": fetching.pod_security(),
-    }
-
-
 def _pull_policy(images: Images) -> Json:
     return {"imagePullPolicy": images.pull_policy} if images.pull_policy else {}
-
-
-def _env(environment: Mapping[str, str]) -> list[Json]:
-    return [{"name": key, "value": value} for key, value in environment.items()]
 
 
 def _samples(samples: Sequence[Sample]) -> dict[str, str]:
@@ -232,29 +219,3 @@ def _fetch(content: Content, which: str, images: Images) -> tuple[list[Json], li
     mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
     container |= {"name": f"fetch-{which}", "volumeMounts": mounts}
     return [container], [{**volume, "name": renamed[volume["name"]]} for volume in volumes]
-
-
-def _container(given: Any, environment: Mapping[str, str], mounts: list[Json], path: str) -> Json:
-    if not isinstance(given, dict):
-        raise MergeError(f"{path}: must be an object")
-    # What the restricted Pod Security Standard asks for, and no more: a script may write into its image's directories.
-    security = {key: value for key, value in fetching.container_security().items() if key != "readOnlyRootFilesystem"}
-    others = [entry for entry in _part(given, "env", list, path) if entry.get("name") not in environment]
-    return {
-        # The last log lines of a script that fails become the gate's message.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        **given,
-        "env": [*_env(environment), *others],
-        "volumeMounts": [*mounts, *_part(given, "volumeMounts", list, path)],
-        "securityContext": merge(security, given.get("securityContext") or {}, f"{path}.securityContext"),
-    }
-
-
-def _part(of: Mapping[str, Any], key: str, type_: type, path: str = TEMPLATE) -> Any:
-    """A member of the author's template, empty when it is absent."""
-    found = of.get(key)
-    if found is None:
-        return type_()
-    if not isinstance(found, type_):
-        raise MergeError(f"{path}.{key}: must be {'a list' if type_ is list else 'an object'}")
-    return found

@@ -9,7 +9,7 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.common import seconds
 from modelwright.api.v1alpha1.policy import JobMetric
-from modelwright.serving import fetching
+from modelwright.serving import authored
 from modelwright.serving.merge import MergeError, merge
 from modelwright.serving.metadata import owner_reference
 
@@ -37,19 +37,14 @@ def metric_job(
     model = rollout["spec"]["modelRef"]["name"]
     labels = names.child_labels(role=ROLE, model=model, version=version) | {LABEL_MEASURES: measures(key, metric)}
     where = f"metric {metric}: job.template"
-    given, pod = _object(asked.template, "metadata", where), _object(asked.template, "spec", where)
-    base = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": fetching.pod_security(),
-    }
-    spec = merge(base, pod, f"{where}.spec")
+    given = authored.part(asked.template, "metadata", dict, where)
+    spec = merge(authored.pod(), authored.part(asked.template, "spec", dict, where), f"{where}.spec")
     containers = spec.get("containers")
     if not isinstance(containers, list) or not containers:
         raise MergeError(f"{where}.spec.containers: at least one container is needed, which writes the report")
     spec["containers"] = [
-        _container(one, environment, f"{where}.spec.containers[{index}]") for index, one in enumerate(containers)
+        authored.container(one, environment, f"{where}.spec.containers[{index}]")
+        for index, one in enumerate(containers)
     ]
     own = {key: value for key, value in (given.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")}
     return {
@@ -71,27 +66,3 @@ def metric_job(
             "template": {"metadata": {**given, "labels": {**own, **labels}}, "spec": spec},
         },
     }
-
-
-def _container(given: Json, environment: Mapping[str, str], where: str) -> Json:
-    others = given.get("env") or []
-    if not isinstance(others, list) or not all(isinstance(entry, dict) for entry in others):
-        raise MergeError(f"{where}.env: must be a list of objects")
-    # A script may write into its image's directories: that is no part of the restricted standard.
-    security = {key: value for key, value in fetching.container_security().items() if key != "readOnlyRootFilesystem"}
-    return {
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        **given,
-        "env": [
-            *({"name": key, "value": value} for key, value in environment.items()),
-            *(entry for entry in others if entry.get("name") not in environment),
-        ],
-        "securityContext": merge(security, given.get("securityContext") or {}, f"{where}.securityContext"),
-    }
-
-
-def _object(of: Mapping[str, Any], key: str, where: str) -> Json:
-    found = of.get(key)
-    if found is not None and not isinstance(found, dict):
-        raise MergeError(f"{where}.{key}: must be an object")
-    return found or {}

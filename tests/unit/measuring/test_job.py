@@ -132,7 +132,7 @@ def test_a_job_is_the_authors_template_told_of_the_revisions() -> None:
         ({"spec": []}, "job.template.spec: must be an object"),
         ({"spec": {"containers": []}}, "job.template.spec.containers: at least one"),
         ({"spec": {"containers": ["x"]}}, "job.template.spec.containers[0]: "),
-        ({"spec": {"containers": [{**CONTAINER, "env": "x"}]}}, "spec.containers[0].env: must be a list of objects"),
+        ({"spec": {"containers": [{**CONTAINER, "env": "x"}]}}, "spec.containers[0].env: must be a list"),
         ({"spec": {"containers": [CONTAINER]}, "metadata": "x"}, "job.template.metadata: must be an object"),
     ],
 )

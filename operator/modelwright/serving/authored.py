@@ -1,0 +1,59 @@
+"""Pods of Jobs whose template a policy's author has written: ours are the defaults of the restricted standard."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelwright.serving import fetching
+from modelwright.serving.merge import MergeError, merge
+
+Json = dict[str, Any]
+
+
+def pod(service_account: str | None = None) -> Json:
+    """The PodSpec that a Job's template is merged into."""
+    return {
+        # A try is a pod, whose last words are kept.
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        **({"serviceAccountName": service_account} if service_account else {}),
+        "securityContext": fetching.pod_security(),
+    }
+
+
+def variables(environment: Mapping[str, str]) -> list[Json]:
+    """`environment` as a container has it."""
+    return [{"name": key, "value": value} for key, value in environment.items()]
+
+
+def container(given: Any, environment: Mapping[str, str], path: str, mounts: Sequence[Json] = ()) -> Json:
+    """The author's container with our variables before its own, which they win over, and our mounts.
+
+    `path` is where it stands, for MergeError when it is no container.
+    """
+    if not isinstance(given, dict):
+        raise MergeError(f"{path}: must be an object")
+    # What the restricted Pod Security Standard asks for, and no more: a script may write into its image's directories.
+    security = {key: value for key, value in fetching.container_security().items() if key != "readOnlyRootFilesystem"}
+    own = part(given, "env", list, path)
+    if not all(isinstance(entry, dict) for entry in own):
+        raise MergeError(f"{path}.env: must be a list of objects")
+    mounted = [*mounts, *part(given, "volumeMounts", list, path)]
+    return {
+        # The last log lines of a script that fails become the message of its Job.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **given,
+        "env": [*variables(environment), *(entry for entry in own if entry.get("name") not in environment)],
+        **({"volumeMounts": mounted} if mounted else {}),
+        "securityContext": merge(security, given.get("securityContext") or {}, f"{path}.securityContext"),
+    }
+
+
+def part(of: Mapping[str, Any], key: str, type_: type, path: str) -> Any:
+    """A member of the author's template, empty when it is absent; MergeError when it is of another type."""
+    found = of.get(key)
+    if found is None:
+        return type_()
+    if not isinstance(found, type_):
+        raise MergeError(f"{path}.{key}: must be {'a list' if type_ is list else 'an object'}")
+    return found

@@ -197,8 +197,14 @@ def noted(
             failures += 1
         before = old.at if old is not None and old.at is not None else began
         undecided = verdict.outcome is Outcome.INCONCLUSIVE and old is None
+        # A Pass shortly before the step's end is written with that.
+        soon = verdict.outcome is Outcome.PASS and began + hold - now <= REFRESH
         changed = (
-            (not undecided and (old is None or (old.outcome, old.reason) != (verdict.outcome, verdict.reason)))
+            (
+                not undecided
+                and not soon
+                and (old is None or (old.outcome, old.reason) != (verdict.outcome, verdict.reason))
+            )
             or failures != ((old.failures or 0) if old is not None else 0)
             or (news and (fresh or at - before >= max(REFRESH, hold / 2)))
         )
@@ -207,7 +213,7 @@ def noted(
     if entries != known and weight is not None:
         record = record.but(observed_weight=weight)
     others = tuple(entry for entry in record.status.verdicts if entry.step != record.step)
-    if entries == known and outcome in (None, Outcome.INCONCLUSIVE):
+    if entries == known and outcome not in (Outcome.FAIL, Outcome.ERROR):
         return record
     return record.but(
         verdicts=(*others, *entries.values()), verdict=str(outcome) if outcome is not None else record.status.verdict

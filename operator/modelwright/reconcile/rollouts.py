@@ -176,7 +176,6 @@ def rolling(
             command=_command(context, record, policy, steps, base.now),
             frozen_until=freeze.frozen_until(policy.freeze, base.now),
             comparer_ready=_comparer_ready(context, model, record),
-            comparer_runs=_comparer(context, model) is not None,
             replica_weighted=model.spec.endpoint is None,
             surge=policy.surge.pods if policy.surge is not None else None,
             windowed=frozenset(entry.revision for entry in history),

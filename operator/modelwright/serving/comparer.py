@@ -94,11 +94,6 @@ def service(model: Json) -> Json:
     }
 
 
-def summary_url(model: str, namespace: str) -> str:
-    """Where the operator reads what was counted."""
-    return f"http://{names.comparer_name(model)}.{namespace}.svc/summary"
-
-
 def ready(live: Mapping[str, Any] | None, serving: Revision, candidate: Revision) -> bool:
     """Whether the live Deployment has a pod that compares this pair."""
     if live is None or live["metadata"].get("deletionTimestamp"):

@@ -85,4 +85,3 @@ def test_one_on_its_way_out_is_not_ready() -> None:
 def test_its_name_is_the_one_that_routes_send_copies_to() -> None:
     assert rendered()["metadata"]["name"] == comparer.service(raw_model())["metadata"]["name"]
     assert comparer.service(raw_model())["metadata"]["name"] == names.comparer_name("digits")
-    assert comparer.summary_url("digits", "vision") == "http://digits-comparer.vision.svc/summary"

@@ -53,9 +53,4 @@ class Compare:
     candidate: Revision
 
 
-@dataclass(frozen=True, slots=True)
-class StopComparing:
-    """Take the comparer away."""
-
-
-Action = Run | SendTraffic | Remove | Begin | RunGate | Compare | StopComparing
+Action = Run | SendTraffic | Remove | Begin | RunGate | Compare

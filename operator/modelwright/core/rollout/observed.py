@@ -109,7 +109,6 @@ class Rolling:
     """A command that was not taken up yet."""
     frozen_until: datetime | None = None
     comparer_ready: bool = False
-    comparer_runs: bool = False
     replica_weighted: bool = False
     """Without a gateway: the share of a revision is its share of the pods."""
     surge: int | None = None

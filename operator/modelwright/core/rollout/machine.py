@@ -62,13 +62,18 @@ def _not_yet(rolling: Rolling, record: Record) -> Outcome | None:
     return Outcome.INCONCLUSIVE if any(not metric.dry_run for metric in asked) else None
 
 
+def _rows(observed: Observed) -> tuple[Row, ...]:
+    """The rows that can hold: without a policy and a record none of those for rollouts does."""
+    return TABLE if observed.rolling is not None else direct.ROWS
+
+
 def _row(observed: Observed) -> Row:
-    return next(row for row in TABLE if row.holds(observed))
+    return next(row for row in _rows(observed) if row.holds(observed))
 
 
 def _rule(observed: Observed) -> Rule:
     """The row that stays; of a Model that is suspended in the middle of a transition, the one that would be next."""
-    return next(row for row in TABLE if isinstance(row, Rule) and row.holds(observed))
+    return next(row for row in _rows(observed) if isinstance(row, Rule) and row.holds(observed))
 
 
 def _told(observed: Observed, rule: Rule) -> Observed:

@@ -51,12 +51,14 @@ class Office:
         self.url = url
         self.since = datetime.now(UTC)
 
-    async def measure(self, *metrics: Metric, **changes: Any) -> tuple[Measurement, ...]:
-        """One look of an operator that knows nothing from before."""
+    def _desk(self) -> tuple[Desk, asyncio.Event]:
+        """A desk of this server, and what tells of its looks."""
         woken = asyncio.Event()
         entries = [{"name": "default", "type": "Prometheus", "url": self.url}]
-        desk = Desk(parse({"connections": entries}, "test"), lambda _: woken.set())
-        asked = Ask(
+        return Desk(parse({"connections": entries}, "test"), lambda _: woken.set()), woken
+
+    def _ask(self, *metrics: Metric) -> Ask:
+        return Ask(
             key="k",
             wake=Key("Model", "vision", "digits"),
             namespace="vision",
@@ -67,7 +69,11 @@ class Office:
             interval=timedelta(seconds=30),
             metrics=metrics,
         )
-        asked = replace(asked, **changes)
+
+    async def measure(self, *metrics: Metric, **changes: Any) -> tuple[Measurement, ...]:
+        """One look of an operator that knows nothing from before."""
+        desk, woken = self._desk()
+        asked = replace(self._ask(*metrics), **changes)
         try:
             desk.look(asked)
             await woken.wait()
@@ -79,20 +85,8 @@ class Office:
 
     async def series(self, wanted: Metric, end: datetime) -> Points:
         """The values of a query from `since` to `end`, at the pace of the scrapes."""
-        woken = asyncio.Event()
-        entries = [{"name": "default", "type": "Prometheus", "url": self.url}]
-        desk = Desk(parse({"connections": entries}, "test"), lambda _: woken.set())
-        asked = Ask(
-            key="k",
-            wake=Key("Model", "vision", "digits"),
-            namespace="vision",
-            model="digits",
-            candidate=CANDIDATE,
-            serving=SERVING,
-            since=self.since,
-            interval=timedelta(seconds=SCRAPE_SECONDS),
-            metrics=(),
-        )
+        desk, woken = self._desk()
+        asked = replace(self._ask(), interval=timedelta(seconds=SCRAPE_SECONDS))
         try:
             desk.look(asked)
             assert desk.series(asked, wanted, end) is None

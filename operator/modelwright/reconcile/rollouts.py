@@ -163,6 +163,7 @@ def rolling(
     over = step is not None and step.kind is StepKind.AB_TEST and _held(record, step, base.now)
     won, text = _won(context, policy, step, looked) if over and step is not None else (None, "")
     history = model.status.history[: policy.rollback_window]
+    frozen_until = freeze.frozen_until(policy.freeze, base.now)
     return (
         Rolling(
             policy=policy,
@@ -173,8 +174,8 @@ def rolling(
             outcome=looked.outcome,
             verdicts=looked.verdicts,
             people=_people(context, model, found, record, policy, step, version, digest, base.now),
-            command=_command(context, record, policy, steps, base.now),
-            frozen_until=freeze.frozen_until(policy.freeze, base.now),
+            command=_command(context, record, policy, steps, frozen_until),
+            frozen_until=frozen_until,
             comparer_ready=_comparer_ready(context, model, record),
             replica_weighted=model.spec.endpoint is None,
             surge=policy.surge.pods if policy.surge is not None else None,
@@ -443,11 +444,15 @@ def _approvals(context: Context, model: Model) -> Iterable[Approval]:
 
 
 def _command(
-    context: Context, record: Record | None, policy: RolloutPolicySpec, steps: tuple[Step, ...], now: datetime
+    context: Context,
+    record: Record | None,
+    policy: RolloutPolicySpec,
+    steps: tuple[Step, ...],
+    frozen_until: datetime | None,
 ) -> people.CommandDecision | None:
     if record is None or record.spec.command is None:
         return None
-    frozen = freeze.frozen_until(policy.freeze, now) is not None and not record.status.freeze_overridden
+    frozen = frozen_until is not None and not record.status.freeze_overridden
     gates = policy.gates
     passed = {gate.name for gate in record.status.gates if gate.outcome == Outcome.PASS}
     wanted = [name for name in ("evaluation", "infra") if gates is not None and getattr(gates, name) is not None]

@@ -32,7 +32,7 @@ async def carry_out(context: Context, picture: Picture, actions: tuple[Action, .
         elif isinstance(action, SendTraffic):
             changed |= await _send_traffic(context, picture, action.routing)
         elif isinstance(action, Remove):
-            changed |= await _remove(context, picture, action.revision)
+            changed |= await _remove(context, picture, action)
         elif isinstance(action, Compare):
             changed |= await _compare(context, picture, action)
         elif isinstance(action, RunGate):
@@ -166,10 +166,15 @@ async def _send_traffic(context: Context, picture: Picture, routing: Routing) ->
     return changed
 
 
-async def _remove(context: Context, picture: Picture, revision: Revision) -> bool:
+async def _remove(context: Context, picture: Picture, action: Remove) -> bool:
+    revision = action.revision
     name = names.revision_name(picture.model.name, revision.hash)
-    for kind in (kinds.HORIZONTAL_POD_AUTOSCALER, kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET, kinds.DEPLOYMENT):
-        await _drop(context, picture, kind, name)
+    changed = False
+    for kind in (kinds.HORIZONTAL_POD_AUTOSCALER, kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET):
+        changed |= await _drop(context, picture, kind, name)
+    if action.pods_only:
+        return await _stop(context, picture, name) or changed
+    await _drop(context, picture, kinds.DEPLOYMENT, name)
     idle = [obj for key, obj in picture.stored.items() if key not in picture.deployments or key == revision.hash]
     idle.sort(key=lambda obj: int(obj.get("revision", 0)), reverse=True)
     rolling = picture.observed.rolling
@@ -179,6 +184,16 @@ async def _remove(context: Context, picture: Picture, revision: Revision) -> boo
         # Its version has retired.
         version = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME, "")
         context.wake(Key("ModelVersion", picture.model.namespace, version))
+    return True
+
+
+async def _stop(context: Context, picture: Picture, name: str) -> bool:
+    live = context.store.get(kinds.DEPLOYMENT, picture.model.namespace, name)
+    if live is None or not controlled_by(live, picture.model.uid) or live["spec"].get("replicas") == 0:
+        return False
+    metadata = {key: live["metadata"][key] for key in ("name", "namespace", "uid")}
+    wanted = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata, "spec": {"replicas": 0}}
+    context.store.put(await context.client.patch(wanted), quiet=True)
     return True
 
 

@@ -55,6 +55,8 @@ class World:
         self.api, self.clock, self.desk = SimulatedApi(), FakeClock(), Desk()
         self.desk.at = self.clock.now
         self.broken: set[str] = set()
+        self.lingering: set[str] = set()
+        """Versions whose pods have not been told to go yet, whatever their Deployment says."""
         self.known = ""
         self.api.user_create(objects.runtime())
         for kind, name, spec in (
@@ -166,7 +168,8 @@ class World:
                 pods = o["spec"].get("replicas", 1)
                 ready = 0 if version in self.broken else pods
                 self.api.set_status(o, {
-                    "observedGeneration": o["metadata"]["generation"], "replicas": pods, "readyReplicas": ready,
+                    "observedGeneration": o["metadata"]["generation"],
+                    "replicas": max(pods, 1) if version in self.lingering else pods, "readyReplicas": ready,
                     "availableReplicas": ready, "updatedReplicas": pods,
                 })  # fmt: skip
             elif kind == kinds.HTTP_ROUTE:
@@ -328,6 +331,21 @@ def test_a_newer_target_supersedes_and_the_fallback_is_what_serves() -> None:
     assert world.pods("v2") is None, "never three sets of pods"
     world.go_to("Succeeded")
     assert world.serving == "v3"
+
+
+def test_a_superseded_candidate_has_no_pods_before_the_next_one_gets_any() -> None:
+    world = World(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.lingering.add("v2")
+    world.want("v3")
+    world.go(lambda: world.pods("v2") == 0)
+    for _ in range(10):
+        world.look()
+    assert (world.pods("v2"), world.pods("v3")) == (0, None)
+    world.lingering.clear()
+    world.go(lambda: world.weights.get("v3") == 10)
+    assert world.pods("v2") is None
 
 
 def test_going_back_to_what_serves_supersedes() -> None:

@@ -26,9 +26,14 @@ class SendTraffic:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Take this revision's pods away. Never sent for a revision that traffic names."""
+    """Take this revision's pods away. Never sent for a revision that traffic names.
+
+    `pods_only`: all but the Deployment, which is scaled to nothing. Other pods may then follow as soon as it has none;
+    those of a Deployment that is deleted stay for as long as the garbage collector takes.
+    """
 
     revision: Revision
+    pods_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

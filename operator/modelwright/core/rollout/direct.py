@@ -27,7 +27,7 @@ def _run_others(observed: Observed) -> tuple[Action, ...]:
     return tuple(action for action in _keep_others(observed) if isinstance(action, Run))
 
 
-def sweep(observed: Observed) -> tuple[Action, ...]:
+def sweep(observed: Observed) -> tuple[Remove, ...]:
     """Revisions nobody wants leave, once traffic has been elsewhere for the settle time."""
     if observed.never_served:
         return tuple(Remove(revision) for revision in observed.leftovers)

@@ -17,7 +17,7 @@ from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.people import Approved, Refused, Rejected, Waiting
 from modelwright.core.rollout import direct
-from modelwright.core.rollout.actions import Action, Begin, Compare, Run, RunGate, SendTraffic
+from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, RunGate, SendTraffic
 from modelwright.core.rollout.capacity import CapacityPlan, Pods, plan, replica_pods
 from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Rolling
 from modelwright.core.rollout.record import (
@@ -427,7 +427,8 @@ def _bring_back(o: Observed) -> tuple[Action, ...]:
 
 
 def _make_room(o: Observed) -> tuple[Action, ...]:
-    return (*_keep_source(o), *_send_to_source(o), *direct.sweep(o))
+    leaving = (Remove(gone.revision, pods_only=bool(_pods_of(o, gone.revision))) for gone in direct.sweep(o))
+    return (*_keep_source(o), *_send_to_source(o), *leaving)
 
 
 def _promote_when_ready(o: Observed) -> tuple[Action, ...]:

@@ -25,6 +25,7 @@ old = score(os.environ["SERVING_DIR"]) if "SERVING_DIR" in os.environ else {}
 rows = [{"name": name, "candidate": new[name], "serving": old.get(name)} for name in new]
 pathlib.Path("/dev/termination-log").write_text(json.dumps({"metrics": rows}))
 """
+NO_IMAGE = "/modelwright/none:1"
 ACCURACY = {"name": "accuracy", "min": "0.5", "minDelta": "-0.01"}
 
 
@@ -33,6 +34,10 @@ class Team:
     """A namespace with a policy and a Model on v1, whose later versions have to pass the gates."""
 
     space: Space
+
+    @property
+    def registry(self) -> str:
+        return self.space.world.images["v2-test"].partition("/")[0]
 
     def policy(self, *, script: str = SCRIPT, image: str | None = None, infra: Json | None = None, **job: Any) -> None:
         scorer = {"name": "score", "image": image or self.space.world.images["v2-test"],
@@ -66,9 +71,11 @@ class Team:
     def until(self, version: str, state: str, timeout: float = 180) -> Json:
         """The status of the rollout to this version once it is in this state."""
 
-        def there() -> Json | None:
+        def there() -> Json:
             status = self.rollout(version)
-            return status if status.get("state") == state else None
+            told = {key: status.get(key) for key in ("state", "reason", "message", "gates")}
+            assert status.get("state") == state, f"it is {told}"
+            return status
 
         found: Json = eventually(there, f"the rollout to {version} is {state}", timeout=timeout)
         return found
@@ -154,8 +161,8 @@ CASES = {
         lambda team: team.policy(script="x = b'x' * (1 << 30)", resources={"limits": {"memory": "64Mi"}}),
     ),
     "no-image": Case(
-        "evaluation", "Error", "ImagePullFailed", ("nowhere.invalid/x:1",), {"accuracy": 0.95},
-        lambda team: team.policy(image="nowhere.invalid/x:1"), timeout=300,
+        "evaluation", "Error", "ImagePullFailed", (NO_IMAGE,), {"accuracy": 0.95},
+        lambda team: team.policy(image=team.registry + NO_IMAGE), timeout=300,
     ),
 }  # fmt: skip
 
@@ -167,7 +174,7 @@ def test_what_a_gate_stops_never_reaches_a_caller(team: Team, name: str) -> None
     team.version(name, **case.version)
     team.want(name)
     status = team.until(name, "RolledBack" if case.outcome == "Fail" else "Holding", case.timeout)
-    assert gates(status)[case.gate] == (case.outcome, case.reason)
+    assert gates(status)[case.gate] == (case.outcome, case.reason), status["gates"]
     message = next(gate["message"] for gate in status["gates"] if gate["name"] == case.gate)
     assert all(mention in message for mention in case.mentions), message
     eventually(lambda: len(team.jobs()) == 1, "its Job stays, for its log, and no other")

@@ -38,9 +38,12 @@ def rolled(space: Space, version: str, behaviour: Json, state: str) -> tuple[Jso
     """Status of the rollout to a version that behaves so, once it is in this state, and what callers got meanwhile."""
     space.apply(space.version(version, behaviour=behaviour))
 
-    def there() -> Json | None:
+    def there() -> Json:
         found = (o.get("status", {}) for o in space.items(ROLLOUTS) if o["spec"]["target"]["version"] == version)
-        return next((status for status in found if status.get("state") == state), None)
+        status: Json = next(found, {})
+        told = {key: status.get(key) for key in ("state", "reason", "message", "verdicts")}
+        assert status.get("state") == state, f"it is {told}"
+        return status
 
     with BackgroundLoad(space.target(), rate=RATE) as load:
         space.set_version(version)
@@ -71,6 +74,7 @@ def test_what_is_worse_than_the_policy_tolerates_is_never_seen_by_a_caller(
 def test_what_answers_the_same_is_promoted(shadowed: Space) -> None:
     status, _ = rolled(shadowed, "v2", {}, "Succeeded")
     told = verdict(status, "same-answers")
-    assert (told["outcome"], float(told["candidate"])) == ("Pass", 1.0)
+    # A copy that is sent while the candidate's Service is being programmed gets no answer, and so none that agrees.
+    assert told["outcome"] == "Pass" and float(told["candidate"]) >= 0.97, told  # noqa: PT018
     assert told["samples"] >= 100
     shadowed.asks("v2")

@@ -7,7 +7,18 @@ from typing import Any
 
 from modelwright.api.reasons import FETCH_REASONS, Reason
 
-_IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_IMAGE_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+"""Those of the kubelet: pkg/kubelet/images/types.go of Kubernetes 1.34."""
 _FORBIDDEN = " is forbidden: "
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 

@@ -224,24 +224,27 @@ def _initialised(
     if record is None or record.status.state is not None or base.target is None:
         return record
     serving = base.serving.revision if base.serving is not None else None
+    asked = record.spec.target
+    # One of the operator's own that it died on moves to what was wanted then; the table sees that this has changed.
+    target = Revision(asked.version, asked.revision) if asked.revision and not record.by_hand else base.target
     snapshot = None
     if policy is not None:
         snapshot = PolicySnapshot(name=policy.name, generation=policy.generation, spec=policy.spec.wire())
     content = None
-    if version is not None:
-        content = people.content_hash_of(base.target, version.spec, digest, snapshot.spec if snapshot else None)
+    if version is not None and target == base.target:
+        content = people.content_hash_of(target, version.spec, digest, snapshot.spec if snapshot else None)
     return record.but(
         state=RolloutState.PENDING,
         reason=str(Reason.ROLLOUT_IN_PROGRESS),
-        message=f"a rollout to version {base.target.version}",
+        message=f"a rollout to version {target.version}",
         since=base.now,
         started_at=base.now,
         from_=RevisionRef(version=serving.version, revision=serving.hash) if serving is not None else None,
-        to=RevisionRef(version=base.target.version, revision=base.target.hash),
+        to=RevisionRef(version=target.version, revision=target.hash),
         policy=snapshot,
         content_hash=content,
         held_from=wanted_hash(model) if record.by_hand else None,
-        preview=f"http://{names.revision_name(model.name, base.target.hash)}.{model.namespace}.svc",
+        preview=f"http://{names.revision_name(model.name, target.hash)}.{model.namespace}.svc",
     )
 
 
@@ -529,6 +532,10 @@ async def write(context: Context, raw: Object, old: Record, new: Record, now: da
     written = await write_status(context, raw, status, old.status)
     if written:
         figures.count(old, new)
+        # The run that made the version, which bears its name, tells what became of it.
+        run = (raw["metadata"]["namespace"], new.spec.target.version)
+        if new.state != old.state and context.store.get(kinds.TRAINING_RUN, *run) is not None:
+            context.wake(Key(kinds.TRAINING_RUN.kind, *run))
     return written
 
 

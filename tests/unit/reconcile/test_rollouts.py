@@ -10,7 +10,7 @@ from modelwright.core.analysis.evidence import Arm, Failure, Measurement, Points
 from modelwright.kube import errors, kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects
-from tests.lib.simulated import SimulatedApi
+from tests.lib.simulated import Died, SimulatedApi
 from tests.lib.stepped import Operator
 
 Object = dict[str, Any]
@@ -346,6 +346,25 @@ def test_a_superseded_candidate_has_no_pods_before_the_next_one_gets_any() -> No
     world.lingering.clear()
     world.go(lambda: world.weights.get("v3") == 10)
     assert world.pods("v2") is None
+
+
+def test_a_record_that_its_operator_died_on_moves_to_what_was_wanted_then() -> None:
+    world = World(CANARY)
+
+    def die(verb: str, obj: Object) -> None:
+        if verb == "create" and obj["kind"] == "ModelRollout":
+            raise Died
+
+    world.want("v2")
+    world.api.after_write = die
+    with pytest.raises(Died):
+        world.go(lambda: False)
+    world.api.after_write = lambda verb, obj: None
+    world.restart()
+    world.want("v1")
+    world.go(lambda: world.records[-1].get("status", {}).get("state") == "Superseded")
+    assert world.records[-1]["status"]["to"]["version"] == "v2"
+    assert world.weights == {"v1": 100}
 
 
 def test_going_back_to_what_serves_supersedes() -> None:

@@ -59,6 +59,13 @@ TEXTS: dict[str, tuple[list[str], list[str]]] = {
     "duration": (["1m", "62h", "744h"], ["59s", "745h", "1d"]),
     "interval": (["1s", "30s", "1h"], ["999ms", "61m"]),
     "deadline": (["30m", "1s"], ["0s", "721h"]),
+    "cron": (["0 3 * * 1", "*/5 0-3,5 LW * 5#2"], ["* * * *", "@daily"]),
+    "cooldown": (["0s", "24h"], ["8761h", "1d"]),
+    "per": (["1m", "168h"], ["59s", "8761h"]),
+    "initial": (["1s", "10m"], ["0s", "721h"]),
+    "backoff.max": (["1s", "24h"], ["0s", "8761h"]),
+    "after": (["1m", "720h"], ["59s", "17521h"]),
+    "every": (["1m", "10m"], ["59s", "25h"]),
     "keepPrevious": (["0s", "10m"], ["721h", "10"]),
     "historyTTL": (["0s", "168h"], ["8761h", "1y"]),
     "schedule": (
@@ -110,6 +117,39 @@ WHOLES: dict[str, list[Any]] = {
         {"hold": "1m"},
         {"mirror": {"percent": 1}},
         {"approval": {"required": 2}},
+    ],
+    "spec.triggers[]": [
+        {"name": "a", "schedule": {"cron": "0 3 * * 1", "timeZone": "Europe/Berlin", "catchUp": "All"}},
+        {"name": "b", "prometheus": {"query": "up", "above": "0.2", "consecutive": 1, "interval": "5s"}},
+        {"name": "c", "data": {"uri": "s3://data/digits", "changed": "Count"}},
+        {"name": "d", "webhook": {"source": "Alertmanager", "labels": {"a": "b"}}},
+        {"name": "a", "age": {"after": "720h"}},
+    ],
+    "spec.run": [
+        {
+            "dataset": {"uri": "s3://data/digits"},
+            "train": {"job": {"template": {}}},
+            "output": {"uri": "s3://models/digits", "format": {"name": "sklearn"}},
+        },
+        {
+            "dataset": {"uri": "pvc://data/digits", "digest": "sha256:" + "0" * 64},
+            "holdout": {"uri": "https://example.com/holdout"},
+            "parameters": {"C": "10"},
+            "seed": 7,
+            "dataCheck": {"job": {"template": {}, "backoffLimit": 0}, "schema": {"columns": {}}},
+            "train": {
+                "resource": {"manifest": {"kind": "X"}, "success": "true", "failure": "false", "outputs": "object"},
+                "timeout": "2h",
+            },
+            "evaluate": {"job": {"template": {}}, "gates": [{"name": "a", "min": "0.9"}]},
+            "output": {"uri": "s3://models/digits", "format": {"name": "sklearn", "version": "1"}},
+            "deadline": "3h",
+        },
+        {
+            "dataset": {"uri": "s3://data/digits"},
+            "train": {"resource": {"profile": "JobSet", "manifest": {"kind": "JobSet"}}},
+            "output": {"uri": "s3://models/digits", "format": {"name": "sklearn"}},
+        },
     ],
     "spec.gates.evaluation.metrics[]": [{"name": "a", "min": "0.9"}, {"name": "b", "minDelta": "0", "maxDelta": "1"}],
     "spec.analysis.metrics[]": [

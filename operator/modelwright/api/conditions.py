@@ -20,6 +20,8 @@ class ConditionType(StrEnum):
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
     AVAILABLE = "Available"
+    MONITORED = "Monitored"
+    """Of a Model with spec.monitoring: whether its requests are watched for drift."""
     DECIDABLE = "Decidable"
     """Of a RolloutPolicy: whether the requests that are to be expected decide it in time."""
 
@@ -28,7 +30,7 @@ class Condition(StatusWire):
     """One aspect of an object's state."""
 
     type: Annotated[str, Cut(63)] = Field(
-        description="Which aspect: Ready, Reconciling, Stalled, Available or Decidable."
+        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored or Decidable."
     )
     status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")

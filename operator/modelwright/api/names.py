@@ -23,15 +23,26 @@ LABEL_MODEL: Final = f"{GROUP}/model"
 LABEL_VERSION: Final = f"{GROUP}/version"
 LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_ROLE: Final = f"{GROUP}/role"
+LABEL_RUN: Final = f"{GROUP}/run"
+LABEL_TRIGGER: Final = f"{GROUP}/trigger"
+LABEL_LOOK: Final = f"{GROUP}/look"
+"""Name of the CronJob whose pod looks at data, on that pod."""
 ROLE_SERVING: Final = "serving"
 ROLE_RESOLVE: Final = "resolve"
 ROLE_COMPARER: Final = "comparer"
+ROLE_OBSERVER: Final = "observer"
 ROLE_GATE: Final = "gate"
+ROLE_TRAINING: Final = "training"
+ROLE_LOOK: Final = "look"
+ROLES_THAT_TELL: Final = (ROLE_RESOLVE, ROLE_TRAINING, ROLE_LOOK)
+"""Roles of pods whose termination message is a result: they are watched."""
 MANAGED_SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 """Label selector that finds every child object of the operator."""
 
 ANNOTATION_VERSION_NAME: Final = f"{GROUP}/version-name"
 """Full name of the ModelVersion, because a label value holds at most 63 characters."""
+ANNOTATION_INPUTS: Final = f"{GROUP}/inputs"
+"""On the pods of a TrainingRun: inputs.json, which the downward API puts into a file."""
 ANNOTATION_VERIFIED: Final = f"{GROUP}/verified"
 """On a shipped runtime: "true" when the project's tests run it, "false" when only its schema was checked."""
 
@@ -88,6 +99,11 @@ def revision_name(model: str, revision: str) -> str:
 def comparer_name(model: str) -> str:
     """Name of the Deployment and Service that compare the answers of two revisions while a rollout mirrors requests."""
     return f"{model}-comparer"
+
+
+def observer_name(model: str) -> str:
+    """Name of the Deployment and Service that count what a Model is asked and answers, beside a reference sample."""
+    return f"{model}-observer"
 
 
 def stamped_version_name(model: str, content: Any) -> str:

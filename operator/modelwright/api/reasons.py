@@ -31,6 +31,7 @@ class Reason(StrEnum):
         "DecidableInTime",
         "At no more than 20 requests per second every step of the RolloutPolicy is decided within its deadline.",
     )
+    OBSERVED = "Observed", "Copies of requests go to the Model's observer, which tells how far they have drifted."
     UP_TO_DATE = "UpToDate", "Nothing is left to do: what is wanted is what there is."
 
     # Waiting: Reconciling is True
@@ -39,6 +40,10 @@ class Reason(StrEnum):
     WAITING_FOR_RUNTIME = "WaitingForRuntime", "The runtime that spec.serving.runtimeRef names does not exist yet."
     WAITING_FOR_PODS = "WaitingForPods", "The pods of the wanted revision are starting."
     WAITING_FOR_ROUTE = "WaitingForRoute", "The gateway has not yet programmed the route at its current generation."
+    WAITING_FOR_OBSERVER = (
+        "WaitingForObserver",
+        "The pod of the Model's observer is not ready; no request is copied to it.",
+    )
     WAITING_FOR_MODEL = "WaitingForModel", "The Model that spec.modelRef names does not exist yet."
     ROUTE_NOT_PROGRAMMED = (
         "RouteNotProgrammed",
@@ -52,7 +57,7 @@ class Reason(StrEnum):
     ANALYSIS_ERROR = "AnalysisError", "A metric could not be measured; it is tried again."
     PAUSED = "Paused", "A person has paused the rollout."
     FREEZE_WINDOW = "FreezeWindow", "spec.freeze of the policy lets no rollout start or go on now."
-    WAITING_FOR_POLICY = "WaitingForPolicy", "The RolloutPolicy that spec.rolloutPolicyRef names does not exist yet."
+    WAITING_FOR_POLICY = "WaitingForPolicy", "The RolloutPolicy or RetrainingPolicy that is named does not exist yet."
     WAITING_FOR_TRAFFIC = "WaitingForTraffic", "An earlier candidate has to leave before the rollout begins."
     STOPPING_PREVIOUS = "StoppingPrevious", "The previous revision stops before the next one starts (recreate)."
     PROGRESSING_WITH_RETRY = "ProgressingWithRetry", "The last try failed for a passing reason and is repeated."
@@ -72,7 +77,7 @@ class Reason(StrEnum):
     GATE_FAILED = "GateFailed", "A gate refused the candidate before any caller's request reached it."
     APPROVAL_REJECTED = "ApprovalRejected", "A person rejected it."
     APPROVAL_TIMEOUT = "ApprovalTimeout", "Not enough people approved in time."
-    DEADLINE_EXCEEDED = "DeadlineExceeded", "The rollout did not end within spec.deadline of its policy."
+    DEADLINE_EXCEEDED = "DeadlineExceeded", "The rollout or run did not end within the deadline of its policy."
     CANDIDATE_UNAVAILABLE = "CandidateUnavailable", "The candidate took requests and had no ready pod left."
     AB_TEST_LOST = "ABTestLost", "The candidate did not win the A/B test."
     ABORTED_BY_COMMAND = "AbortedByCommand", "A person aborted it."
@@ -136,7 +141,7 @@ class Reason(StrEnum):
     )
     REPORT_MISSING = (
         "ReportMissing",
-        "The gate's Job ended without a report that follows the result contract.",
+        "The object of a gate or stage ended without a report: a JSON object as its container's termination message.",
     )
     JOB_TIMEOUT = (
         "JobTimeout",
@@ -265,12 +270,51 @@ class Reason(StrEnum):
         "At the end of an A/B test the candidate is not proven to be better, so it loses.",
     )
 
+    # Triggers of a RetrainingPolicy that started no run
+    COOLDOWN = "Cooldown", "A run has begun within spec.guard.cooldown."
+    MAX_RUNS = "MaxRuns", "As many runs as spec.guard.maxRuns allows have begun in its span of time."
+    BACKING_OFF = "BackingOff", "Runs in a row came to nothing: triggers wait as long as spec.guard.backoff says."
+    RUN_ACTIVE = "RunActive", "Another run goes on, and spec.guard.concurrency lets none begin beside or instead of it."
+    QUEUE_FULL = "QueueFull", "Another run goes on and one waits for its end already (concurrency: Queue)."
+
+    # TrainingRuns
+    WAITING_FOR_RUN = "WaitingForRun", "An earlier run of the same RetrainingPolicy has to end first."
+    RESOLVING_DATA = "ResolvingData", "The digest of the dataset, or of the data held out, is being found out."
+    STAGE_RUNNING = "StageRunning", "The object of the present stage has not ended."
+    STAGE_QUEUED = "StageQueued", "The object of the present stage is suspended or queued; no clock runs meanwhile."
+    REGISTERING_VERSION = "RegisteringVersion", "All stages passed; the ModelVersion is being made."
+    VERSION_REGISTERED = "VersionRegistered", "All stages passed, and the ModelVersion was made."
+    UNCHANGED = (
+        "Unchanged",
+        "Data, parameters, seed and templates are those of the last run that succeeded (spec.guard.skipUnchanged).",
+    )
+    REPLACED = "Replaced", "A newer run took its place (concurrency: Replace)."
+    DATA_REJECTED = (
+        "DataRejected",
+        "Checks of the dataset failed, so that nothing was trained; status.checks lists them.",
+    )
+    DATASET_CHANGED = "DatasetChanged", "The dataset is not the one that the run began with: its digest differs."
+    OUTPUT_NOT_ALLOWED = "OutputNotAllowed", "The training reported an artifact outside of the place it was given."
+    REPORT_INVALID = "ReportInvalid", "The report of a stage breaks the result contract; the message names the member."
+    CHILD_LOST = (
+        "ChildLost",
+        "The object of a stage is gone, deleted by hand or by its TTL, before its result was taken. It is not made "
+        "again: the stage may have had effects.",
+    )
+    STAGE_FAILED = "StageFailed", "The object of a stage failed."
+    KIND_NOT_ALLOWED = "KindNotAllowed", "The operator's configuration (training.kinds) lets no run make this kind."
+    RUN_STARTED = "RunStarted", "A trigger has fired, and its run was made."
+    STAGE_TIMEOUT = "StageTimeout", "A stage did not end within its timeout."
+
     # What is asked for cannot be done: Stalled is True
     POLICY_NOT_FOUND = (
         "PolicyNotFound",
-        "The RolloutPolicy that spec.rolloutPolicyRef names has been missing for 5 minutes.",
+        "The RolloutPolicy or RetrainingPolicy that is named has been missing for 5 minutes.",
     )
-    INVALID_POLICY = "InvalidPolicy", "The RolloutPolicy cannot be understood; the message names the field."
+    INVALID_POLICY = (
+        "InvalidPolicy",
+        "The RolloutPolicy or RetrainingPolicy cannot be understood; the message names the field.",
+    )
     NEEDS_MORE_REQUESTS = (
         "NeedsMoreRequests",
         "The RolloutPolicy takes more than 20 requests per second to be decided within its deadline; the message says "
@@ -308,6 +352,14 @@ class Reason(StrEnum):
     )
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted", "The gateway refused the route; the message is the gateway's."
     GATEWAY_API_MISSING = "GatewayAPIMissing", "spec.endpoint needs the Gateway API, which this cluster does not have."
+    MONITORING_NOT_SUPPORTED = (
+        "MonitoringNotSupported",
+        "spec.monitoring asks for copies of requests that the gateway cannot make; serving is not affected.",
+    )
+    NO_REFERENCE = (
+        "NoReference",
+        "The version that serves has no spec.reference, so there is nothing that requests could have drifted from.",
+    )
     PROTOCOL_NOT_SUPPORTED = (
         "ProtocolNotSupported",
         "spec.endpoint.protocol asks for what the runtime has no port for.",

@@ -82,14 +82,24 @@ def of_job(
     if isinstance(found, GateResult):
         return found
     if isinstance(found, Running):
-        failure = pod_states.diagnose(pods)
-        if failure is None or failure.reason not in _NEVER_STARTS or _youngest(pods, now) < START_PATIENCE:
+        failure = never_started(pods, now)
+        if failure is None:
             return None
         return GateResult(Outcome.ERROR, failure.reason, f"Job {job['metadata']['name']}: {failure.message}")
     if gate == "infra":
         return infra(found.content)
     metrics = gates.evaluation.metrics if gates.evaluation is not None else ()
     return evaluate(metrics, found.content, first=first)
+
+
+def never_started(pods: Sequence[Object], now: datetime) -> pod_states.Failure | None:
+    """Why no pod can start, once the newest has been failing to for START_PATIENCE; None while one runs or may yet."""
+    if any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods):
+        return None
+    failure = pod_states.diagnose(pods)
+    if failure is None or failure.reason not in _NEVER_STARTS or _youngest(pods, now) < START_PATIENCE:
+        return None
+    return failure
 
 
 def read_job(job: Object, pods: Sequence[Object]) -> Running | Report | GateResult:

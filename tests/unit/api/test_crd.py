@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -137,3 +138,20 @@ def test_elsewhere_nothing_is_written(tmp_path: Any) -> None:
     with pytest.raises(crd.GenerateError, match="not the root of the repository"):
         crd.generate(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_field_is_named_as_yaml_reads_a_boolean(kind: Any) -> None:
+    # The API server's own reader takes a key `n` for false, and then refuses the field.
+    booleans = {"y", "n", "yes", "no", "on", "off", "true", "false"}
+
+    def names(schema: Any) -> Iterator[str]:
+        if isinstance(schema, dict):
+            yield from schema.get("properties") or ()
+            for value in schema.values():
+                yield from names(value)
+        elif isinstance(schema, list):
+            for value in schema:
+                yield from names(value)
+
+    assert not {name for name in names(definition(kind)) if name.lower() in booleans}

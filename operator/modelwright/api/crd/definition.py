@@ -18,7 +18,9 @@ from modelwright.api.v1alpha1 import (
     ModelRollout,
     ModelRuntime,
     ModelVersion,
+    RetrainingPolicy,
     RolloutPolicy,
+    TrainingRun,
 )
 
 SIZE_LIMIT = 100_000
@@ -34,7 +36,17 @@ class Kind(Protocol):
     model_fields: dict[str, Any]
 
 
-KINDS: Sequence[Any] = (Model, ModelVersion, RolloutPolicy, ModelRollout, Approval, ModelRuntime, ClusterModelRuntime)
+KINDS: Sequence[Any] = (
+    Model,
+    ModelVersion,
+    RolloutPolicy,
+    ModelRollout,
+    RetrainingPolicy,
+    TrainingRun,
+    Approval,
+    ModelRuntime,
+    ClusterModelRuntime,
+)
 """Every kind of the API, in the order in which the reference describes them."""
 
 

@@ -302,6 +302,32 @@ class Endpoint(Wire):
     )
 
 
+class Monitoring(Wire):
+    """How the requests that are really served are watched for drift."""
+
+    mirror_percent: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=10,
+        description="Share of the requests that is copied to the observer, 1 to 100. The serving revision is asked "
+        "once more for each, when the reference has predictions.",
+    )
+    window: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=32),
+        matching(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
+        Cel(
+            f"!self.matches(r'{DURATION}') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",
+            "must be at least 10s and at most 24h",
+            lambda value: 10 <= seconds(value) <= 86400,
+        ),
+    ] = Field(
+        default="10m",
+        description="The figures are about the rows of this last time, 10s to 24h, and about 10,000 rows at most.",
+    )
+    min_samples: Annotated[int, Field(strict=True, ge=20, le=10_000)] = Field(
+        default=200, description="Rows below which there is no figure, 20 to 10,000."
+    )
+
+
 class Owner(Wire):
     """Who looks after the Model."""
 
@@ -311,6 +337,15 @@ class Owner(Wire):
 
 class ModelSpec(Wire):
     """What is wanted."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!has(self.monitoring) || has(self.endpoint)",
+            "spec.monitoring needs spec.endpoint: a gateway makes the copies that are observed",
+            lambda self: self.monitoring is None or self.endpoint is not None,
+            ".monitoring",
+        ),
+    )
 
     version: VersionSource = Field(description="Which version to serve: exactly one of name, template and follow.")
     serving: Serving = Field(default=Serving(), description="How it is served.")
@@ -322,6 +357,11 @@ class ModelSpec(Wire):
         default=None,
         description="RolloutPolicy in the same namespace by which the Model moves to another revision. When absent, "
         "all at once as soon as its pods are ready.",
+    )
+    monitoring: Monitoring | None = Field(
+        default=None,
+        description="Watch requests and answers for drift from the reference sample of the version that serves (its "
+        "spec.reference). When absent, nothing is copied. Needs endpoint.",
     )
     owner: Owner | None = Field(default=None, description="Who looks after it.")
     suspend: Bool = Field(
@@ -435,7 +475,9 @@ class ModelStatus(StatusWire):
         "revision; spec.serving.restartedAt asks for one. Absent when nothing has.",
     )
     conditions: Conditions = Field(
-        default=(), description="Ready, Reconciling and Stalled, as kstatus defines them, and Available."
+        default=(),
+        description="Ready, Reconciling and Stalled, as kstatus defines them, Available, and, with spec.monitoring, "
+        "Monitored.",
     )
 
 

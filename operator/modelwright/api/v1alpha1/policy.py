@@ -48,7 +48,8 @@ OF_A_REVISION = ("VERSION", "REVISION", "PODS")
 """Placeholders of a query whose values differ from revision to revision."""
 
 
-def _span(low: str, high: str) -> tuple[object, ...]:
+def span(low: str, high: str) -> tuple[object, ...]:
+    """What makes a text a duration from `low` to `high`, for Annotated."""
     least, most = seconds(low), seconds(high)
     return (
         StringConstraints(strict=True, min_length=1, max_length=32),
@@ -73,12 +74,12 @@ def _within(value: str | None, low: float, high: float) -> bool:
 
 _QUALIFIED = re.compile(QUALIFIED_NAME.removeprefix("^").removesuffix("$"))
 
-Hold = Annotated[str, *_span("0s", "720h")]
-Interval = Annotated[str, *_span("1s", "1h")]
-Deadline = Annotated[str, *_span("1s", "720h")]
-Wait = Annotated[str, *_span("1s", "720h")]
-History = Annotated[str, *_span("0s", "8760h")]
-Threshold = Annotated[str, *_span("1ms", "1h")]
+Hold = Annotated[str, *span("0s", "720h")]
+Interval = Annotated[str, *span("1s", "1h")]
+Deadline = Annotated[str, *span("1s", "720h")]
+Wait = Annotated[str, *span("1s", "720h")]
+History = Annotated[str, *span("0s", "8760h")]
+Threshold = Annotated[str, *span("1ms", "1h")]
 Probability = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=16),
@@ -635,14 +636,19 @@ Cron = Annotated[
 ]
 
 
+TimeZone = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$")
+]
+
+
 class Freeze(Wire):
     """A time in which no rollout starts or goes on. Rolling back and aborting are never held up."""
 
     schedule: Cron = Field(description='When it begins, as a cron schedule of five fields, such as "0 18 * * 5".')
-    duration: Annotated[str, *_span("1m", "744h")] = Field(description="How long it lasts, 1m to 744h.")
-    time_zone: Annotated[
-        str, StringConstraints(strict=True, min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$")
-    ] = Field(default="UTC", description="Time zone of the schedule, by its IANA name, such as Europe/Berlin.")
+    duration: Annotated[str, *span("1m", "744h")] = Field(description="How long it lasts, 1m to 744h.")
+    time_zone: TimeZone = Field(
+        default="UTC", description="Time zone of the schedule, by its IANA name, such as Europe/Berlin."
+    )
 
 
 def _steps(spec: RolloutPolicySpec) -> tuple[Step, ...]:
@@ -721,7 +727,7 @@ class RolloutPolicySpec(Wire):
         description="Time for the whole rollout, 1s to 720h; then it is rolled back. Waiting for approvals, pauses "
         "and freezes don't count.",
     )
-    keep_previous: Annotated[str, *_span("0s", "720h")] = Field(
+    keep_previous: Annotated[str, *span("0s", "720h")] = Field(
         default="5m",
         description="How long the pods of the previous revision are kept after promotion, so that going back is a "
         "switch, 0s to 720h.",

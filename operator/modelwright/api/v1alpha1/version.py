@@ -201,6 +201,19 @@ class Sample(Wire):
     )
 
 
+class ReferenceSample(Wire):
+    """What a version was made with, to compare requests with: one JSON file."""
+
+    uri: ArtifactUri = Field(
+        description='Address of the file, {"inputs": [[...], ...], "predictions": [...]}, at most 16 MiB; it is '
+        "fetched with the artifact's credentials."
+    )
+    digest: Digest | None = Field(
+        default=None,
+        description="Digest of the file, checked when it is fetched. When absent, what is there is taken.",
+    )
+
+
 class VersionContent(Wire):
     """What a version is, wherever it is written down."""
 
@@ -213,6 +226,10 @@ class VersionContent(Wire):
     )
     samples: Annotated[tuple[Sample, ...], Field(max_length=16), ListType("atomic")] = Field(
         default=(), description="Requests for the infra gate of a rollout, at most 16. Immutable."
+    )
+    reference: ReferenceSample | None = Field(
+        default=None,
+        description="Sample of inputs and predictions that spec.monitoring of a Model measures drift from. Immutable.",
     )
     lineage: Lineage | None = Field(default=None, description="Where it comes from.")
     card: Card | None = Field(default=None, description="What people should know before they use it.")
@@ -237,6 +254,7 @@ class ModelVersionSpec(VersionContent):
         _immutable("parameters", optional=True),
         _immutable("lineage", optional=True),
         _immutable("samples", optional=True),
+        _immutable("reference", optional=True),
         Cel(
             "!has(oldSelf.metrics) || "
             "(has(self.metrics) && oldSelf.metrics.all(old, self.metrics.exists(new, new == old)))",

@@ -91,10 +91,12 @@ def conditions(
     verdict: Verdict,
     serving: tuple[bool, Reason, str] | None,
     *,
+    monitored: tuple[bool, Reason, str] | None = None,
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """Ready, Reconciling, Stalled and, for a Model, Available. Times move only where a status does."""
+    """Ready, Reconciling, Stalled and, for a Model, Available; Monitored only while that is asked for. Times move only
+    where a status does."""
     ready = not verdict.stalled and not verdict.reconciling
     quiet = (Reason.UP_TO_DATE, "")
     rows: list[tuple[str, bool, str, str]] = [
@@ -104,6 +106,10 @@ def conditions(
     ]
     if serving is not None:
         rows.append((ConditionType.AVAILABLE, *serving))
+    if monitored is not None:
+        rows.append((ConditionType.MONITORED, *monitored))
+    else:
+        old = tuple(condition for condition in old if condition.type != ConditionType.MONITORED)
     for type_, status, reason, message in rows:
         old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
     return old

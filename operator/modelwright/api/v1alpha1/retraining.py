@@ -1,0 +1,465 @@
+"""RetrainingPolicy: when a Model is trained anew, what holds that back, and what a run does."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.common import (
+    INT64_MAX,
+    QUALIFIED_NAME,
+    Bool,
+    Decimal,
+    Label,
+    LabelValue,
+    OpenObject,
+    Reference,
+    Resource,
+    StatusInt,
+    StatusText,
+    StatusWire,
+    StatusWord,
+    Subdomain,
+    Timestamp,
+    Wire,
+)
+from modelwright.api.conditions import Conditions
+from modelwright.api.crd.info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.v1alpha1.policy import Cron, Deadline, EvaluationMetric, History, PromQL, TimeZone, Wait, span
+from modelwright.api.v1alpha1.version import (
+    ArtifactUri,
+    Card,
+    Code,
+    Digest,
+    ModelFormat,
+    Parameters,
+    Sample,
+)
+
+PROFILES = ("TrainJob", "JobSet", "RayJob", "Workflow", "SparkApplication")
+"""Kinds whose states the `resource` engine knows by itself."""
+
+Profile = Literal["TrainJob", "JobSet", "RayJob", "Workflow", "SparkApplication"]
+Expression = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)]
+
+
+class ScheduleTrigger(Wire):
+    """At the times of a cron schedule."""
+
+    cron: Cron = Field(description='Five fields, such as "0 3 * * 1".')
+    time_zone: TimeZone = Field(default="UTC", description="Its time zone, by IANA name, such as Europe/Berlin.")
+    catch_up: Literal["None", "Latest", "All"] = Field(
+        default="Latest",
+        description="Times that passed while the operator was down: None lets them go, Latest takes up the last one, "
+        "All takes up each, at most 100, in their order.",
+    )
+
+
+class PrometheusTrigger(Wire):
+    """When a query is beyond a limit for some looks in a row."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.above) != has(self.below)",
+            "a prometheus trigger needs exactly one of above and below",
+            lambda self: (self.above is None) != (self.below is None),
+        ),
+    )
+
+    provider: Label = Field(default="default", description="Name of a connection in the operator's configuration.")
+    query: PromQL = Field(
+        description="PromQL that gives one number. $(NAMESPACE), $(MODEL) and $(VERSION) (the serving one) are filled "
+        "in."
+    )
+    above: Decimal | None = Field(default=None, description="It fires when the value is above this.")
+    below: Decimal | None = Field(default=None, description="It fires when the value is below this.")
+    consecutive: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=3,
+        description="Looks in a row, 1 to 100. A look without an answer (no data, NaN, an error) counts for nothing "
+        "and begins the row anew.",
+    )
+    interval: Annotated[str, *span("5s", "24h")] = Field(default="5m", description="Time between looks, 5s to 24h.")
+
+
+class DataTrigger(Wire):
+    """When data at an address has changed. A CronJob looks, under the ServiceAccount that is named here."""
+
+    uri: ArtifactUri = Field(description="Address of a file or prefix: s3, gs, az, http(s) or pvc.")
+    changed: Literal["ETag", "Digest", "Count"] = Field(
+        default="ETag",
+        description="What is compared: ETag (and size) of all objects, the digest of the content (which is read), or "
+        "the number of objects.",
+    )
+    every: Annotated[str, *span("1m", "24h")] = Field(
+        default="10m",
+        description="Time between looks: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 minutes, or 1, 2, 3, 4, 6, 8, 12 or 24 "
+        "hours.",
+    )
+    service_account_name: Subdomain | None = Field(
+        default=None, description="ServiceAccount of the pod that looks. When absent, `default`."
+    )
+    credentials_secret_ref: Reference | None = Field(
+        default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
+    )
+
+
+class WebhookTrigger(Wire):
+    """When another system says so: POST /triggers/<namespace>/<policy>/<trigger> of the operator's Service, with a
+    token of a ServiceAccount or user that has the verb `trigger` on this RetrainingPolicy."""
+
+    source: Literal["Alertmanager", "CloudEvents"] = Field(
+        description="Alertmanager: firing alerts, one run for each alert and the time it began. CloudEvents: one run "
+        "for each source and id."
+    )
+    labels: Annotated[
+        dict[str, Annotated[str, StringConstraints(strict=True, max_length=253)]], Field(max_length=16)
+    ] = Field(
+        default_factory=dict,
+        description="Labels that an alert, or attributes that a CloudEvent must have, with these values. At most 16.",
+    )
+
+
+class AgeTrigger(Wire):
+    """When the serving version has served for some time."""
+
+    after: Annotated[str, *span("1m", "17520h")] = Field(
+        description="Time since it began to serve, 1m to 17520h; fires again after each such time."
+    )
+
+
+def _one_of_trigger(trigger: Trigger) -> bool:
+    kinds = (trigger.schedule, trigger.prometheus, trigger.data, trigger.webhook, trigger.age)
+    return sum(kind is not None for kind in kinds) == 1
+
+
+class Trigger(Wire):
+    """One reason to train: exactly one of schedule, prometheus, data, webhook and age."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "[has(self.schedule), has(self.prometheus), has(self.data), has(self.webhook), has(self.age)]"
+            ".filter(set, set).size() == 1",
+            "a trigger has exactly one of schedule, prometheus, data, webhook and age",
+            _one_of_trigger,
+        ),
+    )
+
+    name: Label = Field(description="Name of the trigger, in this policy.")
+    schedule: ScheduleTrigger | None = Field(default=None, description="At the times of a cron schedule.")
+    prometheus: PrometheusTrigger | None = Field(default=None, description="When a query is beyond a limit.")
+    data: DataTrigger | None = Field(default=None, description="When data has changed.")
+    webhook: WebhookTrigger | None = Field(default=None, description="When another system says so.")
+    age: AgeTrigger | None = Field(default=None, description="When the serving version has grown old.")
+
+
+class MaxRuns(Wire):
+    """At most so many runs in a span of time."""
+
+    count: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(description="Runs, 1 to 1000.")
+    per: Annotated[str, *span("1m", "8760h")] = Field(description="Span of time that ends now, 1m to 8760h.")
+
+
+class Backoff(Wire):
+    """How long triggers wait after failures in a row: initial, then twice as long after each further one."""
+
+    initial: Annotated[str, *span("1s", "720h")] = Field(
+        default="10m", description="After the first failure, 1s to 720h."
+    )
+    max: Annotated[str, *span("1s", "8760h")] = Field(default="24h", description="Longest wait, 1s to 8760h.")
+
+
+class Guard(Wire):
+    """What holds triggers back. Runs that a person asks for wait for their turn, and for nothing else."""
+
+    cooldown: Annotated[str, *span("0s", "8760h")] = Field(
+        default="24h", description="Shortest time from the start of a run to the start of the next, 0s to 8760h."
+    )
+    max_runs: MaxRuns | None = Field(default=None, description="Bound on runs in a span of time. When absent, none.")
+    concurrency: Literal["Forbid", "Queue", "Replace"] = Field(
+        default="Forbid",
+        description="While a run goes on: Forbid lets a trigger go, Queue lets one wait for its end, Replace ends the "
+        "run that goes on.",
+    )
+    backoff: Backoff = Field(
+        default_factory=Backoff,
+        description="Wait after runs in a row that failed, or whose version was refused or rolled back.",
+    )
+    skip_unchanged: Bool = Field(
+        default=True,
+        description="Whether a run ends as Skipped, before it trains, when dataset (by digest), parameters, seed and "
+        "templates are those of the last run that succeeded.",
+    )
+
+
+class DatasetSource(Wire):
+    """Data that a run works on."""
+
+    uri: ArtifactUri = Field(description="Address of a file or prefix, by the schemes of artifacts.")
+    digest: Digest | None = Field(
+        default=None,
+        description="Digest that it must have. When absent, it is found out at the beginning of each run, and the "
+        "content must not change until its end.",
+    )
+    service_account_name: Subdomain | None = Field(
+        default=None, description="ServiceAccount of the pod that finds out the digest. When absent, `default`."
+    )
+    credentials_secret_ref: Reference | None = Field(
+        default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
+    )
+
+
+class JobWork(Wire):
+    """A Job of batch/v1."""
+
+    template: OpenObject = Field(
+        description="Pod template of the Job (spec.template). Inputs and results: the how-to on training."
+    )
+    backoff_limit: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
+        default=1, description="Tries after a failed one, 0 to 10."
+    )
+    pod_failure_policy: OpenObject | None = Field(
+        default=None, description="spec.podFailurePolicy of the Job, such as to let evicted pods not count."
+    )
+    labels: Annotated[
+        dict[str, LabelValue],
+        Field(max_length=16),
+        Cel(
+            f"self.all(key, key.matches(r'{QUALIFIED_NAME}') && !key.startsWith('modelwright.dev/') && "
+            "!key.startsWith('app.kubernetes.io/'))",
+            "keys must be label names, and none of modelwright.dev/ or app.kubernetes.io/",
+            lambda value: all(not key.startswith(("modelwright.dev/", "app.kubernetes.io/")) for key in value),
+        ),
+    ] = Field(
+        default_factory=dict,
+        description="Labels of the Job, such as kueue.x-k8s.io/queue-name. At most 16.",
+    )
+
+
+def _knows_its_states(work: ResourceWork) -> bool:
+    return work.profile is not None or (work.success is not None and work.failure is not None)
+
+
+class ResourceWork(Wire):
+    """Any other object, of a kind that the operator's configuration allows. States are read by a profile, or by
+    expressions in CEL over `object` (the live object)."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.profile) || (has(self.success) && has(self.failure))",
+            "a resource needs a profile, or the expressions success and failure",
+            _knows_its_states,
+        ),
+    )
+
+    manifest: OpenObject = Field(
+        description="The object: apiVersion, kind and spec; name, namespace and owner are set here. In its texts "
+        "$(RUN), $(MODEL), $(OUTPUT_URI), $(DATASET_URI), $(DATASET_DIGEST), $(SEED) and $(INPUTS) (all of the inputs "
+        "as JSON) are filled in."
+    )
+    profile: Profile | None = Field(
+        default=None, description="Reads the states of a known kind: " + ", ".join(PROFILES) + "."
+    )
+    success: Expression | None = Field(default=None, description="True when it has ended well.")
+    failure: Expression | None = Field(default=None, description="True when it has failed.")
+    suspended: Expression | None = Field(default=None, description="True while it is suspended or queued.")
+    message: Expression | None = Field(default=None, description="A text that says why.")
+    outputs: Expression | None = Field(
+        default=None,
+        description="The result: a map, or a text with JSON. When absent, the termination message of the pods that "
+        "podSelector (or the profile) finds.",
+    )
+    pod_selector: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=512)] | None = Field(
+        default=None, description="Label selector of its pods; $(NAME) is the object's name."
+    )
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Those that are given."""
+        given = (self.success, self.failure, self.suspended, self.message, self.outputs)
+        return tuple(text for text in given if text is not None)
+
+
+class Work(Wire):
+    """What does a stage: exactly one of job and resource."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.job) != has(self.resource)",
+            "a stage needs exactly one of job and resource",
+            lambda self: (self.job is None) != (self.resource is None),
+        ),
+    )
+
+    job: JobWork | None = Field(default=None, description="A Job.")
+    resource: ResourceWork | None = Field(default=None, description="Any other object, such as a TrainJob.")
+    timeout: Wait = Field(
+        default="1h", description="Time for the stage, 1s to 720h; what is suspended or queued doesn't count."
+    )
+
+
+class DataCheck(Work):
+    """Looks at the dataset before anything is trained."""
+
+    data_schema: OpenObject | None = Field(
+        default=None,
+        alias="schema",
+        description="What the dataset must be like, handed to the check as it is; the shipped image's form is in the "
+        "how-to on training.",
+    )
+
+
+class Evaluate(Work):
+    """Scores the new version and the serving one on the same data, held out from both."""
+
+    gates: Annotated[tuple[EvaluationMetric, ...], Field(min_length=1, max_length=32), ListType("map", ("name",))] = (
+        Field(description="Figures with their limits, 1 to 32. A figure that is missing in the report fails.")
+    )
+
+
+class Output(Wire):
+    """Where a trained version goes, and how it is fetched from there."""
+
+    uri: ArtifactUri = Field(
+        description="Prefix below which the training puts the artifact: <uri>/<name of the run>. A result that names "
+        "another place is refused."
+    )
+    format: ModelFormat = Field(description="What kind of model it is, unless the result says so.")
+    service_account_name: Subdomain | None = Field(
+        default=None, description="spec.artifact.serviceAccountName of the ModelVersion."
+    )
+    credentials_secret_ref: Reference | None = Field(
+        default=None, description="spec.artifact.credentialsSecretRef of the ModelVersion."
+    )
+
+
+class VersionTemplate(Wire):
+    """What a ModelVersion of a run has beside its result."""
+
+    samples: Annotated[tuple[Sample, ...], Field(max_length=16), ListType("atomic")] = Field(
+        default=(), description="Requests for the infra gate of its rollout, at most 16."
+    )
+    card: Card | None = Field(default=None, description="What people should know before they use it.")
+    code: Code | None = Field(default=None, description="The code that trains it, unless the result says so.")
+
+
+class RunTemplate(Wire):
+    """What a run does: data check, training, evaluation, registration."""
+
+    dataset: DatasetSource = Field(description="What is trained on.")
+    holdout: DatasetSource | None = Field(
+        default=None,
+        description="What is evaluated on. When absent, the dataset, of which the training holds back some.",
+    )
+    parameters: Parameters = Field(
+        default_factory=dict, description="Handed to each stage. At most 128, of 1024 characters."
+    )
+    seed: Annotated[int, Field(strict=True, ge=0, le=4294967295)] = Field(
+        default=0, description="Handed to each stage, for all that is random."
+    )
+    data_check: DataCheck | None = Field(default=None, description="Looks at the dataset first.")
+    train: Work = Field(description="Trains, and puts the artifact where it is told to.")
+    evaluate: Evaluate | None = Field(
+        default=None, description="Decides whether the new version is registered. When absent, it always is."
+    )
+    output: Output = Field(description="Where the artifact goes.")
+    version: VersionTemplate = Field(
+        default_factory=VersionTemplate, description="What the ModelVersion has beside the result."
+    )
+    deadline: Deadline = Field(
+        default="24h", description="Time for the whole run, 1s to 720h; what is suspended or queued doesn't count."
+    )
+
+
+class RetrainingPolicySpec(Wire):
+    """When, what holds it back, and what a run does."""
+
+    model_ref: Reference = Field(description="The Model that is trained anew.")
+    suspend: Bool = Field(default=False, description="Whether triggers are let go. A run that goes on is not touched.")
+    triggers: Annotated[tuple[Trigger, ...], Field(max_length=16), ListType("map", ("name",))] = Field(
+        default=(), description="Reasons to train, at most 16. When absent, people ask for runs."
+    )
+    guard: Guard = Field(default_factory=Guard, description="What holds triggers back.")
+    run: RunTemplate = Field(description="What a run does.")
+    history_limit: Annotated[int, Field(strict=True, ge=1, le=100)] = Field(
+        default=10, description="Ended TrainingRuns kept, 1 to 100."
+    )
+    history_ttl: History = Field(
+        default="168h", alias="historyTTL", description="How long ended TrainingRuns outlive the policy, 0s to 8760h."
+    )
+
+
+class TriggerStatus(StatusWire):
+    """What a trigger last did."""
+
+    name: StatusWord = Field(description="Name of the trigger.")
+    identity: StatusWord | None = Field(
+        default=None,
+        description="What it last fired for: the time of a schedule, the state of the data, an alert, a number.",
+    )
+    at: Timestamp | None = Field(default=None, description="When it last fired, UTC.")
+    outcome: Annotated[str, Cut(63)] | None = Field(
+        default=None, description="Started, Queued, Replaced, or the reason why it was suppressed."
+    )
+    run: StatusWord | None = Field(default=None, description="The run it started.")
+
+
+class SuppressedStatus(StatusWire):
+    """Triggers that started no run, by reason."""
+
+    trigger: StatusWord = Field(description="Name of the trigger.")
+    reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")
+    count: StatusInt = Field(description="How often.")
+    last_at: Timestamp = Field(description="When it last was, UTC.")
+    message: StatusText = Field(default="", description="Why it last was, for people.")
+
+
+class RetrainingPolicyStatus(StatusWire):
+    """What triggers and runs have come to."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
+    )
+    triggers: Annotated[tuple[TriggerStatus, ...], Field(max_length=16), ListType("map", ("name",))] = Field(
+        default=(), description="What each trigger last did. At most 16."
+    )
+    suppressed: Annotated[
+        tuple[SuppressedStatus, ...], Field(max_length=128), ListType("map", ("trigger", "reason"))
+    ] = Field(default=(), description="Triggers that started no run, by reason. At most 128.")
+    active_run: StatusWord | None = Field(default=None, description="The run that goes on.")
+    last_run: StatusWord | None = Field(default=None, description="The run that ended last.")
+    last_version: StatusWord | None = Field(default=None, description="The ModelVersion that was registered last.")
+    failures: StatusInt | None = Field(default=None, description="Runs in a row that came to nothing.")
+    retry_at: Timestamp | None = Field(default=None, description="Until when triggers wait because of them, UTC.")
+    conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
+
+
+class RetrainingPolicy(Resource):
+    """When a Model is trained anew, and how."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="retrainingpolicies",
+        short_name="rtp",
+        description="A RetrainingPolicy says when a Model is trained anew (schedule, drift, new data, alerts, age), "
+        "what holds that back, and what a run does: check the data, train, evaluate, register a ModelVersion.",
+        columns=(
+            Column("Model", ".spec.modelRef.name", "The Model that is trained anew."),
+            Column("Suspended", ".spec.suspend", "Whether triggers are let go.", type="boolean", wide=True),
+            Column("Active", ".status.activeRun", "The run that goes on."),
+            Column("Last", ".status.lastRun", "The run that ended last."),
+            Column("Version", ".status.lastVersion", "The ModelVersion that was registered last."),
+            Column("Failures", ".status.failures", "Runs in a row that came to nothing.", type="integer"),
+            READY,
+            REASON,
+            AGE,
+        ),
+        selectable_fields=(".spec.modelRef.name",),
+        name_max=40,
+    )
+
+    kind: str = "RetrainingPolicy"
+    spec: RetrainingPolicySpec = Field(description="When, what holds it back, and what a run does.")
+    status: RetrainingPolicyStatus = Field(
+        default_factory=RetrainingPolicyStatus, description="What triggers and runs have come to."
+    )

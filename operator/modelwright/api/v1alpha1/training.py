@@ -1,0 +1,248 @@
+"""TrainingRun: the record of one training: what asked for it, what each stage came to, and the version it made."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.common import (
+    INT64_MAX,
+    OpenObject,
+    Reference,
+    Resource,
+    StatusText,
+    StatusWire,
+    StatusWord,
+    Text63,
+    Text253,
+    Text1024,
+    Timestamp,
+    Wire,
+)
+from modelwright.api.conditions import Conditions
+from modelwright.api.crd.info import AGE, Column, CrdInfo
+from modelwright.api.v1alpha1.rollout import ClockStatus, PolicySnapshot
+from modelwright.api.v1alpha1.version import Parameters
+
+
+class RunTrigger(Wire):
+    """What started the run; written by the operator."""
+
+    name: Text63 = Field(description="Name of the trigger in the policy.")
+    identity: Text253 = Field(description="What it fired for; there is one run for each.")
+    message: Text1024 = Field(default="-", description="Why it fired, for people.")
+
+
+class ManualRun(Wire):
+    """A person wants a run now."""
+
+    by: Text253 = Field(description="Who, as the API server knows them; admission demands the writer's own name.")
+    reason: Text1024 = Field(description="Why.")
+    parameters: Parameters = Field(
+        default_factory=dict, description="Parameters that take the place of the policy's, for this run."
+    )
+
+
+class TrainingRunSpec(Wire):
+    """What asked for the run. Immutable."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel("self == oldSelf", "spec of a TrainingRun is immutable: delete the run to cancel it, create another one"),
+        Cel(
+            "has(self.trigger) != has(self.manual)",
+            "spec.manual (who wants the run, and why) is needed in a TrainingRun that a person makes; the operator's "
+            "own have a trigger instead",
+            lambda self: (self.trigger is None) != (self.manual is None),
+        ),
+    )
+
+    policy_ref: Reference = Field(description="The RetrainingPolicy whose run this is.")
+    policy_uid: Text63 | None = Field(default=None, description="uid of the policy; set by the operator.")
+    trigger: RunTrigger | None = Field(default=None, description="What started it; set by the operator.")
+    manual: ManualRun | None = Field(default=None, description="Makes this a run that a person asks for.")
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RESOLVING = "Resolving"
+    CHECKING_DATA = "CheckingData"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    REGISTERING = "Registering"
+    SUCCEEDED = "Succeeded"
+    SKIPPED = "Skipped"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class StageState(StrEnum):
+    """Where the object of a stage stands, whatever its kind."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+StageName = Literal["dataCheck", "train", "evaluate"]
+
+
+class DatasetStatus(StatusWire):
+    """Data, by its digest."""
+
+    uri: Annotated[str, Cut(2048)] = Field(description="Address of the data.")
+    digest: StatusWord = Field(description="Digest that every stage checks.")
+
+
+class StageStatus(StatusWire):
+    """One stage that was begun."""
+
+    name: Annotated[str, Cut(63)] = Field(description="dataCheck, train or evaluate.")
+    state: Annotated[str, Cut(63)] = Field(
+        description="Pending, Queued, Running, Suspended, Succeeded, Failed or Unknown."
+    )
+    reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
+    message: StatusText = Field(default="", description="Why, for people.")
+    kind: Annotated[str, Cut(63)] = Field(default="Job", description="Kind of the object that does it.")
+    child: StatusWord = Field(default="", description="Name of the object that does it.")
+    uid: StatusWord = Field(default="", description="Its uid: a stage is done by one object, and never made again.")
+    started_at: Timestamp = Field(description="When it was begun, UTC.")
+    finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
+    clock: ClockStatus | None = Field(
+        default=None, description="The clock of its timeout: it stands still while the object is suspended or queued."
+    )
+
+
+class CheckStatus(StatusWire):
+    """One check of the data."""
+
+    name: Annotated[str, Cut(128)] = Field(description="What was checked, such as nulls:age.")
+    outcome: Annotated[str, Cut(63)] = Field(description="Pass or Fail.")
+    message: Annotated[str, Cut(1024)] = Field(default="", description="What was found.")
+
+
+class FigureStatus(StatusWire):
+    """One figure of the evaluation."""
+
+    name: Annotated[str, Cut(63)] = Field(description="What was measured.")
+    slice: Annotated[str, Cut(63)] = Field(description="Part of the data; empty for all of it.")
+    candidate: StatusWord = Field(description="The new version's figure.")
+    serving: StatusWord | None = Field(default=None, description="The serving version's figure.")
+    examples: int | None = Field(default=None, ge=0, le=INT64_MAX, description="How many examples it is from.")
+
+
+class ResultMetric(StatusWire):
+    """A figure that the training reported."""
+
+    name: Annotated[str, Cut(63)] = Field(description="What was measured.")
+    value: StatusWord = Field(description="The figure.")
+
+
+class RunResult(StatusWire):
+    """What the training reported."""
+
+    uri: Annotated[str, Cut(2048)] = Field(description="Address of the artifact.")
+    digest: StatusWord | None = Field(default=None, description="Digest of the artifact, if it was reported.")
+    format: Annotated[str, Cut(63)] | None = Field(default=None, description="Format of the artifact.")
+    format_version: Annotated[str, Cut(63)] | None = Field(default=None, description="Version of the format.")
+    image: Annotated[str, Cut(1024)] | None = Field(default=None, description="Image that trained, with its digest.")
+    repository: Annotated[str, Cut(1024)] | None = Field(default=None, description="Repository of the code.")
+    commit: StatusWord | None = Field(default=None, description="Commit of the code.")
+    reference: DatasetStatus | None = Field(
+        default=None, description="Sample of the training data that drift is measured against, if one was reported."
+    )
+    metrics: Annotated[tuple[ResultMetric, ...], Field(max_length=64), ListType("map", ("name",))] = Field(
+        default=(), description="Figures of the training. At most 64."
+    )
+    parameters: Annotated[dict[str, Annotated[str, Cut(1024)]], Field(max_length=128)] = Field(
+        default_factory=dict, description="Parameters it was trained with, the best of a search. At most 128."
+    )
+
+
+class TrainingRunStatus(StatusWire):
+    """The record."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
+    )
+    state: Annotated[str, Cut(63)] | None = Field(
+        default=None,
+        description="Pending, Queued, Resolving, CheckingData, Training, Evaluating, Registering, Succeeded, Skipped, "
+        "Failed or Cancelled.",
+    )
+    reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
+    message: StatusText | None = Field(default=None, description="Why, for people.")
+    since: Timestamp | None = Field(default=None, description="When this state began, UTC.")
+    model: StatusWord | None = Field(default=None, description="The Model that is trained anew.")
+    policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
+    started_at: Timestamp | None = Field(default=None, description="When it began, UTC.")
+    finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
+    clock: ClockStatus | None = Field(default=None, description="The clock of the deadline.")
+    dataset: DatasetStatus | None = Field(default=None, description="What is trained on.")
+    holdout: DatasetStatus | None = Field(default=None, description="What is evaluated on.")
+    inputs_hash: StatusWord | None = Field(
+        default=None, description="Hash of data, parameters, seed and templates: two runs with the same one are equal."
+    )
+    compared_with: StatusWord | None = Field(
+        default=None, description="The serving ModelVersion that the evaluation compares with."
+    )
+    stages: Annotated[tuple[StageStatus, ...], Field(max_length=8), ListType("map", ("name",))] = Field(
+        default=(), description="Stages that were begun. At most 8."
+    )
+    checks: Annotated[tuple[CheckStatus, ...], Field(max_length=128), ListType("map", ("name",))] = Field(
+        default=(), description="Checks of the data; those that failed first. At most 128."
+    )
+    profile: OpenObject | None = Field(
+        default=None, description="What the data check says of the dataset, for the check of the next run."
+    )
+    result: RunResult | None = Field(default=None, description="What the training reported.")
+    figures: Annotated[tuple[FigureStatus, ...], Field(max_length=256), ListType("map", ("name", "slice"))] = Field(
+        default=(), description="Figures of the evaluation. At most 256."
+    )
+    confusion_matrix: OpenObject | None = Field(
+        default=None, description="Confusion matrix of the new version, as the evaluation reported it."
+    )
+    version: StatusWord | None = Field(default=None, description="The ModelVersion that it made.")
+    outcome: Annotated[str, Cut(63)] | None = Field(
+        default=None,
+        description="What became of the version: Announced (the Model is pinned to another), RollingOut, Serving, "
+        "RolledBack or Superseded.",
+    )
+    conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
+
+
+class TrainingRun(Resource):
+    """The record of one training."""
+
+    __crd__: ClassVar[CrdInfo] = CrdInfo(
+        plural="trainingruns",
+        short_name="trn",
+        description="A TrainingRun is the record of one training: what asked for it, what each stage came to, and the "
+        "ModelVersion it made. The operator makes them by a RetrainingPolicy; a person may make one to train now.",
+        columns=(
+            Column("Policy", ".spec.policyRef.name", "The RetrainingPolicy."),
+            Column("Model", ".status.model", "The Model that is trained anew.", wide=True),
+            Column("Trigger", ".spec.trigger.name", "What started it."),
+            Column("By", ".spec.manual.by", "Who asked for it.", wide=True),
+            Column("State", ".status.state", "Where it stands."),
+            Column("Reason", ".status.reason", "Why it is in this state."),
+            Column("Version", ".status.version", "The ModelVersion that it made."),
+            Column("Outcome", ".status.outcome", "What became of that version."),
+            AGE,
+        ),
+        selectable_fields=(".spec.policyRef.name", ".status.state"),
+        name_max=52,
+    )
+
+    kind: str = "TrainingRun"
+    spec: TrainingRunSpec = Field(description="What asked for the run. Immutable.")
+    status: TrainingRunStatus = Field(default_factory=TrainingRunStatus, description="The record.")

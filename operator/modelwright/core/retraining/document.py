@@ -1,0 +1,31 @@
+"""The table of runs as a page of the documentation."""
+
+from modelwright.core.retraining.machine import TABLE, Rule
+
+_HEAD = """# What a TrainingRun does next
+
+Made from `operator/modelwright/core/retraining/` by `make generate`; `make verify` holds the two against each other.
+
+At each pass the operator takes one picture of a run, and the first row that holds applies. A row without a state keeps
+the state that there is, or changes what the record says; after a change the table is read again from the top, and the
+record is written before anything is done.
+
+| # | when | state | what is done |
+|---|---|---|---|
+"""
+
+_TAIL = """
+- The object of a stage is made once. Its uid is in the record, so that one which is gone is known to have been there.
+- A result that is there is taken even when its time is up. What is neither success nor failure is waited for until the
+  timeout.
+- The clocks of stage and run stand still while the object is suspended or queued.
+"""
+
+
+def page() -> str:
+    """The page in Markdown."""
+    rows = [
+        f"| {n} | {row.name} | {(row.state or '') if isinstance(row, Rule) else ''} | {row.does} |\n"
+        for n, row in enumerate(TABLE, 1)
+    ]
+    return _HEAD + "".join(rows) + _TAIL

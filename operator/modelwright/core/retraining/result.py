@@ -1,0 +1,296 @@
+"""What the reports of a run's stages come to, by the result contract of training (docs/how-to/training.md).
+
+Reports come from containers of the user: nothing in them is believed before it was looked at, and all that is kept is
+bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from modelwright.api.common import INT64_MAX, StatusWire, Text63, problems
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import EvaluationMetric
+from modelwright.api.v1alpha1.training import CheckStatus, DatasetStatus, FigureStatus, ResultMetric, RunResult
+from modelwright.api.v1alpha1.version import ArtifactUri, Code, Digest, ModelFormat
+from modelwright.core import gates
+from modelwright.core.analysis.evidence import Outcome
+
+MOST_CHECKS = 128
+MOST_FIGURES = 256
+MOST_LABELS = 64
+"""Classes of a confusion matrix."""
+MOST_DEPTH = 16
+"""Nesting of what is kept as it is."""
+
+_MESSAGE_MAX = 1024
+_NUMBER_MAX = 32
+"""Characters of a figure, as a ModelVersion takes it."""
+_MOST_UNQUOTED = 4
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A report that can't be taken; `message` names the member and says what is wrong."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a data check found. `checks`: those that failed first, at most 128; `failed`: the names of all that did."""
+
+    checks: tuple[CheckStatus, ...]
+    profile: Object | None
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What the evaluation came to; `message` has the numbers."""
+
+    passed: bool
+    reason: str
+    message: str
+    figures: tuple[FigureStatus, ...] = ()
+    confusion_matrix: Object | None = None
+
+
+class _Artifact(StatusWire):
+    uri: ArtifactUri
+    digest: Digest
+    format: ModelFormat | None = None
+
+
+class _Dataset(StatusWire):
+    digest: Annotated[str, StringConstraints(strict=True)] | None = None
+
+
+class _Reference(StatusWire):
+    uri: ArtifactUri
+    digest: Digest
+
+
+_Parameter = (
+    Annotated[str, StringConstraints(strict=True, max_length=1024)]
+    | Annotated[int, Field(strict=True, ge=-INT64_MAX, le=INT64_MAX)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+)
+
+
+class _Training(StatusWire):
+    artifact: _Artifact
+    metrics: Annotated[dict[Text63, Any], Field(max_length=64)] = Field(default_factory=dict)
+    parameters: Annotated[
+        dict[Annotated[str, StringConstraints(min_length=1, max_length=128)], _Parameter], Field(max_length=128)
+    ] = Field(default_factory=dict)
+    dataset: _Dataset | None = None
+    code: Code | None = None
+    reference: _Reference | None = None
+
+
+def training(report: Any, *, output_uri: str, dataset_digest: str, image: str | None) -> RunResult | Refused:
+    """The result that a training reported, or why it is refused: ReportInvalid, DatasetChanged or OutputNotAllowed.
+
+    `output_uri`: where it was told to put the artifact; `image`: of its container.
+    """
+    try:
+        told = _Training.model_validate(report, by_alias=True, by_name=False)
+    except ValidationError as error:
+        return _invalid("; ".join(f"{path}: {text}" if path else text for path, text in problems(error)))
+    metrics = []
+    for name, value in told.metrics.items():
+        number = _number(value)
+        if number is None:
+            return _invalid(f"metrics.{name} is {_shown(value)}, which is no finite number")
+        metrics.append(ResultMetric(name=name, value=number))
+    if told.dataset is not None and told.dataset.digest not in (None, dataset_digest):
+        text = f"dataset.digest is {_shown(told.dataset.digest)}, but the run began with {dataset_digest}"
+        return Refused(Reason.DATASET_CHANGED, text)
+    if not is_below(told.artifact.uri, output_uri):
+        text = f"artifact.uri is {told.artifact.uri[:256]}; it must be {output_uri} or below it (OUTPUT_URI)"
+        return Refused(Reason.OUTPUT_NOT_ALLOWED, text)
+    if told.reference is not None and not is_below(told.reference.uri, output_uri):
+        text = f"reference.uri is {told.reference.uri[:256]}; it must be below {output_uri} (OUTPUT_URI)"
+        return Refused(Reason.OUTPUT_NOT_ALLOWED, text)
+    format_, code, reference = told.artifact.format, told.code, told.reference
+    return RunResult(
+        uri=told.artifact.uri,
+        digest=told.artifact.digest,
+        format=format_.name if format_ is not None else None,
+        format_version=format_.version if format_ is not None else None,
+        image=image,
+        repository=code.repository if code is not None else None,
+        commit=code.commit if code is not None else None,
+        reference=DatasetStatus(uri=reference.uri, digest=reference.digest) if reference is not None else None,
+        metrics=tuple(metrics),
+        parameters={name: value if isinstance(value, str) else repr(value) for name, value in told.parameters.items()},
+    )
+
+
+def is_below(uri: str, prefix: str) -> bool:
+    """Whether an address is `prefix` or below it, however it is written: no parent folders, plain or encoded, and no
+    query. Of an image, a tag and a digest may follow."""
+    prefix = prefix.rstrip("/")
+    if uri.rstrip("/") == prefix:
+        return True
+    rest = uri.removeprefix(prefix)
+    if rest == uri or not rest:
+        return False
+    if uri.startswith("oci://") and rest[0] in ":@":
+        return "/" not in rest
+    decoded = rest
+    for _ in range(_MOST_UNQUOTED):
+        decoded = unquote(decoded)
+    if unquote(decoded) != decoded or any(char in decoded for char in "\\?#") or not decoded.isprintable():
+        return False
+    parts = rest.removesuffix("/").split("/")
+    hidden = decoded.removesuffix("/").split("/")
+    return parts[0] == "" and not any(part in ("", ".", "..") for part in (*parts[1:], *hidden[1:]))
+
+
+def data_check(report: Any) -> Checked | Refused:
+    """What a data check reported, or why it is refused (ReportInvalid): at least one check, each with a name of its own
+    and the outcome Pass or Fail."""
+    if not isinstance(report, Mapping):
+        return _invalid("it must be a JSON object")
+    entries, profile = report.get("checks"), report.get("profile")
+    if not isinstance(entries, list) or not entries:
+        return _invalid('"checks" must be a list of at least one {"name", "outcome", "message"}')
+    found: dict[str, CheckStatus] = {}
+    for index, entry in enumerate(entries):
+        check = _check(entry)
+        if isinstance(check, str):
+            return _invalid(f"checks[{index}]{check}")
+        if check.name in found:
+            return _invalid(f"checks[{index}].name: {check.name} is there twice")
+        found[check.name] = check
+    if profile is not None and not (isinstance(profile, Mapping) and _sound(profile)):
+        return _invalid("profile must be a JSON object, of finite numbers, and not too deep")
+    ordered = sorted(found.values(), key=lambda check: check.outcome != "Fail")
+    failed = tuple(check.name for check in ordered if check.outcome == "Fail")
+    return Checked(tuple(ordered[:MOST_CHECKS]), profile, failed)
+
+
+def evaluation(report: Any, gates_: Sequence[EvaluationMetric], *, first: bool) -> Evaluated:
+    """What an evaluation's report comes to by the policy's gates, as the evaluation gate of a rollout has it.
+
+    `first`: nothing serves yet. A confusion matrix that can't be read is left out, and the message says so.
+    """
+    if not isinstance(report, Mapping):
+        return Evaluated(False, Reason.REPORT_INVALID, "the report must be a JSON object")
+    try:
+        judged = gates.evaluate(gates_, report, first=first)
+    except ArithmeticError:
+        # A difference of numbers too large for any decimal.
+        return Evaluated(False, Reason.REPORT_INVALID, "metrics: a figure is too large to be compared")
+    figures = tuple(_figure(figure) for figure in judged.figures[:MOST_FIGURES])
+    matrix = report.get("confusionMatrix")
+    problem = _matrix_problem(matrix) if matrix is not None else None
+    message = judged.message if problem is None else f"{judged.message}; confusionMatrix was left out: {problem}"
+    kept = {"labels": matrix["labels"], "counts": matrix["counts"]} if matrix is not None and problem is None else None
+    return Evaluated(judged.outcome is Outcome.PASS, judged.reason, message, figures, kept)
+
+
+def _invalid(text: str) -> Refused:
+    return Refused(Reason.REPORT_INVALID, _text(f"the report breaks the result contract: {text}"))
+
+
+def _check(entry: Any) -> CheckStatus | str:
+    """A check, or what is wrong with it."""
+    if not isinstance(entry, Mapping):
+        return ' must be {"name", "outcome", "message"}'
+    name, outcome, message = entry.get("name"), entry.get("outcome"), entry.get("message")
+    if not isinstance(name, str) or not name.strip():
+        return ".name must be a text"
+    if outcome not in ("Pass", "Fail"):
+        return f".outcome is {_shown(outcome)}; it must be Pass or Fail"
+    if message is not None and not isinstance(message, str):
+        return ".message must be a text"
+    return CheckStatus(name=_text(name), outcome=str(outcome), message=_text(message or ""))
+
+
+def _figure(figure: gates.Figure) -> FigureStatus:
+    return FigureStatus(
+        name=figure.name,
+        slice=figure.slice or "",
+        candidate=_decimal(figure.candidate),
+        serving=_decimal(figure.serving) if figure.serving is not None else None,
+        examples=figure.n if figure.n is not None and figure.n <= INT64_MAX else None,
+    )
+
+
+def _matrix_problem(matrix: Any) -> str | None:
+    if not isinstance(matrix, Mapping):
+        return 'it must be {"labels", "counts"}'
+    labels, counts = matrix.get("labels"), matrix.get("counts")
+    if not isinstance(labels, list) or not 1 <= len(labels) <= MOST_LABELS:
+        return f"labels must be a list of 1 to {MOST_LABELS}"
+    if not all(isinstance(label, str | int) and _sound(label) for label in labels):
+        return "labels must be texts or integers"
+    if not isinstance(counts, list) or [_width(row) for row in counts] != [len(labels)] * len(labels):
+        return "counts must have a row and a column for each label"
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= INT64_MAX for row in counts for n in row):
+        return "counts must be integers that are not negative"
+    return None
+
+
+def _width(row: Any) -> int:
+    return len(row) if isinstance(row, list) else -1
+
+
+def _sound(value: Any, depth: int = 0) -> bool:
+    """Whether a JSON value can be kept as it is: finite numbers that every reader keeps exactly, texts of Unicode."""
+    if isinstance(value, str):
+        return not any("\ud800" <= char <= "\udfff" for char in value)
+    if isinstance(value, bool) or value is None:
+        return True
+    if isinstance(value, int):
+        return abs(value) <= INT64_MAX
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if depth == MOST_DEPTH:
+        return False
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _sound(key) and _sound(item, depth + 1) for key, item in value.items())
+    return isinstance(value, list) and all(_sound(item, depth + 1) for item in value)
+
+
+def _number(value: Any) -> str | None:
+    """A finite number as text; None when it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return _plain(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _plain(value: int | float) -> str:
+    text = repr(value)
+    return text if len(text) <= _NUMBER_MAX else f"{value:.17g}"
+
+
+def _decimal(value: Decimal) -> str:
+    text = str(value)
+    return text if len(text) <= _NUMBER_MAX else f"{value:.17g}"
+
+
+def _text(text: str) -> str:
+    """A text from outside as a status takes it."""
+    clean = text[: 2 * _MESSAGE_MAX].encode("utf-8", "replace").decode()
+    return clean if len(clean) <= _MESSAGE_MAX else clean[: _MESSAGE_MAX - 1] + "…"
+
+
+def _shown(value: Any) -> str:
+    return _text(repr(value)[:80])

@@ -1,0 +1,421 @@
+"""What a run does next, case by case."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from modelwright.api.conditions import find
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.training import RunState, StageState
+from modelwright.core.retraining import machine
+from modelwright.core.retraining.machine import (
+    BeginStage,
+    ChildRef,
+    Register,
+    Resolved,
+    ResolveData,
+    RunDecision,
+    StopStage,
+    decide,
+    inputs_hash,
+)
+from modelwright.core.retraining.stage import Reading
+from modelwright.core.rollout.observed import Problem
+from tests.unit.core.retraining.builders import DIGEST, NOW, OUTPUT, after, during, later, picture, policy, run, seen
+
+STAGES = ("dataCheck", "train", "evaluate")
+
+
+def ended(decision: RunDecision) -> tuple[str | None, str | None]:
+    return decision.status.state, decision.status.reason
+
+
+def ready(decision: RunDecision) -> tuple[str, str, str]:
+    """Status of Ready, Reconciling and Stalled."""
+    found = [find(decision.status.conditions, kind) for kind in ("Ready", "Reconciling", "Stalled")]
+    return tuple(condition.status if condition is not None else "" for condition in found)  # type: ignore[return-value]
+
+
+def test_a_run_goes_through_all_its_stages_and_each_is_written_down_before_its_object_is_made() -> None:
+    observed, states, actions = picture(), [], []
+    for stage in STAGES:
+        decision = decide(observed)
+        states.append(decision.status.state)
+        actions += decision.actions
+        observed = after(replace(after(observed, decision), **seen(stage, StageState.RUNNING)))
+        assert decide(observed).actions == ()
+        observed = replace(observed, **seen(stage))
+    decision = decide(observed)
+    assert decision.actions == (Register("run-1"),)
+    done = decide(after(observed, decision, registered=True))
+    assert states == ["CheckingData", "Training", "Evaluating"]
+    assert actions == [BeginStage("dataCheck"), BeginStage("train"), BeginStage("evaluate")]
+    assert ended(decision) == ("Registering", "RegisteringVersion")
+    assert ended(done) == ("Succeeded", "VersionRegistered")
+    assert ready(done) == ("True", "False", "False")
+    status = done.status
+    assert status.version == "run-1"
+    assert status.compared_with == "digits-1"
+    assert (status.model, status.dataset and status.dataset.digest) == ("digits", DIGEST)
+    assert [(entry.name, entry.state, entry.uid) for entry in status.stages] == [
+        (stage, "Succeeded", f"uid-{stage}") for stage in STAGES
+    ]
+    assert all(entry.finished_at == NOW and not entry.clock.running_since for entry in status.stages if entry.clock)
+    assert (status.profile, status.checks[0].name) == ({"rows": 100}, "rows")
+    assert status.result is not None
+    assert status.result.metrics[0].value == "0.97"
+    assert status.figures[0].candidate == "0.95"
+    assert status.policy is not None
+    assert (status.policy.name, status.policy.generation) == ("digits", 3)
+    assert status.started_at == status.finished_at == NOW
+
+
+def test_stages_that_the_policy_has_not_are_left_out() -> None:
+    decision = decide(picture(policy=policy(check=False, evaluate=False)))
+    assert decision.actions == (BeginStage("train"),)
+    observed = after(replace(after(picture(policy=policy(check=False, evaluate=False))), **seen("train")))
+    assert observed.state is RunState.REGISTERING
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "reason", "conditions"),
+    [
+        ({"policy": None}, "Pending", "WaitingForPolicy", ("False", "True", "False")),
+        ({"problem": Problem("WaitingForModel", "no Model")}, "Pending", "WaitingForModel", ("False", "True", "False")),
+        (
+            {"policy": None, "problem": Problem("InvalidPolicy", "bad", stalled=True)},
+            "Failed",
+            "InvalidPolicy",
+            ("False", "False", "True"),
+        ),
+        ({"before": ("run-0",)}, "Queued", "WaitingForRun", ("False", "True", "False")),
+        ({"cancelled_by": "run-2", "before": ("run-0",)}, "Cancelled", "Replaced", ("False", "False", "True")),
+    ],
+)
+def test_a_run_that_cannot_begin_waits_or_ends_and_makes_nothing(
+    changes: dict[str, Any], state: str, reason: str, conditions: tuple[str, str, str]
+) -> None:
+    decision = decide(picture(**changes))
+    assert ended(decision) == (state, reason)
+    assert ready(decision) == conditions
+    assert decision.actions == ()
+    assert decision.status.policy is None
+    assert decision.status.started_at is None
+
+
+def test_a_run_begins_when_the_one_before_it_has_ended_and_its_clock_from_then() -> None:
+    waiting = after(picture(before=("run-0",)))
+    begun = decide(replace(later(waiting, hours=9), before=()))
+    assert begun.status.state == "CheckingData"
+    assert machine.elapsed(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "which"),
+    [
+        ({"dataset": None}, ["dataset"]),
+        ({"dataset": Resolved()}, ["dataset"]),
+        ({"policy": policy(holdout=True)}, ["holdout"]),
+        ({"policy": policy(holdout=True), "dataset": None, "holdout": Resolved()}, ["dataset", "holdout"]),
+        (
+            {"dataset": None, "policy": policy(holdout=True, dataset={"uri": "s3://data/digits/", "digest": DIGEST})},
+            ["holdout"],
+        ),
+        ({"dataset": Resolved(problem=Problem("StoreUnreachable", "no answer", stalled=True))}, ["dataset"]),
+        ({"dataset": Resolved(problem=Problem("AccessDenied", "not yet"))}, ["dataset"]),
+    ],
+)
+def test_digests_that_are_not_known_are_found_out_first(changes: dict[str, Any], which: list[str]) -> None:
+    decision = decide(picture(**changes))
+    assert decision.status.state == "Resolving"
+    assert [action.which for action in decision.actions if isinstance(action, ResolveData)] == which
+    assert decision.status.dataset is None
+
+
+@pytest.mark.parametrize("reason", ["ArtifactNotFound", "AccessDenied", "DigestMismatch", "InvalidURI"])
+def test_data_that_cannot_be_had_ends_the_run(reason: str) -> None:
+    decision = decide(picture(dataset=Resolved(problem=Problem(reason, "spec.run.dataset.uri: no", stalled=True))))
+    assert ended(decision) == ("Failed", reason)
+    assert decision.actions == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "skipped"),
+    [
+        ({}, True),
+        ({"run": run(manual=True)}, False),
+        ({"policy": policy(guard={"skipUnchanged": False})}, False),
+        ({"policy": policy(seed=7)}, False),
+        ({"policy": policy(parameters={"C": "1"})}, False),
+        ({"dataset": Resolved("sha256:" + "2" * 64)}, False),
+        ({"policy": policy(train={"job": {"template": {"spec": {}}}})}, False),
+        ({"policy": policy(deadline="9h", version={"card": {"summary": "other words"}})}, True),
+        ({"policy": policy(dataset={"uri": "s3://elsewhere/digits/"})}, True),
+    ],
+)
+def test_a_run_with_the_inputs_of_the_last_good_one_is_skipped_unless_a_person_asks(
+    changes: dict[str, Any], skipped: bool
+) -> None:
+    last = decide(picture()).status.inputs_hash
+    decision = decide(picture(last_inputs=last, **changes))
+    assert ended(decision) == (("Skipped", "Unchanged") if skipped else ("CheckingData", "StageRunning"))
+    assert bool(decision.actions) is not skipped
+
+
+def test_parameters_of_a_person_take_the_place_of_the_policys() -> None:
+    template = policy(parameters={"C": "1", "depth": "3"}).run
+    assert machine.parameters(run(manual=True), template) == {"C": "2", "depth": "3"}
+    assert machine.parameters(run(), template) == {"C": "1", "depth": "3"}
+
+
+def test_the_hash_of_inputs_does_not_depend_on_the_order_of_parameters() -> None:
+    template = policy().run
+    assert inputs_hash(template, DIGEST, None, {"a": "1", "b": "2"}) == inputs_hash(
+        template, DIGEST, None, {"b": "2", "a": "1"}
+    )
+    assert inputs_hash(template, DIGEST, None, {}) != inputs_hash(template, DIGEST, DIGEST, {})
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_begun_and_has_no_object_gets_it_also_after_a_crash(stage: str) -> None:
+    observed = during(stage, known=False)
+    assert decide(observed).actions == (BeginStage(stage),)  # type: ignore[arg-type]
+    assert decide(later(observed, minutes=5)).actions == (BeginStage(stage),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "child", [None, ChildRef("run-1-stage", "another uid")], ids=["none", "another one of the name"]
+)
+def test_an_object_that_is_gone_is_never_made_again(stage: str, child: ChildRef | None) -> None:
+    decision = decide(replace(during(stage), child=child, stage=None))
+    assert ended(decision) == ("Failed", "ChildLost")
+    assert f"run-1-{stage}" in (decision.status.message or "")
+    assert decision.actions == ()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("reading", "reason", "said"),
+    [
+        (Reading(StageState.FAILED, "ImagePullFailed", "no such image"), "ImagePullFailed", "no such image"),
+        (Reading(StageState.FAILED, "BackoffLimitExceeded", "exit 1"), "StageFailed", "(BackoffLimitExceeded): exit 1"),
+        (Reading(StageState.FAILED), "StageFailed", "failed: it does not say why"),
+        (Reading(StageState.SUCCEEDED), "ReportMissing", "left no report"),
+        (Reading(StageState.SUCCEEDED, problem="4097 bytes"), "ReportMissing", "4097 bytes"),
+        (Reading(StageState.SUCCEEDED, report={}), None, ""),
+    ],
+)
+def test_a_stage_that_fails_or_leaves_no_good_report_fails_the_run(
+    stage: str, reading: Reading, reason: str | None, said: str
+) -> None:
+    decision = decide(replace(during(stage), stage=reading))
+    expected = reason or ("GateFailed" if stage == "evaluate" else "ReportInvalid")
+    assert ended(decision) == ("Failed", expected)
+    assert said in (decision.status.message or "")
+    assert decision.actions == ()
+    assert ready(decision) == ("False", "False", "True")
+    entry = decision.status.stages[-1]
+    assert (entry.name, entry.state, entry.reason, entry.finished_at) == (stage, "Failed", expected, NOW)
+
+
+def test_failed_checks_are_listed_and_nothing_is_trained() -> None:
+    checks = [{"name": "rows", "outcome": "Pass"}, {"name": "nulls:age", "outcome": "Fail", "message": "12 nulls"}]
+    decision = decide(replace(during("dataCheck"), **seen("dataCheck", report={"checks": checks})))
+    assert ended(decision) == ("Failed", "DataRejected")
+    assert decision.status.message == (
+        "1 checks of the dataset failed: nulls:age; see status.checks. Nothing was trained"
+    )
+    assert [check.name for check in decision.status.checks] == ["nulls:age", "rows"]
+    assert [entry.name for entry in decision.status.stages] == ["dataCheck"]
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        ({"artifact": {"uri": "s3://models/digits/run-2", "digest": DIGEST}}, "OutputNotAllowed"),
+        ({"artifact": {"uri": OUTPUT, "digest": DIGEST}, "dataset": {"digest": "sha256:2"}}, "DatasetChanged"),
+        ({"artifact": {"uri": OUTPUT, "digest": DIGEST}, "metrics": {"loss": float("nan")}}, "ReportInvalid"),
+    ],
+)
+def test_a_result_that_must_not_be_taken_ends_the_run_before_its_evaluation(
+    report: dict[str, Any], reason: str
+) -> None:
+    decision = decide(replace(during("train"), **seen("train", report=report)))
+    assert ended(decision) == ("Failed", reason)
+    assert decision.status.result is None
+
+
+def test_a_version_that_does_not_pass_the_gates_is_not_registered() -> None:
+    report = {"metrics": [{"name": "accuracy", "candidate": 0.8, "serving": 0.94}]}
+    decision = decide(replace(during("evaluate"), **seen("evaluate", report=report)))
+    assert ended(decision) == ("Failed", "GateFailed")
+    assert "MetricOutOfLimits: accuracy is 0.8, below min 0.9" in (decision.status.message or "")
+    assert decision.status.figures[0].candidate == "0.8"
+    assert decision.status.version is None
+
+
+def test_the_evaluation_compares_with_what_served_when_it_began() -> None:
+    observed = replace(during("evaluate"), serving="digits-2")
+    assert decide(observed).status.compared_with == "digits-1"
+    report = {"metrics": [{"name": "accuracy", "candidate": 0.95}]}
+    first = replace(during("evaluate", serving=None), **seen("evaluate", report=report))
+    assert decide(replace(first, serving="digits-2")).status.state == "Registering"
+
+
+@pytest.mark.parametrize("state", [StageState.PENDING, StageState.RUNNING, StageState.UNKNOWN])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_does_not_end_in_time_is_stopped(stage: str, state: StageState) -> None:
+    observed = after(replace(during(stage), **seen(stage, state, message="still at it")))
+    assert decide(later(observed, minutes=59)).actions == ()
+    decision = decide(later(observed, minutes=60))
+    assert ended(decision) == ("Failed", "StageTimeout")
+    assert f"(spec.run.{stage}.timeout); last: still at it" in (decision.status.message or "")
+    assert decision.actions == (StopStage(stage),)  # type: ignore[arg-type]
+
+
+def test_unknown_is_never_success_and_a_report_of_it_is_not_taken() -> None:
+    observed = replace(during("train"), **seen("train", StageState.UNKNOWN, report={"artifact": {"uri": "x"}}))
+    assert decide(observed).status.state == "Training"
+
+
+@pytest.mark.parametrize("state", [StageState.QUEUED, StageState.SUSPENDED])
+def test_no_clock_runs_while_the_object_is_queued_or_suspended(state: StageState) -> None:
+    observed = after(replace(later(during("train"), minutes=30), **seen("train", state, message="waits for quota")))
+    assert (observed.status.reason, observed.status.message) == ("StageQueued", "stage train: waits for quota")
+    waited = after(later(observed, hours=100))
+    assert waited.state is RunState.TRAINING
+    assert decide(waited).look == timedelta(seconds=30)
+    resumed = after(replace(waited, **seen("train", StageState.RUNNING)))
+    assert decide(later(resumed, minutes=29)).status.state == "Training"
+    assert ended(decide(later(resumed, minutes=30))) == ("Failed", "StageTimeout")
+
+
+def test_the_message_follows_the_object_but_not_each_word_of_it() -> None:
+    observed = after(replace(during("train"), **seen("train", StageState.PENDING, message="no pod yet")))
+    assert observed.status.message == "stage train: no pod yet"
+    observed = after(replace(observed, **seen("train", StageState.RUNNING, message="pod a runs")))
+    assert observed.status.message == "stage train: pod a runs"
+    assert after(replace(observed, **seen("train", StageState.RUNNING, message="pod b runs"))).status == observed.status
+    waiting = after(picture(before=("run-0", "run-x")))
+    assert decide(replace(waiting, before=("run-0",))).status.message == "waits for the end of run-0"
+
+
+def test_the_deadline_counts_all_stages() -> None:
+    observed = during("dataCheck")
+    for stage in STAGES[:2]:
+        observed = after(replace(later(observed, minutes=50), **seen(stage)), child=None, stage=None)
+    assert observed.state is RunState.EVALUATING
+    observed = after(replace(observed, **seen("evaluate", StageState.RUNNING)))
+    assert decide(later(observed, minutes=19)).actions == ()
+    decision = decide(later(observed, minutes=20))
+    assert ended(decision) == ("Failed", "DeadlineExceeded")
+    assert decision.actions == (StopStage("evaluate"),)
+
+
+def test_a_digest_that_is_never_found_out_ends_by_the_deadline() -> None:
+    observed = after(picture(dataset=None))
+    assert ended(decide(later(observed, hours=2))) == ("Failed", "DeadlineExceeded")
+
+
+def test_a_result_that_is_there_is_taken_though_its_time_is_up() -> None:
+    decision = decide(replace(later(during("train"), minutes=90), **seen("train")))
+    assert decision.status.state == "Evaluating"
+    assert decision.status.result is not None
+
+
+def test_a_clock_that_goes_back_ends_nothing() -> None:
+    assert decide(later(during("train"), hours=-50)).status.state == "Training"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_newer_run_ends_this_one_and_its_object(stage: str) -> None:
+    decision = decide(replace(during(stage), cancelled_by="run-2"))
+    assert ended(decision) == ("Cancelled", "Replaced")
+    assert decision.actions == (StopStage(stage),)  # type: ignore[arg-type]
+
+
+def test_a_run_that_registers_its_version_is_not_replaced() -> None:
+    observed = after(replace(during("evaluate"), **seen("evaluate"), cancelled_by=None))
+    assert decide(replace(observed, cancelled_by="run-2")).actions == (Register("run-1"),)
+
+
+@pytest.mark.parametrize("state", [StageState.PENDING, StageState.RUNNING, StageState.UNKNOWN, StageState.SUSPENDED])
+def test_the_object_of_a_run_that_has_ended_is_stopped_until_it_has_ended(state: StageState) -> None:
+    failed = after(later(during("train"), minutes=60))
+    again = decide(replace(failed, **seen("train", state)))
+    assert again.actions == (StopStage("train"),)
+    assert again.status == failed.status
+    for end in (StageState.FAILED, StageState.SUCCEEDED):
+        assert decide(replace(failed, **seen("train", end))) == RunDecision(failed.status)
+    assert decide(replace(failed, child=None, stage=None)) == RunDecision(failed.status)
+
+
+def test_what_can_not_be_made_ends_the_run_and_what_is_at_work_goes_on() -> None:
+    problem = Problem("InvalidPodTemplate", "spec.run.train.job.template: no containers", stalled=True)
+    assert ended(decide(replace(during("train", known=False), problem=problem))) == ("Failed", "InvalidPodTemplate")
+    assert decide(replace(during("train"), problem=problem)).status.state == "Training"
+
+
+@pytest.mark.parametrize(
+    ("registered", "state", "reason"),
+    [
+        (False, "Registering", "RegisteringVersion"),
+        (True, "Succeeded", "VersionRegistered"),
+        (Problem("NameTaken", "ModelVersion run-1 is not of this run", stalled=True), "Failed", "NameTaken"),
+        (Problem("ProgressingWithRetry", "once more"), "Registering", "ProgressingWithRetry"),
+    ],
+)
+def test_a_run_succeeds_when_its_version_is_there(registered: bool | Problem, state: str, reason: str) -> None:
+    observed = replace(during("evaluate"), **seen("evaluate"), registered=registered)
+    assert ended(decide(observed)) == (state, reason)
+
+
+def test_a_version_that_is_there_counts_though_the_deadline_has_passed() -> None:
+    observed = after(replace(during("evaluate"), **seen("evaluate")))
+    assert ended(decide(replace(later(observed, hours=9), registered=True))) == ("Succeeded", "VersionRegistered")
+    assert ended(decide(later(observed, hours=9))) == ("Failed", "DeadlineExceeded")
+
+
+def test_after_success_only_the_outcome_changes() -> None:
+    done = after(replace(during("evaluate"), **seen("evaluate"), registered=True), child=None, stage=None)
+    wild = replace(
+        later(done, hours=99),
+        problem=Problem("InvalidPolicy", "bad", stalled=True),
+        policy=None,
+        cancelled_by="run-2",
+        registered=False,
+        version_outcome="RollingOut",
+    )
+    decision = decide(wild)
+    assert decision.status == done.status.model_copy(update={"outcome": "RollingOut"})
+    assert (decision.actions, decision.look) == ((), None)
+    assert decide(after(wild, decision, version_outcome=None)).status.outcome == "RollingOut"
+
+
+def test_a_state_of_a_newer_operator_is_left_alone() -> None:
+    observed = picture(run=run(state="Polishing"))
+    assert decide(observed) == RunDecision(observed.status)
+
+
+def test_looking_again_changes_nothing() -> None:
+    for stage in STAGES:
+        for observed in (during(stage), during(stage, known=False)):
+            assert decide(later(after(observed), seconds=10)).status == after(observed).status
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(0, 30), (59, 30), (59.75, 15), (59.999, 1)])
+def test_the_next_look_is_not_later_than_the_end_of_a_clock(minutes: float, seconds: int) -> None:
+    assert decide(later(during("train"), minutes=minutes)).look == timedelta(seconds=seconds)
+
+
+def test_every_row_of_the_table_has_a_name_of_its_own() -> None:
+    names = [row.name for row in machine.TABLE]
+    assert len(set(names)) == len(names)
+
+
+def test_every_reason_that_rows_give_is_documented() -> None:
+    for observed in (picture(), picture(before=("x",)), picture(policy=None), picture(dataset=None), during("train")):
+        assert decide(observed).status.reason in set(Reason)

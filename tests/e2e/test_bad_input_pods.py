@@ -49,7 +49,7 @@ CASES = {
     ),
     "credentials missing": Case(
         "AccessDenied",
-        ("no-such-secret", "spec.artifact.credentialsSecretRef"),
+        ("no-such-secret", "credentialsSecretRef"),
         lambda s: s.version("secretless", secret="no-such-secret"),
     ),
     "digest mismatch": Case("DigestMismatch", (WRONG_DIGEST,), lambda s: s.version("mismatch", digest=WRONG_DIGEST)),

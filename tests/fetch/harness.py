@@ -109,6 +109,9 @@ class Container:
     def resolve(self, uri: str, **extra: str) -> Outcome:
         return self.run("resolve", "--uri", uri, **extra)
 
+    def look(self, uri: str, changed: str = "ETag", **extra: str) -> Outcome:
+        return self.run("look", "--uri", uri, "--changed", changed, **extra)
+
     def get(self, uri: str, wanted: str, **extra: str) -> Outcome:
         return self.run("get", "--uri", uri, "--digest", wanted, "--dest", self.dest, **extra)
 

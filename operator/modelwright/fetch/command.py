@@ -1,4 +1,5 @@
-"""The command line: `resolve` tells an artifact's digest, `get` brings a verified copy."""
+"""The command line: `resolve` tells an artifact's digest, `get` brings a verified copy, `look` tells whether data has
+changed."""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from modelwright.fetch import digest, disk, settings, uri
 from modelwright.fetch.cache import STATE, Cache, copy_into, hash_file, place_into
 from modelwright.fetch.credentials import Credentials
 from modelwright.fetch.digest import Entry
-from modelwright.fetch.download import Downloader, Result
+from modelwright.fetch.download import Changed, Downloader, Look, Result
 from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.port import Context, archive_form
 from modelwright.fetch.redact import Redactor
@@ -32,6 +33,8 @@ from modelwright.fetch.settings import Places, Settings
 from modelwright.fetch.sources import open_source
 from modelwright.fetch.threads import in_thread
 from modelwright.fetch.workspace import Workspace, make_folder, remove
+
+T = TypeVar("T")
 
 _TERMINATED = 143  # what a shell says of a program ended by SIGTERM
 
@@ -87,6 +90,11 @@ def main(
             report,
         )
     seconds = round(time.monotonic() - began, 3)
+    if isinstance(outcome, Look):
+        told = {"fingerprint": outcome.fingerprint, "objects": outcome.objects, "bytes": outcome.size}
+        write_termination(places.termination_log, json.dumps(told))
+        report.event("done", f"Saw {outcome.fingerprint}, {outcome.objects} objects in {seconds:.1f} s", **told)
+        return 0
     message = {"digest": outcome.digest, "sizeBytes": outcome.size, "fetched": outcome.fetched, "seconds": seconds}
     write_termination(places.termination_log, json.dumps(message))
     verb = "Resolved" if options.command == "resolve" else "Verified" if outcome.fetched else "Already there:"
@@ -109,9 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     resolve = commands.add_parser("resolve", help="tell digest and size, store nothing")
     resolve.add_argument("--uri", required=True, help="where the artifact is")
+    look = commands.add_parser("look", help="tell a fingerprint of data, store nothing")
+    look.add_argument("--uri", required=True, help="where the data is")
+    look.add_argument("--changed", type=Changed, choices=list(Changed), default=Changed.ETAG, help="what is compared")
     get = commands.add_parser("get", help="bring a verified copy")
     get.add_argument("--uri", required=True, help="where the artifact is")
-    get.add_argument("--digest", required=True, help="sha256:... or git:..., which the artifact must have")
+    get.add_argument("--digest", help="sha256:... or git:..., which the artifact must have; needed for a cache")
     get.add_argument("--dest", type=Path, help="folder that gets the files")
     get.add_argument("--cache", type=Path, help="shared cache; the files are in <cache>/<digest, with - for :>/")
     return parser
@@ -132,7 +143,7 @@ def _uri_secrets(text: str) -> list[str]:
 
 async def _run(
     options: argparse.Namespace, limits: Settings, places: Places, credentials: Credentials, report: Report
-) -> Outcome:
+) -> Outcome | Look:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(limits.parallel, "fetch"))
     task = asyncio.current_task()
@@ -140,7 +151,13 @@ async def _run(
         loop.add_signal_handler(signal.SIGTERM, lambda: task.cancel() if task else None)
     if options.command == "resolve":
         return await _with_downloader(options.uri, limits, places, credentials, report, _resolve)
-    wanted = digest.check_form(options.digest)
+    if options.command == "look":
+        return await _with_downloader(
+            options.uri, limits, places, credentials, report, lambda downloader: downloader.look(options.changed)
+        )
+    if options.digest is None and options.cache is not None:
+        raise FetchError(Reason.INTERNAL_ERROR, "get --cache needs --digest.")
+    wanted = digest.check_form(options.digest) if options.digest is not None else ""
     if options.cache is not None:
         return await _get_cached(options, wanted, limits, places, credentials, report)
     if options.dest is None:
@@ -154,8 +171,8 @@ async def _with_downloader(
     places: Places,
     credentials: Credentials,
     report: Report,
-    work: Callable[[Downloader], Awaitable[Outcome]],
-) -> Outcome:
+    work: Callable[[Downloader], Awaitable[T]],
+) -> T:
     address = uri.parse(text)
     await in_thread(_check_secret, places.credentials, credentials.get("MODELWRIGHT_CREDENTIALS_SECRET"))
     context = Context(address, credentials, limits, places.source_root)
@@ -172,7 +189,7 @@ def _check_secret(folder: Path, name: str) -> None:
     if name and not (folder.is_dir() and any(entry.is_file() for entry in folder.iterdir())):
         raise FetchError(
             Reason.ACCESS_DENIED,
-            f"The Secret {name} (spec.artifact.credentialsSecretRef) does not exist in this namespace, or is empty.",
+            f"The Secret {name} (credentialsSecretRef) does not exist in this namespace, or is empty.",
         )
 
 
@@ -216,7 +233,10 @@ async def _get_direct(
 ) -> Outcome:
     dest: Path = options.dest
     staging = dest / STATE
-    size = await in_thread(_already_there, dest, staging, wanted)
+    if not wanted:
+        # Nothing would prove that what an earlier try left is of the same content.
+        await in_thread(remove, staging)
+    size = await in_thread(_already_there, dest, staging, wanted) if wanted else None
     if size is not None:
         return Outcome(wanted, size, fetched=False)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from modelwright.fetch import archive, digest, disk, paths
 from modelwright.fetch.digest import Entry
@@ -30,8 +32,25 @@ class Result:
     hashes: Mapping[str, str] = field(default_factory=dict)
 
 
+class Changed(StrEnum):
+    """What of some data is compared from look to look."""
+
+    ETAG = "ETag"  # what the store says of each object: its ETag, or size and time
+    DIGEST = "Digest"  # the content, which is read
+    COUNT = "Count"  # the number of objects
+
+
+@dataclass(frozen=True)
+class Look:
+    """What data is like at one moment: another fingerprint is other data. `size` is in bytes, as far as it is known."""
+
+    fingerprint: str
+    objects: int
+    size: int
+
+
 class Downloader:
-    """Resolves or gets one artifact. `resolve` and `get` raise FetchError."""
+    """Resolves, looks at or gets one artifact. All raise FetchError."""
 
     def __init__(self, context: Context, source: Source, report: Report) -> None:
         self._context = context
@@ -46,8 +65,21 @@ class Downloader:
         async with self._progress():
             return await self._unchanged(self._resolve_once)
 
+    async def look(self, changed: Changed) -> Look:
+        """A fingerprint of what is there now. Content is read for DIGEST only, and nothing is stored."""
+        if changed is Changed.DIGEST:
+            found = await self.resolve()
+            return Look(found.digest, self._meter.total_files, found.size)
+        listing = await self._inspect("")
+        count, size = len(listing.files), sum(file.size or 0 for file in listing.files)
+        if changed is Changed.COUNT:
+            return Look(str(count), count, size)
+        fingerprint = listing.pinned if listing.kind is Kind.PINNED else _fingerprint(listing, self._context.uri.safe)
+        return Look(fingerprint, count, size)
+
     async def get(self, wanted: str, workspace: Workspace) -> Result:
-        """Leaves the verified artifact in `workspace.tree`; archives are unpacked there."""
+        """Leaves the verified artifact in `workspace.tree`; archives are unpacked there. `wanted`: its digest, or '' to
+        take what is there."""
         async with self._progress():
             try:
                 return await self._unchanged(lambda: self._get_once(wanted, workspace))
@@ -111,14 +143,14 @@ class Downloader:
     async def _get_once(self, wanted: str, workspace: Workspace) -> Result:
         where = self._context.uri.safe
         listing = await self._inspect(wanted)
-        if listing.kind is Kind.PINNED and listing.pinned != wanted:
+        if wanted and listing.kind is Kind.PINNED and listing.pinned != wanted:
             raise mismatch(where, wanted, listing.pinned)
         await in_thread(workspace.open)
         disk.require(workspace.root, await in_thread(_missing, workspace, listing.files), where)
         try:
             entries = await self._each(listing.files, lambda group: self._store(group, workspace))
             result = _result(listing, entries)
-            if result.digest != wanted:
+            if wanted and result.digest != wanted:
                 raise mismatch(where, wanted, result.digest)
         finally:
             workspace.close()
@@ -271,6 +303,21 @@ class _FileSink:
 
     async def reset(self) -> None:
         await in_thread(self._partial.restart)
+
+
+def _fingerprint(listing: Listing, where: str) -> str:
+    """sha256 over the lines `path NUL size NUL version NEWLINE`, sorted by the path's UTF-8 bytes."""
+    whole = hashlib.sha256()
+    for file in sorted(listing.files, key=lambda file: file.path.encode("utf-8", "surrogateescape")):
+        if not file.version:
+            raise FetchError(
+                Reason.INVALID_URI,
+                f"{where}: the store gives neither a strong ETag nor a time of change; compare by Digest instead.",
+            )
+        size = "" if file.size is None else str(file.size)
+        line = f"{file.path}\0{size}\0{file.version}\n"
+        whole.update(line.encode("utf-8", "surrogateescape"))
+    return f"sha256:{whole.hexdigest()}"
 
 
 def _result(listing: Listing, entries: list[Entry]) -> Result:

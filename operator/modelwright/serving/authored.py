@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelwright.api import names
 from modelwright.serving import fetching
 from modelwright.serving.merge import MergeError, merge
 
@@ -21,9 +22,43 @@ def pod(service_account: str | None = None) -> Json:
     }
 
 
+def filled(
+    template: Mapping[str, Any], path: str, base: Json, environment: Mapping[str, str], brought: fetching.Brought
+) -> Json:
+    """The PodSpec of the author's pod `template`, which is kept as it is, merged into `base`: put before it is what
+    brings contents, and in each of its containers `environment` and the directories.
+
+    Raises MergeError, naming the field below `path`, for a template that has no containers.
+    """
+    where = f"{path}.spec"
+    spec: Json = merge(base, part(template, "spec", dict, path), where)
+    own = {
+        key: [
+            container(entry, environment, f"{where}.{key}[{index}]", brought.mounts)
+            for index, entry in enumerate(found)
+        ]
+        for key in ("initContainers", "containers")
+        if (found := part(spec, key, list, where))
+    }
+    if "containers" not in own:
+        raise MergeError(f"{where}.containers: at least one container is needed, which writes the report")
+    spec |= own
+    spec["initContainers"] = [*brought.containers, *own.get("initContainers", [])]
+    spec["volumes"] = [*brought.volumes, *part(spec, "volumes", list, where)]
+    return spec
+
+
+def metadata(template: Mapping[str, Any], path: str, labels: Mapping[str, str]) -> Json:
+    """The author's pod metadata with our `labels`, which win; labels of our group are ours alone."""
+    given = part(template, "metadata", dict, path)
+    own = part(given, "labels", dict, f"{path}.metadata")
+    others = {key: value for key, value in own.items() if not key.startswith(f"{names.GROUP}/")}
+    return {**given, "labels": {**others, **labels}}
+
+
 def variables(environment: Mapping[str, str]) -> list[Json]:
-    """`environment` as a container has it."""
-    return [{"name": key, "value": value} for key, value in environment.items()]
+    """`environment` as a container has it. Kubernetes makes one dollar of two, and expands $(NAME)."""
+    return [{"name": key, "value": value.replace("$", "$$")} for key, value in environment.items()]
 
 
 def container(given: Any, environment: Mapping[str, str], path: str, mounts: Sequence[Json] = ()) -> Json:

@@ -1,8 +1,11 @@
 """The container that brings an artifact into a pod, and the pod that finds out an artifact's digest."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from modelwright.api import names
+from modelwright.api.common import Reference
 from modelwright.api.v1alpha1.version import Artifact
 from modelwright.serving.images import Images
 from modelwright.serving.metadata import owner_reference
@@ -16,9 +19,31 @@ CACHE_VOLUME = "modelwright-cache"
 NON_ROOT_USER = 65532
 
 
-def fetch_container(artifact: Artifact, digest: str, images: Images, *, cached: bool) -> tuple[Json, list[Json]]:
-    """The init container that puts the verified artifact into the model volume or the shared cache, and its volumes."""
-    arguments = ["get", "--uri", artifact.uri, "--digest", digest]
+class Source(Protocol):
+    """What is fetched, and as whom: an artifact of a version, or data of a run."""
+
+    @property
+    def uri(self) -> str:
+        """Address of the content."""
+        ...
+
+    @property
+    def service_account_name(self) -> str | None:
+        """ServiceAccount of a pod of its own; None is `default`."""
+        ...
+
+    @property
+    def credentials_secret_ref(self) -> Reference | None:
+        """Secret with the credentials of the store; None is the pod's identity."""
+        ...
+
+
+def fetch_container(artifact: Source, digest: str | None, images: Images, *, cached: bool) -> tuple[Json, list[Json]]:
+    """The init container that puts the verified artifact into the model volume or the shared cache, and its volumes.
+
+    `digest` None: whatever is there is taken; never for what serves or is trained on.
+    """
+    arguments = ["get", "--uri", artifact.uri, *(["--digest", digest] if digest is not None else [])]
     arguments += ["--cache", CACHE_PATH] if cached else ["--dest", "/mnt/artifact"]
     target = (
         {"name": CACHE_VOLUME, "mountPath": CACHE_PATH}
@@ -28,6 +53,32 @@ def fetch_container(artifact: Artifact, digest: str, images: Images, *, cached: 
     return _container(artifact, images, arguments, [target])
 
 
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What brings contents into the pod of a Job: init containers, their volumes, and the mounts of who reads them."""
+
+    containers: list[Json]
+    volumes: list[Json]
+    mounts: list[Json]
+
+
+def bring(contents: Mapping[str, tuple[Source, str | None, str]], images: Images) -> Brought:
+    """Fetch each of `contents`, by name: (source, digest, directory). Volumes are named apart from each other's and
+    from the author's."""
+    brought = Brought([], [], [])
+    for name, (source, digest, directory) in contents.items():
+        container, volumes = fetch_container(source, digest, images, cached=False)
+        volumes = [*volumes, {"name": MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+        kept = f"modelwright-{name}"
+        renamed = {volume["name"]: f"{kept}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes}
+        renamed[MODEL_VOLUME] = kept
+        mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
+        brought.containers.append({**container, "name": f"fetch-{name}", "volumeMounts": mounts})
+        brought.volumes.extend({**volume, "name": renamed[volume["name"]]} for volume in volumes)
+        brought.mounts.append({"name": kept, "mountPath": directory, "readOnly": True})
+    return brought
+
+
 def cache_directory(digest: str) -> str:
     """Where the cache keeps an artifact, relative to its root."""
     return digest.replace(":", "-")
@@ -35,27 +86,36 @@ def cache_directory(digest: str) -> str:
 
 def resolve_pod(version: Json, model: str, artifact: Artifact, images: Images) -> Json:
     """The pod that hashes the artifact of a version of `model` and reports the digest as its termination message."""
-    container, volumes = _container(artifact, images, ["resolve", "--uri", artifact.uri], [])
     metadata = version["metadata"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
+    return digest_pod(
+        {
             "name": names.resolve_pod_name(metadata["name"], metadata["uid"]),
             "namespace": metadata["namespace"],
             "labels": names.child_labels(role=names.ROLE_RESOLVE, model=model, version=metadata["name"]),
             "annotations": {names.ANNOTATION_VERSION_NAME: metadata["name"]},
             "ownerReferences": [owner_reference(version)],
         },
-        "spec": {
-            "restartPolicy": "OnFailure",
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            **({"serviceAccountName": artifact.service_account_name} if artifact.service_account_name else {}),
-            "securityContext": pod_security(),
-            "containers": [container],
-            "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
-        },
+        artifact,
+        images,
+    )
+
+
+def digest_pod(metadata: Json, source: Source, images: Images) -> Json:
+    """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
+    spec = pod_spec(source, ["resolve", "--uri", source.uri], images)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"restartPolicy": "OnFailure", **spec}}
+
+
+def pod_spec(source: Source, arguments: list[str], images: Images) -> Json:
+    """A pod, but for its restartPolicy, in which the fetch program does nothing but report."""
+    container, volumes = _container(source, images, arguments, [])
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        **({"serviceAccountName": source.service_account_name} if source.service_account_name else {}),
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
     }
 
 
@@ -80,7 +140,7 @@ def container_security() -> Json:
     }
 
 
-def _container(artifact: Artifact, images: Images, arguments: list[str], mounts: list[Json]) -> tuple[Json, list[Json]]:
+def _container(artifact: Source, images: Images, arguments: list[str], mounts: list[Json]) -> tuple[Json, list[Json]]:
     volumes: list[Json] = []
     environment = [
         {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},

@@ -15,7 +15,7 @@ from modelwright.core.drift import quantity
 from modelwright.core.rollout.observed import Revision
 from modelwright.serving import authored, fetching
 from modelwright.serving.images import Images
-from modelwright.serving.merge import MergeError, merge
+from modelwright.serving.merge import MergeError
 from modelwright.serving.metadata import owner_reference
 
 Json = dict[str, Any]
@@ -108,34 +108,21 @@ def evaluation(
         "CANDIDATE_VERSION": wanted.version,
         "CANDIDATE_FORMAT": wanted.artifact.format.name,
     }
-    fetches, volumes = _fetch(wanted, "candidate", images)
-    mounts = [{"name": "modelwright-candidate", "mountPath": CANDIDATE_DIR, "readOnly": True}]
+    contents: dict[str, tuple[fetching.Source, str | None, str]] = {
+        "candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)
+    }
     if serving is not None:
         environment |= {
             "SERVING_DIR": SERVING_DIR,
             "SERVING_VERSION": serving.version,
             "SERVING_FORMAT": serving.artifact.format.name,
         }
-        more, more_volumes = _fetch(serving, "serving", images)
-        fetches, volumes = [*fetches, *more], [*volumes, *more_volumes]
-        mounts.append({"name": "modelwright-serving", "mountPath": SERVING_DIR, "readOnly": True})
+        contents["serving"] = (serving.artifact, serving.digest, SERVING_DIR)
     base = authored.pod(wanted.artifact.service_account_name)
-    spec = merge(base, authored.part(gate.template, "spec", dict, TEMPLATE), f"{TEMPLATE}.spec")
-    own = {
-        key: [
-            authored.container(entry, environment, f"{TEMPLATE}.spec.{key}[{index}]", mounts) for index, entry in found
-        ]
-        for key in ("initContainers", "containers")
-        if (found := list(enumerate(authored.part(spec, key, list, f"{TEMPLATE}.spec"))))
-    }
-    if "containers" not in own:
-        raise MergeError(f"{TEMPLATE}.spec.containers: at least one container is needed, which writes the report")
-    spec |= own
-    spec["initContainers"] = [*fetches, *own.get("initContainers", [])]
-    spec["volumes"] = [*volumes, *authored.part(spec, "volumes", list, f"{TEMPLATE}.spec")]
-    template = {"metadata": authored.part(gate.template, "metadata", dict, TEMPLATE), "spec": spec}
+    spec = authored.filled(gate.template, TEMPLATE, base, environment, fetching.bring(contents, images))
     return _job(
-        rollout, "evaluation", candidate, template, gate.backoff_limit, math.ceil(seconds(gate.timeout))
+        rollout, "evaluation", candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
+        math.ceil(seconds(gate.timeout)),
     )  # fmt: skip
 
 
@@ -145,8 +132,6 @@ def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: i
     labels = names.child_labels(
         role=names.ROLE_GATE, model=rollout["spec"]["modelRef"]["name"], version=candidate.version
     )
-    given = template["metadata"]
-    others = {k: v for k, v in (given.get("labels") or {}).items() if not k.startswith(f"{names.GROUP}/")}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -160,10 +145,7 @@ def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: i
         "spec": {
             "backoffLimit": tries,
             "activeDeadlineSeconds": timeout,
-            "template": {
-                "metadata": {**given, "labels": {**others, **labels}},
-                "spec": template["spec"],
-            },
+            "template": {"metadata": authored.metadata(template, TEMPLATE, labels), "spec": template["spec"]},
         },
     }
 
@@ -205,17 +187,3 @@ def _metrics_urls(stored: Json, pods: Sequence[str]) -> list[str]:
     port = stored["data"]["ports"].get("metrics")
     hosts = (f"[{address}]" if ":" in address else address for address in pods)
     return [f"http://{host}:{port}/metrics" for host in hosts] if port is not None else []
-
-
-def _fetch(content: Content, which: str, images: Images) -> tuple[list[Json], list[Json]]:
-    """The init container that fetches one of the artifacts, and its volumes, named apart from the other's and from the
-    author's."""
-    container, volumes = fetching.fetch_container(content.artifact, content.digest, images, cached=False)
-    volumes = [*volumes, {"name": fetching.MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
-    renamed = {
-        volume["name"]: f"modelwright-{which}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes
-    }
-    renamed[fetching.MODEL_VOLUME] = f"modelwright-{which}"
-    mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
-    container |= {"name": f"fetch-{which}", "volumeMounts": mounts}
-    return [container], [{**volume, "name": renamed[volume["name"]]} for volume in volumes]

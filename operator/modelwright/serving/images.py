@@ -10,4 +10,4 @@ class Images:
     fetch: str
     pull_policy: str = ""
     operator: str = "modelwright/operator"
-    """The operator's own: it also holds the comparer and the prober of the infra gate."""
+    """The operator's own: it also holds the comparer, the observer and the prober of the infra gate."""

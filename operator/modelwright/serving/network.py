@@ -96,7 +96,7 @@ def route(model: Json, endpoint: Endpoint, routing: Routing, *, marked: bool, th
         marks.append(MATCH_MARK)
     if through is None:
         shares = [_backend(name, key, weight, grpc) for key, weight in routing.weights.items()]
-        rules.append(_rule(endpoint, shares, mirrored=routing.mirror_percent, comparer=names.comparer_name(name)))
+        rules.append(_rule(endpoint, shares, copied=_copied(name, routing)))
         marks.append("")
     else:
         built = {"group": "traefik.io", "kind": "TraefikService", "name": through, "weight": 1}
@@ -126,8 +126,8 @@ def _backend(model: str, key: str, weight: int, grpc: bool) -> Json:
 
 
 def _rule(
-    endpoint: Endpoint, backends: list[Json], headers: Sequence[HeaderMatch] = (), *, mirrored: int = 0,
-    comparer: str = "",
+    endpoint: Endpoint, backends: list[Json], headers: Sequence[HeaderMatch] = (), *,
+    copied: tuple[str, int] | None = None,
 ) -> Json:  # fmt: skip
     # Never left out: an explicit empty list is how a filter or a hostname is taken back.
     rule: Json = {"backendRefs": backends, "filters": []}
@@ -144,11 +144,19 @@ def _rule(
         ]
     if matches:
         rule["matches"] = [matches]
-    if mirrored:
+    if copied is not None:
+        taker, percent = copied
         # No percent is all of them, and understood by gateways that know no percentages.
-        copies = {"backendRef": {"name": comparer, "port": 80}, "percent": mirrored if mirrored < 100 else None}
+        copies = {"backendRef": {"name": taker, "port": 80}, "percent": percent if percent < 100 else None}
         rule["filters"].append({"type": "RequestMirror", "requestMirror": copies})
     return rule
+
+
+def _copied(model: str, routing: Routing) -> tuple[str, int] | None:
+    """The Service that gets copies, and of how many percent of the requests."""
+    if routing.mirror_percent:
+        return names.comparer_name(model), routing.mirror_percent
+    return (names.observer_name(model), routing.observed_percent) if routing.observed_percent else None
 
 
 def weighted_name(model: str) -> str:
@@ -159,6 +167,12 @@ def weighted_name(model: str) -> str:
 def mirror_name(model: str) -> str:
     """Name of the TraefikService that copies requests of a Model to its comparer."""
     return f"{model}-mirror"
+
+
+def observe_name(model: str) -> str:
+    """Name of the TraefikService that copies requests of a Model to its observer: another, so that the route tells
+    which of the two is asked for."""
+    return f"{model}-observe"
 
 
 def weighted_service(model: Json, endpoint: Endpoint, routing: Routing) -> Json:
@@ -183,19 +197,19 @@ def weighted_service(model: Json, endpoint: Endpoint, routing: Routing) -> Json:
 
 
 def mirroring_service(model: Json, routing: Routing) -> Json:
-    """The TraefikService that answers from the shares and copies a part of the requests to the comparer."""
+    """The TraefikService that answers from the shares and copies a part of the requests, to the comparer or the
+    observer."""
     name = model["metadata"]["name"]
     if len(routing.weights) == 1:
         (key,) = routing.weights
         main = {"kind": "Service", "name": names.revision_name(name, key), "port": 80}
     else:
         main = {"kind": "TraefikService", "name": weighted_name(name), "port": None}
-    comparer = {
-        "kind": "Service", "name": names.comparer_name(name), "port": 80, "percent": routing.mirror_percent,
-    }  # fmt: skip
+    copied = _copied(name, routing)
+    mirrors = [{"kind": "Service", "name": copied[0], "port": 80, "percent": copied[1]}] if copied else []
     # With a limit Traefik allocates that much for every request (16 MiB soon made 8 GB); without one, what there is.
-    spec = {"mirroring": {**main, "mirrorBody": True, "maxBodySize": -1, "mirrors": [comparer]}}
-    return _traefik_service(model, mirror_name(name), spec)
+    spec = {"mirroring": {**main, "mirrorBody": True, "maxBodySize": -1, "mirrors": mirrors}}
+    return _traefik_service(model, mirror_name(name) if routing.mirror_percent else observe_name(name), spec)
 
 
 def _traefik_service(model: Json, name: str, spec: Json) -> Json:
@@ -219,6 +233,29 @@ def _mark(rule: Mapping[str, Any]) -> str | None:
     return None
 
 
+def for_callers(route_object: Mapping[str, Any], model: str) -> str:
+    """A hash of what a live route does for callers: the same whether requests are copied to the observer or not."""
+    rules = []
+    for rule in route_object["spec"].get("rules", []):
+        if [backend["name"] for backend in rule.get("backendRefs", [])] == [observe_name(model)]:
+            # Callers get what the rule behind it gives.
+            continue
+        kept = [entry for entry in rule.get("filters", []) if not _is_mark(entry) and not _is_observed(entry, model)]
+        rules.append({**rule, "filters": kept})
+    spec = {**route_object["spec"], "rules": rules}
+    return names.content_hash(spec)
+
+
+def _is_mark(entry: Mapping[str, Any]) -> bool:
+    headers = entry.get("responseHeaderModifier", {}).get("set", [])
+    return [header["name"] for header in headers] == [ROUTE_HEADER]
+
+
+def _is_observed(entry: Mapping[str, Any], model: str) -> bool:
+    name = entry.get("requestMirror", {}).get("backendRef", {}).get("name")
+    return bool(name == names.observer_name(model))
+
+
 @dataclass(frozen=True, slots=True)
 class RouteView:
     """What a live route says. Weights by revision hash, above 0 only, as they are written.
@@ -231,8 +268,13 @@ class RouteView:
     headers: tuple[HeaderMatch, ...] = ()
     matched: Mapping[str, int] = field(default_factory=dict)
     mirror_percent: int = 0
+    observe_percent: int = 0
     through: str | None = None
     fallback: Mapping[str, int] = field(default_factory=dict)
+
+    def names_observer(self, model: str) -> bool:
+        """Whether requests are copied to the observer, by the route itself or by a TraefikService."""
+        return self.observe_percent > 0 or self.through == observe_name(model)
 
 
 def read_route(route_object: Mapping[str, Any], model: str) -> RouteView:
@@ -243,12 +285,15 @@ def read_route(route_object: Mapping[str, Any], model: str) -> RouteView:
         (matching if _headers(rule) else main).append(rule)
     first = main[0] if main else {}
     mirrors = [entry["requestMirror"] for entry in first.get("filters", []) if "requestMirror" in entry]
+    observed = [mirror for mirror in mirrors if mirror["backendRef"]["name"] == names.observer_name(model)]
+    compared = [mirror for mirror in mirrors if mirror not in observed]
     through = [b["name"] for b in first.get("backendRefs", []) if b.get("kind") == "TraefikService"]
     return RouteView(
         weights=_weights(main[:1], model),
         headers=_headers(matching[0]) if matching else (),
         matched=_weights(matching, model),
-        mirror_percent=mirrors[0].get("percent") or 100 if mirrors else 0,
+        mirror_percent=compared[0].get("percent") or 100 if compared else 0,
+        observe_percent=observed[0].get("percent") or 100 if observed else 0,
         through=through[0] if through else None,
         fallback=_weights(main[1:], model),
     )
@@ -284,6 +329,7 @@ class TraefikView:
 
     weights: Mapping[str, int]
     mirror_percent: int = 0
+    observe_percent: int = 0
     cookie: tuple[str, int] | None = None
 
 
@@ -295,14 +341,16 @@ def read_traefik(services: Mapping[str, Json], through: str, model: str) -> Trae
     weights: dict[str, int] = {}
     if "mirroring" in spec:
         mirroring = spec["mirroring"]
-        percent = sum(mirror.get("percent", 0) for mirror in mirroring.get("mirrors", []))
+        mirrors, observer = mirroring.get("mirrors", []), names.observer_name(model)
+        compared = sum(mirror.get("percent", 0) for mirror in mirrors if mirror["name"] != observer)
+        observed = sum(mirror.get("percent", 0) for mirror in mirrors if mirror["name"] == observer)
         if mirroring.get("kind") == "TraefikService":
             main = read_traefik(services, mirroring["name"], model)
-            return TraefikView(main.weights, percent, main.cookie) if main is not None else None
+            return TraefikView(main.weights, compared, observed, main.cookie) if main is not None else None
         _add(weights, {**mirroring, "weight": 100}, model)
-        return TraefikView(weights, percent)
+        return TraefikView(weights, compared, observed)
     weighted = spec.get("weighted", {})
     for backend in weighted.get("services", []):
         _add(weights, backend, model)
     cookie = (weighted.get("sticky") or {}).get("cookie")
-    return TraefikView(weights, 0, (cookie["name"], cookie.get("maxAge", 0)) if cookie else None)
+    return TraefikView(weights, cookie=(cookie["name"], cookie.get("maxAge", 0)) if cookie else None)

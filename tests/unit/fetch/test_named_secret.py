@@ -24,7 +24,7 @@ def test_a_secret_that_is_missing_or_empty_is_named(tmp_path: Path):
     for credentials in (tmp_path / "none", empty):
         code, told = resolve(tmp_path, credentials, "model-store")
         assert (code, told["reason"]) == (1, "AccessDenied")
-        assert "Secret model-store (spec.artifact.credentialsSecretRef)" in told["message"]
+        assert "Secret model-store (credentialsSecretRef)" in told["message"]
 
 
 def test_a_secret_that_is_there_lets_the_store_be_asked(tmp_path: Path):

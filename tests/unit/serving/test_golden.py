@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 import yaml
 
-from modelwright.api.v1alpha1.model import Endpoint, wanted_replicas
+from modelwright.api.v1alpha1.model import Endpoint, Monitoring, wanted_replicas
 from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
-from modelwright.api.v1alpha1.version import ModelVersion, Sample
+from modelwright.api.v1alpha1.retraining import Work
+from modelwright.api.v1alpha1.version import ModelVersion, ReferenceSample, Sample
 from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.core.runtimes import Choice
-from modelwright.serving import fetching, gates, network, workload
+from modelwright.serving import fetching, gates, network, observer, training, workload
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayTraffic
 from modelwright.traffic.port import Scene, Traffic
 from modelwright.traffic.service import ServiceTraffic
 from modelwright.traffic.traefik import TraefikTraffic
 from tests.lib import objects
+from tests.unit.serving import test_training
 from tests.unit.serving.builders import DIGEST, IMAGES, choice, identify, parsed, raw_model, rollout, stored, version
 
 Json = dict[str, Any]
@@ -138,6 +140,22 @@ def traffic_traefik_mirror() -> list[Json]:
     return routed(TRAEFIK, replace(Routing.to(SERVING), mirror_percent=50))
 
 
+def traffic_observe() -> list[Json]:
+    return routed(GATEWAY, replace(Routing.to(SERVING), observe_percent=10))
+
+
+def traffic_traefik_observe() -> list[Json]:
+    return routed(TRAEFIK, replace(Routing.to(SERVING), observe_percent=10))
+
+
+def observer_of_a_model() -> list[Json]:
+    artifact = version(credentialsSecretRef={"name": "store"}).spec.artifact
+    reference = ReferenceSample(uri="s3://models/digits/1/reference.json", digest=DIGEST)
+    sample = observer.sample(reference, artifact)
+    made = observer.deployment(raw_model(), SERVING, sample, Monitoring(), IMAGES, service_account="reader")
+    return [observer.service(raw_model()), made]
+
+
 def traffic_traefik_sticky() -> list[Json]:
     return routed(TRAEFIK, Routing((Share(SERVING, 90), Share(CANDIDATE, 10)), sticky=True, inside=SERVING))
 
@@ -167,15 +185,42 @@ def gate_jobs() -> list[Json]:
     ]  # fmt: skip
 
 
+def training_run() -> list[Json]:
+    of = test_training.template(holdout={"uri": "pvc://data/holdout"})
+    given = test_training.inputs(of)
+    argo = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "spec": {"arguments": ["$(INPUTS)"]}}
+    other = Work.model_validate({"resource": {"manifest": argo, "profile": "Workflow"}})
+    run, policy = test_training.run(), test_training.policy()
+    stages = [training.job(run, stage, test_training.work(stage, of), given) for stage in test_training.STAGES]
+    return [
+        training.resolve_pod(run, "dataset", of.dataset, "digits", IMAGES),
+        *stages,
+        training.resource(run, "train", other, given),
+        training.data_look(policy, test_training.trigger(), IMAGES),
+    ]
+
+
 TRAFFIC = (
     traffic_canary,
     traffic_match,
     traffic_mirror,
     traffic_traefik_mirror,
+    traffic_observe,
+    traffic_traefik_observe,
     traffic_traefik_sticky,
     traffic_by_replicas,
 )
-CASES = (*TRAFFIC, plain, http_endpoint, grpc_endpoint, autoscaled_with_cache_and_overrides, resolve_pod, gate_jobs)
+CASES = (
+    *TRAFFIC,
+    plain,
+    http_endpoint,
+    grpc_endpoint,
+    autoscaled_with_cache_and_overrides,
+    resolve_pod,
+    gate_jobs,
+    observer_of_a_model,
+    training_run,
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

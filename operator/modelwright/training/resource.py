@@ -1,0 +1,152 @@
+"""Stages that any other object does: its states are read by a profile, or by expressions of the policy's author."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from modelwright.api.reasons import FETCH_REASONS, Reason
+from modelwright.api.v1alpha1.retraining import ResourceWork, Work
+from modelwright.api.v1alpha1.training import StageState
+from modelwright.core import gates
+from modelwright.core import pods as pod_states
+from modelwright.core.retraining.stage import ENDED, WAITING, Reading
+from modelwright.serving import training
+from modelwright.serving.merge import MergeError
+from modelwright.serving.training import Inputs
+from modelwright.training import expressions
+from modelwright.training.expressions import Unknown, Value
+from modelwright.training.job import is_suspended, waiting
+from modelwright.training.pods import left_by
+from modelwright.training.profiles import PROFILES, Found, Outputs
+
+Json = dict[str, Any]
+
+EXPRESSIONS = ("success", "failure", "suspended", "message", "outputs")
+"""Members of a resource that are expressions."""
+_TOLD_BY_PODS = FETCH_REASONS | {Reason.CONTAINER_OOM_KILLED, Reason.IMAGE_PULL_FAILED, Reason.CONTAINER_CONFIG_ERROR}
+
+
+class ResourceEngine:
+    """Reads objects of other controllers. Where both a profile and an expression are given, success needs both, and
+    failure and suspension either; message and outputs are the expression's."""
+
+    def kind_of(self, work: Work) -> tuple[str, str]:
+        """Those of the manifest."""
+        return training.kind_of(_resource(work))
+
+    def manifest(self, run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
+        """See `serving.training.resource`."""
+        return training.resource(run, stage, work, inputs)
+
+    def pod_selector(self, live: Json, work: Work) -> str | None:
+        """The author's selector, else the profile's."""
+        resource, name = _resource(work), str(live["metadata"]["name"])
+        if resource.pod_selector is not None:
+            return resource.pod_selector.replace("$(NAME)", name)
+        return f"{PROFILES[resource.profile].pod_label}={name}" if resource.profile is not None else None
+
+    def read(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> Reading:
+        """By the object's status, and once it has ended by its outputs or its pods' termination messages."""
+        resource = _resource(work)
+        kind, name = str(live.get("kind", "object")), str(live["metadata"]["name"])
+        found, untold = _found(resource, live)
+        told = "; ".join(filter(None, [found.message, *untold]))
+        if found.state is StageState.SUCCEEDED:
+            return _result(found.outputs, pods, kind, name, untold)
+        if found.state is StageState.FAILED:
+            return _failed(found, pods, kind, name)
+        if found.state in WAITING or is_suspended(live):
+            reading = waiting(live, kind)
+            return replace(reading, message="; ".join(filter(None, [reading.message, told])))
+        never = gates.never_started(pods, now)
+        if never is not None:
+            return Reading(StageState.FAILED, never.reason, f"{kind} {name}: {never.message}")
+        return Reading(found.state, message=f"{kind} {name}: {told}" if told else f"{kind} {name} has not ended")
+
+    def refusal(self, work: Work) -> str | None:
+        """The first expression that can't be compiled; no object is made for such a policy."""
+        resource = _resource(work)
+        for field in EXPRESSIONS:
+            expression = getattr(resource, field)
+            problem = expressions.check(expression) if expression is not None else None
+            if problem is not None:
+                return f"resource.{field}: {problem}"
+        return None
+
+
+def _resource(work: Work) -> ResourceWork:
+    if work.resource is None:
+        raise MergeError("resource: must be given")
+    return work.resource
+
+
+def _found(resource: ResourceWork, live: Json) -> tuple[Found, list[str]]:
+    """What profile and expressions say together, and which expressions said nothing."""
+    found = PROFILES[resource.profile].read(live) if resource.profile is not None else None
+    asked = {field: text for field in EXPRESSIONS if (text := getattr(resource, field)) is not None}
+    values = dict(zip(asked, expressions.evaluate(tuple(asked.values()), live), strict=True)) if asked else {}
+    untold = [f"{field} says nothing: {value.why}" for field, value in values.items() if isinstance(value, Unknown)]
+
+    def holds(field: str) -> bool | None:
+        value = values.get(field)
+        if value is None or isinstance(value, bool):
+            return value
+        if not isinstance(value, Unknown):
+            untold.append(f"{field} says nothing: it gives no true or false, but {str(value)[:100]!r}")
+        return None
+
+    success, failure, suspended = holds("success"), holds("failure"), holds("suspended")
+    if found is None:
+        state = StageState.RUNNING if live.get("status") else StageState.PENDING
+        if state is StageState.RUNNING and success is None and failure is None:
+            state = StageState.UNKNOWN
+        if success:
+            state = StageState.SUCCEEDED
+        found = Found(state)
+    elif found.state is StageState.SUCCEEDED and "success" in values and not success:
+        found = replace(found, state=StageState.RUNNING)
+    if found.state not in ENDED and suspended:
+        found = replace(found, state=StageState.SUSPENDED)
+    if failure:
+        found = replace(found, state=StageState.FAILED)
+    message, outputs = values.get("message"), values.get("outputs")
+    if isinstance(message, str):
+        found = replace(found, message=message)
+    if "outputs" in values:
+        found = replace(found, outputs=_outputs(outputs))
+    return found, untold
+
+
+def _outputs(value: Value) -> Outputs | None:
+    return value if isinstance(value, Mapping | str) else None
+
+
+def _result(outputs: Outputs | None, pods: Sequence[Json], kind: str, name: str, untold: Sequence[str]) -> Reading:
+    """The end of an object that has ended well: its report, or why there is none."""
+    left = left_by(pods)
+    if outputs is None:
+        if left.report is not None:
+            return Reading(StageState.SUCCEEDED, report=left.report, image=left.image)
+        why = "; ".join([f"{kind} {name} ended well, but {left.problem}", *untold])
+        return Reading(StageState.SUCCEEDED, problem=why)
+    report = pod_states.parse_report(outputs) if isinstance(outputs, str) else dict(outputs)
+    if report is None:
+        text = f"{kind} {name} ended well, but its output is no JSON object: {str(outputs)[:200]!r}"
+        return Reading(StageState.SUCCEEDED, problem=text)
+    size = len(json.dumps(report).encode())
+    if size > expressions.ANSWER_BYTES:
+        text = f"{kind} {name} ended well, but its output takes {size} bytes, more than {expressions.ANSWER_BYTES}"
+        return Reading(StageState.SUCCEEDED, problem=text)
+    return Reading(StageState.SUCCEEDED, report=report, image=left.image)
+
+
+def _failed(found: Found, pods: Sequence[Json], kind: str, name: str) -> Reading:
+    """Why it failed, by its own status and by its pods: exit code and last line, memory, image, data."""
+    failure = pod_states.diagnose(pods)
+    reason = failure.reason if failure is not None and failure.reason in _TOLD_BY_PODS else Reason.STAGE_FAILED
+    told = [part for part in (found.reason, found.message, failure.message if failure is not None else "") if part]
+    return Reading(StageState.FAILED, reason, f"{kind} {name} failed" + (f": {'; '.join(told)}" if told else ""))

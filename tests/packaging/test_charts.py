@@ -115,6 +115,43 @@ def test_a_change_of_connections_restarts_the_operator() -> None:
     assert len({mark["modelwright.dev/connections"] for mark in marks}) == 3
 
 
+JOBSET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
+
+
+def test_the_operator_is_told_the_kinds_that_it_gets_the_rights_for() -> None:
+    assert "MODELWRIGHT_TRAINING_KINDS" not in environment(template())
+    given = environment(template(training={"kinds": [JOBSET]}))["MODELWRIGHT_TRAINING_KINDS"]
+    settings = Settings.from_environment({"MODELWRIGHT_TRAINING_KINDS": given or ""})
+    assert [(k.group, k.version, k.kind, k.plural) for k in settings.training_kinds] == [tuple(JOBSET.values())]
+
+
+@pytest.mark.parametrize("rbac", [True, False])
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [
+        ("", "Secret"),
+        ("", "Pod"),
+        ("rbac.authorization.k8s.io", "RoleBinding"),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+        ("modelwright.dev", "Approval"),
+    ],
+)
+def test_kinds_that_no_training_has_made_are_refused(group: str, kind: str, rbac: bool) -> None:
+    made = {"group": group, "version": "v1", "kind": kind, "plural": kind.lower() + "s"}
+    for watched in ([], ["vision"]):
+        with pytest.raises(Refused, match=f"training.kinds: {kind} of .* is never made for anybody"):
+            template(training={"kinds": [JOBSET, made]}, watchNamespaces=watched, rbac={"create": rbac})
+
+
+def test_webhooks_reach_the_operators_port() -> None:
+    found = template()
+    spec = only(found, "Service")["spec"]
+    assert spec["selector"].items() <= only(found, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    (port,) = spec["ports"]
+    assert port["targetPort"] == container(found)["ports"][0]["name"]
+
+
 def test_namespaced_install_has_no_cluster_scoped_object() -> None:
     found = template(watchNamespaces=["vision", "fraud"])
     assert not {o["kind"] for o in found} & CLUSTER_SCOPED
@@ -146,6 +183,7 @@ def test_optional_parts() -> None:
         serviceAccount={"create": False, "name": "given"},
         rbac={"create": False},
         runtimes={"enabled": False},
+        training={"service": False},
     )
     assert sorted(o["kind"] for o in found) == ["ConfigMap", "Deployment", "PodMonitor"]
     assert only(found, "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
@@ -179,6 +217,12 @@ BAD_VALUES = [
     ({"runtimes": {"images": {"mlserver": ""}}}, "mlserver"),
     ({"resources": {"request": {"cpu": 1}}}, "request"),
     ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
+    ({"training": {"kinds": [{"group": "jobset.x-k8s.io", "kind": "JobSet"}]}}, "version"),
+    ({"training": {"kinds": [JOBSET | {"group": "*"}]}}, "group"),
+    ({"training": {"kinds": [JOBSET | {"plural": "*"}]}}, "plural"),
+    ({"training": {"kinds": [JOBSET | {"plural": "jobsets/status"}]}}, "plural"),
+    ({"training": {"kinds": [JOBSET | {"verbs": ["*"]}]}}, "verbs"),
+    ({"training": {"kinds": ["jobsets"]}}, "kinds"),
 ]
 
 

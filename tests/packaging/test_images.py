@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ("fetch", "mlserver", "operator", "trainer")
+IMAGES = ("datacheck", "fetch", "mlserver", "operator", "trainer")
 BASE = "ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm"
 
 

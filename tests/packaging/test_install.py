@@ -113,7 +113,7 @@ def test_the_namespace_enforces_the_restricted_level() -> None:
 
 def test_no_template_is_missing_from_the_comparison() -> None:
     templates = {path.stem for path in (ROOT / "charts" / "modelwright" / "templates").glob("*.yaml")}
-    assert templates == {"connections", "deployment", "podmonitor", "rbac", "runtimes", "serviceaccount"}
+    assert templates == {"connections", "deployment", "podmonitor", "rbac", "runtimes", "service", "serviceaccount"}
 
 
 def test_the_administrators_part() -> None:

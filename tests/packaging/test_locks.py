@@ -36,7 +36,7 @@ def asked(name: str) -> list[Requirement]:
 
 
 def test_the_locks_are_these() -> None:
-    assert NAMES == ["dev", "fetch", "mlserver", "operator", "trainer"]
+    assert NAMES == ["datacheck", "dev", "fetch", "mlserver", "operator", "trainer"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +63,7 @@ def test_no_address_is_written(path: Path) -> None:
 
 def test_tests_run_what_the_images_hold() -> None:
     tested = pins("dev")
-    for name in ("operator", "fetch"):
+    for name in ("operator", "fetch", "datacheck"):
         different = {p: v for p, v in pins(name).items() if tested.get(p) != v}
         assert not different, name
 
@@ -72,6 +72,7 @@ def test_serving_reads_what_training_writes() -> None:
     serving, training, tested = pins("mlserver"), pins("trainer"), pins("dev")
     for package in ("scikit-learn", "numpy", "scipy", "joblib"):
         assert serving[package] == training[package] == tested[package], package
+    assert training["optuna"] == tested["optuna"]
 
 
 def test_mlserver_brings_no_cuda() -> None:
@@ -82,5 +83,5 @@ def test_mlserver_brings_no_cuda() -> None:
 
 
 def test_the_operator_has_no_library_of_fetch() -> None:
-    assert not {"obstore", "huggingface-hub", "oras"} & set(pins("operator"))
+    assert not {"obstore", "huggingface-hub", "oras", "pandas", "pandera", "numpy"} & set(pins("operator"))
     assert not {"kopf", "kubernetes"} & set(pins("fetch"))

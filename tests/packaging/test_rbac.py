@@ -14,7 +14,7 @@ pytestmark = pytest.mark.chart
 READ = {"get", "list", "watch"}
 OWN = READ | {"create", "patch", "delete"}
 IN_NAMESPACES = {
-    ("modelwright.dev", "models"): READ,
+    ("modelwright.dev", "models"): READ | {"attribute"},
     ("modelwright.dev", "modelversions"): READ | {"create"},
     ("modelwright.dev", "modelruntimes"): READ,
     ("modelwright.dev", "rolloutpolicies"): READ,
@@ -23,6 +23,12 @@ IN_NAMESPACES = {
     ("modelwright.dev", "modelrollouts"): READ | {"create", "delete"},
     ("modelwright.dev", "modelrollouts/status"): {"patch"},
     ("modelwright.dev", "modelrollouts/finalizers"): {"update"},
+    ("modelwright.dev", "retrainingpolicies"): READ,
+    ("modelwright.dev", "retrainingpolicies/status"): {"patch"},
+    ("modelwright.dev", "retrainingpolicies/finalizers"): {"update"},
+    ("modelwright.dev", "trainingruns"): READ | {"create", "delete"},
+    ("modelwright.dev", "trainingruns/status"): {"patch"},
+    ("modelwright.dev", "trainingruns/finalizers"): {"update"},
     ("modelwright.dev", "models/status"): {"patch"},
     ("modelwright.dev", "modelversions/status"): {"patch"},
     ("modelwright.dev", "models/finalizers"): {"update"},
@@ -37,13 +43,19 @@ IN_NAMESPACES = {
     ("traefik.io", "traefikservices"): OWN,
     ("gateway.networking.k8s.io", "gateways"): READ,
     ("batch", "jobs"): READ | {"create", "delete"},
+    ("batch", "cronjobs"): OWN,
     ("", "pods"): READ | {"create", "delete"},
     ("events.k8s.io", "events"): {"create"},
 }
 IN_CLUSTER = IN_NAMESPACES | {
     ("modelwright.dev", "clustermodelruntimes"): READ,
     ("gateway.networking.k8s.io", "gatewayclasses"): READ,
+    ("authentication.k8s.io", "tokenreviews"): {"create"},
+    ("authorization.k8s.io", "subjectaccessreviews"): {"create"},
 }
+JOBSET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
+WORKFLOW = {"group": "argoproj.io", "version": "v1alpha1", "kind": "Workflow", "plural": "workflows"}
+TRAINING = {("jobset.x-k8s.io", "jobsets"): OWN, ("argoproj.io", "workflows"): OWN}
 LEASE = {
     ("coordination.k8s.io", "leases", None): {"create"},
     ("coordination.k8s.io", "leases", "modelwright-operator"): {"get", "update", "patch"},
@@ -106,6 +118,12 @@ def test_namespaced_kustomize_grants_nothing_in_the_cluster() -> None:
     assert granted(found["Role", "modelwright-system", "modelwright"]) == IN_NAMESPACES
 
 
+def test_kinds_of_training_are_added_in_each_scope_and_nothing_else() -> None:
+    for watched, kind, expected in (([], "ClusterRole", IN_CLUSTER), (["vision"], "Role", IN_NAMESPACES)):
+        found = roles(template(training={"kinds": [JOBSET, WORKFLOW]}, watchNamespaces=watched))
+        assert granted(found[kind, "vision" if watched else "", "modelwright"]) == expected | TRAINING
+
+
 def test_the_list_holds_nothing_that_could_become_more() -> None:
     verbs = set().union(*IN_CLUSTER.values(), *LEASE.values())
     resources = {resource for _, resource in IN_CLUSTER}
@@ -160,6 +178,11 @@ def test_who_approves_is_named_and_only_administrators_remove_records() -> None:
         assert ("approve" in models) == (name == "approve")
         assert ("promote" in models) == (name == "command")
         assert "attribute" not in models
+        policies = verbs.get(("modelwright.dev", "retrainingpolicies"), set())
+        assert ("trigger" in policies) == ({"create", "update"} <= policies) == (name == "edit")
+        runs = verbs.get(("modelwright.dev", "trainingruns"), set())
+        assert ("create" in runs) == (name == "edit")
+        assert ("deletecollection" in runs) == (name == "admin")
 
 
 def test_people_never_get_status_or_the_platforms_runtimes_to_write() -> None:

@@ -164,6 +164,24 @@ def test_nothing_the_operator_does_is_forbidden(world: World) -> None:
         for n in ("pinned", "plain")
     ]
     resolved = own(world, "ModelVersion", "plain-2", {"modelRef": {"name": "plain"}, "artifact": artifact()})
+    template = {"template": {"spec": {"containers": [{"name": "work", "image": "example.com/trainer:1"}]}}}
+    data = {"uri": "https://store.example.com/data.csv"}
+    retraining = own(
+        world,
+        "RetrainingPolicy",
+        "plain",
+        {
+            "modelRef": {"name": "plain"},
+            "triggers": [{"name": "new", "data": data}, {"name": "daily", "schedule": {"cron": "0 3 * * *"}}],
+            "run": {
+                "dataset": {**data, "digest": DIGEST},
+                "train": {"job": template},
+                "output": {"uri": "s3://models/plain", "format": {"name": "any"}},
+            },
+        },
+    )
+    by_hand = {"policyRef": {"name": "plain"}, "manual": {"by": "admin", "reason": "to see it"}}
+    run = own(world, "TrainingRun", "plain-now", by_hand)
     watched = {"watch_namespaces": world.namespace} if world.install == "namespaced" else {}
     with OperatorProcess(world.kubeconfig, world.log, namespace=NAMESPACE, settle_seconds=1, **watched) as operator:
         operator.wait_ready()
@@ -179,6 +197,12 @@ def test_nothing_the_operator_does_is_forbidden(world: World) -> None:
         world.until("Events", lambda: world.names("events.events.k8s.io"))
         world.until("proof of the admission policies", lambda: "admission policies are in force" in operator_log(world))
         world.until("readiness", lambda: ready(world, "plain"))
+        world.apply(retraining, run)
+        world.until("the look at data", lambda: world.names("cronjobs"))
+        # Its pod ends without a result on a simulated node.
+        world.until("the end of the run", lambda: ended(world, "plain-now"))
+        assert world.names("jobs")
+        world.kubectl("delete", "retrainingpolicies,trainingruns", "--all", "-n", world.namespace)
         world.kubectl("delete", "models", "--all", "-n", world.namespace, "--wait=false")
         world.until("an empty namespace", lambda: not set(world.names("deployments")) - {"modelwright"}, 90)
         assert operator.stop() == 0
@@ -187,6 +211,11 @@ def test_nothing_the_operator_does_is_forbidden(world: World) -> None:
 
 def operator_log(world: World) -> str:
     return world.log.read_text()
+
+
+def ended(world: World, name: str) -> bool:
+    runs = (run.get("status", {}) for run in world.items("trainingruns") if run["metadata"]["name"] == name)
+    return any(status.get("finishedAt") for status in runs)
 
 
 def ready(world: World, name: str) -> bool:

@@ -48,16 +48,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [modelwright.dev]
   resources: [models, modelversions, modelruntimes, rolloutpolicies, modelrollouts, approvals]
   verbs: [get, list, watch]
-# The version a Model writes inline (spec.version.template).
+- apiGroups: [modelwright.dev]
+  resources: [retrainingpolicies, trainingruns]
+  verbs: [get, list, watch]
+# The version a Model writes inline (spec.version.template), and the one that a run has trained.
 - apiGroups: [modelwright.dev]
   resources: [modelversions]
   verbs: [create]
+# The author of a version that was trained is who asked for the run, or the run itself.
+- apiGroups: [modelwright.dev]
+  resources: [models]
+  verbs: [attribute]
 - apiGroups: [modelwright.dev]
   resources: [models/status, modelversions/status, rolloutpolicies/status, modelrollouts/status]
+  verbs: [patch]
+- apiGroups: [modelwright.dev]
+  resources: [retrainingpolicies/status, trainingruns/status]
   verbs: [patch]
 # The record of each move to another revision; ended ones are removed in time.
 - apiGroups: [modelwright.dev]
   resources: [modelrollouts]
+  verbs: [create, delete]
+# The record of each training; ended ones are removed in time.
+- apiGroups: [modelwright.dev]
+  resources: [trainingruns]
   verbs: [create, delete]
 # Only as a dry run, to see that a forged one is refused: it has no verb `approve`, so admission lets none of it pass.
 - apiGroups: [modelwright.dev]
@@ -66,6 +80,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 # Owner references that block deletion, where the API server enforces permission for them.
 - apiGroups: [modelwright.dev]
   resources: [models/finalizers, modelversions/finalizers, modelrollouts/finalizers]
+  verbs: [update]
+- apiGroups: [modelwright.dev]
+  resources: [retrainingpolicies/finalizers, trainingruns/finalizers]
   verbs: [update]
 - apiGroups: [apps]
   resources: [deployments, controllerrevisions]
@@ -88,10 +105,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gateways]
   verbs: [get, list, watch]
-# Jobs of a rollout's gates. They are never changed.
+# Jobs of a rollout's gates and of a training's stages. They are never changed.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
+# They look whether data has changed.
+- apiGroups: [batch]
+  resources: [cronjobs]
+  verbs: [get, list, watch, create, patch, delete]
 # Pods are made only to resolve a digest; those of models belong to their Deployments.
 - apiGroups: [""]
   resources: [pods]
@@ -99,4 +120,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
+{{- include "modelwright.trainingRules" . }}
+{{- end }}
+
+{{/* Kinds that a training may have made, as the operator reads them; what would give more power is refused. */}}
+{{- define "modelwright.trainingKinds" -}}
+{{- $never := list "" "modelwright.dev" }}
+{{- $never = concat $never (list "rbac.authorization.k8s.io" "admissionregistration.k8s.io" "apiextensions.k8s.io") }}
+{{- range .Values.training.kinds }}
+{{- if has .group $never }}
+{{- $why := "core kinds, rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed" }}
+{{- $group := default "the core group" .group }}
+{{- fail (printf "training.kinds: %s of %s is never made for anybody: %s" .kind $group $why) }}
+{{- end }}
+{{- end }}
+{{- toJson .Values.training.kinds -}}
+{{- end }}
+
+{{/* The rights for them. */}}
+{{- define "modelwright.trainingRules" -}}
+{{- range include "modelwright.trainingKinds" . | fromJsonArray }}
+# A training may have it made (training.kinds).
+- apiGroups: [{{ .group }}]
+  resources: [{{ .plural }}]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
 {{- end }}

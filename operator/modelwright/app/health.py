@@ -1,9 +1,9 @@
-"""/livez, /readyz and /metrics on one port."""
+"""/livez, /readyz and /metrics on one port, and what else is given to it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 MAX_LAG = 5.0
 LAG_INTERVAL = 0.5
+MAX_BODY = 1 << 20
 
 Check = Callable[[], str | None]
 """Returns what is wrong, in words; None when all is well."""
@@ -71,8 +72,11 @@ class LoopLag:
         return max(0.0, self._clock.monotonic() - self._last - LAG_INTERVAL)
 
 
-async def serve(health: Health, host: str, port: int) -> tuple[web.AppRunner, int]:
-    """Start the server; returns what to clean up, and the port (another one when `port` is 0).
+async def serve(
+    health: Health, host: str, port: int, routes: Iterable[web.AbstractRouteDef] = ()
+) -> tuple[web.AppRunner, int]:
+    """Start the server, with `routes` besides its own; returns what to clean up, and the port (another one when `port`
+    is 0). Bodies are given to handlers as they were sent, at most 1 MiB, compressed ones too.
 
     Raises OSError when the port is taken.
     """
@@ -86,11 +90,12 @@ async def serve(health: Health, host: str, port: int) -> tuple[web.AppRunner, in
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
+    app = web.Application(client_max_size=MAX_BODY)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", show_metrics)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    app.router.add_routes(routes)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     await site.start()

@@ -19,6 +19,9 @@ from kubernetes.aio.client.configuration import Configuration
 
 from modelwright.analysis import connections
 from modelwright.analysis.desk import Desk
+from modelwright.analysis.lookout import Lookout
+from modelwright.api.common import InvalidObject
+from modelwright.api.v1alpha1.retraining import RetrainingPolicy, RetrainingPolicySpec
 from modelwright.app.settings import Settings
 from modelwright.app.tasks import cancel
 from modelwright.handlers import watch
@@ -36,9 +39,12 @@ from modelwright.reconcile import routing
 from modelwright.reconcile.admission import AdmissionCheck
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import HistoryReconciler, orphans
+from modelwright.reconcile.inbox import Inbox
 from modelwright.reconcile.measure_job import MeasureJobs
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.policy import RolloutPolicyReconciler
+from modelwright.reconcile.retraining import RetrainingPolicyReconciler
+from modelwright.reconcile.training import TrainingRunReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
 from modelwright.traffic.probe import Probe
@@ -94,8 +100,11 @@ class Leader:
             settings.watch_namespaces or (settings.namespace,),
             changed=lambda: wake_models(self._store, self._queue),
         )
+        self.inbox = Inbox(self._queue.add)
+        found = connections.load(settings.connections_file)
+        self._lookout = Lookout(found, self._queue.add, clock=clock)
         self._desk = Desk(
-            connections.load(settings.connections_file),
+            found,
             self._queue.add,
             clock=clock,
             jobs=MeasureJobs(self._client, self._store, clock),
@@ -110,6 +119,9 @@ class Leader:
             images=Images(settings.fetch_image, settings.image_pull_policy, settings.operator_image),
             probe=Probe() if settings.gateway_probe == "Required" else None,
             desk=self._desk,
+            lookout=self._lookout,
+            inbox=self.inbox,
+            training_kinds=tuple(kind for kind in settings.training_kinds if kind in self._served),
             settle=datetime.timedelta(seconds=settings.settle_seconds),
             admission=self._admission.admission,
         )
@@ -120,10 +132,25 @@ class Leader:
                 kinds.MODEL_VERSION.kind: ModelVersionReconciler(context).reconcile,
                 kinds.MODEL_ROLLOUT.kind: HistoryReconciler(context).reconcile,
                 kinds.ROLLOUT_POLICY.kind: RolloutPolicyReconciler(context).reconcile,
+                kinds.RETRAINING_POLICY.kind: RetrainingPolicyReconciler(context).reconcile,
+                kinds.TRAINING_RUN.kind: TrainingRunReconciler(context).reconcile,
             },
             settings.workers,
             clock=clock,
         )
+
+    @property
+    def works(self) -> bool:
+        """Whether passes are made: this process holds the Lease, and its store is complete."""
+        return self._begin.is_set()
+
+    def policy(self, namespace: str, name: str) -> RetrainingPolicySpec | None:
+        """The spec of a RetrainingPolicy, as the store has it."""
+        raw = self._store.get(kinds.RETRAINING_POLICY, namespace, name)
+        try:
+            return RetrainingPolicy.parse(raw).spec if raw is not None else None
+        except InvalidObject:
+            return None
 
     @property
     def synced(self) -> bool:
@@ -141,7 +168,9 @@ class Leader:
         At the end: takes no more work, finishes the passes under way, sends the Events, gives the Lease back, stops
         watching. `reinstall_signals` is called once Kopf has taken SIGTERM for itself.
         """
-        watched = await self._readable(watched_kinds(self._served, self._settings.watch_namespaces))
+        watched = await self._readable(
+            watched_kinds(self._served, self._settings.watch_namespaces, self._settings.training_kinds)
+        )
         # Kopf cancels at its end whatever was started after it: ours is started before.
         self._runner.start(self._begin)
         self._part(self._events.run(), "events")
@@ -167,6 +196,7 @@ class Leader:
             for task in (*self._helpers, *self._parts):
                 await cancel(task)
             await self._desk.close()
+            await self._lookout.close()
             await self._client.close()
 
     async def _watch(self, watched: tuple[Watched, ...], ready: asyncio.Event, stop_flag: asyncio.Event) -> None:
@@ -235,6 +265,7 @@ class Leader:
             interval=self._settings.sweep_seconds,
             grace=self._settings.sweep_grace_seconds,
             discovery=self._settings.discovery_seconds,
+            among=(*kinds.ALL_KINDS, *self._settings.training_kinds),
         )
 
     async def _readable(self, watched: tuple[Watched, ...]) -> tuple[Watched, ...]:
@@ -299,10 +330,10 @@ def wake_models(store: Store, queue: WorkQueue) -> None:
 
 
 def look_again(store: Store, queue: WorkQueue, interval: float) -> None:
-    """Enqueue every Model, ModelVersion and RolloutPolicy, and rollouts that have lost their Model, over some time so
+    """Enqueue every Model, version, policy and run, and rollouts that have lost their Model, over some time so
     that changes needn't wait behind them."""
     spread = min(LOOK_AGAIN_SPREAD, interval / 10)
-    for kind in (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY):
+    for kind in (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN):
         for namespace, name in store.names(kind):
             queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311
     for key in orphans(store):

@@ -14,16 +14,20 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from kubernetes.aio.client.configuration import Configuration
 
 from modelwright.analysis import connections
+from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.app import health
 from modelwright.app.leader import Leader
 from modelwright.app.settings import Settings, SettingsError
 from modelwright.app.tasks import cancel, unless
+from modelwright.app.webhooks import Webhooks
 from modelwright.kube import errors, kinds
+from modelwright.kube.access import KubeAccess
 from modelwright.kube.client import KubeClient, NoCluster, load_configuration
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
@@ -33,6 +37,7 @@ from modelwright.obs.clock import SystemClock
 log = logging.getLogger("modelwright.app")
 
 RETRY_SECONDS = 2.0
+REVIEWS_PER_SECOND = 20
 SETTINGS_WRONG = 2
 
 
@@ -62,7 +67,11 @@ class Operator:
             elector = self._elector(client)
             stack.push_async_callback(elector.release)
             self._add_checks(lag, elector)
-            server, _ = await health.serve(self._health, settings.http_host, settings.http_port)
+            # Reviews store nothing, and what strangers send must not use up the rate of our writes.
+            asking = KubeClient(configuration, clock=self._clock, qps=REVIEWS_PER_SECOND, burst=2 * REVIEWS_PER_SECOND)
+            stack.push_async_callback(asking.close)
+            hooks = Webhooks(KubeAccess(asking), self._policy, self._accept, self._not_leading, clock=self._clock)
+            server, _ = await health.serve(self._health, settings.http_host, settings.http_port, routes=hooks.routes())
             stack.push_async_callback(server.cleanup)
             served = await unless(self._stopping, self._wait_for_kinds(client))
             if served and not settings.warm_standby:
@@ -101,7 +110,7 @@ class Operator:
         since: float | None = None
         while True:
             try:
-                served = await client.served_kinds()
+                served = await client.served_kinds((*kinds.ALL_KINDS, *self._settings.training_kinds))
             except errors.ApiError as error:
                 log.warning("the API server can't be asked, trying again", extra={"error": str(error)})
                 await self._clock.sleep(RETRY_SECONDS)
@@ -119,6 +128,16 @@ class Operator:
                 return None
             log.warning("waiting for our CRDs to be installed", extra=fields)
             await self._clock.sleep(RETRY_SECONDS)
+
+    def _not_leading(self) -> str | None:
+        return None if self._leader is not None and self._leader.works else "this process does not lead"
+
+    def _policy(self, namespace: str, name: str) -> RetrainingPolicySpec | None:
+        return self._leader.policy(namespace, name) if self._leader is not None else None
+
+    async def _accept(self, namespace: str, policy: str, trigger: str, events: Sequence[tuple[str, str]]) -> None:
+        assert self._leader is not None  # noqa: S101 - _not_leading has looked
+        await self._leader.inbox.put(namespace, policy, trigger, events)
 
     def _elector(self, client: KubeClient) -> LeaderElector:
         settings = self._settings
@@ -178,6 +197,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
         connections.load(settings.connections_file)
+        kinds.learn(settings.training_kinds)
     except (SettingsError, connections.ConnectionsError) as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from modelwright.api.names import OPERATOR_LEASE, OPERATOR_NAMESPACE
+from modelwright.kube.kinds import Kind
 
 PREFIX = "MODELWRIGHT_"
+
+NEVER_MADE = frozenset(
+    {"", "modelwright.dev", "rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io"}
+)
+"""Groups of which a training has nothing made for anybody; the chart and manifests/policies/retraining.yaml refuse the
+same."""
+
+_PARTS = {
+    "group": re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"),
+    "version": re.compile(r"v[0-9]+((alpha|beta)[0-9]+)?"),
+    "kind": re.compile(r"[A-Z][A-Za-z0-9]{0,62}"),
+    "plural": re.compile(r"[a-z][a-z0-9]{0,62}"),
+}
 
 
 class SettingsError(ValueError):
@@ -45,6 +61,11 @@ class Settings(BaseModel):
         "Required",
         description="Whether a route counts as programmed only once a probe through the gateway is answered.",
     )
+    training_kinds: tuple[Kind, ...] = Field(
+        (),
+        description="Kinds that a stage of a training may have made by `resource`: a JSON list of group, version, kind "
+        "and plural. The operator needs the rights for them; the chart gives both.",
+    )
     # Enough for 500 Models to come up within half a minute; the API server's own fairness does the rest.
     qps: Annotated[float, Field(gt=0, le=1000)] = 200.0
     burst: Annotated[int, Field(ge=1, le=10000)] = 400
@@ -71,6 +92,11 @@ class Settings(BaseModel):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("training_kinds", mode="before")
+    @classmethod
+    def _parse_kinds(cls, value: Any) -> Any:
+        return _kinds(value) if isinstance(value, str) else value
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the settings; raises SettingsError naming every variable that is wrong.
@@ -90,3 +116,34 @@ class Settings(BaseModel):
                 f"{PREFIX}LEASE_RETRY_SECONDS < {PREFIX}LEASE_RENEW_SECONDS < {PREFIX}LEASE_SECONDS must hold"
             )
         return settings
+
+
+def _kinds(text: str) -> tuple[Kind, ...]:
+    """The kinds of a JSON list; raises ValueError that says which entry is wrong, and how."""
+    try:
+        entries = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise ValueError('must be a JSON list, such as [{"group": ..., "version": ..., "kind": ..., "plural": ...}]')
+    found: dict[tuple[str, str], Kind] = {}
+    for number, entry in enumerate(entries):
+        kind = _kind(f"entry {number + 1}", entry)
+        if (kind.group, kind.kind) in found:
+            raise ValueError(f"entry {number + 1}: {kind.kind} of {kind.group} is listed twice")
+        found[kind.group, kind.kind] = kind
+    return tuple(found.values())
+
+
+def _kind(where: str, entry: Any) -> Kind:
+    if not isinstance(entry, dict) or set(entry) != set(_PARTS):
+        raise ValueError(f"{where}: needs group, version, kind and plural, and nothing else")
+    if isinstance(entry["group"], str) and entry["group"] in NEVER_MADE:
+        raise ValueError(
+            f"{where}: {entry['kind']} of {entry['group'] or 'the core group'} is never made for anybody: core kinds, "
+            "rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed"
+        )
+    for name, pattern in _PARTS.items():
+        if not isinstance(entry[name], str) or not pattern.fullmatch(entry[name]):
+            raise ValueError(f"{where}: {name} {entry[name]!r} is none")
+    return Kind(entry["group"], entry["version"], entry["plural"], entry["kind"], optional=True)

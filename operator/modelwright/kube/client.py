@@ -142,6 +142,11 @@ class KubeClient:
             return await self._call("POST", kind, kind.path(namespace), query, body=text, content_type=_YAML)
         return await self._call("POST", kind, kind.path(namespace), query, body=obj)
 
+    async def review(self, kind: Kind, spec: Mapping[str, Any]) -> Object:
+        """Ask a review (such as a TokenReview), which has no name and is never stored; its answer."""
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, "spec": spec}
+        return await self._call("POST", kind, kind.path(), body=body, verb="review")
+
     async def apply(
         self,
         obj: Mapping[str, Any],

@@ -54,6 +54,10 @@ def forgeries(namespace: str) -> tuple[tuple[Object, str], ...]:
             f'spec.command.by is "{FORGED}", but you are',
         ),
         (
+            _object("TrainingRun", namespace, {"policyRef": {"name": NAME}, "manual": signed}),
+            f'spec.manual.by is "{FORGED}", but you are',
+        ),
+        (
             _object("ModelVersion", namespace, {**model, "author": FORGED, "artifact": artifact}),
             f'spec.author is "{FORGED}", but you are',
         ),

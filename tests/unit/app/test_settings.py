@@ -1,8 +1,12 @@
 """Settings come from MODELWRIGHT_* and every wrong one is named."""
 
+import json
+import re
+
 import pytest
 
 from modelwright.app.settings import Settings, SettingsError
+from modelwright.kube.kinds import Kind
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
@@ -39,6 +43,43 @@ def test_values_come_from_the_environment() -> None:
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_environment({name: value})
+
+
+JOBSET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
+
+
+def test_kinds_of_training_are_a_json_list() -> None:
+    assert Settings.from_environment({}).training_kinds == ()
+    assert Settings.from_environment({"MODELWRIGHT_TRAINING_KINDS": " "}).training_kinds == ()
+    (kind,) = Settings.from_environment({"MODELWRIGHT_TRAINING_KINDS": json.dumps([JOBSET])}).training_kinds
+    assert kind == Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet", optional=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        (json.dumps(JOBSET), "must be a JSON list"),
+        ('["jobsets"]', "entry 1: needs group, version, kind and plural"),
+        (json.dumps([{"group": "jobset.x-k8s.io"}]), "entry 1: needs group, version, kind and plural"),
+        (json.dumps([JOBSET, JOBSET]), "entry 2: JobSet of jobset.x-k8s.io is listed twice"),
+        (json.dumps([JOBSET | {"group": ["a"]}]), "entry 1: group ['a'] is none"),
+        (json.dumps([JOBSET | {"group": "*"}]), "entry 1: group '*' is none"),
+        (json.dumps([JOBSET | {"version": "1"}]), "entry 1: version '1' is none"),
+        (json.dumps([JOBSET | {"kind": "jobset"}]), "entry 1: kind 'jobset' is none"),
+        (json.dumps([JOBSET | {"plural": "jobsets/status"}]), "entry 1: plural 'jobsets/status' is none"),
+        (json.dumps([JOBSET | {"group": "", "kind": "Secret"}]), "Secret of the core group is never made for anybody"),
+        (json.dumps([JOBSET | {"group": "modelwright.dev"}]), "is never made for anybody"),
+        (json.dumps([JOBSET | {"group": "rbac.authorization.k8s.io"}]), "is never made for anybody"),
+        (json.dumps([JOBSET | {"group": "admissionregistration.k8s.io"}]), "is never made for anybody"),
+        (json.dumps([JOBSET | {"group": "apiextensions.k8s.io"}]), "is never made for anybody"),
+    ],
+    ids=lambda value: value[:60],
+)
+def test_wrong_kinds_of_training_are_told_by_entry(text: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=r"MODELWRIGHT_TRAINING_KINDS: .*" + re.escape(told)):
+        Settings.from_environment({"MODELWRIGHT_TRAINING_KINDS": text})
 
 
 def test_lease_times_must_fit_together() -> None:

@@ -61,10 +61,11 @@ async def test_refusals_of_every_forgery_are_proof() -> None:
     assert await world.check.look()
     assert world.in_force is True
     assert world.check.admission().since is None
-    assert [kind for kind, _ in world.server.asked] == ["Approval", "ModelRollout", "ModelRollout", "ModelVersion"]
+    asked = ["Approval", "ModelRollout", "ModelRollout", "TrainingRun", "ModelVersion"]
+    assert [kind for kind, _ in world.server.asked] == asked
 
 
-@pytest.mark.parametrize("kind", ["Approval", "ModelRollout", "ModelVersion"])
+@pytest.mark.parametrize("kind", ["Approval", "ModelRollout", "TrainingRun", "ModelVersion"])
 async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> None:
     world = World()
     world.server.open = {kind}

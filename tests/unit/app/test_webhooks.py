@@ -1,0 +1,344 @@
+"""The door for other systems: who may come in, what they are told, and that nothing of it can wear the operator out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+
+from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
+from modelwright.app import webhooks
+from modelwright.app.health import Health, serve
+from modelwright.app.webhooks import Happening, Rates, Webhooks
+from modelwright.kube.access import AccessUnknown, Attempt, User
+from modelwright.obs.clock import FakeClock
+from modelwright.reconcile.inbox import InboxFull
+
+SENDER, STRANGER = User("system:serviceaccount:monitoring:alertmanager"), User("eve")
+TOKENS = {"good.token-1": SENDER, "strangers-token": STRANGER}
+URL = "/triggers/team/fraud/drift"
+
+SPEC = RetrainingPolicySpec.model_validate(
+    {
+        "modelRef": {"name": "fraud"},
+        "triggers": [
+            {"name": "drift", "webhook": {"source": "Alertmanager", "labels": {"model": "fraud"}}},
+            {"name": "upload", "webhook": {"source": "CloudEvents"}},
+            {"name": "nightly", "schedule": {"cron": "0 3 * * *"}},
+        ],
+        "run": {
+            "dataset": {"uri": "s3://data/train"},
+            "train": {"job": {"template": {}}},
+            "output": {"uri": "s3://models/fraud", "format": {"name": "sklearn"}},
+        },
+    }
+)
+
+
+@dataclass
+class FakeAccess:
+    """Knows the tokens above; the sender may trigger `fraud` in `team`. `broken` is what it can't find out for."""
+
+    broken: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    async def who(self, token: str) -> User | None:
+        self.asked.append(token)
+        if self.broken:
+            raise AccessUnknown(self.broken)
+        return TOKENS.get(token)
+
+    async def may(self, user: User, attempt: Attempt) -> bool:
+        assert (attempt.verb, attempt.group, attempt.resource) == ("trigger", "modelwright.dev", "retrainingpolicies")
+        return user == SENDER and attempt.namespace == "team" and attempt.name in ("fraud", "gone")
+
+
+@dataclass
+class Door:
+    """A served door, and what came through it."""
+
+    access: FakeAccess
+    clock: FakeClock
+    unready: list[str] = field(default_factory=list)
+    taken: list[tuple[str, str, str, list[Happening]]] = field(default_factory=list)
+    came: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    dealt_with: asyncio.Event = field(default_factory=asyncio.Event)
+    full: str = ""
+    url: str = ""
+
+    async def accept(self, namespace: str, policy: str, trigger: str, found: Sequence[Happening]) -> None:
+        self.taken.append((namespace, policy, trigger, list(found)))
+        self.came.release()
+        if self.full:
+            raise InboxFull(self.full)
+        await self.dealt_with.wait()
+
+    async def post(
+        self, path: str = URL, body: Any = None, token: str | None = "good.token-1", **headers: str
+    ) -> tuple[int, dict[str, Any], Any]:
+        """Status, headers and JSON answer."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            given["Authorization"] = f"Bearer {token}"
+        data = body if isinstance(body, bytes) else json.dumps(alert() if body is None else body).encode()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.url + path, data=data, headers={"Content-Type": "application/json"} | given) as answer,
+        ):
+            text = await answer.text()
+            return answer.status, dict(answer.headers), json.loads(text) if text.startswith("{") else text
+
+
+@contextlib.asynccontextmanager
+async def opened(accept_seconds: float = 25.0) -> AsyncIterator[Door]:
+    door = Door(FakeAccess(), FakeClock())
+    door.dealt_with.set()
+    hooks = Webhooks(
+        door.access,
+        lambda namespace, name: SPEC if (namespace, name) == ("team", "fraud") else None,
+        door.accept,
+        lambda: door.unready[0] if door.unready else None,
+        clock=door.clock,
+        accept_seconds=accept_seconds,
+    )
+    runner, port = await serve(Health(), "127.0.0.1", 0, hooks.routes())
+    door.url = f"http://127.0.0.1:{port}"
+    try:
+        yield door
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    async with opened() as found:
+        yield found
+
+
+def alert(count: int = 1, status: str = "firing", model: str = "fraud") -> dict[str, Any]:
+    alerts = [
+        {
+            "status": status,
+            "labels": {"alertname": "Drift", "model": model},
+            "annotations": {"summary": "PSI is over 0.2"},
+            "startsAt": "2026-11-26T03:00:00Z",
+            "endsAt": "0001-01-01T00:00:00Z",
+            "fingerprint": f"f{number}",
+        }
+        for number in range(count)
+    ]
+    return {"version": "4", "groupKey": "{}", "status": status, "receiver": "modelwright", "alerts": alerts}
+
+
+EVENT = {"specversion": "1.0", "id": "1", "source": "/store", "type": "com.example.uploaded"}
+
+
+async def test_an_alert_is_handed_over_and_answered_once_it_was_dealt_with(door: Door) -> None:
+    door.dealt_with.clear()
+    answer = asyncio.create_task(door.post(body=alert(2)))
+    await door.came.acquire()
+    assert not answer.done()
+    door.dealt_with.set()
+    status, _, said = await answer
+    assert (status, said) == (202, {"accepted": 2})
+    ((namespace, policy, trigger, found),) = door.taken
+    assert (namespace, policy, trigger) == ("team", "fraud", "drift")
+    assert len({identity for identity, _ in found}) == 2
+
+
+async def test_a_cloud_event_is_handed_over_in_both_modes(door: Door) -> None:
+    path = "/triggers/team/fraud/upload"
+    binary = {f"ce_{name}": value for name, value in EVENT.items()}
+    structured = await door.post(path, EVENT, Content_Type="application/cloudevents+json")
+    assert structured[0] == (await door.post(path, {"object": "new.csv"}, **binary))[0] == 202
+    first, second = (found for *_, found in door.taken)
+    assert [identity for identity, _ in first] == [identity for identity, _ in second]
+
+
+@pytest.mark.parametrize("body", [alert(status="resolved"), alert(model="digits"), alert(0)])
+async def test_what_starts_nothing_is_taken_and_handed_to_nobody(door: Door, body: Any) -> None:
+    status, _, said = await door.post(body=body)
+    assert (status, said, door.taken) == (202, {"accepted": 0}, [])
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status", "told"),
+    [
+        (URL, None, 401, "Authorization: Bearer"),
+        (URL, "", 401, "a valid token is needed"),
+        (URL, "nobodys", 401, "a valid token is needed"),
+        (URL, "two tokens", 401, "a valid token is needed"),
+        (URL, "strangers-token", 403, 'eve needs the verb "trigger" on RetrainingPolicy fraud in namespace team'),
+        ("/triggers/other/fraud/drift", "good.token-1", 403, "in namespace other"),
+        ("/triggers/team/secret/drift", "good.token-1", 403, "RetrainingPolicy secret"),
+        ("/triggers/team/gone/drift", "good.token-1", 404, "there is no RetrainingPolicy gone in namespace team"),
+        ("/triggers/team/fraud/none", "good.token-1", 404, "RetrainingPolicy fraud has no trigger none"),
+        ("/triggers/team/fraud/nightly", "good.token-1", 404, "nightly of RetrainingPolicy fraud is no webhook"),
+        ("/triggers/team/gone/drift", "strangers-token", 403, "RetrainingPolicy gone"),
+    ],
+)
+async def test_who_is_not_let_in_is_told_why_and_no_more(
+    door: Door, path: str, token: str | None, status: int, told: str
+) -> None:
+    found, headers, said = await door.post(path, token=token)
+    assert found == status
+    assert told in said["error"]
+    assert ("WWW-Authenticate" in headers) == (status == 401)
+    assert door.taken == []
+
+
+@pytest.mark.parametrize("scheme", ["Basic good.token-1", "good.token-1", "Bearer: good.token-1", "Bearer gööd"])
+async def test_only_a_bearer_token_is_one(door: Door, scheme: str) -> None:
+    assert (await door.post(token=None, Authorization=scheme))[0] == 401
+    assert door.access.asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"\xff\xfe\x00", "no JSON"),
+        (b"[]", "the body"),
+        (b'"alert"', "the body"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b"{}", "version"),
+    ],
+    ids=["nothing", "half", "binary", "list", "text", "deep", "empty"],
+)
+async def test_a_body_that_is_not_understood_is_refused_with_a_reason(door: Door, body: bytes, told: str) -> None:
+    status, _, said = await door.post(body=body)
+    assert status == 400
+    assert told in said["error"]
+    assert door.taken == []
+
+
+@pytest.mark.parametrize("body", [b"{", b"[" * 200_000, b"[]", b"{}"])
+async def test_a_cloud_event_that_is_not_understood_is_refused(door: Door, body: bytes) -> None:
+    path, kind = "/triggers/team/fraud/upload", "application/cloudevents+json; charset=utf-8"
+    assert (await door.post(path, body, Content_Type=kind))[0] == 400
+    assert (await door.post(path, body))[0] == 400
+
+
+async def test_a_body_of_more_than_a_mebibyte_is_refused(door: Door) -> None:
+    assert (await door.post(body=b" " * ((1 << 20) + 1)))[0] == 413
+    assert (await door.post(body=json.dumps(alert()).encode().ljust(1 << 20)))[0] == 202
+
+
+async def test_a_compressed_body_is_never_unpacked(door: Door) -> None:
+    status, _, said = await door.post(body=gzip.compress(b" " * (64 << 20)), Content_Encoding="gzip")
+    assert status == 415
+    assert "without Content-Encoding" in said["error"]
+
+
+async def test_while_it_is_not_the_leader_senders_are_asked_to_come_again(door: Door) -> None:
+    door.unready.append("another process is the leader")
+    status, headers, said = await door.post()
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert "another process is the leader" in said["error"]
+    assert door.access.asked == []
+
+
+async def test_access_that_cannot_be_checked_lets_nobody_in_and_is_not_remembered(door: Door) -> None:
+    door.access.broken = "bind the ClusterRole system:auth-delegator"
+    status, headers, said = await door.post()
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert "system:auth-delegator" in said["error"]
+    door.access.broken = ""
+    assert (await door.post())[0] == 202
+
+
+async def test_what_no_pass_deals_with_in_time_is_to_be_sent_again() -> None:
+    async with opened(accept_seconds=0.0) as door:
+        door.dealt_with.clear()
+        status, headers, said = await door.post()
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert "send it again" in said["error"]
+
+
+async def test_a_full_inbox_is_told(door: Door) -> None:
+    door.full = "RetrainingPolicy team/fraud has 1000 messages that wait"
+    status, headers, said = await door.post()
+    assert (status, headers["Retry-After"], said["error"]) == (503, "5", door.full)
+
+
+async def test_a_token_is_looked_up_once_in_ten_seconds(door: Door) -> None:
+    for token in ("good.token-1", "nobodys"):
+        door.access.asked.clear()
+        statuses = [(await door.post(token=token))[0] for _ in range(3)]
+        assert len(set(statuses)) == 1
+        assert door.access.asked == [token]
+        door.clock.advance(10.0)
+        await door.post(token=token)
+        assert door.access.asked == [token] * 2
+
+
+async def test_tokens_are_remembered_by_hash_and_within_a_bound(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "MAX_TOKENS", 2)
+    for number in range(4):
+        await door.post(token=f"token-{number}")
+    await door.post(token="token-3")
+    await door.post(token="token-0")
+    assert door.access.asked == ["token-0", "token-1", "token-2", "token-3", "token-0"]
+
+
+async def test_no_token_is_ever_logged_or_told(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = [str(await door.post(token=token)) for token in ("good.token-1", "strangers-token", "nobodys-token")]
+    door.access.broken = "no answer"
+    told.append(str(await door.post(token="fresh-token")))
+    logged = "".join(str(record.__dict__) for record in caplog.records if record.name.startswith("modelwright"))
+    for token in ("good.token-1", "strangers-token", "nobodys-token", "fresh-token"):
+        assert token not in "".join(told)
+        assert token not in logged
+
+
+async def test_an_address_that_sends_too_much_is_asked_to_wait(door: Door) -> None:
+    answers = [await door.post(token=None) for _ in range(int(webhooks.BURST) + 1)]
+    assert [status for status, *_ in answers[:-1]] == [401] * int(webhooks.BURST)
+    status, headers, said = answers[-1]
+    assert (status, headers["Retry-After"]) == (429, "1")
+    assert "too many requests" in said["error"]
+    door.clock.advance(1.0)
+    assert (await door.post())[0] == 202
+
+
+async def test_only_so_many_are_under_way_at_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "MAX_UNDER_WAY", 2)
+    door.dealt_with.clear()
+    waiting = [asyncio.create_task(door.post()) for _ in range(2)]
+    for _ in waiting:
+        await door.came.acquire()
+    status, _, said = await door.post()
+    assert (status, "too many webhooks at once" in said["error"]) == (503, True)
+    door.dealt_with.set()
+    assert [(await task)[0] for task in waiting] == [202, 202]
+    assert (await door.post())[0] == 202
+
+
+def test_addresses_that_were_not_heard_of_for_longest_are_forgotten() -> None:
+    clock = FakeClock()
+    rates = Rates(clock, rate=1.0, burst=1.0, remotes=2)
+    assert rates.wait("a") == 0
+    assert rates.wait("a") == 1.0
+    assert [rates.wait(remote) for remote in ("b", "a", "c", "d")] == [0, 1.0, 0, 0]
+    assert rates.wait("a") == 0
+    clock.advance(0.5)
+    assert rates.wait("a") == pytest.approx(0.5)
+    clock.advance(0.5)
+    assert rates.wait("a") == 0
+
+
+async def test_the_other_pages_are_served_beside_it(door: Door) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path, status in (("/livez", 200), ("/readyz", 200), ("/metrics", 200), (URL, 405)):
+            async with session.get(door.url + path) as answer:
+                assert answer.status == status

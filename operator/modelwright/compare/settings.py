@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -35,22 +36,28 @@ class Settings:
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Settings with what the environment says; SettingsError names the variable that can't be read."""
-    values: dict[str, object] = {}
-    for field in fields(Settings):
+    return Settings(**read(Settings, environment, ("serving_url", "candidate_url")))
+
+
+def read(kind: type[Any], environment: Mapping[str, str], urls: Sequence[str]) -> dict[str, Any]:
+    """Members of the dataclass `kind` that the environment says, `urls` among them; SettingsError names the variable
+    that can't be read. Numbers are those with a default that is one."""
+    values: dict[str, Any] = {}
+    for field in fields(kind):
         name = field.name.upper()
         text = environment.get(name, "").strip()
         if not text:
             if field.default is MISSING:
                 raise SettingsError(f"{name} is needed")
             continue
-        kind = type(field.default)
-        values[field.name] = _number(name, text, kind) if kind in (int, float) else text
-    for name in ("serving_url", "candidate_url"):
-        url = urlsplit(str(values[name]))
+        type_ = type(field.default)
+        values[field.name] = _number(name, text, type_) if type_ in (int, float) else text
+    for name in urls:
+        url = urlsplit(values[name])
         if url.scheme != "http" or not url.hostname or url.query or url.fragment:
             raise SettingsError(f"{name.upper()} must be http://<host>[:<port>], not {values[name]!r}")
-        values[name] = str(values[name]).rstrip("/")
-    return Settings(**values)  # type: ignore[arg-type]
+        values[name] = values[name].rstrip("/")
+    return values
 
 
 def _number(name: str, text: str, kind: type) -> float:

@@ -1,4 +1,5 @@
-"""Reads the outputs of an answer of the Open Inference Protocol (V2), as JSON or with the binary tensor extension."""
+"""Reads the tensors of a request or an answer of the Open Inference Protocol (V2), as JSON or with the binary tensor
+extension."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 _INTEGERS = {
     "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
@@ -20,12 +21,12 @@ Scalar = float | int | bytes
 
 
 class Unreadable(ValueError):
-    """Not an answer of the protocol; the text says why."""
+    """Not a message of the protocol; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One output, flattened in row-major order. Values are floats (FP*, BF16), integers (also BOOL) or bytes."""
+    """One tensor, flattened in row-major order. Values are floats (FP*, BF16), integers (also BOOL) or bytes."""
 
     name: str
     datatype: str
@@ -38,40 +39,42 @@ class Tensor:
         return self.datatype in FLOATS
 
 
-def parse(body: bytes, header_length: int | None = None) -> dict[str, Tensor]:
-    """The outputs by name. `header_length`: of the JSON, when binary data follows it
+def parse(
+    body: bytes, header_length: int | None = None, part: Literal["inputs", "outputs"] = "outputs"
+) -> dict[str, Tensor]:
+    """The outputs, or the inputs, by name. `header_length`: of the JSON, when binary data follows it
     (Inference-Header-Content-Length). Raises Unreadable."""
     if header_length is not None and not 0 < header_length <= len(body):
         raise Unreadable(f"Inference-Header-Content-Length is {header_length}, of {len(body)} bytes")
     try:
         document = json.loads(body[:header_length])
-        outputs = document["outputs"]
-        if not isinstance(outputs, list):
-            raise Unreadable("outputs is no list")
+        entries = document[part]
+        if not isinstance(entries, list):
+            raise Unreadable(f"{part} is no list")
         binary = body[header_length:] if header_length is not None else b""
         tensors: dict[str, Tensor] = {}
-        for entry in outputs:
+        for entry in entries:
             tensor, binary = _tensor(entry, binary)
             if tensor.name in tensors:
-                raise Unreadable(f"output {tensor.name} is there twice")
+                raise Unreadable(f"tensor {tensor.name} is there twice")
             tensors[tensor.name] = tensor
     except Unreadable:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     if not tensors:
-        raise Unreadable("there are no outputs")
+        raise Unreadable(f"there are no {part}")
     return tensors
 
 
 def _tensor(entry: dict[str, Any], binary: bytes) -> tuple[Tensor, bytes]:
     name, datatype, shape = entry["name"], entry["datatype"], tuple(entry["shape"])
     if not isinstance(name, str):
-        raise Unreadable("an output has no name")
+        raise Unreadable("a tensor has no name")
     if datatype not in _LABELS and datatype not in FLOATS:
-        raise Unreadable(f"output {name}: datatype {datatype} is not known")
+        raise Unreadable(f"tensor {name}: datatype {datatype} is not known")
     if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise Unreadable(f"output {name}: shape {shape}")
+        raise Unreadable(f"tensor {name}: shape {shape}")
     size = (entry.get("parameters") or {}).get("binary_data_size")
     values: Sequence[Scalar]
     if size is None:
@@ -79,10 +82,10 @@ def _tensor(entry: dict[str, Any], binary: bytes) -> tuple[Tensor, bytes]:
         values = [read(value) for value in _flat(entry["data"], max(len(shape), 1))]
     else:
         if not isinstance(size, int) or not 0 <= size <= len(binary):
-            raise Unreadable(f"output {name}: binary_data_size is {size}, and {len(binary)} bytes are left")
+            raise Unreadable(f"tensor {name}: binary_data_size is {size}, and {len(binary)} bytes are left")
         values, binary = _unpacked(datatype, binary[:size]), binary[size:]
     if len(values) != math.prod(shape):
-        raise Unreadable(f"output {name}: shape {list(shape)} and {len(values)} values")
+        raise Unreadable(f"tensor {name}: shape {list(shape)} and {len(values)} values")
     return Tensor(name, datatype, shape, values), binary
 
 

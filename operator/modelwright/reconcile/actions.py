@@ -1,5 +1,6 @@
 """Carries out the actions of a rollout decision."""
 
+from dataclasses import replace
 from typing import Any
 
 from modelwright.api import names
@@ -10,7 +11,7 @@ from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.reconcile import gates, rollouts
+from modelwright.reconcile import gates, monitoring, rollouts
 from modelwright.reconcile.children import controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.observe import Picture
@@ -152,8 +153,9 @@ async def _send_traffic(context: Context, picture: Picture, routing: Routing) ->
     if len(ports) < len(templates):
         return False
     wanted = picture.model.spec.endpoint.protocol if picture.model.spec.endpoint else None
-    changed = await _all(context, picture.traffic.manifests(picture.scene, routing, ports), guarded=True)
-    for kind, name in picture.traffic.unwanted(picture.scene, routing):
+    sent = replace(routing, observe_percent=monitoring.percent(context, picture))
+    changed = await _all(context, picture.traffic.manifests(picture.scene, sent, ports), guarded=True)
+    for kind, name in picture.traffic.unwanted(picture.scene, sent):
         changed |= await _drop(context, picture, kind, name)
     target = picture.observed.target
     if target is None or routing != Routing.to(target):

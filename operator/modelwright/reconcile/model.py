@@ -30,12 +30,13 @@ from modelwright.core.versions import Stamp
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
-from modelwright.reconcile import figures, gates, rollouts
+from modelwright.reconcile import figures, gates, monitoring, rollouts
 from modelwright.reconcile.actions import carry_out
 from modelwright.reconcile.children import Refused, ensure
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.observe import Picture, observe, route_state
 from modelwright.reconcile.report import write_status
+from modelwright.serving import network
 from modelwright.serving.metadata import owner_reference
 
 Object = dict[str, Any]
@@ -46,11 +47,13 @@ ILL = 10.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How acting ended: whether something was written, what stands in the way, the error the queue must hear of."""
+    """How acting ended: whether something was written, what stands in the way, the error the queue must hear of; and
+    what stands in the way of the observer, which is nobody else's matter."""
 
     changed: bool = False
     problem: Problem | None = None
     error: errors.ApiError | None = None
+    unobserved: Problem | None = None
 
 
 class ModelReconciler:
@@ -83,6 +86,7 @@ class ModelReconciler:
         if outcome.changed:
             # What is told is what is so now, not what was so before the writes.
             before = picture
+            self._carry_over(picture)
             picture = await observe(self._context, raw, model, self._confirmed_before(model))
             self._remember(picture)
             picture = _settled(picture)
@@ -92,7 +96,7 @@ class ModelReconciler:
                 self._context.wake(key)
         observed = _with(picture.observed, outcome)
         assessment = _as_told(observed, determine(observed))
-        await self._report(picture, observed, assessment)
+        await self._report(picture, observed, assessment, outcome.unobserved)
         failure = outcome.error or failed
         if failure is not None:
             raise failure
@@ -154,12 +158,25 @@ class ModelReconciler:
         if picture.observed.traffic.confirmed and picture.scene.route is not None:
             self._confirmed[picture.model.uid] = route_state(picture.scene.route)
 
+    def _carry_over(self, before: Picture) -> None:
+        """A route that the gateway was seen to follow counts as followed when copies for the observer are all that its
+        next generation adds or takes away: callers get the same by both."""
+        old, new = before.scene.route, self._route(before.model)
+        if not before.observed.traffic.confirmed or old is None or new is None:
+            return
+        one, other = (route["metadata"].get("generation", 0) for route in (old, new))
+        name = before.model.name
+        if other == one + 1 and network.for_callers(old, name) == network.for_callers(new, name):
+            self._confirmed[before.model.uid] = route_state(new)
+
     async def _act(self, picture: Picture, decision: Decision) -> Outcome:
         """Carry out the decision. Whatever fails, the rest of the pass still tells about it."""
         try:
             if picture.stamp is not None and not picture.observed.suspended:
                 await self._stamp(picture, picture.stamp)
-            return Outcome(await carry_out(self._context, picture, decision.actions))
+            changed = await carry_out(self._context, picture, decision.actions)
+            watched, unobserved = await monitoring.keep(self._context, picture)
+            return Outcome(changed or watched, unobserved=unobserved)
         except Refused as refused:
             return Outcome(problem=refused.problem)
         except (errors.Conflict, errors.AlreadyExists, errors.NotFound) as error:
@@ -184,7 +201,9 @@ class ModelReconciler:
         self._context.wake(Key("ModelVersion", picture.model.namespace, stamp.name))
         self._context.wake(Key("Model", picture.model.namespace, picture.model.name))
 
-    async def _report(self, picture: Picture, observed: Observed, assessment: Assessment) -> None:
+    async def _report(
+        self, picture: Picture, observed: Observed, assessment: Assessment, unobserved: Problem | None
+    ) -> None:
         old, model = picture.model.status, picture.model
         rollout = _rollout(old.rollout, assessment, observed)
         problem = Problem(assessment.reason, assessment.message, assessment.stalled)
@@ -213,7 +232,12 @@ class ModelReconciler:
             failure=_failure(observed, verdict),
             outdated=picture.plan.outdated if picture.plan else None,
             conditions=summarize.conditions(
-                old.conditions, verdict, summarize.available(observed), generation=model.generation, now=observed.now
+                old.conditions,
+                verdict,
+                summarize.available(observed),
+                monitored=monitoring.told(self._context, picture, unobserved),
+                generation=model.generation,
+                now=observed.now,
             ),
         )
         figures.tell(model.namespace, model.name, observed.live, status.traffic, picture.looked.verdicts)

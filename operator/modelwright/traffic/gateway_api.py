@@ -42,6 +42,7 @@ class GatewayTraffic:
             weights=view.weights,
             matched=next(iter(view.matched), None),
             mirror_percent=view.mirror_percent,
+            observe_percent=view.observe_percent,
             named=inside | view.weights.keys() | view.matched.keys() | view.fallback.keys(),
         )
 
@@ -55,6 +56,13 @@ class GatewayTraffic:
         elif needs.mirror_percent_below_100 and MIRROR_PERCENT_FEATURE not in self._features:
             text = f"{_lacks(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
             found.append(f"spec.strategy.steps.mirror.percent: {text}")
+        if needs.observe and is_grpc(scene):
+            found.append(NO_GRPC_OBSERVER)
+        elif needs.observe and MIRROR_FEATURE not in self._features:
+            found.append(f"spec.monitoring: {_lacks(MIRROR_FEATURE)}")
+        elif 0 < needs.observe < 100 and MIRROR_PERCENT_FEATURE not in self._features:
+            text = f"{_lacks(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
+            found.append(f"spec.monitoring.mirrorPercent: {text}")
         if needs.sticky:
             text = "the Gateway API has no sticky cookie; of the gateways known here, only Traefik's can keep a caller"
             found.append(f"{sticky_field(needs)}: {text}")
@@ -76,9 +84,10 @@ class GatewayTraffic:
         assert scene.endpoint is not None  # noqa: S101
         marked = self._marked and not is_grpc(scene)
         through = self._through(scene, routing)
-        if through is None and routing.mirror_percent and not self._copies(scene, routing.mirror_percent):
+        copied = routing.mirror_percent or routing.observed_percent
+        if through is None and copied and not self._copies(scene, copied):
             # A gateway that doesn't know the filter answers callers with 500.
-            routing = replace(routing, mirror_percent=0)
+            routing = replace(routing, mirror_percent=0, observe_percent=0)
         return network.route(scene.model, scene.endpoint, routing, marked=marked, through=through)
 
     def _copies(self, scene: Scene, percent: int) -> bool:
@@ -186,6 +195,7 @@ def sticky_field(needs: Needs) -> str:
 
 
 NO_GRPC_MIRROR = "spec.strategy.steps.mirror: copies are compared by HTTP, and spec.endpoint.protocol is GRPC"
+NO_GRPC_OBSERVER = "spec.monitoring: requests are read as JSON over HTTP, and spec.endpoint.protocol is GRPC"
 
 
 def _lacks(feature: str) -> str:

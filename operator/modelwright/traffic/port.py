@@ -44,13 +44,15 @@ class Routed:
     mirror_percent: int = 0
     sticky: bool = False
     named: frozenset[str] = frozenset()
+    observe_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a policy asks of a way of moving traffic.
+    """What a policy, or the Model, asks of a way of moving traffic.
 
-    `weights`: those of its steps, in percent; `replicas`: pods that 100 % of the requests need.
+    `weights`: those of a policy's steps, in percent; `replicas`: pods that 100 % of the requests need. `observe`:
+    percent of the requests that the Model wants copied to its observer.
     """
 
     weights: tuple[int, ...] = ()
@@ -61,6 +63,7 @@ class Needs:
     ab_test: bool = False
     replicas: int = 1
     autoscaling: bool = False
+    observe: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class ServiceTraffic:
             "spec.strategy.steps.match": needs.match,
             "spec.strategy.sticky": needs.sticky and not needs.ab_test,
             "spec.strategy.abTest": needs.ab_test,
+            "spec.monitoring": needs.observe > 0,
         }
         found = [f"{field} {NEEDS_GATEWAY}" for field, wanted in fields.items() if wanted]
         parts = [weight for weight in needs.weights if 0 < weight < 100]

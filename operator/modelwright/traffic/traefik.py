@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from modelwright.core.rollout.routing import Routing
 from modelwright.serving import network
-from modelwright.traffic.gateway_api import NO_GRPC_MIRROR, GatewayTraffic, is_grpc, sticky_field
+from modelwright.traffic.gateway_api import NO_GRPC_MIRROR, NO_GRPC_OBSERVER, GatewayTraffic, is_grpc, sticky_field
 from modelwright.traffic.port import Json, Needs, Routed, Scene
 from modelwright.traffic.probe import Answer
 
@@ -33,6 +33,7 @@ class TraefikTraffic(GatewayTraffic):
             weights=view.weights,
             matched=told.matched,
             mirror_percent=view.mirror_percent,
+            observe_percent=view.observe_percent,
             sticky=view.cookie is not None,
             named=told.named | view.weights.keys(),
         )
@@ -44,6 +45,8 @@ class TraefikTraffic(GatewayTraffic):
             found.append(NO_GRPC_MIRROR)
         if is_grpc(scene) and needs.sticky:
             found.append(f"{sticky_field(needs)}: TraefikServices serve HTTP, and spec.endpoint.protocol is GRPC")
+        if is_grpc(scene) and needs.observe:
+            found.append(NO_GRPC_OBSERVER)
         return tuple(found)
 
     def _through(self, scene: Scene, routing: Routing) -> str | None:
@@ -51,6 +54,8 @@ class TraefikTraffic(GatewayTraffic):
             return None
         if routing.mirror_percent:
             return network.mirror_name(_name(scene))
+        if _observes(routing):
+            return network.observe_name(_name(scene))
         return network.weighted_name(_name(scene)) if _weighs(routing) else None
 
     def _backends(self, scene: Scene, routing: Routing) -> list[Json]:
@@ -59,7 +64,7 @@ class TraefikTraffic(GatewayTraffic):
         found = []
         if _weighs(routing):
             found.append(network.weighted_service(scene.model, scene.endpoint, routing))
-        if routing.mirror_percent:
+        if routing.mirror_percent or _observes(routing):
             found.append(network.mirroring_service(scene.model, routing))
         return found
 
@@ -81,6 +86,12 @@ class TraefikTraffic(GatewayTraffic):
 def _name(scene: Scene) -> str:
     name: str = scene.model["metadata"]["name"]
     return name
+
+
+def _observes(routing: Routing) -> bool:
+    """Whether the observer gets copies. It rests while requests are divided: the route's own weights prove that they
+    are in force, those of a TraefikService don't, and no share may hang on the observer's pod."""
+    return routing.observed_percent > 0 and len(routing.weights) == 1
 
 
 def _weighs(routing: Routing) -> bool:

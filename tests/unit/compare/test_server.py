@@ -21,7 +21,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from modelwright.compare.server import MARK, Comparer
+from modelwright.compare.copies import MARK
+from modelwright.compare.server import Comparer
 from modelwright.compare.settings import Settings, SettingsError, from_environment
 from modelwright.core import shadow
 from tests.load import client as load

@@ -17,6 +17,7 @@ from modelwright.core.drift import differs
 from modelwright.core.rollout.observed import Problem, Revision
 from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.kube import kinds
+from modelwright.serving import network
 from modelwright.traffic import probe as probe_module
 from modelwright.traffic.gateway_api import (
     MARK_FEATURE,
@@ -254,6 +255,11 @@ def routings(cluster: Cluster) -> list[Routing]:
     """What this way of moving traffic can do, in an order that a rollout might take."""
     everything = {
         Needs(mirror=True, mirror_percent_below_100=True): replace(Routing.to(ONE), mirror_percent=50),
+        Needs(observe=10): replace(Routing.to(ONE), observe_percent=10),
+        Needs(observe=100): replace(Routing.to(TWO), observe_percent=100),
+        Needs(match=True, observe=10): replace(
+            Routing.to(ONE), match=(HeaderMatch("x-group", "beta"),), matched=TWO, observe_percent=10
+        ),
         Needs(match=True): replace(Routing.to(ONE), match=(HeaderMatch("x-group", "beta"),), matched=TWO),
         Needs(weights=(10,), replicas=20): to(10),
         Needs(weights=(10,), sticky=True, replicas=20): to(10, sticky=True),
@@ -271,8 +277,9 @@ async def test_all_that_is_not_refused_can_be_done_and_read_back(cluster: Cluste
         cluster.follow(routing)
         matched = routing.matched.hash if routing.matched else None
         assert cluster.routed == Routed(
-            routing.weights, matched, routing.mirror_percent, routing.sticky, frozenset(routing.hashes)
-        )
+            routing.weights, matched, routing.mirror_percent, routing.sticky, frozenset(routing.hashes),
+            routing.observed_percent,
+        )  # fmt: skip
         assert await cluster.confirmed()
         cluster.drop_unwanted(routing)
         assert cluster.routed.weights == routing.weights
@@ -291,6 +298,44 @@ async def test_a_crash_after_any_write_never_loses_sight_of_a_revision(cluster: 
         cluster.follow(routing)
         assert cluster.routed.weights == routing.weights
         before = routing
+
+
+def observing(cluster: Cluster) -> bool:
+    """Whether this way of moving traffic can send copies to an observer."""
+    return not cluster.traffic.refusals(cluster.scene, Needs(observe=10))
+
+
+async def test_the_observer_rests_while_the_comparer_gets_copies(cluster: Cluster) -> None:
+    if not observing(cluster):
+        return
+    both = replace(Routing.to(ONE), observe_percent=10, mirror_percent=50)
+    for routing in (replace(both, mirror_percent=0), both):
+        cluster.follow(routing)
+        cluster.drop_unwanted(routing)
+    assert (cluster.routed.mirror_percent, cluster.routed.observe_percent) == (50, 0)
+    assert "digits-observe" not in json.dumps([cluster.scene.route, dict(cluster.scene.traefik)])
+
+
+async def test_callers_see_no_difference_whether_they_are_observed(cluster: Cluster) -> None:
+    seen = set()
+    for percent in (0, 10, 100, 0):
+        cluster.follow(replace(Routing.to(ONE), observe_percent=percent))
+        assert cluster.routed.weights == {ONE.hash: 100}
+        assert await cluster.confirmed()
+        if cluster.scene.route is not None:
+            seen.add(network.for_callers(cluster.scene.route, "digits"))
+            assert network.read_route(cluster.scene.route, "digits").names_observer("digits") == (
+                percent > 0 and observing(cluster)
+            )
+    cluster.follow(TWO)
+    if cluster.scene.route is not None:
+        assert len(seen) == 1
+        assert network.for_callers(cluster.scene.route, "digits") not in seen
+
+
+async def test_where_copies_to_an_observer_are_refused_none_are_made(cluster: Cluster) -> None:
+    cluster.follow(replace(Routing.to(ONE), observe_percent=10))
+    assert (cluster.routed.observe_percent == 10) == observing(cluster)
 
 
 async def test_the_same_routing_is_the_same_manifests_whatever_was_before(cluster: Cluster) -> None:

@@ -100,6 +100,14 @@ REFUSALS = [
     ("a gateway: sticky abTest", PERCENT, HTTP, Needs(sticky=True, ab_test=True), ["spec.strategy.abTest.sticky: "]),
     ("a gateway: abTest", PERCENT, HTTP, Needs(ab_test=True), []),
     ("a gateway: copies of gRPC", PERCENT, GRPC, Needs(mirror=True), ["spec.endpoint.protocol is GRPC"]),
+    ("no gateway: monitoring", INSIDE, None, Needs(observe=10), ["spec.monitoring needs a gateway"]),
+    ("a gateway that doesn't copy: monitoring", PLAIN, HTTP, Needs(observe=100), ["spec.monitoring: the gateway"]),
+    ("a gateway that copies all or nothing: monitoring", COPIES, HTTP, Needs(observe=99), ["spec.monitoring.mirrorP"]),
+    ("a gateway that copies all or nothing: monitoring all", COPIES, HTTP, Needs(observe=100), []),
+    ("a gateway that copies a part: monitoring", PERCENT, HTTP, Needs(observe=1), []),
+    ("a gateway: monitoring of gRPC", PERCENT, GRPC, Needs(observe=1), ["spec.endpoint.protocol is GRPC"]),
+    ("Traefik: monitoring", OWN, HTTP, Needs(observe=1), []),
+    ("Traefik: monitoring of gRPC", OWN, GRPC, Needs(observe=1), ["spec.endpoint.protocol is GRPC"]),
     ("Traefik: all of it", OWN, HTTP, Needs(weights=(1,), mirror=True, match=True, sticky=True, ab_test=True), []),
     ("Traefik: copies of a part", OWN, HTTP, PART, []),
     ("Traefik: gRPC", OWN, GRPC, Needs(mirror=True, sticky=True), ["steps.mirror: ", "spec.strategy.sticky: "]),
@@ -144,6 +152,7 @@ def test_what_the_docs_say_of_each_way_is_what_it_refuses() -> None:
         "`mirror.percent` below 100": Needs(mirror=True, mirror_percent_below_100=True),
         "`sticky`": Needs(sticky=True),
         "`abTest`": Needs(ab_test=True),
+        "`spec.monitoring` (a Model does)": Needs(observe=10),
     }
     rows = {row[0]: row[1:] for row in table("| a policy asks for | no gateway |")}
     for what, needs in asked.items():

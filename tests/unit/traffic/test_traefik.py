@@ -35,7 +35,10 @@ async def problem(cluster: Cluster) -> str:
     return evidence.problem.message
 
 
-@pytest.mark.parametrize("routing", [COPIED, to(10, sticky=True)], ids=["mirror", "sticky"])
+OBSERVED = replace(PLAIN, observe_percent=10)
+
+
+@pytest.mark.parametrize("routing", [COPIED, OBSERVED, to(10, sticky=True)], ids=["mirror", "observe", "sticky"])
 async def test_while_a_traefik_service_is_not_built_the_serving_revision_answers_and_that_is_said(
     traefik: Cluster, routing: Routing
 ) -> None:
@@ -64,9 +67,37 @@ async def test_a_route_that_names_a_traefik_service_that_is_gone_sends_to_the_fa
     assert traefik.routed == Routed({ONE.hash: 100}, named=frozenset({ONE.hash}))
 
 
-def test_weights_alone_stay_in_the_route(traefik: Cluster) -> None:
-    kinds = [manifest["kind"] for manifest in traefik.traffic.manifests(traefik.scene, to(10), PORTS)]
+@pytest.mark.parametrize("observe", [0, 10])
+def test_weights_alone_stay_in_the_route_and_are_not_observed(traefik: Cluster, observe: int) -> None:
+    routing = to(10, observe_percent=observe)
+    kinds = [manifest["kind"] for manifest in traefik.traffic.manifests(traefik.scene, routing, PORTS)]
     assert kinds == ["Service", "HTTPRoute"]
+    traefik.follow(routing)
+    assert traefik.routed.observe_percent == 0
+
+
+def test_sticky_weights_are_not_observed(traefik: Cluster) -> None:
+    traefik.follow(OBSERVED)
+    traefik.follow(to(10, sticky=True, observe_percent=10))
+    traefik.drop_unwanted(to(10, sticky=True, observe_percent=10))
+    assert set(traefik.scene.traefik) == {"digits-weighted"}
+    assert (traefik.routed.observe_percent, traefik.routed.sticky) == (0, True)
+
+
+async def test_the_comparer_in_place_of_the_observer_is_another_route(traefik: Cluster) -> None:
+    traefik.follow(OBSERVED)
+    traefik.send(COPIED)
+    traefik.controller()
+    assert "not from the latest route" in await problem(traefik)
+    traefik.proxy_follows()
+    assert await traefik.confirmed()
+
+
+async def test_a_gateway_of_any_kind_observes_in_a_step_with_weights(gateway: FakeGateway) -> None:
+    cluster = WAYS["gateway that copies"](gateway)
+    cluster.follow(to(10, observe_percent=10))
+    assert (cluster.routed.weights, cluster.routed.observe_percent) == ({ONE.hash: 90, TWO.hash: 10}, 10)
+    assert await cluster.confirmed()
 
 
 @pytest.mark.parametrize("way", ["Service", "gateway that marks answers"])

@@ -30,7 +30,8 @@ class Routing:
     """Where the requests of a Model are to go.
 
     `shares` sum to 100, the serving revision first. Requests with all the headers of `match` go to `matched`.
-    `mirror_percent`: copies of that share go to the Model's comparer. `sticky`: a caller who was given a revision stays
+    `mirror_percent`: copies of that share go to the Model's comparer. `observe_percent`: copies of that share go to its
+    observer, but for while they go to the comparer. `sticky`: a caller who was given a revision stays
     on it. `inside`: the one revision that the Model's Service selects; None selects all revisions in `shares`, weighted
     by their pods.
     """
@@ -39,6 +40,7 @@ class Routing:
     match: tuple[HeaderMatch, ...] = ()
     matched: Revision | None = None
     mirror_percent: int = 0
+    observe_percent: int = 0
     sticky: bool = False
     inside: Revision | None = None
 
@@ -46,6 +48,11 @@ class Routing:
     def to(cls, revision: Revision) -> Routing:
         """Everything to one revision."""
         return cls((Share(revision, 100),), inside=revision)
+
+    @property
+    def observed_percent(self) -> int:
+        """Percent of the requests that is copied to the observer: none while the comparer gets copies."""
+        return 0 if self.mirror_percent else self.observe_percent
 
     @property
     def weights(self) -> Mapping[str, int]:

@@ -1,0 +1,266 @@
+"""Takes copies of callers' requests and asks a revision again: what the comparer and the observer do alike.
+
+A gateway sends the copies and throws the answers away, so every copy is answered at once, whatever becomes of it. What
+waits is bounded in number and in bytes; copies that come when too many wait are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
+from yarl import URL
+
+from modelwright.compare.comparison import Answer
+
+log = logging.getLogger(__name__)
+
+MARK = "Modelwright-Shadow"
+"""Header of every request that is made of a copy: a model server can tell it from a caller's."""
+
+_INFER = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer/?$")
+_NOT_SENT = frozenset(
+    {
+        # of the connection (RFC 9110, 7.6.1), or made anew for each one
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade", "host", "content-length", "expect", "accept-encoding",
+        # of the caller's session with the gateway; no model server reads them
+        "cookie",
+        # of the caller's trace, in which these requests have no place
+        "traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
+        "x-b3-sampled", "x-b3-flags", "uber-trace-id", "x-datadog-trace-id", "x-datadog-parent-id",
+    }
+)  # fmt: skip
+_CHUNK = 64 << 10
+_IDLE_SECONDS = 2.0
+
+
+Page = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Limits(Protocol):
+    """The settings that this needs. Sizes in bytes, times in seconds."""
+
+    @property
+    def queue_length(self) -> int: ...
+    @property
+    def queue_bytes(self) -> int: ...
+    @property
+    def max_body_bytes(self) -> int: ...
+    @property
+    def max_answer_bytes(self) -> int: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def request_timeout_seconds(self) -> float: ...
+    @property
+    def stop_seconds(self) -> float: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+class Counters(Protocol):
+    """What is counted here of every copy."""
+
+    received: int
+    ignored: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copied request. `target`: path and query as the caller wrote them."""
+
+    target: str
+    headers: CIMultiDict[str]
+    body: bytes
+
+
+class Taker(ABC):
+    """`start` binds the port, `stop` ends in order. All methods belong to one event loop."""
+
+    decompress = False
+    """Whether compressed bodies are unpacked; else they are passed on as they come."""
+
+    def __init__(
+        self, limits: Limits, counters: Counters, metrics: Collector, pages: Mapping[str, Page] | None = None
+    ) -> None:
+        """`pages`: what is told by GET, beside metrics and probes, by path."""
+        self._limits = limits
+        self._counters = counters
+        self._pages = {
+            **(pages or {}),
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+        }
+        self._registry = CollectorRegistry()
+        self._registry.register(metrics)
+        self._queue: asyncio.Queue[Copy] = asyncio.Queue(limits.queue_length)
+        self._bytes = 0
+        self._stopping = False
+        self._workers: list[asyncio.Task[None]] = []
+        self._session: aiohttp.ClientSession | None = None
+        self._runner: web.AppRunner | None = None
+        self.port = limits.port
+
+    @abstractmethod
+    async def work_on(self, copy: Copy) -> None:
+        """What is done with a copy. What it raises is logged and passed to `failed`."""
+
+    @abstractmethod
+    def failed(self) -> None:
+        """Count a copy that `work_on` has raised for."""
+
+    async def start(self) -> None:
+        """Listen and work. Raises OSError when the port is taken."""
+        limits = self._limits
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=limits.request_timeout_seconds),
+            skip_auto_headers=("User-Agent", "Accept", "Content-Type", "Accept-Encoding"),
+        )
+        app = web.Application(client_max_size=limits.max_body_bytes)
+        for path, page in self._pages.items():
+            app.router.add_get(path, page)
+        app.router.add_route("*", "/{path:.*}", self._take)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=self.decompress)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, limits.host, limits.port, backlog=1024).start()
+        self.port = next(iter(self._runner.addresses))[1]
+        self._workers = [asyncio.create_task(self._work()) for _ in range(limits.concurrency)]
+
+    async def stop(self) -> None:
+        """No new copies, what waits is dropped, what is under way gets `stop_seconds`, then all is closed."""
+        self._stopping = True
+        while not self._queue.empty():
+            copy = self._queue.get_nowait()
+            self._bytes -= len(copy.body)
+            self._counters.dropped += 1
+            self._queue.task_done()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._queue.join(), self._limits.stop_seconds)
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def ask(self, url: str, copy: Copy) -> Answer:
+        """What the revision with the Service `url` answers to a copy. Never raises for what a server does."""
+        assert self._session is not None  # noqa: S101 - workers run after `start`
+        began = time.monotonic()
+        try:
+            async with self._session.post(
+                URL(url + copy.target, encoded=True), headers=copy.headers, data=copy.body, allow_redirects=False
+            ) as response:
+                body = await self._read(response)
+                seconds = time.monotonic() - began
+                length = header_length(response.headers)
+                return Answer(response.status, seconds, body or b"", length, whole=body is not None)
+        except TimeoutError:
+            return Answer(None, time.monotonic() - began, timed_out=True)
+        except (aiohttp.ClientError, OSError, ValueError):
+            return Answer(None, time.monotonic() - began)
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self._counters.received += 1
+        if request.method != "POST" or not _INFER.search(request.rel_url.raw_path) or MARK in request.headers:
+            self._counters.ignored += 1
+        else:
+            taken = False
+            try:
+                taken = await self._enqueue(request)
+            finally:
+                self._counters.dropped += not taken
+        return web.Response(status=202)
+
+    async def _enqueue(self, request: web.Request) -> bool:
+        limits = self._limits
+        length = request.content_length
+        reserved = limits.max_body_bytes if length is None else length
+        full = self._stopping or self._queue.full() or self._bytes + reserved > limits.queue_bytes
+        if full or reserved > limits.max_body_bytes:
+            return False
+        self._bytes += reserved
+        body = None
+        try:
+            body = await request.read()
+            self._queue.put_nowait(Copy(request.rel_url.raw_path_qs, _sent(request.headers), body))
+        except (web.HTTPRequestEntityTooLarge, web.HTTPBadRequest, aiohttp.ClientError, OSError, asyncio.QueueFull):
+            self._bytes -= reserved
+            return False
+        except BaseException:
+            self._bytes -= reserved
+            raise
+        self._bytes += len(body) - reserved
+        return True
+
+    async def _work(self) -> None:
+        while True:
+            copy = await self._queue.get()
+            try:
+                await self.work_on(copy)
+            except Exception:
+                self.failed()
+                log.exception("a copy could not be worked on")
+            finally:
+                self._bytes -= len(copy.body)
+                self._queue.task_done()
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The body; None when it is larger than is read."""
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            body += chunk
+            if len(body) > self._limits.max_answer_bytes:
+                response.close()
+                return None
+        return bytes(body)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return web.Response(status=503 if self._stopping else 200, text="stopping" if self._stopping else "ok")
+
+
+def header_length(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> int | None:
+    """Length of the JSON before binary tensors; None when there are none."""
+    text = headers.get("Inference-Header-Content-Length", "")
+    return int(text) if text.isdecimal() else None
+
+
+def _sent(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """What a model server may need of a caller's headers: all but those of the connection, the session and the trace.
+
+    Authorization is kept, for servers that ask for a key: it goes where the gateway sends the caller's own request.
+    """
+    named = {name.strip().lower() for value in headers.getall("Connection", ()) for name in value.split(",")}
+    sent = CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in _NOT_SENT and name.lower() not in named
+    )
+    # Nothing is gained by packing an answer that is read once.
+    sent["Accept-Encoding"] = "identity"
+    sent[MARK] = "1"
+    return sent

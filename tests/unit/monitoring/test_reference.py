@@ -1,0 +1,71 @@
+"""A reference sample is read whole or refused with the place that is wrong; rows go into the bins it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelwright.core.monitoring import reference
+from modelwright.core.monitoring.reference import ReferenceError, label, prediction, read
+
+WRONG = [
+    ("no object", [], "with at least one row"),
+    ("no inputs", {"predictions": [1]}, "with at least one row"),
+    ("no rows", {"inputs": []}, "with at least one row"),
+    ("a row that is no list", {"inputs": [[1], 2]}, r"inputs\[1\] must be a list of 1 values"),
+    ("a row of nothing", {"inputs": [[]]}, r"inputs\[0\] must be a list of some values"),
+    ("rows of two widths", {"inputs": [[1, 2], [1]]}, r"inputs\[1\] must be a list of 2 values"),
+    ("a value that is a list", {"inputs": [[[1]]]}, r"inputs\[0\] holds something"),
+    ("predictions of another number", {"inputs": [[1], [2]], "predictions": [1]}, "must be a list of 2"),
+    ("predictions that are no list", {"inputs": [[1]], "predictions": "x"}, "must be a list of 1"),
+    ("a prediction that is an object", {"inputs": [[1]], "predictions": [{}]}, r"predictions\[0\] holds"),
+    ("a prediction that is an empty list", {"inputs": [[1]], "predictions": [[]]}, r"predictions\[0\] holds"),
+]
+
+
+@pytest.mark.parametrize(("document", "said"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_what_is_wrong_is_said_with_its_place(document: Any, said: str) -> None:
+    with pytest.raises(ReferenceError, match=said):
+        read(document)
+
+
+def test_numbers_and_text_stand_side_by_side_in_a_row() -> None:
+    found = read({"inputs": [[number, "ab"[number % 2]] for number in range(100)]})
+    assert (found.width, len(found.features), found.predictions) == (2, 2, None)
+    assert found.place([5.0, "a"]) == bytes([0, 0])
+    assert found.place([99.0, "b"]) == bytes([9, 1])
+    assert found.place([99.0, "never"]) == bytes([9, 2])
+    assert found.place_prediction([1.0]) is None
+
+
+PREDICTIONS = [
+    ("classes", [number % 3 for number in range(90)], [2.0], 2),
+    ("classes, and an answer that is text", [number % 3 for number in range(90)], ["2"], 2),
+    ("classes, and one that is unknown", [number % 3 for number in range(90)], [7.0], 3),
+    ("names", ["cat", "dog"] * 45, ["dog"], 1),
+    ("probabilities, by the largest", [[0.9, 0.1], [0.2, 0.8]] * 45, [0.4, 0.6], 1),
+    ("booleans", [True, False] * 45, [1.0], 1),
+    ("quantities", [number / 7 for number in range(90)], [0.0], 0),
+    ("whole numbers of many values are quantities", list(range(90)), [89.0], 9),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "answer", "place"), [case[1:] for case in PREDICTIONS], ids=[c[0] for c in PREDICTIONS]
+)
+def test_predictions_are_labels_or_quantities(given: list[Any], answer: list[Any], place: int) -> None:
+    assert read({"inputs": [[0]] * 90, "predictions": given}).place_prediction(answer) == place
+
+
+def test_of_very_many_features_some_spread_evenly_are_looked_at() -> None:
+    found = read({"inputs": [[0.0] * 5000] * 2})
+    assert len(found.features) == reference.MOST_FEATURES
+    assert (min(found.features), max(found.features)) == (0, 5000 - 5)
+    assert len(found.place([1.0] * 5000)) == reference.MOST_FEATURES
+
+
+def test_labels_are_the_same_however_they_are_written() -> None:
+    assert label(3.0) == label("3") == "3"
+    assert (label(0.5), label(float("inf"))) == ("0.5", "inf")
+    assert prediction(["a", "b"]) == "a b"

@@ -1,0 +1,333 @@
+"""The observer answers every copy at once, counts what was asked and answered, and tells how far that has drifted.
+
+Over real HTTP, before a model server of the test; the last test runs it as a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
+
+from modelwright.compare.copies import MARK
+from modelwright.core.monitoring.reference import ReferenceError, read
+from modelwright.observe.command import load, main
+from modelwright.observe.server import Observer
+from modelwright.observe.settings import Settings, SettingsError, from_environment
+
+ROOT = Path(__file__).parents[3]
+INFER = "/v2/models/digits/infer"
+SAMPLE = {"inputs": [[number % 10, number % 3] for number in range(600)], "predictions": [n % 2 for n in range(600)]}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Series = Mapping[tuple[str, ...], float]
+
+
+def body(*rows: Sequence[float]) -> dict[str, Any]:
+    data = [value for row in rows for value in row]
+    return {"inputs": [{"name": "x", "datatype": "FP64", "shape": [len(rows), len(rows[0])], "data": data}]}
+
+
+def alike(count: int = 60) -> dict[str, Any]:
+    return body(*([number % 10, number % 3] for number in range(count)))
+
+
+async def parity(request: web.Request) -> web.StreamResponse:
+    """A model that answers whether the first feature is odd."""
+    (tensor,) = (await request.json())["inputs"]
+    found = [int(value) % 2 for value in tensor["data"][:: tensor["shape"][1]]]
+    output = {"name": "y", "datatype": "INT64", "shape": [len(found)], "data": found}
+    return web.json_response({"outputs": [output]})
+
+
+class Watched:
+    """An observer before a handler, and a session to speak to it."""
+
+    def __init__(self, observer: Observer, session: aiohttp.ClientSession) -> None:
+        self.observer, self.session = observer, session
+        self.url = f"http://127.0.0.1:{observer.port}"
+
+    async def copy(self, data: Any, path: str = INFER, method: str = "POST", **options: Any) -> None:
+        data = data if isinstance(data, bytes) else json.dumps(data).encode()
+        async with self.session.request(method, self.url + path, data=data, **options) as response:
+            assert response.status == 202
+
+    async def metrics(self) -> dict[str, Series]:
+        """Of each metric the values, by its labels beside those of the Model, when all copies are through."""
+        while self.observer.tally.pending:  # noqa: ASYNC110 - what counts has no event for a test
+            await asyncio.sleep(0.005)
+        async with self.session.get(f"{self.url}/metrics") as response:
+            return told(await response.text())
+
+    async def results(self) -> dict[str, float]:
+        return {key[0]: value for key, value in (await self.metrics())["modelwright_observed_requests_total"].items()}
+
+
+def told(text: str) -> dict[str, Series]:
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            assert (labels.pop("namespace"), labels.pop("model"), labels.pop("version")) == ("vision", "digits", "v1")
+            found.setdefault(sample.name, {})[tuple(labels[key] for key in sorted(labels))] = sample.value
+    return found
+
+
+@contextlib.asynccontextmanager
+async def watching(handler: Handler = parity, sample: Any = SAMPLE, **settings: Any) -> AsyncIterator[Watched]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    values = Settings("vision", "digits", "v1", url, "", min_samples=50, host="127.0.0.1", port=0, stop_seconds=0.1)
+    observer = Observer(replace(values, **settings), read(sample))
+    await observer.start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Watched(observer, session)
+    finally:
+        await observer.stop()
+        await runner.cleanup()
+
+
+async def test_requests_like_the_reference_are_no_drift() -> None:
+    async with watching() as watched:
+        await watched.copy(alike())
+        found = await watched.metrics()
+    assert found["modelwright_observed_rows_total"] == {(): 60}
+    assert found["modelwright_observed_window_rows"] == {("input",): 60, ("prediction",): 60}
+    assert found["modelwright_drift_psi"].keys() == {
+        ("0", "input"), ("1", "input"), ("max", "input"), ("mean", "input"), ("output", "prediction"),
+    }  # fmt: skip
+    assert all(value < 0.1 for value in found["modelwright_drift_excess"].values())
+
+
+async def test_requests_that_have_changed_are_drift_of_inputs_and_answers() -> None:
+    async with watching() as watched:
+        for _ in range(6):
+            await watched.copy(body(*([9, number % 3] for number in range(10))))
+        found = await watched.metrics()
+    assert found["modelwright_drift_excess"]["input",] > 1
+    assert found["modelwright_drift_excess"]["prediction",] > 1
+    assert found["modelwright_drift_psi"]["max", "input"] == found["modelwright_drift_psi"]["0", "input"]
+    assert found["modelwright_drift_psi"]["1", "input"] < 0.1
+
+
+async def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
+    async with watching() as watched:
+        await watched.copy(alike(49))
+        found = await watched.metrics()
+    assert found["modelwright_observed_window_rows"]["input",] == 49
+    assert "modelwright_drift_psi" not in found
+    assert "modelwright_drift_excess" not in found
+
+
+async def test_without_predictions_in_the_reference_the_model_is_not_asked() -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        raise AssertionError
+
+    async with watching(never, {"inputs": SAMPLE["inputs"]}) as watched:
+        await watched.copy(alike())
+        found = await watched.metrics()
+    assert found["modelwright_drift_excess"].keys() == {("input",)}
+
+
+async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
+    seen: list[tuple[str, str | None, str | None, bytes]] = []
+
+    async def record(request: web.Request) -> web.StreamResponse:
+        seen.append(
+            (request.raw_path, request.headers.get(MARK), request.headers.get("X-Tenant"), await request.read())
+        )
+        return await parity(request)
+
+    packed = gzip.compress(json.dumps(alike()).encode())
+    headers = {"Content-Encoding": "gzip", "X-Tenant": "a", "Cookie": "session=1"}
+    async with watching(record) as watched:
+        await watched.copy(packed, f"{INFER}?trace=1%202", headers=headers)
+        found = await watched.results()
+    assert seen == [(f"{INFER}?trace=1%202", "1", "a", json.dumps(alike()).encode())]
+    assert (found["observed"], found["unanswered"]) == (1, 0)
+
+
+async def test_binary_tensors_and_several_inputs_are_rows_like_others() -> None:
+    first, second = struct.pack("<60d", *(number % 10 for number in range(60))), [number % 3 for number in range(60)]
+    head = {
+        "inputs": [
+            {"name": "a", "datatype": "FP64", "shape": [60], "parameters": {"binary_data_size": len(first)}},
+            {"name": "b", "datatype": "INT64", "shape": [60, 1], "data": second},
+        ]
+    }
+    text = json.dumps(head).encode()
+    async with watching(sample={"inputs": SAMPLE["inputs"]}) as watched:
+        await watched.copy(text + first, headers={"Inference-Header-Content-Length": str(len(text))})
+        found = await watched.metrics()
+    assert found["modelwright_drift_excess"]["input",] < 0.1
+
+
+UNREADABLE = [
+    ("no JSON", b"{"),
+    ("no inputs", {"outputs": []}),
+    ("rows of another width", body([1, 2, 3])),
+    ("a shape that lies", {"inputs": [{"name": "x", "datatype": "FP64", "shape": [9, 2], "data": [1]}]}),
+    (
+        "two numbers of rows",
+        {"inputs": [{"name": n, "datatype": "FP64", "shape": [s], "data": [1] * s} for n, s in (("a", 1), ("b", 2))]},
+    ),
+]
+
+
+@pytest.mark.parametrize("data", [case[1] for case in UNREADABLE], ids=[case[0] for case in UNREADABLE])
+async def test_what_can_not_be_read_is_counted_and_not_asked(data: Any) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        raise AssertionError
+
+    async with watching(never) as watched:
+        await watched.copy(data)
+        found = await watched.results()
+        rows = (await watched.metrics())["modelwright_observed_rows_total"]
+    assert (found["unreadable"], found["observed"], rows) == (1, 0, {(): 0})
+
+
+async def test_what_is_no_inference_is_ignored() -> None:
+    async with watching() as watched:
+        await watched.copy(b"", method="GET")
+        await watched.copy(b"", "/v2/models/digits/ready")
+        await watched.copy(alike(), headers={MARK: "1"})
+        assert (await watched.results())["ignored"] == 3
+
+
+async def broken(_: web.Request) -> web.StreamResponse:
+    return web.json_response({"error": "no"}, status=500)
+
+
+async def nonsense(_: web.Request) -> web.StreamResponse:
+    return web.Response(text="hello")
+
+
+async def too_few(_: web.Request) -> web.StreamResponse:
+    return web.json_response({"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [1]}]})
+
+
+async def hangs(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(30)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("model", [broken, nonsense, too_few, hangs])
+async def test_a_model_that_fails_to_answer_is_observed_by_its_inputs(model: Handler) -> None:
+    async with watching(model, request_timeout_seconds=0.2) as watched:
+        await watched.copy(alike())
+        assert (await watched.results())["unanswered"] == 1
+        found = await watched.metrics()
+    assert found["modelwright_observed_window_rows"] == {("input",): 60, ("prediction",): 0}
+    assert found["modelwright_drift_excess"].keys() == {("input",)}
+
+
+async def test_of_a_large_batch_the_first_rows_are_counted() -> None:
+    async with watching(most_batch=50) as watched:
+        await watched.copy(alike(60))
+        found = await watched.metrics()
+    assert found["modelwright_observed_window_rows"] == {("input",): 50, ("prediction",): 50}
+
+
+async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
+    async with watching(max_body_bytes=1000) as watched:
+        await watched.copy(b" " * 2000)
+        await watched.copy(gzip.compress(b" " * 100_000), headers={"Content-Encoding": "gzip"})
+        found = await watched.results()
+    assert (found["dropped"], found["observed"]) == (2, 0)
+
+
+def test_settings_come_from_the_environment() -> None:
+    needed = {
+        "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b/",
+        "REFERENCE": "/r",
+    }  # fmt: skip
+    found = from_environment({**needed, "WINDOW_SECONDS": "90.5", "MIN_SAMPLES": "20"})
+    assert (found.serving_url, found.window_seconds, found.min_samples, found.port) == ("http://a.b", 90.5, 20, 8080)
+    for name in needed:
+        with pytest.raises(SettingsError, match=name):
+            from_environment({key: value for key, value in needed.items() if key != name})
+
+
+def test_a_reference_is_one_file_or_the_one_file_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ReferenceError, match="there are 0"):
+        load(tmp_path, 10_000)
+    file = tmp_path / "sub" / "reference.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(SAMPLE))
+    assert load(tmp_path, 10_000).width == load(file, 10_000).width == 2
+    with pytest.raises(ReferenceError, match="at most 100 are read"):
+        load(tmp_path, 100)
+    file.write_text("{" + "[" * 100_000)
+    with pytest.raises(ReferenceError, match="no JSON"):
+        load(tmp_path, 1_000_000)
+    (tmp_path / "other").touch()
+    with pytest.raises(ReferenceError, match="there are 2"):
+        load(tmp_path, 10_000)
+    with pytest.raises(ReferenceError, match="can't be read"):
+        load(tmp_path / "none", 10_000)
+
+
+def test_a_reference_that_is_wrong_ends_it_with_the_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "reference.json").write_text("{}")
+    environment = {
+        "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b",
+        "REFERENCE": str(tmp_path),
+    }  # fmt: skip
+    assert main(environment) == 2
+    assert "spec.reference of ModelVersion v1: the file must be" in capsys.readouterr().err
+    assert main({}) == 2
+    assert "MODEL_NAMESPACE" in capsys.readouterr().err
+
+
+async def test_as_a_process_it_observes_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "reference.json").write_text(json.dumps({"inputs": SAMPLE["inputs"]}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1", "HOST": "127.0.0.1",
+        "PORT": str(port), "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1",
+        "SERVING_URL": "http://127.0.0.1:9", "REFERENCE": str(tmp_path), "MIN_SAMPLES": "50",
+    }  # fmt: skip
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "modelwright.observe", env=environment)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get("/readyz") as ready:
+                        if ready.status == 200:
+                            break
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+            async with session.post(INFER, json=alike()) as response:
+                assert response.status == 202
+            found: dict[str, Series] = {}
+            while "modelwright_drift_excess" not in found:
+                async with session.get("/metrics") as response:
+                    found = told(await response.text())
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert found["modelwright_drift_excess"]["input",] < 0.1

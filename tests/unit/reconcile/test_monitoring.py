@@ -1,0 +1,226 @@
+"""The observer comes and goes with what serves, gets copies only while it is ready, rests while the comparer works, and
+never stands in the way of serving."""
+
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.kube import kinds
+from modelwright.serving import network
+from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE
+from tests.unit.reconcile.test_rollouts import CANARY, NS, World, policy
+
+Object = dict[str, Any]
+OBSERVER = "digits-observer"
+REFERENCE = {"uri": "s3://models/digits/reference.json"}
+FEATURES = (MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE)
+MIRRORED = policy({"mirror": {"percent": 50, "hold": "20s"}}, {"weight": 10, "hold": "20s"}, {"weight": 100})
+
+
+class Watched(World):
+    """A Model that is monitored, of which v1 and v2 have a reference and v3 has none."""
+
+    def __init__(
+        self,
+        wanted: Object | None = None,
+        *,
+        features: tuple[str, ...] = FEATURES,
+        controller: str = "example.com/any",
+        **model: Any,
+    ) -> None:
+        super().__init__(wanted, monitoring={"mirrorPercent": 20}, **model)
+        for version in ("v1", "v2"):
+            self.api.user_patch(kinds.MODEL_VERSION, NS, version, {"spec": {"reference": REFERENCE}})
+        # The simulated watches tell of what has our label.
+        seen = {"metadata": {"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}}
+        self.api.user_patch(kinds.GATEWAY, "gateways", "models", seen)
+        self.api.user_patch(kinds.GATEWAY_CLASS, "", "any", {**seen, "spec": {"controllerName": controller}})
+        self.api.set_status(
+            self.api.objects[kinds.GATEWAY_CLASS, "", "any"], {"supportedFeatures": [{"name": f} for f in features]}
+        )
+
+    def pods(self, version: str) -> int | None:
+        """Of the serving pods."""
+        for (kind, _, _), o in self.api.objects.items():
+            told = o["metadata"].get("annotations", {}).get(names.ANNOTATION_VERSION_NAME)
+            if kind == kinds.DEPLOYMENT and told == version:
+                return int(o["spec"]["replicas"])
+        return None
+
+    def child(self, kind: kinds.Kind, name: str = OBSERVER) -> Object | None:
+        return self.api.objects.get((kind, NS, name))
+
+    @property
+    def observed_version(self) -> str | None:
+        found = self.child(kinds.DEPLOYMENT)
+        if found is None:
+            return None
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        return str(next(entry["value"] for entry in container["env"] if entry["name"] == "MODEL_VERSION"))
+
+    @property
+    def route(self) -> network.RouteView:
+        return network.read_route(self.api.objects[kinds.HTTP_ROUTE, NS, "digits"], "digits")
+
+    @property
+    def copies(self) -> int:
+        """Percent of the requests that go to the observer."""
+        if self.route.through is None:
+            return self.route.observe_percent
+        traefik = {name: o for (kind, _, name), o in self.api.objects.items() if kind == kinds.TRAEFIK_SERVICE}
+        view = network.read_traefik(traefik, self.route.through, "digits")
+        return view.observe_percent if view is not None else 0
+
+    def condition(self, type_: str) -> tuple[str, str] | None:
+        found = {c["type"]: (c["status"], c["reason"]) for c in self.model["status"]["conditions"]}
+        return found.get(type_)
+
+    def look(self, seconds: float = 5) -> None:
+        """As always; and no route ever names an observer that isn't ready."""
+        super().look(seconds)
+        found = self.child(kinds.DEPLOYMENT)
+        ready = (
+            found is not None and found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"]
+        )
+        assert ready or (kinds.HTTP_ROUTE, NS, "digits") not in self.api.objects or not self.copies
+
+    def quiet(self) -> bool:
+        before = len(self.api.writes)
+        for _ in range(3):
+            self.look()
+        return len(self.api.writes) == before
+
+
+WAYS = [{"controller": "example.com/any"}, {"controller": "traefik.io/gateway-controller", "features": (MARK_FEATURE,)}]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
+def test_it_comes_gets_copies_and_comes_to_rest_and_serving_is_ready_throughout(way: Object) -> None:
+    world = Watched(**way)
+    world.go(lambda: world.child(kinds.DEPLOYMENT) is not None)
+    assert world.copies == 0
+    while not world.copies:
+        world.look()
+        assert world.condition("Ready") == ("True", "Serving")
+    assert (world.copies, world.observed_version, world.route.mirror_percent) == (20, "v1", 0)
+    world.go(lambda: world.condition("Monitored") == ("True", "Observed"))
+    assert world.quiet()
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
+def test_it_goes_when_monitoring_is_no_longer_asked_for(way: Object) -> None:
+    world = Watched(**way)
+    world.go(lambda: world.copies == 20)
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"monitoring": None}})
+    world.go(lambda: world.child(kinds.DEPLOYMENT) is None)
+    assert (world.copies, world.child(kinds.SERVICE), world.condition("Monitored")) == (0, None, None)
+    assert not any(kind == kinds.TRAEFIK_SERVICE for kind, _, _ in world.api.objects)
+    assert world.quiet()
+
+
+def test_it_is_another_one_when_another_version_serves_and_none_for_one_without_a_reference() -> None:
+    world = Watched()
+    world.go(lambda: world.copies == 20)
+    world.want("v2")
+    world.go(lambda: world.observed_version == "v2")
+    assert world.copies == 0
+    world.go(lambda: world.copies == 20)
+    world.want("v3")
+    world.go(lambda: world.serving == "v3" and world.child(kinds.DEPLOYMENT) is None)
+    assert world.copies == 0
+    assert world.condition("Monitored") == ("False", "NoReference")
+    world.go(lambda: world.condition("Ready") == ("True", "Serving"))
+
+
+def test_an_observer_that_fails_loses_its_copies_and_nothing_else() -> None:
+    world = Watched()
+    world.go(lambda: world.copies == 20)
+    world.broken.add(None)  # type: ignore[arg-type]
+    world.go(lambda: world.copies == 0)
+    world.look()
+    assert world.condition("Monitored") == ("False", "WaitingForObserver")
+    assert world.condition("Ready") == ("True", "Serving")
+    world.broken.clear()
+    world.go(lambda: world.copies == 20)
+
+
+def test_it_rests_in_a_mirror_step_and_is_back_with_the_weights() -> None:
+    world = Watched(MIRRORED)
+    world.go(lambda: world.copies == 20)
+    world.want("v2")
+    world.go(lambda: world.route.mirror_percent == 50)
+    assert world.copies == 0
+    assert world.observed_version == "v1"
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    assert (world.copies, world.route.mirror_percent) == (20, 0)
+    world.go_to("Succeeded")
+    world.go(lambda: world.observed_version == "v2" and world.copies == 20)
+    assert world.child(kinds.DEPLOYMENT, "digits-comparer") is None
+
+
+def test_by_traefik_it_rests_while_requests_are_divided() -> None:
+    world = Watched(CANARY, **WAYS[1])
+    world.go(lambda: world.copies == 20)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    assert (world.copies, world.route.through) == (0, None)
+    world.go_to("Succeeded")
+    world.go(lambda: world.observed_version == "v2" and world.copies == 20)
+
+
+def test_a_rollback_takes_requests_back_whether_they_are_observed_or_not() -> None:
+    world = Watched(CANARY)
+    world.go(lambda: world.copies == 20)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    world.command("abort")
+    world.go_to("Aborted")
+    world.go(lambda: world.weights == {"v1": 100} and world.copies == 20)
+    assert world.observed_version == "v1"
+
+
+@pytest.mark.parametrize("features", [(MARK_FEATURE,), (MARK_FEATURE, MIRROR_FEATURE)], ids=["no copies", "no part"])
+def test_where_no_copies_can_be_had_that_is_said_and_serving_goes_on(features: tuple[str, ...]) -> None:
+    world = Watched(features=features)
+    world.go(lambda: world.condition("Monitored") == ("False", "MonitoringNotSupported"))
+    assert (world.child(kinds.DEPLOYMENT), world.copies) == (None, 0)
+    assert world.condition("Ready") == ("True", "Serving")
+    assert world.condition("Stalled") == ("False", "UpToDate")
+    world.want("v2")
+    world.go(lambda: world.serving == "v2")
+
+
+def test_a_name_that_is_taken_is_left_alone_and_said() -> None:
+    world = Watched()
+    taken = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": OBSERVER, "namespace": NS}}
+    spec = {"replicas": 1, "template": {"metadata": {}}}
+    world.api.user_create({**taken, "spec": spec})
+    world.go(lambda: world.condition("Monitored") == ("False", "NameTaken"))
+    found = world.child(kinds.DEPLOYMENT)
+    assert found is not None
+    assert found["spec"] == spec
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_a_suspended_model_keeps_its_observer_as_it_is() -> None:
+    world = Watched()
+    world.go(lambda: world.copies == 20)
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"suspend": True, "monitoring": {"window": "1h"}}})
+    before = len([write for write in world.api.writes if write[0] != "status"])
+    for _ in range(5):
+        world.look()
+    assert len([write for write in world.api.writes if write[0] != "status"]) == before
+    assert world.copies == 20
+
+
+def test_other_settings_are_taken_up_by_another_pod_without_copies_meanwhile() -> None:
+    world = Watched()
+    world.go(lambda: world.copies == 20)
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"monitoring": {"window": "1h"}}})
+    seen = set()
+    for _ in range(6):
+        world.look()
+        seen.add(world.copies)
+    assert seen == {0, 20}
+    assert world.copies == 20

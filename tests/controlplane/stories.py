@@ -8,6 +8,8 @@ from typing import Any
 
 from modelwright.kube import kinds
 from tests.controlplane.scenarios import Object, Space
+from tests.controlplane.scenarios.retraining import begin as begin_retraining
+from tests.controlplane.scenarios.retraining import by_hand, play
 from tests.controlplane.scenarios.rollouts import (
     APPROVED,
     ERRORS,
@@ -180,6 +182,19 @@ async def _approve(space: Space) -> None:
     await space.apply(approval(space, await record(space, "v2", "AwaitingApproval")))
 
 
+async def _retrain(space: Space) -> None:
+    await space.apply(by_hand(space))
+    await play(space)
+
+
+async def _retrained(space: Space) -> bool:
+    run = await space.api.get(kinds.TRAINING_RUN, space.namespace, "now")
+    status = (run or {}).get("status", {})
+    jobs = await space.api.list(kinds.JOB, space.namespace)
+    told = (status.get("state"), status.get("outcome"), len(jobs)) == ("Succeeded", "Serving", 3)
+    return told and await _serves("Previous", "Serving")(space)
+
+
 def _recreate(space: Space) -> Object:
     careful = policy(space)
     careful["spec"]["strategy"] = {"recreate": {}}
@@ -226,5 +241,6 @@ STORIES: dict[str, Story] = {
     ),
     "byhand": Story(_at_v2(), _go_back_by_hand, _ends("v1", "Succeeded", "RolledBackByHand", good=is_held)),
     "fast": Story(_at_v2(keepPrevious="1h"), _wants("v1"), _ends("v1", "Succeeded", "FastRollback", deployments=2)),
+    "retrain": Story(begin_retraining, _retrain, _retrained),
     "approve": Story(_by_alice, _approve, _ends("v2", "Succeeded", "Promoted")),
 }

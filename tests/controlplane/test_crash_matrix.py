@@ -40,10 +40,16 @@ SAMPLE = 1
 """Places of each story that are tried each time."""
 AT_ONCE = 4
 SETTINGS = {"settle_seconds": 1}
-NO_IDENTITY = ("uid", "modelUid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink")
+NO_IDENTITY = ("uid", "child", "modelUid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink")
 NO_TIME = ("since", "at", "until", "lastTransitionTime", "lastUpdateTime", "elapsedSeconds", "clusterIP", "clusterIPs")
 NO_NUMBERS = ("message", "candidate", "serving", "low", "high", "samples", "servingSamples", "observedWeight")
-ROLLOUT_KINDS = (kinds.MODEL, kinds.MODEL_VERSION, kinds.MODEL_ROLLOUT)
+ROLLOUT_KINDS = (
+    kinds.MODEL,
+    kinds.MODEL_VERSION,
+    kinds.MODEL_ROLLOUT,
+    kinds.RETRAINING_POLICY,
+    kinds.TRAINING_RUN,
+)
 
 
 @dataclass(frozen=True)

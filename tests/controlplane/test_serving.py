@@ -24,6 +24,7 @@ from tests.controlplane.scenarios import (  # noqa: F401
     deletion,
     endpoints,
     podtemplates,
+    retraining,
     rollouts,
     runtimes,
     scaling,

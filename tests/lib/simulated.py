@@ -8,12 +8,14 @@ import copy
 import itertools
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from modelwright.api import names
 from modelwright.kube import errors, kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.store import Store
+from modelwright.obs.clock import Clock
 
 Object = dict[str, Any]
 Place = tuple[Kind, str, str]
@@ -24,9 +26,11 @@ class Died(BaseException):
 
 
 class SimulatedApi:
-    """The methods of KubeClient that reconcilers call. `before_write` may raise, `after_write` too."""
+    """The methods of KubeClient that reconcilers call. `before_write` may raise, `after_write` too. Objects are created
+    at the time of `clock`; without one, all at the beginning of 2026."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
         self.objects: dict[Place, Object] = {}
         self.told: list[tuple[Kind, str, Object]] = []
         """What the operator's watches will say, oldest first."""
@@ -69,7 +73,8 @@ class SimulatedApi:
             raise errors.AlreadyExists(409, "AlreadyExists", "the name is taken")
         obj = json.loads(json.dumps(obj))
         uid = f"uid-{next(self._count)}"
-        obj["metadata"] |= {"uid": uid, "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}
+        now = self._clock.now() if self._clock is not None else datetime(2026, 1, 1, tzinfo=UTC)
+        obj["metadata"] |= {"uid": uid, "generation": 1, "creationTimestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
         return self._keep(None, obj)
 
     def user_patch(self, kind: Kind, namespace: str, name: str, patch: Object) -> Object | None:

@@ -14,6 +14,8 @@ from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import HistoryReconciler
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.policy import RolloutPolicyReconciler
+from modelwright.reconcile.retraining import RetrainingPolicyReconciler
+from modelwright.reconcile.training import TrainingRunReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
 from tests.lib.simulated import SimulatedApi
@@ -47,6 +49,8 @@ class Operator:
             "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,
             "ModelRollout": HistoryReconciler(context).reconcile,
             "RolloutPolicy": RolloutPolicyReconciler(context).reconcile,
+            "RetrainingPolicy": RetrainingPolicyReconciler(context).reconcile,
+            "TrainingRun": TrainingRunReconciler(context).reconcile,
         }  # fmt: skip
         api.fill(self.store)
 
@@ -64,7 +68,9 @@ class Operator:
 
     def look_again(self) -> None:
         """What timers do: everything is due."""
-        for kind in (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY):
+        for kind in (
+            kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN,
+        ):  # fmt: skip
             self.queue.update({Key(kind.kind, *where): None for where in self.store.names(kind)})
 
     def work(self) -> None:

@@ -273,7 +273,7 @@ class Measurer:
         return ()
 
     def _checked(self, connection: Connection, text: str, ask: Ask, target: Target, what: str) -> str:
-        filled = promql.fill(text, ask, target)
+        filled = promql.fill(text, promql.placeholders(ask, target))
         if connection.enforced_label is None:
             return filled
         return promql.enforced(filled, connection.enforced_label, ask.namespace, what)
@@ -285,13 +285,18 @@ class Measurer:
         return Prometheus(self._web, self._connection(name, "Prometheus"))
 
     def _connection(self, name: str, kind: ConnectionType) -> Connection:
-        connection = self._connections.get(name)
-        if connection is None or connection.type != kind:
-            known = sorted(key for key, one in self._connections.items() if one.type == kind)
-            have = f"it has {', '.join(known)}" if known else "it has none of that type"
-            message = f"the operator's configuration has no {kind} connection called {name}; {have}"
-            raise Fault(Reason.CONNECTION_UNKNOWN, message, permanent=True)
-        return connection
+        return named(self._connections, name, kind)
+
+
+def named(connections: Connections, name: str, kind: ConnectionType) -> Connection:
+    """The connection of this name and type. Raises Fault, permanent, when the configuration has none."""
+    connection = connections.get(name)
+    if connection is None or connection.type != kind:
+        known = sorted(key for key, one in connections.items() if one.type == kind)
+        have = f"it has {', '.join(known)}" if known else "it has none of that type"
+        message = f"the operator's configuration has no {kind} connection called {name}; {have}"
+        raise Fault(Reason.CONNECTION_UNKNOWN, message, permanent=True)
+    return connection
 
 
 @dataclass(slots=True)

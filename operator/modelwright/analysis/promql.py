@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,13 +46,12 @@ def placeholders(ask: Ask, target: Target) -> dict[str, str]:
     return dict(zip(PLACEHOLDERS, values, strict=True))
 
 
-def fill(text: str, ask: Ask, target: Target) -> str:
+def fill(text: str, known: Mapping[str, str]) -> str:
     """`text` with its placeholders filled in. Raises Fault, permanent, for one that is not known."""
-    known = placeholders(ask, target)
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in known:
-            listed = ", ".join(f"$({name})" for name in PLACEHOLDERS)
+            listed = ", ".join(f"$({name})" for name in known)
             raise Fault(Reason.QUERY_REFUSED, f"$({found[1]}) is no placeholder; known are {listed}", permanent=True)
         return _escaped(known[found[1]])
 

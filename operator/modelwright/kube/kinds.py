@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -49,6 +49,8 @@ MODEL = Kind("modelwright.dev", "v1alpha1", "models", "Model")
 MODEL_VERSION = Kind("modelwright.dev", "v1alpha1", "modelversions", "ModelVersion")
 ROLLOUT_POLICY = Kind("modelwright.dev", "v1alpha1", "rolloutpolicies", "RolloutPolicy")
 MODEL_ROLLOUT = Kind("modelwright.dev", "v1alpha1", "modelrollouts", "ModelRollout")
+RETRAINING_POLICY = Kind("modelwright.dev", "v1alpha1", "retrainingpolicies", "RetrainingPolicy")
+TRAINING_RUN = Kind("modelwright.dev", "v1alpha1", "trainingruns", "TrainingRun")
 APPROVAL = Kind("modelwright.dev", "v1alpha1", "approvals", "Approval")
 MODEL_RUNTIME = Kind("modelwright.dev", "v1alpha1", "modelruntimes", "ModelRuntime")
 CLUSTER_MODEL_RUNTIME = Kind(
@@ -58,6 +60,7 @@ DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment")
 CONTROLLER_REVISION = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
 SERVICE = Kind("", "v1", "services", "Service")
 JOB = Kind("batch", "v1", "jobs", "Job")
+CRON_JOB = Kind("batch", "v1", "cronjobs", "CronJob")
 POD = Kind("", "v1", "pods", "Pod")
 POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 HORIZONTAL_POD_AUTOSCALER = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
@@ -71,7 +74,17 @@ TRAEFIK_SERVICE = Kind("traefik.io", "v1alpha1", "traefikservices", "TraefikServ
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 
-OWN_KINDS = (MODEL, MODEL_VERSION, ROLLOUT_POLICY, MODEL_ROLLOUT, APPROVAL, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
+OWN_KINDS = (
+    MODEL,
+    MODEL_VERSION,
+    ROLLOUT_POLICY,
+    MODEL_ROLLOUT,
+    RETRAINING_POLICY,
+    TRAINING_RUN,
+    APPROVAL,
+    MODEL_RUNTIME,
+    CLUSTER_MODEL_RUNTIME,
+)
 OPTIONAL_KINDS = (HTTP_ROUTE, GRPC_ROUTE, GATEWAY, GATEWAY_CLASS, TRAEFIK_SERVICE)
 ALL_KINDS = (
     *OWN_KINDS,
@@ -79,6 +92,7 @@ ALL_KINDS = (
     CONTROLLER_REVISION,
     SERVICE,
     JOB,
+    CRON_JOB,
     POD,
     POD_DISRUPTION_BUDGET,
     HORIZONTAL_POD_AUTOSCALER,
@@ -88,6 +102,11 @@ ALL_KINDS = (
 )
 
 _BY_GROUP_AND_KIND = {(k.group, k.kind): k for k in ALL_KINDS}
+
+
+def learn(more: Iterable[Kind]) -> None:
+    """Have `of` know these kinds too: those that the configuration lets training make. To be called at start."""
+    _BY_GROUP_AND_KIND.update({(kind.group, kind.kind): kind for kind in more})
 
 
 def of(obj: Mapping[str, Any]) -> Kind:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from modelwright.api import names
@@ -51,23 +51,29 @@ class Watched:
     namespaces: tuple[str, ...] = ()
 
 
-def watched_kinds(served: Collection[Kind], namespaces: Sequence[str] = ()) -> tuple[Watched, ...]:
-    """What the operator watches: of `served`, everything it reads; children of Models only with our label."""
-    resolving = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE}={names.ROLE_RESOLVE}"
+def watched_kinds(
+    served: Collection[Kind], namespaces: Sequence[str] = (), training: Iterable[Kind] = ()
+) -> tuple[Watched, ...]:
+    """What the operator watches: of `served`, everything it reads; children of ours only with our label. `training`:
+    kinds that runs may be made of."""
+    # Pods whose end is a result.
+    telling = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE} in ({','.join(names.ROLES_THAT_TELL)})"
     selectors: dict[Kind, str | None] = {
         **dict.fromkeys(kinds.OWN_KINDS),
         kinds.DEPLOYMENT: names.MANAGED_SELECTOR,
         kinds.SERVICE: names.MANAGED_SELECTOR,
         kinds.JOB: names.MANAGED_SELECTOR,
+        kinds.CRON_JOB: names.MANAGED_SELECTOR,
         kinds.CONTROLLER_REVISION: names.MANAGED_SELECTOR,
         kinds.POD_DISRUPTION_BUDGET: names.MANAGED_SELECTOR,
         kinds.HORIZONTAL_POD_AUTOSCALER: names.MANAGED_SELECTOR,
         kinds.HTTP_ROUTE: names.MANAGED_SELECTOR,
         kinds.GRPC_ROUTE: names.MANAGED_SELECTOR,
         kinds.TRAEFIK_SERVICE: names.MANAGED_SELECTOR,
-        kinds.POD: resolving,
+        kinds.POD: telling,
         kinds.GATEWAY: None,
         kinds.GATEWAY_CLASS: None,
+        **dict.fromkeys(training, names.MANAGED_SELECTOR),
     }
     return tuple(
         Watched(kind, labels, tuple(namespaces) if kind.namespaced else ())
@@ -86,7 +92,8 @@ class Report:
 
 
 class Sweep:
-    """`served` are the kinds found at start; `look_again` is called after each sweep to enqueue every object of ours.
+    """`served` are the kinds found at start, of those in `among`; `look_again` is called after each sweep to enqueue
+    every object of ours.
 
     `on_fatal(reason)` and `on_kinds_changed(reason)` end the process: with exit code 1, and 0 after giving the Lease
     back.
@@ -106,12 +113,14 @@ class Sweep:
         interval: float = INTERVAL,
         grace: float = GRACE,
         discovery: float = DISCOVERY,
+        among: Collection[Kind] = kinds.ALL_KINDS,
         rng: random.Random | None = None,
     ) -> None:
         self._client = client
         self._store = store
         self._watched = tuple(watched)
         self._served = frozenset(served)
+        self._among = tuple(among)
         self._look_again = look_again
         self._on_fatal = on_fatal
         self._on_kinds_changed = on_kinds_changed
@@ -158,7 +167,7 @@ class Sweep:
         while True:
             await self._clock.sleep(self._discovery)
             try:
-                served = await self._client.served_kinds()
+                served = await self._client.served_kinds(self._among)
             except errors.ApiError as error:
                 log.warning("the served kinds can't be asked for, trying again", extra={"error": str(error)})
                 continue

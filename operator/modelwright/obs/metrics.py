@@ -85,5 +85,17 @@ LOOK_SECONDS = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+TRIGGERS = Counter(
+    "modelwright_triggers_total",
+    "Triggers of RetrainingPolicies that fired, by kind, and outcome: Started, or the reason why no run began.",
+    ["trigger", "outcome"],
+    registry=REGISTRY,
+)
+RUNS = Counter(
+    "modelwright_training_runs_total",
+    "TrainingRuns that ended, by state and reason.",
+    ["state", "reason"],
+    registry=REGISTRY,
+)
 LEADER = Gauge("modelwright_leader", "1 while this process holds the Lease.", registry=REGISTRY)
 LOOP_LAG = Gauge("modelwright_event_loop_lag_seconds", "How late the event loop last was.", registry=REGISTRY)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from modelwright.analysis.desk import Desk
+from modelwright.analysis.lookout import Lookout
 from modelwright.core.people import Admission
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
@@ -14,6 +15,7 @@ from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
 from modelwright.obs.clock import Clock
+from modelwright.reconcile.inbox import Inbox
 from modelwright.serving.images import Images
 from modelwright.traffic.probe import Probe
 
@@ -21,7 +23,7 @@ from modelwright.traffic.probe import Probe
 @dataclass(frozen=True)
 class Context:
     """`probe` None: gateways aren't asked. `wake` puts a key into the work queue at once. `admission` tells whether
-    people's approvals and commands may be honoured."""
+    people's approvals and commands may be honoured. `training_kinds`: what runs may make beside Jobs."""
 
     client: KubeClient
     store: Store
@@ -32,5 +34,8 @@ class Context:
     images: Images
     probe: Probe | None = None
     desk: Desk | None = None
+    lookout: Lookout | None = None
+    inbox: Inbox | None = None
+    training_kinds: tuple[Kind, ...] = ()
     settle: timedelta = timedelta(seconds=5)
     admission: Callable[[], Admission] = Admission

@@ -63,7 +63,8 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     metadata = obj["metadata"]
     namespace, name = metadata.get("namespace") or "", metadata["name"]
     if kind == kinds.MODEL:
-        return [Key("Model", namespace, name), *_versions_of(namespace, name, store), *_rivals(obj, store)]
+        policies = _policies_of(namespace, name, store)
+        return [Key("Model", namespace, name), *_versions_of(namespace, name, store), *_rivals(obj, store), *policies]
     if kind == kinds.MODEL_VERSION:
         owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
         models = _models(store, "version", f"{namespace}/{name}")
@@ -75,6 +76,13 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     if kind in (kinds.MODEL_ROLLOUT, kinds.APPROVAL):
         owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
         return [Key("Model", namespace, str(owner))] if owner else []
+    if kind == kinds.RETRAINING_POLICY:
+        return [Key("RetrainingPolicy", namespace, name), *_runs(namespace, name, store)]
+    if kind == kinds.TRAINING_RUN:
+        # Runs of one policy wait for each other.
+        policy = str(((obj.get("spec") or {}).get("policyRef") or {}).get("name"))
+        runs = {Key("TrainingRun", namespace, name), *_runs(namespace, policy, store)}
+        return [*sorted(runs), Key("RetrainingPolicy", namespace, policy)]
     if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
         return [
             Key("Model", ns, n)
@@ -85,12 +93,24 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
         return _models(store, "gateway", f"{namespace}/{name}")
     if kind == kinds.GATEWAY_CLASS:
         return [Key("Model", *place) for place in store.names(kinds.MODEL)]
-    found = _of_child(namespace, metadata)
+    found = _of_pod(namespace, metadata, store) if kind == kinds.POD else []
+    found = found or _of_child(namespace, metadata)
     if kind == kinds.CONTROLLER_REVISION:
         # The stage of a version says whether its revision is kept.
         version = (metadata.get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME)
         found += [Key("ModelVersion", namespace, str(version))] if version else []
     return found
+
+
+def _policies_of(namespace: str, model: str, store: Store) -> Iterator[Key]:
+    for policy in store.by_index("trains", kinds.RETRAINING_POLICY, f"{namespace}/{model}"):
+        yield Key("RetrainingPolicy", namespace, policy["metadata"]["name"])
+
+
+def _runs(namespace: str, policy: str, store: Store) -> Iterator[Key]:
+    for run in store.by_index("retraining", kinds.TRAINING_RUN, f"{namespace}/{policy}"):
+        if not (run.get("status") or {}).get("finishedAt"):
+            yield Key("TrainingRun", namespace, run["metadata"]["name"])
 
 
 def _rivals(obj: Object, store: Store) -> Iterator[Key]:
@@ -113,6 +133,15 @@ def _of_child(namespace: str, metadata: Object) -> list[Key]:
             return [Key(str(owner["kind"]), namespace, str(owner["name"]))]
     model = (metadata.get("labels") or {}).get(names.LABEL_MODEL)
     return [Key("Model", namespace, str(model))] if model else []
+
+
+def _of_pod(namespace: str, metadata: Object, store: Store) -> list[Key]:
+    """Whom a pod tells its result that a Job has made, and not we."""
+    labels = metadata.get("labels") or {}
+    if labels.get(names.LABEL_ROLE) == names.ROLE_TRAINING:
+        return [Key("TrainingRun", namespace, str(labels.get(names.LABEL_RUN)))]
+    cron_job = store.get(kinds.CRON_JOB, namespace, str(labels.get(names.LABEL_LOOK)))
+    return _of_child(namespace, cron_job["metadata"]) if cron_job is not None else []
 
 
 def _models(store: Store, index: str, value: str) -> list[Key]:
@@ -155,10 +184,24 @@ def _by_policy(kind: Kind, obj: Object) -> Iterator[str]:
         yield f"{obj['metadata']['namespace']}/{name}"
 
 
+def _by_retraining(kind: Kind, obj: Object) -> Iterator[str]:
+    name = ((obj.get("spec") or {}).get("policyRef") or {}).get("name") if kind == kinds.TRAINING_RUN else None
+    if name:
+        yield f"{obj['metadata']['namespace']}/{name}"
+
+
+def _by_trained_model(kind: Kind, obj: Object) -> Iterator[str]:
+    name = ((obj.get("spec") or {}).get("modelRef") or {}).get("name") if kind == kinds.RETRAINING_POLICY else None
+    if name:
+        yield f"{obj['metadata']['namespace']}/{name}"
+
+
 INDEXERS: Mapping[str, Indexer] = {
     "version": _by_version,
     "policy": _by_policy,
     "gateway": _by_gateway,
     "place": _by_place,
+    "retraining": _by_retraining,
+    "trains": _by_trained_model,
 }
-"""Indexes over Models that the store keeps for the look-ups above."""
+"""Indexes that the store keeps for the look-ups above."""

@@ -73,7 +73,7 @@ class FakeClient:
         found = [o for (k, ns, _), o in self.objects.items() if k == kind and namespace in (None, ns)]
         return copy.deepcopy([{"metadata": o["metadata"]} for o in found] if metadata_only else found)
 
-    async def served_kinds(self) -> set[Kind]:
+    async def served_kinds(self, among: object = ()) -> set[Kind]:
         await self._enter("served_kinds", "")
         return set(self.served)
 

@@ -211,7 +211,7 @@ def test_children_are_watched_with_our_label_only_and_optional_kinds_when_served
     assert not set(kinds.OPTIONAL_KINDS) & set(watched)
     for kind in (kinds.DEPLOYMENT, kinds.SERVICE, kinds.CONTROLLER_REVISION):
         assert watched[kind].labels == MANAGED_SELECTOR
-    assert watched[kinds.POD].labels == f"{MANAGED_SELECTOR},modelwright.dev/role=resolve"
+    assert watched[kinds.POD].labels == f"{MANAGED_SELECTOR},modelwright.dev/role in (resolve,training,look)"
     assert all(w.labels is None for k, w in watched.items() if k in kinds.OWN_KINDS)
     assert kinds.LEASE not in watched
     assert kinds.EVENT not in watched

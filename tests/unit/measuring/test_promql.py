@@ -15,7 +15,7 @@ from tests.unit.measuring.conftest import CANDIDATE, ask
 
 def test_placeholders_are_filled_in() -> None:
     text = 'a{n="$(NAMESPACE)",m="$(MODEL)",v="$(VERSION)",r="$(REVISION)",p=~"$(PODS)"}'
-    filled = promql.fill(text, ask(), CANDIDATE)
+    filled = promql.fill(text, promql.placeholders(ask(), CANDIDATE))
     assert filled == (
         'a{n="vision",m="digits",v="digits-v2",r="bbbbbbbbbb",p=~"digits-bbbbbbbbbb-[a-z0-9-]+"}'
     )  # fmt: skip
@@ -23,7 +23,7 @@ def test_placeholders_are_filled_in() -> None:
 
 def test_an_unknown_placeholder_is_refused_for_good() -> None:
     with pytest.raises(Fault, match=r"\$\(POD\) is no placeholder; known are \$\(NAMESPACE\)") as refused:
-        promql.fill('a{pod="$(POD)"}', ask(), CANDIDATE)
+        promql.fill('a{pod="$(POD)"}', promql.placeholders(ask(), CANDIDATE))
     assert refused.value.failure.permanent
 
 

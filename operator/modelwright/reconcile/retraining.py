@@ -1,0 +1,407 @@
+"""RetrainingPolicy: finds out what has fired, starts runs or says why not, and keeps the record of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from modelwright.analysis.lookout import Row, Watch
+from modelwright.api import names
+from modelwright.api.common import InvalidObject
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.retraining import (
+    RetrainingPolicy,
+    RetrainingPolicyStatus,
+    SuppressedStatus,
+    TriggerStatus,
+)
+from modelwright.api.v1alpha1.training import RunState, TrainingRun
+from modelwright.core import pods
+from modelwright.core.retraining import guard, schedule, triggers
+from modelwright.core.retraining.guard import Known, RunView, Start, Suppress
+from modelwright.core.retraining.triggers import Firing
+from modelwright.core.status.summarize import Verdict, conditions
+from modelwright.kube import errors, kinds
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
+from modelwright.obs import metrics
+from modelwright.reconcile.children import Refused, ensure, remove
+from modelwright.reconcile.context import Context
+from modelwright.reconcile.inbox import Message
+from modelwright.reconcile.report import write_status
+from modelwright.reconcile.training import has_ended, runs_of
+from modelwright.serving import training as renderers
+from modelwright.serving.merge import MergeError
+from modelwright.training.port import engine_for
+
+Object = dict[str, Any]
+Decision = Start | Suppress | Known
+
+FAILED_OUTCOMES = frozenset({"RolledBack"})
+MOST_COUNTED = 2**31 - 1
+
+
+class RetrainingPolicyReconciler:
+    """Brings one RetrainingPolicy a step further per pass."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._refusals: dict[str, tuple[int, str | None]] = {}
+        """What is wrong with the expressions of a policy, by its uid and generation: compiling them takes time."""
+
+    async def reconcile(self, key: Key) -> Result:
+        """One pass over the RetrainingPolicy of this key."""
+        context = self._context
+        raw = context.store.get(kinds.RETRAINING_POLICY, key.namespace, key.name)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            self._watch(key, "", {})
+            return Result()
+        try:
+            policy = RetrainingPolicy.parse(raw)
+        except InvalidObject as error:
+            self._watch(key, "", {})
+            await self._refuse(raw, error)
+            return Result()
+        now, model = context.clock.now(), self._model(policy)
+        problem = _problem(policy, now) or await self._refusal(policy)
+        runs = runs_of(context, raw)
+        views = [_view(run) for run in runs]
+        rows = self._rows(key, policy, model if problem is None else None)
+        messages = context.inbox.look(key) if context.inbox is not None else ()
+        looks, trouble = await self._looks(raw, policy)
+        firings, baselines = self._firings(policy, model, runs, rows, messages, looks, now)
+        if model is None or problem is not None:
+            # Nothing can follow; times of schedules are taken up later, and senders send again.
+            firings, messages = [], ()
+        failures, last_failed = guard.failures(views, policy.status.failures or 0, policy.status.last_run)
+        retry_at = guard.retry_at(policy.spec.guard.backoff, failures, last_failed)
+        decisions = guard.judge(
+            firings, policy.spec.guard, views, policy=policy.name, policy_uid=policy.uid,
+            suspended=policy.spec.suspend, now=now, retry_at=retry_at,
+        )  # fmt: skip
+        for decision in decisions:
+            if isinstance(decision, Start):
+                await self._start(policy, decision)
+        for name, row in rows.items():
+            trigger = next(t for t in policy.spec.triggers if t.name == name)
+            if context.lookout is not None and trigger.prometheus and triggers.breached(trigger.prometheus, row.count):
+                context.lookout.taken(key, name)
+        verdict = self._verdict(policy, model, problem or trouble, rows)
+        runs = runs_of(context, raw)
+        status = self._status(policy, verdict, decisions, baselines, runs, failures, retry_at, now)
+        if await write_status(context, raw, status, policy.status):
+            self._tell(raw, decisions)
+        if context.inbox is not None:
+            context.inbox.taken(key, messages)
+        await self._clean(policy, runs, guard.needed(policy.spec.guard, views, now))
+        for run in runs:
+            if not has_ended(run) and any(isinstance(decision, Start) and decision.replaces for decision in decisions):
+                context.wake(Key(kinds.TRAINING_RUN.kind, run.namespace, run.name))
+        return Result(self._look_again(policy, model, now))
+
+    async def _refusal(self, policy: RetrainingPolicy) -> str | None:
+        template = policy.spec.run
+        works = {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}
+        resources = {name: work for name, work in works.items() if work and work.resource and work.resource.expressions}
+        if not resources:
+            return None
+        generation, known = self._refusals.get(policy.uid, (None, None))
+        if generation != policy.generation:
+            known = None
+            for name, work in resources.items():
+                wrong = await asyncio.to_thread(engine_for(work).refusal, work)
+                known = known or (f"spec.run.{name}.{wrong}" if wrong is not None else None)
+            self._refusals[policy.uid] = (policy.generation, known)
+        return known
+
+    def _watch(self, key: Key, uid: str, wanted: Mapping[str, Watch]) -> Mapping[str, Row]:
+        return self._context.lookout.watch(key, uid, wanted) if self._context.lookout is not None else {}
+
+    def _model(self, policy: RetrainingPolicy) -> Model | None:
+        raw = self._context.store.get(kinds.MODEL, policy.namespace, policy.spec.model_ref.name)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            return None
+        try:
+            return Model.parse(raw)
+        except InvalidObject:
+            return None
+
+    def _rows(self, key: Key, policy: RetrainingPolicy, model: Model | None) -> Mapping[str, Row]:
+        """Looks of the prometheus triggers; none are made while nothing could follow from them."""
+        if model is None or policy.spec.suspend:
+            return self._watch(key, policy.uid, {})
+        serving = model.status.serving.version if model.status.serving is not None else ""
+        known = {"NAMESPACE": policy.namespace, "MODEL": model.name, "VERSION": serving}
+        wanted = {t.name: Watch(t.prometheus, known) for t in policy.spec.triggers if t.prometheus is not None}
+        return self._watch(key, policy.uid, wanted)
+
+    def _firings(
+        self, policy: RetrainingPolicy, model: Model | None, runs: Sequence[TrainingRun], rows: Mapping[str, Row],
+        messages: Sequence[Message], looks: Mapping[str, str], now: datetime,
+    ) -> tuple[list[Firing], dict[str, str]]:  # fmt: skip
+        """What has fired, in order of time; and the first state of data of triggers that had none yet."""
+        spec, created = policy.spec, policy.metadata.creation_timestamp or now
+        status = _anchored(policy, now)
+        found = list(triggers.scheduled(spec, status, created, now))
+        serving = model.status.serving if model is not None else None
+        if serving is not None and serving.since is not None:
+            found += triggers.aged(spec, status, serving.version, serving.since, now)
+        last = {entry.name: entry for entry in status.triggers}
+        baselines = {}
+        for trigger in spec.triggers:
+            row = rows.get(trigger.name)
+            if trigger.prometheus is not None and row is not None:
+                if triggers.breached(trigger.prometheus, row.count) and row.value is not None:
+                    entry = last.get(trigger.name)
+                    count = _count(trigger.name, entry.identity if entry is not None else None, runs) + 1
+                    found.append(triggers.measured(trigger.name, trigger.prometheus, row.value, count, now))
+            elif trigger.data is not None and trigger.name in looks:
+                fingerprint = looks[trigger.name]
+                firing = triggers.changed(trigger.name, trigger.data, fingerprint, last.get(trigger.name), now)
+                if firing is not None:
+                    found.append(firing)
+                elif trigger.name not in last:
+                    baselines[trigger.name] = fingerprint
+        known = {trigger.name for trigger in spec.triggers if trigger.webhook is not None}
+        found += [
+            Firing(message.trigger, "webhook", message.identity, now, message.text)
+            for message in dict.fromkeys(messages) if message.trigger in known
+        ]  # fmt: skip
+        return sorted(found, key=lambda firing: (firing.at, firing.trigger, firing.identity)), baselines
+
+    async def _looks(self, raw: Object, policy: RetrainingPolicy) -> tuple[dict[str, str], str | None]:
+        """Fingerprints that the looks of the data triggers have left, by trigger; and what is in their way."""
+        wanted, wrong = {}, []
+        for trigger in policy.spec.triggers:
+            if trigger.data is not None:
+                try:
+                    cron_job = renderers.data_look(raw, trigger, self._context.images)
+                except MergeError as error:
+                    wrong.append(str(error))
+                    continue
+                wanted[cron_job["metadata"]["name"]] = (trigger, cron_job)
+        for live in self._context.store.by_owner(kinds.CRON_JOB, policy.uid):
+            if live["metadata"]["name"] not in wanted or policy.spec.suspend:
+                await remove(self._context, live)
+        if not wanted or policy.spec.suspend:
+            return {}, "; ".join(wrong) or None
+        found = {}
+        for name, (trigger, cron_job) in wanted.items():
+            try:
+                await ensure(self._context, cron_job)
+            except Refused as refused:
+                wrong.append(refused.problem.message)
+                continue
+            fingerprint = self._fingerprint(policy, name)
+            if isinstance(fingerprint, str):
+                found[trigger.name] = fingerprint
+            elif fingerprint is not None:
+                wrong.append(f"spec.triggers[{trigger.name}].data: {fingerprint[0]}")
+        return found, "; ".join(wrong) or None
+
+    def _fingerprint(self, policy: RetrainingPolicy, cron_job: str) -> str | tuple[str] | None:
+        """What the newest look that has ended says: a fingerprint, or (what went wrong,)."""
+        labels = (
+            (pod, (pod["metadata"].get("labels") or {}))
+            for pod in self._context.store.by_model(kinds.POD, policy.namespace, policy.spec.model_ref.name)
+        )
+        mine = [pod for pod, of in labels if of.get(names.LABEL_LOOK) == names.label_value(cron_job)]
+        mine.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+        for pod in mine:
+            status: Object = next(iter(pod.get("status", {}).get("containerStatuses", [])), {})
+            done = status.get("state", {}).get("terminated", {})
+            if done.get("exitCode") == 0:
+                report = pods.parse_report(done.get("message", "")) or {}
+                said = report.get("fingerprint")
+                return said if isinstance(said, str) and 0 < len(said) <= 253 else ("the look ended without a result",)
+            told = pods.fetch_failure(status)
+            failure = pods.diagnose([pod])
+            if told is not None or failure is not None:
+                return (told[1] if told is not None else failure.message if failure is not None else "",)
+        return None
+
+    async def _start(self, policy: RetrainingPolicy, decision: Start) -> None:
+        """Make the TrainingRun. Its name follows from what has fired: made already, it is this very run."""
+        firing = decision.firing
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": kinds.TRAINING_RUN.kind,
+            "metadata": {
+                "name": decision.run,
+                "namespace": policy.namespace,
+                "labels": {names.LABEL_MODEL: names.label_value(policy.spec.model_ref.name)},
+            },
+            "spec": {
+                "policyRef": {"name": policy.name},
+                "policyUid": policy.uid,
+                "trigger": {
+                    "name": firing.trigger, "identity": firing.identity, "message": firing.message[:1024] or "-",
+                },
+            },
+        }  # fmt: skip
+        try:
+            made = await self._context.client.create(body)
+        except errors.AlreadyExists:
+            found = await self._context.client.get(kinds.TRAINING_RUN, policy.namespace, decision.run)
+            asked = ((found or {}).get("spec") or {}).get("trigger") or {}
+            if found is None or (asked.get("name"), asked.get("identity")) != (firing.trigger, firing.identity):
+                raise
+            made = {**found, "apiVersion": names.API_VERSION, "kind": kinds.TRAINING_RUN.kind}
+        self._context.store.put(made)
+
+    def _verdict(
+        self, policy: RetrainingPolicy, model: Model | None, trouble: str | None, rows: Mapping[str, Row]
+    ) -> Verdict:
+        if trouble is not None:
+            return Verdict(Reason.INVALID_POLICY, trouble, stalled=True)
+        if model is None:
+            text = f"spec.modelRef: there is no Model {policy.spec.model_ref.name}"
+            return Verdict(Reason.WAITING_FOR_MODEL, text, reconciling=True)
+        if policy.spec.suspend:
+            return Verdict(Reason.SUSPENDED, "spec.suspend is true: triggers are let go")
+        failing = sorted((name, row.problem) for name, row in rows.items() if row.problem is not None)
+        if failing:
+            name, told = failing[0]
+            assert told is not None  # noqa: S101 - only those that have a problem are listed
+            return Verdict(told[0], f"spec.triggers[{name}].prometheus: {told[1]}", stalled=True)
+        return Verdict(Reason.POLICY_ACCEPTED, "triggers are being looked at")
+
+    def _status(
+        self, policy: RetrainingPolicy, verdict: Verdict, decisions: Sequence[Decision], baselines: Mapping[str, str],
+        runs: Sequence[TrainingRun], failures: int, retry_at: datetime | None, now: datetime,
+    ) -> RetrainingPolicyStatus:  # fmt: skip
+        old = policy.status
+        known = {trigger.name for trigger in policy.spec.triggers}
+        fired = {entry.name: entry for entry in _anchored(policy, now).triggers if entry.name in known}
+        for name, fingerprint in baselines.items():
+            fired[name] = TriggerStatus(name=name, identity=fingerprint)
+        counted = {(entry.trigger, entry.reason): entry for entry in old.suppressed if entry.trigger in known}
+        for decision in decisions:
+            firing = decision.firing
+            outcome, run = _came_to(decision)
+            identity = firing.fingerprint or firing.identity
+            fired[firing.trigger] = TriggerStatus(
+                name=firing.trigger, identity=identity, at=firing.at, outcome=outcome, run=run
+            )
+            if isinstance(decision, Suppress):
+                place = (firing.trigger, decision.reason)
+                before = counted[place].count if place in counted else 0
+                counted[place] = SuppressedStatus(
+                    trigger=firing.trigger, reason=decision.reason, count=min(before + 1, MOST_COUNTED), last_at=now,
+                    message=decision.message,
+                )  # fmt: skip
+        active = [run.name for run in runs if not has_ended(run)]
+        ended = sorted((run for run in runs if has_ended(run)), key=lambda run: run.status.finished_at or now)
+        made = [run.status.version for run in ended if run.status.version]
+        waits = retry_at is not None and retry_at > now
+        return RetrainingPolicyStatus(
+            observed_generation=policy.generation,
+            triggers=tuple(fired[name] for name in sorted(fired)),
+            suppressed=tuple(counted[place] for place in sorted(counted))[:128],
+            active_run=active[0] if active else None,
+            last_run=ended[-1].name if ended else old.last_run,
+            last_version=made[-1] if made else old.last_version,
+            failures=failures or None,
+            retry_at=retry_at if waits else None,
+            conditions=conditions(old.conditions, verdict, None, generation=policy.generation, now=now),
+        )
+
+    def _tell(self, raw: Object, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            firing = decision.firing
+            if isinstance(decision, Start):
+                note = f"trigger {firing.trigger}: {firing.message}: run {decision.run}"
+                self._context.events.record(raw, "Normal", Reason.RUN_STARTED, note)
+                metrics.TRIGGERS.labels(firing.kind, "Started").inc()
+            elif isinstance(decision, Suppress):
+                note = f"trigger {firing.trigger}: {firing.message}: no run: {decision.message}"
+                self._context.events.record(raw, "Normal", decision.reason, note)
+                metrics.TRIGGERS.labels(firing.kind, decision.reason).inc()
+
+    async def _clean(self, policy: RetrainingPolicy, runs: Sequence[TrainingRun], needed: frozenset[str]) -> None:
+        """Ended runs beyond the limit go, oldest first. The last one that succeeded stays, what follows compares with
+        it; so do those that the guard still counts."""
+        ended = sorted(
+            (run for run in runs if has_ended(run)),
+            key=lambda run: run.status.finished_at or datetime.min.replace(tzinfo=UTC),
+        )
+        good = [run.name for run in ended if run.status.state == RunState.SUCCEEDED]
+        for run in ended[: max(0, len(ended) - policy.spec.history_limit)]:
+            raw = self._context.store.get(kinds.TRAINING_RUN, run.namespace, run.name)
+            if raw is not None and run.name not in needed and run.name not in good[-1:]:
+                await remove(self._context, raw)
+
+    def _look_again(self, policy: RetrainingPolicy, model: Model | None, now: datetime) -> float | None:
+        serving = model.status.serving if model is not None else None
+        since = serving.since if serving is not None else None
+        following = triggers.next_look(
+            policy.spec, policy.status, since, policy.metadata.creation_timestamp or now, now
+        )
+        return max((following - now).total_seconds(), 0.0) + 0.05 if following is not None else None
+
+    async def _refuse(self, raw: Object, error: InvalidObject) -> None:
+        """A spec that this operator can't read (admission is older or newer than it)."""
+        generation = raw["metadata"].get("generation", 0)
+        old = RetrainingPolicyStatus.model_validate(raw.get("status") or {})
+        verdict = Verdict(Reason.INVALID_POLICY, error.message, stalled=True)
+        told = conditions(old.conditions, verdict, None, generation=generation, now=self._context.clock.now())
+        await write_status(
+            self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
+        )
+
+
+def _problem(policy: RetrainingPolicy, now: datetime) -> str | None:
+    """What is wrong with the first trigger that can never fire, naming the field."""
+    for trigger in policy.spec.triggers:
+        if trigger.schedule is not None:
+            wrong = schedule.problem(trigger.schedule, now)
+            if wrong is not None:
+                return f"spec.triggers[{trigger.name}].{wrong}"
+    return None
+
+
+def _anchored(policy: RetrainingPolicy, now: datetime) -> RetrainingPolicyStatus:
+    """The status, with the time from which each schedule counts: one that is added to a policy has missed nothing."""
+    status = policy.status
+    there = {entry.name for entry in status.triggers}
+    since = policy.metadata.creation_timestamp if status.observed_generation is None else now
+    new = [
+        TriggerStatus(name=trigger.name, at=since)
+        for trigger in policy.spec.triggers if trigger.schedule is not None and trigger.name not in there
+    ]  # fmt: skip
+    return status.model_copy(update={"triggers": (*status.triggers, *new)})
+
+
+def _view(run: TrainingRun) -> RunView:
+    status, trigger = run.status, run.spec.trigger
+    created = run.metadata.creation_timestamp
+    assert created is not None  # noqa: S101 - the API server sets it
+    state = RunState(status.state) if status.state in set(RunState) else None
+    return RunView(
+        name=run.name,
+        trigger=trigger.name if trigger is not None else "",
+        identity=trigger.identity if trigger is not None else "",
+        manual=run.spec.manual is not None,
+        created=created,
+        ended=status.finished_at,
+        state=state,
+        failed=state is RunState.FAILED or status.outcome in FAILED_OUTCOMES,
+    )
+
+
+def _count(trigger: str, identity: str | None, runs: Iterable[TrainingRun]) -> int:
+    """How often a trigger that counts has fired, by the policy's record and by the runs that are there."""
+    told = [identity] if identity is not None else []
+    told += [run.spec.trigger.identity for run in runs if run.spec.trigger and run.spec.trigger.name == trigger]
+    return max((int(one) for one in told if one.isdecimal()), default=0)
+
+
+def _came_to(decision: Decision) -> tuple[str, str | None]:
+    if isinstance(decision, Start):
+        return ("Replaced" if decision.replaces else "Started"), decision.run
+    if isinstance(decision, Known):
+        return "Started", decision.run
+    return decision.reason, None

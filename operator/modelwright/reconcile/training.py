@@ -1,0 +1,575 @@
+"""TrainingRun: brings a run a step further per pass: data, stages, the version it makes, what became of that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from modelwright.api import names
+from modelwright.api.common import InvalidObject, problems
+from modelwright.api.conditions import ConditionType, with_condition
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.retraining import (
+    DatasetSource,
+    RetrainingPolicy,
+    RetrainingPolicySpec,
+    Work,
+)
+from modelwright.api.v1alpha1.rollout import RolloutState
+from modelwright.api.v1alpha1.training import RunState, StageName, StageStatus, TrainingRun, TrainingRunStatus
+from modelwright.api.v1alpha1.version import Artifact, ModelFormat, ModelVersion
+from modelwright.core import pods, versions
+from modelwright.core.retraining.machine import (
+    TERMINAL,
+    BeginStage,
+    ChildRef,
+    Register,
+    Resolved,
+    ResolveData,
+    RunObserved,
+    StopStage,
+    decide,
+    parameters,
+    present,
+)
+from modelwright.core.retraining.stage import Reading
+from modelwright.core.rollout.observed import Problem
+from modelwright.kube import errors, kinds
+from modelwright.kube.kinds import Kind
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
+from modelwright.obs import metrics
+from modelwright.reconcile import routing
+from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
+from modelwright.reconcile.context import Context
+from modelwright.reconcile.report import write_status
+from modelwright.serving import training as renderers
+from modelwright.serving.gates import Content
+from modelwright.serving.merge import MergeError
+from modelwright.training.port import engine_for
+
+Object = dict[str, Any]
+Which = Literal["dataset", "holdout"]
+
+AUTHOR = "modelwright:retraining"
+"""spec.author of versions whose runs nobody asked for: no person, so that anybody may approve them."""
+
+
+def runs_of(context: Context, policy: Object) -> list[TrainingRun]:
+    """The runs of this very policy, oldest first; those of a former policy of the same name are left alone."""
+    metadata = policy["metadata"]
+    found = []
+    place = f"{metadata['namespace']}/{metadata['name']}"
+    for raw in context.store.by_index("retraining", kinds.TRAINING_RUN, place):
+        try:
+            run = TrainingRun.parse(raw)
+        except InvalidObject:
+            continue
+        created = run.metadata.creation_timestamp
+        if created is None or run.metadata.deletion_timestamp is not None:
+            continue
+        if run.spec.policy_uid is None:
+            if created.isoformat() < str(metadata.get("creationTimestamp", "")).replace("Z", "+00:00"):
+                continue
+        elif run.spec.policy_uid != metadata["uid"]:
+            continue
+        found.append(run)
+    return sorted(found, key=_age)
+
+
+def has_ended(run: TrainingRun) -> bool:
+    """Whether nothing more is done for a run."""
+    return run.status.state in TERMINAL
+
+
+class TrainingRunReconciler:
+    """Brings one TrainingRun a step further per pass."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._unregistered: dict[str, Problem] = {}
+        """Why the versions of runs could not be made at the last try, by uid."""
+
+    async def reconcile(self, key: Key) -> Result:
+        """One pass over the TrainingRun of this key."""
+        context = self._context
+        raw = context.store.get(kinds.TRAINING_RUN, key.namespace, key.name)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            return Result()
+        try:
+            run = TrainingRun.parse(raw)
+        except InvalidObject as error:
+            await self._refuse(raw, error)
+            return Result()
+        observed = await _Picture(context, raw, run).observed()
+        problem = self._unregistered.pop(run.uid, None)
+        if problem is not None and observed.registered is False:
+            observed = replace(observed, registered=problem)
+        decision = decide(observed)
+        status, look = decision.status, decision.look
+        if await write_status(context, raw, status, run.status):
+            self._tell(raw, run.status, status)
+            # The policy keeps account of its runs, and runs wait for each other.
+            for other in routing.keys(kinds.TRAINING_RUN, raw, context.store):
+                context.wake(other)
+            # What follows is based on what is written, and is begun by the pass that this wakes.
+            raw = context.store.get(kinds.TRAINING_RUN, key.namespace, key.name) or raw
+        picture = _Picture(context, raw, TrainingRun.parse(raw))
+        try:
+            for action in decision.actions:
+                await picture.carry_out(action)
+        except Refused as refused:
+            return await self._give_up(raw, observed, refused.problem)
+        except MergeError as error:
+            return await self._give_up(raw, observed, Problem(Reason.INVALID_POLICY, str(error), stalled=True))
+        return Result(look.total_seconds() if look is not None else None)
+
+    async def _give_up(self, raw: Object, observed: RunObserved, problem: Problem) -> Result:
+        """An object can't be made until somebody changes the policy, of which the run has a copy."""
+        run = TrainingRun.parse(raw)
+        if observed.state is RunState.REGISTERING and not problem.stalled:
+            self._unregistered[run.uid] = problem
+        decision = decide(replace(observed, run=run, problem=problem, stage=None, child=None))
+        if await write_status(self._context, raw, decision.status, run.status):
+            self._tell(raw, run.status, decision.status)
+        return Result(decision.look.total_seconds() if decision.look is not None else None)
+
+    async def _refuse(self, raw: Object, error: InvalidObject) -> None:
+        now = self._context.clock.now()
+        old = TrainingRunStatus.model_validate(raw.get("status") or {})
+        told = with_condition(
+            old.conditions, ConditionType.STALLED, True, Reason.INVALID_SPEC, error.message,
+            generation=raw["metadata"].get("generation", 0), now=now,
+        )  # fmt: skip
+        await write_status(self._context, raw, old.model_copy(update={"conditions": told}), old)
+
+    def _tell(self, raw: Object, old: TrainingRunStatus, new: TrainingRunStatus) -> None:
+        if new.state == old.state:
+            return
+        bad = new.state == RunState.FAILED
+        if new.state in TERMINAL:
+            metrics.RUNS.labels(new.state, new.reason or "").inc()
+        note = f"{new.state}: {new.message}" if new.message else str(new.state)
+        self._context.events.record(raw, "Warning" if bad else "Normal", new.reason or str(new.state), note)
+
+
+class _Picture:
+    """A run and all that its decision is made from."""
+
+    def __init__(self, context: Context, raw: Object, run: TrainingRun) -> None:
+        self._context = context
+        self._raw = raw
+        self._run = run
+        self._policy_raw = context.store.get(kinds.RETRAINING_POLICY, run.namespace, run.spec.policy_ref.name)
+        self._spec, self._problem = self._read_policy()
+        self._model = self._read_model()
+
+    def _read_policy(self) -> tuple[RetrainingPolicySpec | None, Problem | None]:
+        """What the run goes by: the policy as it was when it began, else as it is."""
+        kept = self._run.status.policy
+        if kept is not None:
+            try:
+                return RetrainingPolicySpec.model_validate(kept.spec, by_alias=True, by_name=False), None
+            except ValidationError as error:
+                text = "; ".join(f"{path}: {what}" for path, what in problems(error))
+                return None, Problem(Reason.INVALID_POLICY, f"status.policy: {text}", stalled=True)
+        name = self._run.spec.policy_ref.name
+        if self._policy_raw is None:
+            return None, Problem(Reason.WAITING_FOR_POLICY, f"spec.policyRef: there is no RetrainingPolicy {name}")
+        try:
+            return RetrainingPolicy.parse(self._policy_raw).spec, self._unproven()
+        except InvalidObject as error:
+            return None, Problem(Reason.INVALID_POLICY, f"RetrainingPolicy {name}: {error.message}", stalled=True)
+
+    def _unproven(self) -> Problem | None:
+        """Why the word of the person who asks for the run does not count."""
+        if self._run.spec.manual is None:
+            return None
+        admission, created = self._context.admission(), self._run.metadata.creation_timestamp
+        if admission.in_force and (admission.since is None or (created is not None and created >= admission.since)):
+            return None
+        text = admission.problem or "admission has not proved who asks for this run; create it anew"
+        return Problem(Reason.ADMISSION_POLICY_MISSING, text, stalled=admission.in_force is not None)
+
+    def _read_model(self) -> Model | None:
+        if self._spec is None:
+            return None
+        raw = self._context.store.get(kinds.MODEL, self._run.namespace, self._spec.model_ref.name)
+        try:
+            return Model.parse(raw) if raw is not None else None
+        except InvalidObject:
+            return None
+
+    async def observed(self) -> RunObserved:
+        """The whole input of the decision."""
+        run, spec = self._run, self._spec
+        others = runs_of(self._context, self._policy_raw) if self._policy_raw is not None else []
+        before = tuple(
+            other.name for other in others if not has_ended(other) and _age(other) < _age(run) and other.uid != run.uid
+        )
+        child, reading = await self._seen()
+        return RunObserved(
+            now=self._context.clock.now(),
+            run=run,
+            policy=spec,
+            policy_name=run.spec.policy_ref.name,
+            policy_generation=self._policy_raw["metadata"].get("generation", 0) if self._policy_raw else 0,
+            problem=self._problem,
+            before=before,
+            serving=self._serving_version(),
+            dataset=self._resolved("dataset", spec.run.dataset) if spec is not None else None,
+            holdout=self._resolved("holdout", spec.run.holdout) if spec is not None and spec.run.holdout else None,
+            stage=reading,
+            child=child,
+            last_inputs=_last_inputs(others, run),
+            registered=self._registered(),
+            version_outcome=self._outcome(),
+            cancelled_by=self._replaced_by(others),
+        )
+
+    def _serving_version(self) -> str | None:
+        serving = self._model.status.serving if self._model is not None else None
+        return serving.version if serving is not None else None
+
+    def _replaced_by(self, others: list[TrainingRun]) -> str | None:
+        """The newer run that takes this one's place, where the policy has it so."""
+        if self._spec is None or self._spec.guard.concurrency != "Replace":
+            return None
+        newer = [o.name for o in others if o.spec.trigger is not None and _age(o) > _age(self._run)]
+        return newer[-1] if newer and not has_ended(self._run) else None
+
+    def _resolved(self, which: Which, source: DatasetSource) -> Resolved:
+        """The digest of data, from the policy, the record, or the pod that finds it out."""
+        status = self._run.status
+        known = status.dataset if which == "dataset" else status.holdout
+        digest = versions.pinned_digest(_artifact(source), known.digest if known is not None else None)
+        if digest is not None:
+            return Resolved(digest)
+        pod = self._context.store.get(kinds.POD, self._run.namespace, self._resolve_pod_name(which, source))
+        if pod is None:
+            return Resolved(None)
+        container: Object = next(iter(pod.get("status", {}).get("containerStatuses", [])), {})
+        done = container.get("state", {}).get("terminated", {})
+        if done.get("exitCode") == 0:
+            report = pods.parse_report(done.get("message", "")) or {}
+            if isinstance(report.get("digest"), str):
+                return Resolved(report["digest"])
+            return Resolved(
+                None, Problem(Reason.INTERNAL_ERROR, "the resolve pod ended without a digest", stalled=True)
+            )
+        told = pods.fetch_failure(container)
+        failure = pods.diagnose([pod])
+        if told is not None:
+            return Resolved(None, Problem(told[0], f"spec.run.{which}.uri: {told[1]}", stalled=True))
+        if failure is not None:
+            return Resolved(None, Problem(failure.reason, failure.message, stalled=True))
+        return Resolved(None)
+
+    def _resolve_pod_name(self, which: Which, source: DatasetSource) -> str:
+        manifest = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._context.images)
+        return str(manifest["metadata"]["name"])
+
+    def _model_name(self) -> str:
+        return self._spec.model_ref.name if self._spec is not None else ""
+
+    def _work(self, stage: str) -> Work | None:
+        template = self._spec.run if self._spec is not None else None
+        if template is None:
+            return None
+        return {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}[stage]
+
+    def _stage(self) -> tuple[StageStatus, Work] | None:
+        """The stage whose object matters now."""
+        entry = present(self._run.status)
+        work = self._work(entry.name) if entry is not None else None
+        return (entry, work) if entry is not None and work is not None else None
+
+    def _kind(self, work: Work) -> Kind | None:
+        """The kind that does a stage; None when the operator may not make it."""
+        if work.job is not None:
+            return kinds.JOB
+        api_version, kind = engine_for(work).kind_of(work)
+        group = api_version.rpartition("/")[0]
+        return next((k for k in self._context.training_kinds if (k.group, k.kind) == (group, kind)), None)
+
+    def _live(self) -> Object | None:
+        """The live object of the present stage; one that is being deleted counts as gone."""
+        now = self._stage()
+        kind = self._kind(now[1]) if now is not None else None
+        if now is None or kind is None:
+            return None
+        name = renderers.stage_name(self._raw, now[0].name)
+        live = self._context.store.get(kind, self._run.namespace, name)
+        return live if live is not None and controlled_by(live, self._run.uid) else None
+
+    async def _seen(self) -> tuple[ChildRef | None, Reading | None]:
+        """The object of the present stage, and what it says. One that is gone still counts when a pod of it is there
+        that has left its result."""
+        now, live = self._stage(), self._live()
+        if now is None:
+            return None, None
+        entry, work = now
+        engine = engine_for(work)
+        if live is None:
+            left = self._context.store.by_owner(kinds.POD, entry.uid) if entry.uid else []
+            gone = {"metadata": {"name": entry.child, "uid": entry.uid}}
+            reading = engine.read(gone, left, work, now=self._context.clock.now()) if left and work.job else None
+            if reading is None or reading.report is None:
+                return None, None
+            return ChildRef(entry.child, entry.uid, entry.kind), reading
+        metadata = live["metadata"]
+        child, found = ChildRef(metadata["name"], metadata["uid"], live["kind"]), []
+        selector = engine.pod_selector(live, work)
+        if work.job is not None:
+            found = self._context.store.by_owner(kinds.POD, metadata["uid"])
+        elif selector is not None:
+            try:
+                found = await self._context.client.list(kinds.POD, self._run.namespace, labels=selector)
+            except errors.ApiError:
+                # Without its pods nothing is known of it now: the next look tells.
+                return child, None
+        now_ = self._context.clock.now()
+        if work.resource is None or not work.resource.expressions:
+            return child, engine.read(live, found, work, now=now_)
+        # Declared expressions are evaluated in another process, which may take its time.
+        return child, await asyncio.to_thread(engine.read, live, found, work, now_)
+
+    def _registered(self) -> bool | Problem:
+        """Whether the version that this run makes is there."""
+        raw = self._context.store.get(kinds.MODEL_VERSION, self._run.namespace, self._run.name)
+        if raw is None:
+            return False
+        lineage = (raw.get("spec") or {}).get("lineage") or {}
+        if lineage.get("trainingRun") == self._run.name:
+            return True
+        text = f"ModelVersion {self._run.name} exists already and was not made by this run; it is left as it is"
+        return Problem(Reason.NAME_TAKEN, text, stalled=True)
+
+    def _outcome(self) -> str | None:
+        """What became of the version, by the Model and its rollouts."""
+        version, model = self._run.status.version, self._model
+        if version is None or model is None:
+            return self._run.status.outcome
+        if model.status.serving is not None and model.status.serving.version == version:
+            return "Serving"
+        found = []
+        for raw in self._context.store.by_model(kinds.MODEL_ROLLOUT, self._run.namespace, model.name):
+            spec, status = raw.get("spec") or {}, raw.get("status") or {}
+            if (spec.get("target") or {}).get("version") == version and spec.get("rollback") is None:
+                found.append((int(spec.get("number") or 0), str(status.get("state") or RolloutState.PENDING)))
+        if not found:
+            follows = model.spec.version.follow is not None
+            return self._run.status.outcome or (None if follows else "Announced")
+        state = max(found)[1]
+        if state in (RolloutState.ROLLED_BACK, RolloutState.ABORTED):
+            return "RolledBack"
+        if state == RolloutState.SUPERSEDED:
+            return "Superseded"
+        return "RollingOut" if state != RolloutState.SUCCEEDED else (self._run.status.outcome or "Serving")
+
+    async def carry_out(self, action: ResolveData | BeginStage | Register | StopStage) -> None:
+        """Do one action. Raises Refused, MergeError, or what the API server said."""
+        if self._spec is None:
+            return
+        if isinstance(action, ResolveData):
+            await self._resolve(action.which)
+        elif isinstance(action, BeginStage):
+            await self._begin(action.stage)
+        elif isinstance(action, StopStage):
+            await self._stop()
+        else:
+            await self._register()
+
+    async def _resolve(self, which: Which) -> None:
+        assert self._spec is not None  # noqa: S101 - carry_out has looked
+        source = self._spec.run.dataset if which == "dataset" else self._spec.run.holdout
+        if source is None:
+            return
+        wanted = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._context.images)
+        live = self._context.store.get(kinds.POD, self._run.namespace, wanted["metadata"]["name"])
+        if live is not None and live.get("status", {}).get("phase") == "Failed":
+            # Evicted, or its node is lost: a pod never comes back from that by itself.
+            await remove(self._context, live)
+        elif live is None:
+            await ensure(self._context, wanted)
+
+    async def _begin(self, stage: StageName) -> None:
+        work = self._work(stage)
+        if work is None:
+            return
+        kind = self._kind(work)
+        if kind is None:
+            name = engine_for(work).kind_of(work)[1]
+            text = (
+                f"spec.run.{stage}.resource.manifest: the operator may not create a {name}; an administrator can add "
+                "its kind to training.kinds of the chart"
+            )
+            raise Refused(Problem(Reason.KIND_NOT_ALLOWED, text, stalled=True))
+        await self._leave_no_resolve_pod()
+        name = renderers.stage_name(self._raw, stage)
+        if self._context.store.get(kind, self._run.namespace, name) is not None:
+            return
+        await ensure(self._context, engine_for(work).manifest(self._raw, stage, work, self._inputs()))
+
+    async def _leave_no_resolve_pod(self) -> None:
+        for pod in self._context.store.by_owner(kinds.POD, self._run.uid):
+            await remove(self._context, pod)
+
+    def _inputs(self) -> renderers.Inputs:
+        assert self._spec is not None  # noqa: S101 - carry_out has looked
+        status, template = self._run.status, self._spec.run
+        assert status.dataset is not None  # noqa: S101 - the machine begins no stage without it
+        return renderers.Inputs(
+            model=self._model_name(),
+            template=template,
+            parameters=parameters(self._run, template),
+            dataset=status.dataset,
+            holdout=status.holdout,
+            serving=self._serving_content(status.compared_with),
+            candidate=self._candidate(),
+            previous_profile=self._previous_profile(),
+            images=self._context.images,
+        )
+
+    def _serving_content(self, name: str | None) -> Content | None:
+        raw = self._context.store.get(kinds.MODEL_VERSION, self._run.namespace, name) if name else None
+        if raw is None or name is None:
+            return None
+        version = ModelVersion.parse(raw)
+        pinned = version.status.artifact.digest if version.status.artifact is not None else None
+        digest = versions.pinned_digest(version.spec.artifact, pinned)
+        return Content(name, version.spec.artifact, digest) if digest is not None else None
+
+    def _candidate(self) -> Content | None:
+        result = self._run.status.result
+        artifact = self._trained_artifact()
+        if artifact is None or result is None or result.digest is None:
+            return None
+        return Content(self._run.name, artifact, result.digest)
+
+    def _trained_artifact(self) -> Artifact | None:
+        result = self._run.status.result
+        if result is None or self._spec is None:
+            return None
+        output = self._spec.run.output
+        named = result.format or output.format.name
+        version = result.format_version or (output.format.version if named == output.format.name else None)
+        return Artifact(
+            uri=result.uri,
+            digest=result.digest,
+            format=ModelFormat(name=named, version=version),
+            service_account_name=output.service_account_name,
+            credentials_secret_ref=output.credentials_secret_ref,
+        )
+
+    def _previous_profile(self) -> Mapping[str, Any] | None:
+        if self._policy_raw is None:
+            return None
+        found = [
+            run.status.profile for run in runs_of(self._context, self._policy_raw)
+            if run.status.profile and run.status.state == RunState.SUCCEEDED and _age(run) < _age(self._run)
+        ]  # fmt: skip
+        return found[-1] if found else None
+
+    async def _stop(self) -> None:
+        live = self._live()
+        if live is not None:
+            await remove(self._context, live)
+
+    async def _register(self) -> None:
+        """Make the ModelVersion of this run. One of that name that somebody else has made is seen by the next pass."""
+        body = self._version()
+        try:
+            made = await self._context.client.create(body)
+        except errors.AlreadyExists:
+            return
+        except errors.Invalid as error:
+            text = f"the API server refuses the ModelVersion: {error.message}"
+            raise Refused(Problem(Reason.INVALID_SPEC, text, stalled=True)) from error
+        except errors.Denied as error:
+            # What was trained is kept: rights can be given until the deadline.
+            text = f"the API server does not let the operator make the ModelVersion: {error.message}"
+            raise Refused(Problem(Reason.ACCESS_DENIED, text)) from error
+        self._context.store.put(made)
+
+    def _version(self) -> Object:
+        assert self._spec is not None  # noqa: S101 - carry_out has looked
+        run, template, result = self._run, self._spec.run, self._run.status.result
+        artifact, dataset = self._trained_artifact(), self._run.status.dataset
+        assert artifact is not None and result is not None and dataset is not None  # noqa: S101, PT018
+        code = template.version.code
+        if result.repository and result.commit:
+            lineage_code: Object | None = {"repository": result.repository, "commit": result.commit}
+        else:
+            lineage_code = code.wire() if code is not None else None
+        lineage = {
+            "dataset": {"uri": dataset.uri[:1024], "digest": dataset.digest},
+            "code": lineage_code,
+            "image": result.image,
+            "trainingRun": run.name,
+            "parent": run.status.compared_with or self._serving_version(),
+        }
+        spec = {
+            "modelRef": {"name": self._model_name()},
+            "author": run.spec.manual.by if run.spec.manual is not None else AUTHOR,
+            "artifact": artifact.wire(),
+            "parameters": dict(result.parameters) or dict(parameters(run, template)),
+            "metrics": self._metrics(),
+            "samples": [sample.wire() for sample in template.version.samples],
+            "lineage": {key: value for key, value in lineage.items() if value},
+            "card": template.version.card.wire() if template.version.card is not None else None,
+            "reference": result.reference.wire() if result.reference is not None else None,
+        }
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": kinds.MODEL_VERSION.kind,
+            "metadata": {"name": run.name, "namespace": run.namespace, "labels": dict(run.metadata.labels)},
+            "spec": {key: value for key, value in spec.items() if value},
+        }
+
+    def _metrics(self) -> list[Object]:
+        """Figures of the evaluation, where there was one, else of the training."""
+        status = self._run.status
+        data = status.holdout or status.dataset
+        where = f"{data.uri[:200]}@{data.digest[:32]}" if data is not None else "-"
+        found = [
+            {"name": figure.name, "value": figure.candidate, "dataset": (f"{where} {figure.slice}".strip())[:253]}
+            for figure in status.figures
+        ]
+        if found:
+            return found[:64]
+        result = status.result
+        return [
+            {"name": metric.name, "value": metric.value, "dataset": "training"}
+            for metric in (result.metrics if result is not None else ())
+        ]
+
+
+def _age(run: TrainingRun) -> tuple[datetime, str]:
+    created = run.metadata.creation_timestamp
+    assert created is not None  # noqa: S101 - the API server sets it
+    return created, run.name
+
+
+def _last_inputs(others: list[TrainingRun], run: TrainingRun) -> str | None:
+    """inputsHash of the last run before this one that succeeded."""
+    done = [o for o in others if o.status.state == RunState.SUCCEEDED and o.uid != run.uid]
+    done.sort(key=lambda o: o.status.finished_at or _age(o)[0])
+    return done[-1].status.inputs_hash if done else None
+
+
+def _artifact(source: DatasetSource) -> Artifact:
+    """Data as the fetch image takes it."""
+    return Artifact(
+        uri=source.uri,
+        digest=source.digest,
+        format=ModelFormat(name="dataset"),
+        service_account_name=source.service_account_name,
+        credentials_secret_ref=source.credentials_secret_ref,
+    )

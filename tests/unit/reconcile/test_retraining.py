@@ -1,0 +1,519 @@
+"""Retraining, pass by pass: the real reconcilers on a simulated cluster whose Jobs say what the test wants."""
+
+import copy
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.kube import kinds
+from modelwright.obs.clock import FakeClock
+from tests.lib import objects
+from tests.lib.simulated import Died, SimulatedApi
+from tests.lib.stepped import Operator
+
+Object = dict[str, Any]
+NS = "vision"
+DIGEST = "sha256:" + "d" * 64
+MODEL_DIGEST = "sha256:" + "e" * 64
+OTHER = "sha256:" + "9" * 64
+HOURLY = {"name": "hourly", "schedule": {"cron": "0 * * * *", "catchUp": "All"}}
+TEMPLATE = {"template": {"spec": {"containers": [{"name": "work", "image": "example.com/trainer:1"}]}}}
+RUN: Object = {
+    "dataset": {"uri": "s3://data/digits"},
+    "parameters": {"C": "10"},
+    "dataCheck": {"job": TEMPLATE},
+    "train": {"job": TEMPLATE},
+    "evaluate": {"job": TEMPLATE, "gates": [{"name": "accuracy", "min": "0.9", "minDelta": "-0.01"}]},
+    "output": {"uri": "s3://models/digits", "format": {"name": "plain"}},
+}
+CHECKED: Object = {"checks": [{"name": "rows", "outcome": "Pass"}], "profile": {"rows": 100}}
+TRAINED: Object = {"metrics": {"accuracy": 0.98}, "parameters": {"C": 3.0}}
+SCORED: Object = {"metrics": [{"name": "accuracy", "candidate": 0.97, "serving": 0.95, "n": 500}]}
+
+
+class World:
+    """A cluster with a Model on v1, a RetrainingPolicy, whose Jobs end with what they are to say."""
+
+    def __init__(
+        self, *triggers: Object, guard: Object | None = None, follow: bool = False, rollout: Object | None = None,
+        **run: Any,
+    ) -> None:  # fmt: skip
+        self.clock = FakeClock()
+        self.api = SimulatedApi(self.clock)
+        self.reports: dict[str, Any] = {"dataCheck": CHECKED, "train": TRAINED, "evaluate": SCORED}
+        self.digest = DIGEST
+        self.hold: set[str] = set()
+        """Stages whose Jobs don't end."""
+        self.made: list[str] = []
+        self.broken = False
+        """Whether pods of trained versions never become ready."""
+        self.api.user_create(objects.runtime())
+        self.api.user_create(objects.version(NS, "v1"))
+        source = {"follow": {}} if follow else {"name": "v1"}
+        model = objects.model(NS, version=None, serving={"replicas": 1})
+        model["spec"]["version"] = source
+        if rollout is not None:
+            metadata = {"name": "steps", "namespace": NS}
+            body = {"apiVersion": objects.API_VERSION, "kind": "RolloutPolicy", "metadata": metadata, "spec": rollout}
+            self.api.user_create(body)
+            model["spec"]["rolloutPolicyRef"] = {"name": "steps"}
+        self.api.user_create(model)
+        template = {key: value for key, value in {**copy.deepcopy(RUN), **run}.items() if value is not None}
+        spec = {
+            "modelRef": {"name": "digits"},
+            "triggers": list(triggers),
+            "guard": {"cooldown": "0s", "concurrency": "Queue", **(guard or {})},
+            "run": template,
+        }
+        self.operator = Operator(self.api, self.clock)
+        self.go(lambda: self.model.get("status", {}).get("serving"), seconds=5)
+        self.api.user_create({
+            "apiVersion": objects.API_VERSION, "kind": "RetrainingPolicy",
+            "metadata": {"name": "digits", "namespace": NS}, "spec": spec,
+        })  # fmt: skip
+        self.look()
+
+    @property
+    def model(self) -> Object:
+        return self.api.objects[kinds.MODEL, NS, "digits"]
+
+    @property
+    def policy(self) -> Object:
+        return self.api.objects[kinds.RETRAINING_POLICY, NS, "digits"]
+
+    @property
+    def runs(self) -> list[Object]:
+        found = [o for (kind, _, _), o in self.api.objects.items() if kind == kinds.TRAINING_RUN]
+        return sorted(found, key=lambda o: int(o["metadata"]["uid"].removeprefix("uid-")))
+
+    @property
+    def states(self) -> list[str]:
+        return [run.get("status", {}).get("state", "") for run in self.runs]
+
+    def jobs(self) -> list[Object]:
+        return [o for (kind, _, _), o in self.api.objects.items() if kind == kinds.JOB]
+
+    def stage(self, job: Object) -> str:
+        env = job["spec"]["template"]["spec"]["containers"][0]["env"]
+        return next(str(entry["value"]) for entry in env if entry["name"] == "STAGE")
+
+    def report(self, job: Object) -> Any:
+        said = self.reports[self.stage(job)]
+        if self.stage(job) == "train" and isinstance(said, Mapping) and "artifact" not in said:
+            env = {e["name"]: e.get("value") for e in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+            return {**said, "artifact": {"uri": env["OUTPUT_URI"], "digest": MODEL_DIGEST}}
+        return said
+
+    def play(self) -> None:
+        """The cluster does its part: pods of Deployments are ready, pods tell digests, Jobs end."""
+        for (kind, _, _), o in list(self.api.objects.items()):
+            if kind == kinds.DEPLOYMENT:
+                pods = o["spec"].get("replicas", 1)
+                old = o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] == "v1"
+                ready = pods if old or not self.broken else 0
+                self.api.set_status(o, {
+                    "observedGeneration": o["metadata"]["generation"], "replicas": pods, "readyReplicas": ready,
+                    "availableReplicas": ready, "updatedReplicas": pods,
+                })  # fmt: skip
+            elif kind == kinds.POD and o["metadata"]["labels"].get(names.LABEL_ROLE) == names.ROLE_RESOLVE:
+                self.api.set_status(o, done({"digest": self.digest, "sizeBytes": 100}))
+            elif kind == kinds.JOB:
+                self.end(o)
+
+    def end(self, job: Object) -> None:
+        stage, name = self.stage(job), job["metadata"]["name"]
+        if stage in self.hold:
+            return
+        if (kinds.POD, NS, f"{name}-x") not in self.api.objects:
+            self.made.append(stage)
+            self.pod(job)
+            return
+        self.api.set_status(job, {"conditions": [{"type": "Complete", "status": "True"}]})
+
+    def pod(self, job: Object) -> None:
+        owner = {
+            "apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"],
+            "controller": True,
+        }  # fmt: skip
+        pod = self.api.user_create({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": f"{job['metadata']['name']}-x", "namespace": NS, "ownerReferences": [owner],
+                "labels": job["spec"]["template"]["metadata"]["labels"],
+            },
+            "spec": job["spec"]["template"]["spec"],
+        })  # fmt: skip
+        self.api.set_status(pod, done(self.report(job)))
+
+    def look(self, seconds: float = 5) -> None:
+        self.play()
+        self.clock.advance(seconds)
+        self.operator.hear(len(self.api.told))
+        self.operator.look_again()
+        self.operator.work()
+        self.operator.work()
+
+    def go(self, until: Any, looks: int = 60, seconds: float = 5) -> None:
+        for _ in range(looks):
+            if until():
+                return
+            self.look(seconds)
+        statuses = [run.get("status") for run in self.runs]
+        raise AssertionError(f"it did not come to that: {self.policy.get('status')} {statuses}")
+
+    def to_the_hour(self, hours: int = 1) -> None:
+        now = self.clock.now()
+        passed = timedelta(minutes=now.minute, seconds=now.second, microseconds=now.microsecond)
+        self.clock.advance((timedelta(hours=hours) - passed).total_seconds() + 1)
+        self.look(1)
+
+    def ask(self, name: str = "by-hand", **manual: Any) -> None:
+        spec = {"policyRef": {"name": "digits"}, "manual": {"by": "alice", "reason": "labels are in", **manual}}
+        self.api.user_create({
+            "apiVersion": objects.API_VERSION, "kind": "TrainingRun", "metadata": {"name": name, "namespace": NS},
+            "spec": spec,
+        })  # fmt: skip
+
+    def suppressed(self) -> dict[str, int]:
+        return {entry["reason"]: entry["count"] for entry in self.policy["status"].get("suppressed", [])}
+
+
+def done(report: Any) -> Object:
+    text = report if isinstance(report, str) else json.dumps(report)
+    state = {"terminated": {"exitCode": 0, "message": text}}
+    return {"phase": "Succeeded", "containerStatuses": [{"name": "work", "image": "example.com/trainer:1",
+            "imageID": "example.com/trainer@sha256:" + "f" * 64, "state": state}]}  # fmt: skip
+
+
+def test_a_tick_becomes_a_version_with_its_lineage() -> None:
+    world = World(HOURLY)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    run = world.runs[0]
+    version = world.api.objects[kinds.MODEL_VERSION, NS, run["metadata"]["name"]]
+    spec = version["spec"]
+    assert spec["artifact"] == {
+        "uri": f"s3://models/digits/{run['metadata']['name']}", "digest": MODEL_DIGEST, "format": {"name": "plain"},
+    }  # fmt: skip
+    assert spec["lineage"] == {
+        "dataset": {"uri": "s3://data/digits", "digest": DIGEST}, "image": f"example.com/trainer@sha256:{'f' * 64}",
+        "trainingRun": run["metadata"]["name"], "parent": "v1",
+    }  # fmt: skip
+    assert spec["parameters"] == {"C": "3.0"}
+    assert [(m["name"], m["value"]) for m in spec["metrics"]] == [("accuracy", "0.97")]
+    assert world.made == ["dataCheck", "train", "evaluate"]
+    assert run["status"]["comparedWith"] == "v1"
+    world.go(lambda: world.runs[0]["status"].get("outcome") == "Announced")
+    assert world.model["status"]["serving"]["version"] == "v1", "a pinned Model does not move"
+    status = world.policy["status"]
+    assert (status["lastRun"], status["lastVersion"]) == (run["metadata"]["name"],) * 2
+    assert status["triggers"][0]["run"] == run["metadata"]["name"]
+
+
+def test_a_following_model_takes_it_and_the_run_says_so() -> None:
+    world = World(HOURLY, follow=True)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    world.go(lambda: world.runs[0]["status"].get("outcome") == "Serving")
+    assert world.model["status"]["serving"]["version"] == world.runs[0]["metadata"]["name"]
+
+
+def test_the_second_run_on_the_same_data_is_skipped_before_it_trains() -> None:
+    world = World(HOURLY)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded", "Skipped"])
+    assert world.made == ["dataCheck", "train", "evaluate"]
+    world.digest = "sha256:" + "a" * 64
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded", "Skipped", "Succeeded"])
+
+
+def test_damaged_data_is_stopped_before_anything_is_trained() -> None:
+    world = World(HOURLY)
+    world.reports["dataCheck"] = {"checks": [{"name": "nulls:age", "outcome": "Fail", "message": "12 of 100"}]}
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Failed"])
+    status = world.runs[0]["status"]
+    assert status["reason"] == "DataRejected"
+    assert status["checks"] == [{"name": "nulls:age", "outcome": "Fail", "message": "12 of 100"}]
+    assert world.made == ["dataCheck"]
+    assert "version" not in status
+
+
+def test_a_worse_model_is_refused_by_the_gate_and_the_wait_grows() -> None:
+    world = World(HOURLY, guard={"backoff": {"initial": "10m", "max": "6h"}, "skipUnchanged": False})
+    world.reports["evaluate"] = {"metrics": [{"name": "accuracy", "candidate": 0.91, "serving": 0.95}]}
+    waits = []
+    for count in (1, 2):
+        world.to_the_hour()
+        world.go(lambda: world.states == ["Failed"] * count)  # noqa: B023
+        world.look()
+        status = world.policy["status"]
+        waits.append((status["failures"], status["retryAt"]))
+        assert world.runs[-1]["status"]["reason"] == "GateFailed"
+    assert [failures for failures, _ in waits] == [1, 2]
+    assert world.model["status"]["serving"]["version"] == "v1"
+
+
+def test_a_version_that_is_rolled_back_counts_as_a_failure_so_that_the_loop_cannot_spin() -> None:
+    guard = {"backoff": {"initial": "3h", "max": "6h"}, "skipUnchanged": False}
+    world = World(HOURLY, follow=True, guard=guard, rollout={"strategy": {"preset": "BlueGreen"}, "deadline": "30s"})
+    world.broken = True
+    world.to_the_hour()
+    world.go(lambda: world.runs[0]["status"].get("outcome") == "RolledBack")
+    assert world.model["status"]["serving"]["version"] == "v1"
+    world.go(lambda: world.policy["status"].get("failures") == 1)
+    world.to_the_hour()
+    world.look()
+    assert len(world.runs) == 1
+    assert world.suppressed()["BackingOff"] == 1
+
+
+@pytest.mark.parametrize(("catch_up", "runs"), [("None", 0), ("Latest", 1), ("All", 3)])
+def test_an_operator_that_was_down_over_three_ticks_catches_up_by_policy(catch_up: str, runs: int) -> None:
+    trigger = {"name": "hourly", "schedule": {"cron": "0 * * * *", "catchUp": catch_up}}
+    world = World(trigger, guard={"skipUnchanged": False})
+    world.clock.advance(3 * 3600 + 600)
+    world.operator = Operator(world.api, world.clock)
+    world.go(lambda: len(world.runs) == runs and world.states == ["Succeeded"] * runs, looks=120)
+    for _ in range(5):
+        world.look()
+    assert len(world.runs) == runs
+
+
+def test_a_job_that_is_deleted_with_its_result_untaken_but_its_pod_there_counts() -> None:
+    world = World(HOURLY)
+    world.hold.add("train")
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Training"] and len(world.jobs()) == 2)
+    world.look()
+    job = next(job for job in world.jobs() if world.stage(job) == "train")
+    world.made.append("train")
+    world.pod(job)
+    world.api.user_delete(kinds.JOB, NS, job["metadata"]["name"])
+    world.hold.clear()
+    world.go(lambda: world.states == ["Succeeded"])
+    assert world.made.count("train") == 1
+
+
+def test_a_job_that_is_gone_without_a_result_fails_the_run_and_is_not_made_again() -> None:
+    world = World(HOURLY)
+    world.hold.add("train")
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Training"] and len(world.jobs()) == 2)
+    world.look()
+    job = next(job for job in world.jobs() if world.stage(job) == "train")
+    world.api.user_delete(kinds.JOB, NS, job["metadata"]["name"])
+    world.hold.clear()
+    world.go(lambda: world.states == ["Failed"])
+    assert world.runs[0]["status"]["reason"] == "ChildLost"
+    for _ in range(5):
+        world.look()
+    assert "train" not in world.made
+
+
+@pytest.mark.parametrize(
+    ("stage", "report", "reason"),
+    [
+        ("train", "not json", "ReportMissing"),
+        ("train", "", "ReportMissing"),
+        ("train", {"artifact": {"uri": "s3://elsewhere/x", "digest": MODEL_DIGEST}}, "OutputNotAllowed"),
+        ("train", {**TRAINED, "dataset": {"uri": "s3://data/digits", "digest": OTHER}}, "DatasetChanged"),
+        ("evaluate", {"metrics": [{"name": "other", "candidate": 1.0}]}, "GateFailed"),
+        ("evaluate", {"metrics": [{"name": "accuracy", "candidate": "NaN", "serving": 0.9}]}, "GateFailed"),
+    ],
+)  # fmt: skip
+def test_a_bad_result_fails_the_run_with_a_reason_and_leaves_what_serves(stage: str, report: Any, reason: str) -> None:
+    world = World(HOURLY)
+    world.reports[stage] = report
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Failed"])
+    assert world.runs[0]["status"]["reason"] == reason, world.runs[0]["status"]["message"]
+    assert world.model["status"]["serving"]["version"] == "v1"
+    assert (kinds.MODEL_VERSION, NS, world.runs[0]["metadata"]["name"]) not in world.api.objects
+
+
+def test_a_person_gets_a_run_in_spite_of_the_guards_and_with_their_parameters() -> None:
+    world = World(HOURLY, guard={"cooldown": "48h"})
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    world.ask(parameters={"C": "7"})
+    world.reports["train"] = {"metrics": {}}
+    world.go(lambda: world.states == ["Succeeded", "Succeeded"])
+    version = world.api.objects[kinds.MODEL_VERSION, NS, "by-hand"]
+    assert version["spec"]["parameters"] == {"C": "7"}
+    assert version["spec"]["author"] == "alice"
+    world.to_the_hour()
+    assert world.suppressed()["Cooldown"] == 1
+
+
+def test_replace_ends_the_run_that_goes_on_and_its_job() -> None:
+    world = World(HOURLY, guard={"concurrency": "Replace", "skipUnchanged": False})
+    world.hold.add("train")
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Training"] and len(world.jobs()) == 2)
+    world.to_the_hour()
+    world.go(lambda: world.states[0] == "Cancelled")
+    world.hold.clear()
+    world.go(lambda: world.states == ["Cancelled", "Succeeded"])
+
+
+def test_a_suspended_policy_lets_triggers_go_and_counts_them() -> None:
+    world = World(HOURLY)
+    world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"suspend": True}})
+    world.to_the_hour()
+    world.look()
+    assert world.runs == []
+    assert world.suppressed() == {"Suspended": 1}
+
+
+def test_a_version_of_that_name_that_somebody_else_made_is_left_alone() -> None:
+    world = World(HOURLY)
+    world.hold.add("evaluate")
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Evaluating"])
+    theirs = objects.version(NS, world.runs[0]["metadata"]["name"])
+    world.api.user_create(theirs)
+    world.hold.clear()
+    world.go(lambda: world.states == ["Failed"])
+    assert world.runs[0]["status"]["reason"] == "NameTaken"
+
+
+def _history(world: World) -> Any:
+    return [
+        (run["spec"]["trigger"]["identity"], run["status"]["state"], [s["name"] for s in run["status"]["stages"]])
+        for run in world.runs
+    ]
+
+
+def _story(kill: tuple[int, bool] | None = None) -> tuple[World, int]:
+    """A run from its tick to its version; the operator dies at the given write, before or after it was done."""
+    world = World(HOURLY)
+    count = 0
+
+    def write(*_: Any) -> None:
+        nonlocal count
+        if kill is not None and count == kill[0]:
+            count += 1
+            raise Died
+
+    def before(*_: Any) -> None:
+        if kill is None or not kill[1]:
+            write()
+
+    def after(*_: Any) -> None:
+        nonlocal count
+        if kill is not None and kill[1]:
+            write()
+        count += 1
+
+    world.api.before_write, world.api.after_write = before, after
+    passed = timedelta(minutes=world.clock.now().minute, seconds=world.clock.now().second)
+    world.clock.advance((timedelta(hours=1) - passed).total_seconds() + 1)
+    for _ in range(60):
+        try:
+            world.look()
+        except Died:
+            world.operator = Operator(world.api, world.clock)
+        if world.states == ["Succeeded"] and world.runs[0]["status"].get("outcome") == "Announced":
+            break
+    for _ in range(3):
+        world.look()
+    return world, count
+
+
+def test_wherever_the_operator_dies_there_is_one_run_one_job_for_each_stage_and_the_same_end() -> None:
+    whole, writes = _story()
+    assert writes > 10
+    for number in range(writes):
+        for done_already in (False, True):
+            world, _ = _story((number, done_already))
+            place = f"killed {'after' if done_already else 'before'} write {number}"
+            assert _history(world) == _history(whole), place
+            assert world.made == ["dataCheck", "train", "evaluate"], place
+            assert len([1 for (kind, _, _) in world.api.objects if kind == kinds.MODEL_VERSION]) == 2, place
+
+
+def test_a_converged_policy_writes_nothing() -> None:
+    world = World({"name": "yearly", "schedule": {"cron": "0 0 1 1 *"}})
+    for _ in range(3):
+        world.look()
+    before = len(world.api.writes)
+    for _ in range(20):
+        world.look(60)
+    assert len(world.api.writes) == before
+
+
+DATA = {"name": "new", "data": {"uri": "s3://data/digits", "every": "1m"}}
+
+
+def look_at_data(world: World, fingerprint: str, number: int) -> None:
+    """The CronJob's Job has looked."""
+    cron_job = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
+    world.clock.advance(60)
+    pod = world.api.user_create({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": f"look-{number}", "namespace": NS,
+            "labels": cron_job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"],
+        },
+        "spec": {},
+    })  # fmt: skip
+    world.api.set_status(pod, done({"fingerprint": fingerprint, "objects": 1, "bytes": 1}))
+    world.look()
+
+
+def test_data_that_changes_is_one_run_and_the_first_look_none() -> None:
+    world = World(DATA, guard={"skipUnchanged": False})
+    look_at_data(world, "a", 1)
+    look_at_data(world, "a", 2)
+    assert world.runs == []
+    look_at_data(world, "b", 3)
+    look_at_data(world, "b", 4)
+    world.go(lambda: world.states == ["Succeeded"])
+    look_at_data(world, "a", 5)
+    look_at_data(world, "b", 6)
+    world.go(lambda: world.states == ["Succeeded"] * 3)
+
+
+def test_a_policy_that_is_suspended_does_not_look_at_data() -> None:
+    world = World(DATA)
+    world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"suspend": True}})
+    world.look()
+    assert not [1 for (kind, _, _) in world.api.objects if kind == kinds.CRON_JOB]
+
+
+def test_a_trigger_that_is_added_has_missed_nothing() -> None:
+    world = World()
+    world.clock.advance(10 * 3600)
+    world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"triggers": [HOURLY]}})
+    world.look()
+    world.look()
+    assert world.runs == []
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+
+
+def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None:
+    for schedule, field in (
+        ({"cron": "0 0 30 2 *"}, "schedule.cron"), ({"cron": "0 0 * * *", "timeZone": "Mars/Olympus"}, "timeZone"),
+    ):  # fmt: skip
+        world = World({"name": "never", "schedule": schedule})
+        stalled = next(c for c in world.policy["status"]["conditions"] if c["type"] == "Stalled")
+        assert (stalled["status"], stalled["reason"]) == ("True", "InvalidPolicy")
+        assert f"spec.triggers[never].{'schedule.' if field == 'timeZone' else ''}{field}" in stalled["message"]
+
+
+def test_a_kind_that_is_not_allowed_ends_the_run_with_that_reason() -> None:
+    manifest = {"apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet", "spec": {}}
+    world = World(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Failed"])
+    assert world.runs[0]["status"]["reason"] == "KindNotAllowed"
+    assert "training.kinds" in world.runs[0]["status"]["message"]

@@ -61,7 +61,7 @@ test-kwok: setup ## Against a control plane with simulated nodes, started by the
 test-e2e: setup ## Real pods on the cluster that is up
 	@$(PYTEST) -v -m e2e --durations 10
 
-demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, a bad one going back by itself
+demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, bad ones going back, drift closing the loop
 	@$(BIN)/python -m demo
 
 cluster-up: setup ## A real cluster on this machine, called NAME=dev (CLUSTER=existing or kind: see CONTRIBUTING.md)
@@ -76,7 +76,7 @@ cluster-status: setup ## What is up, and how to reach it
 tools: setup ## Build all programs of the cluster, helm and the base image into the cache
 	@$(BIN)/python -m devcluster build
 
-images: setup ## Build the four images
+images: setup ## Build the five images
 	@$(BIN)/python scripts/images.py
 
 chart: setup ## helm lint of both charts

@@ -1,1 +1,1 @@
-"""The demo: from nothing to real models rolled out, and back, on a real cluster, told step by step."""
+"""The demo: from nothing to real models rolled out, back, and trained anew, on a real cluster, told step by step."""

@@ -1,4 +1,5 @@
-"""``python -m demo``: tells the story, from nothing to rollouts on evidence; ends with 0 only when all went well."""
+"""``python -m demo``: tells the story, from nothing to a model trained anew by itself; ends with 0 only when all went
+well."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from demo import figures
 from demo.console import DemoError, Story
+from demo.loop import Loop
 from demo.story import Demo
 from devcluster import ClusterError
 
@@ -23,11 +25,14 @@ def main() -> int:
         help="write what was measured as JSON (default docs/figures/demo.json)",
     )
     options = parser.parse_args()
-    story = Story(Demo.STEPS)
+    story = Story(Demo.STEPS + Loop.STEPS)
     demo = Demo(story, options.rate)
+    loop = Loop(demo)
     code = 0
     try:
         demo.run()
+        loop.run()
+        demo.last_words()
     except (DemoError, ClusterError) as error:
         story.failed(str(error))
         code = 1
@@ -37,7 +42,7 @@ def main() -> int:
     story.show(f"\n[bold]{'Done' if code == 0 else 'Ended'} after {story.elapsed():.0f} s[/]")
     if options.figures and code == 0:
         command = " ".join(["python -m demo", *sys.argv[1:]])
-        figures.write(options.figures, command, figures.of(demo))
+        figures.write(options.figures, command, figures.of(demo, loop.facts))
         story.say(f"figures written to {options.figures}")
     return code
 

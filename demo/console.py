@@ -6,15 +6,28 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from demo.rollouts import View
+from demo.rollouts import Verdict
 
 SHADES = " ░▒▓█"
+COLOURS = {"Pass": "green", "Succeeded": "green", "Fail": "red", "Failed": "red", "Error": "red"}
+
+
+class Told(Protocol):
+    """What can be watched: where it stands in one line, and what its parts came to, in three named columns."""
+
+    COLUMNS: ClassVar[tuple[str, str, str]]
+
+    @property
+    def verdicts(self) -> Sequence[Verdict]: ...
+
+    def headline(self) -> str: ...
 
 
 class DemoError(Exception):
@@ -66,38 +79,39 @@ class Story:
         self.console.print(renderable)
 
     @contextmanager
-    def watching(self) -> Iterator[Watch]:
-        """Shows a rollout in a table that changes in place; without a terminal a line when something changes."""
+    def watching(self, waiting: str = "waiting for the rollout to begin") -> Iterator[Watch]:
+        """Shows a rollout or run in a table that changes in place; without a terminal a line when something changes.
+        ``waiting`` is said as long as there is none."""
         if self.live:
             with Live(console=self.console, refresh_per_second=4, transient=False) as live:
-                yield Watch(self, live)
+                yield Watch(self, live, waiting)
         else:
-            yield Watch(self, None)
+            yield Watch(self, None, waiting)
 
 
 class Watch:
-    """A rollout beside the answers that callers get meanwhile."""
+    """A rollout or run beside the answers that callers get meanwhile."""
 
     EVERY = 10.0
 
-    def __init__(self, story: Story, live: Live | None) -> None:
-        self.story, self.live = story, live
+    def __init__(self, story: Story, live: Live | None, waiting: str) -> None:
+        self.story, self.live, self.waiting = story, live, waiting
         self.said, self.last = "", 0.0
 
     def update(
-        self, seconds: float, view: View | None, versions: Mapping[str, int], recent: Mapping[str, int], bad: str
+        self, seconds: float, view: Told | None, versions: Mapping[str, int], recent: Mapping[str, int], bad: str
     ) -> None:
-        """``recent`` counts the answers of the last second, ``versions`` all; ``bad`` counts errors and lost ones."""
-        headline = view.headline() if view else "waiting for the rollout to begin"
+        """``recent`` counts the answers of the last second, ``versions`` all; ``bad`` says what is not well."""
+        headline = view.headline() if view else self.waiting
         verdicts = view.verdicts if view else ()
         if self.live:
             answers = self._table("answered by", "last second", "in all")
             for version in sorted(versions):
                 share = recent.get(version, 0)
                 answers.add_row(version, f"{'▇' * min(20, share // 2)} {share}", str(versions[version]))
-            evidence = self._table("metric", "verdict", "numbers")
+            evidence = self._table(*(view.COLUMNS if view else ("", "", "")))
             for verdict in verdicts:
-                colour = {"Pass": "green", "Fail": "red", "Error": "red"}.get(verdict.outcome, "yellow")
+                colour = COLOURS.get(verdict.outcome, "yellow")
                 evidence.add_row(verdict.metric, f"[{colour}]{verdict.outcome}[/]", verdict.message)
             head = Text(f"{seconds:4.0f} s  {headline}", style="bold")
             self.live.update(Group(head, Text(f"        {bad}"), answers, evidence))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from demo.loop import LoopFacts
 from demo.story import Demo, Outcome
 from demo.tally import MODEL_ERROR
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "docs" / "figures" / "demo.json"
-WARM_SECONDS = 600
+WARM_SECONDS = 900
+LOOP_SECONDS = 300
 ROLLBACK_SECONDS = 60
 
 
-def of(demo: Demo) -> list[dict[str, Any]]:
+def of(demo: Demo, loop: LoopFacts) -> list[dict[str, Any]]:
     """The figures of a demo that went well. The bound on its time is for a warm one: caches by version are filled."""
     facts, report = demo.facts, demo.facts.report
     assert report is not None
@@ -34,7 +37,42 @@ def of(demo: Demo) -> list[dict[str, Any]]:
     for outcome in facts.outcomes:
         figures += _of_rollout(outcome)
     figures += [figure(f"accuracy of {name}", round(share, 4), "share") for name, share in facts.accuracy.items()]
-    return figures
+    return [*figures, *_of_loop(loop)]
+
+
+def _of_loop(facts: LoopFacts) -> list[dict[str, Any]]:
+    seconds, trained = facts.served or math.inf, "train" in facts.stages
+    better = None not in (facts.before, facts.after) and (facts.after or 0) > (facts.before or 0)
+    times = {"drift figure above 1": facts.seen, "run begun": facts.run, "new version registered": facts.registered}
+    name, bound = "drift: from the first shifted request to the new model in service", f"at most {LOOP_SECONDS}"
+    return [
+        figure(name, round(seconds, 1), "s", bound, seconds <= LOOP_SECONDS),
+        *(
+            figure(f"drift: from the first shifted request to {what}", round(value, 1), "s")
+            for what, value in times.items()
+            if value is not None
+        ),
+        figure(
+            "drift: figure of usual requests",
+            round(facts.quiet or 0, 2),
+            "of the limit",
+            "at most 1",
+            (facts.quiet or 0) <= 1,
+        ),
+        figure("drift: requests", facts.requests, "requests"),
+        figure("drift: requests lost", facts.lost, "requests", "0", facts.lost == 0),
+        figure("drift: right answers before it", round(facts.usual or 0, 4), "share"),
+        figure("drift: right answers of the old model", round(facts.before or 0, 4), "share"),
+        figure(
+            "drift: right answers of the new model",
+            round(facts.after or 0, 4),
+            "share",
+            "more than the old one's",
+            better,
+        ),
+        figure("damaged data: checks that failed", len(facts.checks), "checks", "at least 1", bool(facts.checks)),
+        figure("damaged data: trainings begun", int(trained), "trainings", "0", not trained),
+    ]
 
 
 def _of_rollout(outcome: Outcome) -> list[dict[str, Any]]:

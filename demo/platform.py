@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import obstore
 import yaml
+from obstore.store import S3Store
 
 from demo.console import DemoError
 from demo.kubectl import Json, Kubectl
@@ -114,6 +116,21 @@ def make_bucket(cluster: Cluster, name: str) -> None:
         (cluster.s3.root / name).mkdir(parents=True, exist_ok=True)
     elif not cluster.s3.endpoint:
         raise DemoError("this cluster has no S3 store: set MODELWRIGHT_S3_ENDPOINT, _ACCESS_KEY and _SECRET_KEY")
+
+
+def upload(cluster: Cluster, uri: str, content: bytes) -> None:
+    """Writes an object of the cluster's store; ``uri`` is s3://bucket/key. What was there is replaced."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    make_bucket(cluster, bucket)
+    store = S3Store(
+        bucket,
+        endpoint=cluster.s3.endpoint,
+        access_key_id=cluster.s3.access_key,
+        secret_access_key=cluster.s3.secret_key,
+        region=cluster.s3.region,
+        client_options={"allow_http": True},
+    )
+    obstore.put(store, key, content)
 
 
 def gateway(cluster: Cluster) -> tuple[str, int]:

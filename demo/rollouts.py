@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 Json = dict[str, Any]
 GOING = ("Progressing", "Holding", "AwaitingApproval")
@@ -27,6 +27,8 @@ class Verdict:
 @dataclass(frozen=True)
 class View:
     """One look at a rollout. ``verdicts`` are those of the present step."""
+
+    COLUMNS: ClassVar[tuple[str, str, str]] = ("metric", "verdict", "numbers")
 
     source: str
     target: str

@@ -32,9 +32,10 @@ EXAMPLE = ROOT / "examples" / "digits"
 NAMESPACE, MODEL = "vision", "digits"
 MODELS, VERSIONS = "models.modelwright.dev", "modelversions.modelwright.dev"
 ROLLOUTS = "modelrollouts.modelwright.dev"
+RETRAINING, RUNS = "retrainingpolicies.modelwright.dev", "trainingruns.modelwright.dev"
 ROLLOUT_SECONDS = 280
 SETTLED_SECONDS = 4
-IMAGES = ("operator", "fetch", "mlserver", "trainer")
+IMAGES = ("operator", "fetch", "mlserver", "trainer", "datacheck")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Demo:
     """Indices of pictures that the first version asked got wrong; shown each time."""
 
     def run(self) -> None:
-        """The whole story. Raises DemoError at the first thing that isn't as it should be."""
+        """The story of the five versions. Raises DemoError at the first thing that isn't as it should be."""
         with self.story.step(
             "cluster",
             "A Kubernetes cluster",
@@ -195,15 +196,19 @@ class Demo:
         ):
             self.ask_for_what_serves()
             self.show_answers()
-        self.last_words()
 
     def begin_anew(self) -> None:
-        """Removes the Model and rollouts of an earlier telling: a version that was judged once is not judged again."""
+        """Removes Model, rollouts and runs of an earlier telling: a version that was judged once is not judged again,
+        and one that was trained by itself would be followed at once."""
         if self.kubectl.get("crd", MODELS) is None or self.kubectl.get(MODELS, MODEL, NAMESPACE) is None:
             return
         self.story.say("the Model of an earlier telling is removed, so that the story begins at its beginning")
+        self.kubectl.delete(RETRAINING, MODEL, NAMESPACE, wait=True)
         self.kubectl.delete(MODELS, MODEL, NAMESPACE, wait=True)
-        self.kubectl.run("delete", ROLLOUTS, "-n", NAMESPACE, "--all")
+        self.kubectl.run("delete", f"{ROLLOUTS},{RUNS}", "-n", NAMESPACE, "--all")
+        for version in self.kubectl.items(VERSIONS, NAMESPACE):
+            if version["spec"].get("lineage", {}).get("trainingRun"):
+                self.kubectl.delete(VERSIONS, version["metadata"]["name"], NAMESPACE)
 
     def train(self, *numbers: int) -> dict[int, Json]:
         """Runs the training Jobs of these versions side by side, unless they have run; returns the result of each."""
@@ -457,7 +462,7 @@ class Demo:
         )
         self.story.show("[bold]Look at it[/]")
         self.story.command(f"export KUBECONFIG={self.cluster.kubeconfig}")
-        self.story.command("kubectl -n vision get models,modelversions,modelrollouts,pods,httproutes")
+        self.story.command("kubectl -n vision get models,modelversions,modelrollouts,trainingruns,pods,httproutes")
         self.story.command("kubectl -n vision describe modelrollouts   # every step, with the evidence that decided it")
         self.story.command("kubectl -n modelwright-system logs deploy/modelwright")
         self.story.command(f"curl -H 'Host: {client.url.split('//')[1]}' http://{host}:{port}/v2/models/digits")

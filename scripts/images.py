@@ -1,4 +1,4 @@
-"""Builds the four images with Docker or buildah, skipping those that are unchanged: `make images`."""
+"""Builds the five images with Docker or buildah, skipping those that are unchanged: `make images`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from devcluster.images import build_image
 from devcluster.progress import Shown
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("operator", "fetch", "mlserver", "trainer")
+NAMES = ("operator", "fetch", "mlserver", "trainer", "datacheck")
 
 
 def main() -> int:

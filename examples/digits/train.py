@@ -1,8 +1,9 @@
 """Trains a classifier on scikit-learn's handwritten digits and writes it to a store, as a training Job of a team would.
 
-It prints the accuracy on a holdout that no model is trained on, writes ``model.joblib`` and ``metrics.json`` below the
-output, and ends with the result (metrics, artifact, dataset, parameters) as JSON in the pod's termination message: what
-a ModelVersion is made of. Same arguments, same bytes; a place that holds another model is never overwritten.
+It prints the accuracy on a holdout that no model is trained on, writes ``model.joblib``, ``metrics.json`` and
+``reference.json`` (pictures and answers that drift is told by) below the output, and ends with the result (metrics,
+artifact, dataset, parameters) as JSON in the pod's termination message: what a ModelVersion is made of. Same arguments,
+same bytes; a place that holds another model is never overwritten.
 
 Some versions are bad in ways that accuracy doesn't show: ``encoded-svm`` raises an error for pictures with a grey value
 that its training pictures had not, a ``committee`` is slow, ``--label-shift 1`` names each digit as the next one.
@@ -43,6 +44,7 @@ HOLDOUT = 0.3
 DATASET = f"package:scikit-learn@{sklearn.__version__}/datasets/digits"
 MODELS = ("logistic-regression", "svm", "encoded-svm", "committee")
 MEMBERS = 600
+REFERENCE_ROWS = 500
 
 
 def classifier(model: str, c: float, seed: int) -> ClassifierMixin:
@@ -67,8 +69,19 @@ def answers(fitted: ClassifierMixin, pictures: Sequence[np.ndarray]) -> list[int
         return [-1] if len(pictures) == 1 else [answers(fitted, picture[None])[0] for picture in pictures]
 
 
-def digest(files: Mapping[str, bytes]) -> str:
-    """The digest of a folder as Modelwright computes it: sha256 over sorted lines of path, size and sha256."""
+def reference(fitted: ClassifierMixin, pictures: np.ndarray, seed: int) -> bytes:
+    """At most REFERENCE_ROWS of the training pictures with the model's answers, as JSON: a ModelVersion's reference."""
+    chosen = np.random.default_rng(seed).permutation(len(pictures))[:REFERENCE_ROWS]
+    sample = pictures[chosen]
+    content = {"inputs": sample.tolist(), "predictions": answers(fitted, sample)}
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def digest(files: Mapping[str, bytes] | bytes) -> str:
+    """The digest of an artifact as Modelwright computes it: of a file its sha256, of a folder the sha256 over sorted
+    lines of path, size and sha256."""
+    if isinstance(files, bytes):
+        return f"sha256:{hashlib.sha256(files).hexdigest()}"
     total = hashlib.sha256()
     for path, content in sorted(files.items()):
         total.update(f"{path}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n".encode())
@@ -114,11 +127,17 @@ def train(
     buffer = io.BytesIO()
     joblib.dump(fitted, buffer)
     report = json.dumps(result, indent=1, sort_keys=True) + "\n"
-    return {"model.joblib": buffer.getvalue(), "metrics.json": report.encode()}, result
+    files = {
+        "model.joblib": buffer.getvalue(),
+        "metrics.json": report.encode(),
+        "reference.json": reference(fitted, train_x[:samples], seed),
+    }
+    return files, result
 
 
 def write(files: Mapping[str, bytes], uri: str) -> bool:
-    """Writes the files below ``uri``. Returns False when they are there already; raises ValueError when others are."""
+    """Writes the files below ``uri``, but for those a try before this one has written. Returns False when all of them
+    were there; raises ValueError when others are."""
     options: dict[str, object] = {}
     if uri.startswith("s3://"):
         options["client_options"] = {"allow_http": True, "timeout": "30s"}
@@ -131,13 +150,11 @@ def write(files: Mapping[str, bytes], uri: str) -> bool:
             found[path] = bytes(obstore.get(store, path).bytes())
         except (NotFoundError, FileNotFoundError):
             continue
-    if found == dict(files):
-        return False
-    if found:
+    if any(files[path] != content for path, content in found.items()):
         raise ValueError(f"--output {uri} holds another model; a version never changes, so choose another place")
-    for path, content in files.items():
-        obstore.put(store, path, content)
-    return True
+    for path in files.keys() - found.keys():
+        obstore.put(store, path, files[path])
+    return found != dict(files)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -176,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"training failed: {error}", file=sys.stderr)
         return 1
     result["artifact"] = {"uri": uri, "digest": digest(files), "format": {"name": "sklearn", "version": "1"}}
+    result["reference"] = {"uri": f"{uri}/reference.json", "digest": digest(files["reference.json"])}
     print(f"{'wrote' if written else 'already there:'} {uri} ({sum(map(len, files.values()))} bytes)", flush=True)
     message = json.dumps(result, separators=(",", ":"))
     print(message)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import threading
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +14,16 @@ from rich.console import Console
 from rich.text import Text
 
 from demo import digits, figures
-from demo.console import Story, gallery, picture
+from demo.console import DemoError, Story, gallery, picture
+from demo.graded import GradedLoad, Grades, requests
 from demo.kubectl import headline, is_ready, is_stalled, is_true
+from demo.loop import Known, Loop, LoopFacts, policy, query, wish
 from demo.rollouts import View, deciding, latest
-from demo.story import BETTER, EXAMPLE, FAILING, SLOW, WRONG, Chapter, Demo, Facts, Outcome
+from demo.runs import RunView, refused, youngest
+from demo.story import BETTER, EXAMPLE, FAILING, MODEL, NAMESPACE, SLOW, WRONG, Chapter, Demo, Facts, Outcome
 from demo.tally import Phase, tally
+from modelwright.api.v1alpha1.retraining import RetrainingPolicy
+from modelwright.api.v1alpha1.training import TrainingRun
 from tests.load import Answer, Lost, Report
 
 POLICIES = EXAMPLE / "policies.yaml"
@@ -229,16 +236,21 @@ def test_figures_have_the_projects_form(tmp_path: Path):
     facts = Facts(
         {"digits-v1": 0.8222}, outcomes, load_report((1.0, 0.1, "v"), lost=[failure(2.0, 500), failure(3.0, None)])
     )
-    story = SimpleNamespace(elapsed=lambda: 601.0, seconds={"cluster": 8.04})
+    story = SimpleNamespace(elapsed=lambda: 901.0, seconds={"cluster": 8.04})
     path = tmp_path / "figures" / "demo.json"
-    figures.write(path, "python -m demo", figures.of(SimpleNamespace(facts=facts, story=story)))
+    loop = LoopFacts(
+        quiet=0.4, seen=31.0, run=40.2, registered=120.0, served=301.0, usual=0.99, before=0.62, after=0.98
+    )
+    loop.checks, loop.stages = ("nulls:pixel*",), ("dataCheck",)
+    loop.reports = [load_report((1.0, 0.1, "v")), load_report((1.0, 0.1, "v"))]
+    figures.write(path, "python -m demo", figures.of(SimpleNamespace(facts=facts, story=story), loop))
     written = json.loads(path.read_text())
     assert set(written) == {"command", "date", "commit", "host", "figures"}
     assert set(written["host"]) == {"cores", "memoryGiB"}
     assert all(set(figure) == {"name", "value", "unit", "bound", "holds"} for figure in written["figures"])
     found = {figure["name"]: (figure["value"], figure["holds"]) for figure in written["figures"]}
     assert len(found) == len(written["figures"])
-    assert found["whole demo"] == (601.0, False)
+    assert found["whole demo"] == (901.0, False)
     assert found["requests lost"] == (1, False)
     assert found["digits-v3: requests lost"] == (1, False)
     assert found["digits-v3: errors that callers saw"] == (1, None)
@@ -246,6 +258,31 @@ def test_figures_have_the_projects_form(tmp_path: Path):
     assert found["digits-v4: from the first bad answer to 0 % of the callers"] == (79.0, False)
     assert found["digits-v5: answers to callers"] == (1, False)
     assert found["accuracy of digits-v1"] == (0.8222, None)
+    assert found["drift: from the first shifted request to the new model in service"] == (301.0, False)
+    assert found["drift: from the first shifted request to run begun"] == (40.2, None)
+    assert (found["drift: requests"], found["drift: requests lost"]) == ((2, None), (0, True))
+    assert found["drift: right answers of the old model"] == (0.62, None)
+    assert found["drift: right answers of the new model"] == (0.98, True)
+    assert found["damaged data: checks that failed"] == (1, True)
+    assert found["damaged data: trainings begun"] == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "failing"),
+    [
+        (LoopFacts(), {"new model in service", "new model", "checks that failed"}),
+        (LoopFacts(served=10.0, before=0.9, after=0.9, checks=("a",)), {"new model"}),
+        (LoopFacts(served=10.0, quiet=1.5, before=0.5, after=0.9, checks=("a",)), {"usual requests"}),
+        (LoopFacts(served=10.0, before=0.5, after=0.9, checks=("a",), stages=("dataCheck", "train")), {"begun"}),
+    ],
+)
+def test_a_bound_of_the_loop_that_does_not_hold_says_so(facts: LoopFacts, failing: set[str]):
+    demo = SimpleNamespace(
+        facts=Facts({}, [], load_report((1.0, 0.1, "v"))), story=SimpleNamespace(elapsed=lambda: 1.0, seconds={})
+    )
+    wrong = [figure["name"] for figure in figures.of(demo, facts) if figure["holds"] is False]
+    assert len(wrong) == len(failing)
+    assert all(any(name.endswith(end) for end in failing) for name in wrong)
 
 
 @pytest.mark.parametrize("chapter", [BETTER, FAILING, SLOW, WRONG], ids=lambda chapter: chapter.version)
@@ -262,5 +299,238 @@ def test_a_chapter_asks_for_a_version_and_a_policy_that_are_there(chapter: Chapt
 
 
 def test_the_demo_counts_its_steps():
-    source = Path(figures.ROOT / "demo" / "story.py").read_text()
-    assert source.count("with self.story.step(") == Demo.STEPS
+    for file, step, steps in (
+        ("story.py", "with self.story.step(", Demo.STEPS),
+        ("loop.py", "story.step(", Loop.STEPS),
+    ):
+        assert Path(figures.ROOT / "demo" / file).read_text().count(step) == steps
+
+
+BODIES, TRUTH = requests(
+    digits.Digits([[float(i % 17) for i in range(64)], [16.0] * 64], [3, 5]), ["plain", "inverted"]
+)
+
+
+def v2_answer(name: object, said: object, version: str = "digits-v2") -> bytes:
+    body = {"id": name, "model_version": version, "outputs": [{"name": "predict", "data": [said]}]}
+    return json.dumps(body).encode()
+
+
+def test_each_picture_is_sent_in_each_way_under_a_name_that_tells_its_digit():
+    sent = [json.loads(body) for body in BODIES]
+    assert [body["id"] for body in sent] == ["plain-0", "inverted-0", "plain-1", "inverted-1"]
+    assert TRUTH == {"plain-0": 3, "inverted-0": 3, "plain-1": 5, "inverted-1": 5}
+    first, second = (body["inputs"][0]["data"] for body in sent[:2])
+    assert [a + b for a, b in zip(first, second, strict=True)] == [16.0] * 64
+    assert sent[0]["inputs"][0]["shape"] == [1, 64]
+
+
+def test_answers_are_graded_by_version_and_way():
+    grades = Grades(TRUTH)
+    for name, said, version in (
+        ("plain-0", 3, "v2"),
+        ("inverted-0", 3.0, "v2"),
+        ("inverted-1", 8, "v2"),
+        ("plain-1", 5, "v6"),
+    ):
+        assert grades.check(v2_answer(name, said, version)) is None
+    assert grades.share() == 0.75
+    assert grades.share("v2") == pytest.approx(2 / 3)
+    assert grades.share(origin="inverted") == 0.5
+    assert grades.share("v9") is None
+    assert grades.count() == {"v2": 3, "v6": 1}
+    later = grades.given[-1].at
+    assert (grades.count(since=later), grades.share("v2", since=later + 1)) == ({"v6": 1}, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        v2_answer("plain-9", 3),
+        v2_answer("plain-0", None),
+        v2_answer("plain-0", "three"),
+        b'{"id": 1}',
+    ],
+)
+def test_what_is_no_answer_is_said_and_not_graded(body: bytes):
+    grades = Grades(TRUTH)
+    assert "no V2 answer" in (grades.check(body) or "")
+    assert grades.given == []
+
+
+class Clever(BaseHTTPRequestHandler):
+    """Says 3 to everything, by version digits-v2."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = v2_answer(asked["id"], 3)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_load_grades_every_answer_it_gets():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Clever) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = digits.V2Client(MODEL, "http://digits.example.com", ("127.0.0.1", server.server_port))
+        with GradedLoad(client, BODIES, Grades(TRUTH), rate=200) as load:
+            load.run_until(40)
+        server.shutdown()
+    assert load.report.lost == []
+    assert load.grades.count() == {"digits-v2": load.report.total}
+    assert load.grades.share() == pytest.approx(0.5, abs=0.05)
+
+
+def training_run(name: str = "digits-drift-1", created: str = "2026-01-01T00:00:00Z", **status: object) -> dict:
+    return {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": name, "namespace": NAMESPACE, "creationTimestamp": created},
+        "spec": {"policyRef": {"name": "digits"}, "trigger": {"name": "drift", "identity": "1"}},
+        "status": status,
+    }
+
+
+BEGUN = {"child": "c", "startedAt": "2026-01-01T00:00:00Z"}
+CHECKED = {"name": "dataCheck", "state": "Succeeded", **BEGUN}
+TRAINING = {"name": "train", "state": "Running", "message": "its pod runs", **BEGUN}
+REFUSED = [
+    {"name": "nulls:pixel*", "outcome": "Fail", "message": "75 of 253376 values are empty"},
+    {"name": "rows", "outcome": "Pass"},
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "verdicts", "ended"),
+    [
+        ({}, "run digits-drift-1 (drift): Pending", [], False),
+        (
+            {"state": "Training", "reason": "StageRunning", "stages": [CHECKED, TRAINING]},
+            "run digits-drift-1 (drift): Training",
+            [("dataCheck", "Succeeded"), ("train", "Running")],
+            False,
+        ),
+        (
+            {"state": "Failed", "reason": "DataRejected", "stages": [CHECKED], "checks": REFUSED},
+            "run digits-drift-1 (drift): Failed (DataRejected)",
+            [("dataCheck", "Succeeded"), ("nulls:pixel*", "Fail")],
+            True,
+        ),
+        (
+            {"state": "Succeeded", "reason": "Registered", "version": "digits-drift-1"},
+            "run digits-drift-1 (drift): Succeeded (Registered), made digits-drift-1",
+            [],
+            True,
+        ),
+    ],
+)
+def test_a_run_is_told_in_one_line_with_its_stages_and_failed_checks(
+    status: dict, line: str, verdicts: list[tuple[str, str]], ended: bool
+):
+    run = training_run(**status)
+    TrainingRun.model_validate(run)
+    view = RunView.of(run)
+    assert (view.headline(), view.ended) == (line, ended)
+    assert [(each.metric, each.outcome) for each in view.verdicts] == verdicts
+    assert len(refused(run)) == sum(outcome == "Fail" for _, outcome in verdicts)
+
+
+def test_a_run_is_shown_like_a_rollout():
+    out = io.StringIO()
+    story = Story(1, Console(file=out, width=200))
+    with story.watching("waiting for the drift") as watch:
+        watch.update(1, None, {}, {}, "drift: 0.4")
+        watch.update(2, RunView.of(training_run(state="Training", stages=[TRAINING])), {}, {"digits-v2": 9}, "drift: 7")
+    assert "waiting for the drift; answers a second: none; drift: 0.4" in out.getvalue()
+    assert "run digits-drift-1 (drift): Training; answers a second: digits-v2 9; drift: 7" in out.getvalue()
+    assert "train: Running: its pod runs" in out.getvalue()
+
+
+def test_the_youngest_new_run_of_the_policy_is_taken():
+    old, new = training_run("a"), training_run("b", created="2026-01-01T00:00:05Z")
+    other = training_run("c", created="2026-01-01T00:00:09Z")
+    other["spec"]["policyRef"] = {"name": "faces"}
+    assert youngest([new, old, other], "digits", frozenset()) is new
+    assert youngest([new, old, other], "digits", frozenset({"b"})) is old
+    assert youngest([other], "digits", frozenset()) is None
+
+
+def loop_with(runs: Sequence[dict], rollouts: Sequence[dict] = ()) -> Loop:
+    found = {"trainingruns.modelwright.dev": runs, "modelrollouts.modelwright.dev": rollouts}
+    return Loop(SimpleNamespace(kubectl=SimpleNamespace(items=lambda kind, _: found[kind])))
+
+
+DONE = training_run(state="Succeeded", version="digits-drift-1")
+NOTHING_BEFORE = Known(frozenset(), frozenset())
+
+
+def test_what_is_seen_first_of_the_loop_is_noted_with_its_time():
+    loop = loop_with([])
+    assert loop.look(NOTHING_BEFORE, 5.0, 0.9) is None
+    assert loop.look(NOTHING_BEFORE, 8.0, 4.0) is None
+    loop.demo = loop_with([training_run(state="Training")]).demo
+    assert isinstance(loop.look(NOTHING_BEFORE, 12.0, 9.0), RunView)
+    loop.demo = loop_with([DONE]).demo
+    assert isinstance(loop.look(NOTHING_BEFORE, 60.0, 9.0), RunView)
+    going = rollout("digits-9", to="digits-drift-1", state="Progressing", weight=10)
+    loop.demo = loop_with([DONE], [going]).demo
+    assert isinstance(loop.look(NOTHING_BEFORE, 70.0, 9.0), View)
+    loop.demo = loop_with([DONE], [rollout("digits-9", to="digits-drift-1", state="Succeeded")]).demo
+    loop.look(NOTHING_BEFORE, 99.0, None)
+    facts = loop.facts
+    assert (facts.seen, facts.run, facts.registered, facts.served) == (8.0, 12.0, 60.0, 99.0)
+    assert facts.version == "digits-drift-1"
+
+
+def test_runs_of_before_the_drift_are_not_the_loop_s():
+    loop = loop_with([training_run("old", state="Failed")])
+    assert loop.look(Known(frozenset({"old"}), frozenset()), 1.0, None) is None
+    assert loop.facts == LoopFacts()
+
+
+@pytest.mark.parametrize(
+    ("runs", "rollouts", "told"),
+    [
+        ([training_run(state="Failed", reason="GateFailed", message="accuracy is 0.5")], [], "GateFailed"),
+        ([training_run(state="Skipped", reason="Unchanged")], [], "should have succeeded"),
+        (
+            [DONE],
+            [rollout(to="digits-drift-1", state="RolledBack", verdicts=VERDICTS)],
+            "the rollout of digits-drift-1",
+        ),
+    ],
+)
+def test_a_run_or_rollout_that_ends_badly_ends_the_demo_with_what_it_says(
+    runs: list[dict], rollouts: list[dict], told: str
+):
+    with pytest.raises(DemoError, match=told):
+        loop_with(runs, rollouts).look(NOTHING_BEFORE, 1.0, None)
+
+
+def test_the_policy_and_the_wish_are_what_the_api_takes_and_images_are_filled_in():
+    images = {"trainer": "registry/trainer@sha256:1", "datacheck": "registry/datacheck@sha256:2"}
+    made = RetrainingPolicy.model_validate(policy(images))
+    run = made.spec.run
+    assert run.data_check is not None
+    assert run.evaluate is not None
+    used = [
+        work.job.template["spec"]["containers"][0]["image"]
+        for work in (run.data_check, run.train, run.evaluate)
+        if work.job is not None
+    ]
+    assert used == [images["datacheck"], images["trainer"], images["trainer"]]
+    assert made.spec.model_ref.name == MODEL
+    assert f'namespace="{NAMESPACE}",model="{MODEL}"' in query()
+    assert "$(" not in query()
+    asked = wish("kubernetes-admin")
+    asked["metadata"]["name"] = "digits-by-hand-1"
+    assert TrainingRun.model_validate(asked).spec.policy_ref.name == made.name

@@ -1,0 +1,65 @@
+"""``python -m datacheck``: checks the dataset of a training run and leaves the result as the termination message.
+
+Ends with 0 also when checks failed, since that is a result; with 1 and a last line that tells when none can be had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from datacheck.checks import Check, apply_types, check
+from datacheck.dataset import DatasetError, read
+from datacheck.profile import compare, profile
+from datacheck.result import result
+from datacheck.schema import SchemaError, parse
+
+
+def look(directory: Path, inputs: Mapping[str, Any], now: datetime) -> tuple[list[Check], dict[str, Any] | None]:
+    """Checks and profile of the dataset in ``directory``; ``inputs`` are those of inputs.json. Raises SchemaError."""
+    schema = parse(inputs.get("schema") or {})
+    try:
+        table = read(directory)
+    except DatasetError as error:
+        return [Check("readable", False, str(error))], None
+    data = apply_types(table, schema)
+    rows, columns = table.frame.shape
+    checks = [Check("readable", True, f"{rows} rows of {columns} columns"), *check(data, now)]
+    if schema.previous is not None:
+        checks += compare(data, inputs.get("previousProfile"), schema.previous)
+    return checks, profile(data)
+
+
+def main() -> int:
+    given = [os.environ.get(name) for name in ("INPUTS_FILE", "DATASET_DIR")]
+    if not all(given):
+        print("data check: INPUTS_FILE and DATASET_DIR are needed: run it as a stage of a TrainingRun", file=sys.stderr)
+        return 1
+    file, directory = (Path(str(each)) for each in given)
+    try:
+        inputs = json.loads(file.read_text())
+        checks, found = look(directory, inputs, datetime.now(UTC))
+    except (OSError, json.JSONDecodeError) as error:
+        print(f"data check: {file} can't be read: {error}", file=sys.stderr)
+        return 1
+    except SchemaError as error:
+        print(f"data check: {error}", file=sys.stderr)
+        return 1
+    for each in sorted(checks, key=lambda each: each.passed):
+        print(f"{'pass' if each.passed else 'FAIL'} {each.name}: {each.message}".rstrip(": "), flush=True)
+    log = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
+    text = result(checks, found)
+    if log.exists():
+        log.write_text(text)
+    else:
+        print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

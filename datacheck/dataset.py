@@ -1,0 +1,123 @@
+"""Reads a dataset: all files of a directory that hold rows (CSV, Parquet, JSON lines, NumPy) as one table."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+NULLS = ["", "NaN", "nan", "null", "NULL"]
+"""What stands for no value in a CSV file."""
+
+
+class DatasetError(ValueError):
+    """The dataset can't be read; the text names the file and why."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of all files, in the order of their paths. ``text``: values of a CSV file, which have no types yet."""
+
+    frame: pd.DataFrame
+    text: bool
+    starts: tuple[tuple[str, int], ...]
+
+    def place(self, row: int) -> str:
+        """Where a row is, for people: ``row 3 of part-2.csv``, counted from 1 and without a header."""
+        name, start = max((each for each in self.starts if each[1] <= row), key=lambda each: each[1])
+        return f"row {row - start + 1} of {name}"
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=NULLS, index_col=False)
+
+
+def _jsonl(path: Path) -> pd.DataFrame:
+    return pd.read_json(path, lines=True, dtype=False)
+
+
+def _npz(path: Path) -> pd.DataFrame:
+    """``X`` (rows, columns) with the names ``columns`` (else x0, x1, ...), ``y``, and any other array of one number or
+    text a row as a column of its name."""
+    with np.load(path, allow_pickle=False) as arrays:
+        values = np.atleast_2d(arrays["X"])
+        names = arrays["columns"].tolist() if "columns" in arrays else [f"x{i}" for i in range(values.shape[1])]
+        frame = pd.DataFrame(values, columns=[str(name) for name in names])
+        for name in arrays.files:
+            if name not in ("X", "columns"):
+                frame[name] = arrays[name]
+    return frame
+
+
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".parquet": pd.read_parquet,
+    ".npz": _npz,
+}
+
+
+def read(directory: Path) -> Table:
+    """The table of a directory, with its folders. Files whose names begin with ``.`` or ``_`` are passed over.
+
+    Raises DatasetError for what can't be read, is of another kind or has other columns, and when there are no rows.
+    """
+    files = [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts)
+    ]
+    kinds = sorted({path.suffix.lower() for path in files})
+    if unknown := [path for path in files if path.suffix.lower() not in READERS]:
+        known = ", ".join(READERS)
+        raise DatasetError(f"{unknown[0].relative_to(directory)} is of no kind that is read here ({known})")
+    if not files:
+        raise DatasetError("the dataset has no file")
+    frames: list[pd.DataFrame] = []
+    starts: list[tuple[str, int]] = []
+    rows = 0
+    for path in files:
+        name = str(path.relative_to(directory))
+        frame = _read(path, name)
+        if frames:
+            _same_columns(frames[0], starts[0][0], frame, name)
+        starts.append((name, rows))
+        frames.append(frame)
+        rows += len(frame)
+    if not rows:
+        raise DatasetError(f"the dataset has no rows (files: {_some([name for name, _ in starts])})")
+    whole = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0].reset_index(drop=True)
+    return Table(whole, kinds == [".csv"], tuple(starts))
+
+
+def _read(path: Path, name: str) -> pd.DataFrame:
+    try:
+        frame = READERS[path.suffix.lower()](path)
+    except pd.errors.EmptyDataError:
+        raise DatasetError(f"{name} is empty") from None
+    except KeyError as error:
+        raise DatasetError(f"{name} has no array {error}") from error
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{name} can't be read: {str(error).splitlines()[0][:200]}") from error
+    frame.columns = [str(column) for column in frame.columns]
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise DatasetError(f"{name} has two columns {twice[0]}")
+    for column in frame.columns[[dtype.kind == "O" for dtype in frame.dtypes]]:
+        if frame[column].map(lambda value: isinstance(value, list | dict | np.ndarray)).any():
+            raise DatasetError(f"{name}: column {column} holds lists or objects; only numbers and texts are checked")
+    return frame
+
+
+def _same_columns(first: pd.DataFrame, first_name: str, frame: pd.DataFrame, name: str) -> None:
+    for one, one_name, other, other_name in ((first, first_name, frame, name), (frame, name, first, first_name)):
+        if missing := [column for column in other.columns if column not in one.columns]:
+            raise DatasetError(f"{one_name} has no column {_some(missing)}, which {other_name} has")
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,82 @@
+"""A load whose every answer is looked at: was it right, who gave it, and how was the picture made."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from demo import digits as real
+from examples.digits.shift import ORIGINS
+from tests.load import BackgroundLoad, Target
+from tests.load.client import UNKNOWN, Load, v2_body
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """One answer. ``at`` is when it was given, by time.monotonic."""
+
+    at: float
+    version: str
+    origin: str
+    right: bool
+
+
+class Grades:
+    """What answers are worth. ``truth`` is the digit of each request by its id, ``<origin>-<number>``."""
+
+    def __init__(self, truth: Mapping[str, int]) -> None:
+        self.truth = truth
+        self.given: list[Grade] = []
+
+    def check(self, body: bytes) -> str | None:
+        """Grades the body of a V2 answer, which repeats the request's id. Why it is no answer, or None."""
+        try:
+            answer = json.loads(body)
+            asked, said = str(answer["id"]), int(answer["outputs"][0]["data"][0])
+            right = said == self.truth[asked]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            return f"no V2 answer to a request of this load: {error!r} in {body[:200]!r}"
+        version = str(answer.get("model_version") or UNKNOWN)
+        self.given.append(Grade(time.monotonic(), version, asked.rpartition("-")[0], right))
+        return None
+
+    def share(self, version: str | None = None, *, since: float = 0.0, origin: str | None = None) -> float | None:
+        """Share of right answers from 0 to 1; None without an answer."""
+        found = [
+            grade.right
+            for grade in list(self.given)
+            if grade.at >= since and version in (None, grade.version) and origin in (None, grade.origin)
+        ]
+        return sum(found) / len(found) if found else None
+
+    def count(self, *, since: float = 0.0) -> Counter[str]:
+        """Answers by version."""
+        return Counter(grade.version for grade in list(self.given) if grade.at >= since)
+
+
+class GradedLoad(BackgroundLoad):
+    """A constant load of pictures, each answer of which is graded; one that is no answer is a lost request."""
+
+    def __init__(self, client: real.V2Client, bodies: Sequence[bytes], grades: Grades, *, rate: float) -> None:
+        target = Target(client.infer_url, bodies[0], client.address)
+        super().__init__(target, rate=rate, bodies=bodies)
+        self.grades = grades
+        self._make = lambda: Load(target, rate=rate, fresh_share=0.2, check=grades.check, bodies=bodies)
+
+
+def requests(digits: real.Digits, origins: Iterable[str]) -> tuple[list[bytes], dict[str, int]]:
+    """Bodies of all pictures in each way, one way after the other within a picture, and the digit of each by its id."""
+    ways = {origin: ORIGINS[origin](np.array(digits.pictures)) for origin in origins}
+    bodies, truth = [], {}
+    for number, label in enumerate(digits.labels):
+        for origin, pictures in ways.items():
+            name = f"{origin}-{number}"
+            body = json.loads(v2_body([pictures[number].tolist()], name="predict"))
+            bodies.append(json.dumps({"id": name, **body}, separators=(",", ":")).encode())
+            truth[name] = label
+    return bodies, truth

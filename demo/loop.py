@@ -1,0 +1,344 @@
+"""The second half of the story: what callers send changes, and the loop closes by itself; then damaged data is stopped.
+
+Each step may be run again, as those of the first half.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import httpx
+import yaml
+
+from demo import digits as real
+from demo import platform
+from demo.console import DemoError, Watch
+from demo.graded import GradedLoad, Grades, requests
+from demo.kubectl import Json, NotReady
+from demo.rollouts import View, latest
+from demo.runs import RunView, refused, youngest
+from demo.story import (
+    EXAMPLE,
+    MODEL,
+    MODELS,
+    NAMESPACE,
+    RETRAINING,
+    ROLLOUTS,
+    ROOT,
+    RUNS,
+    SETTLED_SECONDS,
+    VERSIONS,
+    Demo,
+)
+from examples.digits import shift
+from tests.load import Report
+
+POLICY = "digits"
+FILE = EXAMPLE / "retraining-policy.yaml"
+ROLLOUT_POLICY = "canary"
+MONITORING = {"mirrorPercent": 50, "window": "1m", "minSamples": 200}
+FIGURE_SECONDS = 180
+LOOP_SECONDS = 600
+REFUSED_SECONDS = 240
+AFTER_SECONDS = 15
+LOOK_SECONDS = 1.0
+RIGHT_SECONDS = 5.0
+
+
+@dataclass
+class LoopFacts:
+    """What the loop measured. Seconds count from the first shifted request; shares of right answers are from 0 to 1."""
+
+    quiet: float | None = None
+    """The drift figure while callers sent what they always had; 1 is the limit."""
+    seen: float | None = None
+    run: float | None = None
+    registered: float | None = None
+    served: float | None = None
+    version: str = ""
+    usual: float | None = None
+    before: float | None = None
+    after: float | None = None
+    checks: tuple[str, ...] = ()
+    """Names of the checks that stopped the damaged data."""
+    stages: tuple[str, ...] = ()
+    """Stages that the run on damaged data began."""
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        return sum(report.total for report in self.reports)
+
+    @property
+    def lost(self) -> int:
+        return sum(len(report.lost) for report in self.reports)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Names of what was there before the drift."""
+
+    runs: frozenset[str]
+    rollouts: frozenset[str]
+
+
+@dataclass
+class Screen:
+    """What is shown while the load goes on: the run or the rollout, the drift, and how well callers are answered."""
+
+    watch: Watch
+    load: GradedLoad
+    view: RunView | View | None = None
+    figure: float | None = None
+
+    def show_for(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            drift = "unknown" if self.figure is None else f"{self.figure:.1f}"
+            right = _right(self.load.grades.share(since=time.monotonic() - RIGHT_SECONDS))
+            bad = f"drift: {drift}, limit 1; last {RIGHT_SECONDS:g} s: {right}; lost: {len(self.load.report.lost)}"
+            self.watch.update(self.load.elapsed(), self.view, self.load.report.versions, self.load.recent(), bad)
+            time.sleep(0.25)
+
+
+@dataclass
+class Loop:
+    """Tells it with what the first half has brought up: digits-v2 serves."""
+
+    STEPS: ClassVar[int] = 3
+
+    demo: Demo
+    facts: LoopFacts = field(default_factory=LoopFacts)
+
+    def run(self) -> None:
+        """The whole of it. Raises DemoError at the first thing that isn't as it should be."""
+        story = self.demo.story
+        with story.step(
+            "watch",
+            "What callers send is watched",
+            "An observer gets copies of the requests, and compares them with a sample that the version was trained on.",
+        ):
+            self.watch()
+        with story.step(
+            "drift",
+            "The cameras change: digits come in dark on light, or blurred",
+            "Nobody tells the operator: it sees the drift, trains on new data, and puts the better model into service.",
+        ):
+            self.close()
+        with story.step(
+            "damaged",
+            "Somebody uploads damaged data, and somebody wants a run on it",
+            "Before anything is trained, the data is checked against its schema and the dataset before.",
+        ):
+            self.refuse()
+
+    def watch(self) -> None:
+        """Applies the policy, lets the Model follow and be watched, and waits for a first figure of usual requests."""
+        version = self._model()["status"]["serving"]["version"]
+        if not (self.demo.kubectl.get(VERSIONS, version, NAMESPACE) or {}).get("spec", {}).get("reference"):
+            raise DemoError(f"ModelVersion {version} has no spec.reference to tell drift by: delete it and begin anew")
+        self.upload("shifted", "labelled digits in three ways")
+        self._command(f"kubectl apply -f {FILE.relative_to(ROOT)}")
+        self.demo.kubectl.apply(policy(self.demo.images))
+        change: Json = {"version": {"name": None, "follow": {}}, "monitoring": MONITORING}
+        change["rolloutPolicyRef"] = {"name": ROLLOUT_POLICY}
+        self._command(f"kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{json.dumps({'spec': change})}'")
+        self.demo.kubectl.patch(MODELS, MODEL, NAMESPACE, {"spec": change})
+        self.demo.wait_ready(version, tell=lambda text: self.demo.story.say(f"[dim]{text}[/]"))
+        with self.load(["plain"]) as load:
+            end = time.monotonic() + FIGURE_SECONDS
+            while (found := self.drift()) is None:
+                if time.monotonic() > end:
+                    said = self.demo.kubectl.explain(self._model())
+                    raise NotReady(f"there was no drift figure within {FIGURE_SECONDS} s\n{said}")
+                time.sleep(LOOK_SECONDS)
+            self.facts.quiet, self.facts.usual = found, load.grades.share()
+        told = f"drift [bold]{found:.2f}[/] (a run begins above 1), {_right(self.facts.usual)}"
+        self.demo.story.say(f"the usual digits: {told}")
+        if found > 1:
+            raise DemoError(f"the drift figure of usual digits is {found:.2f}; it must be at most 1")
+
+    def close(self) -> None:
+        """Sends shifted digits until the model that was trained for them serves, and measures the way there."""
+        facts, old = self.facts, self._model()["status"]["serving"]["version"]
+        known = Known(self._names(RUNS), self._names(ROLLOUTS))
+        with self.load(list(shift.ORIGINS)) as load, self.demo.story.watching("waiting for the drift") as watch:
+            screen = Screen(watch, load)
+            while facts.served is None:
+                screen.figure = self.drift()
+                screen.view = self.look(known, load.elapsed(), screen.figure)
+                if load.elapsed() > LOOP_SECONDS:
+                    said = screen.view.headline() if screen.view else "no run has begun"
+                    raise NotReady(f"the loop did not close within {LOOP_SECONDS} s: {said}\n{self._explain()}")
+                screen.show_for(LOOK_SECONDS)
+            ended = time.monotonic()
+            screen.show_for(AFTER_SECONDS)
+            facts.before, facts.after = load.grades.share(old), load.grades.share(facts.version, since=ended)
+            others = set(load.grades.count(since=ended + SETTLED_SECONDS)) - {facts.version}
+        if others:
+            raise DemoError(f"{facts.version} serves, but callers were still answered by {', '.join(sorted(others))}")
+        self._tell(old)
+
+    def look(self, known: Known, now: float, figure: float | None) -> RunView | View | None:
+        """One look at the run and the rollout of what it made, at ``now`` seconds; what there is to see of them.
+
+        Notes in the facts when each thing was first seen. Raises DemoError when the run or the rollout ended badly.
+        """
+        facts, kubectl = self.facts, self.demo.kubectl
+        if facts.seen is None and figure is not None and figure > 1:
+            facts.seen = now
+        run = youngest(kubectl.items(RUNS, NAMESPACE), POLICY, known.runs)
+        if run is None:
+            return None
+        view = RunView.of(run)
+        facts.run = now if facts.run is None else facts.run
+        if view.ended and view.state != "Succeeded":
+            raise DemoError(f"the run should have succeeded\n{_listed(view)}")
+        if view.state != "Succeeded" or not view.version:
+            return view
+        facts.version = view.version
+        facts.registered = now if facts.registered is None else facts.registered
+        rollout = latest(list(kubectl.items(ROLLOUTS, NAMESPACE)), MODEL, view.version, known.rollouts)
+        if rollout is None:
+            return view
+        moving = View.of(rollout)
+        if moving.ended and moving.state != "Succeeded":
+            raise DemoError(f"the rollout of {view.version} should have succeeded\n{_listed(moving)}")
+        if moving.ended:
+            facts.served = now
+        return moving
+
+    def _tell(self, old: str) -> None:
+        facts, say = self.facts, self.demo.story.say
+        for what, seconds in (
+            ("the drift figure was above 1", facts.seen),
+            ("a run had begun by itself", facts.run),
+            (f"{facts.version} was registered", facts.registered),
+            (f"{facts.version} served all callers", facts.served),
+        ):
+            if seconds is not None:
+                say(f"{seconds:6.1f} s after the first shifted request {what}")
+        version = self.demo.kubectl.get(VERSIONS, facts.version, NAMESPACE) or {}
+        parameters = ", ".join(f"{key} {value}" for key, value in version.get("spec", {}).get("parameters", {}).items())
+        say(f"the best of the search: {parameters}")
+        say(f"{old} answered callers: {_right(facts.before)}; {facts.version}: [bold]{_right(facts.after)}[/]")
+        say(f"requests: {facts.requests}, lost: {facts.lost}")
+        if facts.before is None or facts.after is None or facts.after <= facts.before:
+            raise DemoError("the new model is not better for those who call it")
+
+    def refuse(self) -> None:
+        """Uploads the damaged data, asks for a run, and waits until it has been stopped before anything was trained."""
+        kubectl, serving = self.demo.kubectl, self._model()["status"]["serving"]["version"]
+        self.upload("damaged", "the same with empty, impossible, misnamed and doubled rows")
+        user = json.loads(kubectl.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+        self._command(f"kubectl create -f - <<< '{json.dumps(wish(user))}'")
+        made = kubectl.run("create", "-f", "-", "-o", "name", stdin=json.dumps(wish(user))).strip().partition("/")[2]
+        run = kubectl.wait(
+            RUNS,
+            made,
+            NAMESPACE,
+            lambda obj: RunView.of(obj).ended,
+            "an end",
+            timeout=REFUSED_SECONDS,
+            tell=lambda text: self.demo.story.say(f"[dim]{text}[/]"),
+        )
+        view, checks = RunView.of(run), refused(run)
+        self.facts.checks, self.facts.stages = tuple(check.metric for check in checks), view.stages
+        if view.state != "Failed" or not checks or view.stages != ("dataCheck",):
+            raise DemoError(f"the data check should have stopped the run\n{_listed(view)}")
+        self.demo.story.say(f"[bold green]{view.headline()}[/]; no training pod was started")
+        for check in checks:
+            self.demo.story.say(f"[red]{check.metric}[/]: {check.message}")
+        if (now := self._model()["status"]["serving"]["version"]) != serving:
+            raise DemoError(f"{now} serves, but {serving} must serve on")
+        self.demo.story.say(f"{serving} serves on")
+        self.upload("shifted", "the good data is back")
+
+    @contextmanager
+    def load(self, origins: Sequence[str]) -> Iterator[GradedLoad]:
+        """A load of held-out digits in these ways. Raises DemoError at its end when a request was lost."""
+        bodies, truth = requests(real.holdout(), origins)
+        with GradedLoad(self.demo.client(), bodies, Grades(truth), rate=self.demo.rate) as load:
+            self.facts.reports.append(load.report)
+            yield load
+        if load.report.lost:
+            lines = "\n".join(f"  {lost}" for lost in load.report.lost[:10])
+            raise DemoError(f"{len(load.report.lost)} of {load.report.total} requests were lost; none may be\n{lines}")
+
+    def drift(self) -> float | None:
+        """What the policy's query gives now; None without an answer."""
+        try:
+            answer = httpx.get(
+                f"{self.demo.cluster.prometheus_url.rstrip('/')}/api/v1/query", params={"query": query()}, timeout=10
+            )
+            result = answer.json()["data"]["result"]
+            value = float(result[0]["value"][1]) if result else math.nan
+        except (httpx.HTTPError, ValueError, KeyError, IndexError):
+            return None
+        return None if math.isnan(value) else value
+
+    def upload(self, name: str, what: str) -> None:
+        """Puts a data set of examples/digits/shift.py where the policy looks, and the holdout beside it."""
+        files, run = shift.files(), policy({})["spec"]["run"]
+        for source, uri in ((name, run["dataset"]["uri"]), ("holdout", run["holdout"]["uri"])):
+            platform.upload(self.demo.cluster, f"{uri}/digits.csv", files[f"{source}/digits.csv"])
+        rows = len(files[f"{name}/digits.csv"].splitlines()) - 1
+        self.demo.story.say(f"uploaded to {run['dataset']['uri']}: {what} ({rows} rows)")
+
+    def _model(self) -> Json:
+        model = self.demo.kubectl.get(MODELS, MODEL, NAMESPACE)
+        if model is None:
+            raise NotReady(f"there is no Model {MODEL}")
+        return model
+
+    def _names(self, kind: str) -> frozenset[str]:
+        return frozenset(each["metadata"]["name"] for each in self.demo.kubectl.items(kind, NAMESPACE))
+
+    def _explain(self) -> str:
+        policy = self.demo.kubectl.get(RETRAINING, POLICY, NAMESPACE)
+        return "\n".join(self.demo.kubectl.explain(each) for each in (policy, self._model()) if each)
+
+    def _command(self, text: str) -> None:
+        self.demo.story.command(text)
+
+
+def policy(images: Mapping[str, str]) -> Json:
+    """The RetrainingPolicy, with its images by digest where they are known."""
+    found: Json = yaml.safe_load(FILE.read_text())
+    for stage in ("dataCheck", "train", "evaluate"):
+        for container in found["spec"]["run"][stage]["job"]["template"]["spec"]["containers"]:
+            container["image"] = images.get(container["image"].rpartition("/")[2], container["image"])
+    return found
+
+
+def query() -> str:
+    """What the policy's drift trigger asks, with its names filled in."""
+    (trigger,) = policy({})["spec"]["triggers"]
+    text: str = trigger["prometheus"]["query"]
+    return text.replace("$(NAMESPACE)", NAMESPACE).replace("$(MODEL)", MODEL)
+
+
+def wish(user: str) -> Json:
+    """A TrainingRun that a person asks for."""
+    return {
+        "apiVersion": "modelwright.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"generateName": "digits-by-hand-", "namespace": NAMESPACE},
+        "spec": {"policyRef": {"name": POLICY}, "manual": {"by": user, "reason": "new labelled digits have come in"}},
+    }
+
+
+def _right(share: float | None) -> str:
+    return "no answer yet" if share is None else f"{share:.1%} right"
+
+
+def _listed(view: RunView | View) -> str:
+    """What a run or rollout says, and its verdicts."""
+    verdicts = [f"  {each.metric}: {each.outcome}: {each.message}" for each in view.verdicts]
+    return "\n".join([f"{view.headline()}: {view.message}", *verdicts])

@@ -1,0 +1,73 @@
+"""What a TrainingRun says, read for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from demo.rollouts import Verdict
+
+Json = dict[str, Any]
+ENDED = ("Succeeded", "Skipped", "Failed", "Cancelled")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One look at a run. ``verdicts`` are its stages, then the checks of the data that failed."""
+
+    COLUMNS: ClassVar[tuple[str, str, str]] = ("stage", "state", "what")
+
+    name: str
+    trigger: str
+    state: str
+    reason: str
+    message: str
+    version: str
+    stages: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @classmethod
+    def of(cls, run: Json) -> RunView:
+        status, spec = run.get("status", {}), run["spec"]
+        stages = [
+            Verdict(each["name"], each["state"], each.get("message", ""), None) for each in status.get("stages", [])
+        ]
+        return cls(
+            name=run["metadata"]["name"],
+            trigger=spec.get("trigger", {}).get("name") or f"by {spec.get('manual', {}).get('by', 'nobody')}",
+            state=status.get("state", "Pending"),
+            reason=status.get("reason", ""),
+            message=status.get("message", ""),
+            version=status.get("version", ""),
+            stages=tuple(stage.metric for stage in stages),
+            verdicts=(*stages, *refused(run)),
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def headline(self) -> str:
+        """Where it stands, in one line: ``run digits-drift-1 (drift): Training``."""
+        why = f" ({self.reason})" if self.reason and self.ended else ""
+        made = f", made {self.version}" if self.version else ""
+        return f"run {self.name} ({self.trigger}): {self.state}{why}{made}"
+
+
+def refused(run: Json) -> tuple[Verdict, ...]:
+    """The checks of the data that failed."""
+    checks = run.get("status", {}).get("checks", [])
+    return tuple(
+        Verdict(each["name"], each["outcome"], each.get("message", ""), None)
+        for each in checks
+        if each["outcome"] == "Fail"
+    )
+
+
+def youngest(runs: Iterable[Json], policy: str, before: frozenset[str]) -> Json | None:
+    """The youngest run of a policy that is not among ``before`` (names)."""
+    found = [
+        each for each in runs if each["spec"]["policyRef"]["name"] == policy and each["metadata"]["name"] not in before
+    ]
+    return max(found, key=lambda each: each["metadata"]["creationTimestamp"], default=None)

@@ -11,6 +11,7 @@ from modelwright.api import names
 from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model, wanted_replicas
+from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import endpoints, pods, runtimes, versions
@@ -106,6 +107,7 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     pods_ready = {key: view.ready for key, view in views.items() if view.replicas or view.ready}
     traffic, scene = _traffic(context, raw, model, pods_ready)
     named = traffic.named(scene)
+    serving = _promoted(records.newest, serving, named)
     kept = named | ({serving.revision.hash} if serving else set())
     if records.newest is not None and records.newest.live:
         kept |= {r.hash for r in (records.newest.to, records.newest.source) if r is not None}
@@ -223,6 +225,16 @@ def _serving(model: Model) -> Serving | None:
         return None
     since = told.since or model.metadata.creation_timestamp
     return Serving(Revision(told.version, told.revision), since) if since else None
+
+
+def _promoted(record: Record | None, serving: Serving | None, named: frozenset[str]) -> Serving | None:
+    """Who serves: a rollout that has succeeded says so, also where the Model's status could not be written after it."""
+    ended = record.status.finished_at if record is not None else None
+    if record is None or record.to is None or ended is None or record.state is not RolloutState.SUCCEEDED:
+        return serving
+    if named != {record.to.hash} or (serving is not None and (serving.revision == record.to or serving.since >= ended)):
+        return serving
+    return Serving(record.to, ended)
 
 
 def _target(

@@ -58,6 +58,8 @@ class World:
         self.lingering: set[str] = set()
         """Versions whose pods have not been told to go yet, whatever their Deployment says."""
         self.known = ""
+        self.lags = False
+        """Whether the gateway says nothing of the route."""
         self.api.user_create(objects.runtime())
         for kind, name, spec in (
             (kinds.GATEWAY_CLASS, "any", {"controllerName": "example.com/any"}),
@@ -172,6 +174,8 @@ class World:
                     "replicas": max(pods, 1) if version in self.lingering else pods, "readyReplicas": ready,
                     "availableReplicas": ready, "updatedReplicas": pods,
                 })  # fmt: skip
+            elif kind == kinds.HTTP_ROUTE and self.lags:
+                self.api.set_status(o, {"parents": []})
             elif kind == kinds.HTTP_ROUTE:
                 told = [
                     {"type": t, "status": "True", "observedGeneration": o["metadata"]["generation"]}
@@ -346,6 +350,28 @@ def test_a_superseded_candidate_has_no_pods_before_the_next_one_gets_any() -> No
     world.lingering.clear()
     world.go(lambda: world.weights.get("v3") == 10)
     assert world.pods("v2") is None
+
+
+def test_a_promotion_that_the_operator_died_on_is_not_begun_again_while_the_gateway_lags() -> None:
+    world = World(CANARY)
+
+    def die(verb: str, obj: Object) -> None:
+        if obj["kind"] == "ModelRollout" and obj.get("status", {}).get("state") == "Succeeded":
+            raise Died
+
+    world.want("v2")
+    world.api.after_write = die
+    with pytest.raises(Died):
+        world.go(lambda: False)
+    assert world.serving == "v1", "the Model's status was not written"
+    world.api.after_write = lambda verb, obj: None
+    world.lags = True
+    world.restart()
+    for _ in range(5):
+        world.look()
+    assert world.serving == "v2"
+    assert len(world.records) == 2
+    assert world.weights == {"v2": 100}
 
 
 def test_a_record_that_its_operator_died_on_moves_to_what_was_wanted_then() -> None:

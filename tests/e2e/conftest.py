@@ -31,7 +31,7 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="session")
 def world(cluster: Cluster) -> World:
     """Modelwright as its chart installs it, from this checkout, and the runtime of the tests."""
-    images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer"))
+    images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer", "datacheck"))
     # One connection leads nowhere: what becomes of rollouts whose metrics server is gone.
     away = {"name": "gone", "type": "Prometheus", "url": "http://127.0.0.1:9", "timeout": "1s"}
     for _ in platform.install(cluster, images, {"connections": [*platform.connections(cluster), away]}):

@@ -8,6 +8,7 @@ from rich.console import Console
 from demo import platform
 from demo.console import Story
 from demo.kubectl import conditions
+from demo.loop import Loop
 from demo.story import BETTER, MODEL, MODELS, NAMESPACE, SAMPLES, VERSIONS, WRONG, Demo
 from tests.e2e.lib.space import World
 
@@ -62,6 +63,21 @@ def test_the_demo_tells_the_truth(demo: Demo):
         version["metadata"]["name"]: version["status"]["stage"] for version in demo.kubectl.items(VERSIONS, NAMESPACE)
     }
     assert stages["digits-v2"] == "Serving"
+
+
+@pytest.mark.timeout(900)
+def test_drift_is_answered_by_a_better_model_in_service_and_damaged_data_by_none(demo: Demo):
+    """Goes on where the story above has ended: version 2 serves."""
+    loop = Loop(demo)
+    loop.run()
+    facts = loop.facts
+    assert facts.lost == 0
+    assert facts.quiet is not None
+    assert facts.quiet < 1, "what callers always sent is no drift"
+    assert facts.before is not None
+    assert facts.after is not None
+    assert facts.after > facts.before + 0.1
+    assert facts.stages == ("dataCheck",), "nothing was trained on damaged data"
 
 
 def test_applying_the_samples_again_changes_nothing(demo: Demo):

@@ -85,6 +85,9 @@ chart: setup ## helm lint of both charts
 scale: setup ## Figures for 100, 500 and 1,000 Models on simulated nodes -> docs/figures/scale.json
 	@$(BIN)/python -m tests.scale
 
+scale-retraining: setup ## What 1,000 idle RetrainingPolicies cost -> docs/figures/scale-retraining.json
+	@$(BIN)/python -m tests.scale --retraining 1000
+
 simulate: setup ## How often the evidence errs, by simulation -> docs/figures/simulate.json (about 10 minutes)
 	@$(BIN)/python -m tests.simulate
 

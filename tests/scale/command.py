@@ -1,4 +1,4 @@
-"""The measuring command: Models of several sizes, or many rollouts at once."""
+"""The measuring command: Models of several sizes, many rollouts at once, or many policies that stand idle."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.scale import rollouts, run
+from tests.scale import retraining, rollouts, run
 from tests.scale.operator_process import ROOT
 
 
@@ -16,11 +16,15 @@ def main() -> None:
     parser.add_argument("--models", default="100,500,1000", help="sizes, comma-separated")
     parser.add_argument("--idle", type=float, default=60, help="seconds to stand idle")
     parser.add_argument("--rollouts", type=int, help="instead: that many rollouts at once, of five steps each")
+    parser.add_argument("--retraining", type=int, help="instead: that many RetrainingPolicies that stand idle")
     parser.add_argument("--write", type=Path, help="file for the figures; a full run goes to docs/figures")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="modelwright-scale-"))
     if given.rollouts:
         _rollouts(given.rollouts, folder, given.write)
+        return
+    if given.retraining:
+        _retraining(given.retraining, 2 * given.idle, folder, given.write)
         return
     results = []
     for size in map(int, given.models.split(",")):
@@ -42,6 +46,16 @@ def _rollouts(count: int, folder: Path, target: Path | None) -> None:
         target = ROOT / "docs/figures/scale-rollouts.json"
     if target:
         run.write(target, results, f"python -m tests.scale --rollouts {count}", rollouts.BOUNDS, rollouts.BOUNDED)
+
+
+def _retraining(count: int, idle: float, folder: Path, target: Path | None) -> None:
+    _say(f"{count} idle RetrainingPolicies; the operator's log is in {folder}")
+    results = [asyncio.run(retraining.measure(count, idle, folder))]
+    run.show(results, retraining.BOUNDS, retraining.BOUNDED)
+    if target is None and count == retraining.BOUNDED:
+        target = ROOT / "docs/figures/scale-retraining.json"
+    if target:
+        run.write(target, results, f"python -m tests.scale --retraining {count}", retraining.BOUNDS, retraining.BOUNDED)
 
 
 def _say(text: str) -> None:

@@ -54,6 +54,8 @@ class FakePrometheus:
     scrape: int = 1
     """Seconds between two samples."""
     url: str = ""
+    asked: list[float] = field(default_factory=list)
+    """When each query came, in unix seconds."""
 
     def answers(self, namespace: str, version: str, *, rate: float = 2000, bad: float = 0.0) -> None:
         """From now on this version answers so many requests a second, this share of them badly."""
@@ -86,6 +88,7 @@ class FakePrometheus:
 
     async def _query(self, request: web.Request) -> web.Response:
         form = await request.post()
+        self.asked.append(time.time())
         found = _SELECTOR.match(str(form["query"]).replace(" ", ""))
         if found is None:
             return _refused("bad_data", f"the fake does not know the query {form['query']}", 400)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from modelwright.api import names
-from modelwright.api.common import InvalidObject, problems
+from modelwright.api.common import InvalidObject, problems, seconds
 from modelwright.api.conditions import ConditionType, with_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model
@@ -48,6 +48,7 @@ from modelwright.obs import metrics
 from modelwright.reconcile import routing
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
+from modelwright.reconcile.history import DEFAULT_TTL
 from modelwright.reconcile.report import write_status
 from modelwright.serving import training as renderers
 from modelwright.serving.gates import Content
@@ -107,7 +108,12 @@ class TrainingRunReconciler:
         except InvalidObject as error:
             await self._refuse(raw, error)
             return Result()
-        observed = await _Picture(context, raw, run).observed()
+        picture = _Picture(context, raw, run)
+        if picture.outlived:
+            # The sweep comes by again and again.
+            await remove(context, raw)
+            return Result()
+        observed = await picture.observed()
         problem = self._unregistered.pop(run.uid, None)
         if problem is not None and observed.registered is False:
             observed = replace(observed, registered=problem)
@@ -196,6 +202,15 @@ class _Picture:
             return None
         text = admission.problem or "admission has not proved who asks for this run; create it anew"
         return Problem(Reason.ADMISSION_POLICY_MISSING, text, stalled=admission.in_force is not None)
+
+    @property
+    def outlived(self) -> bool:
+        """Whether it has ended, and its policy has been gone for historyTTL."""
+        ended, policy = self._run.status.finished_at, self._policy_raw
+        if ended is None or (policy is not None and self._run.spec.policy_uid in (None, policy["metadata"]["uid"])):
+            return False
+        ttl = timedelta(seconds=seconds(self._spec.history_ttl)) if self._spec is not None else DEFAULT_TTL
+        return self._context.clock.now() - ended >= ttl
 
     def _read_model(self) -> Model | None:
         if self._spec is None:

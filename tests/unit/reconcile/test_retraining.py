@@ -517,3 +517,15 @@ def test_a_kind_that_is_not_allowed_ends_the_run_with_that_reason() -> None:
     world.go(lambda: world.states == ["Failed"])
     assert world.runs[0]["status"]["reason"] == "KindNotAllowed"
     assert "training.kinds" in world.runs[0]["status"]["message"]
+
+
+def test_runs_outlive_their_policy_for_history_ttl_and_no_longer() -> None:
+    world = World(HOURLY)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    world.api.user_delete(kinds.RETRAINING_POLICY, NS, "digits")
+    world.look(167 * 3600)
+    assert len(world.runs) == 1
+    world.look(3600)
+    world.look()
+    assert world.runs == []

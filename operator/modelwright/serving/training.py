@@ -19,6 +19,7 @@ from modelwright.api.v1alpha1.retraining import (
     Work,
 )
 from modelwright.api.v1alpha1.training import DatasetStatus
+from modelwright.core.retraining.machine import output_uri
 from modelwright.serving import authored, fetching
 from modelwright.serving.gates import CANDIDATE_DIR, SERVING_DIR, Content
 from modelwright.serving.images import Images
@@ -82,11 +83,6 @@ def stage_name(run: Json, stage: str) -> str:
     label that begins with a letter, of at most CHILD_NAME_MAX characters."""
     name, uid = run["metadata"]["name"], run["metadata"]["uid"]
     return names.cut_with_hash(f"{_WORDS[stage]}-{name}", CHILD_NAME_MAX, name, uid, stage)
-
-
-def output_uri(template: RunTemplate, run: str) -> str:
-    """Where the run of this name puts its artifact."""
-    return f"{template.output.uri.rstrip('/')}/{run}"
 
 
 def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:

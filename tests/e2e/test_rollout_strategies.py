@@ -119,9 +119,9 @@ def bluegreen(it: Story) -> Told:
         told.more["preview"] = previewed["status"].get("preview") or it.until(2, "Progressing", step=0)["status"]
         told.record = it.until(2, "Succeeded", "RolledBack")
         it.ready(2)
-        begin = time.monotonic()
+        begin, first = time.monotonic(), it.record(1)
         it.wants(1)
-        told.more["back"] = it.until(1, "Succeeded")
+        told.more["back"] = it.until(1, "Succeeded", after=first)
         told.more["seconds back"] = time.monotonic() - begin
         it.ready(1)
         told.more["same pods"] = old == it.uids(1)

@@ -100,13 +100,17 @@ class Story:
         ]
         return max(found, key=lambda record: record["spec"].get("number", 0), default=None)
 
-    def until(self, number: int, *states: str, step: int | None = None, timeout: float = 270) -> Json:
-        """The newest rollout to a version, once it is in one of these states, at this step."""
+    def until(
+        self, number: int, *states: str, step: int | None = None, after: Json | None = None, timeout: float = 270
+    ) -> Json:
+        """The newest rollout to a version, once it is in one of these states, at this step, and no longer `after`."""
+        old = after["metadata"]["uid"] if after is not None else None
         deadline = time.monotonic() + timeout
         while True:
             found = self.record(number) or {}
             status = found.get("status", {})
-            if status.get("state") in states and (step is None or status.get("step") == step):
+            new = found.get("metadata", {}).get("uid") != old
+            if new and status.get("state") in states and (step is None or status.get("step") == step):
                 return found
             assert time.monotonic() < deadline, f"{self.name}: not {states} within {timeout:g} s: {status}"
             time.sleep(0.5)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from demo.kubectl import Json
@@ -73,12 +75,12 @@ class Team:
         }
         return {"job": {"template": {"spec": {"containers": [container]}}, "backoffLimit": 0}}
 
-    def policy(self, *, evaluate: str = EVALUATE) -> None:
+    def policy(self, *, evaluate: str = EVALUATE, name: str = "digits", triggers: list[Json] | None = None) -> None:
         secret = {"credentialsSecretRef": {"name": SECRET}}
         uri = f"s3://models/{self.space.name}"
         spec = {
             "modelRef": {"name": "digits"},
-            "triggers": [{"name": "new-data", "data": {"uri": f"{uri}/data", "every": "1m", **secret}}],
+            "triggers": triggers or [{"name": "new-data", "data": {"uri": f"{uri}/data", "every": "1m", **secret}}],
             "guard": {"cooldown": "0s", "backoff": {"initial": "1h"}},
             "run": {
                 "dataset": {"uri": f"{uri}/data", **secret},
@@ -89,7 +91,7 @@ class Team:
                 "output": {"uri": f"{uri}/trained", "format": {"name": "v2-test"}, **secret},
             },
         }
-        metadata = {"name": "digits", "namespace": self.space.name}
+        metadata = {"name": name, "namespace": self.space.name}
         self.space.apply({"apiVersion": API, "kind": "RetrainingPolicy", "metadata": metadata, "spec": spec})
 
     def ask(self, name: str) -> None:
@@ -111,6 +113,19 @@ class Team:
     def serving(self) -> Any:
         model = self.space.get(MODELS, "digits") or {}
         return model.get("status", {}).get("serving", {}).get("version")
+
+    def token(self, account: str, *verbs: str) -> str:
+        """A token of a new ServiceAccount that has these verbs on the policy `alerted`."""
+        rbac, name = "rbac.authorization.k8s.io", {"name": account, "namespace": self.space.name}
+        rule = {"apiGroups": ["modelwright.dev"], "resources": ["retrainingpolicies"], "resourceNames": ["alerted"]}
+        subject = {"kind": "ServiceAccount", **name}
+        self.space.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
+            {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": name, "rules": [{**rule, "verbs": list(verbs)}]},
+            {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": name, "subjects": [subject],
+             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": account}},
+        )  # fmt: skip
+        return self.space.kubectl.run("create", "token", account, "-n", self.space.name).strip()
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +183,29 @@ def test_a_model_that_is_no_better_is_refused_and_serving_goes_on(team: Team) ->
     assert policy["status"]["failures"] >= 1
     assert team.serving() == before
     assert team.space.ask()[0] == before
+
+
+def test_an_alert_from_several_replicas_is_one_run_and_strangers_get_none(team: Team) -> None:
+    team.policy(name="alerted", triggers=[{"name": "alert", "webhook": {"source": "Alertmanager"}}])
+    wait = team.space.kubectl.wait
+    wait(POLICIES, "alerted", team.space.name, lambda obj: bool(obj.get("status")), "it is looked at", timeout=60)
+    (pod,) = team.space.kubectl.items("pods", "modelwright-system", "app.kubernetes.io/name=modelwright")
+    address = f"http://{pod['status']['podIP']}:8080/triggers/{team.space.name}"
+    alerts = team.token("alerts", "trigger")
+    firing = {"status": "firing", "labels": {"alertname": "Drift"}, "startsAt": "2026-11-26T08:00:00Z",
+              "fingerprint": "b7c4a2d1"}  # fmt: skip
+
+    def send(alert: Json, token: str = alerts, path: str = "alerted/alert") -> int:
+        body = {"version": "4", "status": alert["status"], "alerts": [alert]}
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.post(f"{address}/{path}", json=body, headers=headers, timeout=40).status_code
+
+    assert send(firing, "forged") == 401
+    assert send(firing, team.token("nobody", "get")) == 403
+    assert send(firing, path="alerted/other") == 404
+    assert send({**firing, "status": "resolved"}) == 202
+    with ThreadPoolExecutor(6) as senders:
+        assert list(senders.map(send, [firing] * 6)) == [202] * 6
+    runs = [run for run in team.space.items(RUNS) if run["spec"]["policyRef"]["name"] == "alerted"]
+    assert len(runs) == 1
+    assert runs[0]["spec"]["trigger"]["name"] == "alert"

@@ -145,6 +145,14 @@ class Cluster:
         pushed = images.push_image(tag, self.push_registry, progress)
         return self.registry + pushed.removeprefix(self.push_registry)
 
+    def engines(self, progress: Progress | None = None) -> bool:
+        """Have JobSet and Kueue run here; False where they are not ours to install (see CONTRIBUTING.md)."""
+        if self.backend != "embedded" or self.profile != "full":
+            return False
+        with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
+            Embedded(self.name, self.folder, progress or Quiet()).engines()
+        return True
+
     def volumes(self, count: int) -> list[str]:
         """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""
         if self.backend != "embedded" or self.profile != "full":

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from devcluster import addons, components, host, network, node, parts, paths, pause, pki, sandbox, simulation
+from devcluster import addons, components, engines, host, network, node, parts, paths, pause, pki, sandbox, simulation
 from devcluster.api import Client
 from devcluster.errors import ClusterError, failed
 from devcluster.processes import Daemon, end, spawn
@@ -269,6 +269,22 @@ class Embedded:
             if time.monotonic() > limit:
                 raise failed(f"{what} is not ready after {timeout:.0f}s", Path(responsible.log))
             time.sleep(0.1)
+
+    def engines(self) -> None:
+        """JobSet and Kueue beside a cluster that is up; nothing happens to one that has them."""
+        parts.build([each.name for each in engines.ENGINES], self.progress)
+        with self.progress.step("engines"):
+            for engine in engines.ENGINES:
+                if engine.name in self.state.daemons:
+                    continue
+                identity = self.authority.sign(engine.name, engine.name, addresses=[self.net.address])
+                places = addons.Places(self.folder, self.kubeconfig, self.net)
+                self._apply_files(engine.crds())
+                command = engine.command(places.made(engine.name), self.net, identity)
+                self._spawn(engine.name, command, {"KUBECONFIG": str(self.kubeconfig)})
+                ready = f"http://{self.net.address}:{engine.health_port}/readyz"
+                self._until(partial(answers, ready), f"{engine.name}'s webhook", engine.name)
+                self._apply(engine.webhooks(self.net, self.authority))
 
     def _simulate(self, count: int) -> None:
         if not count:

@@ -77,6 +77,8 @@ PARTS = (
     ),
     Part("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
     Part("kind", "sigs.k8s.io/kind", {"kind": "sigs.k8s.io/kind"}),
+    Part("jobset", "sigs.k8s.io/jobset", {"jobset": "sigs.k8s.io/jobset"}),
+    Part("kueue", "sigs.k8s.io/kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}),
 )
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
@@ -144,17 +146,22 @@ def gateway_api_crds() -> Path:
     return _from_module("gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard")
 
 
+def module_files(binary: str, inside: str, *files: str) -> Path:
+    """A folder with files of the Go module that a binary is built from: all of a folder there, or the named ones."""
+    part = part_of(binary)
+    return _from_module(part.name, part.module, inside, *files)
+
+
 def traefik_crds() -> Path:
     """The folder with Traefik's own CRDs (TraefikService and others)."""
-    part = part_of("traefik")
-    pattern = "docs/content/reference/dynamic-configuration"
-    return _from_module(part.name, part.module, pattern, "kubernetes-crd-definition-v1.yml")
+    inside = "docs/content/reference/dynamic-configuration"
+    return module_files("traefik", inside, "kubernetes-crd-definition-v1.yml")
 
 
 def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
     """Copy files out of a Go module into the cache, once per version."""
     version = Part(folder, module, {}).version()
-    kept = paths.cache() / "crds" / f"{folder}-{version}"
+    kept = paths.cache() / "crds" / f"{folder}-{version}" / inside.replace("/", "-")
     if kept.exists():
         return kept
     log = paths.cache() / "logs" / f"crds-{folder}.log"

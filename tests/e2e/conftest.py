@@ -13,6 +13,8 @@ from demo.kubectl import Kubectl
 from devcluster.cluster import Cluster
 from tests.e2e.lib.space import Space, World
 
+# Its definition comes to the cluster later than the operator, when the tests that need it begin.
+JOB_SET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
 RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
 
 
@@ -34,7 +36,8 @@ def world(cluster: Cluster) -> World:
     images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer", "datacheck"))
     # One connection leads nowhere: what becomes of rollouts whose metrics server is gone.
     away = {"name": "gone", "type": "Prometheus", "url": "http://127.0.0.1:9", "timeout": "1s"}
-    for _ in platform.install(cluster, images, {"connections": [*platform.connections(cluster), away]}):
+    values = {"connections": [*platform.connections(cluster), away], "training": {"kinds": [JOB_SET]}}
+    for _ in platform.install(cluster, images, values):
         pass
     kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig)
     runtime = yaml.safe_load(RUNTIME.read_text())

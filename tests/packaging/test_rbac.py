@@ -44,6 +44,7 @@ IN_NAMESPACES = {
     ("gateway.networking.k8s.io", "gateways"): READ,
     ("batch", "jobs"): READ | {"create", "delete"},
     ("batch", "cronjobs"): OWN,
+    ("kueue.x-k8s.io", "workloads"): {"list"},
     ("", "pods"): READ | {"create", "delete"},
     ("events.k8s.io", "events"): {"create"},
 }

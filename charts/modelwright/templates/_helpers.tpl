@@ -113,6 +113,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [batch]
   resources: [cronjobs]
   verbs: [get, list, watch, create, patch, delete]
+# Why something is queued, in Kueue's words.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
 # Pods are made only to resolve a digest; those of models belong to their Deployments.
 - apiGroups: [""]
   resources: [pods]

@@ -284,6 +284,10 @@ class Reason(StrEnum):
     STAGE_QUEUED = "StageQueued", "The object of the present stage is suspended or queued; no clock runs meanwhile."
     REGISTERING_VERSION = "RegisteringVersion", "All stages passed; the ModelVersion is being made."
     VERSION_REGISTERED = "VersionRegistered", "All stages passed, and the ModelVersion was made."
+    VERSION_ANNOUNCED = (
+        "VersionAnnounced",
+        "An Event: a training made a version of a Model that names its version itself; status.announced tells which.",
+    )
     UNCHANGED = (
         "Unchanged",
         "Data, parameters, seed and templates are those of the last run that succeeded (spec.guard.skipUnchanged).",

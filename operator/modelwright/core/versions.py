@@ -84,6 +84,26 @@ def _highest(
     return max(eligible, key=_order)
 
 
+def announced(model: str, wanted: Mapping[str, Any], versions: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The newest ModelVersion of a Model that a TrainingRun has made since the one that the Model names (`wanted`).
+    Objects as the API server gives them: a Model may have many, and most are not worth parsing."""
+
+    def age(raw: Mapping[str, Any]) -> tuple[str, str]:
+        return raw["metadata"].get("creationTimestamp") or "", raw["metadata"]["name"]
+
+    def is_offered(raw: Mapping[str, Any]) -> bool:
+        spec, stage = raw.get("spec") or {}, (raw.get("status") or {}).get("stage")
+        return (
+            (spec.get("modelRef") or {}).get("name") == model
+            and bool((spec.get("lineage") or {}).get("trainingRun"))
+            and not raw["metadata"].get("deletionTimestamp")
+            and stage not in (Stage.QUARANTINED, Stage.REJECTED)
+            and age(raw) > age(wanted)
+        )
+
+    return max(filter(is_offered, versions), key=age, default=None)
+
+
 def _order(version: ModelVersion) -> tuple[str, str]:
     created = version.metadata.creation_timestamp
     return (created.isoformat() if created else ""), version.name

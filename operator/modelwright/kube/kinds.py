@@ -73,6 +73,8 @@ GATEWAY_CLASS = Kind(
 TRAEFIK_SERVICE = Kind("traefik.io", "v1alpha1", "traefikservices", "TraefikService", optional=True)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
+WORKLOAD = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload", optional=True)
+"""Asked for while something is queued; never watched."""
 
 OWN_KINDS = (
     MODEL,

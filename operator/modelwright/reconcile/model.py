@@ -9,6 +9,7 @@ from modelwright.api.common import InvalidObject
 from modelwright.api.conditions import is_true
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import (
+    AnnouncedStatus,
     FailureStatus,
     Model,
     ModelStatus,
@@ -20,13 +21,13 @@ from modelwright.api.v1alpha1.model import (
     TrafficStatus,
 )
 from modelwright.api.v1alpha1.rollout import ModelRolloutStatus, RolloutState
+from modelwright.core import versions
 from modelwright.core.rollout import evaluation
 from modelwright.core.rollout.machine import Assessment, Decision, decide, determine, settle
 from modelwright.core.rollout.observed import Observed, Problem
 from modelwright.core.rollout.record import Record
 from modelwright.core.status import summarize
 from modelwright.core.status.summarize import Verdict
-from modelwright.core.versions import Stamp
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
@@ -185,7 +186,7 @@ class ModelReconciler:
         except errors.ApiError as error:
             return Outcome(problem=Problem(Reason.PROGRESSING_WITH_RETRY, f"trying again: {error}"), error=error)
 
-    async def _stamp(self, picture: Picture, stamp: Stamp) -> None:
+    async def _stamp(self, picture: Picture, stamp: versions.Stamp) -> None:
         version = {
             "apiVersion": names.API_VERSION,
             "kind": "ModelVersion",
@@ -230,6 +231,7 @@ class ModelReconciler:
             ready_replicas=_count(observed, "ready"),
             history=_history(old, observed),
             failure=_failure(observed, verdict),
+            announced=_announced(self._context, model),
             outdated=picture.plan.outdated if picture.plan else None,
             conditions=summarize.conditions(
                 old.conditions,
@@ -251,6 +253,12 @@ class ModelReconciler:
             before = f" (before: {old.serving.version})" if old.serving else ""
             note = f"version {new.serving.version} takes all traffic{before}"
             self._context.events.record(raw, "Normal", Reason.SERVING, note)
+        if new.announced is not None and new.announced != old.announced:
+            note = (
+                f"ModelVersion {new.announced.version} was made by TrainingRun {new.announced.training_run}; it serves "
+                "once spec.version names it"
+            )
+            self._context.events.record(raw, "Normal", Reason.VERSION_ANNOUNCED, note)
         was = next((c.reason for c in old.conditions if c.type == "Stalled" and c.status == "True"), None)
         if verdict.stalled and verdict.reason != was:
             self._context.events.record(raw, "Warning", verdict.reason, verdict.message)
@@ -278,6 +286,19 @@ class ModelReconciler:
         )
         if await write_status(self._context, raw, status, old):
             self._tell(raw, old, status, verdict)
+
+
+def _announced(context: Context, model: Model) -> AnnouncedStatus | None:
+    source = model.spec.version
+    name = source.name or versions.stamped_name(model.name, source)
+    wanted = context.store.get(kinds.MODEL_VERSION, model.namespace, name) if name else None
+    if wanted is None:
+        return None
+    known = context.store.by_model(kinds.MODEL_VERSION, model.namespace, model.name)
+    found = versions.announced(model.name, wanted, known)
+    if found is None:
+        return None
+    return AnnouncedStatus(version=found["metadata"]["name"], training_run=found["spec"]["lineage"]["trainingRun"])
 
 
 def _with(observed: Observed, outcome: Outcome) -> Observed:

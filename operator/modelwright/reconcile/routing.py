@@ -70,12 +70,14 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
         models = _models(store, "version", f"{namespace}/{name}")
         if owner:
             models.append(Key("Model", namespace, owner))
-        return [Key("ModelVersion", namespace, name), *dict.fromkeys(models)]
+        return [Key("ModelVersion", namespace, name), *dict.fromkeys(models), *_run_of(obj)]
     if kind == kinds.ROLLOUT_POLICY:
         return [Key("RolloutPolicy", namespace, name), *_models(store, "policy", f"{namespace}/{name}")]
     if kind in (kinds.MODEL_ROLLOUT, kinds.APPROVAL):
-        owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
-        return [Key("Model", namespace, str(owner))] if owner else []
+        spec = obj.get("spec") or {}
+        owner = (spec.get("modelRef") or {}).get("name")
+        version = store.get(kinds.MODEL_VERSION, namespace, str((spec.get("target") or {}).get("version")))
+        return [Key("Model", namespace, str(owner)), *_run_of(version)] if owner else []
     if kind == kinds.RETRAINING_POLICY:
         return [Key("RetrainingPolicy", namespace, name), *_runs(namespace, name, store)]
     if kind == kinds.TRAINING_RUN:
@@ -100,6 +102,14 @@ def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
         version = (metadata.get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME)
         found += [Key("ModelVersion", namespace, str(version))] if version else []
     return found
+
+
+def _run_of(version: Object | None) -> list[Key]:
+    """The run that made a version: it tells what became of it, and its policy counts one that was rolled back."""
+    lineage = ((version or {}).get("spec") or {}).get("lineage") or {}
+    if version is None or not lineage.get("trainingRun"):
+        return []
+    return [Key("TrainingRun", version["metadata"].get("namespace") or "", str(lineage["trainingRun"]))]
 
 
 def _policies_of(namespace: str, model: str, store: Store) -> Iterator[Key]:

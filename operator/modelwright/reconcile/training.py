@@ -22,7 +22,14 @@ from modelwright.api.v1alpha1.retraining import (
     Work,
 )
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.api.v1alpha1.training import RunState, StageName, StageStatus, TrainingRun, TrainingRunStatus
+from modelwright.api.v1alpha1.training import (
+    RunState,
+    StageName,
+    StageState,
+    StageStatus,
+    TrainingRun,
+    TrainingRunStatus,
+)
 from modelwright.api.v1alpha1.version import Artifact, ModelFormat, ModelVersion
 from modelwright.core import pods, versions
 from modelwright.core.retraining.machine import (
@@ -53,6 +60,7 @@ from modelwright.reconcile.report import write_status
 from modelwright.serving import training as renderers
 from modelwright.serving.gates import Content
 from modelwright.serving.merge import MergeError
+from modelwright.training import queue
 from modelwright.training.port import engine_for
 
 Object = dict[str, Any]
@@ -351,9 +359,24 @@ class _Picture:
                 return child, None
         now_ = self._context.clock.now()
         if work.resource is None or not work.resource.expressions:
-            return child, engine.read(live, found, work, now=now_)
-        # Declared expressions are evaluated in another process, which may take its time.
-        return child, await asyncio.to_thread(engine.read, live, found, work, now_)
+            reading = engine.read(live, found, work, now=now_)
+        else:
+            # Declared expressions are evaluated in another process, which may take its time.
+            reading = await asyncio.to_thread(engine.read, live, found, work, now_)
+        return child, await self._with_words_of_queue(reading, metadata["uid"])
+
+    async def _with_words_of_queue(self, reading: Reading, uid: str) -> Reading:
+        """A queued stage with Kueue's own reason, where it can be had."""
+        if reading.state is not StageState.QUEUED:
+            return reading
+        try:
+            found = await self._context.client.list(
+                kinds.WORKLOAD, self._run.namespace, labels=queue.workload_selector(uid)
+            )
+        except errors.ApiError:
+            return reading
+        why = queue.why_waiting(found)
+        return replace(reading, message=f"{reading.message}: {why}") if why else reading
 
     def _registered(self) -> bool | Problem:
         """Whether the version that this run makes is there."""

@@ -11,7 +11,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import VersionSource
 from modelwright.api.v1alpha1.version import Artifact, ModelVersion, Stage
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.versions import Stamp, pinned_digest, stage, stamped_name, wanted
+from modelwright.core.versions import Stamp, announced, pinned_digest, stage, stamped_name, wanted
 from tests.lib import objects
 
 FOLLOW = VersionSource.model_validate({"follow": {}})
@@ -89,6 +89,37 @@ def test_why_there_is_none(
     assert (found.reason, found.stalled) == (reason, stalled)
     assert says in found.message
     assert found.message.startswith("spec.version")
+
+
+def trained(
+    name: str, hour: int = 2, model: str = "digits", stage: str | None = None, **metadata: Any
+) -> dict[str, Any]:
+    raw = objects.version("vision", name, model=model)
+    raw["metadata"] |= {"creationTimestamp": f"2026-11-21T{hour:02}:00:00Z", **metadata}
+    raw["spec"]["lineage"] = {"trainingRun": name}
+    return raw | ({"status": {"stage": stage}} if stage else {})
+
+
+by_hand = objects.version("vision", "by-hand")
+by_hand["metadata"]["creationTimestamp"] = "2026-11-21T09:00:00Z"
+ANNOUNCED = [
+    ("the newest of those that were trained since", [trained("a"), trained("c", 4), trained("b", 3)], "c"),
+    ("none that was trained before", [trained("a", 0)], None),
+    ("none that a person made", [by_hand], None),
+    ("none of another Model", [trained("z", model="other")], None),
+    ("none that callers were taken back from", [trained("a"), trained("b", 3, stage="Quarantined")], "a"),
+    ("none that was rejected", [trained("b", 3, stage="Rejected")], None),
+    ("none that is being deleted", [trained("a", deletionTimestamp="2026-11-21T03:00:00Z")], None),
+]
+
+
+@pytest.mark.parametrize(("known", "name"), [c[1:] for c in ANNOUNCED], ids=[c[0] for c in ANNOUNCED])
+def test_which_version_is_announced_to_a_model_that_names_another(
+    known: list[dict[str, Any]], name: str | None
+) -> None:
+    own = trained("pinned", 1)
+    found = announced("digits", own, [own, *known])
+    assert (found["metadata"]["name"] if found else None) == name
 
 
 def test_a_template_is_stamped_once_under_a_name_of_its_content() -> None:

@@ -209,6 +209,8 @@ def test_a_tick_becomes_a_version_with_its_lineage() -> None:
     assert run["status"]["comparedWith"] == "v1"
     world.go(lambda: world.runs[0]["status"].get("outcome") == "Announced")
     assert world.model["status"]["serving"]["version"] == "v1", "a pinned Model does not move"
+    name = run["metadata"]["name"]
+    world.go(lambda: world.model["status"].get("announced") == {"version": name, "trainingRun": name})
     status = world.policy["status"]
     assert (status["lastRun"], status["lastVersion"]) == (run["metadata"]["name"],) * 2
     assert status["triggers"][0]["run"] == run["metadata"]["name"]

@@ -48,6 +48,14 @@ def store() -> Store:
         found.put(stamped(model, uid=f"m{number}"))
     found.put(stamped(objects.version(NS, "v1", model="digits"), uid="v1"))
     found.put(stamped(objects.version(NS, "v2", model="digits"), uid="v2"))
+    found.put(stamped(trained(), uid="nightly-1"))
+    return found
+
+
+def trained() -> Object:
+    """A version of a Model of its own, made by a run of the same name."""
+    found = objects.version(NS, "nightly-1", model="trained")
+    found["spec"]["lineage"] = {"trainingRun": "nightly-1"}
     return found
 
 
@@ -57,6 +65,11 @@ def model(name: str, namespace: str = NS) -> Key:
 
 def version(name: str) -> Key:
     return Key("ModelVersion", NS, name)
+
+
+def rollout(of: str, to: str) -> Object:
+    spec = {"modelRef": {"name": of}, "target": {"version": to}}
+    return {"metadata": {"name": f"{of}-1", "namespace": NS}, "spec": spec}
 
 
 ALL = {model("digits"), model("faces"), model("digits", "other"), model("follower")}
@@ -71,6 +84,11 @@ WAKES = [
      {version("v1"), model("digits"), model("faces")}),
     ("a version of a following Model: that Model", kinds.MODEL_VERSION, objects.version(NS, "f1", model="follower"),
      {version("f1"), model("follower")}),
+    ("a version that was trained: the run that made it, too, which tells what became of it", kinds.MODEL_VERSION,
+     trained(), {version("nightly-1"), model("trained"), Key("TrainingRun", NS, "nightly-1")}),
+    ("a rollout: its Model", kinds.MODEL_ROLLOUT, rollout("digits", "v2"), {model("digits")}),
+    ("a rollout to a version that was trained: the run that made it, too", kinds.MODEL_ROLLOUT,
+     rollout("trained", "nightly-1"), {model("trained"), Key("TrainingRun", NS, "nightly-1")}),
     ("a version of a Model that isn't there", kinds.MODEL_VERSION, objects.version(NS, "n", model="none"),
      {version("n"), model("none")}),
     ("a policy: itself, and the Models that follow it", kinds.ROLLOUT_POLICY,

@@ -440,6 +440,13 @@ class ServedStatus(StatusWire):
     until: Timestamp | None = Field(default=None, description="When another took over, UTC.")
 
 
+class AnnouncedStatus(StatusWire):
+    """A version that a training has made, and that this Model, which names its version itself, does not take up."""
+
+    version: StatusWord = Field(description="Name of the ModelVersion: what spec.version.name would be.")
+    training_run: StatusWord = Field(description="Name of the TrainingRun that made it.")
+
+
 class ModelStatus(StatusWire):
     """What is true."""
 
@@ -469,6 +476,11 @@ class ModelStatus(StatusWire):
     failure: FailureStatus | None = Field(
         default=None, description="Why the wanted revision does not serve; absent when it does."
     )
+    announced: AnnouncedStatus | None = Field(
+        default=None,
+        description="The newest version that a training has made since the wanted one; absent when there is none, and "
+        "on a Model that follows.",
+    )
     outdated: StatusText | None = Field(
         default=None,
         description="What has changed since the serving revision was rendered (runtime, images), taken by the next "
@@ -495,6 +507,7 @@ class Model(Resource):
             Column("State", ".status.rollout.state", "Where the move to the wanted revision stands."),
             Column("URL", ".status.url", "Where the Model is reached."),
             Column("Runtime", ".status.runtime.name", "Runtime of the wanted revision.", wide=True),
+            Column("Announced", ".status.announced.version", "A newer version that a training has made.", wide=True),
             REASON,
             AGE,
         ),

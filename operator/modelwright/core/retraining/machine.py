@@ -730,7 +730,10 @@ def _told(o: RunObserved, rule: Rule) -> RunObserved:
     moved = _in(o, RunState.QUEUED)
     if _staged(o) and o.stage is not None:
         seen, entry = o.stage, _entry(o)
-        moved = (entry.state, entry.reason) != (str(seen.state), seen.reason)
+        moved = (entry.state, entry.reason) != (str(seen.state), seen.reason) or (
+            # Why it waits becomes known only later, and changes with what others do.
+            seen.state in WAITING and entry.message != seen.message
+        )
         if moved:
             o = _with_entry(o, state=str(seen.state), reason=seen.reason, message=seen.message)
     why = rule.explain(o)

@@ -285,6 +285,8 @@ def test_unknown_is_never_success_and_a_report_of_it_is_not_taken() -> None:
 def test_no_clock_runs_while_the_object_is_queued_or_suspended(state: StageState) -> None:
     observed = after(replace(later(during("train"), minutes=30), **seen("train", state, message="waits for quota")))
     assert (observed.status.reason, observed.status.message) == ("StageQueued", "stage train: waits for quota")
+    observed = after(replace(observed, **seen("train", state, message="waits for quota: preempted")))
+    assert observed.status.message == "stage train: waits for quota: preempted"
     waited = after(later(observed, hours=100))
     assert waited.state is RunState.TRAINING
     assert decide(waited).look == timedelta(seconds=30)

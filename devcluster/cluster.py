@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,7 +20,7 @@ from devcluster.embedded import NODES, Embedded
 from devcluster.errors import ClusterError
 from devcluster.kind import Kind, Names
 from devcluster.node import REGISTRY_PORT
-from devcluster.processes import end
+from devcluster.processes import end, parent
 from devcluster.progress import Progress, Quiet
 from devcluster.state import State
 
@@ -152,6 +154,18 @@ class Cluster:
         with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
             Embedded(self.name, self.folder, progress or Quiet()).engines()
         return True
+
+    @contextlib.contextmanager
+    def without_node(self, name: str) -> Iterator[None]:
+        """A node of the embedded cluster says nothing meanwhile, as one that has lost its network; its pods run on."""
+        kubelet = State.load(self.folder).daemons[f"kubelet-{name}"]
+        kubelet.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            # nsenter, which waits for it, has stopped with it; nobody would reap the kubelet any more.
+            os.kill(parent(kubelet.pid), signal.SIGCONT)
+            kubelet.signal(signal.SIGCONT)
 
     def volumes(self, count: int) -> list[str]:
         """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""

@@ -142,6 +142,12 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def parent(pid: int) -> int:
+    """Raises OSError when the process is gone."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
+
+
 def end(daemons: Iterable[Daemon], grace: float = 5) -> None:
     """Ask each to end, wait, and kill what is still there."""
     wanted = [daemon for daemon in daemons if daemon.present()]

@@ -1,4 +1,5 @@
-"""Killing the operator at any of its writes, before or after it, gives the same end as not killing it.
+"""Killing the operator at any of its writes, before or after it, gives the same end as not killing it; so does one that
+falls asleep over a write, is followed by its standby, and sends that write when it wakes.
 
 A sample of the places runs each time, another one each time; MODELWRIGHT_FULL_MATRIX=1 runs all, MODELWRIGHT_SEED
 repeats a sample, MODELWRIGHT_STORIES (comma-separated) keeps to some stories.
@@ -12,6 +13,7 @@ import difflib
 import json
 import os
 import random
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,8 @@ SAMPLE = 1
 """Places of each story that are tried each time."""
 AT_ONCE = 4
 SETTINGS = {"settle_seconds": 1}
+SHORT_TERM = {"lease_seconds": 4, "lease_renew_seconds": 3, "lease_retry_seconds": 0.5}
+WHEN = ("before", "after", "asleep")
 NO_IDENTITY = ("uid", "child", "modelUid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink")
 NO_TIME = ("since", "at", "until", "lastTransitionTime", "lastUpdateTime", "elapsedSeconds", "clusterIP", "clusterIPs")
 NO_NUMBERS = ("message", "candidate", "serving", "low", "high", "samples", "servingSamples", "observedWeight")
@@ -79,7 +83,9 @@ class Stage:
     expected: dict[str, str] = field(default_factory=dict)
     writes: dict[str, int] = field(default_factory=dict)
 
-    def operator(self, namespace: str, write: int | None = None, when: str = "before") -> OperatorProcess:
+    def operator(
+        self, namespace: str, write: int | None = None, when: str = "before", **settings: object
+    ) -> OperatorProcess:
         """One that looks at this namespace only; with `write`, one that dies there (0: only counts)."""
         dying = () if write is None else ("-m", "tests.lib.dying_operator", str(write), when)
         return OperatorProcess(
@@ -92,6 +98,7 @@ class Stage:
                 "namespace": namespace,
                 "watch_namespaces": namespace,
                 "connections_file": self.connections,
+                **settings,
             },
         )
 
@@ -262,6 +269,46 @@ async def _one(stage: Stage, place: Place) -> str:
     return "" if died else f"{place}: the operator did not get that far"
 
 
+async def _overtaken(stage: Stage, place: Place) -> str:
+    """Fall asleep there, until the standby leads, and go on; what is wrong, or nothing."""
+    begin, story, space = time.monotonic(), STORIES[place.story], stage.space(place.namespace)
+    first = stage.operator(place.namespace, place.write, place.when, **SHORT_TERM)
+    standby = stage.operator(place.namespace, **SHORT_TERM)
+    with first:
+        await asyncio.to_thread(first.wait_ready)
+        await eventually(lambda: _leads(first), bool, f"{place}: it leads")
+        with standby:
+            await asyncio.to_thread(standby.wait_ready)
+            people = asyncio.create_task(_act(story, space))
+            assert first.process is not None
+            while not (asleep := _is_asleep(first)) and not await story.ended(space):
+                await asyncio.sleep(0.1)
+                assert time.monotonic() - begin < 120, f"{place}: neither asleep nor at the end"
+            if asleep:
+                await eventually(lambda: _leads(standby), bool, f"{place}: the standby leads")
+                first.process.send_signal(signal.SIGCONT)
+                await asyncio.to_thread(first.process.wait, 30)
+            await people
+            await eventually(lambda: story.ended(space), bool, f"{place} ends")
+            await eventually(
+                lambda: _compared(stage, place, stage.expected[place.story]), _is_none, f"{place}: the same end", 40
+            )
+            for operator in (standby, first):
+                if operator.process is not None and operator.process.poll() is None:
+                    await asyncio.to_thread(operator.stop)
+    return "" if asleep else f"{place}: the operator did not get that far"
+
+
+async def _leads(operator: OperatorProcess) -> bool:
+    return "modelwright_leader 1.0" in await asyncio.to_thread(operator.metrics)
+
+
+def _is_asleep(operator: OperatorProcess) -> bool:
+    assert operator.process is not None
+    stat = Path(f"/proc/{operator.process.pid}/stat").read_text()
+    return stat.rsplit(")", 1)[1].split()[0] == "T"
+
+
 async def _act(story: Story, space: Space) -> None:
     await story.people(space)
 
@@ -290,7 +337,7 @@ async def _run(plane: ControlPlane, folder: Path) -> tuple[list[Place], list[str
         async def gated(place: Place) -> str:
             async with gate:
                 try:
-                    return await _one(stage, place)
+                    return await (_overtaken if place.when == "asleep" else _one)(stage, place)
                 except Exception as error:
                     return f"{place}: {type(error).__name__}: {error}"
 
@@ -308,7 +355,7 @@ def _stories() -> list[str]:
 
 def _chosen(writes: dict[str, int]) -> list[Place]:
     everywhere = {
-        story: [Place(story, write, when) for write in range(1, count + 1) for when in ("before", "after")]
+        story: [Place(story, write, when) for write in range(1, count + 1) for when in WHEN]
         for story, count in writes.items()
     }
     seed = int(os.environ.get("MODELWRIGHT_SEED", time.time_ns() % 2**32))

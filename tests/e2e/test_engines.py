@@ -12,7 +12,7 @@ from demo.kubectl import Json
 from demo.platform import SECRET
 from devcluster.cluster import Cluster
 from devcluster.engines import MANAGED
-from tests.e2e.lib.retrain import LEARN, READ, READ_BY_ADDRESS, Team
+from tests.e2e.lib.retrain import LEARN, READ, READ_BY_ADDRESS, WAIT_FOR_GO, Team
 from tests.e2e.lib.space import Space, eventually
 
 QUEUE, PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"
@@ -26,18 +26,6 @@ RESTRICTED = {
 BLOCKERS = ("takes-all", "urgent")
 # Nothing begins by itself here.
 BY_HAND = [{"name": "alert", "webhook": {"source": "Alertmanager"}}]
-WAIT_FOR_GO = """
-import os, time
-from obstore.exceptions import NotFoundError
-from obstore.store import from_url
-store = from_url(os.environ["DATASET_URI"].rpartition("/")[0] + "/signals", client_options={"allow_http": True})
-while True:
-    try:
-        store.head("go")
-        break
-    except (FileNotFoundError, NotFoundError):
-        time.sleep(0.5)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +168,7 @@ def test_a_training_is_queued_longer_than_its_timeout_preempted_and_ends_well(te
     blocker(team, "urgent", **{PRIORITY: team.space.name})
     eventually(lambda: _why(team, "preempted", "reempted"), "it is preempted, and says so")
     assert admitted(team, JOBS, "urgent")
-    team.space.upload("signals/go", b"")
+    team.go("preempted")
     team.space.delete(JOBS, "urgent")
     status = team.until("preempted", "Succeeded", "Failed")["status"]
     assert status["state"] == "Succeeded", status["message"]

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from demo.kubectl import Json
-from tests.e2e.lib.retrain import EVALUATE, POLICIES, RUNS, Team
+from devcluster.cluster import Cluster
+from tests.e2e.lib.retrain import EVALUATE, LEARN, POLICIES, READ, RUNS, WAIT_FOR_GO, Team
 from tests.e2e.lib.space import Space, eventually
 
 
@@ -94,3 +95,50 @@ def test_an_alert_from_several_replicas_is_one_run_and_strangers_get_none(team: 
     runs = [run for run in team.space.items(RUNS) if run["spec"]["policyRef"]["name"] == "alerted"]
     assert len(runs) == 1
     assert runs[0]["spec"]["trigger"]["name"] == "alert"
+
+
+def test_a_training_whose_node_is_lost_goes_on_on_another(team: Team, cluster: Cluster) -> None:
+    if cluster.backend != "embedded":
+        pytest.skip("nodes are taken away in the embedded cluster only")
+    (operator,) = team.space.kubectl.items("pods", "modelwright-system", "app.kubernetes.io/name=modelwright")
+    lost = next(name for name in cluster.node_names if name != operator["spec"]["nodeName"])
+    work = team.work(WAIT_FOR_GO + READ + LEARN)
+    work["job"]["backoffLimit"] = 1
+    here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [lost]}
+    work["job"]["template"]["spec"] |= {
+        "affinity": {
+            "nodeAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {"weight": 100, "preference": {"matchExpressions": [here]}}
+                ]
+            }
+        },
+        "tolerations": [
+            {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}
+            for taint in ("not-ready", "unreachable")
+        ],
+    }
+    team.policy(train=work, triggers=[{"name": "alert", "webhook": {"source": "Alertmanager"}}])
+    team.data([11, 12, 13])
+    team.ask("on-a-lost-node")
+
+    def runs_on() -> set[str]:
+        labels = "modelwright.dev/run=on-a-lost-node,modelwright.dev/role=training"
+        pods = team.space.items("pods", labels)
+        return {
+            pod["spec"]["nodeName"]
+            for pod in pods
+            if pod["metadata"]["name"].startswith("train-") and pod["status"]["phase"] == "Running"
+        }
+
+    eventually(lambda: runs_on() == {lost}, "it trains on the node that will be lost", timeout=120)
+    child = team.stage("on-a-lost-node", "train")["uid"]
+    with cluster.without_node(lost):
+        eventually(lambda: runs_on() - {lost}, "it trains on another node", timeout=180)
+        team.go("on-a-lost-node")
+        status = team.until("on-a-lost-node", "Succeeded", "Failed")["status"]
+    assert status["state"] == "Succeeded", status["message"]
+    assert team.stage("on-a-lost-node", "train")["uid"] == child, "by the very Job that had begun"
+    ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+    eventually(lambda: team.space.kubectl.run("get", "node", lost, "-o", ready) == "True", "the node is back")
+    eventually(lambda: team.serving() == "on-a-lost-node", "what it trained serves", timeout=180)

@@ -1,11 +1,13 @@
-"""The operator, dying at its n-th write: `python -m tests.lib.dying_operator WRITE before|after`.
+"""The operator, dying at its n-th write: `python -m tests.lib.dying_operator WRITE before|after|asleep`.
 
 Writes are counted in the client, Leases, Events and dry runs apart. `before` dies without sending the write, `after`
-once the API server has answered it; both at once and without any clean-up, as kill -9 would. WRITE 0 never dies. After
-each write it tells how many there were, in the file of DYING_OPERATOR_COUNT.
+once the API server has answered it; both at once and without any clean-up, as kill -9 would. `asleep` doesn't die: it
+stops before it sends the write, as a paused virtual machine would, and sends it when it is woken (SIGCONT). WRITE 0
+never dies. After each write it tells how many there were, in the file of DYING_OPERATOR_COUNT.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ def install(write: int, when: str, count_file: Path) -> None:
         count += 1
         if count == write and when == "before":
             os._exit(DIED)
+        if count == write and when == "asleep":
+            os.kill(os.getpid(), signal.SIGSTOP)
         try:
             return await call(self, method, kind, *args, **more)
         finally:

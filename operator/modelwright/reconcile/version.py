@@ -51,8 +51,12 @@ class ModelVersionReconciler:
             ),
         )
         news = (artifact, failure) != (old.artifact, old.failure)
-        if await write_status(self._context, raw, status, old) and news:
-            self._context.wake(Key("Model", key.namespace, version.spec.model_ref.name))
+        if await write_status(self._context, raw, status, old):
+            if news:
+                self._context.wake(Key("Model", key.namespace, version.spec.model_ref.name))
+            if version.spec.lineage is not None and version.spec.lineage.training_run and status.stage != old.stage:
+                # It tells what became of its version, and its policy counts one that was taken back.
+                self._context.wake(Key("TrainingRun", key.namespace, version.spec.lineage.training_run))
         return Result(LOOK_AT_POD if verdict.reconciling else None)
 
     async def _pin(self, raw: Object, version: ModelVersion) -> tuple[ArtifactStatus | None, Verdict]:

@@ -1,0 +1,117 @@
+"""What people write when they act: commands, approvals, rollbacks by hand, runs. The API server proves who they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from modelwright.api.names import API_VERSION
+from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
+from modelwright.cli.picture import ENDED, NotThere, Picture
+
+Json = dict[str, Any]
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "pause": "stop where it is; what turns bad still rolls back",
+    "resume": "go on, in a freeze window too, which is recorded",
+    "promote": "go to the end without further evidence, which is recorded",
+    "abort": "go back to what served, at once",
+    "retry": "try a revision again that was rolled back or aborted",
+    "release": "end the hold of a rollback by hand",
+}
+
+
+class CannotAct(ValueError):
+    """What is asked for can't be done now; the text says why, and what can."""
+
+
+def commanded(seen: Picture, command: str) -> ModelRollout:
+    """The record that a command is for. Raises CannotAct when it could not be carried out, and says what could."""
+    record = _held(seen) if command == "release" else seen.rollout
+    if record is None:
+        what = "no rollback by hand holds it" if command == "release" else "it has no rollout on record"
+        raise CannotAct(f"{command} of Model {seen.model.name}: {what}")
+    state, ended = record.status.state, record.status.state in ENDED
+    if command == "retry" and state not in (RolloutState.ROLLED_BACK, RolloutState.ABORTED):
+        raise CannotAct(f"retry of {record.name}: it is {state}; what is tried again was rolled back or aborted")
+    if command in ("pause", "resume", "promote", "abort") and ended:
+        raise CannotAct(f"{command} of {record.name}: it has ended ({state})")
+    return record
+
+
+def command(name: str, token: str, by: str, reason: str) -> Json:
+    """The merge patch of a ModelRollout."""
+    return {"spec": {"command": {"name": name, "token": token, "by": by, "reason": reason}}}
+
+
+def decision(record: ModelRollout, decide: str, by: str, reason: str, expires: datetime | None, seen_hash: str) -> Json:
+    """An Approval of what has this content hash; `decide` is Approve or Reject. Raises CannotAct when the rollout has
+    ended, or what it rolls out is no longer what was looked at."""
+    if record.status.state in ENDED:
+        raise CannotAct(f"{record.name} has ended ({record.status.state})")
+    if record.status.content_hash != seen_hash:
+        raise CannotAct(
+            f"{record.name} is no longer what was looked at: its content hash is {record.status.content_hash}, not "
+            f"{seen_hash}; look again"
+        )
+    owner = {"apiVersion": API_VERSION, "kind": "ModelRollout", "name": record.name, "uid": record.uid}
+    spec = {
+        "modelRef": {"name": record.spec.model_ref.name},
+        "rollout": {"name": record.name, "uid": record.uid},
+        "contentHash": seen_hash,
+        "decision": decide,
+        "approver": by,
+        "reason": reason,
+    }
+    if expires is not None:
+        spec["expiresAt"] = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata = {"generateName": f"{record.name}-", "namespace": record.namespace, "ownerReferences": [owner]}
+    return {"apiVersion": API_VERSION, "kind": "Approval", "metadata": metadata, "spec": spec}
+
+
+def rollback(seen: Picture, version: str | None, by: str, reason: str) -> Json:
+    """A ModelRollout that goes back at once; without a version to what served before. Raises CannotAct for one that
+    has never served."""
+    served = [entry.version for entry in seen.model.status.history]
+    serving = seen.model.status.serving
+    if version is None:
+        version = next((name for name in served if serving is None or name != serving.version), None)
+        if version is None:
+            raise CannotAct(f"Model {seen.model.name} has served nothing else that it could go back to")
+    elif serving is not None and serving.version == version:
+        raise CannotAct(f"Model {seen.model.name} serves version {version} already")
+    elif version not in served:
+        raise CannotAct(
+            f"version {version} has not served before; Model {seen.model.name} can go back to "
+            f"{', '.join(dict.fromkeys(served)) or 'nothing'}. Let spec.version name it for a rollout with its gates"
+        )
+    spec = {
+        "modelRef": {"name": seen.model.name},
+        "target": {"version": version},
+        "rollback": {"by": by, "reason": reason},
+    }
+    metadata = {"generateName": f"{seen.model.name[:40]}-back-", "namespace": seen.model.namespace}
+    return {"apiVersion": API_VERSION, "kind": "ModelRollout", "metadata": metadata, "spec": spec}
+
+
+def training(seen: Picture, policy: str | None, by: str, reason: str) -> Json:
+    """A TrainingRun that a person asks for. Raises CannotAct when it is not clear by which policy."""
+    names = sorted(each.name for each in seen.policies)
+    if policy is None and len(names) != 1:
+        which = (
+            f"has {len(names)} RetrainingPolicies ({', '.join(names)}): name one with --policy" if names else "has none"
+        )
+        raise CannotAct(f"Model {seen.model.name} {which if names else 'has no RetrainingPolicy'}")
+    if policy is not None and policy not in names:
+        raise NotThere(
+            f"Model {seen.model.name} has no RetrainingPolicy {policy}; there are {', '.join(names) or 'none'}"
+        )
+    chosen = policy or names[0]
+    metadata = {"generateName": f"{chosen[:40]}-by-hand-", "namespace": seen.model.namespace}
+    spec = {"policyRef": {"name": chosen}, "manual": {"by": by, "reason": reason}}
+    return {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": spec}
+
+
+def _held(seen: Picture) -> ModelRollout | None:
+    return next((r for r in seen.rollouts if r.spec.rollback is not None and not r.status.released), None)

@@ -1,0 +1,83 @@
+"""How the plugin asks and writes: through the user's own kubectl, and so with their rights, context and proxies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api.names import GROUP
+
+Json = dict[str, Any]
+
+KINDS = ("models", "modelversions", "modelrollouts", "retrainingpolicies", "trainingruns")
+TIMEOUT = 60.0
+
+
+class ClusterError(Exception):
+    """kubectl could not do it; the text is what it said."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One namespace as its user sees it. `flags` are those of kubectl: context, kubeconfig, namespace."""
+
+    flags: Sequence[str] = ()
+
+    def objects(self) -> list[Json]:
+        """All that `picture` is made of: our kinds, and the pods of models where the user may see pods."""
+        ours = ",".join(f"{kind}.{GROUP}" for kind in KINDS)
+        found: list[Json] = json.loads(self.run("get", ours, "-o", "json"))["items"]
+        try:
+            pods = self.run("get", "pods", "-l", f"{GROUP}/model", "-o", "json")
+        except ClusterError:
+            # Whoever may see Models need not see pods.
+            return found
+        return [*found, *json.loads(pods)["items"]]
+
+    def whoami(self) -> str:
+        """The user's name as the API server knows it, which is what admission compares with."""
+        return self.run("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}").strip()
+
+    def patch(self, kind: str, name: str, change: Json) -> None:
+        """A JSON merge patch."""
+        self.run("patch", f"{kind}.{GROUP}", name, "--type=merge", "-p", json.dumps(change))
+
+    def create(self, body: Json) -> str:
+        """The name of what was made."""
+        return self.run("create", "-f", "-", "-o", "jsonpath={.metadata.name}", stdin=json.dumps(body)).strip()
+
+    def dry_run(self, body: Mapping[str, Any]) -> str | None:
+        """Why the API server would refuse an object; None when it would not."""
+        try:
+            self.run(
+                "apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-", stdin=json.dumps(body)
+            )
+        except ClusterError as error:
+            return str(error)
+        return None
+
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        """Standard output of a kubectl command. Raises ClusterError."""
+        program = os.environ.get("KUBECTL") or shutil.which("kubectl")
+        if program is None:
+            raise ClusterError("kubectl is not on the PATH: this plugin asks the cluster through it")
+        try:
+            done = subprocess.run(
+                [program, *self.flags, *arguments],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ClusterError(f"kubectl {' '.join(arguments[:3])}: {error}") from error
+        if done.returncode:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise ClusterError(said.removeprefix("error: ") or f"kubectl {arguments[0]} ended with {done.returncode}")
+        return done.stdout

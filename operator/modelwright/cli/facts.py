@@ -1,0 +1,182 @@
+"""Where a version comes from and where it serves (`lineage`), what differs between two (`diff`), and its model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import yaml
+
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.cli.picture import Picture
+from modelwright.cli.tree import Node, lines, table
+
+Json = dict[str, Any]
+
+
+def lineage(seen: Picture, version: str) -> str:
+    """A version back to data and code, through its parents, and forward to where it serves. Raises NotThere."""
+    return "\n".join(lines(_origin(seen, seen.version(version), frozenset())))
+
+
+def lineage_json(seen: Picture, version: str) -> Json:
+    """The same as data: the version, its own lineage, its ancestors nearest first, its share of the requests, and its
+    pods."""
+    found = seen.version(version)
+    ancestors, known = [], {version}
+    parent = _parent(found)
+    while parent and parent not in known:
+        known.add(parent)
+        ancestors.append(parent)
+        parent = next((_parent(v) for v in seen.versions if v.name == parent), None)
+    return {
+        "model": seen.model.name,
+        "version": version,
+        "digest": _digest(found),
+        "artifact": found.spec.artifact.uri,
+        "lineage": found.spec.lineage.wire() if found.spec.lineage is not None else {},
+        "ancestors": ancestors,
+        "weight": sum(share.weight for share in seen.model.status.traffic if share.version == version),
+        "pods": [pod.name for pod in seen.pods if pod.version == version],
+    }
+
+
+def diff(seen: Picture, old: str, new: str) -> str:
+    """What differs between two versions of a Model; metrics of the same name and dataset with their difference.
+    Raises NotThere."""
+    rows = [("FIELD", old, new, ""), *_differences(seen.version(old), seen.version(new))]
+    return table(rows) if len(rows) > 1 else f"{old} and {new} differ in nothing but their names."
+
+
+def card(seen: Picture, version: str) -> str:
+    """A model card in Markdown, with the front matter of Hugging Face, from facts only: what is not known is left out.
+    Raises NotThere."""
+    found = seen.version(version)
+    spec, words = found.spec, found.spec.card
+    front: Json = {"library_name": spec.artifact.format.name, "tags": ["modelwright"]}
+    if words is not None and words.license:
+        front["license"] = words.license.lower()
+    if spec.metrics:
+        results = [
+            {
+                "dataset": {"name": metric.dataset, "type": metric.dataset},
+                "metrics": [{"name": metric.name, "type": metric.name, "value": float(Decimal(metric.value))}],
+                "task": {"type": "other"},
+            }
+            for metric in spec.metrics
+        ]
+        front["model-index"] = [{"name": f"{seen.model.name} {found.name}", "results": results}]
+    parts = [
+        "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
+        f"# {seen.model.name}: {found.name}",
+    ]
+    if words is not None:
+        for title, text in (
+            ("", words.summary),
+            ("Intended use", words.intended_use),
+            ("Limitations", words.limitations),
+        ):
+            parts += [f"## {title}\n\n{text}" if title else text] if text else []
+    parts += [f"## {title}\n\n{body}" for title, body in _sections(seen, found) if body]
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(seen: Picture, version: ModelVersion, known: frozenset[str]) -> Node:
+    below = [Node(f"artifact {version.spec.artifact.uri}"), Node(f"digest {_digest(version) or 'not known yet'}")]
+    told = version.spec.lineage
+    if told is None:
+        below.append(Node("spec.lineage says nothing of where it comes from"))
+    else:
+        if told.dataset is not None:
+            below.append(Node(f"data {told.dataset.uri} {told.dataset.digest or ''}".rstrip()))
+        if told.code is not None:
+            below.append(Node(f"code {told.code.repository} at {told.code.commit}"))
+        below += [Node(f"image {told.image}")] if told.image else []
+        below += [Node(f"TrainingRun {told.training_run}")] if told.training_run else []
+    below += [Node(f"{name} = {value}") for name, value in sorted(version.spec.parameters.items())]
+    share = sum(share.weight for share in seen.model.status.traffic if share.version == version.name)
+    pods = [Node(f"pod {pod.name}") for pod in seen.pods if pod.version == version.name]
+    if share or pods:
+        below.append(Node(f"serves {share} % of the requests of Model {seen.model.name}", pods))
+    parent = _parent(version)
+    if parent is not None:
+        older = next((v for v in seen.versions if v.name == parent), None)
+        if older is None or parent in known:
+            below.append(Node(f"from version {parent}" + (" (no longer there)" if older is None else "")))
+        else:
+            from_parent = _origin(seen, older, known | {version.name})
+            below.append(Node(f"from {from_parent.text}", from_parent.below))
+    return Node(f"version {version.name}", below)
+
+
+def _parent(version: ModelVersion) -> str | None:
+    return version.spec.lineage.parent if version.spec.lineage is not None else None
+
+
+def _digest(version: ModelVersion) -> str | None:
+    resolved = version.status.artifact.digest if version.status.artifact is not None else None
+    return version.spec.artifact.digest or resolved
+
+
+def _differences(old: ModelVersion, new: ModelVersion) -> Iterator[tuple[str, str, str, str]]:
+    before, after = _flat(old), _flat(new)
+    for field in sorted(before.keys() | after.keys()):
+        was, is_ = before.get(field, ""), after.get(field, "")
+        if was != is_:
+            yield field, was, is_, _change(was, is_) if field.startswith("metrics") else ""
+
+
+def _flat(version: ModelVersion) -> dict[str, str]:
+    spec = version.spec.wire()
+    found = {f"metrics[{m['name']}] on {m['dataset']}": str(m["value"]) for m in spec.pop("metrics", ())}
+    spec.pop("samples", None)
+    spec.setdefault("artifact", {})["digest"] = _digest(version) or ""
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(inner, f"{path}.{key}" if path else str(key))
+        else:
+            found[path] = str(value)
+
+    walk(spec, "")
+    return found
+
+
+def _change(was: str, is_: str) -> str:
+    try:
+        return f"{Decimal(is_) - Decimal(was):+}"
+    except InvalidOperation:
+        return ""
+
+
+def _sections(seen: Picture, version: ModelVersion) -> Iterator[tuple[str, str]]:
+    spec, told = version.spec, version.spec.lineage
+    metrics = [("metric", "value", "dataset"), *((m.name, str(m.value), m.dataset) for m in spec.metrics)]
+    yield "Evaluation", _markdown(metrics) if spec.metrics else ""
+    parameters = [("parameter", "value"), *sorted(spec.parameters.items())]
+    training = []
+    if told is not None:
+        training += [f"- Data: `{told.dataset.uri}` `{told.dataset.digest or ''}`"] if told.dataset is not None else []
+        training += [f"- Code: {told.code.repository} at `{told.code.commit}`"] if told.code is not None else []
+        training += [f"- Image: `{told.image}`"] if told.image else []
+        training += [f"- TrainingRun: {told.training_run}"] if told.training_run else []
+        training += [f"- Derived from: {told.parent}"] if told.parent else []
+    yield "Training", "\n".join(training) + ("\n\n" + _markdown(parameters) if spec.parameters else "")
+    owner, serving = (
+        seen.model.spec.owner,
+        [f"- Artifact: `{spec.artifact.uri}`", f"- Digest: `{_digest(version) or 'not known yet'}`"],
+    )
+    serving += [f"- Stage: {version.status.stage}"] if version.status.stage else []
+    serving += [f"- Author: {spec.author}"] if spec.author else []
+    serving += [f"- Owner: {', '.join(filter(None, (owner.team, owner.contact)))}"] if owner is not None else []
+    yield "In service", "\n".join(serving)
+    decided = [r for r in seen.rollouts if r.spec.target.version == version.name]
+    rows = [("rollout", "came to", "why"), *((r.name, str(r.status.state), r.status.message or "") for r in decided)]
+    yield "Rollouts", _markdown(rows) if decided else ""
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], ["---"] * len(cells[0]), *cells[1:]])

@@ -1,0 +1,204 @@
+"""A Model with all that belongs to it, made from the objects of its namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from modelwright.api import names
+from modelwright.api.common import InvalidObject, Resource
+from modelwright.api.conditions import Condition
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.retraining import RetrainingPolicy
+from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
+from modelwright.api.v1alpha1.training import TrainingRun
+from modelwright.api.v1alpha1.version import ModelVersion
+
+Json = Mapping[str, Any]
+R = TypeVar("R", bound=Resource)
+
+ENDED = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class NotThere(LookupError):
+    """What was asked for does not exist; the text says what does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of a serving revision."""
+
+    name: str
+    version: str
+    ready: bool
+    state: str
+    restarts: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One Model; everything else newest first."""
+
+    model: Model
+    versions: tuple[ModelVersion, ...]
+    rollouts: tuple[ModelRollout, ...]
+    policies: tuple[RetrainingPolicy, ...]
+    runs: tuple[TrainingRun, ...]
+    pods: tuple[Pod, ...]
+
+    @property
+    def rollout(self) -> ModelRollout | None:
+        """The record that matters now: the one the Model names, else the newest."""
+        told = self.model.status.rollout
+        named = [r for r in self.rollouts if told is not None and r.name == told.name]
+        return next(iter((*named, *self.rollouts)), None)
+
+    def version(self, name: str) -> ModelVersion:
+        """Raises NotThere."""
+        for found in self.versions:
+            if found.name == name:
+                return found
+        raise NotThere(
+            f"Model {self.model.name} has no ModelVersion {name}; {_there_are(v.name for v in self.versions)}"
+        )
+
+    def record(self, name: str) -> ModelRollout:
+        """Raises NotThere."""
+        for found in self.rollouts:
+            if found.name == name:
+                return found
+        raise NotThere(
+            f"Model {self.model.name} has no ModelRollout {name}; {_there_are(r.name for r in self.rollouts)}"
+        )
+
+
+def model_of(name: str, objects: Iterable[Json]) -> str:
+    """The Model that a name stands for: its own, or that of a ModelRollout, ModelVersion, TrainingRun,
+    RetrainingPolicy or pod of this name, in this order. Raises NotThere."""
+    by_kind: dict[str, dict[str, Json]] = {}
+    for obj in objects:
+        by_kind.setdefault(obj["kind"], {})[obj["metadata"]["name"]] = obj
+    if name in by_kind.get("Model", {}):
+        return name
+    for kind in ("ModelRollout", "ModelVersion", "RetrainingPolicy"):
+        if name in by_kind.get(kind, {}):
+            return str(by_kind[kind][name]["spec"]["modelRef"]["name"])
+    if name in by_kind.get("TrainingRun", {}):
+        run = by_kind["TrainingRun"][name]
+        policy = by_kind.get("RetrainingPolicy", {}).get(str(run["spec"]["policyRef"]["name"]))
+        model = (run.get("status") or {}).get("model") or (policy or {}).get("spec", {}).get("modelRef", {}).get("name")
+        if model:
+            return str(model)
+    labels = (by_kind.get("Pod", {}).get(name, {}).get("metadata") or {}).get("labels") or {}
+    if names.LABEL_MODEL in labels:
+        return str(labels[names.LABEL_MODEL])
+    raise NotThere(f"there is no Model {name} here, nor anything of that name that belongs to one; "
+                   f"{_there_are(by_kind.get('Model', {}), 'Models')}")  # fmt: skip
+
+
+def picture(name: str, objects: Iterable[Json]) -> Picture:
+    """The Model of this name and what belongs to it. Objects that this program can't read are left out. Raises
+    NotThere, and InvalidObject for a Model that can't be read."""
+    known = list(objects)
+    raw = next((o for o in known if o["kind"] == "Model" and o["metadata"]["name"] == name), None)
+    if raw is None:
+        there = (str(o["metadata"]["name"]) for o in known if o["kind"] == "Model")
+        raise NotThere(f"there is no Model {name} here; {_there_are(there, 'Models')}")
+    policies = [p for p in _parsed(RetrainingPolicy, known) if p.spec.model_ref.name == name]
+    trained_by = {policy.name for policy in policies}
+    return Picture(
+        model=Model.parse(raw),
+        versions=_newest_first(v for v in _parsed(ModelVersion, known) if v.spec.model_ref.name == name),
+        rollouts=_newest_first(r for r in _parsed(ModelRollout, known) if r.spec.model_ref.name == name),
+        policies=_newest_first(policies),
+        runs=_newest_first(
+            t for t in _parsed(TrainingRun, known) if t.spec.policy_ref.name in trained_by or t.status.model == name
+        ),
+        pods=tuple(sorted((_pod(o) for o in known if _serves(o, name)), key=lambda pod: (pod.version, pod.name))),
+    )
+
+
+def condition(of: Iterable[Condition], type_: str) -> Condition | None:
+    """The condition of this type, if it is told of."""
+    return next((each for each in of if each.type == type_), None)
+
+
+def result(seen: Picture) -> str | None:
+    """How the move to what is wanted came out, in the words of `status --wait`: promoted, failed, or None while it
+    goes on."""
+    status = seen.model.status
+    if (status.observed_generation or 0) < seen.model.generation:
+        return None
+    if _holds(status.conditions, "Ready"):
+        return "promoted"
+    state = status.rollout.state if status.rollout is not None else None
+    if _holds(status.conditions, "Stalled") or state in (RolloutState.ROLLED_BACK, RolloutState.ABORTED):
+        return "failed"
+    return None
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """How long ago, as kubectl says it: 45s, 12m, 3h, 9d; empty when it isn't known."""
+    return "" if since is None else span(now - since)
+
+
+def span(length: timedelta) -> str:
+    """A length of time in its largest unit."""
+    seconds = max(int(length.total_seconds()), 0)
+    for unit, size, below in (("s", 1, 120), ("m", 60, 120 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < below:
+            return f"{seconds // size}{unit}"
+    return f"{seconds // 86400}d"
+
+
+def _parsed(kind: type[R], objects: Iterable[Json]) -> list[R]:
+    found = []
+    for obj in objects:
+        if obj["kind"] == kind.__name__:
+            try:
+                found.append(kind.parse(obj))
+            except InvalidObject:
+                continue
+    return found
+
+
+def _newest_first(found: Iterable[R]) -> tuple[R, ...]:
+    return tuple(sorted(found, key=lambda o: (o.metadata.creation_timestamp or _LONG_AGO, o.name), reverse=True))
+
+
+def _serves(obj: Json, model: str) -> bool:
+    labels = (obj["metadata"].get("labels") or {}) if obj["kind"] == "Pod" else {}
+    return labels.get(names.LABEL_MODEL) == model and labels.get(names.LABEL_ROLE) == names.ROLE_SERVING
+
+
+def _pod(obj: Json) -> Pod:
+    status, metadata = obj.get("status") or {}, obj["metadata"]
+    told = status.get("containerStatuses") or ()
+    waiting = [(each.get("state") or {}).get("waiting", {}).get("reason") for each in told]
+    state = "Terminating" if metadata.get("deletionTimestamp") else next(filter(None, waiting), status.get("phase"))
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
+    return Pod(
+        name=metadata["name"],
+        version=str(metadata["labels"].get(names.LABEL_VERSION, "")),
+        ready=ready,
+        state=str(state or "Pending"),
+        restarts=sum(int(each.get("restartCount", 0)) for each in told),
+        node=str((obj.get("spec") or {}).get("nodeName", "")),
+    )
+
+
+def _holds(conditions: Iterable[Condition], type_: str) -> bool:
+    found = condition(conditions, type_)
+    return found is not None and found.status == "True"
+
+
+def _there_are(found: Iterable[str], what: str = "") -> str:
+    listed = sorted(found)
+    if not listed:
+        return f"there are no {what}" if what else "there are none"
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return f"there are {', '.join(listed[:10])}{more}"

@@ -1,0 +1,306 @@
+"""`kubectl modelwright`: looks at Models and what was decided about them, and acts, with the rights of its user."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from modelwright.api.common import InvalidObject, seconds
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.cli import acts, facts, tree
+from modelwright.cli import lint as linting
+from modelwright.cli import why as words
+from modelwright.cli.cluster import Cluster, ClusterError
+from modelwright.cli.picture import NotThere, Picture, model_of, picture, result
+
+PROMOTED, FAILED, TIMED_OUT = 0, 1, 2
+"""Exit codes, as `status --wait` has them; FAILED is also that of everything that could not be done."""
+LOOK_EVERY = 1.0
+TAKEN_UP_WITHIN = 15.0
+"""Seconds that a command is waited for, to say what became of it."""
+
+Run = Callable[[argparse.Namespace, Cluster], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    flags = [
+        f"--{name}={value}" for name in ("kubeconfig", "context", "namespace") if (value := getattr(options, name))
+    ]
+    try:
+        run: Run = options.run
+        return run(options, Cluster(tuple(flags)))
+    except (ClusterError, NotThere, InvalidObject, acts.CannotAct) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-n", "--namespace", help="namespace (default: that of the context)")
+    common.add_argument("--context", help="context of the kubeconfig")
+    common.add_argument("--kubeconfig", help="kubeconfig file")
+    parser = argparse.ArgumentParser(prog="kubectl modelwright", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Run, text: str, what: str = "model") -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=text, description=text, parents=[common])
+        if what:
+            told = "Model, or anything of it: a version, rollout, run, policy or pod"
+            found.add_argument(what, metavar=what.upper(), help=told if what == "model" else None)
+        found.set_defaults(run=run)
+        return found
+
+    status = add("status", _status, "a Model as a tree: traffic, pods, rollout with its evidence, versions, retraining")
+    status.add_argument("--watch", action="store_true", help="show it again whenever it has changed")
+    status.add_argument("--wait", action="store_true", help="until it is promoted (exit code 0) or has failed (1)")
+    status.add_argument(
+        "--timeout", default="10m", metavar="TIME", help="of --wait; then the exit code is 2 (default: 10m)"
+    )
+    _output(status)
+    _output(add("history", _history, "every rollout that there is a record of"))
+    why = add("why", _why, "what was decided, by what evidence, and what can be done now")
+    why.add_argument("--rollout", metavar="NAME", help="an earlier rollout (default: the newest)")
+    for name, text in acts.COMMANDS.items():
+        _reason(add(name, _command, text))
+    rollback = add("rollback", _rollback, "go back at once to a version that has served, and stay there")
+    rollback.add_argument("--to", metavar="VERSION", help="default: what served before")
+    _reason(rollback)
+    for name, text in (("approve", "say yes to what a rollout moves to"), ("reject", "say no, which ends the rollout")):
+        decide = add(name, _decide, text)
+        decide.add_argument(
+            "--hash", metavar="HASH", help="content hash of what you looked at (default: ask, showing it)"
+        )
+        decide.add_argument("--expires", metavar="TIME", help="for how long it holds, such as 48h (default: for good)")
+        _reason(decide)
+    retrain = add("retrain", _retrain, "ask for a training run by hand")
+    retrain.add_argument("--policy", metavar="NAME", help="RetrainingPolicy, where the Model has several")
+    _reason(retrain)
+    lineage = add("lineage", _lineage, "a version back to data and code, and forward to where it serves")
+    lineage.add_argument("--version", metavar="NAME", help="default: the named version, else the one that serves")
+    _output(lineage)
+    add("card", _card, "a model card in Markdown, made from facts").add_argument(
+        "--version", metavar="NAME", help="default: the named version, else the one that serves"
+    )
+    diff = add("diff", _diff, "what differs between two versions", what="old")
+    diff.add_argument("new", metavar="NEW", help="the other version")
+    lint = add("lint", _lint, "judge manifests before they are applied", what="")
+    lint.add_argument(
+        "files", nargs="+", metavar="FILE", type=Path, help="YAML files or folders of them; - is standard input"
+    )
+    lint.add_argument("--offline", action="store_true", help="don't ask the server for a dry run")
+    return parser
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+
+
+def _reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True, help="why; it stands in the record, with your name")
+
+
+def _seen(name: str, cluster: Cluster) -> Picture:
+    objects = cluster.objects()
+    return picture(model_of(name, objects), objects)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _status(options: argparse.Namespace, cluster: Cluster) -> int:
+    limit = time.monotonic() + seconds(options.timeout)
+    shown = ""
+    while True:
+        seen = _seen(options.model, cluster)
+        ended = result(seen)
+        text = _as_json(seen) if options.output == "json" else tree.tree(seen, _now())
+        over = options.wait and (ended is not None or time.monotonic() > limit)
+        if (options.watch and text != shown) or (not options.watch and (over or not options.wait)):
+            clear = "\033[H\033[2J" if options.watch and options.output == "text" and sys.stdout.isatty() else ""
+            print(clear + text, flush=True)
+            shown = text
+        if over or not (options.watch or options.wait):
+            break
+        time.sleep(LOOK_EVERY)
+    if not options.wait:
+        return PROMOTED
+    if ended is None:
+        print(f"error: Model {seen.model.name} is still on its way after {options.timeout}", file=sys.stderr)
+        return TIMED_OUT
+    return PROMOTED if ended == "promoted" else FAILED
+
+
+def _as_json(seen: Picture) -> str:
+    told: dict[str, Any] = {
+        "model": seen.model.wire(),
+        "versions": [version.wire() for version in seen.versions],
+        "rollout": seen.rollout.wire() if seen.rollout is not None else None,
+        "runs": [run.wire() for run in seen.runs],
+        "pods": [{"name": p.name, "version": p.version, "ready": p.ready, "node": p.node} for p in seen.pods],
+        "result": result(seen),
+    }
+    return json.dumps(told, indent=2)
+
+
+def _history(options: argparse.Namespace, cluster: Cluster) -> int:
+    seen = _seen(options.model, cluster)
+    if options.output == "json":
+        print(json.dumps([record.wire() for record in seen.rollouts], indent=2))
+    else:
+        print(tree.history(seen, _now()))
+    return 0
+
+
+def _why(options: argparse.Namespace, cluster: Cluster) -> int:
+    seen = _seen(options.model, cluster)
+    named = options.rollout or next((r.name for r in seen.rollouts if r.name == options.model), None)
+    print(words.why(seen, _now(), named))
+    return 0
+
+
+def _command(options: argparse.Namespace, cluster: Cluster) -> int:
+    """Write the command, and wait until the operator has said what became of it."""
+    record = acts.commanded(_seen(options.model, cluster), options.command)
+    token = secrets.token_hex(8)
+    change = acts.command(options.command, token, cluster.whoami(), options.reason)
+    cluster.patch("modelrollouts", record.name, change)
+    limit = time.monotonic() + TAKEN_UP_WITHIN
+    while time.monotonic() < limit:
+        told = _became_of(_seen(options.model, cluster).rollouts, record.name, token)
+        if told is not None:
+            accepted, message = told
+            print(
+                f"{options.command} of {record.name}: {message or 'done'}", file=sys.stdout if accepted else sys.stderr
+            )
+            return 0 if accepted else FAILED
+        time.sleep(LOOK_EVERY / 2)
+    print(
+        f"{options.command} of {record.name} is written, and was not taken up within {TAKEN_UP_WITHIN:.0f} s: is the "
+        "operator running?",
+        file=sys.stderr,
+    )
+    return TIMED_OUT
+
+
+def _became_of(rollouts: Sequence[ModelRollout], name: str, token: str) -> tuple[bool, str] | None:
+    commands = (command for record in rollouts if record.name == name for command in record.status.commands)
+    return next(((command.accepted, command.message) for command in commands if command.token == token), None)
+
+
+def _rollback(options: argparse.Namespace, cluster: Cluster) -> int:
+    body = acts.rollback(_seen(options.model, cluster), options.to, cluster.whoami(), options.reason)
+    name = cluster.create(body)
+    print(
+        f"ModelRollout {name} takes Model {body['spec']['modelRef']['name']} to version "
+        f"{body['spec']['target']['version']}, and holds it there until spec.version changes or it is released"
+    )
+    return 0
+
+
+def _decide(options: argparse.Namespace, cluster: Cluster) -> int:
+    seen = _seen(options.model, cluster)
+    record = seen.rollout
+    if record is None or not record.status.content_hash:
+        raise acts.CannotAct(f"Model {seen.model.name} has no rollout that could be approved")
+    looked_at = options.hash
+    if looked_at is None:
+        print(words.why(seen, _now(), record.name))
+        looked_at = record.status.content_hash
+        if sys.stdin.isatty():
+            answer = input(f"\n{options.command} this (content hash {looked_at})? [y/N] ")
+            if answer.strip().lower() not in ("y", "yes"):
+                print("nothing was written")
+                return FAILED
+            record = _seen(options.model, cluster).record(record.name)
+        else:
+            raise acts.CannotAct(f"name what you looked at: --hash {looked_at}")
+    expires = _now() + timedelta(seconds=seconds(options.expires)) if options.expires else None
+    word = "Approve" if options.command == "approve" else "Reject"
+    name = cluster.create(acts.decision(record, word, cluster.whoami(), options.reason, expires, looked_at))
+    print(
+        f"Approval {name} says {word} to {record.name} ({looked_at}); whether it counts stands in status of the rollout"
+    )
+    return 0
+
+
+def _retrain(options: argparse.Namespace, cluster: Cluster) -> int:
+    body = acts.training(_seen(options.model, cluster), options.policy, cluster.whoami(), options.reason)
+    name = cluster.create(body)
+    print(f"TrainingRun {name} is asked for, by RetrainingPolicy {body['spec']['policyRef']['name']}")
+    return 0
+
+
+def _version(options: argparse.Namespace, seen: Picture) -> str:
+    """The version that is meant: the one that is named, that of a named pod, else the one that serves."""
+    if options.version:
+        return str(options.version)
+    if any(version.name == options.model for version in seen.versions):
+        return str(options.model)
+    of_pod = next((pod.version for pod in seen.pods if pod.name == options.model), None)
+    serving = seen.model.status.serving
+    found = of_pod or (serving.version if serving is not None else None)
+    if found is None:
+        raise NotThere(f"Model {seen.model.name} serves nothing yet: name a version with --version")
+    return found
+
+
+def _lineage(options: argparse.Namespace, cluster: Cluster) -> int:
+    seen = _seen(options.model, cluster)
+    version = _version(options, seen)
+    if options.output == "json":
+        print(json.dumps(facts.lineage_json(seen, version), indent=2))
+    else:
+        print(facts.lineage(seen, version))
+    return 0
+
+
+def _card(options: argparse.Namespace, cluster: Cluster) -> int:
+    seen = _seen(options.model, cluster)
+    print(facts.card(seen, _version(options, seen)), end="")
+    return 0
+
+
+def _diff(options: argparse.Namespace, cluster: Cluster) -> int:
+    print(facts.diff(_seen(options.old, cluster), options.old, options.new))
+    return 0
+
+
+def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
+    files = [(str(path), path.read_text()) for given in options.files for path in _files(given)]
+    dry_run = None if options.offline else cluster.dry_run
+    findings = linting.lint(files, dry_run)
+    for finding in findings:
+        print(f"{'error' if finding.wrong else 'note'}: {finding.place}: {finding.text}")
+    if options.offline:
+        print(linting.NOT_CHECKED)
+    wrong = sum(finding.wrong for finding in findings)
+    print(f"{wrong} errors" if wrong else "nothing stands against it")
+    return FAILED if wrong else 0
+
+
+def _files(path: Path) -> list[Path]:
+    if str(path) == "-":
+        return [Path("/dev/stdin")]
+    if path.is_dir():
+        return sorted([*path.rglob("*.yaml"), *path.rglob("*.yml")])
+    return [path]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""What `kubectl modelwright status` and `history` show: one Model as a tree, its rollouts as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from modelwright.api.v1alpha1.rollout import GateStatus, ModelRollout, VerdictStatus
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.cli.picture import ENDED, Picture, age, condition, span
+
+VERSIONS, RUNS = 6, 3
+"""How many of each are shown, the newest first; `history` has all rollouts."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A line with what is below it."""
+
+    text: str
+    below: Sequence[Node] = field(default=())
+
+
+def tree(seen: Picture, now: datetime) -> str:
+    """A Model, what serves, the rollout with its evidence, versions, retraining and pods."""
+    return "\n".join(lines(_root(seen, now)))
+
+
+def history(seen: Picture, now: datetime) -> str:
+    """Every rollout that there is a record of, the newest first."""
+    if not seen.rollouts:
+        return f"Model {seen.model.name} has no rollouts on record: without a RolloutPolicy it moves at once."
+    head = ("ROLLOUT", "FROM", "TO", "STATE", "REASON", "BY", "BEGAN", "TOOK")
+    return table([head, *(_row(record, now) for record in seen.rollouts)])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns, as kubectl shows them."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def verdict_words(verdict: VerdictStatus) -> str:
+    """One metric of one step: what it came to, and by which numbers."""
+    parts = [f"{verdict.metric}: {verdict.outcome}"]
+    if verdict.candidate is not None:
+        beside = f", serving {verdict.serving}" if verdict.serving is not None else ""
+        parts.append(f"candidate {verdict.candidate}{beside}")
+    if verdict.low is not None and verdict.high is not None:
+        limit = f", limit {verdict.limit}" if verdict.limit is not None else ""
+        parts.append(f"interval [{verdict.low}, {verdict.high}]{limit}")
+    if verdict.samples is not None:
+        parts.append(f"{verdict.samples} requests")
+    if verdict.dry_run:
+        parts.append("dry run, decides nothing")
+    if verdict.outcome != "Pass" and verdict.message:
+        parts.append(verdict.message)
+    return "; ".join(parts)
+
+
+def gate_words(gate: GateStatus) -> str:
+    """One gate and what it came to."""
+    return f"gate {gate.name}: {gate.outcome}" + (f"; {gate.message}" if gate.message else "")
+
+
+def last_verdicts(record: ModelRollout) -> list[VerdictStatus]:
+    """The verdicts of the last step that has any."""
+    steps = [verdict.step for verdict in record.status.verdicts]
+    return [verdict for verdict in record.status.verdicts if verdict.step == max(steps)] if steps else []
+
+
+def _root(seen: Picture, now: datetime) -> Node:
+    model = seen.model
+    ready = condition(model.status.conditions, "Ready")
+    stalled = condition(model.status.conditions, "Stalled")
+    told = ready if stalled is None or stalled.status != "True" else stalled
+    head = [f"Model {model.name}"]
+    head.append(
+        "suspended" if model.spec.suspend else f"{told.type}={told.status} {told.reason}" if told else "not seen yet"
+    )
+    head += [model.status.url] if model.status.url else []
+    below = [Node(told.message)] if told is not None and told.message and told.reason != "Serving" else []
+    return Node(
+        "  ".join(head), [*below, *_traffic(seen, now), *_rollout(seen, now), *_versions(seen), *_retraining(seen, now)]
+    )
+
+
+def _traffic(seen: Picture, now: datetime) -> Iterator[Node]:
+    serving = seen.model.status.serving
+    shown = set()
+    for share in seen.model.status.traffic:
+        shown.add(share.version)
+        observed = f" (seen {share.observed_weight} %)" if share.observed_weight is not None else ""
+        since = (
+            f", since {age(serving.since, now)}" if serving is not None and serving.revision == share.revision else ""
+        )
+        yield Node(
+            f"{share.weight} % of the requests{observed}: version {share.version}{since}", _pods(seen, share.version)
+        )
+    for version in dict.fromkeys(pod.version for pod in seen.pods if pod.version not in shown):
+        yield Node(f"no requests: version {version}", _pods(seen, version))
+
+
+def _pods(seen: Picture, version: str) -> list[Node]:
+    found = [pod for pod in seen.pods if pod.version == version]
+    return [
+        Node(
+            f"pod {pod.name}  {'ready' if pod.ready else pod.state}"
+            + (f"  {pod.restarts} restarts" if pod.restarts else "")
+            + (f"  on {pod.node}" if pod.node else "")
+        )
+        for pod in found
+    ]
+
+
+def _rollout(seen: Picture, now: datetime) -> Iterator[Node]:
+    record = seen.rollout
+    if record is None:
+        return
+    status = record.status
+    head = [f"rollout {record.name}", str(status.state or "Pending"), f"to {record.spec.target.version}"]
+    if status.from_ is not None:
+        head[-1] = f"{status.from_.version} -> {record.spec.target.version}"
+    if status.state not in ENDED:
+        head += [f"step {status.progress}"] if status.progress else []
+        head += [f"weight {status.weight} %"] if status.weight is not None else []
+        head += ["paused"] if status.paused else []
+        head += [f"since {age(status.started_at, now)}"] if status.started_at else []
+    else:
+        head += [f"{status.reason or ''} {age(status.finished_at, now)} ago".strip()]
+    below = [Node(gate_words(gate)) for gate in status.gates]
+    below += [Node(verdict_words(verdict)) for verdict in last_verdicts(record)]
+    below += [
+        Node(f"{each.approver} said {each.decision} ({each.place}){': ' + each.reason if each.reason else ''}")
+        for each in status.approvals
+    ]
+    below += [
+        Node(f"{each.by}: {each.name}{'' if each.accepted else ', refused'}; {each.message or each.reason}")
+        for each in status.commands
+    ]
+    yield Node("  ".join(head), below)
+
+
+def _versions(seen: Picture) -> Iterator[Node]:
+    announced = seen.model.status.announced
+    below = [
+        Node(_version(version, announced is not None and announced.version == version.name))
+        for version in seen.versions[:VERSIONS]
+    ]
+    more = len(seen.versions) - len(below)
+    yield Node(f"{len(seen.versions)} versions", [*below, *([Node(f"and {more} older ones")] if more > 0 else [])])
+
+
+def _version(version: ModelVersion, announced: bool) -> str:
+    words = [version.name, version.status.stage or "not seen yet"]
+    words += [f"{metric.name} {metric.value}" for metric in version.spec.metrics[:2]]
+    lineage = version.spec.lineage
+    words += [f"trained by {lineage.training_run}"] if lineage is not None and lineage.training_run else []
+    words += [version.status.failure.message] if version.status.failure is not None else []
+    words += ["announced: name it in spec.version to have it served"] if announced else []
+    return "  ".join(words)
+
+
+def _retraining(seen: Picture, now: datetime) -> Iterator[Node]:
+    for policy in seen.policies:
+        status, head = policy.status, [f"retraining {policy.name}"]
+        head += ["suspended"] if policy.spec.suspend else []
+        head += [f"{status.failures} failures in a row"] if status.failures else []
+        of_it = [run for run in seen.runs if run.spec.policy_ref.name == policy.name][:RUNS]
+        below = []
+        for run in of_it:
+            begun = run.metadata.creation_timestamp
+            words = [f"run {run.name}", str(run.status.state or "Pending"), age(begun, now)]
+            words += [run.status.outcome] if run.status.outcome else []
+            words += [run.status.message] if run.status.message and run.status.state != "Succeeded" else []
+            below.append(Node("  ".join(words)))
+        yield Node("  ".join(head), below)
+
+
+def _row(record: ModelRollout, now: datetime) -> tuple[str, ...]:
+    status, spec = record.status, record.spec
+    people = [command.by for command in status.commands if command.accepted]
+    took = span(status.finished_at - status.started_at) if status.finished_at and status.started_at else ""
+    return (
+        record.name,
+        status.from_.version if status.from_ is not None else "",
+        spec.target.version,
+        str(status.state or "Pending"),
+        status.reason or "",
+        spec.rollback.by if spec.rollback is not None else ", ".join(dict.fromkeys(people)),
+        age(record.metadata.creation_timestamp, now),
+        took,
+    )
+
+
+def lines(node: Node) -> Iterator[str]:
+    """A tree as text, drawn with lines."""
+    yield node.text
+    for number, child in enumerate(node.below):
+        last = number == len(node.below) - 1
+        for index, line in enumerate(lines(child)):
+            yield (("└─ " if last else "├─ ") if index == 0 else ("   " if last else "│  ")) + line

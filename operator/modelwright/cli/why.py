@@ -1,0 +1,93 @@
+"""What `kubectl modelwright why` says: what was decided about a Model, by what evidence, and what can be done."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
+from modelwright.cli.picture import ENDED, Picture, age, condition
+from modelwright.cli.tree import gate_words, verdict_words
+
+_AGAIN = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."
+_CAN_DO = {
+    RolloutState.AWAITING_APPROVAL: "Somebody who may approve, and is not its author, can say "
+    "kubectl modelwright approve {model}, or reject {model}.",
+    RolloutState.HOLDING: "It waits for evidence, or for you: kubectl modelwright promote {model} (without it), or "
+    "abort {model}.",
+    RolloutState.PROGRESSING: "kubectl modelwright pause {model} stops it where it is; abort {model} takes it back.",
+    RolloutState.ROLLED_BACK: f"Once the cause is mended, {_AGAIN}",
+    RolloutState.ABORTED: _AGAIN,
+}
+_ENDS = {
+    RolloutState.SUCCEEDED: "was promoted",
+    RolloutState.ROLLED_BACK: "was taken back",
+    RolloutState.ABORTED: "was aborted",
+    RolloutState.SUPERSEDED: "was superseded",
+}
+
+
+def why(seen: Picture, now: datetime, rollout: str | None = None) -> str:
+    """The decision about a Model's newest rollout, or a named one. Raises NotThere."""
+    record = seen.record(rollout) if rollout is not None else seen.rollout
+    parts = [] if rollout is not None else [_model(seen)]
+    parts += [_record(record, now)] if record is not None else []
+    state = record.status.state if record is not None else None
+    held = seen.model.status.rollout
+    if record is not None and held is not None and held.reason == "HeldByRollback":
+        parts.append(f"To end the hold: kubectl modelwright release {seen.model.name} --reason ...")
+    elif state in _CAN_DO:
+        parts.append(_CAN_DO[RolloutState(state)].format(model=seen.model.name))
+    return "\n\n".join(parts)
+
+
+def _model(seen: Picture) -> str:
+    model, status = seen.model, seen.model.status
+    serving = f"serves version {status.serving.version}" if status.serving is not None else "serves nothing yet"
+    lines = [f"Model {model.name} {serving}."]
+    if status.target is not None and (status.serving is None or status.target.version != status.serving.version):
+        lines.append(f"Wanted is version {status.target.version}.")
+    for type_ in ("Ready", "Stalled"):
+        told = condition(status.conditions, type_)
+        if told is not None and told.message and (type_ == "Ready") == (told.status != "True"):
+            lines.append(f"{type_} is {told.status} ({told.reason}): {told.message}")
+    if status.failure is not None:
+        lines.append(f"{status.failure.reason}: {status.failure.message}")
+    if status.outdated:
+        lines.append(status.outdated)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _record(record: ModelRollout, now: datetime) -> str:
+    status, to = record.status, record.spec.target.version
+    move = f"from version {status.from_.version} to {to}" if status.from_ is not None else f"to version {to}"
+    lines = [f"Rollout {record.name} {move}"]
+    if status.state in ENDED:
+        lines[0] += f" {_ENDS[RolloutState(str(status.state))]} {age(status.finished_at, now)} ago"
+    elif status.state:
+        step = f", step {status.progress}, weight {status.weight or 0} %" if status.progress else ""
+        lines[0] += f" is {status.state}{step}, since {age(status.since, now)}"
+    lines[0] += f" ({status.reason}): {status.message}" if status.reason else "."
+    if record.spec.rollback is not None:
+        lines.append(f"{record.spec.rollback.by} asked for it: {record.spec.rollback.reason}")
+    if status.policy is not None:
+        lines.append(f"It goes by RolloutPolicy {status.policy.name} as of generation {status.policy.generation}.")
+    if status.without_evidence:
+        lines.append("A person promoted it without the evidence that the policy asks for.")
+    if status.freeze_overridden:
+        lines.append("A person let it go on in spite of the policy's freeze.")
+    lines += [f"- {gate_words(gate)}" for gate in status.gates]
+    by_step = {step.index: step for step in status.steps}
+    for verdict in sorted(status.verdicts, key=lambda v: v.step):
+        step_of = by_step.get(verdict.step)
+        place = f"step {verdict.step + 1}"
+        if step_of is not None:
+            place += f" ({step_of.kind}{f' {step_of.weight} %' if step_of.weight is not None else ''})"
+        lines.append(f"- {place}: {verdict_words(verdict)}")
+        if verdict.query and verdict.outcome != "Pass":
+            lines.append(f"    asked: {verdict.query}")
+    lines += [f"- {a.approver} said {a.decision} ({a.place}): {a.reason}" for a in status.approvals]
+    lines += [
+        f"- {c.by} commanded {c.name}{'' if c.accepted else ', which was refused'}: {c.message or c.reason}"
+        for c in status.commands
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+"""What the plugin shows of a Model: the tree, the history, the reasons, the lineage, the card."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from modelwright.cli import facts, tree
+from modelwright.cli.picture import NotThere, age, model_of, picture, result
+from modelwright.cli.why import why
+from tests.unit.cli import world
+from tests.unit.cli.world import NOW, condition, seen
+
+Json = dict[str, Any]
+
+
+def test_the_tree_tells_who_serves_what_is_decided_and_by_which_numbers() -> None:
+    assert (
+        tree.tree(seen(), NOW)
+        == """\
+Model digits  Ready=False RolloutInProgress  http://digits.example.com
+├─ step 1 of 3
+├─ 90 % of the requests: version v1, since 3h
+│  └─ pod digits-r1-a  ready  on node-a
+├─ 10 % of the requests (seen 9 %): version v2
+│  └─ pod digits-r2-a  CrashLoopBackOff  3 restarts  on node-a
+├─ rollout digits-2  Progressing  v1 -> v2  step 1/3  weight 10 %  since 60m
+│  ├─ gate infra: Pass; 5 requests answered as expected
+│  └─ error-rate: Inconclusive; candidate 0.4%, serving 0.1%; interval [-0.2%, 0.9%], limit 1%; 512 requests; too few
+├─ 2 versions
+│  ├─ v2  Candidate  accuracy 0.97  trained by nightly
+│  └─ v1  Serving  accuracy 0.95
+└─ retraining digits  2 failures in a row
+   └─ run digits-nightly  Failed  2h  nulls: 3 of 10"""
+    )
+
+
+def test_a_version_that_was_trained_for_a_model_that_names_another_is_pointed_out() -> None:
+    announced = {"version": "v2", "trainingRun": "nightly"}
+    told = tree.tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
+    assert "v2  Candidate  accuracy 0.97  trained by nightly  announced: name it in spec.version" in told
+
+
+def test_the_history_has_a_line_for_each_rollout_the_newest_first() -> None:
+    by_hand = world.rollout("digits-back", 9, "v0", "Succeeded", None, finishedAt="2026-11-26T09:01:00Z")
+    lines = tree.history(seen(by_hand), NOW).splitlines()
+    assert [line.split()[0] for line in lines] == ["ROLLOUT", "digits-2", "digits-back", "digits-1"]
+    assert "bob" in lines[2]
+    assert lines[2].split()[-1] == "60s"
+
+
+def test_why_gives_the_evidence_and_what_can_be_done() -> None:
+    told = why(seen(), NOW)
+    assert "Model digits serves version v1." in told
+    assert "Wanted is version v2." in told
+    assert "from version v1 to v2 is Progressing, step 1/3, weight 10 %, since 60m (StepHolding): waiting for" in told
+    assert "step 1 (weight 10 %): error-rate: Inconclusive" in told
+    assert "asked: sum(rate(requests[1m]))" in told
+    assert told.endswith("kubectl modelwright pause digits stops it where it is; abort digits takes it back.")
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [("RolledBack", "retry digits"), ("Aborted", "retry digits"), ("AwaitingApproval", "approve digits"),
+     ("Holding", "promote digits"), ("Succeeded", "")],
+)  # fmt: skip
+def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
+    ended = {"finishedAt": "2026-11-26T11:30:00Z"} if state in ("RolledBack", "Aborted", "Succeeded") else {}
+    record = world.rollout("digits-2", 11, "v2", state, 2, reason="X", message="m", **ended)
+    told = why(seen(record), NOW)
+    assert (hint in told) if hint else ("kubectl modelwright" not in told)
+
+
+def test_an_earlier_rollout_can_be_asked_about() -> None:
+    assert "Rollout digits-1 to version v1 was promoted 3h ago (Promoted)" in why(seen(), NOW, "digits-1")
+    with pytest.raises(NotThere, match="no ModelRollout digits-9; there are digits-1, digits-2"):
+        why(seen(), NOW, "digits-9")
+
+
+RESULTS = [
+    ("ready", condition("Ready", "True", "Serving"), "Succeeded", 1, "promoted"),
+    ("ready, but of an older spec", condition("Ready", "True", "Serving"), "Succeeded", 2, None),
+    ("on its way", condition("Ready", "False", "RolloutInProgress"), "Progressing", 1, None),
+    ("rolled back", condition("Ready", "False", "AnalysisFailed"), "RolledBack", 1, "failed"),
+    ("aborted", condition("Ready", "False", "AbortedByCommand"), "Aborted", 1, "failed"),
+    ("stalled", condition("Stalled", "True", "PolicyNotSupported"), "Pending", 1, "failed"),
+]
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "generation", "expected"), [c[1:] for c in RESULTS], ids=[c[0] for c in RESULTS]
+)
+def test_what_waiting_comes_to(told: Json, state: str, generation: int, expected: str | None) -> None:
+    model = world.model(told, state=state)
+    model["metadata"]["generation"] = generation
+    assert result(seen(model)) == expected
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-2", "v2", "digits-nightly", "digits-r1-a"])
+def test_a_model_is_found_by_the_name_of_anything_that_belongs_to_it(name: str) -> None:
+    assert model_of(name, world.namespace()) == "digits"
+
+
+def test_a_name_that_is_nowhere_is_told_with_what_is_there() -> None:
+    with pytest.raises(NotThere, match="nor anything of that name that belongs to one; there are digits"):
+        model_of("faces", world.namespace())
+    with pytest.raises(NotThere, match="there are no Models"):
+        picture("faces", [])
+
+
+def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
+    told = facts.lineage(seen(), "v2")
+    for text in ("data s3://data/digits", "code https://example.com/r at abc", "TrainingRun nightly", "C = 10",
+                 "serves 10 % of the requests of Model digits", "pod digits-r2-a", "from version v1"):  # fmt: skip
+        assert text in told, told
+    data = facts.lineage_json(seen(), "v2")
+    assert (data["ancestors"], data["weight"], data["pods"]) == (["v1"], 10, ["digits-r2-a"])
+    json.dumps(data)
+
+
+def test_lineage_that_names_itself_or_what_is_gone_ends() -> None:
+    loop = world.version("v1", 8, "Serving", lineage={"parent": "v2"})
+    assert "from version v2" in facts.lineage(seen(loop), "v2")
+    assert facts.lineage_json(seen(loop), "v2")["ancestors"] == ["v1"]
+    gone = world.version("v2", 10, "Candidate", lineage={"parent": "v9"})
+    assert "from version v9 (no longer there)" in facts.lineage(seen(gone), "v2")
+
+
+def test_a_difference_is_by_field_and_metrics_with_their_change() -> None:
+    told = facts.diff(seen(), "v1", "v2")
+    assert "metrics[accuracy] on holdout   0.95" in told
+    assert "+0.02" in told
+    assert "parameters.C" in told
+    assert "artifact.digest" not in told, "the digest is the same"
+
+
+def test_a_card_has_the_front_matter_and_only_what_is_known() -> None:
+    text = facts.card(seen(), "v2")
+    _, front, body = text.split("---\n", 2)
+    loaded = yaml.safe_load(front)
+    assert loaded["license"] == "apache-2.0"
+    assert loaded["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.97
+    assert "## Limitations\n\nNo letters." in body
+    assert "Intended use" not in body
+    assert "| digits-2 | Progressing | waiting for evidence |" in body
+
+
+@pytest.mark.parametrize(("ago", "expected"), [("11:59:15", "45s"), ("10:00:00", "2h"), ("11:00:00", "60m")])
+def test_an_age_is_in_its_largest_unit(ago: str, expected: str) -> None:
+    begun = NOW.replace(hour=int(ago[:2]), minute=int(ago[3:5]), second=int(ago[6:]))
+    assert age(begun, NOW) == expected

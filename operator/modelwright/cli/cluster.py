@@ -39,6 +39,10 @@ class Cluster:
             return found
         return [*found, *json.loads(pods)["items"]]
 
+    def names(self, kind: str) -> list[str]:
+        """Names of all objects of one of our kinds."""
+        return self.run("get", f"{kind}.{GROUP}", "-o", "jsonpath={.items[*].metadata.name}").split()
+
     def whoami(self) -> str:
         """The user's name as the API server knows it, which is what admission compares with."""
         return self.run("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}").strip()

@@ -106,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def subcommands() -> dict[str, list[str]]:
+    """Every subcommand with its options."""
+    (action,) = (each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return {
+        name: [option for each in parser._actions for option in each.option_strings if option.startswith("--")]
+        for name, parser in action.choices.items()
+    }
+
+
 def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
 

@@ -1,0 +1,36 @@
+"""What the shell offers for the last, unfinished word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from modelwright.cli.complete import FILES, NO_FILES, complete
+
+CASES = [
+    ("nothing yet", [""], {"status", "why", "rollback"}, NO_FILES),
+    ("the beginning of a command", ["ro"], {"rollback"}, NO_FILES),
+    ("a Model", ["why", ""], {"default/models-a", "default/models-b"}, NO_FILES),
+    ("a Model of another namespace", ["-n", "vision", "why", ""], {"vision/models-a", "vision/models-b"}, NO_FILES),
+    ("a Model of another namespace, in one word", ["why", "--namespace=vision", ""], {"vision/models-a"}, NO_FILES),
+    ("a version to go back to", ["rollback", "digits", "--to", ""], {"default/modelversions-a"}, NO_FILES),
+    ("both versions of a difference", ["diff", "a", ""], {"default/modelversions-b"}, NO_FILES),
+    ("an option", ["status", "--w"], {"--watch", "--wait"}, NO_FILES),
+    ("words of one's own", ["pause", "digits", "--reason", ""], set(), NO_FILES),
+    ("manifests", ["lint", ""], set(), FILES),
+]
+
+
+def names(flags: Sequence[str], kind: str) -> Iterable[str]:
+    place = next((flag.partition("=")[2] for flag in flags if flag.startswith("--namespace")), "default")
+    return [f"{place}/{kind}-{letter}" for letter in "ba"]
+
+
+@pytest.mark.parametrize(("words", "offered", "directive"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_what_is_offered_after(words: list[str], offered: set[str], directive: int) -> None:
+    found, told = complete(words, names)
+    assert told == directive
+    assert offered <= set(found)
+    assert found == sorted(found)
+    assert bool(found) == bool(offered)

@@ -2,7 +2,8 @@
 falls asleep over a write, is followed by its standby, and sends that write when it wakes.
 
 A sample of the places runs each time, another one each time; MODELWRIGHT_FULL_MATRIX=1 runs all, MODELWRIGHT_SEED
-repeats a sample, MODELWRIGHT_STORIES (comma-separated) keeps to some stories.
+repeats a sample, MODELWRIGHT_SAMPLE says how many places of each story, MODELWRIGHT_STORIES and MODELWRIGHT_WHEN
+(comma-separated) keep to some stories, and to before, after or asleep.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from tests.servers.prometheus_fake import FakePrometheus
 pytestmark = [pytest.mark.kwok, pytest.mark.timeout(7200)]
 
 ROOT = Path(__file__).parents[2]
-SAMPLE = 1
+SAMPLE = int(os.environ.get("MODELWRIGHT_SAMPLE", "1"))
 """Places of each story that are tried each time."""
 AT_ONCE = 4
 SETTINGS = {"settle_seconds": 1}
 SHORT_TERM = {"lease_seconds": 4, "lease_renew_seconds": 3, "lease_retry_seconds": 0.5}
-WHEN = ("before", "after", "asleep")
+WHEN = os.environ.get("MODELWRIGHT_WHEN", "before,after,asleep").split(",")
 NO_IDENTITY = ("uid", "child", "modelUid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink")
 NO_TIME = ("since", "at", "until", "lastTransitionTime", "lastUpdateTime", "elapsedSeconds", "clusterIP", "clusterIPs")
 NO_NUMBERS = ("message", "candidate", "serving", "low", "high", "samples", "servingSamples", "observedWeight")

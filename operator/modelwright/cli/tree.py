@@ -46,18 +46,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def verdict_words(verdict: VerdictStatus) -> str:
     """One metric of one step: what it came to, and by which numbers."""
     parts = [f"{verdict.metric}: {verdict.outcome}"]
-    if verdict.candidate is not None:
+    if verdict.message:
+        parts.append(verdict.message)
+    elif verdict.candidate is not None:
         beside = f", serving {verdict.serving}" if verdict.serving is not None else ""
-        parts.append(f"candidate {verdict.candidate}{beside}")
-    if verdict.low is not None and verdict.high is not None:
         limit = f", limit {verdict.limit}" if verdict.limit is not None else ""
-        parts.append(f"interval [{verdict.low}, {verdict.high}]{limit}")
-    if verdict.samples is not None:
-        parts.append(f"{verdict.samples} requests")
+        parts.append(f"candidate {verdict.candidate}{beside}{limit}")
     if verdict.dry_run:
         parts.append("dry run, decides nothing")
-    if verdict.outcome != "Pass" and verdict.message:
-        parts.append(verdict.message)
     return "; ".join(parts)
 
 
@@ -156,7 +152,9 @@ def _versions(seen: Picture) -> Iterator[Node]:
 
 def _version(version: ModelVersion, announced: bool) -> str:
     words = [version.name, version.status.stage or "not seen yet"]
-    words += [f"{metric.name} {metric.value}" for metric in version.spec.metrics[:2]]
+    # Of a metric that was measured on several datasets the first figure is the one for all of them.
+    figures = {metric.name: metric.value for metric in reversed(version.spec.metrics)}
+    words += [f"{name} {value}" for name, value in [*reversed(figures.items())][:2]]
     lineage = version.spec.lineage
     words += [f"trained by {lineage.training_run}"] if lineage is not None and lineage.training_run else []
     words += [version.status.failure.message] if version.status.failure is not None else []

@@ -81,7 +81,7 @@ def _record(record: ModelRollout, now: datetime) -> str:
         step_of = by_step.get(verdict.step)
         place = f"step {verdict.step + 1}"
         if step_of is not None:
-            place += f" ({step_of.kind}{f' {step_of.weight} %' if step_of.weight is not None else ''})"
+            place += f" ({step_of.kind}{f' {step_of.weight} %' if step_of.weight else ''})"
         lines.append(f"- {place}: {verdict_words(verdict)}")
         if verdict.query and verdict.outcome != "Pass":
             lines.append(f"    asked: {verdict.query}")

@@ -29,7 +29,7 @@ Model digits  Ready=False RolloutInProgress  http://digits.example.com
 │  └─ pod digits-r2-a  CrashLoopBackOff  3 restarts  on node-a
 ├─ rollout digits-2  Progressing  v1 -> v2  step 1/3  weight 10 %  since 60m
 │  ├─ gate infra: Pass; 5 requests answered as expected
-│  └─ error-rate: Inconclusive; candidate 0.4%, serving 0.1%; interval [-0.2%, 0.9%], limit 1%; 512 requests; too few
+│  └─ error-rate: Inconclusive; 12 of 50 requests answered by the candidate
 ├─ 2 versions
 │  ├─ v2  Candidate  accuracy 0.97  trained by nightly
 │  └─ v1  Serving  accuracy 0.95

@@ -104,10 +104,13 @@ def retraining(name: str = "digits") -> list[Json]:
 
 
 VERDICT = {
-    "step": 0, "metric": "error-rate", "outcome": "Inconclusive", "reason": "TooFewSamples", "message": "too few",
-    "candidate": "0.4%", "serving": "0.1%", "low": "-0.2%", "high": "0.9%", "limit": "1%", "samples": 512,
+    "step": 0,
+    "metric": "error-rate",
+    "outcome": "Inconclusive",
+    "reason": "InsufficientEvidence",
+    "message": "12 of 50 requests answered by the candidate",
     "query": "sum(rate(requests[1m]))",
-}  # fmt: skip
+}
 ON_ITS_WAY = rollout(
     "digits-2", 11, "v2", "Progressing", 2, progress="1/3", step=0, weight=10, contentHash=HASH,
     reason="StepHolding", message="waiting for evidence", **{"from": {"version": "v1", "revision": "r1"}},

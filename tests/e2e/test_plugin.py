@@ -41,21 +41,21 @@ def plugin(story: Story, *arguments: str, code: int = 0) -> str:
 
 def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Story) -> None:
     assert plugin(story, "status", "told", "--wait", "--timeout", "60s").startswith("Model told  Ready=True")
-    assert "has no rollout" in plugin(story, "pause", "told", "--reason", "x", code=1)
+    assert "it has ended" in plugin(story, "pause", "told", "--reason", "x", code=1)
     story.wants(2)
     story.until(2, "Progressing", step=0)
     eventually(lambda: "10 % of the requests" in plugin(story, "status", "told"), "it has its share")
     assert "is Progressing, step 1/2, weight 10 %" in plugin(story, "why", "told-2")
     assert "still on its way" in plugin(story, "status", "told", "--wait", "--timeout", "2s", code=2)
 
-    assert "pause of told-1" in plugin(story, "pause", "told", "--reason", "a complaint")
+    assert "pause of told-2" in plugin(story, "pause", "told", "--reason", "a complaint")
     assert "paused" in plugin(story, "status", "told")
     plugin(story, "resume", "told", "--reason", "it was something else")
     plugin(story, "promote", "told", "--reason", "the errors are a client's")
     assert "Model told  Ready=True" in plugin(story, "status", "told", "--wait", "--timeout", "3m")
     told = plugin(story, "why", "told")
     assert "was promoted" in told
-    assert "without the evidence" in told
+    assert "admin commanded promote" in told
 
     assert "has not served before" in plugin(story, "rollback", "told", "--to", "told-3", "--reason", "x", code=1)
     assert "takes Model told to version told-1" in plugin(story, "rollback", "told", "--reason", "wrong answers")

@@ -12,9 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from modelwright.api.common import InvalidObject, seconds
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import acts, facts, tree
+from modelwright.cli import acts, facts, kserve, tree
 from modelwright.cli import lint as linting
 from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster, ClusterError
@@ -103,6 +105,18 @@ def _parser() -> argparse.ArgumentParser:
         "files", nargs="+", metavar="FILE", type=Path, help="YAML files or folders of them; - is standard input"
     )
     lint.add_argument("--offline", action="store_true", help="don't ask the server for a dry run")
+    other = add(
+        "import", _import, "turn KServe's InferenceServices into Models, and say what has no place here", what=""
+    )
+    other.add_argument("source", choices=("kserve",))
+    other.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="InferenceServices of the namespace, or YAML files (default: all of it)",
+    )
+    other.add_argument("--gateway", default="", metavar="NAMESPACE/NAME", help="Gateway of the endpoints")
+    other.add_argument("--domain", default="", help="hostnames are <name>.<domain>")
     return parser
 
 
@@ -301,6 +315,35 @@ def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
     wrong = sum(finding.wrong for finding in findings)
     print(f"{wrong} errors" if wrong else "nothing stands against it")
     return FAILED if wrong else 0
+
+
+def _import(options: argparse.Namespace, cluster: Cluster) -> int:
+    """Manifests on standard output, with what has to be done by hand as comments before each."""
+    services = _services(options.names, cluster)
+    empty = 0
+    for service in services:
+        found = kserve.imported(service, options.gateway, options.domain)
+        empty += not found.objects
+        print("\n".join([f"# InferenceService {found.name}", *(f"# - {note}" for note in found.notes)]))
+        print("---\n".join(yaml.safe_dump(obj, sort_keys=False) for obj in found.objects), end="---\n")
+    print(f"{len(services) - empty} of {len(services)} InferenceServices imported", file=sys.stderr)
+    return FAILED if empty or not services else 0
+
+
+def _services(names: Sequence[str], cluster: Cluster) -> list[Any]:
+    files = [Path(name) for name in names if name == "-" or name.endswith((".yaml", ".yml"))]
+    wanted = [name for name in names if Path(name) not in files]
+    found = [
+        document
+        for given in files
+        for path in _files(given)
+        for document in yaml.safe_load_all(path.read_text())
+        if document and document.get("kind") == "InferenceService"
+    ]
+    if wanted or not names:
+        told = json.loads(cluster.run("get", "inferenceservices.serving.kserve.io", *wanted, "-o", "json"))
+        found += told.get("items", [told])
+    return found
 
 
 def _files(path: Path) -> list[Path]:

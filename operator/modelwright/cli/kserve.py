@@ -1,0 +1,190 @@
+"""`kubectl modelwright import kserve`: turns InferenceServices (serving.kserve.io/v1beta1) into Models and versions,
+and says what of them has no place here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api.common import InvalidObject
+from modelwright.api.names import API_VERSION
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.version import ModelVersion
+
+Json = dict[str, Any]
+
+_FRAMEWORKS = (
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "tensorflow",
+    "pytorch",
+    "onnx",
+    "triton",
+    "huggingface",
+    "pmml",
+    "paddle",
+)
+_OF_PODS = (
+    "affinity", "imagePullSecrets", "nodeSelector", "priorityClassName", "runtimeClassName", "securityContext",
+    "tolerations", "topologySpreadConstraints", "volumes",
+)  # fmt: skip
+_OF_CONTAINERS = ("args", "command", "env", "envFrom", "image", "ports", "securityContext", "volumeMounts")
+_UNDERSTOOD = {
+    "model", "minReplicas", "maxReplicas", "scaleMetric", "scaleMetricType", "scaleTarget", "serviceAccountName",
+    "timeout", *_FRAMEWORKS, *_OF_PODS,
+}  # fmt: skip
+_OF_MODEL = {"modelFormat", "name", "protocolVersion", "resources", "runtime", "storageUri", *_OF_CONTAINERS}
+_ELSEWHERE = {
+    "canaryTrafficPercent": "moving step by step is a RolloutPolicy: name one in spec.rolloutPolicyRef",
+    "canary": "moving step by step is a RolloutPolicy: name one in spec.rolloutPolicyRef",
+    "containers": "a container of your own is a ModelRuntime here: see the how-to on runtimes",
+    "batcher": "batching is the runtime's matter",
+    "logger": "requests are observed with spec.monitoring",
+    "containerConcurrency": "concurrency is the runtime's matter",
+    "storage": "only storageUri is turned into an address",
+    "workerSpec": "models that span several nodes aren't served here",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an InferenceService becomes; `notes` name what of it has no place, and what has to be done by hand."""
+
+    name: str
+    objects: tuple[Json, ...]
+    notes: tuple[str, ...]
+
+
+def imported(service: Mapping[str, Any], gateway: str = "", domain: str = "") -> Imported:
+    """A ModelVersion and a Model of one InferenceService; no objects when there is nothing that could be served.
+
+    `gateway`: namespace/name of a Gateway, for an endpoint with the hostname <name>.<domain>.
+    """
+    metadata, spec = service["metadata"], service.get("spec") or {}
+    name, predictor = str(metadata["name"]), spec.get("predictor") or {}
+    notes = [*_left_out(spec, predictor)]
+    found = _model_of(predictor)
+    if found is None:
+        return Imported(name, (), (*notes, "spec.predictor has no model with a storageUri: nothing to import"))
+    format_name, model = found
+    notes += [f"spec.predictor.model.{key} has no place here" for key in sorted(model.keys() - _OF_MODEL)]
+    artifact, more = _artifact(format_name, model, predictor)
+    notes += more
+    place = {key: metadata[key] for key in ("namespace",) if key in metadata}
+    version: Json = {
+        "apiVersion": API_VERSION,
+        "kind": "ModelVersion",
+        "metadata": {"name": f"{name}-1", **place},
+        "spec": {"modelRef": {"name": name}, "artifact": artifact},
+    }
+    serving, more = _serving(model, predictor)
+    notes += more
+    wanted: Json = {"version": {"name": f"{name}-1"}}
+    wanted |= {"serving": serving} if serving else {}
+    if gateway:
+        namespace, _, gateway_name = gateway.rpartition("/")
+        parent = {"name": gateway_name, **({"namespace": namespace} if namespace else {})}
+        wanted["endpoint"] = {"parentRefs": [parent], **({"hostnames": [f"{name}.{domain}"]} if domain else {})}
+    else:
+        notes.append("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
+    objects = (
+        version,
+        {"apiVersion": API_VERSION, "kind": "Model", "metadata": {"name": name, **place}, "spec": wanted},
+    )
+    return Imported(name, objects, (*notes, *_refused(objects)))
+
+
+def _model_of(predictor: Mapping[str, Any]) -> tuple[str, Json] | None:
+    model = predictor.get("model")
+    if isinstance(model, Mapping) and model.get("storageUri"):
+        return str((model.get("modelFormat") or {}).get("name", "")), dict(model)
+    for framework in _FRAMEWORKS:
+        old = predictor.get(framework)
+        if isinstance(old, Mapping) and old.get("storageUri"):
+            return framework, dict(old)
+    return None
+
+
+def _artifact(format_name: str, model: Json, predictor: Mapping[str, Any]) -> tuple[Json, list[str]]:
+    format_: Json = {"name": format_name}
+    told = (model.get("modelFormat") or {}).get("version")
+    format_ |= {"version": str(told)} if told is not None else {}
+    artifact: Json = {"uri": str(model["storageUri"]), "format": format_}
+    notes = []
+    blob = re.fullmatch(r"https://([a-z0-9]+)\.blob\.core\.windows\.net/(.+)", artifact["uri"])
+    if blob:
+        artifact["uri"] = f"az://{blob[1]}/{blob[2]}"
+    account = predictor.get("serviceAccountName")
+    if account:
+        artifact["serviceAccountName"] = str(account)
+        notes.append(
+            f"ServiceAccount {account}: its identity in a cloud is used to fetch; Secrets bound to it are not read, so "
+            "name the one with the store's keys in spec.artifact.credentialsSecretRef"
+        )
+    return artifact, notes
+
+
+def _serving(model: Json, predictor: Mapping[str, Any]) -> tuple[Json, list[str]]:
+    serving: Json = {}
+    notes: list[str] = []
+    least, most = predictor.get("minReplicas"), predictor.get("maxReplicas")
+    if least == 0:
+        notes.append("spec.predictor.minReplicas: 0 is taken as 1: there is no scaling to zero by itself")
+    least = max(int(least if least is not None else 1), 1)
+    if most is not None and int(most) > least:
+        serving["autoscaling"] = {"minReplicas": least, "maxReplicas": int(most), **_metrics(predictor, notes)}
+    elif least > 1:
+        serving["replicas"] = least
+    if model.get("runtime"):
+        notes.append(
+            f"spec.predictor.model.runtime {model['runtime']}: runtimes are chosen by format; where another is meant, "
+            "name a ClusterModelRuntime in spec.serving.runtimeRef"
+        )
+    if predictor.get("timeout"):
+        serving["maxRequestSeconds"] = int(predictor["timeout"])
+    if model.get("resources"):
+        serving["resources"] = {
+            k: {n: str(q) for n, q in v.items()} for k, v in model["resources"].items() if k != "claims"
+        }
+    container = {key: model[key] for key in _OF_CONTAINERS if model.get(key)}
+    pod = {key: predictor[key] for key in _OF_PODS if predictor.get(key)}
+    pod |= {"containers": [{"name": "model", **container}]} if container else {}
+    if pod:
+        serving["podTemplate"] = {"spec": pod}
+    if container.keys() & {"args", "command", "image"}:
+        notes.append(
+            "spec.serving.podTemplate changes the runtime's container: its arguments and image may be others here"
+        )
+    return serving, notes
+
+
+def _metrics(predictor: Mapping[str, Any], notes: list[str]) -> Json:
+    metric, target = predictor.get("scaleMetric"), predictor.get("scaleTarget")
+    if metric in ("cpu", "memory") and target is not None:
+        resource = {"name": metric, "target": {"type": "Utilization", "averageUtilization": int(target)}}
+        return {"metrics": [{"type": "Resource", "resource": resource}]}
+    if metric is not None:
+        notes.append(
+            f"spec.predictor.scaleMetric {metric}: pods are scaled by CPU; see spec.serving.autoscaling.metrics"
+        )
+    return {}
+
+
+def _left_out(spec: Mapping[str, Any], predictor: Mapping[str, Any]) -> Iterator[str]:
+    for part in ("transformer", "explainer"):
+        if spec.get(part):
+            yield f"spec.{part} has no place here: it stays with KServe, or becomes a service of its own"
+    for key in sorted(predictor.keys() - _UNDERSTOOD):
+        yield f"spec.predictor.{key}: {_ELSEWHERE.get(key, 'has no place here')}"
+
+
+def _refused(objects: Iterable[Json]) -> Iterator[str]:
+    """What the API would refuse of them: to be mended by hand."""
+    for obj in objects:
+        try:
+            (Model if obj["kind"] == "Model" else ModelVersion).parse(obj)
+        except InvalidObject as error:
+            yield f"{obj['kind']} {obj['metadata']['name']} would be refused: {error.message}"

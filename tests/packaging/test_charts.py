@@ -172,7 +172,11 @@ def test_two_releases_share_no_object_and_no_lease() -> None:
 
 def test_optional_parts() -> None:
     found = template(
-        metrics={"annotations": False, "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        metrics={
+            "annotations": False,
+            "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        },
         extraEnv=[{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
         labels={"team": "platform"},
         podLabels={"sidecar": "no"},
@@ -185,8 +189,11 @@ def test_optional_parts() -> None:
         runtimes={"enabled": False},
         training={"service": False},
     )
-    assert sorted(o["kind"] for o in found) == ["ConfigMap", "Deployment", "PodMonitor"]
+    assert sorted(o["kind"] for o in found) == ["ConfigMap", "Deployment", "PodMonitor", "PrometheusRule"]
     assert only(found, "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
+    rules = only(found, "PrometheusRule")
+    assert rules["metadata"]["labels"]["release"] == "prometheus"
+    assert rules["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
     deployment = only(found, "Deployment")
     pod = deployment["spec"]["template"]
     assert deployment["metadata"]["labels"]["team"] == "platform"

@@ -1,0 +1,61 @@
+"""The alerts of the chart: valid queries over metrics that exist, each with a page that says what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RUNBOOKS = ROOT / "docs" / "runbooks"
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((ROOT / "charts/modelwright/files/alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+SUFFIXES = ("_bucket", "_sum", "_count", "_total")
+
+
+def exported() -> set[str]:
+    """Names of all metrics in the source, without what the client adds to them."""
+    found: set[str] = set()
+    for path in (ROOT / "operator/modelwright").rglob("*.py"):
+        found |= set(re.findall(r'"(modelwright_[a-z_]+)"', path.read_text()))
+    return {name.removesuffix("_total") for name in found}
+
+
+def without_suffix(name: str) -> str:
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_metrics_that_exist(rule: dict[str, Any]) -> None:
+    promql_parser.parse(rule["expr"])
+    asked = set(re.findall(r"modelwright_[a-z_]+", rule["expr"]))
+    assert asked
+    assert {without_suffix(name) for name in asked} <= exported()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_is_the_matter_and_has_a_page_that_says_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning", "info")
+    assert rule["annotations"].keys() == {"summary", "runbook", "description"}
+    page = (ROOT / rule["annotations"]["runbook"]).read_text()
+    assert page.startswith(f"# {rule['alert']}\n")
+    assert "## Look" in page
+    assert "## Do" in page
+
+
+def test_there_is_no_page_without_an_alert() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == {rule["alert"] for rule in RULES}
+
+
+def test_words_of_an_alert_use_only_labels_that_its_query_leaves() -> None:
+    for rule in RULES:
+        used = set(re.findall(r"\$labels\.(\w+)", "".join(rule["annotations"].values())))
+        kept = {label for group in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in re.split(r",\s*", group)}
+        assert used <= kept, rule["alert"]

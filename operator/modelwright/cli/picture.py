@@ -15,6 +15,7 @@ from modelwright.api.v1alpha1.retraining import RetrainingPolicy
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
 from modelwright.api.v1alpha1.training import TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.core import versions
 
 Json = Mapping[str, Any]
 R = TypeVar("R", bound=Resource)
@@ -130,8 +131,19 @@ def condition(of: Iterable[Condition], type_: str) -> Condition | None:
 def result(seen: Picture) -> str | None:
     """How the move to what is wanted came out, in the words of `status --wait`: promoted, failed, or None while it
     goes on."""
-    status = seen.model.status
-    if (status.observed_generation or 0) < seen.model.generation:
+    model, status = seen.model, seen.model.status
+    if (status.observed_generation or 0) < model.generation:
+        return None
+    serving = status.serving
+    wanted = versions.wanted(
+        model.name,
+        model.spec.version,
+        seen.versions,
+        serving.version if serving is not None else None,
+        serving.since if serving is not None else None,
+    )
+    if isinstance(wanted, ModelVersion) and (status.target is None or status.target.version != wanted.name):
+        # A Model that follows has not seen its newest version yet.
         return None
     if _holds(status.conditions, "Ready"):
         return "promoted"

@@ -99,6 +99,14 @@ def test_what_waiting_comes_to(told: Json, state: str, generation: int, expected
     assert result(seen(model)) == expected
 
 
+def test_a_model_that_follows_is_waited_for_until_it_has_seen_its_newest_version() -> None:
+    model = world.model(condition("Ready", "True", "Serving"), state="Succeeded")
+    model["spec"]["version"] = {"follow": {}}
+    assert result(seen(model)) == "promoted"
+    assert result(seen(model, world.version("v3", 11, "Candidate"))) is None
+    assert result(seen(model, world.version("v3", 11, "Quarantined"))) == "promoted"
+
+
 @pytest.mark.parametrize("name", ["digits", "digits-2", "v2", "digits-nightly", "digits-r1-a"])
 def test_a_model_is_found_by_the_name_of_anything_that_belongs_to_it(name: str) -> None:
     assert model_of(name, world.namespace()) == "digits"

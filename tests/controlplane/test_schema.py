@@ -19,6 +19,7 @@ from modelwright.api.names import GROUP, VERSION
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1 import Model, ModelVersion
 from modelwright.api.v1alpha1.model import (
+    AnnouncedStatus,
     FailureStatus,
     ModelStatus,
     RolloutStatus,
@@ -228,6 +229,7 @@ def full_model_status() -> ModelStatus:
         replicas=2,
         ready_replicas=1,
         failure=FailureStatus(reason=Reason.MODEL_LOAD_FAILED, message="m", exit_code=137, pod="p", revision="def"),
+        announced=AnnouncedStatus(version="digits-nightly", training_run="nightly"),
         outdated="runtime edited",
         conditions=conditions,
     )
@@ -281,7 +283,7 @@ def test_columns_short_names_category_and_field_selectors(crd_server: Any) -> No
         shown = ["digits", "Unknown", "digits-v1", "digits-v2", "Progressing", "http://digits.default.svc"]
         assert row.split()[:6] == shown
         wide = crd_server.ok("get", "mdl", "-o", "wide").splitlines()[0].split()
-        assert [column for column in wide if column not in heading.split()] == ["RUNTIME", "REASON"]
+        assert [column for column in wide if column not in heading.split()] == ["RUNTIME", "ANNOUNCED", "REASON"]
         assert crd_server.ok("get", "mv").splitlines()[0].split() == [
             "NAME",
             "MODEL",

@@ -148,7 +148,7 @@ class Cluster:
         return self.registry + pushed.removeprefix(self.push_registry)
 
     def engines(self, progress: Progress | None = None) -> bool:
-        """Have JobSet and Kueue run here; False where they are not ours to install (see CONTRIBUTING.md)."""
+        """Have JobSet and Kueue run here; False where they are not ours to install."""
         if self.backend != "embedded" or self.profile != "full":
             return False
         with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
@@ -163,9 +163,9 @@ class Cluster:
         try:
             yield
         finally:
+            kubelet.signal(signal.SIGCONT)
             # nsenter, which waits for it, has stopped with it; nobody would reap the kubelet any more.
             os.kill(parent(kubelet.pid), signal.SIGCONT)
-            kubelet.signal(signal.SIGCONT)
 
     def volumes(self, count: int) -> list[str]:
         """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""

@@ -271,17 +271,17 @@ class Embedded:
             time.sleep(0.1)
 
     def engines(self) -> None:
-        """JobSet and Kueue beside a cluster that is up; nothing happens to one that has them."""
+        """JobSet and Kueue beside a cluster that is up; once more to one that has them changes nothing."""
         parts.build([each.name for each in engines.ENGINES], self.progress)
         with self.progress.step("engines"):
             for engine in engines.ENGINES:
-                if engine.name in self.state.daemons:
-                    continue
                 identity = self.authority.sign(engine.name, engine.name, addresses=[self.net.address])
                 places = addons.Places(self.folder, self.kubeconfig, self.net)
                 self._apply_files(engine.crds())
-                command = engine.command(places.made(engine.name), self.net, identity)
-                self._spawn(engine.name, command, {"KUBECONFIG": str(self.kubeconfig)})
+                running = self.state.daemons.get(engine.name)
+                if running is None or not running.alive():
+                    command = engine.command(places.made(engine.name), self.net, identity)
+                    self._spawn(engine.name, command, {"KUBECONFIG": str(self.kubeconfig)})
                 ready = f"http://{self.net.address}:{engine.health_port}/readyz"
                 self._until(partial(answers, ready), f"{engine.name}'s webhook", engine.name)
                 self._apply(engine.webhooks(self.net, self.authority))

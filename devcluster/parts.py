@@ -164,7 +164,7 @@ def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
     kept = paths.cache() / "crds" / f"{folder}-{version}" / inside.replace("/", "-")
     if kept.exists():
         return kept
-    log = paths.cache() / "logs" / f"crds-{folder}.log"
+    log = paths.cache() / "logs" / f"module-{folder}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         found = subprocess.run(
@@ -176,7 +176,7 @@ def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
         )
         out.write(found.stdout)
     if found.returncode:
-        raise failed(f"downloading the CRDs of {module} v{version} failed", log)
+        raise failed(f"downloading {module} v{version} failed", log)
     source = Path(json.loads(found.stdout)["Dir"]) / inside
     new = kept.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)

@@ -277,7 +277,7 @@ async def _overtaken(stage: Stage, place: Place) -> str:
     standby = stage.operator(place.namespace, **SHORT_TERM)
     with first:
         await asyncio.to_thread(first.wait_ready)
-        await eventually(lambda: _leads(first), bool, f"{place}: it leads")
+        await eventually(lambda: asyncio.to_thread(first.leads), bool, f"{place}: it leads")
         with standby:
             await asyncio.to_thread(standby.wait_ready)
             people = asyncio.create_task(_act(story, space))
@@ -286,7 +286,7 @@ async def _overtaken(stage: Stage, place: Place) -> str:
                 await asyncio.sleep(0.1)
                 assert time.monotonic() - begin < 120, f"{place}: neither asleep nor at the end"
             if asleep:
-                await eventually(lambda: _leads(standby), bool, f"{place}: the standby leads")
+                await eventually(lambda: asyncio.to_thread(standby.leads), bool, f"{place}: the standby leads")
                 first.process.send_signal(signal.SIGCONT)
                 await asyncio.to_thread(first.process.wait, 30)
             await people
@@ -298,10 +298,6 @@ async def _overtaken(stage: Stage, place: Place) -> str:
                 if operator.process is not None and operator.process.poll() is None:
                     await asyncio.to_thread(operator.stop)
     return "" if asleep else f"{place}: the operator did not get that far"
-
-
-async def _leads(operator: OperatorProcess) -> bool:
-    return "modelwright_leader 1.0" in await asyncio.to_thread(operator.metrics)
 
 
 def _is_asleep(operator: OperatorProcess) -> bool:

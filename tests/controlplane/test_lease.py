@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -49,19 +48,11 @@ def holder(server: Server) -> str:
     return found.stdout
 
 
-def leads(operator: OperatorProcess) -> bool:
-    """Whether it says so itself, and its store is complete."""
-    try:
-        return re.search(r"^modelwright_leader 1\.0$", operator.metrics(), re.MULTILINE) is not None
-    except OSError:
-        return False
-
-
 def pair(server: Server, tmp_path: Path, **settings: object) -> tuple[OperatorProcess, OperatorProcess]:
     """A leader and a standby, ready both."""
     kubeconfig = server.plane.kubeconfig
     first = OperatorProcess(kubeconfig, tmp_path / "first", instance="first", **settings).start()
-    until(lambda: leads(first), 30)
+    until(lambda: first.leads(), 30)
     second = OperatorProcess(kubeconfig, tmp_path / "second", instance="second", **settings).start()
     second.wait_ready()
     return first, second
@@ -81,8 +72,8 @@ def test_a_standby_serves_its_probes_and_waits(server: Server, tmp_path: Path, s
     first, second = pair(server, tmp_path)
     started += [first, second]
     time.sleep(5)
-    assert leads(first)
-    assert not leads(second)
+    assert first.leads()
+    assert not second.leads()
     assert holder(server).startswith("first_")
     assert "standing by" in (tmp_path / "second").read_text()
     assert second.stop() == 0
@@ -96,7 +87,7 @@ def test_told_to_stop_a_leader_gives_its_lease_back_and_the_standby_follows_at_o
     started += [first, second]
     begin = time.monotonic()
     assert first.stop() == 0
-    took = until(lambda: leads(second), 5)
+    took = until(lambda: second.leads(), 5)
     assert time.monotonic() - begin < 10, f"{took} s"
     assert holder(server).startswith("second_")
 
@@ -108,7 +99,7 @@ def test_killed_with_9_a_leader_is_followed_within_20_seconds_and_not_before_its
     started += [first, second]
     begin = time.monotonic()
     first.kill()
-    until(lambda: leads(second), 20)
+    until(lambda: second.leads(), 20)
     second.wait_ready(timeout=max(0.5, 20 - (time.monotonic() - begin)))
     took = time.monotonic() - begin
     print(f"standby works {took:.1f} s after kill -9 of the leader")
@@ -134,7 +125,7 @@ def test_a_warm_standby_has_everything_when_it_takes_over_and_writes_nothing_bef
     }
     server.ok("apply", "-f", "-", objects=runtime)
     until(lambda: 'modelwright_store_objects{kind="ClusterModelRuntime"} 1.0' in second.metrics(), 10)
-    assert not leads(second)
+    assert not second.leads()
     assert 'verb="update"' not in second.metrics()
     assert "work begins" not in (tmp_path / "second").read_text()
     first.kill()
@@ -163,11 +154,11 @@ def test_a_leader_that_was_stopped_for_longer_than_its_lease_ends_when_it_goes_o
     started += [first, second]
     assert first.process is not None
     os.kill(first.process.pid, signal.SIGSTOP)
-    until(lambda: leads(second), 10)
+    until(lambda: second.leads(), 10)
     os.kill(first.process.pid, signal.SIGCONT)
     assert first.process.wait(5) == 1
     assert "the Lease is lost" in (tmp_path / "first").read_text()
-    assert leads(second)
+    assert second.leads()
 
 
 def test_a_leader_whose_lease_is_deleted_ends_and_the_other_takes_it(
@@ -178,7 +169,7 @@ def test_a_leader_whose_lease_is_deleted_ends_and_the_other_takes_it(
     server.ok("delete", "lease", "modelwright-operator")
     assert first.process is not None
     assert first.process.wait(10) == 1
-    until(lambda: leads(second), 10)
+    until(lambda: second.leads(), 10)
 
 
 def test_no_access_to_the_lease_is_said_and_waited_out(
@@ -189,4 +180,4 @@ def test_no_access_to_the_lease_is_said_and_waited_out(
     log = tmp_path / "log"
     until(lambda: "not-there" in log.read_text(), 10)
     server.ok("create", "namespace", "not-there")
-    until(lambda: leads(operator), 10)
+    until(lambda: operator.leads(), 10)

@@ -80,6 +80,13 @@ class OperatorProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             return str(answer.read().decode())
 
+    def leads(self) -> bool:
+        """Whether it says so itself, and its store is complete."""
+        try:
+            return "\nmodelwright_leader 1.0\n" in self.metrics()
+        except OSError:
+            return False
+
     def cpu_seconds(self) -> float:
         """User and system CPU time used so far."""
         assert self.process is not None

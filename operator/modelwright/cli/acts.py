@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from modelwright.api.names import API_VERSION
-from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
-from modelwright.cli.picture import ENDED, NotThere, Picture
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.cli.picture import NotThere, Picture
+from modelwright.core.rollout.record import QUARANTINING, TERMINAL
 
 Json = dict[str, Any]
 
@@ -32,8 +33,8 @@ def commanded(seen: Picture, command: str) -> ModelRollout:
     if record is None:
         what = "no rollback by hand holds it" if command == "release" else "it has no rollout on record"
         raise CannotAct(f"{command} of Model {seen.model.name}: {what}")
-    state, ended = record.status.state, record.status.state in ENDED
-    if command == "retry" and state not in (RolloutState.ROLLED_BACK, RolloutState.ABORTED):
+    state, ended = record.status.state, record.status.state in TERMINAL
+    if command == "retry" and state not in QUARANTINING:
         raise CannotAct(f"retry of {record.name}: it is {state}; what is tried again was rolled back or aborted")
     if command in ("pause", "resume", "promote", "abort") and ended:
         raise CannotAct(f"{command} of {record.name}: it has ended ({state})")
@@ -48,7 +49,7 @@ def command(name: str, token: str, by: str, reason: str) -> Json:
 def decision(record: ModelRollout, decide: str, by: str, reason: str, expires: datetime | None, seen_hash: str) -> Json:
     """An Approval of what has this content hash; `decide` is Approve or Reject. Raises CannotAct when the rollout has
     ended, or what it rolls out is no longer what was looked at."""
-    if record.status.state in ENDED:
+    if record.status.state in TERMINAL:
         raise CannotAct(f"{record.name} has ended ({record.status.state})")
     if record.status.content_hash != seen_hash:
         raise CannotAct(

@@ -58,6 +58,9 @@ class Cluster:
     def dry_run(self, body: Mapping[str, Any]) -> str | None:
         """Why the API server would refuse an object; None when it would not."""
         try:
+            if not body["metadata"].get("name"):
+                self.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+                return None
             self.run(
                 "apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-", stdin=json.dumps(body)
             )

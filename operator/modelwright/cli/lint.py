@@ -53,6 +53,14 @@ def _file(name: str, text: str, dry_run: Callable[[Json], str | None] | None) ->
         yield from (Finding(place, said, wrong) for said, wrong in _document(document, dry_run))
 
 
+def _with_a_name(document: Json) -> Json:
+    """As the API server would name it."""
+    metadata = document.get("metadata")
+    if not isinstance(metadata, Mapping) or metadata.get("name") or not metadata.get("generateName"):
+        return document
+    return {**document, "metadata": {**metadata, "name": f"{metadata['generateName']}x"}}
+
+
 def _document(document: Json, dry_run: Callable[[Json], str | None] | None) -> Iterator[tuple[str, bool]]:
     kind = _BY_KIND.get(str(document.get("kind")))
     if document["apiVersion"] != API_VERSION or kind is None:
@@ -62,7 +70,7 @@ def _document(document: Json, dry_run: Callable[[Json], str | None] | None) -> I
         )
         return
     try:
-        parsed = kind.parse(document)
+        parsed = kind.parse(_with_a_name(document))
     except InvalidObject as error:
         yield from ((f"{path}: {text}" if path else text, True) for path, text in error.problems)
         return

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from modelwright.api import names
 from modelwright.api.common import InvalidObject, Resource
-from modelwright.api.conditions import Condition
+from modelwright.api.conditions import is_true
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
-from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
+from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.training import TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import versions
+from modelwright.core.rollout.record import QUARANTINING
 
 Json = Mapping[str, Any]
 R = TypeVar("R", bound=Resource)
 
-ENDED = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -60,21 +60,18 @@ class Picture:
 
     def version(self, name: str) -> ModelVersion:
         """Raises NotThere."""
-        for found in self.versions:
-            if found.name == name:
-                return found
-        raise NotThere(
-            f"Model {self.model.name} has no ModelVersion {name}; {_there_are(v.name for v in self.versions)}"
-        )
+        return self._named(self.versions, name)
 
     def record(self, name: str) -> ModelRollout:
         """Raises NotThere."""
-        for found in self.rollouts:
+        return self._named(self.rollouts, name)
+
+    def _named(self, among: Sequence[R], name: str) -> R:
+        kind = type(among[0]).__name__ if among else "object"
+        for found in among:
             if found.name == name:
                 return found
-        raise NotThere(
-            f"Model {self.model.name} has no ModelRollout {name}; {_there_are(r.name for r in self.rollouts)}"
-        )
+        raise NotThere(f"Model {self.model.name} has no {kind} {name}; {_there_are(o.name for o in among)}")
 
 
 def model_of(name: str, objects: Iterable[Json]) -> str:
@@ -123,11 +120,6 @@ def picture(name: str, objects: Iterable[Json]) -> Picture:
     )
 
 
-def condition(of: Iterable[Condition], type_: str) -> Condition | None:
-    """The condition of this type, if it is told of."""
-    return next((each for each in of if each.type == type_), None)
-
-
 def result(seen: Picture) -> str | None:
     """How the move to what is wanted came out, in the words of `status --wait`: promoted, failed, or None while it
     goes on."""
@@ -145,10 +137,10 @@ def result(seen: Picture) -> str | None:
     if isinstance(wanted, ModelVersion) and (status.target is None or status.target.version != wanted.name):
         # A Model that follows has not seen its newest version yet.
         return None
-    if _holds(status.conditions, "Ready"):
+    if is_true(status.conditions, "Ready"):
         return "promoted"
     state = status.rollout.state if status.rollout is not None else None
-    if _holds(status.conditions, "Stalled") or state in (RolloutState.ROLLED_BACK, RolloutState.ABORTED):
+    if is_true(status.conditions, "Stalled") or state in QUARANTINING:
         return "failed"
     return None
 
@@ -201,11 +193,6 @@ def _pod(obj: Json) -> Pod:
         restarts=sum(int(each.get("restartCount", 0)) for each in told),
         node=str((obj.get("spec") or {}).get("nodeName", "")),
     )
-
-
-def _holds(conditions: Iterable[Condition], type_: str) -> bool:
-    found = condition(conditions, type_)
-    return found is not None and found.status == "True"
 
 
 def _there_are(found: Iterable[str], what: str = "") -> str:

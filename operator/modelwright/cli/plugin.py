@@ -71,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="show it again whenever it has changed")
     status.add_argument("--wait", action="store_true", help="until it is promoted (exit code 0) or has failed (1)")
     status.add_argument(
-        "--timeout", default="10m", metavar="TIME", help="of --wait; then the exit code is 2 (default: 10m)"
+        "--timeout",
+        type=_duration,
+        default="10m",
+        metavar="TIME",
+        help="of --wait; then the exit code is 2 (default: 10m)",
     )
     _output(status)
     _output(add("history", _history, "every rollout that there is a record of"))
@@ -87,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         decide.add_argument(
             "--hash", metavar="HASH", help="content hash of what you looked at (default: ask, showing it)"
         )
-        decide.add_argument("--expires", metavar="TIME", help="for how long it holds, such as 48h (default: for good)")
+        decide.add_argument(
+            "--expires", type=_duration, metavar="TIME", help="for how long it holds, such as 48h (default: for good)"
+        )
         _reason(decide)
     retrain = add("retrain", _retrain, "ask for a training run by hand")
     retrain.add_argument("--policy", metavar="NAME", help="RetrainingPolicy, where the Model has several")
@@ -129,6 +135,13 @@ def subcommands() -> dict[str, list[str]]:
     }
 
 
+def _duration(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
 
@@ -147,7 +160,7 @@ def _now() -> datetime:
 
 
 def _status(options: argparse.Namespace, cluster: Cluster) -> int:
-    limit = time.monotonic() + seconds(options.timeout)
+    limit = time.monotonic() + options.timeout
     shown = ""
     while True:
         seen = _seen(options.model, cluster)
@@ -164,7 +177,7 @@ def _status(options: argparse.Namespace, cluster: Cluster) -> int:
     if not options.wait:
         return PROMOTED
     if ended is None:
-        print(f"error: Model {seen.model.name} is still on its way after {options.timeout}", file=sys.stderr)
+        print(f"error: Model {seen.model.name} is still on its way after {options.timeout:g} s", file=sys.stderr)
         return TIMED_OUT
     return PROMOTED if ended == "promoted" else FAILED
 
@@ -253,7 +266,7 @@ def _decide(options: argparse.Namespace, cluster: Cluster) -> int:
             record = _seen(options.model, cluster).record(record.name)
         else:
             raise acts.CannotAct(f"name what you looked at: --hash {looked_at}")
-    expires = _now() + timedelta(seconds=seconds(options.expires)) if options.expires else None
+    expires = _now() + timedelta(seconds=options.expires) if options.expires else None
     word = "Approve" if options.command == "approve" else "Reject"
     name = cluster.create(acts.decision(record, word, cluster.whoami(), options.reason, expires, looked_at))
     print(

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from modelwright.api.conditions import find
 from modelwright.api.v1alpha1.rollout import GateStatus, ModelRollout, VerdictStatus
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.cli.picture import ENDED, Picture, age, condition, span
+from modelwright.cli.picture import Picture, age, span
+from modelwright.core.rollout.record import TERMINAL
 
 VERSIONS, RUNS = 6, 3
 """How many of each are shown, the newest first; `history` has all rollouts."""
@@ -70,8 +72,8 @@ def last_verdicts(record: ModelRollout) -> list[VerdictStatus]:
 
 def _root(seen: Picture, now: datetime) -> Node:
     model = seen.model
-    ready = condition(model.status.conditions, "Ready")
-    stalled = condition(model.status.conditions, "Stalled")
+    ready = find(model.status.conditions, "Ready")
+    stalled = find(model.status.conditions, "Stalled")
     told = ready if stalled is None or stalled.status != "True" else stalled
     head = [f"Model {model.name}"]
     head.append(
@@ -120,7 +122,7 @@ def _rollout(seen: Picture, now: datetime) -> Iterator[Node]:
     head = [f"rollout {record.name}", str(status.state or "Pending"), f"to {record.spec.target.version}"]
     if status.from_ is not None:
         head[-1] = f"{status.from_.version} -> {record.spec.target.version}"
-    if status.state not in ENDED:
+    if status.state not in TERMINAL:
         head += [f"step {status.progress}"] if status.progress else []
         head += [f"weight {status.weight} %"] if status.weight is not None else []
         head += ["paused"] if status.paused else []

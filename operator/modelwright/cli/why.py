@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from modelwright.api.conditions import find
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
-from modelwright.cli.picture import ENDED, Picture, age, condition
+from modelwright.cli.picture import Picture, age
 from modelwright.cli.tree import gate_words, verdict_words
+from modelwright.core.rollout.record import TERMINAL
 
 _AGAIN = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."
 _CAN_DO = {
@@ -47,7 +49,7 @@ def _model(seen: Picture) -> str:
     if status.target is not None and (status.serving is None or status.target.version != status.serving.version):
         lines.append(f"Wanted is version {status.target.version}.")
     for type_ in ("Ready", "Stalled"):
-        told = condition(status.conditions, type_)
+        told = find(status.conditions, type_)
         if told is not None and told.message and (type_ == "Ready") == (told.status != "True"):
             lines.append(f"{type_} is {told.status} ({told.reason}): {told.message}")
     if status.failure is not None:
@@ -61,7 +63,7 @@ def _record(record: ModelRollout, now: datetime) -> str:
     status, to = record.status, record.spec.target.version
     move = f"from version {status.from_.version} to {to}" if status.from_ is not None else f"to version {to}"
     lines = [f"Rollout {record.name} {move}"]
-    if status.state in ENDED:
+    if status.state in TERMINAL:
         lines[0] += f" {_ENDS[RolloutState(str(status.state))]} {age(status.finished_at, now)} ago"
     elif status.state:
         step = f", step {status.progress}, weight {status.weight or 0} %" if status.progress else ""

@@ -60,7 +60,7 @@ from modelwright.reconcile.report import write_status
 from modelwright.serving import training as renderers
 from modelwright.serving.gates import Content
 from modelwright.serving.merge import MergeError
-from modelwright.training import queue
+from modelwright.training import kueue
 from modelwright.training.port import engine_for
 
 Object = dict[str, Any]
@@ -371,11 +371,11 @@ class _Picture:
             return reading
         try:
             found = await self._context.client.list(
-                kinds.WORKLOAD, self._run.namespace, labels=queue.workload_selector(uid)
+                kinds.WORKLOAD, self._run.namespace, labels=kueue.workload_selector(uid)
             )
         except errors.ApiError:
             return reading
-        why = queue.why_waiting(found)
+        why = kueue.why_waiting(found)
         return replace(reading, message=f"{reading.message}: {why}") if why else reading
 
     def _registered(self) -> bool | Problem:

@@ -15,8 +15,15 @@ POLICY = {
 }  # fmt: skip
 BAD_STEPS = {**POLICY, "spec": {"strategy": {"steps": [{"weight": 50}, {"weight": 10}]}}}
 TWO = {**POLICY, "spec": {"strategy": {"preset": "Canary", "recreate": {}}}}
+RUN = {
+    "apiVersion": objects.API_VERSION,
+    "kind": "TrainingRun",
+    "metadata": {"generateName": "by-hand-"},
+    "spec": {"policyRef": {"name": "digits"}, "manual": {"by": "alice", "reason": "labels are in"}},
+}
 CASES = [
     ("a Model", MODEL, None),
+    ("a run whose name the server makes", RUN, None),
     ("another's object", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}, None),
     ("weights that do not increase", BAD_STEPS, "increas"),
     ("two strategies", TWO, "spec.strategy"),

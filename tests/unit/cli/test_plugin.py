@@ -77,6 +77,12 @@ def test_what_is_not_there_is_an_error_in_words(capsys: pytest.CaptureFixture[st
     assert "nowhere.yaml: No such file" in capsys.readouterr().err
 
 
+def test_a_time_that_is_none_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        plugin.main(["status", "digits", "--wait", "--timeout", "soon"])
+    assert '"soon" is not a duration such as 10m' in capsys.readouterr().err
+
+
 def test_no_kubectl_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("KUBECTL", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.training.queue import why_waiting
+from modelwright.training.kueue import why_waiting
 from tests.unit.training.builders import condition
 
 Json = dict[str, Any]

@@ -41,9 +41,8 @@ class Operator:
             events=_Events(),  # type: ignore[arg-type]
             clock=clock,
             wake=lambda key: self.queue.__setitem__(key, None),
-            served_kinds=frozenset(kinds.ALL_KINDS),
             images=Images("example.com/fetch:1"),
-            **{"admission": lambda: Admission(in_force=True), **parts},
+            **{"served_kinds": frozenset(kinds.ALL_KINDS), "admission": lambda: Admission(in_force=True), **parts},
         )
         self.reconcilers = {
             "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,

@@ -307,6 +307,11 @@ class Reason(StrEnum):
     )
     STAGE_FAILED = "StageFailed", "The object of a stage failed."
     KIND_NOT_ALLOWED = "KindNotAllowed", "The operator's configuration (training.kinds) lets no run make this kind."
+    KIND_NOT_INSTALLED = (
+        "KindNotInstalled",
+        "The cluster does not have this kind now: install its controller. It is looked for every minute, and no object "
+        "is made until then.",
+    )
     RUN_STARTED = "RunStarted", "A trigger has fired, and its run was made."
     STAGE_TIMEOUT = "StageTimeout", "A stage did not end within its timeout."
 

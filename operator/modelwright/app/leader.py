@@ -121,7 +121,7 @@ class Leader:
             desk=self._desk,
             lookout=self._lookout,
             inbox=self.inbox,
-            training_kinds=tuple(kind for kind in settings.training_kinds if kind in self._served),
+            training_kinds=settings.training_kinds,
             settle=datetime.timedelta(seconds=settings.settle_seconds),
             admission=self._admission.admission,
         )

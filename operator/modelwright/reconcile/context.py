@@ -23,7 +23,8 @@ from modelwright.traffic.probe import Probe
 @dataclass(frozen=True)
 class Context:
     """`probe` None: gateways aren't asked. `wake` puts a key into the work queue at once. `admission` tells whether
-    people's approvals and commands may be honoured. `training_kinds`: what runs may make beside Jobs."""
+    people's approvals and commands may be honoured. `training_kinds`: what runs may make beside Jobs,
+    whether the cluster has it now or not."""
 
     client: KubeClient
     store: Store

@@ -243,7 +243,7 @@ class _Picture:
             policy=spec,
             policy_name=run.spec.policy_ref.name,
             policy_generation=self._policy_raw["metadata"].get("generation", 0) if self._policy_raw else 0,
-            problem=self._problem,
+            problem=self._problem or self._not_installed(),
             before=before,
             serving=self._serving_version(),
             dataset=self._resolved("dataset", spec.run.dataset) if spec is not None else None,
@@ -320,6 +320,14 @@ class _Picture:
         api_version, kind = engine_for(work).kind_of(work)
         group = api_version.rpartition("/")[0]
         return next((k for k in self._context.training_kinds if (k.group, k.kind) == (group, kind)), None)
+
+    def _not_installed(self) -> Problem | None:
+        """The kind of the present stage is allowed, and its controller has not been installed (yet)."""
+        now = self._stage()
+        kind = self._kind(now[1]) if now is not None else None
+        if kind is None or kind in (kinds.JOB, *self._context.served_kinds):
+            return None
+        return Problem(Reason.KIND_NOT_INSTALLED, f"the cluster has no kind {kind} ({kind.api_version}) now")
 
     def _live(self) -> Object | None:
         """The live object of the present stage; one that is being deleted counts as gone."""
@@ -449,6 +457,8 @@ class _Picture:
                 "its kind to training.kinds of the chart"
             )
             raise Refused(Problem(Reason.KIND_NOT_ALLOWED, text, stalled=True))
+        if self._not_installed() is not None:
+            return
         await self._leave_no_resolve_pod()
         name = renderers.stage_name(self._raw, stage)
         if self._context.store.get(kind, self._run.namespace, name) is not None:

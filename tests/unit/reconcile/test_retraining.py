@@ -521,6 +521,25 @@ def test_a_kind_that_is_not_allowed_ends_the_run_with_that_reason() -> None:
     assert "training.kinds" in world.runs[0]["status"]["message"]
 
 
+def test_a_kind_that_is_allowed_and_comes_later_is_waited_for() -> None:
+    job_set = kinds.Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet", optional=True)
+    kinds.learn([job_set])
+    manifest = {"apiVersion": job_set.api_version, "kind": "JobSet", "spec": {}}
+    world = World(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
+    world.operator = Operator(world.api, world.clock, training_kinds=(job_set,))
+    world.to_the_hour()
+    world.go(lambda: [run.get("status", {}).get("reason") for run in world.runs] == ["KindNotInstalled"])
+    written = len(world.api.writes)
+    for _ in range(5):
+        world.look()
+    assert world.states == ["Training"]
+    assert len(world.api.writes) == written, "waiting costs nothing"
+    served = frozenset({*kinds.ALL_KINDS, job_set})
+    world.operator = Operator(world.api, world.clock, training_kinds=(job_set,), served_kinds=served)
+    world.go(lambda: any(kind == job_set for kind, _, _ in world.api.objects))
+    world.go(lambda: world.runs[0]["status"]["reason"] == "StageRunning")
+
+
 def test_runs_outlive_their_policy_for_history_ttl_and_no_longer() -> None:
     world = World(HOURLY)
     world.to_the_hour()

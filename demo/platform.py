@@ -35,21 +35,30 @@ def bring_up(progress: Progress | None = None) -> Cluster:
     return cluster
 
 
-def images(cluster: Cluster, names: Iterable[str], progress: Progress | None = None) -> dict[str, str]:
-    """Builds and pushes what changed since the last time; returns each image by digest."""
+def images(
+    cluster: Cluster, names: Iterable[str], progress: Progress | None = None, *, root: Path = ROOT, tag: str = "dev"
+) -> dict[str, str]:
+    """Builds (from the checkout at `root`) and pushes what has changed; returns each image by digest."""
     references = {}
     for name in names:
-        tag = f"localhost/modelwright/{name}:dev"
-        containerfile = CONTAINERFILES.get(name, ROOT / "images" / name / "Containerfile")
-        build_image(containerfile, tag, context=ROOT, progress=progress)
-        references[name] = cluster.push_image(tag, progress)
+        image = f"localhost/modelwright/{name}:{tag}"
+        containerfile = CONTAINERFILES.get(name, root / "images" / name / "Containerfile")
+        build_image(containerfile, image, context=root, progress=progress)
+        references[name] = cluster.push_image(image, progress)
     return references
 
 
 def install(
-    cluster: Cluster, references: Mapping[str, str], values: Mapping[str, object] | None = None
+    cluster: Cluster,
+    references: Mapping[str, str],
+    values: Mapping[str, object] | None = None,
+    *,
+    root: Path = ROOT,
 ) -> Iterable[str]:
-    """Installs or upgrades both charts, yielding each command before it is run. Raises DemoError with Helm's words."""
+    """Installs or upgrades both charts of the checkout at `root`, yielding each command before it is run.
+
+    Raises DemoError with Helm's words.
+    """
     own = {
         "image": _by_digest(references["operator"]),
         "fetchImage": _by_digest(references["fetch"]),
@@ -59,7 +68,8 @@ def install(
     for chart, chart_values in (("modelwright-crds", {}), ("modelwright", own | dict(values or {}))):
         command = ["upgrade", "--install", chart, f"charts/{chart}", "--namespace", SYSTEM, "--create-namespace"]
         yield f"helm {' '.join(command)}"
-        helm(cluster, *command, "--wait", "--timeout", "3m", "--values", "-", stdin=yaml.safe_dump(chart_values))
+        more = ("--wait", "--timeout", "3m", "--values", "-")
+        helm(cluster, *command, *more, stdin=yaml.safe_dump(chart_values), root=root)
 
 
 def connections(cluster: Cluster) -> list[dict[str, str]]:
@@ -69,10 +79,10 @@ def connections(cluster: Cluster) -> list[dict[str, str]]:
     return [{"name": "default", "type": "Prometheus", "url": cluster.prometheus_url}]
 
 
-def helm(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
-    """Standard output of a helm command. Raises DemoError."""
+def helm(cluster: Cluster, *arguments: str, stdin: str | None = None, root: Path = ROOT) -> str:
+    """Standard output of a helm command, run at `root`. Raises DemoError."""
     command = [str(cluster.helm), "--kubeconfig", str(cluster.kubeconfig), *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=root, check=False)
     if done.returncode:
         kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig)
         hint = "\n".join(operator_log(kubectl).splitlines()[-15:])
@@ -83,7 +93,8 @@ def helm(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
 def operator_log(kubectl: Kubectl, lines: int = 200) -> str:
     """The end of the operator's log; a sentence when there is none."""
     try:
-        return kubectl.run("logs", "-n", SYSTEM, "deployment/modelwright", f"--tail={lines}")
+        which = "app.kubernetes.io/component=operator"
+        return kubectl.run("logs", "-n", SYSTEM, "--selector", which, "--prefix", f"--tail={lines}")
     except DemoError as error:
         return f"(no log of the operator: {error})"
 

@@ -1,4 +1,5 @@
-"""Entry point: `python -m modelwright run` is the operator, `crd generate|check` the generator of its CRDs."""
+"""Entry point: `python -m modelwright run` is the operator, `selfcheck` looks whether one is well, `crd` generates
+its CRDs."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modelwright", description="Modelwright")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the operator; its settings are environment variables MODELWRIGHT_*")
+    commands.add_parser("selfcheck", help="look whether what the operator needs is there, and a replica leads")
     crd = commands.add_parser("crd", help="CustomResourceDefinitions and field reference")
     crd.add_argument("action", choices=("generate", "check"), help="write the files, or say where they have drifted")
     crd.add_argument("--root", type=Path, default=Path(), help="root of the repository (default: here)")
@@ -42,7 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.command == "crd":
         return _crd(options.action, options.root)
-    # The operator's dependencies (kopf, kubernetes) are not needed by the other subcommands.
+    # The operator's dependencies (kopf, kubernetes) are not needed by `crd`.
+    if options.command == "selfcheck":
+        from modelwright.app import selfcheck
+
+        return selfcheck.main()
     from modelwright.app import main as app
 
     return app.main()

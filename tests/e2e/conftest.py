@@ -18,6 +18,13 @@ JOB_SET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", 
 RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
 
 
+def chart_values(cluster: Cluster) -> dict[str, object]:
+    """What all tests share an install with."""
+    # One connection leads nowhere: what becomes of rollouts whose metrics server is gone.
+    away = {"name": "gone", "type": "Prometheus", "url": "http://127.0.0.1:9", "timeout": "1s"}
+    return {"connections": [*platform.connections(cluster), away], "training": {"kinds": [JOB_SET]}}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
@@ -34,10 +41,7 @@ def cluster() -> Cluster:
 def world(cluster: Cluster) -> World:
     """Modelwright as its chart installs it, from this checkout, and the runtime of the tests."""
     images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer", "datacheck"))
-    # One connection leads nowhere: what becomes of rollouts whose metrics server is gone.
-    away = {"name": "gone", "type": "Prometheus", "url": "http://127.0.0.1:9", "timeout": "1s"}
-    values = {"connections": [*platform.connections(cluster), away], "training": {"kinds": [JOB_SET]}}
-    for _ in platform.install(cluster, images, values):
+    for _ in platform.install(cluster, images, chart_values(cluster)):
         pass
     kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig)
     runtime = yaml.safe_load(RUNTIME.read_text())

@@ -81,11 +81,11 @@ def nobody_else(world: World) -> Iterator[None]:
 
     scale(0)
     eventually(
-        lambda: not world.kubectl.items("pods", platform.SYSTEM, "app.kubernetes.io/name=modelwright"),
+        lambda: not world.kubectl.items("pods", platform.SYSTEM, "app.kubernetes.io/component=operator"),
         "no operator pod",
     )
     yield
-    scale(1)
+    scale(2)
 
 
 def shape(obj: Any, names: dict[str, str]) -> Any:

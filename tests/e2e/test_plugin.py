@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.e2e.lib.plugin import plugin
 from tests.e2e.lib.rollouts import Story
 from tests.e2e.lib.space import Space, eventually
 
-ROOT = Path(__file__).parents[2]
 FOREVER = {"steps": [{"weight": 10, "hold": "1h"}, {"weight": 100}]}
 
 
@@ -24,19 +21,6 @@ def story(shared_space: Space) -> Story:
     found = Story(shared_space, "told")
     found.prepare(FOREVER, {}, {}, deadline="2h")
     return found
-
-
-def plugin(story: Story, *arguments: str, code: int = 0) -> str:
-    """Its output, when it ends with this exit code."""
-    cluster = story.space.world.cluster
-    environment = {
-        **os.environ, "KUBECTL": str(cluster.kubectl), "KUBECONFIG": str(cluster.kubeconfig),
-        "PYTHONPATH": str(ROOT / "operator"),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "modelwright.cli.plugin", *arguments, "--namespace", story.space.name]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == code, f"{' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
 
 
 def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Story) -> None:

@@ -189,7 +189,14 @@ def test_optional_parts() -> None:
         runtimes={"enabled": False},
         training={"service": False},
     )
-    assert sorted(o["kind"] for o in found) == ["ConfigMap", "Deployment", "PodMonitor", "PrometheusRule"]
+    assert sorted(o["kind"] for o in found) == [
+        "ConfigMap",
+        "Deployment",
+        "Pod",
+        "PodDisruptionBudget",
+        "PodMonitor",
+        "PrometheusRule",
+    ]
     assert only(found, "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
     rules = only(found, "PrometheusRule")
     assert rules["metadata"]["labels"]["release"] == "prometheus"
@@ -204,6 +211,63 @@ def test_optional_parts() -> None:
     assert environment(found)["HTTPS_PROXY"] == "http://proxy:3128"
 
 
+def test_two_replicas_on_different_nodes_of_which_a_drain_takes_one() -> None:
+    found = template()
+    deployment, budget = only(found, "Deployment"), only(found, "PodDisruptionBudget")
+    assert deployment["spec"]["replicas"] == 2
+    assert (budget["spec"]["maxUnavailable"], budget["spec"]["selector"]) == (1, deployment["spec"]["selector"])
+    preferred = deployment["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
+    ((term,),) = ([p["podAffinityTerm"] for p in rules] for rules in preferred.values())
+    assert (term["topologyKey"], term["labelSelector"]) == ("kubernetes.io/hostname", deployment["spec"]["selector"])
+    given = {"nodeAffinity": {}}
+    assert only(template(affinity=given), "Deployment")["spec"]["template"]["spec"]["affinity"] == given
+
+
+@pytest.mark.parametrize("values", [{"replicas": 1}, {"podDisruptionBudget": {"enabled": False}}], ids=str)
+def test_a_single_replica_does_not_keep_its_node_from_being_drained(values: Object) -> None:
+    assert not [o for o in template(**values) if o["kind"] == "PodDisruptionBudget"]
+
+
+def test_a_network_policy_lets_in_the_peers_given_and_the_release_itself() -> None:
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    rule = {"to": [], "ports": [{"port": 6443}]}
+    spec = only(template(networkPolicy={"enabled": True, "from": [peer], "egress": [rule]}), "NetworkPolicy")["spec"]
+    ((own, *given),) = [ingress["from"] for ingress in spec["ingress"]]
+    assert given == [peer]
+    for name in ("Deployment", "Pod"):
+        obj = only(template(), name)
+        labels = (obj["spec"]["template"] if name == "Deployment" else obj)["metadata"]["labels"]
+        assert own["podSelector"]["matchLabels"].items() <= labels.items()
+    assert (spec["policyTypes"], spec["egress"]) == (["Ingress", "Egress"], [rule])
+    open_to_all = only(template(networkPolicy={"enabled": True}), "NetworkPolicy")["spec"]
+    assert open_to_all["policyTypes"] == ["Ingress"]
+    assert "from" not in open_to_all["ingress"][0]
+
+
+def test_a_service_monitor_finds_the_service_made_for_it() -> None:
+    found = template(metrics={"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}})
+    monitor, service = only(found, "ServiceMonitor"), only(found, "Service", "modelwright-metrics")
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    assert [o for o in found if o["kind"] == "Service" and wanted.items() <= o["metadata"]["labels"].items()] == [
+        service
+    ]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert service["spec"]["selector"] == only(found, "Deployment")["spec"]["selector"]["matchLabels"]
+
+
+def test_the_pod_of_helm_test_is_restricted_and_no_replica() -> None:
+    found = template(training={"kinds": [JOBSET]}, watchNamespaces=["vision"])
+    pod, deployment = only(found, "Pod"), only(found, "Deployment")
+    assert not deployment["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert pod["spec"]["securityContext"] == deployment["spec"]["template"]["spec"]["securityContext"]
+    (selfcheck,) = pod["spec"]["containers"]
+    assert selfcheck["securityContext"] == container(found)["securityContext"]
+    given = {e["name"]: e.get("value") for e in selfcheck["env"]}
+    assert given.items() <= (environment(found) | {"MODELWRIGHT_NAMESPACE": None}).items()
+    Settings.from_environment({name: value or "from-the-pod" for name, value in given.items()})
+
+
 BAD_VALUES = [
     ({"replica": 2}, "replica"),
     ({"replicas": "two"}, "replicas"),
@@ -213,6 +277,8 @@ BAD_VALUES = [
     ({"watchNamespaces": ["Not A Name"]}, "watchNamespaces"),
     ({"settings": {"logLevel": "LOUD"}}, "logLevel"),
     ({"settings": {"workers": 0}}, "workers"),
+    ({"networkPolicy": {"ingress": []}}, "ingress"),
+    ({"podDisruptionBudget": {"minAvailable": 2}}, "minAvailable"),
     ({"settings": {"gatewayProbe": "Sometimes"}}, "gatewayProbe"),
     ({"extraEnv": [{"value": "nameless"}]}, "name"),
     ({"connections": [{"name": "default", "type": "Prometheus"}]}, "url"),

@@ -70,7 +70,14 @@ class Operator:
             # Reviews store nothing, and what strangers send must not use up the rate of our writes.
             asking = KubeClient(configuration, clock=self._clock, qps=REVIEWS_PER_SECOND, burst=2 * REVIEWS_PER_SECOND)
             stack.push_async_callback(asking.close)
-            hooks = Webhooks(KubeAccess(asking), self._policy, self._accept, self._not_leading, clock=self._clock)
+            hooks = Webhooks(
+                KubeAccess(asking),
+                self._policy,
+                self._accept,
+                self._not_leading,
+                leader=lambda: elector.leader_address,
+                clock=self._clock,
+            )
             server, _ = await health.serve(self._health, settings.http_host, settings.http_port, routes=hooks.routes())
             stack.push_async_callback(server.cleanup)
             served = await unless(self._stopping, self._wait_for_kinds(client))
@@ -147,6 +154,7 @@ class Operator:
             name=settings.lease_name,
             instance=settings.instance,
             on_lost=_die,
+            address=settings.address,
             clock=self._clock,
             lease_seconds=settings.lease_seconds,
             renew_seconds=settings.lease_renew_seconds,

@@ -47,6 +47,10 @@ class Settings(BaseModel):
         min_length=1,
         description="Who holds the Lease; the pod's name. Each process adds something of its own.",
     )
+    pod_ip: str = Field(
+        "",
+        description="Where the other replicas reach this one: a standby passes webhooks on to the leader. Empty: not.",
+    )
     fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
     operator_image: str = Field(
         "modelwright/operator", min_length=1, description="The operator's own image, for comparers and infra gates."
@@ -96,6 +100,13 @@ class Settings(BaseModel):
     @classmethod
     def _parse_kinds(cls, value: Any) -> Any:
         return _kinds(value) if isinstance(value, str) else value
+
+    @property
+    def address(self) -> str:
+        """host:port of this process's HTTP server for the other replicas; empty when it isn't known."""
+        if not self.pod_ip:
+            return ""
+        return f"[{self.pod_ip}]:{self.http_port}" if ":" in self.pod_ip else f"{self.pod_ip}:{self.http_port}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -1,7 +1,7 @@
 """The door for other systems: POST /triggers/<namespace>/<policy>/<trigger> asks for a training.
 
 Who sends is proved by a token of the cluster, and what they may by the verb `trigger` on the RetrainingPolicy: no
-secret is held, and tokens are neither kept nor told.
+secret is held, and tokens are neither kept nor told. A standby asks the same, and passes the request on to the leader.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 
 from modelwright.api.names import GROUP
@@ -35,10 +36,15 @@ TOKEN_SECONDS = 10.0
 MAX_TOKENS = 1024
 MAX_UNDER_WAY = 64
 MAX_REMOTES = 1024
+PASSED_ON = "Modelwright-Passed-On"
+"""Header of what a standby passes on: it goes no further, should the leader have changed meanwhile."""
 RATE, BURST = 5.0, 50.0
 """Requests a second of one address, and at once."""
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+
+_TOLD = ("authorization", "content-type", "content-encoding", "ce-")
+_BACK = ("Content-Type", "Retry-After", "WWW-Authenticate")
 
 Happening = tuple[str, str]
 """What a webhook tells of: an identity (there is one run for each), and a message for people."""
@@ -50,7 +56,8 @@ class Webhooks:
     """`look_up(namespace, policy)` gives a policy's spec, None when there is none. `unready` says why triggers can't be
     taken now (not the leader, the store is not complete), None when they can. `accept(namespace, policy, trigger,
     happenings)` comes back once a pass has dealt with them; it is cancelled after 25 s, and may be called again with
-    the same ones. When it raises InboxFull, the sender is asked to come again.
+    the same ones. When it raises InboxFull, the sender is asked to come again. `leader` gives host:port of the process
+    that leads, None when it is this one or isn't known.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class Webhooks:
         accept: Accept,
         unready: Callable[[], str | None],
         *,
+        leader: Callable[[], str | None] = lambda: None,
         clock: Clock | None = None,
         accept_seconds: float = ACCEPT_SECONDS,
     ) -> None:
@@ -67,6 +75,7 @@ class Webhooks:
         self._look_up = look_up
         self._accept = accept
         self._unready = unready
+        self._leader = leader
         self._clock: Clock = clock or SystemClock()
         self._accept_seconds = accept_seconds
         self._tokens: OrderedDict[bytes, tuple[float, User | None]] = OrderedDict()
@@ -82,20 +91,23 @@ class Webhooks:
         if wait > 0:
             return _refused(429, "too many requests from this address", retry=math.ceil(wait))
         why = self._unready()
+        elsewhere = self._leader() if why is not None and PASSED_ON not in request.headers else None
+        if elsewhere is not None:
+            why = None
         if why is None and self._under_way >= MAX_UNDER_WAY:
             why = "too many webhooks at once"
         if why is not None:
             return _refused(503, f"triggers can't be taken now: {why}")
         self._under_way += 1
         try:
-            return await self._answer(request)
+            return await self._answer(request, elsewhere)
         except AccessUnknown as error:
             log.warning("a webhook can't be checked", extra={"error": str(error)})
             return _refused(503, f"it can't be checked who sends this: {error}")
         finally:
             self._under_way -= 1
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request, elsewhere: str | None) -> web.Response:
         namespace, policy, trigger = (request.match_info[name] for name in ("namespace", "policy", "trigger"))
         user = await self._who(request.headers.get("Authorization", ""))
         if user is None:
@@ -103,6 +115,8 @@ class Webhooks:
         if not await self._access.may(user, Attempt("trigger", GROUP, "retrainingpolicies", namespace, policy)):
             what = f"RetrainingPolicy {policy} in namespace {namespace}"
             return _refused(403, f'{user.name} needs the verb "trigger" on {what}')
+        if elsewhere is not None:
+            return await self._pass_on(request, elsewhere)
         spec = self._look_up(namespace, policy)
         if spec is None:
             return _refused(404, f"there is no RetrainingPolicy {policy} in namespace {namespace}")
@@ -112,14 +126,36 @@ class Webhooks:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             return _refused(415, "compressed bodies are not read: send it without Content-Encoding")
         try:
-            async with asyncio.timeout(READ_SECONDS):
-                body = await request.read()
-            happenings = _read(trigger, found.webhook, request.headers, body)
+            happenings = _read(trigger, found.webhook, request.headers, await _body(request))
         except TimeoutError:
-            return _refused(408, f"the body has not come within {READ_SECONDS:g} s")
+            return _slow()
         except triggers.BadEvent as error:
             return _refused(400, str(error))
         return await self._hand_over(namespace, policy, trigger, happenings, user)
+
+    async def _pass_on(self, request: web.Request, leader: str) -> web.Response:
+        """The leader's own answer: it looks at the token again, and at all else for the first time."""
+        told = {name: text for name, text in request.headers.items() if name.lower().startswith(_TOLD)}
+        try:
+            body = await _body(request)
+        except TimeoutError:
+            return _slow()
+        patience = aiohttp.ClientTimeout(total=READ_SECONDS + self._accept_seconds)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=patience, auto_decompress=False) as session,
+                session.post(
+                    f"http://{leader}{request.rel_url.raw_path}",
+                    data=body,
+                    headers=told | {PASSED_ON: "true"},
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                back = {name: answer.headers[name] for name in _BACK if name in answer.headers}
+                return web.Response(status=answer.status, body=await answer.read(), headers=back)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.warning("a webhook could not be passed on to the leader", extra={"error": repr(error)})
+            return _refused(503, "the process that leads can't be reached: send it again")
 
     async def _hand_over(
         self, namespace: str, policy: str, trigger: str, happenings: Sequence[Happening], user: User
@@ -181,6 +217,16 @@ class Rates:
         if len(self._buckets) > self._remotes:
             self._buckets.popitem(last=False)
         return 0.0 if taken else (1 - left) / self._rate
+
+
+async def _body(request: web.Request) -> bytes:
+    """The body, at most 1 MiB. Raises TimeoutError."""
+    async with asyncio.timeout(READ_SECONDS):
+        return await request.read()
+
+
+def _slow() -> web.Response:
+    return _refused(408, f"the body has not come within {READ_SECONDS:g} s")
 
 
 def _read(name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes) -> tuple[Happening, ...]:

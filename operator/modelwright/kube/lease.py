@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
+ADDRESS = "modelwright.dev/address"
+"""Annotation of the Lease: where its holder's HTTP server is, as host:port."""
+
 
 class LeaseLost(Exception):
     """This process no longer holds the Lease: it must not write, and must end."""
@@ -40,7 +43,8 @@ class LeaderElector:
     """One candidate. `acquire` once, then keep `renew` running as a task, then `release`.
 
     `on_lost` is called at most once, from the event loop, when the Lease couldn't be renewed in time or has been taken.
-    It should end the process without any clean-up that writes.
+    It should end the process without any clean-up that writes. `address` (host:port) is told to the others while this
+    one holds the Lease; empty: nothing is told.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class LeaderElector:
         name: str,
         instance: str,
         on_lost: Callable[[str], None],
+        address: str = "",
         clock: Clock | None = None,
         lease_seconds: float = 15.0,
         renew_seconds: float = 10.0,
@@ -65,6 +70,7 @@ class LeaderElector:
         # A pod that restarts keeps its name but must not take itself for the holder it was before.
         self.identity = f"{instance}_{secrets.token_hex(4)}"
         self._on_lost = on_lost
+        self._address = address
         self._clock: Clock = clock or SystemClock()
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
@@ -79,6 +85,8 @@ class LeaderElector:
         """Monotonic moment at which the API server last answered about the Lease (for /readyz)."""
         self.standing_by = False
         """Whether another process was seen to hold the Lease, and this one waits for it."""
+        self.leader_address: str | None = None
+        """Where the holder that this one waits for can be reached, as host:port; None when it has not told."""
 
     @property
     def leading(self) -> bool:
@@ -102,6 +110,7 @@ class LeaderElector:
             holder = await self._try_acquire()
             if holder is None:
                 self.standing_by = False
+                self.leader_address = None
                 metrics.LEADER.set(1)
                 log.info("this process is the leader now", extra={"identity": self.identity})
                 return
@@ -151,6 +160,7 @@ class LeaderElector:
             # Our own name means that we took it, and the answer was lost.
             if holder and holder != self.identity and not self._run_out(lease):
                 self.standing_by = True
+                self.leader_address = (lease["metadata"].get("annotations") or {}).get(ADDRESS)
                 return holder
             self._hold(await self._client.replace(self._desired(lease, holder=self.identity)), start)
             return None
@@ -223,6 +233,8 @@ class LeaderElector:
         elif old.get("acquireTime"):
             spec["acquireTime"] = old["acquireTime"]
         metadata: Object = {"namespace": self._namespace, "name": self._name}
+        if holder and self._address:
+            metadata["annotations"] = {ADDRESS: self._address}
         if lease is not None:
             metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
             metadata["uid"] = lease["metadata"]["uid"]

@@ -36,6 +36,19 @@ class World:
     kubectl: Kubectl
     images: dict[str, str]
 
+    def operators(self) -> list[Json]:
+        """The operator's pods that are ready, the one that leads first."""
+        pods = self.kubectl.items("pods", platform.SYSTEM, "app.kubernetes.io/component=operator")
+        holder = self.kubectl.run(
+            "get", "lease", "modelwright-operator", "-n", platform.SYSTEM, "-o", "jsonpath={.spec.holderIdentity}"
+        )
+        ready = [
+            pod
+            for pod in pods
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        ]
+        return sorted(ready, key=lambda pod: not holder.startswith(pod["metadata"]["name"] + "_"))
+
 
 def eventually(check: Callable[[], Any], what: str, *, timeout: float = 60, every: float = 0.5) -> Any:
     """The first true value of ``check``. Fails with ``what`` and the last exception or value after ``timeout`` s."""

@@ -68,6 +68,7 @@ class Door:
     access: FakeAccess
     clock: FakeClock
     unready: list[str] = field(default_factory=list)
+    leader: str | None = None
     taken: list[tuple[str, str, str, list[Happening]]] = field(default_factory=list)
     came: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     dealt_with: asyncio.Event = field(default_factory=asyncio.Event)
@@ -106,6 +107,7 @@ async def opened(accept_seconds: float = 25.0) -> AsyncIterator[Door]:
         lambda namespace, name: SPEC if (namespace, name) == ("team", "fraud") else None,
         door.accept,
         lambda: door.unready[0] if door.unready else None,
+        leader=lambda: door.leader,
         clock=door.clock,
         accept_seconds=accept_seconds,
     )
@@ -245,6 +247,49 @@ async def test_while_it_is_not_the_leader_senders_are_asked_to_come_again(door: 
     assert (status, headers["Retry-After"]) == (503, "5")
     assert "another process is the leader" in said["error"]
     assert door.access.asked == []
+
+
+@pytest.fixture
+async def standby(door: Door) -> AsyncIterator[Door]:
+    """The door of a standby; `door` is the leader's."""
+    async with opened() as found:
+        found.unready.append("this process does not lead")
+        found.leader = door.url.removeprefix("http://")
+        yield found
+
+
+async def test_a_standby_passes_on_what_it_is_sent_and_gives_back_what_the_leader_says(
+    door: Door, standby: Door
+) -> None:
+    assert (await standby.post())[0] == 202
+    assert (await standby.post(body=b"no json"))[0] == 400
+    assert (await standby.post(path="/triggers/team/fraud/other"))[0] == 404
+    event = {f"ce_{name}": value for name, value in EVENT.items()}
+    assert (await standby.post("/triggers/team/fraud/upload", {"rows": 7}, **event))[0] == 202
+    assert [len(found) for *_, found in door.taken] == [1, 1]
+    assert standby.taken == []
+
+
+async def test_a_standby_passes_nothing_on_for_strangers(door: Door, standby: Door) -> None:
+    assert (await standby.post(token="forged"))[0] == 401
+    assert (await standby.post(path="/triggers/other/fraud/alert"))[0] == 403
+    assert door.access.asked == []
+
+
+async def test_what_was_passed_on_once_goes_no_further(door: Door, standby: Door) -> None:
+    """Two that take each other for the leader, just after it has changed, would pass it on for ever."""
+    door.unready.append("this process does not lead")
+    door.leader = standby.url.removeprefix("http://")
+    status, headers, said = await standby.post()
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert "does not lead" in said["error"]
+
+
+async def test_a_leader_that_cannot_be_reached_is_told(standby: Door) -> None:
+    standby.leader = "127.0.0.1:1"
+    status, headers, said = await standby.post()
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert "can't be reached" in said["error"]
 
 
 async def test_access_that_cannot_be_checked_lets_nobody_in_and_is_not_remembered(door: Door) -> None:

@@ -26,6 +26,7 @@ class Candidate:
             name="lease",
             instance=name,
             on_lost=self.lost.append,
+            address=f"{name}:8080",
             clock=clock,
             rng=random.Random(1),
         )
@@ -353,3 +354,18 @@ def test_never_two_leaders_and_always_one_again_whatever_fails(faults: list[tupl
         await world.close()
 
     asyncio.run(story())
+
+
+async def test_a_standby_knows_where_the_leader_is_until_it_leads_itself(world: World) -> None:
+    first = world.candidate("a")
+    await world.pass_time(1)
+    second = world.candidate("b")
+    await world.pass_time(3)
+    assert second.elector.leader_address == "a:8080"
+    assert first.elector.leader_address is None
+    first.kill()
+    await world.pass_time(20)
+    assert second.elector.leading
+    assert second.elector.leader_address is None
+    await second.elector.release()
+    assert not world.client.objects[kinds.LEASE, "ns", "lease"]["metadata"].get("annotations")

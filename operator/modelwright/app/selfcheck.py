@@ -1,0 +1,120 @@
+"""`python -m modelwright selfcheck`: whether what the operator needs is there, and one of its replicas leads.
+
+`helm test` runs it in a pod, with the operator's ServiceAccount. It writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+
+from modelwright.app.settings import Settings, SettingsError
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient, NoCluster, load_configuration
+from modelwright.kube.lease import ADDRESS
+from modelwright.obs.clock import Clock, SystemClock
+
+ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 1.0
+
+
+class Wrong(Exception):
+    """What is not as it must be, and what to do."""
+
+
+class SelfCheck:
+    """Each check returns a sentence about what it found, or raises Wrong."""
+
+    def __init__(self, client: KubeClient, settings: Settings, clock: Clock) -> None:
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+
+    def all(self) -> dict[str, Callable[[], Awaitable[str]]]:
+        """The checks by name, in the order in which one builds on the other."""
+        return {"CRDs": self.kinds, "rights": self.rights, "leader": self.leader}
+
+    async def kinds(self) -> str:
+        """Our CRDs are served."""
+        served = await self._client.served_kinds()
+        missing = [f"{k.plural}.{k.group}" for k in kinds.OWN_KINDS if k not in served]
+        if missing:
+            raise Wrong(f"not installed: {', '.join(missing)}; install the chart modelwright-crds")
+        return f"{len(kinds.OWN_KINDS)} kinds of ours are served"
+
+    async def rights(self) -> str:
+        """What is watched can be read."""
+        places = self._settings.watch_namespaces or (None,)
+        for namespace in places:
+            try:
+                await self._client.list(kinds.MODEL, namespace, metadata_only=True)
+            except errors.Denied as error:
+                raise Wrong(f"Models of {namespace or 'the cluster'} can't be read: {error}") from None
+        return f"Models can be read in {', '.join(self._settings.watch_namespaces) or 'the whole cluster'}"
+
+    async def leader(self) -> str:
+        """The Lease is being renewed, as seen by this clock alone, and its holder answers that it is ready."""
+        where = f"Lease {self._settings.namespace}/{self._settings.lease_name}"
+        held: list[tuple[str, str]] = []
+        for _ in range(round(self._settings.lease_seconds / LOOK_SECONDS)):
+            lease = await self._client.get(kinds.LEASE, self._settings.namespace, self._settings.lease_name) or {}
+            spec = lease.get("spec") or {}
+            if spec.get("holderIdentity"):
+                held.append((spec["holderIdentity"], spec.get("renewTime", "")))
+                if held[0] != held[-1]:
+                    address = (lease["metadata"].get("annotations") or {}).get(ADDRESS)
+                    return await self._ready(spec["holderIdentity"], address)
+            await self._clock.sleep(LOOK_SECONDS)
+        if not held:
+            raise Wrong(f"nobody holds the {where}: is a pod of the operator running?")
+        raise Wrong(f"{held[-1][0]} holds the {where} and does not renew it: look at that pod's log")
+
+    async def _ready(self, holder: str, address: str | None) -> str:
+        if not address:
+            return f"{holder} leads"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)) as session,
+                session.get(f"http://{address}/readyz") as answer,
+            ):
+                if answer.status != 200:
+                    raise Wrong(f"{holder} leads and is not ready: {await answer.text()}")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Wrong(f"{holder} leads and does not answer at {address} ({error!r}): a NetworkPolicy?") from None
+        return f"{holder} leads and is ready"
+
+
+async def _run(settings: Settings) -> int:
+    client = KubeClient(await load_configuration())
+    try:
+        check = SelfCheck(client, settings, SystemClock())
+        found = [await _said(name, look) for name, look in check.all().items()]
+    finally:
+        await client.close()
+    return 0 if all(found) else 1
+
+
+async def _said(name: str, look: Callable[[], Awaitable[str]]) -> bool:
+    try:
+        print(f"ok      {name}: {await look()}")
+    except (Wrong, errors.ApiError) as error:
+        print(f"FAILED  {name}: {error}")
+        return False
+    return True
+
+
+def main() -> int:
+    """Exit code: 0 all is well, 1 something isn't, 2 a setting is wrong."""
+    try:
+        settings = Settings.from_environment()
+        kinds.learn(settings.training_kinds)
+        return asyncio.run(_run(settings))
+    except SettingsError as error:
+        print(f"wrong settings: {error}", file=sys.stderr)
+        return 2
+    except NoCluster as error:
+        print(error, file=sys.stderr)
+        return 1

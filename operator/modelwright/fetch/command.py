@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from modelwright.fetch import digest, disk, settings, uri
+from modelwright.fetch import digest, disk, settings, signature, uri
 from modelwright.fetch.cache import STATE, Cache, copy_into, hash_file, place_into
 from modelwright.fetch.credentials import Credentials
 from modelwright.fetch.digest import Entry
@@ -30,6 +30,7 @@ from modelwright.fetch.port import Context, archive_form
 from modelwright.fetch.redact import Redactor
 from modelwright.fetch.report import Report, failure_message, size_text, write_termination
 from modelwright.fetch.settings import Places, Settings
+from modelwright.fetch.signature import Judgement
 from modelwright.fetch.sources import open_source
 from modelwright.fetch.threads import in_thread
 from modelwright.fetch.workspace import Workspace, make_folder, remove
@@ -46,6 +47,7 @@ class Outcome:
     digest: str
     size: int
     fetched: bool
+    judgement: Judgement | None = None
 
 
 def main(
@@ -96,6 +98,10 @@ def main(
         report.event("done", f"Saw {outcome.fingerprint}, {outcome.objects} objects in {seconds:.1f} s", **told)
         return 0
     message = {"digest": outcome.digest, "sizeBytes": outcome.size, "fetched": outcome.fetched, "seconds": seconds}
+    if outcome.judgement is not None:
+        judgement = outcome.judgement
+        message["signature"] = {name: report.redact(value) for name, value in judgement.wire().items()}
+        report.event("signature", f"{judgement.finding}: {judgement.message}", reason=str(judgement.finding))
     write_termination(places.termination_log, json.dumps(message))
     verb = "Resolved" if options.command == "resolve" else "Verified" if outcome.fetched else "Already there:"
     report.event("done", f"{verb} {outcome.digest}, {size_text(outcome.size)} in {seconds:.1f} s", **message)
@@ -117,6 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     resolve = commands.add_parser("resolve", help="tell digest and size, store nothing")
     resolve.add_argument("--uri", required=True, help="where the artifact is")
+    resolve.add_argument("--digest", help="sha256:... which the artifact must have, where it is known already")
+    resolve.add_argument(
+        "--trusted-key",
+        action="append",
+        default=[],
+        metavar="NAME=PEM",
+        help="tell also whether one of these keys has signed the artifact",
+    )
     look = commands.add_parser("look", help="tell a fingerprint of data, store nothing")
     look.add_argument("--uri", required=True, help="where the data is")
     look.add_argument("--changed", type=Changed, choices=list(Changed), default=Changed.ETAG, help="what is compared")
@@ -150,6 +164,8 @@ async def _run(
     with suppress(NotImplementedError, RuntimeError, ValueError):
         loop.add_signal_handler(signal.SIGTERM, lambda: task.cancel() if task else None)
     if options.command == "resolve":
+        if options.trusted_key:
+            return await _verify(options, limits, places, credentials, report)
         return await _with_downloader(options.uri, limits, places, credentials, report, _resolve)
     if options.command == "look":
         return await _with_downloader(
@@ -196,6 +212,47 @@ def _check_secret(folder: Path, name: str) -> None:
 async def _resolve(downloader: Downloader) -> Outcome:
     result = await downloader.resolve()
     return Outcome(result.digest, result.size, fetched=False)
+
+
+async def _verify(
+    options: argparse.Namespace, limits: Settings, places: Places, credentials: Credentials, report: Report
+) -> Outcome:
+    """Digest, size and what the artifact's signature is worth. A bad one is a finding and no failure: the same content
+    would be found to be so again."""
+    keys = dict(pair.split("=", 1) for pair in options.trusted_key)
+    wanted = digest.check_form(options.digest) if options.digest else ""
+    content = await _with_downloader(
+        options.uri,
+        limits,
+        places,
+        credentials,
+        report,
+        lambda downloader: downloader.examine(wanted, signature.FILE_NAME, signature.MAX_BYTES),
+    )
+    bundle = content.signature
+    if content.single:
+        try:
+            bundle = await _with_downloader(
+                signature.address(options.uri),
+                limits,
+                places,
+                credentials,
+                report,
+                lambda downloader: downloader.read(signature.MAX_BYTES),
+            )
+        except FetchError as error:
+            if error.reason is not Reason.ARTIFACT_NOT_FOUND:
+                raise
+    if content.packed:
+        judgement = signature.unfit(
+            "The artifact is packed in layers, whose files can't be compared with a signature. Push its files one by "
+            "one, each under its own name."
+        )
+    elif bundle is None:
+        judgement = signature.missing(uri.parse(options.uri).safe, single=content.single)
+    else:
+        judgement = await in_thread(signature.judge, bundle, content.entries, keys, single=content.single)
+    return Outcome(content.result.digest, content.result.size, fetched=False, judgement=judgement)
 
 
 async def _get_cached(

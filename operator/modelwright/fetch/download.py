@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from modelwright.fetch import archive, digest, disk, paths
 from modelwright.fetch.digest import Entry
@@ -18,6 +19,8 @@ from modelwright.fetch.threads import in_thread
 from modelwright.fetch.transfer import Pieces, Transfer, too_large
 from modelwright.fetch.verify import Hasher, mismatch
 from modelwright.fetch.workspace import PartialFile, Workspace
+
+T = TypeVar("T")
 
 _GROUP_FILES = 16
 _GROUP_BYTES = 1 << 20
@@ -30,6 +33,19 @@ class Result:
     digest: str
     size: int
     hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an artifact is made of: besides its digest and size, the hashes of its files. `single`: one file that is no
+    folder; `packed`: archives in layers, whose files are not known. `signature` is the content of that file in a
+    folder."""
+
+    result: Result
+    entries: tuple[Entry, ...]
+    single: bool
+    packed: bool
+    signature: bytes | None
 
 
 class Changed(StrEnum):
@@ -65,6 +81,19 @@ class Downloader:
         async with self._progress():
             return await self._unchanged(self._resolve_once)
 
+    async def examine(self, wanted: str, signature: str, limit: int) -> Content:
+        """Digest, size and the hashes of all files, with nothing stored, and the content of the file called
+        `signature`, of at most `limit` bytes. `wanted`: the digest it must have, or ''."""
+        async with self._progress():
+            return await self._unchanged(lambda: self._examine_once(wanted, signature, limit))
+
+    async def read(self, limit: int) -> bytes:
+        """The content of an artifact that is one file of at most `limit` bytes; ArtifactNotFound for a folder."""
+        listing = await self._inspect("")
+        if listing.kind is not Kind.FILE:
+            raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._context.uri.safe} is no single file.")
+        return await self._content(listing.files[0], limit)
+
     async def look(self, changed: Changed) -> Look:
         """A fingerprint of what is there now. Content is read for DIGEST only, and nothing is stored."""
         if changed is Changed.DIGEST:
@@ -91,7 +120,7 @@ class Downloader:
             await in_thread(workspace.wipe)
             return await self._unchanged(lambda: self._get_once(wanted, workspace))
 
-    async def _unchanged(self, operation: Callable[[], Awaitable[Result]]) -> Result:
+    async def _unchanged(self, operation: Callable[[], Awaitable[T]]) -> T:
         """An artifact that changes while it is read is looked at anew, a few times."""
         for attempt in range(1, self._settings.attempts + 1):
             try:
@@ -137,8 +166,34 @@ class Downloader:
     async def _resolve_once(self) -> Result:
         listing = await self._inspect("")
         if listing.kind is Kind.PINNED:
-            return Result(listing.pinned, sum(file.size or 0 for file in listing.files))
+            return _listed(listing)
         return _result(listing, await self._each(listing.files, self._hash))
+
+    async def _examine_once(self, wanted: str, signature: str, limit: int) -> Content:
+        listing = await self._inspect(wanted)
+        if listing.pinned.startswith("git:"):
+            # What a commit holds is the Hub's word alone: its files are what is pinned.
+            listing = replace(listing, kind=Kind.DIRECTORY, pinned="")
+        single = listing.kind is Kind.FILE
+        packed = not single and any(file.unpack for file in listing.files)
+        if packed:
+            return Content(_listed(listing), (), single, packed, None)
+        entries = await self._each(listing.files, self._hash)
+        result = _result(listing, entries)
+        if wanted and result.digest != wanted:
+            raise mismatch(self._context.uri.safe, wanted, result.digest)
+        found = None if single else next((file for file in listing.files if file.path == signature), None)
+        bundle = await self._content(found, limit) if found is not None else None
+        if found is not None and hashlib.sha256(bundle or b"").hexdigest() not in {
+            entry.sha256 for entry in entries if entry.path == signature
+        }:
+            raise ArtifactChanged(f"{self._context.uri.safe}: {signature} changed while it was read")
+        return Content(result, tuple(entries), single, packed, bundle)
+
+    async def _content(self, file: RemoteFile, limit: int) -> bytes:
+        sink = _MemorySink(file, limit)
+        await self._transfer.fetch(file, sink)
+        return bytes(sink.data)
 
     async def _get_once(self, wanted: str, workspace: Workspace) -> Result:
         where = self._context.uri.safe
@@ -290,6 +345,27 @@ class _HashSink:
         self.hasher = Hasher(self._file)
 
 
+class _MemorySink:
+    def __init__(self, file: RemoteFile, limit: int) -> None:
+        self._file = file
+        self._limit = limit
+        self.data = bytearray()
+
+    @property
+    def offset(self) -> int:
+        return len(self.data)
+
+    async def write(self, data: Pieces) -> None:
+        self.data.extend(b"".join(data))
+        if len(self.data) > self._limit:
+            raise FetchError(
+                Reason.ARTIFACT_TOO_LARGE, f"{self._file.path} is over the limit of {size_text(self._limit)}."
+            )
+
+    async def reset(self) -> None:
+        self.data.clear()
+
+
 class _FileSink:
     def __init__(self, partial: PartialFile) -> None:
         self._partial = partial
@@ -318,6 +394,11 @@ def _fingerprint(listing: Listing, where: str) -> str:
         line = f"{file.path}\0{size}\0{file.version}\n"
         whole.update(line.encode("utf-8", "surrogateescape"))
     return f"sha256:{whole.hexdigest()}"
+
+
+def _listed(listing: Listing) -> Result:
+    """Of an artifact whose store names it by digest, without reading it."""
+    return Result(listing.pinned, sum(file.size or 0 for file in listing.files))
 
 
 def _result(listing: Listing, entries: list[Entry]) -> Result:

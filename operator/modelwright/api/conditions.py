@@ -22,6 +22,8 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     MONITORED = "Monitored"
     """Of a Model with spec.monitoring: whether its requests are watched for drift."""
+    VERIFIED = "Verified"
+    """Of a ModelVersion whose Model has spec.signatures: whether a key of the Model has signed it."""
     DECIDABLE = "Decidable"
     """Of a RolloutPolicy: whether the requests that are to be expected decide it in time."""
 
@@ -30,7 +32,7 @@ class Condition(StatusWire):
     """One aspect of an object's state."""
 
     type: Annotated[str, Cut(63)] = Field(
-        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored or Decidable."
+        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored, Verified or Decidable."
     )
     status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")

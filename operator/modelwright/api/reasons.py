@@ -26,6 +26,10 @@ class Reason(StrEnum):
     NOTHING_SERVING = "NothingServing", "No version of this Model has served yet."
     SCALED_TO_ZERO = "ScaledToZero", "spec.serving.replicas is 0, so nothing answers, as asked for."
     DIGEST_PINNED = "DigestPinned", "The digest of the ModelVersion's artifact is known; only this content will serve."
+    SIGNATURE_VERIFIED = (
+        "SignatureVerified",
+        "A key of the Model's spec.signatures has signed the ModelVersion's artifact as it is pinned.",
+    )
     POLICY_ACCEPTED = "PolicyAccepted", "The RolloutPolicy can be followed, as far as that does not depend on a Model."
     DECIDABLE_IN_TIME = (
         "DecidableInTime",
@@ -37,6 +41,7 @@ class Reason(StrEnum):
     # Waiting: Reconciling is True
     WAITING_FOR_VERSION = "WaitingForVersion", "The ModelVersion that spec.version asks for does not exist yet."
     WAITING_FOR_DIGEST = "WaitingForDigest", "The digest of the artifact is being found out by a resolve pod."
+    WAITING_FOR_SIGNATURE = "WaitingForSignature", "The signature of the artifact is being verified by a resolve pod."
     WAITING_FOR_RUNTIME = "WaitingForRuntime", "The runtime that spec.serving.runtimeRef names does not exist yet."
     WAITING_FOR_PODS = "WaitingForPods", "The pods of the wanted revision are starting."
     WAITING_FOR_ROUTE = "WaitingForRoute", "The gateway has not yet programmed the route at its current generation."
@@ -387,6 +392,16 @@ class Reason(StrEnum):
     CONTAINER_OOM_KILLED = "ContainerOOMKilled", "The model server was killed because it ran over its memory limit."
     UNSCHEDULABLE = "Unschedulable", "No node fits the pods."
     START_TIMEOUT = "StartTimeout", "The revision was not ready within spec.serving.startTimeout."
+
+    SIGNATURE_MISSING = (
+        "SignatureMissing",
+        "The Model's spec.signatures asks for a signature, and there is none beside the artifact.",
+    )
+    SIGNATURE_INVALID = (
+        "SignatureInvalid",
+        "No key of the Model's spec.signatures has signed the artifact as it is: another key, other content, or a "
+        "signature that cannot be read; the message says which.",
+    )
 
     # Fetching an artifact (termination message of the fetch image)
     ARTIFACT_NOT_FOUND = "ArtifactNotFound", "Nothing is at the artifact's address."

@@ -14,7 +14,7 @@ from modelwright.api.v1alpha1.model import Model, wanted_replicas
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core import endpoints, pods, runtimes, versions
+from modelwright.core import endpoints, pods, runtimes, signatures, versions
 from modelwright.core.rollout.observed import (
     Observed,
     Problem,
@@ -250,14 +250,17 @@ def _version_plan(
     context: Context, raw: Object, model: Model, version: ModelVersion, stored: Mapping[str, Object],
     deployments: Mapping[str, Object],
 ) -> Plan | Problem:  # fmt: skip
-    digest = versions.pinned_digest(
-        version.spec.artifact, version.status.artifact.digest if version.status.artifact else None
-    )
+    asked, pinned = model.spec.signatures, version.status.artifact
+    digest = signatures.known_digest(version.spec.artifact, pinned.digest if pinned is not None else None, asked)
     if digest is None:
         failure = version.status.failure
         if failure is not None:
             return Problem(failure.reason, f"ModelVersion {version.name}: {failure.message}", stalled=True)
         return Problem(Reason.WAITING_FOR_DIGEST, f"ModelVersion {version.name}: its digest is being found out")
+    served = model.status.serving
+    refused = signatures.refusal(asked, version, digest, served.version if served is not None else None)
+    if refused is not None:
+        return refused
     choice = runtimes.choose(
         version.spec.artifact.format, model.spec.serving.runtime_ref, _candidates(context, model.namespace)
     )

@@ -1,6 +1,6 @@
 """The container that brings an artifact into a pod, and the pod that finds out an artifact's digest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,9 +84,16 @@ def cache_directory(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def resolve_pod(version: Json, model: str, artifact: Artifact, images: Images) -> Json:
-    """The pod that hashes the artifact of a version of `model` and reports the digest as its termination message."""
+def resolve_pod(
+    version: Json, model: str, artifact: Artifact, images: Images, *, digest: str | None = None,
+    keys: Mapping[str, str] | None = None,
+) -> Json:  # fmt: skip
+    """The pod that hashes the artifact of a version of `model` and reports the digest as its termination message; with
+    `keys` (PEM, by name), also whether one of them has signed it. `digest`: what it must be, where that is known."""
     metadata = version["metadata"]
+    arguments = ["--digest", digest] if digest else []
+    for name, pem in (keys or {}).items():
+        arguments += ["--trusted-key", f"{name}={pem}"]
     return digest_pod(
         {
             "name": names.resolve_pod_name(metadata["name"], metadata["uid"]),
@@ -97,12 +104,13 @@ def resolve_pod(version: Json, model: str, artifact: Artifact, images: Images) -
         },
         artifact,
         images,
+        arguments,
     )
 
 
-def digest_pod(metadata: Json, source: Source, images: Images) -> Json:
+def digest_pod(metadata: Json, source: Source, images: Images, arguments: Sequence[str] = ()) -> Json:
     """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
-    spec = pod_spec(source, ["resolve", "--uri", source.uri], images)
+    spec = pod_spec(source, ["resolve", "--uri", source.uri, *arguments], images)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"restartPolicy": "OnFailure", **spec}}
 
 

@@ -15,6 +15,7 @@ from modelwright.api.common import (
     RFC3339,
     Bool,
     Hostname,
+    Label,
     LabelValue,
     OpenObject,
     OpenWire,
@@ -328,6 +329,33 @@ class Monitoring(Wire):
     )
 
 
+class PublicKey(Wire):
+    """A key whose signatures are believed."""
+
+    name: Label = Field(description="Name of the key, told in the status of what it has signed.")
+    pem: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=1024),
+        matching(
+            r"^-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=]+\n)+-----END PUBLIC KEY-----\n?$",
+            "must be a public key in PEM, from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----",
+        ),
+    ] = Field(description="The key in PEM: an elliptic one on P-256, P-384 or P-521.")
+
+
+class Signatures(Wire):
+    """Whose signatures the versions of the Model must carry."""
+
+    mode: Literal["Enforce", "Warn"] = Field(
+        default="Enforce",
+        description="Enforce: a version without a valid signature never begins to serve. Warn: it does, and its "
+        "condition Verified says what is wrong.",
+    )
+    public_keys: Annotated[tuple[PublicKey, ...], Field(min_length=1, max_length=8), ListType("map", ("name",))] = (
+        Field(description="Keys of which one must have signed the artifact, 1 to 8.")
+    )
+
+
 class Owner(Wire):
     """Who looks after the Model."""
 
@@ -362,6 +390,11 @@ class ModelSpec(Wire):
         default=None,
         description="Watch requests and answers for drift from the reference sample of the version that serves (its "
         "spec.reference). When absent, nothing is copied. Needs endpoint.",
+    )
+    signatures: Signatures | None = Field(
+        default=None,
+        description="Have the signature of each version's artifact verified before it serves. When absent, none is "
+        "looked at. What serves already goes on serving.",
     )
     owner: Owner | None = Field(default=None, description="Who looks after it.")
     suspend: Bool = Field(

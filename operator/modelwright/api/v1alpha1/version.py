@@ -289,6 +289,18 @@ class ArtifactStatus(StatusWire):
     size_bytes: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Size of the content, in bytes.")
 
 
+class SignatureStatus(StatusWire):
+    """What was found out about the signature of the content."""
+
+    digest: StatusWord = Field(description="Digest of the content that this is about.")
+    keys: StatusWord = Field(
+        description="Hash of the key that has signed it; when it is not verified, of all keys that were tried."
+    )
+    verified: bool = Field(description="Whether one of the Model's keys has signed exactly this content.")
+    reason: Annotated[str, Cut(63)] = Field(description="SignatureVerified, SignatureMissing or SignatureInvalid.")
+    message: StatusText = Field(default="", description="What was found, for people.")
+
+
 class VersionFailure(StatusWire):
     """Why the version cannot be used."""
 
@@ -303,13 +315,21 @@ class ModelVersionStatus(StatusWire):
         default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
     )
     artifact: ArtifactStatus | None = Field(default=None, description="The content this version is pinned to.")
+    signature: SignatureStatus | None = Field(
+        default=None,
+        description="What was found out about its signature; absent unless the Model has spec.signatures.",
+    )
     stage: Annotated[str, Cut(63)] | None = Field(
         default=None,
         description="Candidate (has not served), Serving, Previous (served last before the present one), Retired, "
         "Rejected (a gate or a person refused it) or Quarantined (a rollout to it was taken back).",
     )
     failure: VersionFailure | None = Field(default=None, description="Why it cannot be used; absent when it can.")
-    conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
+    conditions: Conditions = Field(
+        default=(),
+        description="Ready, Reconciling and Stalled, as kstatus defines them, and, with spec.signatures of the Model, "
+        "Verified.",
+    )
 
 
 class ModelVersion(Resource):

@@ -92,24 +92,26 @@ def conditions(
     serving: tuple[bool, Reason, str] | None,
     *,
     monitored: tuple[bool, Reason, str] | None = None,
+    verified: tuple[bool | None, str, str] | None = None,
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """Ready, Reconciling, Stalled and, for a Model, Available; Monitored only while that is asked for. Times move only
-    where a status does."""
+    """Ready, Reconciling, Stalled and, for a Model, Available; Monitored and Verified only while that is asked for.
+    Times move only where a status does."""
     ready = not verdict.stalled and not verdict.reconciling
     quiet = (Reason.UP_TO_DATE, "")
-    rows: list[tuple[str, bool, str, str]] = [
+    rows: list[tuple[str, bool | None, str, str]] = [
         (ConditionType.READY, ready, verdict.reason, verdict.message),
         (ConditionType.RECONCILING, verdict.reconciling, *(_said(verdict) if verdict.reconciling else quiet)),
         (ConditionType.STALLED, verdict.stalled, *(_said(verdict) if verdict.stalled else quiet)),
     ]
     if serving is not None:
         rows.append((ConditionType.AVAILABLE, *serving))
-    if monitored is not None:
-        rows.append((ConditionType.MONITORED, *monitored))
-    else:
-        old = tuple(condition for condition in old if condition.type != ConditionType.MONITORED)
+    for wanted, entry in (ConditionType.MONITORED, monitored), (ConditionType.VERIFIED, verified):
+        if entry is not None:
+            rows.append((wanted, *entry))
+        else:
+            old = tuple(condition for condition in old if condition.type != wanted)
     for type_, status, reason, message in rows:
         old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
     return old

@@ -1,0 +1,78 @@
+"""Whether a version may begin to serve a Model that asks for signatures, and what has to be verified for that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelwright.api import names
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import Signatures
+from modelwright.api.v1alpha1.version import Artifact, ModelVersion, SignatureStatus
+from modelwright.core import versions
+from modelwright.core.rollout.observed import Problem
+
+
+def known_digest(artifact: Artifact, resolved: str | None, asked: Signatures | None) -> str | None:
+    """The digest that is known without fetching anything, as `versions.pinned_digest`; where signatures are asked for,
+    never the commit that an address names: what it holds is the Hub's word, and its files are what was signed."""
+    digest = versions.pinned_digest(artifact, resolved)
+    by_address = digest not in (artifact.digest, resolved)
+    return None if asked is not None and by_address and digest is not None and digest.startswith("git:") else digest
+
+
+def settled(asked: Signatures, digest: str | None, found: SignatureStatus | None) -> SignatureStatus | None:
+    """What stands of an earlier finding: content doesn't change under its digest, so it stands as long as the key that
+    has signed is trusted, or nobody has signed and the keys are the same."""
+    if digest is None:
+        return None
+    if digest.startswith("git:"):
+        text = (
+            "spec.artifact.digest: what a git: digest stands for is the Hub's word alone, so that no signature can be "
+            "compared with it; make a ModelVersion without it, whose files are pinned then"
+        )
+        return SignatureStatus(
+            digest=digest, keys=_all(asked), verified=False, reason=Reason.SIGNATURE_INVALID, message=text
+        )
+    if found is None or found.digest != digest:
+        return None
+    trusted = set(_hashes(asked).values()) if found.verified else {_all(asked)}
+    return found if found.keys in trusted else None
+
+
+def told(asked: Signatures, digest: str, report: object) -> SignatureStatus | None:
+    """The finding in a resolve pod's report; None when there is none that can be understood."""
+    if not isinstance(report, Mapping):
+        return None
+    reason, message = report.get("reason"), str(report.get("message", ""))
+    if reason == Reason.SIGNATURE_VERIFIED:
+        key = _hashes(asked).get(str(report.get("key")))
+        if key is None:
+            return None
+        return SignatureStatus(digest=digest, keys=key, verified=True, reason=reason, message=message)
+    if reason not in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID):
+        return None
+    return SignatureStatus(digest=digest, keys=_all(asked), verified=False, reason=reason, message=message)
+
+
+def refusal(asked: Signatures | None, version: ModelVersion, digest: str, serving: str | None) -> Problem | None:
+    """Why a version must not begin to serve; None when it may. One that serves goes on, whatever is asked for since."""
+    if asked is None or asked.mode != "Enforce" or version.name == serving:
+        return None
+    found = settled(asked, digest, version.status.signature)
+    if found is None:
+        failure = version.status.failure
+        if failure is not None:
+            return Problem(failure.reason, f"ModelVersion {version.name}: {failure.message}", stalled=True)
+        text = f"ModelVersion {version.name}: its signature is being verified"
+        return Problem(Reason.WAITING_FOR_SIGNATURE, text)
+    if found.verified:
+        return None
+    return Problem(found.reason, f"ModelVersion {version.name}: spec.signatures: {found.message}", stalled=True)
+
+
+def _hashes(asked: Signatures) -> dict[str, str]:
+    return {key.name: names.short_hash(key.pem) for key in asked.public_keys}
+
+
+def _all(asked: Signatures) -> str:
+    return names.content_hash(sorted(_hashes(asked).values()))

@@ -29,7 +29,7 @@ from modelwright.api.v1alpha1.model import (
     TrafficStatus,
 )
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.api.v1alpha1.version import ArtifactStatus, ModelVersionStatus, Stage, VersionFailure
+from modelwright.api.v1alpha1.version import ArtifactStatus, ModelVersionStatus, SignatureStatus, Stage, VersionFailure
 from tests.controlplane.conftest import ROOT
 from tests.controlplane.objects import specs, whole
 
@@ -246,6 +246,9 @@ def test_every_member_of_a_status_can_be_written_and_read_back(crd_server: Any) 
     version_status = ModelVersionStatus(
         observed_generation=1,
         artifact=ArtifactStatus(digest="sha256:" + "0" * 64, size_bytes=2**40),
+        signature=SignatureStatus(
+            digest="sha256:" + "0" * 64, keys="abc", verified=True, reason=Reason.SIGNATURE_VERIFIED, message="m" * 5000
+        ),
         stage=Stage.SERVING,
         failure=VersionFailure(reason=Reason.DIGEST_MISMATCH, message="m" * 5000),
         conditions=with_condition((), "Ready", True, Reason.DIGEST_PINNED, "", generation=1, now=NOW),

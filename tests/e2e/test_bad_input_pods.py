@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from demo import platform
 from demo.kubectl import Json, conditions
-from tests.e2e.lib.space import MODELS, ROUTES, Space, eventually
+from tests.e2e.lib.space import MODELS, ROUTES, VERSIONS, Space, eventually
 from tests.e2e.lib.store import start_store
+from tests.lib.signing import Signer
 
 WRONG_DIGEST = "sha256:" + "0" * 64
 
@@ -150,6 +153,27 @@ def test_bad_input_is_said_and_harms_nothing(steady: Space, case: Case):
     assert conditions(model)["Available"]["status"] == "True"
     if condition == "Stalled":
         assert model["status"]["failure"]["reason"] == case.reason
+
+
+def test_a_version_that_is_not_what_was_signed_never_gets_a_pod(served: Space, tmp_path: Path):
+    signer = Signer(tmp_path / "keys")
+    content = json.dumps({"version": "signed-1", "behaviour": {}}).encode()
+    bundle = signer.folder({"model.json": content})
+    for name, body in ("signed-1", content), ("signed-2", content.replace(b"signed-1", b"altered!")):
+        served.upload(f"{name}/model.sig", bundle)
+        served.apply(served.version(name, "signed", uri=served.upload(f"{name}/model.json", body)))
+    asked = {"publicKeys": [{"name": "release", "pem": signer.pem}]}
+    for name in "signed-1", "signed-2":
+        model = served.model(name, "signed", endpoint=False)
+        model["spec"]["signatures"] = asked
+        served.apply(model)
+        if name == "signed-1":
+            served.wait_ready(name, "signed")
+    told = served.wait_reason("SignatureInvalid", "signed-2", "model.json", name="signed", condition="Stalled")
+    assert told["status"]["serving"]["version"] == "signed-1"
+    assert served.pods("signed", version="signed-2") == []
+    good, bad = (conditions(served.get(VERSIONS, name))["Verified"] for name in ("signed-1", "signed-2"))
+    assert (good["status"], bad["status"]) == ("True", "False")
 
 
 def test_an_artifact_that_appears_later_is_taken(served: Space):

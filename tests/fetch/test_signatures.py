@@ -10,67 +10,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from model_signing import hashing, signing
+from model_signing import hashing
 
 from modelwright.fetch.digest import Entry
 from modelwright.fetch.signature import judge
 from tests.fetch.harness import Container, Outcome, folder_digest, sha256
 from tests.fetch.stores import Store
+from tests.lib.signing import Signer, pem
 from tests.servers.http_faults import FaultServer, Page
 
 pytestmark = pytest.mark.fetch
 
 FILES = {"model.bin": b"weights" * 50_000, "config/settings.json": b"{}", "empty": b""}
-
-
-class Signer:
-    """A key pair, and signatures by it."""
-
-    def __init__(self, folder: Path, curve: ec.EllipticCurve | None = None) -> None:
-        self._folder = folder
-        folder.mkdir()
-        key = ec.generate_private_key(curve or ec.SECP256R1())
-        self.private = folder / "key"
-        self.private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        self.pem = _pem(key.public_key())
-
-    def _sign(self, place: Path, config: hashing.Config | None) -> bytes:
-        target = self._folder / "signature"
-        (
-            signing.Config()
-            .use_elliptic_key_signer(private_key=self.private)
-            .set_hashing_config(config or hashing.Config())
-            .sign(place, target)
-        )
-        return target.read_bytes()
-
-    def folder(self, files: Mapping[str, bytes], config: hashing.Config | None = None) -> bytes:
-        """The signature of a folder."""
-        place = Path(self._folder / "artifact")
-        for path, body in files.items():
-            (place / path).parent.mkdir(parents=True, exist_ok=True)
-            (place / path).write_bytes(body)
-        try:
-            return self._sign(place, config)
-        finally:
-            for path in files:
-                (place / path).unlink()
-
-    def file(self, name: str, body: bytes) -> bytes:
-        """The signature of a single file."""
-        (self._folder / name).write_bytes(body)
-        return self._sign(self._folder / name, None)
-
-
-def _pem(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> str:
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_bytes(serialization.Encoding.PEM, form).decode()
 
 
 @pytest.fixture(scope="module")
@@ -231,10 +183,10 @@ def test_keys_on_three_curves_are_understood(
 def test_keys_of_another_kind_are_named(
     claim: Callable[[Mapping[str, bytes]], str], container: Container, ours: Signer
 ) -> None:
-    keys = {"rsa": _pem(rsa.generate_private_key(65537, 2048).public_key()), "koblitz": "", "torn": "-----BEGIN"}
-    keys["koblitz"] = _pem(ec.generate_private_key(ec.SECP256K1()).public_key())
+    keys = {"rsa": pem(rsa.generate_private_key(65537, 2048).public_key()), "koblitz": "", "torn": "-----BEGIN"}
+    keys["koblitz"] = pem(ec.generate_private_key(ec.SECP256K1()).public_key())
     uri = claim({**FILES, "model.sig": ours.folder(FILES)})
-    arguments = [part for name, pem in keys.items() for part in ("--trusted-key", f"{name}={pem}")]
+    arguments = [part for name, key in keys.items() for part in ("--trusted-key", f"{name}={key}")]
     outcome = container.run("resolve", "--uri", uri, *arguments)
     assert _finding(outcome) == "SignatureInvalid"
     for name in keys:

@@ -24,7 +24,11 @@ Object = dict[str, Any]
 
 
 class _Events:
-    def record(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str]] = []
+
+    def record(self, obj: Object, type_: str, reason: str, note: str, **_: Any) -> None:
+        self.told.append((obj["metadata"]["name"], type_, str(reason)))
 
 
 class Operator:
@@ -35,10 +39,11 @@ class Operator:
         self.store = Store(routing.INDEXERS)
         self.queue: dict[Key, None] = {}
         self.store.subscribe(self._route)
+        self.events = _Events()
         context = Context(
             client=api,  # type: ignore[arg-type]
             store=self.store,
-            events=_Events(),  # type: ignore[arg-type]
+            events=self.events,  # type: ignore[arg-type]
             clock=clock,
             wake=lambda key: self.queue.__setitem__(key, None),
             images=Images("example.com/fetch:1"),

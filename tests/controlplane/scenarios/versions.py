@@ -212,6 +212,38 @@ async def a_digest_is_found_out_once_and_pinned_before_any_pod_serves(space: Spa
     assert "sha256:" + "a" * 64 in fetch["args"]
 
 
+@scenario
+async def a_version_whose_signature_is_bad_is_refused_before_any_pod_of_it(space: Space) -> None:
+    pem = f"-----BEGIN PUBLIC KEY-----\n{'A' * 64}\n-----END PUBLIC KEY-----\n"
+    asked = {"publicKeys": [{"name": "release", "pem": pem}]}
+    await space.apply(space.version("v1"), space.model(signatures=asked))
+    await space.waits("WaitingForSignature")
+    pod = (await eventually(lambda: space.children(kinds.POD), lambda seen: len(seen) == 1, "a resolve pod"))[0]
+    assert f"release={pem}" in pod["spec"]["containers"][0]["args"]
+    good = {"reason": "SignatureVerified", "message": "signed by key release", "key": "release"}
+    await _ends(space, pod, 0, {"digest": objects.DIGEST, "sizeBytes": 7, "signature": good})
+    await space.ready(version="v1")
+    version = await space.get(kinds.MODEL_VERSION, "v1")
+    assert conditions(version)["Verified"]["reason"] == "SignatureVerified"
+    await space.gone(kinds.POD, pod["metadata"]["name"])
+    await space.apply(space.version("v2"), space.model(version="v2", signatures=asked))
+    pod = (await eventually(lambda: _resolving(space), lambda seen: len(seen) == 1, "a resolve pod"))[0]
+    bad = {"reason": "SignatureInvalid", "message": "the artifact is not what key release has signed"}
+    await _ends(space, pod, 0, {"digest": objects.DIGEST, "sizeBytes": 7, "signature": bad})
+    model = await space.stalls("SignatureInvalid", says="v2")
+    assert model["status"]["serving"]["version"] == "v1"
+    await space.only(kinds.DEPLOYMENT, 1)
+    await space.apply(space.model(version="v2", signatures={**asked, "mode": "Warn"}))
+    await space.ready(version="v2")
+    version = await space.get(kinds.MODEL_VERSION, "v2")
+    assert conditions(version)["Verified"]["status"] == "False"
+
+
+async def _resolving(space: Space) -> list[dict]:
+    found = await space.children(kinds.POD)
+    return [pod for pod in found if pod["metadata"]["labels"][names.LABEL_ROLE] == names.ROLE_RESOLVE]
+
+
 async def _ends(space: Space, pod: dict, code: int, report: dict) -> None:
     """The pod's container ends with this exit code and report, as a kubelet would say it."""
     name = pod["metadata"]["name"]

@@ -106,7 +106,11 @@ def resolve_pod() -> list[Json]:
     raw = objects.version("vision", "digits-v1")
     raw["metadata"]["uid"] = "version-uid"
     artifact = version(credentialsSecretRef={"name": "store"}, serviceAccountName="reader").spec.artifact
-    return [fetching.resolve_pod(raw, "digits", artifact, IMAGES)]
+    keys = {"release": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"}
+    return [
+        fetching.resolve_pod(raw, "digits", artifact, IMAGES),
+        fetching.resolve_pod(raw, "digits", artifact, IMAGES, digest=DIGEST, keys=keys),
+    ]
 
 
 def routed(traffic: Traffic, routing: Routing) -> list[Json]:

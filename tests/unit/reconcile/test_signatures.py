@@ -1,0 +1,238 @@
+"""Models that ask for signatures: an unsigned version never begins to serve, and what serves goes on."""
+
+import json
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.kube import kinds
+from tests.lib import objects
+from tests.unit.reconcile.test_rollouts import NS, World
+
+Object = dict[str, Any]
+DIGEST = objects.DIGEST
+GOOD = {"reason": "SignatureVerified", "message": "signed by key release", "key": "release"}
+ALTERED = {"reason": "SignatureInvalid", "message": "The artifact is not what key release has signed: model.bin"}
+MISSING = {"reason": "SignatureMissing", "message": "s3://models/v2 is not signed: it holds no model.sig"}
+
+
+def key(letter: str, name: str = "release") -> Object:
+    return {"name": name, "pem": f"-----BEGIN PUBLIC KEY-----\n{letter * 64}\n-----END PUBLIC KEY-----\n"}
+
+
+def asked(mode: str = "Enforce", *keys: Object) -> Object:
+    return {"mode": mode, "publicKeys": list(keys or [key("A")])}
+
+
+class Signed(World):
+    """A World whose kubelet runs resolve pods: what they find is in `found`, by version; without it they run on."""
+
+    def __init__(self, **more: Any) -> None:
+        self.found: dict[str, Object] = {"v1": GOOD}
+        self.digests: dict[str, str] = {}
+        self.ran: list[tuple[str, list[str]]] = []
+        """The pods that ended: version and arguments."""
+        super().__init__(None, **more)
+
+    def look(self, seconds: float = 5) -> None:
+        for pod in self.pods_of_resolving():
+            version = pod["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME]
+            arguments = pod["spec"]["containers"][0]["args"]
+            if version not in self.found or pod.get("status"):
+                continue
+            self.ran.append((version, arguments))
+            signature = {"signature": self.found[version]} if "--trusted-key" in arguments else {}
+            self.end(pod, {"digest": self.digests.get(version, DIGEST), "sizeBytes": 7, **signature})
+        super().look(seconds)
+
+    def end(self, pod: Object, report: Object, code: int = 0) -> None:
+        state = {"terminated": {"exitCode": code, "message": json.dumps(report)}}
+        self.api.set_status(pod, {"containerStatuses": [{"name": "fetch", "state": state}]})
+
+    def pods_of_resolving(self) -> list[Object]:
+        return [o for (kind, _, _), o in self.api.objects.items() if kind == kinds.POD]
+
+    def ask(self, signatures: Object | None) -> None:
+        self.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"signatures": signatures}})
+
+    def version(self, name: str) -> Object:
+        return self.api.objects[kinds.MODEL_VERSION, NS, name]
+
+    def told(self, obj: Object, type_: str) -> tuple[str, str] | None:
+        found = [c for c in obj["status"]["conditions"] if c["type"] == type_]
+        return (found[0]["status"], found[0]["reason"]) if found else None
+
+    def settle(self, looks: int = 6) -> None:
+        for _ in range(looks):
+            self.look()
+
+
+def test_a_signed_version_serves_and_says_so() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    version = world.version("v1")
+    assert world.told(version, "Verified") == ("True", "SignatureVerified")
+    assert world.told(version, "Ready") == ("True", "DigestPinned")
+    assert version["status"]["signature"]["digest"] == DIGEST
+    arguments = next(arguments for of, arguments in world.ran if of == "v1")
+    assert arguments[3:5] == ["--digest", DIGEST]
+    assert arguments[5:] == ["--trusted-key", f"release={key('A')['pem']}"]
+    assert "v1" not in {p["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] for p in world.pods_of_resolving()}
+
+
+@pytest.mark.parametrize("bad", [ALTERED, MISSING], ids=["altered", "unsigned"])
+def test_a_bad_version_is_refused_before_anything_of_it_is_made(bad: Object) -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    before = world.model["status"]["serving"]
+    world.found["v2"] = bad
+    world.want("v2")
+    world.go(lambda: world.told(world.model, "Stalled") == ("True", bad["reason"]))
+    world.settle()
+    assert world.model["status"]["serving"] == before
+    assert bad["message"] in world.model["status"]["failure"]["message"]
+    assert "ModelVersion v2" in world.model["status"]["failure"]["message"]
+    assert world.pods("v2") is None
+    assert world.told(world.version("v2"), "Verified") == ("False", bad["reason"])
+    assert world.told(world.version("v2"), "Stalled") == ("True", bad["reason"])
+    assert world.version("v2")["status"]["artifact"]["digest"] == DIGEST
+    world.want("v1")
+    world.go(lambda: world.told(world.model, "Ready") == ("True", "Serving"))
+
+
+def test_nothing_moves_while_the_signature_is_being_verified() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.want("v2")
+    world.settle()
+    assert world.told(world.model, "Reconciling") == ("True", "WaitingForSignature")
+    assert world.told(world.version("v2"), "Verified") == ("Unknown", "WaitingForSignature")
+    assert world.pods("v2") is None
+    world.found["v2"] = GOOD
+    world.go(lambda: world.serving == "v2")
+
+
+def test_a_store_that_does_not_answer_is_told_and_waited_for() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.want("v2")
+    world.settle()
+    (pod,) = (p for p in world.pods_of_resolving() if "v2" in p["metadata"]["name"])
+    world.end(pod, {"reason": "StoreUnreachable", "message": "no connection"}, 1)
+    world.go(lambda: world.told(world.model, "Stalled") == ("True", "StoreUnreachable"))
+    assert world.told(world.version("v2"), "Verified") == ("Unknown", "WaitingForSignature")
+    world.end(pod, {"digest": DIGEST, "sizeBytes": 7, "signature": GOOD})
+    world.go(lambda: world.serving == "v2")
+
+
+def test_a_report_without_a_word_on_the_signature_is_no_verdict() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.found["v2"] = {"reason": "SignatureVerified", "message": "", "key": "nobody's"}
+    world.want("v2")
+    world.go(lambda: world.told(world.model, "Stalled") == ("True", "InternalError"))
+    assert world.pods("v2") is None
+
+
+def test_warn_lets_it_serve_and_says_so_once() -> None:
+    world = Signed(signatures=asked("Warn"), endpoint=False)
+    world.found["v2"] = ALTERED
+    world.want("v2")
+    world.go(lambda: world.serving == "v2")
+    world.settle()
+    assert world.told(world.version("v2"), "Verified") == ("False", "SignatureInvalid")
+    assert world.told(world.version("v2"), "Ready") == ("True", "DigestPinned")
+    assert world.told(world.model, "Ready") == ("True", "Serving")
+    assert [e for e in world.operator.events.told if e[0] == "v2"] == [("v2", "Warning", "SignatureInvalid")]
+    world.ask(asked("Enforce"))
+    world.go(lambda: world.told(world.version("v2"), "Stalled") == ("True", "SignatureInvalid"))
+    world.settle()
+    assert world.told(world.model, "Ready") == ("True", "Serving"), "what serves goes on serving"
+
+
+def test_asking_later_takes_nothing_from_what_serves() -> None:
+    world = Signed(endpoint=False)
+    assert world.told(world.version("v1"), "Verified") is None
+    deployment = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT)
+    world.found["v1"] = MISSING
+    world.ask(asked())
+    world.go(lambda: world.told(world.version("v1"), "Verified") == ("False", "SignatureMissing"))
+    world.settle()
+    assert world.told(world.model, "Ready") == ("True", "Serving")
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"serving": {"replicas": 2}}})
+    world.go(lambda: world.pods("v1") == 2)
+    after = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT)
+    assert after["spec"]["template"] == deployment["spec"]["template"]
+    world.ask(None)
+    world.go(lambda: world.told(world.version("v1"), "Verified") is None)
+    assert "signature" not in world.version("v1")["status"]
+
+
+def test_other_keys_are_looked_at_again_only_where_that_can_change_the_verdict() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.found |= {"v2": ALTERED, "v3": GOOD}
+    world.go(lambda: {of for of, _ in world.ran} == {"v1", "v2", "v3"})
+    world.settle()
+    world.ran.clear()
+    world.ask(asked("Enforce", key("A"), key("B", "next")))
+    world.settle()
+    assert [of for of, _ in world.ran] == ["v2"], "who was signed by a key that is still trusted stays verified"
+    world.ran.clear()
+    world.found = dict.fromkeys(("v1", "v2", "v3"), MISSING)
+    world.ask(asked("Enforce", key("B", "next")))
+    world.go(lambda: world.told(world.version("v3"), "Verified") == ("False", "SignatureMissing"))
+    assert sorted(of for of, _ in world.ran) == ["v1", "v2", "v3"]
+    world.want("v3")
+    world.go(lambda: world.told(world.model, "Stalled") == ("True", "SignatureMissing"))
+    assert world.serving == "v1"
+
+
+def test_a_pod_that_asks_for_keys_of_before_is_replaced() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.settle()
+    world.ask(asked("Enforce", key("A"), key("B", "next")))
+    world.settle()
+    for pod in world.pods_of_resolving():
+        assert sum(part == "--trusted-key" for part in pod["spec"]["containers"][0]["args"]) == 2
+    world.found["v2"] = GOOD
+    world.want("v2")
+    world.go(lambda: world.serving == "v2")
+
+
+def test_a_digest_that_is_not_known_is_found_out_by_the_same_pod() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.api.user_create(objects.version(NS, "v4", digest=None))
+    world.digests["v4"] = "sha256:" + "4" * 64
+    world.found["v4"] = GOOD
+    world.want("v4")
+    world.go(lambda: world.serving == "v4")
+    assert [arguments[3] for of, arguments in world.ran if of == "v4"] == ["--trusted-key"]
+    assert world.version("v4")["status"]["artifact"]["digest"] == "sha256:" + "4" * 64
+
+
+def test_a_commit_is_pinned_by_its_files() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.api.user_create(objects.version(NS, "v4", digest=None, uri=f"hf://org/digits@{'c' * 40}"))
+    world.digests["v4"] = "sha256:" + "4" * 64
+    world.want("v4")
+    world.settle()
+    assert world.told(world.model, "Reconciling") == ("True", "WaitingForDigest")
+    world.found["v4"] = GOOD
+    world.go(lambda: world.serving == "v4")
+    assert world.version("v4")["status"]["artifact"]["digest"] == "sha256:" + "4" * 64
+
+
+def test_a_commit_as_its_authors_digest_is_refused_in_words() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.api.user_create(objects.version(NS, "v4", digest="git:" + "c" * 40, uri="hf://org/digits"))
+    world.want("v4")
+    world.go(lambda: world.told(world.model, "Stalled") == ("True", "SignatureInvalid"))
+    assert "spec.artifact.digest" in world.model["status"]["failure"]["message"]
+    assert not [of for of, _ in world.ran if of == "v4"]
+
+
+def test_a_restart_on_a_settled_world_writes_nothing() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    world.found |= {"v2": ALTERED, "v3": MISSING}
+    world.go(lambda: {of for of, _ in world.ran} == {"v1", "v2", "v3"})
+    world.settle()
+    count = len(world.api.writes)
+    world.restart()
+    world.settle()
+    assert world.api.writes[count:] == []

@@ -33,6 +33,13 @@ def _tar(files: dict[str, bytes], mode: str = "w") -> bytes:
     return out.getvalue()
 
 
+def _refused_to_verify(container: Container, uri: str) -> str:
+    """Why no signature of the artifact can be valid, whoever has signed."""
+    signature = container.run("resolve", "--uri", uri, "--trusted-key", "release=any").message["signature"]
+    assert signature["reason"] == "SignatureInvalid"
+    return str(signature["message"])
+
+
 class TestRegistry:
     @pytest.fixture
     def oci(self, container: Container) -> Oci:
@@ -76,6 +83,7 @@ class TestRegistry:
             "d.bin": b"plain, by an old oras",
             "e/w.bin": b"e",
         }
+        assert "packed in layers" in _refused_to_verify(container, oci.uri("layers"))
 
     def test_an_archive_that_is_all_there_is_comes_unpacked(self, oci: Oci, container: Container) -> None:
         body = _tar({"m/x": b"x"}, "w:gz")
@@ -99,6 +107,7 @@ class TestRegistry:
         assert container.resolve(oci.uri("index")).message["digest"] == digest
         assert container.get(oci.uri("index"), digest).code == 0
         assert tree(container.dest) == {"m.bin": machine.encode()}
+        assert "another architecture" in _refused_to_verify(container, oci.uri("index"))
 
     @pytest.mark.parametrize("title", ["../evil", "/evil", "a/../../evil"])
     def test_a_title_that_leads_out_is_refused(self, oci: Oci, container: Container, title: str) -> None:

@@ -243,11 +243,8 @@ async def _verify(
         except FetchError as error:
             if error.reason is not Reason.ARTIFACT_NOT_FOUND:
                 raise
-    if content.packed:
-        judgement = signature.unfit(
-            "The artifact is packed in layers, whose files can't be compared with a signature. Push its files one by "
-            "one, each under its own name."
-        )
+    if content.unknown:
+        judgement = signature.unfit(f"No signature can be compared with this artifact. {content.unknown}")
     elif bundle is None:
         judgement = signature.missing(uri.parse(options.uri).safe, single=content.single)
     else:

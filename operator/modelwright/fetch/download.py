@@ -38,14 +38,13 @@ class Result:
 @dataclass(frozen=True)
 class Content:
     """What an artifact is made of: besides its digest and size, the hashes of its files. `single`: one file that is no
-    folder; `packed`: archives in layers, whose files are not known. `signature` is the content of that file in a
-    folder."""
+    folder; `signature` is the content of that file in a folder. `unknown`: why its digest doesn't tell its files."""
 
     result: Result
-    entries: tuple[Entry, ...]
-    single: bool
-    packed: bool
-    signature: bytes | None
+    entries: tuple[Entry, ...] = ()
+    single: bool = False
+    signature: bytes | None = None
+    unknown: str = ""
 
 
 class Changed(StrEnum):
@@ -175,20 +174,20 @@ class Downloader:
             # What a commit holds is the Hub's word alone: its files are what is pinned.
             listing = replace(listing, kind=Kind.DIRECTORY, pinned="")
         single = listing.kind is Kind.FILE
-        packed = not single and any(file.unpack for file in listing.files)
-        if packed:
-            return Content(_listed(listing), (), single, packed, None)
-        entries = await self._each(listing.files, self._hash)
-        result = _result(listing, entries)
+        unknown = "" if single else _unknown(listing)
+        entries = await self._each(listing.files, self._hash) if not unknown else []
+        result = _result(listing, entries) if not unknown else _listed(listing)
         if wanted and result.digest != wanted:
             raise mismatch(self._context.uri.safe, wanted, result.digest)
+        if unknown:
+            return Content(result, unknown=unknown)
         found = None if single else next((file for file in listing.files if file.path == signature), None)
         bundle = await self._content(found, limit) if found is not None else None
         if found is not None and hashlib.sha256(bundle or b"").hexdigest() not in {
             entry.sha256 for entry in entries if entry.path == signature
         }:
             raise ArtifactChanged(f"{self._context.uri.safe}: {signature} changed while it was read")
-        return Content(result, tuple(entries), single, packed, bundle)
+        return Content(result, tuple(entries), single, bundle)
 
     async def _content(self, file: RemoteFile, limit: int) -> bytes:
         sink = _MemorySink(file, limit)
@@ -394,6 +393,14 @@ def _fingerprint(listing: Listing, where: str) -> str:
         line = f"{file.path}\0{size}\0{file.version}\n"
         whole.update(line.encode("utf-8", "surrogateescape"))
     return f"sha256:{whole.hexdigest()}"
+
+
+def _unknown(listing: Listing) -> str:
+    if listing.varies:
+        return "It is an index, from which machines of another architecture get other files: name one manifest."
+    if any(file.unpack for file in listing.files):
+        return "It is packed in layers, whose files are not known: push its files one by one, each under its own name."
+    return ""
 
 
 def _listed(listing: Listing) -> Result:

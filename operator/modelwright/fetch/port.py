@@ -49,11 +49,12 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What an artifact is made of, at one moment."""
+    """What an artifact is made of, at one moment. `varies`: machines of another architecture get other files."""
 
     kind: Kind
     files: tuple[RemoteFile, ...]
     pinned: str = ""
+    varies: bool = False
 
 
 @dataclass(frozen=True)

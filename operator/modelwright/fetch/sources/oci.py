@@ -173,7 +173,9 @@ class RegistrySource:
             # a tag that has moved on doesn't matter as long as the registry still has what is pinned
             reference = digest
         pinned, manifest = await self._context.guard(self._manifest(reference), self._where)
+        varies = False
         if manifest.get("mediaType") in _INDEXES or ("manifests" in manifest and "layers" not in manifest):
+            varies = len(_entries(manifest)) > 1
             _, manifest = await self._context.guard(self._manifest(self._choose(manifest)), self._where)
         try:
             layers = [
@@ -188,12 +190,12 @@ class RegistrySource:
             raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._where}: the artifact has no content (no layers).")
         if not await self._ranges(files):
             files = [_without_ranges(file, self._context.settings.part_bytes) for file in files]
-        return Listing(Kind.PINNED, tuple(files), pinned=pinned)
+        return Listing(Kind.PINNED, tuple(files), pinned=pinned, varies=varies)
 
     def _choose(self, index: Mapping[str, Any]) -> str:
         """The digest of the one manifest of the index, or of the one for this machine."""
         try:
-            entries = [entry for entry in index["manifests"] if entry.get("platform", {}).get("os") != "unknown"]
+            entries = _entries(index)
             machine = _ARCHITECTURES.get(platform.machine(), platform.machine())
             fitting = [
                 entry
@@ -255,6 +257,14 @@ class RegistrySource:
 
     async def close(self) -> None:
         await self._web.close()
+
+
+def _entries(index: Mapping[str, Any]) -> list[Any]:
+    """The manifests of an index, without attestations; none when it can't be read."""
+    try:
+        return [entry for entry in index["manifests"] if entry.get("platform", {}).get("os") != "unknown"]
+    except (KeyError, TypeError, AttributeError):
+        return []
 
 
 def _without_ranges(file: RemoteFile, part_bytes: int) -> RemoteFile:

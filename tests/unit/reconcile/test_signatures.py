@@ -28,12 +28,12 @@ def asked(mode: str = "Enforce", *keys: Object) -> Object:
 class Signed(World):
     """A World whose kubelet runs resolve pods: what they find is in `found`, by version; without it they run on."""
 
-    def __init__(self, **more: Any) -> None:
+    def __init__(self, policy: Object | None = None, **more: Any) -> None:
         self.found: dict[str, Object] = {"v1": GOOD}
         self.digests: dict[str, str] = {}
         self.ran: list[tuple[str, list[str]]] = []
         """The pods that ended: version and arguments."""
-        super().__init__(None, **more)
+        super().__init__(policy, **more)
 
     def look(self, seconds: float = 5) -> None:
         for pod in self.pods_of_resolving():
@@ -181,6 +181,22 @@ def test_other_keys_are_looked_at_again_only_where_that_can_change_the_verdict()
     world.want("v3")
     world.go(lambda: world.told(world.model, "Stalled") == ("True", "SignatureMissing"))
     assert world.serving == "v1"
+
+
+def test_a_rollout_whose_key_is_taken_out_holds_where_it_is() -> None:
+    steps = [{"weight": 25, "hold": "10m"}, {"weight": 100}]
+    world = Signed({"strategy": {"steps": steps}, "deadline": "2h"}, signatures=asked())
+    world.found["v2"] = GOOD
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 75, "v2": 25})
+    world.found["v2"] = MISSING
+    world.ask(asked("Enforce", key("B", "next")))
+    world.go(lambda: world.told(world.model, "Stalled") == ("True", "SignatureMissing"))
+    world.settle(200)
+    assert world.weights == {"v1": 75, "v2": 25}
+    assert world.record["state"] == "Holding"
+    world.want("v1")
+    world.go(lambda: world.weights == {"v1": 100})
 
 
 def test_a_pod_that_asks_for_keys_of_before_is_replaced() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 from modelwright.api.reasons import Reason
 
 Object = dict[str, Any]
+MORE: dict[str, set[str]] = {"Model": {"Available"}, "RolloutPolicy": {"Decidable"}}
+"""Conditions of a kind beside those of kstatus."""
 
 
 def faults(obj: Object, before: Object | None = None) -> list[str]:
@@ -15,7 +17,7 @@ def faults(obj: Object, before: Object | None = None) -> list[str]:
         return []
     who = f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
     wrong = []
-    wanted = {"Ready", "Reconciling", "Stalled"} | ({"Available"} if obj["kind"] == "Model" else set())
+    wanted = {"Ready", "Reconciling", "Stalled"} | MORE.get(obj["kind"], set())
     if found.keys() != wanted:
         wrong.append(f"conditions are {sorted(found)}")
         return [f"{who}: {text}" for text in wrong]
@@ -38,6 +40,20 @@ def faults(obj: Object, before: Object | None = None) -> list[str]:
     if before and (before.get("status") or {}).get("observedGeneration", 0) > (observed or 0):
         wrong.append("observedGeneration has fallen")
     return [f"{who}: {text} (in {found})" for text in wrong]
+
+
+def computed(obj: Object) -> str:
+    """What kstatus makes of an object of a kind that it doesn't know: Terminating, InProgress, Failed or Current."""
+    metadata, status = obj["metadata"], obj.get("status") or {}
+    if metadata.get("deletionTimestamp"):
+        return "Terminating"
+    if status.get("observedGeneration", metadata.get("generation")) != metadata.get("generation"):
+        return "InProgress"
+    for condition in status.get("conditions", ()):
+        if condition["status"] == "True" and condition["type"] in ("Reconciling", "Stalled"):
+            return "InProgress" if condition["type"] == "Reconciling" else "Failed"
+    ready = conditions(obj).get("Ready", {}).get("status")
+    return "Current" if ready in (None, "True") else "InProgress"
 
 
 def conditions(obj: Object | None) -> dict[str, Object]:

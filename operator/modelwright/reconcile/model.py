@@ -114,7 +114,10 @@ class ModelReconciler:
                 return None
             if record.status != found.newest.status or record.generation != record.status.observed_generation:
                 raw = found.raw[record.name]
-                if await rollouts.write(self._context, raw, found.newest, record, picture.observed.now):
+                told = determine(picture.observed)
+                # Of a route that can't be written, say, the Model tells alone: why the record turned back stays there.
+                stuck = told.stalled and told.reason == record.status.reason
+                if await rollouts.write(self._context, raw, found.newest, record, picture.observed.now, stalled=stuck):
                     self._tell_rollout(picture.raw, found.newest, record)
                     if (record.state, record.status.retried) != (found.newest.state, found.newest.status.retried):
                         # Its stage follows from how the rollout ended.

@@ -525,10 +525,13 @@ async def begin(context: Context, model: Model, target: Revision, number: int) -
     return True
 
 
-async def write(context: Context, raw: Object, old: Record, new: Record, now: datetime) -> bool:
-    """Write the record when it has changed; the one status write of a pass for this object."""
+async def write(
+    context: Context, raw: Object, old: Record, new: Record, now: datetime, *, stalled: bool = False
+) -> bool:
+    """Write the record when it has changed; the one status write of a pass for this object. `stalled`: it goes on only
+    once a person has done something."""
     status = new.status.model_copy(update={"observed_generation": new.generation})
-    status = status.model_copy(update={"conditions": _conditions(replace(new, status=status), now)})
+    status = status.model_copy(update={"conditions": _conditions(replace(new, status=status), stalled, now)})
     written = await write_status(context, raw, status, old.status)
     if written:
         figures.count(old, new)
@@ -539,15 +542,15 @@ async def write(context: Context, raw: Object, old: Record, new: Record, now: da
     return written
 
 
-def _conditions(record: Record, now: datetime) -> Any:
-    stalled = record.state in QUARANTINING
-    ready = not record.live and not stalled
+def _conditions(record: Record, stuck: bool, now: datetime) -> Any:
+    stalled = record.state in QUARANTINING or (record.live and stuck)
+    ready, moving = not record.live and not stalled, record.live and not stalled
     reason, message = record.status.reason or str(Reason.ROLLOUT_IN_PROGRESS), record.status.message or ""
     told = record.status.conditions
     quiet = (str(Reason.UP_TO_DATE), "")
     rows = (
         (ConditionType.READY, ready, reason, message),
-        (ConditionType.RECONCILING, record.live, *((reason, message) if record.live else quiet)),
+        (ConditionType.RECONCILING, moving, *((reason, message) if moving else quiet)),
         (ConditionType.STALLED, stalled, *((reason, message) if stalled else quiet)),
     )
     for type_, value, why, text in rows:

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from modelwright.api import names
 from modelwright.api.common import InvalidObject, problems, seconds
-from modelwright.api.conditions import ConditionType, with_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.retraining import (
@@ -47,6 +46,7 @@ from modelwright.core.retraining.machine import (
 )
 from modelwright.core.retraining.stage import Reading
 from modelwright.core.rollout.observed import Problem
+from modelwright.core.status.summarize import Verdict, conditions
 from modelwright.kube import errors, kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
@@ -155,13 +155,14 @@ class TrainingRunReconciler:
         return Result(decision.look.total_seconds() if decision.look is not None else None)
 
     async def _refuse(self, raw: Object, error: InvalidObject) -> None:
-        now = self._context.clock.now()
+        """A spec that this operator can't read (admission is older or newer than it)."""
+        generation = raw["metadata"].get("generation", 0)
         old = TrainingRunStatus.model_validate(raw.get("status") or {})
-        told = with_condition(
-            old.conditions, ConditionType.STALLED, True, Reason.INVALID_SPEC, error.message,
-            generation=raw["metadata"].get("generation", 0), now=now,
-        )  # fmt: skip
-        await write_status(self._context, raw, old.model_copy(update={"conditions": told}), old)
+        verdict = Verdict(Reason.INVALID_SPEC, error.message, stalled=True)
+        told = conditions(old.conditions, verdict, None, generation=generation, now=self._context.clock.now())
+        await write_status(
+            self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
+        )
 
     def _tell(self, raw: Object, old: TrainingRunStatus, new: TrainingRunStatus) -> None:
         if new.state == old.state:

@@ -550,3 +550,18 @@ def test_runs_outlive_their_policy_for_history_ttl_and_no_longer() -> None:
     world.look(3600)
     world.look()
     assert world.runs == []
+
+
+def test_a_run_that_cannot_be_read_is_stalled_alone_and_of_its_present_generation() -> None:
+    world = World()
+    world.hold.add("train")
+    world.ask()
+    world.go(lambda: world.states == ["Training"])
+    world.api.user_patch(kinds.TRAINING_RUN, NS, "by-hand", {"spec": {"noSuchField": 1}})
+    world.look()
+    status = world.runs[0]["status"]
+    assert status["observedGeneration"] == 2
+    told = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
+    assert told["Stalled"] == ("True", "InvalidSpec")
+    assert told["Ready"] == ("False", "InvalidSpec")
+    assert told["Reconciling"][0] == "False"

@@ -717,3 +717,16 @@ def test_killed_at_any_write_it_comes_to_the_same_end(when: int) -> None:
     assert world.record["state"] == "Succeeded"
     assert len(world.records) == 2
     assert world.serving == "v2"
+
+
+def test_a_record_that_only_a_person_can_help_is_stalled_as_its_model_is() -> None:
+    world = World(policy({"weight": 10}, {"approval": {}}, {"weight": 100}))
+    world.want("v2")
+    world.go_to("AwaitingApproval", "NoAuthor")
+    for found in (world.model["status"], world.record):
+        told = {c["type"]: c["status"] for c in found["conditions"]}
+        assert (told["Ready"], told["Reconciling"], told["Stalled"]) == ("False", "False", "True")
+    world.command("abort")
+    world.go_to("RollingBack")
+    told = {c["type"]: c["status"] for c in world.record["conditions"]}
+    assert (told["Reconciling"], told["Stalled"]) == ("True", "False")

@@ -21,6 +21,7 @@ setup: ## The development venv, linked as .venv
 generate: setup ## CRDs and their reference from the types; the charts' copies
 	@$(BIN)/python -m modelwright crd generate
 	@$(BIN)/python charts/sync.py
+	@$(BIN)/python scripts/argocd.py
 	@$(BIN)/python scripts/figures.py
 
 verify: setup ## Lint, formatting, types, import rules, generated files
@@ -31,6 +32,7 @@ verify: setup ## Lint, formatting, types, import rules, generated files
 	scripts/step "import rules" $(BIN)/lint-imports --no-cache || failed=1; \
 	scripts/step "generated CRDs" $(BIN)/python -m modelwright crd check || failed=1; \
 	scripts/step "charts' copies" $(BIN)/python charts/sync.py --check || failed=1; \
+	scripts/step "Argo CD's entries" $(BIN)/python scripts/argocd.py --check || failed=1; \
 	scripts/step "README's figures" $(BIN)/python scripts/figures.py --check || failed=1; \
 	exit $$failed
 

@@ -22,6 +22,8 @@ HASHES = frozenset({"revision", "contentHash", "inputsHash", "heldFrom"})
 
 _Make = Callable[[], Object]
 STATES: dict[tuple[str, str], _Make] = {}
+WORLDS: dict[str, Callable[[], World]] = {}
+"""By name of the state: the cluster in which a Model and its newest ModelRollout are in it."""
 
 
 def state(kind: str, name: str) -> Callable[[_Make], _Make]:
@@ -52,6 +54,7 @@ def recorded(kind: str, name: str) -> Object:
         return value
 
     obj: Object = told(found)
+    obj["metadata"]["resourceVersion"] = "1"
     return obj
 
 
@@ -86,6 +89,7 @@ def _both(name: str) -> Callable[[Callable[[], World]], Callable[[], World]]:
     def register(make: Callable[[], World]) -> Callable[[], World]:
         STATES["Model", name] = lambda: make().model
         STATES["ModelRollout", name] = lambda: make().records[-1]
+        WORLDS[name] = make
         return make
 
     return register

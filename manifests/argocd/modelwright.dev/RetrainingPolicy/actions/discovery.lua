@@ -1,0 +1,2 @@
+-- A run that a person asks for is always possible.
+return {retrain = {disabled = false}}

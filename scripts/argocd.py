@@ -1,0 +1,82 @@
+"""Makes from the Lua files below manifests/argocd what Argo CD reads: argocd-cm's entries, and values of its chart.
+
+`--check` only says what differs. The health script is one for all kinds; its copies stand where Argo CD's own are.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "manifests" / "argocd"
+GROUP = "modelwright.dev"
+KINDS = ("Model", "ModelRollout", "ModelVersion", "RetrainingPolicy", "RolloutPolicy", "TrainingRun")
+MADE = "# Made by scripts/argocd.py; do not edit.\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as they are read best."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump(value: object) -> str:
+    """`value` as YAML."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def entries() -> dict[str, str]:
+    """What belongs into the data of argocd-cm."""
+    script = (HERE / "health.lua").read_text()
+    found = {f"resource.customizations.health.{GROUP}_{kind}": script for kind in KINDS}
+    for discovery in sorted((HERE / GROUP).glob("*/actions/discovery.lua")):
+        folder = discovery.parent
+        definitions = [
+            {"name": action.parent.name, "action.lua": action.read_text()}
+            for action in sorted(folder.glob("*/action.lua"))
+        ]
+        found[f"resource.customizations.actions.{GROUP}_{folder.parent.name}"] = dump(
+            {"discovery.lua": discovery.read_text(), "definitions": definitions}
+        )
+    return found
+
+
+def wanted() -> dict[Path, str]:
+    """Every made file and the text it should hold."""
+    script, data = (HERE / "health.lua").read_text(), entries()
+    files = {HERE / GROUP / kind / "health.lua": script for kind in KINDS}
+    metadata = {"name": "argocd-cm", "namespace": "argocd"}
+    files[HERE / "argocd-cm.yaml"] = (
+        "# Health and actions of Modelwright's kinds, which kubectl apply --server-side adds to Argo CD's ConfigMap.\n"
+        + MADE
+        + dump({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    )
+    files[HERE / "argo-cd-values.yaml"] = (
+        "# The same as values of the chart argo-cd.\n" + MADE + dump({"configs": {"cm": data}})
+    )
+    return files
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 1 when `--check` finds a difference."""
+    different = [path for path, text in wanted().items() if not path.exists() or path.read_text() != text]
+    if "--check" in arguments:
+        for path in different:
+            print(f"{path.relative_to(ROOT)} differs from what its Lua files make: run `make generate`")
+        return 1 if different else 0
+    for path in different:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted()[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

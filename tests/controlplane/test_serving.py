@@ -23,6 +23,7 @@ from tests.controlplane.scenarios import (  # noqa: F401
     children,
     deletion,
     endpoints,
+    gitops,
     podtemplates,
     retraining,
     rollouts,

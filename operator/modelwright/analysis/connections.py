@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,12 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic.alias_generators import to_camel
 
 from modelwright.api.common import DNS_LABEL, seconds
+from modelwright.core import addresses
 
 MAX_TIMEOUT = 60.0
-METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
-"""Names under which clouds give instance credentials to whoever asks from the inside."""
-METADATA_ADDRESSES = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")})
-"""Such addresses that aren't link-local: AWS over IPv6, Alibaba Cloud."""
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 ConnectionType = Literal["Prometheus", "HTTP"]
@@ -76,7 +72,7 @@ class Connection(_Part):
             raise ValueError("must hold no credentials: use bearerTokenFile or basicAuth")
         if parts.query or parts.fragment:
             raise ValueError("must have no query and no fragment")
-        if refused_host(host):
+        if addresses.refused(host):
             raise ValueError(f"{host} is a link-local or metadata address, which is never asked")
         return url.rstrip("/")
 
@@ -114,25 +110,6 @@ class Connection(_Part):
 
 
 Connections = Mapping[str, Connection]
-
-
-def refused_host(host: str) -> bool:
-    """Whether a host name or address is one that the operator must never ask."""
-    name = host.rstrip(".").lower()
-    if name in METADATA_HOSTS:
-        return True
-    try:
-        return refused_address(name)
-    except ValueError:
-        return False
-
-
-def refused_address(address: str) -> bool:
-    """The same for an address, in any spelling of it; ValueError when it is none."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return found.is_link_local or found in METADATA_ADDRESSES
 
 
 def load(path: str) -> dict[str, Connection]:

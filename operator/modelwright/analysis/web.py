@@ -13,13 +13,12 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from modelwright.analysis.connections import Connection, refused_address
+from modelwright.analysis.connections import Connection
 from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Failure
+from modelwright.guard import GuardedResolver
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 REQUESTS_PER_CONNECTION = 8
@@ -42,23 +41,6 @@ class Answer:
 
     status: int
     document: Any
-
-
-class _Resolver(AbstractResolver):
-    """Leaves out addresses that must not be asked, whatever name leads to them."""
-
-    def __init__(self) -> None:
-        self._inner = DefaultResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        kept = [entry for entry in found if not refused_address(entry["host"])]
-        if not kept:
-            raise OSError(f"{host} leads to link-local or metadata addresses only, which are never asked")
-        return kept
-
-    async def close(self) -> None:
-        await self._inner.close()
 
 
 class Web:
@@ -116,7 +98,7 @@ class Web:
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, resolver=_Resolver(), ttl_dns_cache=10)
+            connector = aiohttp.TCPConnector(limit=0, resolver=GuardedResolver(), ttl_dns_cache=10)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None),

@@ -1,8 +1,15 @@
-"""Which network addresses an http(s) artifact may not come from: the clouds' metadata services. Pure."""
+"""Which network addresses an artifact may not come from: link-local ones and the clouds' metadata services. Pure.
+
+The operator has the same list in core/addresses.py: it is another image. A test keeps the two alike.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
+"""Names under which clouds give instance credentials to whoever asks from the inside."""
 
 _FORBIDDEN = tuple(
     ip_network(text)
@@ -17,15 +24,45 @@ _FORBIDDEN = tuple(
 _NAT64 = ip_network("64:ff9b::/96")
 
 
-def forbidden(text: str) -> bool:
-    """Whether `text`, an IP address in any usual form, is link-local or a metadata service. False for host names."""
+def forbidden(host: str) -> bool:
+    """Whether a host name or address, in any spelling that a resolver takes, is one that must never be asked."""
+    name = unicodedata.normalize("NFKC", host).replace("。", ".").strip("[]").partition("%")[0].rstrip(".").lower()
+    if name in METADATA_HOSTS:
+        return True
+    found = _address(name)
+    return found is not None and any(found in network for network in _FORBIDDEN if network.version == found.version)
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
     try:
-        address: IPv4Address | IPv6Address = ip_address(text.strip("[]").partition("%")[0])
+        address = ip_address(name)
     except ValueError:
-        return False
+        return _legacy(name)
     if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        address = inner or address
-    return any(address in network for network in _FORBIDDEN if network.version == address.version)
+        if inner := address.ipv4_mapped or address.sixtofour:
+            return inner
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _legacy(name: str) -> IPv4Address | None:
+    """An IPv4 address as inet_aton reads it: one to four numbers, decimal, octal or hexadecimal, the last one filling
+    the bytes that are left."""
+    try:
+        numbers = [_number(part) for part in name.split(".")]
+    except ValueError:
+        return None
+    *first, last = numbers
+    room = 4 - len(first)
+    if len(first) > 3 or any(number > 255 for number in first) or last >= 256**room:
+        return None
+    return IPv4Address(sum(number << 8 * (3 - at) for at, number in enumerate(first)) + last)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isalnum() or len(text) > 16:
+        raise ValueError
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if text.startswith("0") else 10)

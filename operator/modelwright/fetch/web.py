@@ -4,6 +4,7 @@ place."""
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -47,6 +48,27 @@ def _refused(host: str) -> FetchError:
     )
 
 
+def refuse_address(url: str) -> str:
+    """The URL's host; FetchError when it is an address that no artifact may come from, or can't be read."""
+    host = _readable(url)[0][1]
+    if forbidden(host):
+        raise _refused(host)
+    return host
+
+
+def refuse_metadata(url: str) -> None:
+    """For clients whose connections can't be watched: FetchError also when the host now leads to such an address.
+    Blocking."""
+    host = refuse_address(url)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        # The client will say so itself.
+        return
+    if any(forbidden(str(entry[4][0])) for entry in found):
+        raise _refused(host)
+
+
 def tls(credentials: Credentials) -> ssl.SSLContext:
     """The system's trusted authorities, and those in the credentials' ca.crt."""
     context = ssl.create_default_context()
@@ -71,6 +93,21 @@ def show(url: str) -> str:
 def origin(url: str) -> tuple[str, str, int | None]:
     split = urlsplit(url)
     return split.scheme, split.hostname or "", split.port or {"http": 80, "https": 443}.get(split.scheme)
+
+
+def _readable(url: str) -> tuple[tuple[str, str, int | None], str]:
+    """Origin of the URL, and how it is shown."""
+    try:
+        return origin(url), show(url)
+    except ValueError:
+        raise FetchError(Reason.INVALID_URI, "A URL's host or port can't be read.") from None
+
+
+def _joined(url: str, location: str, what: str) -> str:
+    try:
+        return str(URL(url, encoded=True).join(URL(location, encoded=True)))
+    except ValueError:
+        raise FetchError(Reason.INVALID_URI, f"{what}: redirects to something that is no URL.") from None
 
 
 class Web:
@@ -104,14 +141,11 @@ class Web:
         form: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """The response after redirects, with any status. Raises FetchError for failures of the network."""
-        start = origin(url)
-        what = show(url)
+        start, what = _readable(url)
         try:
             for _ in range(_MOST_REDIRECTS + 1):
-                host = urlsplit(url).hostname or ""
-                if forbidden(host):
-                    raise _refused(host)
-                at_home = origin(url) == start
+                refuse_address(url)
+                at_home = _readable(url)[0] == start
                 if form and not at_home:
                     raise FetchError(Reason.ACCESS_DENIED, f"{what}: redirects credentials to another host.")
                 async with self._session.request(
@@ -125,7 +159,7 @@ class Web:
                     if response.status not in _REDIRECTS or not location:
                         yield response
                         return
-                    target = str(URL(url, encoded=True).join(URL(location, encoded=True)))
+                    target = _joined(url, location, what)
                     if urlsplit(target).scheme not in ("http", "https"):
                         raise FetchError(
                             Reason.INVALID_URI, f"{what}: redirects to something that is not http or https."

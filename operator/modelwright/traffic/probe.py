@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from modelwright.core import addresses
 from modelwright.core.endpoints import Address
+from modelwright.guard import GuardedResolver
 
 TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=2)
 
@@ -36,8 +38,10 @@ class Probe:
         one name."""
         host = (hostname or address.host).replace("*", "modelwright-probe")
         url = f"{address.scheme}://{address.host}:{address.port}{path}"
+        if addresses.refused(address.host):
+            return Answer(0, error=f"{address.host} is a link-local or metadata address, which is never asked")
         try:
-            connector = aiohttp.TCPConnector(force_close=True)
+            connector = aiohttp.TCPConnector(force_close=True, resolver=GuardedResolver())
             async with (
                 aiohttp.ClientSession(timeout=TIMEOUT, connector=connector) as session,
                 session.get(

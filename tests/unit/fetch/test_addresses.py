@@ -1,9 +1,14 @@
-"""Addresses of metadata services, in all the forms in which they can be written."""
+"""Addresses of metadata services, in all the forms in which they can be written; fetch and the operator agree."""
 
 from __future__ import annotations
 
-import pytest
+import ipaddress
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.core.addresses import refused
 from modelwright.fetch.addresses import forbidden
 
 
@@ -12,6 +17,16 @@ from modelwright.fetch.addresses import forbidden
     [
         "169.254.169.254",
         "169.254.0.1",
+        "169.254.169.254.",
+        "2852039166",
+        "0xA9FEA9FE",
+        "0xa9.0xfe.0xa9.0xfe",
+        "0251.0376.0251.0376",
+        "025177524776",
+        "169.254.43518",
+        "169.16689662",
+        "169。254。169。254",
+        "１６９.254.169.254",
         "fe80::1",
         "fe80::1%eth0",
         "[fe80::1]",
@@ -20,16 +35,67 @@ from modelwright.fetch.addresses import forbidden
         "2002:a9fe:a9fe::1",
         "64:ff9b::a9fe:a9fe",
         "fd00:ec2::254",
+        "fd00:0ec2:0:0::0254",
         "100.100.100.200",
         "168.63.129.16",
+        "metadata",
+        "Metadata.Google.Internal",
+        "metadata.google.internal.",
     ],
 )
 def test_metadata_and_link_local_addresses_are_forbidden(address: str) -> None:
     assert forbidden(address)
+    assert refused(address)
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "fd00::1", "::1", "8.8.8.8", "example.com", ""]
+    "address",
+    [
+        "127.0.0.1",
+        "localhost",
+        "10.0.0.1",
+        "192.168.1.1",
+        "172.16.0.1",
+        "fd00::1",
+        "::1",
+        "8.8.8.8",
+        "2130706433",
+        "example.com",
+        "169.254.169.254.example.com",
+        "169.254.169.256",
+        "0xa9fea9fe1",
+        "metadata.vision.svc",
+        "1.2.3.4.5",
+        "089.254.169.254",
+        "-1",
+        "",
+        ".",
+    ],
 )
 def test_private_and_public_addresses_are_allowed(address: str) -> None:
     assert not forbidden(address)
+    assert not refused(address)
+
+
+@given(st.integers(0, 2**16 - 1), st.sampled_from([(4,), (3, 1), (2, 2), (2, 1, 1), (1, 1, 1, 1), (1, 3)]), st.data())
+def test_any_spelling_of_a_link_local_address_is_one(low: int, widths: tuple[int, ...], data: st.DataObject) -> None:
+    """As inet_aton reads them: numbers of any base, of which the last one fills what is left."""
+    rest, numbers = (169 << 24 | 254 << 16 | low).to_bytes(4, "big"), []
+    first = [1] * (len(widths) - 1)
+    for width in (*first, 4 - len(first)):
+        numbers.append(int.from_bytes(rest[:width], "big"))
+        rest = rest[width:]
+    text = ".".join(data.draw(st.sampled_from([str, hex, lambda n: f"0{n:o}"]))(number) for number in numbers)
+    assert forbidden(text)
+    assert refused(text)
+
+
+@given(st.one_of(st.text(max_size=40), st.ip_addresses().map(str), st.from_regex(r"[0-9a-fx.:%\[\]]{0,40}")))
+def test_fetch_and_the_operator_have_the_same_list(text: str) -> None:
+    assert forbidden(text) == refused(text)
+
+
+@given(st.ip_addresses(v=4))
+def test_of_plain_addresses_only_those_of_the_list_are_forbidden(address: ipaddress.IPv4Address) -> None:
+    listed = address.is_link_local or str(address) in ("100.100.100.200", "168.63.129.16")
+    assert forbidden(str(address)) == listed

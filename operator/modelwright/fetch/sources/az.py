@@ -31,22 +31,23 @@ def open_source(context: Context) -> Source:
         return AzureStore(config={**config, **extra}, client_options=options, retry_config=NO_RETRIES)
 
     if key := credentials.get("AZURE_STORAGE_ACCOUNT_KEY"):
-        return ObjectStoreSource(context, [lambda: store({"account_key": key})])
+        return ObjectStoreSource(context, endpoint, [lambda: store({"account_key": key})])
     if token := credentials.get("AZURE_STORAGE_SAS_TOKEN"):
-        return ObjectStoreSource(context, [lambda: store({"sas_key": token.removeprefix("?")})])
+        return ObjectStoreSource(context, endpoint, [lambda: store({"sas_key": token.removeprefix("?")})])
     client, secret, tenant = (credentials.get(f"AZURE_{name}") for name in ("CLIENT_ID", "CLIENT_SECRET", "TENANT_ID"))
     if client and secret and tenant:
         principal: AzureConfig = {"client_id": client, "client_secret": secret, "tenant_id": tenant}
         return ObjectStoreSource(
-            context, [lambda: store(principal)], "Azure gave no token for AZURE_CLIENT_ID. Check its secret."
+            context, endpoint, [lambda: store(principal)], "Azure gave no token for AZURE_CLIENT_ID. Check its secret."
         )
     if os.environ.get("AZURE_FEDERATED_TOKEN_FILE"):
         return ObjectStoreSource(
             context,
+            endpoint,
             [lambda: store({})],
             "the pod's identity got no Azure token. Check the ServiceAccount's annotations.",
         )
     ways = [lambda: store({"skip_signature": True})]
     if context.settings.instance_credentials:
         ways.append(lambda: store({}))
-    return ObjectStoreSource(context, ways, _NO_CREDENTIALS)
+    return ObjectStoreSource(context, endpoint, ways, _NO_CREDENTIALS)

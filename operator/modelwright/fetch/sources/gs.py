@@ -32,15 +32,21 @@ def open_source(context: Context) -> Source:
     if key := credentials.get(_KEY):
         explicit = _explicit(context, key)
         return ObjectStoreSource(
-            context, [lambda: store(explicit)], f"Google gave no token for the credentials in {_KEY}. Check the key."
+            context,
+            endpoint,
+            [lambda: store(explicit)],
+            f"Google gave no token for the credentials in {_KEY}. Check the key.",
         )
     if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
-        return ObjectStoreSource(context, [lambda: store({})], "the pod's identity got no Google credentials.")
+        return ObjectStoreSource(
+            context, endpoint, [lambda: store({})], "the pod's identity got no Google credentials."
+        )
     ways = [lambda: store({"skip_signature": True})]
     if context.settings.instance_credentials:
         ways.append(lambda: store({}))
     return ObjectStoreSource(
         context,
+        endpoint,
         ways,
         "anonymous access is denied, and no credentials were given. Set credentialsSecretRef, or a "
         "serviceAccountName that is bound to a Google service account.",

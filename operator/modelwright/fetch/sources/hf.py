@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from modelwright.fetch.errors import FetchError, Reason, from_status, unreachable, untrusted
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source
 from modelwright.fetch.sources.objectstore import check_endpoint
-from modelwright.fetch.web import Web, tls
+from modelwright.fetch.web import Web, refuse_metadata, tls
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -40,7 +40,13 @@ class HubSource:
         token = context.credentials.get("HF_TOKEN")
         certificates = tls(context.credentials)
         set_client_factory(
-            lambda: httpx.Client(follow_redirects=True, timeout=context.settings.stall_seconds, verify=certificates)
+            lambda: httpx.Client(
+                follow_redirects=True,
+                timeout=context.settings.stall_seconds,
+                verify=certificates,
+                # Of each request: those that follow redirects too.
+                event_hooks={"request": [lambda request: refuse_metadata(str(request.url))]},
+            )
         )
         # False, not None: a token lying about in a home directory must not be used
         self._api = HfApi(endpoint=endpoint, token=token or False, library_name="modelwright-fetch")
@@ -91,6 +97,8 @@ class HubSource:
             ) from None
         except HfHubHTTPError as error:
             raise from_status(error.response.status_code, self._where) from None
+        except httpx.InvalidURL:
+            raise FetchError(Reason.INVALID_URI, f"{self._where}: {self._endpoint} leads to no usable URL.") from None
         except HFValidationError:
             raise FetchError(Reason.INVALID_URI, f"{self._where}: the Hub allows no such name.") from None
         except httpx.TimeoutException:

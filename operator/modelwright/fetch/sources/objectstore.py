@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -12,6 +13,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionErr
 
 from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable, untrusted
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, archive_form
+from modelwright.fetch.web import refuse_address, refuse_metadata
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -42,19 +44,24 @@ def client_options(context: Context, endpoint: str) -> ClientConfig:
 
 
 def check_endpoint(name: str, endpoint: str) -> str:
-    """The endpoint without its trailing slash; FetchError when it is no URL."""
+    """The endpoint without its trailing slash; FetchError when it is no URL, or one of a metadata service."""
     if endpoint and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", endpoint):
         raise FetchError(
             Reason.INVALID_URI, f"{name} must be http://host[:port] or https://host[:port], without user or query."
         )
+    refuse_address(endpoint)
     return endpoint.rstrip("/")
 
 
 class ObjectStoreSource:
-    """`stores` are ways in, best first: without credentials an anonymous one, then the cloud's own for this pod."""
+    """`endpoint`: of a store that is not the cloud's own, else ''. `stores` are ways in, best first: without
+    credentials an anonymous one, then the cloud's own for this pod."""
 
-    def __init__(self, context: Context, stores: Sequence[Callable[[], Store]], no_credentials: str = "") -> None:
+    def __init__(
+        self, context: Context, endpoint: str, stores: Sequence[Callable[[], Store]], no_credentials: str = ""
+    ) -> None:
         self._context = context
+        self._endpoint = endpoint
         self._where = context.uri.safe
         self._ways = list(stores)
         self._no_credentials = no_credentials
@@ -62,6 +69,8 @@ class ObjectStoreSource:
 
     async def inspect(self, digest: str) -> Listing:
         del digest
+        if self._endpoint:
+            await asyncio.to_thread(refuse_metadata, self._endpoint)
         denied: FetchError | None = None
         while self._ways:
             if self._store is None:

@@ -15,7 +15,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -62,7 +62,7 @@ class RegistryAuth:
 
     async def _token(self, web: Web, values: Mapping[str, str], scope: str) -> None:
         realm = values["realm"]
-        if urlsplit(realm).scheme != "https" and not self._base.startswith("http://"):
+        if not realm.lower().startswith("https://") and not self._base.startswith("http://"):
             raise self._denied("the registry sends its users to a token service without TLS, which is refused")
         query = {"service": values.get("service", ""), "scope": values.get("scope") or scope}
         if self._identity:

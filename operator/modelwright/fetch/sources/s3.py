@@ -46,16 +46,20 @@ def open_source(context: Context) -> Source:
         explicit: S3Config = {"access_key_id": key, "secret_access_key": secret}
         if token := credentials.get("AWS_SESSION_TOKEN"):
             explicit["session_token"] = token
-        return ObjectStoreSource(context, [lambda: store(explicit)])
+        return ObjectStoreSource(context, endpoint, [lambda: store(explicit)])
     if any(os.environ.get(name) for name in _POD_IDENTITY):
         return ObjectStoreSource(
-            context, [lambda: store({})], "the pod's identity got no AWS credentials. Check the ServiceAccount's role."
+            context,
+            endpoint,
+            [lambda: store({})],
+            "the pod's identity got no AWS credentials. Check the ServiceAccount's role.",
         )
     ways = [lambda: store({"skip_signature": True})]
     if context.settings.instance_credentials:
         ways.append(lambda: store({}))
     return ObjectStoreSource(
         context,
+        endpoint,
         ways,
         "anonymous access is denied, and no credentials were given. Set credentialsSecretRef or a serviceAccountName "
         "with a role.",

@@ -1,0 +1,41 @@
+"""The operator asks a gateway at the address that its status tells, which somebody else writes."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from modelwright.core.endpoints import Address
+from modelwright.traffic.probe import Probe
+
+
+@pytest.fixture(autouse=True)
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    tried: list[object] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _, address: tried.append(address))
+    return tried
+
+
+async def ask(host: str) -> str:
+    answer = await Probe().ask(Address("http", host, 80), hostname=None, path="/", headers={})
+    assert answer.status == 0
+    return answer.error
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "[fe80::1]", "metadata.google.internal"])
+async def test_a_gateway_at_a_metadata_address_is_not_asked(host: str, connections: list[object]) -> None:
+    assert "never asked" in await ask(host)
+    assert not connections
+
+
+async def test_a_gateway_whose_name_leads_there_is_not_asked(
+    connections: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(*_: Any) -> list[dict[str, Any]]:
+        return [{"hostname": "evil", "host": "169.254.169.254", "port": 80, "family": 2, "proto": 0, "flags": 0}]
+
+    monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", resolve)
+    assert "metadata addresses" in await ask("gateway.example.com")
+    assert not connections

@@ -94,12 +94,16 @@ class Prometheus:
         if not isinstance(data, dict) or not isinstance(data.get("result"), list):
             raise self._shape()
         kind, result = str(data.get("resultType")), data["result"]
+        if kind not in ("scalar", "vector", "matrix", "string"):
+            raise self._shape()
         if kind in ("vector", "matrix") and not all(isinstance(one, dict) for one in result):
             raise self._shape()
         return kind, result
 
     def _refusal(self, answer: Answer) -> Fault:
-        told = f"connection {self.connection.name}: {answer.document.get('error') or f'answered {answer.status}'}"
+        # Credentials were taken out of answers that are errors by their status only.
+        error = answer.document.get("error") if answer.status >= 400 else None
+        told = f"connection {self.connection.name}: {error or f'answered {answer.status}'}"
         if answer.status == 400 and answer.document.get("errorType") == "bad_data":
             return Fault(Reason.QUERY_REFUSED, told, permanent=True)
         if answer.status == 422:

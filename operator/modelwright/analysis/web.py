@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import ssl
@@ -25,6 +26,8 @@ REQUESTS_PER_CONNECTION = 8
 """At once, so that one server that hangs keeps nobody from asking another."""
 _CREDENTIAL_BYTES = 64 * 1024
 _SHOWN = 300
+_SHORTEST_SECRET = 8
+"""Characters of a header's value that can be a secret; "1" is none."""
 
 
 class Fault(Exception):
@@ -37,7 +40,8 @@ class Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of a server, whole: its status and the JSON document in it; None for an empty body."""
+    """An answer of a server, whole: its status and the JSON document in it; None for an empty body. An answer that is
+    an error may quote the request; its credentials are taken out."""
 
     status: int
     document: Any
@@ -64,18 +68,19 @@ class Web:
         async with turn:
             url = URL(connection.url + path, encoded=True)
             try:
+                headers = self._headers(connection)
                 async with (
                     asyncio.timeout(connection.timeout_seconds),
                     self._client().request(
                         "GET" if form is None else "POST",
                         url,
                         data=form,
-                        headers=self._headers(connection),
+                        headers=headers,
                         ssl=self._context(connection),
                         allow_redirects=False,
                     ) as response,
                 ):
-                    return await self._read(connection, response)
+                    return await self._read(connection, response, _secrets(headers))
             except TimeoutError:
                 raise Fault(
                     Reason.METRICS_SERVER_TIMEOUT,
@@ -135,7 +140,7 @@ class Web:
             ) from None
         return kept[1]
 
-    async def _read(self, connection: Connection, response: aiohttp.ClientResponse) -> Answer:
+    async def _read(self, connection: Connection, response: aiohttp.ClientResponse, secrets: list[bytes]) -> Answer:
         name, status = connection.name, response.status
         if 300 <= status < 400:
             raise Fault(
@@ -156,15 +161,17 @@ class Web:
                     Reason.METRICS_ANSWER_TOO_LARGE,
                     f"connection {name}: the answer is larger than {self._max_bytes} bytes",
                 )
+        if status >= 400:
+            body = _without(body, secrets)
         try:
             document = json.loads(body) if body else None
         except (ValueError, RecursionError):
             if status >= 400:
                 raise Fault(
-                    Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}{_excerpt(body)}"
+                    Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}{_excerpt(body, secrets)}"
                 ) from None
             raise Fault(
-                Reason.METRICS_ANSWER_INVALID, f"connection {name}: the answer is no JSON{_excerpt(body)}"
+                Reason.METRICS_ANSWER_INVALID, f"connection {name}: the answer is no JSON{_excerpt(body, secrets)}"
             ) from None
         if document is None and status >= 400:
             raise Fault(Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}")
@@ -202,6 +209,23 @@ def _told(error: Exception) -> str:
     return type(error).__name__
 
 
-def _excerpt(body: bytes | bytearray) -> str:
-    text = " ".join(bytes(body[:_SHOWN]).decode(errors="replace").split())
+def _secrets(headers: Mapping[str, str]) -> list[bytes]:
+    """What of a request must never be told, in the forms in which a server may quote it; the longest first."""
+    found = {value for value in headers.values() if len(value) >= _SHORTEST_SECRET}
+    kind, _, credential = headers.get("Authorization", "").partition(" ")
+    found |= {credential} if credential else set()
+    if kind == "Basic":
+        found.add(base64.b64decode(credential).decode().partition(":")[2])
+    quoted = {json.dumps(value)[1:-1] for value in found}
+    return [value.encode() for value in sorted(found | quoted, key=len, reverse=True) if value]
+
+
+def _without(body: bytearray, secrets: list[bytes]) -> bytearray:
+    for secret in secrets:
+        body = body.replace(secret, b"***")
+    return body
+
+
+def _excerpt(body: bytearray, secrets: list[bytes]) -> str:
+    text = " ".join(bytes(_without(body, secrets)[:_SHOWN]).decode(errors="replace").split())
     return f": {text}" if text else ""

@@ -11,6 +11,7 @@ import yaml
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.cli.picture import Picture
 from modelwright.cli.tree import Node, lines, table
+from modelwright.core.addresses import shown
 
 Json = dict[str, Any]
 
@@ -34,8 +35,8 @@ def lineage_json(seen: Picture, version: str) -> Json:
         "model": seen.model.name,
         "version": version,
         "digest": _digest(found),
-        "artifact": found.spec.artifact.uri,
-        "lineage": found.spec.lineage.wire() if found.spec.lineage is not None else {},
+        "artifact": shown(found.spec.artifact.uri),
+        "lineage": _told(found),
         "ancestors": ancestors,
         "weight": sum(share.weight for share in seen.model.status.traffic if share.version == version),
         "pods": [pod.name for pod in seen.pods if pod.version == version],
@@ -47,6 +48,14 @@ def diff(seen: Picture, old: str, new: str) -> str:
     Raises NotThere."""
     rows = [("FIELD", old, new, ""), *_differences(seen.version(old), seen.version(new))]
     return table(rows) if len(rows) > 1 else f"{old} and {new} differ in nothing but their names."
+
+
+def _told(version: ModelVersion) -> Json:
+    """spec.lineage, without what may be a signature."""
+    told = version.spec.lineage.wire() if version.spec.lineage is not None else {}
+    if data := told.get("dataset"):
+        told["dataset"] = {**data, "uri": shown(data["uri"])}
+    return told
 
 
 def card(seen: Picture, version: str) -> str:
@@ -83,13 +92,16 @@ def card(seen: Picture, version: str) -> str:
 
 
 def _origin(seen: Picture, version: ModelVersion, known: frozenset[str]) -> Node:
-    below = [Node(f"artifact {version.spec.artifact.uri}"), Node(f"digest {_digest(version) or 'not known yet'}")]
+    below = [
+        Node(f"artifact {shown(version.spec.artifact.uri)}"),
+        Node(f"digest {_digest(version) or 'not known yet'}"),
+    ]
     told = version.spec.lineage
     if told is None:
         below.append(Node("spec.lineage says nothing of where it comes from"))
     else:
         if told.dataset is not None:
-            below.append(Node(f"data {told.dataset.uri} {told.dataset.digest or ''}".rstrip()))
+            below.append(Node(f"data {shown(told.dataset.uri)} {told.dataset.digest or ''}".rstrip()))
         if told.code is not None:
             below.append(Node(f"code {told.code.repository} at {told.code.commit}"))
         below += [Node(f"image {told.image}")] if told.image else []
@@ -158,7 +170,9 @@ def _sections(seen: Picture, version: ModelVersion) -> Iterator[tuple[str, str]]
     parameters = [("parameter", "value"), *sorted(spec.parameters.items())]
     training = []
     if told is not None:
-        training += [f"- Data: `{told.dataset.uri}` `{told.dataset.digest or ''}`"] if told.dataset is not None else []
+        training += (
+            [f"- Data: `{shown(told.dataset.uri)}` `{told.dataset.digest or ''}`"] if told.dataset is not None else []
+        )
         training += [f"- Code: {told.code.repository} at `{told.code.commit}`"] if told.code is not None else []
         training += [f"- Image: `{told.image}`"] if told.image else []
         training += [f"- TrainingRun: {told.training_run}"] if told.training_run else []
@@ -166,7 +180,7 @@ def _sections(seen: Picture, version: ModelVersion) -> Iterator[tuple[str, str]]
     yield "Training", "\n".join(training) + ("\n\n" + _markdown(parameters) if spec.parameters else "")
     owner, serving = (
         seen.model.spec.owner,
-        [f"- Artifact: `{spec.artifact.uri}`", f"- Digest: `{_digest(version) or 'not known yet'}`"],
+        [f"- Artifact: `{shown(spec.artifact.uri)}`", f"- Digest: `{_digest(version) or 'not known yet'}`"],
     )
     serving += [f"- Stage: {version.status.stage}"] if version.status.stage else []
     serving += [f"- Author: {spec.author}"] if spec.author else []

@@ -1,4 +1,5 @@
-"""Network addresses that nobody may make the operator ask: link-local ones and the clouds' metadata services.
+"""Network addresses that nobody may make the operator ask: link-local ones and the clouds' metadata services; and how
+an artifact's address is told.
 
 fetch has the same list: it is another image. A test keeps the two alike.
 """
@@ -29,6 +30,16 @@ def refused(host: str) -> bool:
         return True
     found = _address(name)
     return found is not None and any(found in network for network in _FORBIDDEN if network.version == found.version)
+
+
+def shown(uri: str) -> str:
+    """An artifact's address for messages and other objects: without its query, which may be a signature, and without a
+    user."""
+    scheme, separator, rest = uri.partition("://")
+    if scheme not in ("http", "https"):
+        return uri
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}{'?...' if '?' in rest else ''}"
 
 
 def _address(name: str) -> IPv4Address | IPv6Address | None:

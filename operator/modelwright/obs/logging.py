@@ -41,8 +41,9 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.captureWarnings(True)
-    # Kopf shows whole bodies at DEBUG, and asyncio each slow step: neither helps to debug the operator.
-    for name in ("kopf", "asyncio", "aiohttp"):
+    # Kopf and the Kubernetes client may show whole bodies at DEBUG, of a TokenReview too, and asyncio each slow step:
+    # none of it helps to debug the operator.
+    for name in ("kopf", "asyncio", "aiohttp", "kubernetes"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))
     # One line for each watched event, which says only that it was taken, and takes a fifth of the time for it.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

@@ -30,7 +30,7 @@ from modelwright.api.v1alpha1.training import (
     TrainingRunStatus,
 )
 from modelwright.api.v1alpha1.version import Artifact, ModelFormat, ModelVersion
-from modelwright.core import pods, versions
+from modelwright.core import addresses, pods, versions
 from modelwright.core.retraining.machine import (
     TERMINAL,
     BeginStage,
@@ -478,8 +478,11 @@ class _Picture:
             model=self._model_name(),
             template=template,
             parameters=parameters(self._run, template),
-            dataset=status.dataset,
-            holdout=status.holdout,
+            # The status has addresses without their queries.
+            dataset=status.dataset.model_copy(update={"uri": template.dataset.uri}),
+            holdout=status.holdout.model_copy(update={"uri": template.holdout.uri})
+            if status.holdout is not None and template.holdout is not None
+            else None,
             serving=self._serving_content(status.compared_with),
             candidate=self._candidate(),
             previous_profile=self._previous_profile(),
@@ -558,7 +561,7 @@ class _Picture:
         else:
             lineage_code = code.wire() if code is not None else None
         lineage = {
-            "dataset": {"uri": dataset.uri[:1024], "digest": dataset.digest},
+            "dataset": {"uri": addresses.shown(dataset.uri)[:1024], "digest": dataset.digest},
             "code": lineage_code,
             "image": result.image,
             "trainingRun": run.name,
@@ -586,7 +589,7 @@ class _Picture:
         """Figures of the evaluation, where there was one, else of the training."""
         status = self._run.status
         data = status.holdout or status.dataset
-        where = f"{data.uri[:200]}@{data.digest[:32]}" if data is not None else "-"
+        where = f"{addresses.shown(data.uri)[:200]}@{data.digest[:32]}" if data is not None else "-"
         found = [
             {"name": figure.name, "value": figure.candidate, "dataset": (f"{where} {figure.slice}".strip())[:253]}
             for figure in status.figures

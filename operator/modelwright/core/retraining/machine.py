@@ -25,6 +25,7 @@ from modelwright.api.v1alpha1.training import (
     TrainingRun,
     TrainingRunStatus,
 )
+from modelwright.core.addresses import shown
 from modelwright.core.retraining import result
 from modelwright.core.retraining.stage import ENDED, WAITING, Reading
 from modelwright.core.rollout.observed import Problem
@@ -431,7 +432,7 @@ def _unchanged(o: RunObserved) -> bool:
 
 
 def _with_data(o: RunObserved) -> RunObserved:
-    known = {which: DatasetStatus(uri=uri, digest=seen.digest or "") for which, (uri, seen) in _data(o).items()}
+    known = {which: DatasetStatus(uri=shown(uri), digest=seen.digest or "") for which, (uri, seen) in _data(o).items()}
     return o.but(dataset=known["dataset"], holdout=known.get("holdout"), inputs_hash=_hash(o))
 
 

@@ -21,6 +21,7 @@ from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.api.v1alpha1.training import CheckStatus, DatasetStatus, FigureStatus, ResultMetric, RunResult
 from modelwright.api.v1alpha1.version import ArtifactUri, Code, Digest, ModelFormat
 from modelwright.core import gates
+from modelwright.core.addresses import shown
 from modelwright.core.analysis.evidence import Outcome
 
 MOST_CHECKS = 128
@@ -118,10 +119,12 @@ def training(report: Any, *, output_uri: str, dataset_digest: str, image: str | 
         text = f"dataset.digest is {_shown(told.dataset.digest)}, but the run began with {dataset_digest}"
         return Refused(Reason.DATASET_CHANGED, text)
     if not is_below(told.artifact.uri, output_uri):
-        text = f"artifact.uri is {told.artifact.uri[:256]}; it must be {output_uri} or below it (OUTPUT_URI)"
+        text = (
+            f"artifact.uri is {shown(told.artifact.uri)[:256]}; it must be {shown(output_uri)} or below it (OUTPUT_URI)"
+        )
         return Refused(Reason.OUTPUT_NOT_ALLOWED, text)
     if told.reference is not None and not is_below(told.reference.uri, output_uri):
-        text = f"reference.uri is {told.reference.uri[:256]}; it must be below {output_uri} (OUTPUT_URI)"
+        text = f"reference.uri is {shown(told.reference.uri)[:256]}; it must be below {shown(output_uri)} (OUTPUT_URI)"
         return Refused(Reason.OUTPUT_NOT_ALLOWED, text)
     format_, code, reference = told.artifact.format, told.code, told.reference
     return RunResult(

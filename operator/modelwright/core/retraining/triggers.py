@@ -22,6 +22,7 @@ from modelwright.api.v1alpha1.retraining import (
     TriggerStatus,
     WebhookTrigger,
 )
+from modelwright.core import addresses
 from modelwright.core.retraining import schedule
 
 IDENTITY_MAX = 253
@@ -133,7 +134,7 @@ def changed(
     if last is None or last.identity is None or last.identity == fingerprint:
         return None
     before = short_hash(f"{last.identity} {last.at.isoformat() if last.at is not None else ''}")
-    text = f"{trigger.changed} of {trigger.uri} has changed"
+    text = f"{trigger.changed} of {addresses.shown(trigger.uri)} has changed"
     return Firing(name, "data", _bounded(f"{before}/{fingerprint}", IDENTITY_MAX), at, text[:MESSAGE_MAX], fingerprint)
 
 

@@ -93,7 +93,7 @@ def _targets(ask: Ask) -> tuple[Target, ...]:
 def _traefik(ask: Ask, target: Target) -> Source:
     def services(targets: Iterable[Target]) -> str:
         # Named by a route, or by a TraefikService; from 3.7.9 on with the route's name in front.
-        named = "|".join(f"{ask.namespace}-{one.service}" for one in targets)
+        named = "|".join(promql.literal(f"{ask.namespace}-{one.service}") for one in targets)
         return f"(.*-svc-)?({named})(-http)?-[0-9]+(-grpc)?@kubernetes(gateway|crd)"
 
     # Prometheus calls it exported_service where it has put a label service of its own, as for a ServiceMonitor.
@@ -117,7 +117,7 @@ def _traefik(ask: Ask, target: Target) -> Source:
 
 
 def _istio(ask: Ask, target: Target) -> Source:
-    names = "|".join(one.service for one in _targets(ask))
+    names = "|".join(promql.literal(one.service) for one in _targets(ask))
     matches = [
         Match("reporter", "source"),
         Match("destination_service_namespace", ask.namespace),
@@ -126,7 +126,7 @@ def _istio(ask: Ask, target: Target) -> Source:
     label = ("destination_service_name",)
 
     def counted(metric: str) -> Counted:
-        return Counted((promql.select(metric, matches),), ((label, target.service),))
+        return Counted((promql.select(metric, matches),), ((label, promql.literal(target.service)),))
 
     every = counted("istio_requests_total")
     if ask.gateway is not None and ask.gateway.grpc:

@@ -164,7 +164,7 @@ class Counters:
 
     async def _scraped_before(self, server: Prometheus, targets: Iterable[Target]) -> frozenset[Target]:
         wanted = frozenset(targets)
-        instances = "|".join(_literal(instance) for _, instance in sorted(wanted))
+        instances = "|".join(promql.literal(instance) for _, instance in sorted(wanted))
         selector = promql.select("up", [Match("instance", instances, "=~")])
         found = await server.samples(selector, self._start - LOOKBACK, self._start)
         up = {(one.labels.get("job", ""), one.labels.get("instance", "")) for one in found if _was_up(one)}
@@ -173,11 +173,6 @@ class Counters:
 
 def _was_up(series: Series) -> bool:
     return any(value == 1 for _, value in series.samples)
-
-
-def _literal(text: str) -> str:
-    """`text` as an RE2 pattern of itself."""
-    return "".join(char if char.isalnum() or char in "_-:" else f"\\{char}" for char in text)
 
 
 def _point(found: Any) -> tuple[float, float]:

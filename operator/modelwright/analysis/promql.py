@@ -86,6 +86,12 @@ def select(name: str, matches: Sequence[Match]) -> str:
     return f"{name}{{{','.join(map(str, matches))}}}"
 
 
+def literal(text: str) -> str:
+    """`text` as an RE2 pattern of itself."""
+    # RE2 knows no escaped letters of other scripts, and needs none.
+    return "".join(char if char.isalnum() or char in "_-:" or not char.isascii() else f"\\{char}" for char in text)
+
+
 def enforced(text: str, label: str, value: str, what: str) -> str:
     """`text` when every selector in it has `label="value"`, else Fault, permanent.
 

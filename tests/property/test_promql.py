@@ -1,0 +1,140 @@
+"""User strings in PromQL: whatever is in them, the query has the same shape, and the server reads the string itself.
+
+Names of objects are DNS names, so the API server lets none of this through; nothing here relies on that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import promql_parser
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from promql_parser import VectorSelector
+
+from modelwright.analysis import builtin, promql
+from modelwright.analysis.port import Ask, Gateway, Target
+from modelwright.analysis.promql import Match
+from modelwright.api.v1alpha1.runtime import RuntimeMetrics
+from tests.unit.measuring.conftest import CANDIDATE, SERVING, TRAEFIK, ask
+
+ISTIO = Gateway("istio.io/gateway-controller")
+QUOTING = ('"', "\\", "\\\\", '\\"', "\n", "\r\n", "\t", "\0", "'", "`", "{", "}", '"}', '"} or x{a="', "$(MODEL)", "#")
+hostile = st.lists(
+    st.sampled_from(QUOTING) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=8
+).map("".join)
+plain = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?\Z")
+
+
+def shape(node: Any) -> Any:
+    """The tree without the values of matchers and the texts of strings."""
+    if isinstance(node, VectorSelector):
+        matchers = [(one.name, str(one.op)) for one in node.matchers.matchers]
+        return "selector", node.name, matchers, len(node.matchers.or_matchers), str(node.offset), str(node.at)
+    if isinstance(node, promql_parser.StringLiteral):
+        return "string"
+    if isinstance(node, promql_parser.Call):
+        return "call", node.func.name, [shape(one) for one in node.args]
+    if isinstance(node, promql_parser.AggregateExpr):
+        return "aggregate", str(node.op), shape(node.expr)
+    if isinstance(node, promql_parser.BinaryExpr):
+        return "binary", str(node.op), shape(node.lhs), shape(node.rhs)
+    if isinstance(node, promql_parser.MatrixSelector):
+        return "matrix", shape(node.vector_selector), str(node.range)
+    return type(node).__name__, node.prettify()
+
+
+def matchers(node: VectorSelector) -> dict[str, str]:
+    return {one.name: one.value for one in node.matchers.matchers}
+
+
+def selector(text: str) -> VectorSelector:
+    found = promql_parser.parse(text)
+    assert isinstance(found, VectorSelector), text
+    return found
+
+
+@given(hostile, st.sampled_from(["=", "!="]))
+@example('"} or vector(1) #', "=")
+def test_a_matcher_reads_as_its_value(value: str, sign: Any) -> None:
+    found = selector(promql.select("a", [Match("l", value, sign)]))
+    assert shape(found) == shape(selector(promql.select("a", [Match("l", "x", sign)])))
+    assert matchers(found) == {"l": value}
+
+
+QUERIES = (
+    'sum(rate(a{n="$(NAMESPACE)",m="$(MODEL)"}[5m])) / sum(rate(b{v!="$(VERSION)"}[5m]))',
+    'label_replace(a{r="$(REVISION)"}, "x", "$(MODEL)", "y", "(.*)")',
+    'max_over_time(a{m="$(MODEL)$(MODEL)"}[5m]) > bool 1',
+)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@given(st.fixed_dictionaries(dict.fromkeys(promql.PLACEHOLDERS, hostile)))
+def test_a_users_query_keeps_its_shape(query: str, known: dict[str, str]) -> None:
+    filled = promql_parser.parse(promql.fill(query, known))
+    assert shape(filled) == shape(promql_parser.parse(promql.fill(query, dict.fromkeys(known, "x"))))
+
+
+@given(hostile, hostile)
+def test_an_enforced_label_can_not_be_got_round_by_a_value(namespace: str, model: str) -> None:
+    known = dict.fromkeys(promql.PLACEHOLDERS, "x") | {"NAMESPACE": namespace, "MODEL": model}
+    query = promql.fill('sum(a{namespace="$(NAMESPACE)",m="$(MODEL)"})', known)
+    sent = promql_parser.parse(promql.enforced(query, "namespace", namespace, "q"))
+    assert matchers(sent.expr) == {"namespace": namespace, "m": model}  # type: ignore[attr-defined]
+
+
+def counted(asked: Ask, wanted: str, target: Target) -> Iterator[VectorSelector]:
+    found = builtin.source(asked, wanted, target)
+    for part in (found.all, found.bad, found.latency):
+        for text in part.selectors if part is not None else ():
+            yield selector(text)
+
+
+@pytest.mark.parametrize("gateway", [TRAEFIK, ISTIO], ids=["Traefik", "Istio"])
+@given(namespace=hostile, candidate=hostile, serving=hostile)
+def test_selectors_of_a_gateway_keep_their_shape(
+    gateway: Gateway, namespace: str, candidate: str, serving: str
+) -> None:
+    def asked(of: str, one: str, other: str) -> tuple[Ask, Target]:
+        target = replace(CANDIDATE, service=one)
+        changes = {"candidate": target, "serving": replace(SERVING, service=other)}
+        return ask(namespace=of, gateway=gateway, **changes), target
+
+    given_, target = asked(namespace, candidate, serving)
+    found = list(counted(given_, "Gateway", target))
+    assert [shape(one) for one in found] == [shape(one) for one in counted(asked("n", "c", "s")[0], "Gateway", target)]
+    for one in found:
+        values = matchers(one)
+        if gateway is ISTIO:
+            assert values["destination_service_namespace"] == namespace
+            assert re.fullmatch(values["destination_service_name"], candidate)
+        else:
+            (pattern,) = values.values()
+            assert re.fullmatch(pattern, f"{namespace}-{candidate}-80@kubernetescrd")
+            assert not re.fullmatch(pattern, f"{namespace}-another-80@kubernetescrd") or "another" in {
+                candidate,
+                serving,
+            }
+
+
+@given(namespace=hostile, label=hostile, pods=plain)
+def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespace: str, label: str, pods: str) -> None:
+    text = promql.select("requests_total", [Match("model", label)])
+    target = replace(CANDIDATE, pods=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
+    for found in counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
+        assert found.name == "requests_total"
+        assert matchers(found) == {"model": label, "namespace": namespace, "pod": pods}
+
+
+@given(hostile | st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_an_instance_is_matched_by_itself_only(instance: str) -> None:
+    pattern = promql.literal(instance)
+    found = selector(promql.select("up", [Match("instance", pattern, "=~")]))
+    assert matchers(found) == {"instance": pattern}
+    assert re.fullmatch(pattern, instance)
+    assert not re.fullmatch(pattern, instance + "x")

@@ -57,8 +57,8 @@ def metadata(template: Mapping[str, Any], path: str, labels: Mapping[str, str]) 
 
 
 def variables(environment: Mapping[str, str]) -> list[Json]:
-    """`environment` as a container has it. Kubernetes makes one dollar of two, and expands $(NAME)."""
-    return [{"name": key, "value": value.replace("$", "$$")} for key, value in environment.items()]
+    """`environment` as a container has it."""
+    return [{"name": key, "value": fetching.literal(value)} for key, value in environment.items()]
 
 
 def container(given: Any, environment: Mapping[str, str], path: str, mounts: Sequence[Json] = ()) -> Json:
@@ -68,8 +68,7 @@ def container(given: Any, environment: Mapping[str, str], path: str, mounts: Seq
     """
     if not isinstance(given, dict):
         raise MergeError(f"{path}: must be an object")
-    # What the restricted Pod Security Standard asks for, and no more: a script may write into its image's directories.
-    security = {key: value for key, value in fetching.container_security().items() if key != "readOnlyRootFilesystem"}
+    security = fetching.authored_security()
     own = part(given, "env", list, path)
     if not all(isinstance(entry, dict) for entry in own):
         raise MergeError(f"{path}.env: must be a list of objects")

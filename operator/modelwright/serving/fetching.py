@@ -43,7 +43,7 @@ def fetch_container(artifact: Source, digest: str | None, images: Images, *, cac
 
     `digest` None: whatever is there is taken; never for what serves or is trained on.
     """
-    arguments = ["get", "--uri", artifact.uri, *(["--digest", digest] if digest is not None else [])]
+    arguments = ["get", "--uri", literal(artifact.uri), *(["--digest", digest] if digest is not None else [])]
     arguments += ["--cache", CACHE_PATH] if cached else ["--dest", "/mnt/artifact"]
     target = (
         {"name": CACHE_VOLUME, "mountPath": CACHE_PATH}
@@ -51,6 +51,11 @@ def fetch_container(artifact: Source, digest: str | None, images: Images, *, cac
         else {"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}
     )
     return _container(artifact, images, arguments, [target])
+
+
+def literal(text: str) -> str:
+    """`text` as an argument or variable of a container: Kubernetes makes one dollar of two, and expands $(NAME)."""
+    return text.replace("$", "$$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ def resolve_pod(
 
 def digest_pod(metadata: Json, source: Source, images: Images, arguments: Sequence[str] = ()) -> Json:
     """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
-    spec = pod_spec(source, ["resolve", "--uri", source.uri, *arguments], images)
+    spec = pod_spec(source, ["resolve", "--uri", literal(source.uri), *arguments], images)
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"restartPolicy": "OnFailure", **spec}}
 
 
@@ -146,6 +151,11 @@ def container_security() -> Json:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def authored_security() -> Json:
+    """The same of a container of an author's own, and no more: it may write into its image's directories."""
+    return {key: value for key, value in container_security().items() if key != "readOnlyRootFilesystem"}
 
 
 def _container(artifact: Source, images: Images, arguments: list[str], mounts: list[Json]) -> tuple[Json, list[Json]]:

@@ -8,12 +8,14 @@ from modelwright.api.v1alpha1.runtime import RuntimeSpec
 from modelwright.api.v1alpha1.version import VersionContent
 from modelwright.core.rollout.observed import Revision
 from modelwright.core.runtimes import Choice
-from modelwright.serving import fetching
+from modelwright.serving import authored, fetching
 from modelwright.serving.images import Images
 from modelwright.serving.merge import merge
 from modelwright.serving.metadata import serving_labels
 
 Json = dict[str, Any]
+
+_CONTAINERS = ("initContainers", "containers")
 
 
 def pod_template(
@@ -60,10 +62,24 @@ def pod_template(
     }
     patch = pod_template_patch(serving)
     if patch:
+        ours = {entry["name"] for key in _CONTAINERS for entry in template["spec"][key]}
         template = merge(template, patch, "spec.serving.podTemplate")
+        _secure(template, ours)
         # The selector of the Deployment stands on these.
         template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **serving_labels(name, revision)}
     return template
+
+
+def _secure(template: Json, ours: set[str]) -> None:
+    """Gives the author's own containers the defaults that ours have."""
+    spec = template.get("spec")
+    for key in _CONTAINERS:
+        path = f"spec.serving.podTemplate.spec.{key}"
+        found = authored.part(spec, key, list, "spec.serving.podTemplate.spec") if isinstance(spec, dict) else []
+        for entry in found:
+            if entry["name"] not in ours:
+                given = authored.part(entry, "securityContext", dict, path)
+                entry["securityContext"] = merge(fetching.authored_security(), given, f"{path}.securityContext")
 
 
 def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environment: list[Json], mount: Json) -> Json:

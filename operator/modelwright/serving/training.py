@@ -208,7 +208,7 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
         names.LABEL_TRIGGER: trigger.name,
         names.LABEL_LOOK: name,
     }
-    spec = fetching.pod_spec(data, ["look", "--uri", data.uri, "--changed", data.changed], images)
+    spec = fetching.pod_spec(data, ["look", "--uri", fetching.literal(data.uri), "--changed", data.changed], images)
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",

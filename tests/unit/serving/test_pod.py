@@ -191,3 +191,21 @@ def test_metrics_on_the_http_port_are_scraped_there_and_the_port_stands_once() -
 def test_the_container_cannot_change_what_it_is_told() -> None:
     chosen = choice(container={"env": [{"name": "MODEL_NAME", "value": "another"}]})
     assert env(container(raw_model(), chosen))["MODEL_NAME"] == "digits"
+
+
+def test_containers_of_the_author_get_the_restricted_defaults_and_may_change_them() -> None:
+    sidecars = [
+        {"name": "plain", "image": "example.com/s:1"},
+        {"name": "own", "image": "example.com/s:1", "securityContext": {"capabilities": {"add": ["NET_BIND_SERVICE"]}}},
+    ]
+    patch = {"spec": {"containers": sidecars, "initContainers": [{"name": "first", "image": "example.com/s:1"}]}}
+    spec = template(raw_model(serving={"podTemplate": patch}))["spec"]
+    found = {entry["name"]: entry["securityContext"] for key in ("initContainers", "containers") for entry in spec[key]}
+    assert found["plain"] == found["first"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert found["own"]["capabilities"] == {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}
+    assert found["model"]["readOnlyRootFilesystem"] is True
+
+
+def test_a_dollar_in_an_address_is_not_expanded_by_kubernetes() -> None:
+    found = template(raw_model(), wanted=version(uri="s3://models/$(HOME)/m"))["spec"]["initContainers"][0]
+    assert found["args"][found["args"].index("--uri") + 1] == "s3://models/$$(HOME)/m"

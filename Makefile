@@ -45,6 +45,9 @@ test-all: ## As test, with the longest tests whole
 test-unit: setup ## Unit, property and wire tests: no cluster, no network
 	@$(PYTEST) -q --timeout 120 -m "not ($(LAYERS))" --ignore tests/scale
 
+fuzz: setup ## Every parser of outside input, EXAMPLES=5000 of each (make test-unit tries 100)
+	@$(PYTEST) -q --hypothesis-profile fuzz --timeout 3600 --durations 5 tests/fuzz
+
 test-fetch: setup ## Each fetch scheme against a real server
 	@$(PYTEST) -q -m "fetch and not e2e" --durations 5
 

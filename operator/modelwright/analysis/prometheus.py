@@ -58,7 +58,7 @@ class Prometheus:
             raise Fault(Reason.QUERY_REFUSED, "the query gives a native histogram, not a number", permanent=True)
         if len(result) > 1:
             return (), f"the query gives {len(result)} series, and must give one: sum them"
-        found = tuple(_point(point)[1] for one in result for point in one.get("values", ()))
+        found = tuple(_point(point)[1] for one in result for point in self._values(one))
         return found, "" if found else "the query gives no data"
 
     async def samples(self, selector: str, start: float, end: float) -> tuple[Series, ...]:
@@ -72,9 +72,9 @@ class Prometheus:
         found = []
         for one in result:
             labels = one.get("metric")
-            if not isinstance(labels, dict):
+            if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
                 raise self._shape()
-            found.append(Series(labels, tuple(_point(point) for point in one.get("values", ()))))
+            found.append(Series(labels, tuple(_point(point) for point in self._values(one))))
         return tuple(found)
 
     async def _query(self, query: str, at: float) -> tuple[str, Any]:
@@ -99,6 +99,12 @@ class Prometheus:
         if kind in ("vector", "matrix") and not all(isinstance(one, dict) for one in result):
             raise self._shape()
         return kind, result
+
+    def _values(self, series: dict[str, Any]) -> list[Any]:
+        values = series.get("values", [])
+        if not isinstance(values, list):
+            raise self._shape()
+        return values
 
     def _refusal(self, answer: Answer) -> Fault:
         # Credentials were taken out of answers that are errors by their status only.
@@ -179,7 +185,7 @@ def _point(found: Any) -> tuple[float, float]:
     if isinstance(found, Sequence) and len(found) == 2 and isinstance(found[1], str):
         try:
             return float(found[0]), float(found[1])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     raise Fault(
         Reason.METRICS_ANSWER_INVALID, "the answer has a sample that is no pair of a time and a number in quotes"

@@ -49,6 +49,10 @@ _ELSEWHERE = {
 }
 
 
+class NotImported(ValueError):
+    """What was given is no InferenceService as KServe's API has it; the text says which, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """What an InferenceService becomes; `notes` name what of it has no place, and what has to be done by hand."""
@@ -61,8 +65,19 @@ class Imported:
 def imported(service: Mapping[str, Any], gateway: str = "", domain: str = "") -> Imported:
     """A ModelVersion and a Model of one InferenceService; no objects when there is nothing that could be served.
 
-    `gateway`: namespace/name of a Gateway, for an endpoint with the hostname <name>.<domain>.
+    `gateway`: namespace/name of a Gateway, for an endpoint with the hostname <name>.<domain>. Raises NotImported.
     """
+    try:
+        return _imported(service, gateway, domain)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        # What is in a file was checked by no API server.
+        metadata = service.get("metadata") if isinstance(service, Mapping) else None
+        name = metadata.get("name") if isinstance(metadata, Mapping) else "without a name"
+        why = f"{type(error).__name__}: {error}"
+        raise NotImported(f"InferenceService {name} is not as serving.kserve.io/v1beta1 has it ({why})") from error
+
+
+def _imported(service: Mapping[str, Any], gateway: str, domain: str) -> Imported:
     metadata, spec = service["metadata"], service.get("spec") or {}
     name, predictor = str(metadata["name"]), spec.get("predictor") or {}
     notes = [*_left_out(spec, predictor)]

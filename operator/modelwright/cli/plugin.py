@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run: Run = options.run
         return run(options, Cluster(tuple(flags)))
-    except (ClusterError, NotThere, InvalidObject, acts.CannotAct) as error:
+    except (ClusterError, NotThere, InvalidObject, acts.CannotAct, kserve.NotImported) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except OSError as error:
@@ -350,13 +350,20 @@ def _services(names: Sequence[str], cluster: Cluster) -> list[Any]:
         document
         for given in files
         for path in _files(given)
-        for document in yaml.safe_load_all(path.read_text())
-        if document and document.get("kind") == "InferenceService"
+        for document in _documents(path)
+        if isinstance(document, dict) and document.get("kind") == "InferenceService"
     ]
     if wanted or not names:
         told = json.loads(cluster.run("get", "inferenceservices.serving.kserve.io", *wanted, "-o", "json"))
         found += told.get("items", [told])
     return found
+
+
+def _documents(path: Path) -> list[Any]:
+    try:
+        return list(yaml.safe_load_all(path.read_text()))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise kserve.NotImported(f"{path} is no YAML: {error}") from error
 
 
 def _files(path: Path) -> list[Path]:

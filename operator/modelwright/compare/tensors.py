@@ -17,6 +17,8 @@ _FLOATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
 FLOATS = frozenset({*_FLOATS, "BF16"})
 _LABELS = frozenset({*_INTEGERS, "BOOL", "BYTES"})
 
+MOST_DIMENSIONS = 64
+
 Scalar = float | int | bytes
 
 
@@ -73,8 +75,8 @@ def _tensor(entry: dict[str, Any], binary: bytes) -> tuple[Tensor, bytes]:
         raise Unreadable("a tensor has no name")
     if datatype not in _LABELS and datatype not in FLOATS:
         raise Unreadable(f"tensor {name}: datatype {datatype} is not known")
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise Unreadable(f"tensor {name}: shape {shape}")
+    if len(shape) > MOST_DIMENSIONS or not all(isinstance(size, int) and 0 <= size < 2**63 for size in shape):
+        raise Unreadable(f"tensor {name}: shape {str(shape)[:100]}")
     size = (entry.get("parameters") or {}).get("binary_data_size")
     values: Sequence[Scalar]
     if size is None:
@@ -110,7 +112,7 @@ def _float(value: Any) -> float:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+    if (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) and -(2**63) <= value < 2**64:
         return int(value)
     raise Unreadable(f"{value!r} is no integer")
 

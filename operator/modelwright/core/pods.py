@@ -75,7 +75,7 @@ def parse_report(message: str) -> dict[str, Any] | None:
     """The JSON object a container of ours wrote as its termination message; None when it is none."""
     try:
         report = json.loads(message)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return report if isinstance(report, dict) else None
 

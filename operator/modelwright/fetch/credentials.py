@@ -86,7 +86,7 @@ class Credentials:
             if value.startswith("{"):
                 try:
                     yield from _leaves(json.loads(value), "")
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
 
 

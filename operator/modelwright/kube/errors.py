@@ -159,7 +159,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _status_object(body: bytes | str) -> dict[str, Any]:
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
 

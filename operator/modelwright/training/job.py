@@ -15,6 +15,7 @@ from modelwright.core.retraining.stage import Reading
 from modelwright.serving import training
 from modelwright.serving.training import Inputs
 from modelwright.training.pods import left_by
+from modelwright.training.profiles import entries
 
 Json = dict[str, Any]
 
@@ -69,10 +70,10 @@ class JobEngine:
 
 def is_suspended(live: Mapping[str, Any]) -> bool:
     """Whether an object is, or is about to be, suspended: by spec.suspend or its condition Suspended."""
-    status: Mapping[str, Any] = live.get("status") or {}
-    told = any(
+    status = live.get("status")
+    told = isinstance(status, Mapping) and any(
         condition.get("type") == "Suspended" and condition.get("status") == "True"
-        for condition in status.get("conditions") or ()
+        for condition in entries(status, "conditions")
     )
     return told or (live.get("spec") or {}).get("suspend") is True
 

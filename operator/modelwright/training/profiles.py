@@ -43,8 +43,8 @@ def _conditions(success: str, failure: str, terminal: str = "") -> Callable[[Obj
 
     def read(live: Object) -> Found:
         status = _member(live, "status")
-        told = status.get("conditions") or []
-        held = {entry.get("type"): entry for entry in told if entry.get("status") == "True"}
+        told = entries(status, "conditions")
+        held = {str(entry.get("type")): entry for entry in told if entry.get("status") == "True"}
         ended = {str(status.get(terminal))} if terminal else set()
         for type_, state in ((failure, StageState.FAILED), (success, StageState.SUCCEEDED)):
             if type_ in held or type_ in ended:
@@ -102,8 +102,8 @@ def _workflow(live: Object) -> Found:
     phase = str(status.get("phase") or "")
     state = _WORKFLOW_PHASES.get(phase, StageState.UNKNOWN)
     outputs = None
-    for parameter in _member(status, "outputs").get("parameters") or ():
-        if isinstance(parameter, Mapping) and parameter.get("name") == RESULT and parameter.get("value") is not None:
+    for parameter in entries(_member(status, "outputs"), "parameters"):
+        if parameter.get("name") == RESULT and parameter.get("value") is not None:
             value = parameter["value"]
             outputs = value if isinstance(value, str) else json.dumps(value)
     said = "" if state is not StageState.UNKNOWN else f"phase {phase!r}"
@@ -137,6 +137,12 @@ def _spark(live: Object) -> Found:
     said = "" if state is not StageState.UNKNOWN else f"applicationState {told!r}"
     reason = told if state is StageState.FAILED else ""
     return Found(state, reason, str(application.get("errorMessage") or said))
+
+
+def entries(of: Object, key: str) -> list[Object]:
+    """The objects of a list; none where something else is."""
+    value = of.get(key)
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
 def _member(of: Object, key: str) -> Object:

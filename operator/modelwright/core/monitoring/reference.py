@@ -109,4 +109,4 @@ def _value(value: Any) -> Value:
 
 def _is_value(value: Any) -> bool:
     """Null stands for a number that is missing."""
-    return value is None or isinstance(value, int | float | str)
+    return value is None or isinstance(value, float | str) or (isinstance(value, int) and abs(value) < 2**1023)

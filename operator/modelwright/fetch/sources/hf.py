@@ -111,7 +111,7 @@ class HubSource:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise untrusted(self._where) from None
             raise unreachable(f"{self._where}: no connection to {self._endpoint} ({type(error).__name__})") from None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise unreachable(
                 f"{self._where}: {self._endpoint} doesn't answer like a Hub ({type(error).__name__})"
             ) from None

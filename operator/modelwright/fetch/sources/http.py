@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source, archive_form
 from modelwright.fetch.web import Web, check, version_of
 
-_CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (?:\d{1,19}-\d{1,19}|\*)/(\d{1,19})")
 
 
 class HttpSource:

@@ -80,7 +80,7 @@ class RegistryAuth:
             try:
                 answer = json.loads(await response.content.read(_LARGEST_MANIFEST))
                 token = answer.get("token") or answer.get("access_token")
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 token = None
         if not isinstance(token, str) or not token:
             raise unreachable(f"{self._where}: the registry's token service gave no token")
@@ -111,7 +111,7 @@ def _entry(context: Context, registry: str) -> tuple[str, str, str]:
         if bearer := entry.get("registrytoken", ""):
             bearer = f"Bearer {bearer}"
         return (f"Basic {basic}" if basic else ""), entry.get("identitytoken", ""), bearer
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise FetchError(
             Reason.ACCESS_DENIED,
             "The credentials Secret's key .dockerconfigjson is not a Docker configuration in JSON.",
@@ -128,8 +128,8 @@ class RegistrySource:
             self._repository = self._repository if "/" in self._repository else f"library/{self._repository}"
         insecure = context.credentials.flag("REGISTRY_INSECURE")
         self._base = f"{'http' if insecure else 'https'}://{registry}/v2/{self._repository}"
-        self._web = Web(context.credentials, context.settings)
         self._auth = RegistryAuth(context, registry, self._base)
+        self._web = Web(context.credentials, context.settings)
 
     @asynccontextmanager
     async def _open(self, url: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
@@ -163,7 +163,7 @@ class RegistrySource:
         try:
             manifest = json.loads(body)
             manifest.setdefault("mediaType", kind)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise unreachable(f"{what} is not JSON") from None
         return digest, manifest
 
@@ -182,7 +182,7 @@ class RegistrySource:
                 layer for layer in manifest["layers"] if layer["mediaType"] != "application/vnd.oci.empty.v1+json"
             ]
             files = [self._file(layer, alone=len(layers) == 1) for layer in layers]
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
             raise FetchError(
                 Reason.ARTIFACT_NOT_FOUND, f"{self._where}: this is not an image or artifact manifest with layers."
             ) from None

@@ -1,0 +1,121 @@
+"""What stores answer to fetch: an artifact or a refusal, and never what fetch itself calls a bug."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.fetch.harness import Container
+from tests.fuzz.strategies import DEEP, bodies, mangled
+from tests.servers.http_faults import FaultServer, Page
+
+DIGEST = "sha256:" + "d" * 64
+COMMIT = "c" * 40
+MANIFEST = {
+    "schemaVersion": 2,
+    "mediaType": "application/vnd.oci.image.manifest.v1+json",
+    "layers": [
+        {
+            "mediaType": "application/octet-stream",
+            "digest": DIGEST,
+            "size": 3,
+            "annotations": {"org.opencontainers.image.title": "m.bin"},
+        }
+    ],
+}
+INDEX = {
+    "mediaType": "application/vnd.oci.image.index.v1+json",
+    "manifests": [{"digest": DIGEST, "platform": {"os": "linux", "architecture": "amd64"}}],
+}
+HUB = {"id": "org/name", "sha": COMMIT, "siblings": [{"rfilename": "m.bin"}]}
+TREE = [{"type": "file", "path": "m.bin", "size": 3, "oid": "a" * 40, "lfs": {"oid": "b" * 64, "size": 3}}]
+CONFIGURATION = {"auths": {"127.0.0.1": {"auth": "dXNlcjpwYXNz", "username": "u", "password": "p"}}}
+
+# Each example is a fetch of its own. The server and the folders are the same for all of them.
+shared = settings(
+    max_examples=max(settings().max_examples // 5, 10),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[Container]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Container(Path(folder), {"MODELWRIGHT_FETCH_ATTEMPTS": "1"})
+
+
+def registry(server: FaultServer, container: Container, secret: str = "") -> str:
+    given = {".dockerconfigjson": secret} if secret else {}
+    container.give({"REGISTRY_INSECURE": "true", **given})
+    return f"oci://{server.url.removeprefix('http://')}/models/m:1"
+
+
+def answers(server: FaultServer, path: str, body: bytes) -> None:
+    server.pages.clear()
+    server.requests.clear()
+    server.pages[path] = Page(body)
+
+
+@shared
+@given(body=bodies(MANIFEST, INDEX))
+@example(body=DEEP.encode())
+@example(body=json.dumps({**MANIFEST, "layers": [{**MANIFEST["layers"][0], "size": "x"}]}).encode())  # type: ignore[index]
+def test_a_manifest_is_content_or_refused(server: FaultServer, container: Container, body: bytes) -> None:
+    uri = registry(server, container)
+    answers(server, "/v2/models/m/manifests/1", body)
+    outcome = container.resolve(uri)
+    assert outcome.reason != "InternalError", outcome.text
+
+
+@shared
+@given(told=mangled(HUB), listed=mangled(TREE))
+def test_a_hubs_answers_are_content_or_refused(
+    server: FaultServer, container: Container, told: Any, listed: Any
+) -> None:
+    container.give({"HF_ENDPOINT": server.url})
+    answers(server, "/api/models/org/name/revision/main", json.dumps(told).encode())
+    server.pages[f"/api/models/org/name/tree/{COMMIT}"] = Page(json.dumps(listed).encode())
+    outcome = container.resolve("hf://org/name")
+    assert outcome.reason != "InternalError", outcome.text
+
+
+@shared
+@given(secret=bodies(CONFIGURATION).map(lambda body: body.decode(errors="replace")))
+@example(secret=DEEP)
+def test_a_docker_configuration_is_used_or_refused(server: FaultServer, container: Container, secret: str) -> None:
+    uri = registry(server, container, secret)
+    answers(server, "/v2/models/m/manifests/1", b"{}")
+    outcome = container.resolve(uri)
+    assert outcome.reason != "InternalError", outcome.text
+
+
+signs = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40)
+
+
+@shared
+@given(location=signs | signs.map("http://{}".format) | signs.map("//{}".format))
+def test_a_redirect_is_followed_or_refused(server: FaultServer, container: Container, location: str) -> None:
+    container.give({})
+    answers(server, "/m.bin", b"")
+    server.pages["/m.bin"] = Page(redirect=location)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modelwright.fetch.web.ThreadedResolver.resolve", unknown)
+        outcome = container.resolve(f"{server.url}/m.bin")
+    assert outcome.reason != "InternalError", outcome.text
+
+
+async def unknown(*_: object) -> list[object]:
+    raise OSError("no name is looked up in tests")

@@ -1,0 +1,399 @@
+"""Every parser of what comes from outside gives a value or its own refusal, whatever it is given: never another
+exception. `make fuzz` tries many times more than `make test` does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from modelwright.analysis import connections, http, promql
+from modelwright.analysis.connections import Connection, ConnectionsError
+from modelwright.analysis.prometheus import Prometheus
+from modelwright.analysis.web import Answer, Fault
+from modelwright.api.common import InvalidObject, seconds
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.policy import EvaluationMetric, RolloutPolicy
+from modelwright.api.v1alpha1.retraining import RetrainingPolicy, ScheduleTrigger, WebhookTrigger
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.api.v1alpha1.training import RunResult, TrainingRun
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.app import webhooks
+from modelwright.cli import kserve
+from modelwright.compare import tensors
+from modelwright.compare.comparison import Answer as Compared
+from modelwright.compare.comparison import Tolerance, compare
+from modelwright.core import pods, shadow
+from modelwright.core.monitoring import reference
+from modelwright.core.retraining import result, schedule, triggers
+from modelwright.kube import errors
+from modelwright.observe import rows
+from modelwright.training import expressions, profiles
+from tests.fuzz.strategies import DEEP, bodies, mangled, objects
+from tests.lib import objects as made
+from tests.unit.app.test_webhooks import alert
+
+DIGEST = "sha256:" + "d" * 64
+NOW = datetime(2026, 11, 26, 3, tzinfo=UTC)
+words = st.text(max_size=40)
+
+
+class Told:
+    """In place of the connections: one answer, whatever is asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+    async def ask(self, *_: Any, **__: Any) -> Answer:
+        return self.answer
+
+
+CONNECTION = Connection(name="default", type="Prometheus", url="http://prometheus:9090")
+
+
+def answered(kind: str, found: Any) -> Any:
+    return {"status": "success", "data": {"resultType": kind, "result": found}}
+
+
+VECTOR = answered("vector", [{"metric": {"pod": "a"}, "value": [1.5, "2"]}])
+MATRIX = answered("matrix", [{"metric": {"pod": "a"}, "values": [[1.5, "2"], [2.5, "3"]]}])
+SCALAR = answered("scalar", [1.5, "2"])
+ERROR = {"status": "error", "errorType": "bad_data", "error": "parse error"}
+
+
+@given(mangled(VECTOR, MATRIX, SCALAR, ERROR), st.sampled_from([200, 400, 422, 503]))
+@example(answered("vector", [{"value": [10**400, "1"]}]), 200)
+@example(answered("matrix", [{"metric": {}, "values": 5}]), 200)
+@example(answered("matrix", [{"metric": {"pod": 5}, "values": []}]), 200)
+async def test_an_answer_of_prometheus_is_numbers_or_a_fault(document: Any, status: int) -> None:
+    server = Prometheus(Told(Answer(status, document)), CONNECTION)  # type: ignore[arg-type]
+    with suppress(Fault):
+        value, why = await server.number("q", 0)
+        assert (value is None) == bool(why)
+        assert value is None or math.isfinite(value)
+    with suppress(Fault):
+        course, why = await server.course("q", 0, 60, 15)
+        assert bool(course) != bool(why)
+    with suppress(Fault):
+        for series in await server.samples("q", 0, 60):
+            assert all(isinstance(text, str) for pair in series.labels.items() for text in pair)
+            assert all(isinstance(part, float) for sample in series.samples for part in sample)
+
+
+@given(mangled({"data": {"score": 0.5, "all": [1, 2]}}), st.from_regex(r"\A(/([^/~]|~[01]){0,5}){0,3}\Z"))
+@example({"a": 10**400}, "/a")
+async def test_a_json_document_has_a_finite_number_or_none(document: Any, pointer: str) -> None:
+    with suppress(Fault):
+        web: Any = Told(Answer(200, document))
+        value, why = await http.number(web, CONNECTION, "/x", pointer)
+        assert (value is None) == bool(why)
+        assert value is None or math.isfinite(value)
+
+
+@given(words)
+def test_a_query_is_understood_or_refused(text: str) -> None:
+    for attempt in (
+        lambda: promql.enforced(text, "namespace", "vision", "q"),
+        lambda: promql.plain(text, "q"),
+        lambda: promql.fill(text, {"MODEL": "digits"}),
+    ):
+        with suppress(Fault):
+            attempt()
+
+
+@given(mangled({"connections": [{"name": "default", "type": "HTTP", "url": "http://a", "timeout": "5s"}]}))
+def test_connections_are_read_or_refused(document: Any) -> None:
+    with suppress(ConnectionsError):
+        connections.parse(document, "the file")
+
+
+HOOKS = [
+    WebhookTrigger.model_validate({"source": source, "labels": {"model": "fraud"}})
+    for source in ("Alertmanager", "CloudEvents")
+]
+EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "model": "fraud"}
+headers = st.dictionaries(
+    st.sampled_from(["Content-Type", "ce-specversion", "ce-id", "ce-source", "ce-type", "CE-Model"]),
+    st.sampled_from(["application/cloudevents+json", "application/json", "1.0", "fraud", "%", "%FF%00", ""]) | words,
+)
+
+
+@given(st.sampled_from(HOOKS), headers, bodies(alert(2), EVENT))
+@example(HOOKS[0], {}, DEEP.encode())
+@example(HOOKS[1], {"Content-Type": "application/cloudevents+json"}, DEEP.encode())
+def test_a_webhooks_body_is_events_or_refused(hook: WebhookTrigger, told: dict[str, str], body: bytes) -> None:
+    with suppress(triggers.BadEvent):
+        for identity, message in webhooks._read("drift", hook, told, body):
+            assert 0 < len(identity) <= triggers.IDENTITY_MAX
+            assert 0 < len(message) <= triggers.MESSAGE_MAX
+            assert message.isprintable()
+
+
+@given(
+    st.lists(
+        st.sampled_from(["*", "0", "30", "2", "*/5", "1-5", "MON", "L", "?", "31", "²", "99", "-1", "1#3", ","])
+        | words,
+        max_size=7,
+    ).map(" ".join),
+    st.sampled_from(["UTC", "Europe/Berlin", "", "/", "..", "America", "\0", "a" * 5000]) | words,
+)
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@example("0 0 30 2 *", "UTC")
+def test_a_schedule_comes_or_has_a_problem(cron: str, zone: str) -> None:
+    trigger = ScheduleTrigger.model_construct(cron=cron, time_zone=zone, catch_up="All")
+    following, problem = schedule.following(trigger, NOW), schedule.problem(trigger, NOW)
+    assert (following is None) == (problem is not None)
+    assert following is None or following > NOW
+    assert len(schedule.due(trigger, NOW.replace(year=2025), NOW)) <= schedule.MOST
+
+
+@given(words | st.from_regex(r"\A[0-9]{1,400}(h|m|s|ms)\Z"))
+def test_a_duration_is_seconds_or_refused(text: str) -> None:
+    with suppress(ValueError):
+        assert math.isfinite(seconds(text))
+
+
+@given(st.text(max_size=200) | st.sampled_from([DEEP, "1" * 4096, "null"]) | objects.map(json.dumps))
+def test_a_termination_message_is_a_report_or_none(message: str) -> None:
+    assert isinstance(pods.parse_report(message), dict | None)
+    for exit_code in (0, 1):
+        status = {"name": "c", "state": {"terminated": {"exitCode": exit_code, "message": message}}}
+        pods.fetch_failure(status)
+        pods.diagnose([{"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}}])
+
+
+TRAINED = {
+    "artifact": {"uri": "s3://models/digits/x", "digest": DIGEST, "format": {"name": "sklearn", "version": "1"}},
+    "metrics": {"accuracy": 0.98},
+    "parameters": {"C": 3.0},
+    "dataset": {"digest": DIGEST},
+    "code": {"repository": "https://example.com/r", "commit": "abc"},
+    "reference": {"uri": "s3://models/digits/x/reference.json", "digest": DIGEST},
+}
+CHECKED = {"checks": [{"name": "rows", "outcome": "Pass", "message": "m"}], "profile": {"rows": 100}}
+SCORED = {
+    "metrics": [{"name": "accuracy", "candidate": 0.97, "serving": 0.95, "n": 500, "slice": "a"}],
+    "confusionMatrix": {"labels": ["a", "b"], "counts": [[1, 2], [3, 4]]},
+}
+GATES = [EvaluationMetric.model_validate({"name": "accuracy", "min": "0.9", "minDelta": "-0.01"})]
+
+
+@given(mangled(TRAINED))
+def test_a_trainings_report_is_a_result_or_refused(report: Any) -> None:
+    found = result.training(report, output_uri="s3://models/digits", dataset_digest=DIGEST, image=None)
+    assert isinstance(found, RunResult | result.Refused)
+    json.dumps(found.wire() if isinstance(found, RunResult) else found.message).encode()
+
+
+@given(mangled(CHECKED, SCORED), st.booleans())
+def test_the_reports_of_checks_and_evaluations_are_taken_or_refused(report: Any, first: bool) -> None:
+    assert isinstance(result.data_check(report), result.Checked | result.Refused)
+    assert isinstance(result.evaluation(report, GATES, first=first), result.Evaluated)
+
+
+@given(words, words)
+def test_an_address_is_below_another_or_not(uri: str, prefix: str) -> None:
+    assert isinstance(result.is_below(uri, prefix), bool)
+
+
+OUTPUTS = {"outputs": [{"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.8, 0.2]}]}
+INPUTS = {"inputs": [{"name": "x", "datatype": "INT64", "shape": [2, 1], "data": [1, 2]}]}
+BYTES = {"outputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
+
+
+@given(bodies(OUTPUTS, INPUTS, BYTES), st.none() | st.integers(-1, 300))
+@example(json.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [10**400]}]}).encode(), None)
+@example(json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [10**400]}]}).encode(), None)
+def test_a_message_of_the_inference_protocol_is_tensors_or_unreadable(body: bytes, header: int | None) -> None:
+    for part in ("inputs", "outputs"):
+        with suppress(tensors.Unreadable):
+            found = tensors.parse(body, header, part)  # type: ignore[arg-type]
+            for values in (rows.answers(found, 5), rows.inputs(found, 1, 5)):
+                assert all(isinstance(value, float | str) for row in values for value in row)
+
+
+@given(bodies(OUTPUTS, BYTES), bodies(OUTPUTS, BYTES))
+def test_any_two_answers_are_compared(one: bytes, other: bytes) -> None:
+    found = compare(Compared(200, 0.1, one), Compared(200, 0.1, other), Tolerance())
+    assert 0 <= found.disagreements <= found.rows or not found.compared
+
+
+SUMMARY: dict[str, Any] = {
+    "startedAt": "2026-11-26T03:00:00Z",
+    "pair": {"serving": "aaa", "candidate": "bbb"},
+    "rows": 5,
+    "disagreements": 1,
+    "latency": {"serving": {"count": 1, "sum": 0.1, "buckets": [["0.1", 1], ["+Inf", 1]]}},
+}
+
+
+@given(mangled(SUMMARY))
+def test_a_comparers_summary_is_read_or_refused(document: Any) -> None:
+    with suppress(shadow.SummaryError):
+        found = shadow.parse(document, serving="aaa", candidate="bbb")
+        shadow.agreement(found)
+        shadow.latency(found)
+        shadow.difference(found, "absolute")
+
+
+REFERENCE = {"inputs": [[1, "a"], [2.5, "b"]], "predictions": [0, [0.1, 0.9]]}
+
+
+@given(mangled(REFERENCE))
+@example({"inputs": [[10**400]]})
+@example({"inputs": [[1]], "predictions": [10**400]})
+def test_a_reference_sample_is_bins_or_refused(document: Any) -> None:
+    with suppress(reference.ReferenceError):
+        found = reference.read(document)
+        assert len(found.place([1.0] * found.width)) == len(found.features)
+
+
+KINDS = {
+    Model: made.model("vision"),
+    ModelVersion: made.version("vision", "v1"),
+    RolloutPolicy: {
+        "metadata": {"name": "p", "namespace": "vision"},
+        "spec": {"strategy": {"steps": [{"weight": 100}]}},
+    },
+    ModelRollout: {
+        "metadata": {"name": "r", "namespace": "vision"},
+        "spec": {
+            "modelRef": {"name": "digits"},
+            "target": {"version": "v1"},
+            "number": 1,
+            "command": {"name": "pause", "token": "1", "by": "alice", "reason": "why"},
+        },
+        "status": {"state": "Progressing", "verdicts": [], "policy": {"name": "p", "generation": 1, "spec": {}}},
+    },
+    RetrainingPolicy: {
+        "metadata": {"name": "p", "namespace": "vision"},
+        "spec": {
+            "modelRef": {"name": "digits"},
+            "triggers": [{"name": "a", "schedule": {"cron": "0 3 * * *"}}],
+            "run": {
+                "dataset": {"uri": "s3://data/digits"},
+                "train": {"job": {"template": {}}},
+                "output": {"uri": "s3://models/digits", "format": {"name": "plain"}},
+            },
+        },
+    },
+    TrainingRun: {
+        "metadata": {"name": "r", "namespace": "vision"},
+        "spec": {"policyRef": {"name": "p"}, "manual": {"by": "alice", "reason": "why"}},
+        "status": {"state": "Training", "stages": []},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_an_object_is_typed_or_invalid(kind: Any, data: st.DataObject) -> None:
+    document = KINDS[kind]
+    # Metadata is the API server's own.
+    for member in ("spec", "status"):
+        if member in document:
+            document = {**document, member: data.draw(mangled(document[member]))}
+    with suppress(InvalidObject):
+        json.dumps(kind.parse(document).wire())
+
+
+SERVICE = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "metadata": {"name": "digits", "namespace": "vision"},
+    "spec": {
+        "predictor": {
+            "minReplicas": 1,
+            "maxReplicas": 3,
+            "scaleMetric": "cpu",
+            "scaleTarget": 80,
+            "timeout": 60,
+            "serviceAccountName": "reader",
+            "model": {
+                "modelFormat": {"name": "sklearn", "version": "1"},
+                "storageUri": "s3://models/digits",
+                "resources": {"requests": {"cpu": "1"}},
+                "env": [{"name": "A", "value": "b"}],
+            },
+        },
+        "transformer": {"containers": []},
+    },
+}
+
+
+@given(mangled(SERVICE))
+def test_an_inference_service_is_imported_or_refused(service: Any) -> None:
+    with suppress(kserve.NotImported):
+        found = kserve.imported(service, "gateways/models", "example.com")
+        json.dumps([found.objects, found.notes])
+
+
+@given(
+    st.integers(100, 599), bodies({"kind": "Status", "message": "m", "details": {"causes": [{"field": "f"}]}}), words
+)
+def test_an_answer_of_the_api_server_is_an_error_of_ours(status: int, body: bytes, retry: str) -> None:
+    assert isinstance(errors.from_answer(status, body, {"Retry-After": retry}), errors.ApiError)
+
+
+@given(words | st.sampled_from(["nan", "inf", "-1", "1e999", "Mon, 32 Foo 99999 25:61:61 GMT", "9" * 400]))
+def test_a_retry_after_is_seconds_or_none(text: str) -> None:
+    found = errors.retry_after({"Retry-After": text})
+    assert found is None or 0 <= found <= 300
+
+
+LIVE = {
+    "metadata": {"name": "w", "namespace": "vision"},
+    "status": {
+        "conditions": [{"type": "Complete", "status": "True", "reason": "r", "message": "m"}],
+        "phase": "Succeeded",
+        "jobStatus": "RUNNING",
+        "jobDeploymentStatus": "Running",
+        "applicationState": {"state": "COMPLETED"},
+        "outputs": {"parameters": [{"name": "outputs", "value": "{}"}]},
+    },
+}
+
+
+@pytest.mark.parametrize("profile", profiles.PROFILES)
+@given(mangled(LIVE["status"]))
+def test_the_status_of_another_engine_is_a_state(profile: Any, status: Any) -> None:
+    found = profiles.PROFILES[profile].read({**LIVE, "status": status})
+    assert isinstance(found, profiles.Found)
+
+
+CEL = (
+    "object",
+    ".",
+    "status",
+    "has(",
+    ")",
+    "[",
+    "]",
+    "0",
+    "'",
+    '"',
+    "==",
+    "&&",
+    "?",
+    ":",
+    "map(x, ",
+    "+",
+    "matches(",
+    "99999999999999999999",
+)
+
+
+@given(st.lists(st.sampled_from(CEL) | st.text(max_size=5), max_size=12).map("".join), objects)
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_an_expression_gives_a_value_or_says_why_not(text: str, live: Any) -> None:
+    why = expressions.check(text)
+    assert why is None or isinstance(why, str)
+    (found,) = expressions.evaluate([text], {"metadata": {}, "status": live})
+    json.dumps(found.why if isinstance(found, expressions.Unknown) else found)

@@ -54,7 +54,10 @@ test-fetch: setup ## Each fetch scheme against a real server
 test-metrics: setup ## What rollouts measure, by a real Prometheus and a real Traefik
 	@$(PYTEST) -q -m "metrics and not e2e" --durations 5
 
-test-chart: setup ## Charts and kustomize installs, rendered and compared
+test-sbom: setup ## What the images hold of Python, as CycloneDX JSON -> build/sbom/
+	@$(BIN)/python scripts/sbom.py
+
+chart: setup ## Charts and kustomize installs, rendered and compared
 	@$(PYTEST) -q -m chart
 
 test-controlplane: setup ## Against a real API server, started by the tests

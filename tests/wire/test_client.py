@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from modelwright.app.main import RECURSION_LIMIT
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import PAGE, KubeClient, load_configuration
+from modelwright.kube.store import Store
 from tests.unit.kube.fakes import model
 from tests.wire import apiserver
 from tests.wire.apiserver import FakeApiServer, Handler, answer
@@ -262,3 +265,27 @@ async def test_the_token_of_the_kubeconfig_is_sent(
     await get(client)
     assert seen == ["Bearer secret"]
     await client.close()
+
+
+async def test_an_object_that_is_nested_as_deep_as_the_api_server_takes_does_not_hide_the_others(
+    server: FakeApiServer, client: KubeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any user could blind the operator for all namespaces otherwise."""
+    deep = '{"metadata": {"name": "deep"}, "spec": ' + '{"a":' * 9900 + "1" + "}" * 9900 + "}"
+    body = f'{{"metadata": {{"resourceVersion": "1"}}, "items": [{deep}, {{"metadata": {{"name": "other"}}}}]}}'
+    before = sys.getrecursionlimit()
+    try:
+        server.faults.append(("GET", "models", answer(200, body, Content_Type="application/json")))
+        with pytest.raises(errors.Transient):
+            await client.list(kinds.MODEL)
+        sys.setrecursionlimit(RECURSION_LIMIT)
+        server.faults.append(("GET", "models", answer(200, body, Content_Type="application/json")))
+        found = await client.list(kinds.MODEL)
+        assert [obj["metadata"]["name"] for obj in found] == ["deep", "other"]
+        store = Store({})
+        for obj in found:
+            obj["metadata"] |= {"uid": obj["metadata"]["name"], "namespace": "vision", "resourceVersion": "1"}
+            store.apply(kinds.MODEL, "ADDED", obj)
+        assert store.get(kinds.MODEL, "vision", "other") is not None
+    finally:
+        sys.setrecursionlimit(before)

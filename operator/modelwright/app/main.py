@@ -39,6 +39,9 @@ log = logging.getLogger("modelwright.app")
 RETRY_SECONDS = 2.0
 REVIEWS_PER_SECOND = 20
 SETTINGS_WRONG = 2
+RECURSION_LIMIT = 40_000
+"""Go reads JSON that is nested 10,000 deep, and admission does not look into fields that another API defines. One such
+object must not keep a list or a watch of its kind from being read; a pass over it may fail."""
 
 
 class Operator:
@@ -210,6 +213,7 @@ def main() -> int:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG
     json_logging.configure(settings.log_level)
+    sys.setrecursionlimit(RECURSION_LIMIT)
     try:
         return asyncio.run(Operator(settings).run())
     except NoCluster as error:

@@ -304,7 +304,7 @@ class KubeClient:
             raise error_
         try:
             answer = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise errors.no_answer(error, request=request) from error
         if not isinstance(answer, dict):
             raise errors.no_answer(ValueError("the answer is not a JSON object"), request=request)

@@ -30,7 +30,7 @@ from modelwright.cli import kserve
 from modelwright.compare import tensors
 from modelwright.compare.comparison import Answer as Compared
 from modelwright.compare.comparison import Tolerance, compare
-from modelwright.core import pods, shadow
+from modelwright.core import pods, shadow, versions
 from modelwright.core.monitoring import reference
 from modelwright.core.retraining import result, schedule, triggers
 from modelwright.kube import errors
@@ -162,7 +162,9 @@ def test_a_duration_is_seconds_or_refused(text: str) -> None:
 
 @given(st.text(max_size=200) | st.sampled_from([DEEP, "1" * 4096, "null"]) | objects.map(json.dumps))
 def test_a_termination_message_is_a_report_or_none(message: str) -> None:
-    assert isinstance(pods.parse_report(message), dict | None)
+    report = pods.parse_report(message)
+    assert isinstance(report, dict | None)
+    versions.told(report)
     for exit_code in (0, 1):
         status = {"name": "c", "state": {"terminated": {"exitCode": exit_code, "message": message}}}
         pods.fetch_failure(status)

@@ -1,15 +1,19 @@
 """Which version a Model should serve, what pins it, and where each version stands in its life."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from modelwright.api import names
+from modelwright.api.common import INT64_MAX
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import VersionSource
-from modelwright.api.v1alpha1.version import Artifact, ModelVersion, Stage
+from modelwright.api.v1alpha1.version import Artifact, ArtifactStatus, ModelVersion, Stage
 from modelwright.core.rollout.observed import Problem
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,15 @@ def pinned_digest(artifact: Artifact, resolved: str | None) -> str | None:
         if len(revision) == 40 and all(c in "0123456789abcdef" for c in revision):
             return f"git:{revision}"
     return None
+
+
+def told(report: Mapping[str, Any] | None) -> ArtifactStatus | None:
+    """What a resolve pod has found out; None when its report is none."""
+    digest, size = (report or {}).get("digest"), (report or {}).get("sizeBytes")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        return None
+    known = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= INT64_MAX
+    return ArtifactStatus(digest=digest, size_bytes=size if known else None)
 
 
 def stage(

@@ -276,14 +276,14 @@ class _Picture:
         if digest is not None:
             return Resolved(digest)
         pod = self._context.store.get(kinds.POD, self._run.namespace, self._resolve_pod_name(which, source))
-        if pod is None:
+        if pod is None or not controlled_by(pod, self._run.uid):
             return Resolved(None)
         container: Object = next(iter(pod.get("status", {}).get("containerStatuses", [])), {})
         done = container.get("state", {}).get("terminated", {})
         if done.get("exitCode") == 0:
-            report = pods.parse_report(done.get("message", "")) or {}
-            if isinstance(report.get("digest"), str):
-                return Resolved(report["digest"])
+            told_content = versions.told(pods.parse_report(done.get("message", "")))
+            if told_content is not None:
+                return Resolved(told_content.digest)
             return Resolved(
                 None, Problem(Reason.INTERNAL_ERROR, "the resolve pod ended without a digest", stalled=True)
             )

@@ -24,7 +24,7 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
 from modelwright.reconcile import rollouts
-from modelwright.reconcile.children import Refused, ensure, remove
+from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
 from modelwright.serving.fetching import resolve_pod
@@ -131,26 +131,27 @@ class ModelVersionReconciler:
 
     def _resolve_pod(self, version: ModelVersion) -> Object | None:
         name = names.resolve_pod_name(version.name, version.uid)
-        return self._context.store.get(kinds.POD, version.namespace, name)
+        found = self._context.store.get(kinds.POD, version.namespace, name)
+        # Another's pod of that name is not believed; making ours says that the name is taken.
+        return found if found is not None and controlled_by(found, version.uid) else None
 
     async def _read(self, pod: Object, pinned: ArtifactStatus | None, asked: Signatures | None) -> Found:
         status: Object = next(iter(pod.get("status", {}).get("containerStatuses", [])), {})
         done = status.get("state", {}).get("terminated", {})
         if done.get("exitCode") == 0:
-            report = pods.parse_report(done.get("message", "")) or {}
-            digest, size = report.get("digest"), report.get("sizeBytes")
-            if not isinstance(digest, str):
+            report = pods.parse_report(done.get("message", ""))
+            found = versions.told(report)
+            if found is None:
                 return Found(
                     pinned, Verdict(Reason.INTERNAL_ERROR, "the resolve pod ended without a digest", stalled=True)
                 )
-            signed = signatures.told(asked, digest, report.get("signature")) if asked is not None else None
+            signature = (report or {}).get("signature")
+            signed = signatures.told(asked, found.digest, signature) if asked is not None else None
             if asked is not None and signed is None:
                 text = "the resolve pod ended without a word on the signature"
                 return Found(pinned, Verdict(Reason.INTERNAL_ERROR, text, stalled=True))
             await remove(self._context, pod)
-            return _found(
-                ArtifactStatus(digest=digest, size_bytes=size if isinstance(size, int) else None), signed, asked
-            )
+            return _found(found, signed, asked)
         told = pods.fetch_failure(status)
         if told is not None:
             # It stands until a try succeeds: else each new try would take back what a person has to see.

@@ -11,7 +11,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import VersionSource
 from modelwright.api.v1alpha1.version import Artifact, ModelVersion, Stage
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.versions import Stamp, announced, pinned_digest, stage, stamped_name, wanted
+from modelwright.core.versions import Stamp, announced, pinned_digest, stage, stamped_name, told, wanted
 from tests.lib import objects
 
 FOLLOW = VersionSource.model_validate({"follow": {}})
@@ -184,3 +184,24 @@ STAGES = [
 )
 def test_stages(before: str | None, serving: str | None, stored: list[str], expected: Stage) -> None:
     assert stage("a", before, serving, stored) == expected
+
+
+@pytest.mark.parametrize(
+    ("report", "size"),
+    [
+        ({"digest": "sha256:" + "a" * 64, "sizeBytes": 5}, 5),
+        ({"digest": "git:" + "a" * 40}, None),
+        ({"digest": "sha256:" + "a" * 64, "sizeBytes": -1}, None),
+        ({"digest": "sha256:" + "a" * 64, "sizeBytes": 10**400}, None),
+        ({"digest": "sha256:" + "a" * 64, "sizeBytes": "5"}, None),
+    ],
+)
+def test_what_a_resolve_pod_tells(report: dict[str, object], size: int | None) -> None:
+    found = told(report)
+    assert found is not None
+    assert (found.digest, found.size_bytes) == (report["digest"], size)
+
+
+@pytest.mark.parametrize("report", [None, {}, {"digest": 5}, {"digest": "latest"}, {"digest": "sha256:" + "A" * 64}])
+def test_what_is_no_digest_pins_nothing(report: dict[str, object] | None) -> None:
+    assert told(report) is None

@@ -30,7 +30,7 @@ from modelwright.cli import kserve
 from modelwright.compare import tensors
 from modelwright.compare.comparison import Answer as Compared
 from modelwright.compare.comparison import Tolerance, compare
-from modelwright.core import pods, shadow, versions
+from modelwright.core import gates, pods, shadow, versions
 from modelwright.core.monitoring import reference
 from modelwright.core.retraining import result, schedule, triggers
 from modelwright.kube import errors
@@ -160,11 +160,16 @@ def test_a_duration_is_seconds_or_refused(text: str) -> None:
         assert math.isfinite(seconds(text))
 
 
-@given(st.text(max_size=200) | st.sampled_from([DEEP, "1" * 4096, "null"]) | objects.map(json.dumps))
+LEFT = {"reason": "ArtifactNotFound", "message": "m", "digest": DIGEST, "sizeBytes": 5, "outcome": "Pass"}
+
+
+@given(st.text(max_size=200) | st.sampled_from([DEEP, "1" * 4096, "null"]) | mangled(LEFT).map(json.dumps))
+@example('{"reason": []}')
 def test_a_termination_message_is_a_report_or_none(message: str) -> None:
     report = pods.parse_report(message)
     assert isinstance(report, dict | None)
     versions.told(report)
+    gates.infra(report or {})
     for exit_code in (0, 1):
         status = {"name": "c", "state": {"terminated": {"exitCode": exit_code, "message": message}}}
         pods.fetch_failure(status)

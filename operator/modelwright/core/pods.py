@@ -66,8 +66,9 @@ def fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | None:
         if not terminated or terminated.get("exitCode") == 0:
             continue
         report = parse_report(terminated.get("message", ""))
-        if report and report.get("reason") in FETCH_REASONS:
-            return report["reason"], str(report.get("message", ""))
+        reason = report.get("reason") if report else None
+        if report and isinstance(reason, str) and reason in FETCH_REASONS:
+            return reason, str(report.get("message", ""))
     return None
 
 

@@ -3,10 +3,11 @@
 Kopf lists again after `410 Gone`, but says nothing of objects that vanished meanwhile. So every ten minutes all watched
 kinds are listed (metadata only) and compared with the store:
 
-- an object the API server no longer has is a *ghost*: it is dropped, and what depends on it is looked at;
+- an object the API server no longer has is a *ghost*: it is dropped, and what depends on it is looked at. It is asked
+  for by name before that, because an API server that lags behind may list an older state;
 - an object that the store lacks, or knows only in an older state, two minutes after the list, means that the watch has
   stalled: it is fetched, counted, and two sweeps in a row with such objects end the process (a restart is cheap);
-- an object that the store knows in a *newer* state than a consistent list tells means that the API server has been
+- an object that the store knows in a *newer* state than list and object tell means that the API server has been
   restored from a backup: nothing in the store can be trusted, and the process ends.
 
 Kinds that come from other people's CRDs are looked for every minute; when one appears or goes, the process starts anew.
@@ -16,8 +17,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from modelwright.api import names
 from modelwright.kube import errors, kinds
@@ -187,12 +189,14 @@ class Sweep:
             for place, known in before.items():
                 there = listed.get(place)
                 if there is None or there.uid != known.uid:
+                    if await self._as_known(what.kind, place):
+                        continue
                     namespace, name = place
                     last = known.resource_version
                     if self._store.forget(what.kind, namespace, name, known.uid, last=last) is not None:
                         report.ghosts.append((what.kind, place))
                         metrics.WATCH_GHOSTS.labels(what.kind.kind).inc()
-                elif newer(known.resource_version, there.resource_version) and known.resource_version.isdecimal():
+                elif _ahead(known, there) and not await self._as_known(what.kind, place):
                     report.ahead.append((what.kind, place))
             suspects[what.kind] = self._missing(what.kind, listed)
         if any(suspects.values()):
@@ -204,6 +208,12 @@ class Sweep:
             await self._repair(kind, late)
         self._look_again()
         return report
+
+    async def _as_known(self, kind: Kind, place: Place) -> bool:
+        """Whether the object itself is in the state that the store holds: then the list was of an older one."""
+        obj = await self._client.get(kind, *place)
+        here = self._store.get(kind, *place)
+        return obj is not None and here is not None and _identity(obj) == _identity(here)
 
     async def _repair(self, kind: Kind, late: Collection[Place]) -> None:
         for namespace, name in list(late)[:REPAIRS]:
@@ -246,8 +256,7 @@ class Sweep:
         for namespace in what.namespaces or (None,):
             for obj in await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True):
                 meta = obj["metadata"]
-                place = (str(meta.get("namespace") or ""), str(meta["name"]))
-                found[place] = Identity(str(meta["uid"]), str(meta["resourceVersion"]))
+                found[str(meta.get("namespace") or ""), str(meta["name"])] = _identity(obj)
         return found
 
     def _missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
@@ -259,6 +268,15 @@ class Sweep:
             if not self._store.buried(there.uid, there.resource_version)
             and ((here := known.get(place)) is None or newer(there.resource_version, here.resource_version))
         }
+
+
+def _identity(obj: Mapping[str, Any]) -> Identity:
+    return Identity(str(obj["metadata"]["uid"]), str(obj["metadata"]["resourceVersion"]))
+
+
+def _ahead(known: Identity, there: Identity) -> bool:
+    version = known.resource_version
+    return version.isdecimal() and newer(version, there.resource_version)
 
 
 def _name(kind: Kind, place: Place) -> str:

@@ -142,6 +142,23 @@ async def test_an_api_server_restored_from_a_backup_ends_the_process(world: Worl
     assert "restored from a backup" in world.ended[0][1]
 
 
+@pytest.mark.parametrize("listed", [[], [model(uid="u1", resourceVersion="7")]], ids=["lacks it", "knows it older"])
+async def test_a_list_of_an_older_state_than_the_object_itself_is_not_believed(
+    world: World, listed: list[dict[str, Any]]
+) -> None:
+    class Lagging(FakeClient):
+        async def list(self, kind: kinds.Kind, *args: Any, **more: Any) -> list[dict[str, Any]]:
+            return listed if kind == kinds.MODEL else []
+
+    client = Lagging()
+    world.store.put(client.save(model(uid="u1")))
+    world.changes.clear()
+    world.sweep._client = client  # type: ignore[assignment]
+    assert await world.once() == Report()
+    assert world.store.count(kinds.MODEL) == 1
+    assert world.changes == []
+
+
 async def test_kinds_that_appear_or_go_ask_for_a_new_start(world: World) -> None:
     world.client.served -= {kinds.HTTP_ROUTE, kinds.GRPC_ROUTE}
     task = await world.let_run(world.sweep.run_discovery(), 61)

@@ -2,17 +2,19 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 import yaml
+from yarl import URL
 
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
@@ -55,11 +57,13 @@ class Api:
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self._url = cluster["server"]
-        self._tls = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
-        with tempfile.TemporaryDirectory() as folder:
-            for name in ("certificate", "key"):
-                Path(folder, name).write_text(_text(user[f"client-{name}-data"]))
-            self._tls.load_cert_chain(Path(folder, "certificate"), Path(folder, "key"))
+        self._tls: ssl.SSLContext | bool = True
+        if "client-certificate-data" in user:
+            self._tls = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
+            with tempfile.TemporaryDirectory() as folder:
+                for name in ("certificate", "key"):
+                    Path(folder, name).write_text(_text(user[f"client-{name}-data"]))
+                self._tls.load_cert_chain(Path(folder, "certificate"), Path(folder, "key"))
         self._headers = {"User-Agent": agent, "Accept": "application/json"}
 
     async def __aenter__(self) -> "Api":
@@ -89,6 +93,19 @@ class Api:
         if answer.status >= 300:
             raise Refused(answer.status, decoded.get("message", text))
         return decoded
+
+    async def raw(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        """The answer as it came: status and body."""
+        url = URL(self._url + path, encoded=True)
+        async with self._session.request(method, url, data=body or None, headers=headers) as answer:
+            return answer.status, await answer.read()
+
+    def stream(self, path: str, headers: Mapping[str, str]) -> contextlib.AbstractAsyncContextManager[Any]:
+        """The answer to a GET as it comes, line by line in its `content`."""
+        endless = aiohttp.ClientTimeout(total=None)
+        return self._session.get(
+            URL(self._url + path, encoded=True), headers=headers, timeout=endless, read_bufsize=2**22
+        )
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """The object, None when there is none."""

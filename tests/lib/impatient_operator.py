@@ -1,0 +1,36 @@
+"""The operator with its own time limits shortened, so that what answers to nothing costs seconds and not minutes:
+`python -m tests.lib.impatient_operator`. Nothing else differs from `python -m modelwright run`."""
+
+import sys
+from collections.abc import Iterable
+
+import kopf
+
+from modelwright.app.main import main
+from modelwright.handlers import watch
+from modelwright.kube.client import KubeClient
+from modelwright.kube.sweep import Watched
+
+REQUEST_SECONDS = 3.0
+INACTIVITY_SECONDS = 8.0
+
+
+def install() -> None:
+    """Shorten them in this process."""
+    defaults = KubeClient.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["request_seconds"] = REQUEST_SECONDS
+    settings = watch.settings
+
+    def impatient(watched: Iterable[Watched]) -> kopf.OperatorSettings:
+        found = settings(watched)
+        found.watching.inactivity_timeout = INACTIVITY_SECONDS
+        found.networking.request_timeout = REQUEST_SECONDS
+        return found
+
+    watch.settings = impatient
+
+
+if __name__ == "__main__":
+    install()
+    sys.exit(main())

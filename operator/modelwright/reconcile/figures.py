@@ -33,7 +33,8 @@ def count(old: Record, new: Record) -> None:
     began, turned, ended = new.status.started_at, old.status.since, new.status.finished_at
     if ended is None:
         return
-    if new.state is RolloutState.SUCCEEDED and began is not None and not new.by_hand:
+    seen = old.status.state is not None
+    if new.state is RolloutState.SUCCEEDED and began is not None and seen and not new.by_hand:
         rollouts.PROMOTE_SECONDS.observe((ended - began).total_seconds())
     elif old.state is RolloutState.ROLLING_BACK and turned is not None:
         rollouts.ROLLBACK_SECONDS.observe((ended - turned).total_seconds())

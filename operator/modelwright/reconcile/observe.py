@@ -23,6 +23,7 @@ from modelwright.core.rollout.observed import (
     Serving,
     Traffic,
     confirmed_serving,
+    presumed_serving,
 )
 from modelwright.core.rollout.record import Record
 from modelwright.core.runtimes import Candidate, Choice
@@ -143,6 +144,7 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
         settle=context.settle,
         start_timeout=timedelta(seconds=model.spec.serving.start_timeout_seconds),
     )
+    observed = replace(observed, serving=serving or _presumed(model, observed, records.newest))
     other = held if isinstance(held, Plan) else None
     of = other or plan
     rolling, looked = rollouts.rolling(
@@ -225,6 +227,12 @@ def _serving(model: Model) -> Serving | None:
         return None
     since = told.since or model.metadata.creation_timestamp
     return Serving(Revision(told.version, told.revision), since) if since else None
+
+
+def _presumed(model: Model, observed: Observed, newest: Record | None) -> Serving | None:
+    candidate = newest.spec.target.revision if newest is not None else None
+    found, since = presumed_serving(observed, candidate), model.metadata.creation_timestamp
+    return Serving(found, since) if found is not None and since is not None else None
 
 
 def _promoted(record: Record | None, serving: Serving | None, named: frozenset[str]) -> Serving | None:

@@ -233,6 +233,19 @@ def _initialised(
     content = None
     if version is not None and target == base.target:
         content = people.content_hash_of(target, version.spec, digest, snapshot.spec if snapshot else None)
+    if serving == target and base.target_serves and not record.by_hand:
+        # It has ended, and its status was lost since: steps from a revision to itself would take pods from callers.
+        return record.but(
+            state=RolloutState.SUCCEEDED,
+            reason=str(Reason.SERVING),
+            message=f"version {target.version} serves already",
+            since=base.now,
+            started_at=base.now,
+            finished_at=base.now,
+            to=RevisionRef(version=target.version, revision=target.hash),
+            policy=snapshot,
+            content_hash=content,
+        )
     return record.but(
         state=RolloutState.PENDING,
         reason=str(Reason.ROLLOUT_IN_PROGRESS),
@@ -570,7 +583,13 @@ async def end_superseded(context: Context, found: Records, now: datetime) -> boo
         newest = found.newest.name if found.newest is not None else ""
         text = f"ModelRollout {newest} has taken its place"
         ended = record.but(
-            state=RolloutState.SUPERSEDED, reason=str(Reason.SUPERSEDED), message=text, since=now, finished_at=now
+            state=RolloutState.SUPERSEDED,
+            reason=str(Reason.SUPERSEDED),
+            message=text,
+            since=now,
+            # One that never began, or forgot it, must not come out as the younger of two of the same second.
+            started_at=record.status.started_at or record.created,
+            finished_at=now,
         )
         changed |= await write(context, found.raw[record.name], record, ended, now)
     return changed

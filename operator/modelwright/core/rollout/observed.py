@@ -249,6 +249,15 @@ class Observed:
         return max(self.settle, timedelta(seconds=seconds(self.rolling.policy.keep_previous)))
 
 
+def presumed_serving(observed: Observed, candidate: str | None) -> Revision | None:
+    """Who serves where the Model's status does not say it any more, as after the restore of a backup without status:
+    the one revision whose pods answer that traffic names beside the target and the `candidate` of the newest record.
+    Otherwise a candidate in the middle of its steps would be taken for a first revision, and get all requests."""
+    moving_to = {candidate, observed.target.hash if observed.target is not None else None}
+    others = [observed.revisions[key] for key in observed.traffic.named - moving_to if key in observed.revisions]
+    return others[0].revision if len(others) == 1 and others[0].has(1) else None
+
+
 def confirmed_serving(observed: Observed) -> Serving | None:
     """Who serves, as of this picture: a revision begins to serve when traffic names it alone, that is confirmed, and
     its pods answer. It goes on being the one that serves, with pods or without, until another takes over."""

@@ -333,7 +333,7 @@ def look_again(store: Store, queue: WorkQueue, interval: float) -> None:
     """Enqueue every Model, version, policy and run, and rollouts that have lost their Model, over some time so
     that changes needn't wait behind them."""
     spread = min(LOOK_AGAIN_SPREAD, interval / 10)
-    for kind in (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN):
+    for kind in routing.LOOKED_AT:
         for namespace, name in store.names(kind):
             queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311
     for key in orphans(store):

@@ -97,9 +97,12 @@ def announced(model: str, wanted: Mapping[str, Any], versions: Iterable[Mapping[
 
     def is_offered(raw: Mapping[str, Any]) -> bool:
         spec, stage = raw.get("spec") or {}, (raw.get("status") or {}).get("stage")
+        lineage = spec.get("lineage")
         return (
             (spec.get("modelRef") or {}).get("name") == model
-            and bool((spec.get("lineage") or {}).get("trainingRun"))
+            # A version that its schema should have refused is its own trouble, not its Model's.
+            and isinstance(lineage, Mapping)
+            and bool(lineage.get("trainingRun"))
             and not raw["metadata"].get("deletionTimestamp")
             and stage not in (Stage.QUARANTINED, Stage.REJECTED)
             and age(raw) > age(wanted)

@@ -15,6 +15,7 @@ by labels also says DELETED of an object that has only lost its labels: in a lat
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from modelwright.api.names import LABEL_MODEL
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.obs import metrics
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -171,7 +174,7 @@ class Store:
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate").inc()
             return _unchanged()
         new = _with_version(kept, version)
-        index = tuple((name, value) for name, of in self._indexers.items() for value in of(kind, new))
+        index = tuple(self._indexed(kind, new))
         old = _load(entry) if entry is not None else None
         if entry is not None:
             self._drop(kind, key)
@@ -187,6 +190,20 @@ class Store:
         if not quiet:
             self._notify(kind, old, new)
         return old, new
+
+    def _indexed(self, kind: Kind, obj: Object) -> Iterator[tuple[str, str]]:
+        """Index and value; an object of a shape that its schema should have refused is kept, and is in no index."""
+        for name, of in self._indexers.items():
+            try:
+                found = tuple(of(kind, obj))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                where = {"kind": kind.kind, "namespace": obj["metadata"].get("namespace")}
+                told = {**where, "object": obj["metadata"]["name"], "index": name, "error": str(error)}
+                log.warning(
+                    "an object has not the shape of its kind: is the CRD of this version installed?", extra=told
+                )
+            else:
+                yield from ((name, value) for value in found)
 
     def _remove(self, kind: Kind, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
         meta = obj["metadata"]

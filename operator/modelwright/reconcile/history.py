@@ -23,7 +23,10 @@ def orphans(store: Store) -> list[Key]:
     for namespace, name in store.names(kinds.MODEL_ROLLOUT):
         raw = store.get(kinds.MODEL_ROLLOUT, namespace, name) or {}
         spec = raw.get("spec") or {}
-        model = store.get(kinds.MODEL, namespace, str((spec.get("modelRef") or {}).get("name")))
+        if not isinstance(spec, dict) or not isinstance(spec.get("modelRef"), dict):
+            # Its schema should have refused it: whose it is can't be told, and so it stays.
+            continue
+        model = store.get(kinds.MODEL, namespace, str(spec["modelRef"].get("name")))
         if model is None or spec.get("modelUid") not in (None, model["metadata"]["uid"]):
             found.append(Key(kinds.MODEL_ROLLOUT.kind, namespace, name))
     return found

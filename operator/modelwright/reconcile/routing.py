@@ -1,5 +1,6 @@
 """Which watch events matter, and which objects of ours they concern."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,8 +10,12 @@ from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Indexer, Store
 
+log = logging.getLogger(__name__)
+
 Object = dict[str, Any]
 
+LOOKED_AT = (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN)
+"""Kinds whose objects have passes of their own."""
 _STATUS_MATTERS = frozenset(
     {
         kinds.MODEL,
@@ -59,7 +64,17 @@ def _job_facts(obj: Object) -> set[tuple[Any, Any]]:
 
 
 def keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
-    """The objects to look at again because of `obj`."""
+    """The objects to look at again because of `obj`. One that has not the shape of its kind, as its schema would have
+    demanded, concerns itself alone, so that it is told what is wrong with it."""
+    try:
+        return tuple(_keys(kind, obj, store))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        key = Key(kind.kind, obj["metadata"].get("namespace") or "", obj["metadata"]["name"])
+        log.warning("it can't be told what an object concerns", extra={"object": str(key), "error": str(error)})
+        return (key,) if kind in LOOKED_AT else ()
+
+
+def _keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     metadata = obj["metadata"]
     namespace, name = metadata.get("namespace") or "", metadata["name"]
     if kind == kinds.MODEL:

@@ -233,6 +233,15 @@ async def test_a_watch_that_is_refused_for_a_moment_is_tried_again(frame: Frame,
     await until(lambda: "meanwhile" in frame.names())
 
 
+async def test_a_watch_that_is_refused_four_times_in_a_row_ends_the_watch_frame_and_so_the_process(
+    frame: Frame, server: FakeApiServer
+) -> None:
+    server.fault("GET", "models?watch", answer(503, "no healthy upstream"), times=4)
+    server.send(kinds.MODEL, None)
+    await until(lambda: frame.ended, 30)
+    assert frame.error is not None
+
+
 async def test_a_stream_that_is_silent_for_too_long_is_given_up(server: FakeApiServer) -> None:
     frame = Frame(server, inactivity=0.5)
     frame.start()

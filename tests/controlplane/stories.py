@@ -244,3 +244,10 @@ STORIES: dict[str, Story] = {
     "retrain": Story(begin_retraining, _retrain, _retrained),
     "approve": Story(_by_alice, _approve, _ends("v2", "Succeeded", "Promoted")),
 }
+
+SLOW = Story(
+    _prepared(lambda space: policy(space, [{"weight": 10, "hold": "8s"}, *QUICK[1:]])),
+    _wants("v2"),
+    _ends("v2", "Succeeded", "Promoted"),
+)
+"""A canary that takes long enough for something to happen to the cluster meanwhile."""

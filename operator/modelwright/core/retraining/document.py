@@ -1,6 +1,9 @@
 """The table of runs as a page of the documentation."""
 
-from modelwright.core.retraining.machine import TABLE, Rule
+from modelwright.api.v1alpha1.training import RunState
+from modelwright.core.drawing import state_diagram
+from modelwright.core.retraining.drawing import moves
+from modelwright.core.retraining.machine import TABLE, TERMINAL, Rule
 
 _HEAD = """# What a TrainingRun does next
 
@@ -10,6 +13,12 @@ At each pass the operator takes one picture of a run, and the first row that hol
 the state that there is, or changes what the record says; after a change the table is read again from the top, and the
 record is written before anything is done.
 
+The states, with the numbers of the rows that lead from one to another. The drawing is what came of running the table,
+from a new run on, through what policy, data, objects of stages, other runs and time may do.
+
+"""
+
+_TABLE = """
 | # | when | state | what is done |
 |---|---|---|---|
 """
@@ -28,4 +37,5 @@ def page() -> str:
         f"| {n} | {row.name} | {(row.state or '') if isinstance(row, Rule) else ''} | {row.does} |\n"
         for n, row in enumerate(TABLE, 1)
     ]
-    return _HEAD + "".join(rows) + _TAIL
+    drawing = state_diagram(RunState, RunState.PENDING, TERMINAL, moves())
+    return _HEAD + drawing + _TABLE + "".join(rows) + _TAIL

@@ -6,7 +6,7 @@ before anything is done, so that a crash between any two writes neither loses no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -193,14 +193,20 @@ def decide(observed: RunObserved) -> RunDecision:
     if observed.status.state is not None and observed.status.state not in set(RunState):
         # A newer operator wrote it; to guess would be to make objects twice.
         return RunDecision(observed.status)
-    observed = replace(observed, now=observed.now.replace(microsecond=0))
+    *_, (row, observed) = course(replace(observed, now=observed.now.replace(microsecond=0)))
+    assert isinstance(row, Rule)  # noqa: S101 - a course ends with a row that stays
+    return RunDecision(_with_conditions(observed, row), row.act(observed), _look(observed))
+
+
+def course(observed: RunObserved) -> Iterator[tuple[Row, RunObserved]]:
+    """The rows that apply in one pass, each with the picture after it; the last one is the row that stays."""
     for _ in range(MOST_TRANSITIONS):
         row = next(row for row in TABLE if row.holds(observed))
-        if isinstance(row, Transition):
-            observed = row.then(observed)
-            continue
-        observed = _told(observed, row)
-        return RunDecision(_with_conditions(observed, row), row.act(observed), _look(observed))
+        if isinstance(row, Rule):
+            yield row, _told(observed, row)
+            return
+        observed = row.then(observed)
+        yield row, observed
     raise AssertionError(f"the table of runs does not come to rest at: {row.name}")
 
 

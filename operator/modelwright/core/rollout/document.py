@@ -1,6 +1,10 @@
 """The rollout table as a page of the documentation."""
 
+from modelwright.api.v1alpha1.rollout import RolloutState
+from modelwright.core.drawing import state_diagram
+from modelwright.core.rollout.drawing import moves
 from modelwright.core.rollout.machine import TABLE
+from modelwright.core.rollout.record import TERMINAL
 from modelwright.core.rollout.rule import Rule
 from modelwright.core.rollout.steps import PRESETS
 
@@ -14,6 +18,12 @@ asks for. Traffic *names* a revision when the Model's Service or its route sends
 a ModelRollout moves to. A row without a state changes only what the ModelRollout remembers; after it the table is read
 again from the top, and the change is written down before anything is done.
 
+The states of a ModelRollout, with the numbers of the rows that lead from one to another. The drawing is what came of
+running the table, from a new record on, through what people, metrics, pods, gateway and time may do.
+
+"""
+
+_TABLE = """
 | # | when | state | what is done |
 |---|---|---|---|
 """
@@ -42,7 +52,8 @@ def page() -> str:
         f"- `{name}`: " + ", ".join(_words(step.weight, step.hold) for step in steps) + "\n"
         for name, steps in PRESETS.items()
     ]
-    return _HEAD + "".join(rows) + _TAIL + "".join(presets)
+    drawing = state_diagram(RolloutState, RolloutState.PENDING, TERMINAL, moves())
+    return _HEAD + drawing + _TABLE + "".join(rows) + _TAIL + "".join(presets)
 
 
 def _words(weight: int | None, hold: str | None) -> str:

@@ -3,6 +3,7 @@
 `docs/concepts/rollout-states.md` is made from this table, and a test holds the two against each other.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from modelwright.api.v1alpha1.rollout import RolloutState
@@ -23,10 +24,17 @@ def settle(observed: Observed) -> Observed:
     the clock of the row that stays. Changes nothing when the Model is suspended."""
     if observed.suspended:
         return observed
+    *_, (_, observed) = course(observed)
+    return observed
+
+
+def course(observed: Observed) -> Iterator[tuple[Row, Observed]]:
+    """The rows that apply in one pass, each with the picture after it; the last one is the row that stays."""
     for _ in range(MOST_TRANSITIONS):
         row = _row(observed)
         if isinstance(row, Rule):
-            return _told(observed, row)
+            yield row, _told(observed, row)
+            return
         assert observed.rolling is not None  # noqa: S101 - transitions hold for records only
         record, before = row.then(observed), observed.rolling.record
         rolling = replace(observed.rolling, record=record)
@@ -34,6 +42,7 @@ def settle(observed: Observed) -> Observed:
             # What people said, and what was measured, was about the place before.
             rolling = replace(rolling, people=None, verdicts=(), outcome=_not_yet(rolling, record))
         observed = replace(observed, rolling=rolling)
+        yield row, observed
     raise AssertionError(f"the rollout table does not come to rest at: {_row(observed).name}")
 
 

@@ -27,6 +27,7 @@ QUARANTINING = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
 """States after which the same revision isn't tried again by itself."""
 COUNTED = frozenset({RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.PROMOTING})
 """States in which the deadline's clock runs, unless people or a freeze are waited for."""
+_STATES: Mapping[str, RolloutState] = {str(state): state for state in RolloutState}
 _FOR_PEOPLE = frozenset({Reason.AWAITING_APPROVAL, Reason.NO_AUTHOR, Reason.ADMISSION_POLICY_MISSING})
 _WAITING_FOR_PEOPLE = frozenset({Reason.PAUSED, Reason.FREEZE_WINDOW})
 
@@ -52,7 +53,7 @@ class Record:
     @property
     def state(self) -> RolloutState:
         """Where it stands; one that nobody has looked at yet is Pending."""
-        return RolloutState(self.status.state) if self.status.state in set(RolloutState) else RolloutState.PENDING
+        return _STATES.get(self.status.state or "", RolloutState.PENDING)
 
     @property
     def live(self) -> bool:

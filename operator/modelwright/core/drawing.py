@@ -1,0 +1,19 @@
+"""States and the rows of a table that lead from one to another, as a Mermaid drawing."""
+
+from collections.abc import Collection, Iterable, Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+State = TypeVar("State", bound=StrEnum)
+
+
+def state_diagram(
+    states: Iterable[State], first: State, ends: Collection[State], moves: Mapping[tuple[State, State], Collection[int]]
+) -> str:
+    """A fenced block for Markdown. `moves`: from and to, and the numbers of the rows by which; in `states`' order."""
+    order = {state: place for place, state in enumerate(states)}
+    lines = [f"    [*] --> {first}"]
+    for before, after in sorted(moves, key=lambda move: (order[move[0]], order[move[1]])):
+        lines.append(f"    {before} --> {after}: {', '.join(str(row) for row in sorted(moves[before, after]))}")
+    lines += [f"    {state} --> [*]" for state in order if state in ends]
+    return "```mermaid\nstateDiagram-v2\n" + "\n".join(lines) + "\n```\n"

@@ -1,0 +1,121 @@
+"""Which row of the table of runs leads from which state of a TrainingRun to which: found by running the table.
+
+Beginning with a new run, every record that is come to is looked at again in many situations, what policy, data,
+objects of stages, other runs and time may do to it, until nothing new comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
+from modelwright.api.v1alpha1.training import RunState, StageState, TrainingRun
+from modelwright.core.retraining.machine import (
+    STAGES,
+    TABLE,
+    ChildRef,
+    Resolved,
+    RunObserved,
+    course,
+    inputs_hash,
+)
+from modelwright.core.retraining.stage import Reading
+from modelwright.core.rollout.observed import Problem
+
+Moves = dict[tuple[RunState, RunState], set[int]]
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+_DIGEST = "sha256:" + "1" * 64
+_WORK = {"job": {"template": {}}, "timeout": "1h"}
+_RUN = {
+    "dataset": {"uri": "s3://data/digits/"},
+    "train": _WORK,
+    "output": {"uri": "s3://models/digits", "format": {"name": "sklearn"}},
+    "deadline": "24h",
+}
+_GATES = {"gates": [{"name": "accuracy", "min": "0.9"}]}
+_STAGES: tuple[dict[str, Any], ...] = ({}, {"dataCheck": _WORK}, {"dataCheck": _WORK, "evaluate": {**_WORK, **_GATES}})
+_GOOD: dict[str, dict[str, Any]] = {
+    "dataCheck": {"checks": [{"name": "rows", "outcome": "Pass"}]},
+    "train": {"artifact": {"uri": "s3://models/digits/run-1", "digest": _DIGEST}},
+    "evaluate": {"metrics": [{"name": "accuracy", "candidate": 0.95}]},
+}
+_BAD: dict[str, dict[str, Any]] = {
+    "dataCheck": {"checks": [{"name": "rows", "outcome": "Fail"}]},
+    "train": {},
+    "evaluate": {"metrics": [{"name": "accuracy", "candidate": 0.5}]},
+}
+_GONE = Problem(Reason.INVALID_POLICY, "the policy can't be read", stalled=True)
+
+
+def moves() -> Moves:
+    """From and to, and the numbers of the rows by which."""
+    found: Moves = {}
+    for stages in _STAGES:
+        policy = RetrainingPolicySpec.model_validate({"modelRef": {"name": "digits"}, "run": {**_RUN, **stages}})
+        _explore(policy, found)
+    return found
+
+
+def _explore(policy: RetrainingPolicySpec, found: Moves) -> None:
+    """Adds to `found` every move of a run of this policy."""
+    numbers = {row.name: number for number, row in enumerate(TABLE, 1)}
+    run = TrainingRun.parse(
+        {
+            "metadata": {"name": "run-1", "namespace": "ml", "uid": "u"},
+            "spec": {"policyRef": {"name": "digits"}, "trigger": {"name": "weekly", "identity": "1"}},
+        }
+    )
+    first = RunObserved(_START, run, policy)
+    known, left = {_place(first)}, [first]
+    while left:
+        for seen in _situations(left.pop(0), policy):
+            before = seen
+            for row, after in course(seen):
+                if after.state is not before.state:
+                    found.setdefault((before.state, after.state), set()).add(numbers[row.name])
+                before = after
+            if _place(before) not in known:
+                known.add(_place(before))
+                left.append(before)
+
+
+def _situations(at: RunObserved, policy: RetrainingPolicySpec) -> Iterator[RunObserved]:
+    """What may be seen of a run that has come to `at`."""
+    quiet = RunObserved(at.now, at.run, policy)
+    yield quiet
+    yield replace(quiet, policy=None)
+    yield replace(quiet, problem=_GONE)
+    yield replace(quiet, before=("run-0",))
+    yield replace(quiet, cancelled_by="run-2")
+    yield replace(quiet, dataset=Resolved(_DIGEST))
+    yield replace(quiet, dataset=Resolved(problem=_GONE))
+    yield replace(quiet, dataset=Resolved(_DIGEST), last_inputs=inputs_hash(policy.run, _DIGEST, None, {}))
+    yield replace(quiet, registered=True)
+    yield replace(quiet, registered=_GONE)
+    for later in (timedelta(hours=2), timedelta(hours=30)):
+        yield replace(quiet, now=at.now + later)
+    if at.state not in STAGES:
+        return
+    stage = STAGES[at.state]
+    child = ChildRef(f"run-1-{stage}", f"uid-{stage}")
+    for reading in (
+        Reading(StageState.RUNNING),
+        Reading(StageState.QUEUED),
+        Reading(StageState.FAILED),
+        Reading(StageState.SUCCEEDED),
+        Reading(StageState.SUCCEEDED, report=_GOOD[stage]),
+        Reading(StageState.SUCCEEDED, report=_BAD[stage]),
+    ):
+        yield replace(quiet, stage=reading, child=child)
+    for later in (timedelta(hours=2), timedelta(hours=30)):
+        yield replace(quiet, stage=Reading(StageState.RUNNING), child=child, now=at.now + later)
+
+
+def _place(at: RunObserved) -> tuple[object, ...]:
+    """Where a run stands, whenever it was."""
+    return (at.state, *((stage.name, stage.state, bool(stage.uid)) for stage in at.status.stages))

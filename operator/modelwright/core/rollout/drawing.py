@@ -1,0 +1,229 @@
+"""Which row of the rollout table leads from which state of a ModelRollout to which: found by running the table.
+
+Beginning with a new record, every record that is come to is looked at again in many situations, what people, metrics,
+pods, gateway and time may do to it, until nothing new comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.approval import Approval
+from modelwright.api.v1alpha1.policy import RolloutPolicySpec
+from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutState
+from modelwright.core import people
+from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.gates import GateResult
+from modelwright.core.rollout.machine import TABLE, course
+from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Rolling, Serving, Traffic
+from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.steps import Step, compiled
+
+Moves = dict[tuple[RolloutState, RolloutState], set[int]]
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+_OLD, _NEW, _THIRD = Revision("v1", "old"), Revision("v2", "new"), Revision("v3", "third")
+_GATES = {
+    "evaluation": {"template": {}, "metrics": [{"name": "accuracy", "min": "0.9"}]},
+    "approval": {},
+}
+_EVIDENCE = {"metrics": [{"name": "errors", "builtin": "error-rate", "margin": "0.02"}]}
+_STEPS = {"steps": [{"weight": 10, "hold": "1m"}, {"approval": {}}, {"weight": 100}]}
+_HELD = {"steps": [{"weight": 10}, {"approval": {}}, {"weight": 100, "hold": "1m"}]}
+_TEST = {"duration": "1m", "weight": 10, "sticky": False, "winner": {"metric": "errors", "better": "Lower"}}
+_POLICIES: tuple[dict[str, Any], ...] = (
+    {"strategy": _STEPS, "gates": _GATES, "analysis": _EVIDENCE},
+    {"strategy": _STEPS, "gates": _GATES, "analysis": _EVIDENCE, "onInconclusive": "Rollback"},
+    {"strategy": _HELD, "analysis": _EVIDENCE, "onFailure": "Hold"},
+    {"strategy": {"steps": [{"mirror": {}}, {"weight": 100}]}},
+    {"strategy": {"abTest": _TEST}, "analysis": _EVIDENCE},
+    {"strategy": {"recreate": {"timeout": "1m"}}},
+)
+_GIVEN = {"token": "1", "by": "a", "reason": "b"}
+_SOON, _LATE, _TOO_LATE = timedelta(minutes=5), timedelta(hours=2), timedelta(hours=72)
+
+
+@dataclass(frozen=True, slots=True)
+class _Situation:
+    """What is so beside the record."""
+
+    weight: int = 0
+    """Of the candidate, as the gateway has it."""
+    lags: bool = False
+    later: timedelta = timedelta(0)
+    outcome: Outcome | None = None
+    target: Revision | None = _NEW
+    candidate: bool = True
+    source: bool = True
+    """Whether the revisions have ready pods."""
+    frozen: bool = False
+    people: people.PeopleDecision | None = None
+    command: str | None = None
+    gate: Outcome | None = None
+    wins: bool | None = None
+
+
+def moves() -> Moves:
+    """From and to, and the numbers of the rows by which."""
+    found: Moves = {}
+    for written in _POLICIES:
+        policy = RolloutPolicySpec.model_validate(written)
+        for source, windowed in ((_OLD, False), (None, False), (_OLD, True)):
+            _explore(policy, _record(source), frozenset({_NEW.hash}) if windowed else frozenset(), found)
+    return found
+
+
+def _explore(policy: RolloutPolicySpec, first: Record, windowed: frozenset[str], found: Moves) -> None:
+    """Adds to `found` every move of a record that can be come to from `first`. `windowed`: what served before."""
+    numbers = {row.name: number for number, row in enumerate(TABLE, 1)}
+    steps = compiled(policy.strategy)
+    known, left = {_place(first)}, [(first, _START)]
+    while left:
+        before, now = left.pop(0)
+        for situation in _situations(before, steps):
+            seen = _observed(policy, steps, before, windowed, now + situation.later, situation)
+            record = before
+            for row, after in course(seen):
+                assert after.record is not None  # noqa: S101 - a record doesn't go away
+                if after.record.state is not record.state:
+                    found.setdefault((record.state, after.record.state), set()).add(numbers[row.name])
+                record = after.record
+            if record.live and _place(record) not in known:
+                known.add(_place(record))
+                left.append((record, seen.now))
+
+
+def _situations(record: Record, steps: tuple[Step, ...]) -> Iterator[_Situation]:
+    """The usual course in every combination, and each thing that may come between."""
+    wanted = 0
+    if record.state is RolloutState.PROMOTING:
+        wanted = 100
+    elif record.status.step is not None and record.state is not RolloutState.ROLLING_BACK:
+        wanted = steps[record.step].weight
+    on = _Situation(wanted)
+    outcomes = (None, Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+    for weight, later, outcome in product({0, wanted}, (timedelta(0), _SOON), outcomes):
+        yield replace(on, weight=weight, later=later, outcome=outcome)
+    for gate in (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE):
+        yield replace(on, gate=gate)
+    for said in (people.Approved(()), people.Rejected(_NO, "no"), _WAITING):
+        yield replace(on, people=said, later=_SOON)
+    for command in ("pause", "resume", "promote", "abort"):
+        yield replace(on, command=command)
+    for target in (None, _THIRD):
+        yield replace(on, target=target)
+    for wins in (True, False):
+        yield replace(on, wins=wins, outcome=Outcome.PASS, later=_SOON)
+    yield replace(on, later=_LATE)
+    yield replace(on, later=_TOO_LATE)
+    yield replace(on, candidate=False)
+    yield replace(on, source=False)
+    yield replace(on, candidate=False, source=False)
+    yield replace(on, lags=True)
+    yield replace(on, frozen=True)
+    yield replace(on, frozen=True, command="resume")
+    yield replace(on, weight=0, candidate=False, command="resume")
+
+
+def _observed(
+    policy: RolloutPolicySpec,
+    steps: tuple[Step, ...],
+    record: Record,
+    windowed: frozenset[str],
+    now: datetime,
+    so: _Situation,
+) -> Observed:
+    weights = {key: weight for key, weight in (("old", 100 - so.weight), ("new", so.weight)) if weight}
+    views = {
+        revision.hash: RevisionView(revision, replicas=1 if wanted else 0, pods=pods, ready=pods, available=pods)
+        for revision, pods, wanted in ((_OLD, int(so.source), so.source), (_NEW, int(so.candidate), True))
+    }
+    # Commands taken up before don't stand in the way of the same one.
+    command = Command.model_validate({"name": so.command, **_GIVEN}) if so.command else None
+    record = replace(record, spec=record.spec.model_copy(update={"command": command})).but(commands=())
+    promoted = so.weight == 100 and record.state is RolloutState.PROMOTING
+    # In a step the Model's Service selects what serves, whatever the route says.
+    named = frozenset(weights) if promoted or record.source is None else frozenset({*weights, _OLD.hash})
+    serving = _NEW if promoted and not so.lags else record.source
+    return Observed(
+        now=now,
+        target=so.target,
+        problem=None if so.target is not None else Problem(Reason.WAITING_FOR_VERSION, "it was deleted"),
+        revisions=views,
+        traffic=Traffic(named, confirmed=not so.lags, weights=weights),
+        serving=Serving(serving, now) if serving is not None else None,
+        rolling=Rolling(
+            policy,
+            steps,
+            record,
+            outcome=so.outcome,
+            gates={"evaluation": GateResult(so.gate, "", "")} if so.gate is not None else {},
+            people=so.people,
+            command=_command(command, record, policy, frozen=so.frozen),
+            frozen_until=now + timedelta(hours=1) if so.frozen else None,
+            windowed=windowed,
+            wins=so.wins,
+        ),
+    )
+
+
+def _command(
+    command: Command | None, record: Record, policy: RolloutPolicySpec, *, frozen: bool
+) -> people.CommandDecision | None:
+    asked = [name for name in ("evaluation", "approval") if policy.gates is not None]
+    passed = {gate.name for gate in record.status.gates if gate.outcome == Outcome.PASS}
+    steps = policy.strategy.steps or ()
+    standing = people.Standing(
+        record.state,
+        newest=True,
+        paused=bool(record.status.paused),
+        frozen=frozen,
+        gates_open=tuple(name for name in asked if name not in passed),
+        approvals_open=tuple("step" for step in steps[record.step :] if step.approval is not None),
+    )
+    return people.command(command, (), standing)
+
+
+_NO = Approval.parse(
+    {
+        "metadata": {"name": "no", "namespace": "ml"},
+        "spec": {
+            "modelRef": {"name": "m"},
+            "rollout": {"name": "m-2", "uid": "u"},
+            "contentHash": "0" * people.CONTENT_HASH_LENGTH,
+            "decision": "Reject",
+            "approver": "a",
+            "reason": "b",
+        },
+    }
+)
+_WAITING = people.Waiting((), 1, Reason.AWAITING_APPROVAL, "nobody has approved yet")
+
+
+def _record(source: Revision | None) -> Record:
+    wire: dict[str, Any] = {
+        "metadata": {"name": "m-2", "namespace": "ml", "uid": "u", "creationTimestamp": _START.isoformat()},
+        "spec": {"modelRef": {"name": "m"}, "number": 2, "target": {"version": "v2", "revision": "new"}},
+        "status": {"to": {"version": "v2", "revision": "new"}},
+    }
+    if source is not None:
+        wire["status"]["from"] = {"version": source.version, "revision": source.hash}
+    return Record.of(ModelRollout.parse(wire))
+
+
+def _place(record: Record) -> tuple[object, ...]:
+    """Where a record stands, whenever it was."""
+    status, entry = record.status, record.step_status
+    return (
+        record.state,
+        status.step,
+        entry is not None and entry.confirmed_at is not None,
+        tuple((gate.name, gate.outcome) for gate in status.gates),
+        status.paused,
+        status.ending,
+    )

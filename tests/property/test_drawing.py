@@ -1,0 +1,50 @@
+"""Whatever the simulated rollouts and runs do, the drawings of their states show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from modelwright.core.retraining import drawing as of_runs
+from modelwright.core.retraining import machine as of_run
+from modelwright.core.rollout import drawing as of_rollouts
+from modelwright.core.rollout import machine as of_rollout
+from tests.property import test_retraining, test_rollouts
+
+
+def _state(observed: Any) -> Any:
+    return (
+        observed.record.state if hasattr(observed, "record") and observed.record else getattr(observed, "state", None)
+    )
+
+
+@pytest.mark.parametrize(
+    ("simulated", "machine", "drawing"),
+    [(test_rollouts.Rollouts, of_rollout, of_rollouts), (test_retraining.Runs, of_run, of_runs)],
+    ids=["rollouts", "runs"],
+)
+def test_every_move_that_is_seen_is_drawn(
+    simulated: Any, machine: Any, drawing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, numbers = drawing.moves(), {row.name: number for number, row in enumerate(machine.TABLE, 1)}
+    seen: dict[tuple[Any, Any], set[int]] = {}
+    real = machine.course
+
+    def noted(observed: Any) -> Iterator[Any]:
+        before = _state(observed)
+        for row, after in real(observed):
+            if _state(after) is not before:
+                seen.setdefault((before, _state(after)), set()).add(numbers[row.name])
+            before = _state(after)
+            yield row, after
+
+    monkeypatch.setattr(machine, "course", noted)
+    run_state_machine_as_test(
+        simulated, settings=settings(max_examples=12, stateful_step_count=20, deadline=None, derandomize=True)
+    )
+    assert seen
+    assert {move: rows - drawn.get(move, set()) for move, rows in seen.items() if rows - drawn.get(move, set())} == {}

@@ -1,0 +1,71 @@
+"""The drawings of states: what running the tables finds, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+import pytest
+
+from modelwright.core.drawing import state_diagram
+from modelwright.core.retraining import drawing as of_runs
+from modelwright.core.retraining import machine as runs
+from modelwright.core.rollout import direct, machine, record
+from modelwright.core.rollout import drawing as of_rollouts
+
+WITHOUT_A_RECORD_TO_MOVE = {
+    "spec.version was changed since a person's rollback began",
+    "an earlier candidate has not left yet",
+    "a person's rollback holds the Model",
+    "the policy can't be followed, and another revision is wanted",
+    *(row.name for row in direct.ROWS),
+}
+"""Rows in which no state of a record changes: of ended records, of pods left over, and of Models without a policy."""
+
+
+class Letters(StrEnum):
+    """States of nothing."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+
+
+def test_a_drawing_has_the_states_in_order_and_the_rows_of_each_move() -> None:
+    a, b, c = Letters
+    drawn = state_diagram(Letters, a, {c}, {(b, c): {10, 2}, (a, b): {3}})
+    assert drawn == (
+        "```mermaid\nstateDiagram-v2\n    [*] --> A\n    A --> B: 3\n    B --> C: 2, 10\n    C --> [*]\n```\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("drawing", "table", "left_out"),
+    [(of_rollouts, machine.TABLE, WITHOUT_A_RECORD_TO_MOVE), (of_runs, runs.TABLE, {runs.TABLE[0].name})],
+    ids=["rollouts", "runs"],
+)
+def test_every_row_that_may_move_a_record_is_come_to(
+    drawing: Any, table: Any, left_out: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = set()
+    real = drawing.course
+
+    def noted(observed: Any) -> Iterator[Any]:
+        for row, after in real(observed):
+            reached.add(row.name)
+            yield row, after
+
+    monkeypatch.setattr(drawing, "course", noted)
+    drawing.moves()
+    assert {row.name for row in table} - left_out <= reached
+
+
+@pytest.mark.parametrize(
+    ("drawing", "terminal"), [(of_rollouts, record.TERMINAL), (of_runs, runs.TERMINAL)], ids=["rollouts", "runs"]
+)
+def test_every_state_is_come_to_and_what_has_ended_stays(drawing: Any, terminal: Any) -> None:
+    moves = drawing.moves()
+    states = {type(state) for state in terminal}.pop()
+    assert {after for _, after in moves} | {states.PENDING} == set(states)
+    assert not {before for before, _ in moves} & set(terminal)

@@ -32,6 +32,9 @@ _OF_PODS = (
     "tolerations", "topologySpreadConstraints", "volumes",
 )  # fmt: skip
 _OF_CONTAINERS = ("args", "command", "env", "envFrom", "image", "ports", "securityContext", "volumeMounts")
+_SPOKEN_V1 = ("sklearn", "xgboost", "lightgbm")
+"""Formats that KServe serves by its protocol v1 unless told otherwise, and runtimes here by V2."""
+_DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
 _UNDERSTOOD = {
     "model", "minReplicas", "maxReplicas", "scaleMetric", "scaleMetricType", "scaleTarget", "serviceAccountName",
     "timeout", *_FRAMEWORKS, *_OF_PODS,
@@ -80,12 +83,15 @@ def imported(service: Mapping[str, Any], gateway: str = "", domain: str = "") ->
 def _imported(service: Mapping[str, Any], gateway: str, domain: str) -> Imported:
     metadata, spec = service["metadata"], service.get("spec") or {}
     name, predictor = str(metadata["name"]), spec.get("predictor") or {}
-    notes = [*_left_out(spec, predictor)]
+    notes = [*_left_out(metadata, spec, predictor)]
     found = _model_of(predictor)
     if found is None:
         return Imported(name, (), (*notes, "spec.predictor has no model with a storageUri: nothing to import"))
     format_name, model = found
-    notes += [f"spec.predictor.model.{key} has no place here" for key in sorted(model.keys() - _OF_MODEL)]
+    if format_name in _SPOKEN_V1 and model.get("protocolVersion", "v1") == "v1":
+        notes.append(
+            f"callers use protocol v1 (/v1/models/{name}:predict): the runtime here speaks V2 (/v2/models/{name}/infer)"
+        )
     artifact, more = _artifact(format_name, model, predictor)
     notes += more
     place = {key: metadata[key] for key in ("namespace",) if key in metadata}
@@ -181,19 +187,27 @@ def _metrics(predictor: Mapping[str, Any], notes: list[str]) -> Json:
     if metric in ("cpu", "memory") and target is not None:
         resource = {"name": metric, "target": {"type": "Utilization", "averageUtilization": int(target)}}
         return {"metrics": [{"type": "Resource", "resource": resource}]}
-    if metric is not None:
+    if metric is not None or target is not None:
         notes.append(
-            f"spec.predictor.scaleMetric {metric}: pods are scaled by CPU; see spec.serving.autoscaling.metrics"
+            f"spec.predictor.scaleMetric {metric or 'concurrency'}: pods are scaled by CPU; "
+            "see spec.serving.autoscaling.metrics"
         )
     return {}
 
 
-def _left_out(spec: Mapping[str, Any], predictor: Mapping[str, Any]) -> Iterator[str]:
+def _left_out(metadata: Mapping[str, Any], spec: Mapping[str, Any], predictor: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted(metadata.get("annotations") or {}):
+        if key.startswith("serving.kserve.io/") and key != _DEPLOYMENT_MODE:
+            yield f"metadata.annotations: {key} has no place here"
     for part in ("transformer", "explainer"):
         if spec.get(part):
             yield f"spec.{part} has no place here: it stays with KServe, or becomes a service of its own"
     for key in sorted(predictor.keys() - _UNDERSTOOD):
         yield f"spec.predictor.{key}: {_ELSEWHERE.get(key, 'has no place here')}"
+    written = next((key for key in ("model", *_FRAMEWORKS) if isinstance(predictor.get(key), Mapping)), None)
+    if written is not None:
+        for key in sorted(predictor[written].keys() - _OF_MODEL):
+            yield f"spec.predictor.{written}.{key}: {_ELSEWHERE.get(key, 'has no place here')}"
 
 
 def _refused(objects: Iterable[Json]) -> Iterator[str]:

@@ -21,7 +21,8 @@ def service(predictor: Json, **spec: Any) -> Json:
 
 
 def sklearn(uri: str = "gs://models/iris/1", predictor: Json | None = None, **model: Any) -> Json:
-    model = {"modelFormat": {"name": "sklearn", "version": "1"}, "storageUri": uri, **model}
+    format_ = {"name": "sklearn", "version": "1"}
+    model = {"modelFormat": format_, "protocolVersion": "v2", "storageUri": uri, **model}
     return service({"model": model, **(predictor or {})})
 
 
@@ -74,6 +75,14 @@ NOTED = [
     ("a field that nobody knows here", sklearn(predictor={"deploymentStrategy": {}}),
      "deploymentStrategy: has no place here"),
     ("an address that isn't one", sklearn("hdfs://x/y"), "would be refused: spec.artifact.uri"),
+    ("a protocol that the runtimes here don't speak", sklearn(protocolVersion="v1"), "/v2/models/iris/infer"),
+    ("KServe's default protocol", service({"xgboost": {"storageUri": "s3://m/1"}}), "/v2/models/iris/infer"),
+    ("a storage without an address", service({"model": {"modelFormat": {"name": "onnx"}, "storage": {"key": "k"}}}),
+     "spec.predictor.model.storage: only storageUri"),
+    ("a target for the metric that is KServe's default", sklearn(predictor={"maxReplicas": 3, "scaleTarget": 5}),
+     "scaleMetric concurrency"),
+    ("an annotation that KServe acts on", {**sklearn(), "metadata": {
+        "name": "iris", "annotations": {"serving.kserve.io/stop": "true"}}}, "serving.kserve.io/stop has no place"),
     ("an image of its own", sklearn(image="example.com/x:1"), "may be others here"),
 ]  # fmt: skip
 

@@ -81,6 +81,9 @@ cluster-down: setup ## Take it down, with all it left on the machine
 cluster-status: setup ## What is up, and how to reach it
 	@$(BIN)/python -m devcluster status --name $(NAME)
 
+docs: setup ## The documentation as a site -> build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env $(SPHINXOPTS) -c docs . build/docs
+
 tools: setup ## Build all programs of the cluster, helm and the base image into the cache
 	@$(BIN)/python -m devcluster build
 

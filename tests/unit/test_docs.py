@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "devcluster" / "README.md"]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OURS = re.compile(r"^ *apiVersion: modelwright\.dev/", re.MULTILINE)
 
 
 def ids(path: Path) -> str:
@@ -42,3 +44,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_manifests_are_accepted(page: Path) -> None:
     blocks = [(f"block {number}", text) for number, text in enumerate(BLOCK.findall(page.read_text()), start=1)]
     assert [finding for finding in lint(blocks, None) if finding.wrong] == []
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if OURS.search(p.read_text())], ids=ids)
+def test_no_manifest_is_passed_over(page: Path) -> None:
+    """One in a block of another language, or an indented one, would be judged by nobody. Those in shell have names filled in there."""
+    text = page.read_text()
+    judged = "\n".join([*BLOCK.findall(text), *SHELL.findall(text)])
+    assert len(OURS.findall(judged)) == len(OURS.findall(text))

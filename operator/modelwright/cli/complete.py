@@ -27,6 +27,8 @@ def complete(words: Sequence[str], names: Names) -> tuple[list[str], int]:
         return [], FILES
     else:
         option = before[-1] if before[-1].startswith("-") and "=" not in before[-1] else ""
+        if option in ("-o", "--output"):
+            return ([], FILES) if command == "plot" else (["json", "text"], NO_FILES)
         kind = {"--to": "modelversions", "--version": "modelversions", "--rollout": "modelrollouts",
                 "--policy": "retrainingpolicies", "": "modelversions" if command == "diff" else "models"}  # fmt: skip
         found = names(_flags(before), kind[option]) if option in kind else ()

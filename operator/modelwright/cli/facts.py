@@ -58,6 +58,17 @@ def _told(version: ModelVersion) -> Json:
     return told
 
 
+def diff_json(seen: Picture, old: str, new: str) -> Json:
+    """The same as data. Raises NotThere."""
+    found = _differences(seen.version(old), seen.version(new))
+    rows = [dict(zip(("field", "old", "new", "change"), row, strict=True)) for row in found]
+    return {
+        "old": old,
+        "new": new,
+        "differences": [{k: v for k, v in row.items() if k != "change" or v} for row in rows],
+    }
+
+
 def card(seen: Picture, version: str) -> str:
     """A model card in Markdown, with the front matter of Hugging Face, from facts only: what is not known is left out.
     Raises NotThere."""

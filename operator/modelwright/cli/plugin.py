@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ import yaml
 
 from modelwright.api.common import InvalidObject, seconds
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import acts, facts, kserve, tree
+from modelwright.cli import acts, facts, kserve, plot, tree
 from modelwright.cli import lint as linting
 from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster, ClusterError
+from modelwright.cli.course import course
 from modelwright.cli.picture import NotThere, Picture, model_of, picture, result
 
 PROMOTED, FAILED, TIMED_OUT = 0, 1, 2
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run: Run = options.run
         return run(options, Cluster(tuple(flags)))
-    except (ClusterError, NotThere, InvalidObject, acts.CannotAct, kserve.NotImported) as error:
+    except (ClusterError, NotThere, InvalidObject, acts.CannotAct, kserve.NotImported, plot.NotInstalled) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except OSError as error:
@@ -81,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
     _output(add("history", _history, "every rollout that there is a record of"))
     why = add("why", _why, "what was decided, by what evidence, and what can be done now")
     why.add_argument("--rollout", metavar="NAME", help="an earlier rollout (default: the newest)")
+    _output(why)
+    drawn = add("plot", _plot, "draw a rollout's weights over time, and the intervals that its metrics were judged by")
+    drawn.add_argument("--rollout", metavar="NAME", help="an earlier rollout (default: the named one, else the newest)")
+    drawn.add_argument(
+        "-o",
+        "--output",
+        type=_drawn,
+        metavar="FILE",
+        help=f"a picture ({' or '.join(plot.FORMATS)}), or json for the numbers (default: in the terminal)",
+    )
+    drawn.add_argument("--terminal", action="store_true", help="in the terminal too, when -o names a file")
     for name, text in acts.COMMANDS.items():
         _reason(add(name, _command, text))
     rollback = add("rollback", _rollback, "go back at once to a version that has served, and stay there")
@@ -101,16 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     lineage = add("lineage", _lineage, "a version back to data and code, and forward to where it serves")
     lineage.add_argument("--version", metavar="NAME", help="default: the named version, else the one that serves")
     _output(lineage)
-    add("card", _card, "a model card in Markdown, made from facts").add_argument(
-        "--version", metavar="NAME", help="default: the named version, else the one that serves"
-    )
+    card = add("card", _card, "a model card in Markdown, made from facts")
+    card.add_argument("--version", metavar="NAME", help="default: the named version, else the one that serves")
+    _output(card)
     diff = add("diff", _diff, "what differs between two versions", what="old")
     diff.add_argument("new", metavar="NEW", help="the other version")
+    _output(diff)
     lint = add("lint", _lint, "judge manifests before they are applied", what="")
     lint.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="YAML files or folders of them; - is standard input"
     )
     lint.add_argument("--offline", action="store_true", help="don't ask the server for a dry run")
+    _output(lint)
     other = add(
         "import", _import, "turn KServe's InferenceServices into Models, and say what has no place here", what=""
     )
@@ -123,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     other.add_argument("--gateway", default="", metavar="NAMESPACE/NAME", help="Gateway of the endpoints")
     other.add_argument("--domain", default="", help="hostnames are <name>.<domain>")
+    _output(other)
     return parser
 
 
@@ -146,7 +163,15 @@ def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
 
 
+def _drawn(text: str) -> str:
+    if text != "json" and Path(text).suffix not in plot.FORMATS:
+        raise argparse.ArgumentTypeError(f'"{text}" must end with {" or ".join(plot.FORMATS)}, or be json')
+    return text
+
+
 def _reason(parser: argparse.ArgumentParser) -> None:
+    """What all that write have in common."""
+    _output(parser)
     parser.add_argument("--reason", required=True, help="why; it stands in the record, with your name")
 
 
@@ -205,8 +230,34 @@ def _history(options: argparse.Namespace, cluster: Cluster) -> int:
 
 def _why(options: argparse.Namespace, cluster: Cluster) -> int:
     seen = _seen(options.model, cluster)
-    named = options.rollout or next((r.name for r in seen.rollouts if r.name == options.model), None)
-    print(words.why(seen, _now(), named))
+    named = _rollout(options, seen)
+    if options.output == "json":
+        print(json.dumps(words.why_json(seen, named), indent=2))
+    else:
+        print(words.why(seen, _now(), named))
+    return 0
+
+
+def _rollout(options: argparse.Namespace, seen: Picture) -> str | None:
+    """The rollout that is named, by an option or instead of the Model; None: the one that matters now."""
+    return options.rollout or next((r.name for r in seen.rollouts if r.name == options.model), None)
+
+
+def _plot(options: argparse.Namespace, cluster: Cluster) -> int:
+    seen = _seen(options.model, cluster)
+    named = _rollout(options, seen)
+    record = seen.record(named) if named is not None else seen.rollout
+    if record is None:
+        raise NotThere(f"Model {seen.model.name} has no rollout on record, so there is nothing to draw")
+    found = course(record, _now())
+    if options.output == "json":
+        print(json.dumps(found.wire(), indent=2))
+        return 0
+    if options.output is not None:
+        plot.save(found, Path(options.output))
+        print(f"wrote {options.output}", file=sys.stderr)
+    if options.output is None or options.terminal:
+        print(plot.terminal(found, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
     return 0
 
 
@@ -221,9 +272,11 @@ def _command(options: argparse.Namespace, cluster: Cluster) -> int:
         told = _became_of(_seen(options.model, cluster).rollouts, record.name, token)
         if told is not None:
             accepted, message = told
-            print(
-                f"{options.command} of {record.name}: {message or 'done'}", file=sys.stdout if accepted else sys.stderr
-            )
+            text = f"{options.command} of {record.name}: {message or 'done'}"
+            if options.output == "json" or accepted:
+                _tell(options, text, rollout=record.name, command=options.command, accepted=accepted, message=message)
+            else:
+                print(text, file=sys.stderr)
             return 0 if accepted else FAILED
         time.sleep(LOOK_EVERY / 2)
     print(
@@ -234,6 +287,11 @@ def _command(options: argparse.Namespace, cluster: Cluster) -> int:
     return TIMED_OUT
 
 
+def _tell(options: argparse.Namespace, text: str, **told: Any) -> None:
+    """What was done, in words or as data."""
+    print(json.dumps(told, indent=2) if options.output == "json" else text)
+
+
 def _became_of(rollouts: Sequence[ModelRollout], name: str, token: str) -> tuple[bool, str] | None:
     commands = (command for record in rollouts if record.name == name for command in record.status.commands)
     return next(((command.accepted, command.message) for command in commands if command.token == token), None)
@@ -242,10 +300,13 @@ def _became_of(rollouts: Sequence[ModelRollout], name: str, token: str) -> tuple
 def _rollback(options: argparse.Namespace, cluster: Cluster) -> int:
     body = acts.rollback(_seen(options.model, cluster), options.to, cluster.whoami(), options.reason)
     name = cluster.create(body)
-    print(
-        f"ModelRollout {name} takes Model {body['spec']['modelRef']['name']} to version "
-        f"{body['spec']['target']['version']}, and holds it there until spec.version changes or it is released"
-    )
+    model, version = body["spec"]["modelRef"]["name"], body["spec"]["target"]["version"]
+    _tell(
+        options,
+        f"ModelRollout {name} takes Model {model} to version {version}, and holds it there until spec.version changes "
+        "or it is released",
+        kind="ModelRollout", name=name, model=model, version=version,
+    )  # fmt: skip
     return 0
 
 
@@ -256,7 +317,7 @@ def _decide(options: argparse.Namespace, cluster: Cluster) -> int:
         raise acts.CannotAct(f"Model {seen.model.name} has no rollout that could be approved")
     looked_at = options.hash
     if looked_at is None:
-        print(words.why(seen, _now(), record.name))
+        print(words.why(seen, _now(), record.name), file=sys.stderr if options.output == "json" else sys.stdout)
         looked_at = record.status.content_hash
         if sys.stdin.isatty():
             answer = input(f"\n{options.command} this (content hash {looked_at})? [y/N] ")
@@ -269,16 +330,20 @@ def _decide(options: argparse.Namespace, cluster: Cluster) -> int:
     expires = _now() + timedelta(seconds=options.expires) if options.expires else None
     word = "Approve" if options.command == "approve" else "Reject"
     name = cluster.create(acts.decision(record, word, cluster.whoami(), options.reason, expires, looked_at))
-    print(
-        f"Approval {name} says {word} to {record.name} ({looked_at}); whether it counts stands in status of the rollout"
-    )
+    _tell(
+        options,
+        f"Approval {name} says {word} to {record.name} ({looked_at}); whether it counts stands in the rollout's status",
+        kind="Approval", name=name, rollout=record.name, decision=word, contentHash=looked_at,
+    )  # fmt: skip
     return 0
 
 
 def _retrain(options: argparse.Namespace, cluster: Cluster) -> int:
     body = acts.training(_seen(options.model, cluster), options.policy, cluster.whoami(), options.reason)
     name = cluster.create(body)
-    print(f"TrainingRun {name} is asked for, by RetrainingPolicy {body['spec']['policyRef']['name']}")
+    policy = body["spec"]["policyRef"]["name"]
+    text = f"TrainingRun {name} is asked for, by RetrainingPolicy {policy}"
+    _tell(options, text, kind="TrainingRun", name=name, policy=policy)
     return 0
 
 
@@ -308,12 +373,21 @@ def _lineage(options: argparse.Namespace, cluster: Cluster) -> int:
 
 def _card(options: argparse.Namespace, cluster: Cluster) -> int:
     seen = _seen(options.model, cluster)
-    print(facts.card(seen, _version(options, seen)), end="")
+    version = _version(options, seen)
+    card = facts.card(seen, version)
+    if options.output == "json":
+        print(json.dumps({"model": seen.model.name, "version": version, "card": card}, indent=2))
+    else:
+        print(card, end="")
     return 0
 
 
 def _diff(options: argparse.Namespace, cluster: Cluster) -> int:
-    print(facts.diff(_seen(options.old, cluster), options.old, options.new))
+    seen = _seen(options.old, cluster)
+    if options.output == "json":
+        print(json.dumps(facts.diff_json(seen, options.old, options.new), indent=2))
+    else:
+        print(facts.diff(seen, options.old, options.new))
     return 0
 
 
@@ -321,24 +395,35 @@ def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
     files = [(str(path), path.read_text()) for given in options.files for path in _files(given)]
     dry_run = None if options.offline else cluster.dry_run
     findings = linting.lint(files, dry_run)
+    wrong = sum(finding.wrong for finding in findings)
+    if options.output == "json":
+        told: dict[str, Any] = {"findings": [asdict(finding) for finding in findings], "errors": wrong}
+        print(json.dumps(told | ({"notChecked": linting.NOT_CHECKED} if options.offline else {}), indent=2))
+        return FAILED if wrong else 0
     for finding in findings:
         print(f"{'error' if finding.wrong else 'note'}: {finding.place}: {finding.text}")
     if options.offline:
         print(linting.NOT_CHECKED)
-    wrong = sum(finding.wrong for finding in findings)
     print(f"{wrong} errors" if wrong else "nothing stands against it")
     return FAILED if wrong else 0
 
 
 def _import(options: argparse.Namespace, cluster: Cluster) -> int:
     """Manifests on standard output, with what has to be done by hand as comments before each."""
-    services = _services(options.names, cluster)
-    empty = 0
-    for service in services:
-        found = kserve.imported(service, options.gateway, options.domain)
-        empty += not found.objects
-        print("\n".join([f"# InferenceService {found.name}", *(f"# - {note}" for note in found.notes)]))
-        print("---\n".join(yaml.safe_dump(obj, sort_keys=False) for obj in found.objects), end="---\n")
+    services = [
+        kserve.imported(service, options.gateway, options.domain) for service in _services(options.names, cluster)
+    ]
+    empty = sum(not found.objects for found in services)
+    for found in services:
+        told = "\n".join([f"# InferenceService {found.name}", *(f"# - {note}" for note in found.notes)])
+        if options.output == "json":
+            print(told, file=sys.stderr)
+        else:
+            print(told)
+            print("---\n".join(yaml.safe_dump(obj, sort_keys=False) for obj in found.objects), end="---\n")
+    if options.output == "json":
+        objects = [obj for found in services for obj in found.objects]
+        print(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2))
     print(f"{len(services) - empty} of {len(services)} InferenceServices imported", file=sys.stderr)
     return FAILED if empty or not services else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from modelwright.api.conditions import find
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
@@ -33,13 +34,29 @@ def why(seen: Picture, now: datetime, rollout: str | None = None) -> str:
     record = seen.record(rollout) if rollout is not None else seen.rollout
     parts = [] if rollout is not None else [_model(seen)]
     parts += [_record(record, now)] if record is not None else []
-    state = record.status.state if record is not None else None
+    return "\n\n".join([*parts, *_can_do(seen, record)])
+
+
+def why_json(seen: Picture, rollout: str | None = None) -> dict[str, Any]:
+    """The same as data: the Model in words, the rollout's record without its policy, and what can be done. Raises
+    NotThere."""
+    record = seen.record(rollout) if rollout is not None else seen.rollout
+    told: dict[str, Any] = {"model": seen.model.name, "says": _model(seen), "rollout": None}
+    if record is not None:
+        status = record.status.wire()
+        status.get("policy", {}).pop("spec", None)
+        told["rollout"] = {"name": record.name, "spec": record.spec.wire(), "status": status}
+    return told | {"canDo": next(iter(_can_do(seen, record)), "")}
+
+
+def _can_do(seen: Picture, record: ModelRollout | None) -> list[str]:
     held = seen.model.status.rollout
-    if record is not None and held is not None and held.reason == "HeldByRollback":
-        parts.append(f"To end the hold: kubectl modelwright release {seen.model.name} --reason ...")
-    elif state in _CAN_DO:
-        parts.append(_CAN_DO[RolloutState(state)].format(model=seen.model.name))
-    return "\n\n".join(parts)
+    if record is None:
+        return []
+    if held is not None and held.reason == "HeldByRollback":
+        return [f"To end the hold: kubectl modelwright release {seen.model.name} --reason ..."]
+    known = [state for state in _CAN_DO if state == record.status.state]
+    return [_CAN_DO[state].format(model=seen.model.name) for state in known]
 
 
 def _model(seen: Picture) -> str:

@@ -19,6 +19,8 @@ CASES = [
     ("an option", ["status", "--w"], {"--watch", "--wait"}, NO_FILES),
     ("words of one's own", ["pause", "digits", "--reason", ""], set(), NO_FILES),
     ("manifests", ["lint", ""], set(), FILES),
+    ("a picture's file", ["plot", "digits", "-o", ""], set(), FILES),
+    ("a kind of answer", ["why", "digits", "-o", "j"], {"json"}, NO_FILES),
 ]
 
 

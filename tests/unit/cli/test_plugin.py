@@ -13,32 +13,10 @@ from modelwright.cli import plugin
 from modelwright.cli.cluster import Cluster
 from tests.unit.cli import world
 
-KUBECTL = """#!/bin/sh
-echo "$@" >> {calls}
-case "$*" in
-  *"get pods"*) echo '{{"items": []}}' ;;
-  *"get "*) cat {objects} ;;
-  *whoami*) printf alice ;;
-  *create*) cat > {written}; printf made-1 ;;
-  *) echo "error: unexpected $*" >&2; exit 1 ;;
-esac
-"""
-
-
-@pytest.fixture
-def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kubectl that tells of the world's namespace, and keeps what it is given to create."""
-    (tmp_path / "objects").write_text(json.dumps({"items": world.namespace()}))
-    program = tmp_path / "kubectl"
-    places = {name: tmp_path / name for name in ("calls", "objects", "written")}
-    program.write_text(KUBECTL.format(**places))
-    program.chmod(0o755)
-    monkeypatch.setenv("KUBECTL", str(program))
-    return tmp_path
-
 
 def test_it_starts_with_nothing_but_what_its_extra_installs() -> None:
     missing = ("kopf", "kubernetes", "aiohttp", "promql_parser", "cel_expr_python", "prometheus_client")
+    missing += ("matplotlib", "plotext", "numpy")
     code = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); import modelwright.cli.plugin"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -67,6 +45,71 @@ def test_without_a_terminal_an_approval_names_what_was_looked_at(
     assert not (kubectl / "written").exists()
     assert plugin.main(["approve", "digits", "--reason", "ok", "--hash", world.HASH]) == 0
     assert json.loads((kubectl / "written").read_text())["spec"]["decision"] == "Approve"
+
+
+JSON = [
+    (["status", "digits"], "model"),
+    (["why", "digits"], "canDo"),
+    (["why", "digits-1"], "rollout"),
+    (["lineage", "v2"], "ancestors"),
+    (["card", "v2"], "card"),
+    (["diff", "v1", "v2"], "differences"),
+    (["rollback", "digits", "--reason", "x"], "version"),
+    (["approve", "digits", "--reason", "x", "--hash", world.HASH], "contentHash"),
+    (["reject", "digits", "--reason", "x", "--hash", world.HASH], "decision"),
+    (["retrain", "digits", "--reason", "x"], "policy"),
+]
+
+
+@pytest.mark.usefixtures("kubectl")
+@pytest.mark.parametrize(("arguments", "key"), JSON, ids=[" ".join(a[:2]) for a, _ in JSON])
+def test_an_answer_is_data_where_that_is_asked_for(
+    arguments: list[str], key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plugin.main([*arguments, "-o", "json"]) == 0
+    assert key in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("kubectl")
+def test_reasons_as_data_leave_the_policys_text_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plugin.main(["why", "digits", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rollout"]["status"]["policy"] == {"name": "canary", "generation": 4}
+    assert found["rollout"]["status"]["verdicts"][0]["metric"] == "error-rate"
+    assert found["says"].startswith("Model digits serves version v1.")
+
+
+def test_findings_are_data_with_what_could_not_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.yaml"
+    file.write_text("apiVersion: modelwright.dev/v1alpha1\nkind: Nothing\n")
+    assert plugin.main(["lint", "--offline", str(file), "-o", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["errors"], found["findings"][0]["wrong"]) == (1, True)
+    assert found["notChecked"].startswith("not checked without a server")
+
+
+def test_every_command_can_answer_as_data() -> None:
+    assert [name for name, options in plugin.subcommands().items() if "--output" not in options] == []
+
+
+def test_what_became_of_a_command_is_data_too(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The operator's word stands in the record before the plugin looks again."""
+    program = kubectl / "kubectl"
+    answered = {**world.ON_ITS_WAY["status"], "commands": [
+        {"name": "pause", "token": "t", "by": "alice", "at": "2026-11-26T11:59:00Z", "accepted": False,
+         "message": "it promotes already"},
+    ]}  # fmt: skip
+    objects = world.namespace({**world.ON_ITS_WAY, "status": answered})
+    (kubectl / "after").write_text(json.dumps({"items": objects}))
+    patched = f"""*patch*) for word; do last=$word; done
+    token=$(echo "$last" | sed 's/.*"token": "\\([^"]*\\)".*/\\1/')
+    sed "s/\\"token\\": \\"t\\"/\\"token\\": \\"$token\\"/" {kubectl}/after > {kubectl}/objects ;;
+  *"get pods"*)"""
+    program.write_text(program.read_text().replace('*"get pods"*)', patched))
+    assert plugin.main(["pause", "digits", "--reason", "x", "-o", "json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "rollout": "digits-2", "command": "pause", "accepted": False, "message": "it promotes already",
+    }  # fmt: skip
 
 
 @pytest.mark.usefixtures("kubectl")

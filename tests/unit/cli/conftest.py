@@ -1,0 +1,33 @@
+"""A kubectl that answers from files, for the plugin as a whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli import world
+
+KUBECTL = """#!/bin/sh
+echo "$@" >> {calls}
+case "$*" in
+  *"get pods"*) echo '{{"items": []}}' ;;
+  *"get "*) cat {objects} ;;
+  *whoami*) printf alice ;;
+  *create*) cat > {written}; printf made-1 ;;
+  *) echo "error: unexpected $*" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubectl that tells of the world's namespace, and keeps what it is given to create."""
+    (tmp_path / "objects").write_text(json.dumps({"items": world.namespace()}))
+    program = tmp_path / "kubectl"
+    places = {name: tmp_path / name for name in ("calls", "objects", "written")}
+    program.write_text(KUBECTL.format(**places))
+    program.chmod(0o755)
+    monkeypatch.setenv("KUBECTL", str(program))
+    return tmp_path

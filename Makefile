@@ -90,6 +90,9 @@ tools: setup ## Build all programs of the cluster, helm and the base image into 
 images: setup ## Build the five images
 	@$(BIN)/python scripts/images.py
 
+plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> dist (URL=where they will lie)
+	@$(BIN)/python scripts/plugin.py $(if $(URL),--url $(URL))
+
 chart: setup ## helm lint of both charts
 	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 

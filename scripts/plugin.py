@@ -1,0 +1,166 @@
+"""Packs kubectl-modelwright for krew, one archive for each platform, and writes its manifest: `make plugin`."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+KREW = ROOT / "manifests" / "krew"
+LOCK = ROOT / "requirements" / "operator.txt"
+PARTS = ("api", "cli", "core")
+"""Of the package: what the plugin imports."""
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PLATFORMS: Mapping[str, str] = {
+    "linux/amd64": "x86_64-manylinux2014",
+    "linux/arm64": "aarch64-manylinux2014",
+    "darwin/amd64": "x86_64-apple-darwin",
+    "darwin/arm64": "aarch64-apple-darwin",
+}
+"""By krew's name, uv's name of the oldest system that it shall run on."""
+
+
+def project() -> dict[str, Any]:
+    """The table `project` of pyproject.toml."""
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def libraries() -> list[str]:
+    """Names of all distributions that the extra `cli` comes to, as they are installed here."""
+    told = project()
+    found: dict[str, None] = {}
+    asked = [*told["dependencies"], *told["optional-dependencies"]["cli"]]
+    while asked:
+        requirement = Requirement(asked.pop())
+        name = canonicalize_name(requirement.name)
+        if name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            found[name] = None
+            asked += distribution(name).requires or []
+    return sorted(found)
+
+
+def locked(names: Iterable[str]) -> str:
+    """Their entries of the operator's lock, with hashes."""
+    entries = {}
+    for entry in re.split(r"\n(?=[a-z0-9])", LOCK.read_text()):
+        entries[canonicalize_name(entry.split("==")[0])] = entry
+    return "\n".join(entries[name] for name in names) + "\n"
+
+
+def fetched(platform: str, folder: Path) -> list[Path]:
+    """Libraries of a platform from the registry, checked against the lock: a folder for each version of Python."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(locked(libraries()))
+    found = []
+    for python in PYTHONS:
+        target = folder / python
+        subprocess.run(
+            [
+                sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
+                "--only-binary", ":all:", "--python-version", python, "--python-platform", PLATFORMS[platform],
+                "--target", target, "-r", requirements,
+            ],
+            check=True,
+        )  # fmt: skip
+        found.append(target)
+    return found
+
+
+def pack(installed: Iterable[Path], archive: Path) -> str:
+    """Write an archive of the plugin with these libraries, laid over each other: compiled modules are named after their
+    version of Python, and everything else is the same. Its SHA-256; the same content gives the same."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        lib = folder / "lib"
+        for library in installed:
+            # PyYAML does without its compiled half, which nothing here asks for.
+            left_out = shutil.ignore_patterns("__pycache__", "bin", ".lock", "_yaml.*")
+            shutil.copytree(library, lib, dirs_exist_ok=True, ignore=left_out)
+        (lib / "modelwright").mkdir(parents=True)
+        source = ROOT / "operator" / "modelwright"
+        shutil.copy(source / "__init__.py", lib / "modelwright")
+        for part in PARTS:
+            shutil.copytree(source / part, lib / "modelwright" / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(KREW / "kubectl-modelwright", folder)
+        shutil.copy(ROOT / "LICENSE", folder)
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        with (
+            archive.open("wb") as file,
+            gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w") as tar,
+        ):
+            for path in files:
+                tar.add(path, path.relative_to(folder).as_posix(), filter=_plain)
+    return hashlib.sha256(archive.read_bytes()).hexdigest()
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = 0
+    entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+    return entry
+
+
+def manifest(version: str, archives: Mapping[str, tuple[str, str]]) -> str:
+    """The manifest for krew; `archives`: address and SHA-256 by platform."""
+    told = yaml.safe_load((KREW / "modelwright.yaml").read_text())
+    told["spec"]["version"] = f"v{version}"
+    told["spec"]["platforms"] = [
+        {
+            "selector": {"matchLabels": dict(zip(("os", "arch"), platform.split("/"), strict=True))},
+            "uri": uri,
+            "sha256": digest,
+            "bin": "kubectl-modelwright",
+            "files": [{"from": "*", "to": "."}],
+        }
+        for platform, (uri, digest) in archives.items()
+    ]
+    text: str = yaml.safe_dump(told, sort_keys=False, width=110)
+    return text
+
+
+def main() -> int:
+    """Exit status 1 when a library can't be had; uv says which."""
+    parser = argparse.ArgumentParser(prog="make plugin", description=__doc__)
+    parser.add_argument("--url", default="https://example.com/modelwright", help="where the archives will lie")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    options = parser.parse_args()
+    version = project()["version"]
+    archives = {}
+    for platform in PLATFORMS:
+        archive = options.out / f"kubectl-modelwright_v{version}_{platform.replace('/', '_')}.tar.gz"
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                digest = pack(fetched(platform, Path(folder)), archive)
+            except subprocess.CalledProcessError:
+                print(f"error: the libraries for {platform} can't be had", file=sys.stderr)
+                return 1
+        archives[platform] = (f"{options.url.rstrip('/')}/{archive.name}", digest)
+        print(f"    {archive.name}  {archive.stat().st_size / 1e6:.1f} MB  sha256 {digest}")
+    file = options.out / "modelwright.yaml"
+    file.write_text(manifest(version, archives))
+    print(f"    {file.name}, for krew")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,19 @@ from modelwright.api.names import GROUP
 
 Json = dict[str, Any]
 
-KINDS = ("models", "modelversions", "modelrollouts", "retrainingpolicies", "trainingruns")
+NEEDED = ("models", "modelversions", "modelrollouts")
+"""Kinds that nothing can be said without; roles that only approve or command have them too."""
+KINDS = (*NEEDED, "retrainingpolicies", "trainingruns")
 TIMEOUT = 60.0
+_BEFORE_THE_REASON = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error when \w+ "STDIN": )?')
 
 
 class ClusterError(Exception):
     """kubectl could not do it; the text is what it said."""
+
+
+class Forbidden(ClusterError):
+    """The API server lets this user not do it."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +36,17 @@ class Cluster:
 
     flags: Sequence[str] = ()
 
-    def objects(self) -> list[Json]:
-        """All that `picture` is made of: our kinds, and the pods of models where the user may see pods."""
-        ours = ",".join(f"{kind}.{GROUP}" for kind in KINDS)
-        found: list[Json] = json.loads(self.run("get", ours, "-o", "json"))["items"]
+    def objects(self, *more: str) -> list[Json]:
+        """All that `picture` is made of: our kinds, and the pods of models. What the user may not see is left out, but
+        for what is needed and `more`: then Forbidden is raised."""
+        needed = (*NEEDED, *more)
         try:
-            pods = self.run("get", "pods", "-l", f"{GROUP}/model", "-o", "json")
-        except ClusterError:
-            # Whoever may see Models need not see pods.
-            return found
-        return [*found, *json.loads(pods)["items"]]
+            found = self._items(_listed(KINDS))
+        except Forbidden:
+            found = self._items(_listed(needed))
+            for kind in (kind for kind in KINDS if kind not in needed):
+                found += self._items_if_allowed(_listed([kind]))
+        return found + self._items_if_allowed("pods", "-l", f"{GROUP}/model")
 
     def names(self, kind: str) -> list[str]:
         """Names of all objects of one of our kinds."""
@@ -68,6 +77,16 @@ class Cluster:
             return str(error)
         return None
 
+    def _items(self, *arguments: str) -> list[Json]:
+        found: list[Json] = json.loads(self.run("get", *arguments, "-o", "json"))["items"]
+        return found
+
+    def _items_if_allowed(self, *arguments: str) -> list[Json]:
+        try:
+            return self._items(*arguments)
+        except Forbidden:
+            return []
+
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of a kubectl command. Raises ClusterError."""
         program = os.environ.get("KUBECTL") or shutil.which("kubectl")
@@ -86,5 +105,10 @@ class Cluster:
             raise ClusterError(f"kubectl {' '.join(arguments[:3])}: {error}") from error
         if done.returncode:
             said = done.stderr.strip() or done.stdout.strip()
-            raise ClusterError(said.removeprefix("error: ") or f"kubectl {arguments[0]} ended with {done.returncode}")
+            kind = Forbidden if "forbidden" in said.lower() else ClusterError
+            raise kind(_BEFORE_THE_REASON.sub("", said) or f"kubectl {arguments[0]} ended with {done.returncode}")
         return done.stdout
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    return ",".join(f"{kind}.{GROUP}" for kind in kinds)

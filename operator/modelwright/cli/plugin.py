@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -21,7 +21,7 @@ from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.cli import acts, facts, kserve, plot, tree
 from modelwright.cli import lint as linting
 from modelwright.cli import why as words
-from modelwright.cli.cluster import Cluster, ClusterError
+from modelwright.cli.cluster import Cluster, ClusterError, Forbidden
 from modelwright.cli.course import course
 from modelwright.cli.picture import NotThere, Picture, model_of, picture, result
 
@@ -30,6 +30,14 @@ PROMOTED, FAILED, TIMED_OUT = 0, 1, 2
 LOOK_EVERY = 1.0
 TAKEN_UP_WITHIN = 15.0
 """Seconds that a command is waited for, to say what became of it."""
+
+_NEEDS: Final = {
+    **dict.fromkeys(("approve", "reject"), "the role modelwright-approve"),
+    **dict.fromkeys((*acts.COMMANDS, "rollback"), "the role modelwright-command"),
+    "retrain": "the roles modelwright-view and modelwright-edit",
+    "import": "get and list on inferenceservices.serving.kserve.io",
+}
+"""Of rights, by command; the others only look."""
 
 Run = Callable[[argparse.Namespace, Cluster], int]
 
@@ -44,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run: Run = options.run
         return run(options, Cluster(tuple(flags)))
+    except Forbidden as error:
+        needs = _NEEDS.get(options.command, "the role modelwright-view")
+        print(f"error: {error}\n{options.command} needs {needs}, or the same rights by another", file=sys.stderr)
+        return FAILED
     except (ClusterError, NotThere, InvalidObject, acts.CannotAct, kserve.NotImported, plot.NotInstalled) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
@@ -175,8 +187,9 @@ def _reason(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", required=True, help="why; it stands in the record, with your name")
 
 
-def _seen(name: str, cluster: Cluster) -> Picture:
-    objects = cluster.objects()
+def _seen(name: str, cluster: Cluster, *more: str) -> Picture:
+    """The Model of this name; `more`: kinds that must be seen for what is asked."""
+    objects = cluster.objects(*more)
     return picture(model_of(name, objects), objects)
 
 
@@ -339,7 +352,8 @@ def _decide(options: argparse.Namespace, cluster: Cluster) -> int:
 
 
 def _retrain(options: argparse.Namespace, cluster: Cluster) -> int:
-    body = acts.training(_seen(options.model, cluster), options.policy, cluster.whoami(), options.reason)
+    seen = _seen(options.model, cluster, "retrainingpolicies")
+    body = acts.training(seen, options.policy, cluster.whoami(), options.reason)
     name = cluster.create(body)
     policy = body["spec"]["policyRef"]["name"]
     text = f"TrainingRun {name} is asked for, by RetrainingPolicy {policy}"

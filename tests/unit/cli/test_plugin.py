@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.cli import plugin
-from modelwright.cli.cluster import Cluster
+from modelwright.cli.cluster import Cluster, Forbidden
 from tests.unit.cli import world
 
 
@@ -133,7 +133,52 @@ def test_no_kubectl_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert "kubectl is not on the PATH" in capsys.readouterr().err
 
 
-def test_who_may_not_see_pods_still_sees_models(kubectl: Path) -> None:
+FORBIDDEN = 'Error from server (Forbidden): pods is forbidden: User "alice" cannot list resource "pods" in API group ""'
+
+
+def forbid(kubectl: Path, *what: str) -> None:
+    """Its user may not do what has these words in it."""
     program = kubectl / "kubectl"
-    program.write_text(program.read_text().replace("echo '{\"items\": []}'", "echo forbidden >&2; exit 1"))
+    cases = "".join(f"*{words}*) echo '{FORBIDDEN}' >&2; exit 1 ;;\n  " for words in what)
+    program.write_text(program.read_text().replace('*"get pods"*)', f'{cases}*"get pods"*)', 1))
+
+
+@pytest.mark.parametrize("what", ["pods", "trainingruns"])
+def test_who_may_not_see_pods_or_training_still_sees_models(kubectl: Path, what: str) -> None:
+    forbid(kubectl, what)
     assert {obj["kind"] for obj in Cluster().objects()} >= {"Model", "ModelRollout"}
+
+
+def test_what_a_command_is_about_must_be_seen(kubectl: Path) -> None:
+    forbid(kubectl, "retrainingpolicies")
+    assert Cluster().objects()
+    with pytest.raises(Forbidden):
+        Cluster().objects("retrainingpolicies")
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments", "needs"),
+    [
+        ("models", ["status", "digits"], "status needs the role modelwright-view"),
+        ("create", ["rollback", "digits", "--reason", "x"], "rollback needs the role modelwright-command"),
+        ("patch", ["abort", "digits", "--reason", "x"], "abort needs the role modelwright-command"),
+        (
+            "create",
+            ["reject", "digits", "--hash", world.HASH, "--reason", "x"],
+            "reject needs the role modelwright-appr",
+        ),
+        (
+            "create",
+            ["retrain", "digits", "--reason", "x"],
+            "retrain needs the roles modelwright-view and modelwright-ed",
+        ),
+    ],
+)
+def test_who_is_refused_is_told_what_is_needed(
+    kubectl: Path, words: str, arguments: list[str], needs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forbid(kubectl, words)
+    assert plugin.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said.startswith('error: pods is forbidden: User "alice" cannot list')
+    assert needs in said

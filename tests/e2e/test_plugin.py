@@ -23,7 +23,7 @@ def story(shared_space: Space) -> Story:
     return found
 
 
-def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Story) -> None:
+def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Story, tmp_path: Path) -> None:
     assert plugin(story, "status", "told", "--wait", "--timeout", "60s").startswith("Model told  Ready=True")
     assert "it has ended" in plugin(story, "pause", "told", "--reason", "x", code=1)
     story.wants(2)
@@ -40,6 +40,8 @@ def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Stor
     told = plugin(story, "why", "told")
     assert "was promoted" in told
     assert "admin commanded promote" in told
+    plugin(story, "plot", "told-2", "-o", str(tmp_path / "told.svg"))
+    assert "told-2: told told-1 → told-2 (Succeeded" in (tmp_path / "told.svg").read_text()
 
     assert "has not served before" in plugin(story, "rollback", "told", "--to", "told-3", "--reason", "x", code=1)
     assert "takes Model told to version told-1" in plugin(story, "rollback", "told", "--reason", "wrong answers")

@@ -22,11 +22,13 @@ def complete(words: Sequence[str], names: Names) -> tuple[list[str], int]:
     if command is None:
         found: Iterable[str] = known
     elif last.startswith("-"):
-        found = known[command]
-    elif command == "lint":
+        found = (option for option in known[command] if option.startswith("--"))
+    elif command == "import" and before[-1] == command:
+        found = ("kserve",)
+    elif command == "lint" or (command == "import" and not known[command].get(before[-1])):
         return [], FILES
     else:
-        option = before[-1] if before[-1].startswith("-") and "=" not in before[-1] else ""
+        option = before[-1] if known[command].get(before[-1]) else ""
         if option in ("-o", "--output"):
             return ([], FILES) if command == "plot" else (["json", "text"], NO_FILES)
         kind = {"--to": "modelversions", "--version": "modelversions", "--rollout": "modelrollouts",

@@ -155,11 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def subcommands() -> dict[str, list[str]]:
-    """Every subcommand with its options."""
+def subcommands() -> dict[str, dict[str, bool]]:
+    """Every subcommand with its options, and whether they take a value."""
     (action,) = (each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
     return {
-        name: [option for each in parser._actions for option in each.option_strings if option.startswith("--")]
+        name: {option: each.nargs != 0 for each in parser._actions for option in each.option_strings}
         for name, parser in action.choices.items()
     }
 

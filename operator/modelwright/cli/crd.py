@@ -10,6 +10,7 @@ import yaml
 
 from modelwright.api.crd.definition import KINDS, SIZE_LIMIT, definition, file_name
 from modelwright.api.crd.reference import pages
+from modelwright.cli.metrics_page import page as metrics_page
 from modelwright.core.retraining.document import page as run_page
 from modelwright.core.rollout.document import page as rollout_page
 
@@ -51,6 +52,7 @@ def generated() -> dict[str, str]:
     )
     files["docs/concepts/rollout-states.md"] = rollout_page()
     files["docs/concepts/run-states.md"] = run_page()
+    files["docs/reference/metrics.md"] = metrics_page()
     files.update({f"docs/reference/{name}": text for name, text in pages().items()})
     return files
 

@@ -1,4 +1,4 @@
-"""Metrics of rollouts. Series of a rollout are there while it goes on, and go with it or with its Model."""
+"""Metrics of Models and their rollouts. Series of a Model go with it, and those of a rollout when it ends."""
 
 from __future__ import annotations
 
@@ -41,36 +41,50 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class LiveRollout:
-    """A rollout that goes on. `weights`: percent by (version, revision). `verdicts`: by the metric's name."""
+    """A rollout that goes on. `verdicts`: by the metric's name."""
 
     state: str
-    weights: Mapping[tuple[str, str], int]
     verdicts: Mapping[str, Judged]
 
 
-class LiveRollouts(Collector):
-    """The live rollout of each Model; a Model has one at most."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a Model stands. `state`: Ready, Reconciling or Stalled. `weights`: percent by (version, revision)."""
+
+    state: str
+    weights: Mapping[tuple[str, str], int]
+    rollout: LiveRollout | None = None
+
+
+class Models(Collector):
+    """Every Model, with its live rollout; it has one at most."""
 
     def __init__(self) -> None:
-        self._live: dict[tuple[str, str], LiveRollout] = {}
+        self._known: dict[tuple[str, str], Standing] = {}
 
-    def tell(self, namespace: str, model: str, rollout: LiveRollout | None) -> None:
-        """What goes on for a Model; None when nothing does, or it is gone."""
-        if rollout is None:
-            self._live.pop((namespace, model), None)
-        else:
-            self._live[namespace, model] = rollout
+    def tell(self, namespace: str, model: str, standing: Standing) -> None:
+        """How a Model stands now."""
+        self._known[namespace, model] = standing
+
+    def forget(self, namespace: str, model: str) -> None:
+        """A Model that is gone."""
+        self._known.pop((namespace, model), None)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """All series; Prometheus' client asks from a thread of its own."""
         place = ["namespace", "model"]
-        info = GaugeMetricFamily(
-            "modelwright_rollout_info", "1 for the state of each live rollout.", labels=[*place, "state"]
+        model = GaugeMetricFamily(
+            "modelwright_model_info",
+            "1 for the state of each Model: Ready, Reconciling or Stalled.",
+            labels=[*place, "state"],
         )
         weight = GaugeMetricFamily(
-            "modelwright_rollout_weight",
-            "Percent of the callers' requests that a revision gets in a live rollout, as configured.",
+            "modelwright_model_weight",
+            "Percent of the callers' requests that a revision gets, as configured.",
             labels=[*place, "version", "revision"],
+        )
+        info = GaugeMetricFamily(
+            "modelwright_rollout_info", "1 for the state of each live rollout.", labels=[*place, "state"]
         )
         verdict = GaugeMetricFamily(
             "modelwright_rollout_verdict",
@@ -83,16 +97,19 @@ class LiveRollouts(Collector):
             "1 for the outcome of the last look at a metric of a live rollout.",
             labels=[*place, "metric", "outcome"],
         )
-        for where, rollout in list(self._live.items()):
-            info.add_metric([*where, rollout.state], 1)
-            for revision, percent in rollout.weights.items():
+        for where, standing in list(self._known.items()):
+            model.add_metric([*where, standing.state], 1)
+            for revision, percent in standing.weights.items():
                 weight.add_metric([*where, *revision], percent)
-            for name, judged in rollout.verdicts.items():
+            if standing.rollout is None:
+                continue
+            info.add_metric([*where, standing.rollout.state], 1)
+            for name, judged in standing.rollout.verdicts.items():
                 outcome.add_metric([*where, name, judged.outcome], 1)
                 for what, number in judged.values.items():
                     verdict.add_metric([*where, name, what], number)
-        return info, weight, verdict, outcome
+        return model, weight, info, verdict, outcome
 
 
-LIVE = LiveRollouts()
-REGISTRY.register(LIVE)
+MODELS = Models()
+REGISTRY.register(MODELS)

@@ -1,28 +1,34 @@
-"""What the operator's own metrics say of rollouts, as plain values."""
+"""What the operator's own metrics say of Models and their rollouts, as plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from modelwright.api.v1alpha1.model import TrafficStatus
+from modelwright.api.conditions import ConditionType, is_true
+from modelwright.api.v1alpha1.model import ModelStatus
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Verdict
 from modelwright.core.rollout.record import TERMINAL, Record
 from modelwright.obs import rollouts
-from modelwright.obs.rollouts import Judged, LiveRollout
+from modelwright.obs.rollouts import Judged, LiveRollout, Standing
 
+STATES = (ConditionType.READY, ConditionType.STALLED, ConditionType.RECONCILING)
 VALUES = ("candidate", "serving", "low", "high", "limit")
 
 
-def tell(
-    namespace: str, model: str, record: Record | None, traffic: Iterable[TrafficStatus], verdicts: Iterable[Verdict]
-) -> None:
-    """Say how the live rollout of a Model stands; `record` None when none goes on."""
+def tell(namespace: str, model: str, status: ModelStatus, record: Record | None, verdicts: Iterable[Verdict]) -> None:
+    """Say how a Model stands, and its live rollout; `record` None when none goes on."""
     live = None
     if record is not None:
-        weights = {(entry.version, entry.revision): entry.weight for entry in traffic}
-        live = LiveRollout(record.state, weights, {verdict.metric: _judged(verdict) for verdict in verdicts})
-    rollouts.LIVE.tell(namespace, model, live)
+        live = LiveRollout(record.state, {verdict.metric: _judged(verdict) for verdict in verdicts})
+    weights = {(entry.version, entry.revision): entry.weight for entry in status.traffic}
+    state = next((kind for kind in STATES if is_true(status.conditions, kind)), ConditionType.RECONCILING)
+    rollouts.MODELS.tell(namespace, model, Standing(state, weights, live))
+
+
+def forget(namespace: str, model: str) -> None:
+    """A Model is gone, and its series with it."""
+    rollouts.MODELS.forget(namespace, model)
 
 
 def count(old: Record, new: Record) -> None:

@@ -71,7 +71,7 @@ class ModelReconciler:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             if raw is not None:
                 self._confirmed.pop(raw["metadata"]["uid"], None)
-            figures.tell(key.namespace, key.name, None, (), ())
+            figures.forget(key.namespace, key.name)
             return Result()
         try:
             model = Model.parse(raw)
@@ -245,7 +245,7 @@ class ModelReconciler:
                 now=observed.now,
             ),
         )
-        figures.tell(model.namespace, model.name, observed.live, status.traffic, picture.looked.verdicts)
+        figures.tell(model.namespace, model.name, status, observed.live, picture.looked.verdicts)
         if await write_status(self._context, picture.raw, status, old):
             self._tell(picture.raw, old, status, verdict)
             self._wake_versions(model, old, status)
@@ -287,6 +287,7 @@ class ModelReconciler:
                 ),
             }
         )
+        figures.tell(raw["metadata"]["namespace"], raw["metadata"]["name"], status, None, ())
         if await write_status(self._context, raw, status, old):
             self._tell(raw, old, status, verdict)
 

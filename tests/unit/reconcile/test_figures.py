@@ -1,4 +1,4 @@
-"""The operator's own metrics of rollouts: what they say, and that no series outlives its rollout."""
+"""The operator's own metrics of Models and rollouts: what they say, and that no series outlives what it is about."""
 
 from typing import Any
 
@@ -7,15 +7,17 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelwright.kube import kinds
+from modelwright.obs import rollouts
 from modelwright.obs.metrics import REGISTRY
 from tests.unit.reconcile.test_rollouts import JUDGED, NS, World, bad, good
 
-LIVE = (
-    "modelwright_rollout_info",
-    "modelwright_rollout_weight",
-    "modelwright_rollout_verdict",
-    "modelwright_rollout_outcome",
-)
+LIVE = ("modelwright_rollout_info", "modelwright_rollout_verdict", "modelwright_rollout_outcome")
+NOTHING: list[dict[tuple[str, ...], float]] = [{}] * len(LIVE)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts.MODELS, "_known", {})
 
 
 def series(name: str) -> dict[tuple[str, ...], float]:
@@ -26,6 +28,17 @@ def series(name: str) -> dict[tuple[str, ...], float]:
             if (sample.labels.pop("namespace"), sample.labels.pop("model")) == (NS, "digits"):
                 found[tuple(label for _, label in sorted(sample.labels.items()))] = sample.value
     return found
+
+
+def weights() -> dict[str, float]:
+    """By version."""
+    return {version: weight for (_, version), weight in series("modelwright_model_weight").items()}
+
+
+def labels() -> set[str]:
+    """Every value of every label that a scrape sees."""
+    families = text_string_to_metric_families(generate_latest(REGISTRY).decode())
+    return {value for family in families for sample in family.samples for value in sample.labels.values()}
 
 
 def ended(outcome: str, reason: str) -> float:
@@ -42,7 +55,7 @@ def observed(name: str) -> tuple[float, float]:
 
 def held_at_ten() -> World:
     world = World(JUDGED)
-    assert [series(name) for name in LIVE] == [{}] * 4, "what serves is no rollout"
+    assert [series(name) for name in LIVE] == NOTHING, "what serves is no rollout"
     world.desk.results["errors"] = good(candidate=50)
     world.want("v2")
     world.go_to("Holding")
@@ -52,8 +65,8 @@ def held_at_ten() -> World:
 def test_a_live_rollout_is_told_with_its_numbers() -> None:
     world = held_at_ten()
     assert series("modelwright_rollout_info") == {("Holding",): 1}
-    weights = {version: weight for (_, version), weight in series("modelwright_rollout_weight").items()}
-    assert weights == {"v1": 90, "v2": 10}
+    assert series("modelwright_model_info") == {("Reconciling",): 1}
+    assert weights() == {"v1": 90, "v2": 10}
     assert series("modelwright_rollout_outcome") == {("errors", "Inconclusive"): 1}
     verdict = series("modelwright_rollout_verdict")
     assert {value for _, value in verdict} == {"candidate", "serving", "low", "high", "limit"}
@@ -70,7 +83,7 @@ def test_series_go_when_the_rollout_is_promoted_and_its_time_is_counted() -> Non
     world.desk.results["errors"] = good()
     world.go_to("Succeeded", "Promoted")
     world.look()
-    assert [series(name) for name in LIVE] == [{}] * 4
+    assert [series(name) for name in LIVE] == NOTHING
     assert ended("Succeeded", "Promoted") == before + 1
     assert observed("promote")[0] == count + 1
     assert observed("promote")[1] - seconds > 40
@@ -85,7 +98,7 @@ def test_series_go_when_the_rollout_is_rolled_back_and_its_time_is_counted() -> 
     world.desk.results["errors"] = bad()
     world.go_to("RolledBack")
     world.look()
-    assert [series(name) for name in LIVE] == [{}] * 4
+    assert [series(name) for name in LIVE] == NOTHING
     assert ended("RolledBack", "AnalysisFailed") == before + 1
     assert observed("rollback")[0] == count + 1
     assert 0 <= observed("rollback")[1] - seconds <= 10
@@ -101,9 +114,33 @@ def test_what_is_superseded_is_counted_once() -> None:
     assert ended("Superseded", "Superseded") == before + 1
 
 
+def test_a_model_is_told_whether_or_not_a_rollout_goes_on() -> None:
+    world = held_at_ten()
+    world.desk.results["errors"] = good()
+    world.go_to("Succeeded", "Promoted")
+    world.look()
+    assert series("modelwright_model_info") == {("Ready",): 1}
+    assert weights() == {"v2": 100}
+    world.desk.results["errors"] = bad()
+    world.want("v3")
+    world.go_to("RolledBack")
+    world.look()
+    assert series("modelwright_model_info") == {("Stalled",): 1}
+    assert weights() == {"v2": 100}
+
+
+def test_a_model_that_the_operator_can_not_read_is_told_as_stalled() -> None:
+    world = held_at_ten()
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"version": {"name": 7}}})
+    world.look()
+    assert series("modelwright_model_info") == {("Stalled",): 1}
+    assert [series(name) for name in LIVE] == NOTHING
+
+
 @pytest.mark.parametrize("how", ["at once", "waiting for finalizers"])
 def test_series_go_when_the_model_goes(how: str) -> None:
     world = held_at_ten()
+    assert {"digits", "v1", "v2", "errors"} <= labels()
     if how == "at once":
         world.api.user_delete(kinds.MODEL, NS, "digits")
     else:
@@ -111,4 +148,11 @@ def test_series_go_when_the_model_goes(how: str) -> None:
         world.api.user_patch(kinds.MODEL, NS, "digits", patch)
     world.operator.hear(len(world.api.told))
     world.operator.work()
-    assert [series(name) for name in LIVE] == [{}] * 4
+    assert not {NS, "digits", "v1", "v2", "errors"} & labels()
+
+
+def test_no_label_of_a_counter_is_the_name_of_an_object() -> None:
+    named = {"namespace", "model", "version", "revision", "metric", "name", "pod", "uid"}
+    for family in REGISTRY.collect():
+        for sample in family.samples if family.type in ("counter", "histogram") else ():
+            assert not named & sample.labels.keys(), sample.name

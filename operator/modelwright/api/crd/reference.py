@@ -35,7 +35,13 @@ def _index() -> str:
     for kind in KINDS:
         info: CrdInfo = kind.__crd__
         lines.append(f"- [{kind.__name__}]({kind.__name__.lower()}.md) (`{info.short_name}`): {info.description}")
-    lines += ["", "Reasons of conditions, failures and Events: [reasons.md](reasons.md).", ""]
+    lines += [
+        "",
+        "Reasons of conditions, failures and Events: [reasons.md](reasons.md).",
+        "",
+        "What the operator, the observer and the comparer export for Prometheus: [metrics.md](metrics.md).",
+        "",
+    ]
     return "\n".join(lines)
 
 

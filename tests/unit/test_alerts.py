@@ -10,6 +10,8 @@ import promql_parser
 import pytest
 import yaml
 
+from modelwright.cli import metrics_page, plugin
+
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"
 RULES: list[dict[str, Any]] = [
@@ -21,11 +23,9 @@ SUFFIXES = ("_bucket", "_sum", "_count", "_total")
 
 
 def exported() -> set[str]:
-    """Names of all metrics in the source, without what the client adds to them."""
-    found: set[str] = set()
-    for path in (ROOT / "operator/modelwright").rglob("*.py"):
-        found |= set(re.findall(r'"(modelwright_[a-z_]+)"', path.read_text()))
-    return {name.removesuffix("_total") for name in found}
+    """Names of all metrics, without what the client adds to them."""
+    found = [*metrics_page.operator(), *metrics_page.observer(), *metrics_page.comparer()]
+    return {one.name.removesuffix("_total") for one in found}
 
 
 def without_suffix(name: str) -> str:
@@ -52,6 +52,14 @@ def test_an_alert_says_what_is_the_matter_and_has_a_page_that_says_what_to_do(ru
 
 def test_there_is_no_page_without_an_alert() -> None:
     assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == {rule["alert"] for rule in RULES}
+
+
+@pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("Modelwright*.md")), ids=lambda page: page.stem)
+def test_a_page_names_commands_and_metrics_that_exist(page: Path) -> None:
+    text = page.read_text()
+    for command in re.findall(r"`kubectl modelwright ([^`]+)`", text):
+        plugin._parser().parse_args(command.split())
+    assert {without_suffix(name) for name in re.findall(r"modelwright_[a-z_]+", text)} <= exported()
 
 
 def test_words_of_an_alert_use_only_labels_that_its_query_leaves() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -198,6 +199,8 @@ def test_optional_parts() -> None:
         "PrometheusRule",
     ]
     assert only(found, "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
+    (endpoint,) = only(found, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert endpoint["honorLabels"] is True, "the label namespace is a Model's"
     rules = only(found, "PrometheusRule")
     assert rules["metadata"]["labels"]["release"] == "prometheus"
     assert rules["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
@@ -252,6 +255,7 @@ def test_a_service_monitor_finds_the_service_made_for_it() -> None:
         service
     ]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert [e["honorLabels"] for e in monitor["spec"]["endpoints"]] == [True], "the label namespace is a Model's"
     assert service["spec"]["selector"] == only(found, "Deployment")["spec"]["selector"]["matchLabels"]
 
 
@@ -266,6 +270,24 @@ def test_the_pod_of_helm_test_is_restricted_and_no_replica() -> None:
     given = {e["name"]: e.get("value") for e in selfcheck["env"]}
     assert given.items() <= (environment(found) | {"MODELWRIGHT_NAMESPACE": None}).items()
     Settings.from_environment({name: value or "from-the-pod" for name, value in given.items()})
+
+
+def test_dashboards_are_config_maps_that_grafana_finds() -> None:
+    assert not [o for o in template() if "dashboard" in o["metadata"]["name"]]
+    folder = {"grafana_folder": "Modelwright"}
+    boards: dict[str, str] = {}
+    for labels in ({}, {"grafana_dashboard": "yes", "team": "ml"}):
+        found = template(metrics={"dashboards": {"enabled": True, "labels": labels, "annotations": folder}})
+        maps = [o for o in found if "dashboard" in o["metadata"]["name"]]
+        for o in maps:
+            assert o["metadata"]["labels"].items() >= ({"grafana_dashboard": "1"} | labels).items()
+            assert o["metadata"]["annotations"] == folder
+            boards |= o["data"]
+    shipped = {path.name: path.read_text() for path in (CHART / "files" / "dashboards").glob("*.json")}
+    assert {name.removeprefix("modelwright-"): json.loads(text) for name, text in boards.items()} == {
+        name: json.loads(text) for name, text in shipped.items()
+    }
+    assert shipped
 
 
 BAD_VALUES = [
@@ -289,6 +311,7 @@ BAD_VALUES = [
     ({"connectionSecrets": [""]}, "connectionSecrets"),
     ({"runtimes": {"images": {"mlserver": ""}}}, "mlserver"),
     ({"resources": {"request": {"cpu": 1}}}, "request"),
+    ({"metrics": {"dashboards": {"labels": {"grafana_dashboard": 1}}}}, "grafana_dashboard"),
     ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
     ({"training": {"kinds": [{"group": "jobset.x-k8s.io", "kind": "JobSet"}]}}, "version"),
     ({"training": {"kinds": [JOBSET | {"group": "*"}]}}, "group"),

@@ -115,6 +115,7 @@ def test_no_template_is_missing_from_the_comparison() -> None:
     templates = {path.stem for path in (ROOT / "charts" / "modelwright" / "templates").glob("*.yaml")}
     compared = {"connections", "deployment", "poddisruptionbudget", "rbac", "service", "serviceaccount"}
     assert templates - compared == {
+        "dashboards",
         "networkpolicy",
         "podmonitor",
         "prometheusrule",

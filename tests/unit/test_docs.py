@@ -48,7 +48,7 @@ def test_manifests_are_accepted(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if OURS.search(p.read_text())], ids=ids)
 def test_no_manifest_is_passed_over(page: Path) -> None:
-    """One in a block of another language, or an indented one, would be judged by nobody. Those in shell have names filled in there."""
+    """One in a block of another language, or an indented one, would be judged by nobody."""
     text = page.read_text()
     judged = "\n".join([*BLOCK.findall(text), *SHELL.findall(text)])
     assert len(OURS.findall(judged)) == len(OURS.findall(text))

@@ -23,12 +23,16 @@ SCRAPE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """What is scraped: host:port, the labels that its series get, and `renamed`: (label, what in it, by what)."""
+    """What is scraped: host:port, the labels that its series get, and `renamed`: (label, what in it, by what).
+
+    `honor`: labels that its series have already stay as they are.
+    """
 
     name: str
     where: str
     labels: Mapping[str, str] = field(default_factory=dict)
     renamed: tuple[str, str, str] | None = None
+    honor: bool = False
 
 
 class Exporter:
@@ -147,6 +151,7 @@ async def answers(url: str) -> None:
 def _scrape(job: Job) -> dict[str, object]:
     scrape: dict[str, object] = {
         "job_name": job.name,
+        "honor_labels": job.honor,
         "static_configs": [{"targets": [job.where], "labels": dict(job.labels)}],
     }
     if job.renamed is not None:

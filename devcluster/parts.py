@@ -71,7 +71,7 @@ PARTS = (
     Part(
         "prometheus",
         "github.com/prometheus/prometheus",
-        {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+        {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
         # The clients of two dozen clouds would triple the build.
         tags="remove_all_sd,enable_kubernetes_sd",
     ),

@@ -54,10 +54,7 @@ test-fetch: setup ## Each fetch scheme against a real server
 test-metrics: setup ## What rollouts measure, by a real Prometheus and a real Traefik
 	@$(PYTEST) -q -m "metrics and not e2e" --durations 5
 
-test-sbom: setup ## What the images hold of Python, as CycloneDX JSON -> build/sbom/
-	@$(BIN)/python scripts/sbom.py
-
-chart: setup ## Charts and kustomize installs, rendered and compared
+test-chart: setup ## Charts and kustomize installs, rendered and compared
 	@$(PYTEST) -q -m chart
 
 test-controlplane: setup ## Against a real API server, started by the tests
@@ -89,6 +86,9 @@ tools: setup ## Build all programs of the cluster, helm and the base image into 
 
 images: setup ## Build the five images
 	@$(BIN)/python scripts/images.py
+
+sbom: setup ## What the images hold of Python, as CycloneDX JSON -> build/sbom/
+	@$(BIN)/python scripts/sbom.py
 
 plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> dist (URL=where they will lie)
 	@$(BIN)/python scripts/plugin.py $(if $(URL),--url $(URL))

@@ -314,6 +314,8 @@ def router(store: Store, queue: WorkQueue) -> Listener:
     def route(kind: Kind, old: Object | None, new: Object | None) -> None:
         if not routing.significant(kind, old, new):
             return
+        if new is not None and routing.edited(kind, old, new):
+            queue.add(next(iter(routing.keys(kind, new, store))), first=True)
         # Both: what an object no longer refers to is concerned as well.
         for obj in (new, old):
             if obj is not None:

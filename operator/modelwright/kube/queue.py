@@ -1,7 +1,8 @@
 """A work queue of object keys: what client-go's workqueue does, for asyncio.
 
 A key waits at most once however often it is added; a key that is being worked on is never handed out a second time,
-and is handed out again after `done` when it was added meanwhile. Failures come back later and later.
+and is handed out again after `done` when it was added meanwhile. Failures come back later and later. What a person
+waits for goes first, three times in four, so that a change of many objects hides no edit, and edits hide no change.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from typing import NamedTuple
 
 from modelwright.obs import metrics
@@ -19,6 +20,8 @@ from modelwright.obs.clock import Clock, SystemClock, Timer
 BASE_DELAY = 1.0
 MAX_DELAY = 300.0
 JITTER = 0.2
+FIRST_OF = 4
+"""One in so many keys is handed out from the ordinary line while others go first."""
 
 
 class Key(NamedTuple):
@@ -40,12 +43,15 @@ class ShutDown(Exception):
 
 
 class WorkQueue:
-    """First in, first out; `add*` may be called from anywhere in the event loop and never block."""
+    """Two lines, each first in, first out; `add*` may be called from anywhere in the event loop and never block."""
 
     def __init__(self, clock: Clock | None = None, *, rng: random.Random | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._ready: deque[Key] = deque()
+        self._ready: OrderedDict[Key, None] = OrderedDict()
+        self._first: OrderedDict[Key, None] = OrderedDict()
+        self._hurried: set[Key] = set()
+        self._turn = 0
         self._dirty: dict[Key, float] = {}
         self._processing: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -59,16 +65,22 @@ class WorkQueue:
 
     def __len__(self) -> int:
         """How many keys are ready to be handed out."""
-        return len(self._ready)
+        return len(self._ready) + len(self._first)
 
-    def add(self, key: tuple[str, str, str]) -> None:
-        """Ask for a pass over `key`, as soon as a worker is free."""
+    def add(self, key: tuple[str, str, str], *, first: bool = False) -> None:
+        """Ask for a pass over `key`, as soon as a worker is free; `first`: before those that can wait."""
         item = Key(*key)
-        if self._shut_down or item in self._dirty:
+        if self._shut_down:
             return
-        self._dirty[item] = self._clock.monotonic()
-        if item not in self._processing:
-            self._make_ready(item)
+        if first:
+            self._hurried.add(item)
+        if item not in self._dirty:
+            self._dirty[item] = self._clock.monotonic()
+            if item not in self._processing:
+                self._make_ready(item)
+        elif first and item in self._ready:
+            del self._ready[item]
+            self._first[item] = None
 
     def add_after(self, key: tuple[str, str, str], seconds: float) -> None:
         """Ask for a pass over `key` in `seconds`; the earliest of several such requests counts."""
@@ -109,11 +121,12 @@ class WorkQueue:
         while True:
             if self._shut_down:
                 raise ShutDown
-            if self._ready:
-                item = self._ready.popleft()
+            if len(self):
+                item = self._next()
                 added = self._dirty.pop(item)
+                self._hurried.discard(item)
                 self._processing.add(item)
-                metrics.QUEUE_DEPTH.set(len(self._ready))
+                metrics.QUEUE_DEPTH.set(len(self))
                 metrics.QUEUE_LATENCY.observe(self._clock.monotonic() - added)
                 return item
             waiter = asyncio.get_running_loop().create_future()
@@ -122,7 +135,7 @@ class WorkQueue:
                 await waiter
             except asyncio.CancelledError:
                 # The wake-up this waiter took with it belongs to another one.
-                if waiter.done() and not waiter.cancelled() and self._ready:
+                if waiter.done() and not waiter.cancelled() and len(self):
                     self._wake_one()
                 raise
 
@@ -140,6 +153,8 @@ class WorkQueue:
             self._timer.cancel()
             self._timer = None
         self._ready.clear()
+        self._first.clear()
+        self._hurried.clear()
         self._dirty.clear()
         self._delayed.clear()
         self._due.clear()
@@ -147,9 +162,14 @@ class WorkQueue:
         while self._waiters:
             self._wake_one()
 
+    def _next(self) -> Key:
+        self._turn += 1
+        line = self._first if self._first and (self._turn % FIRST_OF or not self._ready) else self._ready
+        return line.popitem(last=False)[0]
+
     def _make_ready(self, item: Key) -> None:
-        self._ready.append(item)
-        metrics.QUEUE_DEPTH.set(len(self._ready))
+        (self._first if item in self._hurried else self._ready)[item] = None
+        metrics.QUEUE_DEPTH.set(len(self))
         self._wake_one()
 
     def _wake_one(self) -> None:

@@ -27,6 +27,7 @@ _STATUS_MATTERS = frozenset(
         kinds.GATEWAY_CLASS,
     }
 )
+_STEERED = frozenset({kinds.MODEL, kinds.MODEL_ROLLOUT})
 _DEPLOYMENT_STATUS = ("observedGeneration", "replicas", "readyReplicas", "availableReplicas", "updatedReplicas")
 
 
@@ -41,6 +42,16 @@ def significant(kind: Kind, old: Object | None, new: Object | None) -> bool:
     if kind == kinds.JOB:
         return _job_facts(old) != _job_facts(new)
     return kind in _STATUS_MATTERS and old.get("status") != new.get("status")
+
+
+def edited(kind: Kind, old: Object | None, new: Object | None) -> bool:
+    """Whether somebody has changed what a Model is steered by, and waits for an answer of the first of its `keys`."""
+    return (
+        kind in _STEERED
+        and old is not None
+        and new is not None
+        and old["metadata"].get("generation") != new["metadata"].get("generation")
+    )
 
 
 def _facts(kind: Kind, obj: Object) -> tuple[Any, ...]:

@@ -47,6 +47,37 @@ async def test_a_key_added_twice_is_handed_out_once(queue: WorkQueue) -> None:
     assert await drain(queue) == [A]
 
 
+async def test_what_somebody_waits_for_goes_first_and_the_rest_still_moves(queue: WorkQueue) -> None:
+    rest = [Key("Model", "ns", f"rest-{number}") for number in range(4)]
+    first = [Key("Model", "ns", f"first-{number}") for number in range(6)]
+    for key in rest:
+        queue.add(key)
+    for key in first:
+        queue.add(key, first=True)
+    assert await drain(queue) == [*first[:3], rest[0], *first[3:], *rest[1:]]
+
+
+async def test_a_key_that_waits_already_goes_first_once_somebody_waits_for_it(queue: WorkQueue) -> None:
+    for key in (A, B, C):
+        queue.add(key)
+    queue.add(B, first=True)
+    queue.add(B)
+    assert await drain(queue) == [B, A, C]
+
+
+async def test_a_key_in_its_pass_that_somebody_waits_for_goes_first_after_it(queue: WorkQueue) -> None:
+    queue.add(A)
+    assert await queue.get() == A
+    queue.add(A)
+    queue.add(B)
+    queue.add(A, first=True)
+    queue.done(A)
+    assert await drain(queue) == [A, B]
+    queue.add(B)
+    queue.add(A)
+    assert await drain(queue) == [B, A], "only that once"
+
+
 async def test_a_key_added_during_its_pass_comes_again_after_it(queue: WorkQueue) -> None:
     queue.add(A)
     assert await queue.get() == A
@@ -187,9 +218,9 @@ class QueueMachine(RuleBasedStateMachine):
     def _later(self, key: Key, delay: float) -> None:
         self.due[key] = min(self.due.get(key, float("inf")), self.clock.monotonic() + delay)
 
-    @rule(key=KEYS)
-    def add(self, key: Key) -> None:
-        self.queue.add(key)
+    @rule(key=KEYS, first=st.booleans())
+    def add(self, key: Key, first: bool) -> None:
+        self.queue.add(key, first=first)
         self.wanted.add(key)
 
     @rule(key=KEYS, delay=st.integers(1, 20))

@@ -192,3 +192,23 @@ def test_what_people_write_wakes_the_model_it_names(store: Store, kind: Kind) ->
     store.put(obj)
     assert [found["metadata"]["name"] for found in store.by_model(kind, NS, "digits")] == ["given"]
     assert store.by_model(kind, "other", "digits") == []
+
+
+NEXT = changed(MODEL, "metadata/generation", 2)
+EDITS = [
+    ("a Model's spec", kinds.MODEL, MODEL, NEXT, True),
+    ("a Model's status", kinds.MODEL, MODEL, changed(MODEL, "status/x", 2), False),
+    ("a command", kinds.MODEL_ROLLOUT, MODEL, NEXT, True),
+    ("a Deployment's spec", kinds.DEPLOYMENT, MODEL, NEXT, False),
+    ("a new Model, one of many at a start", kinds.MODEL, None, MODEL, False),
+    ("the end of a Model", kinds.MODEL, MODEL, None, False),
+]
+
+
+@pytest.mark.parametrize(("kind", "old", "new", "expected"), [e[1:] for e in EDITS], ids=[e[0] for e in EDITS])
+def test_whose_change_somebody_waits_for(kind: Kind, old: Object | None, new: Object | None, expected: bool) -> None:
+    assert routing.edited(kind, old, new) is expected
+
+
+def test_a_model_goes_first_when_it_is_edited_itself(store: Store) -> None:
+    assert next(iter(routing.keys(kinds.MODEL, MODEL, store))) == model("digits")

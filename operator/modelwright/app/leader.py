@@ -315,7 +315,8 @@ def router(store: Store, queue: WorkQueue) -> Listener:
         if not routing.significant(kind, old, new):
             return
         if new is not None and routing.edited(kind, old, new):
-            queue.add(next(iter(routing.keys(kind, new, store))), first=True)
+            for key in tuple(routing.keys(kind, new, store))[:1]:
+                queue.add(key, first=True)
         # Both: what an object no longer refers to is concerned as well.
         for obj in (new, old):
             if obj is not None:

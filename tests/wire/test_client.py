@@ -61,7 +61,7 @@ CALLS = {"GET": get, "PATCH": apply, "POST": create, "DELETE": delete}
     [
         (answer(500, "boom"), errors.Transient),
         (answer(503, '{"reason":"ServiceUnavailable"}'), errors.Transient),
-        (answer(403, '{"reason":"Forbidden","message":"may not"}'), errors.Denied),
+        (answer(403, '{"kind":"Status","reason":"Forbidden","message":"may not"}'), errors.Denied),
         (answer(429, "", Retry_After="2"), errors.Throttled),
         (answer(200, "<html>a proxy's page</html>"), errors.Transient),
         (answer(200, "[1, 2]"), errors.Transient),
@@ -256,7 +256,7 @@ async def test_the_token_of_the_kubeconfig_is_sent(
 
     async def look(request: Any) -> Any:
         seen.append(request.headers.get("Authorization"))
-        return await answer(404)(request)
+        return await answer(404, '{"kind":"Status","reason":"NotFound"}')(request)
 
     server.fault("GET", "/models", look)
     configuration = server.configuration()

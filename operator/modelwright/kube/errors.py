@@ -20,6 +20,9 @@ _TYPED_PATCH = "failed to create typed patch object"
 _TYPED_PATCH_LINE = re.compile(r"^\.(?P<field>.+?): (?P<message>.+)$")
 _END_OF_OBJECT = '}": '
 _STRICT = re.compile(r'(unknown|duplicate) field "([^"]+)"')
+_TELLING = frozenset({401, 403, 404, 409})
+_NOT_SERVED = "404 page not found"
+"""What the API server says, in plain text, of a group or version that it hasn't."""
 _GO_FIELD = re.compile(r"(cannot unmarshal \S+ into) Go struct field \w+\.(\S+) (of type \S+)")
 
 
@@ -89,7 +92,8 @@ class Transient(ApiError):
 def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, request: str = "") -> ApiError:
     """The exception for an answer that isn't 2xx. Never raises, whatever the body holds.
 
-    `body` is a `v1.Status` in JSON as a rule; anything else is quoted in the message, shortened.
+    `body` is a `v1.Status` in JSON as a rule; anything else is quoted in the message, shortened. A refusal, a conflict
+    or an absence that isn't told by one is the word of something on the way, or half of an answer: Transient.
     """
     details = _status_object(body)
     reason = str(details.get("reason") or "")
@@ -101,6 +105,8 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
         causes = ()
     message = _shortened(message, MESSAGE_MAX)
     causes = causes or _causes_in_text(message)
+    if status in _TELLING and details.get("kind") != "Status" and not message.startswith(_NOT_SERVED):
+        return Transient(status, reason or "NoStatus", message, causes, request=request)
     if status == 500 and message.startswith(_TYPED_PATCH):
         cls: type[ApiError] = Invalid
         reason = reason or "Invalid"

@@ -32,7 +32,7 @@ def poison(kind: kinds.Kind, spec: Any) -> dict[str, Any]:
 
 @POISON
 @pytest.mark.parametrize("kind", kinds.OWN_KINDS, ids=lambda kind: kind.kind)
-def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.Kind, spec: Any) -> None:
+async def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.Kind, spec: Any) -> None:
     clock = FakeClock()
     store, queue = Store(routing.INDEXERS), WorkQueue(clock)
     store.subscribe(router(store, queue))
@@ -43,7 +43,7 @@ def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.Kind, s
     clock.advance(61)
     place = (obj["metadata"].get("namespace", ""), "poison")
     assert store.names(kind) == (place,)
-    queued = {queue._ready.popleft() for _ in range(len(queue))}
+    queued = {await queue.get() for _ in range(len(queue))}
     assert kind not in routing.LOOKED_AT or Key(kind.kind, *place) in queued
 
 

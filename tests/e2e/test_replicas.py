@@ -1,0 +1,25 @@
+"""The operator as the chart installs it: `helm test` is content, and the standby goes on where the leader ends."""
+
+from __future__ import annotations
+
+from demo import platform
+from tests.e2e.lib.space import Space, World, eventually
+
+
+def test_helm_test_finds_a_leader_that_is_ready(world: World) -> None:
+    said = platform.helm(world.cluster, "test", "modelwright", "-n", platform.SYSTEM, "--logs", "--timeout", "2m")
+    assert "ok      CRDs: " in said
+    assert "leads and is ready" in said
+
+
+def test_when_the_leader_dies_the_standby_goes_on(world: World, space: Space) -> None:
+    space.apply(space.version("digits-1"), space.model("digits-1", endpoint=False))
+    space.wait_ready("digits-1")
+    leader, standby = (pod["metadata"]["name"] for pod in world.operators())
+    assert {pod["metadata"]["name"] for pod in world.operators()} == {leader, standby}
+    world.kubectl.run("delete", "pod", leader, "-n", platform.SYSTEM, "--grace-period=0", "--force")
+    space.apply(space.version("digits-2"))
+    space.set_version("digits-2")
+    space.wait_ready("digits-2", timeout=90)
+    eventually(lambda: len(world.operators()) == 2, "two replicas are ready again")
+    assert world.operators()[0]["metadata"]["name"] == standby

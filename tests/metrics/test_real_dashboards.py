@@ -96,7 +96,7 @@ async def requests() -> None:
     try:
         server.save(model())
         await client.list(kinds.MODEL)
-        server.fault("PATCH", "/models", answer(403, '{"reason":"Forbidden","message":"may not"}'))
+        server.fault("PATCH", "/models", answer(403, '{"kind":"Status","reason":"Forbidden","message":"may not"}'))
         with pytest.raises(errors.Denied):
             await client.apply(model())
     finally:

@@ -23,7 +23,7 @@ from urllib.parse import urlencode, urlsplit
 import obstore
 from obstore.store import AzureStore, S3Store
 
-from devcluster import parts, paths
+from devcluster import parts, paths, ports
 from tests.fetch.harness import folder_digest, sha256
 from tests.servers.gcs import GcsServer
 from tests.servers.http_faults import FaultServer, Page
@@ -105,11 +105,6 @@ class Store:
         raise RuntimeError(f"{command[0]} did not start: {(self.folder / 'log').read_text()[-2000:]}")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class S3(Store):
     """versitygw over a folder."""
 
@@ -117,7 +112,7 @@ class S3(Store):
 
     def start(self) -> None:
         parts.build(["versitygw"])
-        self._port = free_port()
+        self._port = ports.free(1)[0]
         (self.folder / "data" / "models").mkdir(parents=True)
         (self.folder / "meta").mkdir()
         self._spawn(
@@ -180,7 +175,7 @@ class Az(Store):
     _KEY = base64.b64encode(b"Canary-Azure-Account-Key-0123456").decode()
 
     def start(self) -> None:
-        self._port = free_port()
+        self._port = ports.free(1)[0]
         self._spawn(
             [
                 "node",
@@ -450,7 +445,7 @@ class Oci(Store):
 
     def start(self) -> None:
         parts.build(["registry"])
-        self._port = free_port()
+        self._port = ports.free(1)[0]
         self._digests: dict[str, str] = {}
         (self.folder / "config.yml").write_text(
             f"""version: 0.1

@@ -6,7 +6,9 @@ from modelwright.api.reasons import Reason
 
 Object = dict[str, Any]
 MORE: dict[str, set[str]] = {"Model": {"Available"}, "RolloutPolicy": {"Decidable"}}
-"""Conditions of a kind beside those of kstatus."""
+"""Conditions that each object of a kind has beside those of kstatus."""
+MAYBE = {"ModelVersion": {"Verified"}}
+"""Conditions that some objects of a kind have: a version whose Model asks for signatures."""
 
 
 def faults(obj: Object, before: Object | None = None) -> list[str]:
@@ -18,7 +20,7 @@ def faults(obj: Object, before: Object | None = None) -> list[str]:
     who = f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
     wrong = []
     wanted = {"Ready", "Reconciling", "Stalled"} | MORE.get(obj["kind"], set())
-    if found.keys() != wanted:
+    if found.keys() - MAYBE.get(obj["kind"], set()) != wanted:
         wrong.append(f"conditions are {sorted(found)}")
         return [f"{who}: {text}" for text in wrong]
     ready, reconciling, stalled = (found[t]["status"] == "True" for t in ("Ready", "Reconciling", "Stalled"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import aiohttp
 import yaml
 from aiohttp import web
 
-from devcluster import parts
+from devcluster import parts, ports
 from devcluster.addons import prometheus_flags
 
 SCRAPE_SECONDS = 0.2
@@ -70,14 +69,6 @@ class Exporter:
         return web.Response(text=self.text + "\n", content_type="text/plain")
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def process(command: Sequence[str], log: Path) -> Iterator[None]:
     """Runs a program, whose output goes to `log`."""
@@ -99,7 +90,7 @@ def prometheus(folder: Path, jobs: Sequence[Job]) -> Iterator[str]:
     config = folder / "prometheus.yml"
     timing = {"scrape_interval": interval, "scrape_timeout": interval}
     config.write_text(yaml.safe_dump({"global": timing, "scrape_configs": [_scrape(job) for job in jobs]}))
-    listen = f"127.0.0.1:{free_port()}"
+    listen = f"127.0.0.1:{ports.free(1)[0]}"
     flags = prometheus_flags(listen, config, folder / "data")
     with process([str(parts.path("prometheus")), *flags], folder / "prometheus.log"):
         yield f"http://{listen}"
@@ -109,7 +100,7 @@ def prometheus(folder: Path, jobs: Sequence[Job]) -> Iterator[str]:
 def traefik(folder: Path, services: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """A Traefik with a path for each service (name: URL); gives its URL, and where its metrics are (host:port)."""
     parts.build(["traefik"])
-    listen, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    listen, metrics = (f"127.0.0.1:{port}" for port in ports.free(2))
     strip = {"stripPrefixRegex": {"regex": ["/[a-z0-9-]+"]}}
     routers = {
         name: {"rule": f"PathPrefix(`/{name}`)", "service": name, "entryPoints": ["web"], "middlewares": ["strip"]}

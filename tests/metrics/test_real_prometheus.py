@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import yaml
 
+from devcluster import ports
 from modelwright.analysis.connections import parse
 from modelwright.analysis.desk import Desk
 from modelwright.analysis.port import Ask, Gateway, Target
@@ -24,7 +25,7 @@ from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurem
 from modelwright.core.analysis.ranks import NEEDED_POINTS, decide_winner
 from modelwright.core.rollout.observed import Revision
 from modelwright.kube.queue import Key
-from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, free_port, process, prometheus, traefik
+from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, process, prometheus, traefik
 
 pytestmark = pytest.mark.metrics
 
@@ -179,7 +180,7 @@ def v2_server(folder: Path, version: str, behaviour: str) -> Any:
     model = folder / version
     model.mkdir()
     (model / "model.json").write_text(f'{{"behaviour": {behaviour}}}')
-    http, metrics = free_port(), free_port()
+    http, metrics = ports.free(2)
     environment = {"MODEL_NAME": "digits", "MODEL_VERSION": version, "MODEL_DIR": str(model)}
     environment |= {"MODEL_HTTP_PORT": str(http), "MODEL_METRICS_PORT": str(metrics)}
     command = ["env", *(f"{key}={value}" for key, value in environment.items())]

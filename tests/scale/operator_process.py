@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,14 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from devcluster import ports
+
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class OperatorProcess:
@@ -38,7 +32,7 @@ class OperatorProcess:
     ) -> None:
         self._log = log
         self._program = program
-        self.port = free_port()
+        self.port = ports.free(1)[0]
         fixed = {"http_host": "127.0.0.1", "http_port": self.port, "namespace": "default", "gateway_probe": "Off"}
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MODELWRIGHT_")},

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from devcluster import ports
 from tests.load.client import v2_body
 from tests.servers.v2.server import Behaviour, Latency, ModelError, Server, load_model
 
@@ -155,16 +155,10 @@ def test_a_bad_model_file_is_named(tmp_path: Path, content: str | None, message:
         load_model(tmp_path)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @contextlib.contextmanager
 def process(directory: Path, behaviour: object) -> Iterator[tuple[subprocess.Popen, int]]:
     (directory / "model.json").write_text(json.dumps({"behaviour": behaviour}))
-    port = free_port()
+    port = ports.free(1)[0]
     env = {**os.environ, "MODEL_DIR": str(directory), "MODEL_NAME": "digits", "MODEL_HTTP_PORT": str(port)}
     child = subprocess.Popen([sys.executable, SERVER], env=env, stdout=subprocess.PIPE, text=True)
     try:

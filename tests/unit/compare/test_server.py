@@ -11,7 +11,6 @@ import gzip
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from devcluster import ports
 from modelwright.compare.copies import MARK
 from modelwright.compare.server import Comparer
 from modelwright.compare.settings import Settings, SettingsError, from_environment
@@ -352,16 +352,10 @@ def artifact(folder: Path, **behaviour: Any) -> Path:
 
 @contextlib.asynccontextmanager
 async def model(folder: Path, version: str) -> AsyncIterator[str]:
-    port = str(free_port())
+    port = str(ports.free(1)[0])
     settings = {"MODEL_DIR": str(folder), "MODEL_NAME": "digits", "MODEL_VERSION": version, "MODEL_HTTP_PORT": port}
     async with process(str(ROOT / "tests/servers/v2/server.py"), said="loaded", **settings):
         yield f"http://127.0.0.1:{port}"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_exactly(tmp_path: Path) -> None:
@@ -371,7 +365,7 @@ async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_e
         new = await stack.enter_async_context(model(artifact(tmp_path / "new", wrongShare=0.2, seed=11), "v2"))
         settings = {
             "SERVING_URL": old, "CANDIDATE_URL": new, "SERVING_REVISION": "old", "CANDIDATE_REVISION": "new",
-            "HOST": "127.0.0.1", "PORT": str(free_port()), "PYTHONPATH": str(ROOT / "operator"),
+            "HOST": "127.0.0.1", "PORT": str(ports.free(1)[0]), "PYTHONPATH": str(ROOT / "operator"),
         }  # fmt: skip
         comparer, _ = await stack.enter_async_context(
             process("-m", "modelwright.compare", said="comparing", **settings)

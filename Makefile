@@ -106,7 +106,7 @@ simulate: setup ## How often the evidence errs, by simulation -> docs/figures/si
 	@$(BIN)/python -m tests.simulate
 
 faults: setup ## Every story under every fault of the API server -> docs/figures/faults.json (long; SAMPLE=8 plays some)
-	@$(BIN)/python -m tests.faults $(if $(SAMPLE),--sample $(SAMPLE))
+	@$(BIN)/python -m tests.faults $(if $(SAMPLE),--sample $(SAMPLE) --away 12)
 
 bench-fetch: setup ## Fetch speed beside dedicated clients -> docs/figures/fetch.json
 	@$(BIN)/python -m tests.scale.bench_fetch

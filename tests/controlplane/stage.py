@@ -31,6 +31,8 @@ SETTINGS = {"settle_seconds": 1}
 NO_IDENTITY = ("uid", "child", "modelUid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink")
 NO_TIME = ("since", "at", "until", "lastTransitionTime", "lastUpdateTime", "elapsedSeconds", "clusterIP", "clusterIPs")
 NO_NUMBERS = ("message", "candidate", "serving", "low", "high", "samples", "servingSamples", "observedWeight")
+NOT_YET = (429, 500, 503, 504)
+"""What an API server answers to some requests when it, or etcd, has just started."""
 ROLLOUT_KINDS = (
     kinds.MODEL,
     kinds.MODEL_VERSION,
@@ -176,8 +178,13 @@ class Stage:
 
         async def kept(part: Any) -> None:
             while True:
-                with contextlib.suppress(aiohttp.ClientError, OSError):
+                try:
                     await part()
+                except (aiohttp.ClientError, OSError):
+                    pass
+                except Refused as refused:
+                    if refused.status not in NOT_YET:
+                        raise
                 await asyncio.sleep(0.5)
 
         await asyncio.gather(kept(self.player.run), kept(self.play_kubelet))

@@ -2,7 +2,7 @@
 
 A sample of stories and faults runs each time; MODELWRIGHT_SEED names another one. MODELWRIGHT_FULL_MATRIX=1 runs every
 story under every fault, MODELWRIGHT_SAMPLE says how many places, MODELWRIGHT_STORIES (comma-separated) keeps to some
-stories.
+stories; MODELWRIGHT_DISASTERS (comma-separated) to some of what happens to the whole control plane.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from devcluster import ControlPlane
 from tests.controlplane.stories import STORIES
-from tests.faults import matrix
+from tests.faults import disasters, matrix
 
 pytestmark = [pytest.mark.kwok, pytest.mark.timeout(7200)]
 
@@ -41,4 +41,14 @@ def test_whatever_fails_on_the_way_the_end_is_the_same(tmp_path: Path) -> None:
         print(f"{outcome.place.namespace}: {outcome.told}")
     assert sum(outcome.injected.total() for outcome in outcomes) >= len(places), "hardly anything failed"
     wrong = [f"{outcome.place}: {outcome.wrong}" for outcome in outcomes if outcome.wrong]
+    assert not wrong, "\n\n".join(wrong)
+
+
+def test_api_server_and_etcd_go_and_come_back_a_leader_is_cut_off_and_an_object_is_poisoned(tmp_path: Path) -> None:
+    only = [name for name in os.environ.get("MODELWRIGHT_DISASTERS", "").split(",") if name]
+    with ControlPlane(kwok_nodes=2) as plane:
+        outcomes = asyncio.run(disasters.play(plane, tmp_path, only=only))
+    for outcome in outcomes:
+        print(f"{outcome.name}: {outcome.seconds:.0f} s")
+    wrong = [f"{outcome.name}: {outcome.wrong}" for outcome in outcomes if outcome.wrong]
     assert not wrong, "\n\n".join(wrong)

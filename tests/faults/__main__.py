@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: every story under every fault, printed, and written to docs/figures."""
+"""`python -m tests.faults`: every story under every fault and the disasters, printed, and written to docs/figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from devcluster import ControlPlane
 from tests.controlplane.stories import STORIES
-from tests.faults import matrix, report
+from tests.faults import disasters, matrix, report
 
 
 def main() -> int:
@@ -19,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, help="instead of all: so many places of different stories")
     parser.add_argument("--stories", default=",".join(STORIES), help="comma-separated")
+    parser.add_argument("--away", type=float, default=300, help="seconds without an API server")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     parser.add_argument("--at-once", type=int, default=4, help="stories beside each other")
     parser.add_argument("--write", type=Path, help="file for the figures; a full run goes to docs/figures")
@@ -36,7 +37,11 @@ def main() -> int:
         outcomes = asyncio.run(matrix.play(plane, folder, places, given.at_once))
     for outcome in outcomes:
         _say(f"{outcome.place.namespace}: {outcome.told}{_wrong(outcome.wrong)}")
-    rows = report.figures(outcomes)
+    with ControlPlane(kwok_nodes=2) as plane:
+        lived_through = asyncio.run(disasters.play(plane, folder, given.away))
+    for one in lived_through:
+        _say(f"{one.name}: {one.seconds:.0f} s{_wrong(one.wrong)}")
+    rows = report.figures(outcomes, lived_through)
     full = not given.sample and stories == list(STORIES)
     target = given.write or (report.FIGURES if full else None)
     if target:

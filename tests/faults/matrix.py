@@ -16,13 +16,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
+
 from devcluster import ControlPlane
 from modelwright.api import names
 from modelwright.kube import kinds
 from tests.controlplane.stage import Stage, opened
 from tests.controlplane.stories import STORIES
 from tests.faults.proxy import Fault, Proxy, Written
-from tests.lib.api import eventually
+from tests.lib.api import Refused, eventually
 from tests.scale.operator_process import OperatorProcess
 
 MIXED = "mixed"
@@ -154,8 +156,9 @@ async def kept(stage: Stage, namespace: str, operator: OperatorProcess, outcome:
         await asyncio.sleep(0.2)
         if operator.process is not None and operator.process.poll() is not None:
             outcome.restarts += 1
-            # A dead one's Lease would only run out after its time.
-            await stage.api.delete(kinds.LEASE, namespace, names.OPERATOR_LEASE)
+            # A dead one's Lease would only run out after its time, as it does while there is no API server.
+            with contextlib.suppress(aiohttp.ClientError, OSError, Refused):
+                await stage.api.delete(kinds.LEASE, namespace, names.OPERATOR_LEASE)
             operator.start()
 
 

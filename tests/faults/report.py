@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.faults.disasters import Disaster
 from tests.faults.matrix import Outcome
 from tests.faults.proxy import Fault
 
@@ -19,21 +20,22 @@ ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "docs/figures/faults.json"
 PAGE = ROOT / "docs/concepts/faults.md"
 BEGIN, END = "<!-- faults: made by python -m tests.faults --tables -->", "<!-- end of faults -->"
-INJECTED = "fault: "
+INJECTED, LIVED_THROUGH = "fault: ", "cluster: "
 
 
-def figures(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """What was injected, by kind; what was lost."""
+def figures(outcomes: Sequence[Outcome], disasters: Sequence[Disaster]) -> list[dict[str, Any]]:
+    """What was injected, by kind; what was lived through; what was lost."""
     injected: Counter[Fault] = Counter()
     for outcome in outcomes:
         injected += outcome.injected
-    lost = sum(bool(outcome.wrong) for outcome in outcomes)
+    lost = sum(bool(outcome.wrong) for outcome in outcomes) + sum(bool(one.wrong) for one in disasters)
     writes = sum(outcome.writes for outcome in outcomes)
     undisturbed = sum(outcome.undisturbed for outcome in outcomes)
     return [
         _figure("stories played under faults", len(outcomes), "stories"),
         _figure("faults injected", injected.total(), "faults"),
         *(_figure(f"{INJECTED}{fault}", injected[fault], "faults") for fault in Fault),
+        *(_figure(f"{LIVED_THROUGH}{one.name}", round(one.seconds), "s") for one in disasters),
         _figure("writes under faults, to those without", round(writes / max(1, undisturbed), 2), "times"),
         _figure("starts of the operator under faults", sum(outcome.restarts for outcome in outcomes), "starts"),
         _figure("stories that did not end as without faults", lost, "stories", at_most=0),
@@ -69,7 +71,7 @@ def table(content: dict[str, Any]) -> str:
     """How often each fault was injected, and what it came to."""
     rows = ["| what | how often or how much |", "|---|---|"]
     for figure in content["figures"]:
-        name = figure["name"].removeprefix(INJECTED)
+        name = figure["name"].removeprefix(INJECTED).removeprefix(LIVED_THROUGH)
         bound = f" ({figure['bound']})" if figure["bound"] else ""
         rows.append(f"| {name} | {figure['value']:g} {figure['unit']}{bound} |")
     host = content["host"]

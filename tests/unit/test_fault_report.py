@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.faults import report
+from tests.faults.disasters import Disaster
 from tests.faults.matrix import MIXED, Outcome, Place, everywhere, sample
 from tests.faults.proxy import Fault
 
@@ -17,12 +18,18 @@ def outcome(wrong: str = "") -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "lost"),
-    [([outcome(), outcome()], 0), ([outcome(), outcome("another end")], 1)],
-    ids=["nothing lost", "a story is lost"],
+    ("outcomes", "disasters", "lost"),
+    [
+        ([outcome(), outcome()], [Disaster("etcd-restarted", 12)], 0),
+        ([outcome(), outcome("another end")], [Disaster("etcd-restarted", 12)], 1),
+        ([outcome()], [Disaster("etcd-restarted", 12, wrong="it does not end")], 1),
+    ],
+    ids=["nothing lost", "a story is lost", "a disaster is not survived"],
 )
-def test_figures_say_what_was_injected_and_what_was_lost(outcomes: list[Outcome], lost: int) -> None:
-    found = {figure["name"]: figure for figure in report.figures(outcomes)}
+def test_figures_say_what_was_injected_and_what_was_lost(
+    outcomes: list[Outcome], disasters: list[Disaster], lost: int
+) -> None:
+    found = {figure["name"]: figure for figure in report.figures(outcomes, disasters)}
     assert found["fault: write done, answer lost"]["value"] == 3 * len(outcomes)
     assert found["fault: 500"]["value"] == 0
     assert {f"fault: {fault}" for fault in Fault} <= found.keys()

@@ -26,6 +26,7 @@ FORGED = "modelwright:nobody"
 operator with an administrator's rights too."""
 INTERVAL = 3600.0
 RETRY = 30.0
+SHORTEST_RETRY = 1.0
 
 
 def forgeries(namespace: str) -> tuple[tuple[Object, str], ...]:
@@ -74,7 +75,8 @@ def _object(kind: str, namespace: str, spec: Object) -> Object:
 
 
 class AdmissionCheck:
-    """Asks at start, each hour, and every half minute while the answer isn't good.
+    """Asks at start, each hour, and every half minute while the answer isn't good; without an answer after 1 s, 2 s,
+    4 s ... half a minute: until the first one, no command and no approval is honoured.
 
     `namespaces`: where the operator may write; the first that exists is used. `changed` is called when the answer has
     become another one.
@@ -104,9 +106,14 @@ class AdmissionCheck:
 
     async def run(self) -> None:
         """Ask again and again; never comes back."""
+        unanswered = SHORTEST_RETRY
         while True:
-            sure = await self.look()
-            await self._clock.sleep(self._interval if sure and self._admission.in_force else self._retry)
+            if await self.look():
+                unanswered = SHORTEST_RETRY
+                await self._clock.sleep(self._interval if self._admission.in_force else self._retry)
+            else:
+                await self._clock.sleep(min(unanswered, self._retry))
+                unanswered = min(2 * unanswered, self._retry)
 
     async def look(self) -> bool:
         """Ask once. False when there was no answer: what was known before holds on."""

@@ -51,6 +51,14 @@ class World:
     def in_force(self) -> bool | None:
         return self.check.admission().in_force
 
+    async def looks_after(self, seconds: float) -> int:
+        """How often it looks meanwhile, when it runs as a task."""
+        self.server.asked.clear()
+        self.clock.advance(seconds)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return sum(kind == "Approval" for kind, _ in self.server.asked)
+
 
 async def test_nothing_is_known_before_the_first_look() -> None:
     assert World().in_force is None
@@ -129,18 +137,27 @@ async def test_it_looks_each_hour_and_each_half_minute_while_it_is_not_well() ->
     world = World()
     world.server.open = {"Approval"}
     task = asyncio.create_task(world.check.run())
-
-    async def looks_after(seconds: float) -> int:
-        world.server.asked.clear()
-        world.clock.advance(seconds)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        return sum(kind == "Approval" for kind, _ in world.server.asked)
-
-    assert await looks_after(0) == 1
-    assert await looks_after(29) == 0
+    assert await world.looks_after(0) == 1
+    assert await world.looks_after(29) == 0
     world.server.open = set()
-    assert await looks_after(1) == 1
-    assert await looks_after(3599) == 0
-    assert await looks_after(1) == 1
+    assert await world.looks_after(1) == 1
+    assert await world.looks_after(3599) == 0
+    assert await world.looks_after(1) == 1
+    task.cancel()
+
+
+async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> None:
+    world = World()
+    world.server.error = errors.Transient(503, "ServiceUnavailable", "not now")
+    task = asyncio.create_task(world.check.run())
+    assert await world.looks_after(0) == 1
+    for wait in (1, 2, 4, 8, 16, 30, 30):
+        assert await world.looks_after(wait - 0.5) == 0
+        assert await world.looks_after(0.5) == 1
+    world.server.error = None
+    assert await world.looks_after(30) == 1
+    assert world.in_force is True
+    world.server.error = errors.Transient(503, "ServiceUnavailable", "not now")
+    assert await world.looks_after(3600) == 1
+    assert await world.looks_after(1) == 1
     task.cancel()

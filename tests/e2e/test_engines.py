@@ -167,7 +167,7 @@ def test_a_training_is_queued_longer_than_its_timeout_preempted_and_ends_well(te
 
     blocker(team, "urgent", **{PRIORITY: team.space.name})
     eventually(lambda: _why(team, "preempted", "reempted"), "it is preempted, and says so")
-    assert admitted(team, JOBS, "urgent")
+    eventually(lambda: admitted(team, JOBS, "urgent"), "what preempted it is let begin")
     team.go("preempted")
     team.space.delete(JOBS, "urgent")
     status = team.until("preempted", "Succeeded", "Failed")["status"]

@@ -126,6 +126,10 @@ class Taker(ABC):
     def failed(self) -> None:
         """Count a copy that `work_on` has raised for."""
 
+    async def lacks(self) -> str:
+        """Why copies can't be dealt with yet, in words; empty when they can."""
+        return ""
+
     async def start(self) -> None:
         """Listen and work. Raises OSError when the port is taken."""
         limits = self._limits
@@ -242,7 +246,8 @@ class Taker(ABC):
         return web.Response(text="ok")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return web.Response(status=503 if self._stopping else 200, text="stopping" if self._stopping else "ok")
+        lacks = "stopping" if self._stopping else await self.lacks()
+        return web.Response(status=503 if lacks else 200, text=lacks or "ok")
 
 
 def header_length(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> int | None:

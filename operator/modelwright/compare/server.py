@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 
 from aiohttp import web
+from yarl import URL
 
 from modelwright.compare.comparison import Tolerance, compare
 from modelwright.compare.copies import Copy, Taker
@@ -15,6 +16,7 @@ from modelwright.compare.tally import Tally
 from modelwright.core.shadow import Pair
 
 _LARGE = 64 << 10
+_REACH_SECONDS = 1.0
 
 
 class Comparer(Taker):
@@ -26,8 +28,22 @@ class Comparer(Taker):
         super().__init__(settings, self.tally, self.tally, {"/summary": self._summary})
         self._settings = settings
         self._tolerance = Tolerance(settings.relative_tolerance, settings.absolute_tolerance)
+        self._unreached = {"serving": URL(settings.serving_url), "candidate": URL(settings.candidate_url)}
         self._turn = 0
         self._large = asyncio.Lock()
+
+    async def lacks(self) -> str:
+        """A revision that was never reached: its Service is new, and this node doesn't know its pods yet. Copies taken
+        before that would count against it; what fails later is evidence."""
+        for side, url in list(self._unreached.items()):
+            try:
+                async with asyncio.timeout(_REACH_SECONDS):
+                    _, writer = await asyncio.open_connection(url.host, url.port)
+            except (OSError, TimeoutError):
+                return f"the {side} revision has not been reached yet"
+            writer.close()
+            self._unreached.pop(side, None)
+        return ""
 
     async def work_on(self, copy: Copy) -> None:
         """Ask both, compare, count."""

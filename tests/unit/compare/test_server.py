@@ -127,6 +127,30 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
     assert headers["host"].startswith("127.0.0.1")
 
 
+async def test_it_is_ready_once_it_has_reached_both_and_stays_so() -> None:
+    """Copies that came before would count against a candidate whose Service no node knows yet."""
+
+    async def ready(comparer: Comparer) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{comparer.port}/readyz"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return response.status, await response.text()
+
+    port = ports.free(1)[0]
+    async with server(good) as old:
+        values = Settings(old, f"http://127.0.0.1:{port}", "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1)
+        comparer = Comparer(values)
+        await comparer.start()
+        try:
+            assert await ready(comparer) == (503, "the candidate revision has not been reached yet")
+            late = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+            assert await ready(comparer) == (200, "ok")
+            late.close()
+            await late.wait_closed()
+            assert await ready(comparer) == (200, "ok")
+        finally:
+            await comparer.stop()
+
+
 async def test_what_is_no_inference_is_ignored() -> None:
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError

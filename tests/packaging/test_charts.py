@@ -264,6 +264,7 @@ def test_the_pod_of_helm_test_is_restricted_and_no_replica() -> None:
     pod, deployment = only(found, "Pod"), only(found, "Deployment")
     assert not deployment["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert pod["spec"]["automountServiceAccountToken"] is True, "the ServiceAccount gives none by itself"
     assert pod["spec"]["securityContext"] == deployment["spec"]["template"]["spec"]["securityContext"]
     (selfcheck,) = pod["spec"]["containers"]
     assert selfcheck["securityContext"] == container(found)["securityContext"]

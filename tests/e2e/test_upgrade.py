@@ -69,7 +69,7 @@ def test_no_pod_goes_and_a_canary_ends_as_it_would_have(
     for name in names:
         shared_space.apply(shared_space.version(f"{name}-1", name, uri=uri), small(shared_space, name))
     canary = Story(shared_space, "canary")
-    canary.prepare(FOREVER, {}, {}, deadline="2h")
+    canary.prepare(FOREVER, {}, {}, deadline="2h", keepPrevious="1h")
     for name in names:
         shared_space.wait_ready(f"{name}-1", name, timeout=300)
     with canary.load(20) as load:

@@ -44,9 +44,11 @@ def install(world: World, root: Path, images: dict[str, str]) -> None:
 
 
 def uids(space: Space) -> dict[str, str]:
-    """All serving pods of the space, with their uids."""
+    """All serving pods of the space that are not on their way out, with their uids."""
     pods = space.items("pods", "modelwright.dev/role=serving")
-    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods}
+    return {
+        pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]
+    }
 
 
 def settled(space: Space, name: str, uri: str) -> None:
@@ -69,7 +71,7 @@ def test_no_pod_goes_and_a_canary_ends_as_it_would_have(
     for name in names:
         shared_space.apply(shared_space.version(f"{name}-1", name, uri=uri), small(shared_space, name))
     canary = Story(shared_space, "canary")
-    canary.prepare(FOREVER, {}, {}, deadline="2h", keepPrevious="1h")
+    canary.prepare(FOREVER, {}, {}, deadline="2h")
     for name in names:
         shared_space.wait_ready(f"{name}-1", name, timeout=300)
     with canary.load(20) as load:
@@ -85,6 +87,7 @@ def test_no_pod_goes_and_a_canary_ends_as_it_would_have(
         plugin(canary, "promote", canary.name, "--reason", "the operator was upgraded meanwhile")
         canary.until(2, "Succeeded")
         canary.ready(2)
+        eventually(lambda: not canary.uids(1), "the pods of the first version are gone, as they would be")
 
         canary.wants(3)
         canary.until(3, "Progressing", step=0)

@@ -87,6 +87,9 @@ tools: setup ## Build all programs of the cluster, helm and the base image into 
 images: setup ## Build the five images
 	@$(BIN)/python scripts/images.py
 
+push: setup ## Build and push them, with the chart's values -> build/images.yaml (REGISTRY=..., TAG=0.1.0, PLAIN_HTTP=1)
+	@$(BIN)/python scripts/images.py --push "$(REGISTRY)" $(if $(TAG),--tag $(TAG)) $(if $(PLAIN_HTTP),--plain-http)
+
 sbom: setup ## What the images hold of Python, as CycloneDX JSON -> build/sbom/
 	@$(BIN)/python scripts/sbom.py
 

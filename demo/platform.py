@@ -59,17 +59,21 @@ def install(
 
     Raises DemoError with Helm's words.
     """
-    own = {
-        "image": _by_digest(references["operator"]),
-        "fetchImage": _by_digest(references["fetch"]),
-        "runtimes": {"images": {"mlserver": references["mlserver"]} if "mlserver" in references else {}},
-        "connections": connections(cluster),
-    }
+    own = image_values(references) | {"connections": connections(cluster)}
     for chart, chart_values in (("modelwright-crds", {}), ("modelwright", own | dict(values or {}))):
         command = ["upgrade", "--install", chart, f"charts/{chart}", "--namespace", SYSTEM, "--create-namespace"]
         yield f"helm {' '.join(command)}"
         more = ("--wait", "--timeout", "3m", "--values", "-")
         helm(cluster, *command, *more, stdin=yaml.safe_dump(chart_values), root=root)
+
+
+def image_values(references: Mapping[str, str]) -> dict[str, object]:
+    """The chart's values for images by digest: `operator` and `fetch`, and `mlserver` where it is among them."""
+    return {
+        "image": _by_digest(references["operator"]),
+        "fetchImage": _by_digest(references["fetch"]),
+        "runtimes": {"images": {"mlserver": references["mlserver"]} if "mlserver" in references else {}},
+    }
 
 
 def connections(cluster: Cluster) -> list[dict[str, str]]:

@@ -106,10 +106,19 @@ def push_image(tag: str, registry: str, progress: Progress | None = None) -> str
         if known.get("pushed") == known.get("id") is not None and _is_there(registry, name, known["digest"]):
             return f"{registry}/{name}@{known['digest']}"
         with (progress or Quiet()).step(f"push {tag}"):
-            digest = _push(tag, f"{registry}/{name}:{version}")
+            # Uncompressed: the network is this host, and two nodes unpack it.
+            digest = _push(tag, f"{registry}/{name}:{version}", ("--tls-verify=false", "--disable-compression"))
         known = _stamp(tag)
         _save_stamp(tag, {**known, "pushed": known.get("id", ""), "digest": digest})
     return f"{registry}/{name}@{digest}"
+
+
+def publish(tag: str, target: str, *, plain_http: bool = False, progress: Progress | None = None) -> str:
+    """Push an image to `target` (registry/name:tag), with the login of Docker or buildah there; returns
+    `registry/name@sha256:…`."""
+    with (progress or Quiet()).step(f"push {target}"):
+        digest = _push(tag, target, ("--tls-verify=false",) if plain_http else ())
+    return f"{target.rpartition(':')[0]}@{digest}"
 
 
 def build_command(file: Path, tag: str, arguments: Mapping[str, str], context: Path, id_file: Path) -> list[str]:
@@ -189,7 +198,8 @@ def _build(file: Path, tag: str, arguments: Mapping[str, str], context: Path) ->
     return identity if identity.startswith("sha256:") else f"sha256:{identity}"
 
 
-def _push(tag: str, target: str) -> str:
+def _push(tag: str, target: str, options: Sequence[str]) -> str:
+    """Push and return the digest; the options are buildah's, since Docker's engine decides such things itself."""
     failure = f"pushing {tag} to {target} failed"
     if docker_answers():
         _logged(["docker", "tag", tag, target], f"push {_file_name(tag)}", failure)
@@ -198,10 +208,9 @@ def _push(tag: str, target: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().rpartition("@")[2]
     digest = paths.cache() / "images" / f"{_file_name(tag)}.digest"
     digest.parent.mkdir(parents=True, exist_ok=True)
-    # Uncompressed: the network is this host, and two nodes unpack it.
-    options = ["--tls-verify=false", "--disable-compression", f"--digestfile={digest}"]
+    command = [*buildah(), "push", *options, f"--digestfile={digest}", tag, f"docker://{target}"]
     with paths.locked(paths.cache() / "locks" / "buildah.lock"):
-        _logged([*buildah(), "push", *options, tag, f"docker://{target}"], f"push {_file_name(tag)}", failure)
+        _logged(command, f"push {_file_name(tag)}", failure)
     return digest.read_text().strip()
 
 

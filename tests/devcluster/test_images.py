@@ -58,3 +58,22 @@ def test_build_commands(monkeypatch: pytest.MonkeyPatch, context: Path) -> None:
     with_buildah = images.build_command(file, "x:1", arguments, context, id_file)
     assert "buildah" in with_buildah
     assert with_buildah[-1] == str(context)
+
+
+def test_a_pushed_image_is_named_by_its_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[list[str]] = []
+
+    def pushed(command: list[str], name: str, failure: str) -> None:
+        del name, failure
+        ran.append(command)
+        file = next(word for word in command if word.startswith("--digestfile="))
+        Path(file.partition("=")[2]).write_text("sha256:abc\n")
+
+    monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(images, "docker_answers", lambda: False)
+    monkeypatch.setattr(images, "_logged", pushed)
+    assert images.publish("localhost/x:dev", "registry:5000/a/x:1") == "registry:5000/a/x@sha256:abc"
+    assert "--tls-verify=false" not in ran[0]
+    images.publish("localhost/x:dev", "registry:5000/a/x:1", plain_http=True)
+    assert "--tls-verify=false" in ran[1]
+    assert ran[1][-2:] == ["localhost/x:dev", "docker://registry:5000/a/x:1"]

@@ -149,7 +149,8 @@ def _versions(seen: Picture) -> Iterator[Node]:
         for version in seen.versions[:VERSIONS]
     ]
     more = len(seen.versions) - len(below)
-    yield Node(f"{len(seen.versions)} versions", [*below, *([Node(f"and {more} older ones")] if more > 0 else [])])
+    count = f"{len(seen.versions)} version{'s' if len(seen.versions) != 1 else ''}"
+    yield Node(count, [*below, *([Node(f"and {more} older ones")] if more > 0 else [])])
 
 
 def _version(version: ModelVersion, announced: bool) -> str:

@@ -65,15 +65,17 @@ def _model(seen: Picture) -> str:
     lines = [f"Model {model.name} {serving}."]
     if status.target is not None and (status.serving is None or status.target.version != status.serving.version):
         lines.append(f"Wanted is version {status.target.version}.")
+    said: dict[str, list[str]] = {}
     for type_ in ("Ready", "Stalled"):
         told = find(status.conditions, type_)
         if told is not None and told.message and (type_ == "Ready") == (told.status != "True"):
-            lines.append(f"{type_} is {told.status} ({told.reason}): {told.message}")
+            said.setdefault(f"{told.reason}: {told.message}", []).append(f"{type_} is {told.status}")
     if status.failure is not None:
-        lines.append(f"{status.failure.reason}: {status.failure.message}")
+        said.setdefault(f"{status.failure.reason}: {status.failure.message}", [])
+    lines += [": ".join([" and ".join(which), words] if which else [words]) for words, which in said.items()]
     if status.outdated:
         lines.append(status.outdated)
-    return "\n".join(dict.fromkeys(lines))
+    return "\n".join(lines)
 
 
 def _record(record: ModelRollout, now: datetime) -> str:

@@ -62,6 +62,15 @@ def test_why_gives_the_evidence_and_what_can_be_done() -> None:
     assert told.endswith("kubectl modelwright pause digits stops it where it is; abort digits takes it back.")
 
 
+def test_why_says_a_thing_once_that_several_conditions_say() -> None:
+    text, both = "version v2 was taken back", ("GateFailed", "version v2 was taken back")
+    ready, stalled = condition("Ready", "False", *both), condition("Stalled", "True", *both)
+    stuck = world.model(ready, conditions=[ready, stalled], failure={"reason": "GateFailed", "message": text})
+    told = why(seen(stuck), NOW)
+    assert f"Ready is False and Stalled is True: GateFailed: {text}" in told
+    assert told.count(text) == 1
+
+
 @pytest.mark.parametrize(
     ("state", "hint"),
     [("RolledBack", "retry digits"), ("Aborted", "retry digits"), ("AwaitingApproval", "approve digits"),

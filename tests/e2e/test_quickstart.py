@@ -1,0 +1,140 @@
+"""A new user's hour: the commands of docs/quickstart.md, as they stand there, on a cluster without Modelwright."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from demo import platform
+from demo.kubectl import Kubectl
+from devcluster import ports
+from devcluster.cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PROGRAMS = {
+    # `aws s3 cp FILE s3://BUCKET/KEY`, which is all of the AWS command line that the page needs.
+    "aws": """#!{python}
+import sys
+from pathlib import Path
+from demo import platform
+from devcluster.cluster import Cluster
+assert sys.argv[1:3] == ["s3", "cp"], sys.argv
+platform.upload(Cluster.attach("{cluster}"), sys.argv[4], Path(sys.argv[3]).read_bytes())
+""",
+    "kubectl-modelwright": """#!{python}
+import sys
+from modelwright.cli.plugin import main
+sys.exit(main(sys.argv[1:]))
+""",
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with the page before them: a shell in a folder of their own, and their own registry and store."""
+
+    cluster: Cluster
+    folder: Path
+
+    def does(self, section: str) -> str:
+        """Everything of one section of the page; what the shell said."""
+        *_, page = (ROOT / "docs/quickstart.md").read_text().partition(f"\n## {section}. ")
+        text = page.partition("\n## ")[0]
+        said = ""
+        for language, block in BLOCK.findall(text):
+            if language == "python":
+                subprocess.run([sys.executable, "-c", block], cwd=self.folder, check=True, timeout=120)
+            elif language == "yaml":
+                name = re.search(r"name: ([\w-]+), namespace", block)
+                assert name is not None
+                file = "iris.yaml" if "kind: Model\n" in block else f"{name[1]}.yaml"
+                (self.folder / file).write_text(block)
+            else:
+                said += self.types(block)
+        return said
+
+    def types(self, commands: str) -> str:
+        """What these commands say; those that they leave running are ended."""
+        store = self.cluster.s3
+        for placeholder, own in (
+            ("registry.example.com/modelwright", f"{self.cluster.push_registry}/quickstart PLAIN_HTTP=1"),
+            ("charts/", f"{ROOT}/charts/"),
+            ("build/images.yaml", f"{ROOT}/build/images.yaml"),
+            ("make push", f"make -s -C {ROOT} push"),
+            ("pipx install", "true"),
+            ("AWS_ACCESS_KEY_ID=...", f"AWS_ACCESS_KEY_ID={store.access_key}"),
+            ("AWS_SECRET_ACCESS_KEY=...", f"AWS_SECRET_ACCESS_KEY={store.secret_key}"),
+            ("AWS_REGION=us-east-1", f"AWS_REGION={store.region} --from-literal=AWS_ENDPOINT_URL={store.endpoint}"),
+            ("8080", str(ports.free(1)[0])),
+            ("curl -s", "curl -s --retry 30 --retry-connrefused --retry-delay 1"),
+        ):
+            commands = commands.replace(placeholder, own)
+        script = f"set -x\n{commands}\nset +x; kill $(jobs -p) 2> /dev/null\n"
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        print(done.stdout)
+        return done.stdout
+
+    def environment(self) -> dict[str, str]:
+        """With kubectl, helm and the plugin on the path, as on any such person's machine."""
+        programs = self.folder / "bin"
+        programs.mkdir(exist_ok=True)
+        for name, text in PROGRAMS.items():
+            (programs / name).write_text(text.format(python=sys.executable, cluster=self.cluster.name))
+            (programs / name).chmod(0o755)
+        path = [programs, self.cluster.kubectl.parent, self.cluster.helm.parent, os.environ["PATH"]]
+        return {
+            **os.environ,
+            "PATH": ":".join(str(each) for each in path),
+            "KUBECONFIG": str(self.cluster.kubeconfig),
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}",
+        }
+
+
+@pytest.fixture
+def person(cluster: Cluster, tmp_path: Path) -> Person:
+    kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig)
+    if kubectl.run("get", "crd", "-o", "name", "-l", "app.kubernetes.io/name=modelwright"):
+        pytest.skip("it ends by removing Modelwright with every Model, so it wants a cluster without it")
+    platform.make_bucket(cluster, platform.BUCKET)
+    return Person(cluster, tmp_path)
+
+
+def test_a_new_users_hour(person: Person) -> None:
+    installed = person.does("2")
+    assert "leads and is ready" in installed
+    served = person.does("3")
+    assert "nothing stands against it" in served
+    assert '"model_version":"iris-v1"' in served
+    refused = person.does("4")
+    assert "+ echo 1\n1\n" in refused
+    assert "taken back" in refused
+    assert "samples[0]: outputs[0].data[0] is 1, not 0" in refused
+    promoted = person.does("5")
+    assert "100 % of the requests: version iris-v3" in promoted
+    assert re.search(r"^iris-3 +iris-v1 +iris-v3 +Succeeded +Promoted ", promoted, re.MULTILINE)
+    assert re.search(r"^iris-back-\w+ +iris-v3 +iris-v1 +Succeeded +RolledBackByHand ", promoted, re.MULTILINE)
+    removed = person.does("6")
+    assert 'namespace "modelwright-system" deleted' in removed
+    kubectl = Kubectl(person.cluster.kubectl, person.cluster.kubeconfig)
+    kinds = kubectl.run("api-resources", "--verbs=list", "-o", "name").split()
+    left = [f"{kind}: {name}" for kind in kinds for name in kubectl.run("get", kind, "-A", "-o", "name").split()
+            if "modelwright" in name or "iris" in name]  # fmt: skip
+    # Events go by themselves.
+    assert [each for each in left if not each.startswith("events")] == []

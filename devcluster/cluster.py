@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -155,17 +156,24 @@ class Cluster:
             Embedded(self.name, self.folder, progress or Quiet()).engines()
         return True
 
-    @contextlib.contextmanager
-    def without_node(self, name: str) -> Iterator[None]:
+    def without_node(self, name: str) -> AbstractContextManager[None]:
         """A node of the embedded cluster says nothing meanwhile, as one that has lost its network; its pods run on."""
-        kubelet = State.load(self.folder).daemons[f"kubelet-{name}"]
-        kubelet.signal(signal.SIGSTOP)
+        return self._silent(f"kubelet-{name}")
+
+    def without_api_server(self) -> AbstractContextManager[None]:
+        """The API server of the embedded cluster answers nobody meanwhile, and ends no connection."""
+        return self._silent("kube-apiserver")
+
+    @contextlib.contextmanager
+    def _silent(self, daemon: str) -> Iterator[None]:
+        process = State.load(self.folder).daemons[daemon]
+        process.signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            kubelet.signal(signal.SIGCONT)
-            # nsenter, which waits for it, has stopped with it; nobody would reap the kubelet any more.
-            os.kill(parent(kubelet.pid), signal.SIGCONT)
+            process.signal(signal.SIGCONT)
+            # nsenter, where it waits for it, has stopped with it; nobody would reap the process any more.
+            os.kill(parent(process.pid), signal.SIGCONT)
 
     def volumes(self, count: int) -> list[str]:
         """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""

@@ -158,6 +158,7 @@ class Operator:
             instance=settings.instance,
             on_lost=_die,
             address=settings.address,
+            pod_uid=settings.pod_uid,
             clock=self._clock,
             lease_seconds=settings.lease_seconds,
             renew_seconds=settings.lease_renew_seconds,

@@ -51,6 +51,9 @@ class Settings(BaseModel):
         "",
         description="Where the other replicas reach this one: a standby passes webhooks on to the leader. Empty: not.",
     )
+    pod_uid: str = Field(
+        "", description="Says that a Lease was held by an earlier container of this pod, and so is free. Empty: not."
+    )
     fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
     operator_image: str = Field(
         "modelwright/operator", min_length=1, description="The operator's own image, for comparers and infra gates."

@@ -7,7 +7,8 @@ not give the Lease back.
 How a second writer is kept out:
 
 - A candidate takes over only when it has seen the Lease unchanged for `lease_seconds` on its own monotonic clock, or
-  given back (no holder). Every write of the Lease carries the resourceVersion it was decided on.
+  given back (no holder), or held by an earlier container of its own pod, which the kubelet has seen dead before it
+  started this one. Every write of the Lease carries the resourceVersion it was decided on.
 - The holder counts its `renew_seconds` (shorter than `lease_seconds`) from the moment *before* it sent the last renewal
   that succeeded. When they have passed it calls `on_lost` (the process exits at once), and `guard` refuses every write
   even if the event loop was too busy, or the process was stopped, to notice.
@@ -33,6 +34,8 @@ Object = dict[str, Any]
 
 ADDRESS = "modelwright.dev/address"
 """Annotation of the Lease: where its holder's HTTP server is, as host:port."""
+POD_UID = "modelwright.dev/pod-uid"
+"""Annotation of the Lease: the pod its holder runs in."""
 
 
 class LeaseLost(Exception):
@@ -44,7 +47,8 @@ class LeaderElector:
 
     `on_lost` is called at most once, from the event loop, when the Lease couldn't be renewed in time or has been taken.
     It should end the process without any clean-up that writes. `address` (host:port) is told to the others while this
-    one holds the Lease; empty: nothing is told.
+    one holds the Lease; empty: nothing is told. `pod_uid` is that of the pod whose only such process this is; empty: it
+    isn't known, and a predecessor's Lease has to run out.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class LeaderElector:
         instance: str,
         on_lost: Callable[[str], None],
         address: str = "",
+        pod_uid: str = "",
         clock: Clock | None = None,
         lease_seconds: float = 15.0,
         renew_seconds: float = 10.0,
@@ -71,6 +76,7 @@ class LeaderElector:
         self.identity = f"{instance}_{secrets.token_hex(4)}"
         self._on_lost = on_lost
         self._address = address
+        self._pod_uid = pod_uid
         self._clock: Clock = clock or SystemClock()
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
@@ -158,15 +164,19 @@ class LeaderElector:
                 return None
             holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
             # Our own name means that we took it, and the answer was lost.
-            if holder and holder != self.identity and not self._run_out(lease):
+            if holder and holder != self.identity and not self._outlived(lease) and not self._run_out(lease):
                 self.standing_by = True
-                self.leader_address = (lease["metadata"].get("annotations") or {}).get(ADDRESS)
+                self.leader_address = _annotations(lease).get(ADDRESS)
                 return holder
             self._hold(await self._client.replace(self._desired(lease, holder=self.identity)), start)
             return None
         except errors.ApiError as error:
             log.warning("the Lease could not be looked at or taken, trying again", extra={"error": str(error)})
             return "another process, or nobody (the last attempt failed)"
+
+    def _outlived(self, lease: Object) -> bool:
+        """Whether its holder was an earlier container of this pod."""
+        return bool(self._pod_uid) and _annotations(lease).get(POD_UID) == self._pod_uid
 
     def _run_out(self, lease: Object) -> bool:
         """Whether we have seen this very state of the Lease for as long as its holder was given."""
@@ -233,8 +243,9 @@ class LeaderElector:
         elif old.get("acquireTime"):
             spec["acquireTime"] = old["acquireTime"]
         metadata: Object = {"namespace": self._namespace, "name": self._name}
-        if holder and self._address:
-            metadata["annotations"] = {ADDRESS: self._address}
+        told = {ADDRESS: self._address, POD_UID: self._pod_uid} if holder else {}
+        if any(told.values()):
+            metadata["annotations"] = {key: value for key, value in told.items() if value}
         if lease is not None:
             metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
             metadata["uid"] = lease["metadata"]["uid"]
@@ -262,6 +273,10 @@ class LeaderElector:
             self._deadline.cancel()
             self._deadline = None
         metrics.LEADER.set(0)
+
+
+def _annotations(lease: Object) -> dict[str, str]:
+    return lease["metadata"].get("annotations") or {}
 
 
 def _micro_time(moment: datetime) -> str:

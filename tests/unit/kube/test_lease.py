@@ -18,7 +18,7 @@ from tests.unit.kube.fakes import FakeClient, transient
 class Candidate:
     """One process: its elector, the tasks it runs, and how it ended."""
 
-    def __init__(self, name: str, client: Any, clock: FakeClock) -> None:
+    def __init__(self, name: str, client: Any, clock: FakeClock, pod_uid: str) -> None:
         self.lost: list[str] = []
         self.elector = LeaderElector(
             client,
@@ -27,6 +27,7 @@ class Candidate:
             instance=name,
             on_lost=self.lost.append,
             address=f"{name}:8080",
+            pod_uid=pod_uid,
             clock=clock,
             rng=random.Random(1),
         )
@@ -50,8 +51,8 @@ class World:
         self.client = FakeClient()
         self.candidates: list[Candidate] = []
 
-    def candidate(self, name: str, client: Any = None) -> Candidate:
-        self.candidates.append(Candidate(name, client or self.client, self.clock))
+    def candidate(self, name: str, client: Any = None, pod_uid: str = "") -> Candidate:
+        self.candidates.append(Candidate(name, client or self.client, self.clock, pod_uid))
         self.candidates[-1].start()
         return self.candidates[-1]
 
@@ -123,6 +124,30 @@ async def test_a_killed_leader_is_followed_after_its_lease_and_not_before(world:
     await world.pass_time(8)
     assert b.elector.leading
     assert world.lease["leaseTransitions"] == 1
+
+
+async def test_a_killed_leader_is_followed_at_once_by_the_next_container_of_its_pod(world: World) -> None:
+    a = world.candidate("a", pod_uid="uid-a")
+    await world.pass_time(1)
+    b = world.candidate("b", pod_uid="uid-b")
+    await world.pass_time(5)
+    a.kill()
+    world.candidates.remove(a)
+    again = world.candidate("a", pod_uid="uid-a")
+    await world.pass_time(0.5)
+    assert again.elector.leading
+    assert not b.elector.leading
+    assert world.lease["leaseTransitions"] == 1
+
+
+async def test_pods_that_do_not_know_their_uid_are_not_taken_for_one(world: World) -> None:
+    a = world.candidate("a")
+    await world.pass_time(1)
+    a.kill()
+    world.candidates.remove(a)
+    again = world.candidate("a")
+    await world.pass_time(10)
+    assert not again.elector.leading
 
 
 async def test_a_lease_given_back_is_taken_at_once(world: World) -> None:

@@ -34,9 +34,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="modelwright-faults-"))
     _say(f"{len(places)} stories under faults, seed {given.seed}; logs are in {folder}")
     with ControlPlane(kwok_nodes=2) as plane:
-        outcomes = asyncio.run(matrix.play(plane, folder, places, given.at_once))
-    for outcome in outcomes:
-        _say(f"{outcome.place.namespace}: {outcome.told}{_wrong(outcome.wrong)}")
+        outcomes = asyncio.run(matrix.play(plane, folder, places, given.at_once, _tell))
     with ControlPlane(kwok_nodes=2) as plane:
         lived_through = asyncio.run(disasters.play(plane, folder, given.away))
     for one in lived_through:
@@ -47,6 +45,10 @@ def main() -> int:
     if target:
         report.write(target, rows, f"python -m tests.faults {' '.join(sys.argv[1:])}".strip())
     return int(any(row["holds"] is False for row in rows))
+
+
+def _tell(outcome: matrix.Outcome) -> None:
+    _say(f"{outcome.place.namespace}: {outcome.told}{_wrong(outcome.wrong)}")
 
 
 def _wrong(text: str) -> str:

@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,8 +90,14 @@ def sample(seed: int, count: int, among: Sequence[str] = tuple(STORIES)) -> list
     return [Place(story, name, seed) for story, name in zip(stories, what, strict=True)]
 
 
-async def play(plane: ControlPlane, folder: Path, places: Sequence[Place], at_once: int = 4) -> list[Outcome]:
-    """Each story of the places without faults, then the places."""
+async def play(
+    plane: ControlPlane,
+    folder: Path,
+    places: Sequence[Place],
+    at_once: int = 4,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Each story of the places without faults, then the places; each outcome is told as it comes."""
     async with opened(plane, folder) as stage:
         gate = asyncio.Semaphore(at_once)
         written: dict[str, Written] = {}
@@ -106,7 +112,9 @@ async def play(plane: ControlPlane, folder: Path, places: Sequence[Place], at_on
 
         async def gated(place: Place) -> Outcome:
             async with gate:
-                return await disturbed(stage, place, written[place.story])
+                outcome = await disturbed(stage, place, written[place.story])
+                tell(outcome)
+                return outcome
 
         return list(await asyncio.gather(*(gated(place) for place in places)))
 

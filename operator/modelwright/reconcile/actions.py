@@ -91,7 +91,8 @@ async def _run(context: Context, picture: Picture, revision: Revision, pods: int
         old = picture.deployments.get(revision.hash)
         if old is not None:
             await remove(context, old, guarded=True)
-    changed = await _keep_template(context, picture, stored, await _all(context, wanted[:1]))
+    # Guarded, since a write that arrives late must not take pods away again.
+    changed = await _keep_template(context, picture, stored, await _all(context, wanted[:1], guarded=True))
     changed |= await _all(context, wanted[1:])
     for kind in unwanted:
         changed |= await _drop(context, picture, kind, names.revision_name(model.name, revision.hash))

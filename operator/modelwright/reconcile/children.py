@@ -29,7 +29,8 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
     """The live object, after making it say what `wanted` says, and whether that took a write.
 
     Creating is a POST, the only write that can't adopt a foreign object of that name (docs/adr/0002). `guarded`:
-    the change must be based on the latest object (traffic), so that an old leader that wakes up gets a conflict.
+    the change must be based on the latest object (traffic, pods), so that an old leader that wakes up, and a write that
+    arrives late, get a conflict.
     Mending is a merge patch: apply would take nothing away that the POST, or somebody else, has put into a list. A None
     in `wanted` stands for a member that must not be there. Raises Refused when the name is taken, the API server finds
     the object wrong or forbids it; else ApiError.

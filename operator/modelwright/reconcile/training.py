@@ -30,7 +30,7 @@ from modelwright.api.v1alpha1.training import (
     TrainingRunStatus,
 )
 from modelwright.api.v1alpha1.version import Artifact, ModelFormat, ModelVersion
-from modelwright.core import addresses, pods, versions
+from modelwright.core import addresses, gates, pods, versions
 from modelwright.core.retraining.machine import (
     TERMINAL,
     BeginStage,
@@ -358,15 +358,17 @@ class _Picture:
         metadata = live["metadata"]
         child, found = ChildRef(metadata["name"], metadata["uid"], live["kind"]), []
         selector = engine.pod_selector(live, work)
+        now_ = self._context.clock.now()
         if work.job is not None:
             found = self._context.store.by_owner(kinds.POD, metadata["uid"])
-        elif selector is not None:
+        # The watch of pods may be behind that of Jobs, so that a Job's end is judged by what its pods say now.
+        behind = work.job is not None and gates.has_ended(live) and not engine.read(live, found, work, now_).report
+        if selector is not None and (behind or work.job is None):
             try:
                 found = await self._context.client.list(kinds.POD, self._run.namespace, labels=selector)
             except errors.ApiError:
                 # Without its pods nothing is known of it now: the next look tells.
                 return child, None
-        now_ = self._context.clock.now()
         if work.resource is None or not work.resource.expressions:
             reading = engine.read(live, found, work, now=now_)
         else:

@@ -150,7 +150,7 @@ class ModelVersionReconciler:
             if asked is not None and signed is None:
                 text = "the resolve pod ended without a word on the signature"
                 return Found(pinned, Verdict(Reason.INTERNAL_ERROR, text, stalled=True))
-            await remove(self._context, pod)
+            # The pod goes when status has what it said, by the pass that the write wakes.
             return _found(found, signed, asked)
         told = pods.fetch_failure(status)
         if told is not None:

@@ -216,6 +216,26 @@ def test_a_tick_becomes_a_version_with_its_lineage() -> None:
     assert status["triggers"][0]["run"] == run["metadata"]["name"]
 
 
+def test_a_job_that_is_heard_of_before_its_pods_is_judged_by_what_its_pods_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(HOURLY)
+    hear = world.operator.hear
+
+    def hear_of_no_pod(count: int) -> None:
+        heard = [told for told in world.api.told[:count] if not _is_of_training(told[2])]
+        world.api.told[:count] = heard
+        hear(len(heard))
+
+    monkeypatch.setattr(world.operator, "hear", hear_of_no_pod)
+    world.to_the_hour()
+    world.go(lambda: bool(world.states) and world.states[0] in ("Succeeded", "Failed"))
+    assert world.states == ["Succeeded"], world.runs[0]["status"]
+
+
+def _is_of_training(obj: Object) -> bool:
+    role = (obj["metadata"].get("labels") or {}).get(names.LABEL_ROLE)
+    return bool(obj["kind"] == "Pod" and role == names.ROLE_TRAINING)
+
+
 def test_a_following_model_takes_it_and_the_run_says_so() -> None:
     world = World(HOURLY, follow=True)
     world.to_the_hour()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.kube import kinds
+from modelwright.kube import errors, kinds
 from tests.lib import objects
 from tests.unit.reconcile.test_rollouts import NS, World
 
@@ -66,6 +66,25 @@ class Signed(World):
     def settle(self, looks: int = 6) -> None:
         for _ in range(looks):
             self.look()
+
+
+def test_what_a_pod_has_found_out_is_written_before_the_pod_goes() -> None:
+    world = Signed(signatures=asked(), endpoint=False)
+    refused = []
+
+    def refuse_once(verb: str, obj: Object) -> None:
+        if verb == "status" and obj["metadata"]["name"] == "v9" and "artifact" in obj["status"] and not refused:
+            refused.append(obj)
+            raise errors.Conflict(409, "Conflict", "the object has been modified")
+
+    world.found["v9"] = GOOD
+    world.api.before_write = refuse_once
+    world.api.user_create(objects.version(NS, "v9", digest=None))
+    world.settle()
+    assert refused
+    assert world.version("v9")["status"]["artifact"]["digest"] == DIGEST
+    assert [version for version, _ in world.ran].count("v9") == 1, "no pod has to find it out again"
+    assert "v9" not in {p["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME] for p in world.pods_of_resolving()}
 
 
 def test_a_signed_version_serves_and_says_so() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 
-from modelwright.core import addresses
+from modelwright import addresses
 
 
 class GuardedResolver(AbstractResolver):

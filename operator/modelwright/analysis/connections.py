@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from modelwright import addresses
 from modelwright.api.common import DNS_LABEL, seconds
-from modelwright.core import addresses
 
 MAX_TIMEOUT = 60.0
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from modelwright.addresses import shown
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.cli.picture import Picture
 from modelwright.cli.tree import Node, lines, table
-from modelwright.core.addresses import shown
 
 Json = dict[str, Any]
 

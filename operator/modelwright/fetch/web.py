@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from modelwright.fetch.addresses import forbidden
+from modelwright.addresses import refused
 from modelwright.fetch.credentials import Credentials
 from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable, untrusted
 from modelwright.fetch.settings import Settings
@@ -33,7 +33,7 @@ class _GuardedResolver(AbstractResolver):
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
         for result in found:
-            if forbidden(result["host"]):
+            if refused(result["host"]):
                 raise _refused(host)
         return found
 
@@ -51,7 +51,7 @@ def _refused(host: str) -> FetchError:
 def refuse_address(url: str) -> str:
     """The URL's host; FetchError when it is an address that no artifact may come from, or can't be read."""
     host = _readable(url)[0][1]
-    if forbidden(host):
+    if refused(host):
         raise _refused(host)
     return host
 
@@ -65,7 +65,7 @@ def refuse_metadata(url: str) -> None:
     except (OSError, UnicodeError):
         # The client will say so itself.
         return
-    if any(forbidden(str(entry[4][0])) for entry in found):
+    if any(refused(str(entry[4][0])) for entry in found):
         raise _refused(host)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from modelwright import addresses
 from modelwright.api import names
 from modelwright.api.common import InvalidObject, problems, seconds
 from modelwright.api.reasons import Reason
@@ -30,7 +31,7 @@ from modelwright.api.v1alpha1.training import (
     TrainingRunStatus,
 )
 from modelwright.api.v1alpha1.version import Artifact, ModelFormat, ModelVersion
-from modelwright.core import addresses, gates, pods, versions
+from modelwright.core import gates, pods, versions
 from modelwright.core.retraining.machine import (
     TERMINAL,
     BeginStage,

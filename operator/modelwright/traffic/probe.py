@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from modelwright.core import addresses
+from modelwright import addresses
 from modelwright.core.endpoints import Address
 from modelwright.guard import GuardedResolver
 

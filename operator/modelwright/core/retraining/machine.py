@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from modelwright.addresses import shown
 from modelwright.api.common import seconds
 from modelwright.api.names import content_hash
 from modelwright.api.reasons import Reason
@@ -25,7 +26,6 @@ from modelwright.api.v1alpha1.training import (
     TrainingRun,
     TrainingRunStatus,
 )
-from modelwright.core.addresses import shown
 from modelwright.core.retraining import result
 from modelwright.core.retraining.stage import ENDED, WAITING, Reading
 from modelwright.core.rollout.observed import Problem

@@ -15,13 +15,13 @@ from urllib.parse import unquote
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from modelwright.addresses import shown
 from modelwright.api.common import INT64_MAX, StatusWire, Text63, problems
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.api.v1alpha1.training import CheckStatus, DatasetStatus, FigureStatus, ResultMetric, RunResult
 from modelwright.api.v1alpha1.version import ArtifactUri, Code, Digest, ModelFormat
 from modelwright.core import gates
-from modelwright.core.addresses import shown
 from modelwright.core.analysis.evidence import Outcome
 
 MOST_CHECKS = 128

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
+from modelwright import addresses
 from modelwright.api.common import seconds
 from modelwright.api.names import short_hash
 from modelwright.api.v1alpha1.retraining import (
@@ -22,7 +23,6 @@ from modelwright.api.v1alpha1.retraining import (
     TriggerStatus,
     WebhookTrigger,
 )
-from modelwright.core import addresses
 from modelwright.core.retraining import schedule
 
 IDENTITY_MAX = 253

@@ -1,9 +1,8 @@
-"""Which network addresses an artifact may not come from: link-local ones and the clouds' metadata services. Pure.
+"""Network addresses that nobody may make us ask: link-local ones and the clouds' metadata services; and how an
+artifact's address is told.
 
-The operator has the same list in core/addresses.py: it is another image. A test keeps the two alike.
+Pure, and beside `core` since both images hold it: the operator's, and fetch's, which has nothing else of the operator.
 """
-
-from __future__ import annotations
 
 import unicodedata
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -24,13 +23,23 @@ _FORBIDDEN = tuple(
 _NAT64 = ip_network("64:ff9b::/96")
 
 
-def forbidden(host: str) -> bool:
+def refused(host: str) -> bool:
     """Whether a host name or address, in any spelling that a resolver takes, is one that must never be asked."""
     name = unicodedata.normalize("NFKC", host).replace("。", ".").strip("[]").partition("%")[0].rstrip(".").lower()
     if name in METADATA_HOSTS:
         return True
     found = _address(name)
     return found is not None and any(found in network for network in _FORBIDDEN if network.version == found.version)
+
+
+def shown(uri: str) -> str:
+    """An artifact's address for messages and other objects: without its query, which may be a signature, and without a
+    user."""
+    scheme, separator, rest = uri.partition("://")
+    if scheme not in ("http", "https"):
+        return uri
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}{'?...' if '?' in rest else ''}"
 
 
 def _address(name: str) -> IPv4Address | IPv6Address | None:

@@ -26,13 +26,22 @@ class Part:
     packages: dict[str, str]
     tags: str = ""
 
+    def source(self) -> Path:
+        """Where its go.mod is. Kubernetes has one for each minor version that is tried: `MODELWRIGHT_KUBERNETES`."""
+        minor = os.environ.get("MODELWRIGHT_KUBERNETES") if self.name == "kubernetes" else None
+        folder = paths.TOOLS / (f"{self.name}-{minor}" if minor else self.name)
+        if not folder.is_dir():
+            known = sorted(each.name.removeprefix("kubernetes-") for each in paths.TOOLS.glob("kubernetes-*"))
+            raise ClusterError(f"MODELWRIGHT_KUBERNETES is {minor}: it is one of {', '.join(known)}, or empty")
+        return folder
+
     def version(self) -> str:
         if not self.module:
             return "1"
-        text = (paths.TOOLS / self.name / "go.mod").read_text()
+        text = (self.source() / "go.mod").read_text()
         found = re.search(rf"^(?:require)?\s*{re.escape(self.module)} v(\S+)", text, re.MULTILINE)
         if not found:
-            raise ClusterError(f"devcluster/tools/{self.name}/go.mod does not require {self.module}")
+            raise ClusterError(f"{self.source() / 'go.mod'} does not require {self.module}")
         return found[1]
 
     def folder(self) -> Path:
@@ -130,7 +139,7 @@ def _build_one(binary: str, progress: Progress) -> None:
         with log.open("wb") as out:
             done = subprocess.run(
                 [*command, part.packages[binary]],
-                cwd=paths.TOOLS / part.name,
+                cwd=part.source(),
                 env={**os.environ, "CGO_ENABLED": "0"},
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -33,8 +33,18 @@ def test_kubernetes_knows_its_version() -> None:
     assert f"gitVersion=v{kubernetes.version()}" in kubernetes.ldflags()
 
 
-def test_all_staging_modules_are_replaced_by_the_same_version() -> None:
-    text = (paths.TOOLS / "kubernetes" / "go.mod").read_text()
+def test_an_older_kubernetes_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELWRIGHT_KUBERNETES", "1.32")
+    assert parts.path("kube-apiserver").parent.name.startswith("kubernetes-1.32.")
+    monkeypatch.setenv("MODELWRIGHT_KUBERNETES", "1.20")
+    with pytest.raises(ClusterError, match=r"MODELWRIGHT_KUBERNETES is 1.20: it is one of 1.32, or empty"):
+        parts.path("kube-apiserver")
+
+
+@pytest.mark.parametrize("minor", ["", "1.32"])
+def test_all_staging_modules_are_replaced_by_the_same_version(monkeypatch: pytest.MonkeyPatch, minor: str) -> None:
+    monkeypatch.setenv("MODELWRIGHT_KUBERNETES", minor)
+    text = (parts.part_of("kubelet").source() / "go.mod").read_text()
     version = parts.part_of("kubelet").version()
     found = re.findall(r"^\s+(k8s\.io/\S+) => (\S+) v0\.(\S+)$", text, re.MULTILINE)
     assert len(found) == 29

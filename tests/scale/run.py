@@ -79,6 +79,49 @@ def model(name: str, number: int, **spec: Any) -> Object:
     }
 
 
+def bare(name: str) -> list[Object]:
+    """A Deployment and a Service as a Model has them, and nobody's."""
+    labels = {"app": name}
+    container = {"name": "model", **runtime()["spec"]["container"]}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    metadata = {"name": name, "namespace": "default"}
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": metadata,
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"selector": labels, "ports": [{"port": 80}]},
+        },
+    ]
+
+
+async def bare_seconds(client: KubeClient, count: int) -> float:
+    """How long API server, controllers and nodes alone need for the pods and Services of so many Models: the measure of
+    this machine at this hour."""
+    begin = time.monotonic()
+    await put_all(client, [obj for number in range(count) for obj in bare(f"bare-{number:05d}")])
+    while True:
+        found = await client.list(kinds.DEPLOYMENT, "default")
+        if sum(each.get("status", {}).get("availableReplicas", 0) for each in found) == count:
+            break
+        await asyncio.sleep(1)
+    seconds = time.monotonic() - begin
+    for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
+        for each in await client.list(kind, "default"):
+            metadata = each["metadata"]
+            if metadata["name"].startswith("bare-"):
+                await client.delete(kind, "default", metadata["name"], uid=metadata["uid"])
+    while await client.list(kinds.POD, "default"):  # noqa: ASYNC110 - the API server tells nobody
+        await asyncio.sleep(1)
+    return seconds
+
+
 async def install_crds(plane: ControlPlane, client: KubeClient) -> None:
     """Apply crds/ and return once our kinds are served."""
     command = [plane.kubectl, "--kubeconfig", plane.kubeconfig, "apply", "--server-side", "-k", ROOT / "crds"]
@@ -143,6 +186,7 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
         client = KubeClient(await load_configuration(), qps=2000, burst=4000, user_agent="scale-harness")
         await install_crds(plane, client)
         await client.apply(runtime(), field_manager="scale")
+        figures.values["bare Deployments and Services: seconds"] = await bare_seconds(client, count)
         audit = AuditLog(plane.audit_log)
         operator = OperatorProcess(plane.kubeconfig, folder / f"operator-{count}.log", qps=1000, burst=2000)
         with operator:
@@ -181,7 +225,10 @@ async def _phase(
     await put_all(client, objects)
     figures.values[f"{name}: seconds to apply"] = time.monotonic() - begin
     await all_serve(client, number, count, patience=60 + count)
-    figures.values[f"{name}: seconds"] = time.monotonic() - begin
+    figures.values[f"{name}: seconds"] = seconds = time.monotonic() - begin
+    figures.values[f"{name}: times as long as bare"] = (
+        seconds / figures.values["bare Deployments and Services: seconds"]
+    )
     counts = await quiet(audit)
     figures.values[f"{name}: CPU ms a Model"] = 1000 * (operator.cpu_seconds() - cpu) / count
     figures.values[f"{name}: writes a Model"] = counts.total_writes / count
@@ -233,7 +280,7 @@ def write(
     for result in results:
         for key, value in result.values.items():
             bound = bounds.get(key) if result.models == of else None
-            unit = next((u for u in ("seconds", "CPU ms", "MiB", "%") if u in key), "count")
+            unit = next((u for u in ("seconds", "CPU ms", "MiB", "%", "times") if u in key), "count")
             rows.append(
                 {
                     "name": f"N={result.models} {key}",

@@ -108,7 +108,6 @@ def slow_cases(shared_space: Space, store: str) -> None:
         space.version("stall-1", "stall", uri=f"{store}/stall/model.json", secret=None),
         space.version("break-1", "break", uri=f"{store}/break/model.json", secret=None),
         *(space.model(f"{name}-1", name, endpoint=False) for name in ("down", "stall", "break")),
-        space.model("never", "patient", endpoint=False),
     )
 
 
@@ -243,7 +242,3 @@ def test_a_store_that_fails_is_named(served: Space, name: str, reasons: tuple[st
     found = eventually(said, f"Model {name} says one of {reasons}", timeout=360)
     assert f"store.{served.name}" in found["message"] or f"{name}-1" in found["message"]
     assert not served.pods(name), "no serving pod before the digest is known"
-
-
-def test_a_version_that_never_appears_is_stalled_in_the_end(served: Space):
-    served.wait_reason("VersionNotFound", "spec.version", "never", name="patient", timeout=330)

@@ -146,8 +146,9 @@ def rolling(
     policy, snapshot_problem = _snapshot(record, present)
     problem = snapshot_problem or problem
     steps = compiled(policy.strategy)
+    refused = None
     if problem is None and ref is not None:
-        problem = _refused(policy, steps, model, base, traffic, scene)
+        refused = _refused(policy, steps, model, base, traffic, scene)
     looked = _look(context, model, record, policy, steps, scene, stored)
     step = _step(record, steps)
     if record is not None and looked.verdicts:
@@ -170,7 +171,8 @@ def rolling(
             steps=steps,
             record=record,
             number=found.number,
-            problem=problem,
+            problem=problem or refused,
+            refused=refused,
             outcome=looked.outcome,
             verdicts=looked.verdicts,
             people=_people(context, model, found, record, policy, step, version, digest, base.now),

@@ -757,7 +757,11 @@ async def a_first_revision_needs_no_steps(space: Space) -> None:
 @scenario
 async def a_policy_that_this_gateway_cannot_follow_is_refused_by_name(space: Space) -> None:
     await begin(space, policy(space))
-    await space.apply(policy(space, steps=[{"mirror": {"hold": "1s"}}, {"weight": 100}]), led(space, "v2"))
+    edited = policy(space, steps=[{"mirror": {"hold": "1s"}}, {"weight": 100}])
+    await space.apply(edited)
+    # A rollout that begins before the operator hears of the edit goes by the policy as it was.
+    await space.until(kinds.ROLLOUT_POLICY, edited["metadata"]["name"], current, "the operator knows of it")
+    await space.apply(led(space, "v2"))
     model = await space.until(
         kinds.MODEL,
         "digits",

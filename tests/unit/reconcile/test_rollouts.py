@@ -393,6 +393,25 @@ def test_a_record_that_its_operator_died_on_moves_to_what_was_wanted_then() -> N
     assert world.weights == {"v1": 100}
 
 
+@pytest.mark.parametrize("looks", range(4))
+def test_a_policy_that_is_edited_in_vain_as_a_rollout_begins_holds_nothing_up(looks: int) -> None:
+    """Whenever the edit is heard of, beside the Model's: the gateway can't mirror."""
+    world = World(CANARY)
+    world.want("v2")
+    for _ in range(looks):
+        world.look()
+    world.set_policy(policy({"mirror": {"hold": "1s"}}, {"weight": 100}))
+    world.go(lambda: world.serving == "v2" or _says_stalled(world, "PolicyNotSupported"))
+    world.set_policy(CANARY)
+    world.go(lambda: world.serving == "v2" and world.record.get("state") == "Succeeded")
+    assert {r["status"]["state"] for r in world.records} <= {"Succeeded", "Superseded"}
+
+
+def _says_stalled(world: World, reason: str) -> bool:
+    told = {c["type"]: c for c in world.model["status"]["conditions"]}
+    return (told["Stalled"]["status"], told["Stalled"]["reason"]) == ("True", reason)
+
+
 def test_going_back_to_what_serves_supersedes() -> None:
     world = World(CANARY)
     world.want("v2")

@@ -62,6 +62,8 @@ class _Situation:
     source: bool = True
     """Whether the revisions have ready pods."""
     frozen: bool = False
+    unfit: bool = False
+    """Whether the policy asks for what can't be had."""
     people: people.PeopleDecision | None = None
     command: str | None = None
     gate: Outcome | None = None
@@ -126,6 +128,7 @@ def _situations(record: Record, steps: tuple[Step, ...]) -> Iterator[_Situation]
     yield replace(on, candidate=False, source=False)
     yield replace(on, lags=True)
     yield replace(on, frozen=True)
+    yield replace(on, unfit=True)
     yield replace(on, frozen=True, command="resume")
     yield replace(on, weight=0, candidate=False, command="resume")
 
@@ -161,6 +164,7 @@ def _observed(
             policy,
             steps,
             record,
+            refused=Problem(Reason.POLICY_NOT_SUPPORTED, "it can't mirror") if so.unfit else None,
             outcome=so.outcome,
             gates={"evaluation": GateResult(so.gate, "", "")} if so.gate is not None else {},
             people=so.people,

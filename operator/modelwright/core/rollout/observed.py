@@ -98,6 +98,8 @@ class Rolling:
     """Number of the next record."""
     problem: Problem | None = None
     """Why no rollout can begin by this policy."""
+    refused: Problem | None = None
+    """The same, where the cause is what this very policy asks for."""
     outcome: Outcome | None = None
     """What the metrics of the present step come to; None when none is asked for in it."""
     verdicts: tuple[Verdict, ...] = ()

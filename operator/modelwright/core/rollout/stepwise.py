@@ -560,6 +560,16 @@ def _because(o: Observed) -> Problem:
     return Problem(status.reason or "", status.message or "")
 
 
+def _unfit(o: Observed) -> Problem | None:
+    """What the record's policy asks for in vain: it was edited just before it was kept, or the gateway has changed."""
+    return None if _record(o).by_hand or _fast(o) else _rolling(o).refused
+
+
+def _end_unfit(o: Observed) -> Record:
+    problem = _unfit(o) or Problem(Reason.POLICY_NOT_SUPPORTED, "")
+    return _turn(State.SUPERSEDED, Reason(problem.reason), o, problem.message)
+
+
 def _quarantined_in(state: State) -> Rule:
     return Rule(
         f"the target's last rollout ended {state}, and nobody has asked for another try",
@@ -841,6 +851,12 @@ ROWS: tuple[Row, ...] = (
         _keep_step,
         "keep the step, watch its metrics",
         _look,
+    ),
+    Transition(
+        "its policy can't be followed, and nothing has begun",
+        lambda o: _in(o, State.PENDING) and _unfit(o) is not None,
+        _end_unfit,
+        "end it: the next one begins when the policy can be followed",
     ),
     Rule(
         "a freeze window is open, and nothing has begun",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import difflib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,11 +113,21 @@ class Stage:
         await self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         await Player(self.api).set_up(namespace)
 
-    async def looks(self, namespace: str, name: str, expected: str, what: str, patience: float = 90) -> None:
-        """Come back once the namespace looks like this picture of the story; fails with the difference."""
+    async def looks(
+        self,
+        namespace: str,
+        name: str,
+        expected: str,
+        what: str,
+        patience: float = 90,
+        sees: Callable[[str], str] = str,
+    ) -> None:
+        """Come back once the namespace looks like this picture of the story, as far as `sees` shows it; fails with the
+        difference."""
 
         async def difference() -> str:
-            return _difference(expected, await self.picture(self.stories[name], namespace), namespace)
+            seen = await self.picture(self.stories[name], namespace)
+            return _difference(sees(expected), sees(seen), namespace)
 
         await eventually(difference, lambda seen: not seen, what, patience)
 

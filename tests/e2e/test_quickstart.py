@@ -113,9 +113,12 @@ def person(cluster: Cluster, tmp_path: Path) -> Person:
     if kubectl.run("get", "crd", "-o", "name", "-l", "app.kubernetes.io/name=modelwright"):
         pytest.skip("it ends by removing Modelwright with every Model, so it wants a cluster without it")
     platform.make_bucket(cluster, platform.BUCKET)
+    # Built here, since that may take longer than a person would wait for `make push`.
+    subprocess.run(["make", "-s", "-C", str(ROOT), "images"], stdin=subprocess.DEVNULL, check=True)
     return Person(cluster, tmp_path)
 
 
+@pytest.mark.timeout(2400)
 def test_a_new_users_hour(person: Person) -> None:
     installed = person.does("2")
     assert "leads and is ready" in installed

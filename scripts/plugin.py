@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 KREW = ROOT / "manifests" / "krew"
 LOCK = ROOT / "requirements" / "operator.txt"
-PARTS = ("api", "cli", "core")
+MODULES, PARTS = ("__init__.py", "addresses.py"), ("api", "cli", "core")
 """Of the package: what the plugin imports."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS: Mapping[str, str] = {
@@ -95,7 +95,8 @@ def pack(installed: Iterable[Path], archive: Path) -> str:
             shutil.copytree(library, lib, dirs_exist_ok=True, ignore=left_out)
         (lib / "modelwright").mkdir(parents=True)
         source = ROOT / "operator" / "modelwright"
-        shutil.copy(source / "__init__.py", lib / "modelwright")
+        for module in MODULES:
+            shutil.copy(source / module, lib / "modelwright")
         for part in PARTS:
             shutil.copytree(source / part, lib / "modelwright" / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(KREW / "kubectl-modelwright", folder)

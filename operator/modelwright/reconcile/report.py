@@ -13,7 +13,9 @@ Object = dict[str, Any]
 async def write_status(context: Context, raw: Object, new: StatusWire, old: StatusWire) -> bool:
     """Apply `new` as the status of `raw`, when it differs from `old`. Returns whether something was written.
 
-    An object that was deleted meanwhile has no status to write.
+    It must be based on the newest object, else Conflict: what is decided next follows from it, so that a write that
+    arrives late, or an old leader's, must not bring an earlier state back. An object that was deleted meanwhile has no
+    status to write.
     """
     if new == old:
         return False
@@ -21,7 +23,7 @@ async def write_status(context: Context, raw: Object, new: StatusWire, old: Stat
     body = {
         "apiVersion": raw["apiVersion"],
         "kind": raw["kind"],
-        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+        "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
         "status": new.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
     try:

@@ -287,6 +287,23 @@ def test_bad_evidence_rolls_back_and_quarantines() -> None:
     assert world.model["status"]["rollout"]["state"] == "RolledBack"
 
 
+async def test_a_status_that_arrives_late_brings_no_earlier_state_back() -> None:
+    """It would let a version that was taken back go on."""
+    world, sent = World(JUDGED), []
+
+    def note(verb: str, obj: Object) -> None:
+        if verb == "status" and obj["kind"] == "ModelRollout" and obj["status"]["state"] == "Progressing":
+            sent.append(copy.deepcopy(obj))
+
+    world.api.before_write = note
+    world.want("v2")
+    world.desk.results["errors"] = bad()
+    world.go_to("RolledBack")
+    assert sent
+    with pytest.raises(errors.Conflict):
+        await world.api.apply(sent[-1], subresource="status")
+
+
 def test_retry_tries_a_quarantined_revision_again() -> None:
     world = World(JUDGED)
     world.desk.results["errors"] = bad()

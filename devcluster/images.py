@@ -204,14 +204,22 @@ def _push(tag: str, target: str, options: Sequence[str]) -> str:
     if docker_answers():
         _logged(["docker", "tag", tag, target], f"push {_file_name(tag)}", failure)
         _logged(["docker", "push", target], f"push {_file_name(tag)}", failure)
-        command = ["docker", "inspect", "--format={{index .RepoDigests 0}}", target]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().rpartition("@")[2]
+        command = ["docker", "inspect", '--format={{join .RepoDigests " "}}', target]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        return digest_in(found, target.rpartition(":")[0])
     digest = paths.cache() / "images" / f"{_file_name(tag)}.digest"
     digest.parent.mkdir(parents=True, exist_ok=True)
     command = [*buildah(), "push", *options, f"--digestfile={digest}", tag, f"docker://{target}"]
     with paths.locked(paths.cache() / "locks" / "buildah.lock"):
         _logged(command, f"push {_file_name(tag)}", failure)
     return digest.read_text().strip()
+
+
+def digest_in(repo_digests: Sequence[str], repository: str) -> str:
+    """The digest of an image in this repository: Docker lists one for each that it was pushed to. Those of Docker Hub
+    go by a shorter name; the first one is taken then."""
+    known = dict(reference.split("@", 1) for reference in reversed(repo_digests))
+    return known.get(repository) or repo_digests[0].rpartition("@")[2]
 
 
 def _image_id(tag: str) -> str | None:

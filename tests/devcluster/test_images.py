@@ -60,6 +60,12 @@ def test_build_commands(monkeypatch: pytest.MonkeyPatch, context: Path) -> None:
     assert with_buildah[-1] == str(context)
 
 
+def test_of_the_digests_that_docker_knows_that_of_the_repository_counts() -> None:
+    known = ["localhost:5000/x@sha256:a", "registry.example.com/team/x@sha256:b", "user/x@sha256:c"]
+    assert images.digest_in(known, "registry.example.com/team/x") == "sha256:b"
+    assert images.digest_in(known[2:], "docker.io/user/x") == "sha256:c"
+
+
 def test_a_pushed_image_is_named_by_its_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran: list[list[str]] = []
 

@@ -78,7 +78,7 @@ def test_get_of_one_file_lands_under_its_own_name(
     store: Store, container: Container, request: pytest.FixtureRequest
 ) -> None:
     if store.pinned:
-        pytest.skip("its artifacts are folders")
+        pytest.skip("an artifact of a Hub or registry is always a folder: there is no single file to name")
     body = random_bytes(1_500_000, 3)
     store.put(_name(request), {"weights.bin": body})
     container.give(store.secret(store.url))
@@ -129,7 +129,7 @@ def test_a_cached_artifact_starts_with_the_store_down(
 
 def test_many_small_files_come_in_pages(store: Store, container: Container, request: pytest.FixtureRequest) -> None:
     if not store.folders:
-        pytest.skip("HTTP has no folders")
+        pytest.skip("HTTP lists no folders, so that only single files can be named")
     files = {f"part-{number:05d}/data.txt": b"%d" % number for number in range(120 if store.scheme == "oci" else 1200)}
     store.put(_name(request), files)
     container.give(store.secret(store.url))
@@ -278,7 +278,7 @@ def test_nothing_of_the_credentials_is_ever_printed(
 
 def test_a_folder_is_one_digest_whatever_the_store(store: Store, container: Container, folder: tuple[str, str]) -> None:
     if store.scheme != "hf":
-        pytest.skip("tested above")
+        pytest.skip("the tests above ask by this digest already, or by an OCI artifact's own")
     uri, _ = folder
     outcome = container.get(uri, folder_digest(FILES))
     assert outcome.code == 0, outcome.text

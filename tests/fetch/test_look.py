@@ -37,7 +37,7 @@ class _Data:
 @pytest.fixture
 def data(store: Store, container: Container, request: pytest.FixtureRequest) -> _Data:
     if store.scheme == "oci":
-        pytest.skip("an image is no data")
+        pytest.skip("an OCI artifact is no dataset that is looked at for new data")
     name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower()).strip("-")
     return _Data(store, container, f"look-{name}")
 
@@ -60,7 +60,7 @@ def test_an_object_that_was_overwritten_by_one_of_its_size_is_other_data(data: _
 
 def test_one_object_more_is_other_data(data: _Data, store: Store) -> None:
     if not store.folders:
-        pytest.skip("HTTP has no folders")
+        pytest.skip("HTTP lists no folders, so that only single files can be named")
     before = {changed: data.look(changed) for changed in CHANGED}
     data.put({**FILES, "b/d.csv": b""})
     after = {changed: data.look(changed) for changed in CHANGED}

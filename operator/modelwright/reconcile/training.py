@@ -363,7 +363,7 @@ class _Picture:
         if work.job is not None:
             found = self._context.store.by_owner(kinds.POD, metadata["uid"])
         # The watch of pods may be behind that of Jobs, so that a Job's end is judged by what its pods say now.
-        behind = work.job is not None and gates.has_ended(live) and not engine.read(live, found, work, now_).report
+        behind = work.job is not None and gates.has_ended(live) and engine.read(live, found, work, now_).report is None
         if selector is not None and (behind or work.job is None):
             try:
                 found = await self._context.client.list(kinds.POD, self._run.namespace, labels=selector)

@@ -14,7 +14,7 @@ import pytest
 
 from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
 from modelwright.core import people
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.obs.clock import SystemClock
 from modelwright.reconcile.admission import FORGED, AdmissionCheck

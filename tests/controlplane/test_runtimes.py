@@ -12,7 +12,7 @@ from modelwright.api.names import ANNOTATION_VERIFIED
 from modelwright.api.v1alpha1 import ClusterModelRuntime
 from modelwright.api.v1alpha1.model import Serving
 from modelwright.api.v1alpha1.version import VersionContent
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Candidate, Choice, choose
 from modelwright.serving.images import Images
 from modelwright.serving.pod import pod_template

@@ -20,7 +20,7 @@ from demo.kubectl import Kubectl
 from devcluster.cluster import Cluster
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.kube import kinds
 from modelwright.serving import network

@@ -23,7 +23,7 @@ from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurement, Outcome, Points, Shares, Value
 from modelwright.core.analysis.ranks import NEEDED_POINTS, decide_winner
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, process, prometheus, traefik
 

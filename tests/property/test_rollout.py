@@ -9,9 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.pods import Failure
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.actions import Remove, Run, SendTraffic
 from modelwright.core.rollout.machine import decide, determine
-from modelwright.core.rollout.observed import Observed, Revision, RevisionView, Serving, Traffic, confirmed_serving
+from modelwright.core.rollout.observed import Observed, RevisionView, Serving, Traffic, confirmed_serving
 
 VERSIONS = ["one", "two", "three"]
 

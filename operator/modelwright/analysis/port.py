@@ -10,7 +10,7 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.core.analysis.evidence import Failure, Value
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 
 POD_NAME_BASE = 58

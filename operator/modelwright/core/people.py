@@ -16,7 +16,7 @@ from modelwright.api.v1alpha1.approval import Approval
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.api.v1alpha1.version import ModelVersionSpec
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 
 CONTENT_HASH_LENGTH = 32
 """160 bits: nobody finds a second content for an approved hash."""

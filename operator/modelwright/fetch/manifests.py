@@ -10,20 +10,19 @@ from model_signing import hashing, manifest
 from model_signing._hashing.hashing import Digest
 
 from modelwright.fetch.digest import Entry
-from modelwright.fetch.signature import FILE_NAME
 
 
 class Known(hashing.Config):
     """Hashes nothing. What the signature itself says was left out is left out, as is the signature, and no more."""
 
-    def __init__(self, entries: Sequence[Entry], *, single: bool) -> None:
+    def __init__(self, entries: Sequence[Entry], *, single: bool, signature: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._single = single
         self._hashes = {
             PurePosixPath("." if single else entry.path): Digest("sha256", bytes.fromhex(entry.sha256))
             for entry in entries
         }
-        self._ignored = {PurePosixPath(FILE_NAME)}
+        self._ignored = {PurePosixPath(signature)}
         self.compared = False
         """Whether the library has asked for the files: the signature itself is good then."""
         self.left_out: list[PurePosixPath] = []

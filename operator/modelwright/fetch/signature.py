@@ -93,7 +93,7 @@ def judge(bundle: bytes, entries: Sequence[Entry], keys: Mapping[str, str], *, s
         for name, pem in keys.items():
             key = Path(folder, "key.pem")
             key.write_text(pem)
-            known = Known(entries, single=single)
+            known = Known(entries, single=single, signature=FILE_NAME)
             error = _refusal(known, key, signature)
             if error is None:
                 return Judgement(Finding.VERIFIED, f"signed by key {name}{_left_out(known.left_out)}", name)

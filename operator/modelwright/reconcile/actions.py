@@ -6,15 +6,15 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import wanted_replicas
 from modelwright.api.v1alpha1.rollout import RolloutState
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, RunGate, SendTraffic
-from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile import gates, monitoring, rollouts
 from modelwright.reconcile.children import controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.observe import Picture
+from modelwright.reconcile.picture import Picture
 from modelwright.serving import comparer, network, workload
 
 Object = dict[str, Any]

@@ -1,9 +1,7 @@
 """The Jobs of a rollout's gates: made, read once they have ended, and taken away."""
 
-from __future__ import annotations
-
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelwright.api import names
 from modelwright.api.common import InvalidObject
@@ -13,17 +11,16 @@ from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import gates, versions
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.gates import GateResult
-from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.revision import Revision
+from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.record import Record
 from modelwright.kube import errors, kinds
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
+from modelwright.reconcile.context import Context
+from modelwright.reconcile.picture import Picture
+from modelwright.reconcile.rollouts import Records
 from modelwright.serving import gates as jobs
 from modelwright.serving.merge import MergeError
-
-if TYPE_CHECKING:
-    from modelwright.reconcile.context import Context
-    from modelwright.reconcile.observe import Picture
-    from modelwright.reconcile.rollouts import Records
 
 Object = dict[str, Any]
 

@@ -35,7 +35,8 @@ from modelwright.reconcile import figures, gates, monitoring, rollouts
 from modelwright.reconcile.actions import carry_out
 from modelwright.reconcile.children import Refused, ensure
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.observe import Picture, observe, route_state
+from modelwright.reconcile.observe import observe, route_state
+from modelwright.reconcile.picture import Picture
 from modelwright.reconcile.report import write_status
 from modelwright.serving import network
 from modelwright.serving.metadata import owner_reference

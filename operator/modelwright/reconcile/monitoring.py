@@ -13,7 +13,7 @@ from modelwright.core.rollout.observed import Problem
 from modelwright.kube import kinds
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.observe import Picture
+from modelwright.reconcile.picture import Picture
 from modelwright.serving import network, observer
 from modelwright.traffic.port import Needs
 

@@ -3,7 +3,7 @@ that don't become ready."""
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,10 +15,10 @@ from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import endpoints, pods, runtimes, signatures, versions
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import (
     Observed,
     Problem,
-    Revision,
     RevisionView,
     Serving,
     Traffic,
@@ -31,6 +31,7 @@ from modelwright.kube import errors, kinds
 from modelwright.kube.store import Store
 from modelwright.reconcile import gates, rollouts, routing
 from modelwright.reconcile.context import Context
+from modelwright.reconcile.picture import Picture, Plan
 from modelwright.serving import revision as revisions
 from modelwright.serving.merge import MergeError
 from modelwright.traffic.gateway_api import GatewayTraffic
@@ -42,50 +43,6 @@ Object = dict[str, Any]
 
 PODS_PATIENCE = timedelta(seconds=8)
 """How old an unready revision is before its pods are read: most become ready sooner, and reading costs a request."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the target is made of: the version, its runtime, and the ControllerRevision that keeps (or will keep) it."""
-
-    revision: Revision
-    version: ModelVersion
-    digest: str
-    choice: Choice
-    stored: Object
-    outdated: str | None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A Model and its children as one pass sees them."""
-
-    raw: Object
-    model: Model
-    plan: Plan | None
-    stamp: versions.Stamp | None
-    stored: Mapping[str, Object]
-    """ControllerRevisions by revision hash."""
-    deployments: Mapping[str, Object]
-    traffic: TrafficPort
-    scene: Scene
-    observed: Observed
-    records: rollouts.Records
-    looked: rollouts.Looked
-    other: Plan | None = None
-    """The revision that a person's rollback goes to, when that isn't the plan."""
-
-    def template(self, key: str) -> Object | None:
-        """What is stored, or about to be stored, for a revision."""
-        for plan in (self.plan, self.other):
-            if plan is not None and plan.revision.hash == key:
-                return plan.stored
-        record = self.observed.live
-        if record is not None and record.baseline is not None and record.source is not None:
-            kept = self.stored.get(record.source.hash)
-            if kept is not None and key == record.baseline.hash:
-                return revisions.fresh(kept, record.baseline)
-        return self.stored.get(key)
 
 
 async def observe(context: Context, raw: Object, model: Model, confirmed_before: str | None) -> Picture:

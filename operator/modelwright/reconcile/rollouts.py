@@ -22,8 +22,9 @@ from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, 
 from modelwright.api.v1alpha1.version import ModelVersion, Stage
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
+from modelwright.core.revision import Revision
 from modelwright.core.rollout import evaluation, freeze, lint
-from modelwright.core.rollout.observed import Observed, Problem, Revision, Rolling
+from modelwright.core.rollout.observed import Observed, Problem, Rolling
 from modelwright.core.rollout.record import QUARANTINING, Record
 from modelwright.core.rollout.steps import Step, StepKind, compiled
 from modelwright.core.rollout.stepwise import STEPPING, baseline

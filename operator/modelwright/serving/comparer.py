@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.api import names
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.serving.copies import Taker, service_url
 from modelwright.serving.images import Images
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelwright.api import names
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.serving import fetching
 from modelwright.serving.images import Images
 from modelwright.serving.metadata import child_metadata

@@ -12,7 +12,7 @@ from modelwright.api.common import seconds
 from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
 from modelwright.api.v1alpha1.version import Artifact, Sample
 from modelwright.core.drift import quantity
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.serving import authored, fetching
 from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError

@@ -3,7 +3,7 @@
 from typing import Any
 
 from modelwright.api import names
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import HeaderMatch, Routing
 from modelwright.serving.metadata import child_metadata
 

@@ -8,7 +8,7 @@ from modelwright.api import names
 from modelwright.api.common import Reference, seconds
 from modelwright.api.v1alpha1.model import Monitoring
 from modelwright.api.v1alpha1.version import Artifact, ReferenceSample
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.serving import fetching
 from modelwright.serving.copies import Taker, service_url
 from modelwright.serving.images import Images

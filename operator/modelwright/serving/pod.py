@@ -6,7 +6,7 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.model import Serving, pod_template_patch
 from modelwright.api.v1alpha1.runtime import RuntimeSpec
 from modelwright.api.v1alpha1.version import VersionContent
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Choice
 from modelwright.serving import authored, fetching
 from modelwright.serving.images import Images

@@ -11,7 +11,7 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import ModelSpec, Serving, pod_template_patch
 from modelwright.api.v1alpha1.version import VersionContent
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Choice
 from modelwright.serving.images import Images
 from modelwright.serving.metadata import child_metadata

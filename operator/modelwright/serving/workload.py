@@ -4,7 +4,7 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Autoscaling
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.serving.metadata import child_metadata
 
 Json = dict[str, Any]

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from modelwright.api.reasons import Reason
 from modelwright.core import endpoints
-from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.revision import Revision
+from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind

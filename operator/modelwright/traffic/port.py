@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.revision import Revision
+from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube.kinds import Kind
 

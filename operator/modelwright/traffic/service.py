@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.capacity import achieved_shares, replica_weight
-from modelwright.core.rollout.observed import Revision
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind

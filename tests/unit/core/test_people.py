@@ -15,7 +15,7 @@ from modelwright.api.v1alpha1.rollout import Command, CommandName, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core import people
 from modelwright.core.people import Accepted, Admission, Approved, Refused, Rejected, Standing, Waiting
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from tests.lib import objects
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -9,6 +9,7 @@ import pytest
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.pods import Failure
+from modelwright.core.revision import Revision
 from modelwright.core.rollout import direct
 from modelwright.core.rollout.actions import Remove, Run, SendTraffic
 from modelwright.core.rollout.document import page
@@ -16,7 +17,6 @@ from modelwright.core.rollout.machine import TABLE, decide, determine
 from modelwright.core.rollout.observed import (
     Observed,
     Problem,
-    Revision,
     RevisionView,
     Serving,
     Traffic,

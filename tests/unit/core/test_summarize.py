@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from modelwright.api.conditions import Condition, find, is_true
 from modelwright.api.reasons import Reason
 from modelwright.core.pods import Failure
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.machine import determine
-from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Serving, Traffic
+from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Serving, Traffic
 from modelwright.core.status.summarize import PATIENCE, Verdict, available, conditions, model_verdict, out_of_patience
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

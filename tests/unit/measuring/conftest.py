@@ -19,7 +19,7 @@ from modelwright.analysis.web import Web
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.core.analysis.evidence import Measurement
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 
 SINCE = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -15,7 +15,7 @@ from modelwright.analysis.port import Ask, Gateway, Target
 from modelwright.analysis.web import Fault
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Series, Shares, Value
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from tests.unit.measuring.conftest import CANDIDATE, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
 
 ISTIO = Gateway("istio.io/gateway-controller")

@@ -5,7 +5,7 @@ from typing import Any
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Candidate, Choice, choose
 from modelwright.serving import revision
 from modelwright.serving.images import Images

@@ -6,7 +6,7 @@ import pytest
 
 from modelwright.api import names
 from modelwright.compare.settings import from_environment
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import Routing, Share
 from modelwright.serving import comparer, network
 from tests.unit.serving.builders import IMAGES, raw_model

@@ -11,7 +11,7 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
 from modelwright.api.v1alpha1.version import Sample
 from modelwright.check.settings import from_environment
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.serving import gates, network, workload
 from modelwright.serving.merge import MergeError
 from tests.unit.serving.builders import DIGEST, IMAGES, choice, raw_model, rollout, stored, version

@@ -15,7 +15,7 @@ from modelwright.api.v1alpha1.model import Endpoint, Monitoring, wanted_replicas
 from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
 from modelwright.api.v1alpha1.retraining import Work
 from modelwright.api.v1alpha1.version import ModelVersion, ReferenceSample, Sample
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.core.runtimes import Choice
 from modelwright.serving import fetching, gates, network, observer, training, workload

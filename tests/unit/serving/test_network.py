@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import Routing, Share
 from modelwright.serving import network
 from tests.unit.serving.builders import raw_model

@@ -8,7 +8,7 @@ import pytest
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Monitoring
 from modelwright.api.v1alpha1.version import ReferenceSample
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import Routing, Share
 from modelwright.observe.settings import from_environment
 from modelwright.serving import comparer, network, observer

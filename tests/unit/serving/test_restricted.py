@@ -13,7 +13,7 @@ import pytest
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.policy import JobMetric
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.serving import comparer, measuring
 from tests.unit.serving.builders import IMAGES, raw_model, rollout
 from tests.unit.serving.test_golden import CASES

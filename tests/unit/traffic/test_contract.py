@@ -14,7 +14,8 @@ from aiohttp import web
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.drift import differs
-from modelwright.core.rollout.observed import Problem, Revision
+from modelwright.core.revision import Revision
+from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.kube import kinds
 from modelwright.serving import network

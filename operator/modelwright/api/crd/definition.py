@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from modelwright.api.cel import VALIDATIONS, Cel
-from modelwright.api.crd.info import CrdInfo
 from modelwright.api.crd.schema import structural, with_defaults_told, without_defaults, without_entry_defaults
+from modelwright.api.crd_info import CrdInfo
 from modelwright.api.names import CATEGORY, GROUP, VERSION
 from modelwright.api.v1alpha1 import (
     Approval,

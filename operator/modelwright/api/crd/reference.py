@@ -7,7 +7,7 @@ from typing import Any
 
 from modelwright.api.cel import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE, PRESERVE, VALIDATIONS
 from modelwright.api.crd.definition import KINDS, schema
-from modelwright.api.crd.info import CrdInfo
+from modelwright.api.crd_info import CrdInfo
 from modelwright.api.names import API_VERSION
 from modelwright.api.reasons import FETCH_REASONS, Reason
 

@@ -18,7 +18,7 @@ from modelwright.api.common import (
     Wire,
     matching,
 )
-from modelwright.api.crd.info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE, Column, CrdInfo
 
 Decision = Literal["Approve", "Reject"]
 RFC3339 = (

@@ -35,7 +35,7 @@ from modelwright.api.common import (
     seconds,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd.info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
 from modelwright.api.names import MODEL_NAME_MAX
 from modelwright.api.v1alpha1.version import VersionContent
 

@@ -28,7 +28,7 @@ from modelwright.api.common import (
     seconds,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd.info import AGE, READY, Column, CrdInfo
+from modelwright.api.crd_info import AGE, READY, Column, CrdInfo
 
 Preset = Literal["Canary", "BlueGreen", "Rolling"]
 Builtin = Literal[

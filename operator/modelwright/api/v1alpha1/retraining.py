@@ -26,7 +26,7 @@ from modelwright.api.common import (
     Wire,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd.info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
 from modelwright.api.v1alpha1.policy import Cron, Deadline, EvaluationMetric, History, PromQL, TimeZone, Wait, span
 from modelwright.api.v1alpha1.version import (
     ArtifactUri,

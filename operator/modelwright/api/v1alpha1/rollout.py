@@ -25,7 +25,7 @@ from modelwright.api.common import (
     Wire,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd.info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE, Column, CrdInfo
 
 CommandName = Literal["pause", "resume", "promote", "abort", "retry", "release"]
 

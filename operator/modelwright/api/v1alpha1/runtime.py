@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from modelwright.api.cel import Cel, ListType
 from modelwright.api.common import Bool, Label, OpenObject, OpenWire, Port, Resource, Wire, matching
-from modelwright.api.crd.info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE, Column, CrdInfo
 from modelwright.api.v1alpha1.version import FormatName, FormatVersion
 
 RuntimeProtocol = Literal["V2", "TensorFlow", "OpenAI", "Custom"]

@@ -23,7 +23,7 @@ from modelwright.api.common import (
     Wire,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd.info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE, Column, CrdInfo
 from modelwright.api.v1alpha1.rollout import ClockStatus, PolicySnapshot
 from modelwright.api.v1alpha1.version import Parameters
 

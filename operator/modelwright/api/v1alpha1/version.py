@@ -27,7 +27,7 @@ from modelwright.api.common import (
     matching,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd.info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "pvc", "oci", "hf")
 """Schemes of artifact addresses that the fetch image understands."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import Routing
 
 

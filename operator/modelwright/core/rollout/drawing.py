@@ -19,8 +19,9 @@ from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutState
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.gates import GateResult
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.machine import TABLE, course
-from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Rolling, Serving, Traffic
+from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Rolling, Serving, Traffic
 from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import Step, compiled
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from modelwright.api.common import seconds
+from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import RolloutState
+from modelwright.core.analysis.evidence import Outcome, Verdict
+from modelwright.core.gates import GateResult
+from modelwright.core.people import CommandDecision, PeopleDecision
 from modelwright.core.pods import Failure
-
-if TYPE_CHECKING:
-    from modelwright.api.v1alpha1.policy import RolloutPolicySpec
-    from modelwright.core.analysis.evidence import Outcome, Verdict
-    from modelwright.core.gates import GateResult
-    from modelwright.core.people import CommandDecision, PeopleDecision
-    from modelwright.core.rollout.record import Record
-    from modelwright.core.rollout.steps import Step
+from modelwright.core.revision import Revision
+from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +25,6 @@ class Problem:
     reason: str
     message: str
     stalled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """A ModelVersion as served by one runtime with one pod shape. `hash` names it in children and in status."""
-
-    version: str
-    hash: str
 
 
 @dataclass(frozen=True, slots=True)

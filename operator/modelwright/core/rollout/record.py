@@ -18,7 +18,7 @@ from modelwright.api.v1alpha1.rollout import (
     RolloutState,
     StepStatus,
 )
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.steps import Step
 
 TERMINAL = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from modelwright.core.rollout.observed import Revision
+from modelwright.core.revision import Revision
 
 
 @dataclass(frozen=True, slots=True)

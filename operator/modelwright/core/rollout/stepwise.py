@@ -16,10 +16,11 @@ from modelwright.api.v1alpha1.rollout import ApprovalRecord, GateStatus
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.people import Approved, Refused, Rejected, Waiting
+from modelwright.core.revision import Revision
 from modelwright.core.rollout import direct
 from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, RunGate, SendTraffic
 from modelwright.core.rollout.capacity import CapacityPlan, Pods, plan, replica_pods
-from modelwright.core.rollout.observed import Observed, Problem, Revision, RevisionView, Rolling
+from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Rolling
 from modelwright.core.rollout.record import (
     COUNTED,
     Record,

@@ -35,7 +35,8 @@ INDEX = {
     "manifests": [{"digest": DIGEST, "platform": {"os": "linux", "architecture": "amd64"}}],
 }
 HUB = {"id": "org/name", "sha": COMMIT, "siblings": [{"rfilename": "m.bin"}]}
-TREE = [{"type": "file", "path": "m.bin", "size": 3, "oid": "a" * 40, "lfs": {"oid": "b" * 64, "size": 3}}]
+LFS = {"oid": "b" * 64, "size": 3, "pointerSize": 134}
+TREE = [{"type": "file", "path": "m.bin", "size": 3, "oid": "a" * 40, "lfs": LFS}]
 CONFIGURATION = {"auths": {"127.0.0.1": {"auth": "dXNlcjpwYXNz", "username": "u", "password": "p"}}}
 
 # Each example is a fetch of its own. The server and the folders are the same for all of them.
@@ -82,6 +83,10 @@ def test_a_manifest_is_content_or_refused(server: FaultServer, container: Contai
 
 @shared
 @given(told=mangled(HUB), listed=mangled(TREE))
+@example(told=HUB, listed=[{**TREE[0], "path": None}])
+@example(told=HUB, listed=[{**TREE[0], "path": "\ud800"}])
+@example(told=HUB, listed=[{**TREE[0], "size": "3"}])
+@example(told=HUB, listed=[{**TREE[0], "lfs": {**LFS, "oid": 3}}])
 def test_a_hubs_answers_are_content_or_refused(
     server: FaultServer, container: Container, told: Any, listed: Any
 ) -> None:

@@ -77,7 +77,7 @@ class HubSource:
             files = []
             for item in self._api.list_repo_tree(self._repository, recursive=True, revision=commit):
                 if isinstance(item, RepoFile):
-                    files.append(item)
+                    files.append(_checked(item))
                 if len(files) > self._context.settings.max_entries:
                     break
             return commit, files
@@ -143,6 +143,15 @@ class HubSource:
 
     async def close(self) -> None:
         await self._web.close()
+
+
+def _checked(file: RepoFile) -> RepoFile:
+    """The file, if it has what its type says: the library takes what it is given. Raises TypeError, ValueError."""
+    hashes = [file.blob_id, *([file.lfs.sha256] if file.lfs else [])]
+    if not all(isinstance(text, str) for text in (file.path, *hashes)) or type(file.size) is not int or file.size < 0:
+        raise TypeError("a file without a path, a size or a hash")
+    file.path.encode()
+    return file
 
 
 def open_source(context: Context) -> Source:

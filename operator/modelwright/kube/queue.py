@@ -51,6 +51,7 @@ class WorkQueue:
         self._ready: OrderedDict[Key, None] = OrderedDict()
         self._first: OrderedDict[Key, None] = OrderedDict()
         self._hurried: set[Key] = set()
+        self._urgent: set[Key] = set()
         self._turn = 0
         self._dirty: dict[Key, float] = {}
         self._processing: set[Key] = set()
@@ -81,6 +82,10 @@ class WorkQueue:
         elif first and item in self._ready:
             del self._ready[item]
             self._first[item] = None
+
+    def add_again(self, key: tuple[str, str, str]) -> None:
+        """Ask, from the pass over `key`, for another one at once, in the line that this one was in."""
+        self.add(key, first=Key(*key) in self._urgent)
 
     def add_after(self, key: tuple[str, str, str], seconds: float) -> None:
         """Ask for a pass over `key` in `seconds`; the earliest of several such requests counts."""
@@ -124,7 +129,9 @@ class WorkQueue:
             if len(self):
                 item = self._next()
                 added = self._dirty.pop(item)
-                self._hurried.discard(item)
+                if item in self._hurried:
+                    self._hurried.discard(item)
+                    self._urgent.add(item)
                 self._processing.add(item)
                 metrics.QUEUE_DEPTH.set(len(self))
                 metrics.QUEUE_LATENCY.observe(self._clock.monotonic() - added)
@@ -143,6 +150,7 @@ class WorkQueue:
         """The pass over `key` has ended, well or not."""
         item = Key(*key)
         self._processing.discard(item)
+        self._urgent.discard(item)
         if item in self._dirty and not self._shut_down:
             self._make_ready(item)
 

@@ -145,7 +145,7 @@ class Runner:
             tries = self._immediate.get(key, 0)
             if tries < IMMEDIATE_RETRIES:
                 self._immediate[key] = tries + 1
-                self._queue.add(key)
+                self._queue.add_again(key)
                 log.info("the world has changed during a pass: looking again", extra=_fields(key, error=str(error)))
                 return "conflict"
         self._immediate.pop(key, None)

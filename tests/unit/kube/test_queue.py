@@ -78,6 +78,21 @@ async def test_a_key_in_its_pass_that_somebody_waits_for_goes_first_after_it(que
     assert await drain(queue) == [B, A], "only that once"
 
 
+async def test_a_pass_that_has_to_look_again_keeps_its_line(queue: WorkQueue) -> None:
+    queue.add(A, first=True)
+    assert await queue.get() == A
+    queue.add(B)
+    queue.add_again(A)
+    queue.done(A)
+    assert await drain(queue) == [A, B]
+    queue.add(A)
+    assert await queue.get() == A
+    queue.add(B)
+    queue.add_again(A)
+    queue.done(A)
+    assert await drain(queue) == [B, A], "nobody waits for it"
+
+
 async def test_a_key_added_during_its_pass_comes_again_after_it(queue: WorkQueue) -> None:
     queue.add(A)
     assert await queue.get() == A

@@ -8,6 +8,8 @@ export PYTHONPATH := operator:.
 export PYTHONDONTWRITEBYTECODE := 1
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
+# On both cores, the tests of one file in one process.
+BOTH := -n 2 --dist loadfile
 LAYERS := controlplane or kwok or e2e or chart or fetch or metrics
 NAME ?= dev
 CHARTS := charts/modelwright-crds charts/modelwright
@@ -43,7 +45,7 @@ test-all: ## As test, with the longest tests whole
 	@MODELWRIGHT_FULL_MATRIX=1 scripts/test
 
 test-unit: setup ## Unit, property and wire tests: no cluster, no network
-	@$(PYTEST) -q --timeout 120 -m "not ($(LAYERS))" --ignore tests/scale
+	@$(PYTEST) -q --timeout 120 -m "not ($(LAYERS))" --ignore tests/scale $(BOTH)
 
 fuzz: setup ## Every parser of outside input, EXAMPLES=5000 of each (make test-unit tries 100)
 	@$(PYTEST) -q --hypothesis-profile fuzz --timeout 3600 --durations 5 tests/fuzz
@@ -58,13 +60,19 @@ test-chart: setup ## Charts and kustomize installs, rendered and compared
 	@$(PYTEST) -q -m chart
 
 test-controlplane: setup ## Against a real API server, started by the tests
-	@$(PYTEST) -q -m "controlplane and not (kwok or e2e)" --ignore tests/scale --durations 5
+	@$(PYTEST) -q -m "controlplane and not (kwok or e2e)" --ignore tests/scale --durations 5 $(BOTH)
 
 test-kwok: setup ## Against a control plane with simulated nodes, started by the tests
-	@$(PYTEST) -q -m "kwok and not e2e" --ignore tests/scale --durations 5
+	@$(PYTEST) -q -m "kwok and not e2e" --ignore tests/scale --durations 5 $(BOTH)
 
 test-e2e: setup ## Real pods on the cluster that is up
-	@$(PYTEST) -v -m e2e --durations 10
+	@failed=0; \
+	$(PYTEST) -v -m "e2e and alone and not peer" --durations 10 || failed=1; \
+	$(PYTEST) -v -m "e2e and not (alone or peer)" --durations 10 $(BOTH) || failed=1; \
+	exit $$failed
+
+test-peers: setup ## On the cluster that is up: Argo CD itself, and network policies enforced by kube-router (ten minutes to build)
+	@$(PYTEST) -v -m peer
 
 demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, bad ones going back, drift closing the loop
 	@$(BIN)/python -m demo

@@ -72,7 +72,7 @@ def status(options: argparse.Namespace) -> int:
 def build(_: argparse.Namespace) -> int:
     with Shown("build") as progress:
         host.install({**host.CLUSTER_PACKAGES, **host.IMAGE_PACKAGES}, progress)
-        parts.build([name for part in parts.PARTS if part.name != "kind" for name in part.packages], progress)
+        parts.build([name for part in parts.PARTS if not part.asked for name in part.packages], progress)
         parts.gateway_api_crds()
         parts.traefik_crds()
         images.ensure_base_image(progress)

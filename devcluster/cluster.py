@@ -164,6 +164,10 @@ class Cluster:
         """The API server of the embedded cluster answers nobody meanwhile, and ends no connection."""
         return self._silent("kube-apiserver")
 
+    def network_policies(self, node: str) -> AbstractContextManager[None]:
+        """Pods of this node of the embedded cluster are held to NetworkPolicies meanwhile; else nobody is."""
+        return Embedded(self.name, self.folder, Quiet()).network_policies(node)
+
     @contextlib.contextmanager
     def _silent(self, daemon: str) -> Iterator[None]:
         process = State.load(self.folder).daemons[daemon]

@@ -34,6 +34,21 @@ class Api:
         return f"https://{self.address}:{self.port}"
 
 
+def kube_router(kubeconfig: Path, node: str, service_range: str) -> list[str]:
+    """Only what holds the pods of one node to NetworkPolicies."""
+    return [
+        str(path("kube-router")),
+        f"--kubeconfig={kubeconfig}",
+        f"--hostname-override={node}",
+        "--run-firewall=true",
+        "--run-router=false",
+        "--run-service-proxy=false",
+        f"--service-cluster-ip-range={service_range}",
+        "--health-port=0",
+        "--metrics-port=0",
+    ]
+
+
 def etcd(data: Path, address: str, port: int, peer_port: int) -> list[str]:
     client, peer = f"http://{address}:{port}", f"http://{address}:{peer_port}"
     return [

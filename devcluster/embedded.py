@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -285,6 +286,21 @@ class Embedded:
                 ready = f"http://{self.net.address}:{engine.health_port}/readyz"
                 self._until(partial(answers, ready), f"{engine.name}'s webhook", engine.name)
                 self._apply(engine.webhooks(self.net, self.authority))
+
+    @contextlib.contextmanager
+    def network_policies(self, node: str) -> Iterator[None]:
+        """kube-router holds the pods of one node to NetworkPolicies meanwhile: our nodes share a network."""
+        parts.build(["kube-router"], self.progress)
+        host.install({"ipset": "ipset"}, self.progress)
+        holder = self.state.daemons["sandbox"]
+        command = components.kube_router(self.kubeconfig, node, self.net.services)
+        router = spawn("kube-router", command, self.logs / "kube-router.log", inside=holder)
+        try:
+            yield
+        finally:
+            end([router])
+            theirs = "grep -v -e KUBE-ROUTER -e KUBE-NWPLCY -e KUBE-POD-FW"
+            sandbox.enter(holder, "sh", "-c", f"iptables-save -t filter | {theirs} | iptables-restore -w")
 
     def _simulate(self, count: int) -> None:
         if not count:

@@ -25,6 +25,8 @@ class Part:
     module: str
     packages: dict[str, str]
     tags: str = ""
+    asked: bool = False
+    """Built when it is asked for, and not with all the others."""
 
     def source(self) -> Path:
         """Where its go.mod is. Kubernetes has one for each minor version that is tried: `MODELWRIGHT_KUBERNETES`."""
@@ -86,9 +88,22 @@ PARTS = (
         tags="remove_all_sd,enable_kubernetes_sd",
     ),
     Part("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
-    Part("kind", "sigs.k8s.io/kind", {"kind": "sigs.k8s.io/kind"}),
+    Part("kind", "sigs.k8s.io/kind", {"kind": "sigs.k8s.io/kind"}, asked=True),
     Part("jobset", "sigs.k8s.io/jobset", {"jobset": "sigs.k8s.io/jobset"}),
     Part("kueue", "sigs.k8s.io/kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}),
+    Part("argocd", "github.com/argoproj/argo-cd/v3", {"argocd": "github.com/argoproj/argo-cd/v3/cmd"}, asked=True),
+    Part(
+        "kube-router",
+        "github.com/cloudnativelabs/kube-router/v2",
+        {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
+        asked=True,
+    ),
+    Part(
+        "kustomize",
+        "sigs.k8s.io/kustomize/kustomize/v5",
+        {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
+        asked=True,
+    ),
 )
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")

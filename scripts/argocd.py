@@ -53,9 +53,12 @@ def wanted() -> dict[Path, str]:
     """Every made file and the text it should hold."""
     script, data = (HERE / "health.lua").read_text(), entries()
     files = {HERE / GROUP / kind / "health.lua": script for kind in KINDS}
-    metadata = {"name": "argocd-cm", "namespace": "argocd"}
+    # Argo CD finds its ConfigMap by that label only.
+    labels = {"app.kubernetes.io/part-of": "argocd"}
+    metadata = {"name": "argocd-cm", "namespace": "argocd", "labels": labels}
     files[HERE / "argocd-cm.yaml"] = (
-        "# Health and actions of Modelwright's kinds, which kubectl apply --server-side adds to Argo CD's ConfigMap.\n"
+        "# Health and actions of Modelwright's kinds, added to Argo CD's ConfigMap by\n"
+        "# kubectl apply --server-side --field-manager=modelwright -f argocd-cm.yaml\n"
         + MADE
         + dump({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     )

@@ -10,6 +10,7 @@ import yaml
 
 from demo import platform
 from demo.kubectl import Kubectl
+from devcluster import paths
 from devcluster.cluster import Cluster
 from tests.e2e.lib.space import Space, World
 
@@ -42,9 +43,11 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="session")
 def world(cluster: Cluster) -> World:
     """Modelwright as its chart installs it, from this checkout, and the runtime of the tests."""
-    images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer", "datacheck"))
-    for _ in platform.install(cluster, images, chart_values(cluster)):
-        pass
+    # Two processes of pytest ask for it at once.
+    with paths.locked(paths.cache() / "locks" / "e2e-install.lock"):
+        images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer", "datacheck"))
+        for _ in platform.install(cluster, images, chart_values(cluster)):
+            pass
     kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig)
     runtime = yaml.safe_load(RUNTIME.read_text())
     runtime["spec"]["container"]["image"] = images["v2-test"]

@@ -20,6 +20,8 @@ from demo.kubectl import Json, is_ready
 from tests.e2e.lib.space import ANSWER, CHILDREN, MODELS, ROUTES, VERSIONS, Space, World, eventually
 from tests.scale.operator_process import OperatorProcess
 
+pytestmark = pytest.mark.alone
+
 COUNT, KILLS = 20, 8
 LEADS = "work begins"
 # Owned by the API server or by other controllers, or different from one Model to the next by its nature.

@@ -11,6 +11,8 @@ from demo import figures
 from tests.e2e.lib.space import MODELS, Space, eventually
 from tests.load import BackgroundLoad, Report
 
+pytestmark = pytest.mark.alone
+
 RATE = 150
 REQUESTS = 20_000
 

@@ -12,6 +12,8 @@ from tests.e2e.lib.rollouts import CANARY, ERRORS, Story
 from tests.e2e.lib.space import Space, eventually
 from tests.load import Report
 
+pytestmark = pytest.mark.alone
+
 AWAY = 45.0
 RATE = 20
 # So many that none has been judged when the API server goes.

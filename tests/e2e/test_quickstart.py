@@ -16,6 +16,8 @@ from demo.kubectl import Kubectl
 from devcluster import ports
 from devcluster.cluster import Cluster
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = {

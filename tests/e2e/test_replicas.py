@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from demo import platform
 from tests.e2e.lib.space import Space, World, eventually
+
+pytestmark = pytest.mark.alone
 
 
 def test_helm_test_finds_a_leader_that_is_ready(world: World) -> None:

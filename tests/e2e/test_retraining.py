@@ -97,6 +97,7 @@ def test_an_alert_from_several_replicas_is_one_run_and_strangers_get_none(team: 
     assert runs[0]["spec"]["trigger"]["name"] == "alert"
 
 
+@pytest.mark.alone
 def test_a_training_whose_node_is_lost_goes_on_on_another(team: Team, cluster: Cluster) -> None:
     if cluster.backend != "embedded":
         pytest.skip("nodes are taken away in the embedded cluster only")

@@ -18,7 +18,7 @@ from tests.e2e.lib.plugin import plugin
 from tests.e2e.lib.rollouts import Story
 from tests.e2e.lib.space import Space, World, eventually
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 MODELS = 20
 FOREVER = {"steps": [{"weight": 50, "hold": "1h"}, {"weight": 100}]}

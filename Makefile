@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 # On both cores, the tests of one file in one process.
-BOTH := -n 2 --dist loadfile
+BOTH := -n 2 --dist loadfile --no-loadscope-reorder
 LAYERS := controlplane or kwok or e2e or chart or fetch or metrics
 NAME ?= dev
 CHARTS := charts/modelwright-crds charts/modelwright
@@ -107,7 +107,7 @@ plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> 
 chart: setup ## helm lint of both charts
 	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 
-scale: setup ## Figures for 100, 500 and 1,000 Models on simulated nodes -> docs/figures/scale.json
+scale: setup ## Figures for 100, 500, 1,000 and 5,000 Models on simulated nodes, and 100 rollouts at once -> docs/figures/scale*.json
 	@$(BIN)/python -m tests.scale
 
 scale-retraining: setup ## What 1,000 idle RetrainingPolicies cost -> docs/figures/scale-retraining.json

@@ -16,6 +16,8 @@ from tests.e2e.lib.space import Space, World
 
 # Its definition comes to the cluster later than the operator, when the tests that need it begin.
 JOB_SET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
+# The first needs a cluster without Modelwright, and leaves one. The others take longest: two processes share the files.
+FIRST = ("test_quickstart.py", "test_story.py", "test_rollout_strategies.py", "test_retraining.py", "test_engines.py")
 RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
 
 
@@ -30,8 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-    # It needs a cluster without Modelwright, and leaves one.
-    items.sort(key=lambda item: item.path.name != "test_quickstart.py")
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")

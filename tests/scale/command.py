@@ -6,56 +6,68 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.scale import retraining, rollouts, run
+from tests.scale import figures, retraining, rollouts, run
+from tests.scale.figures import Bounds, Figures
 from tests.scale.operator_process import ROOT
+
+SIZES = "100,500,1000,5000"
+IDLE = 60.0
+ROLLOUTS = 100
+POLICIES = 1000
 
 
 def main() -> None:
     """Measure and print; a full run is written to docs/figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="100,500,1000", help="sizes, comma-separated")
-    parser.add_argument("--idle", type=float, default=60, help="seconds to stand idle")
+    parser = argparse.ArgumentParser(prog="python -m tests.scale", description=__doc__)
+    parser.add_argument("--models", help=f"sizes, comma-separated; in full: {SIZES}, then {ROLLOUTS} rollouts")
+    parser.add_argument("--idle", type=float, default=IDLE, help="seconds to stand idle")
     parser.add_argument("--rollouts", type=int, help="instead: that many rollouts at once, of five steps each")
     parser.add_argument("--retraining", type=int, help="instead: that many RetrainingPolicies that stand idle")
-    parser.add_argument("--write", type=Path, help="file for the figures; a full run goes to docs/figures")
+    parser.add_argument("--write", type=Path, help="file for the figures, when it isn't a full run")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="modelwright-scale-"))
+    _say(f"the operators' logs are in {folder}")
     if given.rollouts:
         _rollouts(given.rollouts, folder, given.write)
-        return
-    if given.retraining:
+    elif given.retraining:
         _retraining(given.retraining, 2 * given.idle, folder, given.write)
-        return
+    else:
+        _models(given.models or SIZES, given.idle, folder, given.write)
+        if not given.models:
+            _rollouts(ROLLOUTS, folder, None)
+
+
+def _models(sizes: str, idle: float, folder: Path, target: Path | None) -> None:
     results = []
-    for size in map(int, given.models.split(",")):
-        _say(f"{size} Models; the operator's log is in {folder}")
-        results.append(asyncio.run(run.measure(size, given.idle, folder)))
-        run.show(results[-1:])
-    run.show(results)
-    full = given.models == parser.get_default("models") and given.idle == parser.get_default("idle")
-    target = given.write or (ROOT / "docs/figures/scale.json" if full else None)
-    if target:
-        run.write(target, results, f"python -m tests.scale --models {given.models} --idle {given.idle:g}")
+    for size in map(int, sizes.split(",")):
+        _say(f"{size} Models")
+        results.append(asyncio.run(run.measure(size, idle, folder)))
+        figures.show(results[-1:], run.BOUNDS, run.USUAL)
+    figures.show(results, run.BOUNDS, run.USUAL)
+    full = sizes == SIZES and idle == IDLE
+    _write(results, f"python -m tests.scale --models {sizes} --idle {idle:g}", run.BOUNDS, "scale", full, target)
 
 
 def _rollouts(count: int, folder: Path, target: Path | None) -> None:
-    _say(f"{count} rollouts at once; the operator's log is in {folder}")
+    _say(f"{count} rollouts at once")
     results = [asyncio.run(rollouts.measure(count, folder))]
-    run.show(results, rollouts.BOUNDS, rollouts.BOUNDED)
-    if target is None and count == rollouts.BOUNDED:
-        target = ROOT / "docs/figures/scale-rollouts.json"
-    if target:
-        run.write(target, results, f"python -m tests.scale --rollouts {count}", rollouts.BOUNDS, rollouts.BOUNDED)
+    figures.show(results, rollouts.BOUNDS)
+    command = f"python -m tests.scale --rollouts {count}"
+    _write(results, command, rollouts.BOUNDS, "scale-rollouts", count == ROLLOUTS, target)
 
 
 def _retraining(count: int, idle: float, folder: Path, target: Path | None) -> None:
-    _say(f"{count} idle RetrainingPolicies; the operator's log is in {folder}")
+    _say(f"{count} idle RetrainingPolicies")
     results = [asyncio.run(retraining.measure(count, idle, folder))]
-    run.show(results, retraining.BOUNDS, retraining.BOUNDED)
-    if target is None and count == retraining.BOUNDED:
-        target = ROOT / "docs/figures/scale-retraining.json"
-    if target:
-        run.write(target, results, f"python -m tests.scale --retraining {count}", retraining.BOUNDS, retraining.BOUNDED)
+    figures.show(results, retraining.BOUNDS)
+    command = f"python -m tests.scale --retraining {count}"
+    _write(results, command, retraining.BOUNDS, "scale-retraining", count == POLICIES, target)
+
+
+def _write(results: list[Figures], command: str, bounds: Bounds, name: str, full: bool, target: Path | None) -> None:
+    path = target or (ROOT / "docs/figures" / f"{name}.json" if full else None)
+    if path:
+        figures.write(path, results, command, bounds)
 
 
 def _say(text: str) -> None:

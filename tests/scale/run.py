@@ -1,240 +1,125 @@
 """How many requests, how much CPU, memory and time the operator needs for N Models on simulated nodes."""
 
 import asyncio
-import json
+import contextlib
 import os
-import platform
-import subprocess
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import yaml
-from rich.console import Console
-from rich.table import Table
+from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster import ControlPlane
-from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient, load_configuration
-from tests.scale.audit import AuditLog, Counts
+from tests.lib.api import Api, install
+from tests.scale.audit import AuditLog
+from tests.scale.edits import FirstWords, paced, percentile
+from tests.scale.figures import Figures
+from tests.scale.objects import model, runtime, version
 from tests.scale.operator_process import ROOT, OperatorProcess
+from tests.scale.waiting import all_serve, bare_seconds, put_all, quiet
 
-Object = dict[str, Any]
-DIGEST = "sha256:" + "0" * 64
+EDITS_A_SECOND, SECONDS = 20, 30
+BARE = "bare Deployments and Services: seconds"
+EDITED = "20 edits a second: p99 seconds to the first status write"
+TAKEN_OVER = "leader killed: seconds until an edit was answered"
 BOUNDS = {
-    "create: seconds": 20.0, "change: seconds": 25.0, "create: writes a Model": 6.0, "create: reads a Model": 0.0,
-    "create: CPU ms a Model": 15.0, "memory MiB": 140.0, "restart: writes": 0.0, "idle: writes": 0.0,
+    500: {
+        "create: seconds": 20.0, "change: seconds": 25.0, "create: writes a Model": 6.0, "create: reads a Model": 0.0,
+        "create: CPU ms a Model": 15.0, "memory MiB": 140.0, "idle: writes": 0.0, "restart: writes": 0.0,
+        "restart: Events": 0.0, "restart: seconds to quiet": 2.0,
+    },
+    1000: {"peak memory MiB": 200.0, EDITED: 1.0, TAKEN_OVER: 20.0},
 }  # fmt: skip
-"""What design.md asks for at 500 Models."""
-BOUNDED = 500
-
-
-@dataclass
-class Figures:
-    """What one size came to, in the order of measuring."""
-
-    models: int
-    values: dict[str, float] = field(default_factory=dict)
-    detail: dict[str, Counts] = field(default_factory=dict)
-
-
-def runtime() -> Object:
-    """A runtime whose pods only have to exist: the nodes are simulated."""
-    return {
-        "apiVersion": "modelwright.dev/v1alpha1",
-        "kind": "ClusterModelRuntime",
-        "metadata": {"name": "scale"},
-        "spec": {
-            "formats": [{"name": "scale"}],
-            "protocol": "V2",
-            "ports": {"http": 8080, "metrics": 8082},
-            "container": {"image": "example.com/scale:1", "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}},
-        },
-    }
-
-
-def version(model: str, number: int) -> Object:
-    """A pinned version, so that nothing has to be fetched."""
-    return {
-        "apiVersion": "modelwright.dev/v1alpha1",
-        "kind": "ModelVersion",
-        "metadata": {"name": f"{model}-v{number}", "namespace": "default"},
-        "spec": {
-            "modelRef": {"name": model},
-            "artifact": {"uri": f"s3://models/{model}/{number}", "digest": DIGEST, "format": {"name": "scale"}},
-        },
-    }
-
-
-def model(name: str, number: int, **spec: Any) -> Object:
-    """A Model pinned to one of its versions."""
-    return {
-        "apiVersion": "modelwright.dev/v1alpha1",
-        "kind": "Model",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"version": {"name": f"{name}-v{number}"}, **spec},
-    }
-
-
-def bare(name: str) -> list[Object]:
-    """A Deployment and a Service as a Model has them, and nobody's."""
-    labels = {"app": name}
-    container = {"name": "model", **runtime()["spec"]["container"]}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
-    metadata = {"name": name, "namespace": "default"}
-    return [
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": metadata,
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"selector": labels, "ports": [{"port": 80}]},
-        },
-    ]
-
-
-async def bare_seconds(client: KubeClient, count: int) -> float:
-    """How long API server, controllers and nodes alone need for the pods and Services of so many Models: the measure of
-    this machine at this hour."""
-    begin = time.monotonic()
-    await put_all(client, [obj for number in range(count) for obj in bare(f"bare-{number:05d}")])
-    while True:
-        found = await client.list(kinds.DEPLOYMENT, "default")
-        if sum(each.get("status", {}).get("availableReplicas", 0) for each in found) == count:
-            break
-        await asyncio.sleep(1)
-    seconds = time.monotonic() - begin
-    for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
-        for each in await client.list(kind, "default"):
-            metadata = each["metadata"]
-            if metadata["name"].startswith("bare-"):
-                await client.delete(kind, "default", metadata["name"], uid=metadata["uid"])
-    while await client.list(kinds.POD, "default"):  # noqa: ASYNC110 - the API server tells nobody
-        await asyncio.sleep(1)
-    return seconds
-
-
-async def install_crds(plane: ControlPlane, client: KubeClient) -> None:
-    """Apply crds/ and return once our kinds are served."""
-    command = [plane.kubectl, "--kubeconfig", plane.kubeconfig, "apply", "--server-side", "-k", ROOT / "crds"]
-    await asyncio.to_thread(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
-    while not set(kinds.OWN_KINDS) <= await client.served_kinds():  # noqa: ASYNC110 - the API server tells nobody
-        await asyncio.sleep(0.1)
-
-
-async def put_all(client: KubeClient, objects: list[Object]) -> None:
-    """Apply all objects, sixteen at a time."""
-    gate = asyncio.Semaphore(16)
-
-    async def one(obj: Object) -> None:
-        async with gate:
-            await client.apply(obj, field_manager="scale")
-
-    await asyncio.gather(*map(one, objects))
-
-
-async def all_serve(client: KubeClient, number: int, count: int, patience: float) -> None:
-    """Return once every Model is Ready with version `number`, alone; looks seldom, since that costs the API server."""
-    limit = time.monotonic() + patience
-    while True:
-        models = await client.list(kinds.MODEL, "default")
-        left = [m["metadata"]["name"] for m in models if not _serves(m, number)]
-        if not left and len(models) == count:
-            return
-        if time.monotonic() > limit:
-            stuck = next(m for m in models if m["metadata"]["name"] == left[0])
-            raise RuntimeError(
-                f"{len(left)} of {count} Models are not ready after {patience} s, such as:\n{yaml.dump(stuck)}"
-            )
-        await asyncio.sleep(2)
-
-
-def _serves(obj: Object, number: int) -> bool:
-    status = obj.get("status", {})
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
-    current = status.get("observedGeneration") == obj["metadata"]["generation"]
-    return ready and current and status["serving"]["version"].endswith(f"-v{number}")
-
-
-async def quiet(audit: AuditLog, seconds: float = 3.0) -> Counts:
-    """Counts until nothing was written for `seconds`."""
-    total = audit.take()
-    while True:
-        await asyncio.sleep(seconds)
-        more = audit.take()
-        total.writes += more.writes
-        total.reads += more.reads
-        total.events += more.events
-        total.refused += more.refused
-        if not more.total_writes and not more.events:
-            return total
+"""What design.md asks for, by number of Models."""
+USUAL = {
+    "create: times as long as bare": (1.0, 10.0),
+}
+"""What it came to on the machines it was measured on, at 500 Models and more."""
 
 
 async def measure(count: int, idle: float, folder: Path) -> Figures:
     """All figures for `count` Models."""
     figures = Figures(count)
-    with ControlPlane(kwok_nodes=max(3, count // 100), audit=True) as plane:
+    async with contextlib.AsyncExitStack() as stack:
+        plane = stack.enter_context(ControlPlane(kwok_nodes=max(3, count // 100), audit=True))
         os.environ["KUBECONFIG"] = str(plane.kubeconfig)
         client = KubeClient(await load_configuration(), qps=2000, burst=4000, user_agent="scale-harness")
-        await install_crds(plane, client)
+        stack.push_async_callback(client.close)
+        api = await stack.enter_async_context(Api(plane.kubeconfig, agent="scale-harness"))
+        await install(api, ROOT / "crds")
         await client.apply(runtime(), field_manager="scale")
-        figures.values["bare Deployments and Services: seconds"] = await bare_seconds(client, count)
+        figures.values[BARE] = await bare_seconds(client, count)
         audit = AuditLog(plane.audit_log)
-        operator = OperatorProcess(plane.kubeconfig, folder / f"operator-{count}.log", qps=1000, burst=2000)
-        with operator:
-            operator.wait_ready()
-            await quiet(audit, 1.0)
-            names = [f"m{number:05d}" for number in range(count)]
-            await _phase(figures, "create", operator, audit, client, count, 1,
-                         [o for name in names for o in (version(name, 1), model(name, 1))])  # fmt: skip
-            await _phase(figures, "change", operator, audit, client, count, 2,
-                         [o for name in names for o in (version(name, 2), model(name, 2))])  # fmt: skip
-            figures.values["memory MiB"] = operator.resident_mib()
-            figures.values["peak memory MiB"] = operator.resident_mib(peak=True)
-            await _idle(figures, operator, audit, idle)
-            begin = time.monotonic()
-            operator.stop()
-            figures.values["stop: seconds"] = time.monotonic() - begin
+
+        def operator(name: str) -> OperatorProcess:
+            log = folder / f"{name}-{count}.log"
+            return stack.enter_context(OperatorProcess(plane.kubeconfig, log, qps=1000, burst=2000, instance=name))
+
+        first = operator("first")
+        await asyncio.to_thread(first.wait_ready)
+        await quiet(audit, 1.0)
+        names = [f"m{number:05d}" for number in range(count)]
+        for number, phase in enumerate(("create", "change"), start=1):
+            await _phase(figures, phase, first, audit, client, names, number)
+        await _edits(figures, first, audit, client, api, names)
+        figures.values["memory MiB"] = first.resident_mib()
+        figures.values["peak memory MiB"] = first.resident_mib(peak=True)
+        await _idle(figures, first, audit, idle)
+        begin = time.monotonic()
+        await asyncio.to_thread(first.stop)
+        figures.values["stop: seconds"] = time.monotonic() - begin
         audit.take()
-        again = OperatorProcess(plane.kubeconfig, folder / f"operator-{count}-again.log", qps=1000, burst=2000)
-        with again:
-            figures.values["restart: seconds to ready"] = again.wait_ready()
-            counts = await quiet(audit, 5.0)
-            figures.values["restart: writes"] = counts.total_writes
-            figures.values["restart: Events"] = counts.events
-            figures.values["restart: memory MiB"] = again.resident_mib()
-            figures.detail["restart"] = counts
-            again.stop()
-        await client.close()
+        begin = time.monotonic()
+        second = operator("second")
+        await asyncio.to_thread(second.wait_ready)
+        figures.values["restart: seconds to ready"] = time.monotonic() - begin
+        await asyncio.to_thread(_until_all_looked_at, second, count)
+        figures.values["restart: seconds to quiet"] = time.monotonic() - begin
+        counts = await quiet(audit, 5.0)
+        figures.values["restart: writes"] = counts.total_writes
+        figures.values["restart: Events"] = counts.events
+        figures.values["restart: memory MiB"] = second.resident_mib()
+        figures.detail["restart"] = counts
+        await asyncio.to_thread(operator("third").wait_ready)
+        await _killed(figures, second, client, api, names[0])
     return figures
 
 
 async def _phase(
-    figures: Figures, name: str, operator: OperatorProcess, audit: AuditLog, client: KubeClient, count: int,
-    number: int, objects: list[Object],
+    figures: Figures, name: str, operator: OperatorProcess, audit: AuditLog, client: KubeClient, names: list[str],
+    number: int,
 ) -> None:  # fmt: skip
+    count = len(names)
     cpu, begin = operator.cpu_seconds(), time.monotonic()
-    await put_all(client, objects)
+    await put_all(client, [o for each in names for o in (version(each, number), model(each, number))])
     figures.values[f"{name}: seconds to apply"] = time.monotonic() - begin
     await all_serve(client, number, count, patience=60 + count)
     figures.values[f"{name}: seconds"] = seconds = time.monotonic() - begin
-    figures.values[f"{name}: times as long as bare"] = (
-        seconds / figures.values["bare Deployments and Services: seconds"]
-    )
+    figures.values[f"{name}: times as long as bare"] = seconds / figures.values[BARE]
     counts = await quiet(audit)
     figures.values[f"{name}: CPU ms a Model"] = 1000 * (operator.cpu_seconds() - cpu) / count
     figures.values[f"{name}: writes a Model"] = counts.total_writes / count
     figures.values[f"{name}: reads a Model"] = counts.total_reads / count
     figures.values[f"{name}: Events a Model"] = counts.events / count
     figures.detail[name] = counts
+
+
+async def _edits(
+    figures: Figures, operator: OperatorProcess, audit: AuditLog, client: KubeClient, api: Api, names: list[str]
+) -> None:
+    """People ask for a second pod, each for another Model, as fast as the pace says."""
+    edited = names[: EDITS_A_SECOND * SECONDS]
+    objects = [model(name, 2, serving={"replicas": 2}) for name in edited]
+    cpu = operator.cpu_seconds()
+    async with FirstWords(api).listening() as words:
+        await paced(client, words, objects, EDITS_A_SECOND)
+        waits = await words.all_heard(120)
+    await all_serve(client, 2, len(names), patience=300)
+    counts = await quiet(audit)
+    figures.values[EDITED] = percentile(waits, 0.99)
+    figures.values["20 edits a second: median seconds to the first status write"] = percentile(waits, 0.5)
+    figures.values["20 edits a second: CPU ms an edit"] = 1000 * (operator.cpu_seconds() - cpu) / len(edited)
+    figures.values["20 edits a second: writes an edit"] = counts.total_writes / len(edited)
 
 
 async def _idle(figures: Figures, operator: OperatorProcess, audit: AuditLog, seconds: float) -> None:
@@ -247,55 +132,23 @@ async def _idle(figures: Figures, operator: OperatorProcess, audit: AuditLog, se
     figures.values["idle: CPU % of a core"] = 100 * (operator.cpu_seconds() - cpu) / seconds
 
 
-def show(results: list[Figures], bounds: Mapping[str, float] = BOUNDS, of: int = BOUNDED) -> None:
-    """The table, then each phase's requests by verb and kind. `bounds` are those at the size `of`."""
-    console = Console(width=120)
-    table = Table(title="On simulated nodes")
-    table.add_column("figure")
-    for result in results:
-        table.add_column(f"N={result.models}", justify="right")
-    table.add_column(f"bound at {of}", justify="right")
-    for key in results[0].values:
-        bound = bounds.get(key)
-        cells = [f"{result.values[key]:.2f}" for result in results]
-        table.add_row(key, *cells, "" if bound is None else f"{bound:g}")
-    console.print(table)
-    for result in results:
-        for phase, counts in result.detail.items():
-            parts = [f"{v} {r}: {n / result.models:.2f}" for (v, r), n in counts.writes.most_common()]
-            parts += [f"{v} {r} (read): {n / result.models:.2f}" for (v, r), n in counts.reads.most_common()]
-            parts += [f"{v} {r} -> {c}: {n}" for (v, r, c), n in counts.refused.most_common()]
-            console.print(f"N={result.models} {phase}: " + "; ".join(parts or ["nothing"]))
+def _until_all_looked_at(operator: OperatorProcess, count: int) -> None:
+    """Return once every Model had a pass and no key waits for one."""
+    while True:
+        samples = [s for family in text_string_to_metric_families(operator.metrics()) for s in family.samples]
+        passes = sum(
+            s.value for s in samples if s.name == "modelwright_reconcile_total" and s.labels["kind"] == "Model"
+        )
+        if passes >= count and not any(s.value for s in samples if s.name == "modelwright_queue_depth"):
+            return
+        time.sleep(0.05)
 
 
-def write(
-    path: Path, results: list[Figures], command: str, bounds: Mapping[str, float] = BOUNDS, of: int = BOUNDED
-) -> None:
-    """The figures in the common format of docs/figures. `bounds` are those at the size `of`."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    rows = []
-    for result in results:
-        for key, value in result.values.items():
-            bound = bounds.get(key) if result.models == of else None
-            unit = next((u for u in ("seconds", "CPU ms", "MiB", "%", "times") if u in key), "count")
-            rows.append(
-                {
-                    "name": f"N={result.models} {key}",
-                    "value": round(value, 3),
-                    "unit": unit,
-                    "bound": bound,
-                    "holds": None if bound is None else value <= bound,
-                }
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "command": command,
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "host": {"cores": os.cpu_count(), "memoryGiB": round(memory, 1), "machine": platform.machine()},
-        "figures": rows,
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+async def _killed(figures: Figures, leader: OperatorProcess, client: KubeClient, api: Api, name: str) -> None:
+    """The leader is gone without a word, its Lease stays; then somebody edits a Model."""
+    async with FirstWords(api).listening() as words:
+        begin = time.monotonic()
+        await asyncio.to_thread(leader.kill)
+        await words.edit(client, model(name, 2, serving={"replicas": 3}))
+        await words.all_heard(120)
+        figures.values[TAKEN_OVER] = time.monotonic() - begin

@@ -56,6 +56,17 @@ async def world():
     await world.runner.stop(1)
 
 
+async def test_passes_that_ask_nobody_let_others_have_their_turns(world: World) -> None:
+    for number in range(100):
+        world.queue.add(("Model", "ns", str(number)))
+    turns = []
+    while len(world.queue):
+        turns.append(len(world.queue))
+        await asyncio.sleep(0)
+    assert len(turns) >= 100 / 2, "two workers, a pass each in a turn"
+    assert len(world.passes) >= 98
+
+
 async def test_a_pass_that_asks_for_nothing_is_not_repeated(world: World) -> None:
     world.queue.add(A)
     await world.settle()

@@ -42,7 +42,7 @@ def show(results: list[Figures], bounds: Bounds, usual: Usual | None = None) -> 
     for key in results[0].values:
         asked = [f"{limits[key]:g} at {size}" for size, limits in bounds.items() if key in limits]
         span = (usual or {}).get(key)
-        cells = [_cell(result.values[key], span) for result in results]
+        cells = [_cell(result.values[key], span) if key in result.values else "" for result in results]
         table.add_row(key, *cells, ", ".join(asked), f"{span[0]:g} to {span[1]:g}" if span else "")
     console.print(table)
     for result in results:

@@ -9,16 +9,20 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster import ControlPlane
+from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient, load_configuration
 from tests.lib.api import Api, install
 from tests.scale.audit import AuditLog
 from tests.scale.edits import FirstWords, paced, percentile
 from tests.scale.figures import Figures
-from tests.scale.objects import model, runtime, version
+from tests.scale.objects import NAMESPACE, model, runtime, version
 from tests.scale.operator_process import ROOT, OperatorProcess
 from tests.scale.waiting import all_serve, bare_seconds, put_all, quiet
 
 EDITS_A_SECOND, SECONDS = 20, 30
+PATIENCE = 300.0
+LARGE = 2000
+"""Above so many Models creating, standing idle, a restart and a lost leader are measured: the rest takes an hour."""
 BARE = "bare Deployments and Services: seconds"
 EDITED = "20 edits a second: p99 seconds to the first status write"
 TAKEN_OVER = "leader killed: seconds until an edit was answered"
@@ -28,13 +32,19 @@ BOUNDS = {
         "create: CPU ms a Model": 15.0, "memory MiB": 140.0, "idle: writes": 0.0, "restart: writes": 0.0,
         "restart: Events": 0.0, "restart: seconds to quiet": 2.0,
     },
-    1000: {"peak memory MiB": 200.0, EDITED: 1.0, TAKEN_OVER: 20.0},
+    1000: {"memory MiB": 200.0, "peak memory MiB": 200.0, EDITED: 1.0, TAKEN_OVER: 20.0},
 }  # fmt: skip
 """What design.md asks for, by number of Models."""
 USUAL = {
-    "create: times as long as bare": (1.0, 10.0),
-}
-"""What it came to on the machines it was measured on, at 500 Models and more."""
+    "create: times as long as bare": (2.0, 3.5), "change: times as long as bare": (3.0, 6.0),
+    "create: CPU ms a Model": (14.0, 35.0), "change: CPU ms a Model": (21.0, 50.0),
+    "create: writes a Model": (6.8, 7.0), "change: writes a Model": (9.9, 10.4),
+    "create: Events a Model": (1.0, 1.0), "change: Events a Model": (1.0, 1.0),
+    "20 edits a second: writes an edit": (3.9, 4.2), "idle: Lease writes a minute": (28.0, 36.0),
+    "stop: seconds": (0.05, 0.3), TAKEN_OVER: (14.0, 20.0),
+}  # fmt: skip
+"""What it came to, at 100 to 1,000 Models, on two hosts one of which was twice as fast as the other: another value is
+a change of ours, or a host unlike both."""
 
 
 async def measure(count: int, idle: float, folder: Path) -> Figures:
@@ -48,7 +58,8 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
         api = await stack.enter_async_context(Api(plane.kubeconfig, agent="scale-harness"))
         await install(api, ROOT / "crds")
         await client.apply(runtime(), field_manager="scale")
-        figures.values[BARE] = await bare_seconds(client, count)
+        if count <= LARGE:
+            figures.values[BARE] = await bare_seconds(client, count)
         audit = AuditLog(plane.audit_log)
 
         def operator(name: str) -> OperatorProcess:
@@ -59,9 +70,10 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
         await asyncio.to_thread(first.wait_ready)
         await quiet(audit, 1.0)
         names = [f"m{number:05d}" for number in range(count)]
-        for number, phase in enumerate(("create", "change"), start=1):
-            await _phase(figures, phase, first, audit, client, names, number)
-        await _edits(figures, first, audit, client, api, names)
+        await _phase(figures, "create", first, audit, client, names, 1)
+        if count <= LARGE:
+            await _phase(figures, "change", first, audit, client, names, 2)
+            await _edits(figures, first, audit, client, api, names)
         figures.values["memory MiB"] = first.resident_mib()
         figures.values["peak memory MiB"] = first.resident_mib(peak=True)
         await _idle(figures, first, audit, idle)
@@ -71,7 +83,7 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
         audit.take()
         begin = time.monotonic()
         second = operator("second")
-        await asyncio.to_thread(second.wait_ready)
+        await asyncio.to_thread(second.wait_ready, PATIENCE)
         figures.values["restart: seconds to ready"] = time.monotonic() - begin
         await asyncio.to_thread(_until_all_looked_at, second, count)
         figures.values["restart: seconds to quiet"] = time.monotonic() - begin
@@ -80,7 +92,7 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
         figures.values["restart: Events"] = counts.events
         figures.values["restart: memory MiB"] = second.resident_mib()
         figures.detail["restart"] = counts
-        await asyncio.to_thread(operator("third").wait_ready)
+        await asyncio.to_thread(operator("third").wait_ready, PATIENCE)
         await _killed(figures, second, client, api, names[0])
     return figures
 
@@ -95,7 +107,8 @@ async def _phase(
     figures.values[f"{name}: seconds to apply"] = time.monotonic() - begin
     await all_serve(client, number, count, patience=60 + count)
     figures.values[f"{name}: seconds"] = seconds = time.monotonic() - begin
-    figures.values[f"{name}: times as long as bare"] = seconds / figures.values[BARE]
+    if BARE in figures.values:
+        figures.values[f"{name}: times as long as bare"] = seconds / figures.values[BARE]
     counts = await quiet(audit)
     figures.values[f"{name}: CPU ms a Model"] = 1000 * (operator.cpu_seconds() - cpu) / count
     figures.values[f"{name}: writes a Model"] = counts.total_writes / count
@@ -149,6 +162,9 @@ async def _killed(figures: Figures, leader: OperatorProcess, client: KubeClient,
     async with FirstWords(api).listening() as words:
         begin = time.monotonic()
         await asyncio.to_thread(leader.kill)
-        await words.edit(client, model(name, 2, serving={"replicas": 3}))
+        edited = await client.get(kinds.MODEL, NAMESPACE, name)
+        assert edited is not None
+        version_now = int(edited["spec"]["version"]["name"].rpartition("-v")[2])
+        await words.edit(client, model(name, version_now, serving={"replicas": 3}))
         await words.all_heard(120)
         figures.values[TAKEN_OVER] = time.monotonic() - begin

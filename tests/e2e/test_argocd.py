@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -82,10 +81,11 @@ class Team:
     def node(self, kind: str, name: str) -> Json:
         """The resource as Argo CD's tree has it."""
 
-        def found() -> Json:
-            return next(n for n in self.argocd.tree(self.space.name) if (n["kind"], n["name"]) == (kind, name))
+        def found() -> Json | None:
+            tree = self.argocd.tree(self.space.name)
+            return next((each for each in tree if (each["kind"], each["name"]) == (kind, name)), None)
 
-        node: Json = eventually(lambda: _or_none(found), f"{kind} {name} is in Argo CD's tree")
+        node: Json = eventually(found, f"{kind} {name} is in Argo CD's tree")
         return node
 
     def offered(self, kind: str, name: str, *actions: str) -> None:
@@ -95,13 +95,6 @@ class Team:
             lambda: self.argocd.actions(self.space.name, node) == set(actions),
             f"{kind} {name} offers {actions}",
         )
-
-
-def _or_none(found: Any) -> Any:
-    try:
-        return found()
-    except StopIteration:
-        return None
 
 
 @pytest.fixture

@@ -160,9 +160,16 @@ class Cluster:
         """A node of the embedded cluster says nothing meanwhile, as one that has lost its network; its pods run on."""
         return self._silent(f"kubelet-{name}")
 
-    def without_api_server(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def without_api_server(self) -> Iterator[None]:
         """The API server of the embedded cluster answers nobody meanwhile, and ends no connection."""
-        return self._silent("kube-apiserver")
+        # Elsewhere the controller-manager loses its Lease and begins anew. One that goes on takes the Leases that no
+        # kubelet could renew for lost nodes.
+        with (
+            Embedded(self.name, self.folder, Quiet()).without("kube-controller-manager"),
+            self._silent("kube-apiserver"),
+        ):
+            yield
 
     def network_policies(self, node: str) -> AbstractContextManager[None]:
         """Pods of this node of the embedded cluster are held to NetworkPolicies meanwhile; else nobody is."""

@@ -288,6 +288,17 @@ class Embedded:
                 self._apply(engine.webhooks(self.net, self.authority))
 
     @contextlib.contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """A daemon is ended, and started again afterwards, when the API server answers."""
+        daemon = self.state.daemons[name]
+        end([daemon])
+        try:
+            yield
+        finally:
+            self.client().wait("/readyz", "the API server", self._daemons("etcd", "kube-apiserver"))
+            self._restart(name, daemon.argv)
+
+    @contextlib.contextmanager
     def network_policies(self, node: str) -> Iterator[None]:
         """kube-router holds the pods of one node to NetworkPolicies meanwhile: our nodes share a network."""
         parts.build(["kube-router"], self.progress)

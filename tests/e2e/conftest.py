@@ -17,7 +17,7 @@ from tests.e2e.lib.space import Space, World
 # Its definition comes to the cluster later than the operator, when the tests that need it begin.
 JOB_SET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
 # The first needs a cluster without Modelwright, and leaves one. The others take longest: two processes share the files.
-FIRST = ("test_quickstart.py", "test_story.py", "test_rollout_strategies.py", "test_retraining.py", "test_engines.py")
+FIRST = ("test_quickstart.py", "test_story.py", "test_retraining.py", "test_engines.py")
 RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from demo import platform
 from demo.kubectl import Kubectl
 from devcluster import ports
 from devcluster.cluster import Cluster
+from tests.e2e.lib.shell import environment
 
 pytestmark = pytest.mark.alone
 
@@ -29,11 +29,6 @@ from demo import platform
 from devcluster.cluster import Cluster
 assert sys.argv[1:3] == ["s3", "cp"], sys.argv
 platform.upload(Cluster.attach("{cluster}"), sys.argv[4], Path(sys.argv[3]).read_bytes())
-""",
-    "kubectl-modelwright": """#!{python}
-import sys
-from modelwright.cli.plugin import main
-sys.exit(main(sys.argv[1:]))
 """,
 }
 
@@ -82,7 +77,7 @@ class Person:
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,
-            env=self.environment(),
+            env=environment(self.cluster, self.folder / "bin", PROGRAMS),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -92,21 +87,6 @@ class Person:
         )
         print(done.stdout)
         return done.stdout
-
-    def environment(self) -> dict[str, str]:
-        """With kubectl, helm and the plugin on the path, as on any such person's machine."""
-        programs = self.folder / "bin"
-        programs.mkdir(exist_ok=True)
-        for name, text in PROGRAMS.items():
-            (programs / name).write_text(text.format(python=sys.executable, cluster=self.cluster.name))
-            (programs / name).chmod(0o755)
-        path = [programs, self.cluster.kubectl.parent, self.cluster.helm.parent, os.environ["PATH"]]
-        return {
-            **os.environ,
-            "PATH": ":".join(str(each) for each in path),
-            "KUBECONFIG": str(self.cluster.kubeconfig),
-            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}",
-        }
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from demo import figures
 from tests.e2e.lib.rollouts import CANARY, ERRORS, SLOW, Sets, Story, Told, seconds
 from tests.e2e.lib.space import Space, eventually
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 AT_ONCE = 5
 BOUND = 5

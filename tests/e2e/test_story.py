@@ -1,6 +1,8 @@
 """The story of the demo, as a test: trained in the cluster, served by MLServer, rolled out and stopped under load."""
 
+import http.client
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -23,12 +25,27 @@ def demo(world: World):
     print(out.getvalue())
 
 
+def ask_twice_on_one_connection(demo: Demo, seconds: float) -> None:
+    """To a pod itself, with a pause of so many seconds between."""
+    if demo.cluster.backend != "embedded":
+        return
+    pod = demo.kubectl.items("pods", NAMESPACE, f"modelwright.dev/model={MODEL}")[0]
+    connection = http.client.HTTPConnection(pod["status"]["podIP"], 8080, timeout=10)
+    for pause in (seconds, 0.0):
+        connection.request("GET", f"/v2/models/{MODEL}/ready")
+        assert connection.getresponse().read() is not None
+        time.sleep(pause)
+    connection.close()
+
+
 @pytest.mark.timeout(600)
 def test_the_demo_tells_the_truth(demo: Demo):
     demo.begin_anew()
     results = demo.train(1, 2, 5)
     demo.serve_first(results[1])
     demo.show_answers()
+    # A server that closes it meanwhile, as Uvicorn by itself does after 5 s, loses requests behind a gateway.
+    ask_twice_on_one_connection(demo, 6)
     with demo.load() as load:
         demo.roll_out(load, BETTER)
         demo.roll_out(load, WRONG)

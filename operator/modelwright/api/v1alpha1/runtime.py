@@ -105,7 +105,10 @@ class Readiness(Wire):
         default=2, description="Seconds after which a question counts as not answered, 1 to 3600."
     )
     failure_threshold: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
-        default=3, description="Questions in a row without a good answer after which a pod gets no requests, 1 to 1000."
+        # 20 s. A server that is busy answers late too, and taking it away leaves its requests to the others, which are
+        # then no less busy. A container that has ended is unready at once.
+        default=10,
+        description="Questions in a row without a good answer until a pod gets no requests, 1 to 1000.",
     )
 
 

@@ -71,7 +71,7 @@ test-e2e: setup ## Real pods on the cluster that is up
 	$(PYTEST) -v -m "e2e and not (alone or peer)" --durations 10 $(BOTH) || failed=1; \
 	exit $$failed
 
-test-peers: setup ## On the cluster that is up: Argo CD itself, and network policies enforced by kube-router (ten minutes to build)
+test-peers: setup ## On the cluster that is up: Argo CD and Flux themselves, and network policies enforced by kube-router (twenty minutes to build)
 	@$(PYTEST) -v -m peer
 
 demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, bad ones going back, drift closing the loop

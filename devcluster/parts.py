@@ -62,6 +62,10 @@ def _kubernetes(*names: str) -> dict[str, str]:
     return {name: f"k8s.io/kubernetes/cmd/{name}" for name in names}
 
 
+def _flux(name: str) -> Part:
+    return Part(name, f"github.com/fluxcd/{name}", {name: f"github.com/fluxcd/{name}"}, asked=True)
+
+
 PARTS = (
     Part("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}),
     Part(
@@ -92,6 +96,8 @@ PARTS = (
     Part("jobset", "sigs.k8s.io/jobset", {"jobset": "sigs.k8s.io/jobset"}),
     Part("kueue", "sigs.k8s.io/kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}),
     Part("argocd", "github.com/argoproj/argo-cd/v3", {"argocd": "github.com/argoproj/argo-cd/v3/cmd"}, asked=True),
+    _flux("source-controller"),
+    _flux("kustomize-controller"),
     Part(
         "kube-router",
         "github.com/cloudnativelabs/kube-router/v2",

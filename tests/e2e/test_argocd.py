@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,41 +13,12 @@ from demo.kubectl import Json
 from tests.e2e.lib.rollouts import CANARY, ERRORS, Story
 from tests.e2e.lib.space import API, MODELS, Space, eventually
 from tests.servers.argocd import NAMESPACE, ArgoCd
+from tests.servers.git import Repository
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(1200)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples/gitops/argocd"
 FAILS = {"errorShare": 0.6}
-
-
-@dataclass
-class Repository:
-    """A Git repository with a kustomization of a Model, its versions and its policy."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir()
-        self._git("init", "--quiet", "--initial-branch=main")
-        self._git("config", "user.name", "tester")
-        self._git("config", "user.email", "tester@example.com")
-
-    @property
-    def url(self) -> str:
-        return f"file://{self.folder}"
-
-    def commit(self, message: str, **objects: Json) -> None:
-        """Write each object into a file of its name, and commit."""
-        for name, obj in objects.items():
-            (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(obj))
-        resources = sorted(path.name for path in self.folder.glob("*.yaml") if path.name != "kustomization.yaml")
-        kustomization = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
-        (self.folder / "kustomization.yaml").write_text(yaml.safe_dump({**kustomization, "resources": resources}))
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--message", message)
-
-    def _git(self, *arguments: str) -> None:
-        subprocess.run(["git", *arguments], cwd=self.folder, check=True, capture_output=True)
 
 
 @dataclass

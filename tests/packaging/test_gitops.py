@@ -59,6 +59,22 @@ def test_argo_cd_may_put_what_the_environments_have_and_no_approval() -> None:
     assert "Approval" not in allowed
 
 
+def test_flux_may_put_our_kinds_into_the_environments_and_no_approval() -> None:
+    rendered = kustomize(EXAMPLE / "flux")
+    account = only(rendered, "ServiceAccount")["metadata"]
+    for kustomization in (obj for obj in rendered if obj["kind"] == "Kustomization"):
+        assert kustomization["spec"]["serviceAccountName"] == account["name"]
+        assert kustomization["metadata"]["namespace"] == account["namespace"]
+    bindings = [obj for obj in rendered if obj["kind"] == "RoleBinding"]
+    found = {(each["metadata"]["namespace"], each["roleRef"]["name"]) for each in bindings}
+    roles = ("modelwright-view", "modelwright-edit")
+    assert found == {(f"digits-{each}", role) for each in ENVIRONMENTS for role in roles}
+    subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+    assert all(each["subjects"] == [subject] for each in bindings)
+    namespaces = only(rendered, "ClusterRole")["rules"][0]["resourceNames"]
+    assert sorted(namespaces) == sorted(f"digits-{each}" for each in ENVIRONMENTS)
+
+
 def test_who_may_press_an_action_presses_one_that_is_there() -> None:
     (project,) = objects((EXAMPLE / "argocd" / "project.yaml").read_text())
     (role,) = project["spec"]["roles"]

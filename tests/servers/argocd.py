@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from demo.kubectl import Json, Kubectl
 from devcluster import host, parts, ports
 from devcluster.cluster import Cluster
 from devcluster.progress import Quiet
+from tests.servers.processes import Processes
 
 NAMESPACE = "argocd"
 APPLICATIONS = "applications.argoproj.io"
@@ -36,6 +34,7 @@ class ArgoCd:
     cluster: Cluster
     folder: Path
     _stack: ExitStack = field(default_factory=ExitStack)
+    _processes: Processes = field(init=False)
     _web: httpx.Client | None = None
 
     @property
@@ -47,21 +46,12 @@ class ArgoCd:
         host.install({"redis-server": "redis-server"}, Quiet())
         with self._stack as stack:
             self._objects()
+            self._processes = stack.enter_context(Processes(self.folder))
             redis, repository, web, *metrics = ports.free(6)
             common = ["--redis", f"127.0.0.1:{redis}"]
             server = [*common, "--repo-server", f"127.0.0.1:{repository}", "--repo-server-plaintext"]
-            store = [
-                "redis-server",
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                str(redis),
-                "--save",
-                "",
-                "--dir",
-                str(self.folder),
-            ]
-            self._start("redis", store, {})
+            store = ["redis-server", "--bind", "127.0.0.1", "--port", str(redis)]
+            self._processes.start("redis", [*store, "--save", "", "--dir", str(self.folder)])
             loopback = ["--address", "127.0.0.1", "--metrics-address", "127.0.0.1", "--metrics-port"]
             self._argocd(
                 "repo-server", [*common, "--disable-tls", "--port", str(repository), *loopback, str(metrics[0])]
@@ -72,7 +62,7 @@ class ArgoCd:
             listens = [*loopback, str(metrics[2]), "--port", str(web), "--insecure", "--disable-auth"]
             self._argocd("server", [*server, *listens])
             self._web = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{web}", timeout=30))
-            self._wait()
+            self._processes.wait(f"http://127.0.0.1:{web}/healthz")
             self._stack = stack.pop_all()
         return self
 
@@ -164,7 +154,7 @@ class ArgoCd:
             "TMPDIR": str(self.folder),
             "PATH": f"{parts.path('kustomize').parent}:{os.environ['PATH']}",
         }
-        self._start(name, [str(parts.path("argocd")), *arguments], environment)
+        self._processes.start(name, [str(parts.path("argocd")), *arguments], environment)
 
     def _kubeconfig(self, account: str) -> str:
         config = yaml.safe_load(self.cluster.kubeconfig.read_text())
@@ -174,38 +164,3 @@ class ArgoCd:
             config["users"][0]["user"] = {"token": token}
         config["contexts"][0]["context"]["namespace"] = NAMESPACE
         return json.dumps(config)
-
-    def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder
-            )
-        self._stack.callback(_end, process)
-
-    def _wait(self) -> None:
-        assert self._web is not None
-        limit = time.monotonic() + 60
-        while True:
-            try:
-                if self._web.get("/healthz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            if time.monotonic() > limit:
-                logs = "\n".join(_ends(self.folder))
-                raise AssertionError(f"Argo CD does not answer after 60 s; its logs end:\n{logs}")
-            time.sleep(0.5)
-
-
-def _ends(folder: Path) -> Iterator[str]:
-    for log in sorted(folder.glob("*.log")):
-        yield f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

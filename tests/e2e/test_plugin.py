@@ -48,7 +48,7 @@ def test_a_rollout_is_looked_at_steered_and_taken_back_by_the_plugin(story: Stor
     eventually(
         lambda: "100 % of the requests: version told-1" in plugin(story, "status", "told"), "it is back", timeout=90
     )
-    assert "release told --reason" in plugin(story, "why", "told")
+    eventually(lambda: "release told --reason" in plugin(story, "why", "told"), "it is held")
     plugin(story, "release", "told", "--reason", "version 2 is mended")
     story.until(2, "Progressing", "Succeeded")
     assert plugin(story, "history", "told").count("Succeeded") >= 2

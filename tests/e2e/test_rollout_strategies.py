@@ -108,7 +108,7 @@ def abtest(it: Story) -> Told:
 @story
 def bluegreen(it: Story) -> Told:
     """All at once, and back while the old pods are still there."""
-    steps = [{"weight": 0, "hold": "2s"}, {"weight": 100, "hold": "3s"}]
+    steps = [{"weight": 0, "hold": "6s"}, {"weight": 100, "hold": "3s"}]
     it.prepare({"steps": steps}, {}, keepPrevious="5m")
     told = Told()
     with it.load() as load:

@@ -36,6 +36,8 @@ def commanded(seen: Picture, command: str) -> ModelRollout:
     state, ended = record.status.state, record.status.state in TERMINAL
     if command == "retry" and state not in QUARANTINING:
         raise CannotAct(f"retry of {record.name}: it is {state}; what is tried again was rolled back or aborted")
+    if command == "release" and not ended:
+        raise CannotAct(f"release of {record.name}: the rollback is still on its way; abort ends it")
     if command in ("pause", "resume", "promote", "abort") and ended:
         raise CannotAct(f"{command} of {record.name}: it has ended ({state})")
     return record

@@ -21,6 +21,7 @@ _CAN_DO = {
     RolloutState.ROLLED_BACK: f"Once the cause is mended, {_AGAIN}",
     RolloutState.ABORTED: _AGAIN,
 }
+_GOING_BACK = "Once it is back it holds the Model there, until release {model}; abort {model} ends the rollback."
 _ENDS = {
     RolloutState.SUCCEEDED: "was promoted",
     RolloutState.ROLLED_BACK: "was taken back",
@@ -55,6 +56,8 @@ def _can_do(seen: Picture, record: ModelRollout | None) -> list[str]:
         return []
     if held is not None and held.reason == "HeldByRollback":
         return [f"To end the hold: kubectl modelwright release {seen.model.name} --reason ..."]
+    if record.spec.rollback is not None and record.status.state not in TERMINAL:
+        return [_GOING_BACK.format(model=seen.model.name)]
     known = [state for state in _CAN_DO if state == record.status.state]
     return [_CAN_DO[state].format(model=seen.model.name) for state in known]
 

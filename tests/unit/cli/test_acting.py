@@ -50,6 +50,9 @@ def test_only_a_rollback_by_hand_is_released() -> None:
         acts.commanded(seen(), "release")
     by_hand = world.rollout("digits-back", 12, "v0", "Succeeded", None)
     assert acts.commanded(seen(by_hand), "release").name == "digits-back"
+    going_back = world.rollout("digits-back", 12, "v0", "Promoting", None)
+    with pytest.raises(acts.CannotAct, match="still on its way; abort ends it"):
+        acts.commanded(seen(going_back), "release")
     released = world.rollout("digits-back", 12, "v0", "Succeeded", None, released=True)
     with pytest.raises(acts.CannotAct):
         acts.commanded(seen(released), "release")

@@ -83,6 +83,12 @@ def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
     assert (hint in told) if hint else ("kubectl modelwright" not in told)
 
 
+def test_why_says_what_a_rollback_by_hand_does_while_it_is_on_its_way() -> None:
+    on_its_way = world.model(condition("Ready", "False", "WaitingForRoute"), name="digits-back", state="Promoting")
+    told = why(seen(on_its_way, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)
+    assert told.endswith("holds the Model there, until release digits; abort digits ends the rollback.")
+
+
 def test_an_earlier_rollout_can_be_asked_about() -> None:
     assert "Rollout digits-1 to version v1 was promoted 3h ago (Promoted)" in why(seen(), NOW, "digits-1")
     with pytest.raises(NotThere, match="no ModelRollout digits-9; there are digits-1, digits-2"):

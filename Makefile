@@ -98,7 +98,7 @@ images: setup ## Build the five images
 push: setup ## Build and push them, with the chart's values -> build/images.yaml (REGISTRY=..., TAG=0.1.0, PLAIN_HTTP=1)
 	@$(BIN)/python scripts/images.py --push "$(REGISTRY)" $(if $(TAG),--tag $(TAG)) $(if $(PLAIN_HTTP),--plain-http)
 
-sbom: setup ## What the images hold of Python, as CycloneDX JSON -> build/sbom/
+sbom: setup ## What the images hold, as CycloneDX JSON -> build/sbom/
 	@$(BIN)/python scripts/sbom.py
 
 plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> dist (URL=where they will lie)

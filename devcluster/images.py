@@ -121,6 +121,18 @@ def publish(tag: str, target: str, *, plain_http: bool = False, progress: Progre
     return f"{target.rpartition(':')[0]}@{digest}"
 
 
+def read(tag: str, path: str) -> str:
+    """The text of a file in a local image. Raises ClusterError when it can't be read."""
+    if docker_answers():
+        return _said(["docker", "run", "--rm", "--network=none", "--entrypoint=cat", tag, path])
+    with paths.locked(paths.cache() / "locks" / "buildah.lock"):
+        container = _said([*buildah(), "from", "--pull=never", tag]).strip()
+        try:
+            return _said([*buildah(), "run", container, "--", "cat", path])
+        finally:
+            _said([*buildah(), "rm", container])
+
+
 def build_command(file: Path, tag: str, arguments: Mapping[str, str], context: Path, id_file: Path) -> list[str]:
     given = [each for key, value in sorted(arguments.items()) for each in ("--build-arg", f"{key}={value}")]
     common = [*given, "--file", str(file), "--tag", tag, "--iidfile", str(id_file), str(context)]
@@ -253,10 +265,24 @@ def _logged(command: Sequence[str], name: str, failure: str) -> None:
     with log.open("ab") as out:
         out.write(f"--- {shlex.join(command)}\n".encode())
         out.flush()
-        environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=_environment(), check=False
+        )
     if done.returncode:
         raise failed(failure, log)
+
+
+def _said(command: Sequence[str]) -> str:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=_environment(), check=False
+    )
+    if done.returncode:
+        raise failed(f"{shlex.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
 
 def _stamp(tag: str) -> dict[str, str]:

@@ -1,30 +1,102 @@
-"""Writes a software bill of materials for each image, from its lock: `make sbom`."""
+"""Writes a software bill of materials for each image: `make sbom`.
+
+What pip installed is from the image's lock, with the hashes of its files; what Debian's base holds is read from the
+image itself.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from email.parser import HeaderParser
 from pathlib import Path
+from typing import Any
+
+from packageurl import PackageURL
+
+from devcluster import ClusterError
+from devcluster.images import build_image, read
+from devcluster.progress import Shown
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = tuple(sorted(path.parent.name for path in ROOT.glob("images/*/Containerfile")))
 FOLDER = ROOT / "build" / "sbom"
 
+Json = dict[str, Any]
 
-def write(image: str, folder: Path) -> Path:
-    """The CycloneDX document of an image: every package that is locked, with the hashes of its files."""
+
+def locked(image: str, folder: Path) -> Json:
+    """The CycloneDX document of every package that an image's lock names, with the hashes of its files."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{image}.cdx.json"
     command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--pyproject", str(ROOT / "pyproject.toml")]
     command += ["--output-reproducible", "--output-format", "JSON", "--output-file", str(place)]
     subprocess.run([*command, str(ROOT / "requirements" / f"{image}.txt")], check=True)
+    document: Json = json.loads(place.read_text())
+    return document
+
+
+def debian(status: str, release: str) -> list[Json]:
+    """Components for the packages that dpkg's status file has as installed; `release` is the text of os-release."""
+    system = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release, re.MULTILINE))
+    found = []
+    for stanza in re.split(r"\n\n+", status.strip()):
+        package = HeaderParser().parsestr(stanza)
+        if package["Status"] != "install ok installed":
+            continue
+        name, version = package["Package"], package["Version"]
+        source, _, source_version = (package["Source"] or name).partition(" ")
+        qualifiers = {"arch": package["Architecture"], "distro": f"{system['ID']}-{system['VERSION_ID']}"}
+        if package["Source"]:
+            # Debian's advisories go by source packages.
+            qualifiers["upstream"] = f"{source}@{source_version.strip('()') or version}"
+        found.append(_component(PackageURL("deb", system["ID"], name, version, qualifiers)))
+    return found
+
+
+def python(settings: str) -> Json:
+    """The component for the interpreter of a virtual environment, by the text of its pyvenv.cfg."""
+    version = re.search(r"^version\s*=\s*(\S+)", settings, re.MULTILINE)
+    if version is None:
+        raise ValueError(f"no version of Python in {settings!r}")
+    cpe = f"cpe:2.3:a:python:python:{version[1]}:*:*:*:*:*:*:*"
+    return _component(PackageURL("generic", None, "python", version[1])) | {"cpe": cpe}
+
+
+def write(image: str, tag: str, folder: Path) -> Path:
+    """The whole document of an image that was built as `tag`. Raises ClusterError when it can't be read."""
+    document = locked(image, folder)
+    document["components"] += [
+        *debian(read(tag, "/var/lib/dpkg/status"), read(tag, "/etc/os-release")),
+        python(read(tag, "/opt/venv/pyvenv.cfg")),
+    ]
+    place = folder / f"{image}.cdx.json"
+    place.write_text(json.dumps(document, indent=2) + "\n")
     return place
 
 
-def main() -> None:
-    for image in IMAGES:
-        print(write(image, FOLDER).relative_to(ROOT))
+def _component(url: PackageURL) -> Json:
+    return {
+        "bom-ref": url.to_string(), "name": url.name, "purl": url.to_string(), "type": "library",
+        "version": url.version,
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Exit status 1 when an image can't be built or read."""
+    try:
+        with Shown("images") as progress:
+            for image in IMAGES:
+                tag = f"localhost/modelwright/{image}:dev"
+                build_image(ROOT / "images" / image / "Containerfile", tag, context=ROOT, progress=progress)
+                print(write(image, tag, FOLDER).relative_to(ROOT))
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,7 @@ import yaml
 
 from demo.kubectl import Json
 from tests.e2e.lib.rollouts import CANARY, ERRORS, Story
-from tests.e2e.lib.space import API, MODELS, Space, eventually
+from tests.e2e.lib.space import MODELS, Space, eventually
 from tests.servers.argocd import NAMESPACE, ArgoCd
 from tests.servers.git import Repository
 
@@ -32,9 +32,7 @@ class Team:
 
     def commit(self, message: str, version: int) -> None:
         """Name a version in Git."""
-        model = self.space.model(self.story.version(version), self.story.name, replicas=2)
-        model["spec"]["rolloutPolicyRef"] = {"name": self.story.name}
-        self.repository.commit(message, model=model)
+        self.repository.commit(message, self.story.model(version, replicas=2))
         self.argocd.look_again(self.space.name)
 
     def says(self, health: str, *, sync: str = "Synced", timeout: float = 180) -> None:
@@ -74,18 +72,8 @@ def team(space: Space, tmp_path: Path) -> Iterator[Team]:
     story = Story(space, "digits")
     with ArgoCd(space.world.cluster, tmp_path / "argocd") as argocd:
         told = Team(argocd, space, repository, story)
-        spec = {"strategy": {"steps": CANARY}, "deadline": "10m", "keepPrevious": "5s"}
-        spec["analysis"] = {"interval": "2s", "metrics": [ERRORS]}
-        metadata = {"name": "digits", "namespace": space.name}
-        versions = {
-            f"version-{number}": space.version(story.version(number), "digits", behaviour)
-            for number, behaviour in enumerate(({}, {}, FAILS), start=1)
-        }
-        repository.commit(
-            "versions and policy",
-            policy={"apiVersion": API, "kind": "RolloutPolicy", "metadata": metadata, "spec": spec},
-            **versions,
-        )
+        policy = story.policy({"steps": CANARY}, [ERRORS], deadline="10m")
+        repository.commit("versions and policy", policy, *story.versions({}, {}, FAILS))
         told.commit("serve version 1", 1)
         space.apply(*_of_the_example(space, repository))
         yield told

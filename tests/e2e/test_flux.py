@@ -12,7 +12,7 @@ import yaml
 from demo.kubectl import Json, conditions
 from tests.e2e.lib.plugin import plugin
 from tests.e2e.lib.rollouts import CANARY, ERRORS, Story
-from tests.e2e.lib.space import API, MODELS, Space, eventually
+from tests.e2e.lib.space import MODELS, Space, eventually
 from tests.servers import flux
 from tests.servers.flux import KUSTOMIZATIONS, Flux
 from tests.servers.git import GitServer, Repository
@@ -34,9 +34,7 @@ class Team:
 
     def commit(self, message: str, version: int) -> str:
         """Name a version in Git; returns the commit."""
-        model = self.space.model(self.story.version(version), self.story.name, replicas=2)
-        model["spec"]["rolloutPolicyRef"] = {"name": self.story.name}
-        commit = self.repository.commit(message, model=model)
+        commit = self.repository.commit(message, self.story.model(version, replicas=2))
         self.look_again()
         return commit
 
@@ -72,14 +70,8 @@ def team(space: Space, tmp_path: Path) -> Iterator[Team]:
     (tmp_path / "git").mkdir()
     repository = Repository(tmp_path / "git" / "models")
     story = Story(space, "digits")
-    spec = {"strategy": {"steps": CANARY}, "deadline": "10m", "keepPrevious": "5s"}
-    spec["analysis"] = {"interval": "2s", "metrics": [ERRORS]}
-    versions = {
-        f"version-{number}": space.version(story.version(number), "digits", behaviour)
-        for number, behaviour in enumerate(({}, {}, FAILS), start=1)
-    }
-    policy = {"apiVersion": API, "kind": "RolloutPolicy", "metadata": {"name": "digits", "namespace": space.name}}
-    repository.commit("versions and policy", policy={**policy, "spec": spec}, **versions)
+    policy = story.policy({"steps": CANARY}, [ERRORS], deadline="10m")
+    repository.commit("versions and policy", policy, *story.versions({}, {}, FAILS))
     with GitServer(repository.folder.parent) as server, flux.running(space.world.cluster, tmp_path / "flux") as ran:
         team = Team(ran, space, repository, story)
         team.commit("serve version 1", 1)

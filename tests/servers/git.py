@@ -31,9 +31,10 @@ class Repository:
     def url(self) -> str:
         return f"file://{self.folder}"
 
-    def commit(self, message: str, **objects: dict[str, Any]) -> str:
-        """Write each object into a file of its name, and commit; returns the hash."""
-        for name, obj in objects.items():
+    def commit(self, message: str, *objects: dict[str, Any]) -> str:
+        """Write each object into a file of its own, and commit; returns the hash."""
+        for obj in objects:
+            name = f"{obj['kind']}-{obj['metadata']['name']}".lower()
             (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(obj))
         resources = sorted(path.name for path in self.folder.glob("*.yaml") if path.name != "kustomization.yaml")
         kustomization = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}

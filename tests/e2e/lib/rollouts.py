@@ -68,20 +68,32 @@ class Story:
         **policy: Any,
     ) -> None:
         """Versions 1 to n (`first` and `behaviours`), the policy, and the Model that serves version 1."""
+        rollout_policy = self.policy(strategy, metrics, **policy)
+        model = self.model(1, **{"replicas": 2, **(serving or {})})
+        self.space.apply(rollout_policy, *self.versions(first or {}, *behaviours), model)
+        self.space.wait_ready(self.version(1), self.name, timeout=240)
+        self.space.asks(self.version(1), self.name)
+
+    def policy(self, strategy: Json, metrics: Sequence[Json] = (), **policy: Any) -> Json:
+        """The RolloutPolicy of the Model's name."""
         spec: Json = {"strategy": strategy, "deadline": "4m", "keepPrevious": "5s", **policy}
         if metrics:
             spec["analysis"] = {"interval": "2s", "metrics": list(metrics)}
         metadata = {"name": self.name, "namespace": self.space.name}
-        versions = [
+        return {"apiVersion": API, "kind": "RolloutPolicy", "metadata": metadata, "spec": spec}
+
+    def versions(self, *behaviours: Json) -> list[Json]:
+        """Versions 1 to n, whose artifacts have been written."""
+        return [
             self.space.version(self.version(number), self.name, behaviour)
-            for number, behaviour in enumerate((first or {}, *behaviours), start=1)
+            for number, behaviour in enumerate(behaviours, start=1)
         ]
-        model = self.space.model(self.version(1), self.name, **{"replicas": 2, **(serving or {})})
+
+    def model(self, number: int, **serving: Any) -> Json:
+        """The Model that serves a version, by its policy."""
+        model = self.space.model(self.version(number), self.name, **serving)
         model["spec"]["rolloutPolicyRef"] = {"name": self.name}
-        rollout_policy = {"apiVersion": API, "kind": "RolloutPolicy", "metadata": metadata, "spec": spec}
-        self.space.apply(rollout_policy, *versions, model)
-        self.space.wait_ready(self.version(1), self.name, timeout=240)
-        self.space.asks(self.version(1), self.name)
+        return model
 
     def load(self, rate: float = 30) -> BackgroundLoad:
         """A constant load on the Model."""

@@ -8,22 +8,24 @@ from collections.abc import AsyncIterator, Iterable
 
 from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient
+from modelwright.kube.kinds import Kind
 from tests.lib.api import Api
 from tests.scale.objects import Object
 
 
 class FirstWords:
-    """When the status of a Model first spoke of each of its generations; `listening` while it is used."""
+    """When the status of an object first spoke of each of its generations; `listening` while it is used."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, kind: Kind = kinds.MODEL) -> None:
         self._api = api
+        self._kind = kind
         self._heard: dict[str, list[tuple[int, float]]] = {}
         self._edited: list[tuple[str, int, float]] = []
         self._news = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator["FirstWords"]:
-        """Watches all Models meanwhile."""
+        """Watches all objects of the kind meanwhile."""
         began = asyncio.Event()
         watching = asyncio.create_task(self._listen(began))
         await began.wait()
@@ -33,7 +35,7 @@ class FirstWords:
             watching.cancel()
 
     async def edit(self, client: KubeClient, obj: Object) -> None:
-        """Apply a Model's new spec, and remember when that began."""
+        """Apply an object's new spec, and remember when that began."""
         at = time.monotonic()
         stored = await client.apply(obj, field_manager="scale")
         self._edited.append((obj["metadata"]["name"], stored["metadata"]["generation"], at))
@@ -55,7 +57,7 @@ class FirstWords:
         return waits
 
     async def _listen(self, began: asyncio.Event) -> None:
-        async for _, obj in self._api.watch(kinds.MODEL, began):
+        async for _, obj in self._api.watch(self._kind, began):
             generation = obj.get("status", {}).get("observedGeneration", 0)
             heard = self._heard.setdefault(obj["metadata"]["name"], [])
             if not heard or heard[-1][0] < generation:
@@ -64,7 +66,7 @@ class FirstWords:
 
 
 async def paced(client: KubeClient, words: FirstWords, objects: Iterable[Object], rate: float) -> None:
-    """Edit `rate` Models a second, whether the earlier ones were answered or not."""
+    """Edit `rate` objects a second, whether the earlier ones were answered or not."""
     begin = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for number, obj in enumerate(objects):

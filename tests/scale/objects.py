@@ -45,7 +45,7 @@ def model(name: str, number: int, **spec: Any) -> Object:
     }
 
 
-def bare(name: str) -> list[Object]:
+def bare(name: str, replicas: int = 1) -> list[Object]:
     """A Deployment and a Service as a Model has them, and nobody's."""
     labels = {"app": name}
     container = {"name": "model", **runtime()["spec"]["container"]}
@@ -56,7 +56,7 @@ def bare(name: str) -> list[Object]:
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "metadata": metadata,
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
         },
         {
             "apiVersion": "v1",

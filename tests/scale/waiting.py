@@ -61,7 +61,7 @@ async def quiet(audit: AuditLog, seconds: float = 3.0) -> Counts:
 
 async def bare_seconds(client: KubeClient, count: int) -> float:
     """How long API server, controllers and nodes alone need for the pods and Services of so many Models: the measure of
-    this machine at this hour."""
+    this machine at this hour. They stay until `bare_gone`."""
     begin = time.monotonic()
     await put_all(client, [obj for number in range(count) for obj in bare(f"bare-{number:05d}")])
     while True:
@@ -69,7 +69,11 @@ async def bare_seconds(client: KubeClient, count: int) -> float:
         if sum(each.get("status", {}).get("availableReplicas", 0) for each in found) == count:
             break
         await asyncio.sleep(1)
-    seconds = time.monotonic() - begin
+    return time.monotonic() - begin
+
+
+async def bare_gone(client: KubeClient) -> None:
+    """Delete them, and wait until their pods are gone too."""
     for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
         for each in await client.list(kind, NAMESPACE):
             metadata = each["metadata"]
@@ -77,4 +81,3 @@ async def bare_seconds(client: KubeClient, count: int) -> float:
                 await client.delete(kind, NAMESPACE, metadata["name"], uid=metadata["uid"])
     while await client.list(kinds.POD, NAMESPACE):  # noqa: ASYNC110 - the API server tells nobody
         await asyncio.sleep(1)
-    return seconds

@@ -65,6 +65,10 @@ class Reason(StrEnum):
     WAITING_FOR_POLICY = "WaitingForPolicy", "The RolloutPolicy or RetrainingPolicy that is named does not exist yet."
     WAITING_FOR_TRAFFIC = "WaitingForTraffic", "An earlier candidate has to leave before the rollout begins."
     STOPPING_PREVIOUS = "StoppingPrevious", "The previous revision stops before the next one starts (recreate)."
+    NEW_GENERATION = (
+        "NewGeneration",
+        "An edit was seen, and is taken up in its turn: people wait for answers to others.",
+    )
     PROGRESSING_WITH_RETRY = "ProgressingWithRetry", "The last try failed for a passing reason and is repeated."
 
     # How a rollout ended

@@ -124,6 +124,7 @@ class Leader:
             training_kinds=settings.training_kinds,
             settle=datetime.timedelta(seconds=settings.settle_seconds),
             admission=self._admission.admission,
+            crowded=lambda: self._queue.hurried > 0,
         )
         self._runner = Runner(
             self._queue,

@@ -76,7 +76,7 @@ class Settings(BaseModel):
     # Enough for 500 Models to come up within half a minute; the API server's own fairness does the rest.
     qps: Annotated[float, Field(gt=0, le=1000)] = 200.0
     burst: Annotated[int, Field(ge=1, le=10000)] = 400
-    workers: Annotated[int, Field(ge=1, le=64)] = 8
+    workers: Annotated[int, Field(ge=1, le=64)] = 16
     settle_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
     sweep_seconds: Annotated[float, Field(ge=1)] = 600.0
     discovery_seconds: Annotated[float, Field(ge=1)] = 60.0

@@ -48,6 +48,14 @@ def diagnose(pods: Iterable[Mapping[str, Any]]) -> Failure | None:
     return None
 
 
+def last_progress(deployment: Mapping[str, Any]) -> str | None:
+    """When its controller last came any further with a Deployment, or it was made (RFC 3339): pods that were just asked
+    for are no failure yet."""
+    conditions = {each["type"]: each for each in deployment.get("status", {}).get("conditions", ())}
+    told = conditions.get("Progressing", {}).get("lastUpdateTime"), deployment["metadata"].get("creationTimestamp")
+    return max((at for at in told if at), default=None)
+
+
 def forbidden(deployment: Mapping[str, Any]) -> Failure | None:
     """The refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one."""
     for condition in deployment.get("status", {}).get("conditions", []):

@@ -68,6 +68,11 @@ class WorkQueue:
         """How many keys are ready to be handed out."""
         return len(self._ready) + len(self._first)
 
+    @property
+    def hurried(self) -> int:
+        """How many of them go before the others."""
+        return len(self._first)
+
     def add(self, key: tuple[str, str, str], *, first: bool = False) -> None:
         """Ask for a pass over `key`, as soon as a worker is free; `first`: before those that can wait."""
         item = Key(*key)

@@ -23,8 +23,8 @@ from modelwright.traffic.probe import Probe
 @dataclass(frozen=True)
 class Context:
     """`probe` None: gateways aren't asked. `wake` puts a key into the work queue at once. `admission` tells whether
-    people's approvals and commands may be honoured. `training_kinds`: what runs may make beside Jobs,
-    whether the cluster has it now or not."""
+    people's approvals and commands may be honoured. `crowded` tells whether people's edits wait for a worker.
+    `training_kinds`: what runs may make beside Jobs, whether the cluster has it now or not."""
 
     client: KubeClient
     store: Store
@@ -40,3 +40,4 @@ class Context:
     training_kinds: tuple[Kind, ...] = ()
     settle: timedelta = timedelta(seconds=5)
     admission: Callable[[], Admission] = Admission
+    crowded: Callable[[], bool] = lambda: False

@@ -25,7 +25,7 @@ from modelwright.core import versions
 from modelwright.core.rollout import evaluation
 from modelwright.core.rollout.machine import Assessment, Decision, decide, determine, settle
 from modelwright.core.rollout.observed import Observed, Problem
-from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.record import TERMINAL, Record
 from modelwright.core.status import summarize
 from modelwright.core.status.summarize import Verdict
 from modelwright.kube import errors, kinds
@@ -78,6 +78,9 @@ class ModelReconciler:
             model = Model.parse(raw)
         except InvalidObject as error:
             await self._refuse(raw, error)
+            return Result()
+        if self._context.crowded() and _can_wait(model):
+            await self._acknowledge(raw, model)
             return Result()
         picture = await observe(self._context, raw, model, self._confirmed_before(model))
         self._remember(picture)
@@ -279,18 +282,32 @@ class ModelReconciler:
         """A spec that this operator can't read (admission is older or newer than it): say so, touch nothing."""
         old = ModelStatus.model_validate(raw.get("status") or {})
         verdict = Verdict(Reason.INVALID_SPEC, error.message, stalled=True)
-        generation = raw["metadata"].get("generation", 0)
-        status = old.model_copy(
-            update={
-                "observed_generation": generation,
-                "conditions": summarize.conditions(
-                    old.conditions, verdict, None, generation=generation, now=self._context.clock.now()
-                ),
-            }
-        )
+        status = self._said(raw, old, verdict)
         figures.tell(raw["metadata"]["namespace"], raw["metadata"]["name"], status, None, ())
         if await write_status(self._context, raw, status, old):
             self._tell(raw, old, status, verdict)
+
+    async def _acknowledge(self, raw: Object, model: Model) -> None:
+        """One write, where a pass takes several: who has edited hears at once that it was seen, however many others
+        have edited."""
+        verdict = Verdict(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
+        status = self._said(raw, model.status, verdict).model_copy(update={"failure": None})
+        await write_status(self._context, raw, status, model.status)
+        self._context.wake(Key("Model", model.namespace, model.name))
+
+    def _said(self, raw: Object, old: ModelStatus, verdict: Verdict) -> ModelStatus:
+        """`old` with this verdict on the present generation."""
+        generation = raw["metadata"].get("generation", 0)
+        told = summarize.concluded(old.conditions, verdict, generation=generation, now=self._context.clock.now())
+        return old.model_copy(update={"observed_generation": generation, "conditions": told})
+
+
+def _can_wait(model: Model) -> bool:
+    """Whether this is about an edit only: a rollout that is on its way is never kept waiting, nor is a Model that was
+    just made."""
+    status = model.status
+    edited = status.observed_generation is not None and status.observed_generation < model.generation
+    return edited and status.rollout is not None and status.rollout.state in TERMINAL
 
 
 def _announced(context: Context, model: Model) -> AnnouncedStatus | None:

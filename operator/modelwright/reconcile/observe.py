@@ -42,7 +42,7 @@ from modelwright.traffic.providers import choose
 Object = dict[str, Any]
 
 PODS_PATIENCE = timedelta(seconds=8)
-"""How old an unready revision is before its pods are read: most become ready sooner, and reading costs a request."""
+"""How long a revision lacks pods before they are read: most become ready sooner, and reading costs a request."""
 
 
 async def observe(context: Context, raw: Object, model: Model, confirmed_before: str | None) -> Picture:
@@ -329,7 +329,8 @@ async def _diagnosed(
     context: Context, namespace: str, deployment: Object, view: RevisionView, now: datetime
 ) -> RevisionView:
     well = view.replicas is not None and view.available >= view.replicas
-    if view.failure is not None or well or view.started is None or now - view.started < PODS_PATIENCE:
+    since = _time(pods.last_progress(deployment))
+    if view.failure is not None or well or not view.current or since is None or now - since < PODS_PATIENCE:
         return view
     labels = deployment["spec"]["selector"]["matchLabels"]
     try:

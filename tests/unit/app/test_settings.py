@@ -12,7 +12,7 @@ from modelwright.kube.kinds import Kind
 def test_the_defaults_are_those_of_the_documentation() -> None:
     settings = Settings.from_environment({})
     assert settings.namespace == "modelwright-system"
-    assert (settings.qps, settings.burst, settings.workers) == (200, 400, 8)
+    assert (settings.qps, settings.burst, settings.workers) == (200, 400, 16)
     assert settings.lease_name == "modelwright-operator"
     assert (settings.lease_seconds, settings.lease_renew_seconds, settings.lease_retry_seconds) == (15, 10, 2)
     assert settings.settle_seconds == 5

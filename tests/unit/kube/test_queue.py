@@ -54,6 +54,7 @@ async def test_what_somebody_waits_for_goes_first_and_the_rest_still_moves(queue
         queue.add(key)
     for key in first:
         queue.add(key, first=True)
+    assert (queue.hurried, len(queue)) == (6, 6 + len(rest))
     assert await drain(queue) == [*first[:3], rest[0], *first[3:], *rest[1:]]
 
 

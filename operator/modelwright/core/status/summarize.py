@@ -98,13 +98,7 @@ def conditions(
 ) -> tuple[Condition, ...]:
     """Ready, Reconciling, Stalled and, for a Model, Available; Monitored and Verified only while that is asked for.
     Times move only where a status does."""
-    ready = not verdict.stalled and not verdict.reconciling
-    quiet = (Reason.UP_TO_DATE, "")
-    rows: list[tuple[str, bool | None, str, str]] = [
-        (ConditionType.READY, ready, verdict.reason, verdict.message),
-        (ConditionType.RECONCILING, verdict.reconciling, *(_said(verdict) if verdict.reconciling else quiet)),
-        (ConditionType.STALLED, verdict.stalled, *(_said(verdict) if verdict.stalled else quiet)),
-    ]
+    rows: list[tuple[str, bool | None, str, str]] = []
     if serving is not None:
         rows.append((ConditionType.AVAILABLE, *serving))
     for wanted, entry in (ConditionType.MONITORED, monitored), (ConditionType.VERIFIED, verified):
@@ -112,7 +106,21 @@ def conditions(
             rows.append((wanted, *entry))
         else:
             old = tuple(condition for condition in old if condition.type != wanted)
+    old = concluded(old, verdict, generation=generation, now=now)
     for type_, status, reason, message in rows:
+        old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
+    return old
+
+
+def concluded(old: tuple[Condition, ...], verdict: Verdict, *, generation: int, now: datetime) -> tuple[Condition, ...]:
+    """`old` with Ready, Reconciling and Stalled by this verdict; the others stay as they are."""
+    ready = not verdict.stalled and not verdict.reconciling
+    quiet = (Reason.UP_TO_DATE, "")
+    for type_, status, (reason, message) in (
+        (ConditionType.READY, ready, _said(verdict)),
+        (ConditionType.RECONCILING, verdict.reconciling, _said(verdict) if verdict.reconciling else quiet),
+        (ConditionType.STALLED, verdict.stalled, _said(verdict) if verdict.stalled else quiet),
+    ):
         old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
     return old
 

@@ -1,0 +1,87 @@
+"""While people's edits wait in a line, each is answered by one write first: that it was seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelwright.kube import kinds
+from tests.lib.stepped import Operator
+from tests.unit.reconcile.test_rollouts import CANARY, NS, World
+
+MODEL_STATUS = ("status", kinds.MODEL, "digits")
+
+
+class Crowded(World):
+    """A Model whose operator has other edits waiting, while `crowd` says so."""
+
+    crowd = False
+
+    def restart(self) -> Operator:
+        self.operator = Operator(self.api, self.clock, desk=self.desk, crowded=lambda: self.crowd)
+        return self.operator
+
+    def edit(self, **serving: Any) -> None:
+        self.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"serving": serving}})
+
+    def writes_of_a_look(self) -> list[tuple[str, kinds.Kind, str]]:
+        before = len(self.api.writes)
+        self.look()
+        return self.api.writes[before:]
+
+    @property
+    def conditions(self) -> dict[str, tuple[str, str]]:
+        return {c["type"]: (c["status"], c["reason"]) for c in self.model["status"]["conditions"]}
+
+    @property
+    def heard(self) -> bool:
+        return bool(self.model["status"]["observedGeneration"] == self.model["metadata"]["generation"])
+
+
+def test_an_edit_among_others_is_answered_by_one_write_and_carried_out_by_the_next_pass() -> None:
+    world = Crowded(None)
+    world.crowd = True
+    before = world.model["status"]
+    world.edit(replicas=6)
+    assert world.writes_of_a_look() == [MODEL_STATUS]
+    assert world.heard
+    assert world.pods("v1") == 4
+    assert world.conditions == {
+        "Ready": ("False", "NewGeneration"), "Reconciling": ("True", "NewGeneration"), "Stalled": ("False", "UpToDate"),
+        "Available": ("True", "RevisionAvailable"),
+    }  # fmt: skip
+    for kept in ("serving", "target", "rollout", "traffic", "url"):
+        assert world.model["status"].get(kept) == before.get(kept)
+    world.look()
+    assert world.pods("v1") == 6
+    world.go(lambda: world.conditions["Ready"] == ("True", "Serving"))
+
+
+def test_an_edit_alone_is_carried_out_at_once() -> None:
+    world = Crowded(None)
+    world.edit(replicas=6)
+    assert MODEL_STATUS in world.writes_of_a_look()
+    assert (world.heard, world.pods("v1")) == (True, 6)
+
+
+def test_a_rollout_on_its_way_is_never_kept_waiting_by_a_crowd() -> None:
+    world = Crowded(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.crowd = True
+    world.want("v3")
+    world.look()
+    assert world.records[-1]["status"]["state"] == "RollingBack"
+
+
+def test_a_failure_is_no_longer_told_once_the_edit_that_may_mend_it_was_seen() -> None:
+    world = Crowded(CANARY)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    world.command("abort")
+    world.go(lambda: world.conditions["Stalled"][0] == "True")
+    assert world.model["status"]["failure"]
+    world.crowd = True
+    world.want("v1")
+    assert world.writes_of_a_look() == [MODEL_STATUS]
+    assert "failure" not in world.model["status"]
+    world.go(lambda: world.conditions["Ready"] == ("True", "Serving"))

@@ -68,7 +68,8 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
 
         def operator(name: str) -> OperatorProcess:
             log = folder / f"{name}-{count}.log"
-            return stack.enter_context(OperatorProcess(plane.kubeconfig, log, qps=1000, burst=2000, instance=name))
+            settings = {"qps": 1000, "burst": 2000, "instance": name, "warm_standby": True}
+            return stack.enter_context(OperatorProcess(plane.kubeconfig, log, **settings))
 
         first = operator("first")
         await asyncio.to_thread(first.wait_ready)

@@ -150,10 +150,16 @@ async def _run(plane: ControlPlane, folder: Path) -> tuple[list[Place], list[str
                 try:
                     return await (_overtaken if place.when == "asleep" else _one)(stage, place)
                 except Exception as error:
-                    return f"{place}: {type(error).__name__}: {error}"
+                    return f"{place}: {type(error).__name__}: {error}\n{await _told(stage, place.namespace)}"
 
         wrong = await asyncio.gather(*(gated(place) for place in places))
         return places, [text for text in wrong if text]
+
+
+async def _told(stage: Stage, namespace: str) -> str:
+    """What the records of the story say of themselves."""
+    found = [(o["metadata"]["name"], o.get("status", {})) for o in await stage.api.list(kinds.MODEL_ROLLOUT, namespace)]
+    return "\n".join(f"{n}: {s.get('state')} ({s.get('reason')}): {s.get('message')}" for n, s in found)
 
 
 def _stories() -> list[str]:

@@ -40,12 +40,13 @@ class Clusters(RuleBasedStateMachine):
         self.api, self.clock = SimulatedApi(), FakeClock()
         self.broken: set[str] = set()
         self.writes_left: int | None = None
+        self.crowd = False
         self.lie: errors.ApiError | None = None
         self.api.before_write = self._before_write
         self.api.after_write = self._after_write
 
-    @initialize(version=VERSIONS)
-    def begin(self, version: str) -> None:
+    @initialize(version=VERSIONS, at_rest=st.booleans(), crowd=st.booleans())
+    def begin(self, version: str, at_rest: bool, crowd: bool) -> None:
         self.api.user_create(objects.runtime())
         for name in ("one", "two", "three"):
             self.api.user_create(objects.version(NS, name))
@@ -53,9 +54,20 @@ class Clusters(RuleBasedStateMachine):
         self.foreign = self.api.user_create(
             {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "theirs", "namespace": NS}, "spec": {"x": 1}}
         )
-        self.operator = Operator(self.api, self.clock)
+        self.operator = self._start()
+        if at_rest:
+            for _ in range(8):
+                self._a_while()
+        self.crowd = crowd
+
+    def _start(self) -> Operator:
+        return Operator(self.api, self.clock, crowded=lambda: self.crowd)
 
     # People
+
+    @rule(crowd=st.booleans())
+    def others_edit(self, crowd: bool) -> None:
+        self.crowd = crowd
 
     @rule(version=VERSIONS)
     def ask_for_a_version(self, version: str) -> None:
@@ -96,8 +108,10 @@ class Clusters(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from([kinds.DEPLOYMENT, kinds.SERVICE, kinds.POD_DISRUPTION_BUDGET]))
     def take_the_labels_from_a_child(self, data: st.DataObject, kind: kinds.Kind) -> None:
         """Those of a revision that is wanted get them back; others are no longer known as ours."""
-        status = self.api.objects[kinds.MODEL, NS, "digits"].get("status", {})
-        revision = status.get("target", {}).get("revision")
+        model = self.api.objects[kinds.MODEL, NS, "digits"]
+        status, wanted = model.get("status", {}), model["spec"]["version"]["name"]
+        target = status.get("target", {})
+        revision = target.get("revision") if target.get("version") == wanted else None
         found = [o for o in self._children(kind) if o["metadata"]["name"] in ("digits", f"digits-{revision}")]
         if found and status.get("serving", {}).get("revision") == revision:
             name = data.draw(st.sampled_from(found))["metadata"]["name"]
@@ -172,7 +186,7 @@ class Clusters(RuleBasedStateMachine):
         try:
             self.operator.work()
         except Died:
-            self.operator = Operator(self.api, self.clock)
+            self.operator = self._start()
         self.writes_left = None
 
     @rule(error=st.sampled_from([errors.Transient, errors.Conflict, errors.Throttled]), after=st.booleans())
@@ -220,7 +234,7 @@ class Clusters(RuleBasedStateMachine):
         self._only_what_is_wanted(model)
         writes = len(self.api.writes)
         self._a_while()
-        self.operator = Operator(self.api, self.clock)
+        self.operator = self._start()
         self._a_while()
         assert self.api.writes[writes:] == []
 

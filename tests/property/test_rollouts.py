@@ -51,6 +51,10 @@ class Rollouts(RuleBasedStateMachine):
     def break_or_mend(self, version: str, broken: bool) -> None:
         self.world.broken = self.world.broken | {version} if broken else self.world.broken - {version}
 
+    @rule(crowd=st.booleans())
+    def others_edit(self, crowd: bool) -> None:
+        self.world.crowd = crowd
+
     @rule(looks=st.integers(1, 6), seconds=st.sampled_from([1, 5, 30]))
     def time_passes(self, looks: int, seconds: int) -> None:
         for _ in range(looks):

@@ -282,7 +282,9 @@ class ModelReconciler:
         """A spec that this operator can't read (admission is older or newer than it): say so, touch nothing."""
         old = ModelStatus.model_validate(raw.get("status") or {})
         verdict = Verdict(Reason.INVALID_SPEC, error.message, stalled=True)
-        status = self._said(raw, old, verdict)
+        generation = raw["metadata"].get("generation", 0)
+        told = summarize.concluded(old.conditions, verdict, generation=generation, now=self._context.clock.now())
+        status = old.model_copy(update={"observed_generation": generation, "conditions": told})
         figures.tell(raw["metadata"]["namespace"], raw["metadata"]["name"], status, None, ())
         if await write_status(self._context, raw, status, old):
             self._tell(raw, old, status, verdict)
@@ -290,16 +292,12 @@ class ModelReconciler:
     async def _acknowledge(self, raw: Object, model: Model) -> None:
         """One write, where a pass takes several: who has edited hears at once that it was seen, however many others
         have edited."""
-        verdict = Verdict(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
-        status = self._said(raw, model.status, verdict).model_copy(update={"failure": None})
-        await write_status(self._context, raw, status, model.status)
+        told = summarize.acknowledged(
+            model.status.conditions, generation=model.generation, now=self._context.clock.now()
+        )
+        changes = {"observed_generation": model.generation, "conditions": told, "failure": None}
+        await write_status(self._context, raw, model.status.model_copy(update=changes), model.status)
         self._context.wake(Key("Model", model.namespace, model.name))
-
-    def _said(self, raw: Object, old: ModelStatus, verdict: Verdict) -> ModelStatus:
-        """`old` with this verdict on the present generation."""
-        generation = raw["metadata"].get("generation", 0)
-        told = summarize.concluded(old.conditions, verdict, generation=generation, now=self._context.clock.now())
-        return old.model_copy(update={"observed_generation": generation, "conditions": told})
 
 
 def _can_wait(model: Model) -> bool:

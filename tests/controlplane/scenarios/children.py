@@ -41,8 +41,9 @@ async def _taken(space: Space, kind: kinds.Kind, name: str, **spec: object) -> N
     assert {k: v for k, v in untouched["spec"].items() if k in theirs["spec"]} == theirs["spec"]
     await space.api.delete(kind, space.namespace, name)
     await space.ready(version="v1")
-    warnings = [event for event in await space.events() if event[0] == "Warning"]
-    assert warnings == [("Warning", "NameTaken")]
+    # Events are written beside the work, and may come later than the status.
+    told = await eventually(space.events, lambda seen: ("Warning", "NameTaken") in seen, "a Warning about the name")
+    assert [event for event in told if event[0] == "Warning"] == [("Warning", "NameTaken")], told
 
 
 @scenario

@@ -335,6 +335,14 @@ def _spec_not_readable() -> Object:
     return looked(world, 2).model
 
 
+@state("Model", "acknowledged-among-other-edits")
+def _acknowledged() -> Object:
+    world = looked(World(None))
+    world.crowd = True
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"serving": {"replicas": 6}}})
+    return looked(world, 1).model
+
+
 @state("Model", "deleting")
 def _deleting() -> Object:
     found = copy.deepcopy(_ready())

@@ -68,7 +68,7 @@ def offered(obj: Object) -> set[str]:
     return {name for name, action in found.items() if not action["disabled"]}
 
 
-@pytest.mark.parametrize(("kind", "name"), STATES, ids=" ".join)
+@pytest.mark.parametrize(("kind", "name"), STATES, ids=map(" ".join, STATES))
 def test_the_recorded_state_is_what_the_operator_writes(kind: str, name: str, pytestconfig: pytest.Config) -> None:
     now = recorded(kind, name)
     if pytestconfig.getoption("--update-golden"):
@@ -93,12 +93,12 @@ def test_every_recorded_state_has_an_expectation_and_no_other_file_is_there(kind
     assert {path.stem for path in (folder(kind) / "testdata").iterdir()} == names
 
 
-@pytest.mark.parametrize(("kind", "name"), STATES, ids=" ".join)
+@pytest.mark.parametrize(("kind", "name"), STATES, ids=map(" ".join, STATES))
 def test_health(kind: str, name: str) -> None:
     assert argocd.health(script(kind), stored(kind, name)) == expected(kind)[name]
 
 
-@pytest.mark.parametrize(("kind", "name"), STATES, ids=" ".join)
+@pytest.mark.parametrize(("kind", "name"), STATES, ids=map(" ".join, STATES))
 def test_health_says_what_kstatus_says_but_for_the_documented_states(kind: str, name: str) -> None:
     obj = stored(kind, name)
     status, _ = argocd.health(script(kind), obj)

@@ -43,7 +43,7 @@ def test_each_kind_that_git_holds_and_that_has_a_status_is_checked() -> None:
     assert {check["apiVersion"] for check in BY_KIND.values()} == {"modelwright.dev/v1alpha1"}
 
 
-@pytest.mark.parametrize(("kind", "name"), IN_GIT, ids=" ".join)
+@pytest.mark.parametrize(("kind", "name"), IN_GIT, ids=map(" ".join, IN_GIT))
 def test_flux_says_what_kstatus_says_and_waits_for_the_first_word(kind: str, name: str) -> None:
     obj = stored(kind, name)
     # Flux looks at deletion elsewhere: what is pruned isn't health-checked.

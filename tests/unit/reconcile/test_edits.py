@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.kube import kinds
-from tests.lib.stepped import Operator
 from tests.unit.reconcile.test_rollouts import CANARY, NS, World
 
 MODEL_STATUS = ("status", kinds.MODEL, "digits")
 
 
-class Crowded(World):
-    """A Model whose operator has other edits waiting, while `crowd` says so."""
-
-    crowd = False
-
-    def restart(self) -> Operator:
-        self.operator = Operator(self.api, self.clock, desk=self.desk, crowded=lambda: self.crowd)
-        return self.operator
+class Edited(World):
+    """A Model, and what its status says of an edit."""
 
     def edit(self, **serving: Any) -> None:
         self.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"serving": serving}})
@@ -38,7 +31,7 @@ class Crowded(World):
 
 
 def test_an_edit_among_others_is_answered_by_one_write_and_carried_out_by_the_next_pass() -> None:
-    world = Crowded(None)
+    world = Edited(None)
     world.crowd = True
     before = world.model["status"]
     world.edit(replicas=6)
@@ -57,14 +50,14 @@ def test_an_edit_among_others_is_answered_by_one_write_and_carried_out_by_the_ne
 
 
 def test_an_edit_alone_is_carried_out_at_once() -> None:
-    world = Crowded(None)
+    world = Edited(None)
     world.edit(replicas=6)
     assert MODEL_STATUS in world.writes_of_a_look()
     assert (world.heard, world.pods("v1")) == (True, 6)
 
 
 def test_a_rollout_on_its_way_is_never_kept_waiting_by_a_crowd() -> None:
-    world = Crowded(CANARY)
+    world = Edited(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.crowd = True
@@ -74,7 +67,7 @@ def test_a_rollout_on_its_way_is_never_kept_waiting_by_a_crowd() -> None:
 
 
 def test_a_failure_is_no_longer_told_once_the_edit_that_may_mend_it_was_seen() -> None:
-    world = Crowded(CANARY)
+    world = Edited(CANARY)
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.command("abort")

@@ -60,6 +60,8 @@ class World:
         self.known = ""
         self.lags = False
         """Whether the gateway says nothing of the route."""
+        self.crowd = False
+        """Whether other people's edits wait."""
         self.api.user_create(objects.runtime())
         for kind, name, spec in (
             (kinds.GATEWAY_CLASS, "any", {"controllerName": "example.com/any"}),
@@ -94,7 +96,7 @@ class World:
             self.api.user_create({**body, "spec": spec})
 
     def restart(self) -> Operator:
-        self.operator = Operator(self.api, self.clock, desk=self.desk)
+        self.operator = Operator(self.api, self.clock, desk=self.desk, crowded=lambda: self.crowd)
         return self.operator
 
     @property

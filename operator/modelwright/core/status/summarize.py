@@ -125,5 +125,12 @@ def concluded(old: tuple[Condition, ...], verdict: Verdict, *, generation: int, 
     return old
 
 
+def acknowledged(old: tuple[Condition, ...], *, generation: int, now: datetime) -> tuple[Condition, ...]:
+    """`old` for an edit that was seen and not looked into: Ready waits; the others tell of what runs, as before."""
+    verdict = Verdict(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
+    told = concluded(old, verdict, generation=generation, now=now)
+    return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in told)
+
+
 def _said(verdict: Verdict) -> tuple[str, str]:
     return verdict.reason, verdict.message

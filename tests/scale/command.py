@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,8 @@ def main() -> None:
     parser.add_argument("--retraining", type=int, help="instead: that many RetrainingPolicies that stand idle")
     parser.add_argument("--write", type=Path, help="file for the figures, when it isn't a full run")
     given = parser.parse_args()
+    # As by Ctrl-C: API server, etcd and operators end with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="modelwright-scale-"))
     _say(f"the operators' logs are in {folder}")
     if given.rollouts:

@@ -8,8 +8,9 @@ export PYTHONPATH := operator:.
 export PYTHONDONTWRITEBYTECODE := 1
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
-# On both cores, the tests of one file in one process.
-BOTH := -n 2 --dist loadfile --no-loadscope-reorder
+# The tests of one file in one process: on both cores, or more processes where they wait.
+FILES := --dist loadfile --no-loadscope-reorder
+BOTH := -n 2 $(FILES)
 LAYERS := controlplane or kwok or e2e or chart or fetch or metrics
 NAME ?= dev
 CHARTS := charts/modelwright-crds charts/modelwright
@@ -36,6 +37,7 @@ verify: setup ## Lint, formatting, types, import rules, generated files
 	scripts/step "charts' copies" $(BIN)/python charts/sync.py --check || failed=1; \
 	scripts/step "Argo CD's entries" $(BIN)/python scripts/argocd.py --check || failed=1; \
 	scripts/step "README's figures" $(BIN)/python scripts/figures.py --check || failed=1; \
+	scripts/step "peers (listed only)" $(BIN)/python scripts/peers.py stale || failed=1; \
 	exit $$failed
 
 test: ## Everything a change must pass; brings its own cluster up and takes it down
@@ -45,34 +47,37 @@ test-all: ## As test, with the longest tests whole
 	@MODELWRIGHT_FULL_MATRIX=1 scripts/test
 
 test-unit: setup ## Unit, property and wire tests: no cluster, no network
-	@$(PYTEST) -q --timeout 120 -m "not ($(LAYERS))" --ignore tests/scale $(BOTH)
+	@$(PYTEST) -q --timeout 300 -m "not ($(LAYERS))" --ignore tests/scale --ignore tests/e2e $(BOTH)
 
 fuzz: setup ## Every parser of outside input, EXAMPLES=5000 of each (make test-unit tries 100)
 	@$(PYTEST) -q --hypothesis-profile fuzz --timeout 3600 --durations 5 tests/fuzz
 
 test-fetch: setup ## Each fetch scheme against a real server
-	@$(PYTEST) -q -m "fetch and not e2e" --durations 5
+	@$(PYTEST) -q -m "fetch and not e2e" --durations 5 tests/fetch
 
 test-metrics: setup ## What rollouts measure, by a real Prometheus and a real Traefik
-	@$(PYTEST) -q -m "metrics and not e2e" --durations 5
+	@$(PYTEST) -q -m "metrics and not e2e" --durations 5 tests/metrics
 
 test-chart: setup ## Charts and kustomize installs, rendered and compared
-	@$(PYTEST) -q -m chart
+	@$(PYTEST) -q -m chart tests/packaging
 
 test-controlplane: setup ## Against a real API server, started by the tests
-	@$(PYTEST) -q -m "controlplane and not (kwok or e2e)" --ignore tests/scale --durations 5 $(BOTH)
+	@$(PYTEST) -q -m "controlplane and not (kwok or e2e)" --durations 5 $(BOTH) tests/controlplane tests/devcluster
 
 test-kwok: setup ## Against a control plane with simulated nodes, started by the tests
-	@$(PYTEST) -q -m "kwok and not e2e" --ignore tests/scale --durations 5 $(BOTH)
+	@$(PYTEST) -q -m "kwok and not e2e" --durations 5 -n 3 $(FILES) tests/controlplane tests/devcluster tests/packaging
 
 test-e2e: setup ## Real pods on the cluster that is up
 	@failed=0; \
-	$(PYTEST) -v -m "e2e and alone and not peer" --durations 10 || failed=1; \
-	$(PYTEST) -v -m "e2e and not (alone or peer)" --durations 10 $(BOTH) || failed=1; \
+	$(PYTEST) -v -m "e2e and alone and not peer" --durations 10 tests/e2e || failed=1; \
+	$(PYTEST) -v -m "e2e and not (alone or peer)" --durations 10 -n 3 $(FILES) tests/e2e || failed=1; \
 	exit $$failed
 
-test-peers: setup ## On the cluster that is up: Argo CD and Flux themselves, and network policies enforced by kube-router (twenty minutes to build)
-	@$(PYTEST) -v -m peer
+test-cluster: setup ## The embedded cluster itself: one of its own is brought up, used, killed and taken down
+	@$(PYTEST) -q -m e2e --durations 5 tests/devcluster
+
+test-peers: setup ## On the cluster that is up: Argo CD, Flux and kube-router themselves, PEER=argocd alone -> docs/figures/peers.json (twenty minutes to build)
+	@$(BIN)/python scripts/peers.py run $(PEER)
 
 demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, bad ones going back, drift closing the loop
 	@$(BIN)/python -m demo
@@ -95,11 +100,17 @@ tools: setup ## Build all programs of the cluster, helm and the base image into 
 images: setup ## Build the five images
 	@$(BIN)/python scripts/images.py
 
-push: setup ## Build and push them, with the chart's values -> build/images.yaml (REGISTRY=..., TAG=0.1.0, PLAIN_HTTP=1)
+push: setup ## Build and push them, with the chart's values -> build/images.yaml (REGISTRY=..., TAG=0.1.0, PLAIN_HTTP=1); SIGN_KEY=release.key signs them
 	@$(BIN)/python scripts/images.py --push "$(REGISTRY)" $(if $(TAG),--tag $(TAG)) $(if $(PLAIN_HTTP),--plain-http)
+
+verify-images: setup ## Whether images are signed by a key, and where they came from (PUBLIC_KEY=release.pub IMAGES="registry/name@sha256:..." PLAIN_HTTP=1)
+	@$(BIN)/python scripts/signing.py --key "$(PUBLIC_KEY)" $(if $(PLAIN_HTTP),--plain-http) $(IMAGES)
 
 sbom: setup ## What the images hold, as CycloneDX JSON -> build/sbom/
 	@$(BIN)/python scripts/sbom.py
+
+scan: setup ## Known vulnerabilities in what `make sbom` has listed, by your database of grype's (GRYPE_DB=folder or archive, FAIL_ON=medium)
+	@$(BIN)/python scripts/scan.py --fail-on $(or $(FAIL_ON),medium)
 
 plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> dist (URL=where they will lie)
 	@$(BIN)/python scripts/plugin.py $(if $(URL),--url $(URL))
@@ -107,14 +118,21 @@ plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> 
 chart: setup ## helm lint of both charts
 	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 
-scale: setup ## Figures for 100, 500, 1,000 and 5,000 Models on simulated nodes, and 100 rollouts at once -> docs/figures/scale*.json
-	@$(BIN)/python -m tests.scale
+scale: setup ## Pace: beside a bare operator, 100 to 5,000 Models, 100 rollouts at once -> docs/figures/scale*.json (ARGS="--spike --models 100" and others)
+	@$(BIN)/python -m tests.scale $(ARGS)
 
 scale-retraining: setup ## What 1,000 idle RetrainingPolicies cost -> docs/figures/scale-retraining.json
 	@$(BIN)/python -m tests.scale --retraining 1000
 
-simulate: setup ## How often the evidence errs, by simulation -> docs/figures/simulate.json (about 10 minutes)
+simulate: setup ## How often evidence errs, by simulation -> docs/figures/simulate.json, mirror.json; of gates and drift a tenth (PART=0..9)
 	@$(BIN)/python -m tests.simulate
+	@$(BIN)/python -m tests.simulate.mirror
+	@$(BIN)/python -m tests.simulate.gates --part $(or $(PART),$(shell date +%j | tail -c 2))
+	@$(BIN)/python -m tests.simulate.drift --part $(or $(PART),$(shell date +%j | tail -c 2))
+
+simulate-all: simulate ## As simulate, with all cells of evaluation gates and drift -> docs/figures/gates.json, drift.json
+	@$(BIN)/python -m tests.simulate.gates
+	@$(BIN)/python -m tests.simulate.drift
 
 faults: setup ## Every story under every fault of the API server -> docs/figures/faults.json (long; SAMPLE=8 plays some)
 	@$(BIN)/python -m tests.faults $(if $(SAMPLE),--sample $(SAMPLE) --away 12)
@@ -122,8 +140,14 @@ faults: setup ## Every story under every fault of the API server -> docs/figures
 bench-fetch: setup ## Fetch speed beside dedicated clients -> docs/figures/fetch.json
 	@$(BIN)/python -m tests.scale.bench_fetch
 
+flakes: setup ## RUNS=1 whole runs of make test, each of the committed tree, beside LOAD=0 busy processes -> docs/figures/flakes.json
+	@$(BIN)/python scripts/flakes.py run $(if $(RUNS),--runs $(RUNS)) $(if $(LOAD),--load $(LOAD))
+
 lock: setup ## Pin every requirements/*.in again, with hashes
 	@scripts/lock
+
+cache: setup ## What is in ~/.cache/modelwright; drops what is there for peers beyond 10 GB, and with PRUNE=1 versions that the tree no longer names
+	@$(BIN)/python scripts/cache.py $(if $(PRUNE),--prune)
 
 clean: ## Remove what builds and tests leave in this folder (caches by version stay in ~/.cache/modelwright)
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

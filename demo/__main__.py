@@ -12,6 +12,7 @@ from demo.console import DemoError, Story
 from demo.loop import Loop
 from demo.story import Demo
 from devcluster import ClusterError
+from devcluster.processes import interrupt_on_sigterm
 
 
 def main() -> int:
@@ -25,6 +26,7 @@ def main() -> int:
         help="write what was measured as JSON (default docs/figures/demo.json)",
     )
     options = parser.parse_args()
+    interrupt_on_sigterm()
     story = Story(Demo.STEPS + Loop.STEPS)
     demo = Demo(story, options.rate)
     loop = Loop(demo)

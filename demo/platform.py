@@ -80,7 +80,8 @@ def connections(cluster: Cluster) -> list[dict[str, str]]:
     """What rollouts are measured by: the cluster's Prometheus, when it has one."""
     if not cluster.prometheus_url:
         return []
-    return [{"name": "default", "type": "Prometheus", "url": cluster.prometheus_url}]
+    # One team has the cluster for itself, and its queries name series that carry no namespace.
+    return [{"name": "default", "type": "Prometheus", "url": cluster.prometheus_url, "enforcedLabel": ""}]
 
 
 def helm(cluster: Cluster, *arguments: str, stdin: str | None = None, root: Path = ROOT) -> str:

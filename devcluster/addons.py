@@ -12,6 +12,10 @@ from devcluster.network import Network
 from devcluster.node import REGISTRY_PORT
 
 DNS_PORT, GATEWAY_PORT, TRAEFIK_METRICS_PORT, PROMETHEUS_PORT, S3_PORT = 53, 80, 9100, 9090, 7070
+OPERATOR_NAMESPACE = "modelwright-system"
+PROMETHEUS = {"namespace": "kube-system", "name": "prometheus"}
+TOKEN_FILE = "token"
+POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 # A test cluster that only its own host reaches: these are no secret.
 S3_ACCESS_KEY, S3_SECRET_KEY = "modelwright", "modelwright-secret"
 
@@ -109,7 +113,8 @@ def prometheus(places: Places) -> list[str]:
     address = places.network.address
     folder = places.made("prometheus")
     file = folder / "prometheus.yml"
-    file.write_text(prometheus_config(f"{address}:{TRAEFIK_METRICS_PORT}", places.kubeconfig))
+    config = prometheus_config(f"{address}:{TRAEFIK_METRICS_PORT}", places.kubeconfig, folder / TOKEN_FILE)
+    file.write_text(config)
     return [str(parts.path("prometheus")), *prometheus_flags(f"{address}:{PROMETHEUS_PORT}", file, folder / "data")]
 
 
@@ -124,15 +129,12 @@ def prometheus_flags(listen: str, config: Path, data: Path) -> list[str]:
     ]
 
 
-def prometheus_config(traefik_metrics: str, kubeconfig: Path | None) -> str:
-    """Scrapes Traefik and every pod that asks for it by annotation; inside a cluster no kubeconfig is needed."""
+def prometheus_config(traefik_metrics: str, kubeconfig: Path | None, token: Path = POD_TOKEN) -> str:
+    """Scrapes Traefik and every pod that asks for it by annotation; inside a cluster no kubeconfig is needed. The token
+    is sent to the operator's namespace only: whoever gets it has Prometheus' rights."""
     connection = f", kubeconfig_file: {kubeconfig}" if kubeconfig else ""
-    return f"""global: {{scrape_interval: 5s, scrape_timeout: 4s, evaluation_interval: 5s}}
-scrape_configs:
-- job_name: traefik
-  static_configs: [{{targets: ["{traefik_metrics}"]}}]
-- job_name: pods
-  kubernetes_sd_configs: [{{role: pod{connection}}}]
+    ours = "{source_labels: [__meta_kubernetes_namespace], action: %s, regex: " + OPERATOR_NAMESPACE + "}"
+    asking = f"""  kubernetes_sd_configs: [{{role: pod{connection}}}]
   relabel_configs:
   - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: "true"}}
   - {{source_labels: [__meta_kubernetes_pod_phase], action: drop, regex: "Pending|Succeeded|Failed"}}
@@ -151,6 +153,17 @@ scrape_configs:
   - {{source_labels: [__meta_kubernetes_namespace], target_label: namespace}}
   - {{source_labels: [__meta_kubernetes_pod_name], target_label: pod}}
   - {{source_labels: [__meta_kubernetes_pod_node_name], target_label: node}}
+"""
+    return f"""global: {{scrape_interval: 5s, scrape_timeout: 4s, evaluation_interval: 5s}}
+scrape_configs:
+- job_name: traefik
+  static_configs: [{{targets: ["{traefik_metrics}"]}}]
+- job_name: pods
+{asking}  - {ours % "drop"}
+- job_name: operator
+  authorization: {{credentials_file: {token}}}
+  honor_labels: true
+{asking}  - {ours % "keep"}
 """
 
 
@@ -177,7 +190,8 @@ def dns_objects(network: Network) -> list[dict[str, Any]]:
 
 
 def objects() -> list[dict[str, Any]]:
-    """What every cluster of ours offers: the Gateway with its class, and a class for the prepared volumes."""
+    """What every cluster of ours offers: the Gateway with its class, a class for the prepared volumes, and who
+    Prometheus is."""
     listener = {
         "name": "http",
         "protocol": "HTTP",
@@ -191,6 +205,20 @@ def objects() -> list[dict[str, Any]]:
             "metadata": {"name": "local"},
             "provisioner": "kubernetes.io/no-provisioner",
             "volumeBindingMode": "Immediate",
+        },
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": PROMETHEUS},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": "prometheus"},
+            "rules": [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "prometheus"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "prometheus"},
+            "subjects": [{"kind": "ServiceAccount", **PROMETHEUS}],
         },
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gateways"}},
         {

@@ -48,6 +48,7 @@ class ControlPlane:
         self.progress: Progress = progress or Quiet()
         self.state = State.load(self.folder)
         self.url = str(self.state.facts.get("url", ""))
+        self.etcd = ""
         self.node_names = [f"kwok-{number}" for number in range(kwok_nodes)]
 
     @property
@@ -104,6 +105,7 @@ class ControlPlane:
 
     def _start_api(self) -> tuple[components.Api, Client, Path]:
         client_port, peer_port, port = ports.free(3)
+        self.etcd = f"http://127.0.0.1:{client_port}"
         authority = pki.Authority.create(self.folder / "pki")
         addresses = ["127.0.0.1", "10.96.0.1", "localhost", "kubernetes.default.svc"]
         server = authority.sign("server", "kube-apiserver", addresses=addresses)
@@ -114,7 +116,7 @@ class ControlPlane:
             authority=authority,
             address="127.0.0.1",
             port=port,
-            etcd=f"http://127.0.0.1:{client_port}",
+            etcd=self.etcd,
             controllers=self.controllers,
             audit_log=self.audit_log,
             admission_plugins=self.admission_plugins,

@@ -215,7 +215,13 @@ class Embedded:
             volumes = [self._volume(number) for number in range(VOLUMES)]
             self._apply([*addons.dns_objects(self.net), *addons.objects(), *volumes])
             self._spawn("traefik", addons.traefik(places), {"KUBECONFIG": str(self.kubeconfig)})
-            self._spawn("prometheus", addons.prometheus(places))
+            command = addons.prometheus(places)
+            (places.made("prometheus") / addons.TOKEN_FILE).write_text(self._prometheus_token())
+            self._spawn("prometheus", command)
+
+    def _prometheus_token(self) -> str:
+        who = addons.PROMETHEUS
+        return self._kubectl("create", "token", who["name"], f"--namespace={who['namespace']}", "--duration=8760h")
 
     def _volume(self, number: int) -> dict[str, Any]:
         folder = self.folder / "volumes" / f"local-{number:03}"

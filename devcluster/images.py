@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from devcluster import host, paths
-from devcluster.errors import failed
+from devcluster.errors import ClusterError, failed
 from devcluster.progress import Progress, Quiet
 
 BASE_IMAGE = "localhost/modelwright-base:bookworm"
@@ -31,6 +31,7 @@ _BOOTSTRAP = [
     "--dpkgopt=path-exclude=/usr/share/locale/*",
     "bookworm",
 ]
+_RECIPE = "FROM scratch\nADD base.tar /\n"
 
 
 @cache
@@ -44,13 +45,17 @@ def docker_answers() -> bool:
         return False
 
 
+def base_archive() -> Path:
+    """Where the base image's file system is, or will be once made."""
+    return paths.cache() / "base" / f"base-{_hash(json.dumps([_BOOTSTRAP, _RECIPE]).encode())[:12]}.tar"
+
+
 def ensure_base_image(progress: Progress | None = None) -> str:
     """A Debian bookworm with Python 3.11, made from Debian packages, since no public image can be pulled here."""
     shown = progress or Quiet()
     host.install(host.IMAGE_PACKAGES, shown)
-    folder = paths.cache() / "base"
-    recipe = "FROM scratch\nADD base.tar /\n"
-    archive = folder / f"base-{_hash(json.dumps([_BOOTSTRAP, recipe]).encode())[:12]}.tar"
+    archive = base_archive()
+    folder = archive.parent
     with paths.locked(paths.cache() / "locks" / "base.lock"):
         if archive.exists() and _image_id(BASE_IMAGE) == _stamp(BASE_IMAGE).get("id") is not None:
             return BASE_IMAGE
@@ -64,7 +69,7 @@ def ensure_base_image(progress: Progress | None = None) -> str:
             shutil.rmtree(context, ignore_errors=True)
             context.mkdir()
             (context / "base.tar").hardlink_to(archive)
-            (context / "Containerfile").write_text(recipe)
+            (context / "Containerfile").write_text(_RECIPE)
             identity = _build(context / "Containerfile", BASE_IMAGE, {}, context)
             _save_stamp(BASE_IMAGE, {"id": identity})
     return BASE_IMAGE
@@ -80,7 +85,7 @@ def build_image(
     """Build an image, unless the Containerfile and what it copies are unchanged; returns the image's id (sha256:…).
 
     `BASE_IMAGE`, `PIP_CERT` and `PIP_INDEX_URL` are filled in when the Containerfile declares them and the caller
-    doesn't say otherwise.
+    doesn't say otherwise; the environment's `BASE_IMAGE` wins over the usual one.
     """
     shown = progress or Quiet()
     file, folder = Path(containerfile), Path(context)
@@ -119,6 +124,24 @@ def publish(tag: str, target: str, *, plain_http: bool = False, progress: Progre
     with (progress or Quiet()).step(f"push {target}"):
         digest = _push(tag, target, ("--tls-verify=false",) if plain_http else ())
     return f"{target.rpartition(':')[0]}@{digest}"
+
+
+def base_of(containerfile: Path, progress: Progress | None = None) -> tuple[str, str]:
+    """The base that `build_image` builds on, and its digest. Raises ClusterError when the engine knows none."""
+    text = containerfile.read_text()
+    default = re.search(r"^ARG BASE_IMAGE=(\S+)", text, re.MULTILINE)
+    base = _usual_arguments(text, progress or Quiet()).get("BASE_IMAGE") or (default[1] if default else "")
+    name, _, digest = base.partition("@")
+    if not digest and docker_answers():
+        command = ["docker", "image", "inspect", '--format={{join .RepoDigests " "}}', base]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        digest = digest_in(found, name.rpartition(":")[0]) if found else ""
+    elif not digest:
+        digest = _said([*buildah(), "inspect", "--type=image", "--format={{.FromImageDigest}}", base]).strip()
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        name = re.sub(r":[^/:]+$", "", name)
+        raise ClusterError(f"the digest of the base image {base} is not known: name it, BASE_IMAGE={name}@sha256:...")
+    return base, digest
 
 
 def read(tag: str, path: str) -> str:
@@ -188,7 +211,9 @@ def _files(context: Path, source: str) -> list[Path]:
 def _usual_arguments(text: str, progress: Progress) -> dict[str, str]:
     declared = set(re.findall(r"^ARG\s+(\w+)", text, re.MULTILINE))
     usual: dict[str, str] = {}
-    if "BASE_IMAGE" in declared and not docker_answers():
+    if "BASE_IMAGE" in declared and os.environ.get("BASE_IMAGE"):
+        usual["BASE_IMAGE"] = os.environ["BASE_IMAGE"]
+    elif "BASE_IMAGE" in declared and not docker_answers():
         usual["BASE_IMAGE"] = ensure_base_image(progress)
     if "PIP_CERT" in declared and not docker_answers() and _CERTIFICATES.exists():
         usual["PIP_CERT"] = str(_CERTIFICATES)

@@ -38,12 +38,20 @@ class Part:
         return folder
 
     def version(self) -> str:
+        return self._version(self.source()) if self.module else "1"
+
+    def versions(self) -> set[str]:
+        """All that the tree names: of Kubernetes one for each minor version that is tried."""
         if not self.module:
-            return "1"
-        text = (self.source() / "go.mod").read_text()
+            return {"1"}
+        folders = paths.TOOLS.glob("kubernetes*") if self.name == "kubernetes" else [paths.TOOLS / self.name]
+        return {self._version(folder) for folder in folders}
+
+    def _version(self, source: Path) -> str:
+        text = (source / "go.mod").read_text()
         found = re.search(rf"^(?:require)?\s*{re.escape(self.module)} v(\S+)", text, re.MULTILINE)
         if not found:
-            raise ClusterError(f"{self.source() / 'go.mod'} does not require {self.module}")
+            raise ClusterError(f"{source / 'go.mod'} does not require {self.module}")
         return found[1]
 
     def folder(self) -> Path:

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 
 # Below the kernel's ephemeral range, so that no outgoing connection takes a port between its choice and its use.
 _LOWEST, _HIGHEST = 18000, 31999
+# Hypothesis sets the seed of `random` in every process alike.
+_RANDOM = random.SystemRandom()
 
 
 def free(count: int, address: str = "127.0.0.1") -> list[int]:
@@ -15,7 +17,7 @@ def free(count: int, address: str = "127.0.0.1") -> list[int]:
     found: list[int] = []
     with ExitStack() as held:
         while len(found) < count:
-            port = random.randint(_LOWEST, _HIGHEST)
+            port = _RANDOM.randint(_LOWEST, _HIGHEST)
             probe = held.enter_context(socket.socket())
             try:
                 probe.bind((address, port))

@@ -142,6 +142,31 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def interrupt_on_sigterm() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C in a terminal does: with KeyboardInterrupt, and the programs that
+    it waits for are told to end too. Daemons, each in a session of its own, are left to who started them."""
+    session = os.getsid(0)
+
+    def interrupt(*_: object) -> None:
+        for pid in _descendants(os.getpid(), session):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _descendants(pid: int, session: int) -> list[int]:
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split()):
+                with contextlib.suppress(ProcessLookupError):
+                    if os.getsid(child) == session:
+                        found += [child, *_descendants(child, session)]
+    return found
+
+
 def parent(pid: int) -> int:
     """Raises OSError when the process is gone."""
     stat = Path(f"/proc/{pid}/stat").read_text()

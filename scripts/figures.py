@@ -1,5 +1,5 @@
-"""Writes the measured figures into README.md (the main ones) and docs/figures/README.md (all that have a bound), from
-docs/figures/*.json; `--check` says whether they differ."""
+"""Writes the measured figures into README.md (the main ones) and docs/figures/README.md (all that have a bound, and the
+rows of what was run), from docs/figures/*.json; `--check` says whether they differ."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from scripts.flakes import BOUND, LOAD, Summary
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "figures"
@@ -22,6 +24,10 @@ MAIN = (
     ("Harm beyond the margins: rolled out nevertheless, default policy",
      "simulate", "default policy, 20 requests/s, harm beyond the margins, 5 cases: promoted, most"),
     ("A good version that is the same as the old one: rolled back", "simulate", "A/A, default margins: rolled back"),
+    ("An equal candidate passes the evaluation gate with five slices, at the documented number of examples",
+     "gates", "equal candidate, five slices, documented n, 12 cases: passes, least"),
+    ("A candidate that is worse by twice the limit passes the evaluation gate, at any number of examples",
+     "gates", "worse by twice the limit, 144 cases: passes, most"),
     ("From drift to the newly trained model in service, in the demo",
      "demo", "drift: from the first shifted request to the new model in service"),
     ("Stories under every fault of the API server that ended otherwise than without",
@@ -29,38 +35,46 @@ MAIN = (
     ("A canary of five steps: writes", "scale-rollouts", "N=100 rollouts: writes each"),
     ("From an edit to the first word of the status, p99, while 100 rollouts go on",
      "scale-rollouts", "N=100 spec edit to first status write, p99 seconds"),
-    ("500 Models: from nothing to serving", "scale", "N=500 create: seconds"),
-    ("500 Models: all to another version", "scale", "N=500 change: seconds"),
-    ("500 Models: CPU of the operator for each", "scale", "N=500 create: CPU ms a Model"),
-    ("500 Models: writes to make each", "scale", "N=500 create: writes a Model"),
+    ("500 Models: from nothing to serving, beside a bare operator in the same run",
+     "scale-spike", "N=500 named, create: seconds, times the spike's"),
+    ("500 Models: all to another version, beside it", "scale-spike", "N=500 named, change: seconds, times the spike's"),
+    ("500 Models: restart of the operator, beside it",
+     "scale-spike", "N=500 named, restart: seconds to quiet, times the spike's"),
+    ("500 Models: CPU of the operator to make each", "scale-spike", "N=500 named, create: CPU ms a Model"),
+    ("500 Models: CPU of the operator to change each", "scale-spike", "N=500 named, change: CPU ms a Model"),
+    ("500 Models: writes to make each", "scale-spike", "N=500 named, create: writes a Model"),
+    ("500 Models: writes to change each", "scale-spike", "N=500 named, change: writes a Model"),
     ("500 Models: writes while nothing happens", "scale", "N=500 idle: writes"),
-    ("500 Models: writes at a restart of the operator", "scale", "N=500 restart: writes"),
-    ("500 Models: memory", "scale", "N=500 memory MiB"),
+    ("500 Models: writes at a restart of the operator", "scale-spike", "N=500 named, restart: writes"),
+    ("500 Models: memory at its peak, while all change", "scale-spike", "N=500 named, change: peak memory MiB"),
     ("1,000 Models: memory at its peak (at most 200 MiB)", "scale-1000", "N=1000 peak memory MiB"),
     ("Fetching one large file, to the best S3 client (rclone)",
      "fetch", "one file of 400 MB: modelwright fetch to the best S3 client (rclone)"),
     ("Fetching 10,000 small files, to the same",
      "fetch", "10000 files of 10 kB: modelwright fetch to the best S3 client (rclone)"),
 )  # fmt: skip
-"""What it is, in a reader's words; the file that has it; its name there."""
+"""What it is, in a reader's words; the file that has it; its name there. What has no file yet was never measured."""
 
 
 def _files() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(FOLDER.glob("*.json")):
-        yield path.stem, json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if "figures" in content:
+            yield path.stem, content
 
 
 def _row(what: str, figure: dict[str, Any]) -> str:
     unit = figure["unit"].replace("count", "")
     asked = figure.get("bound")
     holds = "–" if asked is None else "yes" if figure["holds"] else "**no**"
-    return f"| {what} | {figure['value']:g} {unit} | {'–' if asked is None else asked} | {holds} |"
+    span = " ({:g} to {:g})".format(*figure["interval"]) if "interval" in figure else ""
+    return f"| {what} | {figure['value']:g} {unit}{span} | {'–' if asked is None else asked} | {holds} |"
 
 
 def main_ones() -> str:
-    """One row for each of MAIN. Raises KeyError for one that is in no file."""
-    found = {(name, figure["name"]): figure for name, content in _files() for figure in content["figures"]}
-    rows = [_row(what, found[file, name]) for what, file, name in MAIN]
+    """One row for each of MAIN whose file there is. Raises KeyError for one that isn't in it."""
+    found = {file: {figure["name"]: figure for figure in content["figures"]} for file, content in _files()}
+    rows = [_row(what, found[file][name]) for what, file, name in MAIN if file in found]
     return "\n".join(["| what | measured | asked for | holds |", "|---|---|---|---|", *rows])
 
 
@@ -76,7 +90,58 @@ def all_of_them() -> str:
             f"{content['commit'][:7]}, {host['cores']} cores, {host['memoryGiB']} GiB.\n",
             *(["| figure | measured | asked for | holds |", "|---|---|---|---|", *rows, ""] if rows else []),
         ]
-    return "\n".join(parts).strip()
+    return "\n".join([*parts, _flakes(), _peers()]).strip()
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text())["rows"]
+    return found
+
+
+def _flakes() -> str:
+    """Whole runs of the suite: the bound, and each run."""
+    rows = _rows("flakes")
+    seen = Summary.of(rows)
+    since = f"; since then {seen.streak} passed" if seen.failed else ""
+    measured = f"{seen.failed} of {seen.runs}{since}, {seen.beside_load} beside a load of {LOAD}"
+    holds = "yes" if seen.holds else "**not yet**"
+    runs = [
+        f"| {row['date'][:10]} | {row['commit'][:7]} | {row['seed']} | {row['load']} | {row['seconds']} s "
+        f"| {', '.join(row['failed']) or '–'} | {row['cause'] or '–'} |"
+        for row in rows
+    ]
+    return "\n".join(
+        [
+            "### flakes\n",
+            "[flakes.json](flakes.json): `make flakes`, or runs made elsewhere.\n",
+            "| figure | measured | asked for | holds |",
+            "|---|---|---|---|",
+            f"| whole runs of `make test` that failed | {measured} | {BOUND} | {holds} |\n",
+            *_table("date | commit | seed | load | took | failed | cause", runs),
+        ]
+    )
+
+
+def _peers() -> str:
+    """The newest run of each peer."""
+    runs = [
+        f"| {row['peer']} | {row['version']} | {row['outcome']} | {row['date'][:10]} | {row['commit'][:7]} "
+        f"| {row['seconds']} s |"
+        for row in _rows("peers")
+    ]
+    return "\n".join(
+        [
+            "### peers\n",
+            "[peers.json](peers.json): `make test-peers`. `make verify` lists what is to be run again since.\n",
+            *_table("peer | version | outcome | date | commit | took", runs),
+        ]
+    )
+
+
+def _table(columns: str, rows: list[str]) -> list[str]:
+    if not rows:
+        return ["No run is recorded yet.\n"]
+    return [f"| {columns} |", "|---" * (columns.count("|") + 1) + "|", *rows, ""]
 
 
 def main(arguments: list[str]) -> int:

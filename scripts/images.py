@@ -1,26 +1,88 @@
-"""Builds the five images, skipping those that are unchanged, and pushes them: `make images`, `make push`."""
+"""Builds the five images, skipping those that are unchanged, and pushes them: `make images`, `make push`.
+
+With a key, what is pushed is signed by digest, and its bill of materials and provenance are attached, signed too.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
+from securesystemslib.signer import CryptoSigner
 
 from demo.platform import image_values
 from devcluster import ClusterError
-from devcluster.images import build_image, publish
-from devcluster.progress import Shown
+from devcluster.images import base_of, build_image, publish
+from devcluster.progress import Progress, Shown
+from scripts import provenance, sbom, signing
+from scripts.registry import Image, Registry, RegistryError, find_login
 
 ROOT = Path(__file__).resolve().parent.parent
 VALUES = ROOT / "build/images.yaml"
+PROVENANCE = ROOT / "build/provenance"
 NAMES = ("operator", "fetch", "mlserver", "trainer", "datacheck")
+NOT_SIGNED = "the images are not signed: nobody can tell that they are yours. Sign them: make push SIGN_KEY=release.key"
+
+
+@dataclass(frozen=True)
+class Signing:
+    """What is signed with, and what is told of the build."""
+
+    signer: CryptoSigner
+    source: provenance.Source
+    builder: str
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def given(cls, environment: Mapping[str, str]) -> Signing | None:
+        """From SIGN_KEY, SIGN_PASSWORD and BUILDER_ID; None without a key. Raises BadKey and NoSource."""
+        key = environment.get("SIGN_KEY")
+        if not key:
+            return None
+        signer = signing.private_key(Path(key), environment.get("SIGN_PASSWORD", ""))
+        return cls(signer, provenance.source(ROOT), environment.get("BUILDER_ID") or provenance.BUILDER)
+
+    def apply(self, name: str, reference: str, tag: str, *, plain_http: bool) -> str:
+        """Sign a pushed image and attach what is known of it, read it back; returns what can be told of it."""
+        image = Image.parse(reference)
+        predicate = provenance.provenance(self._build(name, tag))
+        PROVENANCE.mkdir(parents=True, exist_ok=True)
+        (PROVENANCE / f"{name}.json").write_text(json.dumps(predicate, indent=2) + "\n")
+        bill = json.loads(sbom.write(name, local(name), sbom.FOLDER).read_text())
+        statements = [
+            provenance.statement(image, provenance.SLSA, predicate),
+            provenance.statement(image, provenance.CYCLONEDX, bill),
+        ]
+        registry = Registry(image, find_login(image), plain_http=plain_http)
+        signing.sign(registry, image, self.signer, statements)
+        return signing.describe(image, signing.verify(registry, image, self.signer.public_key))
+
+    def _build(self, name: str, tag: str) -> provenance.Build:
+        base, digest = base_of(containerfile(name))
+        return provenance.Build(
+            name, tag, self.source, base, digest, provenance.materials(ROOT, name), self.builder, self.began,
+            datetime.now(UTC),
+        )  # fmt: skip
+
+
+def containerfile(name: str) -> Path:
+    return ROOT / "images" / name / "Containerfile"
+
+
+def local(name: str) -> str:
+    return f"localhost/modelwright/{name}:dev"
 
 
 def main() -> int:
-    """Exit status 1 when a build or push fails; the message names its log."""
+    """Exit status 1 when a build, a push or a signature fails; the message names its log."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--push", metavar="REGISTRY", help="such as registry.example.com/modelwright")
     parser.add_argument("--tag", default=tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
@@ -28,27 +90,43 @@ def main() -> int:
     given = parser.parse_args()
     if given.push is not None and not given.push.strip("/"):
         parser.error("where to? make push REGISTRY=registry.example.com/modelwright")
-    local = {name: f"localhost/modelwright/{name}:dev" for name in NAMES}
     try:
+        sealed = Signing.given(os.environ) if given.push else None
         with Shown("images") as progress:
-            for name, tag in local.items():
-                build_image(ROOT / "images" / name / "Containerfile", tag, context=ROOT, progress=progress)
+            for name in NAMES:
+                build_image(containerfile(name), local(name), context=ROOT, progress=progress)
             if given.push is None:
-                print("\n".join(local.values()))
+                print("\n".join(map(local, NAMES)))
                 return 0
-            registry = given.push.rstrip("/")
-            pushed = {
-                name: publish(tag, f"{registry}/{name}:{given.tag}", plain_http=given.plain_http, progress=progress)
-                for name, tag in local.items()
-            }
-    except ClusterError as error:
+            pushed = push(given.push.rstrip("/"), given.tag, plain_http=given.plain_http, progress=progress)
+            told = [
+                sealed.apply(name, reference, given.tag, plain_http=given.plain_http)
+                for name, reference in pushed.items()
+                if sealed
+            ]
+            write_values(pushed)
+    except (ClusterError, RegistryError, signing.BadKey, signing.NotSigned, provenance.NoSource) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    VALUES.parent.mkdir(exist_ok=True)
-    VALUES.write_text(yaml.safe_dump(image_values(pushed), sort_keys=False))
-    print("\n".join(pushed.values()))
+    print("\n".join(told or pushed.values()))
+    if sealed is None:
+        print(NOT_SIGNED, file=sys.stderr)
     print(f"helm upgrade --install modelwright charts/modelwright ... --values {VALUES.relative_to(ROOT)}")
     return 0
+
+
+def push(registry: str, tag: str, *, plain_http: bool, progress: Progress) -> dict[str, str]:
+    """Push all; returns what each is called by digest."""
+    return {
+        name: publish(local(name), f"{registry}/{name}:{tag}", plain_http=plain_http, progress=progress)
+        for name in NAMES
+    }
+
+
+def write_values(pushed: Mapping[str, str]) -> None:
+    """What was pushed as values for the chart: the last step, so that they name nothing that couldn't be signed."""
+    VALUES.parent.mkdir(exist_ok=True)
+    VALUES.write_text(yaml.safe_dump(image_values(pushed), sort_keys=False))
 
 
 if __name__ == "__main__":

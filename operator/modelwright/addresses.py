@@ -5,6 +5,7 @@ Pure, and beside `core` since both images hold it: the operator's, and fetch's, 
 """
 
 import unicodedata
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
@@ -15,12 +16,31 @@ _FORBIDDEN = tuple(
     for text in (
         "169.254.0.0/16",
         "fe80::/10",
-        "fd00:ec2::254/128",  # AWS over IPv6
+        "fd00:ec2::/32",  # AWS: instance metadata, EKS Pod Identity, DNS and time over IPv6
+        "fd20:ce::254/128",  # Google Cloud over IPv6
+        "fd00:42::42/128",  # Scaleway over IPv6
         "100.100.100.200/32",  # Alibaba Cloud
         "168.63.129.16/32",  # Azure's host agent
+        "192.0.0.192/32",  # Oracle Cloud
     )
 )
-_NAT64 = ip_network("64:ff9b::/96")
+# Where the 32 bits of an IPv4 address begin in an IPv6 address of these networks, counted from the left. RFC 6052
+# leaves bits 64 to 71 out of those that would cross them.
+_EMBEDDED = tuple(
+    (ip_network(text), begin)
+    for text, begin in (
+        ("::/96", 96),  # IPv4-compatible
+        ("::ffff:0:0/96", 96),  # IPv4-mapped
+        ("::ffff:0:0:0/96", 96),  # IPv4-translated
+        ("64:ff9b::/96", 96),  # NAT64
+        ("2002::/16", 16),  # 6to4
+        ("2001::/32", 32),  # Teredo's server; its client is below
+    )
+)
+_LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
+"""Networks choose a prefix of 48 to 96 bits in it, so that the address can stand in each of these places."""
+
+_TEREDO = ip_network("2001::/32")
 
 
 def refused(host: str) -> bool:
@@ -29,7 +49,7 @@ def refused(host: str) -> bool:
     if name in METADATA_HOSTS:
         return True
     found = _address(name)
-    return found is not None and any(found in network for network in _FORBIDDEN if network.version == found.version)
+    return found is not None and any(_forbidden(address) for address in (found, *_embedded(found)))
 
 
 def shown(uri: str) -> str:
@@ -44,15 +64,33 @@ def shown(uri: str) -> str:
 
 def _address(name: str) -> IPv4Address | IPv6Address | None:
     try:
-        address = ip_address(name)
+        return ip_address(name)
     except ValueError:
         return _legacy(name)
-    if isinstance(address, IPv6Address):
-        if inner := address.ipv4_mapped or address.sixtofour:
-            return inner
-        if address in _NAT64:
-            return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+
+
+def _forbidden(address: IPv4Address | IPv6Address) -> bool:
+    return any(address in network for network in _FORBIDDEN if network.version == address.version)
+
+
+def _embedded(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address]:
+    """Every IPv4 address that an IPv6 address may stand for, by its bits."""
+    if isinstance(address, IPv4Address):
+        return
+    bits = int(address)
+    for network, begin in _EMBEDDED:
+        if address in network:
+            yield IPv4Address(bits >> (96 - begin) & 0xFFFFFFFF)
+    if address in _TEREDO:
+        yield IPv4Address(~bits & 0xFFFFFFFF)
+    # An interface identifier of ISATAP, in any network.
+    if bits >> 32 & 0xFCFFFFFF == 0x5EFE:
+        yield IPv4Address(bits & 0xFFFFFFFF)
+    if address in _LOCAL_NAT64:
+        text = f"{bits:0128b}"
+        for begin in (48, 56, 64, 96):
+            around = text[begin:64] + text[72:] if begin <= 64 else text[begin:]
+            yield IPv4Address(int(around[:32], 2))
 
 
 def _legacy(name: str) -> IPv4Address | None:

@@ -107,6 +107,15 @@ class Stage:
             await asyncio.to_thread(operator.wait_ready)
             await asyncio.gather(*(one(namespace, name) for namespace, name in places.items()))
             await asyncio.to_thread(operator.stop)
+        for namespace in places:
+            await self._hand_over(namespace)
+
+    async def _hand_over(self, namespace: str) -> None:
+        """Let the install of this namespace's operators have it at once: the one that prepared it is gone for good."""
+        install = {names.ANNOTATION_INSTALL: f"{namespace}/{names.OPERATOR_LEASE}"}
+        patch = {"metadata": {"annotations": install}}
+        if await self.api.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM) is not None:
+            await self.api.patch(kinds.CONTROLLER_REVISION, namespace, names.CLAIM, patch)
 
     async def new_space(self, namespace: str) -> None:
         """An empty namespace with a Gateway."""
@@ -208,7 +217,7 @@ async def opened(plane: ControlPlane, folder: Path, stories: Mapping[str, Story]
         await install(api, ROOT / "crds")
         await install(api, parts.gateway_api_crds())
         await install_policies(api, ROOT / "manifests/policies")
-        await api.apply(objects.runtime())
+        await api.apply(objects.runtime(changedBy="dora"))
         metrics = await stack.enter_async_context(FakePrometheus())
         stage = Stage(api, plane, folder, Player(api), metrics, metrics.connections(folder), stories)
         playing = asyncio.create_task(stage.play())

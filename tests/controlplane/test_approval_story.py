@@ -131,6 +131,7 @@ def story(tmp_path: Path) -> Iterator[Story]:
             "kind": "RolloutPolicy",
             "metadata": {"name": "asked", "namespace": NAMESPACE},
             "spec": {
+                "changedBy": "dora",
                 "strategy": {"steps": [{"weight": 50}, {"approval": {"required": 1}}]},
                 "gates": {"approval": {"required": 2}},
             },
@@ -139,10 +140,11 @@ def story(tmp_path: Path) -> Iterator[Story]:
         for version in versions:
             version["spec"]["author"] = "dora"
         model = objects.model(
-            NAMESPACE, version="v1", rolloutPolicyRef={"name": "asked"}, serving={"replicas": 2, "drainSeconds": 0}
-        )
+            NAMESPACE, version="v1", rolloutPolicyRef={"name": "asked"}, serving={"replicas": 2, "drainSeconds": 0},
+            changedBy="dora",
+        )  # fmt: skip
         bindings = [binding(user, role) for user, roles in ROLES.items() for role in (*roles, "view")]
-        server.ok("apply", "-f", "-", objects=[objects.runtime(), policy, *versions, model, *bindings])
+        server.ok("apply", "-f", "-", objects=[objects.runtime(changedBy="dora"), policy, *versions, model, *bindings])
         yield here
 
 
@@ -162,7 +164,7 @@ def test_people_decide_by_name_and_nobody_else_does(story: Story) -> None:
         assert story.says("dora", "v2") == ""
         assert story.says("carol", "v2", contentHash="what-was-before") == ""
         assert story.says("alice", "v2") == ""
-        told = ("1 of 2 different people: approved by alice; 1 missing", "the author's own", "for another content")
+        told = ("1 of 2 different people: approved by alice; 1 missing", "an author's own", "for another content")
         story.until("it is told", lambda: all(text in story.condition("Ready")["message"] for text in told))
         refused = story.command("sven", "v2", "promote")
         assert not refused["accepted"]

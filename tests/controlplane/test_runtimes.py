@@ -69,6 +69,13 @@ def test_kustomization_has_every_runtime(crd_server: Any) -> None:
 
 
 @EVERY_FORMAT
+def test_each_format_says_whether_it_is_code(path: Path, name: str) -> None:
+    entry = RUNTIMES[path].spec.format(name)
+    assert entry is not None
+    assert entry.code is not None
+
+
+@EVERY_FORMAT
 def test_pods_are_accepted_in_a_restricted_namespace(crd_server: Any, path: Path, name: str) -> None:
     pod = rendered(path, name)
     # Server-side apply, as the operator writes: it also refuses lists with the same key twice.

@@ -20,6 +20,8 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1 import Model, ModelVersion
 from modelwright.api.v1alpha1.model import (
     AnnouncedStatus,
+    DriftFigure,
+    DriftStatus,
     FailureStatus,
     ModelStatus,
     RolloutStatus,
@@ -187,10 +189,8 @@ def largest_policy() -> dict[str, Any]:
         {"name": f"{'m' * 60}-{n}", "prometheus": {"bad": "b" * 4096, "total": "t" * 4096}, "min": "0.1", "max": limit}
         for n in range(16)
     ]
-    figures = [
-        {"name": f"{'f' * 60}-{n}", "min": "0", "max": limit, "slices": [f"{'s' * 60}-{i}" for i in range(32)]}
-        for n in range(32)
-    ]
+    # At most 32 with their slices.
+    figures = [{"name": f"{'f' * 60}-{n}", "min": "0", "max": limit, "slices": [f"{'s' * 60}-{n}"]} for n in range(16)]
     spec = {
         "strategy": {
             "steps": [{"match": {"headers": headers}}, *({"weight": n, "hold": "719h"} for n in range(1, 20))]
@@ -231,6 +231,25 @@ def full_model_status() -> ModelStatus:
         failure=FailureStatus(reason=Reason.MODEL_LOAD_FAILED, message="m", exit_code=137, pod="p", revision="def"),
         announced=AnnouncedStatus(version="digits-nightly", training_run="nightly"),
         outdated="runtime edited",
+        drift=DriftStatus(
+            version="digits-v1",
+            drifted=True,
+            at=NOW,
+            worst=(
+                DriftFigure(
+                    kind="input",
+                    feature="age",
+                    drifted=True,
+                    aspect="distance",
+                    method="KolmogorovSmirnov",
+                    value="0.31",
+                    limit="0.1",
+                    floor="0.1",
+                    window="10m",
+                    rows=500,
+                ),
+            ),
+        ),
         conditions=conditions,
     )
 
@@ -249,7 +268,7 @@ def test_every_member_of_a_status_can_be_written_and_read_back(crd_server: Any) 
         signature=SignatureStatus(
             digest="sha256:" + "0" * 64, keys="abc", verified=True, reason=Reason.SIGNATURE_VERIFIED, message="m" * 5000
         ),
-        stage=Stage.SERVING,
+        stage=Stage.QUARANTINED,
         failure=VersionFailure(reason=Reason.DIGEST_MISMATCH, message="m" * 5000),
         conditions=with_condition((), "Ready", True, Reason.DIGEST_PINNED, "", generation=1, now=NOW),
     )

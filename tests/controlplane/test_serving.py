@@ -147,7 +147,7 @@ async def _run(plane: ControlPlane, names: list[str], log: Path, outcome: Outcom
         api = await stack.enter_async_context(Api(plane.kubeconfig))
         await install(api, ROOT / "crds")
         await install_policies(api, ROOT / "manifests/policies")
-        await api.apply(objects.runtime())
+        await api.apply(objects.runtime(changedBy="dora"))
         metrics = await stack.enter_async_context(FakePrometheus())
         settings = {**SETTINGS, "connections_file": metrics.connections(log.parent)}
         first = OperatorProcess(plane.kubeconfig, log, **settings, discovery_seconds=1)

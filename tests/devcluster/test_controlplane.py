@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,13 @@ def test_two_at_once_are_two_worlds_and_leave_nothing() -> None:
 
 
 @pytest.mark.controlplane
-def test_a_control_plane_whose_owner_was_killed_is_swept_by_the_next() -> None:
+def test_a_control_plane_whose_owner_was_killed_is_swept_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Elsewhere the control planes of other tests sweep too.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     script = "from devcluster import ControlPlane; p = ControlPlane().start(); print(p.folder, flush=True); input()"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path)}
     owner = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )

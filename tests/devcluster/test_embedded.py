@@ -280,6 +280,15 @@ def leftovers(slot: int) -> list[str]:
     ]
 
 
+def test_pods_have_a_weight_of_their_own_beside_the_hosts_processes(cluster: Cluster) -> None:
+    root = Path("/sys/fs/cgroup")
+    one = (root / "cgroup.controllers").exists()
+    top = root / ("" if one else "cpu") / f"modelwright-{NAME}"
+    name, default = ("cpu.weight", 100) if one else ("cpu.shares", 1024)
+    weights = [int((folder / name).read_text()) / default for folder in (top, *(top / n for n in cluster.node_names))]
+    assert set(weights) == {10}
+
+
 def test_kill_9_of_everything_then_up_then_down(cluster: Cluster) -> None:
     slot = State.load(cluster.folder).facts["slot"]
     everything = inside(cluster)

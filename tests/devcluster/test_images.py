@@ -1,10 +1,12 @@
 """An image is built again when, and only when, something that goes into it has changed."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from devcluster import images
+from devcluster.errors import ClusterError
 
 TEXT = """ARG BASE_IMAGE=docker.io/library/python:3.11
 FROM ${BASE_IMAGE} AS build
@@ -83,3 +85,40 @@ def test_a_pushed_image_is_named_by_its_digest(monkeypatch: pytest.MonkeyPatch, 
     images.publish("localhost/x:dev", "registry:5000/a/x:1", plain_http=True)
     assert "--tls-verify=false" in ran[1]
     assert ran[1][-2:] == ["localhost/x:dev", "docker://registry:5000/a/x:1"]
+
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Containerfile, where Docker answers."""
+    monkeypatch.setattr(images, "docker_answers", lambda: True)
+    monkeypatch.delenv("BASE_IMAGE", raising=False)
+    (tmp_path / "Containerfile").write_text(TEXT)
+    return tmp_path / "Containerfile"
+
+
+def test_the_environments_base_is_built_on_and_is_known_by_its_digest(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = f"docker.io/library/python@{DIGEST}"
+    monkeypatch.setenv("BASE_IMAGE", base)
+    assert images._usual_arguments(TEXT, images.Quiet())["BASE_IMAGE"] == base
+    assert images.base_of(recipe) == (base, DIGEST)
+
+
+@pytest.mark.parametrize("known", [f"docker.io/library/python@{DIGEST}\n", ""])
+def test_the_usual_base_has_the_digest_that_the_engine_knows(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[-1] == "docker.io/library/python:3.11"
+        return subprocess.CompletedProcess(command, 0, known, "")
+
+    monkeypatch.setattr(images.subprocess, "run", run)
+    if known:
+        assert images.base_of(recipe) == ("docker.io/library/python:3.11", DIGEST)
+    else:
+        with pytest.raises(ClusterError, match=r"BASE_IMAGE=docker.io/library/python@sha256:"):
+            images.base_of(recipe)

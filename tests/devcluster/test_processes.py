@@ -1,6 +1,7 @@
 """Processes are ended by identity (pid, start time, program): never another one that got the same pid."""
 
 import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -61,6 +62,44 @@ def test_what_ends_at_once_is_an_error_with_the_log(tmp_path: Path) -> None:
     while started.alive():
         time.sleep(0.01)
     assert "the reason" in log.read_text()
+
+
+_WAITING = """
+import subprocess, sys, threading, time
+from pathlib import Path
+from devcluster import processes
+processes.interrupt_on_sigterm()
+folder = Path(sys.argv[1])
+def run(name):
+    subprocess.run(["sh", "-c", f"echo $$ > {folder}/{name}; exec sleep 300"])
+try:
+    print(processes.spawn("daemon", ["sleep", "300"], folder / "log").pid, flush=True)
+    thread = threading.Thread(target=run, args=["thread"])
+    thread.start()
+    run("main")
+except KeyboardInterrupt:
+    thread.join()
+    print("interrupted", flush=True)
+"""
+
+
+def test_sigterm_ends_what_a_command_waits_for_and_leaves_daemons_to_it(tmp_path: Path) -> None:
+    command = subprocess.Popen([sys.executable, "-c", _WAITING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert command.stdout is not None
+    daemon = processes.identify("daemon", int(command.stdout.readline()), tmp_path / "log")
+    try:
+        waited_for = [tmp_path / name for name in ("main", "thread")]
+        while not all(file.exists() and file.read_text().endswith("\n") for file in waited_for):
+            time.sleep(0.01)
+        command.terminate()
+        assert command.stdout.read() == "interrupted\n"
+        assert command.wait() == 0
+        assert [processes.start_time(int(file.read_text())) for file in waited_for] == [None, None]
+        assert daemon.alive()
+    finally:
+        command.kill()
+        command.wait()
+        processes.end([daemon], grace=0)
 
 
 def test_state_comes_back_as_it_was_saved(tmp_path: Path, daemon: processes.Daemon) -> None:

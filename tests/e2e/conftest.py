@@ -9,22 +9,26 @@ import pytest
 import yaml
 
 from demo import platform
-from demo.kubectl import Kubectl
 from devcluster import paths
 from devcluster.cluster import Cluster
+from tests.e2e.lib.reader import reader
 from tests.e2e.lib.space import Space, World
 
 # Its definition comes to the cluster later than the operator, when the tests that need it begin.
 JOB_SET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
-# The first needs a cluster without Modelwright, and leaves one. The others take longest: two processes share the files.
-FIRST = ("test_quickstart.py", "test_story.py", "test_retraining.py", "test_engines.py")
+# The first needs a cluster without Modelwright, and leaves one. The others take longest: processes share the files.
+# Pods of the story and of the engines ask for most CPU, and would wait for each other.
+FIRST = (
+    "test_quickstart.py", "test_story.py", "test_bad_input_pods.py", "test_retraining.py", "test_gates.py",
+    "test_engines.py", "test_shadow.py", "test_traffic.py",
+)  # fmt: skip
 RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
 
 
 def chart_values(cluster: Cluster) -> dict[str, object]:
     """What all tests share an install with."""
     # One connection leads nowhere: what becomes of rollouts whose metrics server is gone.
-    away = {"name": "gone", "type": "Prometheus", "url": "http://127.0.0.1:9", "timeout": "1s"}
+    away = {"name": "gone", "type": "Prometheus", "url": "http://127.0.0.1:9", "timeout": "1s", "enforcedLabel": ""}
     return {"connections": [*platform.connections(cluster), away], "training": {"kinds": [JOB_SET]}}
 
 
@@ -43,14 +47,17 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def world(cluster: Cluster) -> World:
+def world(cluster: Cluster, testrun_uid: str) -> World:
     """Modelwright as its chart installs it, from this checkout, and the runtime of the tests."""
-    # Two processes of pytest ask for it at once.
+    # Several processes of pytest ask for it at once; the first of a run installs it.
+    installed = paths.cache() / "locks" / "e2e-installed"
     with paths.locked(paths.cache() / "locks" / "e2e-install.lock"):
         images = platform.images(cluster, ("operator", "fetch", "v2-test", "mlserver", "trainer", "datacheck"))
-        for _ in platform.install(cluster, images, chart_values(cluster)):
-            pass
-    kubectl = Kubectl(cluster.kubectl, cluster.kubeconfig)
+        if not installed.exists() or installed.read_text() != testrun_uid:
+            for _ in platform.install(cluster, images, chart_values(cluster)):
+                pass
+            installed.write_text(testrun_uid)
+    kubectl = reader(cluster)
     runtime = yaml.safe_load(RUNTIME.read_text())
     runtime["spec"]["container"]["image"] = images["v2-test"]
     kubectl.apply(runtime)

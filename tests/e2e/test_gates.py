@@ -15,15 +15,24 @@ from tests.e2e.lib.space import ANSWER, API, BODY, MODELS, Space, eventually
 ROLLOUTS = "modelrollouts.modelwright.dev"
 GATE_PODS = "modelwright.dev/role=gate"
 
-# As docs/how-to/gates.md has it: figures of both, as JSON, in the termination message.
+# As docs/how-to/gates.md has it: figures of both, as JSON, in the termination message. What only one of the two gets
+# right is what they differ in.
 SCRIPT = """
 import json, os, pathlib
 def score(directory):
     return json.loads(pathlib.Path(directory, "score.json").read_text())
 new = score(os.environ["CANDIDATE_DIR"])
-old = score(os.environ["SERVING_DIR"]) if "SERVING_DIR" in os.environ else {}
-rows = [{"name": name, "candidate": new[name], "serving": old.get(name)} for name in new]
-pathlib.Path("/dev/termination-log").write_text(json.dumps({"metrics": rows}))
+n = new["examples"]
+row = {"name": "accuracy", "candidate": new["accuracy"], "n": n}
+if "SERVING_DIR" in os.environ:
+    old = score(os.environ["SERVING_DIR"])["accuracy"]
+    gain = round(n * (new["accuracy"] - old))
+    row |= {"serving": old, "better": max(gain, 0), "worse": max(-gain, 0)}
+pathlib.Path("/dev/termination-log").write_text(json.dumps({"metrics": [row]}))
+"""
+TOO_MUCH = """
+import json, pathlib
+pathlib.Path("/dev/termination-log").write_text(json.dumps({"metrics": [{"name": "x" * 9999}]}))
 """
 NO_IMAGE = "/modelwright/none:1"
 ACCURACY = {"name": "accuracy", "min": "0.5", "minDelta": "-0.01"}
@@ -52,8 +61,11 @@ class Team:
         metadata = {"name": "gated", "namespace": self.space.name}
         self.space.apply({"apiVersion": API, "kind": "RolloutPolicy", "metadata": metadata, "spec": spec})
 
-    def version(self, name: str, accuracy: float, behaviour: Json | None = None, answer: float = ANSWER) -> None:
-        self.space.upload(f"{name}/score.json", json.dumps({"accuracy": accuracy}).encode())
+    def version(
+        self, name: str, accuracy: float, behaviour: Json | None = None, answer: float = ANSWER, examples: int = 2000
+    ) -> None:
+        score = {"accuracy": accuracy, "examples": examples}
+        self.space.upload(f"{name}/score.json", json.dumps(score).encode())
         version = self.space.version(name, behaviour=behaviour)
         expect = {"outputs": [{"data": [answer]}]}
         version["spec"]["samples"] = [{"request": json.loads(BODY), "expect": expect}]
@@ -137,6 +149,15 @@ class Case:
 CASES = {
     "scores-worse": Case(
         "evaluation", "Fail", "MetricOutOfLimits", ("accuracy is 0.85", "below minDelta -0.01"), {"accuracy": 0.85}
+    ),
+    "scores-on-too-few": Case(
+        "evaluation", "Inconclusive", "TooFewExamples", ("100 examples do not tell it from minDelta -0.01",),
+        {"accuracy": 0.9, "examples": 100},
+    ),
+    "report-is-cut-off": Case(
+        "evaluation", "Error", "ReportTooLarge", ("larger than the", "accuracy is the first figure that did not fit"),
+        {"accuracy": 0.95},
+        lambda team: team.policy(script=TOO_MUCH),
     ),
     "answers-wrong": Case(
         "infra", "Fail", "UnexpectedAnswer", ("samples[0]", "outputs[0].data[0]"),

@@ -47,10 +47,12 @@ def of_the_example(space: Space) -> list[Json]:
 def around_the_operator(cluster: Cluster) -> Json:
     """The chart's values as the page has them."""
     others = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "modelwright"}}}
-    comparers = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"modelwright.dev/role": "comparer"}}}
+    asked = {"key": "modelwright.dev/role", "operator": "In", "values": ["comparer", "observer"]}
+    comparers = {"namespaceSelector": {}, "podSelector": {"matchExpressions": [asked]}}
     egress = [
         {"to": [host_of(cluster)]},
         {"to": [others, comparers], "ports": [{"port": 8080, "protocol": "TCP"}]},
+        {"to": [others], "ports": [{"port": 8090, "protocol": "TCP"}]},
     ]
     return {"networkPolicy": {"enabled": True, "from": [host_of(cluster)], "egress": egress}}
 

@@ -75,7 +75,7 @@ def test_an_alert_from_several_replicas_is_one_run_and_strangers_get_none(team: 
     team.policy(name="alerted", triggers=[{"name": "alert", "webhook": {"source": "Alertmanager"}}])
     wait = team.space.kubectl.wait
     wait(POLICIES, "alerted", team.space.name, lambda obj: bool(obj.get("status")), "it is looked at", timeout=60)
-    doors = [f"http://{pod['status']['podIP']}:8080/triggers/{team.space.name}" for pod in team.space.world.operators()]
+    doors = [f"http://{pod['status']['podIP']}:8090/triggers/{team.space.name}" for pod in team.space.world.operators()]
     assert len(doors) == 2, "the leader's, and the standby's, which passes on to it"
     alerts = team.token("alerts", "trigger")
     firing = {"status": "firing", "labels": {"alertname": "Drift"}, "startsAt": "2026-11-26T08:00:00Z",

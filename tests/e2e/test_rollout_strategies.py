@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from demo import figures
+from demo.kubectl import is_ready
 from tests.e2e.lib.rollouts import CANARY, ERRORS, SLOW, Sets, Story, Told, seconds
 from tests.e2e.lib.space import Space, eventually
 
@@ -152,6 +153,26 @@ def supersede(it: Story) -> Told:
 
 
 @story
+def dying(it: Story) -> Told:
+    """All ready pods of a version die while it is promoted: those that it still lacks load slowly."""
+    steps = [{"weight": 50, "hold": "6s"}, {"weight": 100}]
+    it.prepare({"steps": steps}, {"loadSeconds": 20}, metrics=[ERRORS], serving={"replicas": 3})
+    told = Told()
+    with it.load(40) as load:
+        told.clock = time.time() - load.elapsed()
+        it.wants(2)
+        it.until(2, "Promoting")
+        ready = [pod["metadata"]["name"] for pod in it.space.pods(it.name, it.version(2)) if is_ready(pod)]
+        told.more["ready"] = ready
+        told.more["died"] = time.time()
+        it.space.kubectl.run("delete", "pod", "-n", it.space.name, *ready, "--grace-period=0", "--force")
+        told.record = it.until(2, "RolledBack", "Succeeded")
+        time.sleep(5)
+    told.report = load.report
+    return told
+
+
+@story
 def recreate(it: Story) -> Told:
     """The old pods go before the new ones come."""
     it.prepare({"recreate": {}}, {})
@@ -202,6 +223,11 @@ def last_answer(told: Told, version: str) -> float:
     return max([*good, *bad])
 
 
+def last_lost(told: Told) -> float:
+    """Unix time at which the last request that was lost was due."""
+    return max((told.clock + lost.due for lost in told.load.lost), default=told.more["died"])
+
+
 def failed_at(told: Told) -> float:
     """Unix time of the look that found the version bad."""
     return max(seconds(v["at"]) for v in told.record["status"]["verdicts"] if v["outcome"] == "Fail")
@@ -235,6 +261,14 @@ def test_failing_version_is_rolled_back_by_itself(told: dict[str, Told]) -> None
     print(f"from the look that found it bad to its last answer: {left - failed_at(it):.1f} s")
     assert begin < failed_at(it) <= seconds(it.record["status"]["finishedAt"])
     assert left < it.clock + it.load.seconds - 2, "nobody asks it any more"
+
+
+def test_dying_pods_of_a_version_that_is_promoted_take_it_back(told: dict[str, Told]) -> None:
+    it = of(told, "dying")
+    assert it.more["ready"]
+    assert it.end == ("RolledBack", "CandidateUnavailable")
+    print(f"from their death to the last request that was lost: {last_lost(it) - it.more['died']:.1f} s")
+    assert last_lost(it) < it.clock + it.load.seconds - 2, "nobody asks it any more"
 
 
 def test_slow_version_is_rolled_back_without_a_lost_request(told: dict[str, Told]) -> None:
@@ -319,6 +353,12 @@ def _write_figures(told: dict[str, Told]) -> None:
             figures.figure("bad version: first bad answer to 0 %", round(left - first, 1), "s"),
             figures.figure("bad version: bad answers that callers saw", len(it.load.lost), "requests"),
         ]
+    if "dying" in told and not told["dying"].error:
+        it = told["dying"]
+        beyond = last_lost(it) - it.more["died"]
+        what = "pods die in Promoting: from their death to 0 %"
+        bound = f"at most {BOUND} beyond scrape and query interval"
+        found.append(figures.figure(what, round(beyond, 1), "s", bound, beyond <= BOUND))
     for step, wish in ((0, 10), (1, 50)):
         share, answers = told["canary"].share("canary-2", step)
         bound, holds = f"{wish} +- 3", abs(share - wish) <= 3

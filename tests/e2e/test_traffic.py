@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from demo import figures, platform
-from demo.kubectl import Kubectl
 from devcluster.cluster import Cluster
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Endpoint
@@ -28,6 +27,7 @@ from modelwright.traffic.port import Evidence, Scene, Traffic
 from modelwright.traffic.probe import Probe
 from modelwright.traffic.providers import choose
 from modelwright.traffic.service import ServiceTraffic
+from tests.e2e.lib.reader import reader
 from tests.e2e.lib.space import ANSWER, BODY, Space, World, eventually
 from tests.load import BackgroundLoad, Target
 
@@ -237,7 +237,7 @@ def _without_nulls_in_lists(value: Any) -> Any:
 @pytest.fixture(scope="module")
 def stage(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Stage]:
     images = platform.images(cluster, ("v2-test",))
-    space = Space.create(World(cluster, Kubectl(cluster.kubectl, cluster.kubeconfig), images), "traffic")
+    space = Space.create(World(cluster, reader(cluster), images), "traffic")
     stage = Stage(space, images["v2-test"])
     for revision in (ONE, TWO):
         name = names.revision_name("digits", revision.hash)

@@ -20,7 +20,7 @@ from tests.e2e.lib.space import Space, World, eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
-MODELS = 20
+MODELS = 8
 FOREVER = {"steps": [{"weight": 50, "hold": "1h"}, {"weight": 100}]}
 BEFORE = os.environ.get("MODELWRIGHT_UPGRADE_FROM", "HEAD~1")
 

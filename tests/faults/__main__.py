@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from devcluster import ControlPlane
+from devcluster.processes import interrupt_on_sigterm
 from tests.controlplane.stories import STORIES
 from tests.faults import disasters, matrix, report
 
@@ -28,6 +29,7 @@ def main() -> int:
     if given.tables:
         report.PAGE.write_text(report.page(report.PAGE.read_text()))
         return 0
+    interrupt_on_sigterm()
     stories = given.stories.split(",")
     everywhere = matrix.everywhere(given.seed, stories)
     places = matrix.sample(given.seed, given.sample, stories) if given.sample else everywhere

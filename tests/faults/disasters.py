@@ -28,6 +28,7 @@ from tests.lib import objects
 from tests.lib.api import CRD, Refused, eventually
 
 STORY = "slow"
+NAMES = ("api-server-away", "etcd-restarted", "leader-cut-off", "poisoned-object", "status-lost")
 AWAY_SECONDS = 12.0
 SHORT_TERM = {"lease_seconds": 8, "lease_renew_seconds": 6, "lease_retry_seconds": 1}
 
@@ -53,6 +54,7 @@ async def play(
         "poisoned-object": _poisoned,
         "status-lost": _status_lost,
     }
+    assert what.keys() == set(NAMES)
     unknown = set(only) - what.keys()
     assert not unknown, f"no such disasters: {sorted(unknown)}; there are {sorted(what)}"
     what = {name: disaster for name, disaster in what.items() if not only or name in only}

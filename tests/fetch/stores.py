@@ -358,10 +358,10 @@ class Http(Store):
         return self.server.url
 
     def secret(self, url: str) -> dict[str, str]:
-        return {"HTTP_AUTHORIZATION": "Bearer Canary-Http-Token"}
+        return {"HTTP_AUTHORIZATION": "Bearer Canary-Http-Token", "HTTP_HOSTS": url}
 
     def wrong_secret(self, url: str) -> dict[str, str]:
-        return {"HTTP_AUTHORIZATION": "Bearer Canary-Wrong-Token"}
+        return {"HTTP_AUTHORIZATION": "Bearer Canary-Wrong-Token", "HTTP_HOSTS": url}
 
     def canaries(self, secret: Mapping[str, str]) -> list[str]:
         return [secret["HTTP_AUTHORIZATION"].removeprefix("Bearer ")]

@@ -175,7 +175,7 @@ def test_redirects_are_followed_but_credentials_stay_behind(
     elsewhere.pages["/far/m.bin"] = Page(BODY)
     elsewhere.requests.clear()
     server.pages["/m.bin"] = Page(redirect=f"{elsewhere.url}/far/m.bin?X-Amz-Signature=tell-no-one")
-    container.give({"HTTP_AUTHORIZATION": "Bearer Canary-Token"})
+    container.give({"HTTP_AUTHORIZATION": "Bearer Canary-Token", "HTTP_HOSTS": f"{server.url} {elsewhere.url}"})
     outcome = container.get(f"{server.url}/m.bin", DIGEST)
     assert outcome.code == 0, outcome.text
     assert all(authorization == "Bearer Canary-Token" for _, _, authorization in server.requests)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -31,10 +32,14 @@ from modelwright.compare import tensors
 from modelwright.compare.comparison import Answer as Compared
 from modelwright.compare.comparison import Tolerance, compare
 from modelwright.core import gates, pods, shadow, versions
+from modelwright.core.analysis.evidence import Measurement
+from modelwright.core.analysis.judge import Rule, judge
+from modelwright.core.analysis.planning import Levels
 from modelwright.core.monitoring import reference
 from modelwright.core.retraining import result, schedule, triggers
 from modelwright.kube import errors
 from modelwright.observe import rows
+from modelwright.sandbox.process import Unknown
 from modelwright.training import expressions, profiles
 from tests.fuzz.strategies import DEEP, bodies, mangled, objects
 from tests.lib import objects as made
@@ -98,14 +103,13 @@ async def test_a_json_document_has_a_finite_number_or_none(document: Any, pointe
 
 
 @given(words)
-def test_a_query_is_understood_or_refused(text: str) -> None:
-    for attempt in (
-        lambda: promql.enforced(text, "namespace", "vision", "q"),
-        lambda: promql.plain(text, "q"),
-        lambda: promql.fill(text, {"MODEL": "digits"}),
-    ):
-        with suppress(Fault):
-            attempt()
+async def test_a_query_is_understood_or_refused(text: str) -> None:
+    with suppress(Fault):
+        await promql.enforced(text, "namespace", "vision", "q")
+    with suppress(Fault):
+        await promql.plain(text, "q", "vision")
+    with suppress(Fault):
+        promql.fill(text, {"MODEL": "digits"})
 
 
 @given(mangled({"connections": [{"name": "default", "type": "HTTP", "url": "http://a", "timeout": "5s"}]}))
@@ -169,7 +173,7 @@ def test_a_termination_message_is_a_report_or_none(message: str) -> None:
     report = pods.parse_report(message)
     assert isinstance(report, dict | None)
     versions.told(report)
-    gates.infra(report or {})
+    gates.judged("infra", report or {})
     for exit_code in (0, 1):
         status = {"name": "c", "state": {"terminated": {"exitCode": exit_code, "message": message}}}
         pods.fetch_failure(status)
@@ -222,7 +226,10 @@ def test_a_message_of_the_inference_protocol_is_tensors_or_unreadable(body: byte
     for part in ("inputs", "outputs"):
         with suppress(tensors.Unreadable):
             found = tensors.parse(body, header, part)  # type: ignore[arg-type]
-            for values in (rows.answers(found, 5), rows.inputs(found, 1, 5)):
+            count = rows.count(found)
+            chosen = rows.choose(count, 5, random.Random(1))
+            rows.names(found, count)
+            for values in (rows.answers(found, count, chosen), rows.inputs(found, 1, count, chosen)):
                 assert all(isinstance(value, float | str) for row in values for value in row)
 
 
@@ -232,22 +239,31 @@ def test_any_two_answers_are_compared(one: bytes, other: bytes) -> None:
     assert 0 <= found.disagreements <= found.rows or not found.compared
 
 
+RULES = (Rule("same", min=0.9), Rule("errors", margin=0.02), Rule("slow", margin=0.02, threshold=0.1))
 SUMMARY: dict[str, Any] = {
     "startedAt": "2026-11-26T03:00:00Z",
     "pair": {"serving": "aaa", "candidate": "bbb"},
     "rows": 5,
     "disagreements": 1,
+    "answers": {"count": 3, "differing": [[0.0, 2.5], [1.0, 0.5]]},
     "latency": {"serving": {"count": 1, "sum": 0.1, "buckets": [["0.1", 1], ["+Inf", 1]]}},
+    "pairedErrors": {"total": 5, "both": 1, "candidateOnly": 2, "servingOnly": 1},
+    "pairedLatency": [["0.1", {"total": 5, "both": 1}], ["+Inf", {"total": 5}]],
 }
 
 
 @given(mangled(SUMMARY))
+@example(SUMMARY | {"answers": {"count": 10**400, "differing": [[0, 1]]}})
+@example(SUMMARY | {"answers": {"count": 10**400, "differing": [[0, 1e308], [0, 1e308]]}})
+@example(SUMMARY | {"pairedErrors": {"total": 10**400}})
 def test_a_comparers_summary_is_read_or_refused(document: Any) -> None:
     with suppress(shadow.SummaryError):
         found = shadow.parse(document, serving="aaa", candidate="bbb")
-        shadow.agreement(found)
-        shadow.latency(found)
-        shadow.difference(found, "absolute")
+        for one in (found, found + found):
+            shadow.difference(one, "absolute")
+            results = (shadow.agreement(one), shadow.errors(one), shadow.latency(one))
+            for rule, result in zip(RULES, results, strict=True):
+                judge(rule, Measurement(rule.name, one.started_at, result), levels=Levels(0.05, 0.0125))
 
 
 REFERENCE = {"inputs": [[1, "a"], [2.5, "b"]], "predictions": [0, [0.1, 0.9]]}
@@ -400,7 +416,7 @@ CEL = (
 @given(st.lists(st.sampled_from(CEL) | st.text(max_size=5), max_size=12).map("".join), objects)
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_an_expression_gives_a_value_or_says_why_not(text: str, live: Any) -> None:
-    why = expressions.check(text)
+    (why,) = expressions.check([text])
     assert why is None or isinstance(why, str)
     (found,) = expressions.evaluate([text], {"metadata": {}, "status": live})
-    json.dumps(found.why if isinstance(found, expressions.Unknown) else found)
+    json.dumps(found.why if isinstance(found, Unknown) else found)

@@ -18,6 +18,7 @@ from yarl import URL
 
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
+from tests.lib.documents import read_all
 
 Object = dict[str, Any]
 
@@ -54,16 +55,8 @@ class Api:
     """Use as `async with Api(kubeconfig)`. `agent` is what the audit log will say."""
 
     def __init__(self, kubeconfig: Path, agent: str = "tester") -> None:
-        config = yaml.safe_load(kubeconfig.read_text())
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        self._url = cluster["server"]
-        self._tls: ssl.SSLContext | bool = True
-        if "client-certificate-data" in user:
-            self._tls = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
-            with tempfile.TemporaryDirectory() as folder:
-                for name in ("certificate", "key"):
-                    Path(folder, name).write_text(_text(user[f"client-{name}-data"]))
-                self._tls.load_cert_chain(Path(folder, "certificate"), Path(folder, "key"))
+        self._url, tls = client_tls(kubeconfig)
+        self._tls: ssl.SSLContext | bool = tls or True
         self._headers = {"User-Agent": agent, "Accept": "application/json"}
 
     async def __aenter__(self) -> "Api":
@@ -149,7 +142,7 @@ class Api:
 
     async def watch(self, kind: Kind, began: asyncio.Event | None = None) -> AsyncIterator[tuple[str, Object]]:
         """Every event of a kind from now on, (type, object), in the order they happened; `began` is set at once."""
-        version = (await self.call("GET", kind.path()))["metadata"]["resourceVersion"]
+        version = (await self.call("GET", kind.path(), limit="1"))["metadata"]["resourceVersion"]
         async with self._session.get(
             self._url + kind.path(),
             params={"watch": "1", "resourceVersion": version},
@@ -179,8 +172,8 @@ async def eventually(
 
 def _objects(folder: Path, *of: Kind) -> Iterator[Object]:
     for file in sorted(folder.glob("*.yaml")):
-        for obj in yaml.safe_load_all(file.read_text()):
-            if obj and obj["kind"] in {kind.kind for kind in of}:
+        for obj in read_all(file.read_text()):
+            if obj["kind"] in {kind.kind for kind in of}:
                 yield obj
 
 
@@ -211,6 +204,20 @@ def _shown(seen: Any) -> str:
         rest = {**seen, "metadata": metadata}
         return yaml.dump(rest.pop("status", None))[:4000] + yaml.dump(rest)
     return yaml.dump(seen) if isinstance(seen, dict | list) else str(seen)
+
+
+def client_tls(kubeconfig: Path) -> tuple[str, ssl.SSLContext | None]:
+    """The API server's URL, and what shows it a client certificate; None without one, or with a choice of contexts."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    if "client-certificate-data" not in user or len(config["contexts"]) != 1:
+        return cluster["server"], None
+    tls = ssl.create_default_context(cadata=_text(cluster["certificate-authority-data"]))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("certificate", "key"):
+            Path(folder, name).write_text(_text(user[f"client-{name}-data"]))
+        tls.load_cert_chain(Path(folder, "certificate"), Path(folder, "key"))
+    return cluster["server"], tls
 
 
 def _text(data: str) -> str:

@@ -2,14 +2,12 @@
 `python -m tests.lib.impatient_operator`. Nothing else differs from `python -m modelwright run`."""
 
 import sys
-from collections.abc import Iterable
 
 import kopf
 
 from modelwright.app.main import main
 from modelwright.handlers import watch
 from modelwright.kube.client import KubeClient
-from modelwright.kube.sweep import Watched
 
 REQUEST_SECONDS = 3.0
 INACTIVITY_SECONDS = 8.0
@@ -22,8 +20,8 @@ def install() -> None:
     defaults["request_seconds"] = REQUEST_SECONDS
     settings = watch.settings
 
-    def impatient(watched: Iterable[Watched]) -> kopf.OperatorSettings:
-        found = settings(watched)
+    def impatient() -> kopf.OperatorSettings:
+        found = settings()
         found.watching.inactivity_timeout = INACTIVITY_SECONDS
         found.networking.request_timeout = REQUEST_SECONDS
         return found

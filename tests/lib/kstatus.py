@@ -5,10 +5,10 @@ from typing import Any
 from modelwright.api.reasons import Reason
 
 Object = dict[str, Any]
-MORE: dict[str, set[str]] = {"Model": {"Available"}, "RolloutPolicy": {"Decidable"}}
+MORE: dict[str, set[str]] = {"Model": {"Available"}, "RolloutPolicy": {"Decidable", "EvidenceAsked"}}
 """Conditions that each object of a kind has beside those of kstatus."""
-MAYBE = {"ModelVersion": {"Verified"}}
-"""Conditions that some objects of a kind have: a version whose Model asks for signatures."""
+MAYBE = {"ModelVersion": {"Verified"}, "Model": {"EvidenceAsked"}, "ModelRollout": {"EvidenceAsked"}}
+"""Conditions that some objects of a kind have: a version whose Model asks for signatures, what goes by a policy."""
 
 
 def faults(obj: Object, before: Object | None = None) -> list[str]:

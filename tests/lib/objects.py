@@ -50,3 +50,22 @@ def model(namespace: str, name: str = "digits", version: str | None = "v1", **sp
 def endpoint(namespace: str, **more: Any) -> Object:
     """An endpoint on the played Gateway."""
     return {"parentRefs": [{"name": "models", "namespace": namespace}], **more}
+
+
+def pod_of(job: Object, name: str) -> Object:
+    """A pod as the Job's controller makes it from the template of a Job that is there."""
+    metadata, template = job["metadata"], job["spec"]["template"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": {**template["metadata"].get("labels", {}), "batch.kubernetes.io/controller-uid": metadata["uid"]},
+            "ownerReferences": [
+                {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"],
+                 "controller": True}
+            ],
+        },
+        "spec": template["spec"],
+    }  # fmt: skip

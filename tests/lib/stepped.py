@@ -1,8 +1,9 @@
 """The operator's reconcilers stepped by hand against a simulated cluster: no threads, no timers, no waiting."""
 
 import copy
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest import mock
 
 from modelwright.core.people import Admission
 from modelwright.kube import errors, kinds
@@ -15,8 +16,10 @@ from modelwright.reconcile.history import HistoryReconciler
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.policy import RolloutPolicyReconciler
 from modelwright.reconcile.retraining import RetrainingPolicyReconciler
+from modelwright.reconcile.snapshots import SnapshotReconciler
 from modelwright.reconcile.training import TrainingRunReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
+from modelwright.sandbox.process import SANDBOX
 from modelwright.serving.images import Images
 from tests.lib.simulated import SimulatedApi
 
@@ -47,11 +50,12 @@ class Operator:
             clock=clock,
             wake=lambda key: self.queue.__setitem__(key, None),
             images=Images("example.com/fetch:1"),
-            **{"served_kinds": frozenset(kinds.ALL_KINDS), "admission": lambda: Admission(in_force=True), **parts},
+            **{"served_kinds": frozenset(kinds.ALL_KINDS), "admission": lambda _: Admission(in_force=True), **parts},
         )
         self.reconcilers = {
             "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,
             "ModelRollout": HistoryReconciler(context).reconcile,
+            "ControllerRevision": SnapshotReconciler(context).reconcile,
             "RolloutPolicy": RolloutPolicyReconciler(context).reconcile,
             "RetrainingPolicy": RetrainingPolicyReconciler(context).reconcile,
             "TrainingRun": TrainingRunReconciler(context).reconcile,
@@ -88,9 +92,14 @@ class Operator:
 
 
 def _finish(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run to the end; the simulated API never makes it wait."""
+    """Run to the end; the simulated API never makes it wait, and the sandbox is asked without its thread."""
     try:
-        coroutine.send(None)
+        with mock.patch.multiple(SANDBOX, in_turn=_at_once, in_free_turn=_at_once):
+            coroutine.send(None)
     except StopIteration:
         return
     raise AssertionError("a pass waits for something")
+
+
+async def _at_once(_: str, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    return function(*args, **options)

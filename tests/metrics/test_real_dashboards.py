@@ -19,8 +19,10 @@ import aiohttp
 import pytest
 from prometheus_client import generate_latest
 
+from modelwright.app.health import LoopWatch
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
+from modelwright.obs.clock import FakeClock
 from modelwright.obs.metrics import REGISTRY
 from tests.lib.dashboards import BOARDS, Query, filled, queries, variables
 from tests.lib.prometheus import Exporter, Job, answers, prometheus, traefik
@@ -104,6 +106,17 @@ async def requests() -> None:
         await server.stop()
 
 
+async def loop() -> None:
+    """The event loop is watched for a beat."""
+    clock = FakeClock()
+    running = asyncio.create_task(LoopWatch(clock).run())
+    await asyncio.sleep(0)
+    clock.advance(1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    running.cancel()
+
+
 async def work() -> dict[str, str]:
     """All that the operator counts, once; gives the live rollout's revisions by version."""
     training()
@@ -112,6 +125,7 @@ async def work() -> dict[str, str]:
     await sweeps()
     await events()
     await requests()
+    await loop()
     return revisions
 
 

@@ -21,8 +21,8 @@ from modelwright.analysis.desk import Desk
 from modelwright.analysis.port import Ask, Gateway, Target
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
+from modelwright.core.analysis.courses import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurement, Outcome, Points, Shares, Value
-from modelwright.core.analysis.ranks import NEEDED_POINTS, decide_winner
 from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, process, prometheus, traefik
@@ -143,23 +143,63 @@ async def test_counts_are_exact_through_a_reset_and_a_series_that_appears(tmp_pa
         assert await office.result(bad_of_total("y"), serving=None) == Shares(Arm(35, 5), None)
 
 
+async def test_a_bad_selector_that_can_match_nothing_is_found_by_its_name(tmp_path: Path) -> None:
+    exporter = Exporter()
+    exporter.text = jobs(1000, None)
+    async with scraping(tmp_path, exporter) as office:
+        exporter.text = jobs(1040, None) + '\nlost_total{kind="z"} 1'
+        await exporter.scraped()
+        for bad, known in (
+            ("lost_total{kind='x'}", True),
+            ("lost_totl{kind='x'}", False),
+            ("lost_total{k='x'}", False),
+        ):
+            wanted = metric(prometheus={"bad": bad, "total": 'jobs_total{kind="x"}'})
+            found = await office.result(wanted, serving=None)
+            assert found == Shares(Arm(40, 0), None) if known else found.reason == "BadSelectorMatchesNothing", bad
+
+
+@pytest.mark.parametrize(("started_in_the_step", "trials"), [(False, 25), (True, 45)])
+async def test_the_first_errors_of_a_target_that_is_first_scraped_in_the_step_count(
+    tmp_path: Path, started_in_the_step: bool, trials: int
+) -> None:
+    exporter = Exporter()
+    exporter.text = None
+    async with exporter.serving() as where:
+        # Two jobs scrape the same target, which counts once.
+        with prometheus(tmp_path, [Job("jobs", where), Job("again", where)]) as url:
+            await answers(f"{url}/-/ready")
+            office = Office(url)
+            start = office.since.timestamp() + (0.001 if started_in_the_step else -1000)
+            exporter.text = f"{jobs(20, None)}\nprocess_start_time_seconds {start:f}"
+            await exporter.scraped()
+            exporter.text = f"{jobs(40, 5)}\nprocess_start_time_seconds {start:f}"
+            await exporter.scraped()
+            assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(trials, 5), None)
+
+
 async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
     exporter = Exporter()
     exporter.text = 'a{n="1"} 1\na{n="2"} 2'
     async with scraping(tmp_path, exporter) as office:
+        why = "the query gives a number without any data, and none of its series is there"
+        without_data = Value(None, why=why, reason="ValueWithoutData")
         queries: list[tuple[str, Any]] = [
             ("sum(a)", Value(3.0)),
             ("scalar(sum(a))", Value(3.0)),
             ("nothing_of_that_name", Value(None, why="the query gives no data")),
             ("sum(a) / 0 - sum(a) / 0", Value(None, why="the query gives nan")),
             ("sum(a) / 0", Value(None, why="the query gives inf")),
-            ("a", Value(None, why="the query gives 2 series, and must give one: sum them")),
+            ("a", Value(None, why="the query gives 2 or more series, and must give one: sum them")),
             ("sum(a", ("QueryRefused", True)),
             ("sum(a) offset", ("QueryRefused", True)),
             ("a[5m]", ("QueryRefused", True)),
             ('"text"', ("QueryRefused", True)),
             ("a * on() a", ("QueryFailed", False)),
-            ('sum(a{x="$(NAMESPACE)$(MODEL)$(VERSION)$(REVISION)$(PODS)"}) or vector(8)', Value(8.0)),
+            ('sum(a{x="$(NAMESPACE)$(MODEL)$(VERSION)$(REVISION)$(PODS)"}) or vector(8)', without_data),
+            ('sum(rate(a{n="3"}[5m] offset 1s)) or vector(8)', without_data),
+            ("sum(b) or sum(a) or vector(8)", Value(3.0)),
+            ('sum(last_over_time(a{n="1"}[5m])) or vector(8)', Value(1.0)),
         ]
         metrics = [metric(f"m{index}", prometheus={"query": text}) for index, (text, _) in enumerate(queries)]
         found = await office.measure(*metrics, serving=None)
@@ -286,7 +326,7 @@ async def test_traefik_counts_every_request_that_got_no_answer(tmp_path: Path) -
         assert found == Shares(Arm(4, 4), Arm(5, 5))
 
 
-async def test_the_values_over_a_test_decide_it_by_rank(tmp_path: Path) -> None:
+async def test_the_values_over_a_test_decide_it(tmp_path: Path) -> None:
     def sales(number: int) -> str:
         lines = ((CANDIDATE, 5 + number % 3), (SERVING, 3 + number % 3))
         return "\n".join(f'sales{{revision="{target.revision}"}} {value}' for target, value in lines)
@@ -303,20 +343,20 @@ async def test_the_values_over_a_test_decide_it_by_rank(tmp_path: Path) -> None:
             end = datetime.now(UTC)
         found = await office.series(metric(prometheus={"query": 'sum(sales{revision="$(REVISION)"})'}), end)
         assert found.failure is None
-        assert min(len(found.candidate), len(found.serving)) >= NEEDED_POINTS
-        assert (set(found.candidate), set(found.serving)) == ({5, 6, 7}, {3, 4, 5})
-        verdict = decide_winner("sales", found.candidate, found.serving, alpha=0.05, higher_is_better=True)
+        assert len(found.pairs) >= NEEDED_POINTS
+        assert set(found.pairs) == {(5, 3), (6, 4), (7, 5)}
+        verdict = decide_winner("sales", found.pairs, alpha=0.05, higher_is_better=True)
         assert verdict.outcome is Outcome.PASS
         assert verdict.message.startswith("candidate higher by 2 ")
         queries: list[tuple[str, Any]] = [
             ('nothing{revision="$(REVISION)"}', "the query gives no data; serving revision: the query gives no data"),
-            ('sales or sales{revision="$(REVISION)"}', "the query gives 2 series, and must give one: sum them"),
+            ('sales or sales{revision="$(REVISION)"}', "the query gives 2 or more series, and must give one: sum them"),
             ('sum(sales{revision="$(REVISION)"}', "QueryRefused"),
             ('sales{revision="$(REVISION)"}[5m]', "QueryRefused"),
         ]
         for query, told in queries:
             found = await office.series(metric(prometheus={"query": query}), end)
-            assert (found.candidate, found.serving) == ((), ())
+            assert found.pairs == ()
             assert found.why.startswith(told) if found.failure is None else found.failure.reason == told
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from devcluster import parts
+from tests.lib.documents import read_all
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "modelwright"
@@ -29,17 +31,24 @@ def tool(name: str) -> str:
     return str(parts.path(name))
 
 
+def _run(command: tuple[str, ...], text: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+_run_once = cache(_run)
+
+
 def helm(*arguments: str, values: Object | None = None) -> str:
     """Helm's standard output; raises Refused."""
-    command = [tool("helm"), *arguments]
-    if values is not None:
-        command += ["--values", "-"]
-    done = subprocess.run(
-        command, input=yaml.safe_dump(values or {}), capture_output=True, text=True, timeout=60, check=False
-    )
-    if done.returncode:
-        raise Refused(done.stdout + done.stderr)
-    return done.stdout
+    given = ("--values", "-") if values is not None else ()
+    # What is committed renders to the same again; a folder of a test may have changed.
+    run = _run_once if any(str(ROOT) in word for word in arguments) else _run
+    code, told, error = run((tool("helm"), *arguments, *given), yaml.safe_dump(values or {}))
+    if code:
+        raise Refused(told + error)
+    return told
 
 
 def template(
@@ -52,15 +61,15 @@ def template(
 
 def kustomize(folder: Path) -> list[Object]:
     """The objects a kustomize folder renders."""
-    done = subprocess.run(
-        [tool("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=True
-    )
-    return objects(done.stdout)
+    run = _run_once if folder.is_relative_to(ROOT) else _run
+    code, told, error = run((tool("kubectl"), "kustomize", str(folder)), "")
+    assert code == 0, error
+    return objects(told)
 
 
 def objects(text: str) -> list[Object]:
     """The objects of a text of YAML documents."""
-    return [found for found in yaml.safe_load_all(text) if found]
+    return read_all(text)
 
 
 def only(found: list[Object], kind: str, name: str | None = None) -> Object:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from modelwright.analysis.connections import load
 from modelwright.app.settings import Settings
 from tests.packaging.render import CHART, CRDS_CHART, ROOT, Object, Refused, helm, objects, only, template
 
@@ -61,7 +63,8 @@ def test_the_operator_accepts_its_environment() -> None:
         settings = Settings.from_environment(given)
         assert settings.watch_namespaces == tuple(values.get("watchNamespaces", ()))
         assert settings.lease_name == "modelwright-operator"
-        assert settings.http_port == container(template())["ports"][0]["containerPort"]
+        ports = {port["name"]: port["containerPort"] for port in container(template())["ports"]}
+        assert ports == {"http": settings.http_port, "webhooks": settings.webhook_port}
 
 
 def test_images_by_digest_and_by_tag() -> None:
@@ -106,6 +109,27 @@ def test_connections_are_a_file_and_their_secrets_are_mounted_beside_it() -> Non
         assert volumes[mount["name"]]["secret"]["secretName"] == name
 
 
+def test_who_does_not_decide_on_the_enforced_label_keeps_namespaces_apart(tmp_path: Path) -> None:
+    base = {"name": "default", "type": "Prometheus", "url": "http://one:9090"}
+    given = [base, base | {"name": "all", "enforcedLabel": ""}, base | {"name": "team", "enforcedLabel": "team"},
+             base | {"name": "orders", "type": "HTTP"}]  # fmt: skip
+    file = tmp_path / "connections.yaml"
+    file.write_text(only(template(connections=given), "ConfigMap")["data"]["connections.yaml"])
+    found = {name: entry.enforced_label for name, entry in load(str(file)).items()}
+    assert found == {"default": "namespace", "all": None, "team": "team", "orders": None}
+
+
+def test_nobody_acts_as_the_node_unless_the_chart_is_told() -> None:
+    name = "MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS"
+    for values, expected in (
+        ({}, {name: "false"}),
+        ({"fetch": {"env": {"MODELWRIGHT_FETCH_MAX_BYTES": "7"}}}, {name: "false", "MODELWRIGHT_FETCH_MAX_BYTES": "7"}),
+        ({"fetch": {"env": {name: "true", "NO_PROXY": 'a,"b"'}}}, {name: "true", "NO_PROXY": 'a,"b"'}),
+    ):
+        text = environment(template(**values))["MODELWRIGHT_FETCH_ENV"]
+        assert Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text or ""}).fetch_env == expected
+
+
 def test_a_change_of_connections_restarts_the_operator() -> None:
     one = {"name": "default", "type": "Prometheus", "url": "http://one:9090"}
     marks = [
@@ -114,6 +138,14 @@ def test_a_change_of_connections_restarts_the_operator() -> None:
     ]
     assert marks[1] == marks[2]
     assert len({mark["modelwright.dev/connections"] for mark in marks}) == 3
+
+
+def test_hostnames_by_namespace_reach_the_operator_and_are_off_by_default() -> None:
+    assert "MODELWRIGHT_HOSTNAMES" not in environment(template())
+    patterns = ["{namespace}.models.example.com", "*.{namespace}.example.com", "*"]
+    given = environment(template(settings={"hostnames": patterns}))["MODELWRIGHT_HOSTNAMES"]
+    assert list(Settings.from_environment({"MODELWRIGHT_HOSTNAMES": given or ""}).hostnames) == patterns
+    assert Settings.from_environment({}).hostnames == ()
 
 
 JOBSET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
@@ -150,7 +182,9 @@ def test_webhooks_reach_the_operators_port() -> None:
     spec = only(found, "Service")["spec"]
     assert spec["selector"].items() <= only(found, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
     (port,) = spec["ports"]
-    assert port["targetPort"] == container(found)["ports"][0]["name"]
+    assert {port["targetPort"]: 8090}.items() <= {
+        one["name"]: one["containerPort"] for one in container(found)["ports"]
+    }.items()
 
 
 def test_namespaced_install_has_no_cluster_scoped_object() -> None:
@@ -171,11 +205,32 @@ def test_two_releases_share_no_object_and_no_lease() -> None:
     assert environment(first)["MODELWRIGHT_LEASE_NAME"] != environment(second)["MODELWRIGHT_LEASE_NAME"]
 
 
+def test_releases_of_two_shards_share_no_object_and_no_lease() -> None:
+    first, second = (
+        template(release=f"modelwright-{name}", sharding={"shard": name}, training={"service": True})
+        for name in ("default", "red")
+    )
+    keys = [
+        {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in found} for found in (first, second)
+    ]
+    assert not keys[0] & keys[1]
+    assert environment(first)["MODELWRIGHT_LEASE_NAME"] != environment(second)["MODELWRIGHT_LEASE_NAME"]
+    assert [environment(found)["MODELWRIGHT_SHARD"] for found in (first, second)] == ["default", "red"]
+    runtimes = [[o for o in found if o["kind"] == "ClusterModelRuntime"] for found in (first, second)]
+    assert [bool(found) for found in runtimes] == [True, False]
+
+
+def test_without_shards_nothing_of_them_is_rendered() -> None:
+    assert template(sharding={"shard": ""}) == template()
+    assert "MODELWRIGHT_SHARD" not in environment(template())
+
+
 def test_optional_parts() -> None:
     found = template(
         metrics={
             "annotations": False,
             "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "tokenSecret": "scraper",
             "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         },
         extraEnv=[{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
@@ -235,8 +290,12 @@ def test_a_network_policy_lets_in_the_peers_given_and_the_release_itself() -> No
     peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     rule = {"to": [], "ports": [{"port": 6443}]}
     spec = only(template(networkPolicy={"enabled": True, "from": [peer], "egress": [rule]}), "NetworkPolicy")["spec"]
-    ((own, *given),) = [ingress["from"] for ingress in spec["ingress"]]
-    assert given == [peer]
+    (own, *given), (_, *senders) = [ingress["from"] for ingress in spec["ingress"]]
+    assert [ingress["ports"][0]["port"] for ingress in spec["ingress"]] == ["http", "webhooks"]
+    assert given == senders == [peer]
+    other = {"podSelector": {}}
+    apart = only(template(networkPolicy={"enabled": True, "from": [peer], "webhooksFrom": [other]}), "NetworkPolicy")
+    assert [ingress["from"][1:] for ingress in apart["spec"]["ingress"]] == [[peer], [other]]
     for name in ("Deployment", "Pod"):
         obj = only(template(), name)
         labels = (obj["spec"]["template"] if name == "Deployment" else obj)["metadata"]["labels"]
@@ -244,7 +303,7 @@ def test_a_network_policy_lets_in_the_peers_given_and_the_release_itself() -> No
     assert (spec["policyTypes"], spec["egress"]) == (["Ingress", "Egress"], [rule])
     open_to_all = only(template(networkPolicy={"enabled": True}), "NetworkPolicy")["spec"]
     assert open_to_all["policyTypes"] == ["Ingress"]
-    assert "from" not in open_to_all["ingress"][0]
+    assert not any("from" in ingress for ingress in open_to_all["ingress"])
 
 
 def test_a_service_monitor_finds_the_service_made_for_it() -> None:
@@ -298,6 +357,9 @@ BAD_VALUES = [
     ({"image": {"repository": "x@sha256:abc"}}, "repository"),
     ({"watchNamespaces": "vision"}, "watchNamespaces"),
     ({"watchNamespaces": ["Not A Name"]}, "watchNamespaces"),
+    ({"sharding": {"shard": "Red_1"}}, "shard"),
+    ({"settings": {"hostnames": ["https://x.example.com"]}}, "hostnames"),
+    ({"sharding": {"shard": "red"}, "watchNamespaces": ["vision"]}, "sharding.shard and watchNamespaces"),
     ({"settings": {"logLevel": "LOUD"}}, "logLevel"),
     ({"settings": {"workers": 0}}, "workers"),
     ({"networkPolicy": {"ingress": []}}, "ingress"),
@@ -383,6 +445,60 @@ def test_runtimes_image_exclusion_and_scope() -> None:
 def test_the_values_in_the_documentation_are_right() -> None:
     text = (ROOT / "docs" / "how-to" / "install.md").read_text()
     blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
-    assert len(blocks) >= 3
-    for block in blocks:
-        assert template(**yaml.safe_load(block))
+    values = [block for block in map(yaml.safe_load, blocks) if "apiVersion" not in block]
+    assert len(values) >= 3
+    for block in values:
+        assert template(**block)
+
+
+def test_webhooks_have_a_port_of_their_own() -> None:
+    """A flood of them must not keep the kubelet and Prometheus out."""
+    (port,) = only(template(), "Service")["spec"]["ports"]
+    assert port["targetPort"] == "webhooks"
+    assert {container(template())[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")} == {
+        "http"
+    }
+    monitored = template(metrics={"serviceMonitor": {"enabled": True}})
+    assert [end["port"] for end in only(monitored, "ServiceMonitor")["spec"]["endpoints"]] == ["http"]
+
+
+def test_a_certificate_is_mounted_and_everybody_speaks_tls() -> None:
+    found = template(
+        tls={"secretName": "operator-tls"},
+        metrics={"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}, "tokenSecret": "scraper"},
+    )
+    settings = Settings.from_environment(
+        {name: value or "pod" for name, value in environment(found).items() if name.startswith("MODELWRIGHT_")}
+    )
+    mount = next(mount for mount in container(found)["volumeMounts"] if mount["name"] == "tls")
+    assert (settings.tls_folder, mount["readOnly"]) == (mount["mountPath"], True)
+    spec = only(found, "Deployment")["spec"]["template"]
+    assert {"name": "tls", "secret": {"secretName": "operator-tls"}} in spec["spec"]["volumes"]
+    assert spec["metadata"]["annotations"]["prometheus.io/scheme"] == "https"
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container(found)[probe]["httpGet"]["scheme"] == "HTTPS"
+    services = [one for one in found if one["kind"] == "Service" and "-metrics" not in one["metadata"]["name"]]
+    assert [(port["name"], port["port"]) for port in services[0]["spec"]["ports"]] == [("https", 443)]
+    for kind, field in (("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")):
+        (end,) = only(found, kind)["spec"][field]
+        assert end["scheme"] == "https"
+        assert end["tlsConfig"]["serverName"] == settings.server_name == "modelwright.modelwright-system.svc"
+        assert end["authorization"] == {"credentials": {"name": "scraper", "key": "token"}}
+
+
+def test_who_reads_metrics_is_asked_for_a_token() -> None:
+    found = template(metrics={"serviceMonitor": {"enabled": True}, "readers": [{"namespace": "m", "name": "p"}]})
+    assert environment(found)["MODELWRIGHT_METRICS_AUTHENTICATION"] == "Required"
+    (end,) = only(found, "ServiceMonitor")["spec"]["endpoints"]
+    assert end["bearerTokenFile"] == "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    name = "modelwright-metrics-reader"
+    roles = {one["metadata"]["name"]: one for one in found if one["kind"] == "ClusterRole"}
+    assert roles[name]["rules"] == [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    bindings = {one["metadata"]["name"]: one for one in found if one["kind"] == "ClusterRoleBinding"}
+    assert bindings[name]["subjects"] == [{"kind": "ServiceAccount", "namespace": "m", "name": "p"}]
+    assert name not in {one["metadata"]["name"] for one in template() if one["kind"] == "ClusterRoleBinding"}
+    plain = template(metrics={"authentication": "Off", "serviceMonitor": {"enabled": True}})
+    (end,) = only(plain, "ServiceMonitor")["spec"]["endpoints"]
+    assert not {"bearerTokenFile", "authorization"} & set(end)
+    with pytest.raises(Exception, match="tokenSecret"):
+        template(metrics={"podMonitor": {"enabled": True}})

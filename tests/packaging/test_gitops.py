@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -67,10 +69,18 @@ def test_flux_may_put_our_kinds_into_the_environments_and_no_approval() -> None:
         assert kustomization["metadata"]["namespace"] == account["namespace"]
     bindings = [obj for obj in rendered if obj["kind"] == "RoleBinding"]
     found = {(each["metadata"]["namespace"], each["roleRef"]["name"]) for each in bindings}
-    roles = ("modelwright-view", "modelwright-edit")
+    roles = ("modelwright-view", "modelwright-edit", "flux-names")
     assert found == {(f"digits-{each}", role) for each in ENVIRONMENTS for role in roles}
     subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
     assert all(each["subjects"] == [subject] for each in bindings)
+    for each in ENVIRONMENTS:
+        (role,) = [
+            obj for obj in rendered if obj["kind"] == "Role" and obj["metadata"]["namespace"] == f"digits-{each}"
+        ]
+        named = set(
+            re.findall(r"credentialsSecretRef.*?'name': '([^']+)'", str(kustomize(EXAMPLE / "environments" / each)))
+        )
+        assert named == set(role["rules"][0]["resourceNames"])
     namespaces = only(rendered, "ClusterRole")["rules"][0]["resourceNames"]
     assert sorted(namespaces) == sorted(f"digits-{each}" for each in ENVIRONMENTS)
 

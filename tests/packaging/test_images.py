@@ -67,5 +67,5 @@ def test_the_operator_image_has_no_fetch_and_the_fetch_image_nothing_else() -> N
     sources = {
         source for line in instructions("fetch") if line.startswith("COPY operator") for source in line.split()[1:-1]
     }
-    ours = {"__init__.py", "addresses.py", "fetch"}
+    ours = {"__init__.py", "addresses.py", "documents.py", "fetch"}
     assert sources == {f"operator/modelwright/{name}" for name in ours}

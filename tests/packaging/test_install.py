@@ -116,6 +116,7 @@ def test_no_template_is_missing_from_the_comparison() -> None:
     compared = {"connections", "deployment", "poddisruptionbudget", "rbac", "service", "serviceaccount"}
     assert templates - compared == {
         "dashboards",
+        "modelnetworkpolicies",
         "networkpolicy",
         "podmonitor",
         "prometheusrule",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,36 @@ def test_mlserver_brings_no_cuda() -> None:
 def test_the_operator_has_no_library_of_fetch() -> None:
     assert not {"obstore", "huggingface-hub", "oras", "pandas", "pandera", "numpy"} & set(pins("operator"))
     assert not {"kopf", "kubernetes"} & set(pins("fetch"))
+
+
+@pytest.mark.parametrize(
+    ("age", "youngest"), [("", 7), ("3", 3), ("0", None)], ids=["a week", "as many days as are said", "no bound"]
+)
+def test_a_lock_takes_nothing_that_was_published_just_now(tmp_path: Path, age: str, youngest: int | None) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "lock").write_bytes((ROOT / "scripts" / "lock").read_bytes())
+    uv = tmp_path / ".venv" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text('#!/bin/sh\necho "$@" >> calls\n')
+    uv.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "AGE_DAYS": age}
+    before = datetime.now(UTC)
+    subprocess.run(["bash", str(tmp_path / "scripts" / "lock")], env=environment, check=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == len(NAMES)
+    for call in calls:
+        bounds = re.findall(r"--exclude-newer=(\S+)", call)
+        if youngest is None:
+            assert bounds == []
+        else:
+            age_found = before - datetime.fromisoformat(bounds[0])
+            assert abs(age_found - timedelta(days=youngest)) < timedelta(minutes=10)
+
+
+def test_an_age_that_is_no_number_is_refused() -> None:
+    script = ["bash", str(ROOT / "scripts" / "lock")]
+    done = subprocess.run(
+        script, env={"PATH": os.environ["PATH"], "AGE_DAYS": "a week"}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "AGE_DAYS must be a number of days" in done.stderr

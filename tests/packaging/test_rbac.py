@@ -54,6 +54,7 @@ IN_CLUSTER = IN_NAMESPACES | {
     ("authentication.k8s.io", "tokenreviews"): {"create"},
     ("authorization.k8s.io", "subjectaccessreviews"): {"create"},
 }
+SHARDED = {("", "namespaces"): {"list", "watch"}}
 JOBSET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
 WORKFLOW = {"group": "argoproj.io", "version": "v1alpha1", "kind": "Workflow", "plural": "workflows"}
 TRAINING = {("jobset.x-k8s.io", "jobsets"): OWN, ("argoproj.io", "workflows"): OWN}
@@ -73,11 +74,11 @@ def granted(role: Object) -> dict[tuple[str, str], set[str]]:
 
 
 def lease_rules(role: Object) -> dict[tuple[str, str, str | None], set[str]]:
-    return {
-        (group, resource, name): set(rule["verbs"])
-        for rule in role["rules"]
-        for group, resource, name in product(rule["apiGroups"], rule["resources"], rule.get("resourceNames", [None]))
-    }
+    found: dict[tuple[str, str, str | None], set[str]] = {}
+    for rule in role["rules"]:
+        for place in product(rule["apiGroups"], rule["resources"], rule.get("resourceNames", [None])):
+            found.setdefault(place, set()).update(rule["verbs"])
+    return found
 
 
 def roles(found: list[Object]) -> dict[tuple[str, str, str], Object]:
@@ -93,10 +94,26 @@ def test_cluster_install_grants_exactly_the_list(source: str) -> None:
     found = roles(template() if source == "chart" else kustomize(INSTALL / "cluster"))
     assert set(found) == {
         ("ClusterRole", "", "modelwright"),
+        ("ClusterRole", "", "modelwright-metrics-reader"),
         ("Role", "modelwright-system", "modelwright-lease"),
     }
     assert granted(found["ClusterRole", "", "modelwright"]) == IN_CLUSTER
     assert lease_rules(found["Role", "modelwright-system", "modelwright-lease"]) == LEASE
+
+
+def test_a_shard_reads_namespaces_and_leases_and_nothing_else_more() -> None:
+    found = roles(template(release="modelwright-red", sharding={"shard": "red"}))
+    name = "modelwright-red"
+    assert set(found) == {
+        ("ClusterRole", "", name),
+        ("ClusterRole", "", f"{name}-metrics-reader"),
+        ("Role", "modelwright-system", f"{name}-lease"),
+    }
+    assert granted(found["ClusterRole", "", name]) == IN_CLUSTER | SHARDED
+    assert lease_rules(found["Role", "modelwright-system", f"{name}-lease"]) == {
+        ("coordination.k8s.io", "leases", None): {"create", "list"},
+        ("coordination.k8s.io", "leases", f"{name}-operator"): {"get", "update", "patch"},
+    }
 
 
 def test_namespaced_chart_grants_nothing_in_the_cluster() -> None:
@@ -145,6 +162,8 @@ def test_bindings_name_the_operator_and_its_own_roles() -> None:
         *(kustomize(INSTALL / n) for n in ("cluster", "namespaced")),
     ):
         present = roles(found)
+        # Bound to whoever scrapes, and not to the operator.
+        present.pop(("ClusterRole", "", "modelwright-metrics-reader"), None)
         bindings = [o for o in found if o["kind"] in {"RoleBinding", "ClusterRoleBinding"}]
         assert len(bindings) == len(present)
         for binding in bindings:

@@ -6,7 +6,6 @@ Names of objects are DNS names, so the API server lets none of this through; not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -81,23 +80,22 @@ def test_a_users_query_keeps_its_shape(query: str, known: dict[str, str]) -> Non
 
 
 @given(hostile, hostile)
-def test_an_enforced_label_can_not_be_got_round_by_a_value(namespace: str, model: str) -> None:
+async def test_an_enforced_label_can_not_be_got_round_by_a_value(namespace: str, model: str) -> None:
     known = dict.fromkeys(promql.PLACEHOLDERS, "x") | {"NAMESPACE": namespace, "MODEL": model}
     query = promql.fill('sum(a{namespace="$(NAMESPACE)",m="$(MODEL)"})', known)
-    sent = promql_parser.parse(promql.enforced(query, "namespace", namespace, "q"))
+    sent = promql_parser.parse(await promql.enforced(query, "namespace", namespace, "q"))
     assert matchers(sent.expr) == {"namespace": namespace, "m": model}  # type: ignore[attr-defined]
 
 
-def counted(asked: Ask, wanted: str, target: Target) -> Iterator[VectorSelector]:
-    found = builtin.source(asked, wanted, target)
-    for part in (found.all, found.bad, found.latency):
-        for text in part.selectors if part is not None else ():
-            yield selector(text)
+async def counted(asked: Ask, wanted: str, target: Target) -> list[VectorSelector]:
+    found = await builtin.source(asked, wanted, target)
+    parts = [part for part in (found.all, found.bad, found.latency) if part is not None]
+    return [selector(text) for part in parts for text in part.selectors]
 
 
 @pytest.mark.parametrize("gateway", [TRAEFIK, ISTIO], ids=["Traefik", "Istio"])
 @given(namespace=hostile, candidate=hostile, serving=hostile)
-def test_selectors_of_a_gateway_keep_their_shape(
+async def test_selectors_of_a_gateway_keep_their_shape(
     gateway: Gateway, namespace: str, candidate: str, serving: str
 ) -> None:
     def asked(of: str, one: str, other: str) -> tuple[Ask, Target]:
@@ -106,8 +104,9 @@ def test_selectors_of_a_gateway_keep_their_shape(
         return ask(namespace=of, gateway=gateway, **changes), target
 
     given_, target = asked(namespace, candidate, serving)
-    found = list(counted(given_, "Gateway", target))
-    assert [shape(one) for one in found] == [shape(one) for one in counted(asked("n", "c", "s")[0], "Gateway", target)]
+    found = await counted(given_, "Gateway", target)
+    other = await counted(asked("n", "c", "s")[0], "Gateway", target)
+    assert [shape(one) for one in found] == [shape(one) for one in other]
     for one in found:
         values = matchers(one)
         if gateway is ISTIO:
@@ -123,10 +122,10 @@ def test_selectors_of_a_gateway_keep_their_shape(
 
 
 @given(namespace=hostile, label=hostile, pods=plain)
-def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespace: str, label: str, pods: str) -> None:
+async def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespace: str, label: str, pods: str) -> None:
     text = promql.select("requests_total", [Match("model", label)])
     target = replace(CANDIDATE, pods=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
-    for found in counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
+    for found in await counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
         assert found.name == "requests_total"
         assert matchers(found) == {"model": label, "namespace": namespace, "pod": pods}
 

@@ -259,9 +259,11 @@ class Clusters(RuleBasedStateMachine):
             expected.add((kinds.POD_DISRUPTION_BUDGET, child))
         if "endpoint" in model["spec"]:
             expected |= {(kinds.HTTP_ROUTE, "digits"), (kinds.SERVICE, child)}
+        # What lost its labels while it was on its way out can't be seen any more; it goes with its Model.
         ours = [
             obj for obj in self.api.objects.values()
             if any(ref["uid"] == uid for ref in obj["metadata"].get("ownerReferences", []))
+            and names.LABEL_MODEL in obj["metadata"].get("labels", {})
         ]  # fmt: skip
         kept = {(kinds.of(o), o["metadata"]["name"]) for o in ours if kinds.of(o) != kinds.CONTROLLER_REVISION}
         assert kept == expected

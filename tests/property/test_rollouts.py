@@ -51,6 +51,10 @@ class Rollouts(RuleBasedStateMachine):
     def break_or_mend(self, version: str, broken: bool) -> None:
         self.world.broken = self.world.broken | {version} if broken else self.world.broken - {version}
 
+    @rule(version=st.sampled_from(["v2", "v3"]), short=st.booleans())
+    def run_out_of_nodes(self, version: str, short: bool) -> None:
+        self.world.short = self.world.short | {version} if short else self.world.short - {version}
+
     @rule(crowd=st.booleans())
     def others_edit(self, crowd: bool) -> None:
         self.world.crowd = crowd
@@ -58,7 +62,31 @@ class Rollouts(RuleBasedStateMachine):
     @rule(looks=st.integers(1, 6), seconds=st.sampled_from([1, 5, 30]))
     def time_passes(self, looks: int, seconds: int) -> None:
         for _ in range(looks):
-            self.world.look(seconds)
+            self.one_look(seconds)
+
+    def one_look(self, seconds: int) -> None:
+        """While the candidate has requests at a step or in Promoting, its metrics are asked for; a Fail sends none of
+        them there any longer."""
+        before, asked, candidate = self._exposed(), len(self.world.desk.asked), self._newest().get("to")
+        self.world.look(seconds)
+        if not before or not self._exposed() or self._newest().get("to") != candidate:
+            return
+        asks = self.world.desk.asked[asked:]
+        assert asks, f"nobody looked at the candidate: {self._newest()}"
+        assert all(ask.candidate.version == candidate["version"] for ask in asks)
+        overruled = any(step.get("outcome") == "Fail" for step in self._newest()["steps"])
+        assert self.world.desk.results.get("errors") is not EVIDENCE["bad"] or overruled
+
+    def _newest(self) -> Any:
+        records = self._records()
+        return records[-1].get("status", {}) if records else {}
+
+    def _exposed(self) -> bool:
+        """Whether requests are sent to a candidate that has come to its steps."""
+        status = self._newest()
+        candidate = status.get("to", {}).get("version")
+        on = status.get("state") in ("Progressing", "Holding", "AwaitingApproval", "Promoting")
+        return on and "from" in status and "step" in status and self.world.weights.get(candidate, 0) > 0
 
     @rule(writes=st.integers(1, 4))
     def it_is_killed_at_a_write(self, writes: int) -> None:
@@ -103,7 +131,7 @@ class Rollouts(RuleBasedStateMachine):
         """When nobody interferes any more, the Model comes to rest: with the wanted version, or stalled and safe."""
         if not hasattr(self, "world"):
             return
-        self.world.broken, self.world.desk.results = set(), {"errors": good()}
+        self.world.broken, self.world.short, self.world.desk.results = set(), set(), {"errors": good()}
         for _ in range(80):
             self.world.look(5)
         last = self._records()[-1]["status"]

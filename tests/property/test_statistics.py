@@ -1,28 +1,34 @@
 """What holds for all evidence: none is never a Pass, more harm never helps, order and spelling don't matter."""
 
+import contextlib
 import itertools
 import math
 from datetime import UTC, datetime
+from itertools import pairwise
 
-from hypothesis import assume, given, settings
+import pytest
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from modelwright.core.analysis.counters import arm, growth, histogram, over
+from modelwright.core.analysis.counters import MoreBadThanAll, arm, growth, histogram, over
+from modelwright.core.analysis.courses import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.evidence import (
     Arm,
+    Block,
     Failure,
     Histogram,
     Measurement,
     Outcome,
+    Sample,
     Series,
     Shares,
     Value,
     Verdict,
 )
 from modelwright.core.analysis.judge import Rule, combine, judge
-from modelwright.core.analysis.planning import needed_samples
-from modelwright.core.analysis.ranks import decide_winner, mann_whitney
-from modelwright.core.analysis.sequential import difference, proportion
+from modelwright.core.analysis.planning import Levels, needed_samples
+from modelwright.core.analysis.scrapes import NEAR_ZERO, counted
+from modelwright.core.analysis.sequential import difference_interval, share_interval
 
 INF, NAN = math.inf, math.nan
 ALPHAS = st.sampled_from([0.2, 0.05, 0.0125, 1e-4, 1e-9])
@@ -53,7 +59,6 @@ def rules(draw: st.DrawFn) -> Rule:
         min_samples=draw(st.integers(1, 1000)),
         threshold=0.25 if kind == "over" else None,
         percentile=draw(st.floats(0.01, 0.99)) if kind == "percentile" else None,
-        good=draw(st.booleans()),
         higher_is_better=draw(st.booleans()),
         failures_allowed=draw(st.integers(0, 3)),
         failures_so_far=draw(st.integers(0, 3)),
@@ -61,6 +66,12 @@ def rules(draw: st.DrawFn) -> Rule:
     )
 
 
+def answers(agree: float, differ: float, half: float = 0.0) -> Sample:
+    """Answers whose rows all agree, all differ, and half of them each."""
+    return Sample(0.0, 1.0, ((0.0, agree), (0.5, half), (1.0, differ)))
+
+
+COUNTS = st.one_of(st.integers(0, 20000).map(float), st.floats(0, 1000))
 BUCKETS = st.lists(st.integers(0, 500), min_size=4, max_size=4).map(
     lambda new: tuple(zip((0.1, 0.25, 1.0, INF), itertools.accumulate(new), strict=True))
 )
@@ -68,12 +79,14 @@ EMPTY_BUCKETS = st.sampled_from([(), ((0.1, 0), (0.25, 0), (INF, 0)), ((INF, 0),
 NOTHING = st.sampled_from([None, NAN, INF, -INF])
 RESULTS = st.one_of(
     st.builds(Shares, arms(), st.one_of(st.none(), arms())),
+    st.builds(answers, COUNTS, COUNTS, COUNTS),
     st.builds(Histogram, st.one_of(BUCKETS, EMPTY_BUCKETS), st.one_of(st.none(), BUCKETS, EMPTY_BUCKETS)),
     st.builds(Value, st.one_of(NOTHING, st.floats()), st.one_of(NOTHING, st.floats()), st.text(max_size=5)),
     st.builds(Failure, st.just("QueryRefused"), st.text(max_size=5), st.booleans()),
 )
 NO_EVIDENCE = st.one_of(
     st.builds(Shares, st.just(Arm(0, 0)), st.one_of(st.none(), arms())),
+    st.builds(answers, st.just(0.0), st.just(0.0)),
     st.builds(Histogram, EMPTY_BUCKETS, st.one_of(st.none(), BUCKETS, EMPTY_BUCKETS)),
     st.builds(Value, NOTHING, st.one_of(NOTHING, st.floats())),
     st.builds(Failure, st.just("MetricsServerTimeout"), st.just("")),
@@ -81,15 +94,17 @@ NO_EVIDENCE = st.one_of(
 
 
 def look(
-    rule: Rule, result: Shares | Histogram | Value | Failure, alpha: float = 0.01, *, first: bool = False
+    rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float = 0.01, *, first: bool = False
 ) -> Verdict:
-    return judge(rule, Measurement("metric", datetime.now(UTC), result), alpha=alpha, first_revision=first)
+    return judge(
+        rule, Measurement("metric", datetime.now(UTC), result), levels=Levels(alpha, alpha), first_revision=first
+    )
 
 
 @UNTIMED
 @given(rules(), NO_EVIDENCE, ALPHAS, st.booleans())
 def test_no_evidence_of_the_candidate_is_never_success(
-    rule: Rule, result: Shares | Histogram | Value | Failure, alpha: float, first: bool
+    rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float, first: bool
 ) -> None:
     told = look(rule, result, alpha, first=first)
     assert told.outcome is not Outcome.PASS
@@ -134,12 +149,21 @@ def test_fewer_requests_than_asked_for_never_pass(rule: Rule, result: Shares | H
         assert told.serving_samples is None or told.serving_samples >= rule.min_samples
 
 
+def counts(arm: Arm) -> tuple[int, int]:
+    return arm.trials, arm.events
+
+
+def both(one: Arm, zero: Arm) -> tuple[int, int, int, int]:
+    return *counts(one), *counts(zero)
+
+
 @UNTIMED
+@example(Arm(42, 1), Arm(106, 106), 1e-9)
 @given(arms(1), arms(1), ALPHAS)
 def test_an_interval_holds_its_estimate_and_possible_values_only(one: Arm, zero: Arm, alpha: float) -> None:
     assert one.share is not None
     assert zero.share is not None
-    share, gap = proportion(one, alpha), difference(one, zero, alpha)
+    share, gap = share_interval(*counts(one), alpha), difference_interval(*both(one, zero), alpha)
     assert 0 <= share.low <= one.share + 1e-12
     assert one.share - 1e-12 <= share.high <= 1
     assert -1 <= gap.low <= one.share - zero.share + 1e-12
@@ -149,7 +173,10 @@ def test_an_interval_holds_its_estimate_and_possible_values_only(one: Arm, zero:
 @UNTIMED
 @given(arms(), arms(), ALPHAS)
 def test_swapped_arms_mirror_the_interval(one: Arm, zero: Arm, alpha: float) -> None:
-    there, back = difference(one, zero, alpha), difference(zero, one, alpha)
+    there, back = (
+        difference_interval(*both(one, zero), alpha),
+        difference_interval(*both(zero, one), alpha),
+    )
     assert math.isclose(there.low, -back.high, abs_tol=ROUNDING)
     assert math.isclose(there.high, -back.low, abs_tol=ROUNDING)
 
@@ -160,8 +187,11 @@ def test_a_request_gone_bad_never_speaks_for_the_candidate(one: Arm, zero: Arm, 
     """Above 0, where margins are. Where all but some are bad, or good beside all bad, the prior sways it a little."""
     assume(one.events < one.trials)
     worse = Arm(one.trials, one.events + 1)
-    share, share_worse = proportion(one, alpha), proportion(worse, alpha)
-    gap, gap_worse = difference(one, zero, alpha), difference(worse, zero, alpha)
+    share, share_worse = share_interval(*counts(one), alpha), share_interval(*counts(worse), alpha)
+    gap, gap_worse = (
+        difference_interval(*both(one, zero), alpha),
+        difference_interval(*both(worse, zero), alpha),
+    )
     assert share_worse.high >= share.high - ROUNDING
     assert share_worse.low >= share.low - ROUNDING
     assert gap.high < 0 or gap_worse.high >= gap.high - ROUNDING
@@ -189,9 +219,9 @@ def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, a
 
 @UNTIMED
 @given(arms(), st.integers(1, 99), ALPHAS)
-def test_a_share_of_good_requests_is_judged_as_the_bad_ones_are(one: Arm, percent: int, alpha: float) -> None:
-    bad = look(Rule("m", max=percent / 100), Shares(one, None), alpha)
-    good = look(Rule("m", min=1 - percent / 100, good=True), Shares(one, None), alpha)
+def test_answers_that_agree_are_judged_as_those_that_differ_are(one: Arm, percent: int, alpha: float) -> None:
+    bad = look(Rule("m", max=percent / 100), answers(one.trials - one.events, one.events), alpha)
+    good = look(Rule("m", min=1 - percent / 100), answers(one.events, one.trials - one.events), alpha)
     assert bad.low is not None
     assert bad.high is not None
     assume(min(abs(bad.low - percent / 100), abs(bad.high - percent / 100)) > ROUNDING)
@@ -230,7 +260,7 @@ def test_verdicts_together_pass_only_when_nothing_speaks_against(
 def counters(draw: st.DrawFn) -> tuple[list[tuple[float, float]], dict[float, int]]:
     """Samples of a counter that is watched from its birth, and what was added between each sample and the one before.
 
-    A process that starts anew has added what it shows then.
+    A process that starts again has added what it shows then.
     """
     samples, added = [(0.0, 0.0)], {}
     at = value = 0
@@ -241,12 +271,16 @@ def counters(draw: st.DrawFn) -> tuple[list[tuple[float, float]], dict[float, in
         if lost:
             samples.append((float(at), draw(st.sampled_from([NAN, INF]))))
             continue
-        if restarts and step < value:
+        if restarts and (step < value / 2 or step < value <= NEAR_ZERO):
             added[float(at)], value = step, step
         else:
             added[float(at)], value = step, value + step
         samples.append((float(at), float(value)))
     return samples, added
+
+
+def counted_growth(series: list[Series], start: float, end: float) -> float:
+    return growth(counted([series], start).groups[0], start, end)
 
 
 @UNTIMED
@@ -257,10 +291,10 @@ def test_growth_is_what_was_added_whatever_restarts_and_is_lost(
     samples, added = made
     expected = sum(count for at, count in added.items() if start < at <= start + length)
     one = Series({"instance": "a"}, tuple(samples))
-    assert growth([one], start, start + length) == expected
+    assert counted_growth([one], start, start + length) == expected
     since = max(at for at, value in samples if at <= start and math.isfinite(value))
     shortened = Series({"instance": "a"}, tuple(sample for sample in samples if sample[0] >= since))
-    assert growth([shortened], start, start + length) == expected
+    assert counted_growth([shortened], start, start + length) == expected
 
 
 @UNTIMED
@@ -269,11 +303,13 @@ def test_growth_adds_up_over_time_and_over_series_in_any_order(
     made: list[tuple[list[tuple[float, float]], dict[float, int]]], start: int, first: int, second: int, random: object
 ) -> None:
     series = [Series({"instance": str(i)}, tuple(samples)) for i, (samples, _) in enumerate(made)]
-    whole = growth(series, start, start + first + second)
-    assert whole == growth(series, start, start + first) + growth(series, start + first, start + first + second)
+    whole = counted_growth(series, start, start + first + second)
+    assert whole == counted_growth(series, start, start + first) + counted_growth(
+        series, start + first, start + first + second
+    )
     random.shuffle(series)  # type: ignore[attr-defined]
-    assert whole == growth(series, start, start + first + second)
-    assert whole == sum(growth([one], start, start + first + second) for one in series)
+    assert whole == counted_growth(series, start, start + first + second)
+    assert whole == sum(counted_growth([one], start, start + first + second) for one in series)
 
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1e6)), max_size=8).map(
@@ -293,8 +329,10 @@ SERIES = st.builds(
 def test_counts_are_never_negative_and_bad_never_outnumber_all(
     bad: list[Series], total: list[Series], start: int, length: int
 ) -> None:
-    counted = arm(bad, total, start, start + length)
-    assert 0 <= counted.events <= counted.trials
+    found = counted([bad, total], start).groups
+    with contextlib.suppress(MoreBadThanAll):
+        both = arm(*found, start, start + length)
+        assert 0 <= both.events <= both.trials
 
 
 @UNTIMED
@@ -303,37 +341,34 @@ def test_a_histogram_is_cumulative_whatever_the_order(
     series: list[Series], start: int, length: int, random: object
 ) -> None:
     try:
-        made = histogram(series, start, start + length)
+        made = histogram(counted([series], start).groups[0], start, start + length)
     except ValueError:
         return
     assert [bound for bound, _ in made] == sorted(bound for bound, _ in made)
     assert [count for _, count in made] == sorted(count for _, count in made)
     shuffled = list(series)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert histogram(shuffled, start, start + length) == made
+    assert histogram(counted([shuffled], start).groups[0], start, start + length) == made
     slow = [over(made, bound) for bound, _ in made if math.isfinite(bound)]
-    assert all(counted is not None for counted in slow)
+    assert all(found is not None for found in slow)
 
 
-POINTS = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40)
-
-
-@UNTIMED
-@given(POINTS, POINTS)
-def test_swapped_groups_turn_the_rank_test_around(one: list[float], zero: list[float]) -> None:
-    there, back = mann_whitney(one, zero, 0.05), mann_whitney(zero, one, 0.05)
-    assert there.u + back.u == len(one) * len(zero)
-    assert there.shift == -back.shift
-    assert there.low == -back.high
-    assert there.larger + back.larger >= 1 - 1e-9
+POINTS = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=NEEDED_POINTS, max_size=60)
 
 
 @UNTIMED
-@given(st.lists(st.floats(), max_size=29), st.lists(st.floats(), max_size=60), st.booleans())
-def test_too_few_points_never_win(few: list[float], many: list[float], higher: bool) -> None:
-    for one, zero in ((few, many), (many, few)):
-        told = decide_winner("m", one, zero, alpha=0.05, higher_is_better=higher)
-        assert told.outcome is Outcome.INCONCLUSIVE
+@given(POINTS, st.booleans())
+def test_at_most_one_revision_wins(pairs: list[tuple[int, int]], higher: bool) -> None:
+    there = decide_winner("m", pairs, alpha=0.05, higher_is_better=higher)
+    back = decide_winner("m", [(zero, one) for one, zero in pairs], alpha=0.05, higher_is_better=higher)
+    assert Outcome.FAIL in (there.outcome, back.outcome)
+    assert there.low == pytest.approx(-(back.high or 0.0))
+
+
+@UNTIMED
+@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=NEEDED_POINTS - 1), st.booleans())
+def test_too_few_points_never_win(few: list[tuple[float, float]], higher: bool) -> None:
+    assert decide_winner("m", few, alpha=0.05, higher_is_better=higher).outcome is Outcome.INCONCLUSIVE
 
 
 @UNTIMED
@@ -343,5 +378,17 @@ def test_with_the_needed_number_the_expected_outcome_is_decided(
 ) -> None:
     needed = needed_samples(margin / 100, base / 100, alpha, ratio=ratio)
     assert needed is not None
-    one, zero = (Arm(n, round(n * base / 100)) for n in (needed, needed * ratio))
-    assert look(Rule("m", margin=margin / 100, min_samples=1), Shares(one, zero), alpha).outcome is Outcome.PASS
+    # Whole requests in whole blocks are a little less even than those of the plan.
+    one, zero = (spread(1.05 * n + 20, n * base / 100) for n in (needed, needed * ratio))
+    sums = [Arm(sum(block.trials for block in arm), sum(block.events for block in arm)) for arm in (one, zero)]
+    rule = Rule("m", margin=margin / 100, min_samples=1)
+    assert look(rule, Shares(*sums, blocks=(one, zero)), alpha).outcome is Outcome.PASS
+
+
+def spread(trials: float, events: float, blocks: int = 20) -> tuple[Block, ...]:
+    """Counts in equal blocks, as far as whole numbers can be."""
+    ends = [(round(trials * n / blocks), round(events * n / blocks)) for n in range(blocks + 1)]
+    return tuple(
+        Block(15.0 * n, then[0] - before[0], min(then[0] - before[0], then[1] - before[1]))
+        for n, (before, then) in enumerate(pairwise(ends), 1)
+    )

@@ -25,6 +25,7 @@ from pathlib import Path
 import obstore
 
 from devcluster import paths
+from devcluster.processes import interrupt_on_sigterm
 from tests.fetch.harness import Container, folder_digest, sha256
 from tests.fetch.stores import S3
 
@@ -234,9 +235,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=400, help="size of the large file")
     parser.add_argument("--files", type=int, default=10_000, help="number of small files, of 10 kB each")
     options = parser.parse_args()
+    interrupt_on_sigterm()
     s3 = S3()
-    s3.start()
     try:
+        s3.start()
         work = s3.folder / "work"
         work.mkdir()
         rows = []

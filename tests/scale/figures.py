@@ -1,10 +1,10 @@
-"""What a measurement came to: the table for people, beside what is asked for and what is usual, and the file."""
+"""What a measurement came to: the table for people, beside what is asked for, and the file."""
 
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +15,10 @@ from rich.table import Table
 from tests.scale.audit import Counts
 from tests.scale.operator_process import ROOT
 
+WIDTH = 160
+
 Bounds = Mapping[int, Mapping[str, float]]
 """Size -> figure -> the most that is asked for."""
-Usual = Mapping[str, tuple[float, float]]
-"""Figure -> the least and the most that is usual, at whatever size: only what doesn't grow with it."""
 
 
 @dataclass
@@ -27,63 +27,103 @@ class Figures:
 
     models: int
     values: dict[str, float] = field(default_factory=dict)
-    detail: dict[str, Counts] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of those that are a median: the interval it lies in."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Writes and reads by verb and kind."""
+    refused: dict[str, float] = field(default_factory=dict)
+
+    def count(self, phase: str, counts: Counts, each: str = "", among: int = 1) -> None:
+        """The requests of a phase: all of them, or for `each` of so many."""
+        suffix = f" {each}" if each else ""
+        self.values[f"{phase}: writes{suffix}"] = counts.total_writes / among
+        self.values[f"{phase}: reads{suffix}"] = counts.total_reads / among
+        self.values[f"{phase}: Events{suffix}"] = counts.events / among
+        for what, counted in (("writes", counts.writes), ("reads", counts.reads)):
+            for (verb, resource), number in counted.most_common():
+                self.parts[f"{phase}: {what}{suffix}, {verb} {resource}"] = number / among
+        for (verb, resource, code), number in counts.refused.most_common():
+            self.refused[f"{phase}: {verb} {resource} -> {code}"] = number
 
 
-def show(results: list[Figures], bounds: Bounds, usual: Usual | None = None) -> None:
+def unit(name: str) -> str:
+    """The unit of a figure, which its name says."""
+    if " times " in name:
+        return "times"
+    return next((u for u in ("CPU seconds", "seconds", "CPU ms", "MiB", "%") if u in name), "count")
+
+
+def show(results: Sequence[Figures], bounds: Bounds) -> None:
     """The table, then each phase's requests by verb and kind."""
-    console = Console(width=140)
+    console = Console(width=WIDTH)
     table = Table(title="On simulated nodes")
     table.add_column("figure")
     for result in results:
         table.add_column(f"N={result.models}", justify="right")
     table.add_column("asked for", justify="right")
-    table.add_column("usual", justify="right")
-    for key in results[0].values:
+    for key in dict.fromkeys(key for result in results for key in result.values):
         asked = [f"{limits[key]:g} at {size}" for size, limits in bounds.items() if key in limits]
-        span = (usual or {}).get(key)
-        cells = [_cell(result.values[key], span) if key in result.values else "" for result in results]
-        table.add_row(key, *cells, ", ".join(asked), f"{span[0]:g} to {span[1]:g}" if span else "")
+        table.add_row(key, *(cell(result, key, bounds) for result in results), ", ".join(asked))
     console.print(table)
     for result in results:
-        for phase, counts in result.detail.items():
-            parts = [f"{v} {r}: {n / result.models:.2f}" for (v, r), n in counts.writes.most_common()]
-            parts += [f"{v} {r} (read): {n / result.models:.2f}" for (v, r), n in counts.reads.most_common()]
-            parts += [f"{v} {r} -> {c}: {n}" for (v, r, c), n in counts.refused.most_common()]
-            console.print(f"N={result.models} {phase}: " + "; ".join(parts or ["nothing"]))
+        show_requests(console, result)
 
 
-def _cell(value: float, span: tuple[float, float] | None) -> str:
+def show_requests(console: Console, result: Figures) -> None:
+    """One line for each phase: its requests by verb and kind, then those that were refused."""
+    lines: dict[str, list[str]] = {}
+    for name, value in result.parts.items():
+        kind, _, what = name.rpartition(", ")
+        lines.setdefault(kind, []).append(f"{what} {value:.2f}")
+    for kind, parts in lines.items():
+        console.print(f"N={result.models} {kind}: " + "; ".join(parts), soft_wrap=True)
+    for name, number in result.refused.items():
+        console.print(f"N={result.models} {name}: {number:g}", soft_wrap=True)
+
+
+def cell(result: Figures, key: str, bounds: Bounds) -> str:
+    """The value, with the interval it lies in; marked when it is above its bound. Empty when it wasn't measured."""
+    value = result.values.get(key)
+    if value is None:
+        return ""
+    bound = bounds.get(result.models, {}).get(key)
     shown = f"{value:.2f}"
-    return shown if span is None or span[0] <= value <= span[1] else f"[bold]{shown} ![/bold]"
+    if key in result.intervals:
+        low, high = result.intervals[key]
+        shown += f" ({low:.2f} to {high:.2f})"
+    return shown if bound is None or value <= bound else f"[bold]{shown} ![/bold]"
 
 
-def write(path: Path, results: list[Figures], command: str, bounds: Bounds) -> None:
+def write(path: Path, results: Sequence[Figures], command: str, bounds: Bounds) -> None:
     """The figures in the common format of docs/figures."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    rows = []
-    for result in results:
-        for key, value in result.values.items():
-            bound = bounds.get(result.models, {}).get(key)
-            unit = next((u for u in ("seconds", "CPU ms", "MiB", "%", "times") if u in key), "count")
-            rows.append(
-                {
-                    "name": f"N={result.models} {key}",
-                    "value": round(value, 3),
-                    "unit": unit,
-                    "bound": None if bound is None else f"at most {bound:g}",
-                    "holds": None if bound is None else value <= bound,
-                }
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "host": {"cores": os.cpu_count(), "memoryGiB": round(memory, 1), "machine": platform.machine()},
-        "figures": rows,
+        "figures": [row for result in results for row in rows(result, bounds.get(result.models, {}))],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def rows(result: Figures, limits: Mapping[str, float]) -> list[dict[str, object]]:
+    """One row for each figure; one that is a median has the interval it lies in."""
+    found = []
+    for key, value in {**result.values, **result.parts}.items():
+        bound = limits.get(key)
+        row: dict[str, object] = {
+            "name": f"N={result.models} {key}",
+            "value": round(value, 3),
+            "unit": unit(key),
+            "bound": None if bound is None else f"at most {bound:g}",
+            "holds": None if bound is None else value <= bound,
+        }
+        if key in result.intervals:
+            row["interval"] = [round(end, 3) for end in result.intervals[key]]
+        found.append(row)
+    return found

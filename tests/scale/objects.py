@@ -1,4 +1,4 @@
-"""The objects that are measured: Models with a version each, and what nobody's operator makes of the same pods."""
+"""The objects that are measured: Models with their versions."""
 
 from typing import Any
 
@@ -22,16 +22,18 @@ def runtime() -> Object:
     }
 
 
+def artifact(model: str, number: int) -> Object:
+    """With its digest, so that nothing has to be fetched."""
+    return {"uri": f"s3://models/{model}/{number}", "digest": DIGEST, "format": {"name": "scale"}}
+
+
 def version(model: str, number: int) -> Object:
-    """A pinned version, so that nothing has to be fetched."""
+    """One version of a Model."""
     return {
         "apiVersion": "modelwright.dev/v1alpha1",
         "kind": "ModelVersion",
-        "metadata": {"name": f"{model}-v{number}", "namespace": "default"},
-        "spec": {
-            "modelRef": {"name": model},
-            "artifact": {"uri": f"s3://models/{model}/{number}", "digest": DIGEST, "format": {"name": "scale"}},
-        },
+        "metadata": {"name": f"{model}-v{number}", "namespace": NAMESPACE},
+        "spec": {"modelRef": {"name": model}, "artifact": artifact(model, number)},
     }
 
 
@@ -40,28 +42,6 @@ def model(name: str, number: int, **spec: Any) -> Object:
     return {
         "apiVersion": "modelwright.dev/v1alpha1",
         "kind": "Model",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"version": {"name": f"{name}-v{number}"}, **spec},
     }
-
-
-def bare(name: str, replicas: int = 1) -> list[Object]:
-    """A Deployment and a Service as a Model has them, and nobody's."""
-    labels = {"app": name}
-    container = {"name": "model", **runtime()["spec"]["container"]}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
-    metadata = {"name": name, "namespace": "default"}
-    return [
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": metadata,
-            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": metadata,
-            "spec": {"selector": labels, "ports": [{"port": 80}]},
-        },
-    ]

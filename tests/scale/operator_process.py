@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from devcluster import ports
+from tests.scale import processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +33,15 @@ class OperatorProcess:
     ) -> None:
         self._log = log
         self._program = program
-        self.port = ports.free(1)[0]
-        fixed = {"http_host": "127.0.0.1", "http_port": self.port, "namespace": "default", "gateway_probe": "Off"}
+        self.port, webhooks = ports.free(2)
+        fixed = {
+            "http_host": "127.0.0.1",
+            "http_port": self.port,
+            "webhook_port": webhooks,
+            "metrics_authentication": "Off",
+            "namespace": "default",
+            "gateway_probe": "Off",
+        }
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MODELWRIGHT_")},
             "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}",
@@ -55,7 +63,7 @@ class OperatorProcess:
             )
         return self
 
-    def wait_ready(self, timeout: float = 60) -> float:
+    def wait_ready(self, timeout: float = 180) -> float:
         """Seconds until /readyz says yes. Raises RuntimeError with the end of the log when it doesn't."""
         begin = time.monotonic()
         while time.monotonic() - begin < timeout:
@@ -66,8 +74,16 @@ class OperatorProcess:
                     return time.monotonic() - begin
             except OSError:
                 time.sleep(0.05)
+        raise RuntimeError(f"the operator is not ready after {timeout} s; {self._end_of_log()}")
+
+    def check(self) -> None:
+        """Raise RuntimeError with the end of the log when it has ended."""
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"the operator has ended with {self.process.returncode}; {self._end_of_log()}")
+
+    def _end_of_log(self) -> str:
         tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
-        raise RuntimeError(f"the operator is not ready after {timeout} s; its log {self._log} ends:\n{tail}")
+        return f"its log {self._log} ends:\n{tail}"
 
     def metrics(self) -> str:
         """What /metrics says."""
@@ -84,15 +100,17 @@ class OperatorProcess:
     def cpu_seconds(self) -> float:
         """User and system CPU time used so far."""
         assert self.process is not None
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processes.cpu_seconds(self.process.pid)
 
     def resident_mib(self, peak: bool = False) -> float:
-        """Resident memory in MiB, now or at its peak."""
+        """Resident memory in MiB: now, or its peak since the start or `forget_peak`."""
         assert self.process is not None
-        key = "VmHWM:" if peak else "VmRSS:"
-        line = next(x for x in Path(f"/proc/{self.process.pid}/status").read_text().splitlines() if x.startswith(key))
-        return int(line.split()[1]) / 1024
+        return processes.resident_mib(self.process.pid, peak)
+
+    def forget_peak(self) -> None:
+        """Let the peak count from now on."""
+        assert self.process is not None
+        processes.forget_peak(self.process.pid)
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""

@@ -75,7 +75,7 @@ async def measure(count: int, idle: float, folder: Path) -> Figures:
         )
         stack.enter_context(operator)
         await asyncio.to_thread(operator.wait_ready)
-        await all_serve(client, 1, 1, patience=120)
+        await all_serve(client, 1, 1, patience=120, check=operator.check)
         await put_all(client, [policy(number) for number in range(count)])
         counts = await quiet(audit)
         figures.values["RetrainingPolicies: writes to create one"] = counts.total_writes / count

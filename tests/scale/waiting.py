@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import yaml
 
+from devcluster import ControlPlane
 from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient
+from tests.scale import processes
 from tests.scale.audit import AuditLog, Counts
-from tests.scale.objects import NAMESPACE, Object, bare
+from tests.scale.objects import NAMESPACE, Object
 
 
 async def put_all(client: KubeClient, objects: list[Object]) -> None:
@@ -22,14 +25,16 @@ async def put_all(client: KubeClient, objects: list[Object]) -> None:
     await asyncio.gather(*map(one, objects))
 
 
-async def all_serve(client: KubeClient, number: int, count: int, patience: float) -> None:
-    """Return once every Model is Ready with version `number`, alone; looks seldom, since that costs the API server."""
+async def all_serve(client: KubeClient, number: int, count: int, patience: float, check: Callable[[], None]) -> None:
+    """Return once every Model is Ready with version `number`, alone; looks seldom, since that costs the API server.
+    Raises RuntimeError after `patience` seconds; what `check` raises ends the wait too."""
     limit = time.monotonic() + patience
     while True:
         models = await client.list(kinds.MODEL, NAMESPACE)
         left = [m["metadata"]["name"] for m in models if not _serves(m, number)]
         if not left and len(models) == count:
             return
+        check()
         if time.monotonic() > limit:
             stuck = next(m for m in models if m["metadata"]["name"] == left[0])
             raise RuntimeError(
@@ -45,39 +50,28 @@ def _serves(obj: Object, number: int) -> bool:
     return ready and current and status["serving"]["version"].endswith(f"-v{number}")
 
 
-async def quiet(audit: AuditLog, seconds: float = 3.0) -> Counts:
-    """Counts until nothing was written for `seconds`."""
+async def quiet(audit: AuditLog, seconds: float = 3.0, patience: float = 900.0) -> Counts:
+    """Counts until nothing was written for `seconds`. Raises RuntimeError after `patience` seconds."""
     total = audit.take()
-    while True:
+    limit = time.monotonic() + patience
+    while time.monotonic() < limit:
         await asyncio.sleep(seconds)
         more = audit.take()
-        total.writes += more.writes
-        total.reads += more.reads
-        total.events += more.events
-        total.refused += more.refused
+        total.add(more)
         if not more.total_writes and not more.events:
             return total
+    raise RuntimeError(f"the operator still writes after {patience:.0f} s: {dict(more.writes)}, {more.events} Events")
 
 
-async def bare_seconds(client: KubeClient, count: int) -> float:
-    """How long API server, controllers and nodes alone need for the pods and Services of so many Models: the measure of
-    this machine at this hour. They stay until `bare_gone`."""
-    begin = time.monotonic()
-    await put_all(client, [obj for number in range(count) for obj in bare(f"bare-{number:05d}")])
-    while True:
-        found = await client.list(kinds.DEPLOYMENT, NAMESPACE)
-        if sum(each.get("status", {}).get("availableReplicas", 0) for each in found) == count:
-            break
-        await asyncio.sleep(1)
-    return time.monotonic() - begin
-
-
-async def bare_gone(client: KubeClient) -> None:
-    """Delete them, and wait until their pods are gone too."""
-    for kind in (kinds.DEPLOYMENT, kinds.SERVICE):
-        for each in await client.list(kind, NAMESPACE):
-            metadata = each["metadata"]
-            if metadata["name"].startswith("bare-"):
-                await client.delete(kind, NAMESPACE, metadata["name"], uid=metadata["uid"])
-    while await client.list(kinds.POD, NAMESPACE):  # noqa: ASYNC110 - the API server tells nobody
-        await asyncio.sleep(1)
+async def control_plane_rests(plane: ControlPlane, patience: float = 60.0) -> None:
+    """Return once all its processes together use less than a fifth of a core: new CRDs keep the API server busy for
+    seconds, which would count for what is measured next. After `patience` seconds in any case."""
+    limit = time.monotonic() + patience
+    pids = [daemon.pid for daemon in plane.state.daemons.values()]
+    before = sum(map(processes.cpu_seconds, pids))
+    while time.monotonic() < limit:
+        await asyncio.sleep(2)
+        used = sum(map(processes.cpu_seconds, pids))
+        if used - before < 0.2 * 2:
+            return
+        before = used

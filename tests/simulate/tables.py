@@ -1,4 +1,5 @@
-"""The tables of docs/concepts/evidence.md: computed by the planner, or taken from docs/figures/simulate.json."""
+"""The tables of docs/concepts/evidence.md: computed by the planner, or taken from docs/figures/simulate.json
+and mirror.json."""
 
 from __future__ import annotations
 
@@ -7,12 +8,13 @@ import math
 import re
 from pathlib import Path
 
-from modelwright.core.analysis.planning import Ask, Stage, alpha_each, needed_rate, needed_samples
+from modelwright.core.analysis.planning import Ask, Stage, levels, needed_pairs, needed_rate, needed_samples
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "concepts" / "evidence.md"
 FIGURES = ROOT / "docs" / "figures" / "simulate.json"
-ALPHA = alpha_each(0.95, metrics=2, steps=2)
+MIRROR = ROOT / "docs" / "figures" / "mirror.json"
+LEVELS = levels(0.95, metrics=2, steps=2)
 CANARY = (Stage(0.1, 0.9, 120.0), Stage(0.5, 0.5, 120.0))
 
 NEEDED = (
@@ -34,14 +36,46 @@ NEEDED = (
 """Serving share, candidate's share, margin."""
 
 
+PAIRS = (
+    (0.0, 0.02, 0.0),
+    (0.001, 0.02, 0.0),
+    (0.01, 0.02, 0.0),
+    (0.01, 0.005, 0.0),
+    (0.05, 0.05, 0.0),
+    (0.10, 0.05, 0.0),
+    (0.01, 0.02, 0.04),
+    (0.01, 0.02, 0.09),
+    (0.05, 0.05, 0.10),
+)
+"""Serving share, margin, what the candidate has on top."""
+
+
 def needed() -> str:
     """Requests of the candidate by serving and candidate's share and margin."""
     rows = ["| serving | candidate | margin | outcome | at weight 10 | at weight 50 |", "|---|---|---|---|---|---|"]
     for serving, candidate, margin in NEEDED:
         worse = candidate - serving
-        counts = [needed_samples(margin, serving, ALPHA, ratio=ratio, worse=worse) for ratio in (9.0, 1.0)]
+        alpha = LEVELS.passes if worse < margin else LEVELS.fails
+        counts = [needed_samples(margin, serving, alpha, ratio=ratio, worse=worse) for ratio in (9.0, 1.0)]
         told = " | ".join("never" if count is None else f"{count:,}" for count in counts)
         what = "as good" if worse == 0 else _percent(candidate)
+        outcome = "Pass" if worse < margin else "Fail"
+        rows.append(f"| {_percent(serving)} | {what} | {margin:g} | {outcome} | {told} |")
+    return "\n".join(rows)
+
+
+def paired() -> str:
+    """Requests of a mirror step, by pairs and by independent arms."""
+    rows = [
+        "| serving | candidate | margin | outcome | pairs, half common | pairs, 90 % common | without pairs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for serving, margin, worse in PAIRS:
+        alpha = LEVELS.passes if worse < margin else LEVELS.fails
+        counts = [needed_pairs(margin, serving, alpha, worse=worse, common=common) for common in (0.5, 0.9)]
+        counts.append(needed_samples(margin, serving, alpha, ratio=1.0, worse=worse))
+        told = " | ".join("never" if count is None else f"{count:,}" for count in counts)
+        what = "as good" if worse == 0 else _percent(serving + worse)
         outcome = "Pass" if worse < margin else "Fail"
         rows.append(f"| {_percent(serving)} | {what} | {margin:g} | {outcome} | {told} |")
     return "\n".join(rows)
@@ -55,7 +89,7 @@ def rates() -> str:
         "|---|---|---|---|",
     ]
     for errors, slow in ((0.01, 0.05), (0.001, 0.01)):
-        asks = (Ask(0.02, errors, ALPHA), Ask(0.05, slow, ALPHA))
+        asks = (Ask(0.02, errors, LEVELS.passes), Ask(0.05, slow, LEVELS.passes))
         found = [needed_rate(CANARY, asks, 60.0 * minutes) for minutes in deadlines]
         told = " | ".join("never" if rate is None else f"{math.ceil(rate)} per second" for rate in found)
         rows.append(f"| {_percent(errors)} errors, {_percent(slow)} slow | {told} |")
@@ -64,8 +98,12 @@ def rates() -> str:
 
 def measured(section: str) -> str:
     """The figures of the simulation whose names begin as the section's do."""
-    figures = json.loads(FIGURES.read_text())["figures"]
-    starts = {"levels": ("A/A", "harm"), "policies": ("default policy",)}[section]
+    file = MIRROR if section == "mirror" else FIGURES
+    figures = json.loads(file.read_text())["figures"]
+    starts = {
+        "levels": ("A/A, ", "harm"), "bursts": ("bursts",), "winners": ("A/B",), "policies": ("default policy",),
+        "mirror": ("",),
+    }[section]  # fmt: skip
     rows = ["| what | simulated | asked for |", "|---|---|---|"]
     for figure in figures:
         if figure["name"].startswith(starts):
@@ -77,7 +115,8 @@ def measured(section: str) -> str:
 
 def page(text: str) -> str:
     """The page with its tables made anew."""
-    made = {"needed": needed(), "rates": rates(), "levels": measured("levels"), "policies": measured("policies")}
+    sections = ("levels", "bursts", "winners", "policies", "mirror")
+    made = {"needed": needed(), "rates": rates(), "pairs": paired(), **{name: measured(name) for name in sections}}
     for name, table in made.items():
         begin, end = f"<!-- {name}: made by python -m tests.simulate --tables -->", f"<!-- end of {name} -->"
         before, _, rest = text.partition(begin)

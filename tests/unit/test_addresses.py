@@ -35,6 +35,16 @@ from modelwright.addresses import refused
         "64:ff9b::a9fe:a9fe",
         "fd00:ec2::254",
         "fd00:0ec2:0:0::0254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fd00:42::42",
+        "192.0.0.192",
+        "::169.254.169.254",
+        "::ffff:0:169.254.169.254",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "::ffff:192.0.0.192",
+        "64:ff9b::100.100.100.200",
         "100.100.100.200",
         "168.63.129.16",
         "metadata",
@@ -93,5 +103,32 @@ def test_any_text_is_judged(text: str) -> None:
 
 @given(st.ip_addresses(v=4))
 def test_of_plain_addresses_only_those_of_the_list_are_forbidden(address: ipaddress.IPv4Address) -> None:
-    listed = address.is_link_local or str(address) in ("100.100.100.200", "168.63.129.16")
+    listed = address.is_link_local or str(address) in ("100.100.100.200", "168.63.129.16", "192.0.0.192")
     assert refused(str(address)) == listed
+
+
+FORMS = {
+    "IPv4-compatible": lambda v4: v4,
+    "IPv4-mapped": lambda v4: 0xFFFF << 32 | v4,
+    "IPv4-translated": lambda v4: 0xFFFF << 48 | v4,
+    "NAT64": lambda v4: 0x0064FF9B << 96 | v4,
+    "local NAT64, a prefix of 96 bits": lambda v4: 0x0064FF9B0001 << 80 | v4,
+    "local NAT64, a prefix of 64 bits": lambda v4: 0x0064FF9B0001 << 80 | v4 << 24,
+    "local NAT64, a prefix of 56 bits": lambda v4: 0x0064FF9B0001 << 80 | v4 >> 24 << 64 | (v4 & 0xFFFFFF) << 32,
+    "local NAT64, a prefix of 48 bits": lambda v4: 0x0064FF9B0001 << 80 | v4 >> 16 << 64 | (v4 & 0xFFFF) << 40,
+    "6to4": lambda v4: 0x2002 << 112 | v4 << 80,
+    "Teredo, the server": lambda v4: 0x20010000 << 96 | v4 << 64,
+    "Teredo, the client": lambda v4: 0x20010000 << 96 | ~v4 & 0xFFFFFFFF,
+    "ISATAP": lambda v4: 0x2A00 << 112 | 0x5EFE << 32 | v4,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(low=st.integers(0, 2**16 - 1))
+def test_an_ipv4_address_is_found_in_an_ipv6_address_by_its_bits(form: str, low: int) -> None:
+    assert refused(str(ipaddress.IPv6Address(FORMS[form](0xA9FE << 16 | low))))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_another_ipv4_address_in_the_same_place_is_fine(form: str) -> None:
+    assert not refused(str(ipaddress.IPv6Address(FORMS[form](int(ipaddress.IPv4Address("10.1.2.3"))))))

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from modelwright.cli import facts
 from modelwright.kube import kinds
-from modelwright.kube.access import AccessUnknown, KubeAccess
+from modelwright.kube.access import AccessUnknown, Audience, KubeAccess
 from modelwright.kube.errors import Denied, Invalid
 from modelwright.obs import logging as json_logging
 from tests.lib import stepped
@@ -224,7 +224,7 @@ async def test_a_review_that_is_refused_tells_no_token(overheard: Overheard, err
             raise error(422, "Invalid", f'TokenReview "x" is invalid: spec.token: {TOKEN}')
 
     with pytest.raises(AccessUnknown) as told:
-        await KubeAccess(Client()).who(TOKEN)  # type: ignore[arg-type]
+        await KubeAccess(Client()).who(TOKEN, Audience.ANY)  # type: ignore[arg-type]
     assert TOKEN not in str(told.value)
     assert not overheard.found()
 

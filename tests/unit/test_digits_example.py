@@ -15,8 +15,9 @@ from datacheck.__main__ import look
 from demo import digits
 from examples.digits import data, evaluate, retrain, shift, train
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
-from modelwright.core.gates import evaluate as judge
+from modelwright.core.scoring import evaluate as judge
 from modelwright.fetch.digest import Entry, of_directory
+from modelwright.serving.gates import gated_figures
 
 VERSIONS = {
     1: ["--model", "logistic-regression", "--c", "0.01", "--train-samples", "60"],
@@ -235,16 +236,27 @@ def test_both_versions_are_scored_on_the_same_pictures_held_out_from_the_new_one
         for name in ("accuracy", "precision", "recall", "f1")
         for part in (None, "plain", "inverted", "blurred")
     }
-    assert found["accuracy", None]["n"] == (1620 if holdout else 3 * FEW // 4)
+    # A picture and its copies are one example.
+    assert found["accuracy", None]["n"] == (540 if holdout else FEW // 4)
+    assert {"standardError", "candidateStandardError"} < set(found["accuracy", None])
+    assert {"better", "worse"} < set(found["accuracy", "plain"])
+    assert {"standardError", "candidateStandardError"} < set(found["f1", "plain"])
     assert found["accuracy", "plain"]["serving"] > 0.9
     assert found["accuracy", "inverted"]["serving"] < 0.2 < 0.4 < found["accuracy", "inverted"]["candidate"]
     matrix = report["confusionMatrix"]
-    assert (len(matrix["labels"]), sum(map(sum, matrix["counts"]))) == (10, found["accuracy", None]["n"])
+    assert (len(matrix["labels"]), sum(map(sum, matrix["counts"]))) == (10, 1620 if holdout else 3 * FEW // 4)
     assert len((tmp_path / "log").read_bytes()) <= 4096
     # What the policy's gates ask for is in the report; so few pictures are not enough to pass them all.
     gates = RetrainingPolicy.model_validate(POLICY).spec.run.evaluate
     assert gates is not None
     assert judge(gates.gates, report, first=False).reason == "MetricOutOfLimits"
+    gated = {"GATED_FIGURES": gated_figures(gates.gates)}
+    _, short = run_stage(
+        evaluate.main, tmp_path, monkeypatch, **where, **gated, also=[*also, "serving"], parameters=parameters
+    )
+    asked = [("accuracy", None), ("f1", None), *(("accuracy", part) for part in ("blurred", "inverted", "plain"))]
+    assert [(each["name"], each.get("slice")) for each in short["metrics"]] == asked
+    assert len((tmp_path / "log").read_bytes()) <= 12 * 1024 // 5, "five containers share 12 KiB"
 
 
 def test_a_slice_of_few_pictures_is_left_out_and_without_a_serving_version_there_is_no_figure_of_it(

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from examples.digits import train
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.policy import RolloutPolicy
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
+from tests.lib.documents import read_all
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "manifests" / "samples"
@@ -23,7 +23,7 @@ KINDS = {
 
 
 def documents(path: Path) -> list[dict]:
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+    return read_all(path.read_text())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from tests.lib.documents import read_all
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "concepts" / "threat-model.md"
@@ -53,7 +54,7 @@ def places(node: Any, path: str = "") -> Iterator[str]:
 def test_nothing_but_a_gateway_is_named_in_another_namespace() -> None:
     found = set()
     for file in (ROOT / "crds").glob("*.yaml"):
-        document = yaml.safe_load(file.read_text())
+        (document, *_) = read_all(file.read_text())
         if document["kind"] == "CustomResourceDefinition":
             for version in document["spec"]["versions"]:
                 spec = version["schema"]["openAPIV3Schema"]["properties"].get("spec", {})

@@ -206,6 +206,15 @@ def answer(status: int, body: str = "", **headers: str) -> Handler:
     return handle
 
 
+def refuse(status: int, message: str) -> Handler:
+    """A fault: what RBAC (403) and authentication (401) say."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return _status(status, {401: "Unauthorized", 403: "Forbidden"}[status], message)
+
+    return handle
+
+
 async def hang(_: web.Request) -> web.StreamResponse:
     """A fault: no answer at all."""
     await asyncio.Event().wait()

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -176,8 +177,12 @@ async def test_a_list_follows_its_pages_and_fills_in_the_kind(server: FakeApiSer
     found = await client.list(kinds.MODEL, labels="a=b")
     assert len(found) == PAGE * 2 + 1
     assert {(o["apiVersion"], o["kind"]) for o in found} == {("modelwright.dev/v1alpha1", "Model")}
-    assert len(server.requests) == 3
-    assert all("labelSelector=a%3Db" in path for _, path in server.requests)
+    asked = [parse_qs(urlsplit(path).query) for _, path in server.requests]
+    assert [query["limit"] for query in asked] == [["8"], ["32"], ["128"], ["500"], ["500"]]
+    assert {query["labelSelector"][0] for query in asked} == {"a=b"}
+    server.requests.clear()
+    assert len(await client.list(kinds.MODEL, metadata_only=True)) == PAGE * 2 + 1
+    assert len(server.requests) == 3, "what tells which objects there are is small"
 
 
 async def test_a_list_whose_pages_expire_starts_anew_once(server: FakeApiServer, client: KubeClient) -> None:

@@ -7,19 +7,20 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import unquote
 
-import kopf
 import pytest
 
 from modelwright.api.names import MANAGED_SELECTOR
-from modelwright.app.leader import connection_info
+from modelwright.app import leader
 from modelwright.handlers import watch
 from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient
+from modelwright.kube.rights import MISSING, Right
 from modelwright.kube.store import Object, Store
 from modelwright.kube.sweep import Sweep, Watched
+from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import model
 from tests.wire import apiserver
-from tests.wire.apiserver import FakeApiServer, answer
+from tests.wire.apiserver import FakeApiServer, answer, refuse
 
 WATCHED = (Watched(kinds.MODEL), Watched(kinds.DEPLOYMENT, MANAGED_SELECTOR))
 
@@ -30,8 +31,12 @@ class Frame:
     It has a thread and an event loop of its own, because at its end it cancels every task it finds in its loop.
     """
 
-    def __init__(self, server: FakeApiServer, inactivity: float = 70.0) -> None:
+    def __init__(self, server: FakeApiServer, inactivity: float = 70.0, namespaces: tuple[str, ...] = ()) -> None:
         self.server = server
+        self.namespaces = namespaces
+        self.watched = tuple(Watched(what.kind, what.labels, namespaces) for what in WATCHED)
+        self.streams: watch.Streams | None = None
+        self.completed: list[str] = []
         self.store = Store()
         self.sink: watch.Sink = self.store.apply
         self._inactivity = inactivity
@@ -39,23 +44,25 @@ class Frame:
         self._stop: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.error: BaseException | None = None
+        self.listed: asyncio.Event | None = None
 
     def start(self) -> None:
         self._thread.start()
 
     def _run(self) -> None:
         configuration = self.server.configuration()
-        registry = kopf.OperatorRegistry()
-        watch.register(registry, WATCHED, lambda *event: self.sink(*event))
-        watch.register_login(registry, lambda: connection_info(configuration))
-        settings = watch.settings(WATCHED)
+        settings = watch.settings()
         settings.watching.inactivity_timeout = self._inactivity
         settings.watching.reconnect_backoff = 0.05
         settings.networking.error_backoffs = (0.05, 0.05, 0.05)
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            await kopf.operator(registry=registry, settings=settings, clusterwide=True, stop_flag=self._stop)
+            login = leader.Login(configuration, SystemClock())
+            streams = watch.Streams(self.watched, lambda *event: self.sink(*event), settings, self.namespaces)
+            streams.completed = self.completed.append
+            self.streams, self.listed = streams, streams.listed
+            await streams.run(login.connection_info, ready=asyncio.Event(), stop=self._stop)
 
         try:
             asyncio.run(run())
@@ -133,6 +140,25 @@ async def test_what_is_listed_and_what_is_watched_reach_the_store(frame: Frame, 
     await until(lambda: "labels" in (frame.store.get(kinds.MODEL, "vision", "third") or {})["metadata"])
     server.remove(third)
     await until(lambda: frame.names() == {"first", "second"})
+
+
+async def test_the_first_lists_are_complete_when_each_kind_was_listed(server: FakeApiServer) -> None:
+    held = asyncio.Event()
+
+    async def hold(request: apiserver.web.Request) -> apiserver.web.StreamResponse:
+        await held.wait()
+        return apiserver.web.Response(status=500)
+
+    server.save(model("first"))
+    server.fault("GET", "/deployments?limit", hold)
+    frame = Frame(server)
+    frame.start()
+    await until(lambda: frame.names() == {"first"})
+    assert frame.listed is not None
+    assert not frame.listed.is_set(), "Deployments were not listed yet"
+    held.set()
+    await until(frame.listed.is_set)
+    await frame.stop()
 
 
 async def test_children_are_listed_and_watched_by_our_label(frame: Frame, server: FakeApiServer) -> None:
@@ -242,6 +268,61 @@ async def test_a_watch_that_is_refused_four_times_in_a_row_ends_the_watch_frame_
     assert frame.error is not None
 
 
+CANNOT = 'models.modelwright.dev is forbidden: User "op" cannot {} resource "models" in API group "modelwright.dev"{}'
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "REFUSED_SECONDS", (0.05,))
+    monkeypatch.setattr(leader, "LOGIN_SECONDS", (0.05,))
+
+
+async def test_a_right_that_is_taken_away_ends_nothing_is_named_and_what_happened_is_read_when_it_is_back(
+    frame: Frame, server: FakeApiServer, impatient: None
+) -> None:
+    # Kopf sends each of these four times.
+    server.fault("GET", "models?watch", refuse(403, CANNOT.format("watch", " at the cluster scope")), times=4)
+    server.fault("GET", "/models?limit", refuse(403, CANNOT.format("list", " at the cluster scope")), times=8)
+    server.send(kinds.MODEL, None)
+    missing = Right("list", "models.modelwright.dev", "")
+    await until(lambda: missing in MISSING.known())
+    server.save(model("meanwhile"))
+    await until(lambda: "meanwhile" in frame.names())
+    assert not frame.ended
+    assert missing not in MISSING.known()
+
+
+async def test_a_token_that_is_refused_is_asked_for_again_with_pauses_and_ends_nothing(
+    frame: Frame, server: FakeApiServer, impatient: None
+) -> None:
+    await until(lambda: frame.names() == {"first", "second"})
+    server.fault("GET", "models?watch", refuse(401, "Unauthorized"), times=2)
+    server.send(kinds.MODEL, None)
+    server.save(model("meanwhile"))
+    await until(lambda: "meanwhile" in frame.names(), 60)
+    assert not frame.ended
+    assert not server.faults
+
+
+async def test_a_namespace_that_may_not_be_read_keeps_no_other_one_waiting(
+    server: FakeApiServer, impatient: None
+) -> None:
+    place = "/namespaces/closed/models?limit"
+    server.fault("GET", place, refuse(403, CANNOT.format("list", ' in the namespace "closed"')), times=100)
+    server.save(model("first"))
+    frame = Frame(server, namespaces=("vision", "closed"))
+    frame.start()
+    await until(lambda: frame.listed is not None and frame.listed.is_set())
+    assert frame.streams is not None
+    assert frame.streams.unread("closed")
+    assert not frame.streams.unread("vision")
+    assert Right("list", "models.modelwright.dev", "closed") in MISSING.known()
+    server.faults.clear()
+    await until(lambda: frame.completed == ["closed"])
+    assert not frame.streams.unread("closed")
+    await frame.stop()
+
+
 async def test_a_stream_that_is_silent_for_too_long_is_given_up(server: FakeApiServer) -> None:
     frame = Frame(server, inactivity=0.5)
     frame.start()
@@ -309,8 +390,3 @@ async def test_kopf_never_writes_whatever_finalizers_and_annotations_objects_hav
         server.remove(server.objects[kinds.MODEL, "vision", f"odd-{n}"])
     await until(lambda: frame.names() == {"first", "second"})
     assert server.writes() == []
-
-
-def test_the_finalizer_that_kopf_would_strip_is_nobodys() -> None:
-    assert watch.settings(WATCHED).persistence.finalizer == watch.UNUSED_FINALIZER
-    assert watch.UNUSED_FINALIZER not in ("kopf.zalando.org/KopfFinalizerMarker",)

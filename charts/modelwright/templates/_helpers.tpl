@@ -38,9 +38,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{/* The file of connections, as the operator reads it. */}}
+{{/* The file of connections, as the operator reads it. Who doesn't decide on enforcedLabel keeps namespaces apart. */}}
 {{- define "modelwright.connections" -}}
-{{- toYaml (dict "connections" .Values.connections) -}}
+{{- $found := list -}}
+{{- range .Values.connections -}}
+{{- if and (eq .type "Prometheus") (not (hasKey . "enforcedLabel")) -}}
+{{- $found = append $found (merge (dict "enforcedLabel" "namespace") .) -}}
+{{- else -}}
+{{- $found = append $found . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "connections" $found) -}}
 {{- end }}
 
 {{/* What the operator may do in a namespace that it watches. No Secrets, no exec, no wildcards. */}}
@@ -148,5 +156,38 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [{{ .group }}]
   resources: [{{ .plural }}]
   verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- end }}
+
+{{- /* The name in the certificate by which a standby knows the leader. */ -}}
+{{- define "modelwright.tlsName" -}}
+{{ .Values.tls.serverName | default (printf "%s.%s.svc" (include "modelwright.name" .) .Release.Namespace) }}
+{{- end }}
+
+{{- /* How a monitor reads /metrics: with a token, and by TLS where there is a certificate. A PodMonitor can't name a file. */ -}}
+{{- define "modelwright.scrape" -}}
+{{- $values := .root.Values -}}
+{{- if eq $values.metrics.authentication "Required" }}
+{{- if $values.metrics.tokenSecret }}
+authorization:
+  credentials:
+    name: {{ $values.metrics.tokenSecret }}
+    key: token
+{{- else if eq .monitor "ServiceMonitor" }}
+bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+{{- else }}
+{{- fail "metrics.podMonitor needs metrics.tokenSecret, a Secret with the token of somebody who may read /metrics; or metrics.authentication: Off" }}
+{{- end }}
+{{- end }}
+{{- with $values.tls.secretName }}
+scheme: https
+tlsConfig:
+  serverName: {{ include "modelwright.tlsName" $.root }}
+  {{- with $values.tls.caKey }}
+  ca:
+    secret:
+      name: {{ $values.tls.secretName }}
+      key: {{ . }}
+  {{- end }}
 {{- end }}
 {{- end }}

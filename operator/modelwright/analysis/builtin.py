@@ -54,7 +54,7 @@ class Source:
     unit: float = 1.0
 
 
-def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False) -> Source:
+async def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False) -> Source:
     """Where the requests of `target` are counted; `wanted` is the policy's Auto, Gateway or Runtime.
 
     Auto is the gateway where it is a known one, else the runtime. `errors`: the bad ones must be told from the good.
@@ -83,7 +83,7 @@ def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False) -> So
         if wanted == "Auto":
             message += ", and no gateway that is known counts its requests"
         raise Fault(Reason.METRIC_SOURCE_MISSING, message, permanent=True)
-    return _runtime(ask, target)
+    return await _runtime(ask, target)
 
 
 def _targets(ask: Ask) -> tuple[Target, ...]:
@@ -147,19 +147,31 @@ GATEWAYS: Mapping[str, Callable[[Ask, Target], Source]] = {TRAEFIK: _traefik, IS
 """By controllerName of the GatewayClass."""
 
 
-def _runtime(ask: Ask, target: Target) -> Source:
+async def _runtime(ask: Ask, target: Target) -> Source:
     metrics = target.metrics
     assert metrics is not None  # noqa: S101
     more = (Match("namespace", ask.namespace), Match("pod", target.pods, "=~"))
 
-    def counted(text: str | None, field: str) -> Counted | None:
+    async def counted(text: str | None, field: str) -> Counted | None:
         if text is None:
             return None
-        return Counted((promql.plain(text, f"spec.metrics.{field} of the runtime of {target.version}", more),))
+        what = f"spec.metrics.{field} of the runtime of {target.version}"
+        return Counted((await promql.plain(text, what, ask.namespace, more),))
 
-    every = counted(metrics.requests, "requests")
+    every = await counted(metrics.requests, "requests")
     assert every is not None  # noqa: S101
-    return Source("Runtime", every, counted(metrics.errors, "errors"), counted(metrics.latency, "latency"))
+    errors, latency = await counted(metrics.errors, "errors"), await counted(metrics.latency, "latency")
+    return Source("Runtime", every, errors, latency)
+
+
+async def in_flight(ask: Ask, target: Target) -> str | None:
+    """The query for the requests that have not ended at a revision; None when its runtime names no gauges of them. The
+    gateways that are known have none that tell revisions apart. Raises Fault for a selector that is none."""
+    if target.metrics is None or target.metrics.in_flight is None:
+        return None
+    more = (Match("namespace", ask.namespace), Match("pod", target.pods, "=~"))
+    what = f"spec.metrics.inFlight of the runtime of {target.version}"
+    return f"sum({await promql.plain(target.metrics.in_flight, what, ask.namespace, more)})"
 
 
 def _has(labels: Mapping[str, str], names: Iterable[str], pattern: str) -> bool:

@@ -43,7 +43,8 @@ class BasicAuth(_Part):
 class Connection(_Part):
     """How to reach one server. Files are read at each use, so what rotates is followed.
 
-    `enforced_label`: label that every selector of a user's query must have, with the Model's namespace as its value.
+    `enforced_label`: label that every selector of a user's query must have, with the Model's namespace as its value;
+    None, in the file also "", when users may read everything.
     """
 
     name: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=63, pattern=DNS_LABEL)]
@@ -57,6 +58,11 @@ class Connection(_Part):
     enforced_label: (
         Annotated[str, StringConstraints(strict=True, max_length=128, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")] | None
     ) = None
+
+    @field_validator("enforced_label", mode="before")
+    @classmethod
+    def _decided(cls, label: Any) -> Any:
+        return None if label == "" else label
 
     @field_validator("url")
     @classmethod

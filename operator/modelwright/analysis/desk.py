@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from modelwright.analysis import comparer
 from modelwright.analysis.comparer import ComparerUrl
@@ -19,6 +20,7 @@ from modelwright.core.analysis.evidence import Failure, Measurement, Points, Val
 from modelwright.kube.queue import Key
 from modelwright.obs import metrics as own
 from modelwright.obs.clock import Clock, SystemClock, Timer
+from modelwright.obs.reading import noted
 
 LOOK_TIMEOUT = 60.0
 """Seconds after which a metric that has not been measured counts as failed."""
@@ -171,6 +173,10 @@ class Desk:
         except TimeoutError:
             failure = Failure(Reason.METRICS_SERVER_TIMEOUT, f"not measured within {self._look_timeout:g} s")
             found = Measurement(metric.name, look.at, failure)
+        except Exception as error:
+            # A metric that can't be read must not end the looks that follow.
+            text = noted(_child(entry.ask, metric), error)
+            found = Measurement(metric.name, look.at, Failure(Reason.INTERNAL_ERROR, text))
         ended, interval = self._clock.monotonic(), entry.ask.interval.total_seconds()
         own.LOOKS.labels(_outcome(found)).inc()
         own.LOOK_SECONDS.observe(ended - began)
@@ -191,6 +197,8 @@ class Desk:
             except TimeoutError:
                 text = f"not measured within {self._look_timeout:g} s"
                 found = Points(failure=Failure(Reason.METRICS_SERVER_TIMEOUT, text))
+            except Exception as error:
+                found = Points(failure=Failure(Reason.INTERNAL_ERROR, noted(_child(entry.ask, metric), error)))
             failure, waited = found.failure, self._clock.monotonic() - began
             if failure is None or failure.permanent or waited >= SERIES_PATIENCE:
                 break
@@ -203,6 +211,9 @@ class Desk:
             async with asyncio.timeout(self._look_timeout):
                 entry.weight = await self._measurer.observed_weight(look)
         except TimeoutError:
+            entry.weight = None
+        except Exception as error:
+            noted(_child(entry.ask), error)
             entry.weight = None
         finally:
             entry.weighing = None
@@ -255,3 +266,9 @@ def _outcome(found: Measurement) -> str:
     if isinstance(found.result, Value) and found.result.candidate is None:
         return "no data"
     return "measured"
+
+
+def _child(ask: Ask, metric: Metric | None = None) -> dict[str, Any]:
+    """What is measured, as logs name it."""
+    name = f"{ask.model}/{metric.name}" if metric is not None else ask.model
+    return {"kind": "Metric", "metadata": {"namespace": ask.namespace, "name": name}}

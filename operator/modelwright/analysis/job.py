@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelwright.analysis.port import Ask
 from modelwright.api.reasons import Reason
 from modelwright.core import gates
+from modelwright.core.analysis import figures
 from modelwright.core.analysis.evidence import Failure, Value
-from modelwright.core.gates import GateResult, Report
+from modelwright.core.analysis.figures import Figure
+from modelwright.core.gates import Report
+from modelwright.core.scoring import GateResult
 
 
 def environment(ask: Ask) -> dict[str, str]:
@@ -30,41 +32,26 @@ def environment(ask: Ask) -> dict[str, str]:
     return told
 
 
-def result(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], figure: str) -> Value | Failure | None:
-    """What a Job (batch/v1) with its pods says of `figure`; None while it runs.
+def result(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], name: str) -> Figure | Value | Failure | None:
+    """What a Job (batch/v1) with its pods says of the figure `name`; None while it runs.
 
-    The report is that of the evaluation gate: {"metrics": [{"name", "candidate", "serving"?}]}.
+    The report is that of the evaluation gate: {"metrics": [{"name", "candidate", "serving"?, "n"?, ...}]}.
     """
     found = gates.read_job(job, pods)
     if isinstance(found, GateResult):
         return Failure(Reason.METRIC_JOB_FAILED, found.message)
-    return figure_of(found, figure) if isinstance(found, Report) else None
+    return figure_of(found, name) if isinstance(found, Report) else None
 
 
-def figure_of(report: Report, figure: str) -> Value | Failure:
-    """The figure in a report, for both revisions."""
+def figure_of(report: Report, name: str) -> Figure | Value | Failure:
+    """The figure in a report, for both revisions, with its error."""
     entries = report.content.get("metrics")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         return Failure(
             Reason.METRIC_JOB_FAILED, 'the report needs "metrics", a list of {"name", "candidate", "serving"}'
         )
-    found = [entry for entry in entries if entry.get("name") == figure and entry.get("slice") is None]
+    found = [entry for entry in entries if entry.get("name") == name and entry.get("slice") is None]
     if len(found) != 1:
-        return Failure(
-            Reason.METRIC_JOB_FAILED, f"{figure} is in the report {len(found)} times, and must be there once"
-        )
-    candidate, serving = _number(found[0].get("candidate")), _number(found[0].get("serving"))
-    if candidate is None:
-        return Value(None, serving, f"{figure} is {found[0].get('candidate')!r} for the candidate, which is no number")
-    return Value(candidate, serving, "" if serving is not None else f"the report has no {figure} of what serves")
-
-
-def _number(given: Any) -> float | None:
-    """A finite number, also when it is written as text."""
-    if isinstance(given, bool) or not isinstance(given, int | float | str):
-        return None
-    try:
-        number = float(given)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+        return Failure(Reason.METRIC_JOB_FAILED, f"{name} is in the report {len(found)} times, and must be there once")
+    figure = figures.read(name, None, found)
+    return Value(None, None, figure) if isinstance(figure, str) else figure

@@ -129,9 +129,9 @@ class Lookout:
         connection = measure.named(self._connections, trigger.provider, "Prometheus")
         query = promql.fill(trigger.query, watch.known)
         if connection.enforced_label is not None:
-            query = promql.enforced(query, connection.enforced_label, namespace, "prometheus.query")
+            query = await promql.enforced(query, connection.enforced_label, namespace, "prometheus.query")
         else:
-            promql.parse(query, "prometheus.query")
+            await promql.parse(query, "prometheus.query", namespace)
         return await Prometheus(self._web, connection).number(query, self._clock.now().timestamp())
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
-from modelwright.analysis import builtin, comparer, http, promql
+from modelwright.analysis import builtin, checks, comparer, http, promql
 from modelwright.analysis.builtin import Counted, Source
 from modelwright.analysis.comparer import ComparerUrl
 from modelwright.analysis.connections import Connection, Connections, ConnectionType
@@ -20,16 +22,18 @@ from modelwright.api.v1alpha1.policy import SHADOW_BUILTINS, HttpMetric, Metric,
 from modelwright.core import shadow
 from modelwright.core.analysis import counters
 from modelwright.core.analysis.evidence import (
-    Arm,
     Buckets,
     Failure,
     Histogram,
     Measurement,
     Points,
+    Sample,
     Series,
     Shares,
     Value,
 )
+from modelwright.core.analysis.figures import Figure
+from modelwright.core.analysis.scrapes import block_ends
 from modelwright.core.shadow import Summary
 
 DEFAULT_CONNECTION = "default"
@@ -38,7 +42,7 @@ WEIGHT_MIN_REQUESTS = 100
 MOST_POINTS = 60
 """Points that a time which has passed is asked for."""
 
-Result = Shares | Value | Histogram | Failure
+Result = Shares | Sample | Value | Histogram | Figure | Failure
 log = logging.getLogger(__name__)
 
 
@@ -47,11 +51,23 @@ class Memory:
     """What is kept of an ask from look to look."""
 
     counters: Counters
+    summaries: dict[datetime, Summary] = field(default_factory=dict)
+    """The last summary of each comparer of the step, by its start."""
+    selectors: checks.Selectors = field(default_factory=checks.Selectors)
 
     @classmethod
     def of(cls, ask: Ask) -> Memory:
         """An empty memory."""
         return cls(Counters(ask.since.timestamp()))
+
+    def of_all(self, summary: Summary) -> Summary:
+        """What this comparer and those before or beside it have counted: none of it is lost with a pod, nor counted
+        twice."""
+        known = self.summaries.get(summary.started_at)
+        if known is None or known.received <= summary.received:
+            self.summaries[summary.started_at] = summary
+        first, *others = self.summaries.values()
+        return sum(others, first)
 
 
 @dataclass(slots=True)
@@ -63,6 +79,7 @@ class Look:
     at: datetime
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _summary: Summary | Fault | None = field(default=None, init=False)
+    _in_flight: str | None = field(default=None, init=False)
 
     @property
     def now(self) -> float:
@@ -74,12 +91,19 @@ class Look:
         async with self._turn:
             if self._summary is None:
                 try:
-                    self._summary = await comparer.summary(web, url, self.ask)
+                    self._summary = self.memory.of_all(await comparer.summary(web, url, self.ask))
                 except Fault as fault:
                     self._summary = fault
         if isinstance(self._summary, Fault):
             raise Fault(self._summary.failure.reason, self._summary.failure.message)
         return self._summary
+
+    async def in_flight(self, count: Callable[[], Awaitable[str]]) -> str:
+        """What `count` gives, counted once a look."""
+        async with self._turn:
+            if self._in_flight is None:
+                self._in_flight = await count()
+        return self._in_flight
 
 
 def applies(ask: Ask, metric: Metric) -> bool:
@@ -110,11 +134,37 @@ class Measurer:
             result = await self._result(look, metric, query)
         except Fault as fault:
             result = fault.failure
+        except checks.NoEvidence as found:
+            result = Value(None, why=str(found), reason=found.reason)
         except Exception as error:
             # Whatever goes wrong in here must not end the looks of a rollout: without them it only ever times out.
             log.exception("metric %s of %s/%s", metric.name, look.ask.namespace, look.ask.model)
             result = Failure(Reason.INTERNAL_ERROR, f"{type(error).__name__}; the operator's log has the details")
-        return Measurement(metric.name, look.at, result, query.text)
+        in_flight = "" if isinstance(result, Failure) else await self._in_flight(look, metric)
+        return Measurement(metric.name, look.at, result, query.text, in_flight)
+
+    async def _in_flight(self, look: Look, metric: Metric) -> str:
+        """Requests that have not ended, where the comparer or the runtimes know them: what is counted at the end of a
+        request doesn't show those that hang. Nothing else is asked, and what can't be had is left out."""
+        if metric.builtin not in ("error-rate", "latency-over", "latency-percentile"):
+            return ""
+        if look.ask.mirror and metric.source != "Runtime":
+            summaries = look.memory.summaries
+            return f"{shadow.pending(summaries[max(summaries)])} copies" if summaries else ""
+        return await look.in_flight(lambda: self._count_in_flight(look))
+
+    async def _count_in_flight(self, look: Look) -> str:
+        found = []
+        for name, target in (("candidate", look.ask.candidate), ("serving", look.ask.serving)):
+            try:
+                query = await builtin.in_flight(look.ask, target) if target is not None else None
+                if query is None:
+                    continue
+                value, _ = await self._prometheus(DEFAULT_CONNECTION).number(query, look.now)
+            except Fault:
+                continue
+            found += [f"{name} {value:.0f}"] if value is not None else []
+        return ", ".join(found)
 
     async def series(self, ask: Ask, metric: Metric, end: datetime) -> Points:
         """The values of a query for both revisions from `ask.since` to `end`: MOST_POINTS of them, or fewer so that
@@ -142,9 +192,14 @@ class Measurer:
         start = end.timestamp() - step * (math.floor(length / step + 1e-6) - 1)
         found = []
         for target in (ask.candidate, ask.serving):
-            text = self._checked(server.connection, asked.query, ask, target, "prometheus.query")
-            found.append(await server.course(text, start, end.timestamp(), step))
-        return Points(found[0][0], found[1][0], _told([why for _, why in found]))
+            text = await self._checked(server.connection, asked.query, ask, target, "prometheus.query")
+            values, why = await server.course(text, start, end.timestamp(), step)
+            if missing := await checks.missing_data(server, text, end.timestamp(), ask.namespace):
+                values, why = {}, missing
+            found.append((values, why))
+        (ones, _), (zeros, _) = found
+        pairs = tuple((value, zeros[at]) for at, value in ones.items() if at in zeros)
+        return Points(pairs, _told([why for _, why in found]))
 
     async def observed_weight(self, look: Look) -> int | None:
         """Percent of the requests that the candidate was sent since the step began, as the gateway has counted; None
@@ -154,9 +209,9 @@ class Measurer:
             return None
         try:
             server = self._prometheus(DEFAULT_CONNECTION)
-            sources = [builtin.source(ask, "Gateway", target) for target in (ask.candidate, ask.serving)]
-            read = [await self._read(look, server, found.all) for found in sources]
-        except Fault:
+            sources = [await builtin.source(ask, "Gateway", target) for target in (ask.candidate, ask.serving)]
+            read = [(await self._read(look, server, [one.all]))[0] for one in sources]
+        except (Fault, checks.NoEvidence):
             return None
         since = ask.since.timestamp()
         # From the first scrape in the step on: requests before it went by the weights of the step before, in part.
@@ -164,8 +219,7 @@ class Measurer:
         if began is None:
             return None
         grown = [
-            counters.growth(found.all.of(series), began, look.now, beside=series)
-            for found, series in zip(sources, read, strict=True)
+            counters.growth(one.all.of(series), began, look.now) for one, series in zip(sources, read, strict=True)
         ]
         total = sum(grown)
         return round(100 * grown[0] / total) if total >= WEIGHT_MIN_REQUESTS else None
@@ -187,6 +241,8 @@ class Measurer:
     async def _from_comparer(self, look: Look, metric: Metric, query: Query) -> Result:
         query.text = f"comparer: {metric.builtin}"
         told = await look.summary(self._web, self._comparer_url)
+        if told.refused and not told.received:
+            raise checks.NoEvidence(Reason.COPIES_WITHOUT_TOKEN, comparer.strangers(told.refused))
         if metric.builtin == "agreement":
             return shadow.agreement(told)
         if metric.builtin == "absolute-difference":
@@ -195,10 +251,9 @@ class Measurer:
             return shadow.difference(told, "relative")
         if metric.builtin in ("latency-over", "latency-percentile"):
             return shadow.latency(told)
-        asked = told.compared + told.uncomparable
         if metric.builtin == "error-rate":
-            arms = [Arm(asked, min(asked, failed)) for failed in (told.errors.candidate, told.errors.serving)]
-            return Shares(arms[0], arms[1])
+            return shadow.errors(told)
+        asked = told.compared + told.uncomparable
         seconds = (look.at - told.started_at.astimezone(UTC)).total_seconds()
         if seconds <= 0:
             return Value(None, why="the comparer has only just started")
@@ -208,54 +263,77 @@ class Measurer:
         ask, server = look.ask, self._prometheus(DEFAULT_CONNECTION)
         targets = _targets(ask, metric)
         errors = metric.builtin == "error-rate"
-        sources = [builtin.source(ask, metric.source, target, errors=errors) for target in targets]
+        sources = [await builtin.source(ask, metric.source, target, errors=errors) for target in targets]
         wanted = [_wanted(metric, one, target) for one, target in zip(sources, targets, strict=True)]
         query.text = f"{sources[0].name}: {wanted[0][-1].selectors[0]}"
-        found = [[await self._read(look, server, one, fresh=one is each[-1]) for one in each] for each in wanted]
+        found = [await self._read(look, server, one) for one in wanted]
         if not any(series for each in found for series in each):
             return Value(None, why=f"Prometheus has no series of {wanted[0][-1].selectors[0]}: is it scraped?")
         start, end = ask.since.timestamp(), look.now
+        meant = [
+            [one.of(series) for one, series in zip(each, groups, strict=True)]
+            for each, groups in zip(wanted, found, strict=True)
+        ]
         if metric.builtin in ("latency-over", "latency-percentile"):
-            buckets = [
-                _buckets(each[0].of(read[0]), one.unit, start, end)
-                for one, each, read in zip(sources, wanted, found, strict=True)
-            ]
-            return Histogram(buckets[0], buckets[1] if len(buckets) > 1 else None)
+            return _histogram([each[0] for each in meant], [one.unit for one in sources], start, end)
         if errors:
-            arms = [
-                counters.arm(each[0].of(read[0]), each[1].of(read[1]), start, end)
-                for each, read in zip(wanted, found, strict=True)
-            ]
-            return Shares(arms[0], arms[1] if len(arms) > 1 else None)
+            for target in targets if sources[0].name == "Runtime" else ():
+                # Revisions of one runtime ask for the same errors: what one of them has, the other can have.
+                alike = [index for index, other in enumerate(targets) if other.metrics == target.metrics]
+                pair = wanted[alike[0]][0].selectors[0], wanted[alike[0]][1].selectors[0]
+                what = f"spec.metrics.errors of the runtime of {target.version}"
+                read = [found[index] for index in alike]
+                await look.memory.selectors.check(server, pair, read, what, look.now, ask.namespace)
+            return checks.shares(meant, start, end)
         if end <= start:
             return Value(None, why="the step has only just begun")
-        rates = [
-            counters.growth(each[0].of(read[0]), start, end, beside=read[0]) / (end - start)
-            for each, read in zip(wanted, found, strict=True)
-        ]
+        rates = [counters.growth(each[0], start, end) / (end - start) for each in meant]
         return Value(rates[0], rates[1] if len(rates) > 1 else None)
 
     async def _from_prometheus(self, look: Look, metric: Metric, asked: PrometheusMetric, query: Query) -> Result:
         ask, server = look.ask, self._prometheus(asked.provider)
         targets = _compared(ask, metric, f"{asked.query or ''}{asked.bad or ''}{asked.total or ''}", "prometheus")
         if asked.query is not None:
-            queries = [self._checked(server.connection, asked.query, ask, one, "prometheus.query") for one in targets]
+            queries = [
+                await self._checked(server.connection, asked.query, ask, one, "prometheus.query") for one in targets
+            ]
             query.text = queries[0]
-            return _value([await server.number(text, look.now) for text in queries])
+            return await self._value(look, server, queries)
         texts = (("bad", asked.bad or ""), ("total", asked.total or ""))
         pairs = [
-            [self._selector(server.connection, text, ask, target, f"prometheus.{name}") for name, text in texts]
+            [await self._selector(server.connection, text, ask, target, f"prometheus.{name}") for name, text in texts]
             for target in targets
         ]
         query.text = f"bad: {pairs[0][0]}; total: {pairs[0][1]}"
-        read = [
-            [await look.memory.counters.read(server, text, look.now, fresh=text is pair[1]) for text in pair]
-            for pair in pairs
-        ]
-        if not any(series for pair in read for series in pair):
+        read = [checks.single(await look.memory.counters.read(server, pair, look.now)) for pair in pairs]
+        if not any(series for groups in read for series in groups):
             return Value(None, why=f"Prometheus has no series of {pairs[0][1]}")
-        arms = [counters.arm(bad, total, ask.since.timestamp(), look.now) for bad, total in read]
-        return Shares(arms[0], arms[1] if len(arms) > 1 else None)
+        await look.memory.selectors.check(server, pairs[0], read, "prometheus.bad", look.now, ask.namespace)
+        return checks.shares(read, ask.since.timestamp(), look.now)
+
+    async def _value(self, look: Look, server: Prometheus, queries: Sequence[str]) -> Value:
+        found = _value([await server.number(text, look.now) for text in queries])
+        who = look.ask.namespace
+        query = await promql.parsed_here(queries[0], "prometheus.query", who)
+        if found.candidate is None or query is None or not query.always:
+            return found
+        if missing := await checks.missing_data(server, queries[0], look.now, who):
+            raise checks.NoEvidence(Reason.VALUE_WITHOUT_DATA, missing)
+        if await self._requests(look) == 0:
+            message = "the query gives a number without any data, and the candidate has answered no request in the step"
+            raise checks.NoEvidence(Reason.VALUE_WITHOUT_DATA, message)
+        if len(queries) > 1 and (missing := await checks.missing_data(server, queries[1], look.now, who)):
+            return replace(found, serving=None, why=f"serving revision: {missing}")
+        return found
+
+    async def _requests(self, look: Look) -> float | None:
+        """Requests that the candidate has answered in the step; None where nothing counts them."""
+        try:
+            counted = (await builtin.source(look.ask, "Auto", look.ask.candidate)).all
+            (series,) = await self._read(look, self._prometheus(DEFAULT_CONNECTION), [counted])
+        except (Fault, checks.NoEvidence):
+            return None
+        return counters.growth(counted.of(series), look.ask.since.timestamp(), look.now)
 
     async def _from_http(self, look: Look, metric: Metric, asked: HttpMetric, query: Query) -> Result:
         connection = self._connection(asked.provider, "HTTP")
@@ -264,22 +342,24 @@ class Measurer:
         query.text = f"{paths[0]} {asked.value}".strip()
         return _value([await http.number(self._web, connection, path, asked.value) for path in paths])
 
-    async def _read(
-        self, look: Look, server: Prometheus, counted: Counted, *, fresh: bool = True
-    ) -> tuple[Series, ...]:
-        for selector in counted.selectors:
-            if series := await look.memory.counters.read(server, selector, look.now, fresh=fresh):
-                return series
-        return ()
+    async def _read(self, look: Look, server: Prometheus, wanted: Sequence[Counted]) -> tuple[tuple[Series, ...], ...]:
+        """What was counted by the series of each that is wanted, by the first of its alternatives that has any."""
+        found: tuple[tuple[Series, ...], ...] = tuple(() for _ in wanted)
+        for chosen in zip(*(one.selectors for one in wanted), strict=True):
+            found = checks.single(await look.memory.counters.read(server, chosen, look.now))
+            if any(found):
+                break
+        return found
 
-    def _checked(self, connection: Connection, text: str, ask: Ask, target: Target, what: str) -> str:
+    async def _checked(self, connection: Connection, text: str, ask: Ask, target: Target, what: str) -> str:
         filled = promql.fill(text, promql.placeholders(ask, target))
         if connection.enforced_label is None:
+            promql.check_size(filled, what)
             return filled
-        return promql.enforced(filled, connection.enforced_label, ask.namespace, what)
+        return await promql.enforced(filled, connection.enforced_label, ask.namespace, what)
 
-    def _selector(self, connection: Connection, text: str, ask: Ask, target: Target, what: str) -> str:
-        return promql.plain(self._checked(connection, text, ask, target, what), what)
+    async def _selector(self, connection: Connection, text: str, ask: Ask, target: Target, what: str) -> str:
+        return await promql.plain(await self._checked(connection, text, ask, target, what), what, ask.namespace)
 
     def _prometheus(self, name: str) -> Prometheus:
         return Prometheus(self._web, self._connection(name, "Prometheus"))
@@ -358,6 +438,18 @@ def _value(found: list[tuple[float | None, str]]) -> Value:
 def _told(whys: list[str]) -> str:
     """What was missing, the candidate's first."""
     return "; ".join(why if index == 0 else f"serving revision: {why}" for index, why in enumerate(whys) if why)
+
+
+def _histogram(series: list[tuple[Series, ...]], units: list[float], start: float, end: float) -> Histogram:
+    """Of the candidate and, when there are more, the serving revision; then by blocks too."""
+    sums = [_buckets(each, unit, start, end) for each, unit in zip(series, units, strict=True)]
+    if len(sums) == 1:
+        return Histogram(sums[0], None)
+    found = []
+    for begin, until in pairwise((start, *block_ends(start, end))):
+        one, zero = (_buckets(each, unit, begin, until) for each, unit in zip(series, units, strict=True))
+        found.append((until, one, zero))
+    return Histogram(sums[0], sums[1], blocks=tuple(found))
 
 
 def _buckets(series: tuple[Series, ...], unit: float, start: float, end: float) -> Buckets:

@@ -10,6 +10,7 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.figures import Figure
 from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 
@@ -72,7 +73,7 @@ class Ask:
 class Jobs(Protocol):
     """What runs the Jobs of metrics."""
 
-    async def measure(self, ask: Ask, metric: Metric) -> Value | Failure:
+    async def measure(self, ask: Ask, metric: Metric) -> Figure | Value | Failure:
         """Run the Job of `metric` (its `job` is set) to its end, or take up the one that an earlier operator has
         started. Never raises for what a Job does; ends within the metric's own timeout."""
         ...

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelwright.analysis import promql
 from modelwright.analysis.connections import Connection
 from modelwright.analysis.promql import Match
-from modelwright.analysis.web import Answer, Fault, Web
-from modelwright.analysis.windows import LOOKBACK, Target, Window
+from modelwright.analysis.web import ONE, SAMPLES, Answer, Fault, Web
+from modelwright.analysis.windows import LOOKBACK, Window
 from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Series
+from modelwright.core.analysis.scrapes import Counts, Target, target
+from modelwright.documents import Bounds
 
 MAX_PIECE = 3600.0
 """Seconds of samples that are asked for at once; halved while the answer is too large."""
 MIN_PIECE = 60.0
+ENOUGH_SERIES = 2
+"""Where one is wanted: more than one is refused, however many they are. A server without `limit` gives them all."""
+PROCESS_START = "process_start_time_seconds"
+"""What client libraries of Prometheus call the start of their process, in unix seconds."""
 
 
 class Prometheus:
@@ -29,7 +35,7 @@ class Prometheus:
 
     async def number(self, query: str, at: float) -> tuple[float | None, str]:
         """The one number that `query` gives at `at` (unix seconds); or None, and why there is none."""
-        kind, result = await self._query(query, at)
+        kind, result = await self._query(query, at, ONE, {"limit": str(ENOUGH_SERIES)})
         if kind == "scalar":
             values = [_point(result)]
         elif kind == "vector":
@@ -42,28 +48,29 @@ class Prometheus:
         if not values:
             return None, "the query gives no data"
         if len(values) > 1:
-            return None, f"the query gives {len(values)} series, and must give one: sum them"
+            return None, f"the query gives {_several(values)} series, and must give one: sum them"
         value = values[0][1]
         return (value, "") if math.isfinite(value) else (None, f"the query gives {value}")
 
-    async def course(self, query: str, start: float, end: float, step: float) -> tuple[tuple[float, ...], str]:
-        """The numbers that `query` gave from `start` to `end` (unix seconds), one each `step` seconds, oldest first; or
-        none, and why. Moments at which it gave nothing are left out."""
+    async def course(self, query: str, start: float, end: float, step: float) -> tuple[dict[float, float], str]:
+        """The numbers that `query` gave from `start` to `end` by moment (unix seconds), one each `step` seconds, oldest
+        first; or none, and why. Moments at which it gave nothing are left out."""
         form = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
-        kind, result = await self._ask("/api/v1/query_range", form)
+        form["limit"] = str(ENOUGH_SERIES)
+        kind, result = await self._ask("/api/v1/query_range", form, SAMPLES)
         if kind != "matrix":
             message = f"connection {self.connection.name}: a range was asked for, and a {kind} was given"
             raise Fault(Reason.METRICS_ANSWER_INVALID, message)
         if any("histograms" in one for one in result):
             raise Fault(Reason.QUERY_REFUSED, "the query gives a native histogram, not a number", permanent=True)
         if len(result) > 1:
-            return (), f"the query gives {len(result)} series, and must give one: sum them"
-        found = tuple(_point(point)[1] for one in result for point in self._values(one))
+            return {}, f"the query gives {_several(result)} series, and must give one: sum them"
+        found = dict(_point(point) for one in result for point in self._values(one))
         return found, "" if found else "the query gives no data"
 
     async def samples(self, selector: str, start: float, end: float) -> tuple[Series, ...]:
         """Raw samples of a plain selector between two times (unix seconds)."""
-        kind, result = await self._query(f"{selector}[{max(1, math.ceil(end - start))}s]", end)
+        kind, result = await self._query(f"{selector}[{max(1, math.ceil(end - start))}s]", end, SAMPLES, {})
         if kind != "matrix":
             raise Fault(
                 Reason.METRICS_ANSWER_INVALID,
@@ -77,12 +84,12 @@ class Prometheus:
             found.append(Series(labels, tuple(_point(point) for point in self._values(one))))
         return tuple(found)
 
-    async def _query(self, query: str, at: float) -> tuple[str, Any]:
-        return await self._ask("/api/v1/query", {"query": query, "time": f"{at:.3f}"})
+    async def _query(self, query: str, at: float, bounds: Bounds, more: Mapping[str, str]) -> tuple[str, Any]:
+        return await self._ask("/api/v1/query", {"query": query, "time": f"{at:.3f}", **more}, bounds)
 
-    async def _ask(self, path: str, form: dict[str, str]) -> tuple[str, Any]:
+    async def _ask(self, path: str, form: dict[str, str], bounds: Bounds) -> tuple[str, Any]:
         form = {**form, "timeout": f"{self.connection.timeout_seconds:g}s"}
-        answer = await self._web.ask(self.connection, path, form=form)
+        answer = await self._web.ask(self.connection, path, form=form, bounds=bounds)
         document = answer.document
         if not isinstance(document, dict) or document.get("status") not in ("success", "error"):
             if answer.status >= 400:
@@ -128,32 +135,36 @@ class Counters:
 
     def __init__(self, start: float) -> None:
         self._start = start
-        self._windows: dict[tuple[str, str], Window] = {}
-        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        self._windows: dict[tuple[str, tuple[str, ...]], Window] = {}
+        self._turns: dict[tuple[str, tuple[str, ...]], asyncio.Lock] = {}
 
-    async def read(self, server: Prometheus, selector: str, now: float, *, fresh: bool = True) -> tuple[Series, ...]:
-        """The series of a plain selector, from the step's begin up to `now` (unix seconds).
+    async def read(self, server: Prometheus, selectors: Sequence[str], now: float) -> Counts:
+        """What the counters of some plain selectors counted from the step's begin up to `now` (unix seconds), for each
+        selector. They are read together, because a restart shows in all counters of a process.
 
-        Raises Fault; when they must be `fresh`, also when they aren't scraped any more. (Errors needn't be: the pods
-        that had any may be gone.) No series at all are an empty answer.
+        Raises Fault, also when the last selector's counters aren't scraped any more. (Those before may be errors of
+        pods that are gone.) No series at all are no fault.
         """
-        key = (server.connection.name, selector)
+        wanted = tuple(dict.fromkeys(selectors))
+        key = (server.connection.name, wanted)
         async with self._turns.setdefault(key, asyncio.Lock()):
-            window = self._windows.setdefault(key, Window(self._start))
+            window = self._windows.setdefault(key, Window(self._start, wanted))
             if window.read_to is None or window.read_to < now:
-                await self._read_on(server, selector, window, now)
-            if fresh and (last := window.stale(now)) is not None:
-                message = f"connection {server.connection.name}: no sample of {selector} in the last"
+                await self._read_on(server, window, now)
+            if (last := window.stale(now, selectors[-1])) is not None:
+                message = f"connection {server.connection.name}: no sample of {selectors[-1]} in the last"
                 raise Fault(Reason.METRICS_STALE, f"{message} {now - last:.0f} s: is it still scraped?")
-            return window.series()
+            found = window.counts()
+        groups = dict(zip(wanted, found.groups, strict=True))
+        return Counts(tuple(groups[selector] for selector in selectors), found.doubled)
 
-    async def _read_on(self, server: Prometheus, selector: str, window: Window, now: float) -> None:
+    async def _read_on(self, server: Prometheus, window: Window, now: float) -> None:
         piece = MAX_PIECE
         while window.read_to is None or window.read_to < now:
             begin = window.begin()
             end = min(now, (begin if window.read_to is None else window.read_to) + piece)
             try:
-                found = await server.samples(selector, begin, end)
+                found = {selector: await server.samples(selector, begin, end) for selector in window.selectors}
             except Fault as fault:
                 if (
                     fault.failure.reason not in (Reason.METRICS_ANSWER_TOO_LARGE, Reason.QUERY_FAILED)
@@ -163,22 +174,32 @@ class Counters:
                 piece /= 2
                 continue
             window.add(found, end)
-        if unknown := window.unknown_targets():
-            scraped = await self._scraped_before(server, unknown)
-            window.scraped_before |= scraped
-            window.not_scraped_before |= unknown - scraped
+        left = dict(sorted(window.unknown_targets().items(), key=lambda item: item[1]))
+        while left:
+            first = next(iter(left.values()))
+            together = {found: at for found, at in left.items() if at <= first + MAX_PIECE}
+            window.watched |= await self._watched(server, together)
+            left = {found: at for found, at in left.items() if found not in together}
 
-    async def _scraped_before(self, server: Prometheus, targets: Iterable[Target]) -> frozenset[Target]:
-        wanted = frozenset(targets)
-        instances = "|".join(promql.literal(instance) for _, instance in sorted(wanted))
-        selector = promql.select("up", [Match("instance", instances, "=~")])
-        found = await server.samples(selector, self._start - LOOKBACK, self._start)
-        up = {(one.labels.get("job", ""), one.labels.get("instance", "")) for one in found if _was_up(one)}
-        return wanted & up
+    async def _watched(self, server: Prometheus, first: Mapping[Target, float]) -> dict[Target, float | None]:
+        """For targets with the time of their first sample, the moment from which on a new series counts from 0 there:
+        an earlier scrape that went well, or the start of the process when it lies in the step."""
+        instances = "|".join(promql.literal(instance) for _, instance in sorted(first))
+        matches = [Match("instance", instances, "=~")]
+        begin, end = min(first.values()) - LOOKBACK, max(first.values())
+        known: dict[Target, list[float]] = {found: [] for found in first}
+        for name in ("up", PROCESS_START):
+            for one in await server.samples(promql.select(name, matches), begin, end):
+                if (scraped := target(one.labels)) in known:
+                    moments = [at for at, value in one.samples if value == 1]
+                    if name == PROCESS_START:
+                        moments = [value for _, value in one.samples if value >= self._start]
+                    known[scraped] += [moment for moment in moments if moment < first[scraped]]
+        return {scraped: min(moments, default=None) for scraped, moments in known.items()}
 
 
-def _was_up(series: Series) -> bool:
-    return any(value == 1 for _, value in series.samples)
+def _several(found: Sequence[Any]) -> str:
+    return f"{ENOUGH_SERIES} or more" if len(found) == ENOUGH_SERIES else str(len(found))
 
 
 def _point(found: Any) -> tuple[float, float]:

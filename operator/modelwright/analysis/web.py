@@ -16,12 +16,17 @@ from weakref import WeakValueDictionary
 import aiohttp
 from yarl import URL
 
+from modelwright import documents
 from modelwright.analysis.connections import Connection
 from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Failure
+from modelwright.documents import Bounds, DocumentError, TooLarge
 from modelwright.guard import GuardedResolver
 
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
+ONE = Bounds(1 << 20)
+"""An answer of which one number is taken."""
+SAMPLES = Bounds(4 << 20, values=800_000, depth=16)
+"""Raw samples of a time, or a course: 170,000 of them; who asks for more asks for a shorter time."""
 REQUESTS_PER_CONNECTION = 8
 """At once, so that one server that hangs keeps nobody from asking another."""
 _CREDENTIAL_BYTES = 64 * 1024
@@ -50,18 +55,19 @@ class Answer:
 class Web:
     """One pool of connections for all servers. Used in one event loop; `close` it at the end."""
 
-    def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         # Comparers come and go: what nobody waits for is not kept.
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._tls: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
 
-    async def ask(self, connection: Connection, path: str, *, form: Mapping[str, str] | None = None) -> Answer:
+    async def ask(
+        self, connection: Connection, path: str, *, form: Mapping[str, str] | None = None, bounds: Bounds = ONE
+    ) -> Answer:
         """GET `path` (encoded, with its query) below the connection's URL; POST when there is a `form`.
 
-        Raises Fault when there is no whole JSON answer, and for 3xx, 401, 403, 404, 429 and 5xx without a JSON body;
-        any other answer is returned, whatever its status.
+        Raises Fault when the answer is beyond `bounds`, when there is no whole JSON answer, and for 3xx, 401, 403, 404,
+        429 and 5xx without a JSON body; any other answer is returned, whatever its status.
         """
         key = f"{connection.name} {connection.url}"
         turn = self._turns.setdefault(key, asyncio.Semaphore(REQUESTS_PER_CONNECTION))
@@ -80,7 +86,7 @@ class Web:
                         allow_redirects=False,
                     ) as response,
                 ):
-                    return await self._read(connection, response, _secrets(headers))
+                    return await self._read(connection, response, _secrets(headers), bounds)
             except TimeoutError:
                 raise Fault(
                     Reason.METRICS_SERVER_TIMEOUT,
@@ -140,7 +146,9 @@ class Web:
             ) from None
         return kept[1]
 
-    async def _read(self, connection: Connection, response: aiohttp.ClientResponse, secrets: list[bytes]) -> Answer:
+    async def _read(
+        self, connection: Connection, response: aiohttp.ClientResponse, secrets: list[bytes], bounds: Bounds
+    ) -> Answer:
         name, status = connection.name, response.status
         if 300 <= status < 400:
             raise Fault(
@@ -154,18 +162,20 @@ class Web:
         body = bytearray()
         async for chunk in response.content.iter_chunked(64 * 1024):
             body += chunk
-            if len(body) > self._max_bytes:
+            if len(body) > bounds.size:
                 # What is left would have to be read before the connection could be used again.
                 response.close()
                 raise Fault(
                     Reason.METRICS_ANSWER_TOO_LARGE,
-                    f"connection {name}: the answer is larger than {self._max_bytes} bytes",
+                    f"connection {name}: the answer is larger than {bounds.size} bytes",
                 )
         if status >= 400:
             body = _without(body, secrets)
         try:
-            document = json.loads(body) if body else None
-        except (ValueError, RecursionError):
+            document = documents.read(body, bounds) if body else None
+        except TooLarge as error:
+            raise Fault(Reason.METRICS_ANSWER_TOO_LARGE, f"connection {name}: the answer {error}") from None
+        except DocumentError:
             if status >= 400:
                 raise Fault(
                     Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}{_excerpt(body, secrets)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -16,6 +16,8 @@ LIST_TYPE = "x-kubernetes-list-type"
 LIST_MAP_KEYS = "x-kubernetes-list-map-keys"
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 INT_OR_STRING = "x-kubernetes-int-or-string"
+NAMES = "x-modelwright-names"
+"""Mark of a field in a schema of the types; no CRD has it."""
 
 
 def problem(message: str, field_path: str = "") -> PydanticCustomError:
@@ -104,6 +106,27 @@ class Open:
         json_schema = {key: value for key, value in handler(schema).items() if key != "additionalProperties"}
         json_schema[PRESERVE] = True
         return json_schema
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a field names or holds, so that admission asks its writer's right to it: `crd/rights.py` makes the policies.
+
+    `what`: a ServiceAccount, Secret or Claim (PersistentVolumeClaim) by name; an open PodTemplate (its `spec` is
+    one of a pod), PodSpec, Container, list of Volumes, or Manifest of another kind; Nothing, where the name of a
+    field suggests more, with `why`. `pvc`: only addresses pvc://<claim>/... name a claim. `beside`: fields that
+    decide where a Secret goes, in the same object or, with "../", in the one above.
+    """
+
+    what: Literal[
+        "ServiceAccount", "Secret", "Claim", "PodTemplate", "PodSpec", "Container", "Volumes", "Manifest", "Nothing"
+    ]
+    pvc: bool = False
+    beside: tuple[str, ...] = ()
+    why: str = ""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), NAMES: asdict(self)}
 
 
 @dataclass(frozen=True)

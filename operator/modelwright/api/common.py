@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from pydantic_core import CoreSchema, core_schema
 from modelwright.api.cel import VALIDATIONS, Cel, Cut, IntOrString, Open, problem
 from modelwright.api.names import API_VERSION
 
+OPEN_MEMBERS = 1024
+"""Members that an object of another API may have."""
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 HOSTNAME = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -123,8 +126,9 @@ Subdomain = Annotated[str, StringConstraints(strict=True, min_length=1, max_leng
 """A DNS subdomain (RFC 1123), as most object names are."""
 Hostname = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=253, pattern=HOSTNAME)]
 LabelValue = Annotated[str, StringConstraints(strict=True, max_length=63, pattern=LABEL_VALUE)]
-OpenObject = Annotated[dict[str, Any], Open()]
-"""An object that another API defines; see `cel.Open`."""
+OpenObject = Annotated[dict[str, Any], Field(max_length=OPEN_MEMBERS), Open()]
+"""An object that another API defines; see `cel.Open`. How large it may be below that, no schema can say:
+docs/adr/0026-what-one-object-may-take.md."""
 Decimal = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=32),
@@ -142,6 +146,23 @@ StatusText = Annotated[str, Cut(4096)]
 StatusWord = Annotated[str, Cut(253)]
 """A name or word of a status."""
 StatusInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+AUTHORS_MAX = 16
+"""So many people are named as authors of one object at most."""
+_CHANGED_BY = (
+    "Who answers for the content as it stands, as the API server knows them. Admission demands the writer's own name "
+    "whenever this or {what} changes, unless the writer has the verb `attribute` on the object. Needed only where a "
+    "RolloutPolicy asks for approval: without it the author is unknown, and nobody is a second person."
+)
+
+
+def changed_by(what: str) -> Any:
+    """spec.changedBy of a kind; `what` names the content that it is about."""
+    return Field(default=None, description=_CHANGED_BY.format(what=what))
+
+
+POLICY_BYTES = 128 << 10
+"""What the spec of a policy may have as compact JSON: each rollout and each run keeps a copy."""
 
 INT64_MAX = 2**53
 """Bound of 64-bit integers: the largest that every JSON reader keeps exactly."""
@@ -190,6 +211,10 @@ class ObjectMeta(BaseModel):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
+TOO_LARGE = "tooLarge"
+"""Member of an object that was not read whole, beside metadata and status: why not."""
+
+
 class InvalidObject(ValueError):
     """An object of the wire that its type refuses; the text names the object, each field and what is wrong."""
 
@@ -228,10 +253,29 @@ def _without_bad_status(obj: Mapping[str, Any], error: ValidationError) -> Mappi
     return {**obj, "status": {key: value for key, value in status.items() if key not in bad}}
 
 
+def _oversize(obj: Mapping[str, Any], spec_bytes: int | None) -> tuple[str, str] | None:
+    """(path, what is wrong) of an object that is too large to be read."""
+    if TOO_LARGE in obj:
+        return "", str(obj[TOO_LARGE])
+    if spec_bytes is None:
+        return None
+    size = len(json.dumps(obj.get("spec"), ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
+    if size <= spec_bytes:
+        return None
+    return "spec", f"it has {size:,} bytes as JSON, and may have {spec_bytes:,}: each rollout or run keeps a copy of it"
+
+
+def _name(kind: str, obj: Mapping[str, Any]) -> str:
+    metadata = obj.get("metadata") or {}
+    return f"{kind} {metadata.get('namespace', '')}/{metadata.get('name', '')}".replace(" /", " ")
+
+
 class Resource(Wire):
     """An object of our API with metadata; its spec and status are added by each kind."""
 
     model_config = ConfigDict(extra="ignore")
+    __spec_bytes__: ClassVar[int | None] = None
+    """How many bytes the spec may have as compact JSON; None where only what etcd takes bounds it."""
     api_version: str = API_VERSION
     kind: str = ""
     metadata: ObjectMeta
@@ -242,6 +286,8 @@ class Resource(Wire):
 
         Members of the status that are not understood are left out: a newer operator may have written them.
         """
+        if (why := _oversize(obj, cls.__spec_bytes__)) is not None:
+            raise InvalidObject(_name(cls.__name__, obj), (why,))
         try:
             return cls.model_validate(obj, by_alias=True, by_name=False)
         except ValidationError as error:
@@ -249,9 +295,7 @@ class Resource(Wire):
         try:
             return cls.model_validate(understood, by_alias=True, by_name=False)
         except ValidationError as error:
-            metadata = obj.get("metadata") or {}
-            name = f"{cls.__name__} {metadata.get('namespace', '')}/{metadata.get('name', '')}".replace(" /", " ")
-            raise InvalidObject(name, problems(error)) from error
+            raise InvalidObject(_name(cls.__name__, obj), problems(error)) from error
 
     @property
     def name(self) -> str:

@@ -26,13 +26,16 @@ class ConditionType(StrEnum):
     """Of a ModelVersion whose Model has spec.signatures: whether a key of the Model has signed it."""
     DECIDABLE = "Decidable"
     """Of a RolloutPolicy: whether the requests that are to be expected decide it in time."""
+    EVIDENCE_ASKED = "EvidenceAsked"
+    """Of a RolloutPolicy, and of a Model and a ModelRollout that go by one: whether anything but time decides."""
 
 
 class Condition(StatusWire):
     """One aspect of an object's state."""
 
     type: Annotated[str, Cut(63)] = Field(
-        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored, Verified or Decidable."
+        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored, Verified, Decidable or "
+        "EvidenceAsked."
     )
     status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")

@@ -35,11 +35,16 @@ class Reason(StrEnum):
         "DecidableInTime",
         "At no more than 20 requests per second every step of the RolloutPolicy is decided within its deadline.",
     )
+    EVIDENCE_ASKED = "EvidenceAsked", "The RolloutPolicy lets metrics, gates or people decide; the message names them."
     OBSERVED = "Observed", "Copies of requests go to the Model's observer, which tells how far they have drifted."
     UP_TO_DATE = "UpToDate", "Nothing is left to do: what is wanted is what there is."
 
     # Waiting: Reconciling is True
     WAITING_FOR_VERSION = "WaitingForVersion", "The ModelVersion that spec.version asks for does not exist yet."
+    WAITING_FOR_TURN = (
+        "WaitingForTurn",
+        "The namespace has as many resolve pods under way as it may. What Models want is next, then the oldest.",
+    )
     WAITING_FOR_DIGEST = "WaitingForDigest", "The digest of the artifact is being found out by a resolve pod."
     WAITING_FOR_SIGNATURE = "WaitingForSignature", "The signature of the artifact is being verified by a resolve pod."
     WAITING_FOR_RUNTIME = "WaitingForRuntime", "The runtime that spec.serving.runtimeRef names does not exist yet."
@@ -54,7 +59,6 @@ class Reason(StrEnum):
         "RouteNotProgrammed",
         "The gateway accepted the route, but a request through it is not answered by the wanted revision.",
     )
-    SETTLING_TRAFFIC = "SettlingTraffic", "Traffic was moved; the old revision stays until the change has settled."
     SUSPENDED = "Suspended", "spec.suspend is true: what serves goes on serving, and nothing is changed."
     STEP_IN_PROGRESS = "StepInProgress", "A step of the rollout goes on; its hold or its evidence is not complete yet."
     GATE_RUNNING = "GateRunning", "A gate is being looked at before any caller's request reaches the candidate."
@@ -82,7 +86,10 @@ class Reason(StrEnum):
     ROLLED_BACK_BY_HAND = "RolledBackByHand", "A person took the Model back to this version."
     SUPERSEDED = "Superseded", "The Model was made to want another revision meanwhile."
     ANALYSIS_FAILED = "AnalysisFailed", "A metric proved the candidate worse than the policy tolerates."
-    INCONCLUSIVE = "Inconclusive", "The evidence decided nothing, and the policy rolls back then."
+    INCONCLUSIVE = (
+        "Inconclusive",
+        "The evidence decided nothing by the deadline, or the policy rolls back then, or registers no version.",
+    )
     GATE_FAILED = "GateFailed", "A gate refused the candidate before any caller's request reached it."
     APPROVAL_REJECTED = "ApprovalRejected", "A person rejected it."
     APPROVAL_TIMEOUT = "ApprovalTimeout", "Not enough people approved in time."
@@ -132,6 +139,14 @@ class Reason(StrEnum):
         "SamplesNotSent",
         "The version's samples cannot be sent: the runtime's protocol has no known address for them.",
     )
+    CODE_NOT_ALLOWED = (
+        "CodeNotAllowed",
+        "The scan gate found code in the artifact that the policy does not allow; the message names it by file.",
+    )
+    CONTENT_UNKNOWN = (
+        "ContentUnknown",
+        "The scan gate can not tell whether a file of the artifact is code; the message names it.",
+    )
     METRIC_MISSING = (
         "MetricMissing",
         "A figure that the policy limits is not in the report of the evaluation, or is no number.",
@@ -139,6 +154,21 @@ class Reason(StrEnum):
     METRIC_OUT_OF_LIMITS = (
         "MetricOutOfLimits",
         "A figure of the evaluation is outside of the policy's limits.",
+    )
+    TOO_FEW_EXAMPLES = (
+        "TooFewExamples",
+        "The evaluation, or a metric's Job, has too few examples to tell a figure from its limit; the message says how "
+        "many it would take.",
+    )
+    UNCERTAINTY_MISSING = (
+        "UncertaintyMissing",
+        "The report of an evaluation, or of a metric's Job, does not say how sure a figure is: it needs n with better "
+        "and worse, or with standardError; or exact.",
+    )
+    REPORT_TOO_LARGE = (
+        "ReportTooLarge",
+        "The report was cut off, because Kubernetes keeps only so much of a termination message; the message names the "
+        "first figure that did not fit.",
     )
     NO_LIMITS = (
         "NoLimits",
@@ -165,6 +195,11 @@ class Reason(StrEnum):
     NO_AUTHOR = (
         "NoAuthor",
         "The ModelVersion has no spec.author, so nobody can be a second person, and an approval cannot be had.",
+    )
+    AUTHOR_UNKNOWN = (
+        "AuthorUnknown",
+        "Somebody whose name is not known has changed what the revision is made of, so nobody can be a second person. "
+        "The message names the object; whoever answers for it writes their name into its spec.changedBy.",
     )
     METRICS_SERVER_UNREACHABLE = (
         "MetricsServerUnreachable",
@@ -226,6 +261,10 @@ class Reason(StrEnum):
         "ComparerUnreachable",
         "The comparer of the mirror step does not answer. Looked at again.",
     )
+    COPIES_WITHOUT_TOKEN = (
+        "CopiesWithoutToken",
+        "Requests reached the comparer, and none had the token that the Model's route sets on copies.",
+    )
     WITHIN_LIMITS = (
         "WithinLimits",
         "The metric is within all its limits, with the evidence that was asked for.",
@@ -250,6 +289,10 @@ class Reason(StrEnum):
         "InsufficientEvidence",
         "There are enough samples, but the interval lies across the limit: more requests decide.",
     )
+    OVERDISPERSED = (
+        "Overdispersed",
+        "The evidence would do for independent requests, but bad ones come in bursts: set the metric's burst.",
+    )
     INSUFFICIENT_POINTS = (
         "InsufficientPoints",
         "An A/B test has too few time points at its end to be decided.",
@@ -257,6 +300,22 @@ class Reason(StrEnum):
     NO_DATA = (
         "NoData",
         "The metrics server gave no number for the candidate; the message says why.",
+    )
+    BAD_SELECTOR_MATCHES_NOTHING = (
+        "BadSelectorMatchesNothing",
+        "The selector of bad requests can match nothing, so 0 bad requests are no evidence; the message says why.",
+    )
+    MORE_BAD_THAN_ALL = (
+        "MoreBadThanAll",
+        "More bad requests were counted than requests, so the two selectors count different things.",
+    )
+    TARGET_SCRAPED_TWICE = (
+        "TargetScrapedTwice",
+        "Two jobs or two Prometheus scrape one pod, and their counters differ: scrape it once.",
+    )
+    VALUE_WITHOUT_DATA = (
+        "ValueWithoutData",
+        "The query gives a number without any data, as with `or vector(0)`, and there is none, or no requests.",
     )
     NO_SERVING_DATA = (
         "NoServingData",
@@ -338,6 +397,16 @@ class Reason(StrEnum):
         "The RolloutPolicy takes more than 20 requests per second to be decided within its deadline; the message says "
         "how many, and what would need less.",
     )
+    REQUESTS_NOT_ENDED = (
+        "RequestsNotEnded",
+        "The metric is within its limits, but requests of the step's begin may not have ended yet, or less than half "
+        "of the evidence is from later: they are counted when they end, and may take spec.serving.maxRequestSeconds "
+        "of the Model.",
+    )
+    PROMOTES_BY_TIME_ALONE = (
+        "PromotesByTimeAlone",
+        "The RolloutPolicy has no analysis, no gate and no approval: whatever the candidate does, time promotes it.",
+    )
     NEVER_DECIDABLE = (
         "NeverDecidable",
         "No number of requests decides every step of the RolloutPolicy within its deadline; the message says why.",
@@ -348,7 +417,29 @@ class Reason(StrEnum):
     )
     ADMISSION_POLICY_MISSING = (
         "AdmissionPolicyMissing",
-        "The admission policies that prove who gives a command or an approval are not in force: none is honoured.",
+        "The admission policies that prove who gives a command or an approval, and that keep others from making the "
+        "operator's pods, are not in force: no command, approval, gate, signature or training counts.",
+    )
+    RESOLVE_POD_LOST = (
+        "ResolvePodLost",
+        "Event: a version's resolve pod was removed or replaced by somebody else before it had said anything.",
+    )
+    CHILD_TOO_LARGE = (
+        "ChildTooLarge",
+        "The API server refuses an object made from this one because of its size; the message names it and the limit.",
+    )
+    STATUS_TOO_LARGE = (
+        "StatusTooLarge",
+        "Event: the object's status can't be written because the object is larger than the API server stores.",
+    )
+    ANOTHER_INSTALL = (
+        "AnotherInstall",
+        "Event: a second install of the operator watches the namespace of the first, and writes nothing there.",
+    )
+    RESOLVE_POD_CHANGED = (
+        "ResolvePodChanged",
+        "Admission changes the version's resolve pod as it is made, so that what it says is not believed; the message "
+        "names what was changed.",
     )
     INVALID_SPEC = "InvalidSpec", "The spec cannot be understood; the message names the field."
     VERSION_NOT_FOUND = "VersionNotFound", "The ModelVersion that spec.version asks for has been missing for 5 minutes."
@@ -366,7 +457,12 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken", "An object of a name this Model needs exists and is not this Model's; it is left alone."
     ROUTE_CONFLICT = (
         "RouteConflict",
-        "An older Model has the same listener, hostname and path; the older one keeps them.",
+        "An older Model has the same listener, hostname and path, or the route would take callers of an older Model of "
+        "another namespace (a longer path, a wildcard, a name below one); the older one keeps them.",
+    )
+    HOSTNAME_NOT_ALLOWED = (
+        "HostnameNotAllowed",
+        "spec.endpoint.hostnames has one that the operator's setting `hostnames` doesn't allow to this namespace.",
     )
     ROUTE_NOT_ACCEPTED = "RouteNotAccepted", "The gateway refused the route; the message is the gateway's."
     GATEWAY_API_MISSING = "GatewayAPIMissing", "spec.endpoint needs the Gateway API, which this cluster does not have."

@@ -1,21 +1,28 @@
-"""/livez, /readyz and /metrics on one port, and what else is given to it."""
+"""/livez, /readyz and /metrics, on a port of their own."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import ssl
+import time
+from collections.abc import Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from modelwright.app.callers import Readers, Refused
+from modelwright.kube.access import AccessUnknown
+from modelwright.listener import Listener, Room
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
 
 log = logging.getLogger(__name__)
 
-MAX_LAG = 5.0
-LAG_INTERVAL = 0.5
-MAX_BODY = 1 << 20
+MAX_LATE = 5.0
+BEAT_SECONDS = 0.1
+WINDOW_SECONDS = 60.0
+ROOM = Room(head_bytes=16 << 10, fields=32)
+RETRY_SECONDS = 5
 
 Check = Callable[[], str | None]
 """Returns what is wrong, in words; None when all is well."""
@@ -49,37 +56,56 @@ def _failing(checks: dict[str, Check]) -> list[str]:
     return [f"{name}: {wrong}" for name, check in checks.items() if (wrong := check()) is not None]
 
 
-class LoopLag:
-    """How late the event loop is, looked at twice a second (`run`)."""
+class LoopWatch:
+    """How long the event loop stands still: a beat ten times a second (`run`) that comes late by as much.
 
-    def __init__(self, clock: Clock) -> None:
+    What is shorter than the time between two beats may go unseen.
+    """
+
+    def __init__(self, clock: Clock, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
-        self._last = clock.monotonic()
+        self._cpu_seconds = cpu_seconds
+        self._last = self._window = clock.monotonic()
+        self._longest = [(0.0, 0.0), (0.0, 0.0)]
+        """(wall, CPU) seconds of the minute before this one, and of this one."""
 
     async def run(self) -> None:
-        """Measure until cancelled."""
+        """Measure until cancelled. Belongs to the loop's own thread."""
         while True:
-            self._last = self._clock.monotonic()
-            await self._clock.sleep(LAG_INTERVAL)
-            metrics.LOOP_LAG.set(self._lag())
+            self._last, cpu = self._clock.monotonic(), self._cpu_seconds()
+            await self._clock.sleep(BEAT_SECONDS)
+            self._note(self._late(), self._cpu_seconds() - cpu)
 
     def check(self) -> str | None:
         """For /livez: complains when the loop is, or just was, 5 s late."""
-        lag = self._lag()
-        return f"the event loop is {lag:.1f} s late" if lag > MAX_LAG else None
+        late = self._late()
+        return f"the event loop is {late:.1f} s late" if late > MAX_LATE else None
 
-    def _lag(self) -> float:
-        return max(0.0, self._clock.monotonic() - self._last - LAG_INTERVAL)
+    def _late(self) -> float:
+        return max(0.0, self._clock.monotonic() - self._last - BEAT_SECONDS)
+
+    def _note(self, wall: float, cpu: float) -> None:
+        now = self._clock.monotonic()
+        if now - self._window >= WINDOW_SECONDS:
+            self._window = now
+            self._longest = [self._longest[1], (0.0, 0.0)]
+        before, this = self._longest
+        # Other callbacks that ran between the beats used CPU time too: no more than the stand took can be its own.
+        self._longest[1] = this = (max(this[0], wall), max(this[1], min(wall, cpu)))
+        metrics.LOOP_STAND.labels("wall").set(max(before[0], this[0]))
+        metrics.LOOP_STAND.labels("cpu").set(max(before[1], this[1]))
 
 
 async def serve(
-    health: Health, host: str, port: int, routes: Iterable[web.AbstractRouteDef] = ()
-) -> tuple[web.AppRunner, int]:
-    """Start the server, with `routes` besides its own; returns what to clean up, and the port (another one when `port`
-    is 0). Bodies are given to handlers as they were sent, at most 1 MiB, compressed ones too.
-
-    Raises OSError when the port is taken.
-    """
+    health: Health,
+    host: str,
+    port: int,
+    *,
+    readers: Readers | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
+) -> Listener:
+    """Start the server. Without `readers` anybody may read /metrics; the probes are anybody's. Raises OSError when the
+    port is taken."""
 
     async def livez(_: web.Request) -> web.Response:
         return _answer(health.live())
@@ -87,21 +113,39 @@ async def serve(
     async def readyz(_: web.Request) -> web.Response:
         return _answer(health.ready())
 
-    async def show_metrics(_: web.Request) -> web.Response:
+    async def show_metrics(request: web.Request) -> web.Response:
+        if readers is not None and (no := await _refusal(readers, request)) is not None:
+            return no
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application(client_max_size=MAX_BODY)
+    async def moved(_: web.Request) -> web.Response:
+        # A standby of the version before sends webhooks here for as long as an upgrade takes: senders come again.
+        text = "webhooks are taken on another port"
+        return web.Response(status=503, text=text, headers={"Retry-After": str(RETRY_SECONDS)})
+
+    app = web.Application(client_max_size=1)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", show_metrics)
-    app.router.add_routes(routes)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=False)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    await site.start()
-    actual = next(iter(runner.addresses))[1]
-    log.info("serving /livez, /readyz and /metrics", extra={"port": actual})
-    return runner, actual
+    app.router.add_post("/triggers/{path:.*}", moved)
+    listener = await Listener.start(app, host, port, ROOM, tls=tls)
+    log.info("serving /livez, /readyz and /metrics", extra={"port": listener.port})
+    return listener
+
+
+async def _refusal(readers: Readers, request: web.Request) -> web.Response | None:
+    try:
+        await readers.admit(request.headers.get("Authorization", ""), request.remote or "")
+    except Refused as refused:
+        headers = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else {}
+        if refused.retry:
+            headers["Retry-After"] = str(refused.retry)
+        return web.Response(status=refused.status, text=str(refused), headers=headers)
+    except AccessUnknown as error:
+        log.warning("it can't be checked who reads /metrics", extra={"error": str(error)})
+        headers = {"Retry-After": str(RETRY_SECONDS)}
+        return web.Response(status=503, text=f"it can't be checked who asks: {error}", headers=headers)
+    return None
 
 
 def _answer(failing: list[str]) -> web.Response:

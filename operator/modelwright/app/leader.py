@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
+import functools
 import gc
 import logging
 import random
@@ -20,10 +22,16 @@ from kubernetes.aio.client.configuration import Configuration
 from modelwright.analysis import connections
 from modelwright.analysis.desk import Desk
 from modelwright.analysis.lookout import Lookout
+from modelwright.analysis.observers import Observers
 from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy, RetrainingPolicySpec
+from modelwright.app.installs import Installs
+from modelwright.app.memory import release_memory
 from modelwright.app.settings import Settings
+from modelwright.app.shard import Shard
 from modelwright.app.tasks import cancel
+from modelwright.core.sharding import Ownership
+from modelwright.core.turns import Turns
 from modelwright.handlers import watch
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
@@ -31,9 +39,12 @@ from modelwright.kube.events import EventRecorder
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.runner import Runner
+from modelwright.kube.runner import Reconciler, Result, Runner
+from modelwright.kube.sharded import ShardClient, ShardStore, ShardSweep
 from modelwright.kube.store import Listener, Store
+from modelwright.kube.streams import StreamClient
 from modelwright.kube.sweep import Sweep, Watched, watched_kinds
+from modelwright.kube.token import ServiceAccountToken
 from modelwright.obs.clock import Clock
 from modelwright.reconcile import routing
 from modelwright.reconcile.admission import AdmissionCheck
@@ -44,6 +55,7 @@ from modelwright.reconcile.measure_job import MeasureJobs
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.policy import RolloutPolicyReconciler
 from modelwright.reconcile.retraining import RetrainingPolicyReconciler
+from modelwright.reconcile.snapshots import SnapshotReconciler, unused
 from modelwright.reconcile.training import TrainingRunReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.serving.images import Images
@@ -58,6 +70,7 @@ STUCK_SECONDS = 600.0
 LOOK_AGAIN_SPREAD = 30.0
 DRAIN_SECONDS = 2.0
 KOPF_STOP_SECONDS = 5.0
+LOGIN_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
 
 
 class Leader:
@@ -87,27 +100,48 @@ class Leader:
         self._begin = asyncio.Event()
         self._parts: list[asyncio.Task[None]] = []
         self._helpers: list[asyncio.Task[None]] = []
-        self._client = KubeClient(
+        self._queue = WorkQueue(clock)
+        self._shard: Shard | None = None
+        self._unread: Callable[[str], bool] = lambda _: False
+        self._own = Ownership(settings.shard)
+        client: Callable[..., KubeClient] = KubeClient
+        if settings.shard:
+            client = functools.partial(ShardClient, own=self._own)
+            store = ShardStore(self._own, routing.INDEXERS)
+            self._store: Store = store
+            reading = StreamClient(configuration, clock=clock)
+            self._shard = Shard(settings, self._own, reading, store, self._queue, elector, clock=clock, stop=stop)
+        else:
+            self._store = Store(routing.INDEXERS)
+        self._client = client(
             configuration, qps=settings.qps, burst=settings.burst, clock=clock, write_guard=elector.guard
         )
-        self._queue = WorkQueue(clock)
-        self._store = Store(routing.INDEXERS)
         self._store.subscribe(router(self._store, self._queue))
         self._events = EventRecorder(self._client, clock, instance=elector.identity)
+        self._installs = Installs(
+            settings,
+            self._client,
+            self._store,
+            self._events,
+            wake=lambda namespace: wake_all(self._store, self._queue, namespace),
+            clock=clock,
+        )
         self._admission = AdmissionCheck(
             self._client,
             clock,
             settings.watch_namespaces or (settings.namespace,),
-            changed=lambda: wake_models(self._store, self._queue),
+            places=lambda: {place for kind in routing.LOOKED_AT for place, _ in self._store.names(kind)},
+            changed=lambda namespace: wake_models(self._store, self._queue, namespace),
         )
         self.inbox = Inbox(self._queue.add)
         found = connections.load(settings.connections_file)
         self._lookout = Lookout(found, self._queue.add, clock=clock)
+        self._observers = Observers(self._queue.add, clock=clock)
         self._desk = Desk(
             found,
             self._queue.add,
             clock=clock,
-            jobs=MeasureJobs(self._client, self._store, clock),
+            jobs=MeasureJobs(self._client, self._store, clock, self._admission.admission),
         )
         context = Context(
             client=self._client,
@@ -116,29 +150,37 @@ class Leader:
             clock=clock,
             wake=self._queue.add,
             served_kinds=self._served,
-            images=Images(settings.fetch_image, settings.image_pull_policy, settings.operator_image),
+            images=Images(
+                settings.fetch_image,
+                settings.image_pull_policy,
+                settings.operator_image,
+                copy_token=settings.copy_token == "Required",  # noqa: S105 - a switch
+                fetch_env=settings.fetch_env,
+            ),
             probe=Probe() if settings.gateway_probe == "Required" else None,
             desk=self._desk,
             lookout=self._lookout,
+            observers=self._observers,
             inbox=self.inbox,
             training_kinds=settings.training_kinds,
+            hostnames=settings.hostnames,
+            turns=Turns(settings.resolve_pods),
             settle=datetime.timedelta(seconds=settings.settle_seconds),
             admission=self._admission.admission,
             crowded=lambda: self._queue.hurried > 0,
+            busy=lambda: self._queue.busy,
         )
-        self._runner = Runner(
-            self._queue,
-            {
-                kinds.MODEL.kind: ModelReconciler(context).reconcile,
-                kinds.MODEL_VERSION.kind: ModelVersionReconciler(context).reconcile,
-                kinds.MODEL_ROLLOUT.kind: HistoryReconciler(context).reconcile,
-                kinds.ROLLOUT_POLICY.kind: RolloutPolicyReconciler(context).reconcile,
-                kinds.RETRAINING_POLICY.kind: RetrainingPolicyReconciler(context).reconcile,
-                kinds.TRAINING_RUN.kind: TrainingRunReconciler(context).reconcile,
-            },
-            settings.workers,
-            clock=clock,
-        )
+        reconcilers: dict[str, Reconciler] = {
+            kinds.MODEL.kind: ModelReconciler(context).reconcile,
+            kinds.MODEL_VERSION.kind: ModelVersionReconciler(context).reconcile,
+            kinds.MODEL_ROLLOUT.kind: HistoryReconciler(context).reconcile,
+            kinds.CONTROLLER_REVISION.kind: SnapshotReconciler(context).reconcile,
+            kinds.ROLLOUT_POLICY.kind: RolloutPolicyReconciler(context).reconcile,
+            kinds.RETRAINING_POLICY.kind: RetrainingPolicyReconciler(context).reconcile,
+            kinds.TRAINING_RUN.kind: TrainingRunReconciler(context).reconcile,
+            routing.VERSIONS: routing.Versions(self._store, self._queue.add).reconcile,
+        }
+        self._runner = Runner(self._queue, self._gated(reconcilers), settings.workers, clock=clock)
 
     @property
     def works(self) -> bool:
@@ -175,17 +217,25 @@ class Leader:
         # Kopf cancels at its end whatever was started after it: ours is started before.
         self._runner.start(self._begin)
         self._part(self._events.run(), "events")
+        kopf_ready, stop_watching = asyncio.Event(), asyncio.Event()
+        if self._shard is not None:
+            self._part(self._lead_shard(self._shard), "shard")
+            watches, listed = self._shard.run(watched, stop_watching), self._shard.loaded
+        else:
+            streams = watch.Streams(watched, self._store.apply, watch.settings(), self._settings.watch_namespaces)
+            self._unread = streams.unread
+            streams.completed = lambda namespace: wake_all(self._store, self._queue, namespace)
+            watches, listed = self._watch(streams, kopf_ready, stop_watching), streams.listed
         sweep = self._sweep(watched)
-        self._part(self._sync_and_sweep(sweep), "sweep")
+        self._part(self._sync_and_sweep(listed, sweep), "sweep")
         self._part(sweep.run_discovery(), "discovery")
         self._part(self._check_admission(), "admission")
-        kopf_ready = asyncio.Event()
+        self._part(self._keep_claims(), "claims of installs")
         self._helpers = [
             asyncio.create_task(self._begin_work(), name="begin"),
             asyncio.create_task(self._signals_back(kopf_ready, reinstall_signals), name="signals"),
         ]
-        stop_watching = asyncio.Event()
-        watching = self._part(self._watch(watched, kopf_ready, stop_watching), "watches")
+        watching = self._part(watches, "watches")
         try:
             await self._wait(stopping)
             await self._runner.stop(self._settings.shutdown_seconds)
@@ -198,21 +248,31 @@ class Leader:
                 await cancel(task)
             await self._desk.close()
             await self._lookout.close()
+            await self._observers.close()
             await self._client.close()
 
-    async def _watch(self, watched: tuple[Watched, ...], ready: asyncio.Event, stop_flag: asyncio.Event) -> None:
-        registry = kopf.OperatorRegistry()
-        watch.register(registry, watched, self._store.apply)
-        watch.register_login(registry, lambda: connection_info(self._configuration))
-        namespaces = self._settings.watch_namespaces
-        await kopf.operator(
-            registry=registry,
-            settings=watch.settings(watched),
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            ready_flag=ready,
-            stop_flag=stop_flag,
-        )
+    def _gated(self, reconcilers: dict[str, Reconciler]) -> dict[str, Reconciler]:
+        """Passes are made where this install, and this shard, works, and where all could be read."""
+        gates = [self._installs.gate]
+        if self._settings.watch_namespaces:
+            gates.append(self._read_whole)
+        if self._shard is not None:
+            gates.append(self._shard.gate)
+        for gate in gates:
+            reconcilers = {kind: gate(reconcile) for kind, reconcile in reconcilers.items()}
+        return reconcilers
+
+    def _read_whole(self, reconcile: Reconciler) -> Reconciler:
+        """`reconcile`, but for objects of a namespace of which something could never be read: they have their turn when
+        it has been."""
+
+        async def gated(key: Key) -> Result:
+            return Result() if self._unread(key.namespace) else await reconcile(key)
+
+        return gated
+
+    async def _watch(self, streams: watch.Streams, ready: asyncio.Event, stop_flag: asyncio.Event) -> None:
+        await streams.run(Login(self._configuration, self._clock).connection_info, ready=ready, stop=stop_flag)
 
     async def _signals_back(self, ready: asyncio.Event, reinstall: Callable[[], None]) -> None:
         await ready.wait()
@@ -223,19 +283,31 @@ class Leader:
     async def _begin_work(self) -> None:
         await self._synced.wait()
         await self._elected.wait()
+        await self._installs.read.wait()
         log.info("work begins", extra={"keys": len(self._queue)})
         self._begin.set()
+
+    async def _lead_shard(self, shard: Shard) -> None:
+        await shard.loaded.wait()
+        await self._elected.wait()
+        await shard.lead()
+
+    async def _keep_claims(self) -> None:
+        await self._synced.wait()
+        await self._elected.wait()
+        await self._installs.run()
 
     async def _check_admission(self) -> None:
         await self._elected.wait()
         await self._admission.run()
 
-    async def _sync_and_sweep(self, sweep: Sweep) -> None:
+    async def _sync_and_sweep(self, listed: asyncio.Event, sweep: Sweep) -> None:
         start = self._clock.monotonic()
-        await sweep.wait_synced()
+        await listed.wait()
         # What is loaded by now stays: the garbage collector need not walk over it again and again.
         gc.collect()
         gc.freeze()
+        release_memory()
         took = round(self._clock.monotonic() - start, 2)
         log.info("the store is complete", extra={"seconds": took})
         self._synced.set()
@@ -254,7 +326,10 @@ class Leader:
                 self._stop(f"{task.get_name()} ended", 1)
 
     def _sweep(self, watched: tuple[Watched, ...]) -> Sweep:
-        return Sweep(
+        make: Callable[..., Sweep] = Sweep
+        if self._shard is not None:
+            make = functools.partial(ShardSweep, own=self._own, complete=self._shard.complete)
+        return make(
             self._client,
             self._store,
             watched,
@@ -292,6 +367,35 @@ class Leader:
         return task
 
 
+class Login:
+    """How Kopf connects, asked for at start and after each 401. Kopf asks at once and without end, and takes no
+    credentials again that have failed once: each answer differs from the one before, and comes later and later."""
+
+    def __init__(self, configuration: Configuration, clock: Clock) -> None:
+        self._configuration = configuration
+        self._clock = clock
+        self._count = 0
+        self._failures = 0
+        self._last: float | None = None
+
+    async def connection_info(self) -> kopf.ConnectionInfo:
+        """The token of this moment, at least some seconds after the last one."""
+        now = self._clock.monotonic()
+        if self._last is not None:
+            lasted = now - self._last
+            self._failures = 0 if lasted > LOGIN_SECONDS[-1] * 2 else self._failures + 1
+            pause = LOGIN_SECONDS[min(self._failures, len(LOGIN_SECONDS) - 1)]
+            log.warning("the API server does not take the token: signing in again", extra={"seconds": pause})
+            hook = self._configuration.refresh_api_key_hook
+            if isinstance(hook, ServiceAccountToken):
+                hook.expire()
+            await self._clock.sleep(pause)
+        self._last = self._clock.monotonic()
+        self._count += 1
+        info = await connection_info(self._configuration)
+        return dataclasses.replace(info, priority=self._count)
+
+
 async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
     """What Kopf needs to connect as our own client does; with the token of this moment."""
     header = await configuration.get_api_key_with_prefix("BearerToken")
@@ -327,18 +431,27 @@ def router(store: Store, queue: WorkQueue) -> Listener:
     return route
 
 
-def wake_models(store: Store, queue: WorkQueue) -> None:
-    """Enqueue every Model at once."""
+def wake_models(store: Store, queue: WorkQueue, among: str | None) -> None:
+    """Enqueue every Model at once, or those of the namespace `among`."""
     for namespace, name in store.names(kinds.MODEL):
-        queue.add(Key(kinds.MODEL.kind, namespace, name))
+        if among in (None, namespace):
+            queue.add(Key(kinds.MODEL.kind, namespace, name))
+
+
+def wake_all(store: Store, queue: WorkQueue, namespace: str) -> None:
+    """Enqueue everything of a namespace at once."""
+    found = [Key(kind.kind, *place) for kind in routing.LOOKED_AT for place in store.names(kind)]
+    for key in (*found, *orphans(store)):
+        if key.namespace == namespace:
+            queue.add(key)
 
 
 def look_again(store: Store, queue: WorkQueue, interval: float) -> None:
-    """Enqueue every Model, version, policy and run, and rollouts that have lost their Model, over some time so
-    that changes needn't wait behind them."""
+    """Enqueue every Model, version, policy and run, rollouts that have lost their Model, and stored policies that no
+    record names, over some time so that changes needn't wait behind them."""
     spread = min(LOOK_AGAIN_SPREAD, interval / 10)
     for kind in routing.LOOKED_AT:
         for namespace, name in store.names(kind):
             queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311
-    for key in orphans(store):
+    for key in (*orphans(store), *unused(store)):
         queue.add_after(key, random.uniform(0, spread))  # noqa: S311

@@ -1,7 +1,8 @@
 """The operator process: reaches the API server, waits for our CRDs and for the Lease, leads, and ends in order.
 
-A standby serves /livez, /readyz and /metrics, and waits for the Lease. A warm one (MODELWRIGHT_WARM_STANDBY) keeps its
-store filled meanwhile: that costs memory and watches, and saves the first lists when it takes over.
+A standby serves /livez, /readyz and /metrics, passes webhooks on, and waits for the Lease. A warm one
+(MODELWRIGHT_WARM_STANDBY) keeps its store filled meanwhile: that costs memory and watches, and saves the first lists
+when it takes over.
 SIGTERM ends in order: passes are finished and the Lease is given back. Losing the Lease ends the process at once, so
 that it can't write any more.
 """
@@ -13,32 +14,38 @@ import contextlib
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import uvloop
 from kubernetes.aio.client.configuration import Configuration
 
 from modelwright.analysis import connections
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.app import health
+from modelwright.app.callers import metrics_readers
 from modelwright.app.leader import Leader
 from modelwright.app.settings import Settings, SettingsError
 from modelwright.app.tasks import cancel, unless
 from modelwright.app.webhooks import Webhooks
 from modelwright.kube import errors, kinds
-from modelwright.kube.access import KubeAccess
+from modelwright.kube.access import Audience, KubeAccess
 from modelwright.kube.client import KubeClient, NoCluster, load_configuration
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
+from modelwright.kube.rights import MISSING
+from modelwright.listener import AUTHORITY, Certificate
 from modelwright.obs import logging as json_logging
-from modelwright.obs.clock import SystemClock
+from modelwright.obs.clock import SteadyClock
 
 log = logging.getLogger("modelwright.app")
 
 RETRY_SECONDS = 2.0
 REVIEWS_PER_SECOND = 20
 SETTINGS_WRONG = 2
+MOST_NAMED = 5
 RECURSION_LIMIT = 40_000
 """Go reads JSON that is nested 10,000 deep, and admission does not look into fields that another API defines. One such
 object must not keep a list or a watch of its kind from being read; a pass over it may fail."""
@@ -49,7 +56,7 @@ class Operator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._clock = SystemClock()
+        self._clock = SteadyClock()
         self._health = health.Health()
         self._stopping = asyncio.Event()
         self._exit_code = 0
@@ -61,28 +68,40 @@ class Operator:
         self._install_signal_handlers()
         settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
-            lag = health.LoopLag(self._clock)
-            stack.push_async_callback(cancel, asyncio.create_task(lag.run(), name="loop lag"))
+            loop_watch = health.LoopWatch(self._clock)
+            stack.push_async_callback(cancel, asyncio.create_task(loop_watch.run(), name="loop watch"))
             configuration = await load_configuration()
             # The Lease must not wait behind other requests, nor for our limiter.
-            client = KubeClient(configuration, clock=self._clock, request_seconds=settings.lease_renew_seconds / 2)
+            client = KubeClient(
+                configuration,
+                clock=self._clock,
+                request_seconds=settings.lease_renew_seconds / 2,
+                on_date=self._clock.told,
+            )
             stack.push_async_callback(client.close)
             elector = self._elector(client)
             stack.push_async_callback(elector.release)
-            self._add_checks(lag, elector)
-            # Reviews store nothing, and what strangers send must not use up the rate of our writes.
-            asking = KubeClient(configuration, clock=self._clock, qps=REVIEWS_PER_SECOND, burst=2 * REVIEWS_PER_SECOND)
-            stack.push_async_callback(asking.close)
+            self._add_checks(loop_watch, elector)
+            certificate = Certificate(settings.tls_folder).context if settings.tls_folder else None
+            readers = None
+            if settings.metrics_authentication == "Required":
+                readers = metrics_readers(self._access(configuration, stack), self._clock)
+            server = await health.serve(
+                self._health, settings.http_host, settings.http_port, readers=readers, tls=certificate
+            )
+            stack.push_async_callback(server.close)
             hooks = Webhooks(
-                KubeAccess(asking),
+                self._access(configuration, stack),
                 self._policy,
                 self._accept,
                 self._not_leading,
-                leader=lambda: elector.leader_address,
+                leader=lambda: settings.webhooks_of(elector.leader_address),
+                tls=self._trust,
+                audience=Audience.ANY if settings.webhook_tokens == "Any" else Audience.OURS,
                 clock=self._clock,
             )
-            server, _ = await health.serve(self._health, settings.http_host, settings.http_port, routes=hooks.routes())
-            stack.push_async_callback(server.cleanup)
+            door = await hooks.serve(settings.http_host, settings.webhook_port, certificate)
+            stack.push_async_callback(door.close)
             served = await unless(self._stopping, self._wait_for_kinds(client))
             if served and not settings.warm_standby:
                 await unless(self._stopping, elector.acquire())
@@ -139,6 +158,22 @@ class Operator:
             log.warning("waiting for our CRDs to be installed", extra=fields)
             await self._clock.sleep(RETRY_SECONDS)
 
+    def _access(self, configuration: Configuration, stack: contextlib.AsyncExitStack) -> KubeAccess:
+        """With a client of its own: reviews store nothing, and what strangers send to one server must use up neither
+        the rate of our writes nor that of the other server."""
+        client = KubeClient(configuration, clock=self._clock, qps=REVIEWS_PER_SECOND, burst=2 * REVIEWS_PER_SECOND)
+        stack.push_async_callback(client.close)
+        return KubeAccess(client)
+
+    def _trust(self) -> tuple[ssl.SSLContext, str] | None:
+        """How a standby checks the leader's certificate: by the ca.crt beside its own, where there is one."""
+        settings = self._settings
+        if not settings.tls_folder:
+            return None
+        authority = os.path.join(settings.tls_folder, AUTHORITY)
+        cafile = authority if os.path.exists(authority) else None
+        return ssl.create_default_context(cafile=cafile), settings.server_name
+
     def _not_leading(self) -> str | None:
         return None if self._leader is not None and self._leader.works else "this process does not lead"
 
@@ -159,13 +194,14 @@ class Operator:
             on_lost=_die,
             address=settings.address,
             pod_uid=settings.pod_uid,
+            shard=settings.shard,
             clock=self._clock,
             lease_seconds=settings.lease_seconds,
             renew_seconds=settings.lease_renew_seconds,
             retry_seconds=settings.lease_retry_seconds,
         )
 
-    def _add_checks(self, lag: health.LoopLag, elector: LeaderElector) -> None:
+    def _add_checks(self, loop_watch: health.LoopWatch, elector: LeaderElector) -> None:
         settings = self._settings
 
         def contact() -> str | None:
@@ -182,9 +218,10 @@ class Operator:
             complete = self._leader is not None and self._leader.synced
             if complete or (elector.standing_by and not settings.warm_standby):
                 return None
-            return "the first lists are not complete yet"
+            missing = ", ".join(map(str, MISSING.known()[:MOST_NAMED]))
+            return "the first lists are not complete yet" + (f": this process may not {missing}" if missing else "")
 
-        self._health.add_live("event loop", lag.check)
+        self._health.add_live("event loop", loop_watch.check)
         self._health.add_live("Lease", lease)
         self._health.add_live("workers", lambda: self._leader.stuck() if self._leader else None)
         self._health.add_ready("CRDs", lambda: None if self._kinds_found else "not found yet")
@@ -210,13 +247,19 @@ def main() -> int:
         settings = Settings.from_environment()
         connections.load(settings.connections_file)
         kinds.learn(settings.training_kinds)
+        if settings.tls_folder:
+            Certificate(settings.tls_folder)
+    except OSError as error:
+        print(f"wrong settings: MODELWRIGHT_TLS_FOLDER: {error}", file=sys.stderr)
+        return SETTINGS_WRONG
     except (SettingsError, connections.ConnectionsError) as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG
     json_logging.configure(settings.log_level)
     sys.setrecursionlimit(RECURSION_LIMIT)
     try:
-        return asyncio.run(Operator(settings).run())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Operator(settings).run())
     except NoCluster as error:
         log.error(str(error))
         return 1

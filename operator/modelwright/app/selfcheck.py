@@ -17,6 +17,7 @@ from modelwright.kube.client import KubeClient, NoCluster, load_configuration
 from modelwright.kube.lease import ADDRESS
 from modelwright.obs.clock import Clock, SystemClock
 
+MAX_TOLD = 4096
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 
@@ -53,6 +54,13 @@ class SelfCheck:
                 await self._client.list(kinds.MODEL, namespace, metadata_only=True)
             except errors.Denied as error:
                 raise Wrong(f"Models of {namespace or 'the cluster'} can't be read: {error}") from None
+        if self._settings.shard:
+            for kind, namespace in ((kinds.NAMESPACE, None), (kinds.LEASE, self._settings.namespace)):
+                try:
+                    await self._client.list(kind, namespace, metadata_only=True)
+                except errors.Denied as error:
+                    raise Wrong(f"a shard has to list {kind.plural}, and may not: {error}") from None
+            return f"what shard {self._settings.shard} needs can be read"
         return f"Models can be read in {', '.join(self._settings.watch_namespaces) or 'the whole cluster'}"
 
     async def leader(self) -> str:
@@ -78,10 +86,12 @@ class SelfCheck:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)) as session,
-                session.get(f"http://{address}/readyz") as answer,
+                # Only whether it is ready is asked, by the address in its Lease: no certificate has that.
+                session.get(f"{self._settings.scheme}://{address}/readyz", ssl=False) as answer,
             ):
                 if answer.status != 200:
-                    raise Wrong(f"{holder} leads and is not ready: {await answer.text()}")
+                    told = (await answer.content.read(MAX_TOLD)).decode(errors="replace")
+                    raise Wrong(f"{holder} leads and is not ready: {told}")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Wrong(f"{holder} leads and does not answer at {address} ({error!r}): a NetworkPolicy?") from None
         return f"{holder} leads and is ready"

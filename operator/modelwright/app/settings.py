@@ -10,17 +10,35 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from modelwright.api.common import HOSTNAME
 from modelwright.api.names import OPERATOR_LEASE, OPERATOR_NAMESPACE
+from modelwright.core.sharding import DEFAULT
 from modelwright.kube.kinds import Kind
+from modelwright.serving.images import INSTANCE_CREDENTIALS
 
 PREFIX = "MODELWRIGHT_"
 
 NEVER_MADE = frozenset(
     {"", "modelwright.dev", "rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io"}
 )
-"""Groups of which a training has nothing made for anybody; the chart and manifests/policies/retraining.yaml refuse the
+"""Groups of which a training has nothing made for anybody; the chart and manifests/policies/rights.yaml refuse the
 same."""
 
+FETCH_VARIABLES = frozenset(
+    f"{PREFIX}FETCH_{name}"
+    for name in (
+        "ATTEMPTS", "BACKOFF_SECONDS", "CLAIM_SECONDS", "INSTANCE_CREDENTIALS", "LOG", "MAX_BACKOFF_SECONDS",
+        "MAX_BYTES", "MAX_ENTRIES", "MAX_UNPACKED_BYTES", "MAX_UNPACKED_RATIO", "MEMORY_BYTES", "PARALLEL",
+        "PART_BYTES", "PROGRESS_SECONDS", "STALL_SECONDS", "VERIFY_CACHE",
+    )
+)  # fmt: skip
+"""What fetch reads; a name beside them would be a limit that is not kept."""
+
+FETCH_ENV = {INSTANCE_CREDENTIALS: "false"}
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_SHARD = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_HOSTNAME = re.compile(HOSTNAME.removeprefix("^").removesuffix("$"))
 _PARTS = {
     "group": re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"),
     "version": re.compile(r"v[0-9]+((alpha|beta)[0-9]+)?"),
@@ -42,6 +60,11 @@ class Settings(BaseModel):
     watch_namespaces: tuple[str, ...] = Field(
         (), description="Comma-separated; empty watches the whole cluster. Then ClusterModelRuntimes are read as well."
     )
+    shard: str = Field(
+        "",
+        description="Name of the shard whose namespaces this operator works on: those with the label "
+        "modelwright.dev/shard; `default` has those without it. Empty: the whole cluster, without shards.",
+    )
     instance: str = Field(
         default_factory=lambda: os.environ.get("HOSTNAME", "modelwright"),
         min_length=1,
@@ -55,6 +78,11 @@ class Settings(BaseModel):
         "", description="Says that a Lease was held by an earlier container of this pod, and so is free. Empty: not."
     )
     fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
+    fetch_env: dict[str, str] = Field(
+        default_factory=lambda: dict(FETCH_ENV),
+        description="Environment of whatever fetches, a JSON object of names and texts; it wins over an author's "
+        f"podTemplate. {INSTANCE_CREDENTIALS} is false unless it is named here.",
+    )
     operator_image: str = Field(
         "modelwright/operator", min_length=1, description="The operator's own image, for comparers and infra gates."
     )
@@ -68,10 +96,22 @@ class Settings(BaseModel):
         "Required",
         description="Whether a route counts as programmed only once a probe through the gateway is answered.",
     )
+    copy_token: Literal["Required", "Off"] = Field(
+        "Required",
+        description="Whether comparers and observers count only copies with the token that the Model's route sets.",
+    )
+    resolve_pods: Annotated[int, Field(ge=2, le=1000)] = Field(
+        10, description="Pods at once, in a namespace, that find out digests and verify signatures; others wait."
+    )
     training_kinds: tuple[Kind, ...] = Field(
         (),
         description="Kinds that a stage of a training may have made by `resource`: a JSON list of group, version, kind "
         "and plural. The operator needs the rights for them; the chart gives both.",
+    )
+    hostnames: tuple[str, ...] = Field(
+        (),
+        description="Comma-separated hostnames that endpoints may have; {namespace} stands for the Model's, and * at "
+        "the beginning for any names there. Empty: any.",
     )
     # Enough for 500 Models to come up within half a minute; the API server's own fairness does the rest.
     qps: Annotated[float, Field(gt=0, le=1000)] = 200.0
@@ -81,8 +121,28 @@ class Settings(BaseModel):
     sweep_seconds: Annotated[float, Field(ge=1)] = 600.0
     discovery_seconds: Annotated[float, Field(ge=1)] = 60.0
     sweep_grace_seconds: Annotated[float, Field(ge=0)] = 120.0
-    http_host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
+    http_host: str = ""
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    webhook_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8090, description="Webhook triggers are taken here, apart from probes and metrics. The same in all replicas."
+    )
+    webhook_tokens: Literal["Own", "Any"] = Field(
+        "Any",
+        description="Own: tokens of webhooks must be made for the audience modelwright.dev. Any: tokens for the API "
+        "server are taken as well, in this release.",
+    )
+    metrics_authentication: Literal["Required", "Off"] = Field(
+        "Required",
+        description="Whether a token is needed for /metrics, of somebody who may get the path /metrics.",
+    )
+    tls_folder: str = Field(
+        "",
+        description="Folder with tls.crt and tls.key, as of a Secret; read again when they change. With it, all ports "
+        "speak TLS. Empty: plain HTTP.",
+    )
+    tls_name: str = Field(
+        "", description="The name in that certificate by which a standby knows the leader. Empty: the Service's."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     lease_name: str = Field(OPERATOR_LEASE, min_length=1)
     lease_seconds: Annotated[float, Field(ge=3)] = 15.0
@@ -92,11 +152,19 @@ class Settings(BaseModel):
     crd_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
     shutdown_seconds: Annotated[float, Field(ge=0)] = 25.0
 
-    @field_validator("watch_namespaces", mode="before")
+    @field_validator("watch_namespaces", "hostnames", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("hostnames")
+    @classmethod
+    def _are_hostnames(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if pattern != "*" and not _HOSTNAME.fullmatch(pattern.replace("{namespace}", "n")):
+                raise ValueError(f"{pattern!r} is no hostname such as {{namespace}}.models.example.com")
         return value
 
     @field_validator("training_kinds", mode="before")
@@ -104,12 +172,31 @@ class Settings(BaseModel):
     def _parse_kinds(cls, value: Any) -> Any:
         return _kinds(value) if isinstance(value, str) else value
 
+    @field_validator("fetch_env", mode="before")
+    @classmethod
+    def _parse_fetch_env(cls, value: Any) -> Any:
+        return _fetch_env(value) if isinstance(value, str) else value
+
     @property
     def address(self) -> str:
         """host:port of this process's HTTP server for the other replicas; empty when it isn't known."""
         if not self.pod_ip:
             return ""
         return f"[{self.pod_ip}]:{self.http_port}" if ":" in self.pod_ip else f"{self.pod_ip}:{self.http_port}"
+
+    @property
+    def scheme(self) -> str:
+        """How this process's servers, and those of the other replicas, are spoken to."""
+        return "https" if self.tls_folder else "http"
+
+    @property
+    def server_name(self) -> str:
+        """The name by which a standby knows the leader's certificate."""
+        return self.tls_name or f"modelwright.{self.namespace}.svc"
+
+    def webhooks_of(self, address: str | None) -> str | None:
+        """The URL of the webhooks of the replica with this `address`."""
+        return None if address is None else f"{self.scheme}://{address.rpartition(':')[0]}:{self.webhook_port}"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -120,16 +207,39 @@ class Settings(BaseModel):
         env = os.environ if environ is None else environ
         given = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
         values = {k: v for k, v in given.items() if k in cls.model_fields}
+        if (values.get("shard") or DEFAULT) != DEFAULT:
+            # The Lease of `default` is that of an operator without shards: one takes over from the other.
+            values.setdefault("lease_name", f"{OPERATOR_LEASE}-{values['shard']}")
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
             lines = [f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
             raise SettingsError("; ".join(lines)) from None
+        if settings.shard and not _SHARD.fullmatch(settings.shard):
+            raise SettingsError(f"{PREFIX}SHARD: {settings.shard!r}: at most 40 lower-case letters, digits and dashes")
+        if settings.shard and settings.watch_namespaces:
+            raise SettingsError(f"{PREFIX}SHARD and {PREFIX}WATCH_NAMESPACES can't be set both")
         if not settings.lease_retry_seconds < settings.lease_renew_seconds < settings.lease_seconds:
             raise SettingsError(
                 f"{PREFIX}LEASE_RETRY_SECONDS < {PREFIX}LEASE_RENEW_SECONDS < {PREFIX}LEASE_SECONDS must hold"
             )
         return settings
+
+
+def _fetch_env(text: str) -> dict[str, str]:
+    """The environment in a JSON object, over the default one; raises ValueError that names what is wrong."""
+    try:
+        given = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON: {error}") from None
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise ValueError(f'must be a JSON object of texts, such as {{"{INSTANCE_CREDENTIALS}": "true"}}')
+    for name in given:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an environment variable")
+        if name == "HOME" or (name.startswith(PREFIX) and name not in FETCH_VARIABLES):
+            raise ValueError(f"{name} is none of fetch's settings: they are {', '.join(sorted(FETCH_VARIABLES))}")
+    return {**FETCH_ENV, **given}
 
 
 def _kinds(text: str) -> tuple[Kind, ...]:

@@ -7,22 +7,22 @@ secret is held, and tokens are neither kept nor told. A standby asks the same, a
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
-import math
-import re
-from collections import OrderedDict
+import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
+from modelwright import documents
 from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec, Trigger, WebhookTrigger
+from modelwright.app.callers import Callers, Refused
 from modelwright.core.retraining import triggers
-from modelwright.kube.access import Access, AccessUnknown, Attempt, User
+from modelwright.kube.access import Access, AccessUnknown, Attempt, Audience, User
+from modelwright.listener import Listener, Room
 from modelwright.obs.clock import Clock, SystemClock
 from modelwright.reconcile.inbox import InboxFull
 
@@ -32,19 +32,19 @@ PATH = "/triggers/{namespace}/{policy}/{trigger}"
 RETRY_SECONDS = 5
 READ_SECONDS = 10.0
 ACCEPT_SECONDS = 25.0
-TOKEN_SECONDS = 10.0
-MAX_TOKENS = 1024
 MAX_UNDER_WAY = 64
-MAX_REMOTES = 1024
+MAX_OF_ONE_USER = 16
+MAX_BACK = 64 << 10
+MAX_BODY = triggers.BODY.size
+ROOM = Room(request_seconds=2 * (READ_SECONDS + ACCEPT_SECONDS))
 PASSED_ON = "Modelwright-Passed-On"
 """Header of what a standby passes on: it goes no further, should the leader have changed meanwhile."""
-RATE, BURST = 5.0, 50.0
-"""Requests a second of one address, and at once."""
-
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+LAST_RELEASE = "0.1"
+"""After it, tokens for the API server are not taken any more."""
 
 _TOLD = ("authorization", "content-type", "content-encoding", "ce-")
-_BACK = ("Content-Type", "Retry-After", "WWW-Authenticate")
+_BACK = ("Content-Type", "Retry-After", "Warning", "WWW-Authenticate")
+_DEPRECATED = f'299 - "tokens for the API server are not taken after release {LAST_RELEASE}: use audience {GROUP}"'
 
 Happening = tuple[str, str]
 """What a webhook tells of: an identity (there is one run for each), and a message for people."""
@@ -56,8 +56,9 @@ class Webhooks:
     """`look_up(namespace, policy)` gives a policy's spec, None when there is none. `unready` says why triggers can't be
     taken now (not the leader, the store is not complete), None when they can. `accept(namespace, policy, trigger,
     happenings)` comes back once a pass has dealt with them; it is cancelled after 25 s, and may be called again with
-    the same ones. When it raises InboxFull, the sender is asked to come again. `leader` gives host:port of the process
-    that leads, None when it is this one or isn't known.
+    the same ones. When it raises InboxFull, the sender is asked to come again. `leader` gives the URL, without a path,
+    of the webhooks of the process that leads, None when it is this one or isn't known; `tls`, how its certificate is
+    checked. `audience`: whose tokens are taken.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Webhooks:
         unready: Callable[[], str | None],
         *,
         leader: Callable[[], str | None] = lambda: None,
+        tls: Callable[[], tuple[ssl.SSLContext, str] | None] = lambda: None,
+        audience: Audience = Audience.OURS,
         clock: Clock | None = None,
         accept_seconds: float = ACCEPT_SECONDS,
     ) -> None:
@@ -76,20 +79,21 @@ class Webhooks:
         self._accept = accept
         self._unready = unready
         self._leader = leader
-        self._clock: Clock = clock or SystemClock()
+        self._tls = tls
         self._accept_seconds = accept_seconds
-        self._tokens: OrderedDict[bytes, tuple[float, User | None]] = OrderedDict()
-        self._rates = Rates(self._clock)
+        self._callers = Callers(access, clock or SystemClock(), audience)
         self._under_way = 0
+        self._of_user: Counter[str] = Counter()
 
-    def routes(self) -> tuple[web.RouteDef, ...]:
-        """For `health.serve`."""
-        return (web.post(PATH, self._take),)
+    async def serve(self, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> Listener:
+        """Start the server; bodies are taken as they were sent. Raises OSError when the port is taken."""
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_post(PATH, self._take)
+        listener = await Listener.start(app, host, port, ROOM, tls=tls)
+        log.info("serving webhooks", extra={"port": listener.port})
+        return listener
 
     async def _take(self, request: web.Request) -> web.Response:
-        wait = self._rates.wait(request.remote or "")
-        if wait > 0:
-            return _refused(429, "too many requests from this address", retry=math.ceil(wait))
         why = self._unready()
         elsewhere = self._leader() if why is not None and PASSED_ON not in request.headers else None
         if elsewhere is not None:
@@ -100,18 +104,28 @@ class Webhooks:
             return _refused(503, f"triggers can't be taken now: {why}")
         self._under_way += 1
         try:
-            return await self._answer(request, elsewhere)
+            user = await self._callers.identify(request.headers.get("Authorization", ""), request.remote or "")
+            if self._of_user[user.name] >= MAX_OF_ONE_USER:
+                return _refused(429, f"too many webhooks of {user.name} at once")
+            self._of_user[user.name] += 1
+            try:
+                answer = await self._answer(request, user, elsewhere)
+            finally:
+                self._of_user[user.name] -= 1
+                self._of_user += Counter()
+            if not user.ours:
+                answer.headers.setdefault("Warning", _DEPRECATED)
+            return answer
+        except Refused as refused:
+            return _refused(refused.status, str(refused), retry=refused.retry or RETRY_SECONDS)
         except AccessUnknown as error:
             log.warning("a webhook can't be checked", extra={"error": str(error)})
             return _refused(503, f"it can't be checked who sends this: {error}")
         finally:
             self._under_way -= 1
 
-    async def _answer(self, request: web.Request, elsewhere: str | None) -> web.Response:
+    async def _answer(self, request: web.Request, user: User, elsewhere: str | None) -> web.Response:
         namespace, policy, trigger = (request.match_info[name] for name in ("namespace", "policy", "trigger"))
-        user = await self._who(request.headers.get("Authorization", ""))
-        if user is None:
-            return _refused(401, "a valid token is needed: Authorization: Bearer <token>")
         if not await self._access.may(user, Attempt("trigger", GROUP, "retrainingpolicies", namespace, policy)):
             what = f"RetrainingPolicy {policy} in namespace {namespace}"
             return _refused(403, f'{user.name} needs the verb "trigger" on {what}')
@@ -141,18 +155,21 @@ class Webhooks:
         except TimeoutError:
             return _slow()
         patience = aiohttp.ClientTimeout(total=READ_SECONDS + self._accept_seconds)
+        tls = self._tls()
+        secure: dict[str, Any] = {} if tls is None else {"ssl": tls[0], "server_hostname": tls[1]}
         try:
             async with (
                 aiohttp.ClientSession(timeout=patience, auto_decompress=False) as session,
                 session.post(
-                    f"http://{leader}{request.rel_url.raw_path}",
+                    f"{leader}{request.rel_url.raw_path}",
                     data=body,
                     headers=told | {PASSED_ON: "true"},
                     allow_redirects=False,
+                    **secure,
                 ) as answer,
             ):
                 back = {name: answer.headers[name] for name in _BACK if name in answer.headers}
-                return web.Response(status=answer.status, body=await answer.read(), headers=back)
+                return web.Response(status=answer.status, body=await answer.content.read(MAX_BACK), headers=back)
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("a webhook could not be passed on to the leader", extra={"error": repr(error)})
             return _refused(503, "the process that leads can't be reached: send it again")
@@ -180,44 +197,6 @@ class Webhooks:
             )
         return web.json_response({"accepted": len(happenings)}, status=202)
 
-    async def _who(self, header: str) -> User | None:
-        """Whose token is in the header. An answer holds for 10 s: a busy sender is not asked after each time."""
-        given = _BEARER.fullmatch(header.strip())
-        if given is None:
-            return None
-        key, now = hashlib.sha256(given[1].encode()).digest(), self._clock.monotonic()
-        known = self._tokens.get(key)
-        if known is not None and now < known[0]:
-            return known[1]
-        user = await self._access.who(given[1])
-        self._tokens.pop(key, None)
-        self._tokens[key] = (now + TOKEN_SECONDS, user)
-        while len(self._tokens) > MAX_TOKENS:
-            self._tokens.popitem(last=False)
-        return user
-
-
-class Rates:
-    """A token bucket for each address; of many addresses those are forgotten that were not heard of for longest."""
-
-    def __init__(self, clock: Clock, *, rate: float = RATE, burst: float = BURST, remotes: int = MAX_REMOTES) -> None:
-        self._clock = clock
-        self._rate = rate
-        self._burst = burst
-        self._remotes = remotes
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def wait(self, remote: str) -> float:
-        """Take one; seconds until the next one when there is none, 0 when it was taken."""
-        now = self._clock.monotonic()
-        left, at = self._buckets.pop(remote, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
-        taken = left >= 1
-        self._buckets[remote] = (left - 1 if taken else left, now)
-        if len(self._buckets) > self._remotes:
-            self._buckets.popitem(last=False)
-        return 0.0 if taken else (1 - left) / self._rate
-
 
 async def _body(request: web.Request) -> bytes:
     """The body, at most 1 MiB. Raises TimeoutError."""
@@ -234,16 +213,9 @@ def _read(name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: 
     try:
         if trigger.source == "CloudEvents":
             return triggers.event(name, trigger, headers, body)
-        return triggers.alerts(name, trigger, _json(body))
-    except RecursionError:
-        raise triggers.BadEvent("the body is nested too deeply") from None
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise triggers.BadEvent(f"the body is no JSON: {error}") from None
+        return triggers.alerts(name, trigger, documents.read(body, triggers.BODY))
+    except documents.DocumentError as error:
+        raise triggers.BadEvent(f"the body {error}") from None
 
 
 def _no_webhook(policy: str, name: str, trigger: Trigger | None) -> str:

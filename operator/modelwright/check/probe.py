@@ -16,11 +16,15 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from modelwright import documents
 from modelwright.check.expectations import difference
 from modelwright.check.settings import Sample, Settings
 
 PASS, FAIL, INCONCLUSIVE = "Pass", "Fail", "Inconclusive"
 
+ANSWER = documents.Bounds(8 << 20, values=4_000_000)
+METRICS_BYTES = 4 << 20
+_CHUNK = 64 << 10
 _READY_EVERY = 1.0
 _TRIES = 3
 _MEMORY = "process_resident_memory_bytes"
@@ -137,7 +141,7 @@ async def _send(url: str, session: aiohttp.ClientSession, sample: Sample, name: 
         began = time.monotonic()
         try:
             async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
-                answer = await response.read()
+                answer = await _body(response, ANSWER.size)
                 seconds = time.monotonic() - began
                 status = response.status
             break
@@ -154,12 +158,25 @@ async def _send(url: str, session: aiohttp.ClientSession, sample: Sample, name: 
         raise Failed(FAIL, "SampleFailed", f"{name} was answered with status {status}: {said}")
     if sample.expect is not None:
         try:
-            wrong = difference(sample.expect, json.loads(answer))
-        except (ValueError, RecursionError):
+            wrong = difference(sample.expect, documents.read(answer, ANSWER))
+        except documents.TooLarge as error:
+            wrong = f"the answer {error}"
+        except documents.DocumentError:
             wrong = "the answer is no JSON"
         if wrong is not None:
             raise Failed(FAIL, "UnexpectedAnswer", f"{name}: {wrong}")
     return seconds
+
+
+async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body; of one that is larger than `most`, a little more than that."""
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > most:
+            response.close()
+            break
+    return bytes(body)
 
 
 async def _memory(settings: Settings, session: aiohttp.ClientSession) -> int | None:
@@ -168,8 +185,8 @@ async def _memory(settings: Settings, session: aiohttp.ClientSession) -> int | N
     for url in settings.metrics_urls:
         try:
             async with session.get(url) as response:
-                text = await response.text() if response.status == 200 else ""
-            families = list(text_string_to_metric_families(text))
+                text = await _body(response, METRICS_BYTES) if response.status == 200 else b""
+            families = list(text_string_to_metric_families(text[:METRICS_BYTES].decode()))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return None
         values = [sample.value for family in families for sample in family.samples if sample.name == _MEMORY]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from modelwright.api.names import API_VERSION
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.cli.picture import NotThere, Picture
-from modelwright.core.rollout.record import QUARANTINING, TERMINAL
+from modelwright.core.rollout.record import TAKEN_BACK, TERMINAL
 
 Json = dict[str, Any]
 
@@ -34,7 +34,7 @@ def commanded(seen: Picture, command: str) -> ModelRollout:
         what = "no rollback by hand holds it" if command == "release" else "it has no rollout on record"
         raise CannotAct(f"{command} of Model {seen.model.name}: {what}")
     state, ended = record.status.state, record.status.state in TERMINAL
-    if command == "retry" and state not in QUARANTINING:
+    if command == "retry" and state not in TAKEN_BACK:
         raise CannotAct(f"retry of {record.name}: it is {state}; what is tried again was rolled back or aborted")
     if command == "release" and not ended:
         raise CannotAct(f"release of {record.name}: the rollback is still on its way; abort ends it")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.api.names import GROUP
+from modelwright.core import snapshots
 
 Json = dict[str, Any]
 
@@ -51,6 +52,14 @@ class Cluster:
     def names(self, kind: str) -> list[str]:
         """Names of all objects of one of our kinds."""
         return self.run("get", f"{kind}.{GROUP}", "-o", "jsonpath={.items[*].metadata.name}").split()
+
+    def stored_policy(self, name: str) -> Json | None:
+        """The policy in the ControllerRevision of this name; None when it is not there, or this user may not see it."""
+        try:
+            found = json.loads(self.run("get", "controllerrevisions.apps", name, "-o", "json"))
+        except ClusterError:
+            return None
+        return snapshots.spec_in(found, name)
 
     def whoami(self) -> str:
         """The user's name as the API server knows it, which is what admission compares with."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from modelwright.cli.cluster import Cluster, ClusterError
 from modelwright.cli.plugin import subcommands
+from modelwright.cli.printing import say
 
 NO_FILES, FILES = 4, 0
 _OF_KUBECTL = {"-n": "namespace", "--namespace": "namespace", "--context": "context", "--kubeconfig": "kubeconfig"}
@@ -40,7 +41,7 @@ def complete(words: Sequence[str], names: Names) -> tuple[list[str], int]:
 def main() -> int:
     """Print them; silence is better than an error in the middle of a line."""
     found, directive = complete(sys.argv[1:], _names)
-    print("\n".join([*found, f":{directive}"]))
+    say("\n".join([*found, f":{directive}"]))
     return 0
 
 

@@ -11,7 +11,8 @@ import yaml
 from modelwright.addresses import shown
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.cli.picture import Picture
-from modelwright.cli.tree import Node, lines, table
+from modelwright.cli.tree import Node, author_words, lines, table
+from modelwright.core import versions
 
 Json = dict[str, Any]
 
@@ -193,13 +194,16 @@ def _sections(seen: Picture, version: ModelVersion) -> Iterator[tuple[str, str]]
         seen.model.spec.owner,
         [f"- Artifact: `{shown(spec.artifact.uri)}`", f"- Digest: `{_digest(version) or 'not known yet'}`"],
     )
-    serving += [f"- Stage: {version.status.stage}"] if version.status.stage else []
-    serving += [f"- Author: {spec.author}"] if spec.author else []
+    serving += [f"- Stage: {versions.standing(version, seen.model.status)}"]
+    serving += [f"- Author: {', '.join(spec.makers)}"] if spec.makers else []
     serving += [f"- Owner: {', '.join(filter(None, (owner.team, owner.contact)))}"] if owner is not None else []
     yield "In service", "\n".join(serving)
     decided = [r for r in seen.rollouts if r.spec.target.version == version.name]
+    scans = [gate for r in decided for gate in r.status.gates if gate.name == "scan"]
+    yield "Scan for code", f"{scans[-1].outcome}: {scans[-1].message}" if scans else ""
+    authored = [line for r in decided for line in author_words(r.status.authors, f"{r.name}: ")]
     rows = [("rollout", "came to", "why"), *((r.name, str(r.status.state), r.status.message or "") for r in decided)]
-    yield "Rollouts", _markdown(rows) if decided else ""
+    yield "Rollouts", "\n\n".join(filter(None, (_markdown(rows), "\n".join(authored)))) if decided else ""
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

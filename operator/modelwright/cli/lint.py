@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -12,9 +12,14 @@ from modelwright.api.common import InvalidObject
 from modelwright.api.crd.definition import KINDS
 from modelwright.api.names import API_VERSION, GROUP
 from modelwright.api.v1alpha1.policy import RolloutPolicy
+from modelwright.api.v1alpha1.retraining import RetrainingPolicy
+from modelwright.api.v1alpha1.runtime import AnyRuntime
+from modelwright.core import margins
 from modelwright.core.rollout import lint as rollouts
+from modelwright.core.rollout.steps import compiled
 
 Json = Mapping[str, Any]
+Level = Literal["error", "warning", "note"]
 
 _BY_KIND = {kind.__name__: kind for kind in KINDS}
 NOT_CHECKED = (
@@ -25,11 +30,16 @@ NOT_CHECKED = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is to be said of one object. `wrong`: it would be refused, or could not be followed."""
+    """What is to be said of one object. `level`: error when it would be refused, or could not be followed."""
 
     place: str
     text: str
-    wrong: bool
+    level: Level
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the object must not be applied."""
+        return self.level == "error"
 
 
 def lint(files: Iterable[tuple[str, str]], dry_run: Callable[[Json], str | None] | None) -> list[Finding]:
@@ -42,7 +52,7 @@ def _file(name: str, text: str, dry_run: Callable[[Json], str | None] | None) ->
     try:
         documents = list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:
-        yield Finding(name, f"is no YAML: {error}", True)
+        yield Finding(name, f"is no YAML: {error}", "error")
         return
     for number, document in enumerate(documents, start=1):
         if not isinstance(document, Mapping) or not str(document.get("apiVersion", "")).startswith(f"{GROUP}/"):
@@ -50,7 +60,7 @@ def _file(name: str, text: str, dry_run: Callable[[Json], str | None] | None) ->
         metadata = document.get("metadata")
         called = metadata.get("name", "") if isinstance(metadata, Mapping) else ""
         place = f"{name}: {document.get('kind')} {called or f'(document {number})'}"
-        yield from (Finding(place, said, wrong) for said, wrong in _document(document, dry_run))
+        yield from (Finding(place, said, level) for said, level in _document(document, dry_run))
 
 
 def _with_a_name(document: Json) -> Json:
@@ -61,25 +71,42 @@ def _with_a_name(document: Json) -> Json:
     return {**document, "metadata": {**metadata, "name": f"{metadata['generateName']}x"}}
 
 
-def _document(document: Json, dry_run: Callable[[Json], str | None] | None) -> Iterator[tuple[str, bool]]:
+def _document(document: Json, dry_run: Callable[[Json], str | None] | None) -> Iterator[tuple[str, Level]]:
     kind = _BY_KIND.get(str(document.get("kind")))
     if document["apiVersion"] != API_VERSION or kind is None:
         yield (
             f"{document['apiVersion']} has no kind {document.get('kind')}; {API_VERSION} has {', '.join(_BY_KIND)}",
-            True,
+            "error",
         )
         return
     try:
         parsed = kind.parse(_with_a_name(document))
     except InvalidObject as error:
-        yield from ((f"{path}: {text}" if path else text, True) for path, text in error.problems)
+        yield from ((f"{path}: {text}" if path else text, "error") for path, text in error.problems)
         return
     if isinstance(parsed, RolloutPolicy):
         wrong = rollouts.problems(parsed.spec)
-        yield from ((text, True) for text in wrong)
+        yield from ((text, "error") for text in wrong)
         if not wrong:
             found = rollouts.decidability(parsed.spec)
-            yield found.message, found.rate is None and not found.decidable
+            yield found.message, "error" if found.rate is None and not found.decidable else "note"
+            asked, _, said = rollouts.evidence_asked(parsed.spec, compiled(parsed.spec.strategy))
+            if not asked:
+                yield said, "warning"
+        gate = parsed.spec.gates.evaluation if parsed.spec.gates is not None else None
+        if gate is not None:
+            yield from ((text, "warning") for text in margins.warnings(gate.metrics, "spec.gates.evaluation.metrics"))
+    if isinstance(parsed, AnyRuntime):
+        yield from ((text, "note") for text in _unsaid(parsed))
+    if isinstance(parsed, RetrainingPolicy) and parsed.spec.run.evaluate is not None:
+        gates = parsed.spec.run.evaluate.gates
+        yield from ((text, "warning") for text in margins.warnings(gates, "spec.run.evaluate.gates"))
     refusal = dry_run(document) if dry_run is not None else None
     if refusal is not None:
-        yield f"the API server refuses it: {refusal}", True
+        yield f"the API server refuses it: {refusal}", "error"
+
+
+def _unsaid(runtime: AnyRuntime) -> Iterator[str]:
+    for index, entry in enumerate(runtime.spec.formats):
+        if entry.code is None:
+            yield f"spec.formats[{index}].code: does not say whether {entry.name} is code, so it counts as code"

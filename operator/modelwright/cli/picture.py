@@ -16,7 +16,7 @@ from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.training import TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import versions
-from modelwright.core.rollout.record import QUARANTINING
+from modelwright.core.rollout.record import TAKEN_BACK
 
 Json = Mapping[str, Any]
 R = TypeVar("R", bound=Resource)
@@ -140,7 +140,7 @@ def result(seen: Picture) -> str | None:
     if is_true(status.conditions, "Ready"):
         return "promoted"
     state = status.rollout.state if status.rollout is not None else None
-    if is_true(status.conditions, "Stalled") or state in QUARANTINING:
+    if is_true(status.conditions, "Stalled") or state in TAKEN_BACK:
         return "failed"
     return None
 

@@ -24,6 +24,7 @@ from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster, ClusterError, Forbidden
 from modelwright.cli.course import course
 from modelwright.cli.picture import NotThere, Picture, model_of, picture, result
+from modelwright.cli.printing import cleaned, printable, say
 
 PROMOTED, FAILED, TIMED_OUT = 0, 1, 2
 """Exit codes, as `status --wait` has them; FAILED is also that of everything that could not be done."""
@@ -54,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options, Cluster(tuple(flags)))
     except Forbidden as error:
         needs = _NEEDS.get(options.command, "the role modelwright-view")
-        print(f"error: {error}\n{options.command} needs {needs}, or the same rights by another", file=sys.stderr)
+        say(f"error: {error}\n{options.command} needs {needs}, or the same rights by another", error=True)
         return FAILED
     except (ClusterError, NotThere, InvalidObject, acts.CannotAct, kserve.NotImported, plot.NotInstalled) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return FAILED
     except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        say(f"error: {error.filename or ''}: {error.strerror or error}", error=True)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -207,7 +208,7 @@ def _status(options: argparse.Namespace, cluster: Cluster) -> int:
         over = options.wait and (ended is not None or time.monotonic() > limit)
         if (options.watch and text != shown) or (not options.watch and (over or not options.wait)):
             clear = "\033[H\033[2J" if options.watch and options.output == "text" and sys.stdout.isatty() else ""
-            print(clear + text, flush=True)
+            say(text, before=clear)
             shown = text
         if over or not (options.watch or options.wait):
             break
@@ -215,7 +216,7 @@ def _status(options: argparse.Namespace, cluster: Cluster) -> int:
     if not options.wait:
         return PROMOTED
     if ended is None:
-        print(f"error: Model {seen.model.name} is still on its way after {options.timeout:g} s", file=sys.stderr)
+        say(f"error: Model {seen.model.name} is still on its way after {options.timeout:g} s", error=True)
         return TIMED_OUT
     return PROMOTED if ended == "promoted" else FAILED
 
@@ -235,9 +236,9 @@ def _as_json(seen: Picture) -> str:
 def _history(options: argparse.Namespace, cluster: Cluster) -> int:
     seen = _seen(options.model, cluster)
     if options.output == "json":
-        print(json.dumps([record.wire() for record in seen.rollouts], indent=2))
+        say(json.dumps([record.wire() for record in seen.rollouts], indent=2))
     else:
-        print(tree.history(seen, _now()))
+        say(tree.history(seen, _now()))
     return 0
 
 
@@ -245,9 +246,9 @@ def _why(options: argparse.Namespace, cluster: Cluster) -> int:
     seen = _seen(options.model, cluster)
     named = _rollout(options, seen)
     if options.output == "json":
-        print(json.dumps(words.why_json(seen, named), indent=2))
+        say(json.dumps(words.why_json(seen, _now(), named), indent=2))
     else:
-        print(words.why(seen, _now(), named))
+        say(words.why(seen, _now(), named))
     return 0
 
 
@@ -256,21 +257,32 @@ def _rollout(options: argparse.Namespace, seen: Picture) -> str | None:
     return options.rollout or next((r.name for r in seen.rollouts if r.name == options.model), None)
 
 
+def _with_policy(record: ModelRollout, cluster: Cluster) -> ModelRollout:
+    """The record with its policy, also where that is stored apart."""
+    policy = record.status.policy
+    spec = cluster.stored_policy(policy.stored_in or "") if policy is not None and policy.lost else None
+    if policy is None or spec is None:
+        return record
+    status = record.status.model_copy(update={"policy": policy.model_copy(update={"spec": spec})})
+    return record.model_copy(update={"status": status})
+
+
 def _plot(options: argparse.Namespace, cluster: Cluster) -> int:
     seen = _seen(options.model, cluster)
     named = _rollout(options, seen)
     record = seen.record(named) if named is not None else seen.rollout
     if record is None:
         raise NotThere(f"Model {seen.model.name} has no rollout on record, so there is nothing to draw")
-    found = course(record, _now())
+    found = course(_with_policy(record, cluster), _now())
     if options.output == "json":
-        print(json.dumps(found.wire(), indent=2))
+        say(json.dumps(found.wire(), indent=2))
         return 0
+    found = cleaned(found)
     if options.output is not None:
         plot.save(found, Path(options.output))
-        print(f"wrote {options.output}", file=sys.stderr)
+        say(f"wrote {options.output}", error=True)
     if options.output is None or options.terminal:
-        print(plot.terminal(found, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))
+        say(plot.terminal(found, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR")), colours=True)
     return 0
 
 
@@ -289,20 +301,20 @@ def _command(options: argparse.Namespace, cluster: Cluster) -> int:
             if options.output == "json" or accepted:
                 _tell(options, text, rollout=record.name, command=options.command, accepted=accepted, message=message)
             else:
-                print(text, file=sys.stderr)
+                say(text, error=True)
             return 0 if accepted else FAILED
         time.sleep(LOOK_EVERY / 2)
-    print(
+    say(
         f"{options.command} of {record.name} is written, and was not taken up within {TAKEN_UP_WITHIN:.0f} s: is the "
         "operator running?",
-        file=sys.stderr,
+        error=True,
     )
     return TIMED_OUT
 
 
 def _tell(options: argparse.Namespace, text: str, **told: Any) -> None:
     """What was done, in words or as data."""
-    print(json.dumps(told, indent=2) if options.output == "json" else text)
+    say(json.dumps(told, indent=2) if options.output == "json" else text)
 
 
 def _became_of(rollouts: Sequence[ModelRollout], name: str, token: str) -> tuple[bool, str] | None:
@@ -330,12 +342,12 @@ def _decide(options: argparse.Namespace, cluster: Cluster) -> int:
         raise acts.CannotAct(f"Model {seen.model.name} has no rollout that could be approved")
     looked_at = options.hash
     if looked_at is None:
-        print(words.why(seen, _now(), record.name), file=sys.stderr if options.output == "json" else sys.stdout)
+        say(words.why(seen, _now(), record.name), error=options.output == "json")
         looked_at = record.status.content_hash
         if sys.stdin.isatty():
-            answer = input(f"\n{options.command} this (content hash {looked_at})? [y/N] ")
+            answer = input(printable(f"\n{options.command} this (content hash {looked_at})? [y/N] "))
             if answer.strip().lower() not in ("y", "yes"):
-                print("nothing was written")
+                say("nothing was written")
                 return FAILED
             record = _seen(options.model, cluster).record(record.name)
         else:
@@ -379,9 +391,9 @@ def _lineage(options: argparse.Namespace, cluster: Cluster) -> int:
     seen = _seen(options.model, cluster)
     version = _version(options, seen)
     if options.output == "json":
-        print(json.dumps(facts.lineage_json(seen, version), indent=2))
+        say(json.dumps(facts.lineage_json(seen, version), indent=2))
     else:
-        print(facts.lineage(seen, version))
+        say(facts.lineage(seen, version))
     return 0
 
 
@@ -390,18 +402,18 @@ def _card(options: argparse.Namespace, cluster: Cluster) -> int:
     version = _version(options, seen)
     card = facts.card(seen, version)
     if options.output == "json":
-        print(json.dumps({"model": seen.model.name, "version": version, "card": card}, indent=2))
+        say(json.dumps({"model": seen.model.name, "version": version, "card": card}, indent=2))
     else:
-        print(card, end="")
+        say(card, end="")
     return 0
 
 
 def _diff(options: argparse.Namespace, cluster: Cluster) -> int:
     seen = _seen(options.old, cluster)
     if options.output == "json":
-        print(json.dumps(facts.diff_json(seen, options.old, options.new), indent=2))
+        say(json.dumps(facts.diff_json(seen, options.old, options.new), indent=2))
     else:
-        print(facts.diff(seen, options.old, options.new))
+        say(facts.diff(seen, options.old, options.new))
     return 0
 
 
@@ -411,14 +423,14 @@ def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
     findings = linting.lint(files, dry_run)
     wrong = sum(finding.wrong for finding in findings)
     if options.output == "json":
-        told: dict[str, Any] = {"findings": [asdict(finding) for finding in findings], "errors": wrong}
-        print(json.dumps(told | ({"notChecked": linting.NOT_CHECKED} if options.offline else {}), indent=2))
+        told: dict[str, Any] = {"findings": [asdict(one) | {"wrong": one.wrong} for one in findings], "errors": wrong}
+        say(json.dumps(told | ({"notChecked": linting.NOT_CHECKED} if options.offline else {}), indent=2))
         return FAILED if wrong else 0
     for finding in findings:
-        print(f"{'error' if finding.wrong else 'note'}: {finding.place}: {finding.text}")
+        say(f"{finding.level}: {finding.place}: {finding.text}")
     if options.offline:
-        print(linting.NOT_CHECKED)
-    print(f"{wrong} errors" if wrong else "nothing stands against it")
+        say(linting.NOT_CHECKED)
+    say(f"{wrong} errors" if wrong else "nothing stands against it")
     return FAILED if wrong else 0
 
 
@@ -431,14 +443,14 @@ def _import(options: argparse.Namespace, cluster: Cluster) -> int:
     for found in services:
         told = "\n".join([f"# InferenceService {found.name}", *(f"# - {note}" for note in found.notes)])
         if options.output == "json":
-            print(told, file=sys.stderr)
+            say(told, error=True)
         else:
-            print(told)
-            print("---\n".join(yaml.safe_dump(obj, sort_keys=False) for obj in found.objects), end="---\n")
+            say(told)
+            say("---\n".join(yaml.safe_dump(obj, sort_keys=False) for obj in found.objects), end="---\n")
     if options.output == "json":
         objects = [obj for found in services for obj in found.objects]
-        print(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2))
-    print(f"{len(services) - empty} of {len(services)} InferenceServices imported", file=sys.stderr)
+        say(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2))
+    say(f"{len(services) - empty} of {len(services)} InferenceServices imported", error=True)
     return FAILED if empty or not services else 0
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from modelwright.api.conditions import find
-from modelwright.api.v1alpha1.rollout import GateStatus, ModelRollout, VerdictStatus
+from modelwright.api.v1alpha1.model import DriftFigure, DriftStatus
+from modelwright.api.v1alpha1.rollout import AuthorsStatus, GateStatus, ModelRollout, VerdictStatus
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.cli.picture import Picture, age, span
+from modelwright.core import versions
+from modelwright.core.authors import RETRAINING
 from modelwright.core.rollout.record import TERMINAL
 
 VERSIONS, RUNS = 6, 3
@@ -59,9 +62,39 @@ def verdict_words(verdict: VerdictStatus) -> str:
     return "; ".join(parts)
 
 
+def author_words(entries: Iterable[AuthorsStatus], before: str = "") -> list[str]:
+    """Who has made or changed what a candidate is made of, one line for each object; what is unchanged is left out."""
+    told = []
+    for entry in entries:
+        names = [*entry.by, *(["somebody unknown"] if entry.unknown and entry.by != (RETRAINING,) else [])]
+        if names:
+            told.append(f"- {before}author of {entry.kind} {entry.name}: {', '.join(names)}")
+    return told
+
+
 def gate_words(gate: GateStatus) -> str:
     """One gate and what it came to."""
     return f"gate {gate.name}: {gate.outcome}" + (f"; {gate.message}" if gate.message else "")
+
+
+def drift_words(told: DriftStatus, now: datetime) -> tuple[str, list[str]]:
+    """How far requests are from the reference of a version, and the worst features with their numbers."""
+    drifted = sum(one.drifted for one in told.worst)
+    head = (
+        f"requests have drifted from the reference of {told.version}"
+        if drifted
+        else (f"no drift from the reference of {told.version}")
+    )
+    return f"{head} (as of {age(told.at, now)} ago)", [_figure_words(one) for one in told.worst]
+
+
+def _figure_words(one: DriftFigure) -> str:
+    how = one.method or f"share of {one.aspect} values"
+    drifted = "drifted: " if one.drifted else ""
+    return (
+        f"{drifted}{one.kind} {one.feature}: {how} {one.value}, limit {one.limit} (floor {one.floor}), "
+        f"{one.rows} rows in {one.window}"
+    )
 
 
 def last_verdicts(record: ModelRollout) -> list[VerdictStatus]:
@@ -82,7 +115,15 @@ def _root(seen: Picture, now: datetime) -> Node:
     head += [model.status.url] if model.status.url else []
     below = [Node(told.message)] if told is not None and told.message and told.reason != "Serving" else []
     return Node(
-        "  ".join(head), [*below, *_traffic(seen, now), *_rollout(seen, now), *_versions(seen), *_retraining(seen, now)]
+        "  ".join(head),
+        [
+            *below,
+            *_traffic(seen, now),
+            *_rollout(seen, now),
+            *_drift(seen, now),
+            *_versions(seen),
+            *_retraining(seen, now),
+        ],
     )
 
 
@@ -131,6 +172,7 @@ def _rollout(seen: Picture, now: datetime) -> Iterator[Node]:
         head += [f"{status.reason or ''} {age(status.finished_at, now)} ago".strip()]
     below = [Node(gate_words(gate)) for gate in status.gates]
     below += [Node(verdict_words(verdict)) for verdict in last_verdicts(record)]
+    below += [Node(words.removeprefix("- ")) for words in author_words(status.authors)]
     below += [
         Node(f"{each.approver} said {each.decision} ({each.place}){': ' + each.reason if each.reason else ''}")
         for each in status.approvals
@@ -142,10 +184,17 @@ def _rollout(seen: Picture, now: datetime) -> Iterator[Node]:
     yield Node("  ".join(head), below)
 
 
+def _drift(seen: Picture, now: datetime) -> Iterator[Node]:
+    told = seen.model.status.drift
+    if told is not None:
+        head, worst = drift_words(told, now)
+        yield Node(head, [Node(words) for words in worst])
+
+
 def _versions(seen: Picture) -> Iterator[Node]:
     announced = seen.model.status.announced
     below = [
-        Node(_version(version, announced is not None and announced.version == version.name))
+        Node(_version(seen, version, announced is not None and announced.version == version.name))
         for version in seen.versions[:VERSIONS]
     ]
     more = len(seen.versions) - len(below)
@@ -153,8 +202,8 @@ def _versions(seen: Picture) -> Iterator[Node]:
     yield Node(count, [*below, *([Node(f"and {more} older ones")] if more > 0 else [])])
 
 
-def _version(version: ModelVersion, announced: bool) -> str:
-    words = [version.name, version.status.stage or "not seen yet"]
+def _version(seen: Picture, version: ModelVersion, announced: bool) -> str:
+    words = [version.name, versions.standing(version, seen.model.status)]
     # Of a metric that was measured on several datasets the first figure is the one for all of them.
     figures = {metric.name: metric.value for metric in reversed(version.spec.metrics)}
     words += [f"{name} {value}" for name, value in [*reversed(figures.items())][:2]]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from modelwright.api.conditions import find
+from modelwright.api.conditions import Condition, ConditionType, find
+from modelwright.api.v1alpha1.model import RuntimeStatus
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
 from modelwright.cli.picture import Picture, age
-from modelwright.cli.tree import gate_words, verdict_words
+from modelwright.cli.tree import author_words, drift_words, gate_words, verdict_words
 from modelwright.core.rollout.record import TERMINAL
 
 _AGAIN = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."
 _CAN_DO = {
-    RolloutState.AWAITING_APPROVAL: "Somebody who may approve, and is not its author, can say "
+    RolloutState.AWAITING_APPROVAL: "Somebody who may approve, and is none of its authors, can say "
     "kubectl modelwright approve {model}, or reject {model}.",
     RolloutState.HOLDING: "It waits for evidence, or for you: kubectl modelwright promote {model} (without it), or "
     "abort {model}.",
@@ -33,16 +34,17 @@ _ENDS = {
 def why(seen: Picture, now: datetime, rollout: str | None = None) -> str:
     """The decision about a Model's newest rollout, or a named one. Raises NotThere."""
     record = seen.record(rollout) if rollout is not None else seen.rollout
-    parts = [] if rollout is not None else [_model(seen)]
+    parts = [] if rollout is not None else [_model(seen, now)]
     parts += [_record(record, now)] if record is not None else []
     return "\n\n".join([*parts, *_can_do(seen, record)])
 
 
-def why_json(seen: Picture, rollout: str | None = None) -> dict[str, Any]:
+def why_json(seen: Picture, now: datetime, rollout: str | None = None) -> dict[str, Any]:
     """The same as data: the Model in words, the rollout's record without its policy, and what can be done. Raises
     NotThere."""
     record = seen.record(rollout) if rollout is not None else seen.rollout
-    told: dict[str, Any] = {"model": seen.model.name, "says": _model(seen), "rollout": None}
+    told: dict[str, Any] = {"model": seen.model.name, "says": _model(seen, now), "rollout": None}
+    told |= {"drift": seen.model.status.drift.wire()} if seen.model.status.drift is not None else {}
     if record is not None:
         status = record.status.wire()
         status.get("policy", {}).pop("spec", None)
@@ -62,7 +64,7 @@ def _can_do(seen: Picture, record: ModelRollout | None) -> list[str]:
     return [_CAN_DO[state].format(model=seen.model.name) for state in known]
 
 
-def _model(seen: Picture) -> str:
+def _model(seen: Picture, now: datetime) -> str:
     model, status = seen.model, seen.model.status
     serving = f"serves version {status.serving.version}" if status.serving is not None else "serves nothing yet"
     lines = [f"Model {model.name} {serving}."]
@@ -78,7 +80,23 @@ def _model(seen: Picture) -> str:
     lines += [": ".join([" and ".join(which), words] if which else [words]) for words, which in said.items()]
     if status.outdated:
         lines.append(status.outdated)
+    lines += [*_by_time_alone(status.conditions), *_code(status.runtime)]
+    if status.drift is not None:
+        head, worst = drift_words(status.drift, now)
+        lines += [f"{head[0].upper()}{head[1:]}:", *(f"- {words}" for words in worst)]
     return "\n".join(lines)
+
+
+def _by_time_alone(conditions: tuple[Condition, ...]) -> list[str]:
+    told = find(conditions, ConditionType.EVIDENCE_ASKED)
+    return [f"Its RolloutPolicy asks for no evidence: {told.message}."] if told and told.status == "False" else []
+
+
+def _code(runtime: RuntimeStatus | None) -> list[str]:
+    if runtime is None or runtime.code is False:
+        return []
+    said = "runs code that the artifact holds" if runtime.code else "doesn't say whether it runs code of the artifact"
+    return [f"{runtime.kind} {runtime.name} {said}: gates.scan of a RolloutPolicy asks for a look at it first."]
 
 
 def _record(record: ModelRollout, now: datetime) -> str:
@@ -95,6 +113,7 @@ def _record(record: ModelRollout, now: datetime) -> str:
         lines.append(f"{record.spec.rollback.by} asked for it: {record.spec.rollback.reason}")
     if status.policy is not None:
         lines.append(f"It goes by RolloutPolicy {status.policy.name} as of generation {status.policy.generation}.")
+    lines += _by_time_alone(status.conditions)
     if status.without_evidence:
         lines.append("A person promoted it without the evidence that the policy asks for.")
     if status.freeze_overridden:
@@ -109,6 +128,7 @@ def _record(record: ModelRollout, now: datetime) -> str:
         lines.append(f"- {place}: {verdict_words(verdict)}")
         if verdict.query and verdict.outcome != "Pass":
             lines.append(f"    asked: {verdict.query}")
+    lines += author_words(status.authors)
     lines += [f"- {a.approver} said {a.decision} ({a.place}): {a.reason}" for a in status.approvals]
     lines += [
         f"- {c.by} commanded {c.name}{'' if c.accepted else ', which was refused'}: {c.message or c.reason}"

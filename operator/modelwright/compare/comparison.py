@@ -37,6 +37,11 @@ class Answer:
         return self.status is not None and 200 <= self.status < 300
 
     @property
+    def timed(self) -> bool:
+        """Whether `seconds` says how fast the revision is: to fail fast is not to be fast."""
+        return self.good or self.timed_out
+
+    @property
     def refused(self) -> bool:
         """The request was found wrong, which says nothing about the server."""
         return self.status is not None and 400 <= self.status < 500 and self.status not in _OVERLOADED
@@ -88,6 +93,14 @@ class Comparison:
     absolute: Measure = field(default_factory=lambda: Measure(DIFFERENCE_BUCKETS))
     relative: Measure = field(default_factory=lambda: Measure(DIFFERENCE_BUCKETS))
     non_finite: int = 0
+
+    @property
+    def differing(self) -> float | None:
+        """Share of the rows that differ; None when there is nothing to compare. Of no rows, all differ when the
+        candidate gave something else."""
+        if not self.compared or not (self.rows or self.mismatch):
+            return None
+        return self.disagreements / self.rows if self.rows else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """Takes copies of callers' requests and asks a revision again: what the comparer and the observer do alike.
 
 A gateway sends the copies and throws the answers away, so every copy is answered at once, whatever becomes of it. What
-waits is bounded in number and in bytes; copies that come when too many wait are dropped and counted.
+waits is bounded in number and in bytes; copies that come when too many wait are dropped and counted. What doesn't carry
+the token that the Model's route sets is no copy: it is refused, and only counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import re
 import time
@@ -23,14 +25,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.registry import Collector
 from yarl import URL
 
+from modelwright.api import names
 from modelwright.compare.comparison import Answer
+from modelwright.compare.settings import COUNT
+from modelwright.listener import Listener, Room
 
 log = logging.getLogger(__name__)
 
 MARK = "Modelwright-Shadow"
 """Header of every request that is made of a copy: a model server can tell it from a caller's."""
 
-_INFER = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer/?$")
+_INFER = re.compile(r"(/v2/models/[^/]+(/versions/[^/]+)?)/infer/?$")
 _NOT_SENT = frozenset(
     {
         # of the connection (RFC 9110, 7.6.1), or made anew for each one
@@ -41,8 +46,17 @@ _NOT_SENT = frozenset(
         # of the caller's trace, in which these requests have no place
         "traceparent", "tracestate", "baggage", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
         "x-b3-sampled", "x-b3-flags", "uber-trace-id", "x-datadog-trace-id", "x-datadog-parent-id",
+        # of the route and of this process
+        names.HEADER_OF_COPIES.lower(),
     }
 )  # fmt: skip
+ROOM = Room(
+    connections=512, per_address=256, head_bytes=64 << 10, fields=128, request_seconds=20.0, keepalive_seconds=3630.0
+)
+"""A gateway must never send a copy on a connection that is just being closed here, and one gateway has many: those that
+have sent a request stay open longer than any gateway keeps them, and only make room when there are too many. Heads are
+callers', so as large as gateways take them."""
+BODY_SECONDS = 10.0
 _CHUNK = 64 << 10
 _IDLE_SECONDS = 2.0
 
@@ -68,6 +82,10 @@ class Limits(Protocol):
     @property
     def stop_seconds(self) -> float: ...
     @property
+    def copy_token(self) -> str: ...
+    @property
+    def copies_without_token(self) -> str: ...
+    @property
     def host(self) -> str: ...
     @property
     def port(self) -> int: ...
@@ -76,6 +94,7 @@ class Limits(Protocol):
 class Counters(Protocol):
     """What is counted here of every copy."""
 
+    refused: int
     received: int
     ignored: int
     dropped: int
@@ -115,7 +134,7 @@ class Taker(ABC):
         self._stopping = False
         self._workers: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self.port = limits.port
 
     @abstractmethod
@@ -143,10 +162,10 @@ class Taker(ABC):
         for path, page in self._pages.items():
             app.router.add_get(path, page)
         app.router.add_route("*", "/{path:.*}", self._take)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, auto_decompress=self.decompress)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, limits.host, limits.port, backlog=1024).start()
-        self.port = next(iter(self._runner.addresses))[1]
+        self._listener = await Listener.start(
+            app, limits.host, limits.port, ROOM, decompress=self.decompress, backlog=1024
+        )
+        self.port = self._listener.port
         self._workers = [asyncio.create_task(self._work()) for _ in range(limits.concurrency)]
 
     async def stop(self) -> None:
@@ -164,8 +183,8 @@ class Taker(ABC):
         await asyncio.gather(*self._workers, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listener is not None:
+            await self._listener.close()
 
     async def ask(self, url: str, copy: Copy) -> Answer:
         """What the revision with the Service `url` answers to a copy. Never raises for what a server does."""
@@ -184,7 +203,29 @@ class Taker(ABC):
         except (aiohttp.ClientError, OSError, ValueError):
             return Answer(None, time.monotonic() - began)
 
+    async def get(self, url: str, seconds: float) -> bytes | None:
+        """What a revision answers to GET `url` within `seconds`; None for anything but a whole answer of 200."""
+        assert self._session is not None  # noqa: S101 - workers run after `start`
+        try:
+            async with self._session.get(
+                URL(url, encoded=True), headers={MARK: "1"}, allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            ) as response:  # fmt: skip
+                return await self._read(response) if response.status == 200 else None
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            return None
+
+    def _from_the_route(self, request: web.Request) -> bool:
+        token = self._limits.copy_token
+        if not token:
+            return self._limits.copies_without_token == COUNT
+        sent = request.headers.getall(names.HEADER_OF_COPIES, [])
+        return len(sent) == 1 and hmac.compare_digest(sent[0].encode("utf-8", "surrogateescape"), token.encode())
+
     async def _take(self, request: web.Request) -> web.Response:
+        if not self._from_the_route(request):
+            self._counters.refused += 1
+            return web.Response(status=403)
         self._counters.received += 1
         if request.method != "POST" or not _INFER.search(request.rel_url.raw_path) or MARK in request.headers:
             self._counters.ignored += 1
@@ -206,7 +247,8 @@ class Taker(ABC):
         self._bytes += reserved
         body = None
         try:
-            body = await request.read()
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
             self._queue.put_nowait(Copy(request.rel_url.raw_path_qs, _sent(request.headers), body))
         except (web.HTTPRequestEntityTooLarge, web.HTTPBadRequest, aiohttp.ClientError, OSError, asyncio.QueueFull):
             self._bytes -= reserved
@@ -248,6 +290,13 @@ class Taker(ABC):
     async def _readyz(self, _: web.Request) -> web.Response:
         lacks = "stopping" if self._stopping else await self.lacks()
         return web.Response(status=503 if lacks else 200, text=lacks or "ok")
+
+
+def metadata_path(target: str) -> str:
+    """Path of the metadata of the model that a request for inference is to: what comes before /infer."""
+    path = target.partition("?")[0]
+    found = _INFER.search(path)
+    return path[: found.end(1)] if found is not None else path
 
 
 def header_length(headers: CIMultiDict[str] | CIMultiDictProxy[str]) -> int | None:

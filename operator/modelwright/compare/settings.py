@@ -8,6 +8,9 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+COUNT, REFUSE = "Count", "Refuse"
+"""What COPIES_WITHOUT_TOKEN may be."""
+
 
 class SettingsError(ValueError):
     """A variable is missing or wrong; the text names it."""
@@ -30,7 +33,9 @@ class Settings:
     concurrency: int = 16  # copies that are asked at a time
     request_timeout_seconds: float = 30.0
     stop_seconds: float = 5.0  # given to what is under way at the end
-    host: str = "0.0.0.0"  # noqa: S104 - the gateway comes from outside the pod
+    copy_token: str = ""  # what the Model's route sets on copies; a request without it is refused
+    copies_without_token: str = REFUSE  # or Count: all of them, while copy_token is empty
+    host: str = ""
     port: int = 8080
 
 
@@ -52,6 +57,10 @@ def read(kind: type[Any], environment: Mapping[str, str], urls: Sequence[str]) -
             continue
         type_ = type(field.default)
         values[field.name] = _number(name, text, type_) if type_ in (int, float) else text
+    if values.get("copies_without_token", REFUSE) not in (COUNT, REFUSE):
+        raise SettingsError(f"COPIES_WITHOUT_TOKEN must be {COUNT} or {REFUSE}")
+    if "copy_token" not in values and values.get("copies_without_token") != COUNT:
+        raise SettingsError(f"COPY_TOKEN is needed, or COPIES_WITHOUT_TOKEN={COUNT}")
     for name in urls:
         url = urlsplit(values[name])
         if url.scheme != "http" or not url.hostname or url.query or url.fragment:

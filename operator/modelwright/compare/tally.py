@@ -9,17 +9,41 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from modelwright.compare.comparison import Answer, Comparison, Measure
+from modelwright.core.analysis.betting import split
 from modelwright.core.shadow import (
     DIFFERENCE_BUCKETS,
+    DISAGREEMENT_POINTS,
     LATENCY_BUCKETS,
     Agreement,
+    Answers,
     Difference,
     Latencies,
     Mismatches,
     Pair,
+    Paired,
     Sides,
     Summary,
 )
+
+
+class PairCounts:
+    """Requests that were bad at both revisions, or at one of them only."""
+
+    def __init__(self) -> None:
+        self.total = self.both = self.candidate_only = self.serving_only = 0
+
+    def add(self, *, serving: bool, candidate: bool) -> None:
+        """Count one request: whether it was bad at each revision."""
+        self.total += 1
+        self.both += serving and candidate
+        self.candidate_only += candidate and not serving
+        self.serving_only += serving and not candidate
+
+    def wire(self) -> Paired:
+        """As the summary has it."""
+        return Paired(
+            total=self.total, both=self.both, candidate_only=self.candidate_only, serving_only=self.serving_only
+        )
 
 
 class Tally(Collector):
@@ -27,12 +51,15 @@ class Tally(Collector):
 
     def __init__(self, pair: Pair, started_at: datetime) -> None:
         self.pair, self.started_at = pair, started_at
-        self.received = self.ignored = self.dropped = self.compared = self.uncomparable = 0
-        self.rows = self.disagreements = 0
+        self.refused = self.received = self.ignored = self.dropped = self.compared = self.uncomparable = 0
+        self.rows = self.disagreements = self.answers = self.agreeing = 0
+        self.differing = [0.0] * len(DISAGREEMENT_POINTS)
         self.labels, self.argmax = [0, 0], [0, 0]
         self.mismatches = dict.fromkeys(Mismatches.model_fields, 0)
         self.errors = {"serving": 0, "candidate": 0}
         self.latency = {"serving": Measure(LATENCY_BUCKETS), "candidate": Measure(LATENCY_BUCKETS)}
+        self.paired_errors = PairCounts()
+        self.paired_latency = {bound: PairCounts() for bound in LATENCY_BUCKETS}
         self.absolute, self.relative, self.non_finite = Measure(DIFFERENCE_BUCKETS), Measure(DIFFERENCE_BUCKETS), 0
 
     @property
@@ -46,6 +73,11 @@ class Tally(Collector):
         self.uncomparable += not found.compared
         self.rows += found.rows
         self.disagreements += found.disagreements
+        if (share := found.differing) is not None:
+            self.answers += 1
+            self.agreeing += not share
+            for index, part in split(share, DISAGREEMENT_POINTS):
+                self.differing[index] += part
         for mine, theirs in ((self.labels, found.labels), (self.argmax, found.argmax)):
             mine[0] += theirs[0]
             mine[1] += theirs[1]
@@ -56,16 +88,21 @@ class Tally(Collector):
         self.non_finite += found.non_finite
         self.errors["serving"] += found.serving_failed
         self.errors["candidate"] += found.candidate_failed
+        self.paired_errors.add(serving=found.serving_failed, candidate=found.candidate_failed)
         for side, answer in (("serving", serving), ("candidate", candidate)):
-            # To fail fast is not to be fast.
-            if answer.good or answer.timed_out:
+            if answer.timed:
                 self.latency[side].add(answer.seconds)
+        if serving.timed and candidate.timed:
+            for bound, pairs in self.paired_latency.items():
+                pairs.add(serving=serving.seconds > bound, candidate=candidate.seconds > bound)
 
     def summary(self) -> Summary:
         """The counters as they are told."""
+        answers = Answers(count=self.answers, differing=tuple(zip(DISAGREEMENT_POINTS, self.differing, strict=True)))
         return Summary(
             started_at=self.started_at,
             pair=self.pair,
+            refused=self.refused,
             received=self.received,
             ignored=self.ignored,
             dropped=self.dropped,
@@ -73,7 +110,8 @@ class Tally(Collector):
             uncomparable=self.uncomparable,
             rows=self.rows,
             disagreements=self.disagreements,
-            agreement=1 - self.disagreements / self.rows if self.rows else None,
+            answers=answers,
+            agreement=answers.sample.share,
             labels=Agreement(rows=self.labels[0], disagreements=self.labels[1]),
             argmax=Agreement(rows=self.argmax[0], disagreements=self.argmax[1]),
             mismatches=Mismatches(**self.mismatches),
@@ -82,19 +120,25 @@ class Tally(Collector):
             ),
             errors=Sides(**self.errors),
             latency=Latencies(**{side: measure.wire() for side, measure in self.latency.items()}),
+            paired_errors=self.paired_errors.wire(),
+            paired_latency=tuple((f"{bound:g}", pairs.wire()) for bound, pairs in self.paired_latency.items()),
         )
 
     def collect(self) -> Iterator[Metric]:
         """The counters as Prometheus metrics; a fixed number of series."""
         summary = self.summary()
         requests = _counter("requests", "Copies of callers' requests, by what became of them.", "result")
-        for name in ("ignored", "dropped", "compared", "uncomparable"):
+        for name in ("refused", "ignored", "dropped", "compared", "uncomparable"):
             requests.add_metric([name], getattr(summary, name))
         yield requests
         rows = _counter("rows", "Rows compared.", "result")
         rows.add_metric(["agree"], summary.rows - summary.disagreements)
         rows.add_metric(["differ"], summary.disagreements)
         yield rows
+        answers = _counter("answers", "Answers compared, by whether any of their rows differ.", "result")
+        answers.add_metric(["agree"], self.agreeing)
+        answers.add_metric(["differ"], self.answers - self.agreeing)
+        yield answers
         mismatches = _counter("mismatches", "Answers of the candidate that differ as a whole.", "what")
         for name, count in self.mismatches.items():
             mismatches.add_metric([name], count)
@@ -103,6 +147,19 @@ class Tally(Collector):
         for side, count in self.errors.items():
             errors.add_metric([side], count)
         yield errors
+        pairs = _counter("pairs", "Requests that both revisions were asked, by which failed to answer.", "at")
+        for at, count in _counts(summary.paired_errors or Paired()):
+            pairs.add_metric([at], count)
+        yield pairs
+        slow = CounterMetricFamily(
+            "modelwright_comparer_slow_pairs",
+            "Requests of which both times are known, by which revision took longer than `over` seconds.",
+            labels=["over", "at"],
+        )
+        for bound, paired in summary.paired_latency:
+            for at, count in _counts(paired):
+                slow.add_metric([bound, at], count)
+        yield slow
         latency = HistogramMetricFamily(
             "modelwright_comparer_answer_seconds", "Time to an answer.", labels=["revision"]
         )
@@ -117,6 +174,14 @@ class Tally(Collector):
             differences.add_metric([kind], list(measured.buckets), measured.sum)
         yield differences
         yield GaugeMetricFamily("modelwright_comparer_pending", "Copies waiting or being asked.", self.pending)
+
+
+def _counts(paired: Paired) -> Iterator[tuple[str, int]]:
+    """Requests by where they were bad."""
+    yield "both", paired.both
+    yield "candidate", paired.candidate_only
+    yield "serving", paired.serving_only
+    yield "neither", paired.total - paired.both - paired.candidate_only - paired.serving_only
 
 
 def _counter(name: str, text: str, label: str) -> CounterMetricFamily:

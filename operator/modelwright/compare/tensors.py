@@ -3,13 +3,16 @@ extension."""
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from modelwright import documents
+
+DOCUMENT = documents.Bounds(64 << 20, values=4_000_000)
+"""Its bytes are bounded where it comes in. Pictures are sent as such lists."""
 _INTEGERS = {
     "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q",
 }  # fmt: skip
@@ -49,7 +52,7 @@ def parse(
     if header_length is not None and not 0 < header_length <= len(body):
         raise Unreadable(f"Inference-Header-Content-Length is {header_length}, of {len(body)} bytes")
     try:
-        document = json.loads(body[:header_length])
+        document = documents.read(body[:header_length], DOCUMENT)
         entries = document[part]
         if not isinstance(entries, list):
             raise Unreadable(f"{part} is no list")
@@ -62,7 +65,7 @@ def parse(
             tensors[tensor.name] = tensor
     except Unreadable:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     if not tensors:
         raise Unreadable(f"there are no {part}")

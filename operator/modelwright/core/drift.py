@@ -10,6 +10,9 @@ def differs(wanted: Any, live: Any) -> bool:
     compared item by item, because all lists that we render are atomic or wholly ours. An empty wanted value equals
     an absent one, since the API server drops empty maps and lists. Quantities are compared as the numbers they mean.
     """
+    # Most parts are equal, and this comparison is the fastest there is: it runs for each child in every pass.
+    if wanted == live:
+        return False
     if isinstance(wanted, dict):
         if not wanted:
             return bool(live)
@@ -23,8 +26,6 @@ def differs(wanted: Any, live: Any) -> bool:
         return any(differs(*pair) for pair in zip(wanted, live, strict=True))
     if wanted is None or live is None:
         return bool(wanted) or bool(live)
-    if wanted == live:
-        return False
     return quantity(wanted) is None or quantity(wanted) != quantity(live)
 
 

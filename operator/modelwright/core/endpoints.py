@@ -1,6 +1,6 @@
-"""Who may answer on a path of a gateway, whether a route is in force, and what its URL is."""
+"""Who may answer on a path and a hostname of a gateway."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,32 +20,140 @@ class Claim:
 
 
 def conflict(mine: Claim, others: Iterable[Claim]) -> Problem | None:
-    """The older Model that already has one of my (listener, hostname, path) places, if there is one.
+    """The older Model that already has one of my (listener, hostname, path) places, or whose callers I would take, if
+    there is one.
 
-    Age decides, then namespace and name, so both sides come to the same answer.
+    Age decides, then namespace and name, so both sides come to the same answer. Within a namespace only the same place
+    is a conflict: a team may split its own paths and hostnames as it likes.
     """
-    for other in sorted(others, key=_age):
-        if (other.namespace, other.name) == (mine.namespace, mine.name) or _age(other) > _age(mine):
-            continue
-        if _overlap(mine, other):
-            hosts = ", ".join(mine.endpoint.hostnames or ()) or "any hostname"
-            text = (
-                f"spec.endpoint: path {mine.endpoint.path_prefix} on {hosts} is already taken by the older Model "
-                f"{other.namespace}/{other.name}; choose another hostname or pathPrefix"
-            )
+    for other in sorted(others, key=age):
+        if older(other, mine) and _overlap(mine, other):
+            path, hosts = mine.endpoint.path_prefix, ", ".join(mine.endpoint.hostnames or ()) or "any hostname"
+            if _same_place(mine, other):
+                text = f"path {path} on {hosts} is already taken by the older Model {other.namespace}/{other.name}"
+            else:
+                theirs = ", ".join(other.endpoint.hostnames or ()) or "any hostname"
+                text = (
+                    f"path {path} on {hosts} would take callers of the older Model {other.namespace}/{other.name} "
+                    f"(path {other.endpoint.path_prefix} on {theirs}), which is another namespace's"
+                )
+            text = f"spec.endpoint: {text}; choose another hostname or pathPrefix"
             return Problem(Reason.ROUTE_CONFLICT, text, stalled=True)
     return None
 
 
-def _age(claim: Claim) -> tuple[str, str, str]:
+def age(claim: Claim) -> tuple[str, str, str]:
+    """What decides which of two Models is the older one: the lesser."""
     return claim.created, claim.namespace, claim.name
 
 
+def older(other: Claim, mine: Claim) -> bool:
+    """Whether the other Model has a place before mine. False for the same Model."""
+    return (other.namespace, other.name) != (mine.namespace, mine.name) and age(other) < age(mine)
+
+
+def not_allowed(namespace: str, endpoint: Endpoint, patterns: Sequence[str]) -> Problem | None:
+    """Why an endpoint of this namespace may not have its hostnames, by an administrator's patterns, if so.
+
+    `patterns`: hostnames in which {namespace} stands for the Model's; *.x allows all that end in .x, * all. Empty: any.
+    """
+    if not patterns:
+        return None
+    allowed = [pattern.replace("{namespace}", namespace) for pattern in patterns]
+    hosts = endpoint.hostnames or ("",)
+    refused = [host for host in hosts if not any(p in ("*", host) or covers(p, host) for p in allowed)]
+    if not refused:
+        return None
+    names = ", ".join(refused) if refused[0] else "none (all hostnames of the listener)"
+    text = f"spec.endpoint.hostnames: {names} is not for the namespace {namespace}; allowed here: {', '.join(allowed)}"
+    return Problem(Reason.HOSTNAME_NOT_ALLOWED, text, stalled=True)
+
+
+def covers(wildcard: str, host: str) -> bool:
+    """Whether a hostname with * matches another one, a wildcard below it included. Not itself."""
+    return wildcard.startswith("*.") and host != wildcard and host.endswith(wildcard[1:])
+
+
+def below(path: str, prefix: str) -> bool:
+    """Whether `path` is `prefix` or leads on from it, part by part."""
+    return f"{path.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/")
+
+
+DEPTH = 4
+"""Names of a hostname and parts of a path by which places are grouped; deeper ones share a group."""
+
+
+def places(namespace: str, endpoint: Mapping[str, Any]) -> Iterator[str]:
+    """Under what an endpoint, as on the wire, is to be found by those that may be in conflict with it."""
+    path = str(endpoint.get("pathPrefix") or "/").rstrip("/")
+    for gateway, host in _sites(namespace, endpoint):
+        yield f"{gateway} {host}{path}"
+        yield from (f"{gateway} {host}>{above}" for above in _groups(path, strictly=True))
+        yield from (f"{gateway} <{wildcard}" for wildcard in _wildcards(host)[:DEPTH])
+        if host.startswith("*."):
+            yield f"{gateway} ={host}"
+
+
+def rival_places(namespace: str, endpoint: Mapping[str, Any], *, younger: bool) -> Iterator[str]:
+    """Where those are that this endpoint may be in conflict with: the older ones, or only the younger ones. They are
+    among what is found there; `conflict` decides."""
+    path = str(endpoint.get("pathPrefix") or "/").rstrip("/")
+    for gateway, host in _sites(namespace, endpoint):
+        if younger:
+            yield f"{gateway} {host}{path}"
+            yield f"{gateway} {host}>{_groups(path)[-1]}"
+        else:
+            yield from (f"{gateway} {host}{above}" for above in _ancestors(path))
+        yield from (f"{gateway} ={wildcard}" for wildcard in _wildcards(host))
+        if host.startswith("*."):
+            yield f"{gateway} <{[*_wildcards(host), host][:DEPTH][-1]}"
+
+
+def _sites(namespace: str, endpoint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for ref in endpoint.get("parentRefs", []):
+        for host in endpoint.get("hostnames") or [""]:
+            yield f"{ref.get('namespace') or namespace}/{ref.get('name')}", host
+
+
+def _ancestors(path: str) -> list[str]:
+    """A path without its last slash, and all that it leads on from, the shortest first; "" is /."""
+    parts = path.split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
+def _groups(path: str, *, strictly: bool = False) -> list[str]:
+    """The groups that hold what is at or below `path`, or, strictly, in which `path` is; the last is the closest."""
+    found = _ancestors(path)
+    return (found[:-1] if strictly else found)[: DEPTH + 1]
+
+
+def _wildcards(host: str) -> list[str]:
+    """All wildcards that match a hostname, the widest first."""
+    labels = host.removeprefix("*.").split(".") if host else []
+    found = ["*." + ".".join(labels[start:]) for start in range(len(labels) - 1, -1, -1)]
+    return [wildcard for wildcard in found if covers(wildcard, host)]
+
+
+def _same_place(a: Claim, b: Claim) -> bool:
+    same_path = a.endpoint.path_prefix.rstrip("/") == b.endpoint.path_prefix.rstrip("/")
+    return same_path and bool(set(a.endpoint.hostnames or ("",)) & set(b.endpoint.hostnames or ("",)))
+
+
+def _takes(mine: Claim, other: Claim) -> bool:
+    """Whether my route would get requests that the other one asks for: the more specific hostname comes before the
+    longer path. A Model without hostnames asks for what no other has, so it is not in the way of any that has."""
+    path, theirs = mine.endpoint.path_prefix, other.endpoint.path_prefix
+    for host in mine.endpoint.hostnames or ("",):
+        for taken in other.endpoint.hostnames or ("",):
+            if (host == taken or covers(host, taken)) and below(path, theirs):
+                return True
+            if covers(taken, host) and (below(path, theirs) or below(theirs, path)):
+                return True
+    return False
+
+
 def _overlap(a: Claim, b: Claim) -> bool:
-    if a.endpoint.path_prefix.rstrip("/") != b.endpoint.path_prefix.rstrip("/"):
-        return False
-    hosts_a, hosts_b = set(a.endpoint.hostnames or ("",)), set(b.endpoint.hostnames or ("",))
-    if not hosts_a & hosts_b:
+    if not (_same_place(a, b) or (a.namespace != b.namespace and _takes(a, b))):
         return False
     for x in a.endpoint.parent_refs:
         for y in b.endpoint.parent_refs:
@@ -55,62 +163,3 @@ def _overlap(a: Claim, b: Claim) -> bool:
             if same_gateway and same_section and same_port:
                 return True
     return False
-
-
-def route_problem(route: Mapping[str, Any]) -> Problem | None:
-    """Why a route object isn't in force as its status tells it; None when every parent accepted this generation."""
-    generation = route["metadata"].get("generation")
-    parents = route.get("status", {}).get("parents", [])
-    wanted = len(route["spec"].get("parentRefs", []))
-    if len(parents) < wanted:
-        return Problem(
-            Reason.WAITING_FOR_ROUTE, f"{len(parents)} of {wanted} gateways of spec.endpoint.parentRefs have answered"
-        )
-    for parent in parents:
-        gateway = parent.get("parentRef", {}).get("name")
-        seen = {c["type"]: c for c in parent.get("conditions", [])}
-        for kind in ("Accepted", "ResolvedRefs"):
-            condition = seen.get(kind)
-            if condition is None or condition.get("observedGeneration") != generation:
-                return Problem(Reason.WAITING_FOR_ROUTE, f"gateway {gateway} has not looked at the latest route yet")
-            if condition["status"] != "True":
-                said = f"{condition.get('reason')}: {condition.get('message')}"
-                text = f"spec.endpoint: gateway {gateway} refuses the route: {said}"
-                return Problem(Reason.ROUTE_NOT_ACCEPTED, text, stalled=True)
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a gateway's listener answers. `host` is an IP address or a DNS name."""
-
-    scheme: str
-    host: str
-    port: int
-
-
-def listener_address(gateway: Mapping[str, Any], endpoint: Endpoint) -> Address | None:
-    """The first address and the listener of `gateway` that `endpoint` asks for; None while it has no address."""
-    addresses = gateway.get("status", {}).get("addresses", [])
-    if not addresses:
-        return None
-    name = gateway["metadata"]["name"]
-    refs = [ref for ref in endpoint.parent_refs if ref.name == name]
-    for ref in refs:
-        for listener in gateway["spec"].get("listeners", []):
-            if listener.get("protocol") not in ("HTTP", "HTTPS"):
-                continue
-            if ref.section_name not in (None, listener["name"]) or ref.port not in (None, listener["port"]):
-                continue
-            return Address(listener["protocol"].lower(), addresses[0]["value"], listener["port"])
-    return None
-
-
-def url(endpoint: Endpoint, address: Address | None) -> str | None:
-    """The URL callers use: the hostname when there is one, else the gateway's address; None while neither is known."""
-    if address is None:
-        return None
-    host = endpoint.hostnames[0] if endpoint.hostnames else address.host
-    default = {"http": 80, "https": 443}[address.scheme]
-    port = "" if address.port == default else f":{address.port}"
-    return f"{address.scheme}://{host}{port}{endpoint.path_prefix.rstrip('/')}"

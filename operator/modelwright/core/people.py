@@ -16,6 +16,7 @@ from modelwright.api.v1alpha1.approval import Approval
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.api.v1alpha1.version import ModelVersionSpec
+from modelwright.core.authors import Authors, is_service_account, person
 from modelwright.core.revision import Revision
 
 CONTENT_HASH_LENGTH = 32
@@ -29,7 +30,8 @@ LIVE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Whether admission proves who writes approvals and commands; without that none is honoured.
+    """Whether admission proves who writes approvals and commands, and keeps others from making the operator's pods;
+    without that no approval, command, gate, signature or result of a training counts.
 
     `in_force` None: not known yet, but in a moment. `problem`: what is wrong, for people, when it is False.
     `since`: when it came back after it was missing; whatever was written before proves nothing. None: never missed.
@@ -44,24 +46,33 @@ IN_FORCE = Admission(in_force=True)
 
 
 def content_hash_of(
-    target: Revision, version: ModelVersionSpec, digest: str | None, policy: Mapping[str, Any] | None
+    target: Revision,
+    version: ModelVersionSpec,
+    digest: str | None,
+    policy: Mapping[str, Any] | None,
+    runtime: str | None = None,
 ) -> str:
     """The hash of what people approve: the revision, the immutable content of its version, the digest it is pinned to,
-    and the policy (its spec, as in the rollout's snapshot) by which it goes out.
+    the policy (its spec, as in the rollout's snapshot) by which it goes out, and the content of the `runtime` that has
+    rendered it.
 
-    Card and metrics may still be edited, so they are left out. DataRobot binds its reviews in the same way, to a
-    `change_version_id`: an edit voids them.
+    Who answers for the policy is not part of it: a name that is written later voids no approval. Card and metrics may
+    still be edited, so they are left out. DataRobot binds its reviews in the same way, to a `change_version_id`: an
+    edit voids them.
     """
     content = version.wire()
     for mutable in ("card", "metrics"):
         content.pop(mutable, None)
+    if not version.authors:
+        content.pop("authors", None)
     approved = {
         "version": target.version,
         "revision": target.hash,
         "content": content,
         "digest": digest,
-        "policy": dict(policy) if policy is not None else None,
+        "policy": {key: value for key, value in policy.items() if key != "changedBy"} if policy is not None else None,
     }
+    approved |= {"runtime": runtime} if runtime is not None else {}
     return names.content_hash(approved, CONTENT_HASH_LENGTH)
 
 
@@ -102,16 +113,18 @@ def approvals(
     *,
     rollout: ModelRollout,
     content_hash: str,
-    author: str | None,
+    authors: Authors,
     required: int,
     now: datetime,
     since: datetime,
+    service_accounts: bool = False,
 ) -> PeopleDecision:
     """What the Approvals in a rollout's namespace come to.
 
-    `author` is spec.author of the version, `required` the number of different people (1 to 10), `since` when their
-    approval was first asked for at this place: what was approved at an earlier step does not count at a later one, nor
-    does what rollout.status says was counted there. A rejection counts whenever it was given.
+    `authors` are those of all that the revision is made of, `required` the number of different people (1 to 10),
+    `since` when their approval was first asked for at this place: what was approved at an earlier step does not count
+    at a later one, nor does what rollout.status says was counted there. A rejection counts whenever it was given.
+    `service_accounts`: whether they count as people.
     """
     used = {entry.name for entry in rollout.status.approvals}
     about = sorted((a for a in found if _is_about(a, rollout) and a.name not in used), key=_order)
@@ -121,18 +134,15 @@ def approvals(
         why = _unbound(approval, rollout, content_hash)
         if why is None and approval.spec.decision == "Reject":
             return Rejected(approval, f"{approval.spec.approver} has rejected it: {approval.spec.reason}")
-        why = why or _uncounted(approval, author, now, since)
+        why = why or _uncounted(approval, authors, now, since, service_accounts)
         if why is not None:
             refused.append(f"{approval.name} of {approval.spec.approver} {why}")
         else:
-            counted.setdefault(approval.spec.approver, approval)
+            counted.setdefault(person(approval.spec.approver), approval)
     given = tuple(counted.values())
-    if author is None:
-        text = (
-            f"ModelVersion {rollout.spec.target.version} has no spec.author, so nobody can be a second person: make "
-            "the version anew, with its author"
-        )
-        return Waiting((), required, Reason.NO_AUTHOR, _sentence(text, refused), stalled=True)
+    if authors.unknown:
+        reason = Reason.NO_AUTHOR if authors.nameless else Reason.AUTHOR_UNKNOWN
+        return Waiting((), required, reason, _sentence("; ".join(authors.unknown), refused), stalled=True)
     if len(given) >= required:
         return Approved(given)
     return Waiting(given, required - len(given), Reason.AWAITING_APPROVAL, _sentence(_so_far(given, required), refused))
@@ -166,11 +176,15 @@ def _unbound(approval: Approval, rollout: ModelRollout, content_hash: str) -> st
     return None
 
 
-def _uncounted(approval: Approval, author: str | None, now: datetime, since: datetime) -> str | None:
+def _uncounted(
+    approval: Approval, authors: Authors, now: datetime, since: datetime, service_accounts: bool
+) -> str | None:
     """Why an approval of this rollout does not count."""
     created, expires = approval.metadata.creation_timestamp, approval.spec.expires
-    if approval.spec.approver == author:
-        return "is the author's own: somebody else has to approve"
+    if authors.has(approval.spec.approver):
+        return "is an author's own: somebody else has to approve"
+    if is_service_account(approval.spec.approver) and not service_accounts:
+        return "is a ServiceAccount's, which more than one person may use: a person has to approve in their own name"
     if expires is not None and expires <= now:
         return f"expired at {approval.spec.expires_at}"
     if created is None or created < since:

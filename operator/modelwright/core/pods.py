@@ -1,10 +1,10 @@
 """What is wrong with a revision, read from its pods and its Deployment."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelwright import documents
 from modelwright.api.reasons import FETCH_REASONS, Reason
 
 _IMAGE_REASONS = frozenset(
@@ -21,6 +21,9 @@ _IMAGE_REASONS = frozenset(
 """Those of the kubelet: pkg/kubelet/images/types.go of Kubernetes 1.34."""
 _FORBIDDEN = " is forbidden: "
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+_MESSAGE_BYTES, _MESSAGES_BYTES = 4096, 12 * 1024
+_REPORT = documents.Bounds(64 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,6 @@ def diagnose(pods: Iterable[Mapping[str, Any]]) -> Failure | None:
         if failure is not None:
             return failure
     return None
-
-
-def last_progress(deployment: Mapping[str, Any]) -> str | None:
-    """When its controller last came any further with a Deployment, or it was made (RFC 3339): pods that were just asked
-    for are no failure yet."""
-    conditions = {each["type"]: each for each in deployment.get("status", {}).get("conditions", ())}
-    told = conditions.get("Progressing", {}).get("lastUpdateTime"), deployment["metadata"].get("creationTimestamp")
-    return max((at for at in told if at), default=None)
 
 
 def forbidden(deployment: Mapping[str, Any]) -> Failure | None:
@@ -83,10 +78,30 @@ def fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | None:
 def parse_report(message: str) -> dict[str, Any] | None:
     """The JSON object a container of ours wrote as its termination message; None when it is none."""
     try:
-        report = json.loads(message)
-    except (ValueError, RecursionError):
+        report = documents.read(message, _REPORT)
+    except documents.DocumentError:
         return None
     return report if isinstance(report, dict) else None
+
+
+def kept_bytes(pod: Mapping[str, Any]) -> int:
+    """What the kubelet keeps of a termination message: 4,096 bytes, and 12 KiB for all containers of a pod together.
+
+    See https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/.
+    """
+    status = pod.get("status", {})
+    names = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+    containers = sum(len(status.get(name) or []) for name in names)
+    return min(_MESSAGE_BYTES, _MESSAGES_BYTES // max(containers, 1))
+
+
+def is_cut_off(pod: Mapping[str, Any], message: str) -> bool:
+    """Whether a termination message that is no JSON object is as long as the kubelet lets one be, so a part of one.
+
+    Of a file that is too long for any container the kubelet keeps the end; of what is too long for this pod, the
+    beginning. A character of several bytes that is cut in two may be gone.
+    """
+    return len(message.encode()) > kept_bytes(pod) - 4
 
 
 def _pod_failure(pod: Mapping[str, Any]) -> Failure | None:
@@ -133,3 +148,10 @@ def _container_failure(pod: str, container: Mapping[str, Any]) -> Failure | None
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:500] if lines else ""
+
+
+def has_left(pod: Mapping[str, Any]) -> bool:
+    """Whether a container of the pod ended well and left a termination message."""
+    told = (pod.get("status") or {}).get("containerStatuses") or ()
+    ended = ((entry.get("state") or {}).get("terminated") or {} for entry in told)
+    return any(one.get("exitCode") == 0 and str(one.get("message", "")).strip() for one in ended)

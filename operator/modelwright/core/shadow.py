@@ -1,22 +1,29 @@
 """What the comparer counts while a rollout mirrors requests, and the evidence that is in it."""
 
 import itertools
+import math
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from modelwright.core.analysis.evidence import Arm, Histogram, Shares, Value
+from modelwright.core.analysis.evidence import Arm, Histogram, PairedRequests, Sample, Shares, Value
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds, those of the usual Prometheus client."""
 DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.25, 0.5, 1.0, 10.0, 100.0, 1000.0)
 """Upper bounds of differences, in the unit of the output, or as a share of the larger of the two numbers."""
 
+DISAGREEMENT_POINTS = (0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Points at which an answer's share of rows that differ is counted; batches are mostly powers of two."""
+
 DifferenceKind = Literal["absolute", "relative"]
-Count = Annotated[int, Field(ge=0)]
+MOST = 2**53
+"""Largest count: up to it, a float holds every whole number."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Part = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=MOST)]
 Buckets = tuple[tuple[str, Count], ...]
 
 
@@ -30,6 +37,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
     )
+
+    def __add__(self, other: Self) -> Self:
+        """What two comparers have counted."""
+        return self.model_copy(
+            update={name: _added(getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
+        )
 
 
 class Pair(_Part):
@@ -51,6 +64,26 @@ class Agreement(_Part):
 
     rows: Count = 0
     disagreements: Count = 0
+
+
+class Answers(_Part):
+    """Answers that were compared. `differing`: (share of the rows that differ, answers with that share); an answer
+    between two of the DISAGREEMENT_POINTS counts as a part at each, so that its share is kept."""
+
+    count: Count = 0
+    differing: tuple[tuple[Part, Weight], ...] = ()
+
+    def __add__(self, other: Self) -> Self:
+        """What two comparers have counted."""
+        points: dict[float, float] = {}
+        for point, weight in (*self.differing, *other.differing):
+            points[point] = points.get(point, 0.0) + weight
+        return self.model_copy(update={"count": self.count + other.count, "differing": tuple(sorted(points.items()))})
+
+    @property
+    def sample(self) -> Sample:
+        """Share of the rows that agree, of each answer."""
+        return Sample(0.0, 1.0, tuple((1 - share, weight) for share, weight in self.differing))
 
 
 class Mismatches(_Part):
@@ -94,15 +127,34 @@ class Latencies(_Part):
     candidate: Distribution = Distribution()
 
 
+class Paired(_Part):
+    """Requests that both revisions were asked, and those that were bad at both, or at one of them only."""
+
+    total: Count = 0
+    both: Count = 0
+    candidate_only: Count = 0
+    serving_only: Count = 0
+
+    @property
+    def pairs(self) -> PairedRequests:
+        """As evidence. Raises ValueError when there are more bad requests than requests."""
+        return PairedRequests(self.total, self.both, self.candidate_only, self.serving_only)
+
+
 class Summary(_Part):
     """Counters since `started_at`, cumulative. Every request received is, in the end, in exactly one of `ignored` (no
-    inference), `dropped` (the comparer was behind, or the body too large), `compared` and `uncomparable`.
+    inference), `dropped` (the comparer was behind, or the body too large), `compared` and `uncomparable`. `refused`:
+    requests beside these that didn't carry the token of the Model's route.
 
     A row is one entry of the first dimension that all outputs of an answer share; else the whole answer is one.
+    `agreement`: share of the rows that agree, averaged over the answers. `paired_errors`: requests that a revision
+    failed to answer. `paired_latency`: (one of LATENCY_BUCKETS, requests that took longer), of those for which
+    `latency` has a time of both. An older comparer has neither.
     """
 
-    started_at: datetime
+    started_at: AwareDatetime
     pair: Pair
+    refused: Count = 0
     received: Count = 0
     ignored: Count = 0
     dropped: Count = 0
@@ -110,6 +162,7 @@ class Summary(_Part):
     uncomparable: Count = 0
     rows: Count = 0
     disagreements: Count = 0
+    answers: Answers = Answers()
     agreement: float | None = None
     labels: Agreement = Agreement()
     argmax: Agreement = Agreement()
@@ -117,6 +170,18 @@ class Summary(_Part):
     difference: Difference = Difference()
     errors: Sides = Sides()
     latency: Latencies = Latencies()
+    paired_errors: Paired | None = None
+    paired_latency: tuple[tuple[str, Paired], ...] = ()
+
+    def __add__(self, other: Self) -> Self:
+        """What two comparers of the same pair have counted."""
+        same = {"started_at", "pair", "agreement"}
+        counted = {
+            name: _added(getattr(self, name), getattr(other, name)) for name in type(self).model_fields.keys() - same
+        }
+        answers = self.answers + other.answers
+        first = min(self.started_at, other.started_at)
+        return self.model_copy(update={**counted, "started_at": first, "agreement": answers.sample.share})
 
     def wire(self) -> dict[str, Any]:
         """This summary as JSON has it."""
@@ -131,32 +196,49 @@ def parse(document: str | bytes | Mapping[str, Any], *, serving: str, candidate:
             summary = Summary.model_validate_json(document)
         else:
             summary = Summary.model_validate(document)
-        for part in (summary.latency.serving, summary.latency.candidate):
-            _bounds(part)
+        errors(summary)
+        latency(summary)
     except (ValidationError, ValueError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
         raise SummaryError(f"the comparer's summary can't be read: {what}") from error
     if summary.disagreements > summary.rows:
         raise SummaryError("the comparer's summary can't be right: it has more disagreements than rows")
+    if not math.isclose(summary.answers.sample.size, summary.answers.count, rel_tol=1e-6):
+        raise SummaryError("the comparer's summary can't be right: answers.differing doesn't add up to answers.count")
     if (summary.pair.serving, summary.pair.candidate) != (serving, candidate):
         told = f"{summary.pair.serving} with {summary.pair.candidate}"
         raise SummaryError(f"the comparer compares {told}, not {serving} with {candidate}: its pod is being replaced")
     return summary
 
 
-def agreement(summary: Summary) -> Shares:
-    """Rows compared as trials, rows that differ as events. There is no serving arm: it is what is compared with.
+def pending(summary: Summary) -> int:
+    """Copies that the comparer has taken, and that have not been answered by both."""
+    return max(0, summary.received - summary.ignored - summary.dropped - summary.compared - summary.uncomparable)
+
+
+def agreement(summary: Summary) -> Sample:
+    """The share of rows that agree, of each answer compared: the rows of one answer share their fate, so an answer is
+    one trial.
 
     Rows that the candidate failed to answer differ: to leave them out would call a model that crashes on what it gets
     wrong a perfect one.
     """
-    return Shares(Arm(summary.rows, summary.disagreements), None)
+    return summary.answers.sample
+
+
+def errors(summary: Summary) -> Shares:
+    """Requests that the revisions failed to answer, of the very same requests."""
+    asked = summary.compared + summary.uncomparable
+    failed = summary.errors
+    arms = [Arm(asked, min(asked, count)) for count in (failed.candidate, failed.serving)]
+    return Shares(arms[0], arms[1], None if summary.paired_errors is None else summary.paired_errors.pairs)
 
 
 def latency(summary: Summary) -> Histogram:
     """Latencies of both revisions for the very same requests."""
-    return Histogram(_bounds(summary.latency.candidate), _bounds(summary.latency.serving))
+    paired = tuple((float(bound), found.pairs) for bound, found in summary.paired_latency)
+    return Histogram(_bounds(summary.latency.candidate), _bounds(summary.latency.serving), paired)
 
 
 def difference(summary: Summary, kind: DifferenceKind) -> Value:
@@ -170,6 +252,19 @@ def difference(summary: Summary, kind: DifferenceKind) -> Value:
     if not measured.count:
         return Value(None, why=f"no numbers were compared in {summary.compared} answers")
     return Value(measured.mean)
+
+
+def _added(one: Any, other: Any) -> Any:
+    """The sum of two counts, of two parts, or of what two parts count by bounds: cumulative, so bounds that only one of
+    them has can be left out. What only one comparer counted is taken from it."""
+    if one is None or one == ():
+        return other
+    if other is None or other == ():
+        return one
+    if isinstance(one, tuple):
+        theirs = dict(other)
+        return tuple((bound, count + theirs[bound]) for bound, count in one if bound in theirs)
+    return one + other
 
 
 def _bounds(distribution: Distribution) -> tuple[tuple[float, int], ...]:

@@ -9,9 +9,12 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.common import INT64_MAX
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.model import VersionSource
+from modelwright.api.v1alpha1.model import ModelStatus, VersionSource
 from modelwright.api.v1alpha1.version import Artifact, ArtifactStatus, ModelVersion, Stage
 from modelwright.core.rollout.observed import Problem
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+"""Names of files that fetch unpacks."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 
@@ -139,20 +142,28 @@ def told(report: Mapping[str, Any] | None) -> ArtifactStatus | None:
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         return None
     known = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= INT64_MAX
-    return ArtifactStatus(digest=digest, size_bytes=size if known else None)
+    tree = (report or {}).get("tree")
+    told_tree = tree if isinstance(tree, str) and tree.startswith("sha256:") and _DIGEST.fullmatch(tree) else None
+    return ArtifactStatus(digest=digest, size_bytes=size if known else None, tree=told_tree)
 
 
-def stage(
-    version: str, before: str | None, serving: str | None, stored: Iterable[str], taken_back: Stage | None = None
-) -> Stage:
-    """Where a version stands. `serving`: the one its Model serves; `stored`: those whose revision is still kept;
-    `taken_back`: what its last rollout made of it, when that did not end well."""
-    if version == serving:
-        return Stage.SERVING
-    if taken_back is not None:
-        return taken_back
-    if before in (Stage.QUARANTINED, Stage.REJECTED):
-        before = Stage.CANDIDATE
-    if before in (None, "", Stage.CANDIDATE):
-        return Stage.CANDIDATE
-    return Stage.PREVIOUS if version in stored else Stage.RETIRED
+def is_packed(artifact: Artifact, digest: str | None) -> bool:
+    """Whether the digest says nothing of the files that a pod gets: it is that of an archive, of a manifest whose
+    layers are unpacked, or a commit."""
+    if digest is not None and digest.startswith("git:"):
+        return True
+    path = artifact.uri.partition("?")[0] if artifact.uri.startswith("http") else artifact.uri
+    return artifact.uri.startswith("oci://") or path.lower().endswith(ARCHIVES)
+
+
+def standing(version: ModelVersion, model: ModelStatus) -> str:
+    """Where a version stands, for people: Rejected, Quarantined, Serving, Previous (served last before the present
+    one), Retired or Candidate. Who serves is the Model's to say: a version stores only what was found out about it."""
+    if version.name == (model.serving.version if model.serving is not None else None):
+        return "Serving"
+    if version.status.stage in (Stage.REJECTED, Stage.QUARANTINED):
+        return str(version.status.stage)
+    served = [entry.version for entry in model.history]
+    if version.name not in served:
+        return "Candidate"
+    return "Previous" if version.name == served[0] else "Retired"

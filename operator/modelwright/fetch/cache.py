@@ -1,8 +1,8 @@
 """The shared cache on a volume: one folder per digest, filled by many pods at once without long-held locks.
 
 Layout: <cache>/<digest with '-'>/ is a finished artifact and exists only complete (it arrives by one rename);
-<cache>/.modelwright/manifests/<digest>.json lists its files; work/<digest>.<pod>/ is one pod's unfinished work, never
-another's;
+<cache>/.modelwright/manifests/<digest>.json lists what is in it; work/<digest>.<pod>/ is one pod's unfinished work,
+never another's;
 claims/<digest> says which pod is downloading, so that the others wait instead of downloading too.
 
 A claim only saves work. Two pods that both believe to hold it download twice and one rename wins; nothing is ever
@@ -10,6 +10,10 @@ mixed.
 That is why it needs no lock that a network file system may not have: creating a file that must not exist yet, and
 rename,
 are enough. Whether the holder is alive is judged by watching its claim change, by the watcher's own clock.
+
+Nothing on the volume is proof of anything: whoever can write it can write the manifest too. It finds damage. Forgeries
+are found by `verify_cache: full`, which hashes the files and compares their digest with one from elsewhere: the
+artifact's own, or that of the unpacked tree, which the ModelVersion's status keeps.
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelwright.fetch import disk
 from modelwright.fetch.digest import directory_name
@@ -34,65 +39,90 @@ from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.report import Report
 from modelwright.fetch.settings import Settings
 from modelwright.fetch.threads import in_thread
+from modelwright.fetch.tree import Tree, hash_file, hashes, look
 from modelwright.fetch.workspace import make_folder, remove
 
 STATE = ".modelwright"
 _ABANDONED_SECONDS = 24 * 3600
-_READ = 1 << 20
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One file of a cached tree: relative path, size in bytes, sha256; a symbolic link has its target instead."""
-
-    path: str
-    size: int
-    sha256: str
-    link: str = ""
 
 
 class Cache:
     """One digest's place in the shared cache at `root`."""
 
-    def __init__(self, root: Path, digest: str, holder: str, settings: Settings, report: Report) -> None:
-        name = directory_name(digest)
+    def __init__(
+        self, root: Path, digest: str, holder: str, settings: Settings, report: Report, *, tree: str = "",
+        name: str = "",
+    ) -> None:  # fmt: skip
+        """`tree`: digest of the files, where it is known and `digest` isn't that of the files itself; `name`: how the
+        file is called when the artifact is a single one."""
+        place = directory_name(digest)
         self.root = root
-        self.place = root / name
+        self.place = root / place
         self._digest = digest
+        self._tree = tree
+        self._name = name
         self._holder = hashlib.sha256(holder.encode()).hexdigest()[:16]
         self._settings = settings
         self._report = report
         self._state = root / STATE
-        self._manifest = self._state / "manifests" / f"{name}.json"
-        self._claim = self._state / "claims" / name
+        self._manifest = self._state / "manifests" / f"{place}.json"
+        self._claim = self._state / "claims" / place
         self._token = f"{self._holder}.{secrets.token_hex(8)}"
-        self.work = self._state / "work" / f"{name}.{self._holder}"
+        self._refused: tuple[int, ...] = ()
+        self.work = self._state / "work" / f"{place}.{self._holder}"
 
     def lookup(self) -> int | None:
         """The artifact's size in bytes when it is there and whole, else None. Touches nothing but the volume.
         Blocking."""
         try:
             manifest = json.loads(self._manifest.read_bytes())
-            files = [
-                Stored(item["path"], item["size"], item["sha256"], item.get("link", "")) for item in manifest["files"]
-            ]
-            size = int(manifest["sizeBytes"])
-            if manifest["digest"] != self._digest:
+            size, named = int(manifest["sizeBytes"]), _named(manifest)
+            place = self.place.lstat()
+            seen = (self._manifest.stat().st_ino, self._manifest.stat().st_mtime_ns, place.st_ino)
+            if manifest["digest"] != self._digest or not stat.S_ISDIR(place.st_mode) or seen == self._refused:
                 return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        if not self.place.is_dir():
-            return None
-        full = self._settings.verify_cache == "full"
-        damage = next((file.path for file in files if not _matches(self.place, file, full=full)), None)
+        damage = self._damage(named)
         if damage is None:
             return size
-        self._report.event(
-            "cache",
-            f"{self.place}: {damage} is missing or changed; the artifact is downloaded again",
-            digest=self._digest,
-        )
+        # Who waits looks every two seconds: what was refused isn't hashed again until it is replaced.
+        self._refused = seen
+        self._report.event("cache", f"{self.place}: {damage}; the artifact is downloaded again", digest=self._digest)
         return None
+
+    def _damage(self, named: Tree) -> str | None:
+        """What is wrong with the files, None for nothing. `named` is what the manifest says."""
+        if not named.files:
+            return "its manifest names no file"
+        try:
+            found = look(self.place)
+        except RecursionError:
+            return "it is nested too deeply"
+        except OSError as error:
+            return f"it can't be read ({error.strerror or type(error).__name__})"
+        if found.strange:
+            return f"{found.strange[0]!a} has no place in an artifact"
+        if found != named:
+            return f"{_difference(found, named)!a} is missing, changed or unknown"
+        if self._settings.verify_cache != "full":
+            return None
+        try:
+            return self._unproven(found, hashes(self.place, found.files))
+        except OSError as error:
+            return f"it can't be read ({error.strerror or type(error).__name__})"
+
+    def _unproven(self, found: Tree, hashed: Mapping[str, str]) -> str | None:
+        """Why these files aren't proven to be the artifact; None when they are."""
+        computed = found.digest(hashed)
+        if computed == (self._tree or self._digest):
+            return None
+        if self._tree:
+            return f"its files have digest {computed}, not {self._tree}"
+        alone = [*found.files] == [self._name] and not found.links and not found.folders
+        if alone and f"sha256:{hashed[self._name]}" == self._digest:
+            return None
+        return "nothing proves its files: the digest is of something else, and no digest of theirs is known"
 
     def prepare(self) -> None:
         """Creates the state folders and clears what dead pods left a day ago. Blocking."""
@@ -209,14 +239,17 @@ class Cache:
             if self._read_claim().startswith(self._token):
                 self._claim.unlink()
 
-    def commit(self, tree: Path, size: int, hashes: Mapping[str, str]) -> None:
-        """Makes the finished tree the cached artifact. `hashes` are the sha256 already known, by path. Blocking."""
+    def commit(self, tree: Path, size: int, known: Mapping[str, str]) -> None:
+        """Makes the finished tree the cached artifact. `known` are the sha256 already known, by path. Blocking."""
         with disk.writing(self.root, "The cache"):
-            files = _stored(tree, hashes)
+            found = look(tree)
+            hashed = {path: known.get(path) or hash_file(tree / path) for path in found.files}
+            if self._unproven(found, hashed):
+                # What was just brought has the artifact's digest: that is the proof.
+                self._tree = found.digest(hashed)
             draft = self._manifest.with_name(f".{self._manifest.name}.{self._token}")
-            manifest = {"digest": self._digest, "sizeBytes": size, "files": [vars(file) for file in files]}
             with draft.open("w") as out:
-                json.dump(manifest, out)
+                json.dump({"digest": self._digest, "sizeBytes": size, **_content(found)}, out)
             draft.chmod(0o644)
             # a node that loses power must not keep the name and lose the content
             sync(tree)
@@ -242,36 +275,27 @@ class Cache:
             remove(self.work)
 
 
-def _matches(folder: Path, file: Stored, *, full: bool) -> bool:
-    place = folder / file.path
-    try:
-        if file.link:
-            return place.is_symlink() and os.readlink(place) == file.link
-        stat = place.lstat()
-        if stat.st_size != file.size or place.is_symlink():
-            return False
-        return not full or hash_file(place) == file.sha256
-    except OSError:
-        return False
+def _named(manifest: Mapping[str, Any]) -> Tree:
+    """What a manifest says is there. KeyError, TypeError or ValueError for one that can't be read."""
+    files = {str(item["path"]): int(item["size"]) for item in manifest["files"] if not item.get("link")}
+    links = {str(item["path"]): str(item["link"]) for item in manifest["files"] if item.get("link")}
+    return Tree(files, links, frozenset(map(str, manifest.get("folders", ()))))
 
 
-def hash_file(place: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal. Blocking."""
-    with place.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _content(tree: Tree) -> dict[str, Any]:
+    files = [{"path": path, "size": size} for path, size in sorted(tree.files.items())]
+    links = [{"path": path, "size": 0, "link": target} for path, target in sorted(tree.links.items())]
+    return {"files": [*files, *links], "folders": sorted(tree.folders)}
 
 
-def _stored(tree: Path, hashes: Mapping[str, str]) -> list[Stored]:
-    found = []
-    for folder, subfolders, names in os.walk(tree):
-        for name in names + [name for name in subfolders if os.path.islink(os.path.join(folder, name))]:
-            place = Path(folder, name)
-            path = place.relative_to(tree).as_posix()
-            if place.is_symlink():
-                found.append(Stored(path, 0, "", os.readlink(place)))
-            else:
-                found.append(Stored(path, place.stat().st_size, hashes.get(path) or hash_file(place)))
-    return sorted(found, key=lambda file: file.path)
+def _difference(found: Tree, named: Tree) -> str:
+    """A path that only one of the two has, or that is another thing in each."""
+    parts = ((found.files, named.files), (found.links, named.links), (_keys(found), _keys(named)))
+    return min(path for one, other in parts for path, _ in set(one.items()) ^ set(other.items()))
+
+
+def _keys(tree: Tree) -> Mapping[str, int]:
+    return dict.fromkeys(tree.folders, 0)
 
 
 def _newest(path: Path) -> float:

@@ -15,13 +15,13 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from modelwright.fetch import digest, disk, settings, signature, uri
-from modelwright.fetch.cache import STATE, Cache, copy_into, hash_file, place_into
+from modelwright.fetch.cache import STATE, Cache, copy_into, place_into
 from modelwright.fetch.credentials import Credentials
 from modelwright.fetch.digest import Entry
 from modelwright.fetch.download import Changed, Downloader, Look, Result
@@ -33,6 +33,7 @@ from modelwright.fetch.settings import Places, Settings
 from modelwright.fetch.signature import Judgement
 from modelwright.fetch.sources import open_source
 from modelwright.fetch.threads import in_thread
+from modelwright.fetch.tree import digest_of, hash_file
 from modelwright.fetch.workspace import Workspace, make_folder, remove
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class Outcome:
     size: int
     fetched: bool
     judgement: Judgement | None = None
+    tree: str = ""
+    """Digest of the files that a pod gets, where it was asked for."""
 
 
 def main(
@@ -98,6 +101,8 @@ def main(
         report.event("done", f"Saw {outcome.fingerprint}, {outcome.objects} objects in {seconds:.1f} s", **told)
         return 0
     message = {"digest": outcome.digest, "sizeBytes": outcome.size, "fetched": outcome.fetched, "seconds": seconds}
+    if outcome.tree:
+        message["tree"] = outcome.tree
     if outcome.judgement is not None:
         judgement = outcome.judgement
         message["signature"] = {name: report.redact(value) for name, value in judgement.wire().items()}
@@ -131,6 +136,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PEM",
         help="tell also whether one of these keys has signed the artifact",
     )
+    resolve.add_argument(
+        "--tree",
+        action="store_true",
+        help="tell also the digest of the files that a pod gets, unpacked, which proves them in a shared cache",
+    )
     look = commands.add_parser("look", help="tell a fingerprint of data, store nothing")
     look.add_argument("--uri", required=True, help="where the data is")
     look.add_argument("--changed", type=Changed, choices=list(Changed), default=Changed.ETAG, help="what is compared")
@@ -139,6 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("--digest", help="sha256:... or git:..., which the artifact must have; needed for a cache")
     get.add_argument("--dest", type=Path, help="folder that gets the files")
     get.add_argument("--cache", type=Path, help="shared cache; the files are in <cache>/<digest, with - for :>/")
+    get.add_argument(
+        "--tree", default="", help="sha256:... of the files, as `resolve --tree` tells it: proves the cache"
+    )
     return parser
 
 
@@ -166,6 +179,8 @@ async def _run(
     if options.command == "resolve":
         if options.trusted_key:
             return await _verify(options, limits, places, credentials, report)
+        if options.tree:
+            return await _unpacked(options, options.digest or "", limits, places, credentials, report)
         return await _with_downloader(options.uri, limits, places, credentials, report, _resolve)
     if options.command == "look":
         return await _with_downloader(
@@ -214,6 +229,21 @@ async def _resolve(downloader: Downloader) -> Outcome:
     return Outcome(result.digest, result.size, fetched=False)
 
 
+async def _unpacked(
+    options: argparse.Namespace, wanted: str, limits: Settings, places: Places, credentials: Credentials, report: Report
+) -> Outcome:
+    """Digest, size and the digest of the files, which are brought for that and thrown away."""
+    wanted = digest.check_form(wanted) if wanted else ""
+    with disk.temporary("The artifact") as folder:
+
+        async def work(downloader: Downloader) -> Outcome:
+            result = await _download(downloader, wanted, folder)
+            tree = await in_thread(digest_of, folder / "tree")
+            return Outcome(result.digest, result.size, fetched=False, tree=tree)
+
+        return await _with_downloader(options.uri, limits, places, credentials, report, work)
+
+
 async def _verify(
     options: argparse.Namespace, limits: Settings, places: Places, credentials: Credentials, report: Report
 ) -> Outcome:
@@ -249,13 +279,20 @@ async def _verify(
         judgement = signature.missing(uri.parse(options.uri).safe, single=content.single)
     else:
         judgement = await in_thread(signature.judge, bundle, content.entries, keys, single=content.single)
-    return Outcome(content.result.digest, content.result.size, fetched=False, judgement=judgement)
+    found = Outcome(content.result.digest, content.result.size, fetched=False, judgement=judgement)
+    if not options.tree:
+        return found
+    # What was judged is what is unpacked: another content has another digest, and is refused.
+    unpacked = await _unpacked(options, found.digest, limits, places, credentials, report)
+    return replace(found, tree=unpacked.tree)
 
 
 async def _get_cached(
     options: argparse.Namespace, wanted: str, limits: Settings, places: Places, credentials: Credentials, report: Report
 ) -> Outcome:
-    cache = Cache(options.cache, wanted, places.holder, limits, report)
+    tree = digest.check_form(options.tree) if options.tree else ""
+    name = uri.parse(options.uri).basename
+    cache = Cache(options.cache, wanted, places.holder, limits, report, tree=tree, name=name)
     size = await in_thread(cache.lookup)
     fetched = False
     if size is None:

@@ -32,11 +32,23 @@ def check_form(digest: str) -> str:
 
 def of_directory(entries: Iterable[Entry]) -> str:
     """sha256 over the lines `path NUL size NUL sha256 NEWLINE`, sorted by the path's UTF-8 bytes."""
-    lines = sorted((entry.path.encode("utf-8", "surrogateescape"), entry.size, entry.sha256) for entry in entries)
+    return of_tree(entries)
+
+
+def of_tree(files: Iterable[Entry], links: Iterable[tuple[str, str]] = (), folders: Iterable[str] = ()) -> str:
+    """Digest of a whole tree: `of_directory` where it has files alone; a link (path, target) adds the line `path NUL
+    link NUL sha256 of the target NEWLINE`, a folder with nothing in it `path NUL folder NUL NEWLINE`."""
+    lines = [(_bytes(entry.path), str(entry.size).encode(), entry.sha256.encode()) for entry in files]
+    lines += [(_bytes(path), b"link", hashlib.sha256(_bytes(target)).hexdigest().encode()) for path, target in links]
+    lines += [(_bytes(path), b"folder", b"") for path in folders]
     whole = hashlib.sha256()
-    for path, size, sha256 in lines:
-        whole.update(path + b"\0" + str(size).encode() + b"\0" + sha256.encode() + b"\n")
+    for line in sorted(lines):
+        whole.update(b"\0".join(line) + b"\n")
     return f"sha256:{whole.hexdigest()}"
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
 
 
 def directory_name(digest: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,19 @@ def require(folder: Path, needed: int, what: str) -> None:
 
 
 @contextmanager
+def temporary(what: str) -> Iterator[Path]:
+    """A folder in $TMPDIR or /tmp that is gone afterwards. tempfile's own search ends with "no usable directory" where
+    there is no space, which says neither why nor what to do."""
+    place = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - a path in the pod
+    with writing(place, what):
+        folder = Path(tempfile.mkdtemp(dir=place))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def writing(folder: Path, what: str) -> Iterator[None]:
     """Turns the operating system's errors into FetchErrors that name the folder and what to do."""
     try:
@@ -39,8 +54,8 @@ def writing(folder: Path, what: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise FetchError(
                 Reason.DISK_FULL,
-                f"{what}: no space left in {folder}. Use a larger volume, or remove models that nothing uses from "
-                "the cache.",
+                f"{what}: no space left in {folder}. Use a larger volume or sizeLimit, or remove models that nothing "
+                "uses from the cache.",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise FetchError(

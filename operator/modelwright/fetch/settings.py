@@ -35,7 +35,7 @@ class Settings:
         "size"  # `size`: a cached artifact's files are there with their sizes; `full`: they are hashed again
     )
     instance_credentials: bool = (
-        True  # without credentials, ask the cloud's metadata service after an anonymous try is denied
+        False  # without credentials, ask the cloud's metadata service after an anonymous try is denied
     )
 
 

@@ -11,13 +11,13 @@ import contextlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from modelwright.fetch import disk
 from modelwright.fetch.digest import Entry
 from modelwright.fetch.report import cut
 
@@ -87,12 +87,14 @@ def judge(bundle: bytes, entries: Sequence[Entry], keys: Mapping[str, str], *, s
             else "The signature can't be read: it is no Sigstore bundle of model_signing 1.0 or later."
         )
     refused = []
-    with tempfile.TemporaryDirectory() as folder:
+    with disk.temporary("The signature") as folder:
         signature = Path(folder, FILE_NAME)
-        signature.write_bytes(bundle)
+        with disk.writing(folder, "The signature"):
+            signature.write_bytes(bundle)
         for name, pem in keys.items():
             key = Path(folder, "key.pem")
-            key.write_text(pem)
+            with disk.writing(folder, "The key"):
+                key.write_text(pem)
             known = Known(entries, single=single, signature=FILE_NAME)
             error = _refusal(known, key, signature)
             if error is None:

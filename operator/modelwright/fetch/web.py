@@ -86,8 +86,14 @@ def tls(credentials: Credentials) -> ssl.SSLContext:
 def show(url: str) -> str:
     """The URL without user, password and query."""
     split = urlsplit(url)
+    return f"{split.scheme}://{netloc(url)}{split.path}"
+
+
+def netloc(url: str) -> str:
+    """The URL's host and, where it is written, port."""
+    split = urlsplit(url)
     host = f"[{split.hostname}]" if split.hostname and ":" in split.hostname else split.hostname or ""
-    return f"{split.scheme}://{host}{f':{split.port}' if split.port else ''}{split.path}"
+    return f"{host}{f':{split.port}' if split.port else ''}"
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

@@ -1,18 +1,27 @@
-"""Kopf as a watch frame: one event handler per watched kind, which hands the object to the sink, and nothing else.
+"""Kopf as a watch frame: it signs in, and sends requests again that fail; lists and watches are read here, as bytes.
 
-Why only that, and the settings: docs/adr/0001-kopf-as-watch-frame.md.
+Why only that, and the settings: docs/adr/0001-kopf-as-watch-frame.md and 0026-what-one-object-may-take.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
+import aiohttp
 import kopf
+from kopf._cogs.clients import api
+from kopf._cogs.clients.errors import APIError
 
+from modelwright.kube import codec, wire
 from modelwright.kube.kinds import Kind
+from modelwright.kube.rights import MISSING
 from modelwright.kube.sweep import Watched
 
 log = logging.getLogger(__name__)
@@ -20,41 +29,251 @@ log = logging.getLogger(__name__)
 Sink = Callable[[Kind, str | None, Mapping[str, Any]], object]
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
 
-# Kopf removes this finalizer from whatever it watches: it must be one that nobody uses, least of all we.
-UNUSED_FINALIZER = "modelwright.dev/kopf-never-used"
+EVENTS_A_TURN = 50
+"""Events of one stream that are taken before others get their turn; one that is large is taken alone."""
+LISTS_AT_ONCE = 4
+"""So many streams are listed at the same time: of each a page is in memory."""
+
+REFUSED_SECONDS = (1.0, 5.0, 15.0, 30.0)
+"""Between two tries of a stream that the API server doesn't let this process have."""
+REFUSED = (401, 403)
+
+_LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
 
 
-def register(registry: kopf.OperatorRegistry, watched: Iterable[Watched], sink: Sink) -> None:
-    """Hand every watched event to `sink(kind, event_type, obj)`; `event_type` is None for objects of a list.
+class WatchError(Exception):
+    """A watch that can't go on: the API server says so, or what it sends is no event."""
 
-    The sink must not keep or change `obj`. What it raises is logged; the event is then lost until the next sweep.
+
+class Streams:
+    """One stream of events for each watched kind and namespace.
+
+    `sink(kind, event_type, obj)` takes each event; `event_type` is None for objects of a list. It must not keep or
+    change `obj`. What it raises is logged; the event is then lost until the next sweep.
+
+    A stream that is refused (401, 403) is tried again: a right that was taken away may be given back. Namespaces whose
+    first lists are refused don't keep the others waiting: `listed` is set without them, `unread` says so, and
+    `completed(namespace)` is called when all of theirs have been read after all.
     """
-    for what in watched:
-        kind = what.kind
-        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.kind)(_handler(kind, sink))
 
+    def __init__(
+        self, watched: Iterable[Watched], sink: Sink, settings: kopf.OperatorSettings, namespaces: Iterable[str] = ()
+    ) -> None:
+        self._watched = tuple(watched)
+        self._sink = sink
+        self._settings = settings
+        self._namespaces = tuple(namespaces)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unlisted: Counter[str | None] = Counter()
+        self._refused: Counter[str | None] = Counter()
+        self._gate = asyncio.Semaphore(LISTS_AT_ONCE)
+        self.listed = asyncio.Event()
+        """Set once the first list of every stream has reached the sink, or was refused in one of several namespaces."""
+        self.completed: Callable[[str], None] = lambda _: None
 
-def _handler(kind: Kind, sink: Sink) -> Callable[..., Awaitable[None]]:
-    async def handle(event: kopf.RawEvent, **_: Any) -> None:
+    def unread(self, namespace: str) -> bool:
+        """Whether something of a namespace has never been read, because the API server refuses it."""
+        return bool(self._unlisted) and self._unlisted[namespace] > 0
+
+    async def run(self, login: Login, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
+        """Watch until `stop` is set. A stream that ends ends this, with its error: a store that ages helps nobody.
+
+        `login` is asked at start and whenever a token has run out; `ready` is set when Kopf has started.
+        """
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry, id="login")(_without_arguments(login))
+        kopf.on.startup(registry=registry, id="streams")(_without_arguments(self._start))
+        kopf.on.cleanup(registry=registry, id="streams")(_without_arguments(self._stop))
+        operator = asyncio.create_task(
+            kopf.operator(
+                registry=registry,
+                settings=self._settings,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                ready_flag=ready,
+                stop_flag=stop,
+            ),
+            name="kopf",
+        )
+        started = asyncio.create_task(ready.wait(), name="kopf has started")
         try:
-            sink(kind, event["type"], event["object"])
+            await asyncio.wait({operator, started}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({operator, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            ended = [task for task in self._tasks if task.done() and not task.cancelled()]
+            if ended and not stop.is_set():
+                stop.set()
+                await asyncio.wait({operator})
+                ended[0].result()
+            await operator
+        finally:
+            started.cancel()
+            operator.cancel()
+
+    async def _start(self) -> None:
+        """Open the streams. Called by Kopf, so that they are in its context, where its credentials are."""
+        places = [(what, namespace) for what in self._watched for namespace in what.namespaces or (None,)]
+        self._unlisted = Counter(namespace for _, namespace in places)
+        for what, namespace in places:
+            where = f"{what.kind.kind} in {namespace}" if namespace else what.kind.kind
+            self._tasks.append(asyncio.create_task(self._stream(what, namespace), name=f"watch of {where}"))
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _stream(self, what: Watched, namespace: str | None) -> None:
+        first, refusals = True, 0
+        while True:
+            pause = self._settings.watching.reconnect_backoff
+            try:
+                async with self._gate:
+                    version = await self._list(what, namespace)
+                MISSING.granted("list", what.kind, what.kind.path(namespace))
+                if first:
+                    self._first_list(namespace, refused_before=refusals > 0)
+                first, refusals = False, 0
+                since: str | None = version
+                while since is not None:
+                    since = await self._watch(what, namespace, since)
+            except _LOST:
+                # The list: a watch that is lost is opened again where it was.
+                pass
+            except APIError as error:
+                if error.status in REFUSED:
+                    pause = self._report_refusal(what, namespace, error, refusals)
+                    if first and not refusals:
+                        self._refused[namespace] += 1
+                        self._see_whether_listed()
+                    refusals += 1
+                # A list whose continue token has run out begins again as well.
+                elif error.status not in (410, 429):
+                    raise
+            await asyncio.sleep(pause)
+
+    def _first_list(self, namespace: str | None, *, refused_before: bool) -> None:
+        self._unlisted[namespace] -= 1
+        self._refused[namespace] -= refused_before
+        complete, late = not self._unlisted[namespace], self.listed.is_set()
+        self._unlisted = +self._unlisted
+        self._see_whether_listed()
+        if complete and late and namespace is not None:
+            self.completed(namespace)
+
+    def _see_whether_listed(self) -> None:
+        """Without what is refused in one of several namespaces; what is refused everywhere is waited for."""
+        if all(
+            namespace is not None and self._refused[namespace] == left for namespace, left in self._unlisted.items()
+        ):
+            self.listed.set()
+
+    def _report_refusal(self, what: Watched, namespace: str | None, error: APIError, refusals: int) -> float:
+        """Seconds until the next try."""
+        pause = REFUSED_SECONDS[min(refusals, len(REFUSED_SECONDS) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
+        fields = {
+            "kind": what.kind.kind,
+            "namespace": namespace,
+            "error": str(error.message),
+            "retry_in": round(pause, 1),
+        }
+        MISSING.refused(str(error.message))
+        log.error("the API server does not let this process list or watch", extra=fields)
+        return pause
+
+    async def _list(self, what: Watched, namespace: str | None) -> str:
+        """Give everything there is to the sink; the resourceVersion to watch from."""
+        kind, taken, version = what.kind, 0, ""
+        path = kind.path(namespace)
+
+        async def ask(limit: int, token: str) -> bytes:
+            query = {"limit": str(limit)} | _selected(what) | ({"continue": token} if token else {})
+            url = f"{path}?{urlencode(query)}"
+            async with await api.request("get", url, settings=self._settings, logger=log) as response:
+                with _closed_is_lost():
+                    return await wire.read(response, wire.PAGE_BYTES)
+
+        async for page in wire.pages(ask, self._settings.watching.chunk_size or 0):
+            version = page.version
+            for raw in page.items:
+                self._take(kind, None, raw)
+                taken += 1
+                if taken % EVENTS_A_TURN == 0 or wire.is_large(raw):
+                    await asyncio.sleep(0)
+        return version
+
+    async def _watch(self, what: Watched, namespace: str | None, version: str) -> str | None:
+        """One connection: events go to the sink. From where to go on; None when everything must be listed again."""
+        try:
+            silence = self._settings.watching.inactivity_timeout or 0
+            lines = self._lines(what, namespace, version)
+            async with asyncio.timeout(silence) as timeout, aclosing(lines):
+                taken = 0
+                async for line in lines:
+                    event, raw = wire.event(line)
+                    if event == "ERROR":
+                        error = codec.loads(raw)
+                        if error.get("code") in (410, *REFUSED):
+                            return None
+                        raise WatchError(f"watch of {what.kind}: {error}")
+                    if event == "BOOKMARK":
+                        version = wire.version(raw)
+                    elif event in ("ADDED", "MODIFIED", "DELETED"):
+                        version = self._take(what.kind, event, raw)
+                    else:
+                        log.warning("an event of an unknown type is ignored", extra={"type": event})
+                    timeout.reschedule(asyncio.get_running_loop().time() + silence)
+                    taken += 1
+                    if taken % EVENTS_A_TURN == 0 or wire.is_large(raw):
+                        await asyncio.sleep(0)
+        except _LOST:
+            pass
+        return version
+
+    async def _lines(self, what: Watched, namespace: str | None, version: str) -> AsyncGenerator[bytes]:
+        watching = self._settings.watching
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version} | _selected(what)
+        query["timeoutSeconds"] = str(watching.server_timeout)
+        response = await api.request(
+            "get",
+            f"{what.kind.path(namespace)}?{urlencode(query)}",
+            settings=self._settings,
+            # `connect` includes the DNS, which `sock_connect` doesn't.
+            timeout=aiohttp.ClientTimeout(
+                total=watching.client_timeout, connect=30, sock_connect=watching.connect_timeout
+            ),
+            logger=log,
+        )
+        MISSING.granted("watch", what.kind, what.kind.path(namespace))
+        async with response:
+            with _closed_is_lost():
+                async for line in api.iter_jsonlines(response.content):
+                    yield line
+
+    def _take(self, kind: Kind, event: str | None, raw: wire.Raw) -> str:
+        """Give an object to the sink; its resourceVersion."""
+        obj = wire.take(kind, raw)
+        try:
+            self._sink(kind, event, obj)
         except Exception:
-            name = event["object"].get("metadata", {}).get("name")
+            name = obj["metadata"].get("name")
             log.exception("a watched event could not be taken", extra={"kind": kind.kind, "object": name})
+        return str(obj["metadata"].get("resourceVersion", ""))
+
+
+def _selected(what: Watched) -> dict[str, str]:
+    return {"labelSelector": what.labels} if what.labels else {}
+
+
+def _without_arguments(function: Callable[[], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """`function` as a handler of Kopf, which passes what nobody asked for."""
+
+    async def handle(**_: Any) -> Any:
+        return await function()
 
     return handle
 
 
-def register_login(registry: kopf.OperatorRegistry, login: Login) -> None:
-    """Let Kopf connect with what `login` gives, at start and whenever a token has run out."""
-
-    async def handle(**_: Any) -> kopf.ConnectionInfo:
-        return await login()
-
-    kopf.on.login(registry=registry, id="login")(handle)
-
-
-def settings(watched: Iterable[Watched]) -> kopf.OperatorSettings:
+def settings() -> kopf.OperatorSettings:
     """Kopf's settings for watching only: nothing is written, stored or posted, and dead streams are noticed."""
     s = kopf.OperatorSettings()
     # Streams of several kinds, and of several operators, should not all end in the same second.
@@ -65,34 +284,24 @@ def settings(watched: Iterable[Watched]) -> kopf.OperatorSettings:
     s.watching.inactivity_timeout = 70
     # Of a larger list more stays in the memory of the process when it has long been read.
     s.watching.chunk_size = 100
-    for what in watched:
-        if what.labels:
-            s.watching.label_selectors[what.kind.group, what.kind.version, what.kind.plural] = what.labels
     s.networking.request_timeout = 30
     s.networking.connect_timeout = 5
     s.networking.error_backoffs = (1, 2, 5)
     s.networking.enforce_retry_after = True
-    # A limit here would be one on objects per idle_timeout, not on work under way.
-    s.queueing.worker_limit = None
-    s.queueing.idle_timeout = 0.5
     s.scanning.disabled = True
     s.peering.standalone = True
     s.posting.enabled = False
     s.execution.max_workers = 1
     s.process.ultimate_exiting_timeout = 30
-    s.persistence.finalizer = UNUSED_FINALIZER
-    s.persistence.diffbase_storage = _NoDiffs()
     return s
 
 
-class _NoDiffs(kopf.DiffBaseStorage):
-    """Keeps Kopf from copying every object at every event to compare it with an annotation we never write."""
-
-    def build(self, **_: Any) -> Any:
-        return None
-
-    def fetch(self, **_: Any) -> None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        raise AssertionError("Kopf is used for watching only: it must not store anything")
+@contextmanager
+def _closed_is_lost() -> Iterator[None]:
+    """When it signs in again, Kopf closes the session under all that read; aiohttp raises RuntimeError for these."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "closed" not in str(error):
+            raise
+        raise aiohttp.ClientConnectionError(str(error)) from error

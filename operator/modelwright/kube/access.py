@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
+from modelwright.api.names import GROUP
 from modelwright.kube import errors
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
@@ -16,14 +18,22 @@ SUBJECT_ACCESS_REVIEW = Kind(
 )
 
 
+class Audience(Enum):
+    """For whom a token may be made: for us (audience modelwright.dev), or for the API server too."""
+
+    OURS = "ours"
+    ANY = "any"
+
+
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody as the API server knows them."""
+    """Somebody as the API server knows them. `ours`: their token is good for us only, not for the API server."""
 
     name: str
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ours: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +47,25 @@ class Attempt:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A verb on a path that is no object, such as `get` on /metrics."""
+
+    verb: str
+    path: str
+
+
 class AccessUnknown(Exception):
     """It can't be found out now; the message says why, for people, and never holds a token."""
 
 
 class Access(Protocol):
-    """What the door for other systems asks. Both methods raise AccessUnknown."""
+    """What our servers ask about who calls them. Both methods raise AccessUnknown."""
 
-    async def who(self, token: str) -> User | None:
-        """Whose token this is; None when it is nobody's, or not valid any more."""
+    async def who(self, token: str, audience: Audience) -> User | None:
+        """Whose token this is; None when it is nobody's, made for somebody else, or not valid any more."""
 
-    async def may(self, user: User, attempt: Attempt) -> bool:
+    async def may(self, user: User, attempt: Attempt | Question) -> bool:
         """Whether they may do this."""
 
 
@@ -61,29 +79,28 @@ class KubeAccess:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
 
-    async def who(self, token: str) -> User | None:
-        status = await self._review(TOKEN_REVIEW, {"token": token})
-        user = _mapping(status.get("user"))
-        name = user.get("username")
-        if status.get("authenticated") is not True or not isinstance(name, str) or not name:
+    async def who(self, token: str, audience: Audience) -> User | None:
+        status = await self._review(TOKEN_REVIEW, {"token": token, "audiences": [GROUP]})
+        # An authenticator that knows no audiences names none: then the token is one for the API server.
+        if status.get("authenticated") is True and GROUP in _texts(status.get("audiences")):
+            return _user(status, ours=True)
+        if audience is Audience.OURS:
             return None
-        extra = {str(key): _texts(values) for key, values in _mapping(user.get("extra")).items()}
-        return User(name, str(user.get("uid") or ""), _texts(user.get("groups")), extra)
+        status = await self._review(TOKEN_REVIEW, {"token": token})
+        return _user(status, ours=False) if status.get("authenticated") is True else None
 
-    async def may(self, user: User, attempt: Attempt) -> bool:
-        attributes = {
-            "verb": attempt.verb,
-            "group": attempt.group,
-            "resource": attempt.resource,
-            "namespace": attempt.namespace,
-            "name": attempt.name,
-        }
+    async def may(self, user: User, attempt: Attempt | Question) -> bool:
+        if isinstance(attempt, Question):
+            attributes = {"nonResourceAttributes": {"verb": attempt.verb, "path": attempt.path}}
+        else:
+            named = ("verb", "group", "resource", "namespace", "name")
+            attributes = {"resourceAttributes": {name: getattr(attempt, name) for name in named}}
         spec = {
             "user": user.name,
             "uid": user.uid,
             "groups": list(user.groups),
             "extra": {key: list(values) for key, values in user.extra.items()},
-            "resourceAttributes": attributes,
+            **attributes,
         }
         status = await self._review(SUBJECT_ACCESS_REVIEW, spec)
         return status.get("allowed") is True
@@ -101,6 +118,15 @@ class KubeAccess:
             what = f"status {error.status}" if error.status else "no answer"
             raise AccessUnknown(f"the API server does not answer a {kind.kind} ({what})") from None
         return _mapping(answer.get("status"))
+
+
+def _user(status: Mapping[str, Any], *, ours: bool) -> User | None:
+    user = _mapping(status.get("user"))
+    name = user.get("username")
+    if not isinstance(name, str) or not name:
+        return None
+    extra = {str(key): _texts(values) for key, values in _mapping(user.get("extra")).items()}
+    return User(name, str(user.get("uid") or ""), _texts(user.get("groups")), extra, ours)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -6,11 +6,14 @@ refresh. Its typed models are not: building one costs more than the request.
 
 from __future__ import annotations
 
+import contextlib
+import email.utils
 import json
 import os
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -21,9 +24,11 @@ from kubernetes.aio.config.incluster_config import load_incluster_config
 from kubernetes.aio.config.kube_config import load_kube_config
 
 from modelwright.api.names import FIELD_MANAGER
-from modelwright.kube import errors, kinds
+from modelwright.kube import codec, errors, kinds, wire
 from modelwright.kube.kinds import Kind
 from modelwright.kube.limiter import Limiter
+from modelwright.kube.rights import MISSING
+from modelwright.kube.token import ServiceAccountToken
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock, SystemClock
 
@@ -31,6 +36,8 @@ Object = dict[str, Any]
 Objects = list[Object]
 
 PAGE = 500
+LIST_BYTES = 48 << 20
+"""What the objects of a list that is kept whole may take in memory, as `wire.weight` estimates it."""
 MAX_CONNECTIONS = 32
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 30.0
@@ -71,6 +78,7 @@ def _load_in_cluster(configuration: Configuration) -> bool:
         load_incluster_config(client_configuration=configuration)
     except ConfigException:
         return False
+    configuration.refresh_api_key_hook = ServiceAccountToken()  # type: ignore[assignment]
     return True
 
 
@@ -86,7 +94,7 @@ class KubeClient:
     """Every method raises `errors.ApiError` subclasses, and nothing else, when the API server doesn't say yes.
 
     `qps` and `burst` limit writes (reads are few: the store answers them). `write_guard` is called before each write,
-    and raises when this process may not write any more.
+    and raises when this process may not write any more. `on_date` is called with the API server's time of each answer.
     """
 
     def __init__(
@@ -99,6 +107,7 @@ class KubeClient:
         request_seconds: float = REQUEST_SECONDS,
         user_agent: str = "modelwright",
         write_guard: Callable[[], None] | None = None,
+        on_date: Callable[[datetime], None] | None = None,
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         configuration.connection_pool_maxsize = MAX_CONNECTIONS
@@ -109,6 +118,7 @@ class KubeClient:
         self._api = ApiClient(configuration)
         self._api.user_agent = user_agent
         self._write_guard = write_guard
+        self._on_date = on_date
         self._limiter = Limiter(qps, burst, self._clock)
         self._timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=CONNECT_SECONDS)
 
@@ -211,10 +221,11 @@ class KubeClient:
         labels: str | None = None,
         metadata_only: bool = False,
     ) -> Objects:
-        """All objects of a kind, in pages of 500; `labels` is a label selector.
+        """All objects of a kind, in pages of at most 500; `labels` is a label selector.
 
-        `metadata_only` fetches PartialObjectMetadata (no spec, no status). Every item has `apiVersion` and `kind` of
-        its own kind either way.
+        `metadata_only` gives what tells which objects they are, and in which state: name, namespace, uid,
+        resourceVersion, generation and times. Every item has `apiVersion` and `kind` of its own kind either way. One
+        that is too large comes as `wire.take` gives it; Transient when all together are.
         """
         for attempt in (1, 2):
             try:
@@ -226,21 +237,36 @@ class KubeClient:
         raise AssertionError("every turn returns or raises")
 
     async def _list(self, kind: Kind, namespace: str | None, labels: str | None, metadata_only: bool) -> Objects:
-        query = {"limit": str(PAGE)}
-        if labels:
-            query["labelSelector"] = labels
         items: Objects = []
-        while True:
-            accept = _METADATA_LIST if metadata_only else _JSON
-            page = await self._call("GET", kind, kind.path(namespace), query, accept=accept, verb="list")
-            for item in page.get("items") or ():
-                item["apiVersion"] = kind.api_version
-                item["kind"] = kind.kind
-                items.append(item)
-            token = (page.get("metadata") or {}).get("continue")
-            if not token:
-                return items
-            query["continue"] = token
+        left = LIST_BYTES
+        async for page in self.raw_pages(kind, namespace, labels=labels, metadata_only=metadata_only):
+            for raw in page.items:
+                if metadata_only:
+                    items.append(wire.identified(kind, raw))
+                    continue
+                left -= wire.weight(bytes(raw))
+                if left < 0:
+                    reason = ValueError(f"the objects of the list take more than {LIST_BYTES >> 20} MiB in memory")
+                    raise errors.no_answer(reason, request=f"list {kind.path(namespace)}")
+                items.append(wire.take(kind, raw))
+        return items
+
+    async def raw_pages(
+        self, kind: Kind, namespace: str | None = None, *, labels: str | None = None, metadata_only: bool = False
+    ) -> AsyncIterator[wire.Page]:
+        """All objects of a kind at one moment, page by page, as they came."""
+        accept, path = _METADATA_LIST if metadata_only else _JSON, kind.path(namespace)
+
+        async def ask(limit: int, token: str) -> bytes:
+            query = {"limit": str(limit)} | ({"labelSelector": labels} if labels else {})
+            query |= {"continue": token} if token else {}
+            return await self._raw("GET", kind, path, query, accept=accept, verb="list", at_most=wire.PAGE_BYTES)
+
+        try:
+            async for page in wire.pages(ask, PAGE, first=PAGE if metadata_only else wire.FIRST_OBJECTS):
+                yield page
+        except (wire.TooManyBytes, ValueError, RecursionError) as error:
+            raise errors.no_answer(error, request=f"list {path}") from error
 
     async def served_kinds(self, among: Iterable[Kind] = kinds.ALL_KINDS) -> set[Kind]:
         """Which of `among` this API server has. Kinds that every cluster has are taken for granted, not asked for."""
@@ -268,6 +294,33 @@ class KubeClient:
         accept: str = _JSON,
         verb: str | None = None,
     ) -> Object:
+        request = f"{verb or method.lower()} {path}"
+        try:
+            raw = await self._raw(
+                method, kind, path, query, body=body, content_type=content_type, accept=accept, verb=verb
+            )
+            too_large = wire.weight(raw) > wire.TREE_BYTES
+            answer = wire.take(kind, raw) if too_large else codec.loads(raw)
+        except (wire.TooManyBytes, ValueError, RecursionError) as error:
+            raise errors.no_answer(error, request=request) from error
+        if not isinstance(answer, dict):
+            raise errors.no_answer(ValueError("the answer is not a JSON object"), request=request)
+        return answer
+
+    async def _raw(
+        self,
+        method: str,
+        kind: Kind,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Mapping[str, Any] | str | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+        verb: str | None = None,
+        at_most: int = wire.ANSWER_BYTES,
+    ) -> bytes:
+        """The answer as it came. Raises TooManyBytes beside ApiError."""
         verb = verb or {"POST": "create", "PUT": "update"}.get(method, method.lower())
         if method != "GET":
             metrics.API_LIMITER_SECONDS.inc(await self._limiter.acquire())
@@ -288,7 +341,8 @@ class KubeClient:
             response = await self._api.call_api(method, url, headers, body=body, _request_timeout=self._timeout)
             try:
                 status = response.status
-                raw = await response.read()
+                self._read_date(response.headers.get("Date"))
+                raw = await wire.read(response.response, at_most)
             finally:
                 response.response.release()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -301,14 +355,25 @@ class KubeClient:
             error_ = errors.from_answer(status, raw, response.headers, request=request)
             if isinstance(error_, errors.Throttled):
                 self._limiter.hold(error_.retry_after)
+            elif isinstance(error_, errors.Denied):
+                self._denied(error_)
             raise error_
-        try:
-            answer = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise errors.no_answer(error, request=request) from error
-        if not isinstance(answer, dict):
-            raise errors.no_answer(ValueError("the answer is not a JSON object"), request=request)
-        return answer
+        MISSING.granted(verb, kind, path)
+        return raw
+
+    def _read_date(self, header: str | None) -> None:
+        if self._on_date is None or not header:
+            return
+        with contextlib.suppress(ValueError):
+            moment = email.utils.parsedate_to_datetime(header)
+            self._on_date(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+
+    def _denied(self, error: errors.Denied) -> None:
+        hook = self.configuration.refresh_api_key_hook
+        if error.status == 403:
+            MISSING.refused(error.message)
+        elif isinstance(hook, ServiceAccountToken):
+            hook.expire()
 
 
 def _address(obj: Mapping[str, Any]) -> tuple[Kind, str | None, str]:

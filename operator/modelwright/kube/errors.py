@@ -21,6 +21,9 @@ _TYPED_PATCH_LINE = re.compile(r"^\.(?P<field>.+?): (?P<message>.+)$")
 _END_OF_OBJECT = '}": '
 _STRICT = re.compile(r'(unknown|duplicate) field "([^"]+)"')
 _TELLING = frozenset({401, 403, 404, 409})
+_TOO_LARGE = ("etcdserver: request is too large", "trying to send message larger than max")
+"""What etcd and its client say of an object beyond etcd's limit, which the API server passes on with 500."""
+_LIMITS = "the API server takes objects of at most 3 MiB, and etcd stores 1.5 MiB of one (its defaults)"
 _NOT_SERVED = "404 page not found"
 """What the API server says, in plain text, of a group or version that it hasn't."""
 _GO_FIELD = re.compile(r"(cannot unmarshal \S+ into) Go struct field \w+\.(\S+) (of type \S+)")
@@ -73,6 +76,10 @@ class Invalid(ApiError):
     """400, 422 and the like: the object can't be accepted as it is, and sending it again won't help."""
 
 
+class TooLarge(Invalid):
+    """413, or what etcd says of it: the object is larger than the API server takes or stores."""
+
+
 class Denied(ApiError):
     """401 or 403: RBAC or an admission policy refuses it."""
 
@@ -107,8 +114,12 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
     causes = causes or _causes_in_text(message)
     if status in _TELLING and details.get("kind") != "Status" and not message.startswith(_NOT_SERVED):
         return Transient(status, reason or "NoStatus", message, causes, request=request)
-    if status == 500 and message.startswith(_TYPED_PATCH):
-        cls: type[ApiError] = Invalid
+    cls: type[ApiError]
+    if status == 413 or (status == 500 and any(text in message for text in _TOO_LARGE)):
+        cls = TooLarge
+        message, reason = f"{message}: {_LIMITS}", "RequestEntityTooLarge"
+    elif status == 500 and message.startswith(_TYPED_PATCH):
+        cls = Invalid
         reason = reason or "Invalid"
     elif status == 409:
         # A create of what exists says AlreadyExists; every other 409 asks for a fresh look.
@@ -117,6 +128,8 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
         cls = NotFound
     elif status in (401, 403):
         cls = Denied
+        if status == 401:
+            message = f"{message}: the API server does not take the token of this process (expired, or not valid yet)"
     elif status == 429:
         throttled = Throttled(status, reason or "TooManyRequests", message, causes, request=request)
         throttled.retry_after = retry_after(headers) or DEFAULT_RETRY_AFTER
@@ -140,6 +153,11 @@ def no_answer(error: BaseException, *, request: str = "") -> Transient:
     if isinstance(error, TimeoutError):
         text = "the API server did not answer in time"
     return Transient(0, type(error).__name__, text, request=request)
+
+
+def is_terminating(error: ApiError) -> bool:
+    """Whether a write was refused because its namespace is being deleted."""
+    return isinstance(error, Denied) and any(cause.reason == "NamespaceTerminating" for cause in error.causes)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

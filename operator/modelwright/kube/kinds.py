@@ -71,6 +71,10 @@ GATEWAY_CLASS = Kind(
     "gateway.networking.k8s.io", "v1", "gatewayclasses", "GatewayClass", namespaced=False, optional=True
 )
 TRAEFIK_SERVICE = Kind("traefik.io", "v1alpha1", "traefikservices", "TraefikService", optional=True)
+ENDPOINT = Kind("modelwright.dev", "v1alpha1", "models", "Endpoint")
+"""In the store of a shard: what is kept of a Model of another one. On the wire it is a Model."""
+NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+"""Watched by shards only."""
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT = Kind("events.k8s.io", "v1", "events", "Event")
 WORKLOAD = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload", optional=True)

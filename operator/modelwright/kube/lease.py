@@ -23,6 +23,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from modelwright.api.names import LABEL_SHARD
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.obs import metrics
@@ -36,6 +37,8 @@ ADDRESS = "modelwright.dev/address"
 """Annotation of the Lease: where its holder's HTTP server is, as host:port."""
 POD_UID = "modelwright.dev/pod-uid"
 """Annotation of the Lease: the pod its holder runs in."""
+FOLLOWED = "modelwright.dev/followed"
+"""Annotation of a shard's Lease: the resourceVersion to which its holder has followed Namespaces (docs/adr/0016)."""
 
 
 class LeaseLost(Exception):
@@ -48,7 +51,7 @@ class LeaderElector:
     `on_lost` is called at most once, from the event loop, when the Lease couldn't be renewed in time or has been taken.
     It should end the process without any clean-up that writes. `address` (host:port) is told to the others while this
     one holds the Lease; empty: nothing is told. `pod_uid` is that of the pod whose only such process this is; empty: it
-    isn't known, and a predecessor's Lease has to run out.
+    isn't known, and a predecessor's Lease has to run out. `shard` labels the Lease; empty: the operator has no shards.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class LeaderElector:
         on_lost: Callable[[str], None],
         address: str = "",
         pod_uid: str = "",
+        shard: str = "",
         clock: Clock | None = None,
         lease_seconds: float = 15.0,
         renew_seconds: float = 10.0,
@@ -77,6 +81,7 @@ class LeaderElector:
         self._on_lost = on_lost
         self._address = address
         self._pod_uid = pod_uid
+        self._shard = shard
         self._clock: Clock = clock or SystemClock()
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
@@ -93,6 +98,8 @@ class LeaderElector:
         """Whether another process was seen to hold the Lease, and this one waits for it."""
         self.leader_address: str | None = None
         """Where the holder that this one waits for can be reached, as host:port; None when it has not told."""
+        self.followed: Callable[[], int | None] = lambda: None
+        """How far Namespaces are followed, asked for at each renewal; None: nothing is said."""
 
     @property
     def leading(self) -> bool:
@@ -243,9 +250,13 @@ class LeaderElector:
         elif old.get("acquireTime"):
             spec["acquireTime"] = old["acquireTime"]
         metadata: Object = {"namespace": self._namespace, "name": self._name}
-        told = {ADDRESS: self._address, POD_UID: self._pod_uid} if holder else {}
-        if any(told.values()):
-            metadata["annotations"] = {key: value for key, value in told.items() if value}
+        annotations = {ADDRESS: self._address, POD_UID: self._pod_uid} if holder else {}
+        if holder and (followed := self.followed()) is not None:
+            annotations[FOLLOWED] = str(followed)
+        if any(annotations.values()):
+            metadata["annotations"] = {key: value for key, value in annotations.items() if value}
+        if self._shard:
+            metadata["labels"] = {LABEL_SHARD: self._shard}
         if lease is not None:
             metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
             metadata["uid"] = lease["metadata"]["uid"]

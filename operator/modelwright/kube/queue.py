@@ -22,6 +22,8 @@ MAX_DELAY = 300.0
 JITTER = 0.2
 FIRST_OF = 4
 """One in so many keys is handed out from the ordinary line while others go first."""
+BUSY_KEYS, BUSY_SECONDS = 16, 1.0
+"""So many keys handed out within so many seconds are a crowd, even while none of them has to wait for a worker."""
 
 
 class Key(NamedTuple):
@@ -63,6 +65,7 @@ class WorkQueue:
         self._timer: Timer | None = None
         self._timer_at = float("inf")
         self._shut_down = False
+        self._handed_out: deque[float] = deque(maxlen=BUSY_KEYS)
 
     def __len__(self) -> int:
         """How many keys are ready to be handed out."""
@@ -72,6 +75,12 @@ class WorkQueue:
     def hurried(self) -> int:
         """How many of them go before the others."""
         return len(self._first)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a crowd of keys was handed out just now."""
+        times = self._handed_out
+        return len(times) == BUSY_KEYS and self._clock.monotonic() - times[0] < BUSY_SECONDS
 
     def add(self, key: tuple[str, str, str], *, first: bool = False) -> None:
         """Ask for a pass over `key`, as soon as a worker is free; `first`: before those that can wait."""
@@ -105,16 +114,19 @@ class WorkQueue:
         heapq.heappush(self._delayed, (due, next(self._order), item))
         self._set_timer()
 
-    def add_rate_limited(self, key: tuple[str, str, str], *, at_least: float = 0.0) -> float:
-        """Ask for a pass after a failure: in 1 s, 2 s, 4 s ... 5 min, each +-20 %, and not before `at_least` seconds.
+    def add_rate_limited(
+        self, key: tuple[str, str, str], *, at_least: float = 0.0, at_most: float = MAX_DELAY
+    ) -> float:
+        """Ask for a pass after a failure: in 1 s, 2 s, 4 s ... 5 min (or `at_most`), each +-20 %, and not before
+        `at_least` seconds.
 
         Returns the delay in seconds.
         """
         item = Key(*key)
         failures = self._failures.get(item, 0)
         self._failures[item] = failures + 1
-        delay = min(BASE_DELAY * 2.0 ** min(failures, 16), MAX_DELAY)
-        delay = max(at_least, min(delay * self._rng.uniform(1 - JITTER, 1 + JITTER), MAX_DELAY))
+        delay = min(BASE_DELAY * 2.0 ** min(failures, 16), at_most)
+        delay = max(at_least, min(delay * self._rng.uniform(1 - JITTER, 1 + JITTER), at_most))
         self.add_after(item, delay)
         return delay
 
@@ -133,13 +145,14 @@ class WorkQueue:
                 raise ShutDown
             if len(self):
                 item = self._next()
-                added = self._dirty.pop(item)
+                added, now = self._dirty.pop(item), self._clock.monotonic()
+                self._handed_out.append(now)
                 if item in self._hurried:
                     self._hurried.discard(item)
                     self._urgent.add(item)
                 self._processing.add(item)
                 metrics.QUEUE_DEPTH.set(len(self))
-                metrics.QUEUE_LATENCY.observe(self._clock.monotonic() - added)
+                metrics.QUEUE_LATENCY.observe(now - added)
                 return item
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)

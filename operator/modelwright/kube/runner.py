@@ -3,10 +3,12 @@
 | what the pass ended with | what follows |
 |---|---|
 | `Result(requeue_after)` | the failure count is forgotten; another pass after that time, if one was asked for |
+| Later | another pass after 1 s, 2 s, 4 s ... 5 min |
 | Conflict, AlreadyExists, NotFound | another pass at once, three times in a row; after that as Transient |
 | Transient | another pass after 1 s, 2 s, 4 s ... 5 min (not before a Retry-After) |
 | Throttled | another pass after Retry-After; the failure count stays |
-| Denied | another pass after 10 min, or when anything about the object changes |
+| Denied | another pass after 1 s, 2 s, 4 s ... 1 min, or when anything about the object changes |
+| TooLarge | another pass after 1 s, 2 s, 4 s ... 5 min: what goes by time must be seen |
 | Invalid | no other pass until something changes or the next sweep |
 | anything else | a bug: logged with its traceback, counted, then as Transient |
 """
@@ -26,7 +28,8 @@ from modelwright.obs.clock import Clock, SystemClock
 log = logging.getLogger(__name__)
 
 IMMEDIATE_RETRIES = 3
-DENIED_DELAY = 600.0
+DENIED_DELAY = 60.0
+"""A right that was taken away may be given back at any time, and a rollout must not wait long for that."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Result:
     """How a pass ended. `requeue_after`: seconds until the next pass is wanted; None leaves it to events."""
 
     requeue_after: float | None = None
+
+
+class Later(Exception):
+    """Raised by a pass: nothing is wrong, but what it would do has to wait, and no worker should wait with it."""
 
 
 Reconciler = Callable[[Key], Awaitable[Result]]
@@ -125,6 +132,9 @@ class Runner:
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
+        except Later:
+            self._queue.add_rate_limited(key)
+            outcome = "requeued"
         except errors.ApiError as error:
             outcome = self._refused(key, error)
         except Exception:
@@ -159,9 +169,15 @@ class Runner:
             )
             return "throttled"
         if isinstance(error, errors.Denied):
-            self._queue.add_after(key, DENIED_DELAY)
-            log.error("the API server refuses access", extra=_fields(key, error=str(error), retry_in=DENIED_DELAY))
+            delay = self._queue.add_rate_limited(key, at_most=DENIED_DELAY)
+            log.error("the API server refuses access", extra=_fields(key, error=str(error), retry_in=round(delay, 3)))
             return "denied"
+        if isinstance(error, errors.TooLarge):
+            # What goes by time, such as a deadline, must be seen all the same.
+            delay = self._queue.add_rate_limited(key)
+            text = "the API server refuses an object because of its size"
+            log.error(text, extra=_fields(key, error=str(error), retry_in=round(delay, 3)))
+            return "invalid"
         if isinstance(error, errors.Invalid):
             log.error("the API server refuses an object: a retry would not help", extra=_fields(key, error=str(error)))
             return "invalid"

@@ -8,21 +8,27 @@ etcd (and promised to be from Kubernetes 1.35 on); one that is no number is take
 event nor the answer of an overtaken write ever takes the store back: an event older than what `put` stored is stale,
 and the echo of our own write is a duplicate. Whatever still goes wrong is found by the sweep.
 
+**What is too large** has its place and its version here, but no content (`wire.take`, and `NAMESPACE_BYTES`). An object
+of our own kinds is given away as metadata, status and the reason, so that its status can say so; one of another kind is
+given to nobody. The sweep knows it either way.
+
 **Deleted objects** are remembered by uid for a while, so that the late answer of a write can't bring one back. A watch
 by labels also says DELETED of an object that has only lost its labels: in a later state than that, it may come back.
 """
 
 from __future__ import annotations
 
-import json
+import builtins
 import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
+from modelwright.api.common import TOO_LARGE
 from modelwright.api.names import LABEL_MODEL
-from modelwright.kube import kinds
+from modelwright.kube import codec, kinds
 from modelwright.kube.kinds import Kind
 from modelwright.obs import metrics
 
@@ -32,11 +38,18 @@ Object = dict[str, Any]
 Objects = list[Object]
 Listener = Callable[[Kind, Object | None, Object | None], None]
 Indexer = Callable[[Kind, Object], Iterable[str]]
+Place = tuple[str, str]
+"""(namespace, name); "" as the namespace of cluster-scoped kinds."""
 
 TOMBSTONES = 8192
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+LARGE_BYTES = 64 << 10
+NAMESPACE_BYTES = 32 << 20
+"""Objects of more than LARGE_BYTES may take so much in all in one namespace; those that come later are too large."""
+INDEXED = 512
+"""Under so many values of one index an object is found at most."""
 
+_IDENTITY = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
 _UNREAD_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
 
 
@@ -46,6 +59,16 @@ class _Entry:
     resource_version: str
     blob: bytes
     index: tuple[tuple[str, str], ...]
+    created: str
+    refused: bool
+    """Whether it is too large."""
+    hidden: bool
+    """Whether it is, and of a kind whose status is not ours."""
+
+    @property
+    def large(self) -> int:
+        """Its share of NAMESPACE_BYTES."""
+        return len(self.blob) if len(self.blob) > LARGE_BYTES else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +90,7 @@ class Store:
         self._indexers: dict[str, Indexer] = {"model": _by_model, "owner": _by_owner, **(indexers or {})}
         self._objects: dict[Kind, dict[tuple[str, str], _Entry]] = defaultdict(dict)
         self._indexes: dict[tuple[Kind, str], dict[str, dict[tuple[str, str], None]]] = defaultdict(dict)
+        self._large: defaultdict[str, int] = defaultdict(int)
         self._tombstones: OrderedDict[str, str | None] = OrderedDict()
         self._listeners: list[Listener] = []
 
@@ -109,19 +133,19 @@ class Store:
             return None
         old = _load(entry)
         self._drop(kind, (namespace, name))
-        if not quiet:
+        if not quiet and not entry.hidden:
             self._notify(kind, old, None)
         return old
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """A copy of the object, or None. `namespace` is None or "" for cluster-scoped kinds."""
         entry = self._objects[kind].get((namespace or "", name))
-        return _load(entry) if entry else None
+        return _load(entry) if entry and not entry.hidden else None
 
     def list(self, kind: Kind, namespace: str | None = None) -> Objects:
         """Copies of all objects of a kind (in one namespace), in no particular order."""
         objects = self._objects[kind]
-        return [_load(e) for key, e in objects.items() if namespace is None or key[0] == namespace]
+        return [_load(e) for key, e in objects.items() if not e.hidden and namespace in (None, key[0])]
 
     def by_model(self, kind: Kind, namespace: str, model: str) -> Objects:
         """The objects of a kind that belong to a Model: by the label modelwright.dev/model, or `spec.modelRef.name`."""
@@ -134,8 +158,17 @@ class Store:
     def by_index(self, index: str, kind: Kind, value: str, namespace: str | None = None) -> Objects:
         """The objects of a kind that the index's function gave `value` for."""
         objects = self._objects[kind]
+        return [_load(objects[place]) for place in self.places(index, kind, value, namespace)]
+
+    def places(self, index: str, kind: Kind, value: str, namespace: str | None = None) -> builtins.list[Place]:
+        """(namespace, name) of the objects that `by_index` gives. Parses none of them."""
         keys = self._indexes[kind, index].get(value, {})
-        return [_load(objects[key]) for key in keys if namespace is None or key[0] == namespace]
+        return [key for key in keys if namespace is None or key[0] == namespace]
+
+    def newest_first(self, kind: Kind, places: Iterable[Place]) -> builtins.list[Place]:
+        """These places by the age of what is there, the youngest first; those of one second by name. Parses nothing."""
+        objects = self._objects[kind]
+        return sorted(places, key=lambda place: (objects[place].created, place[1]), reverse=True)
 
     def names(self, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(namespace, name) of all objects of a kind; "" as the namespace of cluster-scoped ones."""
@@ -144,6 +177,11 @@ class Store:
     def identities(self, kind: Kind) -> dict[tuple[str, str], Identity]:
         """uid and resourceVersion of all objects of a kind, by (namespace, name)."""
         return {key: Identity(e.uid, e.resource_version) for key, e in self._objects[kind].items()}
+
+    def identity(self, kind: Kind, place: Place) -> Identity | None:
+        """uid and resourceVersion of what there is under (namespace, name)."""
+        entry = self._objects[kind].get(place)
+        return Identity(entry.uid, entry.resource_version) if entry is not None else None
 
     def buried(self, uid: str, version: str | None = None) -> bool:
         """Whether the object of this uid is known to have been deleted; with `version`, by then or later."""
@@ -167,35 +205,49 @@ class Store:
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate" if same else "stale").inc()
             return _unchanged()
         kept = _trimmed(kind, obj)
-        blob = _ENCODER.encode(kept).encode()
+        blob = codec.dumps(kept)
+        room = NAMESPACE_BYTES - self._large[key[0]] + (entry.large if entry is not None else 0)
+        if len(blob) > max(room, LARGE_BYTES):
+            kept = _without_content(kept)
+            blob = codec.dumps(kept)
         if entry is not None and entry.uid == uid and entry.blob == blob:
             # Only what we don't keep has changed.
-            self._objects[kind][key] = _Entry(uid, version, entry.blob, entry.index)
+            self._objects[kind][key] = replace(entry, resource_version=version)
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate").inc()
             return _unchanged()
         new = _with_version(kept, version)
-        index = tuple(self._indexed(kind, new))
-        old = _load(entry) if entry is not None else None
+        refused = TOO_LARGE in kept
+        hidden = refused and kind not in kinds.OWN_KINDS
+        index = () if hidden else tuple(self._indexed(kind, new))
+        old = _load(entry) if entry is not None and not entry.hidden else None
+        if refused and not (entry is not None and entry.refused):
+            where = {"kind": kind.kind, "namespace": key[0], "object": key[1], "why": kept[TOO_LARGE]}
+            log.warning("an object is too large to be read", extra=where)
         if entry is not None:
             self._drop(kind, key)
             if entry.uid != uid:
                 self._bury(entry.uid)
         self._tombstones.pop(uid, None)
-        self._objects[kind][key] = _Entry(uid, version, blob, index)
+        created = str(meta.get("creationTimestamp") or "")
+        added = self._objects[kind][key] = _Entry(uid, version, blob, index, created, refused, hidden)
+        self._large[key[0]] += added.large
         for name, value in index:
             self._indexes[kind, name].setdefault(value, {})[key] = None
         metrics.WATCH_EVENTS.labels(kind.kind, "kept").inc()
         metrics.STORE_OBJECTS.labels(kind.kind).set(len(self._objects[kind]))
         metrics.STORE_BYTES.inc(len(blob))
-        if not quiet:
-            self._notify(kind, old, new)
-        return old, new
+        if refused:
+            metrics.STORE_TOO_LARGE.labels(kind.kind).inc()
+        given = None if hidden else new
+        if not quiet and not (old is None and given is None):
+            self._notify(kind, old, given)
+        return old, given
 
     def _indexed(self, kind: Kind, obj: Object) -> Iterator[tuple[str, str]]:
         """Index and value; an object of a shape that its schema should have refused is kept, and is in no index."""
         for name, of in self._indexers.items():
             try:
-                found = tuple(of(kind, obj))
+                found = tuple(islice(of(kind, obj), INDEXED))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 where = {"kind": kind.kind, "namespace": obj["metadata"].get("namespace")}
                 told = {**where, "object": obj["metadata"]["name"], "index": name, "error": str(error)}
@@ -218,7 +270,8 @@ class Store:
         old = _load(entry)
         self._drop(kind, key)
         metrics.WATCH_EVENTS.labels(kind.kind, "kept").inc()
-        self._notify(kind, old, None)
+        if not entry.hidden:
+            self._notify(kind, old, None)
         return old, None
 
     def _drop(self, kind: Kind, key: tuple[str, str]) -> None:
@@ -230,6 +283,9 @@ class Store:
                 del self._indexes[kind, name][value]
         metrics.STORE_OBJECTS.labels(kind.kind).set(len(self._objects[kind]))
         metrics.STORE_BYTES.dec(len(entry.blob))
+        if entry.refused:
+            metrics.STORE_TOO_LARGE.labels(kind.kind).dec()
+        self._large[key[0]] -= entry.large
 
     def _bury(self, uid: str, version: str | None = None) -> None:
         """`version`: the last state there was of it; None when that isn't known."""
@@ -276,8 +332,19 @@ def _trimmed(kind: Kind, obj: Mapping[str, Any]) -> Object:
     return {**obj, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
 
 
+def _without_content(obj: Object) -> Object:
+    """What is kept of an object for which its namespace has no room."""
+    meta = {key: obj["metadata"][key] for key in _IDENTITY if key in obj["metadata"]}
+    status = {"status": obj["status"]} if "status" in obj and len(codec.dumps(obj["status"])) <= LARGE_BYTES else {}
+    why = (
+        f"there is no room for it: objects of more than {LARGE_BYTES >> 10} KiB may take {NAMESPACE_BYTES >> 20} MiB "
+        "in all in a namespace. Delete some of them, then edit this one"
+    )
+    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta, **status, TOO_LARGE: why}
+
+
 def _load(entry: _Entry) -> Object:
-    return _with_version(json.loads(entry.blob), entry.resource_version)
+    return _with_version(codec.loads(entry.blob), entry.resource_version)
 
 
 def _with_version(obj: Object, version: str) -> Object:

@@ -37,8 +37,6 @@ GRACE = 120.0
 DISCOVERY = 60.0
 RETRY = 60.0
 STRIKES = 2
-SYNC_POLL = 0.05
-SYNC_LIST_AGAIN = 5.0
 REPAIRS = 100
 
 Place = tuple[str, str]
@@ -133,22 +131,6 @@ class Sweep:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._strikes: dict[Kind, int] = {}
 
-    async def wait_synced(self) -> None:
-        """Come back once the store holds everything the API server has of every watched kind, or something newer.
-
-        API errors are logged and retried.
-        """
-        for what in self._watched:
-            missing = await self._listed_until_answered(what)
-            since = self._clock.monotonic()
-            while missing := self._missing(what.kind, missing):
-                await self._clock.sleep(SYNC_POLL)
-                if self._clock.monotonic() - since > SYNC_LIST_AGAIN:
-                    # What is still missing may have been deleted before the watch began.
-                    log.info("waiting for the first list", extra={"kind": what.kind.kind, "missing": len(missing)})
-                    missing = await self._listed_until_answered(what)
-                    since = self._clock.monotonic()
-
     async def run(self) -> None:
         """Sweep every `interval` +-20 %, until cancelled."""
         wait = self._interval
@@ -185,8 +167,10 @@ class Sweep:
         for what in self._watched:
             # What is added to the store while the list is under way must not be taken for a ghost.
             before = self._store.identities(what.kind)
-            listed = await self._listed(what)
+            listed, unlisted = await self._listed(what)
             for place, known in before.items():
+                if place[0] in unlisted:
+                    continue
                 there = listed.get(place)
                 if there is None or there.uid != known.uid:
                     if await self._as_known(what.kind, place):
@@ -212,8 +196,7 @@ class Sweep:
     async def _as_known(self, kind: Kind, place: Place) -> bool:
         """Whether the object itself is in the state that the store holds: then the list was of an older one."""
         obj = await self._client.get(kind, *place)
-        here = self._store.get(kind, *place)
-        return obj is not None and here is not None and _identity(obj) == _identity(here)
+        return obj is not None and _identity(obj) == self._store.identity(kind, place)
 
     async def _repair(self, kind: Kind, late: Collection[Place]) -> None:
         for namespace, name in list(late)[:REPAIRS]:
@@ -243,21 +226,23 @@ class Sweep:
         elif stalled:
             self._on_fatal(f"the watch of {', '.join(stalled)} has stalled: {STRIKES} sweeps in a row found it behind")
 
-    async def _listed_until_answered(self, what: Watched) -> dict[Place, Identity]:
-        while True:
-            try:
-                return await self._listed(what)
-            except errors.ApiError as error:
-                log.warning("a list failed, trying again", extra={"kind": what.kind.kind, "error": str(error)})
-                await self._clock.sleep(SYNC_LIST_AGAIN)
-
-    async def _listed(self, what: Watched) -> dict[Place, Identity]:
+    async def _listed(self, what: Watched) -> tuple[dict[Place, Identity], frozenset[str]]:
+        """What there is; and the namespaces, of several, that this process may not list: they keep nobody else's sweep
+        from its end."""
         found: dict[Place, Identity] = {}
+        refused = set()
         for namespace in what.namespaces or (None,):
-            for obj in await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True):
+            try:
+                listed = await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True)
+            except errors.Denied:
+                if namespace is None:
+                    raise
+                refused.add(namespace)
+                continue
+            for obj in listed:
                 meta = obj["metadata"]
                 found[str(meta.get("namespace") or ""), str(meta["name"])] = _identity(obj)
-        return found
+        return found, frozenset(refused)
 
     def _missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
         """Those of `listed` that the store lacks or knows only in an older state."""

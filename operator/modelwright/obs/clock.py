@@ -5,10 +5,21 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+from modelwright.obs import metrics
+
+log = logging.getLogger(__name__)
+
+SLEW = 0.05
+"""By how much faster or slower than time passes the time of day is brought back to where it should be."""
+SKEW_SECONDS = 30.0
+"""A node whose clock differs from the API server's by more is taken to be wrong."""
+JUMP_SECONDS = 5.0
 
 
 class Timer(Protocol):
@@ -48,6 +59,64 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))
+
+
+class SteadyClock:
+    """A clock whose time of day never jumps and never goes back, whatever happens to that of the node.
+
+    Holds, deadlines and schedules compare the time of day with what was written down, by another process maybe. So a
+    node's clock that is set an hour forward must not end a step, nor one set back fire a schedule twice. The time of
+    day goes on with the monotonic clock, and is brought to the node's by at most 5 % of the time that passes. Where the
+    API server, which dates all objects, tells a time more than 30 s away (`told`), the API server's counts.
+    """
+
+    def __init__(self, base: Clock | None = None) -> None:
+        self._base: Clock = base or SystemClock()
+        self._looked = self._base.monotonic()
+        self._now = self._base.now()
+        self._correction = timedelta()
+        self._off = False
+        self._told = False
+
+    def now(self) -> datetime:
+        moment = self._base.monotonic()
+        passed = timedelta(seconds=max(0.0, moment - self._looked))
+        self._looked = moment
+        behind = self._base.now() + self._correction - (self._now + passed)
+        most = SLEW * passed
+        self._now += passed + max(-most, min(most, behind))
+        self._tell(behind.total_seconds())
+        return self._now
+
+    def told(self, moment: datetime) -> None:
+        """The API server's time of day, as it has just said."""
+        skew = moment - self._base.now()
+        metrics.CLOCK_SKEW.set(round(skew.total_seconds()))
+        wrong = abs(skew.total_seconds()) > SKEW_SECONDS
+        if wrong != bool(self._correction):
+            text = "the clock of this node and that of the API server " + ("differ" if wrong else "agree again")
+            log.log(logging.WARNING if wrong else logging.INFO, text, extra={"seconds": round(skew.total_seconds())})
+        self._correction = skew if wrong else timedelta()
+        if not self._told and wrong:
+            # Nothing has been decided by the node's time yet.
+            self._now, self._looked = moment, self._base.monotonic()
+        self._told = True
+
+    def monotonic(self) -> float:
+        return self._base.monotonic()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return self._base.call_later(seconds, callback)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._base.sleep(seconds)
+
+    def _tell(self, behind: float) -> None:
+        off = abs(behind) > JUMP_SECONDS
+        if off and not self._off:
+            text = "the time of day has jumped: holds, deadlines and schedules go on by the time that has really passed"
+            log.warning(text, extra={"seconds": round(behind)})
+        self._off = off
 
 
 class _FakeTimer:
@@ -101,6 +170,11 @@ class FakeClock:
             if callback is not None:
                 callback()
         self._move_to(end)
+
+    @property
+    def waiting(self) -> int:
+        """How many timers and sleeps are under way."""
+        return sum(timer.callback is not None for _, _, timer in self._timers)
 
     def jump_wall_clock(self, seconds: float) -> None:
         """Set the time of day forward or back without time passing, as an administrator or NTP would."""

@@ -51,6 +51,12 @@ WATCH_GHOSTS = Counter(
 SWEEPS = Counter("modelwright_sweeps_total", "Resync sweeps, by result (ok, error).", ["result"], registry=REGISTRY)
 STORE_OBJECTS = Gauge("modelwright_store_objects", "Objects in the store, by kind.", ["kind"], registry=REGISTRY)
 STORE_BYTES = Gauge("modelwright_store_bytes", "Size of the objects in the store.", registry=REGISTRY)
+STORE_TOO_LARGE = Gauge(
+    "modelwright_store_too_large_objects",
+    "Objects that are too large to be read, by kind: of these only metadata and status are kept.",
+    ["kind"],
+    registry=REGISTRY,
+)
 QUEUE_DEPTH = Gauge("modelwright_queue_depth", "Keys that wait for a worker.", registry=REGISTRY)
 QUEUE_LATENCY = Histogram(
     "modelwright_queue_latency_seconds",
@@ -65,7 +71,10 @@ RECONCILES = Counter(
     "modelwright_reconcile_total", "Passes, by kind and result.", ["kind", "result"], registry=REGISTRY
 )
 RECONCILE_PANICS = Counter(
-    "modelwright_reconcile_panics_total", "Passes that ended in an unexpected exception.", ["kind"], registry=REGISTRY
+    "modelwright_reconcile_panics_total",
+    "Passes, and readings of one child (Job, Pod, Metric ...), that ended in an unexpected exception.",
+    ["kind"],
+    registry=REGISTRY,
 )
 EVENTS_RECORDED = Counter(
     "modelwright_events_total",
@@ -97,5 +106,40 @@ RUNS = Counter(
     ["state", "reason"],
     registry=REGISTRY,
 )
+HELD_ELSEWHERE = Gauge(
+    "modelwright_namespaces_held_elsewhere",
+    "Namespaces in which this install would have something to do, and another one works, by that install.",
+    ["install"],
+    registry=REGISTRY,
+)
+CLOCK_SKEW = Gauge(
+    "modelwright_clock_skew_seconds",
+    "By how many seconds the API server's clock is ahead of this node's (negative: behind).",
+    registry=REGISTRY,
+)
+MISSING_RIGHTS = Gauge(
+    "modelwright_missing_rights",
+    "1 for each right that the API server says this process lacks: verb, resource and namespace (empty: everywhere).",
+    ["verb", "resource", "namespace"],
+    registry=REGISTRY,
+)
 LEADER = Gauge("modelwright_leader", "1 while this process holds the Lease.", registry=REGISTRY)
-LOOP_LAG = Gauge("modelwright_event_loop_lag_seconds", "How late the event loop last was.", registry=REGISTRY)
+SHARD_NAMESPACES = Gauge(
+    "modelwright_shard_namespaces",
+    "Namespaces of each shard, as the leader of the shard `default` counts them. Nothing without shards.",
+    ["shard"],
+    registry=REGISTRY,
+)
+SHARD_LED = Gauge(
+    "modelwright_shard_led",
+    "Whether a shard has a leader, as the leader of the shard `default` sees it. Nothing without shards.",
+    ["shard"],
+    registry=REGISTRY,
+)
+LOOP_STAND = Gauge(
+    "modelwright_event_loop_longest_stand_seconds",
+    "Longest time for which the event loop stood still in the last one to two minutes, by clock: wall, or cpu, which "
+    "counts only the CPU time of its thread.",
+    ["clock"],
+    registry=REGISTRY,
+)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from modelwright.compare import settings
 from modelwright.compare.settings import SettingsError
+from modelwright.core.monitoring.distances import Method
+from modelwright.core.monitoring.drift import SHARE_FLOOR, Comparison, Correction
 
-__all__ = ["Settings", "SettingsError", "from_environment"]
+__all__ = ["Settings", "SettingsError", "comparison", "from_environment", "seconds"]
+
+_TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,17 @@ class Settings:
     model_version: str
     serving_url: str  # of the Service of the revision that serves, such as http://digits-abc.vision
     reference: str  # the file with the reference sample, or the folder that holds it alone
-    window_seconds: float = 600.0
-    min_samples: int = 200  # rows of the window below which nothing is told
-    most_rows: int = 10_000  # of the window
-    most_batch: int = 1_000  # rows of one request that are counted, the first ones
+    window: str = "10m"  # a time such as 90s, 10m or 1h30m; the name of the window in metrics, too
+    long_window: str = "24h"  # beside it; "0s" for none
+    min_samples: int = 200  # rows of a window below which it has no figures
+    most_rows: int = 10_000  # of the short window
+    rows_per_request: int = 1  # that are counted, at random
+    numbers_method: str = Method.KOLMOGOROV_SMIRNOV
+    categories_method: str = Method.CHI_SQUARE
+    numbers_floor: str = ""  # the least distance that is called drift; empty for the method's own
+    categories_floor: str = ""
+    share_floor: float = SHARE_FLOOR  # the same of the difference of shares of missing or unknown values
+    correction: str = Correction.BONFERRONI
     reference_bytes: int = 16 << 20
     queue_length: int = 256  # copies that wait; more are dropped
     queue_bytes: int = 32 << 20  # of bodies that wait or are worked on; more are dropped
@@ -32,10 +44,45 @@ class Settings:
     concurrency: int = 8  # copies that are asked at a time
     request_timeout_seconds: float = 30.0
     stop_seconds: float = 5.0  # given to what is under way at the end
-    host: str = "0.0.0.0"  # noqa: S104 - the gateway comes from outside the pod
+    copy_token: str = ""  # what the Model's route sets on copies; a request without it is refused
+    copies_without_token: str = settings.REFUSE  # or Count: all of them, while copy_token is empty
+    host: str = ""
     port: int = 8080
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Settings with what the environment says; SettingsError names the variable that can't be read."""
-    return Settings(**settings.read(Settings, environment, ("serving_url",)))
+    found = Settings(**settings.read(Settings, environment, ("serving_url",)))
+    comparison(found)
+    if not seconds(found.window):
+        raise SettingsError("WINDOW must be longer than nothing")
+    if found.window == found.long_window:
+        raise SettingsError("LONG_WINDOW must differ from WINDOW, or be 0s")
+    seconds(found.long_window)
+    return found
+
+
+def comparison(of: Settings) -> Comparison:
+    """How features are compared. SettingsError names the variable that can't be."""
+    try:
+        return Comparison(
+            Method(of.numbers_method),
+            Method(of.categories_method),
+            float(of.numbers_floor) if of.numbers_floor else None,
+            float(of.categories_floor) if of.categories_floor else None,
+            of.share_floor,
+            Correction(of.correction),
+        )
+    except ValueError as error:
+        raise SettingsError(
+            f"one of NUMBERS_METHOD, CATEGORIES_METHOD, NUMBERS_FLOOR, CATEGORIES_FLOOR, CORRECTION is wrong: {error}"
+        ) from error
+
+
+def seconds(time: str) -> float:
+    """The seconds of a time such as 1h30m. SettingsError when it is none."""
+    found = _TIME.fullmatch(time)
+    if found is None or not time:
+        raise SettingsError(f"WINDOW and LONG_WINDOW must be times such as 90s, 10m or 1h30m, not {time!r}")
+    hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return float(hours * 3600 + minutes * 60 + rest)

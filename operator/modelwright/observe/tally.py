@@ -1,4 +1,4 @@
-"""What the observer has counted since it started, and what its window says, as Prometheus metrics."""
+"""What the observer has counted since it started, and what its windows say, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from collections.abc import Callable, Iterator
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from modelwright.core.monitoring.drift import Aspect, Look
 from modelwright.observe.settings import Settings
-from modelwright.observe.window import Window
+from modelwright.observe.windows import Windows, grouped
 
 _LABELS = ("namespace", "model", "version")
+MOST_SERIES = 16
+WORST = 3
 
 
 class Tally(Collector):
-    """Counters that only grow, beside the window. Not thread-safe: one event loop owns it."""
+    """Counters that only grow, beside the windows. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, settings: Settings, window: Window, now: Callable[[], float] = time.monotonic) -> None:
-        self.window = window
+    def __init__(self, settings: Settings, windows: Windows, now: Callable[[], float] = time.monotonic) -> None:
+        self.windows = windows
         self.now = now
-        self.received = self.ignored = self.dropped = self.observed = self.unreadable = self.unanswered = 0
+        self.refused = self.received = self.ignored = self.dropped = self.observed = self.unreadable = (
+            self.unanswered
+        ) = 0
         self.rows = 0
         self._values = [settings.model_namespace, settings.model_name, settings.model_version]
 
@@ -30,39 +35,73 @@ class Tally(Collector):
         return self.received - self.ignored - self.dropped - self.observed - self.unreadable
 
     def collect(self) -> Iterator[Metric]:
-        """A bounded number of series: 21 at most of drift, and a few counters."""
-        now, window = self.now(), self.window
+        """A bounded number of series: at most 60 of drift a window, and a few counters."""
         requests = CounterMetricFamily(
             "modelwright_observed_requests",
             "Copies of callers' requests, by what became of them; unanswered ones are observed too.",
             labels=[*_LABELS, "result"],
         )
-        for name in ("ignored", "dropped", "observed", "unreadable", "unanswered"):
+        for name in ("refused", "ignored", "dropped", "observed", "unreadable", "unanswered"):
             requests.add_metric([*self._values, name], getattr(self, name))
         yield requests
         rows = CounterMetricFamily("modelwright_observed_rows", "Rows of requests that were counted.", labels=_LABELS)
         rows.add_metric(self._values, self.rows)
         yield rows
-        held = GaugeMetricFamily(
-            "modelwright_observed_window_rows", "Rows that the drift figures are made from.", labels=[*_LABELS, "kind"]
+        yield from self._drift(self.now())
+
+    def _drift(self, now: float) -> Iterator[Metric]:
+        windows = self.windows
+        held = self._gauge("observed_window_rows", "Rows that the drift figures are made from.", "kind")
+        excess = self._gauge(
+            "drift_excess", "The largest figure of drift in units of its limit: above 1 it is drift.", "kind"
         )
-        held.add_metric([*self._values, "input"], window.rows(now))
-        held.add_metric([*self._values, "prediction"], window.answers(now))
-        yield held
-        psi = GaugeMetricFamily(
-            "modelwright_drift_psi",
-            "Population stability index of the window beside the version's reference sample.",
-            labels=[*_LABELS, "kind", "feature"],
+        distance = self._gauge(
+            "drift_distance", "Distance of a feature from the version's reference sample.", "kind", "feature", "method"
         )
-        excess = GaugeMetricFamily(
-            "modelwright_drift_excess",
-            "The largest PSI in units of what is drift at this number of rows: above 1 it is.",
-            labels=[*_LABELS, "kind"],
+        worst = self._gauge(
+            "drift_worst_excess", "The three features with the largest figures in units of their limits.",
+            "kind", "feature", "aspect",
+        )  # fmt: skip
+        missing = self._gauge("drift_missing_ratio", "Share of the values of a feature that are missing.", "feature")
+        unknown = self._gauge(
+            "drift_unknown_ratio", "Share of the values of a feature that its reference doesn't know.", "feature"
         )
-        for kind, figures in (("input", window.inputs(now)), ("prediction", window.predictions(now))):
-            if figures is not None:
-                for feature, value in figures.psi.items():
-                    psi.add_metric([*self._values, kind, feature], value)
-                excess.add_metric([*self._values, kind], figures.excess)
-        yield psi
-        yield excess
+        unwatched = self._gauge(
+            "drift_unwatched_features", "Features that are free text, and not compared with the reference.", "kind"
+        )
+        for window in windows.windows:
+            held.add_metric([*self._values, window, "input"], windows.rows(window, now))
+            held.add_metric([*self._values, window, "prediction"], windows.answers(window, now))
+            shares = windows.shares(window, now)
+            for gauge, of in (
+                (missing, {name: share.missing for name, share in shares.items()}),
+                (unknown, {name: share.unknown for name, share in shares.items()}),
+            ):
+                for feature, value in grouped(of, MOST_SERIES).items():
+                    gauge.add_metric([*self._values, window, feature], value)
+            for kind, look in (
+                ("input", windows.inputs(window, now)),
+                ("prediction", windows.predictions(window, now)),
+            ):
+                if look is None:
+                    continue
+                excess.add_metric([*self._values, window, kind], look.excess)
+                unwatched.add_metric([*self._values, window, kind], len(look.unwatched))
+                for figure in look.worst(WORST):
+                    worst.add_metric([*self._values, window, kind, figure.feature, figure.aspect], figure.excess)
+                for method, figures in self._by_method(kind, look).items():
+                    for feature, value in grouped(figures, MOST_SERIES).items():
+                        distance.add_metric([*self._values, window, kind, feature, method], value)
+        yield from (held, excess, distance, worst, missing, unknown, unwatched)
+
+    def _by_method(self, kind: str, look: Look) -> dict[str, dict[str, float]]:
+        """Distances by method and feature, features in the order of a row: methods have scales of their own."""
+        distances = {figure.feature: figure.value for figure in look.figures if figure.aspect is Aspect.DISTANCE}
+        found: dict[str, dict[str, float]] = {}
+        for feature, bins in self.windows.watched(kind):
+            if feature in distances:
+                found.setdefault(self.windows.comparison.method(bins), {})[feature] = distances[feature]
+        return found
+
+    def _gauge(self, name: str, text: str, *labels: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"modelwright_{name}", text, labels=[*_LABELS, "window", *labels])

@@ -1,93 +1,122 @@
-"""The rows of the last minutes, counted by bin; the metrics are made from it."""
+"""The rows of the last time, counted by bin: a short window row by row, a long one by parts of its time."""
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from modelwright.core.monitoring import psi
-from modelwright.core.monitoring.psi import Drift
+from modelwright.core.monitoring.bins import Bins
 from modelwright.core.monitoring.reference import Reference
 
+PARTS = 48
+"""Of a long window: rows leave it together with those of the same 48th of its time."""
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a window says of one kind. `excess`: the largest PSI in units of its threshold."""
 
-    psi: Mapping[str, float]
-    excess: float
+class Counts:
+    """Rows by bin of each feature, and answers by bin."""
+
+    def __init__(self, reference: Reference) -> None:
+        self.rows = self.answers = 0
+        self.features = [_zeros(bins) for bins in reference.features.values()]
+        self.predictions = _zeros(reference.predictions) if reference.predictions is not None else array("l")
+
+    def add_row(self, row: bytes, step: int = 1) -> None:
+        """Count a row by the bins of its features; `step` -1 takes it out."""
+        self.rows += step
+        for counts, place in zip(self.features, row, strict=True):
+            counts[place] += step
+
+    def add_answer(self, answer: int, step: int = 1) -> None:
+        """Count an answer by its bin; `step` -1 takes it out."""
+        self.answers += step
+        self.predictions[answer] += step
+
+    def take_out(self, other: Counts) -> None:
+        """Take out all that `other` counts."""
+        self.rows -= other.rows
+        self.answers -= other.answers
+        for mine, its in zip((*self.features, self.predictions), (*other.features, other.predictions), strict=True):
+            for place, count in enumerate(its):
+                mine[place] -= count
 
 
 @dataclass(slots=True)
-class Window:
+class RowWindow:
     """At most `most_rows` rows that are no older than `seconds`. Times are in seconds of any clock that only goes on.
 
-    Below `min_samples` rows it says nothing. Not thread-safe: one event loop owns it.
+    Not thread-safe: one event loop owns it.
     """
 
     reference: Reference
     seconds: float
-    min_samples: int
     most_rows: int
     _rows: deque[tuple[float, bytes]] = field(default_factory=deque)
     _answers: deque[tuple[float, int]] = field(default_factory=deque)
-    _inputs: list[list[int]] = field(init=False)
-    _predictions: list[int] = field(init=False)
+    _counts: Counts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._inputs = [[0] * len(bins.counts) for bins in self.reference.features.values()]
-        predictions = self.reference.predictions
-        self._predictions = [0] * len(predictions.counts) if predictions is not None else []
+        self._counts = Counts(self.reference)
 
     def add(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
         """Count rows, by the bins of their features, and answers, by their bin."""
         for row in rows:
             self._rows.append((now, row))
-            self._count(row, 1)
+            self._counts.add_row(row)
         for answer in answers:
             self._answers.append((now, answer))
-            self._predictions[answer] += 1
+            self._counts.add_answer(answer)
         self._forget(now)
 
-    def rows(self, now: float) -> int:
-        """Rows whose inputs are counted now."""
+    def counts(self, now: float) -> Counts:
+        """What is in the window now."""
         self._forget(now)
-        return len(self._rows)
-
-    def answers(self, now: float) -> int:
-        """Rows whose answers are counted now."""
-        self._forget(now)
-        return len(self._answers)
-
-    def inputs(self, now: float) -> Figures | None:
-        """How far the inputs are from the reference; None below `min_samples`."""
-        if self.rows(now) < self.min_samples:
-            return None
-        features = self.reference.features
-        found = {
-            at: psi.drift(bins, counts, features=len(features))
-            for (at, bins), counts in zip(features.items(), self._inputs, strict=True)
-        }
-        return _figures(psi.series({at: drift.psi for at, drift in found.items()}), found.values())
-
-    def predictions(self, now: float) -> Figures | None:
-        """How far the answers are from the reference; None below `min_samples` or without predictions in it."""
-        if self.reference.predictions is None or self.answers(now) < self.min_samples:
-            return None
-        drift = psi.drift(self.reference.predictions, self._predictions)
-        return _figures({"output": drift.psi}, (drift,))
-
-    def _count(self, row: bytes, step: int) -> None:
-        for counts, place in zip(self._inputs, row, strict=True):
-            counts[place] += step
+        return self._counts
 
     def _forget(self, now: float) -> None:
         while self._rows and (len(self._rows) > self.most_rows or now - self._rows[0][0] > self.seconds):
-            self._count(self._rows.popleft()[1], -1)
+            self._counts.add_row(self._rows.popleft()[1], -1)
         while self._answers and (len(self._answers) > self.most_rows or now - self._answers[0][0] > self.seconds):
-            self._predictions[self._answers.popleft()[1]] -= 1
+            self._counts.add_answer(self._answers.popleft()[1], -1)
 
 
-def _figures(series: Mapping[str, float], found: Iterable[Drift]) -> Figures:
-    return Figures(series, max(drift.excess for drift in found))
+@dataclass(slots=True)
+class PartWindow:
+    """All rows that are no older than `seconds`, to a 48th of it. Holds counts, not rows, however many there are."""
+
+    reference: Reference
+    seconds: float
+    _parts: deque[tuple[float, Counts]] = field(default_factory=deque)
+    _counts: Counts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counts = Counts(self.reference)
+
+    def add(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
+        """Count rows, by the bins of their features, and answers, by their bin."""
+        self._forget(now)
+        if not self._parts or now - self._parts[-1][0] >= self.seconds / PARTS:
+            self._parts.append((now, Counts(self.reference)))
+        for counts in (self._counts, self._parts[-1][1]):
+            _add(counts, rows, answers)
+
+    def counts(self, now: float) -> Counts:
+        """What is in the window now."""
+        self._forget(now)
+        return self._counts
+
+    def _forget(self, now: float) -> None:
+        while self._parts and now - self._parts[0][0] > self.seconds:
+            self._counts.take_out(self._parts.popleft()[1])
+
+
+def _add(counts: Counts, rows: Iterable[bytes], answers: Iterable[int]) -> None:
+    for row in rows:
+        counts.add_row(row)
+    for answer in answers:
+        counts.add_answer(answer)
+
+
+def _zeros(bins: Bins) -> array[int]:
+    return array("l", bytes(array("l").itemsize * len(bins.counts)))

@@ -10,8 +10,7 @@ from modelwright.core.revision import Revision
 from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, RunGate, SendTraffic
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
-from modelwright.kube.queue import Key
-from modelwright.reconcile import gates, monitoring, rollouts
+from modelwright.reconcile import copies, gates, monitoring, rollouts
 from modelwright.reconcile.children import controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture
@@ -56,6 +55,7 @@ async def _compare(context: Context, picture: Picture, action: Compare) -> bool:
         action.serving,
         action.candidate,
         context.images,
+        token=copies.token(context, picture, names.ROLE_COMPARER, (action.serving, action.candidate)),
         request_seconds=serving.drain_seconds + serving.max_request_seconds,
         service_account=account,
     )
@@ -92,7 +92,10 @@ async def _run(context: Context, picture: Picture, revision: Revision, pods: int
         if old is not None:
             await remove(context, old, guarded=True)
     # Guarded, since a write that arrives late must not take pods away again.
-    changed = await _keep_template(context, picture, stored, await _all(context, wanted[:1], guarded=True))
+    live, written = await ensure(context, wanted[0], guarded=True)
+    if written:
+        context.pods_asked.note(live["metadata"]["uid"], picture.observed.now)
+    changed = await _keep_template(context, picture, stored, written)
     changed |= await _all(context, wanted[1:])
     for kind in unwanted:
         changed |= await _drop(context, picture, kind, names.revision_name(model.name, revision.hash))
@@ -154,7 +157,11 @@ async def _send_traffic(context: Context, picture: Picture, routing: Routing) ->
     if len(ports) < len(templates):
         return False
     wanted = picture.model.spec.endpoint.protocol if picture.model.spec.endpoint else None
-    sent = replace(routing, observe_percent=monitoring.percent(context, picture))
+    sent = replace(
+        routing,
+        observe_percent=monitoring.percent(context, picture),
+        copy_token=_copy_token(context, picture, routing),
+    )
     changed = await _all(context, picture.traffic.manifests(picture.scene, sent, ports), guarded=True)
     for kind, name in picture.traffic.unwanted(picture.scene, sent):
         changed |= await _drop(context, picture, kind, name)
@@ -167,6 +174,14 @@ async def _send_traffic(context: Context, picture: Picture, routing: Routing) ->
     if wanted is None:
         changed |= await _drop(context, picture, kinds.SERVICE, names.revision_name(picture.model.name, target.hash))
     return changed
+
+
+def _copy_token(context: Context, picture: Picture, routing: Routing) -> str:
+    """Of the copies that this routing has made."""
+    live = picture.observed.live
+    if routing.mirror_percent and live is not None and live.source is not None and live.to is not None:
+        return copies.token(context, picture, names.ROLE_COMPARER, (live.source, live.to))
+    return monitoring.copy_token(context, picture)
 
 
 async def _remove(context: Context, picture: Picture, action: Remove) -> bool:
@@ -184,9 +199,6 @@ async def _remove(context: Context, picture: Picture, action: Remove) -> bool:
     window = rolling.policy.rollback_window if rolling is not None else 0
     for obj in idle[max(KEPT_TEMPLATES, window) :]:
         await remove(context, obj)
-        # Its version has retired.
-        version = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME, "")
-        context.wake(Key("ModelVersion", picture.model.namespace, version))
     return True
 
 

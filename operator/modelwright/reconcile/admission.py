@@ -1,4 +1,5 @@
-"""Whether the admission policies are in force that prove who writes an approval or a command: found out by trying.
+"""Whether the admission policies are in force that prove who writes an approval or a command, and that keep others from
+making what the operator makes: found out by trying.
 
 The operator may not read policies, and reading one would not prove that it is bound. So it sends what nobody may write,
 in a forged name and as a dry run, and only the policies' own refusal of it is proof.
@@ -7,7 +8,7 @@ in a forged name and as a dry run, and only the policies' own refusal of it is p
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from modelwright.api.names import API_VERSION
@@ -21,10 +22,13 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 NAME = "modelwright-admission-check"
+"""The policy modelwright-children refuses this name to everybody, since it lets the operator make what it makes."""
 FORGED = "modelwright:nobody"
 """The forged name. modelwright-author refuses it even to who may name other authors, so that the check works for an
 operator with an administrator's rights too."""
 INTERVAL = 3600.0
+TURN = 60.0
+"""Seconds from one namespace to the next."""
 RETRY = 30.0
 SHORTEST_RETRY = 1.0
 
@@ -59,8 +63,19 @@ def forgeries(namespace: str) -> tuple[tuple[Object, str], ...]:
             f'spec.manual.by is "{FORGED}", but you are',
         ),
         (
-            _object("ModelVersion", namespace, {**model, "author": FORGED, "artifact": artifact}),
-            f'spec.author is "{FORGED}", but you are',
+            # By authors, which policies that don't prove spec.changedBy yet let in.
+            _object("ModelVersion", namespace, {**model, "authors": [FORGED], "artifact": artifact}),
+            f'spec.authors names "{FORGED}", but you are',
+        ),
+        (
+            {
+                "apiVersion": "apps/v1",
+                "kind": "ControllerRevision",
+                "metadata": {"name": NAME, "namespace": namespace},
+                "revision": 1,
+                "data": {"template": {}},
+            },
+            f'metadata.name is "{NAME}", but you are',
         ),
     )
 
@@ -76,10 +91,12 @@ def _object(kind: str, namespace: str, spec: Object) -> Object:
 
 class AdmissionCheck:
     """Asks at start, each hour, and every half minute while the answer isn't good; without an answer after 1 s, 2 s,
-    4 s ... half a minute: until the first one, no command and no approval is honoured.
+    4 s ... half a minute: until the first one, no command, no approval and no report of a Job is honoured. Between, it
+    asks in one other namespace a minute, since the policies may be bound to some namespaces only.
 
-    `namespaces`: where the operator may write; the first that exists is used. `changed` is called when the answer has
-    become another one.
+    `namespaces`: where the operator may write; in the first that exists is asked what counts for all. `places`: where
+    something may depend on the answer. `changed` is called when the answer for one namespace has become another one, or
+    (with None) that for all.
     """
 
     def __init__(
@@ -88,66 +105,112 @@ class AdmissionCheck:
         clock: Clock,
         namespaces: Sequence[str],
         *,
-        changed: Callable[[], None] = lambda: None,
+        places: Callable[[], Iterable[str]] = tuple,
+        changed: Callable[[str | None], None] = lambda _: None,
         interval: float = INTERVAL,
         retry: float = RETRY,
+        turn: float = TURN,
     ) -> None:
         self._client = client
         self._clock = clock
         self._namespaces = tuple(namespaces)
+        self._places = places
         self._changed = changed
         self._interval = interval
         self._retry = retry
+        self._turn = turn
         self._admission = Admission()
+        self._there: dict[str, Admission] = {}
+        """What was found out in one namespace; the one that was asked longest ago comes first."""
 
-    def admission(self) -> Admission:
-        """What is known now."""
-        return self._admission
+    def admission(self, namespace: str) -> Admission:
+        """What is known now for a namespace: its own answer, where the one for all is good and it has had its turn."""
+        return self._there.get(namespace, self._admission) if self._admission.in_force else self._admission
 
     async def run(self) -> None:
         """Ask again and again; never comes back."""
-        unanswered = SHORTEST_RETRY
+        unanswered, due = SHORTEST_RETRY, self._clock.monotonic()
         while True:
-            if await self.look():
+            if self._clock.monotonic() < due:
+                await self.look_around()
+            elif await self.look():
                 unanswered = SHORTEST_RETRY
-                await self._clock.sleep(self._interval if self._admission.in_force else self._retry)
+                due = self._clock.monotonic() + (self._interval if self._admission.in_force else self._retry)
             else:
-                await self._clock.sleep(min(unanswered, self._retry))
+                due = self._clock.monotonic() + min(unanswered, self._retry)
                 unanswered = min(2 * unanswered, self._retry)
+            ill = any(not known.in_force for known in self._there.values())
+            turn = min(self._turn, self._retry) if ill else self._turn
+            await self._clock.sleep(max(0.0, min(due - self._clock.monotonic(), turn)))
 
     async def look(self) -> bool:
-        """Ask once. False when there was no answer: what was known before holds on."""
-        try:
-            accepted = await self._accepted()
-        except (errors.Transient, errors.Throttled) as error:
-            log.warning("the admission policies can't be checked now", extra={"error": str(error)})
-            return False
-        except errors.ApiError as error:
-            text = f"whether the admission policies are in force can't be found out: {error}"
-            self._learn(Admission(False, text, self._admission.since))
-            return True
-        if accepted:
-            text = (
-                f"the API server lets anybody write {', '.join(accepted)} in the name of others: an administrator has "
-                "to install the admission policies (manifests/policies, or the chart modelwright-crds)"
-            )
-            self._learn(Admission(False, text, self._admission.since))
-        elif self._admission.in_force is False:
-            self._learn(Admission(True, "", self._clock.now()))
-        else:
-            self._learn(Admission(True, "", self._admission.since))
+        """Ask what counts for all. False when there was no answer: what was known before holds on."""
+        for namespace in self._namespaces:
+            try:
+                found = await self._found(namespace, self._admission)
+            except (errors.NotFound, errors.Denied) as error:
+                found = self._unknown(error, self._admission)
+                continue
+            except (errors.Transient, errors.Throttled) as error:
+                log.warning("the admission policies can't be checked now", extra={"error": str(error)})
+                return False
+            break
+        self._learn(None, self._admission, found)
         return True
 
-    async def _accepted(self) -> list[str]:
-        """The forgeries that were not refused, by kind. Raises ApiError when one is refused for another reason."""
-        for namespace in self._namespaces[:-1]:
-            try:
-                return await self._accepted_in(namespace)
-            except errors.NotFound:
-                continue
-        return await self._accepted_in(self._namespaces[-1])
+    async def look_around(self) -> None:
+        """Ask in one namespace: in one that was never asked, else where it is longest ago. Where the answer wasn't good
+        goes first."""
+        if not self._admission.in_force:
+            return
+        places = set(self._places())
+        self._there = {place: known for place, known in self._there.items() if place in places}
+        order = sorted(places - set(self._there)) + list(self._there)
+        ill = [place for place, known in self._there.items() if not known.in_force]
+        if not order:
+            return
+        await self._look_in(order[0])
+        if ill and ill[0] != order[0]:
+            await self._look_in(ill[0])
+
+    async def _look_in(self, namespace: str) -> None:
+        old = self._there.get(namespace, self._admission)
+        found: Admission | None
+        try:
+            found = await self._found(namespace, old)
+        except (errors.Transient, errors.Throttled, errors.NotFound, errors.Denied) as error:
+            log.info("the admission policies can't be checked there now", extra={"error": str(error)})
+            found = self._there.get(namespace)
+        self._there.pop(namespace, None)
+        if found is not None:
+            self._there[namespace] = found
+            self._learn(namespace, old, found)
+
+    async def _found(self, namespace: str, old: Admission) -> Admission:
+        """What is so in a namespace. Raises Transient, Throttled, and what says that there is no such namespace (any
+        more)."""
+        try:
+            accepted = await self._accepted_in(namespace)
+        except (errors.Transient, errors.Throttled, errors.NotFound):
+            raise
+        except errors.ApiError as error:
+            if errors.is_terminating(error):
+                raise
+            return self._unknown(error, old)
+        if accepted:
+            text = (
+                f"the API server lets anybody write {', '.join(accepted)} in the name of others in namespace "
+                f"{namespace}: an administrator has to install the admission policies of this version "
+                "(manifests/policies, or the chart modelwright-crds), and to bind them to all namespaces"
+            )
+            return Admission(False, text, old.since)
+        return Admission(True, "", self._clock.now() if old.in_force is False else old.since)
+
+    def _unknown(self, error: errors.ApiError, old: Admission) -> Admission:
+        return Admission(False, f"whether the admission policies are in force can't be found out: {error}", old.since)
 
     async def _accepted_in(self, namespace: str) -> list[str]:
+        """The forgeries that were not refused, by kind. Raises ApiError when one is refused for another reason."""
         accepted = []
         for obj, refusal in forgeries(namespace):
             try:
@@ -159,12 +222,16 @@ class AdmissionCheck:
                 accepted.append(f"{obj['kind']}s")
         return list(dict.fromkeys(accepted))
 
-    def _learn(self, new: Admission) -> None:
-        old, self._admission = self._admission, new
+    def _learn(self, namespace: str | None, old: Admission, new: Admission) -> None:
+        if namespace is None:
+            self._admission = new
         if new.in_force == old.in_force:
             return
+        where = {"namespace": namespace} if namespace is not None else {}
         if new.in_force:
-            log.info("the admission policies are in force: approvals and commands are honoured")
+            text = "the admission policies are in force: approvals, commands and reports of Jobs are honoured"
+            log.info(text, extra=where)
         else:
-            log.warning("approvals and commands are not honoured", extra={"why": new.problem})
-        self._changed()
+            text = "approvals, commands and reports of Jobs are not honoured"
+            log.warning(text, extra={**where, "why": new.problem})
+        self._changed(namespace)

@@ -129,6 +129,9 @@ def _taken(kind: Kind, wanted: Object, live: Object) -> Problem:
 
 
 def _invalid(kind: Kind, error: errors.ApiError) -> Problem:
+    if isinstance(error, errors.TooLarge):
+        text = f"the {kind} made from this object is too large: {error.message}. Shorten what goes into it"
+        return Problem(Reason.CHILD_TOO_LARGE, text, stalled=True)
     if kind == kinds.DEPLOYMENT:
         text = f"spec.serving.podTemplate or the runtime's container makes pods the API server refuses: {error.message}"
         return Problem(Reason.INVALID_POD_TEMPLATE, text, stalled=True)

@@ -1,5 +1,6 @@
 """The Jobs of a rollout's gates: made, read once they have ended, and taken away."""
 
+import functools
 from datetime import timedelta
 from typing import Any
 
@@ -8,16 +9,17 @@ from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core import gates, versions
+from modelwright.core import gates, speakers, versions
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.gates import GateResult
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.record import Record
+from modelwright.core.scoring import GateResult
 from modelwright.kube import errors, kinds
+from modelwright.obs.reading import guarded
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.picture import Picture
+from modelwright.reconcile.picture import Picture, Plan
 from modelwright.reconcile.rollouts import Records
 from modelwright.serving import gates as jobs
 from modelwright.serving.merge import MergeError
@@ -29,7 +31,7 @@ PATIENCE = timedelta(seconds=20)
 
 
 async def run(context: Context, picture: Picture, gate: str) -> bool:
-    """Have the Job of this gate ("evaluation" or "infra") of the live rollout; whether it had to be made.
+    """Have the Job of this gate ("scan", "evaluation" or "infra") of the live rollout; whether it had to be made.
 
     One that is there is left as it is: a Job's template can't be changed, and a new operator does not start it anew.
     Raises Refused when it can't be made until somebody changes something; else ApiError.
@@ -40,7 +42,8 @@ async def run(context: Context, picture: Picture, gate: str) -> bool:
         return False
     raw = picture.records.raw[record.name]
     wanted = rolling.policy.gates
-    if context.store.get(kinds.JOB, picture.model.namespace, jobs.job_name(raw, gate)) is not None or wanted is None:
+    there = context.store.get(kinds.JOB, picture.model.namespace, jobs.job_name(raw, gate))
+    if wanted is None or (there is not None and controlled_by(there, record.uid)):
         return False
     try:
         if gate == "infra" and wanted.infra is not None:
@@ -52,10 +55,11 @@ async def run(context: Context, picture: Picture, gate: str) -> bool:
                 service_account=plan.version.spec.artifact.service_account_name,
                 pods=pods,
             )  # fmt: skip
+        elif gate == "scan" and wanted.scan is not None:
+            job = jobs.scan(raw, wanted.scan, plan.revision, _candidate(plan), context.images)
         elif gate == "evaluation" and wanted.evaluation is not None:
-            candidate = jobs.Content(plan.version.name, plan.version.spec.artifact, plan.digest)
             serving = _serving(context, picture, record.source) if record.source is not None else None
-            job = jobs.evaluation(raw, wanted.evaluation, plan.revision, candidate, serving, context.images)
+            job = jobs.evaluation(raw, wanted.evaluation, plan.revision, _candidate(plan), serving, context.images)
         else:
             return False
     except MergeError as error:
@@ -73,7 +77,8 @@ async def run(context: Context, picture: Picture, gate: str) -> bool:
 async def results(context: Context, record: Record, policy: RolloutPolicySpec) -> dict[str, GateResult]:
     """What gates of this record came to that have ended and that it does not tell of yet, by gate.
 
-    Costs nothing while a Job has a ready pod. What can't be read now is left out, and read by the next pass.
+    Costs nothing while a Job has a ready pod. What can't be read now is left out, and read by the next pass. Nothing
+    counts while anybody might have forged it: see `unproven`.
     """
     wanted, found = policy.gates, {}
     if wanted is None or not record.live:
@@ -84,16 +89,34 @@ async def results(context: Context, record: Record, policy: RolloutPolicySpec) -
         gate = _gate(job, record)
         if gate is None or gate in known or job["metadata"].get("deletionTimestamp"):
             continue
+        if not controlled_by(job, record.uid) or not context.admission(job["metadata"]["namespace"]).in_force:
+            continue
         if not gates.has_ended(job) and not gates.is_stuck(job, now, PATIENCE):
             continue
         try:
             pods = await context.client.list(kinds.POD, job["metadata"]["namespace"], labels=_selector(job))
         except errors.ApiError:
             continue
-        result = gates.of_job(job, pods, gate, wanted, first=record.source is None, now=now)
+        heard = speakers.of_job(job, pods)
+        result = guarded(
+            job,
+            functools.partial(
+                gates.of_job, job, heard.pods, gate, wanted, first=record.source is None, now=now, unheard=heard.told
+            ),
+            lambda text: GateResult(Outcome.ERROR, Reason.INTERNAL_ERROR, text),
+        )
         if result is not None:
             found[gate] = result
     return found
+
+
+def unproven(context: Context, namespace: str) -> Problem | None:
+    """Why no report of a Job counts there now: others may be able to make pods that pass for the Job's."""
+    admission = context.admission(namespace)
+    if admission.in_force:
+        return None
+    text = admission.problem or "whether the admission policies are in force is being found out"
+    return Problem(Reason.ADMISSION_POLICY_MISSING, text, stalled=admission.in_force is False)
 
 
 async def clean(context: Context, found: Records) -> bool:
@@ -166,6 +189,10 @@ def _serving(context: Context, picture: Picture, source: Revision) -> jobs.Conte
         )
         raise Refused(Problem(Reason.VERSION_NOT_FOUND, text, stalled=True))
     return jobs.Content(version.name, version.spec.artifact, digest)
+
+
+def _candidate(plan: Plan) -> jobs.Content:
+    return jobs.Content(plan.version.name, plan.version.spec.artifact, plan.digest)
 
 
 def _of_policy(record: Record, gate: str, text: str) -> str:

@@ -11,6 +11,7 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
 from modelwright.kube.store import Store
+from modelwright.reconcile import snapshots
 from modelwright.reconcile.children import remove
 from modelwright.reconcile.context import Context
 
@@ -47,25 +48,25 @@ class HistoryReconciler:
             rollout = ModelRollout.parse(raw)
         except InvalidObject:
             return Result()
-        left = _ended(rollout) + _ttl(rollout) - self._context.clock.now()
+        left = _ended(rollout) + await self._ttl(rollout) - self._context.clock.now()
         if left > timedelta(0):
             # The sweep comes by again.
             return Result()
         await remove(self._context, raw)
         return Result()
 
+    async def _ttl(self, rollout: ModelRollout) -> timedelta:
+        kept = await snapshots.whole(self._context, rollout.namespace, kinds.ROLLOUT_POLICY, rollout.status.policy)
+        if kept is None:
+            return DEFAULT_TTL
+        try:
+            policy = RolloutPolicySpec.model_validate(kept.spec, by_alias=True, by_name=False)
+        except ValidationError:
+            return DEFAULT_TTL
+        return timedelta(seconds=seconds(policy.history_ttl))
+
 
 def _ended(rollout: ModelRollout) -> datetime:
     created = rollout.metadata.creation_timestamp
     assert created is not None  # noqa: S101 - the API server sets it
     return rollout.status.finished_at or rollout.status.since or created
-
-
-def _ttl(rollout: ModelRollout) -> timedelta:
-    if rollout.status.policy is None:
-        return DEFAULT_TTL
-    try:
-        policy = RolloutPolicySpec.model_validate(rollout.status.policy.spec, by_alias=True, by_name=False)
-    except ValidationError:
-        return DEFAULT_TTL
-    return timedelta(seconds=seconds(policy.history_ttl))

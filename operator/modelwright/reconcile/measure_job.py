@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from modelwright.analysis import job as jobs
@@ -9,12 +11,16 @@ from modelwright.analysis.port import Ask
 from modelwright.api.common import seconds
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.core import gates
+from modelwright.core import gates, speakers
 from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.figures import Figure
+from modelwright.core.people import IN_FORCE, Admission
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.store import Store
 from modelwright.obs.clock import Clock
+from modelwright.obs.reading import guarded
+from modelwright.reconcile.children import controlled_by
 from modelwright.serving.measuring import LABEL_MEASURES, measures, metric_job
 from modelwright.serving.merge import MergeError
 
@@ -29,17 +35,25 @@ GRACE_SECONDS = 60.0
 class MeasureJobs:
     """What the desk runs Jobs with."""
 
-    def __init__(self, client: KubeClient, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, client: KubeClient, store: Store, clock: Clock, admission: Callable[[str], Admission] = lambda _: IN_FORCE
+    ) -> None:
         self._client = client
         self._store = store
         self._clock = clock
+        self._admission = admission
 
-    async def measure(self, ask: Ask, metric: Metric) -> Value | Failure:
+    async def measure(self, ask: Ask, metric: Metric) -> Figure | Value | Failure:
         """Run the Job of `metric` to its end; one that an earlier operator has started is waited for instead.
 
-        One that has ended well is deleted. Never raises for what the API server says.
+        One that has ended well is deleted. Never raises for what the API server says. Nothing is measured while
+        anybody might forge the report.
         """
         assert metric.job is not None  # noqa: S101
+        admission = self._admission(ask.namespace)
+        if not admission.in_force:
+            text = admission.problem or "whether the admission policies are in force is being found out"
+            return Failure(Reason.ADMISSION_POLICY_MISSING, text)
         try:
             job = self._running(ask, metric) or await self._start(ask, metric)
             if isinstance(job, Failure):
@@ -55,18 +69,21 @@ class MeasureJobs:
                 job = seen
             selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
             pods = await self._client.list(kinds.POD, ask.namespace, labels=selector)
-            found = jobs.result(job, pods, metric.job.value)
-            if isinstance(found, Value):
+            heard = speakers.of_job(job, pods)
+            found = guarded(job, functools.partial(jobs.result, job, heard.pods, metric.job.value), _failed)
+            if isinstance(found, Figure | Value):
                 await self._client.delete(kinds.JOB, ask.namespace, _name(job), uid=job["metadata"]["uid"])
+            if isinstance(found, Failure) and heard.told:
+                return _failed(f"{found.message}; {heard.told}")
             return found or _failed(f"Job {_name(job)} has ended, and its pods say nothing yet")
         except errors.ApiError as error:
             return _failed(f"the API server: {error}")
 
     def _running(self, ask: Ask, metric: Metric) -> Object | None:
-        wanted = measures(ask.key, metric.name)
+        wanted, owner = measures(ask.key, metric.name), ask.key.partition("/")[0]
         for job in self._store.by_model(kinds.JOB, ask.namespace, ask.model):
             metadata = job["metadata"]
-            mine = (metadata.get("labels") or {}).get(LABEL_MEASURES) == wanted
+            mine = (metadata.get("labels") or {}).get(LABEL_MEASURES) == wanted and controlled_by(job, owner)
             if mine and not metadata.get("deletionTimestamp") and not gates.has_ended(job):
                 return job
         return None

@@ -10,6 +10,7 @@ from modelwright.api.conditions import is_true
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import (
     AnnouncedStatus,
+    ChangeStatus,
     FailureStatus,
     Model,
     ModelStatus,
@@ -22,16 +23,15 @@ from modelwright.api.v1alpha1.model import (
 )
 from modelwright.api.v1alpha1.rollout import ModelRolloutStatus, RolloutState
 from modelwright.core import versions
-from modelwright.core.rollout import evaluation
 from modelwright.core.rollout.machine import Assessment, Decision, decide, determine, settle
 from modelwright.core.rollout.observed import Observed, Problem
 from modelwright.core.rollout.record import TERMINAL, Record
-from modelwright.core.status import summarize
+from modelwright.core.status import drift, summarize
 from modelwright.core.status.summarize import Verdict
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
-from modelwright.reconcile import figures, gates, monitoring, rollouts
+from modelwright.reconcile import figures, gates, monitoring, rollouts, routing
 from modelwright.reconcile.actions import carry_out
 from modelwright.reconcile.children import Refused, ensure
 from modelwright.reconcile.context import Context
@@ -45,14 +45,21 @@ Object = dict[str, Any]
 
 ILL = 10.0
 """Seconds between two looks at the pods of a revision that serves and isn't whole."""
+REFUSED = 30.0
+"""Seconds until what the API server didn't let the operator write is tried again: a right may be given back."""
+PROGRESS_SECONDS, BUSY_PROGRESS_SECONDS = 3.0, 30.0
+"""How long a status that only reports progress waits, so that what comes next makes one write of it: usually, and while
+many objects are worked on."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How acting ended: whether something was written, what stands in the way, the error the queue must hear of; and
-    what stands in the way of the observer, which is nobody else's matter."""
+    what stands in the way of the observer, which is nobody else's matter. `stamped`: a ModelVersion was made, and
+    another pass follows at once."""
 
     changed: bool = False
+    stamped: bool = False
     problem: Problem | None = None
     error: errors.ApiError | None = None
     unobserved: Problem | None = None
@@ -65,6 +72,8 @@ class ModelReconciler:
         self._context = context
         self._confirmed: dict[str, str] = {}
         """Model uid -> the state of its route that the gateway was last seen to follow."""
+        self._deferred: dict[str, float] = {}
+        """Model uid -> since when a status that only reports progress waits."""
 
     async def reconcile(self, key: Key) -> Result:
         """One pass over the Model of this key."""
@@ -72,7 +81,9 @@ class ModelReconciler:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             if raw is not None:
                 self._confirmed.pop(raw["metadata"]["uid"], None)
+                self._deferred.pop(raw["metadata"]["uid"], None)
             figures.forget(key.namespace, key.name)
+            monitoring.forget(self._context, key)
             return Result()
         try:
             model = Model.parse(raw)
@@ -88,6 +99,9 @@ class ModelReconciler:
         failed = await self._write_down(picture)
         decision = decide(picture.observed)
         outcome = await self._act(picture, decision)
+        if outcome.stamped and model.status.observed_generation is None:
+            # The next pass, which follows at once, has something to report.
+            return Result()
         if outcome.changed:
             # What is told is what is so now, not what was so before the writes.
             before = picture
@@ -99,13 +113,19 @@ class ModelReconciler:
             if _status_of(picture.observed.record) != _status_of(before.observed.record):
                 # One status write a pass: what has just changed is written down by the next one, which follows at once.
                 self._context.wake(key)
+                ended = before.observed.live is not None and picture.observed.live is None
+                if ended and outcome.problem is None and outcome.error is None and failed is None:
+                    # Who reads that the Model is ready may edit it: a record that went on would end as superseded.
+                    return Result()
         observed = _with(picture.observed, outcome)
         assessment = _as_told(observed, determine(observed))
-        await self._report(picture, observed, assessment, outcome.unobserved)
+        deferred = await self._report(picture, observed, assessment, outcome.unobserved)
         failure = outcome.error or failed
         if failure is not None:
             raise failure
-        return Result(_next_look(observed, decision, assessment))
+        refused = REFUSED if outcome.problem is not None and outcome.problem.reason == Reason.ACCESS_DENIED else None
+        requeues = (deferred, refused, _next_look(observed, decision, assessment))
+        return Result(min((seconds for seconds in requeues if seconds is not None), default=None))
 
     async def _write_down(self, picture: Picture) -> errors.ApiError | None:
         """Write the record before anything is done about it. Turning back doesn't wait for that: nothing must stand
@@ -121,7 +141,10 @@ class ModelReconciler:
                 told = determine(picture.observed)
                 # Of a route that can't be written, say, the Model tells alone: why the record turned back stays there.
                 stuck = told.stalled and told.reason == record.status.reason
-                if await rollouts.write(self._context, raw, found.newest, record, picture.observed.now, stalled=stuck):
+                now, evidence = picture.observed.now, rolling.evidence
+                if await rollouts.write(
+                    self._context, raw, found.newest, record, now, stalled=stuck, evidence=evidence
+                ):
                     self._tell_rollout(picture.raw, found.newest, record)
                     if (record.state, record.status.retried) != (found.newest.state, found.newest.status.retried):
                         # Its stage follows from how the rollout ended.
@@ -180,11 +203,12 @@ class ModelReconciler:
     async def _act(self, picture: Picture, decision: Decision) -> Outcome:
         """Carry out the decision. Whatever fails, the rest of the pass still tells about it."""
         try:
-            if picture.stamp is not None and not picture.observed.suspended:
+            stamps = picture.stamp is not None and not picture.observed.suspended
+            if picture.stamp is not None and stamps:
                 await self._stamp(picture, picture.stamp)
             changed = await carry_out(self._context, picture, decision.actions)
             watched, unobserved = await monitoring.keep(self._context, picture)
-            return Outcome(changed or watched, unobserved=unobserved)
+            return Outcome(changed or watched, stamps, unobserved=unobserved)
         except Refused as refused:
             return Outcome(problem=refused.problem)
         except (errors.Conflict, errors.AlreadyExists, errors.NotFound) as error:
@@ -211,7 +235,8 @@ class ModelReconciler:
 
     async def _report(
         self, picture: Picture, observed: Observed, assessment: Assessment, unobserved: Problem | None
-    ) -> None:
+    ) -> float | None:
+        """Write the status. Returns in how many seconds a status that only reports progress is due, if deferred."""
         old, model = picture.model.status, picture.model
         rollout = _rollout(old.rollout, assessment, observed)
         problem = Problem(assessment.reason, assessment.message, assessment.stalled)
@@ -220,6 +245,7 @@ class ModelReconciler:
         verdict = summarize.model_verdict(
             observed, Assessment(assessment.state, problem.reason, problem.message, problem.stalled)
         )
+        drifted = monitoring.drift(self._context, picture)
         status = ModelStatus(
             observed_generation=model.generation,
             url=_url(picture, observed, old.url),
@@ -240,19 +266,40 @@ class ModelReconciler:
             failure=_failure(observed, verdict),
             announced=_announced(self._context, model),
             outdated=picture.plan.outdated if picture.plan else None,
+            changes=_changes(old, observed),
+            drift=drifted if drift.worth_writing(old.drift, drifted) else old.drift,
             conditions=summarize.conditions(
                 old.conditions,
                 verdict,
                 summarize.available(observed),
                 monitored=monitoring.told(self._context, picture, unobserved),
+                evidence=observed.rolling.evidence if observed.rolling is not None else None,
                 generation=model.generation,
                 now=observed.now,
             ),
         )
         figures.tell(model.namespace, model.name, status, observed.live, picture.looked.verdicts)
+        if summarize.reports_progress_only(old, status):
+            now = self._context.clock.monotonic()
+            waits = BUSY_PROGRESS_SECONDS if self._context.busy() else PROGRESS_SECONDS
+            due = self._deferred.setdefault(model.uid, now) + waits
+            if due > now:
+                return due - now
+        self._deferred.pop(model.uid, None)
+        if status != old:
+            # It is written anyway: with the numbers of now.
+            status = status.model_copy(update={"drift": drifted})
         if await write_status(self._context, picture.raw, status, old):
             self._tell(picture.raw, old, status, verdict)
-            self._wake_versions(model, old, status)
+            if status.serving != old.serving:
+                self._wake_runs(model, old, status)
+        return None
+
+    def _wake_runs(self, model: Model, old: ModelStatus, new: ModelStatus) -> None:
+        """The runs that made what serves, or served, report what became of it."""
+        for version in {served.version for served in (old.serving, new.serving) if served is not None}:
+            for key in routing.run_of(self._context.store.get(kinds.MODEL_VERSION, model.namespace, version)):
+                self._context.wake(key)
 
     def _tell(self, raw: Object, old: ModelStatus, new: ModelStatus, verdict: Verdict) -> None:
         """Events speak of transitions: who serves, and what a person has to look at."""
@@ -269,14 +316,6 @@ class ModelReconciler:
         was = next((c.reason for c in old.conditions if c.type == "Stalled" and c.status == "True"), None)
         if verdict.stalled and verdict.reason != was:
             self._context.events.record(raw, "Warning", verdict.reason, verdict.message)
-
-    def _wake_versions(self, model: Model, old: ModelStatus, new: ModelStatus) -> None:
-        """Stages of versions follow from who serves."""
-        changed = (
-            {s.version for s in (old.serving, new.serving) if s is not None} if old.serving != new.serving else set()
-        )
-        for version in sorted(changed):
-            self._context.wake(Key("ModelVersion", model.namespace, version))
 
     async def _refuse(self, raw: Object, error: InvalidObject) -> None:
         """A spec that this operator can't read (admission is older or newer than it): say so, touch nothing."""
@@ -302,7 +341,9 @@ class ModelReconciler:
 
 def _can_wait(model: Model) -> bool:
     """Whether this is about an edit only: a rollout that is on its way is never kept waiting, nor is a Model that was
-    just made."""
+    just made. A suspended Model has no work that an acknowledgement could announce."""
+    if model.spec.suspend:
+        return False
     status = model.status
     edited = status.observed_generation is not None and status.observed_generation < model.generation
     return edited and status.rollout is not None and status.rollout.state in TERMINAL
@@ -314,8 +355,10 @@ def _announced(context: Context, model: Model) -> AnnouncedStatus | None:
     wanted = context.store.get(kinds.MODEL_VERSION, model.namespace, name) if name else None
     if wanted is None:
         return None
-    known = context.store.by_model(kinds.MODEL_VERSION, model.namespace, model.name)
-    found = versions.announced(model.name, wanted, known)
+    # The newest of them decides: the others are older, and a Model may have many.
+    places = routing.offered_by_runs(context.store, model.namespace, model.name)[:1]
+    newest = [raw for place in places if (raw := context.store.get(kinds.MODEL_VERSION, *place)) is not None]
+    found = versions.announced(model.name, wanted, newest)
     if found is None:
         return None
     return AnnouncedStatus(version=found["metadata"]["name"], training_run=found["spec"]["lineage"]["trainingRun"])
@@ -342,17 +385,8 @@ def _settled(picture: Picture) -> Picture:
     observed = settle(picture.observed)
     before, after = picture.observed.record, observed.record
     moved = before is not None and after is not None and (before.state, before.step) != (after.state, after.step)
-    if moved and before is not None and picture.observed.rolling is not None and picture.looked.verdicts:
-        looked = picture.looked
-        record = evaluation.noted(
-            before,
-            looked.verdicts,
-            looked.outcome,
-            looked.measured or {},
-            picture.observed.now,
-            weight=looked.observed_weight,
-            fresh=True,
-        )
+    if moved and picture.observed.rolling is not None and picture.looked.verdicts:
+        record = rollouts.noted(before, picture.looked, picture.observed.now, fresh=True)
         rolling = replace(picture.observed.rolling, record=record)
         observed = settle(replace(picture.observed, rolling=rolling))
     return replace(picture, observed=observed)
@@ -380,6 +414,12 @@ def _rollout(old: RolloutStatus | None, assessment: Assessment, observed: Observ
     )
 
 
+def _changes(old: ModelStatus, observed: Observed) -> tuple[ChangeStatus, ...]:
+    """Who has changed what. Without a policy that asks for approval nothing is added, and nothing forgotten."""
+    found = observed.rolling.changes if observed.rolling is not None else None
+    return old.changes if found is None else found
+
+
 def _history(old: ModelStatus, observed: Observed) -> tuple[ServedStatus, ...]:
     """Who served before, the latest first."""
     now, before = observed.serving, old.serving
@@ -401,7 +441,9 @@ def _runtime(picture: Picture, old: ModelStatus) -> RuntimeStatus | None:
     if picture.plan is None:
         return old.runtime
     choice = picture.plan.choice
-    return RuntimeStatus(kind=choice.runtime.kind, name=choice.runtime.name, reason=choice.reason)
+    return RuntimeStatus(
+        kind=choice.runtime.kind, name=choice.runtime.name, reason=choice.reason, code=choice.format.code
+    )
 
 
 def _traffic(observed: Observed, old: tuple[TrafficStatus, ...]) -> tuple[TrafficStatus, ...]:

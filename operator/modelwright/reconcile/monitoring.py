@@ -8,9 +8,12 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import DriftStatus
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core.rollout.observed import Problem
 from modelwright.kube import kinds
+from modelwright.kube.queue import Key
+from modelwright.reconcile import copies
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture
@@ -27,6 +30,12 @@ def percent(context: Context, picture: Picture) -> int:
     if monitoring is None or not isinstance(wanted, dict) or not observer.ready(_live(context, picture), wanted):
         return 0
     return monitoring.mirror_percent
+
+
+def copy_token(context: Context, picture: Picture) -> str:
+    """Of the copies that the observer counts of what serves."""
+    serving = picture.observed.serving
+    return copies.token(context, picture, names.ROLE_OBSERVER, [serving.revision]) if serving is not None else ""
 
 
 async def keep(context: Context, picture: Picture) -> tuple[bool, Problem | None]:
@@ -72,6 +81,30 @@ def told(context: Context, picture: Picture, refused: Problem | None) -> tuple[b
     return True, Reason.OBSERVED, text + "that need the copies or the weights for themselves"
 
 
+def drift(context: Context, picture: Picture) -> DriftStatus | None:
+    """What the observer has found; None when there is none to ask, or it has found nothing yet. While its pod isn't
+    ready, what the status says stays."""
+    model, serving, old = picture.model, picture.observed.serving, picture.model.status.drift
+    key, wanted = Key("Model", model.namespace, model.name), _wanted(context, picture)
+    if serving is None or not isinstance(wanted, dict):
+        forget(context, key)
+        return None
+    version = serving.revision.version
+    kept = old if old is not None and old.version == version else None
+    if context.observers is None:
+        return kept
+    if not observer.ready(_live(context, picture), wanted):
+        forget(context, key)
+        return kept
+    return context.observers.watch(key, version, kept)
+
+
+def forget(context: Context, model: Key) -> None:
+    """The observer of this Model is asked no more."""
+    if context.observers is not None:
+        context.observers.forget(model)
+
+
 def _wanted(context: Context, picture: Picture) -> Object | Problem | None:
     """The Deployment that there should be; why there can be none; None when it isn't asked for."""
     model, serving = picture.model, picture.observed.serving
@@ -93,6 +126,7 @@ def _wanted(context: Context, picture: Picture) -> Object | Problem | None:
         observer.sample(version.spec.reference, version.spec.artifact),
         model.spec.monitoring,
         context.images,
+        token=copy_token(context, picture),
         request_seconds=model.spec.serving.max_request_seconds,
         service_account=stored["data"]["template"]["spec"].get("serviceAccountName") if stored is not None else None,
     )

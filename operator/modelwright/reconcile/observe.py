@@ -1,20 +1,25 @@
 """Gathers the one picture of a Model that its decision is made from; reads the store, and the API server only for pods
 that don't become ready."""
 
+import contextlib
+import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
+
 from modelwright.api import names
 from modelwright.api.common import InvalidObject
+from modelwright.api.conditions import ConditionType, find
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.model import Model, wanted_replicas
+from modelwright.api.v1alpha1.model import Endpoint, Model, wanted_replicas
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core import endpoints, pods, runtimes, signatures, versions
+from modelwright.core import attachment, endpoints, pods, runtimes, signatures, versions
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import (
     Observed,
@@ -28,11 +33,15 @@ from modelwright.core.rollout.observed import (
 from modelwright.core.rollout.record import Record
 from modelwright.core.runtimes import Candidate, Choice
 from modelwright.kube import errors, kinds
+from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
-from modelwright.reconcile import gates, rollouts, routing
+from modelwright.obs.reading import guarded, noted
+from modelwright.reconcile import copies, gates, proofs, rollouts, routing
+from modelwright.reconcile.children import controlled_by
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture, Plan
 from modelwright.serving import revision as revisions
+from modelwright.serving.fetching import Proof
 from modelwright.serving.merge import MergeError
 from modelwright.traffic.gateway_api import GatewayTraffic
 from modelwright.traffic.port import Evidence, Scene
@@ -41,6 +50,8 @@ from modelwright.traffic.providers import choose
 
 Object = dict[str, Any]
 
+READ_OF_VERSIONS = 19
+"""So many of the newest versions of a following Model are tried at most in a pass, beside the one that serves."""
 PODS_PATIENCE = timedelta(seconds=8)
 """How long a revision lacks pods before they are read: most become ready sooner, and reading costs a request."""
 
@@ -52,8 +63,8 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     stored = _by_revision(store.by_model(kinds.CONTROLLER_REVISION, namespace, name), model.uid)
     deployments = _by_revision(store.by_model(kinds.DEPLOYMENT, namespace, name), model.uid)
     serving = _serving(model)
-    records = rollouts.records(context, model)
-    target = _target(context, raw, model, stored, deployments)
+    records = await rollouts.with_policy(context, rollouts.records(context, model), namespace)
+    target = _as_approved(records.newest, _target(context, raw, model, stored, deployments), stored)
     plan = target if isinstance(target, Plan) else None
     hand = records.held_to
     held = _held_target(context, raw, model, hand, stored, deployments) if hand is not None else None
@@ -61,11 +72,11 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
         held = None
     goes_to = target if held is None else held
     revision, problem = _revision_of(goes_to)
-    views = {key: _view(deployment) for key, deployment in deployments.items()}
+    views = {key: _seen(key, deployment) for key, deployment in deployments.items()}
     pods_ready = {key: view.ready for key, view in views.items() if view.replicas or view.ready}
     traffic, scene = _traffic(context, raw, model, pods_ready)
     named = traffic.named(scene)
-    serving = _promoted(records.newest, serving, named)
+    serving = _promoted(_last_ended(records), serving, named)
     kept = named | ({serving.revision.hash} if serving else set())
     if records.newest is not None and records.newest.live:
         kept |= {r.hash for r in (records.newest.to, records.newest.source) if r is not None}
@@ -77,9 +88,15 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
     for key in sorted({*named, *([revision.hash] if revision else [])}):
         if key in deployments:
             views[key] = await _diagnosed(context, namespace, deployments[key], views[key], now)
-    evidence = await _evidence(
-        traffic, scene, named, views, serving, confirmed_before, _readiness_path(named, plan, stored)
-    )
+    try:
+        evidence = await _evidence(
+            traffic, scene, named, views, serving, confirmed_before, _readiness_path(named, plan, stored)
+        )
+    except errors.ApiError:
+        raise
+    except Exception as error:
+        text = noted(scene.route or scene.service or raw, error)
+        evidence = Evidence(False, Problem(Reason.INTERNAL_ERROR, text))
     routed = traffic.routed(scene)
     observed = Observed(
         now=now,
@@ -95,6 +112,7 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
             matched=routed.matched,
             mirror=routed.mirror_percent,
             sticky=routed.sticky,
+            stale_token=copies.stale(context, raw, stored, records.newest, routed),
         ),
         serving=serving,
         suspended=model.spec.suspend,
@@ -109,13 +127,36 @@ async def observe(context: Context, raw: Object, model: Model, confirmed_before:
         digest=of.digest if of is not None else None,
         version=of.version if of is not None else None,
         traffic=traffic, scene=scene, stored=stored,
+        choice=of.choice if of is not None else None,
+        made=of.stored if of is not None else None,
     )  # fmt: skip
     if rolling is not None and rolling.record is not None:
-        rolling = replace(rolling, gates=await gates.results(context, rolling.record, rolling.policy))
+        results = await gates.results(context, rolling.record, rolling.policy)
+        rolling = replace(rolling, gates=results, unproven=gates.unproven(context, model.namespace))
     observed = replace(observed, rolling=rolling)
     observed = replace(observed, serving=confirmed_serving(observed))
     stamp = target if isinstance(target, versions.Stamp) else None
     return Picture(raw, model, plan, stamp, stored, deployments, traffic, scene, observed, records, looked, other)
+
+
+def _as_approved(
+    record: Record | None, target: Plan | Revision | Problem | versions.Stamp, stored: Mapping[str, Object]
+) -> Plan | Revision | Problem | versions.Stamp:
+    """The target, rendered by what people have approved: a runtime that was edited since is not taken up."""
+    if not isinstance(target, Plan):
+        return target
+    approved = rollouts.approved_runtime(record, target.revision)
+    if approved in (None, target.stored["data"].get("runtime", {}).get("content")):
+        return target
+    kept = stored.get(target.revision.hash)
+    if kept is not None:
+        return replace(target, stored=kept)
+    runtime = target.choice.runtime
+    text = (
+        f"{runtime.kind} {runtime.name} was edited after people had approved; put it back, or set "
+        "spec.serving.restartedAt of the Model, so that they are asked about what it is now"
+    )
+    return Problem(Reason.AWAITING_APPROVAL, text, stalled=True)
 
 
 def _revision_of(
@@ -172,8 +213,7 @@ def _by_revision(objects: list[Object], uid: str) -> dict[str, Object]:
     found = {}
     for obj in objects:
         key = obj["metadata"].get("labels", {}).get(names.LABEL_REVISION)
-        mine = any(ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
-        if key and mine and not obj["metadata"].get("deletionTimestamp"):
+        if key and controlled_by(obj, uid) and not obj["metadata"].get("deletionTimestamp"):
             found[key] = obj
     return found
 
@@ -190,6 +230,14 @@ def _presumed(model: Model, observed: Observed, newest: Record | None) -> Servin
     candidate = newest.spec.target.revision if newest is not None else None
     found, since = presumed_serving(observed, candidate), model.metadata.creation_timestamp
     return Serving(found, since) if found is not None and since is not None else None
+
+
+def _last_ended(records: rollouts.Records) -> Record | None:
+    """The newest rollout that has ended; one that has begun since says nothing of what serves."""
+    newest = records.newest
+    if newest is not None and newest.status.finished_at is None and records.ended:
+        return records.ended[-1]
+    return newest
 
 
 def _promoted(record: Record | None, serving: Serving | None, named: frozenset[str]) -> Serving | None:
@@ -221,6 +269,11 @@ def _version_plan(
         failure = version.status.failure
         if failure is not None:
             return Problem(failure.reason, f"ModelVersion {version.name}: {failure.message}", stalled=True)
+        waiting = find(version.status.conditions, ConditionType.RECONCILING)
+        if waiting is not None and waiting.reason == Reason.WAITING_FOR_TURN:
+            # Versions that a Model wants have another place in the line, which this one may not know yet.
+            context.wake(Key("ModelVersion", model.namespace, version.name))
+            return Problem(Reason.WAITING_FOR_TURN, f"ModelVersion {version.name}: {waiting.message}")
         return Problem(Reason.WAITING_FOR_DIGEST, f"ModelVersion {version.name}: its digest is being found out")
     served = model.status.serving
     refused = signatures.refusal(asked, version, digest, served.version if served is not None else None)
@@ -245,18 +298,29 @@ def _plan(
 ) -> Plan | Problem:  # fmt: skip
     revision = revisions.identify(version.name, version.spec, digest, choice, model.spec.serving)
     kept = stored.get(revision.hash)
-    outdated = revisions.outdated(kept, choice, context.images) if kept else None
+    proof = proofs.proof(raw, version, digest, context.images)
+    outdated = revisions.outdated(kept, choice, context.images, proof) if kept else None
     if kept is None or (outdated and _never_answered(model, revision, deployments.get(revision.hash))):
+        if _proof_is_coming(context, raw, version, digest, proof):
+            text = f"ModelVersion {version.name}: the digest of its files is being found out"
+            return Problem(Reason.WAITING_FOR_DIGEST, text)
         # A revision that never worked takes up a mended runtime by itself; nobody is served by it.
         number = 1 + max((obj.get("revision", 0) for obj in stored.values()), default=0)
         try:
             kept = revisions.store(
-                raw, model.spec, version.name, version.spec, digest, choice, revision, context.images, number
-            )
+                raw, model.spec, version.name, version.spec, digest, choice, revision, context.images, number,
+                proof,
+            )  # fmt: skip
         except MergeError as error:
             return Problem(Reason.INVALID_POD_TEMPLATE, str(error), stalled=True)
         outdated = None
     return Plan(revision, version, digest, choice, kept, outdated)
+
+
+def _proof_is_coming(context: Context, raw: Object, version: ModelVersion, digest: str, proof: Proof) -> bool:
+    """Whether the pods' cache can't be proven yet, and soon will be. Where that fails they bring the artifact again."""
+    wanted = proofs.needs_tree(raw, version.spec.artifact, digest, context.images)
+    return wanted and proof.tree is None and version.status.failure is None
 
 
 def _never_answered(model: Model, revision: Revision, deployment: Object | None) -> bool:
@@ -267,23 +331,45 @@ def _never_answered(model: Model, revision: Revision, deployment: Object | None)
 
 def _wanted_version(context: Context, model: Model) -> ModelVersion | versions.Stamp | Problem:
     source, namespace = model.spec.version, model.namespace
+    serving = model.status.serving
     if source.follow is not None:
-        raws = context.store.by_model(kinds.MODEL_VERSION, namespace, model.name)
+        known, unreadable = _offered(context, model)
+        if not known and unreadable is not None:
+            text = f"spec.version.follow: none of the newest versions can be read; {unreadable}"
+            return Problem(Reason.INVALID_SPEC, text, stalled=True)
     else:
         name = source.name or versions.stamped_name(model.name, source)
         found = context.store.get(kinds.MODEL_VERSION, namespace, name)
-        raws = [found] if found else []
-    known = []
-    for raw in raws:
         try:
-            known.append(ModelVersion.parse(raw))
+            known = [ModelVersion.parse(found)] if found else []
         except InvalidObject as error:
-            if source.follow is None:
-                return Problem(Reason.INVALID_SPEC, str(error), stalled=True)
-    serving = model.status.serving
+            return Problem(Reason.INVALID_SPEC, str(error), stalled=True)
     if serving is None:
         return versions.wanted(model.name, source, known, None)
     return versions.wanted(model.name, source, known, serving.version, serving.since)
+
+
+def _offered(context: Context, model: Model) -> tuple[list[ModelVersion], InvalidObject | None]:
+    """The newest version that a following Model may take, and the one that serves; and why newer ones can't be read.
+    A Model may have very many: the store knows which may be taken, and in which order."""
+    selector = model.spec.version.follow.selector if model.spec.version.follow is not None else None
+    labels = selector.match_labels if selector is not None else {}
+    serving = model.status.serving
+    known: dict[str, ModelVersion] = {}
+    unreadable = None
+    current = context.store.get(kinds.MODEL_VERSION, model.namespace, serving.version) if serving is not None else None
+    if current is not None:
+        with contextlib.suppress(InvalidObject):
+            known[serving.version if serving else ""] = ModelVersion.parse(current)
+    for place in routing.offered(context.store, model.namespace, model.name, labels)[:READ_OF_VERSIONS]:
+        raw = context.store.get(kinds.MODEL_VERSION, *place)
+        try:
+            if raw is not None:
+                known[place[1]] = ModelVersion.parse(raw)
+                break
+        except InvalidObject as error:
+            unreadable = unreadable or error
+    return list(known.values()), unreadable
 
 
 def _candidates(context: Context, namespace: str) -> list[Candidate]:
@@ -299,6 +385,15 @@ def _candidates(context: Context, namespace: str) -> list[Candidate]:
             continue
         candidates.append(Candidate(runtime.kind, runtime.name, runtime.spec, runtime.generation))
     return candidates
+
+
+def _seen(key: str, deployment: Object) -> RevisionView:
+    """The pods of a revision by its Deployment; that it can't be read is what is wrong with them."""
+
+    def unread(text: str) -> RevisionView:
+        return RevisionView(Revision("", key), current=False, failure=pods.Failure(Reason.INTERNAL_ERROR, text))
+
+    return guarded(deployment, functools.partial(_view, deployment), unread)
 
 
 def _view(deployment: Object) -> RevisionView:
@@ -329,7 +424,7 @@ async def _diagnosed(
     context: Context, namespace: str, deployment: Object, view: RevisionView, now: datetime
 ) -> RevisionView:
     well = view.replicas is not None and view.available >= view.replicas
-    since = _time(pods.last_progress(deployment))
+    since = _pods_asked_at(context, deployment)
     if view.failure is not None or well or not view.current or since is None or now - since < PODS_PATIENCE:
         return view
     labels = deployment["spec"]["selector"]["matchLabels"]
@@ -338,7 +433,15 @@ async def _diagnosed(
     except errors.ApiError:
         # What is wrong with the pods is for people to read; no decision waits for it.
         return view
-    return replace(view, failure=pods.diagnose(found))
+    read = functools.partial(pods.diagnose, found)
+    failure = guarded(deployment, read, functools.partial(pods.Failure, Reason.INTERNAL_ERROR))
+    return replace(view, failure=failure)
+
+
+def _pods_asked_at(context: Context, deployment: Object) -> datetime | None:
+    """When pods were last asked of a Deployment; after a restart of the operator, when it was made."""
+    metadata = deployment["metadata"]
+    return context.pods_asked.at(metadata["uid"]) or _time(metadata.get("creationTimestamp"))
 
 
 def _needed(model: Model, plan: Plan | None, serving: Serving | None, views: Mapping[str, RevisionView]) -> int:
@@ -355,9 +458,9 @@ def _traffic(context: Context, raw: Object, model: Model, pods: Mapping[str, int
     endpoint, namespace, name = model.spec.endpoint, model.namespace, model.name
     store = context.store
     service = store.get(kinds.SERVICE, namespace, name)
-    if service is not None and not _mine(service, model.uid):
+    if service is not None and not controlled_by(service, model.uid):
         service = None
-    own = [o for o in store.by_model(kinds.TRAEFIK_SERVICE, namespace, name) if _mine(o, model.uid)]
+    own = [o for o in store.by_model(kinds.TRAEFIK_SERVICE, namespace, name) if controlled_by(o, model.uid)]
     traefik = {obj["metadata"]["name"]: obj for obj in own}
     if endpoint is None:
         traffic = choose(None, (), context.served_kinds, context.probe)
@@ -368,7 +471,7 @@ def _traffic(context: Context, raw: Object, model: Model, pods: Mapping[str, int
         problem = Problem(Reason.GATEWAY_API_MISSING, text, stalled=True)
         return GatewayTraffic(None, frozenset()), Scene(raw, endpoint, service, None, {}, problem, pods=pods)
     route = store.get(kind, namespace, name)
-    if route is not None and not _mine(route, model.uid):
+    if route is not None and not controlled_by(route, model.uid):
         route = None
     gateways, classes = {}, []
     for ref in endpoint.parent_refs:
@@ -381,32 +484,58 @@ def _traffic(context: Context, raw: Object, model: Model, pods: Mapping[str, int
     return choose(endpoint, classes, context.served_kinds, context.probe), scene
 
 
-def _mine(obj: Object, uid: str) -> bool:
-    return any(ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
-
-
 def _conflict(context: Context, raw: Object, model: Model) -> Problem | None:
     assert model.spec.endpoint is not None  # noqa: S101
-    rivals = {}
-    for place in routing.places(model.namespace, raw["spec"]["endpoint"]):
-        for other in context.store.by_index("place", kinds.MODEL, place):
-            rivals[other["metadata"]["uid"]] = other
-    rivals.pop(model.uid, None)
-    claims = []
-    for other in rivals.values():
-        try:
-            parsed = Model.parse(other)
-        except InvalidObject:
-            continue
-        if parsed.spec.endpoint is not None and parsed.metadata.deletion_timestamp is None:
-            claims.append(_claim(other, parsed))
-    return endpoints.conflict(_claim(raw, model), claims) if claims else None
+    refused = endpoints.not_allowed(model.namespace, model.spec.endpoint, context.hostnames)
+    if refused is not None:
+        return refused
+    mine = _claim(raw, model.spec.endpoint)
+    rivals: dict[str, tuple[Any, Object]] = {}
+    # Models of other shards are kept as ENDPOINT; there are none without shards.
+    for kind in (kinds.MODEL, kinds.ENDPOINT) if context.store.count(kinds.ENDPOINT) else (kinds.MODEL,):
+        for place in dict.fromkeys(endpoints.rival_places(model.namespace, raw["spec"]["endpoint"], younger=False)):
+            for other in context.store.by_index("place", kind, place):
+                rivals[other["metadata"]["uid"]] = (kind, other)
+    # The oldest first, and only until one is in the way: a wildcard may have thousands below it.
+    for kind, other in sorted(rivals.values(), key=lambda rival: _age(rival[1])):
+        claim = _rival(other, mine, context.hostnames)
+        found = endpoints.conflict(mine, [claim]) if claim is not None else None
+        if found is not None and (kind == kinds.ENDPOINT or _is_followed(other)):
+            return found
+    return None
 
 
-def _claim(raw: Object, model: Model) -> endpoints.Claim:
-    assert model.spec.endpoint is not None  # noqa: S101
-    created = raw["metadata"].get("creationTimestamp", "")
-    return endpoints.Claim(model.namespace, model.name, created, model.spec.endpoint)
+def _age(raw: Object) -> tuple[str, str, str]:
+    metadata = raw["metadata"]
+    return str(metadata.get("creationTimestamp", "")), metadata["namespace"], metadata["name"]
+
+
+def _rival(raw: Object, mine: endpoints.Claim, patterns: Sequence[str]) -> endpoints.Claim | None:
+    """The claim of an older Model; None when it is younger, goes away, or may not have its own hostnames."""
+    if raw["metadata"].get("deletionTimestamp") or _age(raw) >= endpoints.age(mine):
+        return None
+    try:
+        endpoint = Endpoint.model_validate(raw["spec"]["endpoint"], by_alias=True, by_name=False)
+    except ValidationError:
+        return None
+    claim = _claim(raw, endpoint)
+    return claim if endpoints.not_allowed(claim.namespace, endpoint, patterns) is None else None
+
+
+def _is_followed(raw: Object) -> bool:
+    """Whether a Model of ours can be read: one that can't be followed takes no place."""
+    try:
+        Model.parse(raw)
+    except InvalidObject:
+        return False
+    return True
+
+
+def _claim(raw: Object, endpoint: Endpoint) -> endpoints.Claim:
+    metadata = raw["metadata"]
+    return endpoints.Claim(
+        metadata["namespace"], metadata["name"], str(metadata.get("creationTimestamp", "")), endpoint
+    )
 
 
 def _readiness_path(named: frozenset[str], plan: Plan | None, stored: Mapping[str, Object]) -> str | None:
@@ -436,7 +565,7 @@ async def _evidence(
         return Evidence(False, scene.problem)
     known = scene.endpoint is None or (scene.route is not None and confirmed_before == route_state(scene.route))
     if known and serving is not None and named == {serving.revision.hash}:
-        refusal = endpoints.route_problem(scene.route) if scene.route is not None else None
+        refusal = attachment.route_problem(scene.route) if scene.route is not None else None
         return Evidence(False, refusal) if refusal is not None and refusal.stalled else Evidence(True)
     if not named or _unready(named, views):
         return Evidence(False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from modelwright.analysis import promql
+from modelwright.analysis.web import Fault
 from modelwright.api.common import InvalidObject
 from modelwright.api.conditions import ConditionType, with_condition
 from modelwright.api.reasons import Reason
@@ -12,12 +14,14 @@ from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, Ro
 from modelwright.core.rollout import lint
 from modelwright.core.rollout.lint import Decidability
 from modelwright.core.rollout.steps import compiled
-from modelwright.core.status.summarize import Verdict, conditions
+from modelwright.core.status.summarize import Verdict, concluded, conditions
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
+from modelwright.sandbox.bounds import BUSY_SECONDS
+from modelwright.sandbox.process import Busy
 
 Object = dict[str, Any]
 
@@ -45,6 +49,10 @@ class RolloutPolicyReconciler:
             await self._refuse(raw, error)
             return Result()
         wrong = lint.problems(policy.spec)
+        try:
+            wrong = (*wrong, *await self._refused(policy))
+        except Busy:
+            return Result(BUSY_SECONDS)
         verdict = (
             Verdict(Reason.INVALID_POLICY, "; ".join(wrong), stalled=True)
             if wrong
@@ -52,7 +60,8 @@ class RolloutPolicyReconciler:
         )
         found = await self._decidability(key, policy)
         now, old = self._context.clock.now(), policy.status
-        told = conditions(old.conditions, verdict, None, generation=policy.generation, now=now)
+        evidence = lint.evidence_asked(policy.spec, compiled(policy.spec.strategy))
+        told = conditions(old.conditions, verdict, None, evidence=evidence, generation=policy.generation, now=now)
         status = RolloutPolicyStatus(
             observed_generation=policy.generation,
             requests_per_second=lint.text_of(found.rate) if found.rate is not None else None,
@@ -68,6 +77,27 @@ class RolloutPolicyReconciler:
         )
         await write_status(self._context, raw, status, old)
         return Result()
+
+    async def _refused(self, policy: RolloutPolicy) -> list[str]:
+        """Queries that nothing will send or read, by the fields they stand in. Raises Busy."""
+        found, who = [], policy.namespace
+        for metric in policy.spec.analysis.metrics if policy.spec.analysis is not None else ():
+            asked = metric.prometheus
+            for field in ("query", "bad", "total") if asked is not None else ():
+                text = getattr(asked, field)
+                if text is None:
+                    continue
+                what = f"spec.analysis.metrics[{metric.name}].prometheus.{field}"
+                try:
+                    text = promql.fill(text, dict.fromkeys(promql.PLACEHOLDERS, "x"))
+                    if field == "query":
+                        await promql.parsed_here(text, what, who, wait=False)
+                    else:
+                        await promql.plain(text, what, who, wait=False)
+                except Fault as fault:
+                    message = fault.failure.message
+                    found.append(message if message.startswith(what) else f"{what}: {message}")
+        return found
 
     async def _decidability(self, key: Key, policy: RolloutPolicy) -> Decidability:
         edit = (policy.uid, policy.generation)
@@ -85,7 +115,7 @@ class RolloutPolicyReconciler:
         generation = raw["metadata"].get("generation", 0)
         old = RolloutPolicyStatus.model_validate(raw.get("status") or {})
         verdict = Verdict(Reason.INVALID_POLICY, error.message, stalled=True)
-        told = conditions(old.conditions, verdict, None, generation=generation, now=self._context.clock.now())
+        told = concluded(old.conditions, verdict, generation=generation, now=self._context.clock.now())
         await write_status(
             self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
         )

@@ -1,10 +1,13 @@
 """The one status write of a pass, and the Events that tell of transitions."""
 
+import contextlib
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.common import StatusWire
+from modelwright.api.common import TOO_LARGE, StatusWire
+from modelwright.api.reasons import Reason
 from modelwright.kube import errors
+from modelwright.kube.runner import Later
 from modelwright.reconcile.context import Context
 
 Object = dict[str, Any]
@@ -16,6 +19,9 @@ async def write_status(context: Context, raw: Object, new: StatusWire, old: Stat
     It must be based on the newest object, else Conflict: what is decided next follows from it, so that a write that
     arrives late, or an old leader's, must not bring an earlier state back. An object that was deleted meanwhile has no
     status to write.
+
+    An API server takes seconds for the status of an object that is too large: one is written at a time, so that a
+    hundred of them take neither all workers nor all of the API server. Raises Later for the others.
     """
     if new == old:
         return False
@@ -26,9 +32,18 @@ async def write_status(context: Context, raw: Object, new: StatusWire, old: Stat
         "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
         "status": new.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
+    large = TOO_LARGE in raw
+    if large and context.large_write.locked():
+        raise Later
     try:
-        answer = await context.client.apply(body, subresource="status", field_manager=names.STATUS_FIELD_MANAGER)
+        async with context.large_write if large else contextlib.nullcontext():
+            answer = await context.client.apply(body, subresource="status", field_manager=names.STATUS_FIELD_MANAGER)
     except errors.NotFound:
         return False
+    except errors.TooLarge as error:
+        # Its status can't say it. What the rest of the pass would tell rests on what is written down.
+        note = f"the status of {raw['kind']} {metadata['name']} can't be written: {error.message}. Shorten the object"
+        context.events.record(raw, "Warning", Reason.STATUS_TOO_LARGE, note)
+        raise
     context.store.put(answer, quiet=True)
     return True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from modelwright.analysis import promql
 from modelwright.analysis.lookout import Row, Watch
+from modelwright.analysis.web import Fault
 from modelwright.api import names
 from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
@@ -19,7 +21,7 @@ from modelwright.api.v1alpha1.retraining import (
     TriggerStatus,
 )
 from modelwright.api.v1alpha1.training import RunState, TrainingRun
-from modelwright.core import pods
+from modelwright.core import pods, speakers
 from modelwright.core.retraining import guard, schedule, triggers
 from modelwright.core.retraining.guard import Known, RunView, Start, Suppress
 from modelwright.core.retraining.triggers import Firing
@@ -28,18 +30,24 @@ from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
 from modelwright.obs import metrics
-from modelwright.reconcile.children import Refused, ensure, remove
+from modelwright.obs.reading import guarded
+from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.inbox import Message
 from modelwright.reconcile.report import write_status
 from modelwright.reconcile.training import has_ended, runs_of
+from modelwright.sandbox.bounds import BUSY_SECONDS
+from modelwright.sandbox.process import SANDBOX, Busy
 from modelwright.serving import training as renderers
+from modelwright.serving.fetching import FETCH_CONTAINER
 from modelwright.serving.merge import MergeError
 from modelwright.training.port import engine_for
 
 Object = dict[str, Any]
 Decision = Start | Suppress | Known
 
+PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION")
+"""Of a trigger's query."""
 FAILED_OUTCOMES = frozenset({"RolledBack"})
 MOST_COUNTED = 2**31 - 1
 
@@ -49,8 +57,8 @@ class RetrainingPolicyReconciler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._refusals: dict[str, tuple[int, str | None]] = {}
-        """What is wrong with the expressions of a policy, by its uid and generation: compiling them takes time."""
+        self._compiled: dict[Key, tuple[str, int]] = {}
+        """Policies whose expressions can be compiled, with uid and generation: it takes time."""
 
     async def reconcile(self, key: Key) -> Result:
         """One pass over the RetrainingPolicy of this key."""
@@ -58,6 +66,7 @@ class RetrainingPolicyReconciler:
         raw = context.store.get(kinds.RETRAINING_POLICY, key.namespace, key.name)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             self._watch(key, "", {})
+            self._compiled.pop(key, None)
             return Result()
         try:
             policy = RetrainingPolicy.parse(raw)
@@ -66,10 +75,14 @@ class RetrainingPolicyReconciler:
             await self._refuse(raw, error)
             return Result()
         now, model = context.clock.now(), self._model(policy)
-        problem = _problem(policy, now) or await self._refusal(policy)
+        try:
+            problem = _problem(policy, now) or await self._refusal(key, policy)
+            refused = await _refused(policy)
+        except Busy:
+            return Result(BUSY_SECONDS)
         runs = runs_of(context, raw)
         views = [_view(run) for run in runs]
-        rows = self._rows(key, policy, model if problem is None else None)
+        rows = self._rows(key, policy, model if problem is None else None, refused)
         messages = context.inbox.look(key) if context.inbox is not None else ()
         looks, trouble = await self._looks(raw, policy)
         firings, baselines = self._firings(policy, model, runs, rows, messages, looks, now)
@@ -102,20 +115,19 @@ class RetrainingPolicyReconciler:
                 context.wake(Key(kinds.TRAINING_RUN.kind, run.namespace, run.name))
         return Result(self._look_again(policy, model, now))
 
-    async def _refusal(self, policy: RetrainingPolicy) -> str | None:
-        template = policy.spec.run
+    async def _refusal(self, key: Key, policy: RetrainingPolicy) -> str | None:
+        """What is wrong with the expressions of the stages. Raises Busy."""
+        template, edit = policy.spec.run, (policy.uid, policy.generation)
         works = {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}
         resources = {name: work for name, work in works.items() if work and work.resource and work.resource.expressions}
-        if not resources:
+        if not resources or self._compiled.get(key) == edit:
             return None
-        generation, known = self._refusals.get(policy.uid, (None, None))
-        if generation != policy.generation:
-            known = None
-            for name, work in resources.items():
-                wrong = await asyncio.to_thread(engine_for(work).refusal, work)
-                known = known or (f"spec.run.{name}.{wrong}" if wrong is not None else None)
-            self._refusals[policy.uid] = (policy.generation, known)
-        return known
+        for name, work in resources.items():
+            wrong = await SANDBOX.in_free_turn(policy.namespace, engine_for(work).refusal, work)
+            if wrong is not None:
+                return f"spec.run.{name}.{wrong}"
+        self._compiled[key] = edit
+        return None
 
     def _watch(self, key: Key, uid: str, wanted: Mapping[str, Watch]) -> Mapping[str, Row]:
         return self._context.lookout.watch(key, uid, wanted) if self._context.lookout is not None else {}
@@ -129,14 +141,17 @@ class RetrainingPolicyReconciler:
         except InvalidObject:
             return None
 
-    def _rows(self, key: Key, policy: RetrainingPolicy, model: Model | None) -> Mapping[str, Row]:
-        """Looks of the prometheus triggers; none are made while nothing could follow from them."""
+    def _rows(
+        self, key: Key, policy: RetrainingPolicy, model: Model | None, refused: Mapping[str, Row]
+    ) -> Mapping[str, Row]:
+        """Looks of the prometheus triggers but `refused` ones; none are made while nothing could follow from them."""
         if model is None or policy.spec.suspend:
             return self._watch(key, policy.uid, {})
         serving = model.status.serving.version if model.status.serving is not None else ""
-        known = {"NAMESPACE": policy.namespace, "MODEL": model.name, "VERSION": serving}
-        wanted = {t.name: Watch(t.prometheus, known) for t in policy.spec.triggers if t.prometheus is not None}
-        return self._watch(key, policy.uid, wanted)
+        known = dict(zip(PLACEHOLDERS, (policy.namespace, model.name, serving), strict=True))
+        asked = {t.name: t.prometheus for t in policy.spec.triggers if t.prometheus is not None}
+        wanted = {name: Watch(trigger, known) for name, trigger in asked.items() if name not in refused}
+        return {**refused, **self._watch(key, policy.uid, wanted)}
 
     def _firings(
         self, policy: RetrainingPolicy, model: Model | None, runs: Sequence[TrainingRun], rows: Mapping[str, Row],
@@ -184,34 +199,39 @@ class RetrainingPolicyReconciler:
                     continue
                 wanted[cron_job["metadata"]["name"]] = (trigger, cron_job)
         for live in self._context.store.by_owner(kinds.CRON_JOB, policy.uid):
-            if live["metadata"]["name"] not in wanted or policy.spec.suspend:
+            if controlled_by(live, policy.uid) and (live["metadata"]["name"] not in wanted or policy.spec.suspend):
                 await remove(self._context, live)
         if not wanted or policy.spec.suspend:
             return {}, "; ".join(wrong) or None
         found = {}
-        for name, (trigger, cron_job) in wanted.items():
+        for trigger, cron_job in wanted.values():
             try:
-                await ensure(self._context, cron_job)
+                live, _ = await ensure(self._context, cron_job)
             except Refused as refused:
                 wrong.append(refused.problem.message)
                 continue
-            fingerprint = self._fingerprint(policy, name)
+            fingerprint = guarded(live, functools.partial(self._fingerprint, live, cron_job), lambda text: (text,))
             if isinstance(fingerprint, str):
                 found[trigger.name] = fingerprint
             elif fingerprint is not None:
                 wrong.append(f"spec.triggers[{trigger.name}].data: {fingerprint[0]}")
         return found, "; ".join(wrong) or None
 
-    def _fingerprint(self, policy: RetrainingPolicy, cron_job: str) -> str | tuple[str] | None:
-        """What the newest look that has ended says: a fingerprint, or (what went wrong,)."""
-        labels = (
-            (pod, (pod["metadata"].get("labels") or {}))
-            for pod in self._context.store.by_model(kinds.POD, policy.namespace, policy.spec.model_ref.name)
-        )
-        mine = [pod for pod, of in labels if of.get(names.LABEL_LOOK) == names.label_value(cron_job)]
+    def _fingerprint(self, live: Object, wanted: Object) -> str | tuple[str] | None:
+        """What the newest look that has ended says: a fingerprint, or (what went wrong,). `live`: the CronJob;
+        `wanted`: the same as it is rendered. Only pods of its own Jobs are believed, and only as they are rendered."""
+        template = wanted["spec"]["jobTemplate"]["spec"]["template"]
+        mine: list[Object] = []
+        others: list[str] = []
+        for job in self._context.store.by_owner(kinds.JOB, live["metadata"]["uid"]):
+            if controlled_by(job, live["metadata"]["uid"]):
+                uid = job["metadata"]["uid"]
+                heard = speakers.heard(uid, template, self._context.store.by_owner(kinds.POD, uid))
+                mine += heard.pods
+                others += heard.others
         mine.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
         for pod in mine:
-            status: Object = next(iter(pod.get("status", {}).get("containerStatuses", [])), {})
+            status = speakers.status_of(pod, FETCH_CONTAINER)
             done = status.get("state", {}).get("terminated", {})
             if done.get("exitCode") == 0:
                 report = pods.parse_report(done.get("message", "")) or {}
@@ -221,7 +241,7 @@ class RetrainingPolicyReconciler:
             failure = pods.diagnose([pod])
             if told is not None or failure is not None:
                 return (told[1] if told is not None else failure.message if failure is not None else "",)
-        return None
+        return (others[0],) if others else None
 
     async def _start(self, policy: RetrainingPolicy, decision: Start) -> None:
         """Make the TrainingRun. Its name follows from what has fired: made already, it is this very run."""
@@ -283,9 +303,12 @@ class RetrainingPolicyReconciler:
             firing = decision.firing
             outcome, run = _came_to(decision)
             identity = firing.fingerprint or firing.identity
+            entry = fired.get(firing.trigger)
             fired[firing.trigger] = TriggerStatus(
-                name=firing.trigger, identity=identity, at=firing.at, outcome=outcome, run=run
-            )
+                name=firing.trigger, identity=identity, at=firing.at, outcome=outcome, run=run,
+                schedule=entry.schedule if entry is not None else None,
+                since=entry.since if entry is not None else None,
+            )  # fmt: skip
             if isinstance(decision, Suppress):
                 place = (firing.trigger, decision.reason)
                 before = counted[place].count if place in counted else 0
@@ -363,16 +386,23 @@ def _problem(policy: RetrainingPolicy, now: datetime) -> str | None:
     return None
 
 
+async def _refused(policy: RetrainingPolicy) -> dict[str, Row]:
+    """Triggers whose query nothing will send, by name. The others are evaluated. Raises Busy."""
+    found = {}
+    for trigger in policy.spec.triggers:
+        if trigger.prometheus is not None:
+            try:
+                text = promql.fill(trigger.prometheus.query, dict.fromkeys(PLACEHOLDERS, "x"))
+                await promql.parse(text, "query", policy.namespace, wait=False)
+            except Fault as fault:
+                found[trigger.name] = Row(problem=(fault.failure.reason, fault.failure.message))
+    return found
+
+
 def _anchored(policy: RetrainingPolicy, now: datetime) -> RetrainingPolicyStatus:
-    """The status, with the time from which each schedule counts: one that is added to a policy has missed nothing."""
-    status = policy.status
-    there = {entry.name for entry in status.triggers}
-    since = policy.metadata.creation_timestamp if status.observed_generation is None else now
-    new = [
-        TriggerStatus(name=trigger.name, at=since)
-        for trigger in policy.spec.triggers if trigger.schedule is not None and trigger.name not in there
-    ]  # fmt: skip
-    return status.model_copy(update={"triggers": (*status.triggers, *new)})
+    created = policy.metadata.creation_timestamp
+    since = created if policy.status.observed_generation is None and created is not None else now
+    return triggers.anchored(policy.spec, policy.status, since, now)
 
 
 def _view(run: TrainingRun) -> RunView:

@@ -1,13 +1,16 @@
 """Which watch events matter, and which objects of ours they concern."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from modelwright.api import names
+from modelwright.api.v1alpha1.version import Stage
+from modelwright.core import endpoints
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
 from modelwright.kube.store import Indexer, Store
 
 log = logging.getLogger(__name__)
@@ -16,6 +19,10 @@ Object = dict[str, Any]
 
 LOOKED_AT = (kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN)
 """Kinds whose objects have passes of their own."""
+VERSIONS = "Versions"
+"""Kind of the key that stands for all versions of a Model."""
+AT_ONCE, AT_ONCE_SECONDS = 100, 1.0
+"""So many versions of a Model are woken by one event of it; of more, so many in so many seconds."""
 _STATUS_MATTERS = frozenset(
     {
         kinds.MODEL,
@@ -90,20 +97,27 @@ def _keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     namespace, name = metadata.get("namespace") or "", metadata["name"]
     if kind == kinds.MODEL:
         policies = _policies_of(namespace, name, store)
-        return [Key("Model", namespace, name), *_versions_of(namespace, name, store), *_rivals(obj, store), *policies]
+        # Versions ask the Model for two things: whether their signatures are to be verified, and whether a shared cache
+        # is to be proven.
+        spec = obj.get("spec") or {}
+        asked = spec.get("signatures") or (spec.get("serving") or {}).get("cache")
+        versions = _versions_of(namespace, name, store) if asked else ()
+        return [Key("Model", namespace, name), *versions, *_rivals(obj, store), *policies]
+    if kind == kinds.ENDPOINT:
+        return _rivals(obj, store)
     if kind == kinds.MODEL_VERSION:
         owner = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
         models = _models(store, "version", f"{namespace}/{name}")
         if owner:
             models.append(Key("Model", namespace, owner))
-        return [Key("ModelVersion", namespace, name), *dict.fromkeys(models), *_run_of(obj)]
+        return [Key("ModelVersion", namespace, name), *dict.fromkeys(models), *run_of(obj)]
     if kind == kinds.ROLLOUT_POLICY:
         return [Key("RolloutPolicy", namespace, name), *_models(store, "policy", f"{namespace}/{name}")]
     if kind in (kinds.MODEL_ROLLOUT, kinds.APPROVAL):
         spec = obj.get("spec") or {}
         owner = (spec.get("modelRef") or {}).get("name")
         version = store.get(kinds.MODEL_VERSION, namespace, str((spec.get("target") or {}).get("version")))
-        return [Key("Model", namespace, str(owner)), *_run_of(version)] if owner else []
+        return [Key("Model", namespace, str(owner)), *run_of(version)] if owner else []
     if kind == kinds.RETRAINING_POLICY:
         return [Key("RetrainingPolicy", namespace, name), *_runs(namespace, name, store)]
     if kind == kinds.TRAINING_RUN:
@@ -122,15 +136,10 @@ def _keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     if kind == kinds.GATEWAY_CLASS:
         return [Key("Model", *place) for place in store.names(kinds.MODEL)]
     found = _of_pod(namespace, metadata, store) if kind == kinds.POD else []
-    found = found or _of_child(namespace, metadata)
-    if kind == kinds.CONTROLLER_REVISION:
-        # The stage of a version says whether its revision is kept.
-        version = (metadata.get("annotations") or {}).get(names.ANNOTATION_VERSION_NAME)
-        found += [Key("ModelVersion", namespace, str(version))] if version else []
-    return found
+    return found or _of_child(namespace, metadata)
 
 
-def _run_of(version: Object | None) -> list[Key]:
+def run_of(version: Object | None) -> list[Key]:
     """The run that made a version: it tells what became of it, and its policy counts one that was rolled back."""
     lineage = ((version or {}).get("spec") or {}).get("lineage") or {}
     if version is None or not lineage.get("trainingRun"):
@@ -139,26 +148,63 @@ def _run_of(version: Object | None) -> list[Key]:
 
 
 def _policies_of(namespace: str, model: str, store: Store) -> Iterator[Key]:
-    for policy in store.by_index("trains", kinds.RETRAINING_POLICY, f"{namespace}/{model}"):
-        yield Key("RetrainingPolicy", namespace, policy["metadata"]["name"])
+    for place in store.places("trains", kinds.RETRAINING_POLICY, f"{namespace}/{model}"):
+        yield Key("RetrainingPolicy", *place)
 
 
 def _runs(namespace: str, policy: str, store: Store) -> Iterator[Key]:
-    for run in store.by_index("retraining", kinds.TRAINING_RUN, f"{namespace}/{policy}"):
-        if not (run.get("status") or {}).get("finishedAt"):
-            yield Key("TrainingRun", namespace, run["metadata"]["name"])
+    for place in store.places("retraining", kinds.TRAINING_RUN, f"{namespace}/{policy} live"):
+        yield Key("TrainingRun", *place)
 
 
 def _rivals(obj: Object, store: Store) -> Iterator[Key]:
-    """The Models that want a place on a gateway which this one has, or had."""
-    me = Key("Model", obj["metadata"]["namespace"], obj["metadata"]["name"])
-    for place in _by_place(kinds.MODEL, obj):
-        yield from (key for key in _models(store, "place", place) if key != me)
+    """The younger Models that want a place on a gateway which this one has, or had; what the older ones have doesn't
+    depend on it."""
+    metadata, endpoint = obj["metadata"], (obj.get("spec") or {}).get("endpoint")
+    if not endpoint:
+        return
+    me = _rank(metadata)
+    for place in dict.fromkeys(endpoints.rival_places(metadata["namespace"], endpoint, younger=True)):
+        for other in store.by_index("place", kinds.MODEL, place):
+            if _rank(other["metadata"]) > me:
+                yield Key("Model", other["metadata"]["namespace"], other["metadata"]["name"])
+
+
+def _rank(metadata: Object) -> tuple[str, str, str]:
+    return str(metadata.get("creationTimestamp", "")), metadata["namespace"], metadata["name"]
 
 
 def _versions_of(namespace: str, model: str, store: Store) -> Iterator[Key]:
-    for version in store.by_model(kinds.MODEL_VERSION, namespace, model):
-        yield Key("ModelVersion", namespace, version["metadata"]["name"])
+    """The versions of a Model; of a Model with many one key, which wakes them slowly (`Versions`)."""
+    found = store.places("model", kinds.MODEL_VERSION, model, namespace)
+    if len(found) > AT_ONCE:
+        yield Key(VERSIONS, namespace, model)
+        return
+    for place in found:
+        yield Key("ModelVersion", *place)
+
+
+class Versions:
+    """Wakes the versions of a Model that has many, the youngest first, some at a time."""
+
+    def __init__(self, store: Store, wake: Callable[[Key], None]) -> None:
+        self._store = store
+        self._wake = wake
+        self._left: dict[Key, list[tuple[str, str]]] = {}
+
+    async def reconcile(self, key: Key) -> Result:
+        """Wake the next versions of the Model of this key. One that is asked for meanwhile begins again at its end."""
+        if key not in self._left:
+            found = self._store.places("model", kinds.MODEL_VERSION, key.name, key.namespace)
+            self._left[key] = self._store.newest_first(kinds.MODEL_VERSION, found)
+        now, later = self._left[key][:AT_ONCE], self._left[key][AT_ONCE:]
+        for place in now:
+            self._wake(Key("ModelVersion", *place))
+        if later:
+            self._left[key] = later
+            return Result(AT_ONCE_SECONDS)
+        del self._left[key]
+        return Result()
 
 
 def _of_child(namespace: str, metadata: Object) -> list[Key]:
@@ -181,8 +227,7 @@ def _of_pod(namespace: str, metadata: Object, store: Store) -> list[Key]:
 
 
 def _models(store: Store, index: str, value: str) -> list[Key]:
-    found = store.by_index(index, kinds.MODEL, value)
-    return [Key("Model", obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in found]
+    return [Key("Model", *place) for place in store.places(index, kinds.MODEL, value)]
 
 
 def _spec(kind: Kind, obj: Object) -> Mapping[str, Any]:
@@ -200,18 +245,10 @@ def _by_gateway(kind: Kind, obj: Object) -> Iterator[str]:
         yield f"{ref.get('namespace') or obj['metadata']['namespace']}/{ref.get('name')}"
 
 
-def places(namespace: str, endpoint: Mapping[str, Any]) -> Iterator[str]:
-    """The (gateway, hostname, path) places of an endpoint as on the wire: two Models that share none can't conflict."""
-    path = str(endpoint.get("pathPrefix") or "/").rstrip("/")
-    for ref in endpoint.get("parentRefs", []):
-        for host in endpoint.get("hostnames") or [""]:
-            yield f"{ref.get('namespace') or namespace}/{ref.get('name')} {host}{path}"
-
-
 def _by_place(kind: Kind, obj: Object) -> Iterator[str]:
-    endpoint = _spec(kind, obj).get("endpoint")
+    endpoint = obj["spec"]["endpoint"] if kind == kinds.ENDPOINT else _spec(kind, obj).get("endpoint")
     if endpoint:
-        yield from dict.fromkeys(places(obj["metadata"]["namespace"], endpoint))
+        yield from dict.fromkeys(endpoints.places(obj["metadata"]["namespace"], endpoint))
 
 
 def _by_policy(kind: Kind, obj: Object) -> Iterator[str]:
@@ -223,13 +260,69 @@ def _by_policy(kind: Kind, obj: Object) -> Iterator[str]:
 def _by_retraining(kind: Kind, obj: Object) -> Iterator[str]:
     name = ((obj.get("spec") or {}).get("policyRef") or {}).get("name") if kind == kinds.TRAINING_RUN else None
     if name:
-        yield f"{obj['metadata']['namespace']}/{name}"
+        ended = (obj.get("status") or {}).get("finishedAt")
+        yield f"{obj['metadata']['namespace']}/{name} {'ended' if ended else 'live'}"
 
 
 def _by_trained_model(kind: Kind, obj: Object) -> Iterator[str]:
     name = ((obj.get("spec") or {}).get("modelRef") or {}).get("name") if kind == kinds.RETRAINING_POLICY else None
     if name:
         yield f"{obj['metadata']['namespace']}/{name}"
+
+
+def _by_offer(kind: Kind, obj: Object) -> Iterator[str]:
+    """The Model that a version may go to, alone and with each of the version's labels; "trained" when a run made it."""
+    if kind != kinds.MODEL_VERSION:
+        return
+    metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    model = (spec.get("modelRef") or {}).get("name")
+    if not model or metadata.get("deletionTimestamp") or status.get("stage") in (Stage.QUARANTINED, Stage.REJECTED):
+        return
+    place = f"{metadata['namespace']}/{model}"
+    yield place
+    if (spec.get("lineage") or {}).get("trainingRun"):
+        yield f"{place} trained"
+    for key, value in (metadata.get("labels") or {}).items():
+        yield f"{place} {key}={value}"
+
+
+def _by_resolving(kind: Kind, obj: Object) -> Iterator[str]:
+    """The namespace of a resolve pod that has not ended."""
+    metadata, phase = obj["metadata"], (obj.get("status") or {}).get("phase")
+    role = (metadata.get("labels") or {}).get(names.LABEL_ROLE)
+    if kind == kinds.POD and role == names.ROLE_RESOLVE and phase not in ("Succeeded", "Failed"):
+        yield str(metadata["namespace"])
+
+
+def resolving(store: Store, namespace: str) -> int:
+    """Resolve pods under way in a namespace."""
+    return len(store.places("resolving", kinds.POD, namespace))
+
+
+def _by_snapshot(kind: Kind, obj: Object) -> Iterator[str]:
+    """A policy that is stored apart (under ""), and the records that name it."""
+    if kind == kinds.CONTROLLER_REVISION:
+        if (obj["metadata"].get("labels") or {}).get(names.LABEL_ROLE) == names.ROLE_POLICY:
+            yield ""
+    elif kind in (kinds.MODEL_ROLLOUT, kinds.TRAINING_RUN):
+        name = ((obj.get("status") or {}).get("policy") or {}).get("storedIn")
+        if name:
+            yield f"{obj['metadata']['namespace']}/{name}"
+
+
+def offered(store: Store, namespace: str, model: str, labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(namespace, name) of the versions with these labels that a Model may take, the youngest first. Parses none."""
+    place = f"{namespace}/{model}"
+    found = set(store.places("offer", kinds.MODEL_VERSION, place))
+    for key, value in labels.items():
+        found &= set(store.places("offer", kinds.MODEL_VERSION, f"{place} {key}={value}"))
+    return store.newest_first(kinds.MODEL_VERSION, found)
+
+
+def offered_by_runs(store: Store, namespace: str, model: str) -> list[tuple[str, str]]:
+    """The same, of the versions that TrainingRuns have made."""
+    found = store.places("offer", kinds.MODEL_VERSION, f"{namespace}/{model} trained")
+    return store.newest_first(kinds.MODEL_VERSION, found)
 
 
 INDEXERS: Mapping[str, Indexer] = {
@@ -239,5 +332,8 @@ INDEXERS: Mapping[str, Indexer] = {
     "place": _by_place,
     "retraining": _by_retraining,
     "trains": _by_trained_model,
+    "offer": _by_offer,
+    "resolving": _by_resolving,
+    "snapshot": _by_snapshot,
 }
 """Indexes that the store keeps for the look-ups above."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from modelwright.api.v1alpha1.training import (
     TrainingRunStatus,
 )
 from modelwright.api.v1alpha1.version import Artifact, ModelFormat, ModelVersion
-from modelwright.core import gates, pods, versions
+from modelwright.core import authors, gates, pods, speakers, versions
 from modelwright.core.retraining.machine import (
     TERMINAL,
     BeginStage,
@@ -48,37 +48,47 @@ from modelwright.core.retraining.machine import (
 from modelwright.core.retraining.stage import Reading
 from modelwright.core.rollout.observed import Problem
 from modelwright.core.status.summarize import Verdict, conditions
+from modelwright.core.turns import WANTED, Claim
 from modelwright.kube import errors, kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
+from modelwright.kube.store import Store
 from modelwright.obs import metrics
-from modelwright.reconcile import routing
+from modelwright.obs.reading import guarded
+from modelwright.reconcile import routing, snapshots
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import DEFAULT_TTL
 from modelwright.reconcile.report import write_status
+from modelwright.sandbox.process import SANDBOX, Busy
 from modelwright.serving import training as renderers
+from modelwright.serving.fetching import FETCH_CONTAINER
 from modelwright.serving.gates import Content
 from modelwright.serving.merge import MergeError
 from modelwright.training import kueue
-from modelwright.training.port import engine_for
+from modelwright.training.port import Engine, engine_for
+from modelwright.training.profiles import PROFILES
 
 Object = dict[str, Any]
+LIVE_RUNS, ENDED_RUNS = 100, 200
+"""So many runs of a policy are read in a pass at most: the oldest that go on, the newest that have ended. Others that
+go on wait; what ended before that counts for no guard."""
 Which = Literal["dataset", "holdout"]
 
-AUTHOR = "modelwright:retraining"
-"""spec.author of versions whose runs nobody asked for: no person, so that anybody may approve them."""
+MOST_CONTROLLERS = 16
+"""Controllers of pods that are looked up at a look, those of the newest pods."""
 
 
 def runs_of(context: Context, policy: Object) -> list[TrainingRun]:
-    """The runs of this very policy, oldest first; those of a former policy of the same name are left alone."""
+    """The runs of this very policy, oldest first; those of a former policy of the same name are left alone. Of very
+    many, the oldest that go on, and the newest that have ended."""
     metadata = policy["metadata"]
     found = []
-    place = f"{metadata['namespace']}/{metadata['name']}"
-    for raw in context.store.by_index("retraining", kinds.TRAINING_RUN, place):
+    for place in _places(context.store, f"{metadata['namespace']}/{metadata['name']}"):
+        raw = context.store.get(kinds.TRAINING_RUN, *place)
         try:
-            run = TrainingRun.parse(raw)
+            run = TrainingRun.parse(raw or {})
         except InvalidObject:
             continue
         created = run.metadata.creation_timestamp
@@ -91,6 +101,12 @@ def runs_of(context: Context, policy: Object) -> list[TrainingRun]:
             continue
         found.append(run)
     return sorted(found, key=_age)
+
+
+def _places(store: Store, policy: str) -> list[tuple[str, str]]:
+    live = store.newest_first(kinds.TRAINING_RUN, store.places("retraining", kinds.TRAINING_RUN, f"{policy} live"))
+    ended = store.newest_first(kinds.TRAINING_RUN, store.places("retraining", kinds.TRAINING_RUN, f"{policy} ended"))
+    return [*live[-LIVE_RUNS:], *ended[:ENDED_RUNS]]
 
 
 def has_ended(run: TrainingRun) -> bool:
@@ -113,7 +129,7 @@ class TrainingRunReconciler:
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             return Result()
         try:
-            run = TrainingRun.parse(raw)
+            run = await self._parsed(raw)
         except InvalidObject as error:
             await self._refuse(raw, error)
             return Result()
@@ -128,14 +144,14 @@ class TrainingRunReconciler:
             observed = replace(observed, registered=problem)
         decision = decide(observed)
         status, look = decision.status, decision.look
-        if await write_status(context, raw, status, run.status):
+        if await self._write(raw, status, run.status):
             self._tell(raw, run.status, status)
             # The policy keeps account of its runs, and runs wait for each other.
             for other in routing.keys(kinds.TRAINING_RUN, raw, context.store):
                 context.wake(other)
             # What follows is based on what is written, and is begun by the pass that this wakes.
             raw = context.store.get(kinds.TRAINING_RUN, key.namespace, key.name) or raw
-        picture = _Picture(context, raw, TrainingRun.parse(raw))
+        picture = _Picture(context, raw, await self._parsed(raw))
         try:
             for action in decision.actions:
                 await picture.carry_out(action)
@@ -145,13 +161,25 @@ class TrainingRunReconciler:
             return await self._give_up(raw, observed, Problem(Reason.INVALID_POLICY, str(error), stalled=True))
         return Result(look.total_seconds() if look is not None else None)
 
+    async def _parsed(self, raw: Object) -> TrainingRun:
+        """The run, with its policy as a whole. Raises InvalidObject."""
+        run = TrainingRun.parse(raw)
+        policy = await snapshots.whole(self._context, run.namespace, kinds.RETRAINING_POLICY, run.status.policy)
+        return run.model_copy(update={"status": run.status.model_copy(update={"policy": policy})})
+
+    async def _write(self, raw: Object, new: TrainingRunStatus, old: TrainingRunStatus) -> bool:
+        if new == old:
+            return False
+        policy = await snapshots.kept(self._context, raw["metadata"]["namespace"], new.policy, old.policy)
+        return await write_status(self._context, raw, new.model_copy(update={"policy": policy}), old)
+
     async def _give_up(self, raw: Object, observed: RunObserved, problem: Problem) -> Result:
         """An object can't be made until somebody changes the policy, of which the run has a copy."""
-        run = TrainingRun.parse(raw)
+        run = await self._parsed(raw)
         if observed.state is RunState.REGISTERING and not problem.stalled:
             self._unregistered[run.uid] = problem
         decision = decide(replace(observed, run=run, problem=problem, stage=None, child=None))
-        if await write_status(self._context, raw, decision.status, run.status):
+        if await self._write(raw, decision.status, run.status):
             self._tell(raw, run.status, decision.status)
         return Result(decision.look.total_seconds() if decision.look is not None else None)
 
@@ -189,6 +217,12 @@ class _Picture:
     def _read_policy(self) -> tuple[RetrainingPolicySpec | None, Problem | None]:
         """What the run goes by: the policy as it was when it began, else as it is."""
         kept = self._run.status.policy
+        if kept is not None and kept.lost:
+            text = (
+                f"status.policy: ControllerRevision {kept.stored_in}, which holds the policy that the run began with, "
+                "is gone or holds something else: start another run"
+            )
+            return None, Problem(Reason.INVALID_POLICY, text, stalled=True)
         if kept is not None:
             try:
                 return RetrainingPolicySpec.model_validate(kept.spec, by_alias=True, by_name=False), None
@@ -207,7 +241,7 @@ class _Picture:
         """Why the word of the person who asks for the run does not count."""
         if self._run.spec.manual is None:
             return None
-        admission, created = self._context.admission(), self._run.metadata.creation_timestamp
+        admission, created = self._context.admission(self._run.namespace), self._run.metadata.creation_timestamp
         if admission.in_force and (admission.since is None or (created is not None and created >= admission.since)):
             return None
         text = admission.problem or "admission has not proved who asks for this run; create it anew"
@@ -276,10 +310,18 @@ class _Picture:
         digest = versions.pinned_digest(_artifact(source), known.digest if known is not None else None)
         if digest is not None:
             return Resolved(digest)
-        pod = self._context.store.get(kinds.POD, self._run.namespace, self._resolve_pod_name(which, source))
-        if pod is None or not controlled_by(pod, self._run.uid):
+        wanted = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._context.images)
+        pod = self._context.store.get(kinds.POD, self._run.namespace, wanted["metadata"]["name"])
+        if pod is None or speakers.disbelief(pod, self._run.uid, wanted) is not None:
             return Resolved(None)
-        container: Object = next(iter(pod.get("status", {}).get("containerStatuses", [])), {})
+        return guarded(
+            pod,
+            functools.partial(self._read_resolved, pod, which),
+            lambda text: Resolved(None, Problem(Reason.INTERNAL_ERROR, text, stalled=True)),
+        )
+
+    def _read_resolved(self, pod: Object, which: Which) -> Resolved:
+        container = speakers.status_of(pod, FETCH_CONTAINER)
         done = container.get("state", {}).get("terminated", {})
         if done.get("exitCode") == 0:
             told_content = versions.told(pods.parse_report(done.get("message", "")))
@@ -295,10 +337,6 @@ class _Picture:
         if failure is not None:
             return Resolved(None, Problem(failure.reason, failure.message, stalled=True))
         return Resolved(None)
-
-    def _resolve_pod_name(self, which: Which, source: DatasetSource) -> str:
-        manifest = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._context.images)
-        return str(manifest["metadata"]["name"])
 
     def _model_name(self) -> str:
         return self._spec.model_ref.name if self._spec is not None else ""
@@ -350,32 +388,110 @@ class _Picture:
         entry, work = now
         engine = engine_for(work)
         if live is None:
-            left = self._context.store.by_owner(kinds.POD, entry.uid) if entry.uid else []
-            gone = {"metadata": {"name": entry.child, "uid": entry.uid}}
-            reading = engine.read(gone, left, work, now=self._context.clock.now()) if left and work.job else None
-            if reading is None or reading.report is None:
+            left = self._left(entry, work)
+            gone = {"kind": "Job", "metadata": {"name": entry.child, "uid": entry.uid}}
+            reading = self._told(gone, engine, left, work) if left else None
+            if reading is None or reading.report is None or not self._context.admission(self._run.namespace).in_force:
                 return None, None
             return ChildRef(entry.child, entry.uid, entry.kind), reading
         metadata = live["metadata"]
-        child, found = ChildRef(metadata["name"], metadata["uid"], live["kind"]), []
+        child = ChildRef(metadata["name"], metadata["uid"], live["kind"])
         selector = engine.pod_selector(live, work)
-        now_ = self._context.clock.now()
+        heard = speakers.Heard(())
         if work.job is not None:
-            found = self._context.store.by_owner(kinds.POD, metadata["uid"])
+            heard = speakers.of_job(live, self._context.store.by_owner(kinds.POD, metadata["uid"]))
         # The watch of pods may be behind that of Jobs, so that a Job's end is judged by what its pods say now.
-        behind = work.job is not None and gates.has_ended(live) and engine.read(live, found, work, now_).report is None
+        behind = (
+            work.job is not None and gates.has_ended(live) and self._told(live, engine, heard.pods, work).report is None
+        )
         if selector is not None and (behind or work.job is None):
             try:
                 found = await self._context.client.list(kinds.POD, self._run.namespace, labels=selector)
             except errors.ApiError:
                 # Without its pods nothing is known of it now: the next look tells.
                 return child, None
+            if work.job is not None:
+                heard = speakers.of_job(live, found)
+            else:
+                try:
+                    heard = await self._of_tree(metadata["uid"], found, work)
+                except errors.ApiError:
+                    return child, None
         if work.resource is None or not work.resource.expressions:
-            reading = engine.read(live, found, work, now=now_)
+            reading = self._told(live, engine, heard.pods, work)
         else:
-            # Declared expressions are evaluated in another process, which may take its time.
-            reading = await asyncio.to_thread(engine.read, live, found, work, now_)
-        return child, await self._with_words_of_queue(reading, metadata["uid"])
+            try:
+                reading = await SANDBOX.in_free_turn(self._run.namespace, self._told, live, engine, heard.pods, work)
+            except Busy:
+                # Another run of this namespace is being read: the next look tells.
+                return child, None
+        if reading.state is StageState.SUCCEEDED and reading.report is None and heard.told:
+            reading = replace(reading, problem=f"{reading.problem or reading.message}; {heard.told}")
+        return child, await self._with_words_of_queue(self._proven(reading), metadata["uid"])
+
+    async def _of_tree(self, root: str, found: Sequence[Object], work: Work) -> speakers.Heard:
+        """Pods of another controller's object: those that have left something must lead to it."""
+        speaking = [pod for pod in found if pods.has_left(pod)]
+        speaking.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+        heard = speakers.of_tree(root, speaking, await self._between(root, speaking, work))
+        silent = tuple(pod for pod in found if not pods.has_left(pod))
+        return replace(heard, pods=(*heard.pods, *silent))
+
+    async def _between(self, root: str, found: Sequence[Object], work: Work) -> dict[str, Object | None]:
+        """The controllers between pods and the object of the stage, by the uid that is said of them; None for those of
+        kinds that the operator has no right to read, where such may be."""
+        profile = work.resource.profile if work.resource is not None and work.resource.pod_selector is None else None
+        hidden = PROFILES[profile].between if profile is not None else None
+        below, between = list(found), dict[str, Object | None]()
+        pods_by_uid = {str(pod["metadata"].get("uid")) for pod in found}
+        for _ in range(speakers.MOST_BETWEEN):
+            owners = {str(ref.get("uid")): ref for obj in below if (ref := speakers.controller_of(obj)) is not None}
+            new = [uid for uid in owners if uid != root and uid not in between and uid not in pods_by_uid]
+            below = []
+            for uid in new[: MOST_CONTROLLERS - len(between)]:
+                kind, name = self._readable(owners[uid]), str(owners[uid].get("name"))
+                if kind is None:
+                    if hidden is None or owners[uid].get("kind") in hidden:
+                        between[uid] = None
+                    continue
+                above = await self._context.client.get(kind, self._run.namespace, name)
+                if above is not None and above["metadata"]["uid"] == uid:
+                    between[uid] = above
+                    below.append(above)
+        return between
+
+    def _readable(self, owner: Mapping[str, Any]) -> Kind | None:
+        """The kind that an ownerReference names, of those that the operator may read."""
+        group, kind = str(owner.get("apiVersion", "")).rpartition("/")[0], owner.get("kind")
+        readable = (kinds.JOB, kinds.POD, *self._context.training_kinds)
+        return next((one for one in readable if (one.group, one.kind) == (group, kind)), None)
+
+    def _told(self, live: Object, engine: Engine, found: Sequence[Object], work: Work) -> Reading:
+        """What the object of a stage and its pods say."""
+        return guarded(
+            live,
+            functools.partial(engine.read, live, found, work, self._context.clock.now()),
+            functools.partial(Reading, StageState.FAILED, Reason.INTERNAL_ERROR),
+        )
+
+    def _left(self, entry: StageStatus, work: Work) -> Sequence[Object]:
+        """Pods of a Job that is gone, which are believed when they are as it would be rendered."""
+        left = self._context.store.by_owner(kinds.POD, entry.uid) if entry.uid and work.job is not None else []
+        if not left or self._run.status.dataset is None:
+            return ()
+        try:
+            template = engine_for(work).manifest(self._raw, entry.name, work, self._inputs())["spec"]["template"]
+        except (MergeError, ValueError):
+            return ()
+        return speakers.heard(entry.uid, template, left).pods
+
+    def _proven(self, reading: Reading) -> Reading:
+        """The reading, unless others may have forged a result: then it stands still, and says why."""
+        admission = self._context.admission(self._run.namespace)
+        if reading.state is not StageState.SUCCEEDED or admission.in_force:
+            return reading
+        text = admission.problem or "whether the admission policies are in force is being found out"
+        return Reading(StageState.RUNNING, Reason.ADMISSION_POLICY_MISSING, f"its result does not count: {text}")
 
     async def _with_words_of_queue(self, reading: Reading, uid: str) -> Reading:
         """A queued stage with Kueue's own reason, where it can be had."""
@@ -443,11 +559,28 @@ class _Picture:
             return
         wanted = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._context.images)
         live = self._context.store.get(kinds.POD, self._run.namespace, wanted["metadata"]["name"])
-        if live is not None and live.get("status", {}).get("phase") == "Failed":
-            # Evicted, or its node is lost: a pod never comes back from that by itself.
+        if live is None:
+            turns, clock = self._context.turns, self._context.clock
+            claim = Claim(WANTED, self._raw["metadata"].get("creationTimestamp", ""), "TrainingRun", self._run.name)
+            under_way = routing.resolving(self._context.store, self._run.namespace)
+            if turns.take(self._run.namespace, claim, under_way, clock.monotonic()) is not None:
+                # The next look asks again.
+                return
+            try:
+                live, made = await ensure(self._context, wanted)
+            finally:
+                turns.made(self._run.namespace, claim.kind, claim.name)
+            why = speakers.disbelief(live, self._run.uid, wanted) if made else None
+            if why is not None:
+                # Admission has changed it as it was made, and would change another one too.
+                text = f"the resolve pod of spec.run.{which} is not as it was rendered: {why}"
+                raise Refused(Problem(Reason.RESOLVE_POD_CHANGED, text, stalled=True))
+        elif controlled_by(live, self._run.uid) and (
+            live.get("status", {}).get("phase") == "Failed"
+            or speakers.disbelief(live, self._run.uid, wanted) is not None
+        ):
+            # Evicted, or its node is lost: a pod never comes back from that by itself. Or it is not what was rendered.
             await remove(self._context, live)
-        elif live is None:
-            await ensure(self._context, wanted)
 
     async def _begin(self, stage: StageName) -> None:
         work = self._work(stage)
@@ -465,13 +598,15 @@ class _Picture:
             return
         await self._leave_no_resolve_pod()
         name = renderers.stage_name(self._raw, stage)
-        if self._context.store.get(kind, self._run.namespace, name) is not None:
+        there = self._context.store.get(kind, self._run.namespace, name)
+        if there is not None and controlled_by(there, self._run.uid):
             return
         await ensure(self._context, engine_for(work).manifest(self._raw, stage, work, self._inputs()))
 
     async def _leave_no_resolve_pod(self) -> None:
         for pod in self._context.store.by_owner(kinds.POD, self._run.uid):
-            await remove(self._context, pod)
+            if controlled_by(pod, self._run.uid):
+                await remove(self._context, pod)
 
     def _inputs(self) -> renderers.Inputs:
         assert self._spec is not None  # noqa: S101 - carry_out has looked
@@ -558,6 +693,7 @@ class _Picture:
         run, template, result = self._run, self._spec.run, self._run.status.result
         artifact, dataset = self._trained_artifact(), self._run.status.dataset
         assert artifact is not None and result is not None and dataset is not None  # noqa: S101, PT018
+        made = authors.of_training(self._spec, run.spec.manual.by if run.spec.manual is not None else None)
         code = template.version.code
         if result.repository and result.commit:
             lineage_code: Object | None = {"repository": result.repository, "commit": result.commit}
@@ -572,7 +708,8 @@ class _Picture:
         }
         spec = {
             "modelRef": {"name": self._model_name()},
-            "author": run.spec.manual.by if run.spec.manual is not None else AUTHOR,
+            "author": made[-1],
+            "authors": list(made[:-1]),
             "artifact": artifact.wire(),
             "parameters": dict(result.parameters) or dict(parameters(run, template)),
             "metrics": self._metrics(),
@@ -584,7 +721,7 @@ class _Picture:
         return {
             "apiVersion": names.API_VERSION,
             "kind": kinds.MODEL_VERSION.kind,
-            "metadata": {"name": run.name, "namespace": run.namespace, "labels": dict(run.metadata.labels)},
+            "metadata": {"name": run.name, "namespace": run.namespace, "labels": dict(template.version.labels)},
             "spec": {key: value for key, value in spec.items() if value},
         }
 

@@ -23,11 +23,12 @@ _COMPARER = Taker(
 
 
 def deployment(
-    model: Json, serving: Revision, candidate: Revision, images: Images, *, request_seconds: int = 30,
-    service_account: str | None = None,
+    model: Json, serving: Revision, candidate: Revision, images: Images, *, token: str = "",
+    request_seconds: int = 30, service_account: str | None = None,
 ) -> Json:  # fmt: skip
-    """One pod that compares this pair. `request_seconds`: how long an answer is waited for (drain and longest request
-    of the Model). `service_account`: whose image pull secrets the pod needs; it has no rights."""
+    """One pod that compares this pair. `token`: of the copies that count; empty for all. `request_seconds`: how long an
+    answer is waited for (drain and longest request of the Model). `service_account`: whose image pull secrets the pod
+    needs; it has no rights."""
     environment = {
         "SERVING_URL": service_url(model, serving),
         "CANDIDATE_URL": service_url(model, candidate),
@@ -35,7 +36,7 @@ def deployment(
         "CANDIDATE_REVISION": candidate.hash,
     }
     return _COMPARER.deployment(
-        model, _pair(serving, candidate), environment, images, service_account=service_account,
+        model, _pair(serving, candidate), environment, images, token=token, service_account=service_account,
         request_seconds=request_seconds,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What the comparer and the observer are made of: one pod of ours that a gateway sends copies of requests to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 PORT = 8080
 _STOP_SECONDS = 5
+_TOKEN_LENGTH = 52
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,18 @@ class Taker:
 
     def deployment(
         self, model: Json, made_for: str, environment: Mapping[str, str], images: Images, *,
-        service_account: str | None, request_seconds: int, container: Json | None = None, pod: Json | None = None,
+        token: str, service_account: str | None, request_seconds: int, container: Json | None = None,
+        pod: Json | None = None,
     ) -> Json:  # fmt: skip
-        """One pod. `container` and `pod`: more members of their specs. `request_seconds`: how long an answer is waited
-        for. `service_account`: whose image pull secrets, and identity at a store, it needs; it has no rights."""
+        """One pod. `token`: of the copies that count; empty for all. `container`, `pod`: more members of their specs.
+        `request_seconds`: how long an answer is waited for. `service_account`: whose image pull secrets, and identity
+        at a store, it needs; it has no rights."""
         labels = self._labels(model)
         env = {
             **environment,
             "REQUEST_TIMEOUT_SECONDS": str(request_seconds),
             "STOP_SECONDS": str(_STOP_SECONDS),
+            **({"COPY_TOKEN": token} if token else {"COPIES_WITHOUT_TOKEN": "Count"}),
             "PORT": str(PORT),
         }
         own = {
@@ -121,6 +125,15 @@ class Taker:
     def _metadata(self, model: Json) -> Json:
         metadata = child_metadata(model, None, self.name.format(model=model["metadata"]["name"]))
         return metadata | {"labels": {**metadata["labels"], names.LABEL_ROLE: self.role}}
+
+
+def token(model: Json, role: str, templates: Sequence[Json]) -> str:
+    """What the route of `model` sets on the copies for the pod of this role, and that pod asks for.
+
+    Made of uids: random numbers of the API server, the same at each pass, and others for other revisions. `templates`:
+    the ControllerRevisions of the revisions that are asked, whose uids no Event, log or metric tells."""
+    uids = [obj["metadata"].get("uid", "") for obj in (model, *templates)]
+    return names.content_hash([role, *uids], _TOKEN_LENGTH)
 
 
 def service_url(model: Json, revision: Revision) -> str:

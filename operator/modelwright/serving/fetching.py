@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from modelwright.api import names
 from modelwright.api.common import Reference
 from modelwright.api.v1alpha1.version import Artifact
-from modelwright.serving.images import Images
+from modelwright.serving.images import VERIFY_CACHE, Images
 from modelwright.serving.metadata import owner_reference
 
 Json = dict[str, Any]
@@ -16,6 +16,8 @@ CREDENTIALS_PATH = "/var/run/modelwright/credentials"
 CACHE_PATH = "/var/cache/modelwright"
 MODEL_VOLUME = "modelwright-model"
 CACHE_VOLUME = "modelwright-cache"
+FETCH_CONTAINER = "fetch"
+"""The container of a pod that does nothing but report what the fetch program says."""
 NON_ROOT_USER = 65532
 
 
@@ -38,19 +40,46 @@ class Source(Protocol):
         ...
 
 
-def fetch_container(artifact: Source, digest: str | None, images: Images, *, cached: bool) -> tuple[Json, list[Json]]:
-    """The init container that puts the verified artifact into the model volume or the shared cache, and its volumes.
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How what is in a shared cache is proven: `size` or `full`, and the digest of the files, where it is known and
+    isn't the artifact's own."""
+
+    verify: str = "size"
+    tree: str | None = None
+
+    def wire(self) -> Json:
+        """As a stored revision keeps it."""
+        return {"verify": self.verify, **({"tree": self.tree} if self.tree else {})}
+
+
+def fetch_container(
+    artifact: Source, digest: str | None, images: Images, *, cached: Proof | None
+) -> tuple[Json, list[Json]]:
+    """The init container that puts the verified artifact into the model volume or, `cached`, the shared cache, and its
+    volumes.
 
     `digest` None: whatever is there is taken; never for what serves or is trained on.
     """
     arguments = ["get", "--uri", literal(artifact.uri), *(["--digest", digest] if digest is not None else [])]
     arguments += ["--cache", CACHE_PATH] if cached else ["--dest", "/mnt/artifact"]
+    if cached and cached.tree and cached.verify == "full":
+        arguments += ["--tree", cached.tree]
     target = (
         {"name": CACHE_VOLUME, "mountPath": CACHE_PATH}
         if cached
         else {"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}
     )
-    return _container(artifact, images, arguments, [target])
+    container, volumes = _container(artifact, images, arguments, [target])
+    if cached and cached.verify == "full":
+        enforce(container, {VERIFY_CACHE: "full"})
+    return container, volumes
+
+
+def enforce(container: Json, environment: Mapping[str, str]) -> None:
+    """Gives the container these variables, whatever it had under their names."""
+    kept = [entry for entry in container.get("env") or () if entry.get("name") not in environment]
+    container["env"] = [*kept, *({"name": key, "value": literal(value)} for key, value in environment.items())]
 
 
 def literal(text: str) -> str:
@@ -72,7 +101,7 @@ def bring(contents: Mapping[str, tuple[Source, str | None, str]], images: Images
     from the author's."""
     brought = Brought([], [], [])
     for name, (source, digest, directory) in contents.items():
-        container, volumes = fetch_container(source, digest, images, cached=False)
+        container, volumes = fetch_container(source, digest, images, cached=None)
         volumes = [*volumes, {"name": MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
         kept = f"modelwright-{name}"
         renamed = {volume["name"]: f"{kept}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes}
@@ -91,14 +120,16 @@ def cache_directory(digest: str) -> str:
 
 def resolve_pod(
     version: Json, model: str, artifact: Artifact, images: Images, *, digest: str | None = None,
-    keys: Mapping[str, str] | None = None,
+    keys: Mapping[str, str] | None = None, tree: bool = False,
 ) -> Json:  # fmt: skip
     """The pod that hashes the artifact of a version of `model` and reports the digest as its termination message; with
-    `keys` (PEM, by name), also whether one of them has signed it. `digest`: what it must be, where that is known."""
+    `keys` (PEM, by name), also whether one of them has signed it, and with `tree` the digest of its unpacked files.
+    `digest`: what it must be, where that is known."""
     metadata = version["metadata"]
     arguments = ["--digest", digest] if digest else []
     for name, pem in (keys or {}).items():
         arguments += ["--trusted-key", f"{name}={pem}"]
+    arguments += ["--tree"] if tree else []
     return digest_pod(
         {
             "name": names.resolve_pod_name(metadata["name"], metadata["uid"]),
@@ -116,7 +147,15 @@ def resolve_pod(
 def digest_pod(metadata: Json, source: Source, images: Images, arguments: Sequence[str] = ()) -> Json:
     """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
     spec = pod_spec(source, ["resolve", "--uri", literal(source.uri), *arguments], images)
+    metadata = {**metadata, "labels": {**metadata["labels"], **identity_labels(source)}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"restartPolicy": "OnFailure", **spec}}
+
+
+def identity_labels(source: Source) -> dict[str, str]:
+    """Labels by which the cloud gives a pod the identity of its ServiceAccount. Azure's webhook acts on pods that carry
+    its label only; EKS and GKE go by the ServiceAccount."""
+    named = source.service_account_name and source.credentials_secret_ref is None
+    return {"azure.workload.identity/use": "true"} if named and source.uri.startswith("az://") else {}
 
 
 def pod_spec(source: Source, arguments: list[str], images: Images) -> Json:
@@ -179,7 +218,7 @@ def _container(artifact: Source, images: Images, arguments: list[str], mounts: l
         volumes.append({"name": "modelwright-source", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
         mounts.append({"name": "modelwright-source", "mountPath": f"/mnt/source/{claim}", "readOnly": True})
     container = {
-        "name": "fetch",
+        "name": FETCH_CONTAINER,
         "image": images.fetch,
         **({"imagePullPolicy": images.pull_policy} if images.pull_policy else {}),
         "args": arguments,
@@ -188,4 +227,5 @@ def _container(artifact: Source, images: Images, arguments: list[str], mounts: l
         "securityContext": container_security(),
         "volumeMounts": mounts,
     }
+    enforce(container, images.fetch_env)
     return container, volumes

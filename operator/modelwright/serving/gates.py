@@ -1,5 +1,5 @@
-"""The Jobs that look at a candidate before any caller's request: the prober of the infra gate, and the evaluation that
-the policy's author has written."""
+"""The Jobs that look at a candidate before any caller's request: the scan of its artifact, the prober of the infra
+gate, and the evaluation that the policy's author has written."""
 
 import json
 import math
@@ -9,8 +9,9 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.common import seconds
-from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
+from modelwright.api.v1alpha1.policy import EvaluationGate, EvaluationMetric, InfraGate, ScanGate
 from modelwright.api.v1alpha1.version import Artifact, Sample
+from modelwright.core.analysis import figures
 from modelwright.core.drift import quantity
 from modelwright.core.revision import Revision
 from modelwright.serving import authored, fetching
@@ -92,6 +93,36 @@ def infra(
     return _job(rollout, "infra", candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS)
 
 
+def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, images: Images) -> Json:
+    """The Job that reads the candidate's artifact without loading it."""
+    brought = fetching.bring({"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images)
+    environment = {
+        "CANDIDATE_DIR": CANDIDATE_DIR,
+        "ALLOWED_GLOBALS": _listed(gate.allow.globals),
+        "ALLOWED_FILES": _listed(gate.allow.files),
+    }
+    container = {
+        "name": "scan",
+        "image": images.operator,
+        **_pull_policy(images),
+        "command": ["python", "-m", "modelwright.scan"],
+        "env": authored.variables(environment),
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}},
+        "securityContext": fetching.container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": brought.mounts,
+    }
+    spec = {
+        **authored.pod(wanted.artifact.service_account_name),
+        "initContainers": brought.containers,
+        "containers": [container],
+        "volumes": brought.volumes,
+    }
+    return _job(
+        rollout, "scan", candidate, {"metadata": {}, "spec": spec}, _PROBE_TRIES, math.ceil(seconds(gate.timeout))
+    )
+
+
 def evaluation(
     rollout: Json, gate: EvaluationGate, candidate: Revision, wanted: Content, serving: Content | None, images: Images
 ) -> Json:
@@ -107,6 +138,7 @@ def evaluation(
         "CANDIDATE_DIR": CANDIDATE_DIR,
         "CANDIDATE_VERSION": wanted.version,
         "CANDIDATE_FORMAT": wanted.artifact.format.name,
+        "GATED_FIGURES": gated_figures(gate.metrics),
     }
     contents: dict[str, tuple[fetching.Source, str | None, str]] = {
         "candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)
@@ -124,6 +156,18 @@ def evaluation(
         rollout, "evaluation", candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
         math.ceil(seconds(gate.timeout)),
     )  # fmt: skip
+
+
+def _listed(texts: Sequence[str]) -> str:
+    # No dollar is left in it: Kubernetes would expand $(NAME).
+    return json.dumps(texts).replace("$", "\\u0024")
+
+
+def gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
+    """The figures that a report must have, as JSON: [{"name", "slice"?}]."""
+    asked = [{"name": m.name, **({"slice": part} if part is not None else {})} for m, part in figures.wanted(metrics)]
+    # No dollar is left in it: Kubernetes would expand $(NAME).
+    return json.dumps(asked, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
 
 
 def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: int, timeout: int) -> Json:

@@ -1,6 +1,10 @@
 """The images and settings of ours that end up in children."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+INSTANCE_CREDENTIALS = "MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS"
+VERIFY_CACHE = "MODELWRIGHT_FETCH_VERIFY_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,3 +15,11 @@ class Images:
     pull_policy: str = ""
     operator: str = "modelwright/operator"
     """The operator's own: it also holds the comparer, the observer and the prober of the infra gate."""
+    copy_token: bool = True
+    """Whether the comparer and the observer count only what carries the token of the Model's route."""
+    fetch_env: Mapping[str, str] = field(default_factory=dict)
+    """The administrator's environment of whatever fetches; it wins over an author's podTemplate."""
+
+    def verify_cache(self, *, signed: bool) -> str:
+        """How a shared cache is verified: `size` or `full`, which is the default for Models that ask for signatures."""
+        return self.fetch_env.get(VERIFY_CACHE) or ("full" if signed else "size")

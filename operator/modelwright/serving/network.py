@@ -1,5 +1,6 @@
 """How callers reach a Model: its Service, its revisions' Services, the route of a gateway, and what live ones say."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,11 +97,13 @@ def route(model: Json, endpoint: Endpoint, routing: Routing, *, marked: bool, th
         marks.append(MATCH_MARK)
     if through is None:
         shares = [_backend(name, key, weight, grpc) for key, weight in routing.weights.items()]
-        rules.append(_rule(endpoint, shares, copied=_copied(name, routing)))
+        copied = _copied(name, routing)
+        rules.append(_rule(endpoint, shares, copied=copied, token=routing.copy_token if copied else ""))
         marks.append("")
     else:
         built = {"group": "traefik.io", "kind": "TraefikService", "name": through, "weight": 1}
-        rules.append(_rule(endpoint, [built]))
+        copies = through in (mirror_name(name), observe_name(name))
+        rules.append(_rule(endpoint, [built], token=routing.copy_token if copies else ""))
         rules.append(_rule(endpoint, [_backend(name, next(iter(routing.weights)), 100, grpc)]))
         marks += ["", FALLBACK_MARK]
     if marked:
@@ -127,7 +130,7 @@ def _backend(model: str, key: str, weight: int, grpc: bool) -> Json:
 
 def _rule(
     endpoint: Endpoint, backends: list[Json], headers: Sequence[HeaderMatch] = (), *,
-    copied: tuple[str, int] | None = None,
+    copied: tuple[str, int] | None = None, token: str = "",
 ) -> Json:  # fmt: skip
     # Never left out: an explicit empty list is how a filter or a hostname is taken back.
     rule: Json = {"backendRefs": backends, "filters": []}
@@ -144,6 +147,10 @@ def _rule(
         ]
     if matches:
         rule["matches"] = [matches]
+    if token:
+        # On the rule: filters of a single backend reach the copies with few gateways, this one with most.
+        header = {"set": [{"name": names.HEADER_OF_COPIES, "value": token}]}
+        rule["filters"].append({"type": "RequestHeaderModifier", "requestHeaderModifier": header})
     if copied is not None:
         taker, percent = copied
         # No percent is all of them, and understood by gateways that know no percentages.
@@ -240,20 +247,20 @@ def for_callers(route_object: Mapping[str, Any], model: str) -> str:
         if [backend["name"] for backend in rule.get("backendRefs", [])] == [observe_name(model)]:
             # Callers get what the rule behind it gives.
             continue
-        kept = [entry for entry in rule.get("filters", []) if not _is_mark(entry) and not _is_observed(entry, model)]
+        kept = [entry for entry in rule.get("filters", []) if not _is_for_us(entry, model)]
         rules.append({**rule, "filters": kept})
     spec = {**route_object["spec"], "rules": rules}
     return names.content_hash(spec)
 
 
-def _is_mark(entry: Mapping[str, Any]) -> bool:
-    headers = entry.get("responseHeaderModifier", {}).get("set", [])
-    return [header["name"] for header in headers] == [ROUTE_HEADER]
-
-
-def _is_observed(entry: Mapping[str, Any], model: str) -> bool:
+def _is_for_us(entry: Mapping[str, Any], model: str) -> bool:
+    """A filter that changes nothing for callers: the route's mark, the token, the copies for the observer."""
     name = entry.get("requestMirror", {}).get("backendRef", {}).get("name")
-    return bool(name == names.observer_name(model))
+    if name == names.observer_name(model):
+        return True
+    modifiers = (entry.get(member, {}) for member in ("requestHeaderModifier", "responseHeaderModifier"))
+    set_ = [header["name"] for modifier in modifiers for header in modifier.get("set", [])]
+    return set_ in ([ROUTE_HEADER], [names.HEADER_OF_COPIES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +278,7 @@ class RouteView:
     observe_percent: int = 0
     through: str | None = None
     fallback: Mapping[str, int] = field(default_factory=dict)
+    copy_token: str = ""
 
     def names_observer(self, model: str) -> bool:
         """Whether requests are copied to the observer, by the route itself or by a TraefikService."""
@@ -284,6 +292,8 @@ def read_route(route_object: Mapping[str, Any], model: str) -> RouteView:
     for rule in route_object["spec"].get("rules", []):
         (matching if _headers(rule) else main).append(rule)
     first = main[0] if main else {}
+    headers = [entry.get("requestHeaderModifier", {}).get("set", []) for entry in first.get("filters", [])]
+    tokens = [h["value"] for h in itertools.chain(*headers) if h["name"] == names.HEADER_OF_COPIES]
     mirrors = [entry["requestMirror"] for entry in first.get("filters", []) if "requestMirror" in entry]
     observed = [mirror for mirror in mirrors if mirror["backendRef"]["name"] == names.observer_name(model)]
     compared = [mirror for mirror in mirrors if mirror not in observed]
@@ -296,6 +306,7 @@ def read_route(route_object: Mapping[str, Any], model: str) -> RouteView:
         observe_percent=observed[0].get("percent") or 100 if observed else 0,
         through=through[0] if through else None,
         fallback=_weights(main[1:], model),
+        copy_token=tokens[0] if tokens else "",
     )
 
 

@@ -46,9 +46,10 @@ def sample(reference: ReferenceSample, artifact: Artifact) -> Sample:
 
 def deployment(
     model: Json, serving: Revision, wanted: Sample, monitoring: Monitoring, images: Images, *,
-    request_seconds: int = 30, service_account: str | None = None,
+    token: str = "", request_seconds: int = 30, service_account: str | None = None,
 ) -> Json:  # fmt: skip
-    """One pod that observes what the revision `serving` is asked. `request_seconds`: how long an answer is waited for.
+    """One pod that observes what the revision `serving` is asked. `token`: of the copies that count; empty for all.
+    `request_seconds`: how long an answer is waited for.
     `service_account`: whose image pull secrets, and identity at the store, the pod needs; it has no rights."""
     environment = {
         "MODEL_NAMESPACE": model["metadata"]["namespace"],
@@ -57,12 +58,24 @@ def deployment(
         "SERVING_URL": service_url(model, serving),
         "REFERENCE": REFERENCE_DIR,
         "REFERENCE_BYTES": str(REFERENCE_BYTES),
-        "WINDOW_SECONDS": f"{seconds(monitoring.window):g}",
+        "WINDOW": _time(seconds(monitoring.window)),
+        "LONG_WINDOW": _time(seconds(monitoring.long_window))
+        if seconds(monitoring.long_window) > seconds(monitoring.window)
+        else "0s",
         "MIN_SAMPLES": str(monitoring.min_samples),
+        "ROWS_PER_REQUEST": str(monitoring.rows_per_request),
+        "NUMBERS_METHOD": monitoring.numbers.method,
+        "CATEGORIES_METHOD": monitoring.categories.method,
+        "SHARE_FLOOR": monitoring.share_floor,
+        "CORRECTION": monitoring.correction,
     }
+    if monitoring.numbers.floor is not None:
+        environment["NUMBERS_FLOOR"] = monitoring.numbers.floor
+    if monitoring.categories.floor is not None:
+        environment["CATEGORIES_FLOOR"] = monitoring.categories.floor
     brought = fetching.bring({"reference": (wanted, wanted.digest, REFERENCE_DIR)}, images)
     for fetch in brought.containers:
-        fetch["env"] = [*fetch["env"], {"name": "MODELWRIGHT_FETCH_MAX_BYTES", "value": str(REFERENCE_BYTES)}]
+        fetching.enforce(fetch, {"MODELWRIGHT_FETCH_MAX_BYTES": str(REFERENCE_BYTES)})
     made_for = names.content_hash(
         [
             serving.hash,
@@ -70,15 +83,26 @@ def deployment(
             brought.containers,
             brought.volumes,
             images.operator,
+            token,
             service_account,
             request_seconds,
         ]
     )
     return _OBSERVER.deployment(
-        model, made_for, environment, images, service_account=service_account, request_seconds=request_seconds,
+        model, made_for, environment, images, token=token, service_account=service_account,
+        request_seconds=request_seconds,
         container={"volumeMounts": brought.mounts},
         pod={"initContainers": brought.containers, "volumes": brought.volumes},
     )  # fmt: skip
+
+
+def _time(whole: float) -> str:
+    """As the observer names its windows: 1h30m, 90s."""
+    if whole < 120:
+        return f"{max(round(whole), 1)}s"
+    hours, rest = divmod(round(whole), 3600)
+    minutes, left = divmod(rest, 60)
+    return "".join(f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (left, "s")) if number)
 
 
 def service(model: Json) -> Json:

@@ -20,13 +20,15 @@ _CONTAINERS = ("initContainers", "containers")
 
 def pod_template(
     model: Json, serving: Serving, version: str, content: VersionContent, digest: str, choice: Choice,
-    revision: Revision, images: Images,
+    revision: Revision, images: Images, proof: fetching.Proof | None = None,
 ) -> Json:  # fmt: skip
-    """The rendered PodTemplateSpec. Raises MergeError when spec.serving.podTemplate can't be merged into it."""
+    """The rendered PodTemplateSpec; `proof` is for what is in a shared cache. Raises MergeError when
+    spec.serving.podTemplate can't be merged into it."""
     runtime = choice.runtime.spec
     name, artifact = model["metadata"]["name"], content.artifact
     directory = runtime.model_path.replace("$(MODEL_NAME)", name)
-    fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=serving.cache is not None)
+    cached = (proof or fetching.Proof()) if serving.cache is not None else None
+    fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=cached)
     if serving.cache is None:
         volumes.append({"name": fetching.MODEL_VOLUME, "emptyDir": {}})
         mount: Json = {"name": fetching.MODEL_VOLUME, "mountPath": directory, "readOnly": True}
@@ -35,7 +37,7 @@ def pod_template(
         volumes.append({"name": fetching.CACHE_VOLUME, "persistentVolumeClaim": claim})
         sub_path = fetching.cache_directory(digest)
         mount = {"name": fetching.CACHE_VOLUME, "mountPath": directory, "subPath": sub_path, "readOnly": True}
-    environment = _environment(model, version, content, choice, revision, directory)
+    environment = _environment(model, serving, version, content, choice, revision, directory)
     template: Json = {
         "metadata": {
             "labels": serving_labels(name, revision),
@@ -65,6 +67,9 @@ def pod_template(
         ours = {entry["name"] for key in _CONTAINERS for entry in template["spec"][key]}
         template = merge(template, patch, "spec.serving.podTemplate")
         _secure(template, ours)
+        for entry in authored.part(template["spec"], "initContainers", list, "spec.serving.podTemplate.spec"):
+            if entry["name"] == fetch["name"]:
+                fetching.enforce(entry, images.fetch_env)
         # The selector of the Deployment stands on these.
         template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **serving_labels(name, revision)}
     return template
@@ -109,8 +114,9 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
 
 
 def _environment(
-    model: Json, version: str, content: VersionContent, choice: Choice, revision: Revision, directory: str
-) -> list[Json]:
+    model: Json, serving: Serving, version: str, content: VersionContent, choice: Choice, revision: Revision,
+    directory: str,
+) -> list[Json]:  # fmt: skip
     """What every model container is told, and what the runtime says for the format. The format can't change ours."""
     ports = choice.runtime.spec.ports
     values = {
@@ -122,6 +128,8 @@ def _environment(
         "MODEL_DIR": directory,
         "MODEL_HTTP_PORT": str(ports.http),
     }
+    if serving.allow_implementation:
+        values["MODEL_ALLOW_IMPLEMENTATION"] = "true"
     if ports.grpc is not None:
         values["MODEL_GRPC_PORT"] = str(ports.grpc)
     if ports.metrics is not None:

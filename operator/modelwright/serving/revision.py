@@ -9,26 +9,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.model import ModelSpec, Serving, pod_template_patch
+from modelwright.api.v1alpha1.model import ModelSpec, Serving, pod_shape
 from modelwright.api.v1alpha1.version import VersionContent
+from modelwright.core.authors import content_of
 from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Choice
+from modelwright.serving.fetching import Proof
 from modelwright.serving.images import Images
 from modelwright.serving.metadata import child_metadata
 from modelwright.serving.pod import pod_template
 
 Json = dict[str, Any]
 
-# Replicas, autoscaling and the time-out say how many and how long, not what a pod is.
-_NOT_POD_SHAPING = {"replicas", "autoscaling", "start_timeout", "runtime_ref", "pod_template"}
-
 
 def identify(version: str, content: VersionContent, digest: str, choice: Choice, serving: Serving) -> Revision:
     """The revision that this version, runtime and pod shape make. Renaming or editing the runtime's content doesn't
     change it; choosing another runtime does."""
-    shape = serving.model_dump(mode="json", by_alias=True, exclude=_NOT_POD_SHAPING, exclude_defaults=True)
-    if patch := pod_template_patch(serving):
-        shape["podTemplate"] = patch
+    shape = pod_shape(serving.model_copy(update={"runtime_ref": None}))
     identity = {
         "version": version,
         "artifact": content.artifact.wire() | {"digest": digest},
@@ -40,11 +37,11 @@ def identify(version: str, content: VersionContent, digest: str, choice: Choice,
 
 def store(
     model: Json, spec: ModelSpec, version: str, content: VersionContent, digest: str, choice: Choice,
-    revision: Revision, images: Images, number: int,
+    revision: Revision, images: Images, number: int, proof: Proof | None = None,
 ) -> Json:  # fmt: skip
     """The ControllerRevision that keeps everything needed to run `revision` again. Raises MergeError for a podTemplate
     that can't be merged. `number` counts the Model's revisions, for people."""
-    template = pod_template(model, spec.serving, version, content, digest, choice, revision, images)
+    template = pod_template(model, spec.serving, version, content, digest, choice, revision, images, proof)
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
@@ -53,13 +50,20 @@ def store(
         "data": {
             "version": version,
             "digest": digest,
-            "runtime": {"kind": choice.runtime.kind, "name": choice.runtime.name, "reason": choice.reason},
-            "inputs": inputs(choice, images),
+            "runtime": runtime_entry(choice),
+            "inputs": inputs(choice, images, proof),
             "ports": choice.runtime.spec.ports.wire(),
             "readinessPath": readiness_path(template),
             "template": template,
         },
     }
+
+
+def runtime_entry(choice: Choice) -> Json:
+    """What is stored of the runtime that a template was rendered by."""
+    runtime = choice.runtime
+    entry = {"kind": runtime.kind, "name": runtime.name, "reason": choice.reason, "content": content_of(runtime.spec)}
+    return entry | ({"changedBy": runtime.spec.changed_by} if runtime.spec.changed_by is not None else {})
 
 
 def fresh(stored: Json, revision: Revision) -> Json:
@@ -77,22 +81,36 @@ def fresh(stored: Json, revision: Revision) -> Json:
     return copied
 
 
-def inputs(choice: Choice, images: Images) -> Json:
+def inputs(choice: Choice, images: Images, proof: Proof | None = None) -> Json:
     """What else went into a stored template: when it differs from today's, the revision is outdated."""
-    return {"runtimeGeneration": choice.runtime.generation, "fetchImage": images.fetch}
+    return {
+        "runtimeGeneration": choice.runtime.generation,
+        "fetchImage": images.fetch,
+        "fetchEnv": dict(images.fetch_env),
+        "cache": (proof or Proof()).wire(),
+    }
 
 
-def outdated(stored: Mapping[str, Any], choice: Choice, images: Images) -> str | None:
+def outdated(stored: Mapping[str, Any], choice: Choice, images: Images, proof: Proof | None = None) -> str | None:
     """Why a fresh rendering of this revision would differ from the stored one; None when it wouldn't."""
-    was, now = stored["data"].get("inputs", {}), inputs(choice, images)
+    was, now = stored["data"].get("inputs", {}), inputs(choice, images, proof)
     changed = []
-    if was.get("runtimeGeneration") != now["runtimeGeneration"]:
+    if was.get("runtimeGeneration") != now["runtimeGeneration"] and not _same_content(stored, choice):
         changed.append(f"{choice.runtime.kind} {choice.runtime.name} was edited")
     if was.get("fetchImage") != now["fetchImage"]:
         changed.append("the operator brings another fetch image")
+    if was.get("fetchEnv", {}) != now["fetchEnv"]:
+        changed.append("the administrator has changed the environment of fetch containers")
+    if was.get("cache", Proof().wire()) != now["cache"]:
+        changed.append("the cache is verified in another way")
     if not changed:
         return None
     return f"{' and '.join(changed)} since this revision was made; set spec.serving.restartedAt to take it up"
+
+
+def _same_content(stored: Mapping[str, Any], choice: Choice) -> bool:
+    """Whether an edit of the runtime changed nothing but who answers for it."""
+    return bool(stored["data"].get("runtime", {}).get("content") == content_of(choice.runtime.spec))
 
 
 def readiness_path(template: Mapping[str, Any]) -> str | None:

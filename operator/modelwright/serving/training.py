@@ -21,7 +21,7 @@ from modelwright.api.v1alpha1.retraining import (
 from modelwright.api.v1alpha1.training import DatasetStatus
 from modelwright.core.retraining.machine import output_uri
 from modelwright.serving import authored, fetching
-from modelwright.serving.gates import CANDIDATE_DIR, SERVING_DIR, Content
+from modelwright.serving.gates import CANDIDATE_DIR, SERVING_DIR, Content, gated_figures
 from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError
 from modelwright.serving.metadata import owner_reference
@@ -207,6 +207,7 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
         names.LABEL_ROLE: names.ROLE_LOOK,
         names.LABEL_TRIGGER: trigger.name,
         names.LABEL_LOOK: name,
+        **fetching.identity_labels(data),
     }
     spec = fetching.pod_spec(data, ["look", "--uri", fetching.literal(data.uri), "--changed", data.changed], images)
     return {
@@ -300,6 +301,8 @@ def _environment(run: Json, stage: str, inputs: Inputs, contents: Mapping[str, A
                 f"{name.upper()}_VERSION": content.version,
                 f"{name.upper()}_FORMAT": content.artifact.format.name,
             }
+    if stage == "evaluate" and inputs.template.evaluate is not None:
+        told["GATED_FIGURES"] = gated_figures(inputs.template.evaluate.gates)
     return told
 
 

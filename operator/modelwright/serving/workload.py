@@ -13,6 +13,10 @@ DEFAULT_METRICS = [
     {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 ]
 
+NO_PROGRESS_DEADLINE = 2**31 - 1
+"""Kubernetes' value for "none": the Deployment controller then keeps no Progressing condition, which costs it two of
+five status writes. How long pods may take is spec.serving.startTimeout's to say, and the operator's to see."""
+
 
 def deployment(model: Json, revision: Revision, template: Json, replicas: int | None) -> Json:
     """The Deployment of a stored pod template. `replicas` None leaves the number to the HorizontalPodAutoscaler."""
@@ -24,6 +28,7 @@ def deployment(model: Json, revision: Revision, template: Json, replicas: int | 
         "spec": {
             **({} if replicas is None else {"replicas": replicas}),
             "revisionHistoryLimit": 0,
+            "progressDeadlineSeconds": NO_PROGRESS_DEADLINE,
             "selector": {"matchLabels": names.revision_selector(name, revision.hash)},
             "template": template,
         },
@@ -61,5 +66,6 @@ def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling, floor:
             "minReplicas": least,
             "maxReplicas": max(autoscaling.max_replicas, least),
             "metrics": [metric.wire() for metric in autoscaling.metrics] or DEFAULT_METRICS,
+            **({"behavior": autoscaling.behavior.wire()} if autoscaling.behavior else {}),
         },
     }

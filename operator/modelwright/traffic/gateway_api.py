@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from modelwright.api.reasons import Reason
-from modelwright.core import endpoints
+from modelwright.core import attachment
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.routing import Routing
@@ -44,6 +44,7 @@ class GatewayTraffic:
             matched=next(iter(view.matched), None),
             mirror_percent=view.mirror_percent,
             observe_percent=view.observe_percent,
+            copy_token=view.copy_token,
             named=inside | view.weights.keys() | view.matched.keys() | view.fallback.keys(),
         )
 
@@ -119,14 +120,17 @@ class GatewayTraffic:
             return Evidence(False, scene.problem)
         if scene.endpoint is None or scene.route is None:
             return Evidence(False)
-        problem = endpoints.route_problem(scene.route)
+        problem = attachment.route_problem(scene.route)
         if problem is not None:
             return Evidence(False, problem)
-        if self._probe is None or is_grpc(scene) or not scene.gateways:
+        unasked = is_grpc(scene) or scene.endpoint.proof == "Status"
+        if self._probe is None or unasked or not scene.gateways:
             return Evidence(True)
         address = self._address(scene)
         if address is None:
-            text = "none of the gateways in spec.endpoint.parentRefs has an address and a matching HTTP listener yet"
+            text = (
+                "none of the gateways in spec.endpoint.parentRefs has an address, and a listener for its hostnames yet"
+            )
             return Evidence(False, Problem(Reason.WAITING_FOR_ROUTE, text))
         view = network.read_route(scene.route, scene.model["metadata"]["name"])
         questions: list[tuple[str, Mapping[str, str]]] = [("", {})]
@@ -139,23 +143,22 @@ class GatewayTraffic:
         return Evidence(True)
 
     async def _ask(
-        self, probe: Probe, scene: Scene, address: endpoints.Address, readiness_path: str | None, suffix: str,
+        self, probe: Probe, scene: Scene, address: attachment.Address, readiness_path: str | None, suffix: str,
         headers: Mapping[str, str],
     ) -> Problem | None:  # fmt: skip
         assert scene.endpoint is not None  # noqa: S101
         assert scene.route is not None  # noqa: S101
-        answer = await probe.ask(
-            address,
-            hostname=scene.endpoint.hostnames[0] if scene.endpoint.hostnames else None,
-            path=_public_path(scene, readiness_path),
-            headers=headers,
-        )
-        mark, told = network.route_mark(scene.route), answer.headers.get(network.ROUTE_HEADER.lower())
-        seen = told == mark + suffix if mark is not None else answer.status not in (404, 502, 503, 504)
+        answer = await probe.ask(address, path=_public_path(scene, readiness_path), headers=headers)
+        mark, marked = network.route_mark(scene.route), answer.headers.get(network.ROUTE_HEADER.lower())
+        seen = marked == mark + suffix if mark is not None else answer.status not in (404, 502, 503, 504)
+        if seen and mark is not None and answer.status in _REFUSALS:
+            # The route sets the mark, so it is in force, whoever asks for credentials then.
+            return None
         wrong = ""
         if answer.status == 0 or not seen or (readiness_path is not None and answer.status != 200):
             wrong = answer.error or f"status {answer.status}"
-        if mark is not None and told == mark + network.FALLBACK_MARK:
+            wrong += _cure(answer.status)
+        if mark is not None and marked == mark + network.FALLBACK_MARK:
             wrong = NOT_BUILT
         elif not seen:
             wrong += ", not from the latest route"
@@ -163,7 +166,7 @@ class GatewayTraffic:
             wrong = self._doubt(scene, answer)
         if not wrong:
             return None
-        text = f"a request through the gateway ({address.scheme}://{address.host}:{address.port}) got: {wrong}"
+        text = f"a request through the gateway ({address.origin}) got: {wrong}"
         return Problem(Reason.ROUTE_NOT_PROGRAMMED, text)
 
     def _doubt(self, scene: Scene, answer: Answer) -> str:
@@ -172,16 +175,35 @@ class GatewayTraffic:
 
     def url(self, scene: Scene) -> str | None:
         """The route's hostname or the gateway's address, with the path prefix."""
-        return endpoints.url(scene.endpoint, self._address(scene)) if scene.endpoint else None
+        return attachment.url(scene.endpoint, self._address(scene)) if scene.endpoint else None
 
-    def _address(self, scene: Scene) -> endpoints.Address | None:
+    def _address(self, scene: Scene) -> attachment.Address | None:
         assert scene.endpoint is not None  # noqa: S101
         for ref in scene.endpoint.parent_refs:
-            gateway = scene.gateways.get((ref.namespace or scene.model["metadata"]["namespace"], ref.name))
-            address = endpoints.listener_address(gateway, scene.endpoint) if gateway else None
+            namespace = scene.model["metadata"]["namespace"]
+            gateway = scene.gateways.get((ref.namespace or namespace, ref.name))
+            address = attachment.listener_address(gateway, namespace, scene.endpoint) if gateway else None
             if address is not None:
                 return address
         return None
+
+
+_REFUSALS = {
+    401: "the gateway asks for authentication",
+    403: "the gateway refuses the operator",
+    407: "the gateway asks for authentication",
+    429: "a rate limit",
+}
+_REDIRECTS = dict.fromkeys((301, 302, 303, 307, 308), "the listener redirects, or asks for a sign-in")
+
+
+def _cure(status: int) -> str:
+    """What to do when a gateway answers by itself; empty for other answers."""
+    cause = (_REFUSALS | _REDIRECTS).get(status)
+    if cause is None:
+        return ""
+    cure = "let the user agent modelwright-probe through, or trust the route's status with spec.endpoint.proof: Status"
+    return f" ({cause}: {cure})"
 
 
 NOT_BUILT = (

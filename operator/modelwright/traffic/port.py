@@ -46,6 +46,7 @@ class Routed:
     sticky: bool = False
     named: frozenset[str] = frozenset()
     observe_percent: int = 0
+    copy_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from modelwright import addresses
-from modelwright.core.endpoints import Address
-from modelwright.guard import GuardedResolver
+from modelwright.core.attachment import Address, bracketed
+from modelwright.guard import GuardedResolver, Lookups
 
 TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=2)
 
@@ -29,19 +29,28 @@ class Probe:
 
     def __init__(self) -> None:
         # Whether the route is programmed is what is asked; whose certificate the gateway shows is the caller's matter.
+        self._lookups = Lookups()
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
 
-    async def ask(self, address: Address, *, hostname: str | None, path: str, headers: Mapping[str, str]) -> Answer:
-        """GET `path` with `headers` from the listener at `address`, for `hostname` when given; a wildcard stands for
-        one name."""
-        host = (hostname or address.host).replace("*", "modelwright-probe")
-        url = f"{address.scheme}://{address.host}:{address.port}{path}"
-        if addresses.refused(address.host):
-            return Answer(0, error=f"{address.host} is a link-local or metadata address, which is never asked")
+    async def ask(self, address: Address, *, path: str, headers: Mapping[str, str]) -> Answer:
+        """GET `path` with `headers` from the listener at `address`, for its hostname when it has one; a wildcard stands
+        for one name. Of several hosts (a gateway with IPv4 and IPv6) the first that answers counts."""
+        answer = Answer(0)
+        for host in address.hosts:
+            answer = await self._ask(address, host, path, headers)
+            if answer.status:
+                return answer
+        return answer
+
+    async def _ask(self, address: Address, target: str, path: str, headers: Mapping[str, str]) -> Answer:
+        host = (address.hostname or bracketed(target)).replace("*", "modelwright-probe")
+        url = f"{address.scheme}://{bracketed(target)}:{address.port}{path}"
+        if addresses.refused(target):
+            return Answer(0, error=f"{target} is a link-local or metadata address, which is never asked")
         try:
-            connector = aiohttp.TCPConnector(force_close=True, resolver=GuardedResolver())
+            connector = aiohttp.TCPConnector(force_close=True, resolver=GuardedResolver(self._lookups))
             async with (
                 aiohttp.ClientSession(timeout=TIMEOUT, connector=connector) as session,
                 session.get(

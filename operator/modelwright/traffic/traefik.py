@@ -34,6 +34,7 @@ class TraefikTraffic(GatewayTraffic):
             matched=told.matched,
             mirror_percent=view.mirror_percent,
             observe_percent=view.observe_percent,
+            copy_token=told.copy_token,
             sticky=view.cookie is not None,
             named=told.named | view.weights.keys(),
         )

@@ -10,8 +10,8 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import Work
 from modelwright.api.v1alpha1.training import StageState
 from modelwright.core import gates
-from modelwright.core.gates import GateResult
 from modelwright.core.retraining.stage import Reading
+from modelwright.core.scoring import GateResult
 from modelwright.serving import training
 from modelwright.serving.training import Inputs
 from modelwright.training.pods import left_by
@@ -40,17 +40,17 @@ class JobEngine:
         return f"batch.kubernetes.io/controller-uid={live['metadata']['uid']}"
 
     def read(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> Reading:
-        """A pod that has succeeded is the end, also before the Job says so: it may be deleted in between."""
-        del work
+        """A pod that has succeeded is the end, also before the Job says so: it may be deleted in between. `pods`: those
+        that are believed. A Job that has failed is overruled by none."""
         done = [pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"]
-        left = left_by(done)
-        if left.report is not None:
+        left = left_by(done, work)
+        if left.report is not None and not gates.has_failed(live):
             return Reading(StageState.SUCCEEDED, report=left.report, image=left.image)
         found = gates.read_job(live, pods)
         name = live["metadata"]["name"]
         if isinstance(found, GateResult):
-            if found.reason == Reason.REPORT_MISSING:
-                return Reading(StageState.SUCCEEDED, problem=f"Job {name} ended well, but {left.problem}")
+            if found.reason in (Reason.REPORT_MISSING, Reason.REPORT_TOO_LARGE):
+                return Reading(StageState.SUCCEEDED, left.reason, problem=f"Job {name} ended well, but {left.problem}")
             reason = Reason.STAGE_FAILED if found.reason == Reason.JOB_FAILED else found.reason
             return Reading(StageState.FAILED, reason, found.message)
         if is_suspended(live):

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import EvaluationMetric
+from modelwright.api.v1alpha1.retraining import Evaluate, Work
+from modelwright.core import gates
 from modelwright.core import pods as pod_states
 
 Json = dict[str, Any]
 
-REPORT_BYTES = 4096
-"""What the kubelet keeps of a termination message."""
 NO_REPORT = "no container left a report (a JSON object) in its termination message"
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What containers that ended well have left. `problem` says why there is no report."""
+    """What containers that ended well have left. `reason` and `problem` say why there is no report."""
 
     report: Json | None = None
     image: str | None = None
+    reason: str = ""
     problem: str | None = None
 
 
-def left_by(pods: Iterable[Json]) -> Left:
-    """The report in the newest pod that has one. Only containers with exit code 0 are looked at."""
-    problem = None
+def left_by(pods: Iterable[Json], work: Work | None = None) -> Left:
+    """The report in the newest pod that has one. Only containers with exit code 0 count.
+
+    `work`: the stage, whose gates say what its report is asked for.
+    """
+    metrics = work.gates if isinstance(work, Evaluate) else ()
+    found: Left | None = None
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True):
         for status in pod.get("status", {}).get("containerStatuses", []):
             ended = status.get("state", {}).get("terminated") or {}
@@ -36,8 +43,8 @@ def left_by(pods: Iterable[Json]) -> Left:
             report = pod_states.parse_report(message)
             if report is not None:
                 return Left(report, _image(status))
-            problem = problem or _unreadable(str(status.get("name", "")), message)
-    return Left(problem=problem or NO_REPORT)
+            found = found or _unreadable(pod, str(status.get("name", "")), message, metrics)
+    return found or Left(reason=Reason.REPORT_MISSING, problem=NO_REPORT)
 
 
 def _image(status: Json) -> str | None:
@@ -46,10 +53,9 @@ def _image(status: Json) -> str | None:
     return told if "@sha256:" in told else status.get("image") or None
 
 
-def _unreadable(container: str, message: str) -> str:
-    if len(message.encode()) >= REPORT_BYTES:
-        return (
-            f"container {container} left a report that was cut off at {REPORT_BYTES} bytes, which is all that "
-            "Kubernetes keeps: put the larger one beside the artifact"
-        )
-    return f"container {container} left {message.strip()[:200]!r} as its termination message, which is no JSON object"
+def _unreadable(pod: Json, container: str, message: str, metrics: Sequence[EvaluationMetric]) -> Left:
+    if pod_states.is_cut_off(pod, message):
+        text = f"of container {container} {gates.cut_off(pod, message, metrics)}"
+        return Left(reason=Reason.REPORT_TOO_LARGE, problem=text)
+    text = f"container {container} left {message.strip()[:200]!r} as its termination message, which is no JSON object"
+    return Left(reason=Reason.REPORT_MISSING, problem=text)

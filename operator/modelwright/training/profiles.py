@@ -32,10 +32,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class KindProfile:
-    """A known kind: how its states are read, and which label its pods carry with its name."""
+    """A known kind: how its states are read, and which label its pods carry with its name. `between`: kinds that may
+    stand between it and its pods, beside Jobs, which the operator may have no right to read."""
 
     read: Callable[[Object], Found]
     pod_label: str
+    between: frozenset[str] = frozenset()
 
 
 def _conditions(success: str, failure: str, terminal: str = "") -> Callable[[Object], Found]:
@@ -155,7 +157,7 @@ _JOB_SET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 PROFILES: Mapping[Profile, KindProfile] = MappingProxyType(
     {
         # Its JobSet has its name.
-        "TrainJob": KindProfile(_conditions("Complete", "Failed"), _JOB_SET_LABEL),
+        "TrainJob": KindProfile(_conditions("Complete", "Failed"), _JOB_SET_LABEL, frozenset({"JobSet"})),
         "JobSet": KindProfile(_conditions("Completed", "Failed", "terminalState"), _JOB_SET_LABEL),
         # The pod that submits: its Job has the RayJob's name.
         "RayJob": KindProfile(_ray, "job-name"),

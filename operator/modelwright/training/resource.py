@@ -14,13 +14,14 @@ from modelwright.api.v1alpha1.training import StageState
 from modelwright.core import gates
 from modelwright.core import pods as pod_states
 from modelwright.core.retraining.stage import ENDED, WAITING, Reading
+from modelwright.sandbox.process import Unknown
 from modelwright.serving import training
 from modelwright.serving.merge import MergeError
 from modelwright.serving.training import Inputs
 from modelwright.training import expressions
-from modelwright.training.expressions import Unknown, Value
+from modelwright.training.expressions import Value
 from modelwright.training.job import is_suspended, waiting
-from modelwright.training.pods import left_by
+from modelwright.training.pods import Left, left_by
 from modelwright.training.profiles import PROFILES, Found, Outputs
 
 Json = dict[str, Any]
@@ -56,7 +57,7 @@ class ResourceEngine:
         found, untold = _found(resource, live)
         told = "; ".join(filter(None, [found.message, *untold]))
         if found.state is StageState.SUCCEEDED:
-            return _result(found.outputs, pods, kind, name, untold)
+            return _result(found.outputs, left_by(pods, work), kind, name, untold)
         if found.state is StageState.FAILED:
             return _failed(found, pods, kind, name)
         if found.state in WAITING or is_suspended(live):
@@ -70,12 +71,9 @@ class ResourceEngine:
     def refusal(self, work: Work) -> str | None:
         """The first expression that can't be compiled; no object is made for such a policy."""
         resource = _resource(work)
-        for field in EXPRESSIONS:
-            expression = getattr(resource, field)
-            problem = expressions.check(expression) if expression is not None else None
-            if problem is not None:
-                return f"resource.{field}: {problem}"
-        return None
+        given = {field: text for field in EXPRESSIONS if (text := getattr(resource, field)) is not None}
+        found = zip(given, expressions.check(tuple(given.values())), strict=True) if given else ()
+        return next((f"resource.{field}: {problem}" for field, problem in found if problem is not None), None)
 
 
 def _resource(work: Work) -> ResourceWork:
@@ -125,21 +123,20 @@ def _outputs(value: Value) -> Outputs | None:
     return value if isinstance(value, Mapping | str) else None
 
 
-def _result(outputs: Outputs | None, pods: Sequence[Json], kind: str, name: str, untold: Sequence[str]) -> Reading:
+def _result(outputs: Outputs | None, left: Left, kind: str, name: str, untold: Sequence[str]) -> Reading:
     """The end of an object that has ended well: its report, or why there is none."""
-    left = left_by(pods)
     if outputs is None:
         if left.report is not None:
             return Reading(StageState.SUCCEEDED, report=left.report, image=left.image)
         why = "; ".join([f"{kind} {name} ended well, but {left.problem}", *untold])
-        return Reading(StageState.SUCCEEDED, problem=why)
+        return Reading(StageState.SUCCEEDED, left.reason, problem=why)
     report = pod_states.parse_report(outputs) if isinstance(outputs, str) else dict(outputs)
     if report is None:
         text = f"{kind} {name} ended well, but its output is no JSON object: {str(outputs)[:200]!r}"
         return Reading(StageState.SUCCEEDED, problem=text)
     size = len(json.dumps(report).encode())
-    if size > expressions.ANSWER_BYTES:
-        text = f"{kind} {name} ended well, but its output takes {size} bytes, more than {expressions.ANSWER_BYTES}"
+    if size > expressions.VALUE_BYTES:
+        text = f"{kind} {name} ended well, but its output takes {size} bytes, more than {expressions.VALUE_BYTES}"
         return Reading(StageState.SUCCEEDED, problem=text)
     return Reading(StageState.SUCCEEDED, report=report, image=left.image)
 

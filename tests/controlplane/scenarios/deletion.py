@@ -4,6 +4,7 @@ from modelwright.kube import kinds
 from tests.controlplane.scenarios import CHILDREN, Space, scenario
 from tests.lib import objects
 from tests.lib.api import NAMESPACE, eventually
+from tests.lib.kstatus import is_ready
 
 
 async def _all(space: Space) -> list[str]:
@@ -17,9 +18,9 @@ async def deleting_a_model_takes_its_children_and_leaves_its_versions(space: Spa
     assert len(await _all(space)) == 6
     await space.api.delete(kinds.MODEL, space.namespace, "digits")
     await eventually(lambda: _all(space), lambda left: not left, "no child is left")
-    await space.until(
-        kinds.MODEL_VERSION, "v1", lambda v: v["status"]["stage"] in ("Previous", "Retired"), "not serving"
-    )
+    version = await space.api.get(kinds.MODEL_VERSION, space.namespace, "v1")
+    assert version is not None
+    assert is_ready(version)
 
 
 @scenario

@@ -84,15 +84,20 @@ async def objects_of_a_megabyte_are_refused_clearly(space: Space) -> None:
     model = await space.stalls("InvalidPodTemplate", says="annotations")
     assert (await space.child(kinds.DEPLOYMENT))["metadata"]["generation"] == before["metadata"]["generation"]
     assert len(str(model["status"])) < 20000
-    many = [{"name": f"V{n}", "value": "x" * 1000} for n in range(1400)]
-    large = {"spec": {"containers": [{"name": "model", "env": many}]}}
-    await space.apply(space.model(serving={"podTemplate": large}))
+    await space.apply(space.model(serving={"podTemplate": _variables(700, size=2000)}))
     # What the API server takes, serves.
     await space.ready(version="v1")
-    larger = {"spec": {"containers": [{"name": "model", "env": many * 3}]}}
-    assert "too large" in await _refused(space, space.model(serving={"podTemplate": larger}))
+    larger = space.model(serving={"podTemplate": _variables(700, size=6000)})
+    assert "too large" in await _refused(space, larger)
+    many = space.model(serving={"podTemplate": _variables(1400, size=10)})
+    assert "put variables into a ConfigMap" in await _refused(space, many)
     await space.apply(space.model())
     await space.ready(version="v1")
+
+
+def _variables(number: int, size: int) -> dict:
+    variables = [{"name": f"V{n}", "value": "x" * size} for n in range(number)]
+    return {"spec": {"containers": [{"name": "model", "env": variables}]}}
 
 
 async def _refused(space: Space, obj: dict) -> str:

@@ -17,7 +17,9 @@ TRAINED = "sha256:" + "e" * 64
 NOWHERE = {"nodeSelector": {"modelwright.test/nowhere": "true"}}
 TEMPLATE = {"template": {"spec": {**NOWHERE, "containers": [{"name": "work", "image": "example.com/trainer:1"}]}}}
 CHECKED: Object = {"checks": [{"name": "rows", "outcome": "Pass"}]}
-SCORED: Object = {"metrics": [{"name": "accuracy", "candidate": 0.97, "serving": 0.95, "n": 500}]}
+SCORED: Object = {
+    "metrics": [{"name": "accuracy", "candidate": 0.97, "serving": 0.95, "n": 500, "better": 15, "worse": 5}]
+}
 ENDED = ("Succeeded", "Skipped", "Failed", "Cancelled")
 
 

@@ -5,11 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from modelwright.api import names
 from modelwright.kube import kinds
 from tests.controlplane.scenarios import Object, Space, scenario
 from tests.lib import objects
-from tests.lib.api import NAMESPACE, eventually
+from tests.lib.api import NAMESPACE, Refused, eventually
 from tests.lib.kstatus import conditions, current, is_ready
 
 COUNTERS = 'requests_total{namespace="$(NAMESPACE)",version="$(VERSION)"'
@@ -19,6 +21,10 @@ ERRORS = {
     "margin": "0.05",
     "minSamples": 100,
 }
+LONG_ERRORS: Object = ERRORS | {
+    "prometheus": {"bad": COUNTERS + " " * 4005 + ',result="bad"}', "total": COUNTERS + " " * 4020 + "}"},
+}  # fmt: skip
+"""The same in so many bytes that a policy with it is stored apart."""
 SCORE = {"name": "score", "prometheus": {"query": 'score{namespace="$(NAMESPACE)",version="$(VERSION)"}'}, "max": "0.5"}
 FROZEN_ROUTES: tuple[Object, Object] = (
     {
@@ -48,6 +54,8 @@ FROZEN_ROUTES: tuple[Object, Object] = (
     },
 )
 """Refuse every write of a route in namespaces with a label: a router that fails for good."""
+SERVING = {"replicas": 2, "maxRequestSeconds": 1}
+"""Of a Model whose rollouts are quick: no step with metrics passes before its longest request has ended."""
 QUICK = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "1s"}, {"weight": 100}]
 ENDED = ("Succeeded", "RolledBack", "Aborted", "Superseded")
 HUGE = {"resources": {"requests": {"cpu": "100000"}}}
@@ -62,19 +70,29 @@ def policy(space: Space, steps: Any = None, metrics: Any = None, **spec: Any) ->
     return {"apiVersion": objects.API_VERSION, "kind": "RolloutPolicy", "metadata": metadata, "spec": whole}
 
 
+def long_policy(space: Space) -> Object:
+    """One that records don't hold themselves."""
+    return policy(space, metrics=[LONG_ERRORS])
+
+
 def led(space: Space, version: str, **spec: Any) -> Object:
     """A Model of two pods behind the played gateway, led by the policy."""
-    spec = {"serving": {"replicas": 2}, "endpoint": objects.endpoint(space.namespace), **spec}
+    spec = {"serving": SERVING, "endpoint": objects.endpoint(space.namespace), **spec}
     spec = {key: value for key, value in spec.items() if value is not None}
     return space.model(version=version, rolloutPolicyRef={"name": "careful"}, **spec)
 
 
-async def begin(space: Space, careful: Object, *, versions: int = 2, **spec: Any) -> Object:
-    """Versions v1 to vN that answer well, and a Model that serves v1 by the policy."""
+async def set_up(space: Space, versions: int = 2) -> None:
+    """Versions v1 to vN that answer well, and the gateway."""
     await space.gateway.set_up(space.namespace)
     for number in range(1, versions + 1):
         space.metrics.answers(space.namespace, f"v{number}")
         await space.apply(space.version(f"v{number}"))
+
+
+async def begin(space: Space, careful: Object, *, versions: int = 2, **spec: Any) -> Object:
+    """Versions v1 to vN that answer well, and a Model that serves v1 by the policy."""
+    await set_up(space, versions)
     await space.apply(careful, led(space, "v1", **spec))
     return await space.ready(version="v1")
 
@@ -226,6 +244,21 @@ async def a_canary_with_evidence_writes_its_numbers_down(space: Space) -> None:
 
 
 @scenario
+async def a_long_policy_is_stored_once_and_nobody_can_change_it(space: Space) -> None:
+    await begin(space, long_policy(space))
+    await space.apply(led(space, "v2"))
+    ended = await record(space, "v2", *ENDED)
+    assert (ended["status"]["state"], ended["status"]["reason"]) == ("Succeeded", "Promoted")
+    told = [found["status"]["policy"] for found in await records(space)]
+    assert [(policy["spec"], policy["storedIn"]) for policy in told] == [({}, told[0]["storedIn"])] * 2
+    kept = await space.get(kinds.CONTROLLER_REVISION, told[0]["storedIn"])
+    assert kept["data"]["spec"]["analysis"]["metrics"][0]["prometheus"].items() >= LONG_ERRORS["prometheus"].items()
+    change = {"data": {"spec": {"deadline": "720h"}}}
+    with pytest.raises(Refused, match="immutable"):
+        await space.api.patch(kinds.CONTROLLER_REVISION, space.namespace, told[0]["storedIn"], change)
+
+
+@scenario
 async def a_candidate_that_fails_is_rolled_back_and_not_tried_again_until_a_person_says_so(space: Space) -> None:
     await begin(space, policy(space, metrics=[ERRORS]))
     before = await pods(space, "v1")
@@ -241,7 +274,8 @@ async def a_candidate_that_fails_is_rolled_back_and_not_tried_again_until_a_pers
     version = await space.until(kinds.MODEL_VERSION, "v2", lambda v: v["status"].get("stage") == "Quarantined", "stage")
     assert conditions(version)["Ready"]["status"] == "True"
     # Edits of how many and of the policy never release it.
-    await space.apply(policy(space, metrics=[ERRORS], deadline="2h"), led(space, "v2", serving={"replicas": 3}))
+    three = led(space, "v2", serving=SERVING | {"replicas": 3})
+    await space.apply(policy(space, metrics=[ERRORS], deadline="2h"), three)
     await space.stalls("AnalysisFailed")
     assert len([r for r in await records(space) if r["spec"]["target"]["version"] == "v2"]) == 1
     space.metrics.answers(space.namespace, "v2", bad=0.0)
@@ -306,7 +340,7 @@ async def a_metrics_server_that_fails_is_an_error_and_the_rollout_goes_on_when_i
 async def odd_answers_of_a_query_are_never_a_pass(space: Space) -> None:
     await begin(space, policy(space, metrics=[SCORE], steps=[{"weight": 10, "hold": "1s"}, {"weight": 100}]))
     await space.apply(led(space, "v2"))
-    for odd, says in (([], "no data"), ([float("nan")], "nan"), ([0.1, 0.2], "2 series")):
+    for odd, says in (([], "no data"), ([float("nan")], "nan"), ([0.1, 0.2], "2 or more series")):
         space.metrics.scores[space.namespace, "v2"] = odd
 
         def told(seen: Object | None, says: str = says) -> bool:
@@ -372,7 +406,7 @@ async def while_every_write_of_the_route_fails_a_person_can_abort(space: Space) 
 @scenario
 async def while_every_write_of_the_route_fails_the_deadline_still_ends_it(space: Space) -> None:
     # Argo's second hole, with nobody there to abort.
-    await begin(space, policy(space, deadline="8s"))
+    await begin(space, policy(space, deadline="20s"))
     await refuse_routes(space, refuse=True)
     await space.apply(led(space, "v2"))
     await space.until(kinds.MODEL, "digits", _names_the_refusal, "says what is refused")
@@ -432,7 +466,6 @@ async def the_previous_revision_is_kept_as_long_as_the_policy_says(space: Space)
     await space.ready(version="v2")
     assert len(await space.children(kinds.DEPLOYMENT)) == 2
     await space.only(kinds.DEPLOYMENT, 1)
-    await space.until(kinds.MODEL_VERSION, "v1", lambda v: v["status"]["stage"] == "Previous", "stage Previous")
 
 
 @scenario
@@ -513,8 +546,9 @@ async def a_newer_target_supersedes_and_there_is_never_a_third_set_of_pods(space
     assert first["spec"]["number"] < last["spec"]["number"]
     assert not _three_at_once(seen, set(before))
     await space.ready(version="v3")
-    version = await space.until(kinds.MODEL_VERSION, "v2", lambda v: v["status"].get("stage") != "Serving", "a stage")
-    assert version["status"].get("stage") != "Quarantined"
+    version = await space.api.get(kinds.MODEL_VERSION, space.namespace, "v2")
+    assert version is not None
+    assert "stage" not in version["status"], "superseded is not quarantined"
 
 
 def _three_at_once(seen: list[Object], begin_with: set[str]) -> bool:

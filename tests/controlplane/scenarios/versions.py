@@ -34,7 +34,6 @@ async def a_first_version_serves(space: Space) -> None:
         assert not [key for key in metadata.get("annotations", {}) if "argocd" in key]
     for kind in (kinds.POD_DISRUPTION_BUDGET, kinds.HORIZONTAL_POD_AUTOSCALER, kinds.HTTP_ROUTE):
         assert await space.children(kind) == []
-    await space.until(kinds.MODEL_VERSION, "v1", lambda v: v["status"].get("stage") == "Serving", "stage Serving")
     await eventually(space.events, lambda seen: len(seen) >= 1, "an Event")
     await asyncio.sleep(1)
     assert await space.events() == [("Normal", "Serving")]
@@ -49,7 +48,7 @@ async def another_version_takes_over_and_going_back_gives_the_same_revision(spac
     second = await space.ready(version="v2")
     assert second["status"]["serving"]["revision"] != first["status"]["serving"]["revision"]
     await space.only(kinds.DEPLOYMENT, 1)
-    await space.until(kinds.MODEL_VERSION, "v1", lambda v: v["status"]["stage"] == "Previous", "stage Previous")
+    assert [entry["version"] for entry in second["status"]["history"]] == ["v1"]
     await space.apply(space.model(version="v1", serving={"replicas": 2}))
     third = await space.ready(version="v1")
     assert third["status"]["serving"]["revision"] == first["status"]["serving"]["revision"]
@@ -210,6 +209,35 @@ async def a_digest_is_found_out_once_and_pinned_before_any_pod_serves(space: Spa
     await space.gone(kinds.POD, pod["metadata"]["name"])
     fetch = (await space.child(kinds.DEPLOYMENT))["spec"]["template"]["spec"]["initContainers"][0]
     assert "sha256:" + "a" * 64 in fetch["args"]
+
+
+@scenario
+async def twenty_versions_without_a_digest_have_few_pods_and_hold_up_no_model(space: Space) -> None:
+    many = [space.version(f"n{number:02}", model="nobody", digest=None) for number in range(20)]
+    await space.apply(*many)
+
+    async def of_nobody() -> list[dict]:
+        return await space.children(kinds.POD, "nobody")
+
+    async def waiting() -> list[dict]:
+        found = await space.api.list(kinds.MODEL_VERSION, space.namespace)
+        return [v for v in found if conditions(v).get("Reconciling", {}).get("reason") == "WaitingForTurn"]
+
+    await eventually(waiting, lambda seen: len(seen) == 12, "twelve wait for their turn")
+    assert len(await of_nobody()) == 8
+    await space.apply(space.version("v1", digest=None), space.model())
+    pod = (await eventually(lambda: space.children(kinds.POD), lambda seen: len(seen) == 1, "the Model's pod"))[0]
+    assert len(await of_nobody()) == 8
+    await _ends(space, pod, 0, {"digest": objects.DIGEST, "sizeBytes": 7})
+    await space.ready(version="v1")
+    first = (await of_nobody())[0]
+    await _ends(space, first, 0, {"digest": objects.DIGEST, "sizeBytes": 7})
+    await space.gone(kinds.POD, first["metadata"]["name"])
+    await eventually(waiting, lambda seen: len(seen) == 11, "the next one has its turn")
+    assert len(await of_nobody()) == 8
+    for version in many:
+        await space.api.delete(kinds.MODEL_VERSION, space.namespace, version["metadata"]["name"])
+    await eventually(of_nobody, lambda seen: seen == [], "their pods are gone")
 
 
 @scenario

@@ -1,44 +1,38 @@
-"""Growth of raw counters since a step began, and what is made of it."""
+"""What is made of what counters counted since a step began."""
 
 import math
 
 import pytest
 
-from modelwright.core.analysis.counters import arm, boundary, growth, histogram, over, quantile
+from modelwright.core.analysis.counters import (
+    Block,
+    MoreBadThanAll,
+    arm,
+    arm_blocks,
+    blocks,
+    boundary,
+    growth,
+    histogram,
+    over,
+    quantile,
+)
 from modelwright.core.analysis.evidence import Arm, Series
 
-NAN = math.nan
 POD = {"job": "pods", "instance": "10.0.0.1:8082"}
 OTHER_POD = {"job": "pods", "instance": "10.0.0.2:8082"}
-OTHER_JOB = {"job": "cadvisor", "instance": "10.0.0.1:8082"}
 
 
 def series(*samples: tuple[float, float], **labels: str) -> Series:
     return Series({**POD, **labels}, samples)
 
 
-OF_THIS_TARGET = series((90, 1), (150, 1), code="200")
-
 GROWTHS = [
     ("no series", [], 0),
-    ("the last sample before the start is the baseline", [series((80, 1), (95, 5), (110, 7), (130, 10))], 5),
-    ("a sample at the start is the baseline", [series((100, 5), (110, 7))], 2),
+    ("what was counted up to the begin belongs to the time before", [series((90, 5), (110, 7), (130, 10))], 5),
+    ("a series that began later counted nothing before", [series((110, 7), (130, 10))], 10),
     ("samples after the end don't count", [series((100, 5), (200, 7), (201, 90))], 2),
     ("a sample at the end counts", [series((100, 5), (200, 7))], 2),
-    ("a reset adds the new value", [series((100, 50), (110, 60), (120, 3), (130, 4))], 14),
-    ("two resets", [series((100, 50), (110, 1), (120, 0), (130, 2))], 3),
-    ("a reset before the start doesn't count", [series((80, 50), (90, 2), (110, 5))], 3),
-    ("NaN is ignored", [series((100, 5), (110, NAN), (120, 8))], 3),
-    ("infinity is ignored", [series((100, 5), (110, math.inf), (120, 8))], 3),
-    ("a NaN before the start is no baseline", [series((90, 5), (100, NAN), (120, 8))], 3),
-    ("scraping began in the middle of an old counter's life", [series((110, 1000), (120, 1003))], 3),
-    ("one sample of an unknown target says nothing", [series((110, 1000))], 0),
     ("nothing but old samples", [series((80, 3), (90, 9))], 0),
-    ("a new series of a target that was scraped before", [series((110, 2), (120, 5), code="500"), OF_THIS_TARGET], 5),
-    ("... is new of this target only", [Series(OTHER_POD, ((110, 100), (120, 103))), OF_THIS_TARGET], 3),
-    ("... and of this job only", [Series(OTHER_JOB, ((110, 100), (120, 103))), OF_THIS_TARGET], 3),
-    ("without an instance no target is known", [Series({}, ((110, 9), (120, 12))), Series({}, ((90, 1),))], 3),
-    ("a target whose earlier sample is NaN is unknown", [series((110, 9), (120, 12)), series((90, NAN), code="1")], 3),
     ("several series are added up", [series((100, 1), (110, 2)), Series(OTHER_POD, ((100, 5), (110, 9)))], 5),
 ]
 
@@ -48,18 +42,60 @@ def test_growth(case: str, given: list[Series], expected: float) -> None:
     assert growth(given, 100, 200) == expected
 
 
-def test_the_first_error_counts_because_the_target_was_seen_through_its_requests() -> None:
-    bad = [series((150, 3), code="500")]
-    total = [series((90, 100), (150, 140), code="200"), series((150, 3), code="500")]
-    assert arm(bad, total, 100, 200) == Arm(43, 3)
+ARMS = [
+    ("no series are no requests", [], [], Arm(0, 0)),
+    ("bad ones are a part of all", [series((150, 3))], [series((90, 0), (150, 40))], Arm(40, 3)),
+    (
+        "a counter that moved during the scrape: each bad one is a request",
+        [series((90, 0), (150, 3))],
+        [series((90, 0), (150, 2))],
+        Arm(3, 3),
+    ),
+    (
+        "bad ones that were scraped later wait for all requests of their pod",
+        [series((90, 0), (150, 3), pod="a", job="errors")],
+        [series((90, 0), (140, 2), pod="a"), series((90, 0), (160, 9), pod="b")],
+        Arm(11, 0),
+    ),
+    (
+        "... and of any pod where the labels say no more",
+        [Series({}, ((90, 0), (150, 3), (170, 8)))],
+        [series((90, 0), (160, 9))],
+        Arm(9, 3),
+    ),
+]
 
 
-def test_bad_ones_scraped_later_than_all_are_requests_too() -> None:
-    assert arm([series((90, 0), (150, 3))], [series((90, 0), (150, 2))], 100, 200) == Arm(3, 3)
+@pytest.mark.parametrize(("case", "bad", "total", "expected"), ARMS, ids=[case for case, *_ in ARMS])
+def test_an_arm(case: str, bad: list[Series], total: list[Series], expected: Arm) -> None:
+    assert arm(bad, total, 100, 200) == expected
 
 
-def test_an_arm_without_series_is_empty() -> None:
-    assert arm([], [], 100, 200) == Arm(0, 0)
+@pytest.mark.parametrize("total", [[], [series((90, 0), (150, 20))]], ids=["no requests", "fewer requests"])
+def test_many_more_bad_requests_than_requests_count_something_else(total: list[Series]) -> None:
+    with pytest.raises(MoreBadThanAll, match="40 bad requests were counted"):
+        arm([series((90, 0), (150, 40))], total, 100, 200)
+
+
+def test_blocks_add_up_to_the_whole() -> None:
+    bad, total = [series((90, 0), (110, 1), (140, 4))], [series((90, 0), (110, 10), (140, 25))]
+    found = arm_blocks(bad, total, 100, [115, 130, 145])
+    assert found == (Block(115, 10, 1), Block(130, 0, 0), Block(145, 15, 3))
+    assert arm_blocks(bad, total, 100, []) == ()
+
+
+@pytest.mark.parametrize(
+    ("case", "so_far", "expected"),
+    [
+        ("the next block with room", [(1, 2, 3), (2, 2, 3), (3, 9, 3)], [(2, 2), (0, 0), (7, 1)]),
+        ("a block before, where none comes", [(1, 2, 0), (2, 6, 1), (3, 6, 3)], [(2, 0), (4, 3), (0, 0)]),
+        ("the last block, where there is none", [(1, 2, 2), (2, 2, 3)], [(2, 2), (1, 1)]),
+    ],
+)
+def test_a_bad_request_without_its_request_moves_to(
+    case: str, so_far: list[tuple[float, int, int]], expected: list[tuple[int, int]]
+) -> None:
+    assert [(block.trials, block.events) for block in blocks(so_far)] == expected
 
 
 @pytest.mark.parametrize(("trials", "events"), [(1, 2), (3, -1), (-1, -1)])

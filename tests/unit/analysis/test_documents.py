@@ -1,8 +1,11 @@
-"""The page on evidence says what the code computes and the simulation has measured."""
+"""The pages on evidence, gates and drift say what the code computes and the simulations have measured."""
 
 import json
+from pathlib import Path
 
-from tests.simulate import tables
+import pytest
+
+from tests.simulate import drift, gates, tables
 
 
 def test_the_tables_of_the_page_are_those_of_the_code_and_the_figures() -> None:
@@ -10,6 +13,19 @@ def test_the_tables_of_the_page_are_those_of_the_code_and_the_figures() -> None:
     assert text == tables.page(text), "run `python -m tests.simulate --tables`"
 
 
-def test_every_bound_of_the_published_simulation_holds() -> None:
-    figures = json.loads(tables.FIGURES.read_text())["figures"]
+def test_the_tables_of_the_page_on_gates_are_those_of_the_code_and_the_figures() -> None:
+    text = gates.PAGE.read_text()
+    assert text == gates.page(text), "run `python -m tests.simulate.gates --tables`"
+
+
+def test_the_tables_of_the_page_on_drift_are_those_of_the_figures() -> None:
+    text = drift.PAGE.read_text()
+    assert text == drift.page(text), "run `python -m tests.simulate.drift --tables`"
+
+
+@pytest.mark.parametrize(
+    "file", [tables.FIGURES, tables.MIRROR, gates.FIGURES, drift.FIGURES], ids=lambda file: file.stem
+)
+def test_every_bound_of_the_published_simulation_holds(file: Path) -> None:
+    figures = json.loads(file.read_text())["figures"]
     assert [figure["name"] for figure in figures if figure["bound"] and not figure["holds"]] == []

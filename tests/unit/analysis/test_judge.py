@@ -1,33 +1,43 @@
 """Verdicts: every kind of measurement against every kind of limit."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
+import numpy as np
 import pytest
 
 from modelwright.core.analysis.evidence import (
     Arm,
+    Block,
     Failure,
     Histogram,
     Measurement,
     Outcome,
+    PairedRequests,
+    Sample,
     Shares,
     Value,
     Verdict,
 )
+from modelwright.core.analysis.figures import Figure
 from modelwright.core.analysis.judge import Rule, combine, judge
+from modelwright.core.analysis.planning import Levels
 
 PASS, FAIL, ERROR = Outcome.PASS, Outcome.FAIL, Outcome.ERROR
 INCONCLUSIVE, NOT_APPLICABLE = Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE
 ALPHA = 0.0125
+LEVELS = Levels(ALPHA, ALPHA)
 INF = math.inf
 
-Result = Shares | Value | Histogram | Failure
+Result = Shares | Sample | Value | Histogram | Figure | Failure
 
 
 def look(rule: Rule, result: Result, *, first: bool = False) -> Verdict:
     at = datetime(2026, 11, 1, tzinfo=UTC)
-    return judge(rule, Measurement(rule.name, at, result, "the query"), alpha=ALPHA, first_revision=first)
+    return judge(rule, Measurement(rule.name, at, result, "the query"), levels=LEVELS, first_revision=first)
 
 
 def shares(candidate: tuple[int, int], serving: tuple[int, int] | None = None) -> Shares:
@@ -37,8 +47,7 @@ def shares(candidate: tuple[int, int], serving: tuple[int, int] | None = None) -
 MARGIN = Rule("errors", margin=0.02)
 MAX = Rule("errors", max=0.05)
 BOTH = Rule("errors", margin=0.02, max=0.05)
-AGREE = Rule("agreement", min=0.95, good=True)
-GOOD_MARGIN = Rule("accuracy", margin=0.02, good=True)
+AGREE = Rule("agreement", min=0.95)
 
 SHARES = [
     ("no requests at all", MARGIN, shares((0, 0), (0, 0)), INCONCLUSIVE, "InsufficientSamples"),
@@ -63,11 +72,6 @@ SHARES = [
     ("one holds, one is open", BOTH, shares((9000, 450), (9000, 450)), INCONCLUSIVE, "InsufficientEvidence"),
     ("one holds, one is broken", BOTH, shares((9000, 900), (9000, 900)), FAIL, "LimitExceeded"),
     ("one is open, one is broken", BOTH, shares((900, 900), (0, 0)), FAIL, "LimitExceeded"),
-    ("enough agreement", AGREE, shares((3000, 60)), PASS, "WithinLimits"),
-    ("too little agreement", AGREE, shares((3000, 300)), FAIL, "LimitExceeded"),
-    ("agreement about its limit", AGREE, shares((3000, 150)), INCONCLUSIVE, "InsufficientEvidence"),
-    ("a good share as good as the other", GOOD_MARGIN, shares((9000, 90), (9000, 90)), PASS, "WithinLimits"),
-    ("a good share smaller than the other", GOOD_MARGIN, shares((9000, 900), (9000, 90)), FAIL, "WorseThanServing"),
     ("no serving revision measured", MARGIN, shares((9000, 90)), INCONCLUSIVE, "NoServingData"),
     ("that, but an absolute limit is broken", BOTH, shares((9000, 9000)), FAIL, "LimitExceeded"),
     ("that, and an absolute limit holds", BOTH, shares((9000, 90)), INCONCLUSIVE, "NoServingData"),
@@ -113,12 +117,88 @@ def test_the_verdict_has_the_numbers() -> None:
     assert told.message.startswith("candidate 1.00 % of 3000 requests; serving 1.00 % of 27000 requests; difference -")
 
 
+def answers(*weights: tuple[float, float]) -> Sample:
+    return Sample(0.0, 1.0, weights)
+
+
+ANSWERS = [
+    ("enough agreement", AGREE, answers((1, 2940), (0, 60)), PASS, "WithinLimits"),
+    ("too little agreement", AGREE, answers((1, 2700), (0, 300)), FAIL, "LimitExceeded"),
+    ("agreement about its limit", AGREE, answers((1, 2850), (0, 150)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("that, but no answer differs much", AGREE, answers((1, 1000), (0.875, 600)), INCONCLUSIVE, "InsufficientEvidence"),
+    ("rows that differ in many answers", AGREE, answers((1, 1000), (0.75, 1000)), FAIL, "LimitExceeded"),
+    ("few answers of many rows", AGREE, answers((1, 299)), INCONCLUSIVE, "InsufficientSamples"),
+    ("no answers at all", AGREE, answers((1, 0), (0, 0)), INCONCLUSIVE, "InsufficientSamples"),
+    ("few answers, and all differ", AGREE, answers((0, 5)), FAIL, "LimitExceeded"),
+    ("a margin of what is compared already", MARGIN, answers((1, 1000)), Outcome.ERROR, "UnexpectedMeasurement"),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), ANSWERS, ids=[case for case, *_ in ANSWERS])
+def test_answers(case: str, rule: Rule, result: Sample, outcome: Outcome, reason: str) -> None:
+    told = look(rule, result)
+    assert (told.outcome, told.reason) == (outcome, reason), told.message
+
+
+def paired(trials: int, both: int, candidate_only: int, serving_only: int) -> Shares:
+    """Requests of a mirror step."""
+    found = PairedRequests(trials, both, candidate_only, serving_only)
+    return Shares(found.candidate, found.serving, found)
+
+
+PAIRS = [
+    ("no requests at all", MARGIN, paired(0, 0, 0, 0), INCONCLUSIVE, "InsufficientSamples"),
+    ("few requests", MARGIN, paired(299, 0, 0, 0), INCONCLUSIVE, "InsufficientSamples"),
+    ("enough requests, none bad", MARGIN, paired(300, 0, 0, 0), PASS, "WithinLimits"),
+    ("many bad ones, at both", MARGIN, paired(300, 100, 0, 0), PASS, "WithinLimits"),
+    ("as many at the one as at the other", MARGIN, paired(3000, 0, 100, 100), PASS, "WithinLimits"),
+    ("that, too few to tell", MARGIN, paired(400, 0, 20, 20), INCONCLUSIVE, "InsufficientEvidence"),
+    ("harm smaller than the margin", MARGIN, paired(9000, 90, 90, 0), PASS, "WithinLimits"),
+    ("harm of the margin", MARGIN, paired(9000, 90, 180, 0), INCONCLUSIVE, "InsufficientEvidence"),
+    ("harm beyond the margin", MARGIN, paired(3000, 30, 180, 0), FAIL, "WorseThanServing"),
+    ("plain harm in few requests", MARGIN, paired(12, 0, 12, 0), FAIL, "WorseThanServing"),
+    ("an absolute limit beside it", BOTH, paired(9000, 900, 0, 0), FAIL, "LimitExceeded"),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), PAIRS, ids=[case for case, *_ in PAIRS])
+def test_pairs(case: str, rule: Rule, result: Shares, outcome: Outcome, reason: str) -> None:
+    told = look(rule, result)
+    assert (told.outcome, told.reason) == (outcome, reason), told.message
+
+
+def test_pairs_are_told_with_what_was_bad_at_one_alone() -> None:
+    told = look(MARGIN, paired(3000, 60, 30, 20))
+    assert told.message.startswith("candidate 3.00 % of 3000 requests; serving 2.67 % of 3000 requests; difference ")
+    assert told.message.endswith("; bad at one alone: 30 and 20")
+    assert (told.candidate, told.samples, told.serving_samples) == (0.03, 3000, 3000)
+
+
+def test_what_is_bad_at_both_does_not_hide_the_difference() -> None:
+    result = paired(1000, 100, 10, 10)
+    assert look(MARGIN, result).outcome is PASS
+    assert look(MARGIN, replace(result, pairs=None)).outcome is INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [Rule("slow", margin=0.05, threshold=0.25), Rule("p90", margin=0.05, percentile=0.9)],
+    ids=["latency over a threshold", "a percentile"],
+)
+def test_latencies_are_compared_by_pairs_where_there_are_some(rule: Rule) -> None:
+    buckets = ((0.1, 400), (0.25, 640), (math.inf, 700))
+    alone = Histogram(buckets, buckets)
+    bounds = ((0.1, PairedRequests(700, 290, 10, 10)), (0.25, PairedRequests(700, 55, 5, 5)))
+    assert look(rule, alone).outcome is INCONCLUSIVE
+    assert look(rule, replace(alone, pairs=bounds)).outcome is PASS
+
+
 def test_agreement_is_told_as_agreement() -> None:
-    told = look(AGREE, shares((3000, 60)))
+    told = look(AGREE, answers((1, 2940), (0, 60)))
     assert told.candidate == pytest.approx(0.98)
     assert told.low is not None
     assert told.low > 0.95
-    assert "98.00 % of 3000" in told.message
+    assert "98.00 % of 3000 answers" in told.message
     assert "at least 95.00" in told.message
 
 
@@ -140,13 +220,53 @@ def test_what_lies_on_the_limit_has_no_end_in_sight() -> None:
     assert "too close to the limit" in look(MARGIN, shares((3000, 90), (27000, 270))).message
 
 
-def test_limits_of_one_metric_share_its_level() -> None:
-    alone, together = look(MAX, shares((900, 30))), look(BOTH, shares((900, 30), (0, 0)))
-    assert alone.high is not None
-    narrow = judge(MAX, Measurement("errors", datetime.now(UTC), shares((900, 30))), alpha=ALPHA / 2)
-    assert narrow.high is not None
-    assert narrow.high > alone.high
-    assert together.outcome is INCONCLUSIVE
+def test_limits_of_one_metric_share_the_level_of_a_fail_and_must_all_pass() -> None:
+    def failing(rule: Rule) -> int:
+        return next(bad for bad in range(900) if look(rule, shares((900, bad), (9000, 10 * bad))).outcome is FAIL)
+
+    assert failing(MAX) < failing(BOTH)
+    passing = Measurement("errors", datetime.now(UTC), shares((900, 22)))
+    for fails in (ALPHA, ALPHA / 100):
+        assert judge(MAX, passing, levels=Levels(ALPHA, fails)).outcome is PASS
+    assert judge(MAX, passing, levels=Levels(ALPHA / 100, ALPHA)).outcome is INCONCLUSIVE
+
+
+def blocks(*counts: tuple[int, int, int, int], times: int = 1) -> Shares:
+    """Of the candidate and the serving revision: requests and bad ones, `times` over."""
+    every = counts * times
+    ones = tuple(Block(15.0 * at, n1, k1) for at, (n1, k1, _, _) in enumerate(every, 1))
+    zeros = tuple(Block(15.0 * at, n0, k0) for at, (_, _, n0, k0) in enumerate(every, 1))
+    sums = [Arm(sum(b.trials for b in arm), sum(b.events for b in arm)) for arm in (ones, zeros)]
+    return Shares(*sums, blocks=(ones, zeros))
+
+
+BLOCKS = [
+    ("as good, half of what the sums need", MARGIN, blocks((40, 0, 360, 4), (40, 1, 360, 3), times=12), PASS),
+    ("harm, half of what the sums need", MARGIN, blocks((30, 2, 270, 2), (30, 1, 270, 3), times=20), FAIL),
+    ("harm of the margin", MARGIN, blocks((100, 3, 900, 9), times=40), INCONCLUSIVE),
+    ("in bursts", MARGIN, blocks((40, 0, 360, 0), (40, 4, 360, 0), (40, 0, 360, 20), times=30), INCONCLUSIVE),
+    ("more of it at both in a bad hour", MARGIN, blocks(*[(20, 0, 180, 0)] * 9, (20, 10, 180, 90), times=40), PASS),
+    ("none of it in blocks yet", MARGIN, Shares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())), PASS),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "result", "outcome"), BLOCKS, ids=[case for case, *_ in BLOCKS])
+def test_blocks(case: str, rule: Rule, result: Shares, outcome: Outcome) -> None:
+    told = look(rule, result)
+    assert told.outcome is outcome, told.message
+    assert told.low is not None
+    assert told.high is not None
+    assert told.limit is not None
+    assert (told.high <= told.limit, told.low >= told.limit) == (outcome is PASS, outcome is FAIL)
+
+
+def test_bursts_hold_a_pass_until_the_policy_names_them() -> None:
+    random = np.random.default_rng(3)
+    bursts = [(100, 5 * int(random.binomial(20, 0.01)), 900, 5 * int(random.binomial(180, 0.01))) for _ in range(60)]
+    told = look(MARGIN, blocks(*bursts))
+    assert (told.outcome, told.reason) == (INCONCLUSIVE, "Overdispersed")
+    assert "bursts of about" in told.message
+    assert look(replace(MARGIN, burst=5), blocks(*bursts)).outcome is PASS
 
 
 FAST = ((0.1, 8000), (0.25, 9700), (0.5, 9950), (INF, 10000))
@@ -260,6 +380,63 @@ def test_values(case: str, rule: Rule, result: Value, outcome: Outcome, reason: 
     assert (told.outcome, told.reason) == (outcome, reason), told.message
 
 
+def figure(candidate: float, serving: float | None = None, **more: Any) -> Figure:
+    return Figure("score", Decimal(str(candidate)), None if serving is None else Decimal(str(serving)), **more)
+
+
+def right(n: int, better: int, worse: int) -> Figure:
+    return figure(round(0.9 + (better - worse) / n, 6), 0.9, n=n, better=better, worse=worse)
+
+
+LEAST, MOST_ERROR, ABOUT = Rule("s", min=0.9), Rule("s", max=3), Rule("s", margin=0.02, higher_is_better=True)
+ERRED = {"n": 400, "standard_error": Decimal("0.01")}
+OWN = {"n": 50, "candidate_standard_error": Decimal("0.1")}
+FIGURES = [
+    ("a share well above min", LEAST, figure(0.95, n=2000), PASS, "WithinLimits"),
+    ("a share above min by less than chance", LEAST, figure(0.905, n=2000), INCONCLUSIVE, "TooFewExamples"),
+    ("a share below min by less than chance", LEAST, figure(0.895, n=2000), INCONCLUSIVE, "TooFewExamples"),
+    ("a share well below min", LEAST, figure(0.85, n=2000), FAIL, "LimitExceeded"),
+    ("one example", LEAST, figure(1, n=1, flaw="n is 1"), INCONCLUSIVE, "UncertaintyMissing"),
+    ("an error well below max", MOST_ERROR, figure(2.5, **OWN), PASS, "WithinLimits"),
+    ("an error below max by less than chance", MOST_ERROR, figure(2.9, **OWN), INCONCLUSIVE, "TooFewExamples"),
+    ("an error well above max", MOST_ERROR, figure(3.5, **OWN), FAIL, "LimitExceeded"),
+    ("as good, of enough examples", ABOUT, right(20000, 600, 600), PASS, "WithinLimits"),
+    ("as good, of few examples", ABOUT, right(500, 15, 15), INCONCLUSIVE, "TooFewExamples"),
+    ("much worse", ABOUT, right(2000, 10, 120), FAIL, "WorseThanServing"),
+    ("worse by less than chance", ABOUT, right(500, 10, 25), INCONCLUSIVE, "TooFewExamples"),
+    ("a standard error, as good", Rule("s", margin=0.1), figure(1, 1, **ERRED), PASS, "WithinLimits"),
+    ("a standard error, worse", Rule("s", margin=0.1), figure(1.3, 1, **ERRED), FAIL, "WorseThanServing"),
+    ("nothing of the serving one", ABOUT, figure(0.9, n=2000), INCONCLUSIVE, "NoServingData"),
+    ("a number alone, within", Rule("s", max=3), figure(2), INCONCLUSIVE, "UncertaintyMissing"),
+    ("a number alone, above", Rule("s", max=3), figure(4), FAIL, "LimitExceeded"),
+    ("numbers alone, as good", ABOUT, figure(0.9, 0.9), INCONCLUSIVE, "UncertaintyMissing"),
+    ("numbers alone, worse", ABOUT, figure(0.8, 0.9), FAIL, "WorseThanServing"),
+    ("an exact number, within", Rule("s", max=3), figure(2, exact=True), PASS, "WithinLimits"),
+    ("an exact number at the limit", Rule("s", max=3), figure(3, exact=True), PASS, "WithinLimits"),
+    ("an exact number, above", Rule("s", max=3), figure(4, exact=True), FAIL, "LimitExceeded"),
+    ("exact numbers at the margin", Rule("s", margin=1), figure(4, 3, exact=True), PASS, "WithinLimits"),
+    ("exact numbers beyond the margin", Rule("s", margin=1), figure(4.1, 3, exact=True), FAIL, "WorseThanServing"),
+    ("one limit holds, one is open", Rule("s", min=0.5, max=0.96), figure(0.95, n=500), INCONCLUSIVE, "TooFewExamples"),
+    ("tolerated", Rule("s", max=3, failures_allowed=1), figure(3.5, **OWN), INCONCLUSIVE, "FailureTolerated"),
+    ("too late", Rule("s", max=3, failures_allowed=1, failures_so_far=2), figure(2, **OWN), FAIL, "LimitExceeded"),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), FIGURES, ids=[case for case, *_ in FIGURES])
+def test_figures_of_jobs(case: str, rule: Rule, result: Figure, outcome: Outcome, reason: str) -> None:
+    told = look(rule, result)
+    assert (told.outcome, told.reason) == (outcome, reason), told.message
+    assert (told.candidate, told.samples) == (float(result.candidate), result.n)
+    if told.low is not None and told.high is not None:
+        assert told.low <= told.high
+
+
+def test_a_figure_of_a_first_revision_needs_no_comparison() -> None:
+    both = Rule("s", margin=0.02, min=0.9)
+    assert look(both, figure(0.95, n=2000), first=True).outcome is PASS
+    assert look(ABOUT, figure(0.95, n=2000), first=True).outcome is NOT_APPLICABLE
+
+
 def test_only_a_look_out_of_the_limits_is_counted() -> None:
     assert look(VALUE, Value(11)).out_of_limits
     assert look(Rule("v", max=4, failures_allowed=1), Value(5)).out_of_limits
@@ -336,3 +513,24 @@ def test_dry_runs_decide_nothing() -> None:
     assert combine([failed], declared=()) is NOT_APPLICABLE
     passed = verdict("a", PASS, dry_run=True)
     assert combine([passed], declared=("a",)) is INCONCLUSIVE
+
+
+def test_requests_in_flight_are_said_in_the_verdict() -> None:
+    at, found = datetime(2026, 11, 1, tzinfo=UTC), shares((300, 3), (300, 3))
+    plain, told = (
+        judge(MARGIN, Measurement("errors", at, found, in_flight=known), levels=LEVELS).message
+        for known in ("", "candidate 12, serving 3")
+    )
+    assert told == f"{plain}; in flight: candidate 12, serving 3"
+
+
+def test_half_of_the_evidence_must_be_from_requests_that_had_the_time_to_end() -> None:
+    arms = [tuple(Block(15.0 * n, count, 0) for n in range(1, 41)) for count in (60, 540)]
+    found = Shares(Arm(2400, 0), Arm(21600, 0), None, (arms[0], arms[1]))
+    for complete_at, outcome, reason in (
+        (0.0, PASS, "WithinLimits"),
+        (60.0, PASS, "WithinLimits"),
+        (585.0, INCONCLUSIVE, "RequestsNotEnded"),
+    ):
+        told = look(replace(MARGIN, complete_at=complete_at), found)
+        assert (told.outcome, told.reason) == (outcome, reason)

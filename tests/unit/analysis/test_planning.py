@@ -1,43 +1,47 @@
 """How the level is split, and how many requests at what rate a policy needs."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from modelwright.core.analysis.evidence import Arm
+from modelwright.core.analysis.blocks import Pair, within
 from modelwright.core.analysis.planning import (
     Ask,
     Stage,
-    alpha_each,
+    levels,
+    needed_answers,
+    needed_pairs,
     needed_rate,
     needed_samples,
     smallest,
     stage_seconds,
 )
-from modelwright.core.analysis.sequential import difference
 
 ALPHA = 0.0125
 ERRORS, LATENCY = Ask(0.02, 0.01, ALPHA), Ask(0.05, 0.05, ALPHA)
 CANARY = (Stage(0.1, 0.9, 120), Stage(0.5, 0.5, 120))
 
 
-def test_the_level_is_split_over_metrics_and_steps() -> None:
-    assert alpha_each(0.95, 2, 3) == pytest.approx(0.05 / 6)
-    assert alpha_each(0.95, 2, 3) * 6 == pytest.approx(0.05)
+def test_the_level_of_a_fail_is_split_over_metrics_and_steps_and_that_of_a_pass_is_not() -> None:
+    found = levels(0.95, 2, 3)
+    assert found.fails * 6 == pytest.approx(0.05)
+    assert found.passes == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(("confidence", "metrics", "steps"), [(1.0, 1, 1), (0.0, 1, 1), (0.9, 0, 1), (0.9, 1, 0)])
 def test_a_level_that_can_not_be_split_is_refused(confidence: float, metrics: int, steps: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        alpha_each(confidence, metrics, steps)
+        levels(confidence, metrics, steps)
 
 
 def test_without_any_bad_request_the_needed_number_is_exact() -> None:
     needed = needed_samples(0.02, 0.0, ALPHA, ratio=1.0)
     assert needed is not None
-    assert difference(Arm(needed, 0), Arm(needed, 0), ALPHA).high <= 0.02
-    fewer = round(needed * 0.99)
-    assert difference(Arm(fewer, 0), Arm(fewer, 0), ALPHA).high > 0.02
+    blocks = 24
+    assert within([Pair(needed / blocks, 0, needed / blocks, 0)] * blocks, 0.02).last >= -math.log(ALPHA)
+    fewer = needed * 0.99 / blocks
+    assert within([Pair(fewer, 0, fewer, 0)] * blocks, 0.02).last < -math.log(ALPHA)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,33 @@ def test_an_easier_question_needs_fewer_requests(easier: dict[str, float], harde
     assert fewer < more
 
 
+@pytest.mark.parametrize(("limit", "base", "worse"), [(0.02, 0.01, 0.0), (0.05, 0.05, 0.0), (0.05, 0.05, 0.1)])
+def test_pairs_take_fewer_requests_than_arms_when_half_of_the_bad_ones_are_common(
+    limit: float, base: float, worse: float
+) -> None:
+    pairs = needed_pairs(limit, base, ALPHA, worse=worse)
+    requests = needed_samples(limit, base, ALPHA, ratio=1.0, worse=worse)
+    assert pairs is not None
+    assert requests is not None
+    assert pairs <= 0.75 * requests
+    fewer = needed_pairs(limit, base, ALPHA, worse=worse, common=0.9)
+    assert fewer is not None
+    assert fewer < pairs
+
+
+def test_pairs_on_the_margin_are_never_decided() -> None:
+    assert needed_pairs(0.0, 0.01, ALPHA) is None
+    assert needed_pairs(0.02, 0.01, ALPHA, worse=0.02) is None
+
+
+def test_a_stage_takes_what_its_unit_takes() -> None:
+    stage = Stage(1.0, 1.0, 0.0)
+    seconds = [stage_seconds(stage, (replace(LATENCY, unit=unit),), 1.0) for unit in ("request", "pair")]
+    assert seconds == [needed_samples(0.05, 0.05, ALPHA, ratio=1.0), needed_pairs(0.05, 0.05, ALPHA)]
+    answers = Ask(0.02, 0.01, ALPHA, versus_serving=False, unit="answer")
+    assert stage_seconds(stage, (answers,), 1.0) == needed_answers(0.02, 0.01, ALPHA)
+
+
 def test_what_lies_on_the_limit_is_never_decided() -> None:
     assert needed_samples(0.02, 0.01, ALPHA, ratio=1.0, worse=0.02) is None
     assert needed_samples(0.0, 0.01, ALPHA, ratio=1.0) is None
@@ -67,19 +98,22 @@ def test_what_lies_on_the_limit_is_never_decided() -> None:
 
 
 def test_an_absolute_limit_needs_no_serving_revision() -> None:
-    absolute = needed_samples(0.03, 0.01, ALPHA, ratio=None)
-    versus = needed_samples(0.02, 0.01, ALPHA, ratio=9.0)
-    assert absolute is not None
-    assert versus is not None
-    assert absolute < versus
+    needed = needed_samples(0.03, 0.01, ALPHA, ratio=None)
+    assert needed is not None
+    assert 500 < needed < 2000
 
 
 def test_the_default_policy_is_decidable_at_20_requests_a_second() -> None:
     assert sum(stage_seconds(stage, (ERRORS, LATENCY), 20) for stage in CANARY) < 1800
     rate = needed_rate(CANARY, (ERRORS, LATENCY), 1800)
     assert rate is not None
-    assert 5 < rate < 20
+    assert 4 < rate < 9
     assert sum(stage_seconds(stage, (ERRORS, LATENCY), rate) for stage in CANARY) == pytest.approx(1800, rel=0.01)
+
+
+def test_bursts_take_as_many_times_the_requests() -> None:
+    plain, bursts = Ask(0.02, 0.01, ALPHA, min_samples=1), Ask(0.02, 0.01, ALPHA, min_samples=1, burst=5)
+    assert stage_seconds(CANARY[0], (bursts,), 1) == 5 * stage_seconds(CANARY[0], (plain,), 1)
 
 
 def test_a_step_takes_at_least_its_hold() -> None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, special, stats
 
-from modelwright.core.analysis.evidence import Arm
-from modelwright.core.analysis.sequential import PRIOR, Interval, difference, proportion
+from modelwright.core.analysis.sequential import PRIOR, Interval, difference_interval, share_interval
 
 ARMS = [(0, 0), (1, 0), (1, 1), (10, 0), (10, 10), (10, 3), (300, 0), (300, 3), (300, 150), (300, 300), (20000, 260)]
 ALPHAS = [0.05, 0.0125, 1e-6]
@@ -32,7 +31,7 @@ def marginal(trials: int, events: int) -> float:
 def test_the_interval_of_a_share_ends_where_the_martingale_reaches_the_bound(
     trials: int, events: int, alpha: float
 ) -> None:
-    found = proportion(Arm(trials, events), alpha)
+    found = share_interval(trials, events, alpha)
     bound = -math.log(alpha)
     for end, edge in ((found.low, 0.0), (found.high, 1.0)):
         if end not in (edge, 0.0, 1.0) and abs(end - edge) > 1e-9:
@@ -47,7 +46,7 @@ def test_the_interval_of_a_share_ends_where_the_martingale_reaches_the_bound(
 def test_the_interval_of_a_difference_is_the_projection_of_the_set(
     one: tuple[int, int], zero: tuple[int, int], alpha: float
 ) -> None:
-    found = difference(Arm(*one), Arm(*zero), alpha)
+    found = difference_interval(*one, *zero, alpha)
     (n1, k1), (n0, k0) = one, zero
     apart = marginal(n1, k1) * marginal(n0, k0)
     bound = -math.log(alpha) + math.log(apart) - math.log((apart + marginal(n1 + n0, k1 + k0)) / 2)
@@ -86,7 +85,7 @@ def test_the_martingale_of_two_arms_has_mean_one_under_the_truth(p1: float, p0: 
         for k0 in range(n0 + 1):
             sequences = math.comb(n1, k1) * math.comb(n0, k0)
             mean += sequences * (marginal(n1, k1) * marginal(n0, k0) + marginal(n1 + n0, k1 + k0)) / 2
-            found = difference(Arm(n1, k1), Arm(n0, k0), 0.05)
+            found = difference_interval(n1, k1, n0, k0, 0.05)
             assert found.low <= k1 / n1 - k0 / n0 <= found.high
     assert mean == pytest.approx(1)
     assert sum(marginal(n1, k) * math.comb(n1, k) for k in range(n1 + 1)) == pytest.approx(1)
@@ -101,27 +100,26 @@ def test_the_mixture_is_the_average_over_the_prior() -> None:
 
 
 def test_without_requests_nothing_is_known() -> None:
-    assert proportion(Arm(0, 0), 0.05) == Interval(0, 1)
-    assert difference(Arm(0, 0), Arm(0, 0), 0.05) == Interval(-1, 1)
-    nothing_of_serving = difference(Arm(1000, 0), Arm(0, 0), 0.05)
+    assert share_interval(0, 0, 0.05) == Interval(0, 1)
+    assert difference_interval(0, 0, 0, 0, 0.05) == Interval(-1, 1)
+    nothing_of_serving = difference_interval(1000, 0, 0, 0, 0.05)
     assert nothing_of_serving.low == -1
     assert nothing_of_serving.high < 0.02
 
 
 def test_swapping_the_arms_mirrors_the_interval() -> None:
-    one, zero = Arm(400, 7), Arm(3600, 30)
-    there, back = difference(one, zero, 0.01), difference(zero, one, 0.01)
+    there, back = difference_interval(400, 7, 3600, 30, 0.01), difference_interval(3600, 30, 400, 7, 0.01)
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low))
 
 
 def test_a_smaller_level_gives_a_wider_interval() -> None:
-    wide, narrow = (difference(Arm(400, 7), Arm(3600, 30), alpha) for alpha in (0.001, 0.05))
+    wide, narrow = (difference_interval(400, 7, 3600, 30, alpha) for alpha in (0.001, 0.05))
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
 @pytest.mark.parametrize("count", [10**6, 10**9, 10**12])
 def test_huge_counts_lose_no_sense(count: int) -> None:
-    found = difference(Arm(count, count // 100), Arm(count, count // 100), 0.01)
+    found = difference_interval(count, count // 100, count, count // 100, 0.01)
     assert found.low < 0 < found.high
     assert found.high - found.low < 5 * math.sqrt(100 / count)
 
@@ -129,7 +127,7 @@ def test_huge_counts_lose_no_sense(count: int) -> None:
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0, 2.0, math.nan])
 def test_a_level_that_is_none_is_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        proportion(Arm(1, 0), alpha)
+        share_interval(1, 0, alpha)
 
 
 def test_at_all_looks_together_the_truth_is_inside() -> None:
@@ -139,8 +137,8 @@ def test_at_all_looks_together_the_truth_is_inside() -> None:
     for _ in range(200):
         one = np.cumsum(draw.binomial(20, 0.05, 30)).tolist()
         zero = np.cumsum(draw.binomial(60, 0.02, 30)).tolist()
-        looks = ((Arm(20 * i, one[i - 1]), Arm(60 * i, zero[i - 1])) for i in range(1, 31))
-        missed += any(0.03 not in difference(*arms, 0.2) for arms in looks)
+        looks = ((20 * i, one[i - 1], 60 * i, zero[i - 1]) for i in range(1, 31))
+        missed += any(0.03 not in difference_interval(*counts, 0.2) for counts in looks)
     assert missed <= 63
 
 
@@ -149,4 +147,4 @@ def test_the_order_of_the_arms_requests_does_not_matter() -> None:
     draw = random.Random(4)
     events = [draw.random() < 0.1 for _ in range(200)]
     shuffled = draw.sample(events, len(events))
-    assert proportion(Arm(200, sum(events)), 0.05) == proportion(Arm(200, sum(shuffled)), 0.05)
+    assert share_interval(200, sum(events), 0.05) == share_interval(200, sum(shuffled), 0.05)

@@ -50,7 +50,7 @@ def test_order_is_kept() -> None:
     conditions: tuple[Condition, ...] = ()
     for type_ in TYPES:
         conditions = with_condition(conditions, type_, type_ == "Ready", "Serving", "", generation=1, now=NOW)
-    changed = with_condition(conditions, "Reconciling", True, "SettlingTraffic", "", generation=2, now=NOW)
+    changed = with_condition(conditions, "Reconciling", True, "WaitingForPods", "", generation=2, now=NOW)
     assert [condition.type for condition in changed] == TYPES
     assert is_true(changed, "Ready")
     assert not is_true(changed, "Stalled")

@@ -38,10 +38,10 @@ async def client() -> AsyncIterator[FakeClient]:
     """With a Lease whose holder is ready."""
     found = FakeClient()
     health = Health()
-    runner, port = await serve(health, "127.0.0.1", 0)
-    found.save(lease("a", f"127.0.0.1:{port}"))
+    listener = await serve(health, "127.0.0.1", 0)
+    found.save(lease("a", f"127.0.0.1:{listener.port}"))
     yield found
-    await runner.cleanup()
+    await listener.close()
 
 
 def lease(holder: str, address: str = "") -> dict[str, Any]:
@@ -77,6 +77,14 @@ async def test_missing_rights_are_named(client: FakeClient) -> None:
     client.failing["list"] = [errors.Denied(403, "Forbidden", "no binding")]
     with pytest.raises(Wrong, match=r"Models of the cluster can't be read: .*no binding"):
         await check(client).rights()
+
+
+async def test_a_shard_reads_namespaces_and_leases_too(client: FakeClient) -> None:
+    shard = SelfCheck(client, SETTINGS.model_copy(update={"shard": "red"}), Renewing(client, renews=True))
+    assert await shard.rights() == "what shard red needs can be read"
+    client.failing["list"] = [None, errors.Denied(403, "Forbidden", "no binding")]
+    with pytest.raises(Wrong, match=r"a shard has to list namespaces, and may not: .*no binding"):
+        await shard.rights()
 
 
 async def test_a_lease_that_nobody_renews_is_not_led(client: FakeClient) -> None:

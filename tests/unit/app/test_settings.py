@@ -1,11 +1,13 @@
 """Settings come from MODELWRIGHT_* and every wrong one is named."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
-from modelwright.app.settings import Settings, SettingsError
+from modelwright.app.settings import FETCH_VARIABLES, Settings, SettingsError
+from modelwright.fetch import settings as fetch
 from modelwright.kube.kinds import Kind
 
 
@@ -43,6 +45,38 @@ def test_values_come_from_the_environment() -> None:
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_environment({name: value})
+
+
+def test_nobody_acts_as_the_node_unless_an_administrator_says_so() -> None:
+    assert Settings.from_environment({}).fetch_env == {"MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS": "false"}
+    for text in ("", " ", "{}", '{"MODELWRIGHT_FETCH_MAX_BYTES": "7"}'):
+        found = Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text}).fetch_env
+        assert found["MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS"] == "false"
+    given = {"MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS": "true", "HTTPS_PROXY": "http://proxy:3128"}
+    assert Settings.from_environment({"MODELWRIGHT_FETCH_ENV": json.dumps(given)}).fetch_env == given
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "must be a JSON object of texts"),
+        ('{"MODELWRIGHT_FETCH_MAX_BYTES": 7}', "must be a JSON object of texts"),
+        ('{"MODELWRIGHT_FETCH_MAX_BYTE": "7"}', "MODELWRIGHT_FETCH_MAX_BYTE is none of fetch's settings"),
+        ('{"MODELWRIGHT_CREDENTIALS": "/"}', "none of fetch's settings"),
+        ('{"HOME": "/"}', "none of fetch's settings"),
+        ('{"A B": "x"}', "no name of an environment variable"),
+    ],
+)
+def test_an_environment_for_fetch_that_would_not_hold_is_refused(text: str, told: str) -> None:
+    with pytest.raises(SettingsError, match="MODELWRIGHT_FETCH_ENV") as error:
+        Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text})
+    assert told in str(error.value)
+
+
+def test_what_an_administrator_may_set_is_what_fetch_reads() -> None:
+    fields = {f"MODELWRIGHT_FETCH_{field.name.upper()}" for field in dataclasses.fields(fetch.Settings)}
+    assert fields | {"MODELWRIGHT_FETCH_LOG"} == FETCH_VARIABLES
 
 
 JOBSET = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "kind": "JobSet", "plural": "jobsets"}
@@ -89,3 +123,30 @@ def test_lease_times_must_fit_together() -> None:
 
 def test_what_kubernetes_puts_there_for_a_service_of_our_name_does_no_harm() -> None:
     Settings.from_environment({"MODELWRIGHT_SERVICE_HOST": "10.0.0.1", "MODELWRIGHT_PORT": "tcp://10.0.0.1:80"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "lease"),
+    [
+        ({}, "modelwright-operator"),
+        ({"MODELWRIGHT_SHARD": ""}, "modelwright-operator"),
+        ({"MODELWRIGHT_SHARD": "default"}, "modelwright-operator"),
+        ({"MODELWRIGHT_SHARD": "red"}, "modelwright-operator-red"),
+        ({"MODELWRIGHT_SHARD": "red", "MODELWRIGHT_LEASE_NAME": "mine"}, "mine"),
+    ],
+)
+def test_each_shard_has_a_lease_and_the_default_one_that_of_an_operator_without_shards(
+    environment: dict[str, str], lease: str
+) -> None:
+    assert Settings.from_environment(environment).lease_name == lease
+
+
+@pytest.mark.parametrize("more", [{"MODELWRIGHT_SHARD": "Red_1"}, {"MODELWRIGHT_SHARD": "-red"}])
+def test_a_shards_name_can_be_the_end_of_a_name(more: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"MODELWRIGHT_SHARD: .* lower-case letters"):
+        Settings.from_environment(more)
+
+
+def test_a_shard_has_no_list_of_namespaces() -> None:
+    with pytest.raises(SettingsError, match="can't be set both"):
+        Settings.from_environment({"MODELWRIGHT_SHARD": "red", "MODELWRIGHT_WATCH_NAMESPACES": "vision"})

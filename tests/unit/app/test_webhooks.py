@@ -8,22 +8,27 @@ import gzip
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 import pytest
 
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
-from modelwright.app import webhooks
-from modelwright.app.health import Health, serve
-from modelwright.app.webhooks import Happening, Rates, Webhooks
-from modelwright.kube.access import AccessUnknown, Attempt, User
+from modelwright.app import callers, webhooks
+from modelwright.app.callers import Rates
+from modelwright.app.webhooks import Happening, Webhooks
+from modelwright.kube.access import AccessUnknown, Attempt, Audience, Question, User
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile.inbox import InboxFull
 
 SENDER, STRANGER = User("system:serviceaccount:monitoring:alertmanager"), User("eve")
-TOKENS = {"good.token-1": SENDER, "strangers-token": STRANGER}
+TOKENS = {
+    "good.token-1": SENDER,
+    "good.token-2": SENDER,
+    "strangers-token": STRANGER,
+    "for-the-api-server": replace(SENDER, ours=False),
+}
 URL = "/triggers/team/fraud/drift"
 
 SPEC = RetrainingPolicySpec.model_validate(
@@ -50,15 +55,17 @@ class FakeAccess:
     broken: str = ""
     asked: list[str] = field(default_factory=list)
 
-    async def who(self, token: str) -> User | None:
+    async def who(self, token: str, audience: Audience) -> User | None:
         self.asked.append(token)
         if self.broken:
             raise AccessUnknown(self.broken)
-        return TOKENS.get(token)
+        found = TOKENS.get(token)
+        return found if found is None or found.ours or audience is Audience.ANY else None
 
-    async def may(self, user: User, attempt: Attempt) -> bool:
+    async def may(self, user: User, attempt: Attempt | Question) -> bool:
+        assert isinstance(attempt, Attempt)
         assert (attempt.verb, attempt.group, attempt.resource) == ("trigger", "modelwright.dev", "retrainingpolicies")
-        return user == SENDER and attempt.namespace == "team" and attempt.name in ("fraud", "gone")
+        return user.name == SENDER.name and attempt.namespace == "team" and attempt.name in ("fraud", "gone")
 
 
 @dataclass
@@ -99,7 +106,7 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def opened(accept_seconds: float = 25.0) -> AsyncIterator[Door]:
+async def opened(accept_seconds: float = 25.0, audience: Audience = Audience.OURS) -> AsyncIterator[Door]:
     door = Door(FakeAccess(), FakeClock())
     door.dealt_with.set()
     hooks = Webhooks(
@@ -108,15 +115,16 @@ async def opened(accept_seconds: float = 25.0) -> AsyncIterator[Door]:
         door.accept,
         lambda: door.unready[0] if door.unready else None,
         leader=lambda: door.leader,
+        audience=audience,
         clock=door.clock,
         accept_seconds=accept_seconds,
     )
-    runner, port = await serve(Health(), "127.0.0.1", 0, hooks.routes())
-    door.url = f"http://127.0.0.1:{port}"
+    listener = await hooks.serve("127.0.0.1", 0)
+    door.url = f"http://127.0.0.1:{listener.port}"
     try:
         yield door
     finally:
-        await runner.cleanup()
+        await listener.close()
 
 
 @pytest.fixture
@@ -211,10 +219,11 @@ async def test_only_a_bearer_token_is_one(door: Door, scheme: str) -> None:
         (b"\xff\xfe\x00", "no JSON"),
         (b"[]", "the body"),
         (b'"alert"', "the body"),
-        (b"[" * 200_000, "nested too deeply"),
+        (b"[" * 200_000, "more than 100000 values"),
+        (b"[" * 2_000 + b"]" * 2_000, "nested deeper than 64"),
         (b"{}", "version"),
     ],
-    ids=["nothing", "half", "binary", "list", "text", "deep", "empty"],
+    ids=["nothing", "half", "binary", "list", "text", "deep", "closed", "empty"],
 )
 async def test_a_body_that_is_not_understood_is_refused_with_a_reason(door: Door, body: bytes, told: str) -> None:
     status, _, said = await door.post(body=body)
@@ -254,7 +263,7 @@ async def standby(door: Door) -> AsyncIterator[Door]:
     """The door of a standby; `door` is the leader's."""
     async with opened() as found:
         found.unready.append("this process does not lead")
-        found.leader = door.url.removeprefix("http://")
+        found.leader = door.url
         yield found
 
 
@@ -279,14 +288,14 @@ async def test_a_standby_passes_nothing_on_for_strangers(door: Door, standby: Do
 async def test_what_was_passed_on_once_goes_no_further(door: Door, standby: Door) -> None:
     """Two that take each other for the leader, just after it has changed, would pass it on for ever."""
     door.unready.append("this process does not lead")
-    door.leader = standby.url.removeprefix("http://")
+    door.leader = standby.url
     status, headers, said = await standby.post()
     assert (status, headers["Retry-After"]) == (503, "5")
     assert "does not lead" in said["error"]
 
 
 async def test_a_leader_that_cannot_be_reached_is_told(standby: Door) -> None:
-    standby.leader = "127.0.0.1:1"
+    standby.leader = "http://127.0.0.1:1"
     status, headers, said = await standby.post()
     assert (status, headers["Retry-After"]) == (503, "5")
     assert "can't be reached" in said["error"]
@@ -327,7 +336,7 @@ async def test_a_token_is_looked_up_once_in_ten_seconds(door: Door) -> None:
 
 
 async def test_tokens_are_remembered_by_hash_and_within_a_bound(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MAX_TOKENS", 2)
+    monkeypatch.setattr(callers, "MAX_TOKENS", 2)
     for number in range(4):
         await door.post(token=f"token-{number}")
     await door.post(token="token-3")
@@ -347,12 +356,55 @@ async def test_no_token_is_ever_logged_or_told(door: Door, caplog: pytest.LogCap
 
 
 async def test_an_address_that_sends_too_much_is_asked_to_wait(door: Door) -> None:
-    answers = [await door.post(token=None) for _ in range(int(webhooks.BURST) + 1)]
-    assert [status for status, *_ in answers[:-1]] == [401] * int(webhooks.BURST)
+    answers = [await door.post(token=None) for _ in range(int(callers.BURST) + 1)]
+    assert [status for status, *_ in answers[:-1]] == [401] * int(callers.BURST)
     status, headers, said = answers[-1]
     assert (status, headers["Retry-After"]) == (429, "1")
-    assert "too many requests" in said["error"]
+    assert "too many requests from this address" in said["error"]
+    assert (await door.post())[0] == 429, "nobody knows yet whose token it is"
     door.clock.advance(1.0)
+    assert (await door.post())[0] == 202
+    while (await door.post(token="nobodys"))[0] != 429:
+        pass
+    assert (await door.post())[0] == 202, "a token that was good lately"
+    door.clock.advance(callers.TOKEN_SECONDS / 2)
+    assert (await door.post())[0] == 202
+
+
+async def test_users_are_limited_each_for_themselves(door: Door) -> None:
+    """Behind a proxy, and from a standby, all come from one address."""
+    for number in range(int(callers.BURST)):
+        assert (await door.post(token=f"good.token-{1 + number % 2}"))[0] == 202
+    status, headers, said = await door.post()
+    assert (status, headers["Retry-After"]) == (429, "1")
+    assert SENDER.name in said["error"]
+    assert (await door.post(token="strangers-token"))[0] == 403
+    door.clock.advance(1.0)
+    assert (await door.post())[0] == 202
+
+
+async def test_tokens_for_the_api_server_are_refused_or_answered_with_a_warning() -> None:
+    async with opened() as door:
+        assert (await door.post(token="for-the-api-server"))[0] == 401
+        assert "Warning" not in (await door.post())[1]
+    async with opened(audience=Audience.ANY) as door, opened(audience=Audience.ANY) as standby:
+        standby.unready.append("this process does not lead")
+        standby.leader = door.url
+        for one in (door, standby):
+            status, headers, _ = await one.post(token="for-the-api-server")
+            assert (status, "modelwright.dev" in headers["Warning"]) == (202, True)
+
+
+async def test_one_user_leaves_room_for_others(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "MAX_OF_ONE_USER", 2)
+    door.dealt_with.clear()
+    waiting = [asyncio.create_task(door.post()) for _ in range(2)]
+    for _ in waiting:
+        await door.came.acquire()
+    assert (await door.post())[0] == 429
+    assert (await door.post(token="strangers-token"))[0] == 403
+    door.dealt_with.set()
+    assert [(await task)[0] for task in waiting] == [202, 202]
     assert (await door.post())[0] == 202
 
 
@@ -371,7 +423,7 @@ async def test_only_so_many_are_under_way_at_once(door: Door, monkeypatch: pytes
 
 def test_addresses_that_were_not_heard_of_for_longest_are_forgotten() -> None:
     clock = FakeClock()
-    rates = Rates(clock, rate=1.0, burst=1.0, remotes=2)
+    rates = Rates(clock, rate=1.0, burst=1.0, buckets=2)
     assert rates.wait("a") == 0
     assert rates.wait("a") == 1.0
     assert [rates.wait(remote) for remote in ("b", "a", "c", "d")] == [0, 1.0, 0, 0]
@@ -382,8 +434,8 @@ def test_addresses_that_were_not_heard_of_for_longest_are_forgotten() -> None:
     assert rates.wait("a") == 0
 
 
-async def test_the_other_pages_are_served_beside_it(door: Door) -> None:
+async def test_probes_and_metrics_are_on_another_port(door: Door) -> None:
     async with aiohttp.ClientSession() as session:
-        for path, status in (("/livez", 200), ("/readyz", 200), ("/metrics", 200), (URL, 405)):
+        for path, status in (("/livez", 404), ("/readyz", 404), ("/metrics", 404), (URL, 405)):
             async with session.get(door.url + path) as answer:
                 assert answer.status == status

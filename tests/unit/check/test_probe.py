@@ -56,7 +56,7 @@ async def test_a_good_model_passes_with_its_figures() -> None:
     assert told["latency"].keys() == {"p50", "p95"}
     assert told["memoryBytes"] > 0
     assert "4 requests answered as expected" in told["message"]
-    assert gates.infra(told).outcome == "Pass"
+    assert gates.judged("infra", told).outcome == "Pass"
 
 
 async def test_the_first_round_warms_up_and_does_not_count_for_latency() -> None:
@@ -240,7 +240,7 @@ async def test_the_program_leaves_its_result_and_ends_well_whatever_it_says(tmp_
         run = asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True)
         done = await run
     assert done.returncode == 0
-    assert gates.infra(json.loads(log.read_text())).reason == "UnexpectedAnswer"
+    assert gates.judged("infra", json.loads(log.read_text())).reason == "UnexpectedAnswer"
     assert json.loads(done.stdout) == json.loads(log.read_text())
 
 

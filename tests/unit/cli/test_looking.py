@@ -10,7 +10,7 @@ import yaml
 
 from modelwright.cli import facts, tree
 from modelwright.cli.picture import NotThere, age, model_of, picture, result
-from modelwright.cli.why import why
+from modelwright.cli.why import why, why_json
 from tests.unit.cli import world
 from tests.unit.cli.world import NOW, condition, seen
 
@@ -38,6 +38,22 @@ Model digits  Ready=False RolloutInProgress  http://digits.example.com
     )
 
 
+def test_drift_is_told_with_the_numbers_of_the_worst_features() -> None:
+    figures = {"value": "0.31", "limit": "0.08", "floor": "0.05", "rows": 812, "window": "10m"}
+    worst = [
+        {"kind": "input", "feature": "age", "drifted": True, "aspect": "distance", "method": "PSI", **figures},
+        {"kind": "input", "feature": "plan", "drifted": False, "aspect": "missing", **figures, "value": "0.01"},
+    ]
+    told = {"version": "v1", "drifted": True, "at": "2026-11-26T11:58:00Z", "worst": worst}
+    looked = seen(world.model(condition("Ready", "True", "Serving"), drift=told))
+    head = "requests have drifted from the reference of v1 (as of 2m ago)"
+    first = "drifted: input age: PSI 0.31, limit 0.08 (floor 0.05), 812 rows in 10m"
+    second = "input plan: share of missing values 0.01, limit 0.08 (floor 0.05), 812 rows in 10m"
+    assert f"├─ {head}\n│  ├─ {first}\n│  └─ {second}\n" in tree.tree(looked, NOW)
+    assert f"\nR{head[1:]}:\n- {first}\n- {second}\n" in why(looked, NOW)
+    assert why_json(looked, NOW)["drift"]["worst"][0]["value"] == "0.31"
+
+
 def test_a_version_that_was_trained_for_a_model_that_names_another_is_pointed_out() -> None:
     announced = {"version": "v2", "trainingRun": "nightly"}
     told = tree.tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
@@ -60,6 +76,47 @@ def test_why_gives_the_evidence_and_what_can_be_done() -> None:
     assert "step 1 (weight 10 %): error-rate: Inconclusive" in told
     assert "asked: sum(rate(requests[1m]))" in told
     assert told.endswith("kubectl modelwright pause digits stops it where it is; abort digits takes it back.")
+
+
+def test_why_says_that_a_policy_promotes_by_time_alone() -> None:
+    alone = condition("EvidenceAsked", "False", "PromotesByTimeAlone", "it promotes by time alone: it has no analysis")
+    asked = condition("EvidenceAsked", "True", "EvidenceAsked", "gate infra")
+    said = "Its RolloutPolicy asks for no evidence: it promotes by time alone: it has no analysis."
+    ready = condition("Ready", "True", "Serving")
+    assert said in why(seen(world.model(ready, conditions=[ready, alone])), NOW)
+    assert "asks for no evidence" not in why(seen(world.model(ready, conditions=[ready, asked])), NOW)
+    ended = world.rollout("digits-2", 11, "v2", "Succeeded", conditions=[alone], finishedAt="2026-11-26T11:30:00Z")
+    assert said in why(seen(ended), NOW)
+
+
+def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() -> None:
+    authors = [
+        {"kind": "Model", "name": "digits", "content": "h", "by": ["alice"], "unknown": True},
+        {"kind": "ModelVersion", "name": "v2", "content": "h", "by": ["dora"]},
+        {"kind": "RolloutPolicy", "name": "canary", "content": "h"},
+    ]
+    ended = world.rollout("digits-2", 11, "v2", "Succeeded", authors=authors, finishedAt="2026-11-26T11:30:00Z")
+    told = "author of Model digits: alice, somebody unknown"
+    for text in (why(seen(ended), NOW), tree.tree(seen(ended), NOW)):
+        assert told in text
+        assert "author of ModelVersion v2: dora" in text
+        assert "RolloutPolicy canary:" not in text
+    assert f"- digits-2: {told}" in facts.card(seen(ended), "v2")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ({"code": True}, "ClusterModelRuntime mlserver runs code that the artifact holds: gates.scan"),
+        ({}, "ClusterModelRuntime mlserver doesn't say whether it runs code of the artifact: gates.scan"),
+        ({"code": False}, None),
+    ],
+    ids=["code", "unsaid", "data"],
+)
+def test_why_says_that_the_artifact_is_code(code: dict[str, bool], said: str | None) -> None:
+    runtime = {"kind": "ClusterModelRuntime", "name": "mlserver", **code}
+    told = why(seen(world.model(condition("Ready", "True", "Serving"), runtime=runtime)), NOW)
+    assert (said in told) if said else ("code" not in told)
 
 
 def test_why_says_a_thing_once_that_several_conditions_say() -> None:

@@ -36,7 +36,8 @@ def test_labels_are_those_of_the_metrics() -> None:
     found = {one.name: one.labels for one in EXPORTED}
     assert found["modelwright_api_requests_total"] == ("verb", "kind", "code")
     assert found["modelwright_rollout_outcome"] == ("namespace", "model", "metric", "outcome")
-    assert found["modelwright_drift_psi"] == ("namespace", "model", "version", "kind", "feature")
+    labels = ("namespace", "model", "version", "window", "kind", "feature", "method")
+    assert found["modelwright_drift_distance"] == labels
     assert found["modelwright_queue_depth"] == ()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modelwright.compare.comparison import Answer, Comparison, Measure, Tolerance, compare
 from modelwright.compare.tally import Tally
-from modelwright.core.shadow import Pair
+from modelwright.core.shadow import Pair, Paired
 from tests.unit.compare.builders import EPOCH
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -183,6 +183,55 @@ def test_comparing_is_symmetric_and_always_tellable(one: list[float], other: lis
     for found in (there, back):
         tally.add(GOOD, GOOD, found)
     json.dumps(tally.summary().wire(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("serving", "candidate", "over"),
+    [
+        (Answer(200, 0.1), Answer(200, 0.1), {}),
+        (Answer(200, 0.3), Answer(200, 0.1), {"0.1": "serving", "0.25": "serving"}),
+        (Answer(200, 0.3), Answer(200, 0.6), {"0.1": "both", "0.25": "both", "0.5": "candidate"}),
+        (Answer(200, 0.3), Answer(None, 0.6, timed_out=True), {"0.1": "both", "0.25": "both", "0.5": "candidate"}),
+        (Answer(200, 0.3), Answer(500, 0.6), None),
+        (Answer(None, 0.3), Answer(200, 0.6), None),
+    ],
+    ids=["as fast", "serving slower", "candidate slower", "candidate hangs", "candidate fails", "serving fails"],
+)
+def test_slow_requests_are_counted_in_pairs_where_both_times_are_known(
+    serving: Answer, candidate: Answer, over: dict[str, str] | None
+) -> None:
+    tally = Tally(Pair(serving="a", candidate="b"), EPOCH)
+    tally.add(serving, candidate, Comparison())
+    for bound, found in tally.summary().paired_latency:
+        assert found.total == (over is not None)
+        where = "both" if over is not None and float(bound) < 0.1 else (over or {}).get(bound)
+        assert (found.both, found.candidate_only, found.serving_only) == (
+            where == "both",
+            where == "candidate",
+            where == "serving",
+        )
+
+
+def test_failures_are_counted_in_pairs() -> None:
+    tally = Tally(Pair(serving="a", candidate="b"), EPOCH)
+    for serving_failed, candidate_failed, times in (
+        (True, True, 2),
+        (False, True, 3),
+        (True, False, 1),
+        (False, False, 9),
+    ):
+        for _ in range(times):
+            tally.add(GOOD, GOOD, Comparison(serving_failed=serving_failed, candidate_failed=candidate_failed))
+    told = tally.summary()
+    assert told.paired_errors == Paired(total=15, both=2, candidate_only=3, serving_only=1)
+    assert (told.errors.candidate, told.errors.serving) == (5, 3)
+    exported = {
+        (sample.name, *sample.labels.values()): sample.value for metric in tally.collect() for sample in metric.samples
+    }
+    assert [exported["modelwright_comparer_pairs_total", at] for at in ("both", "candidate", "serving", "neither")] == [
+        2, 3, 1, 9,
+    ]  # fmt: skip
+    assert exported["modelwright_comparer_slow_pairs_total", "0.1", "neither"] == 15
 
 
 def test_a_measure_counts_up_to_and_including_its_bounds() -> None:

@@ -21,6 +21,7 @@ import pytest
 from aiohttp import web
 
 from devcluster import ports
+from modelwright.api import names
 from modelwright.compare.copies import MARK
 from modelwright.compare.server import Comparer
 from modelwright.compare.settings import Settings, SettingsError, from_environment
@@ -30,6 +31,8 @@ from tests.load import client as load
 ROOT = Path(__file__).parents[3]
 INFER = "/v2/models/digits/infer"
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP64", "shape": [2, 2], "data": [1, 2, 3, 4]}]}).encode()
+TOKEN_HEADER, TOKEN = names.HEADER_OF_COPIES, "sesame"
+KNOWN: dict[str, Any] = {"copy_token": TOKEN}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -63,6 +66,7 @@ class Between:
 
     async def copy(self, path: str = INFER, method: str = "POST", **options: Any) -> None:
         options.setdefault("data", BODY)
+        options["headers"] = {TOKEN_HEADER: TOKEN, **options.get("headers", {})}
         async with self.session.request(method, self.url + path, **options) as response:
             assert response.status == 202
 
@@ -77,7 +81,7 @@ class Between:
 @contextlib.asynccontextmanager
 async def comparing(serving: Handler, candidate: Handler, **settings: Any) -> AsyncIterator[Between]:
     async with server(serving) as old, server(candidate) as new, aiohttp.ClientSession() as session:
-        values = Settings(old, new, "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1, **settings)
+        values = Settings(old, new, "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1, **KNOWN | settings)
         comparer = Comparer(values)
         await comparer.start()
         try:
@@ -125,6 +129,48 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
     assert headers.keys() - kept == {"host", "content-length", "accept-encoding", MARK.lower()}
     assert headers["accept-encoding"] == "identity"
     assert headers["host"].startswith("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [],
+        [(TOKEN_HEADER, "")],
+        [(TOKEN_HEADER, "guess")],
+        [(TOKEN_HEADER, TOKEN + "x")],
+        [(TOKEN_HEADER, f"{TOKEN}, guess")],
+        [(TOKEN_HEADER, TOKEN), (TOKEN_HEADER, "guess")],
+        [(TOKEN_HEADER, "\xfc")],
+        [("Authorization", TOKEN), (MARK, "1")],
+    ],
+    ids=str,
+)
+async def test_what_the_route_has_not_sent_is_refused_and_asked_of_nobody(sent: list[tuple[str, str]]) -> None:
+    """The forged copies of any pod of the cluster were evidence (review, S12d)."""
+    asked = []
+
+    async def record(request: web.Request) -> web.StreamResponse:
+        asked.append(request)
+        return web.json_response(outputs(3, 7))
+
+    async with comparing(record, record) as between:
+        async with between.session.post(between.url + INFER, data=BODY, headers=sent) as response:
+            assert response.status == 403
+        await between.copy()
+        summary = await between.summary()
+        async with between.session.get(f"{between.url}/metrics") as response:
+            told = await response.text()
+    assert (summary.refused, summary.received, summary.compared, len(asked)) == (1, 1, 1, 2)
+    assert 'modelwright_comparer_requests_total{result="refused"} 1.0' in told
+
+
+@pytest.mark.parametrize(("settings", "counted"), [({}, 0), ({"copies_without_token": "Count"}, 1)], ids=str)
+async def test_without_a_token_nothing_counts_unless_all_shall(settings: dict[str, Any], counted: int) -> None:
+    async with comparing(good, good, copy_token="", **settings) as between:
+        async with between.session.post(between.url + INFER, data=BODY, headers={TOKEN_HEADER: ""}):
+            pass
+        summary = await between.summary()
+    assert (summary.compared, summary.refused) == (counted, 1 - counted)
 
 
 async def test_it_is_ready_once_it_has_reached_both_and_stays_so() -> None:
@@ -193,7 +239,7 @@ async def test_one_that_does_not_answer_is_given_up_and_was_slow() -> None:
 async def test_nothing_at_the_address_is_an_error_and_not_slow() -> None:
     async with comparing(good, good) as between:
         between.comparer._settings = Settings(  # both addresses lead nowhere
-            "http://127.0.0.1:9", "http://127.0.0.1:9", "old", "new", host="127.0.0.1", port=0
+            "http://127.0.0.1:9", "http://127.0.0.1:9", "old", "new", host="127.0.0.1", port=0, **KNOWN
         )
         await between.copy()
         summary = await between.summary()
@@ -307,7 +353,9 @@ async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finishe
         return web.json_response(outputs(3, 7))
 
     async with server(slow) as old, server(good) as new, aiohttp.ClientSession() as session:
-        comparer = Comparer(Settings(old, new, "old", "new", host="127.0.0.1", port=0, concurrency=1, stop_seconds=10))
+        comparer = Comparer(
+            Settings(old, new, "old", "new", host="127.0.0.1", port=0, concurrency=1, stop_seconds=10, **KNOWN)
+        )
         await comparer.start()
         between = Between(comparer, session)
         for _ in range(3):
@@ -320,14 +368,14 @@ async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finishe
 
 NEEDED = {
     "SERVING_URL": "http://digits-a.vision/", "CANDIDATE_URL": "http://digits-b.vision:80",
-    "SERVING_REVISION": "a", "CANDIDATE_REVISION": "b",
+    "SERVING_REVISION": "a", "CANDIDATE_REVISION": "b", "COPY_TOKEN": TOKEN,
 }  # fmt: skip
 
 
 def test_settings_come_from_the_environment() -> None:
     settings = from_environment({**NEEDED, "RELATIVE_TOLERANCE": "0.01", "QUEUE_LENGTH": "8", "HOST": ""})
     assert (settings.serving_url, settings.candidate_revision) == ("http://digits-a.vision", "b")
-    assert (settings.relative_tolerance, settings.queue_length, settings.host) == (0.01, 8, "0.0.0.0")
+    assert (settings.relative_tolerance, settings.queue_length, settings.host) == (0.01, 8, "")
 
 
 @pytest.mark.parametrize(
@@ -341,6 +389,8 @@ def test_settings_come_from_the_environment() -> None:
         ({"QUEUE_LENGTH": "1.5"}, "QUEUE_LENGTH"),
         ({"RELATIVE_TOLERANCE": "-1"}, "RELATIVE_TOLERANCE"),
         ({"RELATIVE_TOLERANCE": "nan"}, "RELATIVE_TOLERANCE"),
+        ({"COPY_TOKEN": ""}, "COPY_TOKEN is needed, or COPIES_WITHOUT_TOKEN=Count"),
+        ({"COPIES_WITHOUT_TOKEN": "Some"}, "COPIES_WITHOUT_TOKEN must be Count or Refuse"),
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, str], named: str) -> None:
@@ -390,6 +440,7 @@ async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_e
         settings = {
             "SERVING_URL": old, "CANDIDATE_URL": new, "SERVING_REVISION": "old", "CANDIDATE_REVISION": "new",
             "HOST": "127.0.0.1", "PORT": str(ports.free(1)[0]), "PYTHONPATH": str(ROOT / "operator"),
+            "COPIES_WITHOUT_TOKEN": "Count",
         }  # fmt: skip
         comparer, _ = await stack.enter_async_context(
             process("-m", "modelwright.compare", said="comparing", **settings)

@@ -1,4 +1,4 @@
-"""Who may have a place on a gateway, whether a route is in force, and the URL it gives."""
+"""Who may have a place on a gateway."""
 
 from typing import Any
 
@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.endpoints import Address, Claim, conflict, listener_address, route_problem, url
+from modelwright.core.endpoints import (
+    DEPTH,
+    Claim,
+    age,
+    conflict,
+    not_allowed,
+    places,
+    rival_places,
+)
 
 
 def endpoint(*refs: dict[str, Any], **more: Any) -> Endpoint:
@@ -18,6 +26,13 @@ def endpoint(*refs: dict[str, Any], **more: Any) -> Endpoint:
 def claim(name: str, created: int = 1, namespace: str = "vision", **more: Any) -> Claim:
     refs = more.pop("refs", [{"name": "g"}])
     return Claim(namespace, name, f"2026-11-21T{created:02}:00:00Z", endpoint(*refs, **more))
+
+
+SHARED = [{"name": "g", "namespace": "gw"}]
+
+
+def rival(created: int = 2, **more: Any) -> Claim:
+    return claim("me", created, "other", refs=SHARED, **more)
 
 
 CLASHES = [
@@ -32,15 +47,92 @@ CLASHES = [
     ("any hostname is not a named one", claim("me", 2), claim("it", 1, hostnames=["b.x"]), False),
     ("another gateway", claim("me", 2, refs=[{"name": "h"}]), claim("it", 1), False),
     ("a gateway of that name in another namespace", claim("me", 2), claim("it", 1, namespace="other"), False),
-    ("the same gateway from two namespaces", claim("me", 2, refs=[{"name": "g", "namespace": "gw"}]),
-     claim("it", 1, namespace="other", refs=[{"name": "g", "namespace": "gw"}]), True),
-    ("another listener", claim("me", 2, refs=[{"name": "g", "sectionName": "a"}]),
-     claim("it", 1, refs=[{"name": "g", "sectionName": "b"}]), False),
+    (
+        "the same gateway from two namespaces",
+        claim("me", 2, refs=[{"name": "g", "namespace": "gw"}]),
+        claim("it", 1, namespace="other", refs=[{"name": "g", "namespace": "gw"}]),
+        True,
+    ),
+    (
+        "another listener",
+        claim("me", 2, refs=[{"name": "g", "sectionName": "a"}]),
+        claim("it", 1, refs=[{"name": "g", "sectionName": "b"}]),
+        False,
+    ),
     ("all listeners hold each", claim("me", 2), claim("it", 1, refs=[{"name": "g", "sectionName": "b"}]), True),
-    ("another port", claim("me", 2, refs=[{"name": "g", "port": 80}]), claim("it", 1, refs=[{"name": "g", "port": 81}]),
-     False),
+    (
+        "another port",
+        claim("me", 2, refs=[{"name": "g", "port": 80}]),
+        claim("it", 1, refs=[{"name": "g", "port": 81}]),
+        False,
+    ),
     ("itself", claim("me", 2), claim("me", 1), False),
-]  # fmt: skip
+    (
+        "of another namespace: a longer path takes callers",
+        rival(pathPrefix="/a/b"),
+        claim("it", 1, refs=SHARED, pathPrefix="/a"),
+        True,
+    ),
+    ("of another namespace: a longer path below /", rival(pathPrefix="/a"), claim("it", 1, refs=SHARED), True),
+    ("of another namespace: a shorter path takes none", rival(), claim("it", 1, refs=SHARED, pathPrefix="/a"), False),
+    (
+        "of another namespace: a path beside it",
+        rival(pathPrefix="/ab"),
+        claim("it", 1, refs=SHARED, pathPrefix="/a"),
+        False,
+    ),
+    (
+        "of another namespace: a longer path of the older one",
+        rival(1, pathPrefix="/a/b"),
+        claim("it", 2, refs=SHARED, pathPrefix="/a"),
+        False,
+    ),
+    (
+        "of another namespace: a wildcard over an exact name",
+        rival(hostnames=["*.x"]),
+        claim("it", 1, refs=SHARED, hostnames=["a.x"]),
+        True,
+    ),
+    (
+        "of another namespace: a wildcard over an exact name with a longer path",
+        rival(hostnames=["*.x"]),
+        claim("it", 1, refs=SHARED, hostnames=["a.x"], pathPrefix="/a"),
+        False,
+    ),
+    (
+        "of another namespace: an exact name below a wildcard",
+        rival(hostnames=["a.b.x"]),
+        claim("it", 1, refs=SHARED, hostnames=["*.x"]),
+        True,
+    ),
+    (
+        "of another namespace: an exact name and a shorter path below a wildcard",
+        rival(hostnames=["a.x"]),
+        claim("it", 1, refs=SHARED, hostnames=["*.x"], pathPrefix="/a"),
+        True,
+    ),
+    (
+        "of another namespace: a wildcard below a wildcard",
+        rival(hostnames=["*.b.x"]),
+        claim("it", 1, refs=SHARED, hostnames=["*.x"]),
+        True,
+    ),
+    (
+        "of another namespace: the name of a wildcard itself",
+        rival(hostnames=["x"]),
+        claim("it", 1, refs=SHARED, hostnames=["*.x"]),
+        False,
+    ),
+    (
+        "of another namespace: no hostname is in nobody's way",
+        rival(),
+        claim("it", 1, refs=SHARED, hostnames=["a.x"]),
+        False,
+    ),
+    ("of another namespace: nor is it taken from", rival(hostnames=["a.x"]), claim("it", 1, refs=SHARED), False),
+    ("of the same namespace: a longer path", claim("me", 2, pathPrefix="/a/b"), claim("it", 1), False),
+    ("of the same namespace: a wildcard", claim("me", 2, hostnames=["*.x"]), claim("it", 1, hostnames=["a.x"]), False),
+]
 
 
 @pytest.mark.parametrize(("mine", "other", "expected"), [c[1:] for c in CLASHES], ids=[c[0] for c in CLASHES])
@@ -63,9 +155,52 @@ CLAIMS = st.builds(
     st.sampled_from("abc"),
     st.integers(1, 3),
     st.sampled_from(["vision", "other"]),
-    hostnames=st.sampled_from([[], ["a.x"], ["a.x", "b.x"]]),
+    hostnames=st.sampled_from([[], ["a.x"], ["a.x", "b.x"], ["*.x"], ["*.a.x", "b.x"], ["c.b.a.x"], ["*.e.d.c.b.a.x"],
+                               ["f.e.d.c.b.a.x"]]),
     refs=st.sampled_from([[{"name": "g", "namespace": "gw"}], [{"name": "g"}]]),
-)
+    pathPrefix=st.sampled_from(["/", "/a", "/a/b", "/a/b/c/d/e/f", "/a/b/c/d/e/f/g", "/ab"]),
+)  # fmt: skip
+
+
+@given(CLAIMS, CLAIMS)
+def test_whoever_is_in_conflict_is_found_by_the_places_of_both(a: Claim, b: Claim) -> None:
+    mine, other = sorted((a, b), key=age, reverse=True)
+    if conflict(mine, [other]) is None:
+        return
+    wires = [(c.namespace, c.endpoint.wire()) for c in (mine, other)]
+    assert set(rival_places(*wires[0], younger=False)) & set(places(*wires[1]))
+    assert set(rival_places(*wires[1], younger=True)) & set(places(*wires[0]))
+
+
+def test_places_are_bounded_whatever_an_endpoint_says() -> None:
+    hosts = [f"{'a.' * 117}h{number}.example.com" for number in range(16)]
+    refs = [{"name": "g", "port": number + 1} for number in range(8)]
+    wire = endpoint(*refs, hostnames=hosts, pathPrefix="/a" * 128).wire()
+    assert len(list(places("vision", wire))) <= 16 * 8 * (2 * DEPTH + 3)
+    assert len(set(rival_places("vision", wire, younger=False))) <= 16 * (128 + 130)
+
+
+ALLOWED = [
+    ("without patterns any", ["evil.example.com"], [], None),
+    ("the namespace's own", ["vision.example.com"], ["{namespace}.example.com"], None),
+    ("one of several patterns", ["a.vision.example.com"], ["x.y", "*.{namespace}.example.com"], None),
+    ("a wildcard below a pattern", ["*.vision.example.com"], ["*.{namespace}.example.com"], None),
+    ("* is any, and none", [], ["*"], None),
+    ("another namespace's", ["other.example.com"], ["{namespace}.example.com"], "other.example.com is not for"),
+    ("a wildcard over the pattern", ["*.example.com"], ["*.{namespace}.example.com"], "*.example.com is not for"),
+    ("an ending that only looks like it", ["evilvision.example.com"], ["*.vision.example.com"], "evilvision"),
+    ("one of two", ["vision.example.com", "b.x"], ["{namespace}.example.com"], "hostnames: b.x is not for"),
+    ("none at all", [], ["{namespace}.example.com"], "none (all hostnames of the listener) is not for"),
+]
+
+
+@pytest.mark.parametrize(("hosts", "patterns", "told"), [row[1:] for row in ALLOWED], ids=[row[0] for row in ALLOWED])
+def test_hostnames_by_namespace(hosts: list[str], patterns: list[str], told: str | None) -> None:
+    found = not_allowed("vision", endpoint(hostnames=hosts), patterns)
+    assert (found is None) is (told is None)
+    if found is not None and told is not None:
+        assert (found.reason, found.stalled) == (Reason.HOSTNAME_NOT_ALLOWED, True)
+        assert told in found.message
 
 
 @given(CLAIMS, CLAIMS)
@@ -75,92 +210,3 @@ def test_of_two_exactly_one_yields_or_none(a: Claim, b: Claim) -> None:
     assert not (conflict(a, [b]) and conflict(b, [a]))
     if a.endpoint == b.endpoint and a.namespace == b.namespace:
         assert conflict(a, [b]) or conflict(b, [a])
-
-
-def route(*parents: dict[str, Any], refs: int = 1, generation: int = 3) -> dict[str, Any]:
-    return {
-        "metadata": {"generation": generation},
-        "spec": {"parentRefs": [{"name": f"g{n}"} for n in range(refs)]},
-        "status": {"parents": list(parents)},
-    }
-
-
-def parent(name: str = "g0", generation: int = 3, **conditions: str) -> dict[str, Any]:
-    told = {"Accepted": "True", "ResolvedRefs": "True", **conditions}
-    return {
-        "parentRef": {"name": name},
-        "conditions": [
-            {"type": t, "status": s, "reason": "Why", "message": "because", "observedGeneration": generation}
-            for t, s in told.items()
-            if s
-        ],
-    }
-
-
-ROUTES = [
-    ("accepted and resolved", route(parent()), None, False),
-    ("no answer yet", route(), Reason.WAITING_FOR_ROUTE, False),
-    ("no status at all", {"metadata": {"generation": 1}, "spec": {"parentRefs": [{"name": "g"}]}},
-     Reason.WAITING_FOR_ROUTE, False),
-    ("one of two has answered", route(parent(), refs=2), Reason.WAITING_FOR_ROUTE, False),
-    ("both have", route(parent(), parent("g1"), refs=2), None, False),
-    ("an answer to an older route", route(parent(generation=2)), Reason.WAITING_FOR_ROUTE, False),
-    ("half an answer", route(parent(ResolvedRefs="")), Reason.WAITING_FOR_ROUTE, False),
-    ("refused", route(parent(Accepted="False")), Reason.ROUTE_NOT_ACCEPTED, True),
-    ("its Service isn't found", route(parent(ResolvedRefs="False")), Reason.ROUTE_NOT_ACCEPTED, True),
-    ("accepted by one, refused by the other", route(parent(), parent("g1", Accepted="False"), refs=2),
-     Reason.ROUTE_NOT_ACCEPTED, True),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("found", "reason", "stalled"), [c[1:] for c in ROUTES], ids=[c[0] for c in ROUTES])
-def test_whether_a_route_is_in_force(found: dict[str, Any], reason: Reason | None, stalled: bool) -> None:
-    problem = route_problem(found)
-    if reason is None:
-        assert problem is None
-    else:
-        assert problem is not None
-        assert (problem.reason, problem.stalled) == (reason, stalled)
-        if stalled:
-            assert "Why: because" in problem.message
-
-
-def gateway(*listeners: dict[str, Any], address: str | None = "192.0.2.1") -> dict[str, Any]:
-    status = {"addresses": [{"value": address}]} if address else {}
-    return {"metadata": {"name": "g"}, "spec": {"listeners": list(listeners)}, "status": status}
-
-
-HTTP = {"name": "http", "port": 80, "protocol": "HTTP"}
-HTTPS = {"name": "https", "port": 443, "protocol": "HTTPS"}
-TCP = {"name": "tcp", "port": 9, "protocol": "TCP"}
-
-ADDRESSES = [
-    ("the first that fits", gateway(TCP, HTTP, HTTPS), endpoint(), Address("http", "192.0.2.1", 80)),
-    ("the named one", gateway(HTTP, HTTPS), endpoint({"name": "g", "sectionName": "https"}),
-     Address("https", "192.0.2.1", 443)),
-    ("by port", gateway(HTTP, HTTPS), endpoint({"name": "g", "port": 443}), Address("https", "192.0.2.1", 443)),
-    ("no listener of that name", gateway(HTTP), endpoint({"name": "g", "sectionName": "x"}), None),
-    ("no address yet", gateway(HTTP, address=None), endpoint(), None),
-    ("another gateway", gateway(HTTP), endpoint({"name": "h"}), None),
-    ("no status yet", {"metadata": {"name": "g"}, "spec": {"listeners": [HTTP]}}, endpoint(), None),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("found", "wanted", "expected"), [c[1:] for c in ADDRESSES], ids=[c[0] for c in ADDRESSES])
-def test_where_a_listener_answers(found: dict[str, Any], wanted: Endpoint, expected: Address | None) -> None:
-    assert listener_address(found, wanted) == expected
-
-
-URLS = [
-    ("a hostname", endpoint(hostnames=["a.x", "b.x"]), Address("http", "192.0.2.1", 80), "http://a.x"),
-    ("the address", endpoint(), Address("http", "192.0.2.1", 80), "http://192.0.2.1"),
-    ("another port", endpoint(), Address("http", "192.0.2.1", 8080), "http://192.0.2.1:8080"),
-    ("TLS", endpoint(hostnames=["a.x"]), Address("https", "192.0.2.1", 443), "https://a.x"),
-    ("a path", endpoint(pathPrefix="/a/b"), Address("http", "192.0.2.1", 80), "http://192.0.2.1/a/b"),
-    ("not known yet", endpoint(), None, None),
-]
-
-
-@pytest.mark.parametrize(("wanted", "address", "expected"), [c[1:] for c in URLS], ids=[c[0] for c in URLS])
-def test_urls(wanted: Endpoint, address: Address | None, expected: str | None) -> None:
-    assert url(wanted, address) == expected

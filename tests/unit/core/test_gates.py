@@ -1,143 +1,16 @@
 """What a gate's Job and its report come to."""
 
 import json
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from modelwright.api.v1alpha1.policy import EvaluationMetric, Gates
+from modelwright.api.v1alpha1.policy import Gates
 from modelwright.core import gates
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.gates import GateResult, Report, Running
-
-UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy host is no finding."""
-
-
-def accuracy(**limits: Any) -> EvaluationMetric:
-    return EvaluationMetric.model_validate({"name": "accuracy", **limits})
-
-
-def entry(candidate: Any = 0.9, serving: Any = 0.9, **more: Any) -> dict[str, Any]:
-    return {"name": "accuracy", "candidate": candidate, "serving": serving, **more}
-
-
-def judged(metric: EvaluationMetric, *entries: dict[str, Any], first: bool = False) -> GateResult:
-    return gates.evaluate([metric], {"metrics": list(entries)}, first=first)
-
-
-@pytest.mark.parametrize(
-    ("limits", "figures", "outcome"),
-    [
-        ({"min": "0.9"}, entry(0.9), "Pass"),
-        ({"min": "0.9"}, entry(0.8999), "Fail"),
-        ({"max": "0.1"}, entry(0.1), "Pass"),
-        ({"max": "0.1"}, entry(0.11), "Fail"),
-        # As decimals 0.915 - 0.92 is -0.005 exactly; as binary fractions it is a little less.
-        ({"minDelta": "-0.005"}, entry(0.915, 0.92), "Pass"),
-        ({"minDelta": "-0.005"}, entry(0.914, 0.92), "Fail"),
-        ({"minDelta": "0"}, entry(0.92, 0.92), "Pass"),
-        ({"maxDelta": "0.3"}, entry(0.4, 0.1), "Pass"),
-        ({"maxDelta": "0.3"}, entry(0.41, 0.1), "Fail"),
-        ({"min": "0.5", "minDelta": "-0.01"}, entry(0.6, 0.9), "Fail"),
-        ({"min": "0.5"}, entry("0.61", None), "Pass"),
-        ({"min": "0.5"}, entry(0.61, math.nan), "Pass"),
-        ({"min": "0.5", "max": "0.9", "minDelta": "-1", "maxDelta": "1"}, entry(0.7, 0.6, n=120), "Pass"),
-    ],
-)
-def test_every_limit_must_hold(limits: dict[str, str], figures: dict[str, Any], outcome: str) -> None:
-    found = judged(accuracy(**limits), figures)
-    assert found.outcome == outcome
-    assert found.reason == ("GatePassed" if outcome == "Pass" else "MetricOutOfLimits")
-
-
-@pytest.mark.parametrize(
-    ("entries", "said"),
-    [
-        ([], "accuracy is not in the report"),
-        ([{"name": "recall", "candidate": 1}], "accuracy is not in the report"),
-        ([entry(slice="night")], "accuracy is not in the report"),
-        ([entry(), entry()], "2 times"),
-        ([entry(None)], "no finite number"),
-        ([entry(math.nan)], "no finite number"),
-        ([entry(math.inf)], "no finite number"),
-        ([entry("much")], "no finite number"),
-        ([entry(True)], "no finite number"),
-        ([entry([0.9])], "no finite number"),
-        ([entry(n=0)], "from 0 examples"),
-        ([entry(n="many")], "from 'many' examples"),
-        ([entry(0.9, None)], "no finite figure for the serving version"),
-        ([entry(0.9, math.nan)], "no finite figure for the serving version"),
-    ],
-)
-def test_a_figure_that_is_missing_or_no_number_fails(entries: list[dict[str, Any]], said: str) -> None:
-    found = judged(accuracy(minDelta="-1"), *entries)
-    assert (found.outcome, found.reason) == (Outcome.FAIL, "MetricMissing")
-    assert said in found.message
-
-
-@pytest.mark.parametrize("report", [{}, {"metrics": {"accuracy": 1}}, {"metrics": [0.9]}, {"metrics": None}])
-def test_a_report_without_a_list_of_metrics_fails(report: dict[str, Any]) -> None:
-    found = gates.evaluate([accuracy(min="0")], report, first=False)
-    assert (found.outcome, found.reason) == (Outcome.FAIL, "ReportMissing")
-
-
-def test_every_slice_that_is_named_must_be_there_and_within_the_limits() -> None:
-    metric = accuracy(min="0.8", slices=["day", "night"])
-    both = [entry(0.9), entry(0.85, slice="day"), entry(0.7, slice="night")]
-    found = judged(metric, *both)
-    assert (found.outcome, found.message) == (Outcome.FAIL, "accuracy of slice night is 0.7, below min 0.8")
-    assert "accuracy of slice night is not in the report" in judged(metric, *both[:2]).message
-    assert judged(metric, *both[:2], entry(0.8, slice="night"), entry(0.1, slice="dusk")).outcome is Outcome.PASS
-
-
-def test_without_limits_nothing_is_blessed() -> None:
-    found = gates.evaluate([], {"metrics": [entry()]}, first=False)
-    assert (found.outcome, found.reason) == (Outcome.INCONCLUSIVE, "NoLimits")
-
-
-@pytest.mark.parametrize(
-    ("limits", "candidate", "outcome", "reason"),
-    [
-        ({"min": "0.8", "minDelta": "0.1"}, 0.85, "Pass", "GatePassed"),
-        ({"min": "0.8", "minDelta": "0.1"}, 0.7, "Fail", "MetricOutOfLimits"),
-        ({"minDelta": "0.1"}, 0.85, "Pass", "NoBaseline"),
-        ({"minDelta": "0.1"}, math.nan, "Fail", "MetricMissing"),
-    ],
-)
-def test_of_a_first_revision_limits_versus_serving_are_skipped_and_that_is_said(
-    limits: dict[str, str], candidate: float, outcome: str, reason: str
-) -> None:
-    found = judged(accuracy(**limits), entry(candidate, None), first=True)
-    assert (found.outcome, found.reason) == (outcome, reason)
-    assert "limits versus the serving version were skipped" in found.message
-
-
-def test_the_message_has_the_numbers() -> None:
-    found = judged(accuracy(minDelta="-0.01", min="0.9"), entry(0.85, 0.9))
-    assert found.message == (
-        "accuracy is 0.85, below min 0.9; "
-        "accuracy is 0.85, -0.05 versus the serving version's 0.9, below minDelta -0.01"
-    )
-    assert judged(accuracy(min="0.5"), entry(0.91, 0.9)).message == "accuracy 0.91 (serving 0.9)"
-
-
-_ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "candidate", "n"]), inner),
-    max_leaves=6,
-)
-
-
-@UNTIMED
-@given(report=st.fixed_dictionaries({"metrics": _ANY}), first=st.booleans())
-def test_no_report_passes_without_a_figure_within_the_limits(report: dict[str, Any], first: bool) -> None:
-    found = gates.evaluate([accuracy(min="0.5")], report, first=first)
-    assert found.outcome is Outcome.FAIL or found.figures[0].candidate >= 0.5
+from modelwright.core.gates import Report, Running
+from modelwright.core.scoring import GateResult
 
 
 @pytest.mark.parametrize(
@@ -157,7 +30,7 @@ def test_no_report_passes_without_a_figure_within_the_limits(report: dict[str, A
     ],
 )
 def test_the_probers_word_is_taken_when_it_is_understood(report: Any, outcome: str, reason: str) -> None:
-    found = gates.infra(report)
+    found = gates.judged("infra", report)
     assert (found.outcome, found.reason) == (outcome, reason)
 
 
@@ -248,11 +121,15 @@ def test_an_end_without_a_report_is_an_error_that_says_why(found: Any, pods: Any
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 GATES = Gates.model_validate(
     {
+        "scan": {},
         "infra": {},
         "evaluation": {"template": {"spec": {}}, "metrics": [{"name": "accuracy", "min": "0.9", "minDelta": "-0.01"}]},
     }
 )
-REPORTED = [pod("Succeeded", ended(0, json.dumps({"metrics": [entry(0.95, None)]})))]
+SCORED = {"metrics": [{"name": "accuracy", "candidate": 0.95, "n": 2000}]}
+REPORTED = [pod("Succeeded", ended(0, json.dumps(SCORED)))]
+LARGE = {"metrics": [{"name": "accuracy", "candidate": 0.95, "n": 2000, "slice": name} for name in ("x" * 4000, None)]}
+CUT_OFF = [pod("Succeeded", ended(0, json.dumps(LARGE)[:4096]))]
 PROBED = [pod("Succeeded", ended(0, json.dumps({"outcome": "Pass", "reason": "GatePassed", "message": "ok"})))]
 STUCK = [pod("Pending", waiting("ImagePullBackOff"))]
 
@@ -262,7 +139,10 @@ STUCK = [pod("Pending", waiting("ImagePullBackOff"))]
     [
         (job("Complete"), REPORTED, "evaluation", True, 1, ("Pass", "GatePassed")),
         (job("Complete"), REPORTED, "evaluation", False, 1, ("Fail", "MetricMissing")),
+        (job("Complete"), CUT_OFF, "evaluation", True, 1, ("Error", "ReportTooLarge")),
         (job("Complete"), PROBED, "infra", False, 1, ("Pass", "GatePassed")),
+        (job("Complete"), PROBED, "scan", False, 1, ("Pass", "GatePassed")),
+        (job("Complete"), REPORTED, "scan", False, 1, ("Error", "ReportMissing")),
         (job("Complete"), REPORTED, "infra", False, 1, ("Error", "ReportMissing")),
         (job("Complete"), PROBED, "evaluation", False, 1, ("Fail", "ReportMissing")),
         (job("Failed", "DeadlineExceeded"), [], "infra", False, 1, ("Error", "JobTimeout")),
@@ -281,6 +161,40 @@ def test_a_gate_comes_to_a_result_once_its_job_can_say_no_more(
 ) -> None:
     result = gates.of_job(found, pods, gate, GATES, first=first, now=BEGAN + timedelta(minutes=minutes))
     assert (result and (result.outcome, result.reason)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("containers", "kept", "notes", "first"),
+    [
+        (1, 4096, (10, 10, 4100), "accuracy"),
+        (3, 4096, (4100, 10, 10), "accuracy"),
+        (5, 2457, (1000, 10, 2000), "accuracy of slice night"),
+        (5, 2457, (2500, 10, 10), "accuracy"),
+        (5, 2457, (10, 10, 5000), "accuracy"),
+    ],
+    ids=["the end is kept", "the end is kept, with most figures", "the beginning is kept", "the beginning of the first",
+         "the middle is kept"],
+)  # fmt: skip
+def test_a_report_that_was_cut_off_is_an_error_that_names_the_first_figure_that_did_not_fit(
+    containers: int, kept: int, notes: tuple[int, int, int], first: str
+) -> None:
+    overall, day, night = ("x" * size for size in notes)
+    entries = [
+        {"name": "accuracy", "candidate": 0.9, "note": overall},
+        {"name": "accuracy", "candidate": 0.9, "slice": "day", "note": day},
+        {"name": "accuracy", "candidate": 0.9, "slice": "night", "note": night},
+    ]
+    # As the kubelet does: the end of the file, then what the pod has room for.
+    message = json.dumps({"metrics": entries})[-4096:][:kept]
+    found = pod("Succeeded", ended(0, message))
+    found["status"]["initContainerStatuses"] = [{"name": f"fetch-{n}", "state": {}} for n in range(containers - 1)]
+    metric = {"name": "accuracy", "min": "0.5", "slices": ["day", "night"]}
+    policy = Gates.model_validate({"evaluation": {"template": {}, "metrics": [metric]}})
+    result = gates.of_job(job("Complete"), [found], "evaluation", policy, first=True, now=BEGAN)
+    assert result is not None
+    assert (result.outcome, result.reason) == ("Error", "ReportTooLarge")
+    assert f"larger than the {kept} bytes" in result.message
+    assert f": {first} is the first figure that did not fit" in result.message
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,17 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
-from modelwright.core.rollout.lint import decidability, problems, text_of
+from modelwright.core.rollout.lint import decidability, evidence_asked, problems, text_of
+from modelwright.core.rollout.steps import compiled
 
 Object = dict[str, Any]
 ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
 SLOW = {"name": "slow", "builtin": "latency-over", "threshold": "100ms", "margin": "0.05"}
 P95 = {"name": "p95", "builtin": "latency-percentile", "percentile": "0.95"}
 QUERY = {"name": "q", "prometheus": {"query": 'x{pod=~"$(PODS)"}'}, "max": "1"}
+AGREEMENT = {"name": "same", "builtin": "agreement", "min": "0.9"}
+THROUGHPUT = {"name": "rate", "builtin": "throughput", "min": "1"}
+HELD_AT_100 = ({"weight": 10, "hold": "20s"}, {"weight": 100, "hold": "60s"})
 CANARY = ({"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "2m"}, {"weight": 100})
 
 
@@ -59,6 +63,30 @@ def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
         (policy({**ERRORS, "dryRun": True}), "spec.analysis is never looked at"),
         (policy(ERRORS, steps=({"weight": 100, "hold": "2m"},)), "at least one metric needs a max or a min"),
         (
+            policy(ERRORS, {**ERRORS, "name": "abs", "max": "0.5", "dryRun": True}, steps=HELD_AT_100),
+            "no metric judges step 2 (weight 100 %): nothing serves beside the candidate there",
+        ),
+        (
+            policy(ERRORS, AGREEMENT, steps=({"mirror": {}}, {"weight": 100, "hold": "2m"})),
+            "no metric judges step 2 (weight 100 %)",
+        ),
+        (
+            policy(AGREEMENT, steps=({"mirror": {}}, {"weight": 10, "hold": "2m"}, {"weight": 100})),
+            "no metric judges step 2 (weight 10 %): those it has are dry runs, or are not measured there",
+        ),
+        (
+            policy(THROUGHPUT, steps=({"mirror": {}}, {"weight": 10}, {"weight": 100})),
+            "no metric judges step 1 (mirror 100 %)",
+        ),
+        (
+            policy(AGREEMENT, steps=({"mirror": {}}, {"weight": 10}, {"approval": {}}, {"weight": 100})),
+            "no metric judges step 3 (approval 10 %)",
+        ),
+        (
+            RolloutPolicySpec.model_validate({"strategy": {"preset": "BlueGreen"}, "analysis": {"metrics": [ERRORS]}}),
+            "no metric judges step 2 (weight 100 %)",
+        ),
+        (
             RolloutPolicySpec.model_validate(
                 {
                     "strategy": {"steps": [{"weight": 60}, {"weight": 100}]},
@@ -92,9 +120,9 @@ def test_what_is_wrong_names_its_field(spec: RolloutPolicySpec, told: str) -> No
         (policy(QUERY), "0"),
         (policy({**ERRORS, "dryRun": True}, QUERY), "0"),
         # The table of docs/concepts/evidence.md.
-        (policy(ERRORS, SLOW, deadline="15m"), "24"),
-        (policy(ERRORS, SLOW, deadline="30m"), "12"),
-        (policy(ERRORS, SLOW, deadline="60m"), "6"),
+        (policy(ERRORS, SLOW, deadline="15m"), "11"),
+        (policy(ERRORS, SLOW, deadline="30m"), "6"),
+        (policy(ERRORS, SLOW, deadline="60m"), "3"),
         (RolloutPolicySpec.model_validate({"strategy": {"recreate": {}}}), "0"),
     ],
 )
@@ -121,10 +149,10 @@ def test_the_requests_that_a_policy_takes(spec: RolloutPolicySpec, rate: str) ->
         ),
         (policy({**ERRORS, "margin": "0"}), "NeverDecidable", "errors is never decided at step 1"),
         (policy({**ERRORS, "margin": None, "max": "0"}), "NeverDecidable", "errors is never decided at step 1"),
-        (policy(ERRORS, SLOW, deadline="15m"), "NeedsMoreRequests", "it takes 24 requests per second"),
-        (policy(ERRORS, SLOW, deadline="15m"), "NeedsMoreRequests", "most of them for metric errors at step 1"),
+        (policy(ERRORS, SLOW, deadline="7m"), "NeedsMoreRequests", "it takes 27 requests per second"),
+        (policy(ERRORS, SLOW, deadline="7m"), "NeedsMoreRequests", "most of them for metric errors at step 1"),
         (
-            policy(ERRORS, SLOW, deadline="15m"),
+            policy(ERRORS, SLOW, deadline="7m"),
             "NeedsMoreRequests",
             "with 20 per second spec.deadline would have to be",
         ),
@@ -144,7 +172,7 @@ def test_what_is_not_decided_in_time(spec: RolloutPolicySpec, reason: str, told:
 
 
 def test_the_deadline_that_is_named_is_enough() -> None:
-    found = decidability(policy(ERRORS, SLOW, deadline="15m"))
+    found = decidability(policy(ERRORS, SLOW, deadline="7m"))
     deadline = found.message.split("would have to be ")[1].split(";")[0]
     assert decidability(policy(ERRORS, SLOW, deadline=deadline)).decidable
 
@@ -152,7 +180,8 @@ def test_the_deadline_that_is_named_is_enough() -> None:
 @pytest.mark.parametrize(
     ("less", "more"),
     [
-        (policy(ERRORS), policy(ERRORS, SLOW)),
+        (policy(SLOW), policy(ERRORS, SLOW)),
+        (policy(ERRORS), policy({**ERRORS, "burst": 2})),
         (policy({**ERRORS, "margin": "0.05"}), policy(ERRORS)),
         (
             policy(ERRORS, steps=({"weight": 50}, {"weight": 100})),
@@ -160,9 +189,6 @@ def test_the_deadline_that_is_named_is_enough() -> None:
         ),
         (policy(ERRORS, steps=({"mirror": {}}, {"weight": 100})), policy(ERRORS, steps=({"mirror": {"percent": 10}},))),
         (policy({**P95, "max": "1"}), policy({**P95, "max": "1", "margin": "0.02"})),
-        (policy(ERRORS, steps=({"match": {"headers": [{"name": "x", "value": "y"}]}}, *CANARY)), policy(ERRORS, SLOW)),
-        # People's time is not the deadline's, but their step has its part of the level.
-        (policy(ERRORS), policy(ERRORS, steps=(*CANARY[:2], {"approval": {}}, CANARY[2]))),
     ],
 )
 def test_what_takes_more_requests(less: RolloutPolicySpec, more: RolloutPolicySpec) -> None:
@@ -172,6 +198,27 @@ def test_what_takes_more_requests(less: RolloutPolicySpec, more: RolloutPolicySp
     assert 0 < one < other
 
 
+def test_a_metric_that_needs_less_takes_no_more_requests() -> None:
+    assert decidability(policy(ERRORS, SLOW)).rate == decidability(policy(ERRORS)).rate
+
+
 @pytest.mark.parametrize(("rate", "text"), [(0.0, "0"), (0.031, "0.04"), (1.0, "1"), (1.01, "2"), (23.2, "24")])
 def test_rates_as_text(rate: float, text: str) -> None:
     assert text_of(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("spec", "asked"),
+    [
+        (policy(), False),
+        (RolloutPolicySpec.model_validate({"strategy": {"recreate": {}}}), False),
+        (RolloutPolicySpec.model_validate({"strategy": {"preset": "BlueGreen"}}), False),
+        (policy(ERRORS), True),
+        (policy(gates={"infra": {}}), True),
+        (policy(steps=({"weight": 10}, {"approval": {}}, {"weight": 100})), True),
+        (ab_test(ERRORS, winner="errors"), True),
+    ],
+    ids=["by time", "recreate", "blue/green", "a metric", "a gate", "an approval", "a test"],
+)
+def test_whether_a_policy_asks_for_evidence(spec: RolloutPolicySpec, asked: bool) -> None:
+    assert evidence_asked(spec, compiled(spec.strategy))[0] is asked

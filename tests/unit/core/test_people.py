@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1 import Approval, ModelRollout, ModelVersion
-from modelwright.api.v1alpha1.rollout import Command, CommandName, RolloutTarget
+from modelwright.api.v1alpha1.rollout import AuthorsStatus, Command, CommandName, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core import people
+from modelwright.core import authors, people
+from modelwright.core.authors import Authors
 from modelwright.core.people import Accepted, Admission, Approved, Refused, Rejected, Standing, Waiting
 from modelwright.core.revision import Revision
 from tests.lib import objects
@@ -50,10 +51,21 @@ def approval(approver: str, created: datetime = NOW - timedelta(minutes=5), **ch
     return Approval.parse({"metadata": metadata, "spec": spec})
 
 
-def judged(*found: Approval, required: int = 1, author: str | None = "dora") -> people.PeopleDecision:
+def of_version(author: str | None, name: str = "fraud-v2") -> AuthorsStatus:
+    by = (author,) if author is not None else ()
+    unknown = author is None or author == authors.RETRAINING
+    return AuthorsStatus(kind="ModelVersion", name=name, content="c", by=by, unknown=unknown)
+
+
+def judged(
+    *found: Approval, required: int = 1, author: str | None = "dora", accounts: bool = False,
+    others: tuple[AuthorsStatus, ...] = (),
+) -> people.PeopleDecision:  # fmt: skip
+    known = authors.authors((of_version(author), *others), service_accounts=accounts)
     return people.approvals(
-        found, rollout=ROLLOUT, content_hash=HASH, author=author, required=required, now=NOW, since=ASKED
-    )
+        found, rollout=ROLLOUT, content_hash=HASH, authors=known, required=required, now=NOW, since=ASKED,
+        service_accounts=accounts,
+    )  # fmt: skip
 
 
 def test_enough_different_people_approve() -> None:
@@ -78,7 +90,7 @@ def test_the_same_person_counts_once_and_the_message_says_who_is_missing() -> No
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (approval("dora", name="x"), "x of dora is the author's own: somebody else has to approve"),
+        (approval("dora", name="x"), "x of dora is an author's own: somebody else has to approve"),
         (approval("alice", contentHash="other"), f"was given for another content (other; this is {HASH})"),
         (approval("alice", expiresAt="2026-11-21T12:00:00Z"), "expired at 2026-11-21T12:00:00Z"),
         (approval("alice", expiresAt="2026-11-21T12:30:00+01:00"), "expired at 2026-11-21T12:30:00+01:00"),
@@ -127,7 +139,8 @@ def test_what_was_counted_at_one_place_is_not_counted_at_another_even_within_the
             "status": {"approvals": [entry]},
         }
     )
-    arguments: dict[str, Any] = {"content_hash": HASH, "author": "dora", "required": 1, "now": NOW, "since": ASKED}
+    arguments: dict[str, Any] = {"content_hash": HASH, "required": 1, "now": NOW, "since": ASKED}
+    arguments["authors"] = Authors(("dora",))
     assert isinstance(people.approvals([first], rollout=record, **arguments), Waiting)
     assert people.approvals([first, second], rollout=record, **arguments) == Approved((second,))
 
@@ -152,6 +165,97 @@ def test_without_an_author_nobody_is_a_second_person() -> None:
     assert (decision.reason, decision.stalled, decision.missing) == ("NoAuthor", True, 1)
     assert "ModelVersion fraud-v2 has no spec.author" in decision.message
     assert isinstance(judged(approval("alice", decision="Reject"), author=None), Rejected)
+
+
+SA = "system:serviceaccount:risk:ci"
+OF_MODEL: dict[str, Any] = {"kind": "Model", "name": "fraud", "content": "m"}
+
+
+@pytest.mark.parametrize(
+    ("what", "found", "how", "reason"),
+    [
+        ("a ServiceAccount approves", [SA], {}, "AwaitingApproval"),
+        ("a ServiceAccount approves, in other case", [SA.upper()], {}, "AwaitingApproval"),
+        ("a ServiceAccount where the policy counts them", [SA], {"accounts": True}, None),
+        ("a person and a ServiceAccount are one of two", ["bob", SA], {"required": 2}, "AwaitingApproval"),
+        ("both count where the policy says so", ["bob", SA], {"required": 2, "accounts": True}, None),
+        ("the author is a ServiceAccount", ["alice"], {"author": SA}, "AuthorUnknown"),
+        ("that counts where the policy says so", ["alice"], {"author": SA, "accounts": True}, None),
+        ("its own word never does", [SA], {"author": SA, "accounts": True}, "AwaitingApproval"),
+        ("nobody answers for the training", ["alice"], {"author": "modelwright:retraining"}, "AuthorUnknown"),
+        ("the author in other case", ["Dora"], {}, "AwaitingApproval"),
+        ("one person in two cases", ["bob", "BOB"], {"required": 2}, "AwaitingApproval"),
+        (
+            "who changed the Model",
+            ["alice"],
+            {"others": (AuthorsStatus(**OF_MODEL, by=("alice",)),)},
+            "AwaitingApproval",
+        ),
+        ("somebody who changed nothing", ["bob"], {"others": (AuthorsStatus(**OF_MODEL, by=("alice",)),)}, None),
+        (
+            "nobody says who changed the Model",
+            ["bob"],
+            {"others": (AuthorsStatus(**OF_MODEL, unknown=True),)},
+            "AuthorUnknown",
+        ),
+        (
+            "one of two who did is unknown",
+            ["bob"],
+            {"others": (AuthorsStatus(**OF_MODEL, by=("al",), unknown=True),)},
+            "AuthorUnknown",
+        ),
+        ("an unchanged Model has no author", ["alice"], {"others": (AuthorsStatus(**OF_MODEL),)}, None),
+        (
+            "no author of the version comes first",
+            ["bob"],
+            {"author": None, "others": (AuthorsStatus(**OF_MODEL, unknown=True),)},
+            "NoAuthor",
+        ),
+    ],
+)
+def test_four_eyes_belong_to_two_people(what: str, found: list[str], how: dict[str, Any], reason: str | None) -> None:
+    decision = judged(*(approval(name) for name in found), **how)
+    if reason is None:
+        assert isinstance(decision, Approved), what
+    else:
+        assert isinstance(decision, Waiting), what
+        assert (decision.reason, decision.stalled) == (reason, reason != "AwaitingApproval")
+
+
+NAMES = st.sampled_from(
+    ["alice", "Alice", "bob", "carol", SA, "system:serviceaccount:risk:other", "modelwright:retraining"]
+)
+ENTRIES = st.lists(
+    st.builds(
+        AuthorsStatus,
+        kind=st.sampled_from(["Model", "ModelVersion", "RolloutPolicy"]),
+        name=st.just("x"),
+        content=st.just("c"),
+        by=st.lists(NAMES, max_size=3, unique=True).map(tuple),
+        unknown=st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+@given(ENTRIES, st.lists(NAMES, max_size=6), st.integers(1, 3), st.booleans())
+def test_no_author_counts_nobody_counts_twice_and_nothing_unknown_passes(
+    entries: list[AuthorsStatus], approvers: list[str], required: int, accounts: bool
+) -> None:
+    known = authors.authors(entries, service_accounts=accounts)
+    decision = people.approvals(
+        [approval(name) for name in approvers], rollout=ROLLOUT, content_hash=HASH, authors=known, required=required,
+        now=NOW, since=ASKED, service_accounts=accounts,
+    )  # fmt: skip
+    if not isinstance(decision, Approved):
+        return
+    assert not any(entry.unknown for entry in entries)
+    counted = [a.spec.approver.casefold() for a in decision.counted]
+    assert len(set(counted)) == len(counted) >= required
+    everybody = {name.casefold() for entry in entries for name in entry.by}
+    assert not everybody & set(counted)
+    if not accounts:
+        assert not any(name.startswith("system:serviceaccount:") for name in {*counted, *everybody})
 
 
 @given(
@@ -194,8 +298,10 @@ def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_ed
         content(plain, digest="e"),
         content(plain, policy={}),
         content(plain, policy={"deadline": "1h"}),
+        people.content_hash_of(Revision("v2", "r1"), ModelVersion.parse(plain).spec, "d", None, "by another runtime"),
     ]
     assert len({base, *others}) == len(others) + 1
+    assert content(plain, policy={"changedBy": "dora", "a": 1}) == content(plain, policy={"a": 1})
     assert content(plain, policy={"a": 1, "b": 2}) == content(plain, policy={"b": 2, "a": 1})
     assert len(base) == 32
 

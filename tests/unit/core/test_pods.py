@@ -99,24 +99,6 @@ def test_exit_codes_are_kept_and_long_lines_cut() -> None:
     assert len(failure.message) < 600
 
 
-MADE, LATER = "2026-11-21T12:00:00Z", "2026-11-28T09:00:00Z"
-
-
-@pytest.mark.parametrize(
-    ("conditions", "expected"),
-    [
-        pytest.param(None, MADE, id="nothing is said yet: since it was made"),
-        pytest.param([{"type": "Available", "lastUpdateTime": LATER}], MADE, id="that pods went is no progress"),
-        pytest.param(
-            [{"type": "Available"}, {"type": "Progressing", "lastUpdateTime": LATER}], LATER, id="asked for more pods"
-        ),
-    ],
-)
-def test_when_a_deployment_last_came_further(conditions: list[dict[str, Any]] | None, expected: str) -> None:
-    status = {} if conditions is None else {"conditions": conditions}
-    assert pods.last_progress({"metadata": {"creationTimestamp": MADE}, "status": status}) == expected
-
-
 def test_a_deployment_whose_pods_are_refused() -> None:
     text = 'pods "digits-x-12345" is forbidden: violates PodSecurity'
     said = {"type": "ReplicaFailure", "status": "True", "message": text}

@@ -84,15 +84,15 @@ CASES = [
     (
         "traffic has just moved: the old revision stays for the settle time",
         world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=4))),
-        State.PROMOTING,
-        Reason.SETTLING_TRAFFIC,
+        State.SUCCEEDED,
+        Reason.SERVING,
         [Run(NEW), SendTraffic(Routing.to(NEW))],
     ),
     (
         "traffic has settled: the old revision leaves",
         world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=5))),
-        State.PROMOTING,
-        Reason.SETTLING_TRAFFIC,
+        State.SUCCEEDED,
+        Reason.SERVING,
         [Run(NEW), SendTraffic(Routing.to(NEW)), Remove(OLD)],
     ),
     (
@@ -112,8 +112,8 @@ CASES = [
     (
         "the wanted version goes back to the one that serves: the candidate leaves",
         world(up(OLD), up(NEW, 0), target=OLD),
-        State.PROMOTING,
-        Reason.SETTLING_TRAFFIC,
+        State.SUCCEEDED,
+        Reason.SERVING,
         [Run(OLD), SendTraffic(Routing.to(OLD)), Remove(NEW)],
     ),
     (

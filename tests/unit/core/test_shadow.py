@@ -2,12 +2,13 @@
 
 import json
 import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from modelwright.core import shadow
-from modelwright.core.analysis.evidence import Arm, Value
+from modelwright.core.analysis.evidence import Arm, PairedRequests, Sample, Shares, Value
 from modelwright.core.shadow import SummaryError
 
 EMPTY = {"count": 0, "sum": 0.0, "buckets": []}
@@ -29,10 +30,62 @@ def test_what_is_written_can_be_read_again() -> None:
     assert shadow.parse(json.loads(text) | {"ofANewerComparer": 1}, serving="old", candidate="new") == told
 
 
-def test_rows_are_trials_and_disagreements_are_events() -> None:
-    assert shadow.agreement(summary(rows=500, disagreements=20)).candidate == Arm(500, 20)
-    assert shadow.agreement(summary()).candidate == Arm(0, 0)
-    assert shadow.agreement(summary()).serving is None
+def test_a_trial_is_an_answer_with_the_share_of_its_rows_that_agree() -> None:
+    answers = {"count": 10, "differing": [[0.0, 7.0], [0.25, 2.5], [1.0, 0.5]]}
+    found = shadow.agreement(summary(rows=500, disagreements=20, answers=answers))
+    assert found == Sample(0.0, 1.0, ((1.0, 7.0), (0.75, 2.5), (0.0, 0.5)))
+    assert found.trials == 10
+    assert shadow.agreement(summary()).trials == 0
+
+
+def test_errors_are_counted_by_arm_and_by_pair() -> None:
+    told = {"compared": 90, "uncomparable": 10, "errors": {"serving": 3, "candidate": 5}}
+    pairs = {"total": 100, "both": 2, "candidateOnly": 3, "servingOnly": 1}
+    assert shadow.errors(summary(**told)) == Shares(Arm(100, 5), Arm(100, 3))
+    assert shadow.errors(summary(**told, pairedErrors=pairs)).pairs == PairedRequests(100, 2, 3, 1)
+
+
+def test_latencies_are_counted_by_pair_over_each_bound() -> None:
+    pairs = {"total": 9, "both": 2, "candidateOnly": 3, "servingOnly": 1}
+    assert shadow.latency(summary(pairedLatency=[["0.05", pairs]])).pairs == ((0.05, PairedRequests(9, 2, 3, 1)),)
+
+
+WHOLE = {
+    "received": 7, "compared": 5, "uncomparable": 1, "rows": 9, "disagreements": 2, "agreement": 0.8,
+    "answers": {"count": 5, "differing": [[0.0, 3.5], [0.5, 1.0], [1.0, 0.5]]},
+    "errors": {"serving": 1, "candidate": 2},
+    "mismatches": {"unanswered": 1},
+    "difference": {"absolute": {"count": 2, "sum": 1.0, "buckets": [["0.5", 1], ["+Inf", 2]]}, "nonFinite": 1},
+    "latency": {"serving": {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["+Inf", 3]]}, "candidate": EMPTY},
+    "pairedErrors": {"total": 6, "both": 1, "candidateOnly": 1, "servingOnly": 0},
+    "pairedLatency": [["0.05", {"total": 3, "both": 1, "candidateOnly": 1, "servingOnly": 1}]],
+}  # fmt: skip
+
+
+def test_what_two_comparers_counted_adds_up() -> None:
+    one = summary(**WHOLE)
+    later = one.model_copy(update={"started_at": one.started_at + timedelta(hours=1)})
+    both = later + one
+    assert both.started_at == one.started_at
+    assert (both.received, both.answers.count, both.errors.candidate, both.mismatches.unanswered) == (14, 10, 4, 2)
+    assert both.agreement == one.answers.sample.share
+    assert shadow.agreement(both) == shadow.agreement(one).times(2)
+    assert shadow.errors(both) == Shares(Arm(12, 4), Arm(12, 2), PairedRequests(12, 2, 2, 0))
+    assert shadow.latency(both).serving == ((0.05, 2), (math.inf, 6))
+    assert shadow.latency(both).pairs == ((0.05, PairedRequests(6, 2, 2, 2)),)
+    assert (both.difference.absolute.mean, both.difference.non_finite) == (0.5, 2)
+    assert shadow.parse(both.wire(), serving="old", candidate="new") == both
+
+
+def test_a_comparer_that_counted_nothing_adds_nothing() -> None:
+    one = summary(**WHOLE)
+    assert (summary() + one, one + summary()) == (one, one)
+
+
+def test_bounds_that_only_one_comparer_has_are_left_out() -> None:
+    part = {"count": 3, "sum": 0.3, "buckets": [["0.05", 1], ["0.1", 2], ["+Inf", 3]]}
+    one, other = summary(**WHOLE), summary(latency={"serving": part, "candidate": EMPTY})
+    assert shadow.latency(one + other).serving == ((0.05, 2), (math.inf, 6))
 
 
 def test_latencies_are_cumulative_histograms_of_both() -> None:
@@ -64,9 +117,17 @@ def test_the_mean_difference_is_a_value_only_when_there_is_one(
     [
         ("{", "can't be read"),
         ({}, "startedAt"),
+        (document(startedAt="2026-01-01T00:00:00"), "startedAt"),
         (document(rows=-1), "rows"),
+        (document(rows=2**53 + 1), "rows"),
         (document(rows="many"), "rows"),
         (document(rows=1, disagreements=2), "more disagreements than rows"),
+        (document(answers={"count": 2, "differing": [[0, 1]]}), "doesn't add up"),
+        (document(answers={"count": 1, "differing": [[1.5, 1]]}), "answers.differing"),
+        (document(answers={"count": 1, "differing": [[0, -1], [1, 2]]}), "answers.differing"),
+        (document(pairedErrors={"total": 1, "both": 1, "servingOnly": 1}), "no more than all"),
+        (document(pairedLatency=[["0.1", {"total": 1, "candidateOnly": 2}]]), "no more than all"),
+        (document(pairedLatency=[["x", {}]]), "can't be read"),
         (document(pair={"serving": "older", "candidate": "new"}), "not old with new"),
         (document(latency={"serving": {"count": 1, "sum": 1, "buckets": [["1", 1]]}}), "buckets must be cumulative"),
         (document(latency={"serving": {"count": 1, "sum": 1, "buckets": [["1", 2], ["+Inf", 1]]}}), "cumulative"),

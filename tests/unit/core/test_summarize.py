@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from modelwright.api.conditions import Condition, find, is_true
 from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import ModelStatus
 from modelwright.core.pods import Failure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.machine import determine
 from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Serving, Traffic
+from modelwright.core.status import summarize
 from modelwright.core.status.summarize import PATIENCE, Verdict, available, conditions, model_verdict, out_of_patience
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -128,3 +130,59 @@ def test_exactly_one_of_three_holds_and_times_move_only_with_a_status(steps: lis
         assert ready is not None
         assert ready.reason == verdict.reason
         old = new
+
+
+def _status(
+    state: str = "Progressing", *, reason: str = "WaitingForPods", serving: str = "v1", ready: str = "False",
+    rollout: str | None = None, generation: int = 2, **more: Any,
+) -> ModelStatus:  # fmt: skip
+    condition = {"reason": reason, "message": reason, "lastTransitionTime": NOW, "observedGeneration": generation}
+    reconciling = "True" if ready == "False" else "False"
+    return ModelStatus.model_validate(
+        {
+            "observedGeneration": generation,
+            "serving": {"version": serving, "revision": serving},
+            "rollout": {"name": rollout, "state": state, "reason": reason},
+            "conditions": [
+                {"type": "Ready", "status": ready, **condition},
+                {"type": "Reconciling", "status": reconciling, **condition},
+                {"type": "Stalled", "status": "False", **condition},
+            ],
+            **more,
+        }
+    )
+
+
+WEIGHTS = {"traffic": [{"version": "v2", "revision": "v2", "weight": 10}]}
+FAILURE = {"failure": {"reason": "CrashLoop", "message": "exit code 1"}}
+PROGRESS = [
+    ("nothing has changed", _status(), False),
+    ("another reason for which it goes on", _status(reason="StepInProgress"), True),
+    ("the next state of a move", _status("Promoting", reason="WaitingForRoute"), True),
+    ("other weights", _status(**WEIGHTS), True),
+    ("more pods", _status(replicas=2, readyReplicas=1), True),
+    ("another version is on its way", _status(target={"version": "v3"}), True),
+    ("an edit was seen", _status(generation=3), False),
+    ("another version serves", _status(serving="v2"), False),
+    ("it is ready", _status("Succeeded", reason="Serving", ready="True"), False),
+    ("it goes back", _status("RollingBack", reason="AnalysisFailed"), False),
+    ("it holds", _status("Holding", reason="InsufficientEvidence"), False),
+    ("people are asked", _status("AwaitingApproval", reason="AwaitingApproval"), False),
+    ("something is wrong", _status(**FAILURE), False),
+    ("another ModelRollout", _status(rollout="digits-2"), False),
+]
+
+
+@pytest.mark.parametrize(("new", "expected"), [c[1:] for c in PROGRESS], ids=[c[0] for c in PROGRESS])
+def test_what_only_reports_progress(new: ModelStatus, expected: bool) -> None:
+    assert summarize.reports_progress_only(_status(), new) is expected
+
+
+def test_what_follows_an_acknowledgement_is_progress() -> None:
+    acknowledged = _status("Succeeded", reason="NewGeneration")
+    assert summarize.reports_progress_only(acknowledged, _status())
+
+
+def test_what_leaves_a_hold_is_no_progress() -> None:
+    held = _status("Holding", reason="InsufficientEvidence")
+    assert not summarize.reports_progress_only(held, _status())

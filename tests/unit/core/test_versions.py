@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.model import VersionSource
-from modelwright.api.v1alpha1.version import Artifact, ModelVersion, Stage
+from modelwright.api.v1alpha1.model import ModelStatus, ServedStatus, ServingStatus, VersionSource
+from modelwright.api.v1alpha1.version import Artifact, ModelVersion
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.versions import Stamp, announced, pinned_digest, stage, stamped_name, told, wanted
+from modelwright.core.versions import Stamp, announced, pinned_digest, stamped_name, standing, told, wanted
 from tests.lib import objects
 
 FOLLOW = VersionSource.model_validate({"follow": {}})
@@ -166,24 +166,29 @@ def test_pinned_digest(uri: str, own: str | None, resolved: str | None, expected
     assert pinned_digest(artifact, resolved) == expected
 
 
-STAGES = [
-    ("one that never served", None, "b", [], Stage.CANDIDATE),
-    ("a candidate whose pods are coming", Stage.CANDIDATE, "b", ["a"], Stage.CANDIDATE),
-    ("the one that serves", Stage.CANDIDATE, "a", [], Stage.SERVING),
-    ("one that served and is kept", Stage.SERVING, "b", ["a", "b"], Stage.PREVIOUS),
-    ("one that served and isn't kept", Stage.PREVIOUS, "b", ["b"], Stage.RETIRED),
-    ("one that retired and serves again", Stage.RETIRED, "a", ["a"], Stage.SERVING),
-    ("one of a Model that is gone", Stage.SERVING, None, [], Stage.RETIRED),
-    ("a stage that a newer operator wrote", "Archived", "b", ["a"], Stage.PREVIOUS),
-    ("one whose quarantine has ended", Stage.QUARANTINED, "b", ["a"], Stage.CANDIDATE),
+STANDINGS = [
+    ("one that never served", "b", [], None, "Candidate"),
+    ("one of a Model that serves nothing", None, [], None, "Candidate"),
+    ("the one that serves", "a", ["b"], None, "Serving"),
+    ("the one that serves, though a rollout to it was rolled back once", "a", ["b"], "Quarantined", "Serving"),
+    ("the one that served before", "b", ["a", "c"], None, "Previous"),
+    ("one that served long ago", "b", ["c", "a"], None, "Retired"),
+    ("one that a gate refused", "b", ["c"], "Rejected", "Rejected"),
+    ("one that was rolled back", "b", ["c"], "Quarantined", "Quarantined"),
+    ("one with a stage that an older operator wrote", "b", ["c"], "Serving", "Candidate"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("before", "serving", "stored", "expected"), [c[1:] for c in STAGES], ids=[c[0] for c in STAGES]
+    ("serving", "history", "found", "expected"), [c[1:] for c in STANDINGS], ids=[c[0] for c in STANDINGS]
 )
-def test_stages(before: str | None, serving: str | None, stored: list[str], expected: Stage) -> None:
-    assert stage("a", before, serving, stored) == expected
+def test_where_a_version_stands(serving: str | None, history: list[str], found: str | None, expected: str) -> None:
+    raw = objects.version("vision", "a") | {"status": {"stage": found}}
+    model = ModelStatus(
+        serving=ServingStatus(version=serving, revision="1") if serving else None,
+        history=tuple(ServedStatus(version=name, revision=name) for name in history),
+    )
+    assert standing(ModelVersion.parse(raw), model) == expected
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def _progressing() -> World:
     world = rolled()
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
     world.go_to("Progressing", "StepInProgress")
-    return world
+    # The Model reports it a moment after its ModelRollout.
+    return looked(world, 1)
 
 
 @_both("holding-without-evidence")
@@ -372,6 +373,16 @@ def _version_without_status() -> Object:
     return world.api.user_create(objects.version(NS, "v6"))
 
 
+@state("ModelVersion", "stamped-by-its-model")
+def _stamped() -> Object:
+    template = {"artifact": {"uri": "s3://models/v9", "digest": "sha256:" + "9" * 64, "format": {"name": "plain"}}}
+    world = World(None)
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"version": {"name": None, "template": template}}})
+    looked(world)
+    made = (obj for (kind, _, _), obj in world.api.objects.items() if kind == kinds.MODEL_VERSION)
+    return next(version for version in made if version["metadata"].get("ownerReferences"))
+
+
 @state("ModelVersion", "serving")
 def _version_serving() -> Object:
     return _version(looked(World(None)), "v1")
@@ -402,6 +413,11 @@ def _policy_without_status() -> Object:
 @state("RolloutPolicy", "accepted")
 def _accepted() -> Object:
     return policies.World(policies.SPEC).api.objects[kinds.ROLLOUT_POLICY, NS, "canary"]
+
+
+@state("RolloutPolicy", "by-time-alone")
+def _by_time_alone() -> Object:
+    return policies.World({"strategy": {"preset": "Canary"}}).api.objects[kinds.ROLLOUT_POLICY, policies.NS, "canary"]
 
 
 @state("RolloutPolicy", "not-decidable-in-time")

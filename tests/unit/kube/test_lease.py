@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelwright.api.names import LABEL_SHARD
 from modelwright.kube import errors, kinds
-from modelwright.kube.lease import LeaderElector, LeaseLost
+from modelwright.kube.lease import FOLLOWED, LeaderElector, LeaseLost
 from modelwright.obs.clock import FakeClock
 from tests.unit.kube.fakes import FakeClient, transient
 
@@ -394,3 +395,21 @@ async def test_a_standby_knows_where_the_leader_is_until_it_leads_itself(world: 
     assert second.elector.leader_address is None
     await second.elector.release()
     assert not world.client.objects[kinds.LEASE, "ns", "lease"]["metadata"].get("annotations")
+
+
+async def test_a_shards_lease_has_its_label_and_says_how_far_namespaces_are_followed() -> None:
+    clock, client = FakeClock(), FakeClient()
+    elector = LeaderElector(
+        client, namespace="ns", name="lease", instance="one", on_lost=pytest.fail, shard="red", clock=clock
+    )
+    await elector.acquire()
+    metadata = client.objects[kinds.LEASE, "ns", "lease"]["metadata"]
+    assert metadata["labels"] == {LABEL_SHARD: "red"}
+    assert FOLLOWED not in metadata.get("annotations", {})
+    elector.followed = lambda: 42
+    await elector._try_renew()
+    assert client.objects[kinds.LEASE, "ns", "lease"]["metadata"]["annotations"] == {FOLLOWED: "42"}
+    await elector.release()
+    metadata = client.objects[kinds.LEASE, "ns", "lease"]["metadata"]
+    assert metadata["labels"] == {LABEL_SHARD: "red"}
+    assert FOLLOWED not in metadata.get("annotations", {})

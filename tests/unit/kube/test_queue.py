@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modelwright.kube.queue import MAX_DELAY, Key, ShutDown, WorkQueue
+from modelwright.kube.queue import BUSY_KEYS, BUSY_SECONDS, MAX_DELAY, Key, ShutDown, WorkQueue
 from modelwright.obs.clock import FakeClock
 
 A = Key("Model", "ns", "a")
@@ -281,3 +281,14 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+async def test_it_is_busy_while_a_crowd_is_handed_out_though_none_waits(clock: FakeClock) -> None:
+    queue = WorkQueue(clock)
+    for number in range(BUSY_KEYS):
+        assert not queue.busy
+        queue.add(("Model", "vision", str(number)))
+        queue.done(await queue.get())
+    assert queue.busy
+    clock.advance(BUSY_SECONDS)
+    assert not queue.busy

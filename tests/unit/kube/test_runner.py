@@ -10,7 +10,7 @@ import pytest
 
 from modelwright.kube import errors
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.runner import DENIED_DELAY, Result, Runner
+from modelwright.kube.runner import DENIED_DELAY, Later, Result, Runner
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 from modelwright.obs.logging import JsonFormatter
@@ -106,6 +106,19 @@ async def test_transient_errors_wait_longer_each_time_and_success_forgets_them(w
     assert world.queue.failures(A) == 0
 
 
+async def test_a_pass_that_has_to_wait_for_its_turn_comes_back_later_and_later(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.plan = [Later() for _ in range(2)]
+    world.queue.add(A)
+    await world.settle()
+    assert await world.passes_after(1.3) == 2
+    assert await world.passes_after(1.5) == 2
+    assert await world.passes_after(1.0) == 3
+    assert world.queue.failures(A) == 0
+    assert not caplog.records
+
+
 async def test_a_transient_error_waits_as_long_as_the_server_asks(world: World) -> None:
     error = errors.from_answer(503, b"", {"Retry-After": "20"})
     world.plan = [error]
@@ -124,15 +137,19 @@ async def test_throttling_is_obeyed_and_does_not_count_as_a_failure(world: World
     assert await world.passes_after(0.1) == 2
 
 
-async def test_denied_comes_back_after_ten_minutes_or_at_the_next_change(world: World) -> None:
-    world.plan = [errors.Denied(403, "Forbidden", "may not") for _ in range(2)]
+async def test_denied_comes_back_later_and_later_but_within_a_minute_and_at_the_next_change(world: World) -> None:
+    world.plan = [errors.Denied(403, "Forbidden", "may not") for _ in range(12)]
     world.queue.add(A)
     await world.settle()
-    assert await world.passes_after(DENIED_DELAY - 1) == 1
-    assert await world.passes_after(1) == 2
+    assert await world.passes_after(0.7) == 1
+    assert await world.passes_after(0.6) == 2
+    for count in range(3, 12):
+        assert await world.passes_after(DENIED_DELAY) >= count
+    before = len(world.passes)
+    assert before < 14, "each failure is followed by one more pass, not by many"
     world.queue.add(A)
     await world.settle()
-    assert len(world.passes) == 3
+    assert len(world.passes) == before + 1
 
 
 async def test_invalid_is_not_repeated_until_something_changes(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modelwright.api.names import MANAGED_SELECTOR
-from modelwright.kube import errors, kinds
+from modelwright.kube import kinds
 from modelwright.kube.store import Store
 from modelwright.kube.sweep import Report, Sweep, Watched, watched_kinds
 from modelwright.obs.clock import FakeClock
@@ -187,40 +187,6 @@ async def test_an_outage_is_survived_and_tried_again_within_a_minute_or_so(world
     task.cancel()
 
 
-async def test_the_first_list_is_waited_for(world: World) -> None:
-    there = world.client.save(model())
-    task = await world.let_run(world.sweep.wait_synced(), 3)
-    assert not task.done()
-    world.store.apply(kinds.MODEL, None, there)
-    await world.let_run(_wait(task), 1)
-    assert task.done()
-
-
-async def test_what_was_deleted_before_the_watch_began_is_not_waited_for_for_ever(world: World) -> None:
-    world.client.save(model())
-    task = await world.let_run(world.sweep.wait_synced(), 3)
-    world.client.objects.clear()
-    await world.let_run(_wait(task), 6)
-    assert task.done()
-
-
-async def test_what_was_deleted_after_the_watch_saw_it_is_not_waited_for(world: World) -> None:
-    there = world.client.save(model())
-    world.store.apply(kinds.MODEL, "DELETED", there)
-    task = await world.let_run(world.sweep.wait_synced(), 1)
-    assert task.done()
-
-
-async def test_an_outage_during_the_first_list_is_waited_for(world: World) -> None:
-    world.client.failing["list"] = [transient(), errors.Denied(403, "Forbidden", "not yet")]
-    task = await world.let_run(world.sweep.wait_synced(), 12)
-    assert task.done()
-
-
-async def _wait(task: asyncio.Task[Any]) -> Any:
-    return await asyncio.shield(task)
-
-
 def test_children_are_watched_with_our_label_only_and_optional_kinds_when_served() -> None:
     served = set(kinds.ALL_KINDS) - set(kinds.OPTIONAL_KINDS)
     watched = {w.kind: w for w in watched_kinds(served)}
@@ -240,3 +206,7 @@ def test_namespaced_mode_lists_namespaces_only_where_there_are_any() -> None:
     watched = {w.kind: w for w in watched_kinds(kinds.ALL_KINDS, ["a", "b"])}
     assert watched[kinds.MODEL].namespaces == ("a", "b")
     assert watched[kinds.CLUSTER_MODEL_RUNTIME].namespaces == ()
+
+
+async def _wait(task: asyncio.Task[Any]) -> Any:
+    return await asyncio.shield(task)

@@ -154,7 +154,7 @@ class Bench:
 
     def __init__(self, server: FakeServer) -> None:
         self.server = server
-        self.web = Web(max_bytes=1_000_000)
+        self.web = Web()
         self.options: dict[str, Any] = {"timeout": "5s"}
         self.memory: Memory | None = None
         self.jobs: Any = None

@@ -14,9 +14,9 @@ from modelwright.analysis import builtin
 from modelwright.analysis.port import Ask, Gateway, Target
 from modelwright.analysis.web import Fault
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
-from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Series, Shares, Value
+from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Sample, Series, Shares, Value
 from modelwright.core.revision import Revision
-from tests.unit.measuring.conftest import CANDIDATE, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
+from tests.unit.measuring.conftest import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
 
 ISTIO = Gateway("istio.io/gateway-controller")
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
@@ -39,8 +39,8 @@ def meant(counted: builtin.Counted | None, **labels: str) -> bool:
         ("Auto", {"gateway": ISTIO}, "Gateway"),
     ],
 )
-def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> None:
-    assert builtin.source(ask(**changes), wanted, CANDIDATE).name == name
+async def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> None:
+    assert (await builtin.source(ask(**changes), wanted, CANDIDATE)).name == name
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> None:
         ("Auto", {"gateway": None}, BARE, "and no gateway that is known counts its requests"),
     ],
 )
-def test_where_nothing_counts_the_policy_must_be_changed(
+async def test_where_nothing_counts_the_policy_must_be_changed(
     wanted: str, changes: dict[str, Any], target: Target, told: str
 ) -> None:
     with pytest.raises(Fault) as refused:
-        builtin.source(ask(**changes), wanted, target)
+        await builtin.source(ask(**changes), wanted, target)
     assert refused.value.failure.permanent
     assert refused.value.failure.reason == "MetricSourceMissing"
     assert told in refused.value.failure.message
@@ -66,9 +66,9 @@ def test_where_nothing_counts_the_policy_must_be_changed(
     "gateway", [TRAEFIK, Gateway(TRAEFIK.controller, grpc=True), ISTIO, Gateway(ISTIO.controller, True)]
 )
 @pytest.mark.parametrize("serving", [SERVING, None])
-def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> None:
+async def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> None:
     asked = ask(gateway=gateway, serving=serving)
-    found = builtin.source(asked, "Gateway", CANDIDATE)
+    found = await builtin.source(asked, "Gateway", CANDIDATE)
     for counted in (found.all, found.bad, found.latency):
         for selector in counted.selectors if counted is not None else ():
             assert isinstance(promql_parser.parse(selector), promql_parser.VectorSelector)
@@ -89,12 +89,12 @@ def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> N
     ],
 )
 @pytest.mark.parametrize("label", ["service", "exported_service"])
-def test_traefiks_names_of_services(service: str, candidate: bool, serving: bool, label: str) -> None:
+async def test_traefiks_names_of_services(service: str, candidate: bool, serving: bool, label: str) -> None:
     # A ServiceMonitor puts the name of Traefik's own metrics Service into `service`.
     labels = {"service": "traefik-metrics"} | {label: service}
     asked = ask()
     for target, expected in ((CANDIDATE, candidate), (SERVING, serving)):
-        found = builtin.source(asked, "Gateway", target)
+        found = await builtin.source(asked, "Gateway", target)
         assert meant(found.all, **labels) is expected
         selectors = [promql_parser.parse(text).matchers.matchers for text in found.all.selectors]
         asked_for = any(re.fullmatch(one.value, labels.get(one.name, "")) for matchers in selectors for one in matchers)
@@ -105,32 +105,32 @@ def test_traefiks_names_of_services(service: str, candidate: bool, serving: bool
     ("code", "bad"),
     [("200", False), ("404", False), ("429", False), ("499", True), ("500", True), ("504", True)],
 )
-def test_what_counts_as_an_error(code: str, bad: bool) -> None:
+async def test_what_counts_as_an_error(code: str, bad: bool) -> None:
     service = "vision-digits-bbbbbbbbbb-http-80@kubernetesgateway"
-    assert meant(builtin.source(ask(), "Auto", CANDIDATE).bad, service=service, code=code) is bad
-    found = builtin.source(ask(gateway=ISTIO), "Auto", CANDIDATE)
+    assert meant((await builtin.source(ask(), "Auto", CANDIDATE)).bad, service=service, code=code) is bad
+    found = await builtin.source(ask(gateway=ISTIO), "Auto", CANDIDATE)
     assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", response_code=code) is bad
 
 
 @pytest.mark.parametrize(
     ("code", "bad"), [("0", False), ("1", False), ("2", True), ("5", False), ("13", True), ("14", True)]
 )
-def test_what_counts_as_an_error_of_grpc(code: str, bad: bool) -> None:
-    found = builtin.source(ask(gateway=replace(ISTIO, grpc=True)), "Auto", CANDIDATE)
+async def test_what_counts_as_an_error_of_grpc(code: str, bad: bool) -> None:
+    found = await builtin.source(ask(gateway=replace(ISTIO, grpc=True)), "Auto", CANDIDATE)
     assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
 
 
-def test_traefik_does_not_tell_errors_of_grpc_so_the_runtime_does() -> None:
+async def test_traefik_does_not_tell_errors_of_grpc_so_the_runtime_does() -> None:
     asked = ask(gateway=replace(TRAEFIK, grpc=True))
-    assert builtin.source(asked, "Auto", CANDIDATE, errors=True).name == "Runtime"
-    assert builtin.source(asked, "Auto", CANDIDATE).name == "Gateway"
+    assert (await builtin.source(asked, "Auto", CANDIDATE, errors=True)).name == "Runtime"
+    assert (await builtin.source(asked, "Auto", CANDIDATE)).name == "Gateway"
     with pytest.raises(Fault, match="Traefik counts gRPC calls that went well") as refused:
-        builtin.source(asked, "Gateway", CANDIDATE, errors=True)
+        await builtin.source(asked, "Gateway", CANDIDATE, errors=True)
     assert refused.value.failure.permanent
 
 
-def test_a_runtimes_counters_are_narrowed_to_the_revisions_pods() -> None:
-    found = builtin.source(ask(gateway=None), "Auto", CANDIDATE)
+async def test_a_runtimes_counters_are_narrowed_to_the_revisions_pods() -> None:
+    found = await builtin.source(ask(gateway=None), "Auto", CANDIDATE)
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
     assert found.all.selectors == (f"v2_requests_total{{{pods}}}",)
     assert found.bad is not None
@@ -156,6 +156,52 @@ async def test_a_runtime_that_does_not_count_it_is_told(bench: Bench, field: str
     assert f"(spec.metrics.{field})" in found.message
 
 
+KNOWING = RUNTIME.model_copy(update={"in_flight": 'v2_requests_in_progress{method="POST"}'})
+CANDIDATES = {
+    "the candidate's runtime": (replace(CANDIDATE, metrics=KNOWING), SERVING, "candidate 7", 1),
+    "both runtimes": (
+        replace(CANDIDATE, metrics=KNOWING), replace(SERVING, metrics=KNOWING), "candidate 7, serving 7", 2,
+    ),
+    "no runtime": (CANDIDATE, SERVING, "", 0),
+    "a runtime whose selector is none": (
+        replace(CANDIDATE, metrics=KNOWING.model_copy(update={"in_flight": "rate(a[5m])"})), SERVING, "", 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CANDIDATES)
+async def test_requests_in_flight_are_told_where_the_runtime_knows_them_and_else_not_asked_for(
+    bench: Bench, server: FakeServer, case: str
+) -> None:
+    candidate, serving, told, queries = CANDIDATES[case]
+    server.handler = server.vector("7")
+    metrics = (metric(builtin="error-rate"), metric(name="slow", builtin="latency-over", threshold="1s"))
+    look = bench.look(ask(*metrics, candidate=candidate, serving=serving))
+    assert [await bench.measurer()._in_flight(look, one) for one in metrics] == [told, told]
+    asked = [form["query"] for _, form, _ in server.requests]
+    assert len(asked) == queries
+    pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
+    assert asked[:1] == ([f'sum(v2_requests_in_progress{{method="POST",{pods}}})'] if queries else [])
+
+
+async def test_requests_in_flight_that_can_not_be_had_are_left_out(bench: Bench, server: FakeServer) -> None:
+    server.handler = server.reply({"status": "error", "error": "no"}, status=500)
+    look = bench.look(ask(metric(builtin="error-rate"), candidate=replace(CANDIDATE, metrics=KNOWING)))
+    assert await bench.measurer()._in_flight(look, look.ask.metrics[0]) == ""
+
+
+async def test_in_a_mirror_step_the_newest_comparer_knows_the_copies_in_flight(
+    bench: Bench, server: FakeServer
+) -> None:
+    asked = ask(metric(builtin="error-rate"), mirror=True)
+    later = {"startedAt": (SINCE + timedelta(seconds=40)).isoformat(), "received": 14}
+    later |= {"ignored": 0, "compared": 10, "uncomparable": 0}
+    for summary, told in ((SUMMARY | {"received": 137}, "7 copies"), (SUMMARY | later, "4 copies")):
+        server.handler = server.reply(summary)
+        assert (await bench.measure(asked)).in_flight == told
+    assert [path for path, _, _ in server.requests] == ["/summary"] * 2
+
+
 async def test_a_runtimes_selector_that_is_none_is_told_with_its_field(bench: Bench) -> None:
     target = replace(CANDIDATE, metrics=RuntimeMetrics(requests="rate(a[5m])"))
     found = (await bench.measure(ask(metric(builtin="throughput"), gateway=None, candidate=target))).result
@@ -173,6 +219,7 @@ SUMMARY: dict[str, Any] = {
     "uncomparable": 10,
     "rows": 200,
     "disagreements": 8,
+    "answers": {"count": 110, "differing": [[0, 100], [0.5, 8], [1, 2]]},
     "errors": {"serving": 2, "candidate": 5},
     "difference": {"absolute": {"count": 4, "sum": 2.0}, "relative": {"count": 4, "sum": 1.0}},
     "latency": {
@@ -186,7 +233,7 @@ LATENCIES = Histogram(((0.1, 1), (float("inf"), 3)), ((0.1, 3), (float("inf"), 3
 @pytest.mark.parametrize(
     ("fields", "result"),
     [
-        ({"builtin": "agreement", "min": "0.9"}, Shares(Arm(200, 8), None)),
+        ({"builtin": "agreement", "min": "0.9"}, Sample(0.0, 1.0, ((1.0, 100.0), (0.5, 8.0), (0.0, 2.0)))),
         ({"builtin": "absolute-difference"}, Value(0.5)),
         ({"builtin": "relative-difference"}, Value(0.25)),
         ({"builtin": "error-rate"}, Shares(Arm(120, 5), Arm(120, 2))),
@@ -204,6 +251,20 @@ async def test_in_a_mirror_step_the_comparer_measures(
     assert [path for path, _, _ in server.requests] == ["/summary"]
 
 
+async def test_copies_that_all_lack_the_token_are_no_evidence_and_the_verdict_names_the_cause(
+    bench: Bench, server: FakeServer
+) -> None:
+    nothing = {key: value for key, value in SUMMARY.items() if key in ("startedAt", "pair")}
+    server.handler = server.reply(nothing | {"refused": 305})
+    found = await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)
+    assert isinstance(found.result, Value)
+    assert found.result.candidate is None
+    assert "305 requests without the token" in repr(found)
+    assert "settings.copyToken" in repr(found)
+    server.handler = server.reply(SUMMARY | {"refused": 305})
+    assert isinstance((await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)).result, Shares)
+
+
 async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply(SUMMARY)
     asked = ask(metric(builtin="error-rate"), metric(name="a", builtin="agreement", min="0.9"), mirror=True)
@@ -211,6 +272,18 @@ async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServe
     for wanted in asked.metrics:
         await measurer.measure(look, wanted)
     assert len(server.requests) == 1
+
+
+async def test_what_a_comparer_counted_is_not_lost_with_its_pod(bench: Bench, server: FakeServer) -> None:
+    asked = ask(metric(builtin="error-rate"), mirror=True)
+    after = SUMMARY | {"startedAt": (SINCE + timedelta(seconds=40)).isoformat(), "received": 11, "compared": 10}
+    told = [SUMMARY, SUMMARY, after, after | {"received": 12, "compared": 11}, after, SUMMARY | {"received": 129}]
+    found = []
+    for summary in told:
+        server.handler = server.reply(summary | {"uncomparable": 0})
+        found.append(await bench.measure(asked))
+    trials = [one.result.candidate.trials for one in found if isinstance(one.result, Shares)]
+    assert trials == [110, 110, 120, 121, 121, 121]
 
 
 async def test_in_a_mirror_step_the_runtime_can_be_chosen(bench: Bench, server: FakeServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from modelwright.analysis import job as jobs
 from modelwright.analysis.port import Ask
 from modelwright.api import names
 from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.figures import Figure
 from modelwright.kube import errors, kinds
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile.measure_job import LOOK_SECONDS, MeasureJobs
 from modelwright.serving.measuring import metric_job
 from modelwright.serving.merge import MergeError
+from tests.lib import objects
 from tests.lib.simulated import SimulatedApi
 from tests.unit.measuring.conftest import SINCE, ask, metric
 
@@ -65,7 +68,7 @@ class Cluster:
     def jobs(self) -> list[Object]:
         return [obj for (kind, _, _), obj in self.api.objects.items() if kind == kinds.JOB]
 
-    def measure(self) -> asyncio.Task[Value | Failure]:
+    def measure(self) -> asyncio.Task[Figure | Value | Failure]:
         asked = self.ask
         measurer = MeasureJobs(self.api, self.store, self.clock)  # type: ignore[arg-type]
         return asyncio.create_task(measurer.measure(asked, asked.metrics[0]))
@@ -82,9 +85,8 @@ class Cluster:
         (job,) = self.jobs
         if report is not None:
             told = {"terminated": {"exitCode": 0, "message": json.dumps(report)}}
-            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "vision"}, "spec": {}}
             self.api.set_status(
-                self.api.user_create(pod),
+                self.api.user_create(objects.pod_of(job, "p")),
                 {"phase": "Succeeded", "containerStatuses": [{"name": "score", "image": "i", "state": told}]},
             )
         self.api.set_status(job, {"conditions": [{"type": condition, "status": "True", "reason": "x"}]})
@@ -149,14 +151,23 @@ def test_what_is_no_pod_template_is_told_with_its_field(template: Object, told: 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ({"candidate": 0.9, "serving": "0.8"}, Value(0.9, 0.8)),
-        ({"candidate": "0.9"}, Value(0.9, None, "the report has no accuracy of what serves")),
-        ({"candidate": "NaN"}, Value(None, None, "accuracy is 'NaN' for the candidate, which is no number")),
-        ({"candidate": True}, Value(None, None, "accuracy is True for the candidate, which is no number")),
-        ({}, Value(None, None, "accuracy is None for the candidate, which is no number")),
+        ({"candidate": 0.9, "serving": "0.8"}, Figure("accuracy", Decimal("0.9"), Decimal("0.8"))),
+        ({"candidate": "0.9"}, Figure("accuracy", Decimal("0.9"))),
+        (
+            {"candidate": 0.9, "serving": 0.8, "n": 400, "better": 60, "worse": 20},
+            Figure("accuracy", Decimal("0.9"), Decimal("0.8"), n=400, better=60, worse=20),
+        ),
+        (
+            {"candidate": 3, "n": 50, "candidateStandardError": 0.5},
+            Figure("accuracy", Decimal(3), n=50, candidate_standard_error=Decimal("0.5")),
+        ),
+        ({"candidate": 3, "exact": True}, Figure("accuracy", Decimal(3), exact=True)),
+        ({"candidate": "NaN"}, Value(None, None, "accuracy is 'NaN' for the candidate, which is no finite number")),
+        ({"candidate": True}, Value(None, None, "accuracy is True for the candidate, which is no finite number")),
+        ({}, Value(None, None, "accuracy is None for the candidate, which is no finite number")),
     ],
 )
-async def test_a_job_is_run_read_and_taken_away(content: Object, found: Value) -> None:
+async def test_a_job_is_run_read_and_taken_away(content: Object, found: Figure | Value) -> None:
     cluster = Cluster()
     task = cluster.measure()
     await cluster.pass_by()
@@ -206,7 +217,7 @@ async def test_a_job_that_an_earlier_operator_has_started_is_waited_for() -> Non
     assert len(cluster.jobs) == 1
     cluster.end("Complete", {"metrics": [{"name": "accuracy", "candidate": 1, "serving": 1}]})
     await cluster.pass_by()
-    assert await task == Value(1.0, 1.0)
+    assert await task == Figure("accuracy", Decimal(1), Decimal(1))
 
 
 async def test_a_job_that_is_deleted_is_a_failure() -> None:

@@ -36,9 +36,15 @@ class Tower:
     async def pass_by(self, seconds: float) -> None:
         """Let time pass, second by second, and each look get its answer."""
         for _ in range(int(seconds)):
-            await asyncio.sleep(0.002)
+            await self._rest()
             self.clock.advance(1)
-            await asyncio.sleep(0.008)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until every look waits for its next time."""
+        await asyncio.sleep(0)
+        while self.clock.waiting < sum(map(len, self.lookout._entries.values())):  # noqa: ASYNC110 - the clock has no event
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ QUERY = {"query": "sum(a)"}
         (
             data("vector", [{"value": [1, "1"]}, {"value": [1, "2"]}]),
             None,
-            "the query gives 2 series, and must give one: sum them",
+            "the query gives 2 or more series, and must give one: sum them",
         ),
     ],
 )
@@ -85,7 +85,7 @@ async def test_a_query_is_asked_for_the_moment_of_the_look(bench: Bench, server:
     await bench.measure(ask(metric(prometheus=QUERY)), 45)
     ((path, form, _),) = server.requests
     assert path == "/api/v1/query"
-    assert form == {"query": "sum(a)", "time": f"{START + 45:.3f}", "timeout": "5s"}
+    assert form == {"query": "sum(a)", "time": f"{START + 45:.3f}", "limit": "2", "timeout": "5s"}
 
 
 async def test_both_revisions_are_asked_for_where_the_query_tells_them_apart(bench: Bench, server: FakeServer) -> None:
@@ -121,37 +121,60 @@ async def test_what_is_wrong_with_the_serving_revision_is_told_as_such(bench: Be
 
 
 class Counting:
-    """Answers range selectors from series of samples, as Prometheus would; `(selector, start, end)` of each is kept."""
+    """Answers range selectors, and counts of selectors, from series of samples, as Prometheus would; `(selector, start,
+    end)` of each range is kept, and each query of counts."""
 
     def __init__(self, *series: tuple[dict[str, str], list[tuple[float, float]]]) -> None:
         self.series = series
         self.asked: list[tuple[str, float, float]] = []
+        self.counts: list[str] = []
         self.largest = 10**9
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()
-        found = re.fullmatch(r"(\w+)\{(.*)\}\[(\d+)s\]", str(form["query"]))
-        assert found is not None, form["query"]
-        end = float(str(form["time"]))
-        start = end - int(found[3])
-        self.asked.append((f"{found[1]}{{{found[2]}}}", start, end))
+        query, end = str(form["query"]), float(str(form["time"]))
+        if "count(" in query:
+            self.counts.append(query)
+            return await FakeServer.vector(*(["1"] if self._has(query, end) else []))(request)
+        found = re.fullmatch(r"(\w*\{.*\})\[(\d+)s\]", query)
+        assert found is not None, query
+        start = end - int(found[2])
+        self.asked.append((found[1], start, end))
         if end - start > self.largest:
             return await error("execution", "query processing would load too many samples", 422)(request)
         result = []
         for labels, samples in self.series:
-            if labels["__name__"] != found[1] or not self._matches(labels, found[2]):
-                continue
             values = [[START + at, str(value)] for at, value in samples if start <= START + at <= end]
-            if values:
+            if values and self._matches(labels, found[1]):
                 result.append({"metric": labels, "values": values})
         return await FakeServer.reply(data("matrix", result))(request)
 
+    def _has(self, query: str, now: float) -> bool:
+        past = {"": 0, "1h": 3600, "1d": 86400}
+        selectors = r'count\((?:last_over_time\()?(\w*(?:\{(?:[^"{}]|"[^"]*")*\})?)(?:\[\w+\])?(?: offset (\w+))?\)'
+        for selector, offset in re.findall(selectors, query):
+            end = now - past[offset]
+            near = [
+                labels for labels, samples in self.series if any(end - 300 < START + at <= end for at, _ in samples)
+            ]
+            if any(self._matches(labels, selector) for labels in near):
+                return True
+        return False
+
     @staticmethod
-    def _matches(labels: dict[str, str], matchers: str) -> bool:
-        wanted = re.findall(r'(\w+)(=~|=)"((?:[^"\\]|\\.)*)"', matchers)
-        return all(
-            re.fullmatch(value.replace("\\\\", "\\"), labels.get(name, "")) is not None for name, _, value in wanted
+    def _matches(labels: dict[str, str], selector: str) -> bool:
+        name, _, matchers = selector.partition("{")
+        wanted = re.findall(r'(\w+)(=~|!~|!=|=)"((?:[^"\\]|\\.)*)"', matchers)
+        return (not name or labels["__name__"] == name) and all(
+            Counting._matches_value(value.replace("\\\\", "\\"), labels.get(label, "")) is (sign[0] != "!")
+            for label, sign, value in wanted
         )
+
+    @staticmethod
+    def _matches_value(pattern: str, value: str) -> bool:
+        if "[:" in pattern or r"\p" in pattern:
+            return False  # of RE2; the tests have no value that these match
+        return re.fullmatch(pattern, value) is not None
 
 
 def traefik(revision: str, code: str, *samples: tuple[float, float], instance: str = "t") -> Any:
@@ -160,8 +183,20 @@ def traefik(revision: str, code: str, *samples: tuple[float, float], instance: s
     return labels | {"service": service, "namespace": "gateways"}, list(samples)
 
 
-def up(instance: str, value: float = 1) -> Any:
-    return {"__name__": "up", "job": "traefik", "instance": instance}, [(-10.0, value)]
+def runtime(revision: str, code: str, *samples: tuple[float, float], **labels: str) -> Any:
+    """Of the runtime's own counter, in the one pod that the revision has."""
+    found = {"__name__": "v2_requests_total", "job": "pods", "instance": revision, "code": code, "namespace": "vision"}
+    return found | {"pod": f"digits-{revision * 10}-x-y"} | labels, list(samples)
+
+
+def up(instance: str, value: float = 1, at: float = -10) -> Any:
+    return {"__name__": "up", "job": "traefik", "instance": instance}, [(at, value)]
+
+
+def started(instance: str, when: float) -> Any:
+    """The time at which the process of a target started, as scraped with everything else."""
+    labels = {"__name__": "process_start_time_seconds", "job": "traefik", "instance": instance}
+    return labels, [(20.0, START + when), (50.0, START + when)]
 
 
 async def test_errors_are_counted_from_raw_samples(bench: Bench, server: FakeServer) -> None:
@@ -189,9 +224,45 @@ async def test_a_series_that_first_appears_counts_from_zero_where_its_target_was
         traefik("b", "200", (20, 30), (50, 50)),
         traefik("b", "200", (20, 30), (50, 31), instance="sick"),
         traefik("b", "200", (20, 30), (50, 31), instance="new"),
+        # Scraped in the step before it had this series.
+        up("late", at=5),
+        traefik("b", "200", (20, 8), (50, 9), instance="late"),
+        # Started in the step.
+        started("fresh", 3),
+        traefik("b", "500", (20, 4), (50, 6), instance="fresh"),
+        started("old", -4000),
+        traefik("b", "200", (20, 5000), (50, 5007), instance="old"),
     )
     found = (await bench.measure(ask(metric(builtin="error-rate")))).result
-    assert found == Shares(Arm(52, 0), Arm(0, 0))
+    assert found == Shares(Arm(52 + 9 + 6 + 7, 6), Arm(0, 0))
+
+
+async def test_errors_of_a_pod_that_is_first_scraped_in_the_step_count(bench: Bench, server: FakeServer) -> None:
+    counting = Counting(
+        runtime("b", "200", (5, 20), (20, 40), (35, 60)),
+        runtime("b", "500", (20, 5), (35, 9)),
+        runtime("a", "200", (-5, 100), (10, 150), (25, 200)),
+    )
+    server.handler = counting
+    asked = ask(metric(builtin="error-rate", source="Runtime"))
+    assert (await bench.measure(asked, 30)).result == Shares(Arm(25, 5), Arm(100, 0))
+    assert (await bench.measure(asked, 60)).result == Shares(Arm(49, 9), Arm(100, 0))
+    assert [selector for selector, *_ in counting.asked if "instance=~" in selector] == [
+        'up{instance=~"b"}',
+        'process_start_time_seconds{instance=~"b"}',
+    ]
+
+
+async def test_targets_that_appear_hours_apart_are_asked_about_apart(bench: Bench, server: FakeServer) -> None:
+    counting = Counting(
+        traefik("b", "200", (-5, 0), (20, 1), (19990, 2)),
+        *(traefik("b", "200", (at, 30), (19990, 40), instance=f"t{at}") for at in (30, 90, 8000)),
+    )
+    server.handler = counting
+    assert (await bench.measure(ask(metric(builtin="error-rate")), 20000)).result == Shares(Arm(32, 0), Arm(0, 0))
+    about = [(found, end - start) for found, start, end in counting.asked if found.startswith("up{")]
+    assert [found.partition("instance")[2] for found, _ in about] == ['=~"t30|t90"}', '=~"t8000"}']
+    assert all(length < 400 for _, length in about)
 
 
 async def test_a_series_that_first_appears_counts_from_zero_beside_another_revisions(
@@ -347,6 +418,11 @@ async def test_latency_from_the_runtimes_own_counters(bench: Bench, server: Fake
     assert found.result == Histogram(
         ((0.1, 5), (0.25, 9), (float("inf"), 10)), ((0.1, 80), (0.25, 99), (float("inf"), 100))
     )
+    assert isinstance(found.result, Histogram)
+    assert found.result.blocks is not None
+    *empty, (_, candidate, serving) = found.result.blocks
+    assert (candidate, serving) == (found.result.candidate, found.result.serving)
+    assert [one[-1][1] for _, *both in empty for one in both] == [0] * 6
     assert found.query == (
         'Runtime: v2_request_seconds_bucket{namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}'
     )  # fmt: skip

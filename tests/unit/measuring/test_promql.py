@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import promql_parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from promql_parser import VectorSelector
 
 from modelwright.analysis import promql
 from modelwright.analysis.promql import Match
 from modelwright.analysis.web import Fault
+from modelwright.sandbox import promql as sandboxed
 from tests.unit.measuring.conftest import CANDIDATE, ask
 
 
@@ -43,24 +47,30 @@ def test_any_value_is_read_back_from_between_the_quotes(value: str) -> None:
         ('{__name__="a"}', '{__name__="a"}'),
     ],
 )
-def test_a_plain_selector(text: str, selector: str) -> None:
-    assert sorted(promql.plain(text, "it")) == sorted(selector)
+async def test_a_plain_selector(text: str, selector: str) -> None:
+    assert sorted(await promql.plain(text, "it", "vision")) == sorted(selector)
 
 
-def test_matchers_are_added_to_a_plain_selector() -> None:
+async def test_matchers_are_added_to_a_plain_selector() -> None:
     more = [Match("namespace", "vision"), Match("pod", "digits-x-.*", "=~")]
-    assert promql.plain('a{code="500"}', "it", more) == 'a{code="500",namespace="vision",pod=~"digits-x-.*"}'
+    assert (
+        await promql.plain('a{code="500"}', "it", "vision", more)
+        == 'a{code="500",namespace="vision",pod=~"digits-x-.*"}'
+    )
     # Whatever a runtime says, it is narrowed and never widened.
-    assert promql.plain('a{namespace="other"}', "it", more[:1]) == 'a{namespace="other",namespace="vision"}'
+    assert (
+        await promql.plain('a{namespace="other"}', "it", "vision", more[:1])
+        == 'a{namespace="other",namespace="vision"}'
+    )
 
 
 @pytest.mark.parametrize(
     "text",
     ["rate(a[5m])", "sum(a)", "a[5m]", "a offset 5m", "a @ end()", "a + b", "1", '"a"', "(a)", "a{", "a{} b", "-a"],
 )
-def test_what_is_more_than_a_selector_is_refused_for_good(text: str) -> None:
+async def test_what_is_more_than_a_selector_is_refused_for_good(text: str) -> None:
     with pytest.raises(Fault, match=r"^prometheus\.bad ") as refused:
-        promql.plain(text, "prometheus.bad")
+        await promql.plain(text, "prometheus.bad", "vision")
     assert refused.value.failure.permanent
     assert refused.value.failure.reason == "QueryRefused"
 
@@ -76,8 +86,8 @@ def test_what_is_more_than_a_selector_is_refused_for_good(text: str) -> None:
         "1 + 1",
     ],
 )
-def test_a_query_whose_selectors_all_have_the_label(text: str) -> None:
-    assert promql_parser.parse(promql.enforced(text, "namespace", "vision", "q")).prettify()
+async def test_a_query_whose_selectors_all_have_the_label(text: str) -> None:
+    assert promql_parser.parse(await promql.enforced(text, "namespace", "vision", "q")).prettify()
 
 
 @pytest.mark.parametrize(
@@ -104,9 +114,9 @@ def test_a_query_whose_selectors_all_have_the_label(text: str) -> None:
         "count_values('x', a)",
     ],
 )
-def test_a_query_that_would_read_more_is_refused_for_good(text: str) -> None:
+async def test_a_query_that_would_read_more_is_refused_for_good(text: str) -> None:
     with pytest.raises(Fault, match=r"^q") as refused:
-        promql.enforced(text, "namespace", "vision", "q")
+        await promql.enforced(text, "namespace", "vision", "q")
     assert refused.value.failure.permanent
 
 
@@ -118,6 +128,81 @@ def test_a_query_that_would_read_more_is_refused_for_good(text: str) -> None:
         'a{namespace="vision",x="\\x22} or b{y=\\x22"}',
     ],
 )
-def test_what_is_sent_reads_as_what_was_checked(text: str) -> None:
-    sent = promql.enforced(text, "namespace", "vision", "q")
+async def test_what_is_sent_reads_as_what_was_checked(text: str) -> None:
+    sent = await promql.enforced(text, "namespace", "vision", "q")
     assert sent == 'a{namespace="vision",x="\\"} or b{y=\\""}'
+
+
+class Nesting(NamedTuple):
+    """A query of some thousand characters, in the style of `(((...)))`."""
+
+    what: str
+    text: str
+    told: str
+
+
+VISION = 'up{namespace="vision"}'
+NESTED = [
+    Nesting("brackets", "(" * 800 + VISION + ")" * 800, "more than 32 brackets in each other"),
+    Nesting("brackets with spaces", "( " * 800 + VISION + ")" * 800, "more than 32 brackets in each other"),
+    Nesting("functions", "abs(" * 800 + VISION + ")" * 800, "more than 32 brackets in each other"),
+    Nesting("a text with brackets between", '(")"+' * 400 + VISION + ")" * 400, "more than 32 brackets in each other"),
+    Nesting("a comment with brackets", "( # )\n" * 400 + VISION + ")" * 400, "more than 32 brackets in each other"),
+    Nesting("signs", "-" * 4090 + "up", "more than 8 signs in a row"),
+    Nesting("signs with comments", "- #\n" * 900 + "up", "more than 8 signs in a row"),
+    Nesting("sums", "+".join(["a"] * 2048), "2047 operators, and may have 128"),
+    Nesting("powers", "^".join(["1"] * 2048), "2047 operators, and may have 128"),
+    Nesting("sets", " unless ".join(["a"] * 450), "449 operators, and may have 128"),
+    Nesting("comparisons", "==".join(["a"] * 450), "449 operators, and may have 128"),
+    Nesting("quotes that never end", '"\\"' * 1300, "no PromQL that can be read"),
+    Nesting("placeholders", 'a{b="' + "x" * (17 << 10) + '"}', "characters with its placeholders filled in"),
+]
+
+
+@pytest.mark.parametrize("row", NESTED, ids=[row.what for row in NESTED])
+async def test_a_query_that_is_nested_too_deep_is_refused_and_holds_nothing(row: Nesting, prompt_loop: None) -> None:
+    with pytest.raises(Fault) as refused:
+        await promql.enforced(row.text, "namespace", "vision", "prometheus.query")
+    assert refused.value.failure.message.startswith("prometheus.query ")
+    assert row.told in refused.value.failure.message
+
+
+LARGEST = [
+    "(" * 31 + "+".join([VISION] * 129) + ")" * 31,
+    "+".join(["-" * 7 + VISION] * 16),
+    "up{" + ",".join(['namespace="vision"', *['a!="b"'] * 600]) + "}",
+    "sum(" * 30 + f"label_join({VISION}," + ",".join(['"b"'] * 900) + ")" * 31,
+    "sum by (" + ",".join(["a"] * 1900) + f") ({VISION})",
+]
+
+
+@pytest.mark.parametrize("text", LARGEST, ids=["nested", "signs", "matchers", "arguments", "labels"])
+async def test_the_largest_queries_are_read_and_hold_nothing(text: str, prompt_loop: None) -> None:
+    assert await promql.enforced(text, "namespace", "vision", "q")
+    assert await promql.enforced(text, "namespace", "vision", "q"), "what is kept holds nothing either"
+
+
+EXPRESSIONS = st.recursive(
+    st.sampled_from(['a{x="1"}', "b", "1", "c[5m]", '"t"']),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["+", "or", "unless", "> bool", "and on (x)"]), inner).map(" ".join),
+        st.tuples(st.sampled_from(["sum", "rate", "topk(2,", "abs", "scalar", "-", "max_over_time"]), inner).map(
+            lambda pair: f"{pair[0]}({pair[1]})" + ")" * pair[0].count("(")
+        ),
+        inner.map("({})[5m:1m]".format),
+    ),
+    max_leaves=6,
+)
+
+
+@given(EXPRESSIONS)
+def test_every_selector_of_a_query_is_seen(text: str) -> None:
+    try:
+        found = promql_parser.parse(text)
+    except ValueError:
+        return
+    every: list[str] = []
+    promql_parser.walk(
+        found, pre_visit=lambda node: every.append(node.prettify()) if isinstance(node, VectorSelector) else None
+    )
+    assert [one["text"] for one in sandboxed.answer({"query": text})["selectors"]] == [one.strip() for one in every]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,25 @@ async def test_a_fault_is_told_with_its_reason(
     assert found.reason == ("ComparerUnreachable" if asked.mirror else reason)
     assert not found.permanent
     assert ("digits-comparer" if asked.mirror else "connection ") in found.message
+
+
+async def test_an_answer_that_would_fill_the_memory_is_refused(bench: Bench, server: FakeServer, asked: Ask) -> None:
+    """1.3 MiB that were 30 MiB of lists."""
+    server.handler = FakeServer.text("[" + "[]," * 450_000 + "1]")
+    tracemalloc.start()
+    try:
+        found = failure(await bench.measure(asked))
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
+    assert found.reason in ("MetricsAnswerTooLarge", "ComparerUnreachable")
+
+
+@pytest.mark.parametrize("size", [70_000, 1 << 21])
+async def test_a_summary_is_small(bench: Bench, server: FakeServer, size: int) -> None:
+    server.handler = FakeServer.text('{"a": "' + "a" * size + '"}')
+    found = failure(await bench.measure(ASKS["comparer"]()))
+    assert (found.reason, "larger than 65536 bytes" in found.message) == ("ComparerUnreachable", True)
 
 
 @pytest.mark.parametrize("name", [name for name in ASKS if name != "comparer"])
@@ -169,10 +189,10 @@ async def test_redirects_are_not_followed(bench: Bench, server: FakeServer, aske
 
 
 async def test_a_name_that_leads_to_a_metadata_address_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def resolve(*_: Any) -> list[dict[str, Any]]:
-        return [{"hostname": "evil", "host": "169.254.169.254", "port": 80, "family": 2, "proto": 0, "flags": 0}]
+    async def find(*_: Any) -> list[tuple[Any, ...]]:
+        return [(2, 1, 6, "", ("169.254.169.254", 0))]
 
-    monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", resolve)
+    monkeypatch.setattr("modelwright.guard.Lookups.find", find)
     web = Web()
     connection = Bench(FakeServer())
     connection.server.url = "http://evil.example.com"

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelwright.analysis import windows
 from modelwright.analysis.windows import LOOKBACK, OVERLAP, Window
 from modelwright.core.analysis import counters
 from modelwright.core.analysis.evidence import Series
+from modelwright.core.analysis.scrapes import block_ends, counted
 
 START, SCRAPE = 1000.0, 15.0
+BAD, ALL = 'n{code="500"}', "n"
 
 
 def series(values: list[float], begin: float, instance: str = "a", **labels: str) -> Series:
@@ -18,62 +21,92 @@ def series(values: list[float], begin: float, instance: str = "a", **labels: str
     return Series({"job": "j", "instance": instance, "__name__": "n", **labels}, samples)
 
 
-VALUES = st.lists(st.integers(0, 50).map(float), min_size=0, max_size=30)
+def window() -> Window:
+    return Window(START, (BAD, ALL))
 
 
-@given(
-    st.lists(st.tuples(VALUES, st.floats(START - 200, START + 200), st.sampled_from("ab")), max_size=5),
-    st.lists(st.floats(START, START + 700), max_size=5),
-)
-def test_growth_is_that_of_all_samples_however_they_were_read(
-    given_series: list[tuple[list[float], float, str]], cuts: list[float]
+@pytest.fixture(autouse=True)
+def always_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each reading, and not only when much has come together."""
+    monkeypatch.setattr(windows, "UNTHINNED", -(10**6))
+
+
+@st.composite
+def scraped(draw: st.DrawFn) -> list[Series]:
+    """Series of one target: values of each scrape, which a series may be missing from."""
+    begin, instance = draw(st.floats(START - 200, START + 200)), draw(st.sampled_from("ab"))
+    scrapes = draw(st.lists(st.lists(st.none() | st.integers(0, 90), min_size=3, max_size=3), max_size=25))
+    found = []
+    for code in range(3):
+        samples = [(begin + SCRAPE * n, float(v)) for n, row in enumerate(scrapes) if (v := row[code]) is not None]
+        found.append(Series({"job": "j", "instance": instance, "__name__": "n", "code": str(code)}, tuple(samples)))
+    return [one for one in found if one.samples]
+
+
+@given(st.lists(scraped(), max_size=2), st.lists(st.floats(START, START + 700), max_size=5))
+def test_what_was_counted_is_that_of_all_samples_however_they_were_read(
+    made: list[list[Series]], cuts: list[float]
 ) -> None:
-    every = [series(values, begin, which, n=str(index)) for index, (values, begin, which) in enumerate(given_series)]
+    every = list({tuple(one.labels.items()): one for target in made for one in target}.values())
     end = START + 800
-    window = Window(START)
+    kept = window()
     for read_to in [*sorted(cuts), end]:
-        begin = window.begin()
+        begin = kept.begin()
         parts = [
             Series(one.labels, tuple(sample for sample in one.samples if begin <= sample[0] <= read_to))
             for one in every
         ]
-        window.add([part for part in parts if part.samples], read_to)
-    assert counters.growth(window.series(), START, end) == pytest.approx(counters.growth(every, START, end))
+        parts = [part for part in parts if part.samples]
+        kept.add({BAD: [part for part in parts if part.labels["code"] == "2"], ALL: parts}, read_to)
+    whole = counted([[one for one in every if one.labels["code"] == "2"], every], START)
+    for moment in (*block_ends(START, end), end):
+        for some, of_all in zip(kept.counts().groups, whole.groups, strict=True):
+            assert counters.growth(some, START, moment) == counters.growth(of_all, START, moment)
 
 
-def test_a_long_step_is_kept_in_two_samples_a_run() -> None:
-    window = Window(START)
-    values = [float(value) for value in range(1000)]
-    window.add([series([*values, *values], START - SCRAPE)], START + 40000)
-    (kept,) = window.series()
-    assert len(kept.samples) == 5, "and the first one after the start"
+def test_a_long_step_is_kept_in_one_sample_a_block() -> None:
+    kept = window()
+    values = [float(value) for value in range(10_000)]
+    for read_to in range(60, 20_000 * 15, 3000):
+        end = START + read_to
+        kept.add({ALL: [series([*values, *values], START - SCRAPE, code="200")]}, end)
+    (_, (found,)) = kept.counts().groups
+    assert found.samples[-1][1] == 2 * 9999 - 1
+    assert len(found.samples) <= len(list(block_ends(START, START + 20_000 * 15))) + 6
 
 
 def test_a_series_that_began_after_the_start_counts_from_zero_where_its_target_was_scraped_before() -> None:
-    window = Window(START)
-    window.add([series([7, 9], START + 20)], START + 60)
-    assert window.unknown_targets() == {("j", "a")}
-    assert counters.growth(window.series(), START, START + 60) == 2
-    window.scraped_before = frozenset({("j", "a")})
-    assert window.unknown_targets() == frozenset()
-    assert counters.growth(window.series(), START, START + 60) == 9
+    kept = window()
+    kept.add({ALL: [series([7, 9], START + 20)]}, START + 60)
+    assert kept.unknown_targets() == {("j", "a"): START + 20}
+    assert counters.growth(kept.counts().groups[1], START, START + 60) == 2
+    kept.watched[("j", "a")] = START + 5
+    assert kept.unknown_targets() == {}
+    assert counters.growth(kept.counts().groups[1], START, START + 60) == 9
+
+
+def test_a_target_with_a_sample_before_the_start_is_known() -> None:
+    kept = window()
+    kept.add({ALL: [series([7, 9, 9], START - 20), series([3], START + 10, code="500")]}, START + 60)
+    assert kept.unknown_targets() == {}
 
 
 def test_reading_goes_on_a_little_before_it_ended() -> None:
-    window = Window(START)
-    assert window.begin() == START - LOOKBACK
-    window.add([], START + 600)
-    assert window.begin() == START + 600 - OVERLAP
+    kept = window()
+    assert kept.begin() == START - LOOKBACK
+    kept.add({}, START + 600)
+    assert kept.begin() == START + 600 - OVERLAP
 
 
 @pytest.mark.parametrize(("age", "stale"), [(30, False), (59, False), (61, True), (400, True)])
 def test_counters_that_are_scraped_no_more_are_stale(age: float, stale: bool) -> None:
-    window = Window(START)
-    window.add([series([1, 2, 3], START)], START + 30)
-    assert (window.stale(START + 30 + age) is not None) is stale
+    kept = window()
+    kept.add({ALL: [series([1, 2, 3], START)]}, START + 30)
+    assert (kept.stale(START + 30 + age, ALL) is not None) is stale
+    assert kept.stale(START + 30 + age, BAD) is None
 
 
 def test_without_series_nothing_is_stale() -> None:
-    window = Window(START)
-    window.add([], START + 30)
-    assert window.stale(START + 9999) is None
+    kept = window()
+    kept.add({}, START + 30)
+    assert kept.stale(START + 9999, ALL) is None

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from modelwright.core.monitoring import reference
+from modelwright.core.monitoring.distances import Method
+from modelwright.core.monitoring.drift import Comparison
 from modelwright.core.monitoring.reference import ReferenceError, label, prediction, read
 
 WRONG = [
@@ -20,6 +22,10 @@ WRONG = [
     ("predictions of another number", {"inputs": [[1], [2]], "predictions": [1]}, "must be a list of 2"),
     ("predictions that are no list", {"inputs": [[1]], "predictions": "x"}, "must be a list of 1"),
     ("a prediction that is an object", {"inputs": [[1]], "predictions": [{}]}, r"predictions\[0\] holds"),
+    ("names of another number", {"inputs": [[1, 2]], "features": ["a"]}, "features must be a list of 2 names"),
+    ("a name that is no text", {"inputs": [[1]], "features": [1]}, r"features\[0\] must be a name"),
+    ("a name of control characters", {"inputs": [[1]], "features": ["a\n"]}, r"features\[0\] must be a name"),
+    ("a name twice", {"inputs": [[1, 2]], "features": ["a", "a"]}, "features names 'a' more than once"),
     ("a prediction that is an empty list", {"inputs": [[1]], "predictions": [[]]}, r"predictions\[0\] holds"),
 ]
 
@@ -33,21 +39,37 @@ def test_what_is_wrong_is_said_with_its_place(document: Any, said: str) -> None:
 def test_numbers_and_text_stand_side_by_side_in_a_row() -> None:
     found = read({"inputs": [[number, "ab"[number % 2]] for number in range(100)]})
     assert (found.width, len(found.features), found.predictions) == (2, 2, None)
-    assert found.place([5.0, "a"]) == bytes([0, 0])
-    assert found.place([99.0, "b"]) == bytes([9, 1])
-    assert found.place([99.0, "never"]) == bytes([9, 2])
+    assert found.place([-1.0, "a"]) == bytes([0, 0])
+    assert found.place([99.0, "b"]) == bytes([31, 1])
+    assert found.place([99.0, "never"]) == bytes([31, 3])
     assert found.place_prediction([1.0]) is None
+
+
+def test_features_have_the_names_of_the_file() -> None:
+    assert read({"inputs": [[1, 2]], "features": ["age", "income"]}).names == ("age", "income")
+    assert read({"inputs": [[1, 2]]}).names == ()
+
+
+def test_numbers_get_as_many_bins_as_the_method_needs() -> None:
+    document = {"inputs": [[number] for number in range(100)]}
+    assert len(read(document, Comparison(numbers=Method.PSI)).features[0].known) == 10
+    assert len(read(document, Comparison(numbers=Method.WASSERSTEIN)).features[0].known) == 32
+
+
+def test_null_is_a_value_that_is_missing_in_any_column() -> None:
+    found = read({"inputs": [[None, None], [1, "a"], [2, "a"]]})
+    assert [bins.counts[-1] for bins in found.features.values()] == [1, 1]
 
 
 PREDICTIONS = [
     ("classes", [number % 3 for number in range(90)], [2.0], 2),
     ("classes, and an answer that is text", [number % 3 for number in range(90)], ["2"], 2),
-    ("classes, and one that is unknown", [number % 3 for number in range(90)], [7.0], 3),
+    ("classes, and one that is unknown", [number % 3 for number in range(90)], [7.0], 4),
     ("names", ["cat", "dog"] * 45, ["dog"], 1),
     ("probabilities, by the largest", [[0.9, 0.1], [0.2, 0.8]] * 45, [0.4, 0.6], 1),
     ("booleans", [True, False] * 45, [1.0], 1),
     ("quantities", [number / 7 for number in range(90)], [0.0], 0),
-    ("whole numbers of many values are quantities", list(range(90)), [89.0], 9),
+    ("whole numbers of many values are quantities", list(range(90)), [89.0], 31),
 ]
 
 

@@ -3,7 +3,10 @@
 import asyncio
 from datetime import UTC, timedelta
 
-from modelwright.obs.clock import FakeClock, SystemClock
+import pytest
+
+from modelwright.obs import metrics
+from modelwright.obs.clock import FakeClock, SteadyClock, SystemClock
 
 
 def test_time_stands_still_until_it_is_moved() -> None:
@@ -55,3 +58,66 @@ async def test_the_system_clock_knows_the_time_in_utc() -> None:
     before = clock.monotonic()
     await clock.sleep(0.01)
     assert clock.monotonic() - before >= 0.01
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0], ids=["forward", "back"])
+def test_a_steady_clock_goes_on_through_a_jump_and_is_brought_back_slowly(
+    jump: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = FakeClock()
+    clock = SteadyClock(base)
+    start = clock.now()
+    base.jump_wall_clock(jump)
+    for minute in range(1, 61):
+        base.advance(60)
+        passed = clock.now() - start
+        assert abs(passed - timedelta(minutes=minute)) <= timedelta(minutes=minute) * 0.05
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    for _ in range(24):
+        base.advance(3600)
+        clock.now()
+    assert clock.now() == base.now()
+
+
+def test_a_steady_clock_follows_the_time_of_day_while_that_is_steady() -> None:
+    base = FakeClock()
+    clock = SteadyClock(base)
+    for _ in range(100):
+        base.jump_wall_clock(0.0001)
+        base.advance(1)
+        assert clock.now() == base.now()
+
+
+def test_a_node_whose_clock_is_wrong_at_the_start_takes_the_time_of_the_api_server() -> None:
+    base = FakeClock()
+    right = base.now()
+    base.jump_wall_clock(3600)
+    clock = SteadyClock(base)
+    clock.told(right)
+    assert clock.now() == right
+    assert metrics.CLOCK_SKEW._value.get() == -3600
+    base.advance(10)
+    clock.told(right + timedelta(seconds=10))
+    assert clock.now() == right + timedelta(seconds=10)
+
+
+def test_a_second_of_difference_to_the_api_server_is_nothing() -> None:
+    base = FakeClock()
+    clock = SteadyClock(base)
+    clock.told(base.now() + timedelta(seconds=29))
+    base.advance(60)
+    assert clock.now() == base.now()
+
+
+def test_a_jump_that_the_api_server_does_not_make_is_forgotten_at_its_next_answer() -> None:
+    base = FakeClock()
+    clock = SteadyClock(base)
+    right = base.now()
+    clock.told(right)
+    base.jump_wall_clock(-3600)
+    base.advance(2)
+    clock.told(right + timedelta(seconds=2))
+    for _ in range(100):
+        base.advance(60)
+        clock.now()
+    assert clock.now() == right + timedelta(seconds=6002)

@@ -24,15 +24,18 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from modelwright.api.names import HEADER_OF_COPIES
 from modelwright.compare.copies import MARK
+from modelwright.core.monitoring import worst
 from modelwright.core.monitoring.reference import ReferenceError, read
 from modelwright.observe.command import load, main
 from modelwright.observe.server import Observer
-from modelwright.observe.settings import Settings, SettingsError, from_environment
+from modelwright.observe.settings import Settings, SettingsError, comparison, from_environment, seconds
 
 ROOT = Path(__file__).parents[3]
 INFER = "/v2/models/digits/infer"
 SAMPLE = {"inputs": [[number % 10, number % 3] for number in range(600)], "predictions": [n % 2 for n in range(600)]}
+TOKEN = "sesame"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Series = Mapping[tuple[str, ...], float]
 
@@ -63,6 +66,7 @@ class Watched:
 
     async def copy(self, data: Any, path: str = INFER, method: str = "POST", **options: Any) -> None:
         data = data if isinstance(data, bytes) else json.dumps(data).encode()
+        options["headers"] = {HEADER_OF_COPIES: TOKEN, **options.get("headers", {})}
         async with self.session.request(method, self.url + path, data=data, **options) as response:
             assert response.status == 202
 
@@ -95,7 +99,10 @@ async def watching(handler: Handler = parity, sample: Any = SAMPLE, **settings: 
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    values = Settings("vision", "digits", "v1", url, "", min_samples=50, host="127.0.0.1", port=0, stop_seconds=0.1)
+    values = Settings(
+        "vision", "digits", "v1", url, "", min_samples=50, host="127.0.0.1", port=0, stop_seconds=0.1, long_window="0s",
+        rows_per_request=1000, copy_token=TOKEN,
+    )  # fmt: skip
     observer = Observer(replace(values, **settings), read(sample))
     await observer.start()
     try:
@@ -111,9 +118,10 @@ async def test_requests_like_the_reference_are_no_drift() -> None:
         await watched.copy(alike())
         found = await watched.metrics()
     assert found["modelwright_observed_rows_total"] == {(): 60}
-    assert found["modelwright_observed_window_rows"] == {("input",): 60, ("prediction",): 60}
-    assert found["modelwright_drift_psi"].keys() == {
-        ("0", "input"), ("1", "input"), ("max", "input"), ("mean", "input"), ("output", "prediction"),
+    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
+    assert found["modelwright_drift_distance"].keys() == {
+        ("x[0]", "input", "KolmogorovSmirnov", "10m"), ("x[1]", "input", "KolmogorovSmirnov", "10m"),
+        ("output", "prediction", "ChiSquare", "10m"),
     }  # fmt: skip
     assert all(value < 0.1 for value in found["modelwright_drift_excess"].values())
 
@@ -123,18 +131,40 @@ async def test_requests_that_have_changed_are_drift_of_inputs_and_answers() -> N
         for _ in range(6):
             await watched.copy(body(*([9, number % 3] for number in range(10))))
         found = await watched.metrics()
-    assert found["modelwright_drift_excess"]["input",] > 1
-    assert found["modelwright_drift_excess"]["prediction",] > 1
-    assert found["modelwright_drift_psi"]["max", "input"] == found["modelwright_drift_psi"]["0", "input"]
-    assert found["modelwright_drift_psi"]["1", "input"] < 0.1
+    excess, worst = found["modelwright_drift_excess"], found["modelwright_drift_worst_excess"]
+    assert excess["input", "10m"] > 1
+    assert excess["prediction", "10m"] > 1
+    assert worst["distance", "x[0]", "input", "10m"] == excess["input", "10m"]
+    assert found["modelwright_drift_distance"]["x[1]", "input", "KolmogorovSmirnov", "10m"] < 0.1
+
+
+async def test_the_worst_features_are_told_with_their_numbers() -> None:
+    async with watching(long_window="12h") as watched:
+        for _ in range(6):
+            await watched.copy(body(*([9, number % 3] for number in range(10))))
+        await watched.metrics()
+        async with watched.session.get(f"{watched.url}/worst") as response:
+            first, *_ = found = worst.parse(await response.json(), "v1")
+    assert first.feature == ("input", "x[0]")
+    assert (first.rows, first.figure.method, first.figure.floor) == (60, "KolmogorovSmirnov", 0.05)
+    assert first.figure.excess > 1
+    assert [one.feature for one in found].count(("input", "x[0]")) == 1
+
+
+async def test_below_the_least_number_of_rows_nothing_is_worst() -> None:
+    async with watching() as watched:
+        await watched.copy(alike(49))
+        await watched.metrics()
+        async with watched.session.get(f"{watched.url}/worst") as response:
+            assert await response.json() == {"version": "v1", "worst": []}
 
 
 async def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
     async with watching() as watched:
         await watched.copy(alike(49))
         found = await watched.metrics()
-    assert found["modelwright_observed_window_rows"]["input",] == 49
-    assert "modelwright_drift_psi" not in found
+    assert found["modelwright_observed_window_rows"]["input", "10m"] == 49
+    assert "modelwright_drift_distance" not in found
     assert "modelwright_drift_excess" not in found
 
 
@@ -145,7 +175,7 @@ async def test_without_predictions_in_the_reference_the_model_is_not_asked() -> 
     async with watching(never, {"inputs": SAMPLE["inputs"]}) as watched:
         await watched.copy(alike())
         found = await watched.metrics()
-    assert found["modelwright_drift_excess"].keys() == {("input",)}
+    assert found["modelwright_drift_excess"].keys() == {("input", "10m")}
 
 
 async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
@@ -178,7 +208,7 @@ async def test_binary_tensors_and_several_inputs_are_rows_like_others() -> None:
     async with watching(sample={"inputs": SAMPLE["inputs"]}) as watched:
         await watched.copy(text + first, headers={"Inference-Header-Content-Length": str(len(text))})
         found = await watched.metrics()
-    assert found["modelwright_drift_excess"]["input",] < 0.1
+    assert found["modelwright_drift_excess"]["input", "10m"] < 0.1
 
 
 UNREADABLE = [
@@ -236,15 +266,129 @@ async def test_a_model_that_fails_to_answer_is_observed_by_its_inputs(model: Han
         await watched.copy(alike())
         assert (await watched.results())["unanswered"] == 1
         found = await watched.metrics()
-    assert found["modelwright_observed_window_rows"] == {("input",): 60, ("prediction",): 0}
-    assert found["modelwright_drift_excess"].keys() == {("input",)}
+    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 0}
+    assert found["modelwright_drift_excess"].keys() == {("input", "10m")}
 
 
-async def test_of_a_large_batch_the_first_rows_are_counted() -> None:
-    async with watching(most_batch=50) as watched:
-        await watched.copy(alike(60))
+async def test_of_a_batch_so_many_rows_count_drawn_at_random() -> None:
+    async with watching(rows_per_request=2, min_samples=1) as watched:
+        for _ in range(30):
+            await watched.copy(body([0, 0], [9, 0], [9, 0], [9, 0], [9, 0]))
         found = await watched.metrics()
-    assert found["modelwright_observed_window_rows"] == {("input",): 50, ("prediction",): 50}
+        (window,) = watched.observer.tally.windows.windows.values()
+        counts = window.counts(watched.observer.tally.now())
+    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
+    # A fifth of the rows are 0; the first two of each request would be half.
+    assert 0 < counts.features[0][0] < 28
+    assert counts.predictions[0] == counts.features[0][0]
+
+
+async def test_a_long_window_is_reported_beside_the_short_one() -> None:
+    async with watching(window="90s", long_window="12h") as watched:
+        await watched.copy(alike())
+        found = await watched.metrics()
+    assert found["modelwright_drift_excess"].keys() == {
+        (kind, window) for kind in ("input", "prediction") for window in ("90s", "12h")
+    }
+
+
+async def test_features_are_named_by_the_reference_or_else_by_the_tensors() -> None:
+    inputs = [
+        {"name": "age", "datatype": "FP64", "shape": [60, 1], "data": [number % 10 for number in range(60)]},
+        {"name": "plan", "datatype": "FP64", "shape": [60], "data": [number % 3 for number in range(60)]},
+    ]
+    for sample, names in (({}, {"age", "plan"}), ({"features": ["years", "tariff"]}, {"years", "tariff"})):
+        async with watching(sample={"inputs": SAMPLE["inputs"], **sample}) as watched:
+            await watched.copy({"inputs": inputs})
+            found = await watched.metrics()
+        assert {key[0] for key in found["modelwright_drift_distance"]} == names
+
+
+TENSOR = {"datatype": "FP64", "shape": [1], "data": [1]}
+WILD = [
+    ("a long name", [{**TENSOR, "name": "x" * 64, "shape": [1, 2], "data": [1, 1]}]),
+    ("a name with a line break", [{**TENSOR, "name": "x\n", "shape": [1, 2], "data": [1, 1]}]),
+    ("two names that come to the same", [{**TENSOR, "name": "x", "shape": [1, 2], "data": [1, 1]},
+                                         {**TENSOR, "name": "x[0]"}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("inputs", [case[1] for case in WILD], ids=[case[0] for case in WILD])
+async def test_names_that_callers_write_are_no_labels_when_they_are_no_names(inputs: list[dict[str, Any]]) -> None:
+    width = sum(len(tensor["data"]) for tensor in inputs)
+    async with watching(sample={"inputs": [[1] * width] * 9}, min_samples=1) as watched:
+        await watched.copy({"inputs": inputs})
+        found = await watched.metrics()
+    assert {key[0] for key in found["modelwright_drift_distance"]} == {str(place) for place in range(width)}
+
+
+NAMELESS = [{**TENSOR, "name": "\n", "shape": [1, 2], "data": [1, 1]}]
+
+
+def metadata(*inputs: tuple[Any, Any]) -> bytes:
+    return json.dumps(
+        {"inputs": [{"name": name, "datatype": "FP64", "shape": shape} for name, shape in inputs]}
+    ).encode()
+
+
+SERVERS = {
+    "inputs of one value each": (metadata(("age", [-1, 1]), ("plan", [-1])), {"age", "plan"}),
+    "one input, whose columns are numbered": (metadata(("x", [-1, 2])), {"x[0]", "x[1]"}),
+    "one input of open size": (metadata(("x", [-1, -1])), {"x[0]", "x[1]"}),
+    "inputs of more values than a row has": (metadata(("x", [-1, 2]), ("y", [-1])), {"0", "1"}),
+    "two inputs of open size": (metadata(("x", [-1, -1]), ("y", [-1])), {"0", "1"}),
+    "the same name twice": (metadata(("x", [-1]), ("x", [-1])), {"0", "1"}),
+    "a name that is no text": (metadata((3, [-1, 2])), {"0", "1"}),
+    "a size beyond all bounds": (metadata(("x", [-1, 2**60])), {"0", "1"}),
+    "no inputs": (b"{}", {"0", "1"}),
+    "no JSON": (b"hello", {"0", "1"}),
+    "an answer without end": (b" " * 5_000_000, {"0", "1"}),
+}
+
+
+@pytest.mark.parametrize("case", SERVERS)
+async def test_features_that_callers_name_badly_have_the_names_of_the_servers_metadata(case: str) -> None:
+    answer, names = SERVERS[case]
+    asked: list[str] = []
+
+    async def server(request: web.Request) -> web.StreamResponse:
+        asked.append(f"{request.method} {request.raw_path} {request.headers.get(MARK)}")
+        return web.Response(body=answer, content_type="application/json")
+
+    async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
+        for _ in range(3):
+            await watched.copy({"inputs": NAMELESS}, f"{INFER}?trace=1")
+        found = await watched.metrics()
+    assert {key[0] for key in found["modelwright_drift_distance"]} == names
+    assert asked == ["GET /v2/models/digits 1"]
+
+
+@pytest.mark.parametrize("model", [broken, nonsense])
+async def test_a_server_that_tells_no_names_is_asked_again_ever_more_rarely(model: Handler) -> None:
+    asked: list[float] = []
+    now = 0.0
+
+    async def server(request: web.Request) -> web.StreamResponse:
+        asked.append(now)
+        return await model(request)
+
+    async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
+        watched.observer.tally.now = lambda: now
+        for now in range(0, 600, 20):  # noqa: B007 - the clock
+            await watched.copy({"inputs": NAMELESS})
+            await watched.metrics()
+    assert asked == [0, 60, 180, 420]
+
+
+async def test_missing_and_unknown_values_and_free_text_are_reported() -> None:
+    sample = {"inputs": [[["a", "b"][number % 2], f"sentence {number}"] for number in range(600)]}
+    data = ["a", "hello", "c", "hello", "", "hello"]
+    async with watching(sample=sample, min_samples=1) as watched:
+        await watched.copy({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [3, 2], "data": data}]})
+        found = await watched.metrics()
+    assert found["modelwright_drift_missing_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
+    assert found["modelwright_drift_unknown_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
+    assert found["modelwright_drift_unwatched_features"] == {("input", "10m"): 1}
 
 
 async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
@@ -255,13 +399,31 @@ async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
     assert (found["dropped"], found["observed"]) == (2, 0)
 
 
+async def test_what_the_route_has_not_sent_is_refused_and_counts_nowhere() -> None:
+    wrong: list[dict[str, str]] = [{}, {HEADER_OF_COPIES: "guess"}]
+    async with watching() as watched:
+        for headers in wrong:
+            async with watched.session.post(watched.url + INFER, json=alike(), headers=headers) as response:
+                assert response.status == 403
+        await watched.copy(alike())
+        found = await watched.results()
+    assert (found["refused"], found["observed"]) == (2, 1)
+
+
 def test_settings_come_from_the_environment() -> None:
     needed = {
         "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b/",
-        "REFERENCE": "/r",
+        "REFERENCE": "/r", "COPY_TOKEN": TOKEN,
     }  # fmt: skip
-    found = from_environment({**needed, "WINDOW_SECONDS": "90.5", "MIN_SAMPLES": "20"})
-    assert (found.serving_url, found.window_seconds, found.min_samples, found.port) == ("http://a.b", 90.5, 20, 8080)
+    found = from_environment({**needed, "WINDOW": "1h30m", "MIN_SAMPLES": "20", "NUMBERS_METHOD": "PSI"})
+    assert (found.serving_url, seconds(found.window), found.min_samples, found.port) == ("http://a.b", 5400, 20, 8080)
+    assert comparison(found).numbers == "PSI"
+    for name, value in (
+        ("WINDOW", "soon"), ("WINDOW", "0s"), ("LONG_WINDOW", "10m"), ("NUMBERS_METHOD", "Guess"),
+        ("CATEGORIES_METHOD", "Wasserstein"), ("NUMBERS_FLOOR", "much"), ("CORRECTION", "none"),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=name):
+            from_environment({**needed, name: value})
     for name in needed:
         with pytest.raises(SettingsError, match=name):
             from_environment({key: value for key, value in needed.items() if key != name})
@@ -290,7 +452,7 @@ def test_a_reference_that_is_wrong_ends_it_with_the_field(tmp_path: Path, capsys
     (tmp_path / "reference.json").write_text("{}")
     environment = {
         "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b",
-        "REFERENCE": str(tmp_path),
+        "REFERENCE": str(tmp_path), "COPY_TOKEN": TOKEN,
     }  # fmt: skip
     assert main(environment) == 2
     assert "spec.reference of ModelVersion v1: the file must be" in capsys.readouterr().err
@@ -306,7 +468,8 @@ async def test_as_a_process_it_observes_until_it_is_told_to_stop(tmp_path: Path)
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1", "HOST": "127.0.0.1",
         "PORT": str(port), "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1",
-        "SERVING_URL": "http://127.0.0.1:9", "REFERENCE": str(tmp_path), "MIN_SAMPLES": "50",
+        "SERVING_URL": "http://127.0.0.1:9", "REFERENCE": str(tmp_path), "MIN_SAMPLES": "50", "ROWS_PER_REQUEST": "60",
+        "COPIES_WITHOUT_TOKEN": "Count",
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "modelwright.observe", env=environment)
     try:
@@ -330,4 +493,4 @@ async def test_as_a_process_it_observes_until_it_is_told_to_stop(tmp_path: Path)
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert found["modelwright_drift_excess"]["input",] < 0.1
+    assert found["modelwright_drift_excess"]["input", "10m"] < 0.1

@@ -1,5 +1,6 @@
 """The end of an A/B test that a query decides, pass by pass."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ def policy(**winner: Any) -> dict[str, Any]:
     }
 
 
+def both(candidate: Sequence[float], serving: Sequence[float]) -> Points:
+    return Points(tuple(zip(candidate, serving, strict=False)))
+
+
 def running(spec: dict[str, Any]) -> World:
     """A test that has only just begun, without harm."""
     world = World(spec)
@@ -39,7 +44,7 @@ def ended(world: World) -> tuple[str, str]:
 
 def test_the_candidate_wins_by_proof() -> None:
     world = running(policy())
-    world.desk.points = Points(BETTER, WORSE)
+    world.desk.points = both(BETTER, WORSE)
     assert ended(world) == ("Succeeded", "Promoted")
     (asked,) = set(world.desk.ends)
     entry = world.record["steps"][0]
@@ -49,13 +54,13 @@ def test_the_candidate_wins_by_proof() -> None:
 @pytest.mark.parametrize(
     ("winner", "points", "told"),
     [
-        ({}, Points(WORSE, BETTER), "lower by 2"),
-        ({"better": "Lower"}, Points(BETTER, WORSE), "higher by 2"),
-        ({"margin": "3"}, Points(BETTER, WORSE), "higher by 2"),
-        ({}, Points(BETTER, BETTER), "30 and 30 time points"),
-        ({}, Points(BETTER[:29], WORSE), "29 time points of the candidate"),
-        ({}, Points((), WORSE, why="the query gives no data"), "the query gives no data"),
-        ({}, Points((float("nan"),) * 40, WORSE), "0 time points of the candidate"),
+        ({}, both(WORSE, BETTER), "lower by 2"),
+        ({"better": "Lower"}, both(BETTER, WORSE), "higher by 2"),
+        ({"margin": "3"}, both(BETTER, WORSE), "higher by 2"),
+        ({}, both(BETTER, BETTER), "30 time points"),
+        ({}, both(BETTER[:29], WORSE), "29 time points"),
+        ({}, Points(why="the query gives no data"), "the query gives no data"),
+        ({}, both((float("nan"),) * 40, WORSE), "0 time points"),
         ({}, Points(failure=Failure("MetricsServerError", "answered 503")), "answered 503; nothing is proven"),
     ],
     ids=["worse", "better is lower", "within the margin", "alike", "too few points", "empty", "NaN", "server down"],

@@ -19,6 +19,8 @@ class Server:
 
     def __init__(self) -> None:
         self.open: set[str] = set()
+        self.open_in: set[str] = set()
+        """Namespaces that the policies are not bound to."""
         self.error: errors.ApiError | None = None
         self.asked: list[tuple[str, str]] = []
         self.missing: set[str] = set()
@@ -31,7 +33,7 @@ class Server:
             raise self.error
         if namespace in self.missing:
             raise errors.NotFound(404, "NotFound", f'namespaces "{namespace}" not found')
-        if obj["kind"] in self.open:
+        if obj["kind"] in self.open or namespace in self.open_in:
             return obj
         refusal = next(words for forged, words in forgeries(namespace) if forged == obj)
         raise errors.Denied(403, "Forbidden", f"ValidatingAdmissionPolicy 'x' denied request: {refusal} \"op\"")
@@ -42,14 +44,23 @@ class World:
         self.server = Server()
         self.clock = FakeClock()
         self.changes = 0
-        self.check = AdmissionCheck(self.server, self.clock, namespaces or ("ns",), changed=self._changed)  # type: ignore[arg-type]
+        self.changed: list[str | None] = []
+        self.places: set[str] = set()
+        self.check = AdmissionCheck(
+            self.server,  # type: ignore[arg-type]
+            self.clock,
+            namespaces or ("ns",),
+            places=lambda: self.places,
+            changed=self._changed,
+        )
 
-    def _changed(self) -> None:
+    def _changed(self, namespace: str | None) -> None:
         self.changes += 1
+        self.changed.append(namespace)
 
     @property
     def in_force(self) -> bool | None:
-        return self.check.admission().in_force
+        return self.check.admission("ns").in_force
 
     async def looks_after(self, seconds: float) -> int:
         """How often it looks meanwhile, when it runs as a task."""
@@ -68,18 +79,18 @@ async def test_refusals_of_every_forgery_are_proof() -> None:
     world = World()
     assert await world.check.look()
     assert world.in_force is True
-    assert world.check.admission().since is None
-    asked = ["Approval", "ModelRollout", "ModelRollout", "TrainingRun", "ModelVersion"]
+    assert world.check.admission("ns").since is None
+    asked = ["Approval", "ModelRollout", "ModelRollout", "TrainingRun", "ModelVersion", "ControllerRevision"]
     assert [kind for kind, _ in world.server.asked] == asked
 
 
-@pytest.mark.parametrize("kind", ["Approval", "ModelRollout", "TrainingRun", "ModelVersion"])
+@pytest.mark.parametrize("kind", ["Approval", "ModelRollout", "TrainingRun", "ModelVersion", "ControllerRevision"])
 async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> None:
     world = World()
     world.server.open = {kind}
     assert await world.check.look()
     assert world.in_force is False
-    assert f"lets anybody write {kind}s in the name of others" in world.check.admission().problem
+    assert f"lets anybody write {kind}s in the name of others" in world.check.admission("ns").problem
 
 
 async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
@@ -90,10 +101,10 @@ async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
     world.clock.advance(60)
     await world.check.look()
     back = world.clock.now()
-    assert (world.in_force, world.check.admission().since) == (True, back)
+    assert (world.in_force, world.check.admission("ns").since) == (True, back)
     world.clock.advance(60)
     await world.check.look()
-    assert world.check.admission().since == back
+    assert world.check.admission("ns").since == back
     assert world.changes == 2
 
 
@@ -110,7 +121,7 @@ async def test_a_refusal_for_another_reason_is_no_proof(error: errors.ApiError) 
     world.server.error = error
     assert await world.check.look()
     assert world.in_force is False
-    assert error.message in world.check.admission().problem
+    assert error.message in world.check.admission("ns").problem
 
 
 async def test_no_answer_changes_nothing() -> None:
@@ -161,3 +172,77 @@ async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> No
     assert await world.looks_after(3600) == 1
     assert await world.looks_after(1) == 1
     task.cancel()
+
+
+async def test_each_minute_another_namespace_is_asked_in_those_never_asked_first() -> None:
+    world = World("op")
+    world.places = {"a", "b"}
+    task = asyncio.create_task(world.check.run())
+    await world.looks_after(0)
+    turns = []
+    for _ in range(3):
+        assert await world.looks_after(60) == 1
+        turns.append(world.server.asked[0][1])
+    world.places = {"a", "b", "c"}
+    assert await world.looks_after(60) == 1
+    turns.append(world.server.asked[0][1])
+    assert turns == ["a", "b", "a", "c"]
+    task.cancel()
+
+
+async def test_policies_that_are_not_bound_to_a_namespace_stop_what_rests_on_them_there_alone() -> None:
+    world = World("op")
+    world.places = {"a", "b"}
+    world.server.open_in = {"b"}
+    await world.check.look()
+    await world.check.look_around()
+    await world.check.look_around()
+    assert world.check.admission("a").in_force is True
+    assert world.check.admission("b").in_force is False
+    assert "in namespace b" in world.check.admission("b").problem
+    assert world.check.admission("elsewhere").in_force is True
+    assert world.changed == [None, "b"]
+
+
+async def test_a_namespace_that_is_not_well_is_asked_again_each_half_minute_until_it_is() -> None:
+    world = World("op")
+    world.places = {"a", "b"}
+    world.server.open_in = {"a"}
+    task = asyncio.create_task(world.check.run())
+    await world.looks_after(0)
+    await world.looks_after(60)
+    assert world.check.admission("a").in_force is False
+    await world.looks_after(30)
+    assert {place for _, place in world.server.asked} == {"a", "b"}
+    world.server.open_in = set()
+    await world.looks_after(30)
+    back = world.check.admission("a")
+    assert (back.in_force, back.since) == (True, world.clock.now())
+    assert world.changed == [None, "a", "a"]
+    task.cancel()
+
+
+async def test_without_an_answer_a_namespace_keeps_what_was_found_out_there() -> None:
+    world = World("op")
+    world.places = {"a"}
+    world.server.open_in = {"a"}
+    await world.check.look()
+    await world.check.look_around()
+    world.server.error = errors.Transient(0, "Timeout", "no answer")
+    await world.check.look_around()
+    assert world.check.admission("a").in_force is False
+    world.server.error = None
+    world.server.missing = {"a"}
+    world.places = set()
+    await world.check.look_around()
+    assert world.check.admission("a").in_force is True
+
+
+async def test_a_namespace_on_its_way_out_proves_nothing_against_the_policies() -> None:
+    world = World("op")
+    world.places = {"a"}
+    await world.check.look()
+    cause = errors.Cause("metadata.namespace", "NamespaceTerminating", "namespace a is being terminated")
+    world.server.error = errors.Denied(403, "Forbidden", "namespace a is being terminated", (cause,))
+    await world.check.look_around()
+    assert world.check.admission("a").in_force is True

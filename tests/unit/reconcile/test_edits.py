@@ -56,6 +56,14 @@ def test_an_edit_alone_is_carried_out_at_once() -> None:
     assert (world.heard, world.pods("v1")) == (True, 6)
 
 
+def test_a_model_that_is_suspended_in_a_crowd_says_so_at_once() -> None:
+    world = Edited(None)
+    world.crowd = True
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"suspend": True}})
+    assert world.writes_of_a_look() == [MODEL_STATUS]
+    assert world.conditions["Ready"] == ("True", "Suspended")
+
+
 def test_a_rollout_on_its_way_is_never_kept_waiting_by_a_crowd() -> None:
     world = Edited(CANARY)
     world.want("v2")

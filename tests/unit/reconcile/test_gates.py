@@ -7,14 +7,16 @@ import pytest
 
 from modelwright.api import names
 from modelwright.kube import errors, kinds
+from tests.lib import objects
 from tests.unit.reconcile.test_rollouts import CANARY, NS, World
 
 Object = dict[str, Any]
 SCORER = {"name": "score", "image": "example.com/score:1"}
 EVALUATION = {"template": {"spec": {"containers": [SCORER]}}, "metrics": [{"name": "accuracy", "minDelta": "-0.01"}]}
 BOTH = CANARY | {"gates": {"evaluation": EVALUATION, "infra": {"memory": "1Gi"}}, "deadline": "4m"}
-GOOD = {"metrics": [{"name": "accuracy", "candidate": 0.93, "serving": 0.92}]}
-WORSE = {"metrics": [{"name": "accuracy", "candidate": 0.80, "serving": 0.92}]}
+GOOD = {"metrics": [{"name": "accuracy", "candidate": 0.93, "serving": 0.92, "n": 2000, "better": 40, "worse": 20}]}
+FULL = {"uri": "s3://reports/v2.json", "digest": "sha256:" + "a" * 64}
+WORSE = {"metrics": [{"name": "accuracy", "candidate": 0.80, "serving": 0.92, "n": 2000, "better": 20, "worse": 260}]}
 PROBED = {"outcome": "Pass", "reason": "GatePassed", "message": "3 requests answered"}
 
 
@@ -46,9 +48,10 @@ class Gated(World):
         return self.jobs[gate]
 
     def pod(self, gate: str, phase: str, state: Object) -> None:
-        metadata = {"name": f"{gate}-pod", "namespace": NS}
-        pod = self.api.user_create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {}})
-        self.api.set_status(pod, {"phase": phase, "containerStatuses": [{"name": "c", "image": "i", "state": state}]})
+        job = self.jobs[gate]
+        pod = self.api.user_create(objects.pod_of(job, f"{gate}-pod"))
+        name = job["spec"]["template"]["spec"]["containers"][0]["name"]
+        self.api.set_status(pod, {"phase": phase, "containerStatuses": [{"name": name, "image": "i", "state": state}]})
 
     def end(self, gate: str, report: Any = None, *, condition: str = "Complete", reason: str = "") -> None:
         """The Job ends, with a pod that reports or without any."""
@@ -92,6 +95,37 @@ def test_gates_pass_one_after_the_other_before_any_caller_is_sent_there() -> Non
     assert world.jobs == {}, "what has passed is taken away"
 
 
+SCANNED = {"outcome": "Pass", "reason": "GatePassed", "message": "2 files"}
+
+
+def test_the_artifact_is_scanned_before_anything_loads_it() -> None:
+    world = Gated({**BOTH, "gates": {**BOTH["gates"], "scan": {"allow": {"globals": ["sklearn.*"]}}}})
+    world.want("v2")
+    world.job("scan")
+    assert set(world.jobs) == {"scan"}
+    assert world.pods("v2") is None
+    world.end("scan", SCANNED)
+    world.job("evaluation")
+    assert world.outcomes == {"scan": ("Pass", "GatePassed")}
+
+
+@pytest.mark.parametrize(
+    ("report", "comes_to"),
+    [
+        ({"outcome": "Fail", "reason": "CodeNotAllowed", "message": "code: m.pkl imports os.system"}, "RolledBack"),
+        ({"outcome": "Inconclusive", "reason": "ContentUnknown", "message": "unknown: m.h5"}, "Holding"),
+    ],
+)
+def test_code_takes_a_version_back_and_what_is_unknown_holds_it(report: Object, comes_to: str) -> None:
+    world = Gated({**CANARY, "gates": {"scan": {}}, "deadline": "40m"})
+    world.want("v2")
+    world.end("scan", report)
+    world.go_to(comes_to)
+    assert world.outcomes == {"scan": (report["outcome"], report["reason"])}
+    assert world.record["gates"][0]["message"] == report["message"]
+    assert world.weights == {"v1": 100}
+
+
 def test_a_job_is_made_once_whatever_becomes_of_the_operator() -> None:
     world = Gated()
     world.want("v2")
@@ -102,6 +136,23 @@ def test_a_job_is_made_once_whatever_becomes_of_the_operator() -> None:
     assert [name for verb, kind, name in world.api.writes if kind == kinds.JOB] == [
         world.jobs["evaluation"]["metadata"]["name"]
     ]
+
+
+OLD: Object = {"metrics": [{"name": "accuracy", "candidate": 0.80, "serving": 0.92, "n": 2000}]}
+FEW: Object = {"metrics": [{"name": "accuracy", "candidate": 0.9, "serving": 0.92, "n": 50, "better": 1, "worse": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"), [(OLD, "UncertaintyMissing"), (FEW, "TooFewExamples")], ids=["an old report", "50 examples"]
+)
+@pytest.mark.parametrize("rolls_back", [False, True], ids=["the default", "onInconclusive Rollback"])
+def test_figures_that_prove_nothing_follow_on_inconclusive(report: Object, reason: str, rolls_back: bool) -> None:
+    world = Gated({**BOTH, "onInconclusive": "Rollback"} if rolls_back else BOTH)
+    world.want("v2")
+    world.end("evaluation", {**report, "fullReport": FULL})
+    world.go_to(*(("Aborted", "Inconclusive") if rolls_back else ("Holding",)))
+    assert world.outcomes["evaluation"] == ("Inconclusive", reason)
+    assert [gate["report"] for gate in world.record["gates"]] == [FULL]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +197,7 @@ def test_an_end_without_a_report_is_never_a_pass(condition: str, reason: str, to
     world.end("evaluation", condition=condition, reason=reason)
     world.go_to("Holding")
     assert world.outcomes == {"evaluation": ("Error", told)}
-    world.go_to("RolledBack", "DeadlineExceeded")
+    world.go_to("Aborted", "Inconclusive")
     assert world.weights == {"v1": 100}
 
 
@@ -217,6 +268,6 @@ def test_a_first_revision_is_judged_by_absolute_limits() -> None:
     world = First(CANARY | {"gates": {"evaluation": evaluation}})
     env = world.job("evaluation")["spec"]["template"]["spec"]["containers"][0]["env"]
     assert not any(entry["name"].startswith("SERVING") for entry in env)
-    world.end("evaluation", {"metrics": [{"name": "accuracy", "candidate": 0.95}]})
+    world.end("evaluation", {"metrics": [{"name": "accuracy", "candidate": 0.95, "n": 2000}]})
     world.go(lambda: world.serving == "v1")
     assert world.outcomes == {"evaluation": ("Pass", "GatePassed")}

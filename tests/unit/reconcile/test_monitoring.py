@@ -1,14 +1,23 @@
 """The observer comes and goes with what serves, gets copies only while it is ready, rests while the comparer works, and
 never stands in the way of serving."""
 
+import copy
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from modelwright.analysis.observers import Observers
 from modelwright.api import names
+from modelwright.api.v1alpha1.model import DriftStatus
+from modelwright.core.monitoring.drift import Aspect, Figure
+from modelwright.core.monitoring.worst import Worst
+from modelwright.core.status import drift
 from modelwright.kube import kinds
+from modelwright.kube.queue import Key
 from modelwright.serving import network
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE
+from tests.lib.stepped import Operator
 from tests.unit.reconcile.test_rollouts import CANARY, NS, World, policy
 
 Object = dict[str, Any]
@@ -224,3 +233,117 @@ def test_other_settings_are_taken_up_by_another_pod_without_copies_meanwhile() -
         seen.add(world.copies)
     assert seen == {0, 20}
     assert world.copies == 20
+
+
+class Found(Observers):
+    """Observers that have found what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+        self.excess: float | None = None
+        self.rows = 0
+        self.forgotten = False
+
+    def watch(self, model: Key, version: str, told: DriftStatus | None) -> DriftStatus | None:
+        self.forgotten = False
+        self.rows += 1
+        figure = Figure("age", Aspect.MISSING, 0.1 * (self.excess or 0), 0.1, 0.01)
+        found = [Worst("10m", "input", self.rows, figure)] if self.excess is not None else []
+        return drift.summarize(told, version, found, datetime(2026, 11, 30, tzinfo=UTC))
+
+    def forget(self, model: Key) -> None:
+        self.forgotten = True
+
+
+def test_drift_is_written_when_a_feature_drifts_or_beside_another_write_and_not_when_numbers_change() -> None:
+    world = Watched()
+    found = Found()
+    world.operator = Operator(world.api, world.clock, desk=world.desk, observers=found)
+    world.go(lambda: world.condition("Monitored") == ("True", "Observed"))
+    assert world.quiet()
+    assert "drift" not in world.model["status"]
+    for excess, drifted in ((0.1, False), (2.0, True), (0.1, False)):
+        found.excess = excess
+        world.go(lambda drifted=drifted: world.model["status"].get("drift", {}).get("drifted") is drifted)
+        rows = world.model["status"]["drift"]["worst"][0]["rows"]
+        assert world.quiet()
+        assert found.rows > rows
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"owner": {"team": "vision"}}})
+    world.go(lambda: world.model["status"]["observedGeneration"] == world.model["metadata"]["generation"])
+    assert world.model["status"]["drift"]["worst"][0]["rows"] > rows
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"monitoring": None}})
+    world.go(lambda: "drift" not in world.model["status"])
+    assert found.forgotten
+
+
+COMPARER = "digits-comparer"
+
+
+def token(world: Watched, name: str) -> str:
+    """What the pod of this Deployment asks for."""
+    found = world.child(kinds.DEPLOYMENT, name)
+    assert found is not None
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    return str({entry["name"]: entry["value"] for entry in container["env"]}["COPY_TOKEN"])
+
+
+def mirroring(world: Watched) -> bool:
+    record = world.record
+    return record.get("state") == "Progressing" and "confirmedAt" in (record.get("steps") or [{}])[0]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
+def test_the_route_sets_what_the_observer_and_then_the_comparer_ask_for_and_nothing_afterwards(way: Object) -> None:
+    world = Watched(MIRRORED, **way)
+    world.go(lambda: world.copies > 0)
+    first = token(world, OBSERVER)
+    assert len(first) == 52
+    assert world.route.copy_token == first
+    world.want("v2")
+    world.go(lambda: mirroring(world))
+    assert world.route.copy_token == token(world, COMPARER) != first
+    world.go(lambda: world.weights.get("v2") == 10)
+    assert world.route.copy_token in ("", first)
+    world.go(lambda: world.serving == "v2" and world.observed_version == "v2" and world.copies > 0)
+    assert world.route.copy_token == token(world, OBSERVER) != first
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["any gateway", "Traefik"])
+@pytest.mark.parametrize("was", ["", "another"])
+def test_a_route_with_another_token_in_the_middle_of_a_step_gets_the_right_one_and_keeps_the_step(
+    way: Object, was: str
+) -> None:
+    """As a former release left it, or somebody who may write routes."""
+    world = Watched(MIRRORED, **way)
+    world.want("v2")
+    world.go(lambda: mirroring(world))
+    asked, entry = token(world, COMPARER), world.record["steps"][0]
+    route = world.api.objects[kinds.HTTP_ROUTE, NS, "digits"]
+    rules = copy.deepcopy(route["spec"]["rules"])
+    for rule in rules:
+        kept = [one for one in rule["filters"] if one["type"] != "RequestHeaderModifier"]
+        header = {"set": [{"name": names.HEADER_OF_COPIES, "value": was}]}
+        rule["filters"] = [*([{"type": "RequestHeaderModifier", "requestHeaderModifier": header}] * bool(was)), *kept]
+    world.api.user_patch(kinds.HTTP_ROUTE, NS, "digits", {"spec": {"rules": rules}})
+    world.look(1)
+    assert world.route.copy_token == asked == token(world, COMPARER)
+    assert world.record["steps"][0]["confirmedAt"] == entry["confirmedAt"], "evidence goes on"
+
+
+def test_tokens_are_the_same_after_a_restart_and_others_for_other_models() -> None:
+    world = Watched(MIRRORED)
+    world.want("v2")
+    world.go(lambda: mirroring(world))
+    before = token(world, COMPARER), token(world, OBSERVER)
+    world.restart()
+    for _ in range(3):
+        world.look(1)
+    assert (token(world, COMPARER), token(world, OBSERVER)) == before
+    assert world.route.copy_token == before[0]
+
+
+def test_callers_rules_have_no_token_where_nothing_is_copied() -> None:
+    world = Watched(MIRRORED, features=(MARK_FEATURE,))
+    for _ in range(5):
+        world.look()
+    assert world.route.copy_token == ""

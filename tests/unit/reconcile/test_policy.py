@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.obs.clock import FakeClock
@@ -57,14 +59,21 @@ class World:
 
 def test_a_policy_is_ready_and_says_what_it_takes() -> None:
     world = World(SPEC)
-    assert world.status["requestsPerSecond"] == "6"
+    assert world.status["requestsPerSecond"] == "3"
     assert world.status["observedGeneration"] == 1
     assert world.conditions == {
         "Ready": ("True", "PolicyAccepted"),
         "Reconciling": ("False", "UpToDate"),
         "Stalled": ("False", "UpToDate"),
         "Decidable": ("True", "DecidableInTime"),
+        "EvidenceAsked": ("True", "EvidenceAsked"),
     }
+
+
+def test_a_policy_that_promotes_by_time_alone_says_so_and_is_ready() -> None:
+    world = World({"strategy": {"preset": "Canary"}})
+    assert world.conditions["EvidenceAsked"] == ("False", "PromotesByTimeAlone")
+    assert world.conditions["Ready"] == ("True", "PolicyAccepted")
 
 
 def test_each_edit_is_one_write_and_a_restart_is_none() -> None:
@@ -87,6 +96,33 @@ def test_a_policy_that_can_not_be_followed_is_stalled_until_it_is_edited() -> No
     world.edit(freeze=[])
     assert world.conditions["Stalled"][0] == "False"
     assert world.conditions["Ready"][0] == "True"
+
+
+def query(name: str, **prometheus: str) -> Object:
+    return {"name": name, "prometheus": prometheus, "max": "1"}
+
+
+NOT_SENT = [
+    (query("deep", query="abs(" * 33 + "up" + ")" * 33), "prometheus.query has more than 32 brackets in each other"),
+    (query("long", query="+".join(["a"] * 200)), "prometheus.query has 199 operators, and may have 128"),
+    (query("pod", query='up{pod="$(POD)"}'), "prometheus.query: $(POD) is no placeholder"),
+    (query("share", bad="sum(lost)", total="orders"), "prometheus.bad must be a plain selector of counters"),
+]
+
+
+@pytest.mark.parametrize(("metric", "told"), NOT_SENT, ids=[metric["name"] for metric, _ in NOT_SENT])
+def test_a_query_that_is_never_sent_is_told_by_metric_and_field(metric: Object, told: str) -> None:
+    world = World(SPEC | {"analysis": {"metrics": [ERRORS, metric]}})
+    assert world.conditions["Stalled"] == ("True", "InvalidPolicy")
+    message = next(c["message"] for c in world.status["conditions"] if c["type"] == "Stalled")
+    assert message.startswith(f"spec.analysis.metrics[{metric['name']}].{told}")
+    world.edit(analysis={"metrics": [ERRORS]})
+    assert world.conditions["Ready"][0] == "True"
+
+
+def test_a_query_that_only_a_newer_server_reads_is_let_pass() -> None:
+    world = World(SPEC | {"analysis": {"metrics": [query("new", query="function_of_next_year(up)")]}})
+    assert world.conditions["Ready"] == ("True", "PolicyAccepted")
 
 
 def test_a_policy_that_is_never_decided_names_no_rate() -> None:

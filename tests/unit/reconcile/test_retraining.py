@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from modelwright.api import names
+from modelwright.api.v1alpha1.retraining import VersionTemplate
 from modelwright.kube import kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects
@@ -32,7 +34,9 @@ RUN: Object = {
 }
 CHECKED: Object = {"checks": [{"name": "rows", "outcome": "Pass"}], "profile": {"rows": 100}}
 TRAINED: Object = {"metrics": {"accuracy": 0.98}, "parameters": {"C": 3.0}}
-SCORED: Object = {"metrics": [{"name": "accuracy", "candidate": 0.97, "serving": 0.95, "n": 500}]}
+SCORED: Object = {
+    "metrics": [{"name": "accuracy", "candidate": 0.97, "serving": 0.95, "n": 500, "better": 15, "worse": 5}]
+}
 
 
 class World:
@@ -95,7 +99,8 @@ class World:
         return [run.get("status", {}).get("state", "") for run in self.runs]
 
     def jobs(self) -> list[Object]:
-        return [o for (kind, _, _), o in self.api.objects.items() if kind == kinds.JOB]
+        found = [o for (kind, _, _), o in self.api.objects.items() if kind == kinds.JOB]
+        return [o for o in found if _role(o) == names.ROLE_TRAINING]
 
     def stage(self, job: Object) -> str:
         env = job["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -120,8 +125,8 @@ class World:
                     "availableReplicas": ready, "updatedReplicas": pods,
                 })  # fmt: skip
             elif kind == kinds.POD and o["metadata"]["labels"].get(names.LABEL_ROLE) == names.ROLE_RESOLVE:
-                self.api.set_status(o, done({"digest": self.digest, "sizeBytes": 100}))
-            elif kind == kinds.JOB:
+                self.api.set_status(o, done({"digest": self.digest, "sizeBytes": 100}, "fetch"))
+            elif kind == kinds.JOB and _role(o) == names.ROLE_TRAINING:
                 self.end(o)
 
     def end(self, job: Object) -> None:
@@ -135,18 +140,7 @@ class World:
         self.api.set_status(job, {"conditions": [{"type": "Complete", "status": "True"}]})
 
     def pod(self, job: Object) -> None:
-        owner = {
-            "apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"],
-            "controller": True,
-        }  # fmt: skip
-        pod = self.api.user_create({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {
-                "name": f"{job['metadata']['name']}-x", "namespace": NS, "ownerReferences": [owner],
-                "labels": job["spec"]["template"]["metadata"]["labels"],
-            },
-            "spec": job["spec"]["template"]["spec"],
-        })  # fmt: skip
+        pod = self.api.user_create(objects.pod_of(job, f"{job['metadata']['name']}-x"))
         self.api.set_status(pod, done(self.report(job)))
 
     def look(self, seconds: float = 5) -> None:
@@ -182,10 +176,10 @@ class World:
         return {entry["reason"]: entry["count"] for entry in self.policy["status"].get("suppressed", [])}
 
 
-def done(report: Any) -> Object:
+def done(report: Any, container: str = "work") -> Object:
     text = report if isinstance(report, str) else json.dumps(report)
     state = {"terminated": {"exitCode": 0, "message": text}}
-    return {"phase": "Succeeded", "containerStatuses": [{"name": "work", "image": "example.com/trainer:1",
+    return {"phase": "Succeeded", "containerStatuses": [{"name": container, "image": "example.com/trainer:1",
             "imageID": "example.com/trainer@sha256:" + "f" * 64, "state": state}]}  # fmt: skip
 
 
@@ -216,6 +210,34 @@ def test_a_tick_becomes_a_version_with_its_lineage() -> None:
     assert status["triggers"][0]["run"] == run["metadata"]["name"]
 
 
+TOOLS = {
+    "app.kubernetes.io/instance": "ml-platform", "argocd.argoproj.io/instance": "ml-platform",
+    "kustomize.toolkit.fluxcd.io/name": "apps", "helm.toolkit.fluxcd.io/name": "apps", "helm.sh/chart": "apps-1",
+    "kapp.k14s.io/app": "1", "applyset.kubernetes.io/part-of": "x",
+}  # fmt: skip
+
+
+def test_a_version_has_the_labels_of_its_policy_and_none_of_the_run() -> None:
+    """Else a tool prunes what it has never made, and who may write runs chooses what a Model follows."""
+    world = World(HOURLY, version={"labels": {"tier": "gold"}})
+    spec = {"policyRef": {"name": "digits"}, "manual": {"by": "tom", "reason": "x"}}
+    world.api.user_create({
+        "apiVersion": objects.API_VERSION, "kind": "TrainingRun", "spec": spec,
+        "metadata": {"name": "now", "namespace": NS, "labels": {**TOOLS, "audited": "true"},
+                     "annotations": {"argocd.argoproj.io/tracking-id": "ml-platform:x"}},
+    })  # fmt: skip
+    world.go(lambda: world.states == ["Succeeded"])
+    metadata = world.api.objects[kinds.MODEL_VERSION, NS, "now"]["metadata"]
+    assert metadata["labels"] == {"tier": "gold"}
+    assert not metadata.get("annotations")
+
+
+@pytest.mark.parametrize("label", [*TOOLS, "modelwright.dev/role", "no name/at all"])
+def test_a_policy_gives_no_label_by_which_a_tool_prunes(label: str) -> None:
+    with pytest.raises(ValidationError):
+        VersionTemplate.model_validate({"labels": {label: "x"}})
+
+
 def test_a_job_that_is_heard_of_before_its_pods_is_judged_by_what_its_pods_say(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(HOURLY)
     hear = world.operator.hear
@@ -231,9 +253,12 @@ def test_a_job_that_is_heard_of_before_its_pods_is_judged_by_what_its_pods_say(m
     assert world.states == ["Succeeded"], world.runs[0]["status"]
 
 
+def _role(obj: Object) -> str | None:
+    return (obj["metadata"].get("labels") or {}).get(names.LABEL_ROLE)
+
+
 def _is_of_training(obj: Object) -> bool:
-    role = (obj["metadata"].get("labels") or {}).get(names.LABEL_ROLE)
-    return bool(obj["kind"] == "Pod" and role == names.ROLE_TRAINING)
+    return bool(obj["kind"] == "Pod" and _role(obj) == names.ROLE_TRAINING)
 
 
 def test_a_following_model_takes_it_and_the_run_says_so() -> None:
@@ -270,7 +295,9 @@ def test_damaged_data_is_stopped_before_anything_is_trained() -> None:
 
 def test_a_worse_model_is_refused_by_the_gate_and_the_wait_grows() -> None:
     world = World(HOURLY, guard={"backoff": {"initial": "10m", "max": "6h"}, "skipUnchanged": False})
-    world.reports["evaluate"] = {"metrics": [{"name": "accuracy", "candidate": 0.91, "serving": 0.95}]}
+    world.reports["evaluate"] = {
+        "metrics": [{"name": "accuracy", "candidate": 0.91, "serving": 0.95, "n": 500, "better": 5, "worse": 25}]
+    }
     waits = []
     for count in (1, 2):
         world.to_the_hour()
@@ -371,8 +398,23 @@ def test_a_person_gets_a_run_in_spite_of_the_guards_and_with_their_parameters() 
     version = world.api.objects[kinds.MODEL_VERSION, NS, "by-hand"]
     assert version["spec"]["parameters"] == {"C": "7"}
     assert version["spec"]["author"] == "alice"
+    # Nobody answers for the policy.
+    assert version["spec"]["authors"] == ["modelwright:retraining"]
     world.to_the_hour()
     assert world.suppressed()["Cooldown"] == 1
+
+
+def test_who_answers_for_the_policy_is_an_author_of_what_it_trains() -> None:
+    world = World(HOURLY)
+    world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"changedBy": "dora"}})
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    version = world.api.objects[kinds.MODEL_VERSION, NS, world.runs[0]["metadata"]["name"]]
+    assert version["spec"]["author"] == "dora"
+    world.ask()
+    world.go(lambda: world.states == ["Succeeded", "Succeeded"])
+    version = world.api.objects[kinds.MODEL_VERSION, NS, "by-hand"]
+    assert (version["spec"]["author"], version["spec"]["authors"]) == ("alice", ["dora"])
 
 
 def test_replace_ends_the_run_that_goes_on_and_its_job() -> None:
@@ -475,19 +517,27 @@ def test_a_converged_policy_writes_nothing() -> None:
 DATA = {"name": "new", "data": {"uri": "s3://data/digits", "every": "1m"}}
 
 
+def look_job(world: World, cron_job: Object, number: int) -> Object:
+    """A Job of this CronJob, as the CronJob controller makes it."""
+    owner = {
+        "apiVersion": "batch/v1", "kind": "CronJob", "name": cron_job["metadata"]["name"],
+        "uid": cron_job["metadata"]["uid"], "controller": True,
+    }  # fmt: skip
+    template = cron_job["spec"]["jobTemplate"]
+    metadata = {
+        "name": f"look-{number}", "namespace": NS, "labels": template["metadata"]["labels"], "ownerReferences": [owner],
+    }  # fmt: skip
+    return world.api.user_create(
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+    )
+
+
 def look_at_data(world: World, fingerprint: str, number: int) -> None:
     """The CronJob's Job has looked."""
     cron_job = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
     world.clock.advance(60)
-    pod = world.api.user_create({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": f"look-{number}", "namespace": NS,
-            "labels": cron_job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"],
-        },
-        "spec": {},
-    })  # fmt: skip
-    world.api.set_status(pod, done({"fingerprint": fingerprint, "objects": 1, "bytes": 1}))
+    pod = world.api.user_create(objects.pod_of(look_job(world, cron_job, number), f"look-{number}"))
+    world.api.set_status(pod, done({"fingerprint": fingerprint, "objects": 1, "bytes": 1}, "fetch"))
     world.look()
 
 
@@ -522,6 +572,42 @@ def test_a_trigger_that_is_added_has_missed_nothing() -> None:
     world.go(lambda: world.states == ["Succeeded"])
 
 
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"cron": "30 * * * *", "catchUp": "All"},
+        {"cron": "0 * * * *", "timeZone": "Asia/Kolkata", "catchUp": "All"},
+        {"cron": "*/5 * * * *"},
+    ],
+    ids=["another minute", "another time zone", "more often"],
+)
+def test_a_schedule_that_is_edited_has_missed_nothing(edited: dict[str, Any]) -> None:
+    world = World(HOURLY)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    world.clock.advance(50 * 60)
+    world.api.user_patch(
+        kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"triggers": [{"name": HOURLY["name"], "schedule": edited}]}}
+    )
+    world.look()
+    world.look()
+    assert len(world.runs) == 1
+    world.clock.advance(3600)
+    world.go(lambda: len(world.runs) > 1)
+
+
+def test_a_status_without_schedules_is_completed_and_misses_what_it_missed_before() -> None:
+    world = World(HOURLY)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    (entry,) = world.policy["status"]["triggers"]
+    assert entry.pop("schedule") == "0 * * * * UTC"
+    world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"status": {"triggers": [entry]}})
+    world.to_the_hour()
+    world.go(lambda: len(world.runs) == 2)
+    assert world.policy["status"]["triggers"][0]["schedule"] == "0 * * * * UTC"
+
+
 def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None:
     for schedule, field in (
         ({"cron": "0 0 30 2 *"}, "schedule.cron"), ({"cron": "0 0 * * *", "timeZone": "Mars/Olympus"}, "timeZone"),
@@ -530,6 +616,19 @@ def test_a_cron_that_never_comes_and_an_unknown_zone_are_told_by_field() -> None
         stalled = next(c for c in world.policy["status"]["conditions"] if c["type"] == "Stalled")
         assert (stalled["status"], stalled["reason"]) == ("True", "InvalidPolicy")
         assert f"spec.triggers[never].{'schedule.' if field == 'timeZone' else ''}{field}" in stalled["message"]
+
+
+def test_a_query_that_is_never_sent_is_told_by_trigger_and_the_others_fire() -> None:
+    query = "abs(" * 33 + "up" + ")" * 33
+    world = World(HOURLY)
+    hostile = {"name": "deep", "prometheus": {"query": query, "above": "1"}}
+    world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"triggers": [HOURLY, hostile]}})
+    world.look()
+    stalled = next(c for c in world.policy["status"]["conditions"] if c["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "QueryRefused")
+    assert stalled["message"] == "spec.triggers[deep].prometheus: query has more than 32 brackets in each other"
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
 
 
 def test_a_kind_that_is_not_allowed_ends_the_run_with_that_reason() -> None:

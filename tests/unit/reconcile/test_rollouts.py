@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.core.analysis.evidence import Arm, Failure, Measurement, Points, Shares
+from modelwright.core.analysis.evidence import Arm, Block, Failure, Measurement, Points, Shares
 from modelwright.kube import errors, kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects
@@ -55,6 +55,9 @@ class World:
         self.api, self.clock, self.desk = SimulatedApi(), FakeClock(), Desk()
         self.desk.at = self.clock.now
         self.broken: set[str] = set()
+        self.short: set[str] = set()
+        """Versions that get no more ready pods than they have."""
+        self._had: dict[str, int] = {}
         self.lingering: set[str] = set()
         """Versions whose pods have not been told to go yet, whatever their Deployment says."""
         self.known = ""
@@ -62,6 +65,8 @@ class World:
         """Whether the gateway says nothing of the route."""
         self.crowd = False
         """Whether other people's edits wait."""
+        self.busy = False
+        """Whether many objects are worked on."""
         self.api.user_create(objects.runtime())
         for kind, name, spec in (
             (kinds.GATEWAY_CLASS, "any", {"controllerName": "example.com/any"}),
@@ -79,7 +84,7 @@ class World:
         if endpoint:
             model["endpoint"] = GATEWAY
         source = model.pop("version", {"name": "v1"})
-        model.setdefault("serving", {"replicas": replicas})
+        model["serving"] = {"maxRequestSeconds": 5} | model.get("serving", {"replicas": replicas})
         whole = objects.model(NS, version=None, **model)
         whole["spec"]["version"] = source
         self.api.user_create(whole)
@@ -96,7 +101,9 @@ class World:
             self.api.user_create({**body, "spec": spec})
 
     def restart(self) -> Operator:
-        self.operator = Operator(self.api, self.clock, desk=self.desk, crowded=lambda: self.crowd)
+        self.operator = Operator(
+            self.api, self.clock, desk=self.desk, crowded=lambda: self.crowd, busy=lambda: self.busy
+        )
         return self.operator
 
     @property
@@ -125,7 +132,8 @@ class World:
         route = self.api.objects[kinds.HTTP_ROUTE, NS, "digits"]
         by_child = {
             o["metadata"]["name"]: o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME]
-            for (kind, _, _), o in self.api.objects.items() if kind == kinds.CONTROLLER_REVISION
+            for (kind, _, _), o in self.api.objects.items()
+            if kind == kinds.CONTROLLER_REVISION and names.LABEL_MODEL in o["metadata"]["labels"]
         }  # fmt: skip
         return {by_child[ref["name"]]: ref["weight"] for ref in route["spec"]["rules"][-1]["backendRefs"]}
 
@@ -171,6 +179,9 @@ class World:
                 version = o["metadata"].get("annotations", {}).get(names.ANNOTATION_VERSION_NAME)
                 pods = o["spec"].get("replicas", 1)
                 ready = 0 if version in self.broken else pods
+                if version in self.short:
+                    ready = min(ready, self._had.get(version, 0))
+                self._had[version] = ready
                 self.api.set_status(o, {
                     "observedGeneration": o["metadata"]["generation"],
                     "replicas": max(pods, 1) if version in self.lingering else pods, "readyReplicas": ready,
@@ -217,6 +228,37 @@ def bad() -> Shares:
     return Shares(Arm(500, 100), Arm(2000, 20))
 
 
+class InOrder(World):
+    """Checks after each look that no Model is ready before its record has ended."""
+
+    def look(self, seconds: float = 5) -> None:
+        super().look(seconds)
+        status = self.model.get("status", {})
+        ready = {c["type"]: c["status"] for c in status.get("conditions", [])}.get("Ready") == "True"
+        if ready and status["observedGeneration"] == self.model["metadata"]["generation"]:
+            assert self.records[-1]["status"].get("state") in ("Succeeded", "RolledBack"), self.records[-1]["status"]
+
+
+@pytest.mark.parametrize("endpoint", [True, False], ids=["by a route", "by a Service, which needs no confirmation"])
+def test_a_record_has_ended_before_its_model_is_ready(endpoint: bool) -> None:
+    world = InOrder(policy({"weight": 50, "hold": "20s"}, {"weight": 100}, keepPrevious="30s"), endpoint=endpoint)
+    world.want("v2")
+    world.go(lambda: world.serving == "v2" and world.record.get("state") == "Succeeded")
+    for _ in range(3):
+        world.look()
+
+
+def test_an_edit_before_the_models_status_tells_who_serves_begins_at_what_serves() -> None:
+    world = World(policy({"weight": 50, "hold": "20s"}, {"weight": 100}, keepPrevious="1h"))
+    world.want("v2")
+    before = copy.deepcopy(world.model["status"])
+    world.go(lambda: world.serving == "v2" and world.record.get("state") == "Succeeded")
+    world.api.set_status(world.model, before)
+    world.want("v1")
+    world.go_to("Succeeded", "FastRollback")
+    assert world.records[-1]["status"]["from"]["version"] == "v2"
+
+
 def test_a_canary_without_metrics_goes_up_by_time_and_keeps_its_pods() -> None:
     world = World(CANARY)
     world.want("v2")
@@ -250,6 +292,17 @@ def test_good_evidence_promotes() -> None:
     world.want("v2")
     world.go_to("Succeeded", "Promoted")
     assert {v["outcome"] for v in world.record["verdicts"]} == {"Pass"}
+
+
+def test_the_record_keeps_the_blocks_that_decided_each_step() -> None:
+    world = World(JUDGED)
+    blocks = tuple(Block(1796045130.0 + 15 * at, 100, 1) for at in range(20))
+    world.desk.results["errors"] = Shares(Arm(2000, 20), Arm(2000, 20), blocks=(blocks, blocks))
+    world.want("v2")
+    world.go_to("Succeeded", "Promoted")
+    kept = [verdict["blocks"] for verdict in world.record["verdicts"]]
+    assert {len(text.split(",")) for text in kept} == {20}
+    assert {text.split(",")[0] for text in kept} == {"1796045130 1/100 1/100"}
 
 
 def test_no_evidence_never_promotes_and_the_deadline_ends_it() -> None:
@@ -768,3 +821,122 @@ def test_a_record_that_only_a_person_can_help_is_stalled_as_its_model_is() -> No
     world.go_to("RollingBack")
     told = {c["type"]: c["status"] for c in world.record["conditions"]}
     assert (told["Reconciling"], told["Stalled"]) == ("True", "False")
+
+
+ASKS = policy({"weight": 10}, {"weight": 100}, gates={"approval": {"required": 1, "timeout": "48h"}})
+EVIL = {"podTemplate": {"spec": {"containers": [{"name": "model", "image": "evil.example/alice"}]}}}
+
+
+def asking() -> World:
+    """A Model that serves v1, whose policy asks for approval from now on."""
+    world = World(policy({"weight": 10}, {"weight": 100}))
+    world.set_policy(ASKS)
+    world.look()
+    return world
+
+
+def approve(world: World, by: str, name: str) -> None:
+    world.api._clock = world.clock
+    found = [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.MODEL_ROLLOUT]
+    record = max(found, key=lambda o: o["spec"]["number"])
+    spec = {
+        "modelRef": {"name": "digits"},
+        "rollout": {"name": record["metadata"]["name"], "uid": record["metadata"]["uid"]},
+        "contentHash": record["status"]["contentHash"],
+        "decision": "Approve",
+        "approver": by,
+        "reason": "looked at",
+    }
+    metadata = {"name": name, "namespace": NS}
+    world.api.user_create({"apiVersion": objects.API_VERSION, "kind": "Approval", "metadata": metadata, "spec": spec})
+    world.look()
+    world.look()
+
+
+def edit(world: World, **spec: Any) -> None:
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": spec})
+    world.look()
+    world.look()
+
+
+def told_authors(world: World) -> dict[str, list[str]]:
+    return {entry["kind"]: entry["by"] for entry in world.record["authors"] if entry.get("by")}
+
+
+def test_who_changes_the_pod_template_does_not_approve_it_and_who_made_the_version_may() -> None:
+    world = asking()
+    edit(world, serving=EVIL, changedBy="alice")
+    world.go_to("AwaitingApproval", "AwaitingApproval")
+    assert told_authors(world) == {"Model": ["alice"]}
+    approve(world, "alice", "own")
+    assert "own of alice is an author's own" in world.record["message"]
+    assert world.record["state"] == "AwaitingApproval"
+    approve(world, "bob", "other")
+    world.go_to("Succeeded")
+    # What serves has no author any more; the next change has its own.
+    edit(world, serving=EVIL | {"drainSeconds": 7}, changedBy="bob")
+    world.go_to("AwaitingApproval", "AwaitingApproval")
+    assert told_authors(world) == {"Model": ["bob"]}
+
+
+def test_a_change_for_which_nobody_answers_passes_when_somebody_does_and_another_approves() -> None:
+    world = asking()
+    edit(world, serving=EVIL)
+    world.go_to("AwaitingApproval", "AuthorUnknown")
+    assert "Model digits was changed and nobody says by whom" in world.record["message"]
+    approve(world, "bob", "early")
+    assert world.record["reason"] == "AuthorUnknown"
+    edit(world, changedBy="carol")
+    assert told_authors(world) == {"Model": ["carol"]}
+    approve(world, "bob", "again")
+    world.go_to("Succeeded")
+
+
+def test_two_who_change_the_same_revision_are_both_authors_also_over_a_restart() -> None:
+    world = asking()
+    edit(world, serving=EVIL, changedBy="alice")
+    world.restart()
+    edit(world, serving=EVIL | {"drainSeconds": 7}, changedBy="bob")
+    world.go_to("AwaitingApproval", "AwaitingApproval")
+    assert told_authors(world) == {"Model": ["alice", "bob"]}
+    edit(world, serving={"replicas": 5})
+    assert told_authors(world) == {"Model": ["alice", "bob"]}
+
+
+def test_who_changes_the_policy_is_an_author_of_what_goes_by_it() -> None:
+    world = asking()
+    lenient = ASKS | {"deadline": "2h", "changedBy": "alice"}
+    world.set_policy(lenient)
+    world.look()
+    world.set_policy(lenient | {"deadline": "3h", "changedBy": "bob"})
+    world.look()
+    world.api.user_patch(kinds.MODEL_VERSION, NS, "v2", {"spec": {"author": "dora"}})
+    world.want("v2")
+    world.go_to("AwaitingApproval", "AwaitingApproval")
+    assert told_authors(world) == {"ModelVersion": ["dora"], "RolloutPolicy": ["alice", "bob"]}
+
+
+def test_a_runtime_that_is_edited_after_the_approval_is_not_taken_up() -> None:
+    world = asking()
+    world.broken.add("v2")
+    world.api.user_patch(kinds.MODEL_VERSION, NS, "v2", {"spec": {"author": "dora"}})
+    world.want("v2")
+    world.go_to("AwaitingApproval", "AwaitingApproval")
+    approve(world, "bob", "yes")
+    world.go_to("Progressing")
+    world.api.user_patch(
+        kinds.CLUSTER_MODEL_RUNTIME, None, objects.runtime()["metadata"]["name"],
+        {"spec": {"container": {"image": "evil.example/alice"}, "changedBy": "alice"}},
+    )  # fmt: skip
+    for _ in range(5):
+        world.look()
+    found = [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT]
+    assert "evil.example/alice" not in str(found)
+
+
+def test_without_approvals_nobody_is_asked_for_a_name() -> None:
+    world = World(policy({"weight": 10}, {"weight": 100}))
+    edit(world, serving=EVIL)
+    world.go_to("Succeeded")
+    assert not world.record.get("authors")
+    assert not world.model["status"].get("changes")

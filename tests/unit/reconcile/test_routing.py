@@ -44,6 +44,9 @@ def store() -> Store:
         objects.model(NS, "follower", version=None) | {"spec": {"version": {"follow": {}}}},
     ]
     models[-1]["spec"]["rolloutPolicyRef"] = {"name": "canary"}
+    # Those without a time are taken for the oldest.
+    for younger in models[1:3]:
+        younger["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     for number, model in enumerate(models):
         found.put(stamped(model, uid=f"m{number}"))
     found.put(stamped(objects.version(NS, "v1", model="digits"), uid="v1"))
@@ -74,12 +77,14 @@ def rollout(of: str, to: str) -> Object:
 
 ALL = {model("digits"), model("faces"), model("digits", "other"), model("follower")}
 WAKES = [
-    ("a Model: itself, its versions, and the rivals for its place on a gateway", kinds.MODEL,
+    ("a Model: itself, and the younger rivals for its place on a gateway", kinds.MODEL,
      objects.model(NS, "digits", version="v1", endpoint={
          "parentRefs": [{"name": "g", "namespace": "gw"}], "hostnames": ["b.x"]}),
-     {model("digits"), version("v1"), version("v2"), model("digits", "other")}),
-    ("a Model without an endpoint: itself and its versions", kinds.MODEL, objects.model(NS, "follower"),
-     {model("follower")}),
+     {model("digits"), model("digits", "other")}),
+    ("a Model that has signatures verified: its versions, too", kinds.MODEL,
+     objects.model(NS, "digits", version="v1", signatures={"mode": "Warn"}),
+     {model("digits"), version("v1"), version("v2")}),
+    ("a Model without an endpoint: itself", kinds.MODEL, objects.model(NS, "follower"), {model("follower")}),
     ("a version: itself, its Model, and whoever names it", kinds.MODEL_VERSION, objects.version(NS, "v1"),
      {version("v1"), model("digits"), model("faces")}),
     ("a version of a following Model: that Model", kinds.MODEL_VERSION, objects.version(NS, "f1", model="follower"),
@@ -112,9 +117,7 @@ WAKES = [
              "controller": True}
         ]}}), {model("digits")}),
     ("a child that says nothing: nobody", kinds.SERVICE, child(kinds.SERVICE, owner=None), set()),
-    ("a stored revision: its owner, and its version for its stage", kinds.CONTROLLER_REVISION,
-     child(kinds.CONTROLLER_REVISION, annotations={"modelwright.dev/version-name": "v2"}),
-     {model("digits"), version("v2")}),
+    ("a stored revision: its owner", kinds.CONTROLLER_REVISION, child(kinds.CONTROLLER_REVISION), {model("digits")}),
     ("a resolve pod: its version", kinds.POD, stamped({"metadata": {"name": "p", "namespace": NS, "ownerReferences": [
         {"apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelVersion", "name": "v1", "uid": "x", "controller": True}
     ]}}), {version("v1")}),
@@ -178,7 +181,7 @@ def test_what_is_significant(kind: Kind, old: Object | None, new: Object | None,
     assert routing.significant(kind, old, new) is expected
 
 
-def test_a_model_that_leaves_a_place_still_wakes_its_rivals_there(store: Store) -> None:
+def test_a_model_that_leaves_a_place_still_wakes_its_younger_rivals_there(store: Store) -> None:
     """The state before an edit is asked as well as the one after it."""
     was = objects.model(NS, "third", endpoint={"parentRefs": [{"name": "local"}]})
     assert model("faces") in set(routing.keys(kinds.MODEL, was, store))

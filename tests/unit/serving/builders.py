@@ -63,17 +63,21 @@ def identify(raw: Json, chosen: Choice | None = None, wanted: ModelVersion | Non
     return revision.identify(found.name, found.spec, DIGEST, chosen or choice(), parsed(raw).spec.serving)
 
 
-def stored(raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None) -> Json:
+def stored(
+    raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None, images: Images = IMAGES
+) -> Json:
     """The ControllerRevision of a Model."""
     found, taken = wanted or version(), chosen or choice()
     return revision.store(
-        raw, parsed(raw).spec, found.name, found.spec, DIGEST, taken, identify(raw, taken, found), IMAGES, 1
+        raw, parsed(raw).spec, found.name, found.spec, DIGEST, taken, identify(raw, taken, found), images, 1
     )
 
 
-def template(raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None) -> Json:
+def template(
+    raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None, images: Images = IMAGES
+) -> Json:
     """The pod template of a Model."""
-    rendered: Json = stored(raw, chosen, wanted)["data"]["template"]
+    rendered: Json = stored(raw, chosen, wanted, images)["data"]["template"]
     return rendered
 
 

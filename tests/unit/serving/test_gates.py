@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
+from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate, ScanGate
 from modelwright.api.v1alpha1.version import Sample
 from modelwright.check.settings import from_environment
 from modelwright.core.revision import Revision
@@ -42,6 +42,11 @@ def evaluation(spec: Any = None, serving: bool = True, metadata: Any = None, **a
     return gates.evaluation(rollout(), gate, CANDIDATE, wanted, source if serving else None, IMAGES)
 
 
+def scan(allow: Json | None = None) -> Json:
+    gate = ScanGate.model_validate({"allow": allow or {}})
+    return gates.scan(rollout(), gate, CANDIDATE, gates.Content("digits-v2", version().spec.artifact, DIGEST), IMAGES)
+
+
 def pod(job: Json) -> Json:
     found: Json = job["spec"]["template"]["spec"]
     return found
@@ -60,7 +65,7 @@ def test_names_fit_a_label_and_differ_by_rollout_and_gate() -> None:
     assert found == [gates.job_name(of, gate) for of in others for gate in ("evaluation", "infra")]
 
 
-@pytest.mark.parametrize("job", [infra(), evaluation()], ids=["infra", "evaluation"])
+@pytest.mark.parametrize("job", [scan(), infra(), evaluation()], ids=["scan", "infra", "evaluation"])
 def test_a_job_belongs_to_the_rollout_and_nothing_of_the_candidate_selects_its_pods(job: Json) -> None:
     (owner,) = job["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("ModelRollout", "rollout-uid", True)
@@ -76,7 +81,7 @@ def test_a_job_belongs_to_the_rollout_and_nothing_of_the_candidate_selects_its_p
     assert not any(selector.items() <= labels.items() for selector in selectors)
 
 
-@pytest.mark.parametrize("job", [infra(), evaluation()], ids=["infra", "evaluation"])
+@pytest.mark.parametrize("job", [scan(), infra(), evaluation()], ids=["scan", "infra", "evaluation"])
 def test_pods_meet_the_restricted_standard(job: Json) -> None:
     spec = pod(job)
     assert spec["automountServiceAccountToken"] is False
@@ -152,6 +157,7 @@ def test_the_evaluation_gets_both_artifacts_and_is_told_what_they_are() -> None:
         "SERVING_DIR": "/mnt/modelwright/serving",
         "SERVING_VERSION": "digits-v1",
         "SERVING_FORMAT": "plain",
+        "GATED_FIGURES": '[{"name":"accuracy"}]',
     }
     fetches = {c["name"]: c for c in spec["initContainers"]}
     assert set(fetches) == {"fetch-candidate", "fetch-serving"}
@@ -247,3 +253,17 @@ def test_times_and_tries_are_the_policys() -> None:
     spec = gates.evaluation(rollout(), gate, CANDIDATE, wanted, None, IMAGES)["spec"]
     assert (spec["activeDeadlineSeconds"], spec["backoffLimit"]) == (5400, 4)
     assert json.dumps(spec)
+
+
+def test_the_scan_reads_the_pinned_artifact_and_gets_the_policys_lists_as_they_are() -> None:
+    job = scan({"globals": ["sklearn.*"], "files": ["$(HOME)*"]})
+    (fetch,), (container,) = pod(job)["initContainers"], pod(job)["containers"]
+    assert fetch["args"][:5] == ["get", "--uri", version().spec.artifact.uri, "--digest", DIGEST]
+    assert environment(container) == {
+        "CANDIDATE_DIR": gates.CANDIDATE_DIR,
+        "ALLOWED_GLOBALS": '["sklearn.*"]',
+        "ALLOWED_FILES": '["\\u0024(HOME)*"]',
+    }
+    assert container["volumeMounts"] == [
+        {"name": "modelwright-candidate", "mountPath": gates.CANDIDATE_DIR, "readOnly": True}
+    ]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from modelwright.api.v1alpha1.model import Endpoint, Monitoring, wanted_replicas
-from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate
+from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate, ScanGate
 from modelwright.api.v1alpha1.retraining import Work
 from modelwright.api.v1alpha1.version import ModelVersion, ReferenceSample, Sample
 from modelwright.core.revision import Revision
@@ -24,6 +24,7 @@ from modelwright.traffic.port import Scene, Traffic
 from modelwright.traffic.service import ServiceTraffic
 from modelwright.traffic.traefik import TraefikTraffic
 from tests.lib import objects
+from tests.lib.documents import read_all
 from tests.unit.serving import test_training
 from tests.unit.serving.builders import DIGEST, IMAGES, choice, identify, parsed, raw_model, rollout, stored, version
 
@@ -87,7 +88,16 @@ def grpc_endpoint() -> list[Json]:
 
 def autoscaled_with_cache_and_overrides() -> list[Json]:
     serving = {
-        "autoscaling": {"minReplicas": 2, "maxReplicas": 5},
+        "autoscaling": {
+            "minReplicas": 2,
+            "maxReplicas": 5,
+            "behavior": {
+                "scaleDown": {
+                    "stabilizationWindowSeconds": 1800,
+                    "policies": [{"type": "Pods", "value": 1, "periodSeconds": 600}],
+                }
+            },
+        },
         "cache": {"persistentVolumeClaim": "models"},
         "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
         "drainSeconds": 0,
@@ -137,26 +147,28 @@ def traffic_match() -> list[Json]:
 
 
 def traffic_mirror() -> list[Json]:
-    return routed(GATEWAY, replace(Routing.to(SERVING), mirror_percent=50))
+    return routed(GATEWAY, replace(Routing.to(SERVING), mirror_percent=50, copy_token="sesame"))
 
 
 def traffic_traefik_mirror() -> list[Json]:
-    return routed(TRAEFIK, replace(Routing.to(SERVING), mirror_percent=50))
+    return routed(TRAEFIK, replace(Routing.to(SERVING), mirror_percent=50, copy_token="sesame"))
 
 
 def traffic_observe() -> list[Json]:
-    return routed(GATEWAY, replace(Routing.to(SERVING), observe_percent=10))
+    return routed(GATEWAY, replace(Routing.to(SERVING), observe_percent=10, copy_token="sesame"))
 
 
 def traffic_traefik_observe() -> list[Json]:
-    return routed(TRAEFIK, replace(Routing.to(SERVING), observe_percent=10))
+    return routed(TRAEFIK, replace(Routing.to(SERVING), observe_percent=10, copy_token="sesame"))
 
 
 def observer_of_a_model() -> list[Json]:
     artifact = version(credentialsSecretRef={"name": "store"}).spec.artifact
     reference = ReferenceSample(uri="s3://models/digits/1/reference.json", digest=DIGEST)
     sample = observer.sample(reference, artifact)
-    made = observer.deployment(raw_model(), SERVING, sample, Monitoring(), IMAGES, service_account="reader")
+    made = observer.deployment(
+        raw_model(), SERVING, sample, Monitoring(), IMAGES, token="sesame", service_account="reader"
+    )
     return [observer.service(raw_model()), made]
 
 
@@ -175,7 +187,12 @@ def gate_jobs() -> list[Json]:
     scorer = {"name": "score", "image": "example.com/score:1", "command": ["python", "/score.py"]}
     evaluation_gate = {"template": {"spec": {"containers": [scorer]}}, "metrics": [{"name": "accuracy", "min": "0.9"}]}
     candidate = version(uri="s3://models/digits/2", credentialsSecretRef={"name": "store"}).spec.artifact
+    scan_gate = {"allow": {"globals": ["sklearn.*"], "files": ["README.md"]}}
     return [
+        gates.scan(
+            rollout(), ScanGate.model_validate(scan_gate), CANDIDATE, gates.Content("digits-v2", candidate, DIGEST),
+            IMAGES,
+        ),
         gates.evaluation(
             rollout(), EvaluationGate.model_validate(evaluation_gate), CANDIDATE,
             gates.Content("digits-v2", candidate, DIGEST), gates.Content("digits-v1", version().spec.artifact, DIGEST),
@@ -234,7 +251,7 @@ def test_rendered_manifests_are_those_written_down(case: Any, request: pytest.Fi
     if request.config.getoption("--update-golden"):
         header = "# Rendered by tests/unit/serving/test_golden.py; written anew with --update-golden.\n"
         file.write_text(header + rendered)
-    assert list(yaml.safe_load_all(file.read_text())) == list(yaml.safe_load_all(rendered)), "see --update-golden"
+    assert read_all(file.read_text()) == read_all(rendered), "see --update-golden"
 
 
 def test_no_golden_file_is_left_over() -> None:

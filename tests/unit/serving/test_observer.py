@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.model import Monitoring
+from modelwright.api.v1alpha1.model import Monitoring, NumbersComparison
 from modelwright.api.v1alpha1.version import ReferenceSample
+from modelwright.core.monitoring.distances import Method
+from modelwright.core.monitoring.drift import Comparison, Correction
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import Routing, Share
-from modelwright.observe.settings import from_environment
+from modelwright.observe.settings import Settings, comparison, from_environment
 from modelwright.serving import comparer, network, observer
 from tests.unit.serving.builders import DIGEST, IMAGES, raw_model, version
 
@@ -32,14 +34,44 @@ def pod(**options: Any) -> dict[str, Any]:
 
 
 def test_its_environment_is_what_the_program_understands() -> None:
-    (container,) = pod(request_seconds=45, monitoring=Monitoring(window="90s", min_samples=50))["containers"]
+    monitoring = Monitoring(
+        window="90s", long_window="90m", min_samples=50, rows_per_request=3, correction="BenjaminiHochberg",
+        numbers=NumbersComparison(method="Wasserstein", floor="0.2"), share_floor="0.02",
+    )  # fmt: skip
+    (container,) = pod(request_seconds=45, monitoring=monitoring)["containers"]
     settings = from_environment({entry["name"]: entry["value"] for entry in container["env"]})
     assert settings.serving_url == "http://digits-aaa.vision.svc"
     assert (settings.model_namespace, settings.model_name, settings.model_version) == ("vision", "digits", "digits-v1")
-    assert (settings.window_seconds, settings.min_samples, settings.request_timeout_seconds) == (90, 50, 45)
+    assert (settings.window, settings.long_window, settings.rows_per_request) == ("90s", "1h30m", 3)
+    assert (settings.min_samples, settings.request_timeout_seconds) == (50, 45)
+    assert comparison(settings) == Comparison(
+        numbers=Method.WASSERSTEIN, numbers_floor=0.2, share_floor=0.02, correction=Correction.BENJAMINI_HOCHBERG
+    )
     assert (settings.reference, settings.reference_bytes) == (container["volumeMounts"][0]["mountPath"], 16 << 20)
     assert settings.port == container["ports"][0]["containerPort"]
     assert (container["image"], container["command"][-1]) == ("example.com/operator:1", "modelwright.observe")
+
+
+@pytest.mark.parametrize(
+    ("window", "long_window", "told"),
+    [("10m", "24h", ("10m", "24h")), ("24h", "24h", ("24h", "0s")), ("1h", "0s", ("1h", "0s")),
+     ("61s", "3661s", ("61s", "1h1m1s")), ("10s500ms", "2m", ("10s", "2m"))],
+)  # fmt: skip
+def test_windows_have_one_spelling_and_a_long_one_is_longer(
+    window: str, long_window: str, told: tuple[str, str]
+) -> None:
+    (container,) = pod(monitoring=Monitoring(window=window, long_window=long_window))["containers"]
+    settings = from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+    assert (settings.window, settings.long_window) == told
+
+
+def test_the_defaults_of_the_api_are_those_of_the_observer() -> None:
+    (container,) = pod()["containers"]
+    settings = from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+    assert comparison(settings) == Comparison()
+    assert (settings.window, settings.long_window, settings.rows_per_request) == (
+        Settings.window, Settings.long_window, Settings.rows_per_request,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("digest", [DIGEST, None])

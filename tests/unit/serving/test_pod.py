@@ -1,9 +1,11 @@
 """The pod template of a revision: what is in it by default, and what each wish changes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from modelwright.serving import fetching
 from modelwright.serving.fetching import resolve_pod
 from tests.lib import objects
 from tests.unit.serving.builders import DIGEST, IMAGES, choice, container, raw_model, template, version
@@ -109,6 +111,33 @@ def test_with_a_cache_pods_mount_the_digests_folder_of_the_claim() -> None:
     assert {"name": "modelwright-cache", "persistentVolumeClaim": {"claimName": "models"}} in spec["volumes"]
 
 
+def test_the_administrators_environment_wins_over_the_authors() -> None:
+    given = {"MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS": "false", "MODELWRIGHT_FETCH_MAX_BYTES": "$(7)"}
+    own = [{"name": name, "value": "true"} for name in ("MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS", "MINE")]
+    own.append({"name": "MODELWRIGHT_FETCH_MAX_BYTES", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})
+    patch = {"spec": {"initContainers": [{"name": "fetch", "env": own}]}}
+    images = replace(IMAGES, fetch_env=given)
+    (fetch,) = template(raw_model(serving={"podTemplate": patch}), images=images)["spec"]["initContainers"]
+    found = {entry["name"]: entry for entry in fetch["env"]}
+    assert len(found) == len(fetch["env"]), "the API server wants each name once"
+    assert found["MINE"]["value"] == "true"
+    assert found["MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS"]["value"] == "false"
+    assert found["MODELWRIGHT_FETCH_MAX_BYTES"] == {"name": "MODELWRIGHT_FETCH_MAX_BYTES", "value": "$$(7)"}
+
+
+def test_all_that_fetches_has_the_administrators_environment() -> None:
+    images = replace(IMAGES, fetch_env={"MODELWRIGHT_FETCH_MAX_BYTES": "7"})
+    artifact = version().spec.artifact
+    raw = {"metadata": {"name": "v", "namespace": "vision", "uid": "u"}, "apiVersion": "a", "kind": "ModelVersion"}
+    containers = [
+        resolve_pod(raw, "digits", artifact, images)["spec"]["containers"][0],
+        fetching.pod_spec(artifact, ["look"], images)["containers"][0],
+        *fetching.bring({"data": (artifact, None, "/data")}, images).containers,
+    ]
+    for each in containers:
+        assert {"name": "MODELWRIGHT_FETCH_MAX_BYTES", "value": "7"} in each["env"]
+
+
 def test_credentials_reach_the_fetch_container_only() -> None:
     wanted = version(credentialsSecretRef={"name": "store"}, serviceAccountName="reader")
     spec = template(raw_model(), wanted=wanted)["spec"]
@@ -180,6 +209,26 @@ def test_the_pod_that_finds_out_a_digest() -> None:
     assert pod["spec"]["serviceAccountName"] == "reader"
     assert pod["spec"]["containers"][0]["args"] == ["resolve", "--uri", "s3://models/digits/1"]
     assert len(pod["metadata"]["name"]) <= 57
+
+
+AZURE = {"uri": "az://store/models/digits", "serviceAccountName": "reader"}
+
+
+@pytest.mark.parametrize(
+    ("artifact", "labelled"),
+    [
+        (AZURE, True),
+        ({**AZURE, "credentialsSecretRef": {"name": "store"}}, False),
+        ({"uri": "az://store/models/digits"}, False),
+        ({"uri": "s3://models/digits/1", "serviceAccountName": "reader"}, False),
+    ],
+    ids=["az:// by a ServiceAccount", "az:// by a Secret", "az:// without a ServiceAccount", "another store"],
+)
+def test_azures_webhook_is_asked_for_an_identity_by_a_label(artifact: dict[str, Any], labelled: bool) -> None:
+    raw = objects.version("vision", "digits-v1")
+    raw["metadata"]["uid"] = "version-uid"
+    pod = resolve_pod(raw, "digits", version(**artifact).spec.artifact, IMAGES)
+    assert (pod["metadata"]["labels"].get("azure.workload.identity/use") == "true") is labelled
 
 
 def test_metrics_on_the_http_port_are_scraped_there_and_the_port_stands_once() -> None:

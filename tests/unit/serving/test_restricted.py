@@ -23,7 +23,8 @@ Json = dict[str, Any]
 VOLUMES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
 }  # fmt: skip
-ROLES = {value for name, value in vars(names).items() if name.startswith("ROLE_")} | {measuring.ROLE}
+WITHOUT_PODS = {names.ROLE_CLAIM, names.ROLE_POLICY}
+ROLES = {value for name, value in vars(names).items() if name.startswith("ROLE_")} - WITHOUT_PODS | {measuring.ROLE}
 
 
 def comparer_of_a_model() -> list[Json]:

@@ -320,7 +320,7 @@ async def test_the_observer_rests_while_the_comparer_gets_copies(cluster: Cluste
 async def test_callers_see_no_difference_whether_they_are_observed(cluster: Cluster) -> None:
     seen = set()
     for percent in (0, 10, 100, 0):
-        cluster.follow(replace(Routing.to(ONE), observe_percent=percent))
+        cluster.follow(replace(Routing.to(ONE), observe_percent=percent, copy_token=f"token-{percent}"))
         assert cluster.routed.weights == {ONE.hash: 100}
         assert await cluster.confirmed()
         if cluster.scene.route is not None:
@@ -332,6 +332,17 @@ async def test_callers_see_no_difference_whether_they_are_observed(cluster: Clus
     if cluster.scene.route is not None:
         assert len(seen) == 1
         assert network.for_callers(cluster.scene.route, "digits") not in seen
+
+
+async def test_the_rule_that_copies_sets_the_token_and_no_other_does(cluster: Cluster) -> None:
+    copied = replace(Routing.to(ONE), match=(HeaderMatch("x-group", "beta"),), matched=TWO, copy_token="sesame")
+    for routing in (replace(copied, observe_percent=10), replace(copied, mirror_percent=100), copied):
+        cluster.follow(routing)
+        if cluster.scene.route is None:
+            continue
+        copies = cluster.routed.mirror_percent or cluster.routed.observe_percent
+        assert cluster.routed.copy_token == ("sesame" if copies else "")
+        assert json.dumps(cluster.scene.route).count("sesame") == (1 if copies else 0)
 
 
 async def test_where_copies_to_an_observer_are_refused_none_are_made(cluster: Cluster) -> None:
@@ -483,6 +494,28 @@ async def test_what_the_probe_makes_of_an_answer(
         assert evidence.problem is not None
         assert evidence.problem.reason == Reason.ROUTE_NOT_PROGRAMMED
         assert f"http://127.0.0.1:{gateway.port}" in evidence.problem.message
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+async def test_a_gateway_that_asks_for_credentials_follows_the_route_when_the_answer_has_its_mark(
+    gateway: FakeGateway, status: int
+) -> None:
+    cluster = served(gateway, MARKING)
+    gateway.status = status
+    assert (await cluster.traffic.evidence(cluster.scene, PATH)).confirmed
+    gateway.route = None
+    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    assert evidence.problem is not None
+    assert "spec.endpoint.proof: Status" in evidence.problem.message
+
+
+async def test_a_gateway_that_lets_nobody_in_is_trusted_on_request(gateway: FakeGateway) -> None:
+    cluster = served(gateway, MARKING)
+    gateway.status, gateway.route = 401, None
+    assert cluster.scene.endpoint is not None
+    trusting = replace(cluster.scene, endpoint=cluster.scene.endpoint.model_copy(update={"proof": "Status"}))
+    assert (await cluster.traffic.evidence(trusting, PATH)).confirmed
+    assert not gateway.asked
 
 
 async def test_a_gateway_that_is_down_is_said_so(gateway: FakeGateway) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.endpoints import Address
+from modelwright.core.attachment import Address
 from modelwright.traffic.probe import Probe
 
 
@@ -19,12 +19,12 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def ask(host: str) -> str:
-    answer = await Probe().ask(Address("http", host, 80), hostname=None, path="/", headers={})
+    answer = await Probe().ask(Address("http", (host,), 80), path="/", headers={})
     assert answer.status == 0
     return answer.error
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "[fe80::1]", "metadata.google.internal"])
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "fe80::1", "metadata.google.internal"])
 async def test_a_gateway_at_a_metadata_address_is_not_asked(host: str, connections: list[object]) -> None:
     assert "never asked" in await ask(host)
     assert not connections
@@ -33,9 +33,9 @@ async def test_a_gateway_at_a_metadata_address_is_not_asked(host: str, connectio
 async def test_a_gateway_whose_name_leads_there_is_not_asked(
     connections: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def resolve(*_: Any) -> list[dict[str, Any]]:
-        return [{"hostname": "evil", "host": "169.254.169.254", "port": 80, "family": 2, "proto": 0, "flags": 0}]
+    async def find(*_: Any) -> list[tuple[Any, ...]]:
+        return [(2, 1, 6, "", ("169.254.169.254", 0))]
 
-    monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", resolve)
+    monkeypatch.setattr("modelwright.guard.Lookups.find", find)
     assert "metadata addresses" in await ask("gateway.example.com")
     assert not connections

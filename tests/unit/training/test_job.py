@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from modelwright.api.v1alpha1.retraining import Evaluate
 from modelwright.training.port import engine_for
 from tests.unit.training.builders import DIGEST, NOW, condition, container, ended, live, pod, succeeded, work
 
@@ -74,7 +75,7 @@ def test_a_queued_job_waits_for_quota_also_when_it_was_preempted(preempted: bool
         ("", "no container left a report"),
         ("accuracy 0.9", "'accuracy 0.9' as its termination message, which is no JSON object"),
         ("[1]", "no JSON object"),
-        ('{"metrics": {' + "x" * 4083, "cut off at 4096 bytes"),
+        ('{"metrics": {' + "x" * 4083, "larger than the 4096 bytes that Kubernetes keeps"),
     ],
 )
 def test_a_job_that_succeeds_without_a_result_says_what_it_left(message: str, problem: str) -> None:
@@ -82,6 +83,15 @@ def test_a_job_that_succeeds_without_a_result_says_what_it_left(message: str, pr
         reading = ENGINE.read(live("Job", status), [succeeded(message)], JOB, NOW)
         assert (reading.state, reading.report) == ("Succeeded", None)
         assert problem in str(reading.problem)
+
+
+def test_of_an_evaluation_whose_report_was_cut_off_the_first_figure_that_did_not_fit_is_named() -> None:
+    gated = [{"name": "accuracy", "min": "0.9", "slices": ["night"]}]
+    asked = Evaluate.model_validate({"job": {"template": {}}, "gates": gated})
+    message = '{"metrics": [{"name": "accuracy", "candidate": 1}, {"name": "f1", "candidate": ' + "1" * 5000
+    reading = ENGINE.read(live("Job", conditions(condition("Complete"))), [succeeded(message[:4096])], asked, NOW)
+    assert (reading.state, reading.reason, reading.report) == ("Succeeded", "ReportTooLarge", None)
+    assert "accuracy of slice night is the first figure that did not fit" in str(reading.problem)
 
 
 def test_a_complete_job_without_pods_has_no_result() -> None:

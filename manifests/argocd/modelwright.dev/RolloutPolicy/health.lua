@@ -8,6 +8,13 @@ local held = {
   Suspended = true,
 }
 local status = obj.status
+if status == nil and obj.kind == "ModelVersion" then
+  for _, owner in ipairs(obj.metadata.ownerReferences or {}) do
+    if owner.kind == "Model" and owner.controller then
+      return {status = "Healthy", message = "made by its Model, whose status reports on it"}
+    end
+  end
+end
 if status == nil or status.conditions == nil then
   return {status = "Progressing", message = "the operator has not looked at it yet"}
 end

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from modelwright.api.cel import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE, PRESERVE, VALIDATIONS
+from modelwright.api.cel import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE, NAMES, PRESERVE, VALIDATIONS
+from modelwright.api.common import OPEN_MEMBERS
 
 Schema = dict[str, Any]
 
@@ -33,7 +34,7 @@ _KEPT = (
     INT_OR_STRING,
     VALIDATIONS,
 )
-_DROPPED = ("title", "$defs", "properties", "additionalProperties", "items", "const", "anyOf", "$ref")
+_DROPPED = ("title", "$defs", "properties", "additionalProperties", "items", "const", "anyOf", "$ref", NAMES)
 _INT32 = 2**31 - 1
 
 
@@ -81,7 +82,7 @@ def _convert(node: Mapping[str, Any], definitions: Mapping[str, Any], open_refs:
             for name, child in node["properties"].items()
         }
     if node.get("additionalProperties") is True:
-        schema[PRESERVE] = True
+        schema |= {PRESERVE: True, "maxProperties": OPEN_MEMBERS}
     elif isinstance(node.get("additionalProperties"), Mapping):
         schema["additionalProperties"] = _convert(node["additionalProperties"], definitions, open_refs, f"{path}.*")
     if "items" in node:

@@ -7,13 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.cel import Cel, Cut, ListType, Names
 from modelwright.api.common import (
+    AUTHORS_MAX,
+    DECIMAL,
     DURATION,
     INT64_MAX,
     QUALIFIED_NAME,
     RFC3339,
     Bool,
+    Decimal,
     Hostname,
     Label,
     LabelValue,
@@ -31,6 +34,7 @@ from modelwright.api.common import (
     Text253,
     Timestamp,
     Wire,
+    changed_by,
     matching,
     seconds,
 )
@@ -127,6 +131,43 @@ class MetricSpec(OpenWire):
     )
 
 
+class ScalingPolicy(Wire):
+    """How much an autoscaler may change at a time, as in autoscaling/v2."""
+
+    type: Literal["Pods", "Percent"] = Field(description="Whether value is a number of pods or a percentage of them.")
+    value: Annotated[int, Field(strict=True, ge=1, le=100_000)] = Field(description="The most it may change.")
+    period_seconds: Annotated[int, Field(strict=True, ge=1, le=1800)] = Field(
+        description="Within how many seconds, 1 to 1800."
+    )
+
+
+ScalingPolicies = Annotated[tuple[ScalingPolicy, ...], Field(min_length=1, max_length=8), ListType("atomic")]
+
+
+class ScalingRules(Wire):
+    """How an autoscaler changes the number of pods in one direction, as in autoscaling/v2."""
+
+    stabilization_window_seconds: Annotated[int, Field(strict=True, ge=0, le=3600)] | None = Field(
+        default=None,
+        description="For how many seconds earlier recommendations count, 0 to 3600. When absent, 0 up and 300 down.",
+    )
+    select_policy: Literal["Max", "Min", "Disabled"] | None = Field(
+        default=None, description="Which of the policies counts. Disabled: never in this direction. When absent, Max."
+    )
+    policies: Annotated[tuple[ScalingPolicy, ...], Field(min_length=1, max_length=8), ListType("atomic")] | None = (
+        Field(default=None, description="What it may change at a time, 1 to 8. When absent, Kubernetes' defaults.")
+    )
+
+
+class ScalingBehavior(Wire):
+    """How fast an autoscaler follows its metrics, as in autoscaling/v2."""
+
+    scale_up: ScalingRules | None = Field(default=None, description="To more pods.")
+    scale_down: ScalingRules | None = Field(
+        default=None, description="To fewer pods: models that load for minutes want a long window."
+    )
+
+
 class Autoscaling(Wire):
     """Lets a HorizontalPodAutoscaler choose the number of replicas."""
 
@@ -145,8 +186,14 @@ class Autoscaling(Wire):
     max_replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         description="Most pods, 1 to 1000, not below minReplicas."
     )
-    metrics: Annotated[tuple[MetricSpec, ...], Field(max_length=16), ListType("atomic")] = Field(
-        default=(), description="Metrics of autoscaling/v2, at most 16. When empty, CPU at 80 % of the requests."
+    metrics: Annotated[
+        tuple[MetricSpec, ...],
+        Field(max_length=16),
+        ListType("atomic"),
+        Names("Nothing", why="metrics of autoscaling/v2"),
+    ] = Field(default=(), description="Metrics of autoscaling/v2, at most 16. When empty, CPU at 80 % of the requests.")
+    behavior: ScalingBehavior | None = Field(
+        default=None, description="How fast it scales up and down. When absent, as Kubernetes does by default."
     )
 
 
@@ -165,10 +212,10 @@ class Resources(Wire):
 class PodTemplatePatch(Wire):
     """A strategic merge patch on the rendered pod template."""
 
-    metadata: OpenObject | None = Field(
+    metadata: Annotated[OpenObject, Names("Nothing", why="labels and annotations")] | None = Field(
         default=None, description="Labels and annotations to add; null takes one away. Modelwright's own labels stay."
     )
-    spec: OpenObject | None = Field(
+    spec: Annotated[OpenObject, Names("PodSpec")] | None = Field(
         default=None,
         description="A partial PodSpec, merged as the API server would (containers by name; the model's is `model`); "
         "null takes a field away (apply with --server-side: a plain kubectl apply drops nulls before they are sent). "
@@ -179,7 +226,7 @@ class PodTemplatePatch(Wire):
 class Cache(Wire):
     """A volume where fetched artifacts stay, so that a pod starts while the store is down."""
 
-    persistent_volume_claim: Subdomain = Field(
+    persistent_volume_claim: Annotated[Subdomain, Names("Claim")] = Field(
         description="PersistentVolumeClaim in the same namespace, by digest and shared by all Models that name it; "
         "ReadWriteMany when pods run on several nodes."
     )
@@ -215,6 +262,12 @@ class Serving(Wire):
     cache: Cache | None = Field(
         default=None, description="Keep fetched artifacts on a volume. When absent, each pod fetches."
     )
+    allow_implementation: Bool = Field(
+        default=False,
+        description="Whether a model server may load code that the artifact names or brings, such as the "
+        "implementation of MLServer's model-settings.json. The runtime gets MODEL_ALLOW_IMPLEMENTATION=true; of the "
+        "shipped ones mlserver goes by it.",
+    )
     start_timeout: Duration = Field(
         default="10m",
         description="Time in which a revision must become ready, 1s to 24h; after it the Model is Stalled, while "
@@ -236,7 +289,9 @@ class Serving(Wire):
         default=15, description="Seconds that a pod which leaves goes on answering new requests, 0 to 3600."
     )
     max_request_seconds: Annotated[int, Field(strict=True, ge=1, le=86400)] = Field(
-        default=60, description="Seconds that the longest request may take, 1 to 86400; a pod which leaves has as long."
+        default=60,
+        description="Seconds that the longest request may take, 1 to 86400; a pod which leaves has as long, and no "
+        "step of a rollout with metrics passes before.",
     )
 
     @property
@@ -301,6 +356,47 @@ class Endpoint(Wire):
     strip_path_prefix: Bool = Field(
         default=True, description="Whether pathPrefix is taken off before the runtime sees the path."
     )
+    proof: Literal["Probe", "Status"] = Field(
+        default="Probe",
+        description="How the operator knows that the gateway follows the route. Probe: by a request through it. "
+        "Status: by the route's status alone, for gateways that ask every caller to sign in.",
+    )
+
+
+Floor = Annotated[
+    Decimal,
+    Cel(f"!self.matches(r'{DECIMAL}') || double(self) > 0.0", "must be more than 0", lambda value: float(value) > 0),
+]
+
+
+class NumbersComparison(Wire):
+    """How features with numbers are compared with the reference sample."""
+
+    method: Literal["KolmogorovSmirnov", "Wasserstein", "PSI", "ChiSquare", "JensenShannon"] = Field(
+        default="KolmogorovSmirnov",
+        description="KolmogorovSmirnov: the largest difference of the distribution functions. Wasserstein: the area "
+        "between them, in standard deviations. PSI, ChiSquare and JensenShannon compare the shares of ten bins.",
+    )
+    floor: Floor | None = Field(
+        default=None,
+        description="Least distance that is called drift, at any number of rows. When absent, 0.05 for "
+        "KolmogorovSmirnov and JensenShannon, 0.1 for the others.",
+    )
+
+
+class CategoriesComparison(Wire):
+    """How features with labels are compared with the reference sample."""
+
+    method: Literal["ChiSquare", "JensenShannon", "PSI"] = Field(
+        default="ChiSquare",
+        description="ChiSquare: Cohen's w, 0.1 is a small change and 0.3 a medium one. JensenShannon: the distance of "
+        "that name. PSI: the population stability index.",
+    )
+    floor: Floor | None = Field(
+        default=None,
+        description="Least distance that is called drift, at any number of rows. When absent, 0.05 for JensenShannon "
+        "and 0.1 for the others.",
+    )
 
 
 class Monitoring(Wire):
@@ -324,8 +420,43 @@ class Monitoring(Wire):
         default="10m",
         description="The figures are about the rows of this last time, 10s to 24h, and about 10,000 rows at most.",
     )
+    long_window: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=32),
+        matching(DURATION, "must be a duration such as 30s, 10m or 24h (units h, m, s, ms)"),
+        Cel(
+            f"!self.matches(r'{DURATION}') || duration(self) <= duration('168h')",
+            "must be at most 168h",
+            lambda value: seconds(value) <= 604_800,
+        ),
+    ] = Field(
+        default="24h",
+        description="A second window that is watched beside it, at most 168h: it finds smaller changes, later. There "
+        "is none when it is not longer than window, such as 0s.",
+    )
     min_samples: Annotated[int, Field(strict=True, ge=20, le=10_000)] = Field(
-        default=200, description="Rows below which there is no figure, 20 to 10,000."
+        default=200, description="Rows below which a window has no figure, 20 to 10,000."
+    )
+    rows_per_request: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=1,
+        description="Rows of one request that are counted, drawn at random, 1 to 1000. More than 1 only where the rows "
+        "of a request don't resemble each other: limits are for rows that don't.",
+    )
+    numbers: NumbersComparison = Field(
+        default_factory=NumbersComparison, description="How features with numbers are compared with the reference."
+    )
+    categories: CategoriesComparison = Field(
+        default_factory=CategoriesComparison, description="How features with labels are compared with the reference."
+    )
+    share_floor: Floor = Field(
+        default="0.01",
+        description="Least difference of the share of missing or unknown values that is called drift.",
+    )
+    correction: Literal["Bonferroni", "BenjaminiHochberg"] = Field(
+        default="Bonferroni",
+        description="What the error rate of 5 % is about when there are many features. Bonferroni: the chance that any "
+        "one is called drift by chance. BenjaminiHochberg: the share of those called drift that are so by chance; it "
+        "finds more of many.",
     )
 
 
@@ -400,6 +531,9 @@ class ModelSpec(Wire):
     suspend: Bool = Field(
         default=False, description="Change nothing while true: what serves goes on serving. Deleting still works."
     )
+    changed_by: Text253 | None = changed_by(
+        "what shapes the pods (serving but for replicas, autoscaling and startTimeout), signatures or rolloutPolicyRef"
+    )
 
 
 class ServingStatus(StatusWire):
@@ -451,6 +585,11 @@ class RuntimeStatus(StatusWire):
     kind: Annotated[str, Cut(63)] = Field(description="ModelRuntime or ClusterModelRuntime.")
     name: StatusWord = Field(description="Name of the runtime.")
     reason: StatusText = Field(default="", description="Why this one, and which others would have done.")
+    code: bool | None = Field(
+        default=None,
+        description="Whether loading the artifact can run code that it holds, as the runtime says of its format. When "
+        "absent, the runtime doesn't say, and it counts as code.",
+    )
 
 
 class FailureStatus(StatusWire):
@@ -478,6 +617,65 @@ class AnnouncedStatus(StatusWire):
 
     version: StatusWord = Field(description="Name of the ModelVersion: what spec.version.name would be.")
     training_run: StatusWord = Field(description="Name of the TrainingRun that made it.")
+
+
+class DriftFigure(StatusWire):
+    """How far one feature is from the reference sample."""
+
+    kind: Annotated[str, Cut(63)] = Field(description="input or prediction.")
+    feature: StatusWord = Field(
+        description="Its name in the reference, in the model server's metadata or in the request, else its place in a "
+        "row, from 0; output for predictions."
+    )
+    drifted: bool = Field(
+        description="Whether it has drifted: from a value beyond the limit on, until it is below 0.8 of that."
+    )
+    aspect: Annotated[str, Cut(63)] = Field(
+        description="What of it is compared: distance, missing or unknown (shares of values)."
+    )
+    method: Annotated[str, Cut(63)] | None = Field(
+        default=None, description="How the distance is measured; absent for shares."
+    )
+    value: Annotated[str, Cut(63)] = Field(
+        description="The distance, or the difference of the shares: positive for more now."
+    )
+    limit: Annotated[str, Cut(63)] = Field(
+        description="Value beyond which it is drift: the larger of the floor and of what chance alone passes."
+    )
+    floor: Annotated[str, Cut(63)] = Field(description="Least value that spec.monitoring calls drift.")
+    window: Annotated[str, Cut(63)] = Field(
+        description="The window in which it is furthest off: spec.monitoring.window or longWindow."
+    )
+    rows: StatusInt = Field(description="Rows in that window.")
+
+
+class DriftStatus(StatusWire):
+    """What the observer has found, with the numbers of when it was written: when a feature begins or ceases to drift,
+    or with another change of the status. The present figures are in the observer's metrics."""
+
+    version: StatusWord = Field(description="Name of the ModelVersion whose reference sample is compared with.")
+    drifted: bool = Field(description="Whether any feature has drifted.")
+    at: Timestamp = Field(description="When the numbers were read, UTC.")
+    worst: Annotated[tuple[DriftFigure, ...], Field(max_length=3), ListType("map", ("kind", "feature"))] = Field(
+        default=(), description="The features furthest from the reference in units of their limits. At most 3."
+    )
+
+
+class ChangeStatus(StatusWire):
+    """Who has changed one of the objects that a revision is made of, since the serving revision was made of it."""
+
+    kind: Annotated[str, Cut(63)] = Field(
+        description="Model, ModelVersion, ModelRuntime, ClusterModelRuntime or RolloutPolicy."
+    )
+    name: StatusWord = Field(description="Name of the object.")
+    content: StatusWord = Field(description="Hash of what approvals are about, as it is now.")
+    base: StatusWord | None = Field(
+        default=None, description="The same of what serves; absent when it is not known, or nothing serves."
+    )
+    by: Annotated[tuple[StatusWord, ...], Field(max_length=AUTHORS_MAX), ListType("set")] = Field(
+        default=(), description=f"Who has changed it since. At most {AUTHORS_MAX}."
+    )
+    unknown: bool = Field(default=False, description="Whether somebody has whose name is not known.")
 
 
 class ModelStatus(StatusWire):
@@ -519,10 +717,20 @@ class ModelStatus(StatusWire):
         description="What has changed since the serving revision was rendered (runtime, images), taken by the next "
         "revision; spec.serving.restartedAt asks for one. Absent when nothing has.",
     )
+    changes: Annotated[tuple[ChangeStatus, ...], Field(max_length=8), ListType("map", ("kind",))] = Field(
+        default=(),
+        description="Who has changed what the wanted revision is made of since what serves was made: authors, whose "
+        "approvals do not count. Kept only with a RolloutPolicy that asks for approval. At most 8.",
+    )
+    drift: DriftStatus | None = Field(
+        default=None,
+        description="How far requests and answers are from the reference sample, with spec.monitoring; absent before "
+        "the observer has enough rows.",
+    )
     conditions: Conditions = Field(
         default=(),
         description="Ready, Reconciling and Stalled, as kstatus defines them, Available, and, with spec.monitoring, "
-        "Monitored.",
+        "Monitored; with spec.rolloutPolicyRef, EvidenceAsked.",
     )
 
 
@@ -572,6 +780,15 @@ def wanted_replicas(serving: Serving) -> int:
     if serving.autoscaling is not None:
         return serving.autoscaling.min_replicas
     return 1 if serving.replicas is None else serving.replicas
+
+
+def pod_shape(serving: Serving) -> dict[str, Any]:
+    """What of spec.serving shapes the pods: not how many there are, nor how long they are waited for."""
+    how_many = {"replicas", "autoscaling", "start_timeout", "pod_template"}
+    shape = serving.model_dump(mode="json", by_alias=True, exclude=how_many, exclude_defaults=True)
+    if patch := pod_template_patch(serving):
+        shape["podTemplate"] = patch
+    return shape
 
 
 def pod_template_patch(serving: Serving) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, ListType
+from modelwright.api.cel import Cel, ListType, Names
 from modelwright.api.common import (
     DURATION,
     INT64_MAX,
+    POLICY_BYTES,
     QUALIFIED_NAME,
     Bool,
     Decimal,
@@ -23,7 +24,9 @@ from modelwright.api.common import (
     StatusWire,
     StatusWord,
     Text63,
+    Text253,
     Wire,
+    changed_by,
     matching,
     seconds,
 )
@@ -129,6 +132,11 @@ class ApprovalStep(Wire):
     )
     timeout: Wait = Field(
         default="48h", description="Time after which the rollout is rolled back without enough approvals, 1s to 720h."
+    )
+    service_accounts: Annotated[Bool, Names("Nothing", why="who counts as a person")] = Field(
+        default=False,
+        description="Whether ServiceAccounts count as people. When false, their approvals do not count, and the author "
+        "of what one has made is unknown: whoever may use a ServiceAccount writes in its name.",
     )
 
 
@@ -322,6 +330,12 @@ class EvaluationMetric(Wire):
             lambda self: _in_order(self.min_delta, self.max_delta),
             ".maxDelta",
         ),
+        Cel(
+            "!has(self.confidence) || double(self.confidence) >= 0.9",
+            "must be at least 0.9: the test is known to keep its level there",
+            lambda self: self.confidence is None or float(self.confidence) >= 0.9,
+            ".confidence",
+        ),
     )
 
     name: Text63 = Field(description="Name of the figure in the report, such as accuracy.")
@@ -337,17 +351,39 @@ class EvaluationMetric(Wire):
         description="Largest difference to the serving version (candidate - serving), for a figure where lower is "
         "better. Skipped when nothing serves yet.",
     )
-    slices: Annotated[tuple[Text63, ...], Field(max_length=32), ListType("set")] = Field(
+    slices: Annotated[tuple[Text63, ...], Field(max_length=31), ListType("set")] = Field(
         default=(),
         description="Slices of the data for which the limits must hold as well, each of which must be in the report. "
-        "At most 32.",
+        "At most 31.",
+    )
+    confidence: Probability | None = Field(
+        default=None,
+        description="Confidence with which each limit must be proven to hold, for all of the data and for each slice, "
+        'at least "0.9". When absent, "0.95".',
+    )
+
+
+MOST_FIGURES = 32
+"""Figures that gates ask for, each metric's slices counted: they must fit into a termination message."""
+
+
+def few_figures(field: str) -> Cel:
+    """The rule that bounds the figures of a list of metrics."""
+    return Cel(
+        f"self.{field}.map(m, has(m.slices) ? m.slices.size() + 1 : 1).sum() <= {MOST_FIGURES}",
+        f"asks for more than {MOST_FIGURES} figures, a metric for all data and for each of its slices: a report has no "
+        "room for them",
+        lambda self: sum(1 + len(metric.slices) for metric in getattr(self, field)) <= MOST_FIGURES,
+        f".{field}",
     )
 
 
 class EvaluationGate(Wire):
     """A Job scores candidate and serving version on data held out, before the candidate gets a serving pod."""
 
-    template: OpenObject = Field(
+    __cel__: ClassVar[tuple[Cel, ...]] = (few_figures("metrics"),)
+
+    template: Annotated[OpenObject, Names("PodTemplate")] = Field(
         description="Pod template of the Job (spec.template of batch/v1), with a container that reports by the result "
         "contract; see the how-to on gates."
     )
@@ -356,19 +392,80 @@ class EvaluationGate(Wire):
         default=1, description="Tries after a failed one, 0 to 10."
     )
     metrics: Annotated[tuple[EvaluationMetric, ...], Field(min_length=1, max_length=32), ListType("map", ("name",))] = (
-        Field(description="Figures with their limits, 1 to 32. A figure that is missing in the report fails.")
+        Field(
+            description="Figures with their limits, 1 to 32; with all slices together at most 32. A figure that is "
+            "missing in the report fails."
+        )
     )
 
 
-class Gates(Wire):
-    """What must pass before any caller's request reaches the candidate; in this order: evaluation, infra, approval."""
+def _is_global(value: str) -> bool:
+    return _GLOBAL.fullmatch(value) is not None
 
+
+_GLOBAL_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*(\.[*])?$"
+_GLOBAL = re.compile(_GLOBAL_PATTERN.removeprefix("^").removesuffix("$"))
+AllowedGlobal = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=256),
+    Cel(
+        f"self.matches(r'{_GLOBAL_PATTERN}')",
+        "must be a name such as sklearn.pipeline.Pipeline, or a module with all below it, such as sklearn.*",
+        _is_global,
+    ),
+]
+AllowedFile = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
+
+
+class ScanAllow(Wire):
+    """What may be in an artifact beside what is known to run nothing."""
+
+    globals: Annotated[tuple[AllowedGlobal, ...], Field(max_length=64), ListType("set")] = Field(
+        default=(),
+        description="What a pickle may import, at most 64: names such as mylib.scale, or sklearn.* for all classes of "
+        "sklearn and the modules below. A function has to be named whole.",
+    )
+    files: Annotated[tuple[AllowedFile, ...], Field(max_length=64), ListType("set")] = Field(
+        default=(),
+        description="Files that are let through unread, at most 64: paths within the artifact, with * for any "
+        "characters. What is packed in a file is named after it and an exclamation mark.",
+    )
+
+
+class ScanGate(Wire):
+    """The artifact must hold no code but what is allowed, before anything loads it."""
+
+    allow: ScanAllow = Field(default_factory=ScanAllow, description="What may be in the artifact.")
+    timeout: Wait = Field(default="30m", description="Time for fetching and reading the artifact, 1s to 720h.")
+
+
+class Gates(Wire):
+    """What must pass before any caller's request reaches the candidate; in this order: scan, evaluation, infra,
+    approval."""
+
+    scan: ScanGate | None = Field(default=None, description="Holds no code but what is allowed.")
     evaluation: EvaluationGate | None = Field(default=None, description="Scores on data held out.")
     infra: InfraGate | None = Field(default=None, description="Loads and answers its samples.")
     approval: ApprovalStep | None = Field(default=None, description="People agree.")
 
 
-PromQL = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]
+MOST_BRACKETS = 32
+"""Brackets of a query in each other. Its reader takes time that grows with their third power."""
+MOST_SIGNS = 8
+"""Signs of a query in a row."""
+# Brackets with words between them are counted by the operator: no pattern can.
+_RUN = rf"([(]\s*){{{MOST_BRACKETS + 1}}}|([-+]\s*){{{MOST_SIGNS + 1}}}"
+_LONG_RUN = re.compile(_RUN)
+
+PromQL = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=4096),
+    Cel(
+        f"!self.matches(r'{_RUN}')",
+        f"has more than {MOST_BRACKETS} brackets, or more than {MOST_SIGNS} signs, in a row",
+        lambda value: _LONG_RUN.search(value) is None,
+    ),
+]
 
 
 class PrometheusMetric(Wire):
@@ -414,7 +511,9 @@ class HttpMetric(Wire):
 class JobMetric(Wire):
     """A number that a Job reports; it runs once at each look."""
 
-    template: OpenObject = Field(description="Pod template of the Job (spec.template of batch/v1).")
+    template: Annotated[OpenObject, Names("PodTemplate")] = Field(
+        description="Pod template of the Job (spec.template of batch/v1)."
+    )
     value: Text63 = Field(description="Name of the figure in its report, as in the result contract.")
     timeout: Wait = Field(default="10m", description="Time for the Job, 1s to 720h.")
 
@@ -485,13 +584,19 @@ class Metric(Wire):
         ),
         Cel(
             f"!(has(self.minSamples) || has(self.confidence)) || {_IS_SHARE} || "
-            "(!has(self.minSamples) && has(self.prometheus))",
+            "(!has(self.minSamples) && (has(self.prometheus) || has(self.job)))",
             "minSamples and confidence are for shares of requests: this metric is a value, which failureLimit is for",
             lambda self: (
                 (self.min_samples is None and self.confidence is None)
                 or is_share(self)
-                or (self.min_samples is None and self.prometheus is not None)
+                or (self.min_samples is None and (self.prometheus is not None or self.job is not None))
             ),
+        ),
+        Cel(
+            f"!has(self.burst) || {_IS_SHARE}",
+            "burst is for shares of requests: this metric is a value",
+            lambda self: self.burst is None or is_share(self),
+            ".burst",
         ),
         Cel(
             f"!has(self.failureLimit) || !{_IS_SHARE}",
@@ -548,7 +653,8 @@ class Metric(Wire):
         default=None,
         description="error-rate: share of requests answered with 5xx or not at all. latency-over: share slower than "
         "threshold. latency-percentile: percentile in seconds. throughput: requests per second. In mirror steps only: "
-        "agreement (share of answers that agree), absolute-difference and relative-difference (mean, of numbers).",
+        "agreement (share of an answer's rows that agree, averaged over the answers), absolute-difference and "
+        "relative-difference (mean, of numbers).",
     )
     prometheus: PrometheusMetric | None = Field(default=None, description="From a Prometheus server.")
     http: HttpMetric | None = Field(default=None, description="From a JSON document.")
@@ -577,12 +683,19 @@ class Metric(Wire):
     min: Decimal | None = Field(default=None, description="Smallest value, whatever the serving revision has.")
     min_samples: Annotated[int, Field(strict=True, ge=1, le=10000000)] | None = Field(
         default=None,
-        description="Requests that each revision must have answered in the step, 1 to 10000000. When absent, 300.",
+        description="Requests that each revision must have answered in the step, 1 to 10000000; of agreement, answers "
+        "that were compared. When absent, 300.",
     )
     confidence: Probability | None = Field(
         default=None,
         description="Confidence of the decision over the whole rollout, however often it is looked; of a query, that "
-        'the winner of an A/B test is better. When absent, "0.95".',
+        "the winner of an A/B test is better; of a Job's figure with its error, that of the rollout, at all looks. "
+        'When absent, "0.95".',
+    )
+    burst: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
+        default=None,
+        description="How many requests in a row share one fate, such as retries of one call or the rows of a client's "
+        "loop, 1 to 1000: they count as one request for the evidence. When absent, 1.",
     )
     failure_limit: Annotated[int, Field(strict=True, ge=0, le=100)] | None = Field(
         default=None,
@@ -747,6 +860,7 @@ class RolloutPolicySpec(Wire):
     history_ttl: History = Field(
         default="168h", alias="historyTTL", description="How long ended ModelRollouts outlive their Model, 0s to 8760h."
     )
+    changed_by: Text253 | None = changed_by("anything else of spec")
 
 
 class RolloutPolicyStatus(StatusWire):
@@ -761,13 +875,14 @@ class RolloutPolicyStatus(StatusWire):
         "spec.deadline, when 1 request in 100 is an error and 5 in 100 are slow. Absent when no number would do.",
     )
     conditions: Conditions = Field(
-        default=(), description="Ready, Reconciling and Stalled, as kstatus defines them, and Decidable."
+        default=(), description="Ready, Reconciling and Stalled, as kstatus defines them, Decidable and EvidenceAsked."
     )
 
 
 class RolloutPolicy(Resource):
     """How Models move to another revision."""
 
+    __spec_bytes__: ClassVar[int | None] = POLICY_BYTES
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="rolloutpolicies",
         short_name="rp",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.cel import Cel, Cut, ListType, Names
 from modelwright.api.common import (
     INT64_MAX,
+    POLICY_BYTES,
     QUALIFIED_NAME,
     Bool,
     Decimal,
@@ -21,14 +23,26 @@ from modelwright.api.common import (
     StatusText,
     StatusWire,
     StatusWord,
-    Subdomain,
+    Text253,
     Timestamp,
     Wire,
+    changed_by,
 )
 from modelwright.api.conditions import Conditions
 from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
-from modelwright.api.v1alpha1.policy import Cron, Deadline, EvaluationMetric, History, PromQL, TimeZone, Wait, span
+from modelwright.api.v1alpha1.policy import (
+    Cron,
+    Deadline,
+    EvaluationMetric,
+    History,
+    PromQL,
+    TimeZone,
+    Wait,
+    few_figures,
+    span,
+)
 from modelwright.api.v1alpha1.version import (
+    AccountName,
     ArtifactUri,
     Card,
     Code,
@@ -36,6 +50,7 @@ from modelwright.api.v1alpha1.version import (
     ModelFormat,
     Parameters,
     Sample,
+    SecretOfStore,
 )
 
 PROFILES = ("TrainJob", "JobSet", "RayJob", "Workflow", "SparkApplication")
@@ -97,10 +112,10 @@ class DataTrigger(Wire):
         description="Time between looks: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 minutes, or 1, 2, 3, 4, 6, 8, 12 or 24 "
         "hours.",
     )
-    service_account_name: Subdomain | None = Field(
+    service_account_name: AccountName | None = Field(
         default=None, description="ServiceAccount of the pod that looks. When absent, `default`."
     )
-    credentials_secret_ref: Reference | None = Field(
+    credentials_secret_ref: SecretOfStore | None = Field(
         default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
     )
 
@@ -202,10 +217,10 @@ class DatasetSource(Wire):
         description="Digest that it must have. When absent, it is found out at the beginning of each run, and the "
         "content must not change until its end.",
     )
-    service_account_name: Subdomain | None = Field(
+    service_account_name: AccountName | None = Field(
         default=None, description="ServiceAccount of the pod that finds out the digest. When absent, `default`."
     )
-    credentials_secret_ref: Reference | None = Field(
+    credentials_secret_ref: SecretOfStore | None = Field(
         default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
     )
 
@@ -213,13 +228,13 @@ class DatasetSource(Wire):
 class JobWork(Wire):
     """A Job of batch/v1."""
 
-    template: OpenObject = Field(
+    template: Annotated[OpenObject, Names("PodTemplate")] = Field(
         description="Pod template of the Job (spec.template). Inputs and results: the how-to on training."
     )
     backoff_limit: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
         default=1, description="Tries after a failed one, 0 to 10."
     )
-    pod_failure_policy: OpenObject | None = Field(
+    pod_failure_policy: Annotated[OpenObject, Names("Nothing", why="conditions and exit codes")] | None = Field(
         default=None, description="spec.podFailurePolicy of the Job, such as to let evicted pods not count."
     )
     labels: Annotated[
@@ -253,7 +268,7 @@ class ResourceWork(Wire):
         ),
     )
 
-    manifest: OpenObject = Field(
+    manifest: Annotated[OpenObject, Names("Manifest")] = Field(
         description="The object: apiVersion, kind and spec; name, namespace and owner are set here. In its texts "
         "$(RUN), $(MODEL), $(OUTPUT_URI), $(DATASET_URI), $(DATASET_DIGEST), $(SEED) and $(INPUTS) (all of the inputs "
         "as JSON) are filled in."
@@ -302,7 +317,7 @@ class Work(Wire):
 class DataCheck(Work):
     """Looks at the dataset before anything is trained."""
 
-    data_schema: OpenObject | None = Field(
+    data_schema: Annotated[OpenObject, Names("Nothing", why="what data is like")] | None = Field(
         default=None,
         alias="schema",
         description="What the dataset must be like, handed to the check as it is; the shipped image's form is in the "
@@ -313,8 +328,18 @@ class DataCheck(Work):
 class Evaluate(Work):
     """Scores the new version and the serving one on the same data, held out from both."""
 
+    __cel__: ClassVar[tuple[Cel, ...]] = (*Work.__cel__, few_figures("gates"))
+
     gates: Annotated[tuple[EvaluationMetric, ...], Field(min_length=1, max_length=32), ListType("map", ("name",))] = (
-        Field(description="Figures with their limits, 1 to 32. A figure that is missing in the report fails.")
+        Field(
+            description="Figures with their limits, 1 to 32; with all slices together at most 32. A figure that is "
+            "missing in the report fails."
+        )
+    )
+    on_inconclusive: Literal["Fail", "Register"] = Field(
+        default="Fail",
+        description="When the figures prove neither that the limits hold nor that they do not: Fail, so that the run "
+        "ends without a version; or Register the version nevertheless, so that the RolloutPolicy of the Model decides.",
     )
 
 
@@ -326,17 +351,45 @@ class Output(Wire):
         "another place is refused."
     )
     format: ModelFormat = Field(description="What kind of model it is, unless the result says so.")
-    service_account_name: Subdomain | None = Field(
+    service_account_name: AccountName | None = Field(
         default=None, description="spec.artifact.serviceAccountName of the ModelVersion."
     )
-    credentials_secret_ref: Reference | None = Field(
+    credentials_secret_ref: SecretOfStore | None = Field(
         default=None, description="spec.artifact.credentialsSecretRef of the ModelVersion."
     )
+
+
+TRACKING_DOMAINS = (
+    "app[.]kubernetes[.]io", "argocd[.]argoproj[.]io", "toolkit[.]fluxcd[.]io", "fluxcd[.]io", "helm[.]sh",
+    "kustomize[.]k8s[.]io", "kapp[.]k14s[.]io", "config[.]k8s[.]io", "applyset[.]kubernetes[.]io", "modelwright[.]dev",
+)  # fmt: skip
+"""Prefixes, and what is below them, of labels that say who has made an object: a tool prunes what carries its own."""
+
+_TRACKING = re.compile(f"([^/]*[.])?({'|'.join(TRACKING_DOMAINS)})/")
+_NAME = re.compile(QUALIFIED_NAME)
+_NO_TRACKING = (
+    "keys must be label names, and none of modelwright.dev/, app.kubernetes.io/ or of a tool that prunes by its labels "
+    "(Argo CD, Flux, Helm, kustomize, kapp)"
+)
 
 
 class VersionTemplate(Wire):
     """What a ModelVersion of a run has beside its result."""
 
+    labels: Annotated[
+        dict[str, LabelValue],
+        Field(max_length=16),
+        Cel(
+            f"self.all(key, key.matches(r'{QUALIFIED_NAME}') && "
+            f"!key.matches(r'^([^/]*[.])?({'|'.join(TRACKING_DOMAINS)})/'))",
+            _NO_TRACKING,
+            lambda value: all(_NAME.fullmatch(key) and not _TRACKING.match(key) for key in value),
+        ),
+    ] = Field(
+        default_factory=dict,
+        description="Labels of the ModelVersion, such as those that spec.version.follow.selector of a Model asks for. "
+        "At most 16, and none by which a tool finds what it has made and prunes it.",
+    )
     samples: Annotated[tuple[Sample, ...], Field(max_length=16), ListType("atomic")] = Field(
         default=(), description="Requests for the infra gate of its rollout, at most 16."
     )
@@ -388,6 +441,7 @@ class RetrainingPolicySpec(Wire):
     history_ttl: History = Field(
         default="168h", alias="historyTTL", description="How long ended TrainingRuns outlive the policy, 0s to 8760h."
     )
+    changed_by: Text253 | None = changed_by("modelRef or run")
 
 
 class TriggerStatus(StatusWire):
@@ -403,6 +457,12 @@ class TriggerStatus(StatusWire):
         default=None, description="Started, Queued, Replaced, or the reason why it was suppressed."
     )
     run: StatusWord | None = Field(default=None, description="The run it started.")
+    schedule: StatusWord | None = Field(
+        default=None, description="Cron and time zone of a schedule, to see when somebody edits them."
+    )
+    since: Timestamp | None = Field(
+        default=None, description="When the schedule was added or edited, UTC: earlier times are not caught up."
+    )
 
 
 class SuppressedStatus(StatusWire):
@@ -438,6 +498,7 @@ class RetrainingPolicyStatus(StatusWire):
 class RetrainingPolicy(Resource):
     """When a Model is trained anew, and how."""
 
+    __spec_bytes__: ClassVar[int | None] = POLICY_BYTES
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="retrainingpolicies",
         short_name="rtp",

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from modelwright.api.cel import Cel, Cut, ListType
 from modelwright.api.common import (
+    AUTHORS_MAX,
     INT64_MAX,
     OpenObject,
     Reference,
@@ -116,9 +117,19 @@ class RevisionRef(StatusWire):
 class PolicySnapshot(StatusWire):
     """The policy as it was when the rollout began; later edits concern later rollouts."""
 
-    name: StatusWord = Field(description="Name of the RolloutPolicy.")
+    name: StatusWord = Field(description="Name of the policy.")
     generation: int = Field(default=0, ge=0, le=INT64_MAX, description="Its metadata.generation.")
-    spec: OpenObject = Field(description="Its spec.")
+    spec: OpenObject = Field(description="Its spec; empty when storedIn is given.")
+    stored_in: StatusWord | None = Field(
+        default=None,
+        description="Name of the ControllerRevision that holds a spec of more than 8 KiB (data.spec); it ends with a "
+        "hash of that spec.",
+    )
+
+    @property
+    def lost(self) -> bool:
+        """Whether the spec is stored apart, and has not been found."""
+        return self.stored_in is not None and not self.spec
 
 
 class StepStatus(StatusWire):
@@ -135,7 +146,9 @@ class StepStatus(StatusWire):
     )
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
     outcome: Annotated[str, Cut(63)] | None = Field(
-        default=None, description="Pass, Fail, Skipped, Ended; absent while it goes on."
+        default=None,
+        description="Pass, Fail (it turned the rollout back, or a person promoted the candidate all the same), "
+        "Skipped, Ended; absent while it goes on.",
     )
 
 
@@ -159,16 +172,31 @@ class VerdictStatus(StatusWire):
     failures: StatusInt | None = Field(default=None, description="Looks with a value outside of the limits.")
     dry_run: bool | None = Field(default=None, description="True when it decides nothing.")
     query: StatusText | None = Field(default=None, description="What was asked.")
+    blocks: StatusText | None = Field(
+        default=None,
+        description="What decided, by at most 64 blocks of time, written when the step has ended: end in unix seconds, "
+        "bad/all requests of the candidate, bad/all of the serving revision; separated by commas.",
+    )
     at: Timestamp | None = Field(default=None, description="When this was last looked at and written, UTC.")
+
+
+class ReportStatus(StatusWire):
+    """A report that is kept elsewhere, by its digest."""
+
+    uri: Annotated[str, Cut(2048)] = Field(description="Address of the report.")
+    digest: StatusWord = Field(description="Digest of the report.")
 
 
 class GateStatus(StatusWire):
     """What a gate came to."""
 
-    name: Annotated[str, Cut(63)] = Field(description="evaluation, infra or approval.")
+    name: Annotated[str, Cut(63)] = Field(description="scan, evaluation, infra or approval.")
     outcome: Annotated[str, Cut(63)] = Field(description="Running, Pass, Fail, Inconclusive or Error.")
     reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
     message: StatusText = Field(default="", description="Why, with the figures.")
+    report: ReportStatus | None = Field(
+        default=None, description="The full report of the evaluation, if its Job has put one elsewhere."
+    )
     at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
 
 
@@ -193,6 +221,22 @@ class ApprovalRecord(StatusWire):
     reason: StatusText = Field(default="", description="Why, in their words.")
     place: Annotated[str, Cut(63)] = Field(description="gate, or step and its index.")
     at: Timestamp = Field(description="When it was taken into account, UTC.")
+
+
+class AuthorsStatus(StatusWire):
+    """The authors of one of the objects that the candidate is made of."""
+
+    kind: Annotated[str, Cut(63)] = Field(
+        description="Model, ModelVersion, ModelRuntime, ClusterModelRuntime or RolloutPolicy."
+    )
+    name: StatusWord = Field(description="Name of the object.")
+    content: StatusWord = Field(description="Hash of what approvals are about.")
+    by: Annotated[tuple[StatusWord, ...], Field(max_length=AUTHORS_MAX), ListType("set")] = Field(
+        default=(),
+        description="Who has changed it since what served was made of it. Empty when it is as it was, or when only "
+        f"unknown people have. At most {AUTHORS_MAX}.",
+    )
+    unknown: bool = Field(default=False, description="Whether somebody has whose name is not known.")
 
 
 class ClockStatus(StatusWire):
@@ -276,10 +320,17 @@ class ModelRolloutStatus(StatusWire):
     commands: Annotated[tuple[CommandStatus, ...], Field(max_length=64), ListType("map", ("token",))] = Field(
         default=(), description="Commands that people gave, and what became of them. At most 64."
     )
+    authors: Annotated[tuple[AuthorsStatus, ...], Field(max_length=8), ListType("map", ("kind",))] = Field(
+        default=(),
+        description="Authors of what the candidate is made of: their approvals do not count. Kept only with a policy "
+        "that asks for approval. At most 8.",
+    )
     approvals: Annotated[tuple[ApprovalRecord, ...], Field(max_length=64), ListType("map", ("name", "place"))] = Field(
         default=(), description="Approvals that counted. At most 64."
     )
-    conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
+    conditions: Conditions = Field(
+        default=(), description="Ready, Reconciling and Stalled, as kstatus defines them, and EvidenceAsked."
+    )
 
 
 class ModelRollout(Resource):

@@ -6,8 +6,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, ListType
-from modelwright.api.common import Bool, Label, OpenObject, OpenWire, Port, Resource, Wire, matching
+from modelwright.api.cel import Cel, ListType, Names
+from modelwright.api.common import (
+    Bool,
+    Label,
+    OpenObject,
+    OpenWire,
+    Port,
+    Resource,
+    Text253,
+    Wire,
+    changed_by,
+    matching,
+)
 from modelwright.api.crd_info import AGE, Column, CrdInfo
 from modelwright.api.v1alpha1.version import FormatName, FormatVersion
 
@@ -38,6 +49,11 @@ class SupportedFormat(Wire):
         default=0, description="The higher one is chosen, -1000 to 1000; ties go by name."
     )
     auto_select: Bool = Field(default=True, description="Whether it may be chosen for a Model that names no runtime.")
+    code: Bool | None = Field(
+        default=None,
+        description="Whether loading an artifact of this format can run code that the artifact holds, as a pickle "
+        "does. When absent, nobody has said so, and it counts as code.",
+    )
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), ListType("map", ("name",))] = Field(
         default=(),
         description="Variables added to the container for this format, at most 64; they win over the container's own.",
@@ -135,6 +151,11 @@ class RuntimeMetrics(Wire):
         description="Buckets of a histogram of their durations, in seconds (..._bucket with label le). When absent, "
         "latency can't be measured here.",
     )
+    in_flight: CounterSelector | None = Field(
+        default=None,
+        description="Gauges of the requests that have not ended yet. Verdicts tell their sum; it decides nothing. When "
+        "absent, they are left out.",
+    )
 
 
 class RuntimeVolume(OpenWire):
@@ -204,14 +225,14 @@ class RuntimeSpec(Wire):
         default="/mnt/models",
         description="Where the artifact is mounted, read-only; $(MODEL_NAME) stands for the Model's name.",
     )
-    container: RuntimeContainer = Field(
+    container: Annotated[RuntimeContainer, Names("Container")] = Field(
         description="The container of the model server, a Container of core/v1. Its environment begins with "
         "MODEL_NAME, MODEL_NAMESPACE, MODEL_VERSION, MODEL_REVISION, MODEL_FORMAT, MODEL_DIR, MODEL_HTTP_PORT, "
         "MODEL_GRPC_PORT and MODEL_METRICS_PORT, so that command, args and env can use $(MODEL_DIR) and the like."
     )
-    volumes: Annotated[tuple[RuntimeVolume, ...], Field(max_length=16), ListType("map", ("name",))] = Field(
-        default=(), description="Further volumes of the pod, of core/v1, at most 16."
-    )
+    volumes: Annotated[
+        tuple[RuntimeVolume, ...], Field(max_length=16), ListType("map", ("name",)), Names("Volumes")
+    ] = Field(default=(), description="Further volumes of the pod, of core/v1, at most 16.")
     readiness: Readiness | None = Field(
         default=None,
         description="How to ask whether the model is loaded. When absent, with V2: "
@@ -222,6 +243,8 @@ class RuntimeSpec(Wire):
         description="The server's own counters, for builtin metrics of a RolloutPolicy where no gateway counts. They "
         "must be scraped with the labels namespace and pod.",
     )
+
+    changed_by: Text253 | None = changed_by("anything else of spec")
 
     @property
     def effective_readiness(self) -> Readiness | None:

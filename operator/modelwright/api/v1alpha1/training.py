@@ -24,7 +24,7 @@ from modelwright.api.common import (
 )
 from modelwright.api.conditions import Conditions
 from modelwright.api.crd_info import AGE, Column, CrdInfo
-from modelwright.api.v1alpha1.rollout import ClockStatus, PolicySnapshot
+from modelwright.api.v1alpha1.rollout import ClockStatus, PolicySnapshot, ReportStatus
 from modelwright.api.v1alpha1.version import Parameters
 
 
@@ -138,6 +138,18 @@ class FigureStatus(StatusWire):
     candidate: StatusWord = Field(description="The new version's figure.")
     serving: StatusWord | None = Field(default=None, description="The serving version's figure.")
     examples: int | None = Field(default=None, ge=0, le=INT64_MAX, description="How many examples it is from.")
+    better: int | None = Field(
+        default=None, ge=0, le=INT64_MAX, description="Examples for which only the new version is right."
+    )
+    worse: int | None = Field(
+        default=None, ge=0, le=INT64_MAX, description="Examples for which only the serving version is right."
+    )
+    standard_error: StatusWord | None = Field(
+        default=None, description="Standard error of the difference to the serving version."
+    )
+    candidate_standard_error: StatusWord | None = Field(
+        default=None, description="Standard error of the new version's figure."
+    )
 
 
 class ResultMetric(StatusWire):
@@ -207,6 +219,9 @@ class TrainingRunStatus(StatusWire):
     result: RunResult | None = Field(default=None, description="What the training reported.")
     figures: Annotated[tuple[FigureStatus, ...], Field(max_length=256), ListType("map", ("name", "slice"))] = Field(
         default=(), description="Figures of the evaluation. At most 256."
+    )
+    full_report: ReportStatus | None = Field(
+        default=None, description="The full report of the evaluation, if it has put one elsewhere."
     )
     confusion_matrix: OpenObject | None = Field(
         default=None, description="Confusion matrix of the new version, as the evaluation reported it."

@@ -8,8 +8,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, Cut, ListType
+from modelwright.api.cel import Cel, Cut, ListType, Names
 from modelwright.api.common import (
+    AUTHORS_MAX,
     INT64_MAX,
     Decimal,
     OpenObject,
@@ -86,6 +87,7 @@ ArtifactUri = Annotated[
         "the path may not hold '..'",
         lambda value: _NO_PARENT.search(value) is None,
     ),
+    Names("Claim", pvc=True),
 ]
 Digest = Annotated[
     str,
@@ -102,6 +104,11 @@ FormatVersion = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=32, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.+]*[A-Za-z0-9])?$"),
 ]
+
+
+AccountName = Annotated[Subdomain, Names("ServiceAccount")]
+SecretOfStore = Annotated[Reference, Names("Secret", beside=("uri",))]
+"""A Secret that is used at the address of the same object."""
 
 
 class ModelFormat(Wire):
@@ -126,11 +133,11 @@ class Artifact(Wire):
         "is found out once and pinned in status.artifact.digest before any pod serves.",
     )
     format: ModelFormat = Field(description="What kind of model the artifact is.")
-    service_account_name: Subdomain | None = Field(
+    service_account_name: AccountName | None = Field(
         default=None,
         description="ServiceAccount of the pods that fetch and serve the artifact. When absent, `default`.",
     )
-    credentials_secret_ref: Reference | None = Field(
+    credentials_secret_ref: Annotated[Reference, Names("Secret", beside=("uri", "../reference/uri"))] | None = Field(
         default=None,
         description="Secret mounted into the fetch container: its keys are the credentials of the store. The operator "
         "never reads it. When absent, the identity of the pod's ServiceAccount is used.",
@@ -164,7 +171,9 @@ class Lineage(Wire):
 
     dataset: Dataset | None = Field(default=None, description="The data it was trained on.")
     code: Code | None = Field(default=None, description="The code that trained it.")
-    image: Text1024 | None = Field(default=None, description="Image of the training container, best with its digest.")
+    image: Annotated[Text1024, Names("Nothing", why="a record: nothing runs it")] | None = Field(
+        default=None, description="Image of the training container, best with its digest."
+    )
     training_run: Text253 | None = Field(default=None, description="Name of the run that trained it.")
     parent: Subdomain | None = Field(default=None, description="Name of the ModelVersion it was derived from.")
 
@@ -193,8 +202,10 @@ VersionMetrics = Annotated[tuple[VersionMetric, ...], Field(max_length=64), List
 class Sample(Wire):
     """A request that the version must be able to answer."""
 
-    request: OpenObject = Field(description="Body of the request, JSON as the runtime's protocol wants it.")
-    expect: OpenObject | None = Field(
+    request: Annotated[OpenObject, Names("Nothing", why="the body of a request")] = Field(
+        description="Body of the request, JSON as the runtime's protocol wants it."
+    )
+    expect: Annotated[OpenObject, Names("Nothing", why="compared with an answer")] | None = Field(
         default=None,
         description="What the answer must hold: each member that is given here, numbers to one part in a thousand. "
         "When absent, any answer with status 200 will do.",
@@ -250,6 +261,7 @@ class ModelVersionSpec(VersionContent):
     __cel__: ClassVar[tuple[Cel, ...]] = (
         _immutable("modelRef", optional=False),
         _immutable("author", optional=True),
+        _immutable("authors", optional=True),
         _immutable("artifact", optional=False),
         _immutable("parameters", optional=True),
         _immutable("lineage", optional=True),
@@ -269,15 +281,22 @@ class ModelVersionSpec(VersionContent):
         description="Who made the version, as the API server knows them. Admission demands the writer's own name, "
         "unless the writer has the verb `attribute` on the Model. Immutable.",
     )
+    authors: Annotated[tuple[Text253, ...], Field(max_length=AUTHORS_MAX - 1), ListType("set")] = Field(
+        default=(),
+        description="Who else has made it, such as those who have changed the training; the operator names them of "
+        f"what it trains. Admission demands the same as of author. Immutable. At most {AUTHORS_MAX - 1}.",
+    )
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """Everybody that author and authors name, each once."""
+        return tuple(dict.fromkeys((*([self.author] if self.author is not None else []), *self.authors)))
 
 
 class Stage(StrEnum):
-    """Where a version stands in the life of its Model."""
+    """What a rollout found out about a version. Who serves is in the status of the Model: a version that only takes
+    its place there, or leaves it, costs no write."""
 
-    CANDIDATE = "Candidate"
-    SERVING = "Serving"
-    PREVIOUS = "Previous"
-    RETIRED = "Retired"
     REJECTED = "Rejected"
     QUARANTINED = "Quarantined"
 
@@ -287,6 +306,11 @@ class ArtifactStatus(StatusWire):
 
     digest: StatusWord = Field(description="Digest that is checked at every start of a pod.")
     size_bytes: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Size of the content, in bytes.")
+    tree: StatusWord | None = Field(
+        default=None,
+        description="Digest of the files that a pod gets, where `digest` is of something else: an archive, a manifest, "
+        "a commit. Found out only for a Model whose shared cache is verified in full.",
+    )
 
 
 class SignatureStatus(StatusWire):
@@ -321,8 +345,8 @@ class ModelVersionStatus(StatusWire):
     )
     stage: Annotated[str, Cut(63)] | None = Field(
         default=None,
-        description="Candidate (has not served), Serving, Previous (served last before the present one), Retired, "
-        "Rejected (a gate or a person refused it) or Quarantined (a rollout to it was taken back).",
+        description="Rejected (a gate or a person refused it) or Quarantined (a rollout to it was rolled back); absent "
+        "otherwise. Which version serves is in the status of the Model.",
     )
     failure: VersionFailure | None = Field(default=None, description="Why it cannot be used; absent when it can.")
     conditions: Conditions = Field(
@@ -343,7 +367,7 @@ class ModelVersion(Resource):
         columns=(
             Column("Model", ".spec.modelRef.name", "The Model this is a version of."),
             Column("Format", ".spec.artifact.format.name", "Format of the artifact."),
-            Column("Stage", ".status.stage", "Where it stands in the life of its Model."),
+            Column("Stage", ".status.stage", "Rejected or Quarantined; empty otherwise."),
             Column("Digest", ".status.artifact.digest", "Digest of the content it is pinned to.", wide=True),
             READY,
             REASON,

@@ -1,4 +1,4 @@
-"""From raw counter samples to counts since a step began: growth, bad of total, histograms.
+"""From what counters counted (`scrapes`) to what is judged: growth, bad of all, histograms, blocks of time.
 
 Counts are recomputed from the samples at each look. A pooled `rate()` or `increase()` would extrapolate, and count the
 requests of a window's edge twice or never.
@@ -9,51 +9,77 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from modelwright.core.analysis.evidence import Arm, Buckets, Series
-
-Target = tuple[str | None, str]
+from modelwright.core.analysis.evidence import Arm, Block, Buckets, Series
 
 
-def growth(series: Iterable[Series], start: float, end: float, *, beside: Iterable[Series] = ()) -> float:
-    """By how much these counters grew together after `start`, up to `end` (unix seconds).
+class MoreBadThanAll(Exception):
+    """The bad requests can't be a part of all requests: the two count different things."""
 
-    Samples may begin before `start`: the last one at or before it is the baseline. A series without one began after
-    `start`, and counts from 0, when its target (labels `job` and `instance`) was scraped before: another series of the
-    target, here or in `beside`, has an earlier sample. Otherwise scraping may have begun in the middle of an old
-    counter's life, which counts from its own first sample. After a reset (a value smaller than the one before) the new
-    value is what was added. What is not a finite number is ignored.
-    """
-    every = tuple(series)
-    known = _scraped_before((*every, *beside), start)
-    return math.fsum(_growth_of(one, start, end, known) for one in every)
+
+def growth(series: Iterable[Series], start: float, end: float) -> float:
+    """By how much these counters grew together after `start`, up to `end` (unix seconds)."""
+    return math.fsum(_at(one, end) - _at(one, start) for one in series)
 
 
 def arm(bad: Iterable[Series], total: Iterable[Series], start: float, end: float) -> Arm:
     """Bad and all requests between two times.
 
-    Where bad outnumber all, as when the two were scraped at different moments, each bad one counts as a request.
+    Bad ones that were scraped later than all requests of their pod wait for the next scrape of those. A few more bad
+    than all, as when a counter moved during the scrape, are requests too; raises MoreBadThanAll for more than a tenth.
     """
-    bad_series, all_series = tuple(bad), tuple(total)
-    events = round(growth(bad_series, start, end, beside=all_series))
-    trials = round(growth(all_series, start, end, beside=bad_series))
+    trials, events = _both(tuple(bad), tuple(total), start, end)
+    if events > trials + 1 + trials // 10:
+        raise MoreBadThanAll(f"{events} bad requests were counted, and {trials} in all")
     return Arm(max(trials, events), events)
 
 
+def arm_blocks(
+    bad: Iterable[Series], total: Iterable[Series], start: float, ends: Iterable[float]
+) -> tuple[Block, ...]:
+    """Bad and all requests in each block of time, of which the first begins at `start` (unix seconds); see `blocks`.
+
+    They add up to the `arm` at the last end.
+    """
+    bad_series, all_series = tuple(bad), tuple(total)
+    return blocks((end, *_both(bad_series, all_series, start, end)) for end in ends)
+
+
+def blocks(counts: Iterable[tuple[float, int, int]]) -> tuple[Block, ...]:
+    """What was counted in each block of time, from (end in unix seconds, all requests, bad ones) since the step began,
+    in order of time.
+
+    A bad request that was counted before the requests of its block moves to the next block with room, or one before, so
+    that no block has more bad requests than requests; more bad than all in the end are requests of the last block.
+    """
+    found: list[Block] = []
+    trials = events = left = 0
+    for end, trials_now, events_now in counts:
+        new, trials = max(0, trials_now - trials), max(trials, trials_now)
+        left, events = left + max(0, events_now - events), max(events, events_now)
+        found.append(Block(end, new, min(left, new)))
+        left -= found[-1].events
+    for index in range(len(found) - 1, -1, -1):
+        block = found[index]
+        more = min(left, block.trials - block.events)
+        found[index], left = Block(block.end, block.trials, block.events + more), left - more
+    if left:
+        found[-1] = Block(found[-1].end, found[-1].trials + left, found[-1].events + left)
+    return tuple(found)
+
+
 def histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
-    """Requests by duration between two times, from the series of a histogram's buckets (label `le`, in seconds).
+    """Requests by duration between two times, from what a histogram's buckets counted (label `le`, in seconds).
 
     One bound may be spelled in several ways ("0.25", "2.5e-01"). Where pods have different buckets, only the bounds
     that all of them have are kept. Empty without series. Raises ValueError for a bound that is no number, and for
     buckets without the infinite one, whose requests can't be told.
     """
-    every = tuple(series)
-    known = _scraped_before(every, start)
     grown: dict[frozenset[tuple[str, str]], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for one in every:
+    for one in series:
         group = frozenset((name, value) for name, value in one.labels.items() if name != "le")
-        grown[group][_bound(one.labels)].append(_growth_of(one, start, end, known))
+        grown[group][_bound(one.labels)].append(_at(one, end) - _at(one, start))
     if not grown:
         return ()
     shared = set.intersection(*(set(buckets) for buckets in grown.values()))
@@ -115,27 +141,24 @@ def _bound(labels: Mapping[str, str]) -> float:
     return bound
 
 
-def _target(labels: Mapping[str, str]) -> Target | None:
-    instance = labels.get("instance")
-    return None if instance is None else (labels.get("job"), instance)
+def _both(bad: Sequence[Series], total: Sequence[Series], start: float, end: float) -> tuple[int, int]:
+    """All and bad requests between two times."""
+    latest: dict[str | None, float] = {}
+    for one in total:
+        for at, _ in one.samples[-1:]:
+            for whose in (_endpoint(one.labels), None):
+                latest[whose] = max(latest.get(whose, at), at)
+    events = 0.0
+    for one in bad:
+        until = min(end, latest.get(_endpoint(one.labels), latest.get(None, end)))
+        events += _at(one, until) - _at(one, min(start, until))
+    return round(growth(total, start, end)), round(events)
 
 
-def _scraped_before(series: Sequence[Series], start: float) -> Collection[Target | None]:
-    found = {_target(one.labels) for one in series if any(at <= start for at, _ in _numbers(one))}
-    return found - {None}
+def _endpoint(labels: Mapping[str, str]) -> str | None:
+    return labels.get("pod", labels.get("instance"))
 
 
-def _numbers(series: Series) -> Iterable[tuple[float, float]]:
-    return ((at, value) for at, value in series.samples if math.isfinite(value))
-
-
-def _growth_of(series: Series, start: float, end: float, known: Collection[Target | None]) -> float:
-    last: float | None = 0.0 if _target(series.labels) in known else None
-    total = 0.0
-    for at, value in _numbers(series):
-        if at > end:
-            break
-        if at > start and last is not None:
-            total += value - last if value >= last else value
-        last = value
-    return total
+def _at(series: Series, time: float) -> float:
+    index = bisect.bisect_right(series.samples, time, key=lambda sample: sample[0])
+    return series.samples[index - 1][1] if index else 0.0

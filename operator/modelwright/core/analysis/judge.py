@@ -1,31 +1,40 @@
 """What a measurement says about a metric's limits. No evidence is never a Pass.
 
-Harm is found early: Fail as soon as the interval lies beyond a limit, at any number of requests. Going on needs proof
-too: Pass when the interval lies within all limits, and both revisions have answered enough requests. Everything else is
-Inconclusive and says what is missing. The intervals hold at all looks together (`sequential`), so looking often costs
-nothing.
+Harm is found early: Fail as soon as it is proven that a limit is broken, at any number of requests. Going on needs
+proof too: Pass when it is proven that all limits hold, and both revisions have answered enough requests. Everything
+else is Inconclusive and says what is missing. The proofs hold at all looks together (`blocks`, `sequential`), so
+looking often costs nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from modelwright.api.reasons import Reason
-from modelwright.core.analysis.counters import over, quantile
+from modelwright.core.analysis import betting, bounds
+from modelwright.core.analysis.blocks import Difference, paired
+from modelwright.core.analysis.counters import boundary, over, quantile
+from modelwright.core.analysis.dispersion import MOST, dispersion
 from modelwright.core.analysis.evidence import (
     Arm,
+    Block,
     Buckets,
     Failure,
     Histogram,
     Measurement,
     Outcome,
+    PairedRequests,
+    Sample,
     Shares,
     Value,
     Verdict,
 )
-from modelwright.core.analysis.planning import smallest
+from modelwright.core.analysis.figures import Figure
+from modelwright.core.analysis.limits import Limit, compared, weigh
+from modelwright.core.analysis.planning import Levels, smallest
 from modelwright.core.analysis.sequential import Interval, difference_interval, share_interval
 
 _SEVERITY = (Outcome.NOT_APPLICABLE, Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
@@ -37,11 +46,13 @@ class Rule:
 
     `margin`: how much worse than the serving revision is tolerated. `max`, `min`: limits of the metric's own value: a
     share (0 to 1), seconds for a `percentile`, else the metric's unit. `min_samples`: requests that each revision must
-    have answered for a Pass. `threshold` (seconds): the metric is the share of a histogram's requests that took longer.
-    `percentile` (0 to 1): it is that percentile of a histogram; its `margin` is a share of requests. `good`: it is the
-    share of good requests (agreement), while an `Arm` counts the bad ones. `higher_is_better`: of a value, for its
-    margin. `failures_allowed`: looks of a value out of its limits that are let pass; `failures_so_far`: those that
-    earlier looks had. Raises ValueError without a limit, for a percentile with `min`, and for less than one sample.
+    have answered for a Pass, or answers that were compared. `threshold` (seconds): the metric is the share of a
+    histogram's requests that took longer. `percentile` (0 to 1): it is that percentile of a histogram; its `margin` is
+    a share of requests. `burst`: requests that share their fate, and count as one. `higher_is_better`: of a value, for
+    its margin. `complete_at` (unix seconds): before, requests may be missing, since they are counted when they end;
+    half of the evidence for a Pass must be from blocks that begin later. `failures_allowed`: looks of a value out of
+    its limits that are let pass; `failures_so_far`: those that earlier looks had. Raises ValueError without a limit,
+    for a percentile with `min`, and for less than one sample.
     """
 
     name: str
@@ -51,7 +62,8 @@ class Rule:
     min_samples: int = 300
     threshold: float | None = None
     percentile: float | None = None
-    good: bool = False
+    burst: int = 1
+    complete_at: float = -math.inf
     higher_is_better: bool = False
     failures_allowed: int = 0
     failures_so_far: int = 0
@@ -68,19 +80,21 @@ class Rule:
 
     @property
     def limits(self) -> int:
-        """How many limits share the level."""
+        """How many limits share the level of a Fail."""
         return sum(limit is not None for limit in (self.margin, self.max, self.min))
 
 
-def judge(rule: Rule, measurement: Measurement, *, alpha: float, first_revision: bool = False) -> Verdict:
+def judge(rule: Rule, measurement: Measurement, *, levels: Levels, first_revision: bool = False) -> Verdict:
     """The verdict on one metric at one look.
 
-    `alpha`: the chance that the intervals of this metric in this step are ever wrong (`planning.alpha_each`); its
-    limits share it. `first_revision`: nothing serves, so that a margin is NotApplicable while `max` and `min` hold.
-    Without it a missing serving revision is missing evidence.
+    `levels`: the chances that this metric ever wrongly passes and fails in this step (`planning.levels`); its limits
+    share that of a Fail, and must all pass. `first_revision`: nothing serves, so that a margin is NotApplicable while
+    `max` and `min` hold. Without it a missing serving revision is missing evidence.
     """
-    found = max(_findings(rule, measurement, alpha / rule.limits, first_revision), key=_severity)
-    return replace(found, dry_run=rule.dry_run, query=measurement.query)
+    levels = Levels(levels.passes, levels.fails / rule.limits)
+    found = max(_findings(rule, measurement, levels, first_revision), key=_severity)
+    message = f"{found.message}; in flight: {measurement.in_flight}" if measurement.in_flight else found.message
+    return replace(found, message=message, dry_run=rule.dry_run, query=measurement.query)
 
 
 def combine(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcome:
@@ -100,20 +114,24 @@ def _severity(verdict: Verdict) -> int:
     return _SEVERITY.index(verdict.outcome)
 
 
-def _findings(rule: Rule, measurement: Measurement, alpha: float, first: bool) -> list[Verdict]:
+def _findings(rule: Rule, measurement: Measurement, levels: Levels, first: bool) -> list[Verdict]:
     """What each limit says by itself; for values, what they say together."""
     result = measurement.result
     if isinstance(result, Failure):
         return [Verdict(rule.name, Outcome.ERROR, result.reason, result.message, permanent=result.permanent)]
     if isinstance(result, Value):
         return [_value(rule, result, first)]
+    if isinstance(result, Figure):
+        return [_figure(rule, result, levels, first)]
+    if isinstance(result, Sample) and rule.margin is None:
+        return _sample(rule, result, levels)
     if isinstance(result, Histogram) and rule.percentile is not None:
-        return _percentile(rule, rule.percentile, result, alpha, first)
+        return _percentile(rule, rule.percentile, result, levels, first)
     if isinstance(result, Histogram) and rule.threshold is not None:
-        return _over(rule, rule.threshold, result, alpha, first)
+        return _over(rule, rule.threshold, result, levels, first)
     if isinstance(result, Shares) and rule.percentile is None:
-        return _shares(rule, result, alpha, first)
-    wanted = "a histogram" if isinstance(result, Shares) else "bad and all requests, not a histogram"
+        return _shares(rule, result, levels, first)
+    wanted = "a histogram" if isinstance(result, Shares | Sample) else "bad and all requests, not a histogram"
     return [_error(rule, Reason.UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
 
 
@@ -131,59 +149,116 @@ def _nothing_serves(rule: Rule, first: bool) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """That a share, or the difference of two, is at most (else at least) `limit`. `of(f)`: its interval if there were
-    f times as many requests with the same shares."""
+    """That a share, or the difference of two, is at most (else at least) `limit`.
+
+    `of(f)`: its interval, and `decides(f)`: as `decided`, if there were f times as many requests with the same shares.
+    `dispersion`: as estimated, where it can be.
+    """
 
     of: Callable[[float], Interval]
     limit: float
     at_most: bool
     what: str
+    decides: Callable[[float], bool | None] | None = None
+    dispersion: float | None = None
+    hangs: bool = False
+    """Whether all that is missing is evidence from requests that had the time to end."""
 
     def decided(self, factor: float = 1.0) -> bool | None:
         """True: proven. False: the opposite is. None: neither."""
+        if self.decides is not None:
+            return self.decides(factor)
         interval = self.of(factor)
         if interval.high <= self.limit if self.at_most else interval.low >= self.limit:
             return True
         return False if (interval.low > self.limit if self.at_most else interval.high < self.limit) else None
 
 
-def _shares(rule: Rule, shares: Shares, alpha: float, first: bool) -> list[Verdict]:
+def _shares(rule: Rule, shares: Shares, levels: Levels, first: bool) -> list[Verdict]:
     candidate, serving = shares.candidate, shares.serving
     found = []
     if rule.margin is not None:
-        if serving is None:
+        if shares.pairs is not None:
+            found.append(_paired(rule, rule.margin, shares.pairs, levels))
+        elif serving is None:
             found.append(_nothing_serves(rule, first))
         else:
-            margin = -rule.margin if rule.good else rule.margin
-            claim = _Claim(_between(candidate, serving, alpha, rule.good), margin, not rule.good, "difference")
-            found.append(_decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING))
+            claim = _difference(rule, rule.margin, shares, serving, levels)
+            verdict = _decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
+            found.append(replace(verdict, blocks=shares.blocks))
     for limit, at_most in ((rule.max, True), (rule.min, False)):
         if limit is not None:
-            claim = _Claim(_of(candidate, alpha, rule.good), limit, at_most, "share")
-            found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
+            found.append(
+                _decide(rule, _share(rule, limit, at_most, candidate, levels), candidate, None, Reason.LIMIT_EXCEEDED)
+            )
     return found
 
 
-def _of(arm: Arm, alpha: float, good: bool = False) -> Callable[[float], Interval]:
+def _share(rule: Rule, limit: float, at_most: bool, arm: Arm, levels: Levels, what: str = "share") -> _Claim:
     def interval(factor: float) -> Interval:
-        bad = share_interval(arm.trials * factor, arm.events * factor, alpha)
-        return Interval(1 - bad.high, 1 - bad.low) if good else bad
+        trials, events = arm.trials * factor / rule.burst, arm.events * factor / rule.burst
+        passes, fails = (share_interval(trials, events, level) for level in (levels.passes, levels.fails))
+        return Interval(fails.low, passes.high) if at_most else Interval(passes.low, fails.high)
 
-    return interval
-
-
-def _between(one: Arm, zero: Arm, alpha: float, good: bool = False) -> Callable[[float], Interval]:
-    def interval(f: float) -> Interval:
-        bad = difference_interval(one.trials * f, one.events * f, zero.trials * f, zero.events * f, alpha)
-        return Interval(-bad.high, -bad.low) if good else bad
-
-    return interval
+    return _Claim(interval, limit, at_most, what)
 
 
-def _decide(rule: Rule, claim: _Claim, candidate: Arm, serving: Arm | None, broken: str) -> Verdict:
+def _difference(rule: Rule, margin: float, shares: Shares, serving: Arm, levels: Levels) -> _Claim:
+    """By blocks where the source has them; else by an interval from the sums, which takes more requests."""
+    blocks = shares.blocks
+    pairs = paired(*blocks, burst=rule.burst, complete_at=rule.complete_at) if blocks is not None else ()
+    found = Difference.of(pairs, margin)
+
+    def interval(factor: float) -> Interval:
+        if pairs:
+            return found.interval(levels.passes, levels.fails)
+        times = factor / rule.burst
+        one, zero = shares.candidate, serving
+        passes, fails = (
+            difference_interval(one.trials * times, one.events * times, zero.trials * times, zero.events * times, level)
+            for level in (levels.passes, levels.fails)
+        )
+        return Interval(fails.low, passes.high)
+
+    decides = functools.partial(found.decided, levels.passes, levels.fails) if pairs else None
+    hangs = found.seems_within(levels.passes)
+    return _Claim(interval, margin, True, "difference", decides, dispersion(pairs) if pairs else None, hangs)
+
+
+def _sample(rule: Rule, sample: Sample, levels: Levels) -> list[Verdict]:
+    return [
+        _decide(rule, _mean(rule, sample, limit, levels, at_most, "share"), sample, None, Reason.LIMIT_EXCEEDED)
+        for limit, at_most in ((rule.max, True), (rule.min, False))
+        if limit is not None
+    ]
+
+
+def _paired(rule: Rule, margin: float, pairs: PairedRequests, levels: Levels) -> Verdict:
+    """Compare by the requests that were bad at one revision only: those that are bad at both say nothing about the
+    difference, and only make it vary where the revisions are taken one by one."""
+    claim = _mean(rule, pairs.differences, margin, levels, True, "difference")
+    found = _decide(rule, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
+    alone = f"bad at one alone: {pairs.candidate_only} and {pairs.serving_only}"
+    return replace(found, message=f"{found.message}; {alone}")
+
+
+def _mean(rule: Rule, sample: Sample, limit: float, levels: Levels, at_most: bool, what: str) -> _Claim:
+    def counted(factor: float) -> Sample:
+        return sample.times(factor / rule.burst)
+
+    return _Claim(
+        lambda factor: betting.interval(counted(factor), levels.passes, levels.fails, at_most=at_most),
+        limit,
+        at_most,
+        what,
+        lambda factor: betting.decided(counted(factor), limit, levels.passes, levels.fails, at_most=at_most),
+    )
+
+
+def _decide(rule: Rule, claim: _Claim, candidate: Arm | Sample, serving: Arm | None, broken: str) -> Verdict:
     interval, decided = claim.of(1.0), claim.decided()
     short = [
-        f"{arm.trials} of {rule.min_samples} requests answered by the {name}"
+        f"{arm.trials} of {rule.min_samples} {_noun(arm)} by the {name}"
         for name, arm in (("candidate", candidate), ("serving revision", serving))
         if arm is not None and arm.trials < rule.min_samples
     ]
@@ -192,26 +267,33 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm, serving: Arm | None, brok
         outcome, reason = Outcome.FAIL, broken
     elif short:
         outcome, reason, missing = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_SAMPLES, " and ".join(short)
+    elif decided and (claim.dispersion or 0.0) > MOST:
+        outcome, reason = Outcome.INCONCLUSIVE, Reason.OVERDISPERSED
+        missing = f"bad requests come in bursts of about {claim.dispersion:.1f}: set the metric's burst, or wait"
     elif decided:
         outcome, reason = Outcome.PASS, Reason.WITHIN_LIMITS
+    elif claim.hangs:
+        outcome, reason = Outcome.INCONCLUSIVE, Reason.REQUESTS_NOT_ENDED
+        missing = "half of the evidence must be from after the first spec.serving.maxRequestSeconds of the step"
     else:
         outcome, reason, missing = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_EVIDENCE, _more(claim, candidate)
     unit = "points" if claim.what == "difference" else "%"
     bound = "at most" if claim.at_most else "at least"
     parts = [
         missing,
-        f"candidate {_counted(candidate, rule.good)}",
-        "" if serving is None else f"serving {_counted(serving, rule.good)}",
+        f"candidate {_counted(candidate)}",
+        "" if serving is None else f"serving {_counted(serving)}",
         f"{claim.what} {_percent(interval.low)} to {_percent(interval.high)} {unit}, "
         f"limit {bound} {_percent(claim.limit)}",
+        "" if claim.dispersion is None else f"dispersion {claim.dispersion:.1f}",
     ]
     return Verdict(
         rule.name,
         outcome,
         reason,
         "; ".join(part for part in parts if part),
-        candidate=_shown(candidate, rule.good),
-        serving=None if serving is None else _shown(serving, rule.good),
+        candidate=candidate.share,
+        serving=None if serving is None else serving.share,
         low=interval.low,
         high=interval.high,
         limit=claim.limit,
@@ -220,7 +302,7 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm, serving: Arm | None, brok
     )
 
 
-def _more(claim: _Claim, candidate: Arm) -> str:
+def _more(claim: _Claim, candidate: Arm | Sample) -> str:
     factor = smallest(lambda f: claim.decided(f) is not None, 1.0, 64.0, within=0.05)
     if factor is None:
         return "too close to the limit to be decided soon"
@@ -233,29 +315,49 @@ def _rounded(number: int) -> int:
     return round(number, min(0, 2 - len(str(number))))
 
 
-def _shown(arm: Arm, good: bool) -> float | None:
-    return None if arm.share is None else 1 - arm.share if good else arm.share
+def _counted(arm: Arm | Sample) -> str:
+    noun = "answers" if isinstance(arm, Sample) else "requests"
+    return f"no {noun}" if arm.share is None else f"{_percent(arm.share)} % of {arm.trials} {noun}"
 
 
-def _counted(arm: Arm, good: bool) -> str:
-    share = _shown(arm, good)
-    return "no requests" if share is None else f"{_percent(share)} % of {arm.trials} requests"
+def _noun(trials: Arm | Sample) -> str:
+    return "answers" if isinstance(trials, Sample) else "requests answered"
 
 
 def _percent(share: float) -> str:
     return f"{round(100 * share, 2) + 0.0:.2f}"
 
 
-def _over(rule: Rule, threshold: float, result: Histogram, alpha: float, first: bool) -> list[Verdict]:
+def _over(rule: Rule, threshold: float, result: Histogram, levels: Levels, first: bool) -> list[Verdict]:
     candidate = over(result.candidate, threshold)
     if candidate is None:
         return [_no_boundary(rule, threshold, result.candidate, "candidate")]
-    serving = None
+    serving, blocks = None, None
     if result.serving is not None and rule.margin is not None:
         serving = over(result.serving, threshold)
         if serving is None:
             return [_no_boundary(rule, threshold, result.serving, "serving revision")]
-    return _shares(rule, Shares(candidate, serving), alpha, first)
+        blocks = _blocks_over(result, threshold)
+    return _shares(rule, Shares(candidate, serving, _pairs(result, threshold), blocks), levels, first)
+
+
+def _pairs(result: Histogram, threshold: float) -> PairedRequests | None:
+    bound = boundary(result.candidate, threshold)
+    return dict(result.pairs).get(threshold if bound is None else bound)
+
+
+def _blocks_over(result: Histogram, threshold: float) -> tuple[tuple[Block, ...], tuple[Block, ...]] | None:
+    """None where a block lacks the boundary, as when pods with other buckets came and went."""
+    if result.blocks is None:
+        return None
+    ones, zeros = [], []
+    for end, candidate, serving in result.blocks:
+        one, zero = over(candidate, threshold), over(serving, threshold)
+        if one is None or zero is None:
+            return None
+        ones.append(Block(end, one.trials, one.events))
+        zeros.append(Block(end, zero.trials, zero.events))
+    return tuple(ones), tuple(zeros)
 
 
 def _no_boundary(rule: Rule, threshold: float, buckets: Buckets, whose: str) -> Verdict:
@@ -268,19 +370,19 @@ def _no_boundary(rule: Rule, threshold: float, buckets: Buckets, whose: str) -> 
     )
 
 
-def _percentile(rule: Rule, q: float, result: Histogram, alpha: float, first: bool) -> list[Verdict]:
+def _percentile(rule: Rule, q: float, result: Histogram, levels: Levels, first: bool) -> list[Verdict]:
     """The percentile is at most a time exactly when the share of requests over that time is at most 1 - q."""
     found = []
     if rule.margin is not None:
         if result.serving is None:
             found.append(_nothing_serves(rule, first))
         else:
-            found.append(_beyond_serving(rule, rule.margin, q, result.candidate, result.serving, alpha))
+            found.append(_beyond_serving(rule, rule.margin, q, result, result.serving, levels))
     if rule.max is not None:
         candidate = over(result.candidate, rule.max)
         if candidate is None:
             return [_no_boundary(rule, rule.max, result.candidate, "candidate")]
-        claim = _Claim(_of(candidate, alpha), 1 - q, True, f"share over {rule.max:g} s")
+        claim = _share(rule, 1 - q, True, candidate, levels, f"share over {rule.max:g} s")
         found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     seconds = quantile(result.candidate, q)
     serving_seconds = None if result.serving is None else quantile(result.serving, q)
@@ -293,19 +395,25 @@ def _percentile(rule: Rule, q: float, result: Histogram, alpha: float, first: bo
     ]
 
 
-def _beyond_serving(rule: Rule, margin: float, q: float, one: Buckets, zero: Buckets, alpha: float) -> Verdict:
+def _beyond_serving(rule: Rule, margin: float, q: float, result: Histogram, zero: Buckets, levels: Levels) -> Verdict:
     """Compare the shares over the bucket bound that holds the serving revision's percentile.
 
-    The data choose the bound, so the level is split over all bounds that could have been chosen.
+    The data choose the bound, so the levels are split over all bounds that could have been chosen.
     """
+    one = result.candidate
     finite = [bound for bound, _ in zero or one if math.isfinite(bound)]
     at = next((bound for bound, count in zero if count >= q * zero[-1][1]), math.inf)
     at = min(at, finite[-1]) if finite else at
     candidate, serving = over(one, at), over(zero, at)
     if candidate is None or serving is None:
         return _no_boundary(rule, at, one, "candidate")
-    claim = _Claim(_between(candidate, serving, alpha / max(1, len(finite))), margin, True, "difference")
-    found = _decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
+    each = Levels(levels.passes / max(1, len(finite)), levels.fails / max(1, len(finite)))
+    if (pairs := dict(result.pairs).get(at)) is not None:
+        found = _paired(rule, margin, pairs, each)
+    else:
+        blocks = _blocks_over(result, at)
+        claim = _difference(rule, margin, Shares(candidate, serving, blocks=blocks), serving, each)
+        found = replace(_decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING), blocks=blocks)
     return found if math.isinf(at) else replace(found, message=f"requests over {at:g} s: {found.message}")
 
 
@@ -317,7 +425,7 @@ def _value(rule: Rule, result: Value, first: bool) -> Verdict:
     value, serving = _number(result.candidate), _number(result.serving)
     if value is None:
         why = result.why or "the candidate has no value"
-        return Verdict(rule.name, Outcome.INCONCLUSIVE, Reason.NO_DATA, why, serving=serving)
+        return Verdict(rule.name, Outcome.INCONCLUSIVE, result.reason, why, serving=serving)
     out: list[tuple[str, float, str]] = []
     if rule.max is not None and value > rule.max:
         out.append((f"above the limit of {rule.max:g}", rule.max, Reason.LIMIT_EXCEEDED))
@@ -331,22 +439,87 @@ def _value(rule: Rule, result: Value, first: bool) -> Verdict:
     found = Verdict(rule.name, Outcome.PASS, Reason.WITHIN_LIMITS, f"{told}; within the limits", value, serving)
     if out:
         message, limit, reason = out[0]
-        failures = rule.failures_so_far + 1
-        message = f"{told}: {message}"
-        if failures <= rule.failures_allowed:
-            message += f"; {failures} of {rule.failures_allowed} such looks tolerated"
-            reason = Reason.FAILURE_TOLERATED
-        outcome = Outcome.INCONCLUSIVE if reason == Reason.FAILURE_TOLERATED else Outcome.FAIL
-        return replace(found, outcome=outcome, reason=reason, message=message, limit=limit, out_of_limits=True)
+        return _beyond(rule, replace(found, reason=reason, message=f"{told}: {message}", limit=limit))
     if rule.failures_so_far > rule.failures_allowed:
-        message = (
-            f"{told}; {rule.failures_so_far} earlier looks were out of the limits, {rule.failures_allowed} tolerated"
-        )
-        return replace(found, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
+        return _was_beyond(rule, replace(found, message=told))
     if rule.margin is not None and serving is None and not (first and rule.limits > 1):
         missing = _nothing_serves(rule, first)
         return replace(missing, candidate=value, message=f"{told}; {result.why or missing.message}")
     return found
+
+
+def _beyond(rule: Rule, found: Verdict) -> Verdict:
+    """A look out of the limits: a Fail, unless it is one of those that are let pass."""
+    failures = rule.failures_so_far + 1
+    if failures > rule.failures_allowed:
+        return replace(found, outcome=Outcome.FAIL, out_of_limits=True)
+    message = f"{found.message}; {failures} of {rule.failures_allowed} such looks tolerated"
+    reason = Reason.FAILURE_TOLERATED
+    return replace(found, outcome=Outcome.INCONCLUSIVE, reason=reason, message=message, out_of_limits=True)
+
+
+def _was_beyond(rule: Rule, found: Verdict) -> Verdict:
+    """More earlier looks were out of the limits than are let pass."""
+    message = (
+        f"{found.message}; {rule.failures_so_far} earlier looks were out of the limits, {rule.failures_allowed} "
+        "tolerated"
+    )
+    return replace(found, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
+
+
+def _figure(rule: Rule, figure: Figure, levels: Levels, first: bool) -> Verdict:
+    """A Job's figure, by the code of the evaluation gate. One without its error never passes; out of the limits it
+    fails as any value does."""
+    serving = None if figure.serving is None else float(figure.serving)
+    found = []
+    for limit in _limits_of(rule):
+        if limit.versus_serving and serving is None:
+            if not first or rule.limits == 1:
+                found.append(replace(_nothing_serves(rule, first), candidate=float(figure.candidate)))
+            continue
+        found.append(_by_limit(rule, figure, limit, levels))
+    worst = max(found, key=lambda verdict: (verdict.out_of_limits, _severity(verdict)))
+    worst = replace(worst, candidate=float(figure.candidate), serving=serving, samples=figure.n)
+    if worst.out_of_limits:
+        return _beyond(rule, worst)
+    return _was_beyond(rule, worst) if rule.failures_so_far > rule.failures_allowed else worst
+
+
+def _limits_of(rule: Rule) -> list[Limit]:
+    """Those of the rule, as the evaluation gate has them."""
+    found = [Limit("min", rule.min, True, False)] if rule.min is not None else []
+    if rule.max is not None:
+        found.append(Limit("max", rule.max, False, False))
+    if rule.margin is not None:
+        higher = _higher_is_better(rule)
+        found.append(Limit("margin", -rule.margin if higher else rule.margin, higher, True))
+    return found
+
+
+def _by_limit(rule: Rule, figure: Figure, limit: Limit, levels: Levels) -> Verdict:
+    """`out_of_limits` of the verdict: proven to be, or a number without its error that is."""
+    evidence = figure.difference(higher=limit.at_least) if limit.versus_serving else figure.value()
+    broken = Reason.WORSE_THAN_SERVING if limit.versus_serving else Reason.LIMIT_EXCEEDED
+    if isinstance(evidence, str):
+        value = float(figure.candidate - (figure.serving or 0) if limit.versus_serving else figure.candidate)
+        out = value < limit.value if limit.at_least else value > limit.value
+        text = f"{compared(figure, limit)}, limit {limit.name} {limit.value:g}: {evidence}"
+        reason = broken if out else Reason.UNCERTAINTY_MISSING
+        return Verdict(rule.name, Outcome.INCONCLUSIVE, reason, text, limit=limit.value, out_of_limits=out)
+    outcome, text = weigh(figure, limit, evidence, levels.passes, levels.fails)
+    reasons = {Outcome.PASS: Reason.WITHIN_LIMITS, Outcome.FAIL: broken, Outcome.INCONCLUSIVE: Reason.TOO_FEW_EXAMPLES}
+    if outcome is Outcome.PASS:
+        text = f"{compared(figure, limit)}, {text}"
+    return Verdict(
+        rule.name,
+        outcome,
+        reasons[outcome],
+        text,
+        low=bounds.lower(evidence, levels.passes),
+        high=bounds.upper(evidence, levels.passes),
+        limit=limit.value,
+        out_of_limits=outcome is Outcome.FAIL,
+    )
 
 
 def _number(value: float | None) -> float | None:

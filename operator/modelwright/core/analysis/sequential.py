@@ -31,8 +31,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelwright.core.analysis.evidence import Arm
-
 PRIOR = (0.5, 2.0)
 """Beta(1/2, 2). Any prior keeps the level; it decides how many requests are needed. What is watched here are small
 shares of bad requests. Beside Jeffreys' Beta(1/2, 1/2), which loses least in the worst case, a Pass takes 6 to 10 %
@@ -50,18 +48,9 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def proportion(arm: Arm, alpha: float) -> Interval:
-    """Interval of the share of bad requests, 0 to 1. `alpha` is the chance that it is ever wrong, over all looks."""
-    return share_interval(arm.trials, arm.events, alpha)
-
-
-def difference(candidate: Arm, serving: Arm, alpha: float) -> Interval:
-    """Interval of the candidate's share of bad requests less the serving revision's, -1 to 1."""
-    return difference_interval(candidate.trials, candidate.events, serving.trials, serving.events, alpha)
-
-
 def share_interval(trials: float, events: float, alpha: float) -> Interval:
-    """As `proportion`; counts may be fractions, which planning needs."""
+    """Interval of the share of bad requests, 0 to 1. `alpha` is the chance that it is ever wrong, over all looks.
+    Counts may be fractions, which planning needs."""
     arm = _LogMartingale(trials, events)
     bound = _bound(alpha)
     top = _slope(lambda s: arm.at(*arm.above(s)), bound)
@@ -70,15 +59,17 @@ def share_interval(trials: float, events: float, alpha: float) -> Interval:
 
 
 def difference_interval(n1: float, k1: float, n0: float, k0: float, alpha: float) -> Interval:
-    """As `difference`, with candidate 1 and serving 0; counts may be fractions."""
+    """Interval of the candidate's share (`k1` of `n1` bad) less the serving revision's (`k0` of `n0`), -1 to 1. Counts
+    may be fractions."""
     one, zero = _LogMartingale(n1, k1), _LogMartingale(n0, k0)
     apart, same = one.mixture + zero.mixture, _LogMartingale(n1 + n0, k1 + k0).mixture
     bound = _bound(alpha) + apart - _log_of_mean(apart, same)
     top = _slope(lambda s: one.at(*one.above(s)) + zero.at(*zero.below(s)), bound)
     bottom = _slope(lambda s: one.at(*one.below(s)) + zero.at(*zero.above(s)), bound)
+    # Rounding can go beyond what a difference of shares can be.
     return Interval(
-        one.below(bottom)[0] - zero.above(bottom)[0],
-        one.above(top)[0] - zero.below(top)[0],
+        max(-1.0, one.below(bottom)[0] - zero.above(bottom)[0]),
+        min(1.0, one.above(top)[0] - zero.below(top)[0]),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from modelwright.api.reasons import Reason
@@ -42,16 +43,17 @@ _STAGES: tuple[dict[str, Any], ...] = ({}, {"dataCheck": _WORK}, {"dataCheck": _
 _GOOD: dict[str, dict[str, Any]] = {
     "dataCheck": {"checks": [{"name": "rows", "outcome": "Pass"}]},
     "train": {"artifact": {"uri": "s3://models/digits/run-1", "digest": _DIGEST}},
-    "evaluate": {"metrics": [{"name": "accuracy", "candidate": 0.95}]},
+    "evaluate": {"metrics": [{"name": "accuracy", "candidate": 0.95, "n": 2000}]},
 }
 _BAD: dict[str, dict[str, Any]] = {
     "dataCheck": {"checks": [{"name": "rows", "outcome": "Fail"}]},
     "train": {},
-    "evaluate": {"metrics": [{"name": "accuracy", "candidate": 0.5}]},
+    "evaluate": {"metrics": [{"name": "accuracy", "candidate": 0.5, "n": 2000}]},
 }
 _GONE = Problem(Reason.INVALID_POLICY, "the policy can't be read", stalled=True)
 
 
+@cache
 def moves() -> Moves:
     """From and to, and the numbers of the rows by which."""
     found: Moves = {}

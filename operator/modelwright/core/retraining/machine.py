@@ -26,6 +26,7 @@ from modelwright.api.v1alpha1.training import (
     TrainingRun,
     TrainingRunStatus,
 )
+from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.retraining import result
 from modelwright.core.retraining.stage import ENDED, WAITING, Reading
 from modelwright.core.rollout.observed import Problem
@@ -346,10 +347,10 @@ def _begin(o: RunObserved, state: RunState) -> RunObserved:
     return _enter(o, state, Reason.STAGE_RUNNING, f"the stage {STAGES[state]} goes on")
 
 
-def _pass(o: RunObserved) -> RunObserved:
-    """The present stage has ended well, and the next one begins."""
+def _pass(o: RunObserved, reason: str = "", message: str = "") -> RunObserved:
+    """The present stage has ended well, with something to say or not, and the next one begins."""
     clock = _set(_entry(o).clock, runs=False, now=o.now)
-    o = _with_entry(o, state=str(StageState.SUCCEEDED), reason="", message="", finished_at=o.now, clock=clock)
+    o = _with_entry(o, state=str(StageState.SUCCEEDED), reason=reason, message=message, finished_at=o.now, clock=clock)
     if o.state is RunState.CHECKING_DATA:
         return _begin(o, RunState.TRAINING)
     if o.state is RunState.TRAINING and o.template.evaluate is not None:
@@ -491,8 +492,8 @@ def _miss_report(o: RunObserved) -> RunObserved:
     assert o.stage is not None  # noqa: S101 - the row holds
     entry = _entry(o)
     why = f": {o.stage.problem}" if o.stage.problem else ""
-    text = f"stage {entry.name}: {entry.kind} {entry.child} ended well, but left no report as its termination message"
-    return _fail(o, Reason.REPORT_MISSING, text + why)
+    text = f"stage {entry.name}: {entry.kind} {entry.child} ended well, but left no report that can be read"
+    return _fail(o, o.stage.reason or Reason.REPORT_MISSING, text + why)
 
 
 def _take_report(o: RunObserved) -> RunObserved:
@@ -531,8 +532,15 @@ def _take_evaluation(o: RunObserved, report: Mapping[str, Any]) -> RunObserved:
     assert evaluate is not None  # noqa: S101 - the stage is begun only when the policy has it
     found = result.evaluation(report, evaluate.gates, first=o.status.compared_with is None)
     matrix = dict(found.confusion_matrix) if found.confusion_matrix is not None else None
-    o = o.but(figures=found.figures, confusion_matrix=matrix)
-    return _pass(o) if found.passed else _fail(o, Reason.GATE_FAILED, f"{found.reason}: {found.message}")
+    o = o.but(figures=found.figures, confusion_matrix=matrix, full_report=found.full_report)
+    text = f"{found.reason}: {found.message}"
+    if found.outcome is Outcome.PASS:
+        return _pass(o)
+    if found.outcome is Outcome.FAIL:
+        return _fail(o, Reason.GATE_FAILED, text)
+    if evaluate.on_inconclusive == "Register":
+        return _pass(o, Reason.INCONCLUSIVE, f"{text}. The version is registered (onInconclusive: Register)")
+    return _fail(o, Reason.INCONCLUSIVE, text)
 
 
 def _unregistered(o: RunObserved) -> Problem | None:

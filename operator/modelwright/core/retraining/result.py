@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 from urllib.parse import unquote
 
 from pydantic import Field, StringConstraints, ValidationError
@@ -19,10 +19,12 @@ from modelwright.addresses import shown
 from modelwright.api.common import INT64_MAX, StatusWire, Text63, problems
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import EvaluationMetric
+from modelwright.api.v1alpha1.rollout import ReportStatus
 from modelwright.api.v1alpha1.training import CheckStatus, DatasetStatus, FigureStatus, ResultMetric, RunResult
 from modelwright.api.v1alpha1.version import ArtifactUri, Code, Digest, ModelFormat
-from modelwright.core import gates
+from modelwright.core import numbers, scoring
 from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.analysis.figures import Figure
 
 MOST_CHECKS = 128
 MOST_FIGURES = 256
@@ -32,8 +34,6 @@ MOST_DEPTH = 16
 """Nesting of what is kept as it is."""
 
 _MESSAGE_MAX = 1024
-_NUMBER_MAX = 32
-"""Characters of a figure, as a ModelVersion takes it."""
 _MOST_UNQUOTED = 4
 
 Object = Mapping[str, Any]
@@ -58,13 +58,14 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What the evaluation came to; `message` has the numbers."""
+    """What the evaluation came to: Pass, Fail or Inconclusive; `message` has the numbers."""
 
-    passed: bool
+    outcome: Outcome
     reason: str
     message: str
     figures: tuple[FigureStatus, ...] = ()
     confusion_matrix: Object | None = None
+    full_report: ReportStatus | None = None
 
 
 class _Artifact(StatusWire):
@@ -191,18 +192,16 @@ def evaluation(report: Any, gates_: Sequence[EvaluationMetric], *, first: bool) 
     `first`: nothing serves yet. A confusion matrix that can't be read is left out, and the message says so.
     """
     if not isinstance(report, Mapping):
-        return Evaluated(False, Reason.REPORT_INVALID, "the report must be a JSON object")
-    try:
-        judged = gates.evaluate(gates_, report, first=first)
-    except ArithmeticError:
-        # A difference of numbers too large for any decimal.
-        return Evaluated(False, Reason.REPORT_INVALID, "metrics: a figure is too large to be compared")
+        return Evaluated(Outcome.FAIL, Reason.REPORT_INVALID, "the report must be a JSON object")
+    judged = scoring.evaluate(gates_, report, first=first)
     figures = tuple(_figure(figure) for figure in judged.figures[:MOST_FIGURES])
     matrix = report.get("confusionMatrix")
     problem = _matrix_problem(matrix) if matrix is not None else None
     message = judged.message if problem is None else f"{judged.message}; confusionMatrix was left out: {problem}"
     kept = {"labels": matrix["labels"], "counts": matrix["counts"]} if matrix is not None and problem is None else None
-    return Evaluated(judged.outcome is Outcome.PASS, judged.reason, message, figures, kept)
+    full = judged.full_report
+    elsewhere = ReportStatus(uri=full.uri, digest=full.digest) if full is not None else None
+    return Evaluated(judged.outcome, judged.reason, message, figures, kept, elsewhere)
 
 
 def _invalid(text: str) -> Refused:
@@ -223,14 +222,23 @@ def _check(entry: Any) -> CheckStatus | str:
     return CheckStatus(name=_text(name), outcome=str(outcome), message=_text(message or ""))
 
 
-def _figure(figure: gates.Figure) -> FigureStatus:
+def _figure(figure: Figure) -> FigureStatus:
     return FigureStatus(
         name=figure.name,
         slice=figure.slice or "",
         candidate=_decimal(figure.candidate),
-        serving=_decimal(figure.serving) if figure.serving is not None else None,
-        examples=figure.n if figure.n is not None and figure.n <= INT64_MAX else None,
+        serving=_decimal(figure.serving),
+        examples=_count(figure.n),
+        better=_count(figure.better),
+        worse=_count(figure.worse),
+        standard_error=_decimal(figure.standard_error),
+        candidate_standard_error=_decimal(figure.candidate_standard_error),
     )
+
+
+def _count(count: int | None) -> int | None:
+    """A count as a status takes it: a report may have one below 0."""
+    return count if count is not None and count >= 0 else None
 
 
 def _matrix_problem(matrix: Any) -> str | None:
@@ -270,23 +278,25 @@ def _sound(value: Any, depth: int = 0) -> bool:
 
 
 def _number(value: Any) -> str | None:
-    """A finite number as text; None when it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return _plain(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def _plain(value: int | float) -> str:
+    """A finite number as text; None when it is none. A number in quotes is none."""
+    number = numbers.read(value) if not isinstance(value, str) else None
     text = repr(value)
-    return text if len(text) <= _NUMBER_MAX else f"{value:.17g}"
+    return None if number is None else text if len(text) <= numbers.LONGEST else f"{number:.17g}"
 
 
-def _decimal(value: Decimal) -> str:
+@overload
+def _decimal(value: Decimal) -> str: ...
+
+
+@overload
+def _decimal(value: None) -> None: ...
+
+
+def _decimal(value: Decimal | None) -> str | None:
+    if value is None:
+        return None
     text = str(value)
-    return text if len(text) <= _NUMBER_MAX else f"{value:.17g}"
+    return text if len(text) <= numbers.LONGEST else f"{value:.17g}"
 
 
 def _text(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from modelwright import addresses
+from modelwright import addresses, documents
 from modelwright.api.common import seconds
 from modelwright.api.names import short_hash
 from modelwright.api.v1alpha1.retraining import (
@@ -25,6 +24,8 @@ from modelwright.api.v1alpha1.retraining import (
 )
 from modelwright.core.retraining import schedule
 
+BODY = documents.Bounds(1 << 20)
+"""What is read of a webhook's body."""
 IDENTITY_MAX = 253
 MESSAGE_MAX = 1024
 MOST_ALERTS = 100
@@ -230,10 +231,33 @@ def _moments(
             yield serving_since + count * timedelta(seconds=seconds(trigger.age.after))
 
 
+def anchored(
+    spec: RetrainingPolicySpec, status: RetrainingPolicyStatus, since: datetime, now: datetime
+) -> RetrainingPolicyStatus:
+    """The status, with the time from which each schedule counts: one that is added or edited has missed nothing.
+
+    `since`: from when schedules count that the status doesn't know.
+    """
+    entries = {entry.name: entry for entry in status.triggers}
+    for trigger in spec.triggers:
+        if trigger.schedule is None:
+            continue
+        text = f"{trigger.schedule.cron} {trigger.schedule.time_zone}"
+        entry = entries.get(trigger.name)
+        if entry is None:
+            entries[trigger.name] = TriggerStatus(name=trigger.name, at=since, schedule=text)
+        elif entry.schedule != text:
+            # A status of an operator that recorded no schedule says nothing about edits.
+            edited = now if entry.schedule is not None else entry.since
+            entries[trigger.name] = entry.model_copy(update={"schedule": text, "since": edited})
+    return status.model_copy(update={"triggers": tuple(entries.values())})
+
+
 def _handled(entry: TriggerStatus | None, created: datetime) -> datetime:
     """Up to when the times of a schedule were dealt with."""
     handled = (_time(entry.identity) or entry.at) if entry is not None else None
-    return max(created, handled) if handled is not None else created
+    since = entry.since if entry is not None else None
+    return max(filter(None, (created, handled, since)))
 
 
 def _spans(trigger: AgeTrigger, since: datetime, now: datetime) -> int:
@@ -270,9 +294,9 @@ def _mapping(where: str, value: Any) -> Mapping[str, Any]:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadEvent(f"the body is no JSON: {_shown(str(error))}") from None
+        return documents.read(body, BODY)
+    except documents.DocumentError as error:
+        raise BadEvent(f"the body {_clean(str(error))[:200]}") from None
 
 
 def _word(where: str, value: Any) -> str:

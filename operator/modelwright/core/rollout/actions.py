@@ -45,7 +45,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class RunGate:
-    """Have this gate's Job run: evaluation or infra."""
+    """Have this gate's Job run: scan, evaluation or infra."""
 
     gate: str
 

@@ -92,11 +92,6 @@ def _switching(observed: Observed) -> Problem:
     return Problem(Reason.WAITING_FOR_ROUTE, f"version {version} is ready and takes over the traffic")
 
 
-def _settling(observed: Observed) -> Problem:
-    names = ", ".join(sorted({revision.version for revision in observed.leftovers}))
-    return Problem(Reason.SETTLING_TRAFFIC, f"traffic has moved; the old revision ({names}) leaves in a moment")
-
-
 def _served(observed: Observed) -> Problem:
     version = observed.target.version if observed.target else ""
     return Problem(Reason.SERVING, f"version {version} takes all traffic")
@@ -140,20 +135,11 @@ ROWS: tuple[Rule, ...] = (
         after(ASK_GATEWAY),
     ),
     Rule(
-        "the target serves, and old revisions are still there",
-        lambda o: bool(o.leftovers),
-        State.PROMOTING,
-        _settling,
-        keep,
-        "remove the old revisions after the settle time",
-        after(ASK_GATEWAY),
-    ),
-    Rule(
-        "the target serves alone",
+        "the target serves",
         lambda _: True,
         State.SUCCEEDED,
         _served,
         keep,
-        "keep it as it is",
+        "keep it as it is; remove the old revisions after the settle time",
     ),
 )

@@ -34,6 +34,16 @@ _TAIL = """
   rollout, if there is one, is being promoted.
 - When nothing has ever served, the target is named before its pods are ready, so that a taken name or a refused route
   shows at once, and callers get "unavailable" rather than "not found".
+- A candidate that callers' requests reach is always judged, and can always be rolled back: in Promoting, while the pods
+  of the next step start, in pauses, holds and freezes, while people are waited for, and after a restart of the
+  operator. Its metrics are those of the step whose traffic was confirmed last, counted from then; before the first such
+  step is confirmed, its own, counted from its begin. Between two steps and in Promoting only a Fail is acted on: the
+  step has passed, so that Error and Inconclusive change nothing, and the deadline bounds them. A candidate without a
+  ready pod is rolled back in every such state.
+- Metrics judge no first revision, no revision that served before and goes back without steps, and no rollback by hand.
+  A rollback by hand whose pods are gone is not ended: its requests go back until its pods are ready again.
+- Of a candidate that a person promotes although a metric has failed, metrics decide nothing more; lost pods, the
+  deadline and the command abort still turn it back.
 - The deadline's clock runs in Gating, Progressing, Holding and Promoting; not while people or a freeze are waited for.
 - With `spec.suspend` nothing is done in any state.
 

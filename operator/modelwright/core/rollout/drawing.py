@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -18,12 +19,12 @@ from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutState
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.gates import GateResult
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.machine import TABLE, course
 from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Rolling, Serving, Traffic
 from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import Step, compiled
+from modelwright.core.scoring import GateResult
 
 Moves = dict[tuple[RolloutState, RolloutState], set[int]]
 
@@ -65,12 +66,15 @@ class _Situation:
     frozen: bool = False
     unfit: bool = False
     """Whether the policy asks for what can't be had."""
+    unread: bool = False
+    """Whether the policy that it began with can't be read."""
     people: people.PeopleDecision | None = None
     command: str | None = None
     gate: Outcome | None = None
     wins: bool | None = None
 
 
+@cache
 def moves() -> Moves:
     """From and to, and the numbers of the rows by which."""
     found: Moves = {}
@@ -130,6 +134,7 @@ def _situations(record: Record, steps: tuple[Step, ...]) -> Iterator[_Situation]
     yield replace(on, lags=True)
     yield replace(on, frozen=True)
     yield replace(on, unfit=True)
+    yield replace(on, unread=True)
     yield replace(on, frozen=True, command="resume")
     yield replace(on, weight=0, candidate=False, command="resume")
 
@@ -166,7 +171,9 @@ def _observed(
             steps,
             record,
             refused=Problem(Reason.POLICY_NOT_SUPPORTED, "it can't mirror") if so.unfit else None,
+            unread=Problem(Reason.INVALID_POLICY, "it is gone", stalled=True) if so.unread else None,
             outcome=so.outcome,
+            watched=so.outcome,
             gates={"evaluation": GateResult(so.gate, "", "")} if so.gate is not None else {},
             people=so.people,
             command=_command(command, record, policy, frozen=so.frozen),

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from modelwright.api.common import seconds
+from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1 import policy as api
 from modelwright.api.v1alpha1.rollout import VerdictStatus
-from modelwright.core.analysis import judge, planning, ranks
+from modelwright.core.analysis import courses, judge, kept, planning
+from modelwright.core.analysis.blocks import Pair
 from modelwright.core.analysis.counters import over
-from modelwright.core.analysis.evidence import Histogram, Measurement, Outcome, Points, Shares, Verdict
+from modelwright.core.analysis.evidence import Arm, Histogram, Measurement, Outcome, Points, Shares, Verdict
+from modelwright.core.analysis.score import score_interval
 from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import Step, StepKind, applies
 
 MIN_SAMPLES = 300
 CONFIDENCE = "0.95"
+EARLY = 1 / 64
+"""Part of a step's level that is set aside for requests before the first step with callers is confirmed: there the
+test starts again at the confirmation. It is small, since only gross harm shows in so short a time."""
 REFRESH = timedelta(seconds=15)
 """How old the written numbers of a metric may become, or half of the step's hold when that is longer; what decides is
 written at once."""
@@ -31,17 +39,47 @@ def asked(policy: api.RolloutPolicySpec, step: Step, *, compares: bool = True) -
     return found
 
 
+def before_any(policy: api.RolloutPolicySpec, step: Step) -> Outcome | None:
+    """What a step's metrics come to before anything was measured: None when no evidence is asked for in it."""
+    return Outcome.INCONCLUSIVE if _deciding(policy, step) or not judgeable(policy, step) else None
+
+
+def least_hold(policy: api.RolloutPolicySpec, step: Step, longest: timedelta) -> timedelta:
+    """How long a step lasts at least. `longest`: how long a request of the Model may take. Requests are counted when
+    they end, so that before `longest` one that hangs is no evidence yet."""
+    asks = step.kind is StepKind.AB_TEST or before_any(policy, step) is not None
+    return max(step.hold, longest) if asks else step.hold
+
+
+def judgeable(policy: api.RolloutPolicySpec, step: Step) -> bool:
+    """Whether a policy with an analysis judges a step in which the candidate answers requests: by a metric that exists
+    in it, and not as a dry run."""
+    if policy.analysis is None or not step.has_callers or step.last:
+        return True
+    return any(not metric.dry_run for metric in asked(policy, step))
+
+
 def outcome_of(
     policy: api.RolloutPolicySpec,
     steps: tuple[Step, ...],
     step: Step,
     measurements: Iterable[Measurement] | None,
     record: Record,
+    *,
+    index: int | None = None,
+    early: bool = False,
+    complete_at: datetime | None = None,
 ) -> tuple[Outcome | None, tuple[Verdict, ...]]:
-    """What the step's metrics come to: None when none is asked for, Inconclusive while nothing was measured yet."""
+    """What the step's metrics come to: None when none is asked for, Inconclusive while nothing was measured yet.
+
+    `index`: the step's place, by default the present one's. `early`: its traffic is not confirmed yet. `complete_at`:
+    before, requests of the step's begin may not have ended, so that nothing passes, and half of the evidence must come
+    from later.
+    """
+    index = record.step if index is None else index
     metrics = asked(policy, step)
     if not metrics:
-        return None, ()
+        return before_any(policy, step), ()
     by_name = {measurement.metric: measurement for measurement in measurements or ()}
     verdicts = []
     for metric in metrics:
@@ -49,23 +87,56 @@ def outcome_of(
         if measurement is None:
             continue
         alone = step.weight == 100
-        limits = rule(metric, _failures(record, metric.name, measurement), alone)
-        verdicts.append(judge.judge(limits, measurement, alpha=level(policy, steps, metrics, metric)))
-    declared = [
-        metric.name for metric in metrics if not metric.dry_run and not _decided_at_the_end(policy, step, metric)
-    ]
+        limits = rule(metric, _failures(record, index, measurement), alone)
+        if complete_at is not None:
+            limits = replace(limits, complete_at=complete_at.timestamp())
+        verdict = judge.judge(limits, measurement, levels=levels(policy, steps, metrics, metric, early=early))
+        hangs = complete_at is not None and measurement.at < complete_at and metric.job is None
+        verdicts.append(_not_complete(verdict) if hangs and verdict.outcome is Outcome.PASS else verdict)
+    declared = _deciding(policy, step)
     guards = [verdict for verdict in verdicts if verdict.metric in declared or verdict.dry_run]
     if not declared:
-        return None, tuple(verdicts)
+        return before_any(policy, step), tuple(verdicts)
     return judge.combine(guards, declared=declared), tuple(verdicts)
 
 
-def level(
-    policy: api.RolloutPolicySpec, steps: tuple[Step, ...], metrics: tuple[api.Metric, ...], metric: api.Metric
-) -> float:
-    """The chance of error that a metric has in a step at which `metrics` are looked at."""
+def _not_complete(verdict: Verdict) -> Verdict:
+    text = (
+        "no Pass before spec.serving.maxRequestSeconds of the Model have passed: requests are counted when they end; "
+        f"{verdict.message}"
+    )
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=Reason.REQUESTS_NOT_ENDED, message=text)
+
+
+def levels(
+    policy: api.RolloutPolicySpec,
+    steps: tuple[Step, ...],
+    metrics: tuple[api.Metric, ...],
+    metric: api.Metric,
+    *,
+    early: bool = False,
+) -> planning.Levels:
+    """The chances of error that a metric has in a step at which `metrics` are looked at. `early`: what is set aside for
+    requests before the first step with callers is confirmed, where only a Fail counts.
+
+    A Job's figure is judged anew at each look, which the test of one look doesn't allow for: all looks that there can
+    be before the deadline share its level.
+    """
+    if metric.job is not None:
+        error = (1 - float(metric.confidence or CONFIDENCE)) / _looks(policy)
+        return planning.Levels(error, error / _with_error(policy))
     judged = sum(any(applies(one, other) for one in metrics) and not other.last for other in steps)
-    return planning.alpha_each(float(metric.confidence or CONFIDENCE), _shares(policy), max(judged, 1))
+    whole = planning.levels(float(metric.confidence or CONFIDENCE), _with_error(policy), max(judged, 1))
+    return replace(whole, fails=whole.fails * (EARLY if early else 1 - EARLY))
+
+
+def _deciding(policy: api.RolloutPolicySpec, step: Step) -> list[str]:
+    """The metrics that say whether a step may end."""
+    return [
+        metric.name
+        for metric in asked(policy, step)
+        if not metric.dry_run and not _decided_at_the_end(policy, step, metric)
+    ]
 
 
 def _decided_at_the_end(policy: api.RolloutPolicySpec, step: Step, metric: api.Metric) -> bool:
@@ -73,9 +144,16 @@ def _decided_at_the_end(policy: api.RolloutPolicySpec, step: Step, metric: api.M
     return step.kind is StepKind.AB_TEST and test is not None and metric.name == test.winner.metric
 
 
-def _shares(policy: api.RolloutPolicySpec) -> int:
+def _with_error(policy: api.RolloutPolicySpec) -> int:
+    """How many metrics can fail by chance, and share the error of a Fail."""
     metrics = policy.analysis.metrics if policy.analysis is not None else ()
-    return max(1, sum(api.is_share(metric) for metric in metrics))
+    return max(1, sum(api.is_share(metric) or metric.job is not None for metric in metrics))
+
+
+def _looks(policy: api.RolloutPolicySpec) -> int:
+    """How often a metric is looked at in a rollout at most."""
+    assert policy.analysis is not None  # noqa: S101 - of a policy with a metric
+    return max(1, math.ceil(seconds(policy.deadline) / seconds(policy.analysis.interval)))
 
 
 def rule(metric: api.Metric, failures: int, alone: bool) -> judge.Rule:
@@ -88,7 +166,7 @@ def rule(metric: api.Metric, failures: int, alone: bool) -> judge.Rule:
         min_samples=metric.min_samples or MIN_SAMPLES,
         threshold=seconds(metric.threshold) if metric.threshold else None,
         percentile=_number(metric.percentile),
-        good=metric.builtin == "agreement",
+        burst=metric.burst or 1,
         failures_allowed=metric.failure_limit or 0,
         failures_so_far=failures,
         dry_run=metric.dry_run,
@@ -99,9 +177,9 @@ def _number(text: str | None) -> float | None:
     return float(text) if text is not None else None
 
 
-def _failures(record: Record, metric: str, measurement: Measurement) -> int:
-    """Looks out of the limits in this step, without the one that `measurement` is from."""
-    known = _known(record).get(metric)
+def _failures(record: Record, index: int, measurement: Measurement) -> int:
+    """Looks out of the limits in the step `index`, without the one that `measurement` is from."""
+    known = _known(record, index).get(measurement.metric)
     if known is None or known.failures is None:
         return 0
     counted = known.at is not None and known.at >= measurement.at.replace(microsecond=0)
@@ -138,27 +216,40 @@ def wins(
     assert test is not None  # noqa: S101 - asked at the end of a test only
     assert metric is not None  # noqa: S101 - the type refuses a winner without its metric
     if is_query(metric):
-        return _wins_by_rank(test.winner, metric, points)
+        return _wins_by_course(test.winner, metric, points)
     found = next((m for m in measurements or () if m.metric == metric.name), None)
     shares = _shares_of(metric, found) if found is not None else None
     if found is None or shares is None or shares.serving is None:
         return False, f"metric {metric.name}: nothing could be measured, so nothing is proven"
-    if test.winner.better == "Higher":
-        shares = Shares(shares.serving, shares.candidate)
-    limit = judge.Rule(metric.name, margin=-float(test.winner.margin), min_samples=metric.min_samples or MIN_SAMPLES)
-    alpha = 1 - float(metric.confidence or CONFIDENCE)
-    verdict = judge.judge(limit, Measurement(metric.name, found.at, shares, found.query), alpha=alpha)
-    return verdict.outcome is Outcome.PASS, f"metric {metric.name}: {verdict.message}"
+    return _wins_by_shares(test.winner, metric, shares.candidate, shares.serving)
 
 
-def _wins_by_rank(rule: api.Winner, metric: api.Metric, points: Points | None) -> tuple[bool, str]:
+def _wins_by_shares(rule: api.Winner, metric: api.Metric, candidate: Arm, serving: Arm) -> tuple[bool, str]:
+    least, fewest = metric.min_samples or MIN_SAMPLES, min(candidate.trials, serving.trials)
+    if fewest < least:
+        return False, f"metric {metric.name}: {fewest} of {least} requests answered; nothing is proven"
+    counts = [count / (metric.burst or 1) for arm in (candidate, serving) for count in (arm.trials, arm.events)]
+    found = score_interval(Pair(*counts), 1 - float(metric.confidence or CONFIDENCE))
+    margin = float(rule.margin)
+    won = found.low >= margin if rule.better == "Higher" else found.high <= -margin
+    told = "; ".join(
+        f"{name} {100 * (arm.share or 0.0):.2f} % of {arm.trials} requests"
+        for name, arm in (("candidate", candidate), ("serving", serving))
+    )
+    asked = f"at least {100 * margin:.2f}" if rule.better == "Higher" else f"at most {-100 * margin + 0.0:.2f}"
+    return won, (
+        f"metric {metric.name}: {told}; difference {100 * found.low:.2f} to {100 * found.high:.2f} points, to win it "
+        f"takes {asked}"
+    )
+
+
+def _wins_by_course(rule: api.Winner, metric: api.Metric, points: Points | None) -> tuple[bool, str]:
     if points is None or points.failure is not None:
         why = points.failure.message if points is not None and points.failure is not None else "nothing was measured"
         return False, f"metric {metric.name}: {why}; nothing is proven"
-    verdict = ranks.decide_winner(
+    verdict = courses.decide_winner(
         metric.name,
-        points.candidate,
-        points.serving,
+        points.pairs,
         alpha=1 - float(metric.confidence or CONFIDENCE),
         higher_is_better=rule.better == "Higher",
         margin=float(rule.margin),
@@ -185,8 +276,11 @@ def noted(
     entry = record.step_status
     if entry is None:
         return record
+    # The metrics of a step share half of what is left, so that later steps find some too.
+    taken = sum(len(other.blocks or "") for other in record.status.verdicts if other.step != record.step)
+    room = (kept.ROOM - taken) // (2 * max(1, len(verdicts))) if fresh else 0
     began = entry.confirmed_at or entry.started_at
-    known = _known(record)
+    known = _known(record, record.step)
     entries = dict(known)
     for verdict in verdicts:
         at = measured.get(verdict.metric, now).replace(microsecond=0)
@@ -209,7 +303,7 @@ def noted(
             or (news and (fresh or at - before >= max(REFRESH, hold / 2)))
         )
         if changed:
-            entries[verdict.metric] = _status(record.step, verdict, failures, at)
+            entries[verdict.metric] = _status(record.step, verdict, failures, at, room=room)
     if entries != known and weight is not None:
         record = record.but(observed_weight=weight)
     others = tuple(entry for entry in record.status.verdicts if entry.step != record.step)
@@ -220,11 +314,35 @@ def noted(
     )
 
 
-def _known(record: Record) -> dict[str, VerdictStatus]:
-    return {entry.metric: entry for entry in record.status.verdicts if entry.step == record.step}
+def _known(record: Record, index: int) -> dict[str, VerdictStatus]:
+    return {entry.metric: entry for entry in record.status.verdicts if entry.step == index}
 
 
-def _status(step: int, verdict: Verdict, failures: int, at: datetime) -> VerdictStatus:
+def noted_harm(
+    record: Record, index: int, verdicts: tuple[Verdict, ...], measured: Mapping[str, datetime], now: datetime
+) -> Record:
+    """`record` with what the evidence of an earlier step (`index`) has found since: a metric that failed, and looks out
+    of the limits that are let pass. What the step ended with stays otherwise."""
+    known = _known(record, index)
+    entries = dict(known)
+    for verdict in verdicts:
+        at = measured.get(verdict.metric, now).replace(microsecond=0)
+        old = known.get(verdict.metric)
+        news = old is None or old.at is None or at > old.at
+        failures = ((old.failures or 0) if old is not None else 0) + (1 if verdict.out_of_limits and news else 0)
+        if verdict.outcome is Outcome.FAIL and (old is None or old.outcome != Outcome.FAIL):
+            entries[verdict.metric] = _status(index, verdict, failures, at, room=0)
+        elif verdict.out_of_limits and news and old is not None and old.outcome != Outcome.FAIL:
+            entries[verdict.metric] = old.model_copy(update={"failures": failures, "at": at})
+    if entries == known:
+        return record
+    others = tuple(entry for entry in record.status.verdicts if entry.step != index)
+    failed = any(verdict.outcome is Outcome.FAIL and not verdict.dry_run for verdict in verdicts)
+    verdict_ = str(Outcome.FAIL) if failed else record.status.verdict
+    return record.but(verdicts=(*others, *entries.values()), verdict=verdict_)
+
+
+def _status(step: int, verdict: Verdict, failures: int, at: datetime, *, room: int) -> VerdictStatus:
     return VerdictStatus(
         step=step,
         metric=verdict.metric,
@@ -241,6 +359,7 @@ def _status(step: int, verdict: Verdict, failures: int, at: datetime) -> Verdict
         failures=failures or None,
         dry_run=verdict.dry_run or None,
         query=verdict.query or None,
+        blocks=kept.written(verdict.blocks, room) or None if verdict.blocks else None,
         at=at,
     )
 

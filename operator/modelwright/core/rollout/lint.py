@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from modelwright.api.common import seconds
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1 import policy as api
-from modelwright.core.analysis.planning import Ask, Stage, needed_rate_of, stage_seconds
-from modelwright.core.analysis.ranks import NEEDED_POINTS
+from modelwright.api.v1alpha1.model import Serving
+from modelwright.core.analysis.courses import NEEDED_POINTS
+from modelwright.core.analysis.planning import Ask, Levels, Stage, needed_rate_of, stage_seconds
 from modelwright.core.rollout import evaluation, freeze
-from modelwright.core.rollout.steps import Step, StepKind, compiled
+from modelwright.core.rollout.steps import GATES, Step, StepKind, compiled
 
 EXPECTED_RATE = 20.0
 """Requests per second that a Model is taken to get: a policy that needs more gets a warning."""
@@ -21,6 +22,8 @@ ERRORS, SLOW = 0.01, 0.05
 """Shares of bad requests that are taken as usual, of latencies and of everything else."""
 BUCKETS = 14
 """Buckets of a usual histogram; a percentile's margin splits its level over them."""
+USUAL_REQUEST = timedelta(seconds=Serving().max_request_seconds)
+"""How long a request may take where the Model says nothing."""
 _ANY_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -35,13 +38,23 @@ def _room(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]:
         yield "spec.surge.pods: 0 leaves no room for a candidate beside what serves; use strategy.recreate"
 
 
-def _alone(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> Iterator[str]:
-    watched = any(step.weight == 100 and step.hold for step in steps)
-    if watched and policy.analysis and all(m.max is None and m.min is None for m in policy.analysis.metrics):
-        yield (
-            "spec.analysis.metrics: nothing serves beside the candidate at weight 100, so there at least one metric "
-            "needs a max or a min"
-        )
+def _unjudged(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> Iterator[str]:
+    """Steps at which the candidate would answer requests that no metric judges."""
+    for number, step in enumerate(steps, 1):
+        if evaluation.judgeable(policy, step):
+            continue
+        why = "those it has are dry runs, or are not measured there (agreement and differences: only in mirror steps)"
+        if step.weight == 100:
+            why = (
+                "nothing serves beside the candidate there, so at least one metric needs a max or a min, and without "
+                "dryRun"
+            )
+        yield f"spec.analysis.metrics: no metric judges step {number} ({_words(step)}): {why}"
+
+
+def _words(step: Step) -> str:
+    share = step.mirror or step.weight
+    return f"{step.kind} {share} %" if share else str(step.kind)
 
 
 def _baseline(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> Iterator[str]:
@@ -94,13 +107,39 @@ def _never_looked_at(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> 
         )
 
 
+def too_long(policy: api.RolloutPolicySpec, steps: tuple[Step, ...], longest: timedelta) -> Iterator[str]:
+    """What can't be followed by a Model whose requests may take `longest`: no step with evidence is shorter."""
+    needed = sum((evaluation.least_hold(policy, step, longest) for step in steps if not step.last), timedelta(0))
+    own = sum((step.hold for step in steps if not step.last), timedelta(0))
+    limit = timedelta(seconds=seconds(policy.deadline))
+    if needed >= limit > own:
+        yield (
+            "spec.deadline: no step passes before the longest request has ended (spec.serving.maxRequestSeconds of "
+            f"the Model, {longest.total_seconds():g} s), together {_span(needed.total_seconds())}, and the deadline is "
+            f"{policy.deadline}: make it longer, or requests shorter"
+        )
+
+
+def evidence_asked(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> tuple[bool, Reason, str]:
+    """Whether anything but time decides about a candidate, as the condition EvidenceAsked says it: status, reason,
+    message."""
+    judged = sum(any(not m.dry_run for m in evaluation.asked(policy, step)) for step in steps if not step.last)
+    found = [f"metrics at {judged} of {len(steps)} steps"] if judged else []
+    found += [f"gate {name}" for name in GATES if policy.gates is not None and getattr(policy.gates, name) is not None]
+    found += [f"approval at step {n}" for n, step in enumerate(steps, 1) if step.kind is StepKind.APPROVAL]
+    if found:
+        return True, Reason.EVIDENCE_ASKED, "; ".join(found)
+    text = "it promotes by time alone: it has no analysis, no gate and no approval; spec.analysis asks for evidence"
+    return False, Reason.PROMOTES_BY_TIME_ALONE, text
+
+
 def _freeze(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]:
     found = freeze.problem(policy.freeze, _ANY_DAY)
     if found is not None:
         yield found
 
 
-_CHECKS = (_room, _alone, _baseline, _winner, _never_looked_at, _freeze)
+_CHECKS = (_room, _unjudged, _baseline, _winner, _never_looked_at, _freeze)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +176,7 @@ def decidability(policy: api.RolloutPolicySpec) -> Decidability:
     every = compiled(policy.strategy)
     steps = tuple((index, step) for index, step in enumerate(every) if not step.last)
     limit = seconds(policy.deadline)
-    held = sum(step.hold.total_seconds() for _, step in steps)
+    held = sum(_least(policy, step) for _, step in steps)
     if steps and held >= limit:
         what = "spec.strategy.abTest.duration is" if policy.strategy.ab_test is not None else "the holds together are"
         text = f"spec.deadline: {what} {_span(held)}, and the deadline is {policy.deadline}: make it longer"
@@ -193,8 +232,13 @@ def _span(length: float) -> str:
     return f"{math.ceil(length)}s" if length < 120 else f"{math.ceil(length / 60)}m"
 
 
+def _least(policy: api.RolloutPolicySpec, step: Step) -> float:
+    """Seconds that a step lasts at least, with a Model whose longest request is as by default."""
+    return evaluation.least_hold(policy, step, USUAL_REQUEST).total_seconds()
+
+
 def _stage(policy: api.RolloutPolicySpec, step: Step) -> Stage:
-    hold = step.hold.total_seconds()
+    hold = _least(policy, step)
     if step.mirror:
         return Stage(step.mirror / 100, step.mirror / 100, hold)
     candidate = step.weight / 100
@@ -212,21 +256,26 @@ def _asks(policy: api.RolloutPolicySpec, steps: tuple[Step, ...], step: Step, in
         _Asked(stage, ask, index, metric.name)
         for metric in wanted
         if not metric.dry_run and api.is_share(metric) and metric is not evaluation.winner(policy)
-        for ask in _limits(metric, evaluation.level(policy, steps, wanted, metric), alone=step.weight == 100)
+        for ask in _limits(
+            metric, evaluation.levels(policy, steps, wanted, metric), alone=step.weight == 100, mirror=step.mirror > 0
+        )
         if not ask.versus_serving or stage.serving
     ]
 
 
-def _limits(metric: api.Metric, alpha: float, *, alone: bool) -> Iterator[Ask]:
+def _limits(metric: api.Metric, levels: Levels, *, alone: bool, mirror: bool) -> Iterator[Ask]:
     rule = evaluation.rule(metric, 0, alone)
-    alpha, least = alpha / rule.limits, rule.min_samples
+    alpha, least = levels.passes, rule.min_samples
     usual = SLOW if metric.builtin in ("latency-over", "latency-percentile") else ERRORS
     quantile = 1 - rule.percentile if rule.percentile is not None else None
     if rule.margin is not None:
         base, split = (quantile, alpha / BUCKETS) if quantile is not None else (usual, alpha)
-        yield Ask(rule.margin, base, split, least)
-    most = quantile if quantile is not None else rule.max
+        # The comparer asks both revisions the same requests.
+        paired = mirror and metric.builtin is not None and metric.source != "Runtime"
+        yield Ask(rule.margin, base, split, least, unit="pair" if paired else "request", burst=rule.burst)
+    if rule.max is not None:
+        most = quantile if quantile is not None else rule.max
+        yield Ask(most, min(usual, most / 2), alpha, least, versus_serving=False, burst=rule.burst)
     if metric.builtin == "agreement" and rule.min is not None:
         most = 1 - rule.min
-    if most is not None and (rule.max is not None or metric.builtin == "agreement"):
-        yield Ask(most, min(usual, most / 2), alpha, least, versus_serving=False)
+        yield Ask(most, min(usual, most / 2), alpha, least, versus_serving=False, unit="answer", burst=rule.burst)

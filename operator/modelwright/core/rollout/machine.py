@@ -40,7 +40,7 @@ def course(observed: Observed) -> Iterator[tuple[Row, Observed]]:
         rolling = replace(observed.rolling, record=record)
         if before is None or before.status.step != record.status.step:
             # What people said, and what was measured, was about the place before.
-            rolling = replace(rolling, people=None, verdicts=(), outcome=_not_yet(rolling, record))
+            rolling = replace(rolling, people=None, verdicts=(), outcome=_not_yet(rolling, record), watched=None)
         observed = replace(observed, rolling=rolling)
         yield row, observed
     raise AssertionError(f"the rollout table does not come to rest at: {_row(observed).name}")
@@ -67,8 +67,7 @@ def decide(observed: Observed) -> Decision:
 def _not_yet(rolling: Rolling, record: Record) -> Outcome | None:
     """What the metrics of a step that has only just begun come to."""
     step = rolling.steps[record.step] if record.step < len(rolling.steps) else None
-    asked = evaluation.asked(rolling.policy, step) if step is not None else ()
-    return Outcome.INCONCLUSIVE if any(not metric.dry_run for metric in asked) else None
+    return evaluation.before_any(rolling.policy, step) if step is not None else None
 
 
 def _rows(observed: Observed) -> tuple[Row, ...]:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from modelwright.api.common import seconds
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import ChangeStatus
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Outcome, Verdict
-from modelwright.core.gates import GateResult
 from modelwright.core.people import CommandDecision, PeopleDecision
 from modelwright.core.pods import Failure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import Step
+from modelwright.core.scoring import GateResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Traffic:
     mirror: int = 0
     """Percent of the requests that is copied to the comparer."""
     sticky: bool = False
+    stale_token: bool = False
+    """The copies for the comparer carry another token than it asks for, or none: it refuses them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +92,30 @@ class Rolling:
     """Number of the next record."""
     problem: Problem | None = None
     """Why no rollout can begin by this policy."""
+    unread: Problem | None = None
+    """Why the policy that the live record began with can't be read: it goes on by no other."""
+    evidence: tuple[bool, Reason, str] | None = None
+    """Whether the policy asks for evidence, and which; None without a policy."""
     refused: Problem | None = None
-    """The same, where the cause is what this very policy asks for."""
+    """The same as `problem`, where the cause is what this very policy asks for."""
     outcome: Outcome | None = None
     """What the metrics of the present step come to; None when none is asked for in it."""
+    watched: Outcome | None = None
+    """What the metrics of the step before come to, while the present one has no evidence of its own; only a Fail is
+    acted on."""
     verdicts: tuple[Verdict, ...] = ()
     gates: Mapping[str, GateResult] = field(default_factory=dict)
     """What gates came to that have ended; a gate that runs is not among them."""
+    unproven: Problem | None = None
+    """Why no report of a Job counts now; None when admission keeps others from forging one."""
+    changes: tuple[ChangeStatus, ...] | None = None
+    """Who has changed what, to remember it; None when no approval is asked for, and what is known stays."""
     people: PeopleDecision | None = None
     """What people say to the approval that is waited for now."""
     command: CommandDecision | None = None
     """A command that was not taken up yet."""
+    longest_request: timedelta = timedelta(0)
+    """How long a request of the Model may take."""
     frozen_until: datetime | None = None
     comparer_ready: bool = False
     replica_weighted: bool = False
@@ -191,19 +208,19 @@ class Observed:
         kept = set(self.traffic.named)
         if self.live is not None:
             kept.update(revision.hash for revision in (self.live.to, self.live.source) if revision is not None)
-        if self.target is not None and not self.quarantined:
+        if self.target is not None and not self.waits_for_retry:
             kept.add(self.target.hash)
         elif self.serving:
             kept.add(self.serving.revision.hash)
         return tuple(view.revision for key, view in sorted(self.revisions.items()) if key not in kept)
 
     @property
-    def quarantined(self) -> bool:
+    def waits_for_retry(self) -> bool:
         """The target was rolled back or aborted, and nothing has let it be tried again."""
         record = self.record
         return (
             record is not None
-            and record.quarantines
+            and record.waits_for_retry
             and record.to is not None
             and self.target is not None
             and record.to.hash == self.target.hash

@@ -23,12 +23,16 @@ from modelwright.core.rollout.steps import Step
 
 TERMINAL = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})
 """States in which nothing happens any more."""
-QUARANTINING = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
+TAKEN_BACK = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
 """States after which the same revision isn't tried again by itself."""
 COUNTED = frozenset({RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.PROMOTING})
 """States in which the deadline's clock runs, unless people or a freeze are waited for."""
+FAILED = "Fail"
+"""Outcome of a step that turned the rollout back, or that a person has overruled."""
 _STATES: Mapping[str, RolloutState] = {str(state): state for state in RolloutState}
-_FOR_PEOPLE = frozenset({Reason.AWAITING_APPROVAL, Reason.NO_AUTHOR, Reason.ADMISSION_POLICY_MISSING})
+_FOR_PEOPLE = frozenset(
+    {Reason.AWAITING_APPROVAL, Reason.NO_AUTHOR, Reason.AUTHOR_UNKNOWN, Reason.ADMISSION_POLICY_MISSING}
+)
 _WAITING_FOR_PEOPLE = frozenset({Reason.PAUSED, Reason.FREEZE_WINDOW})
 
 
@@ -88,12 +92,17 @@ class Record:
     @property
     def holds(self) -> bool:
         """Whether it is a rollback by hand that the Model still has to obey."""
-        return self.by_hand and not self.status.released and self.state not in QUARANTINING | {RolloutState.SUPERSEDED}
+        return self.by_hand and not self.status.released and self.state not in TAKEN_BACK | {RolloutState.SUPERSEDED}
 
     @property
-    def quarantines(self) -> bool:
+    def waits_for_retry(self) -> bool:
         """Whether its revision must not be tried again by itself."""
-        return self.state in QUARANTINING and not self.status.retried and not self.status.lapsed
+        return self.state in TAKEN_BACK and not self.status.retried and not self.status.lapsed
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it ended because a gate decided nothing: that is no finding about its version."""
+        return self.state is RolloutState.ABORTED and self.status.reason == Reason.INCONCLUSIVE
 
     @property
     def step(self) -> int:
@@ -104,6 +113,12 @@ class Record:
     def step_status(self) -> StepStatus | None:
         """The present step's entry, None before it was begun."""
         return next((entry for entry in self.status.steps if entry.index == self.status.step), None)
+
+    @property
+    def overruled(self) -> bool:
+        """Whether a person promoted it although its metrics had failed."""
+        entry = self.step_status
+        return self.state is RolloutState.PROMOTING and entry is not None and entry.outcome == FAILED
 
     def elapsed(self, now: datetime) -> timedelta:
         """How much of the deadline is used up."""
@@ -171,6 +186,11 @@ def end_step(record: Record, outcome: str, now: datetime) -> Record:
     )
 
 
+def overrule_step(record: Record, now: datetime) -> Record:
+    """`record` with the present step failed, though a person promotes it."""
+    return _with_step(record, finished_at=now, outcome=FAILED)
+
+
 def _with_step(record: Record, **changes: Any) -> Record:
     steps = tuple(
         entry.model_copy(update=changes) if entry.index == record.status.step else entry
@@ -181,7 +201,7 @@ def _with_step(record: Record, **changes: Any) -> Record:
 
 def turn_back(record: Record, ending: RolloutState, reason: str, message: str, now: datetime) -> Record:
     """`record` on its way back to what served; it ends in `ending`."""
-    outcome = "Fail" if reason in (Reason.ANALYSIS_FAILED, Reason.CANDIDATE_UNAVAILABLE) else "Ended"
+    outcome = FAILED if reason in (Reason.ANALYSIS_FAILED, Reason.CANDIDATE_UNAVAILABLE) else "Ended"
     record = end_step(record, outcome, now)
     return enter(record.but(ending=ending, weight=0), RolloutState.ROLLING_BACK, reason, message, now)
 

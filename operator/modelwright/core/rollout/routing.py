@@ -31,9 +31,9 @@ class Routing:
 
     `shares` sum to 100, the serving revision first. Requests with all the headers of `match` go to `matched`.
     `mirror_percent`: copies of that share go to the Model's comparer. `observe_percent`: copies of that share go to its
-    observer, but for while they go to the comparer. `sticky`: a caller who was given a revision stays
-    on it. `inside`: the one revision that the Model's Service selects; None selects all revisions in `shares`, weighted
-    by their pods.
+    observer, but for while they go to the comparer. `copy_token`: what the route sets on requests that it copies.
+    `sticky`: a caller who was given a revision stays on it. `inside`: the one revision that the Model's Service
+    selects; None selects all revisions in `shares`, weighted by their pods.
     """
 
     shares: tuple[Share, ...]
@@ -41,6 +41,7 @@ class Routing:
     matched: Revision | None = None
     mirror_percent: int = 0
     observe_percent: int = 0
+    copy_token: str = ""
     sticky: bool = False
     inside: Revision | None = None
 

@@ -10,6 +10,9 @@ from modelwright.api.common import seconds
 from modelwright.api.v1alpha1 import policy as api
 from modelwright.core.rollout.routing import HeaderMatch
 
+GATES = ("scan", "evaluation", "infra", "approval")
+"""In the order in which they are checked: first what loads nothing, then the cheapest for people and pods."""
+
 
 class StepKind(StrEnum):
     """What a step does."""
@@ -34,6 +37,7 @@ class Step:
     match: tuple[HeaderMatch, ...] = ()
     sticky: bool = False
     required: int = 0
+    service_accounts: bool = False
     """People who must approve."""
     timeout: timedelta | None = None
 
@@ -90,7 +94,13 @@ def _step(entry: api.Step, before: Step, sticky: bool) -> Step:
     kept = {"weight": before.weight, "mirror": before.mirror, "match": before.match, "sticky": before.sticky}
     if entry.approval is not None:
         timeout = _span(entry.approval.timeout)
-        return Step(StepKind.APPROVAL, required=entry.approval.required, timeout=timeout, **kept)  # type: ignore[arg-type]
+        return Step(
+            StepKind.APPROVAL,
+            required=entry.approval.required,
+            service_accounts=entry.approval.service_accounts,
+            timeout=timeout,
+            **kept,  # type: ignore[arg-type]
+        )
     assert entry.hold is not None  # noqa: S101 - the type refuses a step without any member
     return Step(StepKind.HOLD, _span(entry.hold), **kept)  # type: ignore[arg-type]
 

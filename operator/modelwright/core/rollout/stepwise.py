@@ -12,7 +12,7 @@ from datetime import timedelta
 from modelwright.api.common import seconds
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
-from modelwright.api.v1alpha1.rollout import ApprovalRecord, GateStatus
+from modelwright.api.v1alpha1.rollout import ApprovalRecord, GateStatus, ReportStatus
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.people import Approved, Refused, Rejected, Waiting
@@ -20,6 +20,7 @@ from modelwright.core.revision import Revision
 from modelwright.core.rollout import direct
 from modelwright.core.rollout.actions import Action, Begin, Compare, Remove, Run, RunGate, SendTraffic
 from modelwright.core.rollout.capacity import CapacityPlan, Pods, plan, replica_pods
+from modelwright.core.rollout.evaluation import least_hold
 from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Rolling
 from modelwright.core.rollout.record import (
     COUNTED,
@@ -28,23 +29,22 @@ from modelwright.core.rollout.record import (
     confirm_step,
     end_step,
     enter,
+    overrule_step,
     taken_up,
     turn_back,
 )
 from modelwright.core.rollout.routing import Routing, Share
 from modelwright.core.rollout.rule import ASK_GATEWAY, LOOK_SELDOM, WATCH_PODS, Row, Rule, Transition, after
-from modelwright.core.rollout.steps import Step, StepKind
+from modelwright.core.rollout.steps import GATES, Step, StepKind
+from modelwright.core.rollout.watch import STEPPING
 
 NOT_OF_A_RECORD: frozenset[State] = frozenset({State.SUCCEEDED, State.ROLLED_BACK, State.ABORTED, State.SUPERSEDED})
 """States that a live record reaches by a transition only, never because a row that stays is in them."""
 
-STEPPING = frozenset({State.PROGRESSING, State.HOLDING, State.AWAITING_APPROVAL})
 GATEWAY_PATIENCE = timedelta(seconds=10)
 """How long a gateway may take to follow before that is told."""
 LOOK_PATIENCE = timedelta(seconds=5)
 """How long a look takes at most, as a rule."""
-GATES = ("evaluation", "infra", "approval")
-"""In the order in which they are looked at: the cheapest for people and pods first."""
 
 
 def _rolling(o: Observed) -> Rolling:
@@ -195,6 +195,8 @@ def _goes(o: Observed, routing: Routing) -> bool:
     traffic = o.traffic
     if traffic.named != routing.hashes or traffic.mirror != routing.mirror_percent:
         return False
+    if traffic.mirror and traffic.stale_token:
+        return False
     if (traffic.matched or None) != (routing.matched.hash if routing.matched else None):
         return False
     if _rolling(o).replica_weighted and routing.inside is None:
@@ -235,6 +237,11 @@ def _gate_result(o: Observed) -> Outcome | None:
     return Outcome(found.outcome) if found is not None else None
 
 
+def _gate_undecided(o: Observed) -> bool:
+    """A gate has come to nothing that would let the candidate pass, or refuse it."""
+    return _in(o, State.GATING, State.HOLDING) and _gate_result(o) in (Outcome.INCONCLUSIVE, Outcome.ERROR)
+
+
 def _gate_ended(o: Observed) -> bool:
     """A gate has a result that the record doesn't have yet."""
     if not _in(o, State.GATING, State.HOLDING) or _record(o).status.step is not None:
@@ -246,7 +253,11 @@ def _note_gate(o: Observed) -> Record:
     record, gate = _record(o), _next_gate(o)
     assert gate is not None  # noqa: S101 - holds only with a gate that has ended
     result = _rolling(o).gates[gate]
-    entry = GateStatus(name=gate, outcome=result.outcome, reason=result.reason, message=result.message, at=o.now)
+    full = result.full_report
+    report = ReportStatus(uri=full.uri, digest=full.digest) if full is not None else None
+    entry = GateStatus(
+        name=gate, outcome=result.outcome, reason=result.reason, message=result.message, report=report, at=o.now
+    )
     return record.but(gates=(*record.status.gates, entry))
 
 
@@ -305,9 +316,14 @@ def _pass_approval_gate(o: Observed) -> Record:
     return record.but(gates=(*record.status.gates, entry))
 
 
+def _hold(o: Observed) -> timedelta:
+    """How long the present step lasts at least."""
+    return least_hold(_rolling(o).policy, _step(o), _rolling(o).longest_request)
+
+
 def _past_hold(o: Observed) -> bool:
     entry = _record(o).step_status
-    return entry is not None and entry.confirmed_at is not None and o.now - entry.confirmed_at >= _step(o).hold
+    return entry is not None and entry.confirmed_at is not None and o.now - entry.confirmed_at >= _hold(o)
 
 
 def _looked_on(o: Observed) -> bool:
@@ -315,14 +331,14 @@ def _looked_on(o: Observed) -> bool:
     entry = _record(o).step_status
     if entry is None or entry.confirmed_at is None:
         return False
-    return o.now - entry.confirmed_at >= _step(o).hold + _interval(o) + LOOK_PATIENCE
+    return o.now - entry.confirmed_at >= _hold(o) + _interval(o) + LOOK_PATIENCE
 
 
 def _hold_left(o: Observed) -> timedelta | None:
     entry = _record(o).step_status
     if entry is None or entry.confirmed_at is None:
         return None
-    return max(_step(o).hold - (o.now - entry.confirmed_at), timedelta(0))
+    return max(_hold(o) - (o.now - entry.confirmed_at), timedelta(0))
 
 
 def _interval(o: Observed) -> timedelta:
@@ -357,6 +373,17 @@ def _has_pods(o: Observed, step: Step) -> bool:
     return _ready(o, _record(o).to, needed) and (fresh is None or _ready(o, fresh, needed))
 
 
+def _failed(o: Observed) -> bool:
+    """A metric of the present step has failed, or of the one before while this one has no evidence of its own. Not
+    after a person has promoted the candidate in spite of that."""
+    return not _record(o).overruled and Outcome.FAIL in (_rolling(o).outcome, _rolling(o).watched)
+
+
+def _between_steps(o: Observed) -> bool:
+    """The evidence that goes on is that of an earlier step."""
+    return _in(o, State.PROMOTING) or (_stepping(o) and not _confirmed(o))
+
+
 def _enough(o: Observed) -> bool:
     """The evidence that the policy asks for in this step is there."""
     return _rolling(o).outcome in (None, Outcome.PASS, Outcome.NOT_APPLICABLE)
@@ -381,6 +408,19 @@ def _keep_step(o: Observed) -> tuple[Action, ...]:
     fresh = _fresh(o, _step(o))
     beside = (Run(fresh, candidate),) if fresh is not None else ()
     return (*source, *beside, Run(_candidate(o), candidate), *_comparer(o))
+
+
+def _stay(o: Observed) -> tuple[Action, ...]:
+    """Neither traffic nor, where pods and traffic move in turns, pods go any further."""
+    if not _planned(o):
+        return _keep_step(o)
+    return _as_they_are(o)
+
+
+def _as_they_are(o: Observed) -> tuple[Action, ...]:
+    """The pods of both revisions as they are, and traffic too."""
+    views = (_view(o, revision) for revision in (_record(o).source, _record(o).to))
+    return tuple(Run(view.revision, view.replicas) for view in views if view is not None and view.replicas is not None)
 
 
 def _approach_step(o: Observed) -> tuple[Action, ...]:
@@ -463,7 +503,7 @@ def _stop_source(o: Observed) -> tuple[Action, ...]:
 def _run_gate(o: Observed) -> tuple[Action, ...]:
     gate = _next_gate(o)
     assert gate is not None  # noqa: S101
-    if gate == "evaluation":
+    if gate != "infra":
         return (*_keep_source(o), *_send_to_source(o), RunGate(gate))
     run = Run(_candidate(o), min(1, o.replicas))
     asks = (RunGate(gate),) if _ready(o, _candidate(o), 1) else ()
@@ -495,7 +535,8 @@ def _obey(o: Observed) -> Record:
     if command.name == "abort":
         return turn_back(record, State.ABORTED, Reason.ABORTED_BY_COMMAND, said, o.now)
     proven = _rolling(o).outcome in (None, Outcome.PASS) and not _left_to_prove(o)
-    record = end_step(record, "Skipped", o.now).but(paused=None, without_evidence=None if proven else True)
+    record = overrule_step(record, o.now) if _failed(o) else end_step(record, "Skipped", o.now)
+    record = record.but(paused=None, without_evidence=None if proven else True)
     return enter(record, State.PROMOTING, Reason.PROMOTED, said, o.now)
 
 
@@ -571,21 +612,22 @@ def _end_unfit(o: Observed) -> Record:
     return _turn(State.SUPERSEDED, Reason(problem.reason), o, problem.message)
 
 
-def _quarantined_in(state: State) -> Rule:
+def _taken_back_in(state: State) -> Rule:
     return Rule(
         f"the target's last rollout ended {state}, and nobody has asked for another try",
-        lambda o: o.rolling is not None and o.quarantined and _record(o).state is state,
+        lambda o: o.rolling is not None and o.waits_for_retry and _record(o).state is state,
         state,
-        lambda o: Problem(_because(o).reason, _quarantine_text(o), stalled=True),
+        lambda o: Problem(_because(o).reason, _taken_back_text(o), stalled=True),
         lambda o: (*direct.keep_named(o), *direct.sweep(o)),
         "keep what serves, remove the candidate",
     )
 
 
-def _quarantine_text(o: Observed) -> str:
+def _taken_back_text(o: Observed) -> str:
     record = _record(o)
+    what = "was not promoted, and is not in quarantine" if record.undecided else "was taken back"
     return (
-        f"version {_candidate(o).version} was taken back: {record.status.message}. It is tried again after the command "
+        f"version {_candidate(o).version} {what}: {record.status.message}. It is tried again after the command "
         f"retry on ModelRollout {record.name}, or when spec.version has named another one meanwhile"
     )
 
@@ -677,8 +719,13 @@ def _freeze_text(o: Observed) -> Problem:
     return Problem(Reason.FREEZE_WINDOW, text)
 
 
+def _exposed(o: Observed) -> bool:
+    """In a state in which callers' requests may reach the candidate, and there is something to go back to."""
+    return _stepping(o) or (_in(o, State.PROMOTING) and _record(o).source is not None)
+
+
 def _lost_its_pods(o: Observed) -> bool:
-    if not _stepping(o):
+    if not _exposed(o):
         return False
     to = _candidate(o)
     view = _view(o, to)
@@ -701,6 +748,10 @@ def _deadline_text(o: Observed) -> str:
     limit = f"{_rolling(o).policy.deadline} (spec.deadline)"
     text = f"it did not end within {limit}; it was {status.state}: {status.message}"
     return f"{text}; in its way: {trouble}" if trouble and trouble != status.message else text
+
+
+def _undecided_gate_text(o: Observed) -> str:
+    return f"{_gate_text(o).message}; nothing else came within {_rolling(o).policy.deadline} (spec.deadline)"
 
 
 def _recreate_timeout(o: Observed) -> bool:
@@ -739,7 +790,7 @@ ROWS: tuple[Row, ...] = (
         "the Model wants another revision than the one that was taken back",
         lambda o: (
             o.record is not None
-            and o.record.quarantines
+            and o.record.waits_for_retry
             and o.target is not None
             and o.record.to is not None
             and o.record.to.hash != o.target.hash
@@ -786,6 +837,12 @@ ROWS: tuple[Row, ...] = (
         after(ASK_GATEWAY),
     ),
     Transition(
+        "the deadline has passed, and a gate has decided nothing",
+        lambda o: _over_deadline(o) and _gate_undecided(o),
+        lambda o: _turn(State.ABORTED, Reason.INCONCLUSIVE, o, _undecided_gate_text(o)),
+        "turn back, to end as Aborted: nothing was found against the candidate",
+    ),
+    Transition(
         "the deadline has passed",
         _over_deadline,
         lambda o: _turn(State.ROLLED_BACK, Reason.DEADLINE_EXCEEDED, o, _deadline_text(o)),
@@ -793,20 +850,38 @@ ROWS: tuple[Row, ...] = (
     ),
     Transition(
         "a metric has failed, and the policy rolls back on failure",
-        lambda o: _stepping(o) and _rolling(o).outcome is Outcome.FAIL and _rolling(o).policy.on_failure == "Rollback",
+        lambda o: _exposed(o) and _failed(o) and _rolling(o).policy.on_failure == "Rollback",
         lambda o: _turn(State.ROLLED_BACK, Reason.ANALYSIS_FAILED, o, _verdicts(o, Outcome.FAIL)),
         "turn back",
     ),
     Transition(
         "the candidate takes requests and has no ready pod",
-        _lost_its_pods,
+        lambda o: _lost_its_pods(o) and not _record(o).by_hand,
         lambda o: _turn(
             State.ROLLED_BACK,
             Reason.CANDIDATE_UNAVAILABLE,
             o,
-            _pods_missing(o, _needs(o, _step(o))).message,
+            _pods_missing(o, o.replicas if _in(o, State.PROMOTING) else _needs(o, _step(o))).message,
         ),
         "turn back",
+    ),
+    Rule(
+        "a rollback by hand takes requests and has no ready pod",
+        lambda o: _lost_its_pods(o) and _ready(o, _record(o).source, 1),
+        State.PROMOTING,
+        lambda o: _pods_missing(o, o.replicas),
+        lambda o: (*_bring_back(o), *(() if _planned(o) else (Run(_candidate(o)),))),
+        "send all traffic to what served, until its pods are ready",
+        after(WATCH_PODS),
+    ),
+    Rule(
+        "the policy that it began with can't be read",
+        lambda o: o.live is not None and _rolling(o).unread is not None and not _in(o, State.PROMOTING),
+        State.HOLDING,
+        lambda o: _rolling(o).unread or Problem(Reason.INVALID_POLICY, ""),
+        _as_they_are,
+        "keep pods and traffic as they are, for a person, until the deadline",
+        _look,
     ),
     Transition(
         "a person has rejected it",
@@ -837,6 +912,7 @@ ROWS: tuple[Row, ...] = (
         lambda o: (
             _stepping(o)
             and not _confirmed(o)
+            and not _failed(o)
             and o.traffic.confirmed
             and _goes(o, _routing(o, _step(o)))
             and _at_size(o)
@@ -915,17 +991,13 @@ ROWS: tuple[Row, ...] = (
     ),
     Transition(
         "a gate has decided nothing, and the policy rolls back then",
-        lambda o: (
-            _in(o, State.GATING, State.HOLDING)
-            and _gate_result(o) in (Outcome.INCONCLUSIVE, Outcome.ERROR)
-            and _rolling(o).policy.on_inconclusive == "Rollback"
-        ),
-        lambda o: _turn(State.ROLLED_BACK, Reason.INCONCLUSIVE, o, _gate_text(o).message),
-        "turn back",
+        lambda o: _gate_undecided(o) and _rolling(o).policy.on_inconclusive == "Rollback",
+        lambda o: _turn(State.ABORTED, Reason.INCONCLUSIVE, o, _gate_text(o).message),
+        "turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Rule(
         "a gate has decided nothing",
-        lambda o: _in(o, State.GATING, State.HOLDING) and _gate_result(o) in (Outcome.INCONCLUSIVE, Outcome.ERROR),
+        _gate_undecided,
         State.HOLDING,
         lambda o: _gate_text(o),
         lambda o: (*_keep_source(o), *_send_to_source(o)),
@@ -989,6 +1061,15 @@ ROWS: tuple[Row, ...] = (
         _recreating,
         lambda o: enter(_record(o), State.PROMOTING, Reason.PROMOTED, "the candidate is ready", o.now),
         "promote it",
+    ),
+    Rule(
+        "a metric has failed between two steps, and the policy holds on failure",
+        lambda o: _exposed(o) and _between_steps(o) and _failed(o),
+        State.HOLDING,
+        lambda o: Problem(Reason.ANALYSIS_FAILED, _verdicts(o, Outcome.FAIL), stalled=True),
+        _stay,
+        "hold for a person until the deadline; traffic stays as it is",
+        _look,
     ),
     Transition(
         "the step is the promotion itself",
@@ -1141,8 +1222,8 @@ ROWS: tuple[Row, ...] = (
         "send all traffic to the candidate, whose pods are those that were the canary",
         after(ASK_GATEWAY),
     ),
-    _quarantined_in(State.ROLLED_BACK),
-    _quarantined_in(State.ABORTED),
+    _taken_back_in(State.ROLLED_BACK),
+    _taken_back_in(State.ABORTED),
     Rule(
         "a person's rollback holds the Model",
         lambda o: o.record is not None and o.record.holds and not o.record.live and o.target_serves,
@@ -1204,4 +1285,7 @@ def _gate_text(o: Observed) -> Problem:
     found = next((entry for entry in _record(o).status.gates if entry.name == gate), None)
     if found is not None:
         return Problem(Reason.GATE_FAILED, f"gate {gate}: {found.message}")
+    unproven = _rolling(o).unproven
+    if unproven is not None and unproven.stalled:
+        return Problem(unproven.reason, f"gate {gate} does not count: {unproven.message}", stalled=True)
     return Problem(Reason.GATE_RUNNING, f"gate {gate} is being looked at")

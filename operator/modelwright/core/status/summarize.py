@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from modelwright.api.conditions import Condition, ConditionType, with_condition
+from modelwright.api.conditions import Condition, ConditionType, find, is_true, with_condition
 from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import ModelStatus
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.rollout.machine import Assessment
 from modelwright.core.rollout.observed import Observed, Problem
@@ -93,15 +94,21 @@ def conditions(
     *,
     monitored: tuple[bool, Reason, str] | None = None,
     verified: tuple[bool | None, str, str] | None = None,
+    evidence: tuple[bool, Reason, str] | None = None,
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """Ready, Reconciling, Stalled and, for a Model, Available; Monitored and Verified only while that is asked for.
+    """Ready, Reconciling, Stalled and, for a Model, Available; Monitored and Verified only while that is asked for,
+    EvidenceAsked only with a RolloutPolicy.
     Times move only where a status does."""
     rows: list[tuple[str, bool | None, str, str]] = []
     if serving is not None:
         rows.append((ConditionType.AVAILABLE, *serving))
-    for wanted, entry in (ConditionType.MONITORED, monitored), (ConditionType.VERIFIED, verified):
+    for wanted, entry in (
+        (ConditionType.MONITORED, monitored),
+        (ConditionType.VERIFIED, verified),
+        (ConditionType.EVIDENCE_ASKED, evidence),
+    ):
         if entry is not None:
             rows.append((wanted, *entry))
         else:
@@ -130,6 +137,32 @@ def acknowledged(old: tuple[Condition, ...], *, generation: int, now: datetime) 
     verdict = Verdict(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
     told = concluded(old, verdict, generation=generation, now=now)
     return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in told)
+
+
+_MOVING = (RolloutState.PENDING, RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.PROMOTING)
+
+
+def reports_progress_only(old: ModelStatus, new: ModelStatus) -> bool:
+    """Whether `new` differs from `old` only in how far a move of the same generation has come: nobody acts on that, so
+    it may be written a little later. What serves, what is wrong and what people have to do is never progress."""
+    if new == old or old.rollout is None or new.rollout is None or old.rollout.name != new.rollout.name:
+        return False
+    before = find(old.conditions, ConditionType.RECONCILING)
+    # An acknowledgement leaves the state as it was before the edit.
+    acknowledged = before is not None and before.reason == Reason.NEW_GENERATION
+    states = {new.rollout.state} if acknowledged else {old.rollout.state, new.rollout.state}
+    return (
+        states <= set(_MOVING)
+        and is_true(old.conditions, ConditionType.RECONCILING)
+        and is_true(new.conditions, ConditionType.RECONCILING)
+        and _without_progress(old) == _without_progress(new)
+    )
+
+
+def _without_progress(status: ModelStatus) -> tuple[ModelStatus, list[tuple[str, str]]]:
+    blank = {"rollout": None, "target": None, "runtime": None, "replicas": None, "ready_replicas": None, "traffic": ()}
+    rest = status.model_copy(update={**blank, "conditions": ()})
+    return rest, sorted((str(condition.type), condition.status) for condition in status.conditions)
 
 
 def _said(verdict: Verdict) -> tuple[str, str]:

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 from obstore.store import AzureStore
 
 from modelwright.fetch.port import Context, Source
-from modelwright.fetch.sources.objectstore import NO_RETRIES, ObjectStoreSource, check_endpoint, client_options
+from modelwright.fetch.sources.objectstore import (
+    NO_RETRIES,
+    ObjectStoreSource,
+    anonymous,
+    check_endpoint,
+    client_options,
+)
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig
 
-_NO_CREDENTIALS = (
-    "anonymous access is denied, and no credentials were given. Set credentialsSecretRef, or a serviceAccountName with "
-    "workload identity."
-)
+_CURE = "Set credentialsSecretRef, or a serviceAccountName with workload identity."
 
 
 def open_source(context: Context) -> Source:
@@ -47,7 +50,4 @@ def open_source(context: Context) -> Source:
             [lambda: store({})],
             "the pod's identity got no Azure token. Check the ServiceAccount's annotations.",
         )
-    ways = [lambda: store({"skip_signature": True})]
-    if context.settings.instance_credentials:
-        ways.append(lambda: store({}))
-    return ObjectStoreSource(context, endpoint, ways, _NO_CREDENTIALS)
+    return anonymous(context, endpoint, lambda: store({"skip_signature": True}), lambda: store({}), _CURE)

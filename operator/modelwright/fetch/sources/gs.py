@@ -10,7 +10,13 @@ from obstore.store import GCSStore
 
 from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.port import Context, Source
-from modelwright.fetch.sources.objectstore import NO_RETRIES, ObjectStoreSource, check_endpoint, client_options
+from modelwright.fetch.sources.objectstore import (
+    NO_RETRIES,
+    ObjectStoreSource,
+    anonymous,
+    check_endpoint,
+    client_options,
+)
 
 if TYPE_CHECKING:
     from obstore.store import GCSConfig
@@ -41,16 +47,8 @@ def open_source(context: Context) -> Source:
         return ObjectStoreSource(
             context, endpoint, [lambda: store({})], "the pod's identity got no Google credentials."
         )
-    ways = [lambda: store({"skip_signature": True})]
-    if context.settings.instance_credentials:
-        ways.append(lambda: store({}))
-    return ObjectStoreSource(
-        context,
-        endpoint,
-        ways,
-        "anonymous access is denied, and no credentials were given. Set credentialsSecretRef, or a "
-        "serviceAccountName that is bound to a Google service account.",
-    )
+    cure = "Set credentialsSecretRef, or a serviceAccountName that is bound to a Google service account."
+    return anonymous(context, endpoint, lambda: store({"skip_signature": True}), lambda: store({}), cure)
 
 
 def _explicit(context: Context, key: str) -> GCSConfig:

@@ -7,10 +7,55 @@ import re
 from collections.abc import AsyncGenerator
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from modelwright.fetch.credentials import Credentials
+from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source, archive_form
-from modelwright.fetch.web import Web, check, version_of
+from modelwright.fetch.web import Web, check, netloc, origin, show, version_of
 
 _CONTENT_RANGE = re.compile(r"bytes (?:\d{1,19}-\d{1,19}|\*)/(\d{1,19})")
+
+
+def _for_host(credentials: Credentials, url: str) -> str:
+    """HTTP_AUTHORIZATION, or '' when there is none. FetchError unless HTTP_HOSTS beside it names the URL's host: who
+    names the address may not be who may read the credential."""
+    # Both of them from one place: the hosts of a Secret are its owner's to name.
+    value = credentials.mounted("HTTP_AUTHORIZATION")
+    hosts = credentials.mounted("HTTP_HOSTS") if value else credentials.get("HTTP_HOSTS")
+    value = value or credentials.get("HTTP_AUTHORIZATION")
+    if not value:
+        return ""
+    host, what = netloc(url), show(url)
+    if not hosts:
+        raise FetchError(
+            Reason.ACCESS_DENIED,
+            f"{what}: the credentials have HTTP_AUTHORIZATION and don't say which hosts may get it. Add the key "
+            f"HTTP_HOSTS to the Secret, with host names separated by blanks, such as {host!a}.",
+        )
+    if origin(url) not in {_named(entry) for entry in hosts.replace(",", " ").split()}:
+        plain = url.startswith("http:")
+        raise FetchError(
+            Reason.ACCESS_DENIED,
+            f"{what}: HTTP_AUTHORIZATION is not for this host: the Secret's key HTTP_HOSTS must list "
+            + (f"{f'http://{host}'!a}, since plain http shows it to others on the way." if plain else f"{host!a}."),
+        )
+    return value
+
+
+def _named(entry: str) -> tuple[str, str, int | None]:
+    """The origin that an entry of HTTP_HOSTS stands for: a host with https, unless it says http://."""
+    try:
+        found = urlsplit(entry if "://" in entry else f"https://{entry}")
+        if found.scheme not in ("http", "https") or not found.hostname or found.path not in ("", "/"):
+            raise ValueError
+        if found.username is not None or found.query or found.fragment or "*" in found.hostname:
+            raise ValueError
+        return origin(f"{found.scheme}://{found.netloc}")
+    except ValueError:
+        raise FetchError(
+            Reason.ACCESS_DENIED,
+            "The credentials Secret's key HTTP_HOSTS has an entry that is no host[:port], https://host[:port] or "
+            "http://host[:port].",
+        ) from None
 
 
 class HttpSource:
@@ -19,16 +64,16 @@ class HttpSource:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._web = Web(context.credentials, context.settings)
         split = urlsplit(context.uri.raw)
-        netloc = split.netloc.rpartition("@")[2]
-        self._url = urlunsplit((split.scheme, netloc, split.path, split.query, ""))
+        self._url = urlunsplit((split.scheme, split.netloc.rpartition("@")[2], split.path, split.query, ""))
         self._private: dict[str, str] = {}
         if split.username is not None:
             pair = f"{unquote(split.username)}:{unquote(split.password or '')}"
             self._private["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        elif authorization := context.credentials.get("HTTP_AUTHORIZATION"):
+        elif authorization := _for_host(context.credentials, self._url):
             self._private["Authorization"] = authorization
+        # Last, since whoever opens it has to close it.
+        self._web = Web(context.credentials, context.settings)
 
     async def inspect(self, digest: str) -> Listing:
         del digest

@@ -53,18 +53,37 @@ def check_endpoint(name: str, endpoint: str) -> str:
     return endpoint.rstrip("/")
 
 
+def anonymous(
+    context: Context, endpoint: str, anonymous: Callable[[], Store], instance: Callable[[], Store], cure: str
+) -> ObjectStoreSource:
+    """The source of who has given no credentials: public objects, and where the administrator lets pods have it, what
+    the cloud's metadata service gives. `cure` says how to give credentials."""
+    ways = [anonymous, instance] if context.settings.instance_credentials else [anonymous]
+    text = f"anonymous access is denied, and no credentials were given. {cure}"
+    off = (
+        f"No credentials were given. {cure} Credentials of the node, and GKE workload identity, come from the cloud's "
+        "metadata service, which pods don't ask unless an administrator sets "
+        "MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS to true in the chart's fetch.env."
+    )
+    denied = "" if context.settings.instance_credentials else off
+    return ObjectStoreSource(context, endpoint, ways, text, denied)
+
+
 class ObjectStoreSource:
     """`endpoint`: of a store that is not the cloud's own, else ''. `stores` are ways in, best first: without
-    credentials an anonymous one, then the cloud's own for this pod."""
+    credentials an anonymous one, then the cloud's own for this pod. `denied`: what else to say when the last of them is
+    denied."""
 
     def __init__(
-        self, context: Context, endpoint: str, stores: Sequence[Callable[[], Store]], no_credentials: str = ""
-    ) -> None:
+        self, context: Context, endpoint: str, stores: Sequence[Callable[[], Store]], no_credentials: str = "",
+        denied: str = "",
+    ) -> None:  # fmt: skip
         self._context = context
         self._endpoint = endpoint
         self._where = context.uri.safe
         self._ways = list(stores)
         self._no_credentials = no_credentials
+        self._denied = denied
         self._store: Store | None = None
 
     async def inspect(self, digest: str) -> Listing:
@@ -91,6 +110,8 @@ class ObjectStoreSource:
                     self._store = None
                 elif denied is not None:
                     raise denied from error
+                elif error.reason is Reason.ACCESS_DENIED and self._denied:
+                    raise FetchError(Reason.ACCESS_DENIED, f"{error.message} {self._denied}") from error
                 else:
                     raise
         raise AssertionError("unreachable")

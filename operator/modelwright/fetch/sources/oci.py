@@ -14,11 +14,13 @@ import platform
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
 
+from modelwright import documents
 from modelwright.fetch.errors import FetchError, Reason, unreachable
 from modelwright.fetch.paths import safe_relative
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source, archive_form
@@ -28,6 +30,7 @@ from modelwright.fetch.web import Web, check, read_range
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _LARGEST_MANIFEST = 4 << 20
+_MANIFEST = documents.Bounds(_LARGEST_MANIFEST, values=500_000)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PARAMETER = re.compile(r'([a-zA-Z_]+)=(?:"([^"]*)"|([^\s",]+))')
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
@@ -40,10 +43,10 @@ _ORAS_PY_FOLDER = "application/vnd.oci.image.layer.v1.tar+gzip"
 class RegistryAuth:
     """The way in: what .dockerconfigjson says for the registry, turned into what the registry asks for."""
 
-    def __init__(self, context: Context, registry: str, base: str) -> None:
+    def __init__(self, context: Context, registry: str, repository: str, base: str) -> None:
         self._base = base
         self._where = context.uri.safe
-        self._basic, self._identity, self._bearer = _entry(context, registry)
+        self._basic, self._identity, self._bearer = _entry(context, registry, repository)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -78,9 +81,9 @@ class RegistryAuth:
                 raise self._denied("the registry's token service knows the user or password not")
             check(response, f"{self._where}: the registry's token service")
             try:
-                answer = json.loads(await response.content.read(_LARGEST_MANIFEST))
+                answer = documents.read(await response.content.read(_LARGEST_MANIFEST), _MANIFEST)
                 token = answer.get("token") or answer.get("access_token")
-            except (ValueError, AttributeError, RecursionError):
+            except (ValueError, AttributeError):
                 token = None
         if not isinstance(token, str) or not token:
             raise unreachable(f"{self._where}: the registry's token service gave no token")
@@ -92,19 +95,36 @@ class RegistryAuth:
         )
 
 
-def _entry(context: Context, registry: str) -> tuple[str, str, str]:
-    """Basic header, identity token and ready bearer header for the registry, each '' when there is none."""
+def matching_entry(auths: Mapping[str, Any], registry: str, repository: str) -> Mapping[str, Any]:
+    """The entry of a Docker configuration for a repository, as the kubelet chooses for imagePullSecrets: the longest
+    path that leads to it, on its host or a pattern such as *.azurecr.io; empty when there is none."""
+    hosts = [registry, *(("index.docker.io", "docker.io") if registry == "registry-1.docker.io" else ())]
+    found = []
+    for key, entry in auths.items():
+        host, _, path = key.removeprefix("https://").removeprefix("http://").partition("/")
+        path = re.sub(r"^v[12](/|$)", "", path).strip("/")
+        if not f"{repository}/".startswith(f"{path}/" if path else ""):
+            continue
+        ranks = [(host.lower() == name.lower(), -n) for n, name in enumerate(hosts) if _covers(host, name)]
+        if ranks:
+            found.append(((len(path), *max(ranks)), entry))
+    return max(found, key=lambda it: it[0])[1] if found else {}
+
+
+def _covers(pattern: str, host: str) -> bool:
+    if pattern.lower() == host.lower():
+        return True
+    parts, others = pattern.lower().split("."), host.lower().split(".")
+    return len(parts) == len(others) and all(map(fnmatchcase, others, parts))
+
+
+def _entry(context: Context, registry: str, repository: str) -> tuple[str, str, str]:
+    """Basic header, identity token and ready bearer header for the repository, each '' when there is none."""
     text = context.credentials.get(".dockerconfigjson")
     if not text:
         return "", "", ""
     try:
-        entries = json.loads(text).get("auths", {})
-        names = {
-            name.removeprefix("https://").removeprefix("http://").split("/")[0]: entry
-            for name, entry in entries.items()
-        }
-        aliases = ("index.docker.io", "docker.io") if registry == "registry-1.docker.io" else ()
-        entry: dict[str, str] = next((names[name] for name in (registry, *aliases) if name in names), {})
+        entry = matching_entry(json.loads(text).get("auths", {}), registry, repository)
         basic = entry.get("auth", "")
         if not basic and entry.get("username"):
             basic = base64.b64encode(f"{entry['username']}:{entry.get('password', '')}".encode()).decode()
@@ -128,7 +148,7 @@ class RegistrySource:
             self._repository = self._repository if "/" in self._repository else f"library/{self._repository}"
         insecure = context.credentials.flag("REGISTRY_INSECURE")
         self._base = f"{'http' if insecure else 'https'}://{registry}/v2/{self._repository}"
-        self._auth = RegistryAuth(context, registry, self._base)
+        self._auth = RegistryAuth(context, registry, self._repository, self._base)
         self._web = Web(context.credentials, context.settings)
 
     @asynccontextmanager
@@ -161,9 +181,9 @@ class RegistrySource:
         if _DIGEST.fullmatch(reference) and digest != reference:
             raise mismatch(f"{self._where}: the manifest", reference, digest)
         try:
-            manifest = json.loads(body)
+            manifest = documents.read(body, _MANIFEST)
             manifest.setdefault("mediaType", kind)
-        except (ValueError, AttributeError, RecursionError):
+        except (ValueError, AttributeError):
             raise unreachable(f"{what} is not JSON") from None
         return digest, manifest
 

@@ -12,6 +12,8 @@ from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, unreac
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source, archive_form
 
 _READ = 1 << 20
+_OF_THE_VOLUME = {"lost+found", ".snapshot", ".snapshots", ".zfs"}
+"""Folders that file systems and storage make at a volume's root, often for root alone. They are nobody's artifact."""
 
 
 class ClaimSource:
@@ -49,10 +51,15 @@ class ClaimSource:
         except PermissionError as error:
             raise FetchError(
                 Reason.ACCESS_DENIED,
-                f"{self._where}: this user (uid {os.getuid()}) may not read it. Set fsGroup or the files' modes.",
+                f"{self._where}: this user (uid {os.getuid()}) may not read {self._unread(error)}. The claim is "
+                "mounted read-only, so set the modes of its files: readable for all, or for the group 65532.",
             ) from error
         except OSError as error:
             raise unreachable(f"{self._where}: the volume answers {error.strerror}") from error
+
+    def _unread(self, error: OSError) -> str:
+        name = os.path.relpath(error.filename, self._root) if isinstance(error.filename, str) else "."
+        return "it" if name == "." else ascii(name)
 
     def _walk(self, folder: Path, below: str, above: tuple[str, ...], found: list[RemoteFile]) -> None:
         real = self._inside(folder)
@@ -60,8 +67,11 @@ class ClaimSource:
             return
         if len(found) > self._context.settings.max_entries:
             return
+        at_root = real == os.path.realpath(self._root)
         for child in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path = f"{below}{child.name}"
+            if at_root and (child.name in _OF_THE_VOLUME or child.name.startswith(".Trash-")):
+                continue
             place = Path(child.path)
             if child.is_dir():
                 self._walk(place, f"{path}/", (*above, real), found)

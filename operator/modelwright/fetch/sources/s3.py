@@ -9,7 +9,13 @@ from obstore.store import S3Store
 
 from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.port import Context, Source
-from modelwright.fetch.sources.objectstore import NO_RETRIES, ObjectStoreSource, check_endpoint, client_options
+from modelwright.fetch.sources.objectstore import (
+    NO_RETRIES,
+    ObjectStoreSource,
+    anonymous,
+    check_endpoint,
+    client_options,
+)
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -54,13 +60,5 @@ def open_source(context: Context) -> Source:
             [lambda: store({})],
             "the pod's identity got no AWS credentials. Check the ServiceAccount's role.",
         )
-    ways = [lambda: store({"skip_signature": True})]
-    if context.settings.instance_credentials:
-        ways.append(lambda: store({}))
-    return ObjectStoreSource(
-        context,
-        endpoint,
-        ways,
-        "anonymous access is denied, and no credentials were given. Set credentialsSecretRef or a serviceAccountName "
-        "with a role.",
-    )
+    cure = "Set credentialsSecretRef or a serviceAccountName with a role."
+    return anonymous(context, endpoint, lambda: store({"skip_signature": True}), lambda: store({}), cure)

@@ -18,13 +18,18 @@ OUTPUT = "s3://models/digits/run-1"
 REPORTS: dict[str, dict[str, Any]] = {
     "dataCheck": {"checks": [{"name": "rows", "outcome": "Pass"}], "profile": {"rows": 100}},
     "train": {"artifact": {"uri": OUTPUT, "digest": DIGEST}, "metrics": {"accuracy": 0.97}},
-    "evaluate": {"metrics": [{"name": "accuracy", "candidate": 0.95, "serving": 0.94}]},
+    "evaluate": {
+        "metrics": [{"name": "accuracy", "candidate": 0.95, "serving": 0.94, "n": 2000, "better": 50, "worse": 30}]
+    },
 }
 """A good report of each stage."""
 
 
-def policy(*, check: bool = True, evaluate: bool = True, holdout: bool = False, **run: Any) -> RetrainingPolicySpec:
-    """A policy with the stages that are asked for; `run` adds to spec.run, but `guard` to spec."""
+def policy(
+    *, check: bool = True, evaluate: bool | dict[str, Any] = True, holdout: bool = False, **run: Any
+) -> RetrainingPolicySpec:
+    """A policy with the stages that are asked for; `run` adds to spec.run, but `guard` to spec, and a dictionary as
+    `evaluate` to that stage."""
     job = {"job": {"template": {}}, "timeout": "1h"}
     told: dict[str, Any] = {
         "dataset": {"uri": "s3://data/digits/"},
@@ -34,8 +39,9 @@ def policy(*, check: bool = True, evaluate: bool = True, holdout: bool = False, 
     }
     if check:
         told["dataCheck"] = job
-    if evaluate:
-        told["evaluate"] = {**job, "gates": [{"name": "accuracy", "min": "0.9", "minDelta": "-0.01"}]}
+    if evaluate is not False:
+        gates = [{"name": "accuracy", "min": "0.9", "minDelta": "-0.01"}]
+        told["evaluate"] = {**job, "gates": gates, **(evaluate if isinstance(evaluate, dict) else {})}
     if holdout:
         told["holdout"] = {"uri": "s3://data/holdout/"}
     guard = run.pop("guard", {})

@@ -205,6 +205,7 @@ def test_an_object_that_is_gone_is_never_made_again(stage: str, child: ChildRef 
         (Reading(StageState.FAILED), "StageFailed", "failed: it does not say why"),
         (Reading(StageState.SUCCEEDED), "ReportMissing", "left no report"),
         (Reading(StageState.SUCCEEDED, problem="4097 bytes"), "ReportMissing", "4097 bytes"),
+        (Reading(StageState.SUCCEEDED, "ReportTooLarge", problem="f1 did not fit"), "ReportTooLarge", "f1 did not fit"),
         (Reading(StageState.SUCCEEDED, report={}), None, ""),
     ],
 )
@@ -249,7 +250,8 @@ def test_a_result_that_must_not_be_taken_ends_the_run_before_its_evaluation(
 
 
 def test_a_version_that_does_not_pass_the_gates_is_not_registered() -> None:
-    report = {"metrics": [{"name": "accuracy", "candidate": 0.8, "serving": 0.94}]}
+    figure = {"name": "accuracy", "candidate": 0.8, "serving": 0.94, "n": 2000, "better": 0, "worse": 280}
+    report = {"metrics": [figure]}
     decision = decide(replace(during("evaluate"), **seen("evaluate", report=report)))
     assert ended(decision) == ("Failed", "GateFailed")
     assert "MetricOutOfLimits: accuracy is 0.8, below min 0.9" in (decision.status.message or "")
@@ -257,10 +259,31 @@ def test_a_version_that_does_not_pass_the_gates_is_not_registered() -> None:
     assert decision.status.version is None
 
 
+@pytest.mark.parametrize(
+    ("wish", "state", "reason"),
+    [({}, "Failed", "Inconclusive"), ({"onInconclusive": "Register"}, "Registering", "RegisteringVersion")],
+)
+def test_an_evaluation_that_proves_nothing_is_no_success_unless_the_policy_leaves_it_to_the_rollout(
+    wish: dict[str, str], state: str, reason: str
+) -> None:
+    # What reports said before they had to say how sure they are.
+    figure = {"name": "accuracy", "candidate": 0.95, "serving": 0.94, "n": 2000}
+    observed = replace(
+        during("evaluate", policy=policy(evaluate={"gates": [{"name": "accuracy", "minDelta": "-0.01"}], **wish})),
+        **seen("evaluate", report={"metrics": [figure]}),
+    )
+    decision = decide(observed)
+    assert (decision.status.state, decision.status.reason) == (state, reason)
+    entry = decision.status.stages[-1]
+    assert entry.reason == "Inconclusive"
+    assert "UncertaintyMissing: accuracy is 0.95, +0.01 versus" in entry.message
+    assert decision.status.figures[0].examples == 2000
+
+
 def test_the_evaluation_compares_with_what_served_when_it_began() -> None:
     observed = replace(during("evaluate"), serving="digits-2")
     assert decide(observed).status.compared_with == "digits-1"
-    report = {"metrics": [{"name": "accuracy", "candidate": 0.95}]}
+    report = {"metrics": [{"name": "accuracy", "candidate": 0.95, "n": 2000}]}
     first = replace(during("evaluate", serving=None), **seen("evaluate", report=report))
     assert decide(replace(first, serving="digits-2")).status.state == "Registering"
 

@@ -98,7 +98,7 @@ def test_what_is_no_object_is_refused(report: Any) -> None:
     for found in (trained(report), result.data_check(report)):
         assert isinstance(found, Refused)
         assert found.reason == "ReportInvalid"
-    assert not result.evaluation(report, [gate(min="0")], first=False).passed
+    assert result.evaluation(report, [gate(min="0")], first=False).outcome == "Fail"
 
 
 def test_another_dataset_than_was_given_is_refused() -> None:
@@ -221,34 +221,45 @@ def scored(*entries: dict[str, Any], first: bool = False, **more: Any) -> Evalua
     return result.evaluation({"metrics": list(entries), **more}, [gate(min="0.9", minDelta="-0.01")], first=first)
 
 
+SURE = {"n": 2000, "better": 50, "worse": 30}
+
+
 def figure(candidate: Any = 0.95, serving: Any = 0.94, **more: Any) -> dict[str, Any]:
     return {"name": "accuracy", "candidate": candidate, "serving": serving, **more}
 
 
 @pytest.mark.parametrize(
-    ("entries", "first", "passed", "reason"),
+    ("entries", "first", "outcome", "reason"),
     [
-        ([figure()], False, True, "GatePassed"),
-        ([figure(0.8)], False, False, "MetricOutOfLimits"),
-        ([figure(0.9, 0.95)], False, False, "MetricOutOfLimits"),
-        ([figure(0.9, None)], True, True, "GatePassed"),
-        ([figure(0.9, None)], False, False, "MetricMissing"),
-        ([], False, False, "MetricMissing"),
-        ([figure(math.nan)], False, False, "MetricMissing"),
-        ([figure("9e999999", "-9e999999")], False, False, "ReportInvalid"),
+        ([figure(**SURE)], False, "Pass", "GatePassed"),
+        ([figure(0.8, 0.94, n=2000)], False, "Fail", "MetricOutOfLimits"),
+        ([figure(0.95, 0.99, n=2000, better=0, worse=80)], False, "Fail", "MetricOutOfLimits"),
+        ([figure(0.95, 0.95, n=200, better=9, worse=9)], False, "Inconclusive", "TooFewExamples"),
+        ([figure()], False, "Inconclusive", "UncertaintyMissing"),
+        ([figure(0.95, None, n=2000)], True, "Pass", "GatePassed"),
+        ([figure(0.9, None)], True, "Inconclusive", "UncertaintyMissing"),
+        ([figure(0.9, None)], False, "Fail", "MetricMissing"),
+        ([], False, "Fail", "MetricMissing"),
+        ([figure(math.nan)], False, "Fail", "MetricMissing"),
+        ([figure("9e999999", "-9e999999")], False, "Fail", "MetricMissing"),
     ],
 )
-def test_gates_judge_the_evaluation(entries: list[Any], first: bool, passed: bool, reason: str) -> None:
+def test_gates_judge_the_evaluation(entries: list[Any], first: bool, outcome: str, reason: str) -> None:
     found = scored(*entries, first=first)
-    assert (found.passed, found.reason) == (passed, reason)
+    assert (found.outcome, found.reason) == (outcome, reason)
 
 
 def test_figures_and_matrix_are_kept() -> None:
     matrix = {"labels": ["cat", "dog"], "counts": [[5, 1], [0, 7]], "note": "x"}
-    found = scored(figure(n=13), confusionMatrix=matrix)
+    full = {"uri": "s3://reports/1.json", "digest": "sha256:" + "a" * 64}
+    found = scored(figure(**SURE, standardError=0.25, candidateStandardError="1e-3"),
+                   confusionMatrix=matrix, fullReport=full)  # fmt: skip
     assert [one.wire() for one in found.figures] == [
-        {"name": "accuracy", "slice": "", "candidate": "0.95", "serving": "0.94", "examples": 13}
-    ]
+        {"name": "accuracy", "slice": "", "candidate": "0.95", "serving": "0.94", "examples": 2000, "better": 50,
+         "worse": 30, "standardError": "0.25", "candidateStandardError": "0.001"}
+    ]  # fmt: skip
+    assert found.full_report is not None
+    assert found.full_report.wire() == full
     assert found.confusion_matrix == {"labels": ["cat", "dog"], "counts": [[5, 1], [0, 7]]}
 
 
@@ -272,8 +283,8 @@ def test_a_figure_with_many_digits_is_kept_as_a_version_takes_it() -> None:
     ],
 )
 def test_a_matrix_that_cannot_be_read_is_left_out_and_decides_nothing(matrix: Any) -> None:
-    found = scored(figure(), confusionMatrix=matrix)
-    assert found.passed
+    found = scored(figure(**SURE), confusionMatrix=matrix)
+    assert found.outcome == "Pass"
     assert found.confusion_matrix is None
     assert "confusionMatrix was left out" in found.message
 

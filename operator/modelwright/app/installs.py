@@ -1,0 +1,277 @@
+"""One install alone works in each namespace: the others write nothing there, and say who does (docs/adr/0034)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.reasons import Reason
+from modelwright.app.settings import Settings
+from modelwright.core import installs
+from modelwright.core.installs import ANSWER_SECONDS, ASK_SECONDS, SETTLE_SECONDS, Claim
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient
+from modelwright.kube.events import EventRecorder
+from modelwright.kube.kinds import Kind
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Reconciler, Result
+from modelwright.kube.store import Store
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+RETRY_SECONDS = 5.0
+SELECTOR = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE}={names.ROLE_CLAIM}"
+
+
+def identity(settings: Settings) -> str:
+    """The name of this install: its Lease. All shards are one install, which agree among themselves (docs/adr/0016)."""
+    lease = names.OPERATOR_LEASE if settings.shard else settings.lease_name
+    return f"{settings.namespace}/{lease}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Where an install was asked, by which token, and how long its answer is waited for; without a place: it has
+    answered, and is not asked before then."""
+
+    place: str
+    token: str
+    until: float
+
+
+class Installs:
+    """What the leader of an install knows of the claims. `gate` goes around each pass; `run` asks and answers, from
+    when this process holds the Lease. `wake` enqueues everything of a namespace."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: KubeClient,
+        store: Store,
+        events: EventRecorder,
+        *,
+        wake: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        self.identity = identity(settings)
+        self._namespaces = settings.watch_namespaces or (None,)
+        self._client = client
+        self._store = store
+        self._events = events
+        self._wake = wake
+        self._clock = clock
+        self._token = f"{self.identity}/{secrets.token_hex(4)}"
+        self._held: dict[str, set[str]] = defaultdict(set)
+        """By other installs: the namespaces in which something would be to do for this one."""
+        self._taken: dict[str, float] = {}
+        """Namespaces whose claims were taken over, and from when on they are worked in."""
+        self._asked: dict[str, _Question] = {}
+        """By install: what it was asked last."""
+        self._questions: set[str] = set()
+        """Namespaces of this install in which another one asks."""
+        self._changed = asyncio.Event()
+        self.read = asyncio.Event()
+        """Set once the claims are known as they are after this process was elected."""
+        store.subscribe(self._listen)
+
+    def gate(self, reconcile: Reconciler) -> Reconciler:
+        """`reconcile`, but for objects of a namespace that is another install's."""
+
+        async def gated(key: Key) -> Result:
+            if not key.namespace:
+                return await reconcile(key)
+            left = self._taken.get(key.namespace, 0.0) - self._clock.monotonic()
+            if left > 0:
+                return Result(left)
+            holder = await self._holder(key.namespace)
+            if holder not in (None, self.identity):
+                self._note(key.namespace, str(holder))
+                return Result()
+            return await reconcile(key)
+
+        return gated
+
+    async def run(self) -> None:
+        """Read the claims anew, since what was watched before the election may be old; then ask and answer."""
+        await self._read_all()
+        self.read.set()
+        while True:
+            self._changed.clear()
+            for place in list(self._questions):
+                await self._try(self._answer_in(place))
+            for holder in list(self._held):
+                await self._try(self._contest(holder))
+            waits = RETRY_SECONDS if self._held or self._questions else None
+            changed = asyncio.ensure_future(self._changed.wait())
+            sleeping = [] if waits is None else [asyncio.ensure_future(self._clock.sleep(waits))]
+            try:
+                await asyncio.wait({changed, *sleeping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (changed, *sleeping):
+                    task.cancel()
+
+    async def _holder(self, namespace: str) -> str | None:
+        """The install that works there; None when nobody can say so, because the namespace is on its way out."""
+        claim = self._claim(namespace)
+        if claim is None:
+            try:
+                self._store.put(await self._client.create(installs.new(namespace, self.identity)), quiet=True)
+                return self.identity
+            except errors.AlreadyExists:
+                claim = await self._fresh(namespace)
+            except errors.Denied as error:
+                if errors.is_terminating(error):
+                    return None
+                raise
+        if claim is not None and claim.install == self.identity and claim.asked_by:
+            await self._answer(claim)
+            claim = self._claim(namespace)
+        # Without one it was deleted a moment ago: its event brings the next pass.
+        return claim.install if claim is not None else ""
+
+    def _note(self, namespace: str, holder: str) -> None:
+        """Say once that a namespace is somebody else's."""
+        if not holder or namespace in self._held[holder]:
+            return
+        self._held[holder].add(namespace)
+        self._changed.set()
+        metrics.HELD_ELSEWHERE.labels(holder).set(len(self._held[holder]))
+        text = "another install of Modelwright works in this namespace: this one writes nothing there"
+        log.warning(text, extra={"namespace": namespace, "install": holder, "this_install": self.identity})
+        claim = self._store.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM)
+        if claim is not None:
+            note = f"install {self.identity} watches this namespace too, and writes nothing here: {holder} works here"
+            self._events.record(claim, "Warning", Reason.ANOTHER_INSTALL, note)
+
+    async def _contest(self, holder: str) -> None:
+        """Ask a holder in one of its namespaces; take over what it has when it doesn't answer."""
+        now, known = self._clock.monotonic(), self._asked.get(holder)
+        if not self._held.get(holder):
+            self._asked.pop(holder, None)
+            return
+        if known is not None and now < known.until:
+            if known.place and self._is_open(known, holder, self._claim(known.place)):
+                return
+            if known.place:
+                self._asked[holder] = _Question("", "", now + ASK_SECONDS)
+            return
+        if known is not None and known.place and self._is_open(known, holder, await self._fresh(known.place)):
+            await self._take_over(holder)
+            self._asked.pop(holder, None)
+            return
+        held = self._held.get(holder)
+        if not held:
+            # What was just read has told so.
+            return
+        place = min(held)
+        claim = await self._fresh(place)
+        if claim is None or claim.install != holder:
+            self._gone(holder, place)
+            return
+        if not claim.asked_by:
+            self._put(await self._client.patch(installs.changed(claim, asked_by=self._token)))
+        # Whoever has asked: two that wait for one answer must not take each other's question for it.
+        self._asked[holder] = _Question(place, claim.asked_by or self._token, now + ANSWER_SECONDS)
+
+    def _is_open(self, question: _Question, holder: str, claim: Claim | None) -> bool:
+        return claim is not None and (claim.install, claim.asked_by) == (holder, question.token)
+
+    async def _take_over(self, holder: str) -> None:
+        log.warning("another install does not answer: its namespaces are taken over", extra={"install": holder})
+        for place in sorted(self._held.get(holder, ())):
+            claim = await self._fresh(place)
+            if claim is not None and claim.install == holder:
+                self._put(await self._client.patch(installs.changed(claim, install=self.identity)))
+                log.info("a namespace is this install's now", extra={"namespace": place, "before": holder})
+                self._taken[place] = self._clock.monotonic() + SETTLE_SECONDS
+            self._gone(holder, place)
+            self._wake(place)
+
+    def _gone(self, holder: str, place: str) -> None:
+        if place not in self._held.get(holder, ()):
+            return
+        self._held[holder].discard(place)
+        metrics.HELD_ELSEWHERE.labels(holder).set(len(self._held[holder]))
+        if not self._held[holder]:
+            del self._held[holder]
+            metrics.HELD_ELSEWHERE.remove(holder)
+
+    async def _answer_in(self, place: str) -> None:
+        claim = self._claim(place)
+        if claim is not None and claim.install == self.identity and claim.asked_by:
+            await self._answer(claim)
+        self._questions.discard(place)
+
+    async def _answer(self, claim: Claim) -> None:
+        log.info("another install asks whether this one is here: yes", extra={"namespace": claim.namespace})
+        try:
+            self._put(await self._client.patch(installs.changed(claim)))
+        except (errors.Conflict, errors.NotFound):
+            await self._fresh(claim.namespace)
+
+    async def _fresh(self, namespace: str) -> Claim | None:
+        """The claim as it is now on the API server; the store has it after that."""
+        found = await self._client.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM)
+        if found is None:
+            known = self._claim(namespace)
+            if known is not None:
+                self._store.forget(kinds.CONTROLLER_REVISION, namespace, names.CLAIM, known.uid, last=known.version)
+            return None
+        self._put(found)
+        return installs.claim(found)
+
+    def _put(self, found: Object) -> None:
+        self._store.put({"apiVersion": "apps/v1", "kind": "ControllerRevision", **found})
+
+    async def _read_all(self) -> None:
+        while True:
+            try:
+                for namespace in self._namespaces:
+                    for found in await self._listed(namespace):
+                        self._put(found)
+                return
+            except errors.ApiError as error:
+                log.warning("the claims of installs can't be read, trying again", extra={"error": str(error)})
+                await self._clock.sleep(RETRY_SECONDS)
+
+    async def _listed(self, namespace: str | None) -> list[Object]:
+        try:
+            return await self._client.list(kinds.CONTROLLER_REVISION, namespace, labels=SELECTOR)
+        except errors.Denied:
+            if namespace is None:
+                raise
+            # Nothing is done there until it can be read.
+            return []
+
+    async def _try(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except errors.ApiError as error:
+            log.warning("a claim could not be read or written, trying again", extra={"error": str(error)})
+            await self._clock.sleep(1.0)
+
+    def _claim(self, namespace: str) -> Claim | None:
+        found = self._store.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM)
+        return installs.claim(found) if found is not None else None
+
+    def _listen(self, kind: Kind, old: Object | None, new: Object | None) -> None:
+        obj = new or old
+        if kind != kinds.CONTROLLER_REVISION or obj is None or obj["metadata"]["name"] != names.CLAIM:
+            return
+        if new is not None and installs.claim(new).asked_by:
+            self._questions.add(obj["metadata"]["namespace"])
+            self._changed.set()
+        before = installs.claim(old).install if old is not None else ""
+        if new is None or (old is not None and before != installs.claim(new).install):
+            self._gone(before, obj["metadata"]["namespace"])
+            self._wake(obj["metadata"]["namespace"])

@@ -1,0 +1,46 @@
+"""What the plugin prints: texts of objects are written by others, and must not steer the reader's terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# Control characters but tab and newline; and what reorders or hides text: bidirectional marks and separators of lines.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+
+
+def printable(text: str) -> str:
+    """The text with each character that a terminal obeys, or that hides others, as an escape: ESC is `\\x1b`."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def cleaned(value: T) -> T:
+    """A frozen dataclass with all texts in it printable, however deep."""
+    done: Any = value
+    if isinstance(value, str):
+        # Of an enumeration too: its members are the program's own.
+        done = printable(value) if type(value) is str else value
+    elif is_dataclass(value) and not isinstance(value, type):
+        done = replace(value, **{field.name: cleaned(getattr(value, field.name)) for field in fields(value)})
+    elif isinstance(value, tuple | list):
+        done = type(value)(cleaned(item) for item in value)
+    elif isinstance(value, dict):
+        done = {cleaned(key): cleaned(item) for key, item in value.items()}
+    return done  # type: ignore[no-any-return]
+
+
+def say(text: str = "", *, end: str = "\n", error: bool = False, before: str = "", colours: bool = False) -> None:
+    """Prints a text, made printable. `before` is the program's own and stays as it is; with `colours` so do colours,
+    for a text that the program has coloured and whose parts were `cleaned`."""
+    if colours:
+        shown = "".join(part if _COLOUR.fullmatch(part) else printable(part) for part in _COLOUR.split(text))
+    else:
+        shown = printable(text)
+    print(before + shown, end=end, file=sys.stderr if error else sys.stdout, flush=True)

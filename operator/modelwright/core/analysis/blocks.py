@@ -1,0 +1,315 @@
+"""Evidence that two shares differ by less, or by more, than a limit: from blocks of requests, valid at all looks.
+
+A block is what both revisions answered between two fixed times. Before each block a bet is made, from earlier blocks
+alone: shares (q1, q0) of bad requests that the hypothesis under test doesn't allow. The block's factor is the
+likelihood of its counts under the bet, divided by that under the point (r1, r0) of the hypothesis that is nearest to
+the bet in relative entropy for the block's sizes n1 and n0: the reverse information projection (Turner, Ly, Gruenwald
+2024, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping", J. Stat. Plan.
+Inference 230). The product of the factors is the evidence against the hypothesis. It has mean 1 at most where the
+hypothesis is true, and by Ville's inequality (1939) it ever reaches 1/alpha with probability alpha at most.
+
+Why the mean is at most 1, for any n1 and n0: docs/adr/0021-evidence-from-blocks.md. It takes outcomes that are
+independent given the counts. The true shares may change from block to block, and so may the sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from modelwright.core.analysis.evidence import Block
+from modelwright.core.analysis.sequential import Interval
+
+PRIOR = (1.0, 50.0)
+"""Bad and good requests that a bet adds to those of earlier blocks. Any prior keeps the level; small shares are what is
+watched."""
+HARM = 50.0
+"""Requests of a harmful candidate that a bet on harm begins with."""
+_CERTAIN, _NEVER = (1.0, 0.0), (0.0, 1.0)
+_SHOWN = 1e-6
+"""Precision of an interval's ends."""
+_TINY = 1e-300
+_CLOSE = 1e-9
+"""A relative step of Newton's method after which the next would be below rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same block of the candidate (`n1` requests, `k1` of them bad) and of the serving revision (`n0`, `k0`).
+
+    Counts may be fractions: bursts of b requests that share their fate are worth 1/b of their number.
+    """
+
+    n1: float
+    k1: float
+    n0: float
+    k0: float
+    complete: bool = field(default=True, kw_only=True)
+    """Whether those of its time that take longest are counted too."""
+
+    def __add__(self, other: Pair) -> Pair:
+        return Pair(
+            self.n1 + other.n1, self.k1 + other.k1, self.n0 + other.n0, self.k0 + other.k0,
+            complete=self.complete and other.complete,
+        )  # fmt: skip
+
+
+NOTHING = Pair(0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Natural logarithm of the evidence against a hypothesis: after the last block, and the most after any block."""
+
+    last: float = 0.0
+    most: float = 0.0
+
+
+def paired(
+    candidate: Sequence[Block], serving: Sequence[Block], *, burst: float = 1.0, complete_at: float = -math.inf
+) -> tuple[Pair, ...]:
+    """The blocks of both revisions side by side, merged until both have requests; their counts divided by `burst`.
+
+    Those that begin before `complete_at` (unix seconds) lack requests that have not ended: their pairs say so. What
+    comes after the last such block waits for the next. Raises ValueError when the blocks don't end at the same times,
+    or for a burst below 1.
+    """
+    if [block.end for block in candidate] != [block.end for block in serving]:
+        raise ValueError("the blocks of candidate and serving revision must end at the same times")
+    if burst < 1:
+        raise ValueError(f"burst is {burst}: it must be at least 1")
+    found, pair = [], NOTHING
+    complete = complete_at == -math.inf
+    for one, zero in zip(candidate, serving, strict=True):
+        counts = (one.trials / burst, one.events / burst, zero.trials / burst, zero.events / burst)
+        pair += Pair(*counts, complete=complete)
+        if pair.n1 and pair.n0:
+            found.append(pair)
+            pair = NOTHING
+        complete = complete or one.end >= complete_at
+    return tuple(found)
+
+
+def within(pairs: Iterable[Pair], limit: float) -> Evidence:
+    """Evidence that the candidate's share less the serving revision's is below `limit`, -1 to 1: against "at least"."""
+    return _product(pairs, limit, _bets_within)
+
+
+def beyond(pairs: Iterable[Pair], limit: float) -> Evidence:
+    """Evidence that the candidate's share less the serving revision's is above `limit`: against "at most"."""
+    turned = (Pair(pair.n0, pair.k0, pair.n1, pair.k1) for pair in pairs)
+    return _product(turned, -limit, _bets_beyond)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What blocks of both revisions say about a limit of the difference of their shares.
+
+    `within` and `beyond`: the evidence that it is below and above `limit`; `lasting`: that it is below, from complete
+    blocks alone. `total`: the sum of the blocks.
+    """
+
+    total: Pair
+    limit: float
+    within: Evidence
+    beyond: Evidence
+    lasting: Evidence
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], limit: float) -> Difference:
+        """From blocks in the order of time."""
+        found = within(pairs, limit)
+        whole = all(pair.complete for pair in pairs)
+        lasting = found if whole else _product(pairs, limit, _bets_within, complete_only=True)
+        return cls(sum(pairs, NOTHING), limit, found, beyond(pairs, limit), lasting)
+
+    def decided(self, passes: float, fails: float, factor: float = 1.0) -> bool | None:
+        """True: proven to be below the limit at the level `passes`. False: above it at the level `fails`, now or
+        earlier. None: neither. With a `factor`: when there will be so many times the requests, with the same shares.
+
+        What proved it to be below may be earlier too, as long as half of the evidence is left: a candidate that turns
+        bad loses it within a few blocks. Half must come from complete blocks: one that hangs is perfect before.
+        """
+        distance = (factor - 1) * self._distance(self.limit)
+        if self.beyond.most - distance >= -math.log(fails):
+            return False
+        half = -math.log(passes) / 2
+        proven = self.seems_within(passes, distance) and self.lasting.last + distance >= half
+        return True if proven else None
+
+    def seems_within(self, passes: float, distance: float = 0.0) -> bool:
+        """Whether it would be proven to be below the limit, if no block lacked requests."""
+        wanted = -math.log(passes)
+        return self.within.most + distance >= wanted and self.within.last + distance >= wanted / 2
+
+    def interval(self, passes: float, fails: float) -> Interval:
+        """What the difference is: from `fails` its lower end, from `passes` its upper end, levels as in `decided`.
+
+        It lies on the side of the limit that `decided` tells. Beyond that its ends are estimates: the evidence is the
+        distance of the counts from the hypothesis, less what the bets had to learn, which is taken to be the same
+        elsewhere as at the limit.
+        """
+        there = self._distance(self.limit)
+        last = self.within.last
+        if self.lasting != self.within:
+            last = min(last, 2 * self.lasting.last)
+        learned = max(0.0, there - last if there > 0 else -there - self.beyond.most)
+        low, high = self._root(math.log(fails) - learned), self._root(learned - math.log(passes))
+        match self.decided(passes, fails):
+            case True:
+                return Interval(min(low, self.limit), min(high, self.limit))
+            case False:
+                return Interval(max(low, self.limit), max(high, self.limit))
+            case _:
+                return Interval(min(low, self.limit), max(high, self.limit))
+
+    def _root(self, distance: float) -> float:
+        """The limit that the counts have this distance from; -1 or 1 when there is none."""
+        low, high = -1.0, 1.0
+        while high - low > _SHOWN:
+            middle = (low + high) / 2
+            if self._distance(middle) < distance:
+                low = middle
+            else:
+                high = middle
+        return high if distance > 0 else low
+
+    def _distance(self, limit: float) -> float:
+        """Logarithm of the likelihood of all counts by that at the nearest point with this difference; negative for a
+        limit below theirs. It grows with the limit."""
+        pair = self.total
+        if not pair.n1 or not pair.n0:
+            return 0.0
+        one, zero = (pair.k1 / pair.n1, 1 - pair.k1 / pair.n1), (pair.k0 / pair.n0, 1 - pair.k0 / pair.n0)
+        if one[0] - zero[0] <= limit:
+            return _factor(pair, one, zero, *nearest(pair.n1, one, pair.n0, zero, limit))
+        r0, r1 = nearest(pair.n0, zero, pair.n1, one, -limit)
+        return -_factor(pair, one, zero, r1, r0)
+
+
+Share = tuple[float, float]
+"""A share of bad requests and that of good ones: neither loses digits near 0."""
+Bet = tuple[float, Share, Share]
+"""Its stake (of all bets together 1), and the shares of both arms."""
+_Bets = Callable[[Pair, float], tuple[Bet, ...]]
+"""From the counts of all earlier blocks and the limit."""
+
+
+def _bets_within(past: Pair, limit: float) -> tuple[Bet, ...]:
+    """That both have the same share, as most candidates do; and that each has its own."""
+    del limit
+    pooled = _share(past.n1 + past.n0, past.k1 + past.k0)
+    own = _share(past.n1, past.k1), _share(past.n0, past.k0)
+    late = _late(past)
+    return (0.75, pooled, pooled), (0.15, *(late or (pooled, pooled))), (0.1, *(late or own))
+
+
+def _bets_beyond(past: Pair, limit: float) -> tuple[Bet, ...]:
+    """As `beyond` swaps the arms, the second is the candidate. Its own share, beginning with HARM requests well beyond
+    the limit; and gross harm."""
+    serving = _share(past.n1, past.k1)
+    begin = min(0.95, serving[0] + max(0.0, -2 * limit) + 0.02)
+    harmed = _share(past.n0, past.k0, (HARM * begin, HARM * (1 - begin)))
+    gross = (serving if serving[0] < 0.4 else (0.4, 0.6)), (0.5, 0.5)
+    return (1 / 3, serving, harmed), (1 / 3, *(_late(past) or (serving, harmed))), (1 / 3, *gross)
+
+
+def _late(past: Pair) -> tuple[Share, Share] | None:
+    """What the hypothesis allows, so that nothing is staked, before the first block: where shares are large, a bet by
+    the prior alone loses much of what it has. None later."""
+    return None if past.n1 or past.n0 else (_CERTAIN, _NEVER)
+
+
+def _share(trials: float, events: float, prior: Share = PRIOR) -> Share:
+    bad, good = events + prior[0], trials - events + prior[1]
+    return bad / (bad + good), good / (bad + good)
+
+
+def _product(pairs: Iterable[Pair], limit: float, bets: _Bets, *, complete_only: bool = False) -> Evidence:
+    """Evidence against n1's share less n0's being at least `limit`: the bets' products, averaged by stake. With
+    `complete_only` others are learned from, and nothing is staked on them."""
+    past = NOTHING
+    logs: list[float] = []
+    last = most = 0.0
+    for pair in pairs:
+        made = bets(past, limit)
+        logs = logs or [math.log(part) for part, _, _ in made]
+        staked = made if pair.complete or not complete_only else ()
+        for index, (_, one, zero) in enumerate(staked):
+            if one[0] - zero[0] < limit:
+                logs[index] += _factor(pair, one, zero, *nearest(pair.n1, one, pair.n0, zero, limit))
+        last = _log_sum(logs)
+        most = max(most, last)
+        past += pair
+    return Evidence(last, most)
+
+
+def nearest(n1: float, one: Share, n0: float, zero: Share, limit: float) -> tuple[Share, Share]:
+    """The point (r1, r0) with r1 - r0 = `limit` that is nearest to (`one`, `zero`), whose difference is less than that.
+
+    It makes n1 KL(one, r1) + n0 KL(zero, r0) least.
+    """
+    if limit < 0:
+        y, x = _apart(n0, zero, n1, one, -limit)
+        return x, y
+    return _apart(n1, one, n0, zero, limit)
+
+
+def _apart(ny: float, y: Share, nx: float, x: Share, gap: float) -> tuple[Share, Share]:
+    """The nearest point (y, x) with y - x = `gap`, which is at least 0."""
+    middle = (1 - gap) / 2
+    if nx * (x[0] - middle) + ny * (y[0] - 1 + middle) <= 0:
+        return _lower(ny, y[0], nx, x[0], gap)
+    # The root lies above the middle: by the shares of good requests it lies below.
+    bad, good = _lower(nx, x[1], ny, y[1], gap)
+    return (good[1], good[0]), (bad[1], bad[0])
+
+
+def _lower(ny: float, qy: float, nx: float, qx: float, gap: float) -> tuple[Share, Share]:
+    """As `_apart`, for x at most (1 - `gap`) / 2: where the likelihood's slope in x is 0.
+
+    The slope falls from a pole at 0. Times x (1 - x) it has no pole and is nearly a line. Newton's method finds the
+    root, with a bisection where it would leave the bracket.
+    """
+    low, high = sorted((qx, max(0.0, qy - gap)))
+    high = min(high, (1 - gap) / 2)
+    low = min(low, high)
+    x = (low + high) / 2
+    for _ in range(100):
+        y = x + gap
+        vy = max(y * (1 - y), _TINY)
+        ratio = x * (1 - x) / vy
+        value = nx * (qx - x) + ny * (qy - y) * ratio
+        if value > 0:
+            low = x
+        else:
+            high = x
+        slope = -nx + ny * ((qy - y) * (1 - 2 * x - ratio * (1 - 2 * y)) / vy - ratio)
+        after = x - value / slope if slope < 0 else math.inf
+        close = abs(after - x) <= _CLOSE * x
+        if not low <= after <= high:
+            after = (low + high) / 2
+        x = after
+        if close or high - low <= _CLOSE * _CLOSE * high:
+            break
+    return (x + gap, 1 - gap - x), (x, 1 - x)
+
+
+def _factor(pair: Pair, q1: Share, q0: Share, r1: Share, r0: Share) -> float:
+    """Logarithm of the likelihood of a block's counts at (`q1`, `q0`) by that at (`r1`, `r0`)."""
+    return (
+        _ratio(pair.k1, q1[0], r1[0])
+        + _ratio(pair.n1 - pair.k1, q1[1], r1[1])
+        + _ratio(pair.k0, q0[0], r0[0])
+        + _ratio(pair.n0 - pair.k0, q0[1], r0[1])
+    )
+
+
+def _ratio(count: float, q: float, r: float) -> float:
+    return count * math.log(q / max(r, _TINY)) if count else 0.0
+
+
+def _log_sum(logs: Sequence[float]) -> float:
+    top = max(logs)
+    return top + math.log(sum(math.exp(x - top) for x in logs))

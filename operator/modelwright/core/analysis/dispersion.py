@@ -1,0 +1,45 @@
+"""Whether bad requests come in bursts: how much more blocks differ than independent requests would.
+
+In each block the candidate's bad requests are compared with those that it would have if the block's bad requests were
+spread over both revisions by chance, so that what both have in common drops out. The variance by chance is that of the
+hypergeometric distribution; the dispersion is the mean of the squares, in units of that (Pearson's statistic by its
+degrees of freedom; McCullagh, Nelder 1989, "Generalized Linear Models", section 4.5). Bursts of b requests with one
+fate have a dispersion of b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modelwright.core.analysis.blocks import NOTHING, Pair
+
+MOST = 1.5
+"""The largest dispersion with which a Pass is given."""
+PRIOR = 30.0
+"""Blocks without any burst that the estimate begins with: few blocks prove no burst."""
+LEAST_VARIANCE = 0.5
+"""Blocks are merged up to this variance: below it the squares of independent requests vary too much."""
+
+
+def dispersion(pairs: Iterable[Pair]) -> float:
+    """1 for independent requests, about b for bursts of b. Fewer than two blocks with bad requests say nothing: 1."""
+    found = list(_spread(pairs))
+    if len(found) < 2:
+        return 1.0
+    apart = sum(excess for excess, _ in found) / sum(variance for _, variance in found)
+    squares = sum((excess - apart * variance) ** 2 / variance for excess, variance in found)
+    return (squares + PRIOR) / (len(found) - 1 + PRIOR)
+
+
+def _spread(pairs: Iterable[Pair]) -> Iterable[tuple[float, float]]:
+    """Of merged blocks: the candidate's bad requests beyond its part of them, and the variance of that by chance."""
+    block = NOTHING
+    for pair in pairs:
+        block += pair
+        trials, events = block.n1 + block.n0, block.k1 + block.k0
+        if trials <= 1:
+            continue
+        variance = events * (trials - events) * block.n1 * block.n0 / (trials**2 * (trials - 1))
+        if variance >= LEAST_VARIANCE:
+            yield block.k1 - events * block.n1 / trials, variance
+            block = NOTHING

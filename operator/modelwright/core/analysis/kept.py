@@ -1,0 +1,50 @@
+"""What a record keeps of the blocks that decided, as text: to show a rollout and to judge it again.
+
+Each block is "end candidate serving", its end in unix seconds, each revision's requests as bad/all; blocks are
+separated by commas: "1796045130 1/60 5/540,1796045145 0/58 4/551".
+"""
+
+from __future__ import annotations
+
+import math
+
+from modelwright.core.analysis.evidence import Block
+
+MOST = 64
+"""Blocks that are kept of one metric in one step."""
+ROOM = 16 * 1024
+"""Characters for all metrics and steps of a rollout."""
+_WIDTH = 48
+"""Characters of a block of ten million requests, with its comma."""
+
+Both = tuple[tuple[Block, ...], tuple[Block, ...]]
+
+
+def written(blocks: Both, room: int) -> str:
+    """The blocks of candidate and serving revision as text of at most `room` characters, neighbours merged until they
+    fit; empty when not even one does."""
+    most = min(MOST, room // _WIDTH)
+    if most < 1:
+        return ""
+    size = max(1, math.ceil(len(blocks[0]) / most))
+    merged = [[_sum(arm[at : at + size]) for at in range(0, len(arm), size)] for arm in blocks]
+    return ",".join(
+        f"{one.end:.0f} {one.events}/{one.trials} {zero.events}/{zero.trials}"
+        for one, zero in zip(*merged, strict=True)
+    )
+
+
+def read(text: str) -> Both:
+    """The blocks that `written` wrote. Raises ValueError for anything else."""
+    ones: list[Block] = []
+    zeros: list[Block] = []
+    for part in text.split(",") if text else ():
+        end, *arms = part.split(" ")
+        for found, arm in zip((ones, zeros), arms, strict=True):
+            events, _, trials = arm.partition("/")
+            found.append(Block(float(end), int(trials), int(events)))
+    return tuple(ones), tuple(zeros)
+
+
+def _sum(blocks: tuple[Block, ...]) -> Block:
+    return Block(blocks[-1].end, sum(block.trials for block in blocks), sum(block.events for block in blocks))

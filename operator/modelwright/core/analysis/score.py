@@ -1,0 +1,54 @@
+"""The difference of two shares judged once, at a moment that was declared beforehand: the end of an A/B test.
+
+The score test of Farrington and Manning (1990, "Test statistics and sample size formulae for comparative binomial
+trials", Stat. Med. 9(12)): the variance is that of the nearest shares that the hypothesis allows. Its quantile is
+corrected for skewness (Gart, Nam 1990, "Approximate interval estimation of the difference in binomial parameters",
+Biometrics 46(3)), and the difference by half a request of the larger revision, since requests are whole. It isn't valid
+at repeated looks; there it takes a quarter of the requests that evidence at all looks takes.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from modelwright.core.analysis.blocks import Pair, nearest
+from modelwright.core.analysis.sequential import Interval
+
+_PRECISION = 1e-7
+
+
+def score_interval(counts: Pair, alpha: float) -> Interval:
+    """The candidate's share less the serving revision's, -1 to 1: each end is wrong with probability `alpha`.
+
+    Raises ValueError when a revision has no requests.
+    """
+    if not counts.n1 or not counts.n0:
+        raise ValueError("a score test needs requests of both revisions")
+    turned = Pair(counts.n0, counts.k0, counts.n1, counts.k1)
+    return Interval(-_upper(turned, alpha), _upper(counts, alpha))
+
+
+def _upper(counts: Pair, alpha: float) -> float:
+    low, high = counts.k1 / counts.n1 - counts.k0 / counts.n0, 1.0
+    while high - low > _PRECISION:
+        middle = (low + high) / 2
+        if _refuted(counts, middle, alpha):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _refuted(counts: Pair, limit: float, alpha: float) -> bool:
+    """Whether the difference is proven to be below `limit`, which is above the one that was seen."""
+    p1, p0 = counts.k1 / counts.n1, counts.k0 / counts.n0
+    (r1, g1), (r0, g0) = nearest(counts.n1, (p1, 1 - p1), counts.n0, (p0, 1 - p0), limit)
+    variance = r1 * g1 / counts.n1 + r0 * g0 / counts.n0
+    if variance <= 0:
+        return False
+    third: float = r1 * g1 * (g1 - r1) / counts.n1**2 - r0 * g0 * (g0 - r0) / counts.n0**2
+    z = NormalDist().inv_cdf(1 - alpha)
+    least = z - third / variance**1.5 * (z * z - 1) / 6
+    apart: float = limit - (p1 - p0) - 0.5 / max(counts.n1, counts.n0)
+    return bool(apart >= least * math.sqrt(variance))

@@ -1,0 +1,307 @@
+"""From scraped samples to what each counter counted since a step began: begins, restarts, falls, targets scraped twice.
+
+Client libraries make a series at the first request of its kind, processes restart, and two jobs or two Prometheus may
+scrape one target. What a counter counted follows from all series of its target together, not from its own alone.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from modelwright.core.analysis.evidence import Series
+
+Target = tuple[str, str]
+"""What Prometheus scrapes: (job, instance)."""
+Samples = list[tuple[float, float]]
+
+NEAR_ZERO = 20.0
+"""Requests that any target can have counted since the scrape before."""
+PACE = 2.0
+"""How many times the step's mean pace a target can have counted at since the scrape before."""
+LARGEST = 2.0**53
+"""No counter of requests gets there: a larger float can't count by one."""
+FIRST_BLOCK = 15.0
+BLOCKS_OF_AN_AGE = 40
+REPLICA_LABELS = ("prometheus", "prometheus_replica", "replica", "receive_replica", "__replica__")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What counters counted since a step began, for each selector that was asked for, in that order.
+
+    The samples of these series are (unix seconds, counted since the step began) and never fall. `doubled`: which
+    targets are scraped twice with counters that differ, so that nobody knows what was counted; empty when none is.
+    """
+
+    groups: tuple[tuple[Series, ...], ...]
+    doubled: str = ""
+
+
+def target(labels: Mapping[str, str]) -> Target | None:
+    """What the series was scraped from, as far as its labels say."""
+    instance = labels.get("instance")
+    return None if instance is None else (labels.get("job", ""), instance)
+
+
+def process_of(labels: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The process that a series is of, as one job of one Prometheus scrapes it; None without an instance."""
+    if "instance" not in labels:
+        return None
+    return tuple(labels.get(name, "") for name in ("instance", "exported_instance", "pod", "job", *REPLICA_LABELS))
+
+
+def block_ends(start: float, end: float) -> Iterator[float]:
+    """Ends of the blocks of time in which a step's requests are counted, up to `end` (unix seconds).
+
+    They follow from `start` alone: each is FIRST_BLOCK seconds long, or a fortieth of the step's age if that is more.
+    """
+    age = 0.0
+    while True:
+        age += max(FIRST_BLOCK, age / BLOCKS_OF_AN_AGE)
+        if start + age > end:
+            return
+        yield start + age
+
+
+def counted(
+    groups: Sequence[Iterable[Series]], start: float, *, watched: Mapping[Target, float] | None = None
+) -> Counts:
+    """What the counters of each group counted after `start` (unix seconds).
+
+    Samples may begin before `start`: the last one at or before it is the baseline. A series without one counts from 0
+    when it begins later than the first sample of any series of its target, or than the moment in `watched`: then it did
+    not exist before, or it counted nothing before the step. Else it counts from its own first sample, since scraping
+    may have begun in the middle of an old counter's life.
+
+    A target has restarted when its series together fall to less than half, or when any of them falls and all together
+    are no more than can have been counted since the scrape before: then each of its series began again at 0. A single
+    series that falls to less than half began again alone. A smaller fall is two scrapes in the wrong order, and counts
+    nothing. Values that no counter has (not finite, negative, above LARGEST) are ignored. Copies of one target are
+    counted once.
+    """
+    rows = [_Row(group, dict(one.labels), clean(one.samples)) for group, every in enumerate(groups) for one in every]
+    found: list[list[Series]] = [[] for _ in groups]
+    doubled = []
+    for of_endpoint in _by_endpoint(rows):
+        single, problem = _merged(of_endpoint)
+        doubled += [problem] if problem else []
+        times = sorted({at for row in single for at, _ in row.samples})
+        targets = {target(row.labels) for row in of_endpoint}
+        since = min([*times[:1], *(at for found, at in (watched or {}).items() if found in targets)], default=math.inf)
+        for row, points in zip(single, _walk([row.samples for row in single], times, start, since).points, strict=True):
+            found[row.group].append(Series(row.labels, tuple(points)))
+    return Counts(tuple(tuple(group) for group in found), "; ".join(dict.fromkeys(doubled)))
+
+
+def thinned(series: Sequence[Samples], start: float) -> list[Samples]:
+    """The samples of one target's series that say the same as all of them: `counted` gives the same at the last sample
+    and at the end of each block. They are clean already.
+
+    Kept are the baseline, the first scrape after `start`, the last in each block, the last of all, and both sides of
+    each change: where a series falls, begins or ends.
+    """
+    times = sorted({at for samples in series for at, _ in samples})
+    if not times:
+        return [list(samples) for samples in series]
+    walk = _walk(series, times, start, math.inf)
+    keep = walk.notable | {times[-1]}
+    keep |= {max(before) for one in series if (before := [at for at, _ in one if at <= start])}
+    for end in (start, *block_ends(start, times[-1])):
+        index = bisect.bisect_right(times, end)
+        keep |= set(times[index - 1 : index])
+    index = bisect.bisect_right(times, start)
+    keep |= set(times[index : index + 1])
+    return [[(at, value) for at, value in levels if at in keep] for levels in walk.levels]
+
+
+def clean(samples: Iterable[tuple[float, float]]) -> Samples:
+    """The samples that a counter can have, oldest first, one for each moment."""
+    valid = [(at, value) for at, value in samples if math.isfinite(at) and 0 <= value <= LARGEST]
+    return list(dict(sorted(valid)).items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    group: int
+    labels: dict[str, str]
+    samples: Samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """For each series (unix seconds, counted), and (unix seconds, value) without small falls; times of changes."""
+
+    points: list[Samples]
+    levels: list[Samples]
+    notable: set[float]
+
+
+def _walk(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _Walk:
+    """All series of one target. Series that begin later than `since` count from 0."""
+    if not any(_falls(samples, start) for samples in series):
+        return _rising(series, times, start, since)
+    return _scrape_by_scrape(series, times, start, since)
+
+
+def _falls(samples: Samples, start: float) -> bool:
+    return any(after[1] < before[1] and after[0] > start for before, after in itertools.pairwise(samples))
+
+
+def _rising(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _Walk:
+    """Of series that never fall after `start`: by far the most, and the same as `_scrape_by_scrape` in a tenth of the
+    time."""
+    walk = _Walk([], list(series), set())
+    for samples in series:
+        index = bisect.bisect_right(samples, start, key=lambda sample: sample[0])
+        base = samples[index - 1][1] if index else samples[0][1] if samples and samples[0][0] <= since else 0.0
+        walk.points.append([(at, value - base if at > start else 0.0) for at, value in samples])
+        if len(samples) < len(times):
+            there = {at for at, _ in samples}
+            for before, now in itertools.pairwise(times):
+                if now > start and (before in there) != (now in there):
+                    walk.notable.update((before, now))
+    return walk
+
+
+def _scrape_by_scrape(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _Walk:
+    at = [dict(samples) for samples in series]
+    every = range(len(at))
+    level: list[float | None] = [None] * len(at)
+    total = [0.0] * len(at)
+    gained = 0.0  # what series counted that were there before, so that it is known without `since`
+    walk = _Walk([[] for _ in at], [[] for _ in at], set())
+    before: float | None = None
+    for now in times:
+        if before is not None and now > start:
+            elapsed = before - max(start, times[0])
+            pace = gained / elapsed if elapsed > 0 else 0.0
+            whole = math.fsum(value for value in level if value is not None)
+            pairs = [(level[i], at[i].get(now)) for i in every if before in at[i]]
+            if _restarted(pairs, whole, max(NEAR_ZERO, PACE * pace * (now - before))):
+                level = [None if value is None else 0.0 for value in level]
+                walk.notable.update((before, now))
+            if any((before in samples) != (now in samples) for samples in at):
+                walk.notable.update((before, now))
+        gains: list[float] = []
+        for i in every:
+            if (value := at[i].get(now)) is None:
+                continue
+            last, more = level[i], 0.0
+            if last is None:
+                total[i] += value if now > start and now > since else 0.0
+            elif now > start and value >= last:
+                more = value - last
+            elif now > start and value < last / 2:
+                more = value
+                walk.notable.update((before if before is not None else now, now))
+            elif now > start:
+                value = last
+            total[i] += more
+            gains.append(more)
+            level[i] = value
+            walk.points[i].append((now, total[i]))
+            walk.levels[i].append((now, value))
+        # Exactly, so that the order of series decides nothing.
+        gained += math.fsum(gains)
+        before = now
+    return walk
+
+
+def _restarted(pairs: Iterable[tuple[float | None, float | None]], whole: float, possible: float) -> bool:
+    """Whether the process began again between two scrapes: (value before, value now) of each series in both.
+
+    `whole`: what all its series had; those with timestamps of their own are in few scrapes together, and say nothing of
+    the rest. `possible`: what can have been counted between the two scrapes.
+    """
+    both = [(before, now) for before, now in pairs if before is not None and now is not None]
+    if all(now >= before for before, now in both):
+        return False
+    was, is_now = math.fsum(before for before, _ in both), math.fsum(now for _, now in both)
+    return was >= whole / 2 and (is_now < was / 2 or is_now <= possible)
+
+
+def _by_endpoint(rows: Sequence[_Row]) -> Iterable[list[_Row]]:
+    """The rows of each process that is scraped; a series without an instance is one of its own."""
+    pods: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    processes = [process_of(row.labels) or ("", "", str(index)) for index, row in enumerate(rows)]
+    for address, exported, pod, *_ in processes:
+        pods[address, exported].add(pod)
+    found: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    for row, (address, exported, pod, *_) in zip(rows, processes, strict=True):
+        # Several pods had one address, one after the other; or one job doesn't say which pod it is.
+        found[address, exported, pod if len(pods[address, exported] - {""}) > 1 else ""].append(row)
+    return found.values()
+
+
+def _merged(rows: list[_Row]) -> tuple[list[_Row], str]:
+    """Each counter of one process once, however many jobs or Prometheus scrape it; and what is wrong, if anything."""
+    scrapes: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    for row in rows:
+        scrapes[(process_of(row.labels) or ())[3:]].append(row)
+    if len(scrapes) == 1:
+        return rows, ""
+    given = _given_by_scraping(list(scrapes.values()))
+    copies: dict[tuple[object, ...], list[_Row]] = defaultdict(list)
+    for row in rows:
+        copies[row.group, frozenset(item for item in row.labels.items() if item[0] not in given)].append(row)
+    every = (pair for same in copies.values() for pair in itertools.combinations(same, 2))
+    if any(not _agree(one.samples, other.samples) for one, other in every):
+        return rows, _describe(rows)
+    if all(len(same) == 1 for same in copies.values()) and _share_a_name(list(scrapes.values())):
+        return rows, _describe(rows)
+    return [_merge(same) for same in copies.values()], ""
+
+
+def _given_by_scraping(scrapes: Sequence[Sequence[_Row]]) -> set[str]:
+    """Labels that say how a process is scraped, and not what it counts: all series of a scrape have the same value,
+    and another scrape has another one, or none."""
+    names = {name for rows in scrapes for row in rows for name in row.labels} - {"__name__", "le"}
+    values = {name: [{row.labels.get(name) for row in rows} for rows in scrapes] for name in names}
+    return {
+        name
+        for name, found in values.items()
+        if all(len(one) == 1 for one in found) and any(one != found[0] for one in found)
+    }
+
+
+def _merge(copies: list[_Row]) -> _Row:
+    samples: dict[float, float] = {}
+    for row in copies:
+        for at, value in row.samples:
+            samples[at] = max(value, samples.get(at, 0.0))
+    return _Row(copies[0].group, copies[0].labels, sorted(samples.items()))
+
+
+def _share_a_name(scrapes: Sequence[Sequence[_Row]]) -> bool:
+    names = [{row.labels["__name__"] for row in rows if "__name__" in row.labels} for rows in scrapes]
+    return sum(map(len, names)) > len(set().union(*names))
+
+
+def _agree(one: Samples, other: Samples) -> bool:
+    """Whether both can be one counter that was read at different times; one value in ten may contradict it, as around a
+    restart."""
+    found = [*_between(one, other), *_between(other, one)]
+    return found.count(False) <= max(1, len(found) // 10)
+
+
+def _between(one: Samples, other: Samples) -> Iterator[bool]:
+    """For each value of `other`: whether it lies between the values of `one` around it, give or take as much again."""
+    times = [at for at, _ in one]
+    for at, value in other:
+        index = bisect.bisect_right(times, at)
+        if 0 < index < len(one) and (low := one[index - 1][1]) <= (high := one[index][1]):
+            slack = max(1.0, high - low)
+            yield low - slack <= value <= high + slack
+
+
+def _describe(rows: Sequence[_Row]) -> str:
+    labels = rows[0].labels
+    differing = [name for name in ("job", *REPLICA_LABELS) if len({row.labels.get(name) for row in rows}) > 1]
+    values = {", ".join(f'{name}="{row.labels.get(name, "")}"' for name in differing) for row in rows}
+    whose = f"pod {labels['pod']}" if "pod" in labels else f"instance {labels['instance']}"
+    return f"{whose} is scraped twice, with {' and with '.join(sorted(values))}, and the counters differ"

@@ -1,0 +1,160 @@
+"""Which listeners of a gateway a route is attached to, whether it is in force there, and where callers reach it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import Endpoint, ParentRef
+from modelwright.core.endpoints import covers
+from modelwright.core.rollout.observed import Problem
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def route_problem(route: Mapping[str, Any]) -> Problem | None:
+    """Why a route object isn't in force, by its status; None when every one of its own parents accepts this generation.
+
+    Entries of gateways that the route no longer names stay in `status.parents` of some implementations: they say
+    nothing. Of several entries for one parent (an implementation that was replaced), one for this generation is enough.
+    """
+    parents = route["spec"].get("parentRefs", [])
+    entries = route.get("status", {}).get("parents", [])
+    namespace = route["metadata"].get("namespace")
+    answers = [[e for e in entries if _same_parent(e.get("parentRef", {}), ref, namespace)] for ref in parents]
+    answered = sum(1 for found in answers if found)
+    if answered < len(parents):
+        text = f"{answered} of {len(parents)} gateways of spec.endpoint.parentRefs have answered"
+        return Problem(Reason.WAITING_FOR_ROUTE, text)
+    generation = route["metadata"].get("generation")
+    problems = [_refusal(found, generation) for found in answers]
+    return next((p for p in problems if p is not None and p.stalled), next(filter(None, problems), None))
+
+
+def _same_parent(answered: Mapping[str, Any], ref: Mapping[str, Any], namespace: str | None) -> bool:
+    """Whether an entry is about `ref`. Some implementations name the listener where the route names none."""
+    return _gateway(answered, namespace) == _gateway(ref, namespace) and all(
+        ref.get(field) in (None, answered.get(field)) for field in ("sectionName", "port")
+    )
+
+
+def _gateway(ref: Mapping[str, Any], namespace: str | None) -> tuple[Any, ...]:
+    kind = (ref.get("group") or "gateway.networking.k8s.io", ref.get("kind") or "Gateway")
+    return *kind, ref.get("namespace") or namespace, ref.get("name")
+
+
+def _refusal(entries: list[Mapping[str, Any]], generation: int | None) -> Problem | None:
+    problems = [_entry_problem(entry, generation) for entry in entries]
+    current = [p for p in problems if p is None or p.stalled]
+    return current[0] if current else problems[0]
+
+
+def _entry_problem(entry: Mapping[str, Any], generation: int | None) -> Problem | None:
+    gateway = entry.get("parentRef", {}).get("name")
+    seen = {c["type"]: c for c in entry.get("conditions", [])}
+    for kind in ("Accepted", "ResolvedRefs"):
+        condition = seen.get(kind)
+        if condition is None or condition.get("observedGeneration") != generation:
+            return Problem(Reason.WAITING_FOR_ROUTE, f"gateway {gateway} has not looked at the latest route yet")
+        if condition["status"] != "True":
+            said = f"{condition.get('reason')}: {condition.get('message')}"
+            text = f"spec.endpoint: gateway {gateway} refuses the route: {said}"
+            return Problem(Reason.ROUTE_NOT_ACCEPTED, text, stalled=True)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a gateway's listener answers. `hosts`: its IP addresses or DNS names, never empty. `hostname`: what callers
+    ask it for, which may be a wildcard; None is any name."""
+
+    scheme: str
+    hosts: tuple[str, ...]
+    port: int
+    hostname: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """scheme://host:port of the first host."""
+        return f"{self.scheme}://{bracketed(self.hosts[0])}:{self.port}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def listener_address(gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint) -> Address | None:
+    """The listener of `gateway` that a route of `namespace` for `endpoint` is attached to; None while there is none.
+
+    Of several, those that say they have routes come first, then HTTPS: a plain listener beside it often only redirects.
+    """
+    hosts = tuple(
+        address["value"] for address in gateway.get("status", {}).get("addresses", ()) if address.get("value")
+    )
+    if not hosts:
+        return None
+    found = sorted(_attached(gateway, namespace, endpoint), key=lambda it: it[0])
+    if not found:
+        return None
+    _, listener, hostname = found[0]
+    return Address(listener["protocol"].lower(), hosts, listener["port"], hostname)
+
+
+def _attached(
+    gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint
+) -> Iterator[tuple[tuple[bool, bool], Mapping[str, Any], str | None]]:
+    home = gateway["metadata"].get("namespace") or namespace
+    place = (home, gateway["metadata"]["name"])
+    refs = [ref for ref in endpoint.parent_refs if (ref.namespace or namespace, ref.name) == place]
+    statuses = {status["name"]: status for status in gateway.get("status", {}).get("listeners", ())}
+    for listener in gateway["spec"].get("listeners", ()):
+        status = statuses.get(listener["name"], {})
+        if not any(_named(listener, ref) for ref in refs) or not _takes(listener, status, endpoint):
+            continue
+        if not _allows(listener, same_namespace=home == namespace):
+            continue
+        hostnames = list(_hostnames(listener.get("hostname"), endpoint))
+        if hostnames:
+            rank = (status.get("attachedRoutes") == 0, listener["protocol"] != "HTTPS")
+            yield rank, listener, hostnames[0]
+
+
+def _named(listener: Mapping[str, Any], ref: ParentRef) -> bool:
+    return ref.section_name in (None, listener["name"]) and ref.port in (None, listener["port"])
+
+
+def _takes(listener: Mapping[str, Any], status: Mapping[str, Any], endpoint: Endpoint) -> bool:
+    if listener.get("protocol") not in ("HTTP", "HTTPS"):
+        return False
+    kinds = {kind.get("kind") for kind in listener.get("allowedRoutes", {}).get("kinds") or ()}
+    if kinds and f"{endpoint.protocol}Route" not in kinds:
+        return False
+    broken = {"Accepted", "Programmed"}
+    return not any(c["type"] in broken and c["status"] == "False" for c in status.get("conditions", ()))
+
+
+def _allows(listener: Mapping[str, Any], *, same_namespace: bool) -> bool:
+    """Whether routes of a namespace may attach. A Selector may match: the route's status says whether it does."""
+    allowed = listener.get("allowedRoutes", {}).get("namespaces", {}).get("from") or "Same"
+    return allowed in ("All", "Selector") or (allowed == "Same" and same_namespace)
+
+
+def _hostnames(listener: str | None, endpoint: Endpoint) -> Iterator[str | None]:
+    """What callers can ask a listener for, by the Gateway API's rule: the narrower of two names that match."""
+    for host in endpoint.hostnames or (None,):
+        if not listener or host is None:
+            yield host or listener
+        elif host == listener or covers(listener, host):
+            yield host
+        elif covers(host, listener):
+            yield listener
+
+
+def url(endpoint: Endpoint, address: Address | None) -> str | None:
+    """The URL callers use: the hostname when there is one, else the gateway's address; None while neither is known."""
+    if address is None:
+        return None
+    port = "" if address.port == _DEFAULT_PORTS[address.scheme] else f":{address.port}"
+    host = address.hostname or bracketed(address.hosts[0])
+    return f"{address.scheme}://{host}{port}{endpoint.path_prefix.rstrip('/')}"

@@ -1,0 +1,152 @@
+"""Bins that the rows of one feature are counted in, made from its reference sample."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+Value = float | str
+"""A number (NaN: missing), or the label of a category ("": missing)."""
+
+MOST_BINS = 10
+"""Of numbers: ten of equal share, where the shares of bins are compared."""
+MOST_ORDERED_BINS = 32
+"""Of numbers where their distribution functions are compared: the more cuts, the nearer to that of the raw values."""
+MOST_LABELS = 20
+"""Categories of their own, the most frequent ones; all others that the reference has are one."""
+LEAST_ROWS = 30
+"""Rows of the reference that a category of its own needs: rarer ones are chosen when chance favours them, and would be
+missed in the window."""
+LEAST_COVERED = 0.5
+"""Share of the reference's rows that categories of their own hold, below which the feature is free text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """Where values go, and how many rows of the reference went there.
+
+    The last two bins stand apart, for values that are unknown (a label the reference doesn't have, text where it has
+    numbers) and for missing ones. The bin before them is of categories that of all rare labels.
+    """
+
+    counts: tuple[int, ...]
+    cuts: tuple[float, ...] = ()
+    """Of numbers: a bin holds the values up to its cut, and the last one those above all cuts."""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """Of categories: the bin of each label that the reference has; the rare ones share the last known bin."""
+    centers: tuple[float, ...] = ()
+    """Of numbers: the mean of the reference's values in each known bin, in standard deviations of the reference."""
+    once: int = 0
+    """Labels that one row of the reference has,"""
+    twice: int = 0
+    """and that two rows have."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the reference."""
+        return sum(self.counts)
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """`compared` of the reference."""
+        return self.compared(self.counts)
+
+    def compared(self, counts: Sequence[int]) -> tuple[int, ...]:
+        """Rows by bin as distances are measured over them, without missing values. Unknown labels are with the rare
+        ones, most of which would be unknown to another reference; text where numbers are is left out."""
+        if self.labels:
+            return (*counts[:-3], counts[-3] + counts[-2])
+        return tuple(counts[:-2])
+
+    @property
+    def unknown(self) -> tuple[int, int]:
+        """Rows that are unknown, of how many, as the reference lets expect of others.
+
+        The share of labels yet unseen is that of the labels seen once, with a variance of (once + 2 twice) / rows^2
+        (Good, 1953, "The population frequencies of species", Biometrika 40): that of fewer rows.
+        """
+        if not self.once:
+            return self.counts[-2], self.rows
+        less = self.once / (self.once + 2 * self.twice)
+        return round(self.once * less), max(round(self.rows * less), 1)
+
+    @property
+    def watchable(self) -> bool:
+        """False for free text: too few rows share a label for shares of labels to say anything."""
+        if not self.labels:
+            return True
+        present = sum(self.known)
+        return present == 0 or sum(self.known[:-1]) / present >= LEAST_COVERED
+
+    def place(self, value: Value) -> int:
+        """The bin of a value, 0 to len(counts) - 1."""
+        unknown, missing = len(self.counts) - 2, len(self.counts) - 1
+        if self.labels:
+            if value == "" or (not isinstance(value, str) and math.isnan(value)):
+                return missing
+            return self.labels.get(value, unknown) if isinstance(value, str) else unknown
+        if isinstance(value, str):
+            return unknown if value else missing
+        return missing if math.isnan(value) else bisect_left(self.cuts, value)
+
+    def count(self, values: Sequence[Value]) -> list[int]:
+        """How many of `values` are in each bin."""
+        counts = [0] * len(self.counts)
+        for value in values:
+            counts[self.place(value)] += 1
+        return counts
+
+
+def of(sample: Sequence[Value], *, most: int = MOST_BINS) -> Bins:
+    """Bins by a reference sample of one feature, numbers or labels. Raises ValueError when it is empty.
+
+    Numbers go into at most `most` bins of equal share, cut at values of the sample: a value that many rows have is a
+    bin of its own.
+    """
+    if not sample:
+        raise ValueError("a reference sample needs at least one row")
+    if any(isinstance(value, str) and value for value in sample):
+        return _of_labels([str(value) if isinstance(value, str) or not math.isnan(value) else "" for value in sample])
+    numbers = [value for value in sample if isinstance(value, float | int)]
+    ordered = sorted(value for value in numbers if not math.isnan(value))
+    found = {ordered[len(ordered) * part // most] for part in range(1, most)} if ordered else set()
+    if len(found) == 1 and ordered[0] == ordered[-1]:
+        # The same value in every row: smaller, equal, larger.
+        found.add(math.nextafter(ordered[0], -math.inf))
+    cuts = tuple(sorted(found))
+    ends = [0, *(bisect_right(ordered, cut) for cut in cuts), len(ordered)]
+    counts = (*(end - begin for begin, end in pairwise(ends)), 0, len(sample) - len(ordered))
+    return Bins(counts, cuts, centers=_centers(ordered, cuts, ends))
+
+
+def _of_labels(sample: Sequence[str]) -> Bins:
+    found = Counter(value for value in sample if value)
+    kept = sorted(label for label, count in found.most_common(MOST_LABELS) if count >= LEAST_ROWS)
+    places = {label: place for place, label in enumerate(kept)}
+    labels = {label: places.get(label, len(kept)) for label in found}
+    counts = Bins((0,) * (len(kept) + 3), labels=labels).count(sample)
+    once, twice = (sum(count == times for count in found.values()) for times in (1, 2))
+    return Bins(tuple(counts), labels=labels, once=once, twice=twice)
+
+
+def _centers(ordered: Sequence[float], cuts: Sequence[float], ends: Sequence[int]) -> tuple[float, ...]:
+    """Infinite values count as the largest finite one."""
+    finite = [value for value in ordered if math.isfinite(value)]
+    if not finite:
+        return (0.0,) * (len(cuts) + 1)
+    mean = math.fsum(finite) / len(finite)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in finite) / len(finite)) or 1.0
+    centers: list[float] = []
+    for place, (begin, end) in enumerate(pairwise(ends)):
+        if begin < end:
+            group = [min(max(value, finite[0]), finite[-1]) for value in ordered[begin:end]]
+            centers.append((math.fsum(group) / len(group) - mean) / spread)
+        else:
+            # A bin beyond all of the sample's values: a standard deviation further than its neighbour.
+            edge = (cuts[min(place, len(cuts) - 1)] - mean) / spread
+            centers.append(edge + 1.0 if place else edge - 1.0)
+    return tuple(centers)

@@ -1,0 +1,149 @@
+"""Judges the figures of an evaluation's report, with their error, by the limits of a policy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelwright.addresses import shown
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.policy import EvaluationMetric
+from modelwright.core.analysis import figures
+from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.analysis.figures import Figure
+from modelwright.core.analysis.limits import Limit, compared, shown_figure, weigh
+
+CONFIDENCE = 0.95
+"""Of a limit, when the policy names none."""
+
+_URI = re.compile(r"[a-z0-9+.-]+://[!-~]{1,2000}\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class FullReport:
+    """Where a report is that has more figures than fit into a termination message."""
+
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """How a gate ended. Error: it came to no judgement. `message` is for people and has the numbers."""
+
+    outcome: Outcome
+    reason: str
+    message: str
+    figures: tuple[Figure, ...] = ()
+    full_report: FullReport | None = None
+
+
+@dataclass
+class _Findings:
+    """What the limits of all figures came to, in the words of the message."""
+
+    figures: list[Figure] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    uncertain: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+
+
+def evaluate(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, first: bool) -> GateResult:
+    """Judges the evaluation's report.
+
+    {"metrics": [{"name", "candidate", "serving", "slice"?, "n"?, "better"?, "worse"?, "standardError"?,
+    "candidateStandardError"?}], "fullReport"?: {"uri", "digest"}}.
+
+    Each limit of each metric is judged for the whole (no slice) and for each slice that the policy names, by a
+    one-sided interval at the metric's confidence. Pass: every limit is proven to hold. All must pass for the gate to
+    pass, so each has the whole error of 1 - confidence (the intersection-union test of Berger 1982, "Multiparameter
+    hypothesis testing and acceptance sampling", Technometrics 24). Fail: one is proven not to hold; any of them fails
+    the gate, so they divide the error among them (Bonferroni). Else Inconclusive.
+
+    A figure that is missing, no finite number or there twice fails. `first`: nothing serves yet; limits versus serving
+    are skipped then, and the message says so. No limits at all decide nothing. After TFX' Evaluator, which blesses
+    nothing by accident and treats a missing baseline in this way.
+    """
+    if not any(_limits(metric, first=False) for metric in metrics):
+        return GateResult(Outcome.INCONCLUSIVE, Reason.NO_LIMITS, "the evaluation has no limits: nothing was judged")
+    entries = report.get("metrics")
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        text = 'the report needs "metrics", a list of {"name", "candidate", "serving", "slice", "n"}'
+        return GateResult(Outcome.FAIL, Reason.REPORT_MISSING, text)
+    found = _Findings()
+    judged = sum(len(_limits(metric, first=first)) for metric, _ in figures.wanted(metrics))
+    for metric, part in figures.wanted(metrics):
+        _judge(found, metric, figures.read(metric.name, part, entries), judged, first=first)
+    skipped = first and any(len(_limits(metric, first=False)) > len(_limits(metric, first=True)) for metric in metrics)
+    note = "nothing serves yet, so limits versus the serving version were skipped" if skipped else ""
+    outcome, reason = _outcome(found, passed=Reason.GATE_PASSED if judged else Reason.NO_BASELINE)
+    told = found.held if outcome is Outcome.PASS else [*found.missing, *found.wrong, *found.uncertain, *found.undecided]
+    full = _full_report(report.get("fullReport"))
+    if isinstance(full, str):
+        told, full = [*told, full], None
+    return GateResult(outcome, reason, "; ".join(filter(None, [*told, note])), tuple(found.figures), full)
+
+
+def _full_report(told: object) -> FullReport | str | None:
+    """Where the full report is, or why that can't be kept. It decides nothing."""
+    if told is None:
+        return None
+    uri, digest = (told.get("uri"), told.get("digest")) if isinstance(told, Mapping) else (None, None)
+    if not isinstance(uri, str) or not _URI.match(uri) or not isinstance(digest, str) or not _DIGEST.match(digest):
+        return 'fullReport was left out: it must be {"uri": an address, "digest": "sha256:" and 64 hex digits}'
+    return FullReport(shown(uri), digest)
+
+
+def _outcome(found: _Findings, passed: Reason) -> tuple[Outcome, Reason]:
+    if found.missing:
+        return Outcome.FAIL, Reason.METRIC_MISSING
+    if found.wrong:
+        return Outcome.FAIL, Reason.METRIC_OUT_OF_LIMITS
+    if found.uncertain:
+        return Outcome.INCONCLUSIVE, Reason.UNCERTAINTY_MISSING
+    if found.undecided:
+        return Outcome.INCONCLUSIVE, Reason.TOO_FEW_EXAMPLES
+    return Outcome.PASS, passed
+
+
+def _judge(found: _Findings, metric: EvaluationMetric, figure: Figure | str, judged: int, *, first: bool) -> None:
+    """Adds the result of one figure. `judged`: limits of all figures, among which a Fail's error is divided."""
+    if isinstance(figure, str):
+        found.missing.append(figure)
+        return
+    found.figures.append(figure)
+    alpha = 1 - (float(metric.confidence) if metric.confidence is not None else CONFIDENCE)
+    held: list[str] = []
+    for limit in _limits(metric, first=first):
+        if limit.versus_serving and figure.serving is None:
+            found.missing.append(f"{figure.title} has no finite figure for the serving version")
+            continue
+        evidence = figure.difference(higher=metric.min_delta is not None) if limit.versus_serving else figure.value()
+        if isinstance(evidence, str):
+            found.uncertain.append(f"{compared(figure, limit)}: whether {limit.name} holds is unknown, {evidence}")
+            continue
+        outcome, text = weigh(figure, limit, evidence, alpha, alpha / judged)
+        told = {Outcome.PASS: held, Outcome.FAIL: found.wrong, Outcome.INCONCLUSIVE: found.undecided}
+        told[outcome].append(text)
+    versus = f" (serving {shown_figure(figure.serving)})" if figure.serving is not None else ""
+    found.held.append(", ".join([f"{figure.title} {shown_figure(figure.candidate)}{versus}", *held]))
+
+
+def _limits(metric: EvaluationMetric, *, first: bool) -> list[Limit]:
+    """The limits of a metric; `first`: without those versus serving."""
+    every = (
+        ("min", metric.min, True, False),
+        ("max", metric.max, False, False),
+        ("minDelta", metric.min_delta, True, True),
+        ("maxDelta", metric.max_delta, False, True),
+    )
+    return [
+        Limit(name, float(value), at_least, versus)
+        for name, value, at_least, versus in every
+        if value is not None and not (first and versus)
+    ]

@@ -1,0 +1,76 @@
+"""What Model.status says of drift, and when that is worth a write.
+
+Figures change at every look. A write is made when a feature begins or ceases to be beyond its limit, and not when
+numbers or their order change (docs/adr/0017). Beside another write the numbers are renewed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from modelwright.api.v1alpha1.model import DriftFigure, DriftStatus
+from modelwright.core.monitoring.worst import Worst
+
+SHOWN = 3
+CEASES = 0.8
+"""Excess below which a feature that was beyond its limit is so no more: at the limit itself, chance alone would end and
+begin it by turns."""
+REPLACES = 1.5
+"""How many times the excess of one that is shown another feature needs to take its place, when SHOWN have drifted."""
+
+
+def summarize(old: DriftStatus | None, version: str, found: Sequence[Worst], now: datetime) -> DriftStatus | None:
+    """What is to be told of figures, the largest excess first, after what was told before. Without figures, as below
+    the least number of rows, nothing new is known: `old`, if it is of the same version."""
+    if old is not None and old.version != version:
+        old = None
+    if not found:
+        return old
+    before = _drifted(old)
+    beyond = _beyond([one for one in found if one.figure.excess > (CEASES if one.feature in before else 1.0)], before)
+    others = [one for one in found if one not in beyond and one.figure.excess <= 1]
+    shown = sorted([*beyond, *others[: SHOWN - len(beyond)]], key=lambda one: -one.figure.excess)
+    entries = tuple(_entry(one, drifted=one in beyond) for one in shown)
+    return DriftStatus(version=version, drifted=bool(beyond), at=now, worst=entries)
+
+
+def worth_writing(old: DriftStatus | None, new: DriftStatus | None) -> bool:
+    """Whether `new` says more than other numbers: another version, or other features that have drifted."""
+    if old is None or new is None:
+        return old is not new
+    return old.version != new.version or _drifted(old) != _drifted(new)
+
+
+def _drifted(told: DriftStatus | None) -> frozenset[tuple[str, str]]:
+    return frozenset((one.kind, one.feature) for one in told.worst if one.drifted) if told is not None else frozenset()
+
+
+def _beyond(drifted: Sequence[Worst], before: frozenset[tuple[str, str]]) -> list[Worst]:
+    """The SHOWN of those that have drifted: those shown `before`, but for what others exceed by far."""
+    kept = [one for one in drifted if one.feature in before]
+    for one in drifted:
+        if one in kept:
+            continue
+        if len(kept) < SHOWN:
+            kept.append(one)
+        elif one.figure.excess > REPLACES * (least := min(kept, key=lambda each: each.figure.excess)).figure.excess:
+            kept[kept.index(least)] = one
+    return kept
+
+
+def _entry(one: Worst, *, drifted: bool) -> DriftFigure:
+    figure = one.figure
+    value, limit, floor = (f"{number:.4g}" for number in (figure.value, figure.limit, figure.floor))
+    return DriftFigure(
+        kind=one.kind,
+        feature=figure.feature,
+        drifted=drifted,
+        aspect=figure.aspect,
+        method=figure.method,
+        value=value,
+        limit=limit,
+        floor=floor,
+        window=one.window,
+        rows=one.rows,
+    )

@@ -1,0 +1,106 @@
+"""What the API server says that this process may not do, in the API server's own terms, until it lets it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import NamedTuple
+
+from modelwright.kube.kinds import Kind
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 1800.0
+"""A right that nothing has asked for since is not told as missing any more."""
+MOST = 1000
+
+_CANNOT = re.compile(
+    r'cannot (?P<verb>[a-z]+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
+    r'(?: in the namespace "(?P<namespace>[^"]+)")?'
+)
+
+
+class Right(NamedTuple):
+    """What a Role would have to give: a verb on a resource (`deployments.apps`, `models.modelwright.dev/status`);
+    `namespace` is empty for the whole cluster."""
+
+    verb: str
+    resource: str
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource} " + (f"in namespace {self.namespace}" if self.namespace else "everywhere")
+
+
+def named(message: str) -> Right | None:
+    """The right that a refusal by RBAC says to be missing; None for one of another kind, as by an admission policy."""
+    found = _CANNOT.search(message)
+    if found is None:
+        return None
+    plural, slash, subresource = found["resource"].partition("/")
+    group = f".{found['group']}" if found["group"] else ""
+    return Right(found["verb"], f"{plural}{group}{slash}{subresource}", found["namespace"] or "")
+
+
+def asked(verb: str, kind: Kind, path: str) -> Right:
+    """The right that a request needs. `verb` as `metrics.API_REQUESTS` has it."""
+    parts = path.removeprefix(kind.group_path).strip("/").split("/")
+    namespace = ""
+    if kind.namespaced and parts[0] == "namespaces":
+        namespace, parts = parts[1], parts[2:]
+    subresource = parts[2] if len(parts) > 2 else ""
+    resource = kind.plural + (f".{kind.group}" if kind.group else "") + (f"/{subresource}" if subresource else "")
+    return Right({"apply": "patch"}.get(verb, verb), resource, namespace)
+
+
+class MissingRights:
+    """Those that were refused and not granted since: logged once, and shown by `modelwright_missing_rights`."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._missing: dict[Right, float] = {}
+
+    def refused(self, message: str) -> Right | None:
+        """Note what a refusal names; None when that is no right."""
+        right = named(message)
+        now = self._clock.monotonic()
+        for old in [old for old, seen in self._missing.items() if now - seen > KEPT_SECONDS]:
+            self._forget(old)
+        if right is None or (right not in self._missing and len(self._missing) >= MOST):
+            return right
+        if right not in self._missing:
+            metrics.MISSING_RIGHTS.labels(*right).set(1)
+            log.error("a right is missing: a Role or ClusterRole of the operator has to give it", extra=_fields(right))
+        self._missing[right] = now
+        return right
+
+    def granted(self, verb: str, kind: Kind, path: str) -> None:
+        """A request was answered: what it needs is there."""
+        if not self._missing:
+            return
+        right = asked(verb, kind, path)
+        # What is given everywhere is given in each namespace.
+        for found in [r for r in self._missing if r == right or (not right.namespace and r[:2] == right[:2])]:
+            log.info("a right that was missing is there", extra=_fields(found))
+            self._forget(found)
+
+    def known(self) -> tuple[Right, ...]:
+        """What is missing now."""
+        return tuple(self._missing)
+
+    def _forget(self, right: Right) -> None:
+        del self._missing[right]
+        metrics.MISSING_RIGHTS.remove(*right)
+
+
+def _fields(right: Right) -> dict[str, str]:
+    return {
+        "verb": right.verb,
+        "resource": right.resource,
+        **({"namespace": right.namespace} if right.namespace else {}),
+    }
+
+
+MISSING = MissingRights()

@@ -1,0 +1,416 @@
+"""The guard of every HTTP server of ours: what strangers can cost is bounded before a request of theirs is read.
+
+A connection that has not sent a whole head is the first to go when there are too many, then one that is idle. One with
+a request under way is never closed for another's sake, so a flood of half-sent requests keeps nobody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from aiohttp import StreamReader, web
+from aiohttp.http import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+log = logging.getLogger(__name__)
+
+CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"
+"""Files of a Secret of type kubernetes.io/tls, and cert-manager's third."""
+_LOOK_SECONDS = 10.0
+_END = b"\r\n\r\n"
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_QUIET_SECONDS = 60.0
+_OUT_OF_FILES_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one server gives to those who connect. Sizes in bytes, times in seconds.
+
+    `connections` in all, and `per_address`. `head_seconds`: from the first byte of a request, or from the connection's
+    begin, to the end of its head; a TLS handshake has the same time. `request_seconds`: from there to the end of the
+    answer. `keepalive_seconds`: how long a connection may be idle after a request.
+    """
+
+    connections: int = 128
+    per_address: int = 32
+    head_seconds: float = 5.0
+    head_bytes: int = 16 << 10
+    fields: int = 64
+    request_seconds: float = 60.0
+    keepalive_seconds: float = 30.0
+
+
+class Listener:
+    """A server that listens. `refused`: connections that were closed to keep the bounds."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._all = _Crowd()
+        self._addresses: dict[str, _Crowd] = {}
+        self._by_transport: dict[asyncio.BaseTransport, _Connection] = {}
+        self._socket: socket.socket | None = None
+        self._runner: web.AppRunner | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+        self._noise = Noise(log)
+        self.refused = 0
+        self.port = 0
+
+    @classmethod
+    async def start(
+        cls,
+        app: web.Application,
+        host: str,
+        port: int,
+        room: Room,
+        *,
+        decompress: bool = False,
+        backlog: int = 128,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> Listener:
+        """Serve `app`, which must not be frozen yet. An empty `host` is all addresses, IPv4 and IPv6 alike; `port` 0 is
+        any that is free. `tls` gives what the next connection is met with. Raises OSError when the port is taken."""
+        self = cls(room)
+        app.middlewares.append(self._watch)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            auto_decompress=decompress,
+            max_line_size=room.head_bytes,
+            max_field_size=room.head_bytes,
+            max_headers=room.fields,
+            logger=_Malformed(self._noise),
+        )
+        await self._runner.setup()
+        try:
+            self._socket = _bind(host, port, backlog)
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        self._socket.setblocking(False)
+        self.port = self._socket.getsockname()[1]
+        self._accepting = asyncio.create_task(self._accept(self._socket, self._runner, tls), name=f"port {self.port}")
+        return self
+
+    async def close(self) -> None:
+        """No more connections; requests under way get the time that aiohttp gives them, then all is closed."""
+        for task in (self._accepting, *self._opening):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*filter(None, (self._accepting, *self._opening)), return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        return len(self._all)
+
+    async def _accept(
+        self, listening: socket.socket, runner: web.AppRunner, tls: Callable[[], ssl.SSLContext] | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(listening)
+            except OSError as error:
+                self._noise.warn("a connection can't be accepted", str(error))
+                await asyncio.sleep(_OUT_OF_FILES_SECONDS)
+                continue
+            address = str(peer[0]).removeprefix("::ffff:")
+            if not self._make_room(address):
+                accepted.close()
+                self._turn_away(address)
+                continue
+            server = runner.server
+            assert server is not None  # noqa: S101 - set up before
+            connection = _Connection(self, address, server())
+            self._add(connection)
+            connection.opening = task = asyncio.create_task(self._open(connection, accepted, tls))
+            self._opening.add(task)
+            task.add_done_callback(functools.partial(self._opened, connection, accepted))
+
+    async def _open(
+        self, connection: _Connection, accepted: socket.socket, tls: Callable[[], ssl.SSLContext] | None
+    ) -> None:
+        secure: dict[str, Any] = {}
+        if tls is not None:
+            secure = {"ssl": tls(), "ssl_handshake_timeout": self._room.head_seconds}
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted, **secure)
+
+    def _opened(self, connection: _Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        connection.opening = None
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            accepted.close()
+            self._forget(connection)
+        if error is not None:
+            self._noise.warn("a connection was not opened", str(error) or type(error).__name__)
+
+    @web.middleware
+    async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection = self._by_transport.get(request.transport) if request.transport is not None else None
+        if connection is not None:
+            connection.begin(request)
+        try:
+            return await handler(request)
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="the body is not what its head says")
+        finally:
+            if connection is not None:
+                connection.finish()
+
+    def _make_room(self, address: str) -> bool:
+        """Whether one more connection of `address` may be open; closes a weaker one for it, if need be."""
+        here = self._addresses.get(address)
+        for crowd, most in ((here, self._room.per_address), (self._all, self._room.connections)):
+            if crowd is None or len(crowd) < most:
+                continue
+            weakest = crowd.weakest()
+            if weakest is None:
+                return False
+            self._turn_away(weakest.address)
+            weakest.drop()
+        return True
+
+    def _turn_away(self, address: str) -> None:
+        self.refused += 1
+        self._noise.warn("too many connections: one was closed", address)
+
+    def _add(self, connection: _Connection) -> None:
+        for crowd in (self._all, self._addresses.setdefault(connection.address, _Crowd())):
+            crowd.waiting[connection] = None
+
+    def _made(self, connection: _Connection, transport: asyncio.BaseTransport) -> None:
+        self._by_transport[transport] = connection
+
+    def _moved(self, connection: _Connection, where: str) -> None:
+        for crowd in (self._all, self._addresses.get(connection.address)):
+            if crowd is not None:
+                crowd.remove(connection)
+                getattr(crowd, where)[connection] = None
+
+    def _forget(self, connection: _Connection) -> None:
+        self._all.remove(connection)
+        here = self._addresses.get(connection.address)
+        if here is not None:
+            here.remove(connection)
+            if not len(here):
+                del self._addresses[connection.address]
+        if connection.transport is not None:
+            self._by_transport.pop(connection.transport, None)
+
+
+def _bind(host: str, port: int, backlog: int) -> socket.socket:
+    if not host:
+        try:
+            return socket.create_server(("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
+        except (ValueError, OSError):
+            # A node without IPv6. When the port is taken, the next attempt says so.
+            host = "0.0.0.0"  # noqa: S104 - callers come from outside the pod
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=backlog)
+
+
+class _Crowd:
+    """Open connections by what they do, each in the order in which they began to."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[_Connection, None] = {}
+        self.idle: dict[_Connection, None] = {}
+        self.busy: dict[_Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.idle) + len(self.busy)
+
+    def weakest(self) -> _Connection | None:
+        """The one that is missed least; None when all have a request under way."""
+        return next(iter(self.waiting), None) or next(iter(self.idle), None)
+
+    def remove(self, connection: _Connection) -> None:
+        for part in (self.waiting, self.idle, self.busy):
+            part.pop(connection, None)
+
+
+class _Connection(asyncio.Protocol):
+    """Stands before aiohttp's protocol, and ends the connection when a time or the bound of the head is over."""
+
+    def __init__(self, listener: Listener, address: str, inner: asyncio.Protocol) -> None:
+        self.address = address
+        self.transport: asyncio.Transport | None = None
+        self.opening: asyncio.Task[None] | None = None
+        self._listener = listener
+        self._room = listener._room
+        self._inner = inner
+        self._timer: asyncio.TimerHandle | None = None
+        self._content: StreamReader | None = None
+        self._waits = True
+        self._begun = False
+        self._head = 0
+        self._tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._listener._made(self, transport)
+        self._begun = True
+        self._end_in(self._room.head_seconds)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._waits and not self._takes(data):
+            return
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._listener._forget(self)
+        self._inner.connection_lost(exc)  # type: ignore[arg-type]
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """A whole head has come."""
+        self._content = request.content
+        self._waits = False
+        self._listener._moved(self, "busy")
+        self._end_in(self._room.request_seconds)
+
+    def finish(self) -> None:
+        """The answer is made: the next request may come."""
+        self._waits, self._begun, self._head, self._tail = True, False, 0, b""
+        self._listener._moved(self, "idle")
+        self._end_in(self._room.keepalive_seconds)
+
+    def drop(self) -> None:
+        """Close it at once."""
+        self._listener._forget(self)
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+    def _takes(self, data: bytes) -> bool:
+        """Whether what comes while a head is waited for is within its bound."""
+        if self._content is not None and not self._content.is_eof():
+            # The rest of a body that nobody has read; aiohttp bounds the time for it.
+            return True
+        if not self._begun:
+            self._begun = True
+            self._end_in(self._room.head_seconds)
+        if self._head == 0:
+            # Empty lines before a request are no end of a head.
+            data = data.lstrip(b"\r\n")
+        seen = self._tail + data
+        end = seen.find(_END)
+        self._head += len(data) if end < 0 else end + len(_END) - len(self._tail)
+        if self._head > self._room.head_bytes:
+            if self.transport is not None:
+                self.transport.write(_TOO_LONG)
+                self.transport.close()
+            return False
+        # What follows the end is a body, or the next request.
+        self._waits = end < 0
+        self._tail = seen[1 - len(_END) :]
+        return True
+
+    def _end_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.drop)
+
+
+class Noise:
+    """Warnings that strangers can cause: one a minute of each kind, with how often it happened meanwhile."""
+
+    def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
+        self._log = logger
+        self._now = now
+        self._since: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def warn(self, message: str, why: str) -> None:
+        """Log `message`, a text of ours, with `why`; or count it only."""
+        last = self._since.get(message)
+        if last is not None and self._now() - last < _QUIET_SECONDS:
+            self._left_out[message] = self._left_out.get(message, 0) + 1
+            return
+        self._since[message] = self._now()
+        more = self._left_out.pop(message, 0)
+        self._log.warning(message, extra={"why": why[:200], "not_logged_before": more})
+
+
+class _Malformed(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's logger of errors: what is the sender's fault is one line a minute, not a traceback each."""
+
+    def __init__(self, noise: Noise) -> None:
+        super().__init__(log, {})
+        self._noise = noise
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
+        """Log an error of a handler with its traceback."""
+        if isinstance(exc_info, HttpProcessingError | web.RequestPayloadError | ConnectionError):
+            text = str(exc_info).partition("\n")[0]
+            self._noise.warn("a request was malformed", text or type(exc_info).__name__)
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **more)
+
+
+class Certificate:
+    """The TLS context of a folder with tls.crt and tls.key, as a Secret is mounted; read again when they change.
+
+    Raises OSError (ssl.SSLError is one) when it can't be read at first; later the former one stays in use.
+    """
+
+    def __init__(self, folder: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._now = now
+        self._noise = Noise(log)
+        self._stamp = self._stamped()
+        self._context = self._load()
+        self._looked = now()
+
+    def context(self) -> ssl.SSLContext:
+        """What the next connection is met with; the files are read every 10 s."""
+        if self._now() - self._looked >= _LOOK_SECONDS:
+            self._looked = self._now()
+            try:
+                stamp = self._stamped()
+                if stamp != self._stamp:
+                    self._context = self._load()
+                    self._stamp = stamp
+                    log.info("the TLS certificate was read again", extra={"folder": self._folder})
+            except OSError as error:
+                self._noise.warn("the TLS certificate can't be read: the former one stays in use", str(error))
+        return self._context
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(os.path.join(self._folder, CERTIFICATE), os.path.join(self._folder, KEY))
+        return context
+
+    def _stamped(self) -> tuple[tuple[int, int, int], ...]:
+        found = (os.stat(os.path.join(self._folder, name)) for name in (CERTIFICATE, KEY))
+        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)

@@ -1,0 +1,134 @@
+"""Long policies that records go by: stored once for each content, read by the records that name them, deleted once none
+does (docs/adr/0035)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from modelwright.api.common import InvalidObject
+from modelwright.api.v1alpha1.policy import RolloutPolicy
+from modelwright.api.v1alpha1.retraining import RetrainingPolicy
+from modelwright.api.v1alpha1.rollout import PolicySnapshot
+from modelwright.core import snapshots
+from modelwright.kube import codec, errors, kinds
+from modelwright.kube.kinds import Kind
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
+from modelwright.kube.store import Store
+from modelwright.reconcile.children import remove
+from modelwright.reconcile.context import Context
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+UNUSED_FOR = timedelta(hours=1)
+"""How long no record must have named what is stored until it is deleted."""
+_POLICIES: Mapping[Kind, type[RolloutPolicy | RetrainingPolicy]] = {
+    kinds.ROLLOUT_POLICY: RolloutPolicy,
+    kinds.RETRAINING_POLICY: RetrainingPolicy,
+}
+
+
+async def whole(
+    context: Context, namespace: str, kind: Kind, policy: PolicySnapshot | None, *, ask: bool = True
+) -> PolicySnapshot | None:
+    """A record's policy with its spec, wherever that is: stored apart, or else the policy itself while it is as it was.
+    `lost` when it is nowhere. `kind`: RolloutPolicy or RetrainingPolicy. `ask`: the API server, when the store lacks
+    it, which it does when that object has lost its labels."""
+    if policy is None or not policy.lost:
+        return policy
+    name = policy.stored_in or ""
+    spec = snapshots.spec_in(context.store.get(kinds.CONTROLLER_REVISION, namespace, name), name)
+    if spec is None:
+        spec = _present(context.store, namespace, kind, policy)
+    if spec is None and ask:
+        spec = snapshots.spec_in(await context.client.get(kinds.CONTROLLER_REVISION, namespace, name), name)
+    return policy if spec is None else policy.model_copy(update={"spec": spec})
+
+
+def _present(store: Store, namespace: str, kind: Kind, policy: PolicySnapshot) -> Object | None:
+    raw = store.get(kind, namespace, policy.name)
+    try:
+        spec = _POLICIES[kind].parse(raw).spec.wire() if raw is not None else None
+    except InvalidObject:
+        return None
+    return spec if spec is not None and snapshots.stored_name(policy.name, spec) == policy.stored_in else None
+
+
+async def kept(
+    context: Context, namespace: str, policy: PolicySnapshot | None, before: PolicySnapshot | None
+) -> PolicySnapshot | None:
+    """A record's policy as it is to be written: a long spec is stored apart first. `before`: as the record has it.
+
+    One that can't be stored apart stays in the record: a rollout doesn't wait for what only saves room.
+    """
+    if policy is None or policy.lost or (before is not None and policy.stored_in is None):
+        return policy
+    if len(codec.dumps(policy.spec)) <= snapshots.INLINE_BYTES:
+        return policy
+    name = snapshots.stored_name(policy.name, policy.spec)
+    if not await _store(context, namespace, name, policy.spec):
+        return policy.model_copy(update={"stored_in": None})
+    return policy.model_copy(update={"spec": {}, "stored_in": name})
+
+
+async def _store(context: Context, namespace: str, name: str, spec: Object) -> bool:
+    """Whether the spec is stored under this name now, where the store of the operator sees it."""
+
+    def seen() -> bool:
+        return snapshots.spec_in(context.store.get(kinds.CONTROLLER_REVISION, namespace, name), name) is not None
+
+    if seen():
+        return True
+    wanted = snapshots.stored(namespace, name, spec)
+    try:
+        context.store.put(await context.client.create(wanted), quiet=True)
+    except errors.AlreadyExists:
+        # Another pass has made it meanwhile; or it is somebody else's.
+        live = await context.client.get(kinds.CONTROLLER_REVISION, namespace, name)
+        if live is not None and (live["metadata"].get("labels") or {}).items() >= wanted["metadata"]["labels"].items():
+            context.store.put({**wanted, **live}, quiet=True)
+    except (errors.Invalid, errors.Denied) as error:
+        log.warning("a policy can't be stored apart", extra={"object": f"{namespace}/{name}", "error": str(error)})
+    return seen()
+
+
+def unused(store: Store) -> list[Key]:
+    """The stored policies that no record names."""
+    return [
+        Key(kinds.CONTROLLER_REVISION.kind, *place)
+        for place in store.places("snapshot", kinds.CONTROLLER_REVISION, "")
+        if not _named(store, *place)
+    ]
+
+
+def _named(store: Store, namespace: str, name: str) -> bool:
+    records = (kinds.MODEL_ROLLOUT, kinds.TRAINING_RUN)
+    return any(store.places("snapshot", kind, f"{namespace}/{name}") for kind in records)
+
+
+class SnapshotReconciler:
+    """Deletes a stored policy once no record has named it for an hour: one may be about to."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._since: dict[Key, datetime] = {}
+
+    async def reconcile(self, key: Key) -> Result:
+        """One look at what was found unused."""
+        store, now = self._context.store, self._context.clock.now()
+        if key not in unused(store):
+            self._since.pop(key, None)
+            return Result()
+        left = self._since.setdefault(key, now) + UNUSED_FOR - now
+        if left > timedelta(0):
+            return Result(left.total_seconds())
+        raw = store.get(kinds.CONTROLLER_REVISION, key.namespace, key.name)
+        if raw is not None:
+            await remove(self._context, raw)
+        self._since.pop(key, None)
+        return Result()

@@ -1,0 +1,75 @@
+"""Expressions in CEL over an object of another controller. Runs in the sandbox's process.
+
+A question is {"expressions": [...], "object": {...}}, or {"check": [...]}; an answer a list of {"value"} or {"error"}.
+cel-expr-python is Google's own runtime for CEL: it parses to a depth of 32, and its loops end after 10,000 steps. It
+bounds neither memory nor the time of a step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from cel_expr_python import cel
+
+_VALUE_BYTES = 64 << 10
+_ENVIRONMENT = cel.NewEnv(variables={"object": cel.Type.DYN})
+
+
+def answer(question: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The answers to one question, in the order of its expressions."""
+    if "check" in question:
+        return [_compiled(expression) for expression in question["check"]]
+    return [_evaluated(expression, question["object"]) for expression in question["expressions"]]
+
+
+def _compiled(expression: str) -> dict[str, Any]:
+    try:
+        _ENVIRONMENT.compile(expression)
+    except (RuntimeError, ValueError, TypeError) as error:
+        return {"error": _told(error)}
+    return {"value": None}
+
+
+def _evaluated(expression: str, live: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        value = _ENVIRONMENT.compile(expression).eval(data={"object": live})
+        if value.type() == cel.Type.ERROR:
+            return {"error": _told(value.value())}
+        found = _plain(value.plain_value())
+        size = len(json.dumps(found).encode())
+    except MemoryError:
+        return {"error": "it needs more memory than it may have"}
+    except (RuntimeError, ValueError, TypeError) as error:
+        return {"error": _told(error)}
+    if size > _VALUE_BYTES:
+        return {"error": f"what it gives takes {size} bytes as JSON, more than {_VALUE_BYTES}"}
+    return {"value": found}
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it; ValueError for what it has no form for."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"it gives {value}, which is no finite number")
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    raise ValueError(f"it gives a {type(value).__name__}, which JSON has no form for")
+
+
+def _told(error: object) -> str:
+    """What the library says, in one line, without the picture of the expression and its own codes."""
+    text = str(error).partition("\n")[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ")
+    return text.strip()[:300]

@@ -1,0 +1,20 @@
+"""Regular expressions on texts. Runs in the sandbox's process: a pattern may take for ever on a text of 30 characters.
+
+A question is {"pattern": "...", "texts": [...]}; an answer a list of true and false, whether the pattern matches the
+whole of each text, or null for a pattern that Python can't read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def answer(question: Mapping[str, Any]) -> list[bool] | None:
+    """The answer to one question."""
+    try:
+        pattern = re.compile(question["pattern"])
+    except (re.error, OverflowError, RecursionError):
+        return None
+    return [pattern.fullmatch(text) is not None for text in question["texts"]]

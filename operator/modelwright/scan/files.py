@@ -1,0 +1,306 @@
+"""Goes through an artifact's files, and what is packed in them. Each is read as whatever it could be loaded as: names
+of files prove nothing, since a loader may take any file for a pickle."""
+
+from __future__ import annotations
+
+import bz2
+import functools
+import gzip
+import io
+import lzma
+import os
+import pickle
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from modelwright.scan import contents, pickles
+from modelwright.scan.allow import Allowed
+from modelwright.scan.findings import Findings
+
+MOST_DEPTH = 4
+MOST_MEMBERS = 20_000
+MOST_BYTES = 64 << 30
+"""Read of an archive's members and of unpacked streams, for all files together."""
+
+_PACKED: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
+    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
+    (b"BZh", bz2.BZ2File),
+    (b"\xfd7zXZ", lzma.LZMAFile),
+    (b"\x5d\x00\x00", lzma.LZMAFile),
+)
+_NO_PICKLE = (
+    KeyError, IndexError, EOFError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, UnicodeError,
+    pickle.UnpicklingError, struct.error, RecursionError,
+)  # fmt: skip
+
+
+class Scan:
+    """One scan of a folder."""
+
+    def __init__(self, allowed: Allowed) -> None:
+        self.found = Findings()
+        self._allowed = allowed
+        self._left, self._members = MOST_BYTES, MOST_MEMBERS
+
+    def folder(self, root: Path) -> Findings:
+        """All files below `root`. Links are followed by nobody: what they lead to has a place of its own, or none."""
+        for path in _files(root):
+            name = str(path.relative_to(root))
+            if self._allowed.file(name):
+                self.found.allowed.append(name)
+                continue
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode) and path.resolve().is_relative_to(root.resolve()) and path.is_file():
+                # It is scanned where it lies, and again under this name.
+                mode = path.stat().st_mode
+            if not stat.S_ISREG(mode):
+                self.found.is_unknown(name, "is no file that can be read")
+                continue
+            self.found.files += 1
+            self.found.size += path.stat().st_size
+            with path.open("rb") as file:
+                self._file(name, file, 0)
+        return self.found
+
+    def _file(self, name: str, file: BinaryIO, depth: int) -> None:
+        """One file, which can be read from the start again."""
+        head = _from_start(file).read(contents.HEAD)
+        judged = contents.judge(name, head, lambda: _from_start(file), self._allowed, self.found)
+        packed = self._unpack(name, head, file, depth)
+        pickled = self._pickles(name, file, packed=packed)
+        if not (judged or packed or pickled):
+            self.found.is_unknown(name, "is of a format that this gate does not know")
+
+    def _unpack(self, name: str, head: bytes, file: BinaryIO, depth: int) -> bool:
+        """Whether it is packed; what is in it has been scanned then."""
+        opener = next((open_ for magic, open_ in _PACKED if head.startswith(magic)), None)
+        if opener is None and head[:1] == b"\x78" and len(head) > 1 and int.from_bytes(head[:2], "big") % 31 == 0:
+            opener = _Zlib
+        is_zip = zipfile.is_zipfile(_from_start(file))
+        is_tar = head[257:262] == b"ustar"
+        if opener is None and not is_zip and not is_tar:
+            return False
+        if depth >= MOST_DEPTH:
+            self.found.is_unknown(name, f"is packed more than {MOST_DEPTH} times")
+            return True
+        try:
+            if is_zip:
+                self._zip(name, _from_start(file), depth)
+            elif is_tar:
+                self._tar(name, _from_start(file), depth)
+            else:
+                assert opener is not None  # noqa: S101
+                self._stream(name, lambda: opener(_from_start(file)), depth)
+        except _TooMuch:
+            self.found.is_unknown(name, "holds more than this gate unpacks")
+        except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RuntimeError,
+                NotImplementedError, ValueError, KeyError) as error:  # fmt: skip
+            self.found.is_unknown(name, f"can't be unpacked: {type(error).__name__}: {error}")
+        return True
+
+    def _zip(self, name: str, file: BinaryIO, depth: int) -> None:
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                self._count()
+                if entry.is_dir():
+                    continue
+                if entry.flag_bits & 0x1:
+                    self.found.is_unknown(f"{name}!{entry.filename}", "is encrypted")
+                    continue
+                self._member(f"{name}!{entry.filename}", functools.partial(archive.open, entry), depth)
+
+    def _tar(self, name: str, file: BinaryIO, depth: int) -> None:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for entry in archive:
+                self._count()
+                if entry.isfile():
+                    self._member(f"{name}!{entry.name}", functools.partial(archive.extractfile, entry), depth)
+                elif not entry.isdir():
+                    self.found.is_unknown(f"{name}!{entry.name}", "is a link or a device")
+
+    def _stream(self, name: str, open_: Callable[[], Any], depth: int) -> None:
+        self._member(f"{name}!", open_, depth)
+
+    def _member(self, name: str, open_: Callable[[], Any], depth: int) -> None:
+        if self._allowed.file(name):
+            self.found.allowed.append(name)
+            return
+        with open_() as member:
+            self._file(name, cast(BinaryIO, _Metered(member, self)), depth + 1)
+
+    def _count(self) -> None:
+        self._members -= 1
+        if self._members < 0:
+            raise _TooMuch
+
+    def spend(self, size: int) -> None:
+        """Takes bytes from what may be unpacked."""
+        self._left -= size
+        if self._left < 0:
+            raise _TooMuch
+
+    def _pickles(self, name: str, file: BinaryIO, *, packed: bool) -> bool:
+        """Whether the file is one pickle after another to its end. Names that are not allowed are told in any case."""
+        wanted = contents.may_be_pickle(name) and not packed
+        joblibs = self._run(name, file, arrays=True)
+        if joblibs.wrapped:
+            # Who doesn't read it with joblib goes on in the middle of the first array.
+            self._run(name, file, arrays=False)
+        if joblibs.unreadable:
+            self.found.is_unknown(name, f"is a pickle that can't be told: {joblibs.unreadable}")
+            return True
+        if joblibs.whole:
+            return True
+        if joblibs.count or wanted or joblibs.head:
+            self.found.is_unknown(name, f"is a pickle that can't be read to its end: {joblibs.broken}")
+            return True
+        return False
+
+    def _run(self, name: str, file: BinaryIO, *, arrays: bool) -> _Run:
+        run, source = _Run(), io.BufferedReader(_Kept(_from_start(file)), 1 << 16)
+
+        def seen(module: str, called: str) -> None:
+            self.found.names.add(f"{module}.{called}")
+            if not self._allowed.name(module, called):
+                self.found.is_code(name, f"imports {module}.{called}")
+
+        run.head = source.peek(2)[:1] == b"\x80" and source.peek(2)[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+        while source.peek(1)[:1]:
+            machine = pickles.Machine(cast(BinaryIO, source), seen, arrays=arrays)
+            try:
+                machine.load()
+            except _TooMuch:
+                raise
+            except pickles.Unreadable as error:
+                run.unreadable = str(error)
+            except _NO_PICKLE as error:
+                run.broken = f"{type(error).__name__}: {error}"
+            run.wrapped = run.wrapped or machine.wrapped
+            if run.unreadable or run.broken:
+                return run
+            run.count += 1
+        run.whole = run.count > 0
+        return run
+
+
+class _Run:
+    """What came of reading a file as pickles."""
+
+    def __init__(self) -> None:
+        self.count, self.whole, self.wrapped, self.head = 0, False, False, False
+        self.unreadable = self.broken = ""
+
+
+class _TooMuch(Exception):
+    """More is packed than may be read."""
+
+
+class _Kept(io.RawIOBase):
+    """Another file, which stays open when a buffer around this is dropped."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._inner = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = self._inner.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+class _Metered(io.RawIOBase):
+    """A member of an archive, whose bytes count."""
+
+    def __init__(self, member: BinaryIO, scan: Scan) -> None:
+        self._member, self._scan = member, scan
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = self._member.read(len(buffer))
+        self._scan.spend(len(found))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        before = self._member.tell()
+        after = self._member.seek(offset, whence)
+        # A stream goes to a place by unpacking all before it.
+        self._scan.spend(after if after < before else after - before)
+        return after
+
+    def tell(self) -> int:
+        return self._member.tell()
+
+
+class _Zlib(io.RawIOBase):
+    """A zlib stream, as joblib writes one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._at = file, 0
+        self._start = file.tell()
+        self._again()
+
+    def _again(self) -> None:
+        self._file.seek(self._start)
+        self._inflate, self._at, self._ready = zlib.decompressobj(), 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and not self._inflate.eof:
+            data = self._inflate.unconsumed_tail or self._file.read(1 << 16)
+            if not data:
+                raise EOFError("the stream ends in the middle")
+            self._ready = self._inflate.decompress(data, 1 << 20)
+        found, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 1:
+            offset += self._at
+        elif whence == 2:
+            while self.read(1 << 20):
+                pass
+            offset += self._at
+        if offset < self._at:
+            self._again()
+        while self._at < offset and self.read(min(1 << 20, offset - self._at)):
+            pass
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def _from_start(file: BinaryIO) -> BinaryIO:
+    file.seek(0)
+    return file
+
+
+def _files(root: Path) -> Iterator[Path]:
+    def fails(error: OSError) -> None:
+        raise error
+
+    for folder, names, files in os.walk(root, onerror=fails):
+        names.sort()
+        linked = [name for name in names if Path(folder, name).is_symlink()]
+        yield from (Path(folder, name) for name in sorted(files + linked))

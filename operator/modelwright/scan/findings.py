@@ -1,0 +1,54 @@
+"""What a scan has found, and the report of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_KEPT = 10_000
+
+
+@dataclass
+class Findings:
+    """By what they come to. `code` fails, `unknown` leaves the question open."""
+
+    files: int = 0
+    size: int = 0
+    names: set[str] = field(default_factory=set)
+    allowed: list[str] = field(default_factory=list)
+    code: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    def is_code(self, path: str, what: str) -> None:
+        """Something that would run and that nobody allows."""
+        _add(self.code, f"{path} {what}")
+
+    def is_unknown(self, path: str, why: str) -> None:
+        """Something that can't be told."""
+        _add(self.unknown, f"{path} {why}")
+
+    def report(self) -> dict[str, Any]:
+        """As the gate reads it. What failed comes first; the log has all of it."""
+        outcome, reason = ("Pass", "GatePassed")
+        if self.code:
+            outcome, reason = "Fail", "CodeNotAllowed"
+        elif self.unknown:
+            outcome, reason = "Inconclusive", "ContentUnknown"
+        read = f"{self.files} files, {self.size} bytes, {len(self.names)} imported names"
+        parts = [read, *(f"allowed unread: {path}" for path in self.allowed[:5])]
+        parts += [*(f"code: {text}" for text in self.code), *(f"unknown: {text}" for text in self.unknown)]
+        if not self.code and not self.unknown:
+            parts.append("nothing that would run without being allowed")
+        return {"outcome": outcome, "reason": reason, "message": "; ".join(parts)}
+
+    def lines(self) -> list[str]:
+        """Each finding, for the log."""
+        told = [("code", text) for text in self.code] + [("unknown", text) for text in self.unknown]
+        told += [("allowed", path) for path in self.allowed] + [("imports", name) for name in sorted(self.names)]
+        return [json.dumps({"finding": kind, "what": text}) for kind, text in told]
+
+
+def _add(to: list[str], text: str) -> None:
+    if len(to) < MOST_KEPT and text not in to[-50:]:
+        to.append(text[:500])

@@ -1,0 +1,161 @@
+"""Prints what is in the cache, the largest last; drops what is there for peers beyond 10 GB, oldest first, and with
+`--prune` the versions that the tree no longer names. Nothing that `make test` needs is dropped."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from devcluster import images, parts, paths
+from tests.e2e.peers import PEERS, Peer
+from tests.scale.bench_fetch import RCLONE
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 10 * 10**9
+"""Bytes of all peers together."""
+VERSIONED = ("bin/", "crds/", "base/base-", "venv-", "npm-azurite-")
+"""How the paths begin of what is kept once for each version."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in the cache: a version of a part, or all that isn't kept by version."""
+
+    path: str
+    size: int
+    newest: float
+    """When the newest file in it was written, as Unix time."""
+    peer: bool = False
+    leftover: bool = False
+    """The tree names another version."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be dropped, and what of the leftovers stays."""
+
+    beyond: tuple[Entry, ...]
+    pruned: tuple[Entry, ...]
+    leftover: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], limit: int, *, prune: bool = False) -> Plan:
+        """Peers' entries beyond the limit go, oldest first; leftovers when asked."""
+        leftover = tuple(entry for entry in entries if entry.leftover)
+        pruned = leftover if prune else ()
+        theirs = sorted((e for e in entries if e.peer and e not in pruned), key=lambda e: (e.newest, e.path))
+        excess, beyond = sum(entry.size for entry in theirs) - limit, []
+        for entry in theirs:
+            if excess <= 0:
+                break
+            beyond.append(entry)
+            excess -= entry.size
+        return cls(tuple(beyond), pruned, tuple(e for e in leftover if e not in pruned and e not in beyond))
+
+
+def named() -> set[str]:
+    """The paths of all versions that the tree names."""
+    known = [*parts.PARTS, parts.Part("gateway-api", "sigs.k8s.io/gateway-api", {})]
+    versions = {f"{part.name}-{version}" for part in known for version in part.versions()}
+    lock = json.loads((ROOT / "tests/servers/azurite/package-lock.json").read_text())
+    return {
+        *(f"{folder}/{version}" for folder in ("bin", "crds") for version in versions),
+        f"bin/rclone-{RCLONE}",
+        f"base/{images.base_archive().name}",
+        f"venv-{sha256((ROOT / 'requirements/dev.txt').read_bytes()).hexdigest()[:12]}",
+        f"npm-azurite-{lock['packages']['node_modules/azurite']['version']}",
+    }
+
+
+def entries(cache: Path, known: set[str], peers: Sequence[Peer] = PEERS) -> list[Entry]:
+    """All that is there, the largest last."""
+    theirs = re.compile(rf"(?:bin|crds)/(?:{'|'.join(re.escape(part) for peer in peers for part in peer.parts)})-\d")
+    seen: set[int] = set()
+    found = []
+    for path in _paths(cache):
+        name = str(path.relative_to(cache))
+        size, newest = _measured(path, seen)
+        leftover = name.startswith(VERSIONED) and name not in known
+        found.append(Entry(name, size, newest, theirs.match(name) is not None, leftover))
+    return sorted(found, key=lambda entry: (entry.size, entry.path))
+
+
+def _paths(cache: Path) -> Iterator[Path]:
+    for path in sorted(cache.iterdir()) if cache.is_dir() else ():
+        if path.name in ("bin", "crds", "base"):
+            yield from sorted(path.iterdir())
+        else:
+            yield path
+
+
+def _measured(path: Path, seen: set[int]) -> tuple[int, float]:
+    """Bytes on the disk and when the newest was written. A file of several names counts once, what is mounted not."""
+    size, newest, device = 0, 0.0, path.lstat().st_dev
+    waiting = [path]
+    while waiting:
+        each = waiting.pop()
+        # Builds and clusters go on meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            found = each.lstat()
+            if found.st_dev != device or found.st_ino in seen:
+                continue
+            if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                seen.add(found.st_ino)
+            size += found.st_blocks * 512
+            newest = max(newest, found.st_mtime)
+            if stat.S_ISDIR(found.st_mode):
+                waiting += each.iterdir()
+    return size, newest
+
+
+def drop(cache: Path, entry: Entry) -> None:
+    path = cache / entry.path
+    if path.is_dir():
+        paths.remove(path)
+    else:
+        path.unlink()
+
+
+def shown(size: int) -> str:
+    """In the unit that fits."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if unit != "B" else f"{size} B"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prune", action="store_true", help="drop the versions that the tree no longer names")
+    prune, cache = parser.parse_args(arguments).prune, paths.cache()
+    there = entries(cache, named())
+    for entry in there:
+        print(f"{shown(entry.size):>10}  {entry.path}")
+    print(f"{shown(sum(entry.size for entry in there)):>10}  in all, in {cache}; Go's own caches are elsewhere")
+    print(f"{shown(sum(entry.size for entry in there if entry.peer)):>10}  of them peers', of at most {shown(LIMIT)}")
+    up = sorted(path.name for path in paths.runs().glob("*/"))
+    if prune and up:
+        print(
+            f"nothing is pruned while clusters are up, which may be of another tree: {', '.join(up)}", file=sys.stderr
+        )
+    plan = Plan.of(there, LIMIT, prune=prune and not up)
+    for entry in plan.leftover:
+        print(f"{shown(entry.size):>10}  {entry.path} is no longer named by the tree: `make cache PRUNE=1` drops it")
+    for entry in (*plan.pruned, *plan.beyond):
+        drop(cache, entry)
+        print(f"{shown(entry.size):>10}  {entry.path} is dropped")
+    return 1 if prune and up else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

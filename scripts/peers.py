@@ -1,0 +1,185 @@
+"""Runs peers' own programs on our objects and keeps docs/figures/peers.json, one row a peer: `run [NAME ...]`, or
+`stale`, which lists the rows that say nothing any more because what they depend on has changed."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from devcluster import parts
+from devcluster.errors import ClusterError
+from devcluster.progress import Shown
+from tests.e2e.peers import Peer, chosen
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = Path("docs/figures/peers.json")
+Row = dict[str, Any]
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """A hash of these files, by path: whatever their order, another one when one is changed, renamed, new or gone."""
+    whole = hashlib.sha256()
+    for path, content in sorted(files.items()):
+        whole.update(f"{hashlib.sha256(content).hexdigest()} {path}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def combined(hashes: Mapping[str, str]) -> str:
+    """One hash of all that a peer depends on."""
+    return digest({what: each.encode() for what, each in hashes.items()})
+
+
+def differing(row: Row, now: Mapping[str, str]) -> list[str]:
+    """What the peer depends on and has another content than in its row; what it depended on then, or does only now."""
+    then = row["files"]
+    return sorted(what for what in then.keys() | now.keys() if then.get(what) != now.get(what))
+
+
+def stale(rows: Iterable[Row], now: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A line for each peer of `now` that is to be run again, with the reason."""
+    known = {row["peer"]: row for row in rows}
+    lines = []
+    for peer, hashes in now.items():
+        row = known.get(peer)
+        if row is None:
+            why = "never run"
+        elif changed := differing(row, hashes):
+            why = f"{', '.join(changed)} changed"
+        elif row["outcome"] != "passed":
+            why = f"{row['outcome']} on {row['date'][:10]}"
+        else:
+            continue
+        lines.append(f"peers to run again: {peer} ({why}): make test-peers PEER={peer}")
+    return lines
+
+
+def replaced(rows: Iterable[Row], new: Row) -> list[Row]:
+    """The rows with this one for its peer, by name of the peer; the others as they are."""
+    return sorted([*(row for row in rows if row["peer"] != new["peer"]), new], key=lambda row: str(row["peer"]))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of a peer's tests was."""
+
+    passed: int
+    failed: tuple[str, ...]
+
+    @classmethod
+    def of_junit(cls, text: str) -> Outcome:
+        """As pytest writes it."""
+        passed, failed = 0, []
+        for case in ElementTree.fromstring(text).iter("testcase"):  # noqa: S314, pytest has just written it
+            if case.find("failure") is not None or case.find("error") is not None:
+                failed.append(str(case.get("name")))
+            elif case.find("skipped") is None:
+                passed += 1
+        return cls(passed, tuple(failed))
+
+
+def hashes(root: Path, peer: Peer) -> dict[str, str]:
+    """What the peer depends on, each with the hash of the files that are there now. Nothing is there: an empty hash."""
+    found = {}
+    for what in peer.depends_on():
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", what]
+        listed = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True).stdout
+        there = [name for name in listed.split("\0") if name and (root / name).is_file()]
+        found[what] = digest({name: (root / name).read_bytes() for name in there}) if there else ""
+    return found
+
+
+def read(root: Path) -> list[Row]:
+    """The rows; none when there is no file yet."""
+    path = root / FILE
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def write(root: Path, rows: list[Row]) -> None:
+    (root / FILE).write_text(json.dumps({"command": "make test-peers", "rows": rows}, indent=2) + "\n")
+
+
+def run(root: Path, peers: Sequence[Peer], python: str = sys.executable) -> bool:
+    """Run each, one after the other, and write its row as soon as it has ended. False unless all passed."""
+    good = True
+    for peer in peers:
+        # Before the clock runs: the first build of some takes longer than all their tests.
+        try:
+            _build(peer)
+        except ClusterError as error:
+            print(f"{peer.name} was not run, its row stays as it is: {error}", file=sys.stderr)
+            good = False
+            continue
+        before, began = hashes(root, peer), time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            command = [python, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-m", "peer", f"--junitxml={report}"]
+            status = subprocess.run([*command, peer.test], cwd=root, check=False).returncode
+            outcome = Outcome.of_junit(report.read_text()) if report.exists() else Outcome(0, ())
+        good &= _keep(root, peer, before, time.monotonic() - began, status, outcome)
+    return good
+
+
+def _keep(root: Path, peer: Peer, before: dict[str, str], seconds: float, status: int, outcome: Outcome) -> bool:
+    """Write what came of it. A run that neither passed nor failed (skipped, interrupted) leaves the row as it is."""
+    passed = status == 0 and outcome.passed > 0 and not outcome.failed
+    if not passed and not outcome.failed:
+        print(f"{peer.name} was not run (pytest ended with {status}, no test passed or failed): its row stays as it is")
+        return False
+    commit = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    row = {
+        "peer": peer.name,
+        "version": version(peer),
+        "commit": subprocess.run(commit, cwd=root, capture_output=True, text=True, check=True).stdout.strip(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seconds": round(seconds),
+        "outcome": "passed" if passed else "failed",
+        "failed": list(outcome.failed),
+        "hash": combined(before),
+        "files": before,
+    }
+    write(root, replaced(read(root), row))
+    print(f"{peer.name} {row['version']}: {row['outcome']} in {row['seconds']} s, written to {FILE}")
+    return passed
+
+
+def version(peer: Peer) -> str:
+    """Of the program itself, as its go.mod has it."""
+    known = {part.name: part for part in parts.PARTS}
+    return known[peer.parts[0]].version() if peer.parts else ""
+
+
+def _build(peer: Peer) -> None:
+    with Shown(f"programs of {peer.name}") as progress:
+        parts.build([name for part in parts.PARTS if part.name in peer.parts for name in part.packages], progress)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("run", "stale"))
+    parser.add_argument("peers", nargs="*", help="names; all when there is none")
+    given = parser.parse_args(arguments)
+    try:
+        peers = chosen(given.peers)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if given.command == "run":
+        return 0 if run(ROOT, peers) else 1
+    for line in stale(read(ROOT), {peer.name: hashes(ROOT, peer) for peer in peers}):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""How an image came to be, as an in-toto statement with a predicate of SLSA v1.
+
+Facts of the work tree are read by `source` and `materials`; the statement follows from them alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from scripts.registry import Image
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+SLSA = "https://slsa.dev/provenance/v1"
+CYCLONEDX = "https://cyclonedx.org/bom"
+BUILD_TYPE = "https://modelwright.dev/make-push/v1"
+BUILDER = "https://modelwright.dev/builders/make-push"
+"""Who has built, unless BUILDER_ID says it: nobody vouches for the machine."""
+
+Json = dict[str, Any]
+
+
+class NoSource(Exception):
+    """There is nothing to say of where the image came from; the text says why."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The commit that was built, and whether the work tree was it."""
+
+    commit: str
+    dirty: bool
+    repository: str = ""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What an image was made by and of."""
+
+    name: str
+    tag: str
+    source: Source
+    base: str
+    base_digest: str
+    materials: Mapping[str, str]
+    """Files of the work tree that decide what is installed, and the SHA-256 of each."""
+    builder: str
+    began: datetime
+    ended: datetime
+
+
+def source(root: Path) -> Source:
+    """Read from Git. Raises NoSource outside a Git work tree."""
+    commit = _git(root, "rev-parse", "HEAD").strip()
+    dirty = bool(_git(root, "status", "--porcelain").strip())
+    try:
+        remote = _git(root, "remote", "get-url", "origin").strip()
+    except NoSource:
+        remote = ""
+    return Source(commit, dirty, _without_login(remote))
+
+
+def materials(root: Path, name: str) -> dict[str, str]:
+    """The lock that an image installs from, and its Containerfile, with their SHA-256."""
+    files = [f"requirements/{name}.txt", f"images/{name}/Containerfile"]
+    return {file: hashlib.sha256((root / file).read_bytes()).hexdigest() for file in files}
+
+
+def statement(image: Image, predicate_type: str, predicate: Mapping[str, Any]) -> Json:
+    subject = {"name": image.name, "digest": {"sha256": image.digest.removeprefix("sha256:")}}
+    return {"_type": STATEMENT, "subject": [subject], "predicateType": predicate_type, "predicate": predicate}
+
+
+def provenance(build: Build) -> Json:
+    """The predicate of SLSA v1."""
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"image": build.name, "tag": build.tag, "baseImage": build.base},
+            "internalParameters": {"dirty": build.source.dirty},
+            "resolvedDependencies": _dependencies(build),
+        },
+        "runDetails": {
+            "builder": {"id": build.builder},
+            "metadata": {"startedOn": _time(build.began), "finishedOn": _time(build.ended)},
+        },
+    }
+
+
+def _dependencies(build: Build) -> Sequence[Json]:
+    tree = {"name": "source", "digest": {"gitCommit": build.source.commit}}
+    if build.source.repository:
+        tree["uri"] = f"git+{build.source.repository}"
+    base = {
+        "name": "base image",
+        "uri": f"oci://{build.base}",
+        "digest": {"sha256": build.base_digest.removeprefix("sha256:")},
+    }
+    return [tree, base, *({"name": file, "digest": {"sha256": sha}} for file, sha in sorted(build.materials.items()))]
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _without_login(remote: str) -> str:
+    """A remote's address without user and password, which may be a token."""
+    if re.match(r"[a-z+]+://", remote):
+        parts = urlsplit(remote)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    # `user@host:path`; a folder of this machine says nothing to others.
+    found = re.fullmatch(r"(?:[^@/]+@)?([^/:]+):(.+)", remote)
+    return f"ssh://{found[1]}/{found[2].lstrip('/')}" if found else ""
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise NoSource(f"git can't be run: {error.strerror}") from error
+    if done.returncode:
+        raise NoSource(f"{root} is no Git work tree, so that nothing says which commit is built: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,231 @@
+"""A small client of an OCI registry: what signing reads and writes there, with the login of Docker or buildah."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_ACCEPTED = (
+    MANIFEST,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+_PARAMETER = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
+_REFERENCE = re.compile(r"(?P<registry>[^/]+)/(?P<repository>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})")
+_TOKEN_USER = "<token>"  # noqa: S105 - what credential helpers call a user who has a token instead of a password
+
+Json = dict[str, Any]
+
+
+class RegistryError(Exception):
+    """The registry refused, or holds something else than was asked for."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image by digest: `registry/repository@sha256:...`."""
+
+    registry: str
+    repository: str
+    digest: str
+
+    @classmethod
+    def parse(cls, reference: str) -> Image:
+        """Raises ValueError for an image that is named by tag: a tag may be another image by now."""
+        found = _REFERENCE.fullmatch(reference)
+        if found is None:
+            raise ValueError(f"{reference}: name the image by digest, registry/name@sha256:...")
+        return cls(**found.groupdict())
+
+    @property
+    def name(self) -> str:
+        return f"{self.registry}/{self.repository}"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.digest}"
+
+
+@dataclass(frozen=True)
+class Login:
+    """What a registry's user proves who they are by; empty for nobody."""
+
+    user: str = ""
+    password: str = ""
+
+    @property
+    def basic(self) -> str:
+        return f"Basic {base64.b64encode(f'{self.user}:{self.password}'.encode()).decode()}" if self.user else ""
+
+
+class Authentication(httpx.Auth):
+    """Answers the registry's challenge: with the login itself, or with a token that it is exchanged for."""
+
+    requires_response_body = True
+
+    def __init__(self, login: Login, scope: str) -> None:
+        self._login = login
+        self._scope = scope
+        self._header = ""
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        if self._header:
+            request.headers["Authorization"] = self._header
+        response = yield request
+        kind, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
+        if response.status_code != httpx.codes.UNAUTHORIZED or not kind:
+            return
+        if kind.lower() == "bearer":
+            answer = yield self._token_request(dict(_PARAMETER.findall(rest)), secure=request.url.scheme == "https")
+            self._header = f"Bearer {_token(answer)}"
+        else:
+            self._header = self._login.basic
+        if self._header:
+            request.headers["Authorization"] = self._header
+            yield request
+
+    def _token_request(self, challenge: Mapping[str, str], *, secure: bool) -> httpx.Request:
+        realm = challenge.get("realm", "")
+        if secure and not realm.startswith("https://"):
+            raise RegistryError(f"the registry sends its users to {realm or 'nowhere'}, without TLS: refused")
+        query = {"service": challenge.get("service", ""), "scope": self._scope}
+        if self._login.user == _TOKEN_USER:
+            form = {**query, "grant_type": "refresh_token", "refresh_token": self._login.password}
+            return httpx.Request("POST", realm, data={**form, "client_id": "modelwright"})
+        basic = {"Authorization": self._login.basic} if self._login.basic else {}
+        return httpx.Request("GET", realm, params=query, headers=basic)
+
+
+class Registry:
+    """One repository of a registry."""
+
+    def __init__(self, image: Image, login: Login, *, plain_http: bool = False) -> None:
+        host = "registry-1.docker.io" if image.registry == "docker.io" else image.registry
+        self._base = f"{'http' if plain_http else 'https'}://{host}/v2/{image.repository}"
+        self._client = httpx.Client(
+            auth=Authentication(login, f"repository:{image.repository}:pull,push"), timeout=60, follow_redirects=True
+        )
+
+    def manifest(self, reference: str) -> bytes | None:
+        """The bytes of a manifest, None when there is none. One that is named by digest has that digest."""
+        accepted = {"Accept": ", ".join(_ACCEPTED)}
+        response = self._ask("GET", f"{self._base}/manifests/{reference}", headers=accepted, missing=True)
+        return None if response is None else _proven(response.content, reference)
+
+    def blob(self, digest: str) -> bytes:
+        response = self._ask("GET", f"{self._base}/blobs/{digest}")
+        return _proven(response.content, digest)
+
+    def put_blob(self, data: bytes) -> str:
+        """Store bytes; returns their digest."""
+        digest = digest_of(data)
+        begun = self._ask("POST", f"{self._base}/blobs/uploads/")
+        place = begun.url.join(begun.headers.get("Location", "")).copy_merge_params({"digest": digest})
+        self._ask("PUT", str(place), content=data, headers={"Content-Type": "application/octet-stream"})
+        return digest
+
+    def put_manifest(self, reference: str, data: bytes) -> None:
+        self._ask("PUT", f"{self._base}/manifests/{reference}", content=data, headers={"Content-Type": MANIFEST})
+
+    def _ask(self, method: str, url: str, *, missing: bool = False, **more: Any) -> Any:
+        try:
+            response = self._client.request(method, url, **more)
+        except httpx.HTTPError as error:
+            raise RegistryError(f"{method} {url}: {error}") from error
+        if missing and response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if response.is_error:
+            raise RegistryError(f"{method} {url}: {response.status_code} {response.text[:300]}")
+        return response
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _proven(data: bytes, reference: str) -> bytes:
+    """The bytes; RegistryError when they aren't those of the digest they were asked by."""
+    if reference.startswith("sha256:") and digest_of(data) != reference:
+        raise RegistryError(f"the registry gave {digest_of(data)} for {reference}")
+    return data
+
+
+def _token(answer: httpx.Response) -> str:
+    if answer.is_error:
+        raise RegistryError(f"the registry's token service refused the login: {answer.status_code}")
+    try:
+        found = answer.json()
+        token = found.get("token") or found.get("access_token")
+    except (ValueError, AttributeError):
+        token = None
+    if not isinstance(token, str):
+        raise RegistryError("the registry's token service gave no token")
+    return token
+
+
+def find_login(image: Image, environment: Mapping[str, str] = os.environ) -> Login:
+    """The login that buildah or Docker has for the image's registry; nobody's when there is none."""
+    for file in _login_files(environment):
+        try:
+            kept: Json = json.loads(file.read_text())
+        except (OSError, ValueError):
+            continue
+        found = _login_in(kept, image)
+        if found is not None:
+            return found
+    return Login()
+
+
+def _login_files(environment: Mapping[str, str]) -> list[Path]:
+    home = Path(environment.get("HOME", "/"))
+    run = Path(environment.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}")
+    named = environment.get("REGISTRY_AUTH_FILE")
+    return [
+        *([Path(named)] if named else []),
+        run / "containers" / "auth.json",
+        run / "auth.json",
+        Path(environment.get("DOCKER_CONFIG") or home / ".docker") / "config.json",
+    ]
+
+
+def _login_in(kept: Json, image: Image) -> Login | None:
+    helper = (kept.get("credHelpers") or {}).get(image.registry) or kept.get("credsStore")
+    if helper:
+        return _asked(helper, image.registry)
+    entries = {
+        re.sub(r"^https?://|/v[12]/?$", "", key).rstrip("/"): value for key, value in (kept.get("auths") or {}).items()
+    }
+    # Buildah's logins may be for a part of a registry: the longest that fits.
+    words = image.name.split("/")
+    aliases = ["index.docker.io"] if image.registry == "docker.io" else []
+    for name in ["/".join(words[:length]) for length in range(len(words), 0, -1)] + aliases:
+        entry = entries.get(name)
+        if not entry:
+            continue
+        if entry.get("identitytoken"):
+            return Login(_TOKEN_USER, entry["identitytoken"])
+        user, _, password = base64.b64decode(entry.get("auth", "")).decode().partition(":")
+        return Login(user, password)
+    return None
+
+
+def _asked(helper: str, registry: str) -> Login | None:
+    """What a credential helper knows; None when it knows nothing of the registry."""
+    try:
+        command = [f"docker-credential-{helper}", "get"]
+        done = subprocess.run(command, input=registry, capture_output=True, text=True, check=False)
+        found = json.loads(done.stdout) if done.returncode == 0 else {}
+    except (OSError, ValueError):
+        return None
+    return Login(found["Username"], found["Secret"]) if {"Username", "Secret"} <= set(found) else None

@@ -1,0 +1,121 @@
+"""Looks for known vulnerabilities in what the images hold: `make scan GRYPE_DB=...`.
+
+grype compares the bills of materials of `make sbom` with a database of the user's: a folder that grype keeps one in, or
+an archive of one. Nothing is fetched. Exit codes: 0 nothing of that severity or above, 1 findings, 2 not looked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SEVERITIES = ("negligible", "low", "medium", "high", "critical")
+LOOKED, FOUND, NOT_LOOKED = 0, 1, 2
+
+
+class NotLooked(Exception):
+    """Nothing was compared; the text says why, and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Scan each bill of materials; prints what was found, and by which database."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "sbom", help="bills of materials, *.cdx.json")
+    parser.add_argument("--fail-on", choices=SEVERITIES, default="medium", help="severity from which on it fails")
+    options = parser.parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            program, settings = _grype(environment, Path(scratch))
+            built = _database(program, settings)
+            bills = sorted(options.folder.glob("*.cdx.json"))
+            if not bills:
+                raise NotLooked(f"no bill of materials in {options.folder}: run `make sbom` first")
+            grave = sum(_scan(program, settings, bill, options.fail_on) for bill in bills)
+    except NotLooked as error:
+        print(f"not scanned: {error}", file=sys.stderr)
+        return NOT_LOOKED
+    print(f"{len(bills)} images, {grave} findings from {options.fail_on} on, by the database of {built}")
+    return FOUND if grave else LOOKED
+
+
+def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str, str]]:
+    """The program, and the environment in which it uses the given database and asks nobody."""
+    given = environment.get("GRYPE_DB", "")
+    if not given:
+        raise NotLooked("no database. Name a folder or an archive of grype's: make scan GRYPE_DB=...")
+    database = Path(given)
+    if not database.exists():
+        raise NotLooked(f"no database: GRYPE_DB is {given}, and nothing is there")
+    program = environment.get("GRYPE") or shutil.which("grype", path=environment.get("PATH"))
+    if not program:
+        raise NotLooked("no grype on the PATH. Install it, or name it: GRYPE=...")
+    settings = {
+        **environment,
+        "GRYPE_DB_CACHE_DIR": str(database if database.is_dir() else scratch / "db"),
+        "GRYPE_DB_AUTO_UPDATE": "false",
+        "GRYPE_DB_REQUIRE_UPDATE_CHECK": "false",
+        # How old it may be is its owner's to say: its date is printed.
+        "GRYPE_DB_VALIDATE_AGE": "false",
+        "GRYPE_CHECK_FOR_APP_UPDATE": "false",
+    }
+    if not database.is_dir():
+        _run(program, settings, "db", "import", str(database))
+    return program, settings
+
+
+def _database(program: str, settings: Mapping[str, str]) -> str:
+    """When the database was built. NotLooked for one that grype doesn't take: it would find nothing in it."""
+    told = _json(_run(program, settings, "db", "status", "-o", "json"), "db status")
+    if not isinstance(told, dict) or told.get("valid") is not True or not told.get("built"):
+        raise NotLooked(f"no database that can be used: grype says {json.dumps(told)[:300]}")
+    return str(told["built"])
+
+
+def _scan(program: str, settings: Mapping[str, str], bill: Path, fail_on: str) -> int:
+    """How many findings are grave; prints all of them."""
+    told = _json(_run(program, settings, f"sbom:{bill}", "-o", "json"), bill.name)
+    matches = told.get("matches") if isinstance(told, dict) else None
+    if not isinstance(matches, list):
+        raise NotLooked(f"{bill.name}: grype's answer has no list of matches")
+    grave = 0
+    for match in matches:
+        found, artifact = match["vulnerability"], match["artifact"]
+        severity = str(found.get("severity", "")).lower()
+        # One that nobody has rated counts: it may be anything.
+        counts = severity not in SEVERITIES or SEVERITIES.index(severity) >= SEVERITIES.index(fail_on)
+        grave += counts
+        fixes = ", ".join((found.get("fix") or {}).get("versions") or ()) or "no fix"
+        image = bill.name.removesuffix(".cdx.json")
+        what = f"{image}: {artifact['name']} {artifact['version']}: {found['id']}"
+        print(f"{what} ({severity or 'unrated'}; {fixes}){'' if counts else ', below the bound'}")
+    return grave
+
+
+def _run(program: str, settings: Mapping[str, str], *arguments: str) -> str:
+    try:
+        done = subprocess.run([program, *arguments], env=dict(settings), capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise NotLooked(f"{program} can't be run: {error.strerror}") from error
+    if done.returncode:
+        raise NotLooked(f"grype {' '.join(arguments[:2])} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise NotLooked(f"{what}: grype's answer is no JSON") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Two installs and one namespace on a real API server: what a claim is there, and what is said of rights and sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.app import installs
+from modelwright.app.installs import Installs
+from modelwright.app.settings import Settings
+from modelwright.kube import errors, kinds
+from modelwright.kube.client import KubeClient, load_configuration
+from modelwright.kube.queue import Key
+from modelwright.kube.rights import MISSING, Right
+from modelwright.kube.runner import Result
+from modelwright.kube.store import Store
+from modelwright.obs.clock import SystemClock
+from tests.controlplane.conftest import Server
+
+pytestmark = pytest.mark.controlplane
+
+Object = dict[str, Any]
+_numbers = itertools.count()
+
+
+@pytest.fixture
+async def client(crd_server: Server) -> AsyncIterator[KubeClient]:
+    client = KubeClient(await load_configuration(str(crd_server.plane.kubeconfig)), qps=1000, burst=1000)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def namespace(crd_server: Server) -> Iterator[str]:
+    name = f"two-installs-{next(_numbers)}"
+    crd_server.ok("create", "namespace", name)
+    yield name
+    crd_server.ok("delete", "namespace", name, "--wait=false")
+
+
+class Install:
+    """A leader whose watch is a poll."""
+
+    def __init__(self, client: KubeClient, name: str, namespace: str) -> None:
+        self.client, self.namespace, self.store, self.passes = client, namespace, Store(), 0
+        settings = Settings(namespace=name, watch_namespaces=namespace)
+        self.installs = Installs(settings, client, self.store, self, wake=lambda _: None, clock=SystemClock())  # type: ignore[arg-type]
+        self.tasks = [asyncio.create_task(self.installs.run()), asyncio.create_task(self._watch())]
+
+    def record(self, *_: Any) -> None:
+        return
+
+    async def _watch(self) -> None:
+        while True:
+            for found in await self.client.list(kinds.CONTROLLER_REVISION, self.namespace):
+                self.store.apply(kinds.CONTROLLER_REVISION, None, found)
+            await asyncio.sleep(0.1)
+
+    async def works(self) -> bool:
+        before = self.passes
+
+        async def reconcile(_: Key) -> Result:
+            self.passes += 1
+            return Result()
+
+        await self.installs.gate(reconcile)(Key("Model", self.namespace, "digits"))
+        return self.passes > before
+
+    def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+
+async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "not in time"
+        await asyncio.sleep(0.1)
+
+
+async def test_the_second_waits_while_the_first_answers_and_takes_over_when_it_is_gone(
+    client: KubeClient, namespace: str, crd_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installs, "ANSWER_SECONDS", 4.0)
+    monkeypatch.setattr(installs, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(installs, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(installs, "RETRY_SECONDS", 0.5)
+
+    def claim() -> dict[str, str]:
+        found = crd_server.get("controllerrevision", names.CLAIM, namespace)
+        annotations: dict[str, str] = found["metadata"]["annotations"]
+        return annotations
+
+    first, second = Install(client, "one", namespace), Install(client, "two", namespace)
+    try:
+        assert await first.works()
+        assert not await second.works()
+        await asyncio.sleep(8)
+        assert claim()[names.ANNOTATION_INSTALL] == "one/modelwright-operator"
+        assert await first.works()
+        first.stop()
+        await until(lambda: claim()[names.ANNOTATION_INSTALL] == "two/modelwright-operator")
+        assert names.ANNOTATION_ASKED_BY not in claim()
+        assert await second.works()
+        again = Install(client, "one", namespace)
+        await until(again.installs.read.is_set)
+        assert not await again.works()
+        again.stop()
+    finally:
+        first.stop()
+        second.stop()
+
+
+async def test_tenants_who_edit_a_namespace_may_not_write_its_claim(crd_server: Server, namespace: str) -> None:
+    crd_server.ok("create", "rolebinding", "tina", "--clusterrole=edit", "--user=tina", "-n", namespace)
+    for verb in ("create", "update", "patch", "delete"):
+        said = crd_server.run("auth", "can-i", verb, "controllerrevisions.apps", "-n", namespace, user="tina")
+        assert said.stdout.strip() == "no", verb
+
+
+async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_server: Server, namespace: str) -> None:
+    client = KubeClient(await load_configuration(str(crd_server.plane.kubeconfig)), qps=1000, burst=1000)
+    client._api.default_headers["Impersonate-User"] = "nobody-at-all"
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "namespace": namespace},
+        "spec": {"ports": [{"port": 80}]},
+    }  # fmt: skip
+    try:
+        with pytest.raises(errors.Denied):
+            await client.create(service)
+        with pytest.raises(errors.Denied):
+            await client.list(kinds.MODEL)
+        known = MISSING.known()
+        assert Right("create", "services", namespace) in known
+        assert Right("list", "models.modelwright.dev", "") in known
+        crd_server.ok(
+            "create", "clusterrolebinding", f"{namespace}-all", "--clusterrole=cluster-admin", "--user=nobody-at-all"
+        )
+        for _ in range(50):
+            try:
+                await client.list(kinds.MODEL)
+                await client.create(service)
+                break
+            except errors.Denied:
+                await asyncio.sleep(0.2)
+        assert not {Right("create", "services", namespace), Right("list", "models.modelwright.dev", "")} & set(
+            MISSING.known()
+        )
+    finally:
+        crd_server.run("delete", "clusterrolebinding", f"{namespace}-all")
+        await client.close()
+
+
+async def test_an_object_beyond_the_limit_is_told_as_too_large(client: KubeClient, namespace: str) -> None:
+    for size in (2 << 20, 4 << 20):
+        big = {
+            "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "big", "namespace": namespace},
+            "revision": 1, "data": {"x": "y" * size},
+        }  # fmt: skip
+        with pytest.raises(errors.TooLarge):
+            await client.create(big)

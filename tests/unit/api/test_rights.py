@@ -1,0 +1,100 @@
+"""Every field that names a ServiceAccount, a Secret, a claim or what runs is covered by the policies that ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modelwright.api.cel import PRESERVE
+from modelwright.api.crd import rights
+from modelwright.api.crd.definition import KINDS, schema
+
+ROOT = Path(__file__).parents[3]
+MARKS = {(mark.plural, mark.field): mark for mark in rights.marks()}
+SUSPICIOUS = re.compile(
+    r"serviceaccount|secret|claim|^images?$|^command$|^args$|^volumes?$|^template$|^manifest$|^podtemplate$|^uri$",
+    re.IGNORECASE,
+)
+NOTHING = {
+    "spec.command": "what a person tells a rollout",
+    # What leads to a marked field, and holds nothing of its own.
+    "spec.version.template": "a version; its artifact is marked",
+    "spec.serving.podTemplate": "a patch; its spec is marked",
+    "spec.lineage.dataset.uri": "a record: nothing fetches it",
+    "spec.version.template.lineage.dataset.uri": "a record: nothing fetches it",
+}
+
+
+def fields(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(path, name, schema) of every field below a node."""
+    for name, child in node.get("properties", {}).items():
+        here = f"{path}.{name}"
+        yield here, name, child
+        yield from fields(child, here)
+        yield from fields(child.get("items") or {}, f"{here}[]")
+        if isinstance(child.get("additionalProperties"), dict):
+            yield from fields(child["additionalProperties"], f"{here}{{}}")
+
+
+def uncovered(spec: Mapping[str, Any], plural: str) -> list[str]:
+    """Fields that name something, or are open, and neither are marked nor below a field that is."""
+    found = []
+    for path, name, node in fields(spec, "spec"):
+        above = [path[: place.start()] for place in re.finditer(r"[.\[]", path)]
+        covered = any((plural, place) in MARKS for place in (path, *above))
+        # The entries of a list, or what refers to a Secret, may be open or marked one step further down.
+        items = node.get("items") or {}
+        names = SUSPICIOUS.search(name) or PRESERVE in node or PRESERVE in items
+        if names and not covered and path not in NOTHING:
+            found.append(path)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_field_that_names_or_runs_something_is_left_out(kind: Any) -> None:
+    assert uncovered(schema(kind)["properties"]["spec"], kind.__crd__.plural) == []
+
+
+@pytest.mark.parametrize("name", ["serviceAccountName", "tokenSecretRef", "persistentVolumeClaim", "image", "command"])
+def test_the_walk_finds_a_field_that_none_covers(name: str) -> None:
+    new: Any = {"properties": {"serving": {"properties": {"sidecars": {"items": {"properties": {name: {}}}}}}}}
+    assert uncovered(new, "models") == [f"spec.serving.sidecars[].{name}"]
+    assert uncovered({"properties": {"extra": {PRESERVE: True}}}, "models") == ["spec.extra"]
+
+
+@pytest.mark.parametrize(("plural", "field"), [key for key, mark in MARKS.items() if mark.names.what != "Nothing"])
+def test_what_is_marked_is_read_by_a_policy(plural: str, field: str) -> None:
+    texts = [
+        str(policy)
+        for policy in rights.policies()
+        if policy["kind"] == "ValidatingAdmissionPolicy"
+        and plural in policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"]
+    ]
+    *above, last = field.split(".")[1:]
+    parts = [f".?{part.removesuffix('[]')}" for part in above]
+    assert texts
+    assert any(all(part in text for part in parts) and last in text for text in texts)
+
+
+def test_what_names_nothing_says_why() -> None:
+    assert all(mark.names.why for mark in MARKS.values() if mark.names.what == "Nothing")
+
+
+def test_no_policy_asks_more_than_the_api_server_lets_it() -> None:
+    for policy in rights.policies():
+        if policy["kind"] == "ValidatingAdmissionPolicy":
+            rules = policy["spec"]["variables"] + policy["spec"]["validations"]
+            asked = [rule["expression"].count("authorizer") for rule in rules]
+            assert max(asked) <= 2
+            assert sum(asked) <= 26
+            assert sum(c["expression"].count("authorizer") for c in policy["spec"]["matchConditions"]) <= 2
+
+
+def test_the_committed_file_is_what_the_types_say() -> None:
+    committed = list(yaml.safe_load_all((ROOT / "manifests/policies/rights.yaml").read_text()))
+    assert committed == rights.policies()

@@ -1,0 +1,275 @@
+"""Two installs watch one namespace: one works there, the other says who does, and takes over when that one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.app.installs import Installs
+from modelwright.app.settings import Settings
+from modelwright.core.installs import ANSWER_SECONDS, ASK_SECONDS, SETTLE_SECONDS
+from modelwright.kube import errors, kinds
+from modelwright.kube.queue import Key
+from modelwright.kube.runner import Result
+from modelwright.kube.store import Store
+from modelwright.obs import metrics
+from modelwright.obs.clock import FakeClock
+from tests.lib.simulated import SimulatedApi
+
+Object = dict[str, Any]
+KEY = Key("Model", "vision", "digits")
+TURNS = 40
+
+
+class Install:
+    """One leader: its store, its passes, and what it wakes."""
+
+    def __init__(self, world: World, namespace: str, **settings: Any) -> None:
+        self.world = world
+        self.store = Store()
+        self.told: list[str] = []
+        self.woken: list[str] = []
+        self.passes = 0
+        self.deaf = False
+        self.installs = Installs(
+            Settings(namespace=namespace, **settings),
+            world.api,  # type: ignore[arg-type]
+            self.store,
+            self,  # type: ignore[arg-type]
+            wake=self.woken.append,
+            clock=world.clock,
+        )
+        world.api.fill(self.store)
+        self.task = asyncio.create_task(self.installs.run())
+
+    def record(self, obj: Object, type_: str, reason: str, note: str) -> None:
+        self.told.append(note)
+
+    async def work(self) -> bool:
+        """One pass; whether it was let through."""
+        before = self.passes
+
+        async def reconcile(_: Key) -> Result:
+            self.passes += 1
+            return Result()
+
+        await self.installs.gate(reconcile)(KEY)
+        await self.world.settle()
+        return self.passes > before
+
+
+class World:
+    def __init__(self) -> None:
+        self.api, self.clock = SimulatedApi(), FakeClock()
+        self.all: list[Install] = []
+
+    async def start(self, namespace: str, **settings: Any) -> Install:
+        install = Install(self, namespace, **settings)
+        self.all.append(install)
+        await self.settle()
+        return install
+
+    async def settle(self) -> None:
+        for _ in range(TURNS):
+            told, self.api.told[:] = list(self.api.told), []
+            for kind, event, obj in told:
+                for install in self.all:
+                    if not install.deaf:
+                        install.store.apply(kind, event, copy.deepcopy(obj))
+            await asyncio.sleep(0)
+
+    async def pass_time(self, seconds: float, step: float = 5.0) -> None:
+        for _ in range(int(seconds / step)):
+            self.clock.advance(step)
+            await self.settle()
+
+    def uninstall(self, install: Install) -> None:
+        install.task.cancel()
+        self.all.remove(install)
+
+    def claim(self) -> Object:
+        return self.api.objects[kinds.CONTROLLER_REVISION, "vision", names.CLAIM]
+
+    @property
+    def holder(self) -> str:
+        return str(self.claim()["metadata"]["annotations"][names.ANNOTATION_INSTALL])
+
+    def writes(self) -> int:
+        return len(self.api.writes)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    yield world
+    for install in world.all:
+        assert not install.task.done(), install.task.exception()
+        install.task.cancel()
+
+
+def held() -> dict[str, float]:
+    return {s.labels["install"]: s.value for family in metrics.HELD_ELSEWHERE.collect() for s in family.samples}
+
+
+async def test_a_single_install_writes_one_claim_a_namespace_and_nothing_more(world: World) -> None:
+    install = await world.start("one")
+    assert world.writes() == 0, "where there is nothing to do there is no claim"
+    assert await install.work()
+    assert await install.work()
+    await world.pass_time(3600, step=60)
+    assert world.writes() == 1
+    world.uninstall(install)
+    again = await world.start("one")
+    assert await again.work()
+    assert world.writes() == 1, "a restart writes nothing"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"namespace": "two"},
+        {"namespace": "one", "lease_name": "other"},
+        {"namespace": "t", "watch_namespaces": "vision"},
+    ],
+    ids=["cluster-wide elsewhere", "another release in the same namespace", "for one namespace"],
+)
+async def test_a_second_install_does_nothing_and_says_who_works_there(
+    world: World, second: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, other = await world.start("one"), await world.start(**second)
+    assert await first.work()
+    assert not await other.work()
+    assert not await other.work()
+    assert held() == {"one/modelwright-operator": 1}
+    assert len(other.told) == 1
+    assert "one/modelwright-operator works here" in other.told[0]
+    told = [r for r in caplog.records if "another install of Modelwright works in this namespace" in r.message]
+    assert len(told) == 1
+
+
+async def test_two_that_live_stay_as_they_are_for_two_small_writes_each_minute(world: World) -> None:
+    first, second = await world.start("one"), await world.start("two")
+    await first.work()
+    await second.work()
+    before = world.writes()
+    await world.pass_time(600)
+    assert world.holder == "one/modelwright-operator"
+    assert await first.work()
+    assert not await second.work()
+    assert world.writes() - before <= 2 * (600 / ASK_SECONDS + 1)
+
+
+async def test_when_the_first_is_uninstalled_the_second_takes_over_what_it_had(world: World) -> None:
+    first, second = await world.start("one"), await world.start("two")
+    await first.work()
+    await second.work()
+    world.uninstall(first)
+    await world.pass_time(ASK_SECONDS + ANSWER_SECONDS + 20)
+    assert world.holder == "two/modelwright-operator"
+    assert "vision" in second.woken
+    await world.pass_time(SETTLE_SECONDS)
+    assert await second.work()
+    assert held() == {}
+    assert names.ANNOTATION_ASKED_BY not in world.claim()["metadata"]["annotations"]
+
+
+async def test_an_install_that_comes_back_in_time_answers_before_it_works(world: World) -> None:
+    first, second = await world.start("one"), await world.start("two")
+    await first.work()
+    await second.work()
+    world.uninstall(first)
+    await world.pass_time(ANSWER_SECONDS - 20)
+    first = await world.start("one")
+    await world.pass_time(600)
+    assert world.holder == "one/modelwright-operator"
+    assert await first.work()
+    assert not await second.work()
+
+
+async def test_an_install_that_comes_back_too_late_is_the_second(world: World) -> None:
+    first, second = await world.start("one"), await world.start("two")
+    await first.work()
+    await second.work()
+    world.uninstall(first)
+    await world.pass_time(ASK_SECONDS + ANSWER_SECONDS + 20)
+    first = await world.start("one")
+    assert not await first.work()
+    await world.pass_time(SETTLE_SECONDS)
+    assert await second.work()
+
+
+async def test_one_whose_watch_is_behind_reads_the_claims_anew_before_its_first_pass(world: World) -> None:
+    first, second = await world.start("one"), await world.start("two")
+    await first.work()
+    await second.work()
+    world.uninstall(first)
+    # A warm standby that has heard of nothing since.
+    old = copy.deepcopy(world.claim())
+    await world.pass_time(ASK_SECONDS + ANSWER_SECONDS + 20)
+    standby = Install(world, "one")
+    standby.store._objects[kinds.CONTROLLER_REVISION].clear()
+    standby.store.put({**old, "apiVersion": "apps/v1", "kind": "ControllerRevision"}, quiet=True)
+    world.all.append(standby)
+    await world.settle()
+    assert standby.installs.read.is_set()
+    assert not await standby.work()
+
+
+async def test_of_two_that_wait_for_one_that_is_gone_one_takes_over(world: World) -> None:
+    first = await world.start("one")
+    await first.work()
+    second, third = await world.start("two"), await world.start("three")
+    await second.work()
+    await third.work()
+    world.uninstall(first)
+    await world.pass_time(2 * (ASK_SECONDS + ANSWER_SECONDS))
+    assert world.holder in ("two/modelwright-operator", "three/modelwright-operator")
+    let = [await second.work(), await third.work()]
+    assert sorted(let) == [False, True]
+
+
+async def test_a_claim_that_somebody_deletes_is_made_again(world: World) -> None:
+    install = await world.start("one")
+    await install.work()
+    world.api.user_delete(kinds.CONTROLLER_REVISION, "vision", names.CLAIM)
+    await world.settle()
+    assert install.woken == ["vision"]
+    assert await install.work()
+    assert world.holder == "one/modelwright-operator"
+
+
+async def test_shards_are_one_install_and_so_is_what_they_grew_from(world: World) -> None:
+    plain = await world.start("one")
+    await plain.work()
+    world.uninstall(plain)
+    red = await world.start("one", shard="red", lease_name="modelwright-operator-red")
+    assert await red.work()
+    assert world.writes() == 1
+
+
+async def test_a_namespace_on_its_way_out_needs_no_claim(world: World) -> None:
+    install = await world.start("one")
+    cause = errors.Cause("metadata.namespace", "NamespaceTerminating", "it is being terminated")
+
+    def refuse(verb: str, obj: Object) -> None:
+        raise errors.Denied(403, "Forbidden", "it is being terminated", (cause,))
+
+    world.api.before_write = refuse
+    assert await install.work()
+
+
+async def test_without_the_right_to_claim_nothing_is_done(world: World) -> None:
+    install = await world.start("one")
+
+    def refuse(verb: str, obj: Object) -> None:
+        raise errors.Denied(403, "Forbidden", "no")
+
+    world.api.before_write = refuse
+    with pytest.raises(errors.Denied):
+        await install.work()
+    assert install.passes == 0

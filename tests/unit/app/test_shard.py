@@ -1,0 +1,193 @@
+"""What a shard reads from the Leases of other operators, and when passes are made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from modelwright.api.names import LABEL_SHARD
+from modelwright.app.settings import Settings
+from modelwright.app.shard import Leases, Shard
+from modelwright.core.sharding import Ownership, Peer, State
+from modelwright.kube import kinds
+from modelwright.kube.kinds import Kind
+from modelwright.kube.lease import ADDRESS, FOLLOWED, LeaderElector
+from modelwright.kube.queue import Key, WorkQueue
+from modelwright.kube.runner import Result
+from modelwright.kube.sharded import ShardStore
+from modelwright.kube.sweep import Watched
+from modelwright.obs import metrics
+from modelwright.obs.clock import FakeClock
+
+Object = dict[str, Any]
+RED = Settings(shard="red", lease_name="modelwright-operator-red")
+
+
+def lease(name: str, shard: str = "", *, holder: str = "somebody", version: int = 1, **annotations: str) -> Object:
+    known = {"address": ADDRESS, "followed": FOLLOWED}
+    metadata: Object = {"name": name, "resourceVersion": str(version)}
+    metadata["annotations"] = {known[key]: value for key, value in annotations.items()}
+    if shard:
+        metadata["labels"] = {LABEL_SHARD: shard}
+    return {"metadata": metadata, "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15}}
+
+
+def test_every_operators_lease_counts_but_its_own() -> None:
+    found = Leases(RED, FakeClock()).peers(
+        [
+            lease("modelwright-operator-red", "red", followed="9"),
+            lease("blue", "blue", followed="12"),
+            lease("another-red", "red", followed="12"),
+            lease("unsharded", address="10.0.0.1:8080"),
+            lease("modelwright-operator"),
+            lease("somebody-elses"),
+        ]
+    )
+    assert found == [
+        Peer("blue", "blue", 12),
+        Peer("another-red", "red", 12),
+        Peer("unsharded", "", None),
+        Peer("modelwright-operator", "", None),
+    ]
+
+
+def test_a_lease_is_free_when_given_back_or_seen_unchanged_for_its_time() -> None:
+    clock = FakeClock()
+    leases = Leases(RED, clock)
+
+    def led(*, version: int, holder: str = "somebody") -> bool:
+        return leases.peers([lease("blue", "blue", version=version, holder=holder)])[0].led
+
+    assert not led(version=1, holder="")
+    assert led(version=2)
+    clock.advance(14)
+    assert led(version=2)
+    assert led(version=3), "it was renewed"
+    clock.advance(14.9)
+    assert led(version=3)
+    clock.advance(0.2)
+    assert not led(version=3)
+    assert led(version=4), "somebody has taken it"
+
+
+@pytest.mark.parametrize("text", ["", "rubbish", "-5"])
+def test_what_is_no_resource_version_says_nothing(text: str) -> None:
+    (found,) = Leases(RED, FakeClock()).peers([lease("blue", "blue", followed=text)])
+    assert found.followed is None
+
+
+def test_shards_without_a_leader_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    own = Ownership("default")
+    own.listed({"a": State("default", 1), "b": State("red", 2), "c": State("nobodys", 3)}, 3)
+    Leases(Settings(shard="default"), FakeClock()).report(own, [lease("modelwright-operator-red", "red")])
+    assert metrics.REGISTRY.get_sample_value("modelwright_shard_led", {"shard": "red"}) == 1
+    assert metrics.REGISTRY.get_sample_value("modelwright_shard_led", {"shard": "default"}) == 1
+    assert metrics.REGISTRY.get_sample_value("modelwright_shard_led", {"shard": "nobodys"}) == 0
+    assert metrics.REGISTRY.get_sample_value("modelwright_shard_namespaces", {"shard": "nobodys"}) == 1
+    assert [record.shards for record in caplog.records if "no leader" in record.message] == [["nobodys"]]
+    metrics.SHARD_LED.clear()
+    metrics.SHARD_NAMESPACES.clear()
+
+
+class ListClient:
+    """Lists from memory; `before_answer` may do what happens while a list is on its way."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Kind, list[Object]] = {}
+        self.at = "100"
+
+    async def listed(self, kind: Kind, namespace: str | None = None, **_: Any) -> tuple[list[Object], str]:
+        found = self.objects.get(kind, [])
+        return [o for o in found if namespace in (None, o["metadata"].get("namespace"))], self.at
+
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, **_: Any
+    ) -> AsyncIterator[tuple[list[Object], str]]:
+        yield await self.listed(kind, namespace)
+
+
+def a_namespace(name: str, shard: str, version: int) -> Object:
+    return {"metadata": {"name": name, "resourceVersion": str(version), "labels": {LABEL_SHARD: shard}}}
+
+
+def a_model(namespace: str, name: str = "digits") -> Object:
+    metadata = {"namespace": namespace, "name": name, "uid": f"{namespace}/{name}", "resourceVersion": "5"}
+    return {"apiVersion": "modelwright.dev/v1alpha1", "kind": "Model", "metadata": metadata, "spec": {}}
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.clock, self.client = FakeClock(), ListClient()
+        self.own = Ownership("red")
+        self.store = ShardStore(self.own)
+        self.queue = WorkQueue(self.clock)
+        self.elector = LeaderElector(
+            self.client,
+            namespace="ns",
+            name="l",
+            instance="i",
+            on_lost=pytest.fail,
+            clock=self.clock,  # type: ignore[arg-type]
+        )
+        self.stopped: list[str] = []
+        self.shard = Shard(
+            RED, self.own, self.client, self.store, self.queue, self.elector, clock=self.clock,  # type: ignore[arg-type]
+            stop=lambda why, code: self.stopped.append(why),
+        )  # fmt: skip
+        self.shard._watched = (Watched(kinds.MODEL),)
+
+    async def turns(self, count: int = 20) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+
+async def test_a_new_leader_lists_namespaces_before_it_says_how_far_it_has_followed() -> None:
+    it = Fixture()
+    it.own.listed({"vision": State("red", 5)}, 10)
+    it.shard.followed.set()
+    it.client.objects = {kinds.NAMESPACE: [a_namespace("vision", "blue", 50)], kinds.LEASE: []}
+    assert it.elector.followed() is None
+    leading = asyncio.create_task(it.shard.lead())
+    await it.turns()
+    assert it.elector.followed() == 100
+    assert not it.own.mine("vision")
+    leading.cancel()
+
+
+async def test_passes_wait_for_the_namespace_to_be_begun_and_to_be_complete() -> None:
+    it = Fixture()
+    passes: list[Key] = []
+
+    async def reconcile(key: Key) -> Result:
+        passes.append(key)
+        return Result()
+
+    gated = it.shard.gate(reconcile)
+    it.client.objects = {kinds.NAMESPACE: [a_namespace("vision", "red", 50)], kinds.MODEL: [a_model("vision")]}
+    it.shard.followed.set()
+    await it.shard._list_namespaces()
+    key = Key("Model", "vision", "digits")
+    await gated(key)
+    assert passes == []
+    await it.turns()
+    assert it.shard.complete("vision")
+    await gated(key)
+    assert passes == [], "loaded, and not begun"
+    leading = asyncio.create_task(it.shard.lead())
+    await it.turns()
+    assert len(it.queue) == 1
+    await gated(key)
+    assert passes == [key]
+    leading.cancel()
+    await gated(Key("Model", "elsewhere", "gone"))
+    assert len(passes) == 2, "what is in nobody's store has nothing to wait for"
+
+
+async def test_an_older_list_ends_the_process() -> None:
+    it = Fixture()
+    it.own.listed({}, 500)
+    await it.shard._list_namespaces()
+    assert it.stopped == ["Namespaces are listed as of 100, after 500 had been seen"]

@@ -1,0 +1,253 @@
+"""Who the authors of a revision are: what is remembered of edits, and when it may be forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.api.v1alpha1 import Model, ModelVersion
+from modelwright.api.v1alpha1.model import ChangeStatus
+from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
+from modelwright.api.v1alpha1.rollout import AuthorsStatus
+from modelwright.core import authors
+from modelwright.core.authors import Part, followed, recorded
+from tests.lib import objects
+
+Known = tuple[ChangeStatus, ...]
+
+
+def model(content: str, by: str | None) -> Part:
+    return Part("Model", "fraud", content, (by,) if by else ())
+
+
+def seen(*edits: tuple[str, str | None], known: Known = (), served: str | None = None) -> ChangeStatus:
+    """What is remembered after each of these states of the Model was seen; the first is what serves."""
+    for content, by in edits:
+        bases = {"Model": served} if served else {}
+        known = followed(known, [model(content, by)], bases, settled=not known)
+    return known[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "edits", "by", "unknown"),
+    [
+        ("what serves has no author", [("a", None)], (), False),
+        ("a signed edit", [("a", None), ("b", "alice")], ("alice",), False),
+        ("an edit without a name", [("a", "alice"), ("b", None)], (), True),
+        ("two people edit", [("a", None), ("b", "alice"), ("c", "bob")], ("alice", "bob"), False),
+        (
+            "an edit of what is not covered keeps the name",
+            [("a", None), ("b", "alice"), ("b", "alice")],
+            ("alice",),
+            False,
+        ),
+        ("who signs what nobody signed answers for it", [("a", None), ("b", None), ("b", "bob")], ("bob",), False),
+        ("who takes their name away stays an author", [("a", None), ("b", "alice"), ("b", None)], ("alice",), True),
+        (
+            "and when somebody else signs after that",
+            [("a", None), ("b", "alice"), ("b", None), ("b", "bob")],
+            ("alice", "bob"),
+            False,
+        ),
+        ("put back as it was", [("a", None), ("b", "alice"), ("a", "bob")], (), False),
+        (
+            "put back, and changed by another",
+            [("a", None), ("b", "alice"), ("a", "bob"), ("c", "carol")],
+            ("carol",),
+            False,
+        ),
+    ],
+)
+def test_edits_are_remembered(
+    what: str, edits: list[tuple[str, str | None]], by: tuple[str, ...], unknown: bool
+) -> None:
+    found = seen(*edits)
+    assert (found.by, found.unknown) == (by, unknown), what
+    assert found.base == "a"
+
+
+def test_what_is_first_seen_on_its_way_is_no_base() -> None:
+    """After an upgrade in the middle of a rollout, say, nobody knows what has changed."""
+    (found,) = followed((), [model("b", None)], {}, settled=False)
+    assert (found.base, found.by, found.unknown) == (None, (), True)
+    (found,) = followed((found,), [model("b", "alice")], {}, settled=False)
+    assert (found.by, found.unknown) == (("alice",), False)
+    # Once it serves, its ModelRollout says what it was made of.
+    (found,) = followed((found,), [model("b", "alice")], {"Model": "b"}, settled=True)
+    assert (found.base, found.by, found.unknown) == ("b", (), False)
+
+
+def test_an_edit_right_after_a_rollout_succeeded_is_its_editors_alone() -> None:
+    known = seen(("a", None), ("b", "alice"))
+    (found,) = followed((known,), [model("c", "bob")], {"Model": "b"}, settled=False)
+    assert (found.base, found.by) == ("b", ("bob",))
+
+
+def test_what_is_settled_forgets_nobody_when_the_content_is_another() -> None:
+    """A policy may be edited while its Model serves: the next rollout goes by it."""
+    (found,) = followed((), [Part("RolloutPolicy", "p", "a", ())], {}, settled=True)
+    (found,) = followed((found,), [Part("RolloutPolicy", "p", "b", ("alice",))], {}, settled=True)
+    (found,) = followed((found,), [Part("RolloutPolicy", "p", "c", ("bob",))], {"RolloutPolicy": "a"}, settled=True)
+    assert (found.base, found.by) == ("a", ("alice", "bob"))
+
+
+def test_another_object_has_its_own_authors_only() -> None:
+    (found,) = followed((), [Part("RolloutPolicy", "p", "a", ())], {}, settled=True)
+    (found,) = followed((found,), [Part("RolloutPolicy", "p", "b", ("alice",))], {}, settled=True)
+    (found,) = followed((found,), [Part("RolloutPolicy", "q", "x", ("bob",))], {}, settled=True)
+    assert (found.name, found.base, found.by) == ("q", "a", ("bob",))
+
+
+def test_more_people_than_fit_are_unknown_and_never_dropped() -> None:
+    found = seen(("a", None), *((f"c{n}", f"p{n}") for n in range(16)))
+    assert (len(found.by), found.unknown) == (16, False)
+    for content in ("x", "y"):
+        (found,) = followed((found,), [model(content, "p16")], {}, settled=False)
+        assert (len(found.by), found.unknown) == (16, True)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["alice", "bob", "carol", None])), max_size=12))
+def test_whoever_was_seen_to_sign_since_it_last_was_as_it_serves_is_an_author(
+    edits: list[tuple[str, str | None]],
+) -> None:
+    found = seen(("a", None), *edits)
+    last = max((n for n, (content, _) in enumerate(edits) if content == "a"), default=-1)
+    since = edits[last + 1 :]
+    assert set(found.by) == {by for _, by in since if by}
+    assert found.unknown == bool(since and since[-1][1] is None)
+
+
+def change(kind: str, content: str, *by: str, unknown: bool = False, name: str = "x") -> ChangeStatus:
+    return ChangeStatus(kind=kind, name=name, content=content, by=by, unknown=unknown)
+
+
+def entry(kind: str, content: str, *by: str, unknown: bool = False, name: str = "x") -> AuthorsStatus:
+    return AuthorsStatus(kind=kind, name=name, content=content, by=by, unknown=unknown)
+
+
+def test_a_rollout_keeps_the_authors_of_what_it_goes_by() -> None:
+    began = [entry("Model", "m", unknown=True), entry("RolloutPolicy", "p", "alice")]
+    # The policy was edited since: the rollout has its snapshot. The Model is the same, and somebody answers for it now.
+    now = [change("Model", "m", "bob"), change("RolloutPolicy", "q", "carol")]
+    assert recorded(began, now, None, None) == (entry("Model", "m", "bob"), entry("RolloutPolicy", "p", "alice"))
+
+
+def data(content: str | None, generation: int = 1, by: str | None = None, name: str = "x") -> dict[str, Any]:
+    runtime = {"kind": "ModelRuntime", "name": name, "content": content, "changedBy": by}
+    return {
+        "runtime": {key: value for key, value in runtime.items() if value is not None},
+        "inputs": {"runtimeGeneration": generation},
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "now", "rendered", "served", "by", "unknown"),
+    [
+        ("the same content", change("ModelRuntime", "a"), data("a", 1), data("a", 2), (), False),
+        (
+            "stored by an older operator, same generation",
+            change("ModelRuntime", "a"),
+            data("a", 3),
+            data(None, 3),
+            (),
+            False,
+        ),
+        (
+            "edited, and rendered by that",
+            change("ModelRuntime", "b", "alice"),
+            data("b", 2, "alice"),
+            data("a"),
+            ("alice",),
+            False,
+        ),
+        ("signed after it was rendered", change("ModelRuntime", "b", "bob"), data("b", 2), data("a"), ("bob",), False),
+        (
+            "rendered by an edit that was put back since",
+            change("ModelRuntime", "a"),
+            data("b", 2, "alice"),
+            data("a"),
+            ("alice",),
+            False,
+        ),
+        ("the same, of an edit without a name", change("ModelRuntime", "a"), data("b", 2), data("a"), (), True),
+        (
+            "rendered before what somebody has signed since",
+            change("ModelRuntime", "c", "bob"),
+            data("b", 2),
+            data("a"),
+            ("bob",),
+            True,
+        ),
+        ("a first revision", change("ModelRuntime", "a", "alice"), data("a", 1, "alice"), None, ("alice",), False),
+        (
+            "another runtime",
+            change("ModelRuntime", "a", "bob"),
+            data("a", 1, "bob"),
+            data("a", 1, name="y"),
+            ("bob",),
+            False,
+        ),
+    ],
+)
+def test_of_a_runtime_counts_what_the_candidate_was_rendered_by(
+    what: str, now: ChangeStatus, rendered: Any, served: Any, by: tuple[str, ...], unknown: bool
+) -> None:
+    (found,) = recorded((), [now], rendered, served)
+    assert (found.by, found.unknown) == (by, unknown), what
+
+
+def of_model(**spec: Any) -> str:
+    return authors.content_of_model(Model.parse(objects.model("risk", **spec)).spec)
+
+
+def test_what_of_a_model_needs_a_name_is_what_decides_about_its_revisions() -> None:
+    plain = of_model()
+    for same in ({"suspend": True}, {"changedBy": "alice"}, {"owner": {"team": "x"}}, {"serving": {"replicas": 5}}):
+        assert of_model(**same) == plain, same
+    env = [{"name": "model", "env": [{"name": "A", "value": None}]}]
+    others = [
+        of_model(serving={"podTemplate": {"spec": {"containers": [{"name": "model", "image": "evil"}]}}}),
+        of_model(serving={"podTemplate": {"spec": {"containers": env}}}),
+        of_model(serving={"runtimeRef": {"name": "other"}}),
+        of_model(serving={"restartedAt": "2026-11-21T03:00:00Z"}),
+        of_model(rolloutPolicyRef={"name": "lenient"}),
+    ]
+    assert len({plain, *others}) == len(others) + 1
+
+
+def test_the_version_that_serves_has_no_author_unless_it_was_made_anew() -> None:
+    def part(serving: str | None, **spec: Any) -> Part:
+        version = objects.version("risk", "v2", "fraud")
+        version["spec"] |= spec
+        return authors.version_part("v2", ModelVersion.parse(version).spec, "d", serving)
+
+    (known,) = followed((), [part("v2", author="bob")], {}, settled=True)
+    (found,) = followed((known,), [part("v2", author="bob")], {}, settled=False)
+    assert (found.by, found.unknown) == ((), False)
+    (found,) = followed((known,), [part("v2", author="alice", parameters={"a": "b"})], {}, settled=False)
+    assert found.by == ("alice",)
+    (found,) = followed((known,), [part("v1", author="bob", authors=["carol", "bob"])], {}, settled=False)
+    assert found.by == ("bob", "carol")
+    (found,) = followed((known,), [part("v1")], {}, settled=False)
+    assert found.unknown
+
+
+def test_a_training_has_the_authors_of_its_policy_and_of_its_run() -> None:
+    spec = {
+        "modelRef": {"name": "fraud"},
+        "run": {
+            "dataset": {"uri": "s3://data/x"},
+            "train": {"job": {"template": {}}},
+            "output": {"uri": "s3://models/x", "format": {"name": "plain"}},
+        },
+    }
+    unsigned = RetrainingPolicySpec.model_validate(spec)
+    signed = RetrainingPolicySpec.model_validate(spec | {"changedBy": "alice"})
+    assert authors.of_training(unsigned, None) == ("modelwright:retraining",)
+    assert authors.of_training(unsigned, "bob") == ("modelwright:retraining", "bob")
+    assert authors.of_training(signed, None) == ("alice",)
+    assert authors.of_training(signed, "alice") == ("alice",)
+    assert authors.of_training(signed, "bob") == ("alice", "bob")

@@ -1,0 +1,108 @@
+"""What a status says of drift is written when a feature begins or ceases to drift, and not when numbers change."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.api.v1alpha1.model import DriftStatus
+from modelwright.core.monitoring.distances import Method
+from modelwright.core.monitoring.drift import Aspect, Figure
+from modelwright.core.monitoring.worst import Worst, worst
+from modelwright.core.status.drift import SHOWN, summarize, worth_writing
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
+def looked(**excess: float) -> Sequence[Worst]:
+    return worst(
+        Worst("10m", "input", 500, Figure(name, Aspect.DISTANCE, 0.1 * value, 0.1, 0.05, Method.KOLMOGOROV_SMIRNOV))
+        for name, value in excess.items()
+    )
+
+
+def told(*looks: Sequence[Worst], version: str = "v1") -> tuple[DriftStatus | None, int]:
+    """The status after these looks, when it is written only where that is worth it, and the writes."""
+    written, writes = None, 0
+    status: DriftStatus | None = None
+    for look in looks:
+        status = summarize(status, version, look, NOW)
+        if worth_writing(written, status):
+            written, writes = status, writes + 1
+    return written, writes
+
+
+def drifted(status: DriftStatus | None) -> list[str]:
+    return [one.feature for one in status.worst if one.drifted] if status is not None else []
+
+
+def test_it_has_the_numbers_of_the_three_worst_features() -> None:
+    status, _ = told(looked(age=3, plan=0.5, city=2, zone=0.7))
+    assert status is not None
+    assert status.wire() == {
+        "version": "v1",
+        "drifted": True,
+        "at": "2026-11-30T12:00:00Z",
+        "worst": [
+            {
+                "kind": "input", "feature": name, "drifted": drifts, "aspect": "distance",
+                "method": "KolmogorovSmirnov", "value": value, "limit": "0.1", "floor": "0.05", "window": "10m",
+                "rows": 500,
+            }
+            for name, drifts, value in (("age", True, "0.3"), ("city", True, "0.2"), ("zone", False, "0.07"))
+        ],
+    }  # fmt: skip
+
+
+CASES = {
+    "the first figures are written": ([looked(a=0.2)], 1, []),
+    "numbers that change are not": ([looked(a=0.2), looked(a=0.9), looked(a=0.4)], 1, []),
+    "nor the order of what has not drifted": ([looked(a=0.2, b=0.3), looked(a=0.3, b=0.2)], 1, []),
+    "nor that of what has": ([looked(a=2, b=3), looked(a=3, b=2)], 1, ["b", "a"]),
+    "a feature that drifts is": ([looked(a=0.2), looked(a=1.1)], 2, ["a"]),
+    "one that stays about its limit drifts on": ([looked(a=1.1), looked(a=0.9), looked(a=1.1)], 1, ["a"]),
+    "one that is back is": ([looked(a=1.1), looked(a=0.7)], 2, []),
+    "a fourth that has drifted is not": ([looked(a=2, b=3, c=4), looked(a=2, b=3, c=4, d=2.9)], 1, ["c", "b", "a"]),
+    "one that is far worse is": ([looked(a=2, b=3, c=4), looked(a=2, b=3, c=4, d=3.1)], 2, ["c", "d", "b"]),
+    "no figures say nothing new": ([looked(a=2), [], looked(a=2)], 1, ["a"]),
+    "no figures at all are no status": ([[], []], 0, []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_write_is_made_when(case: str) -> None:
+    looks, writes, names = CASES[case]
+    status, made = told(*looks)
+    assert (made, drifted(status)) == (writes, names)
+
+
+def test_what_was_found_against_another_reference_is_forgotten() -> None:
+    status, _ = told(looked(a=2))
+    assert summarize(status, "v2", [], NOW) is None
+    assert worth_writing(status, None)
+    other = summarize(status, "v2", looked(a=0.1), NOW)
+    assert other is not None
+    assert not other.drifted
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 9), min_size=1), min_size=1, max_size=20))
+def test_it_is_bounded_and_drifted_exactly_when_a_feature_is(looks: list[dict[str, float]]) -> None:
+    status = None
+    for look in looks:
+        found = looked(**look)
+        status = summarize(status, "v1", found, NOW)
+        assert status is not None
+        assert 0 < len(status.worst) <= SHOWN
+        assert status.drifted == any(one.drifted for one in status.worst)
+        assert status.drifted or all(one.figure.excess <= 1 for one in found)
+
+
+def test_a_hundred_features_that_have_all_drifted_alike_are_one_write_in_a_day() -> None:
+    seeded = random.Random(7)
+    looks = [looked(**{f"f{n}": seeded.gauss(2, 0.1) for n in range(12)}) for _ in range(1440)]
+    assert told(*looks)[1] == 1

@@ -1,0 +1,40 @@
+"""The levels of the metrics of a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelwright.api.v1alpha1.policy import RolloutPolicySpec
+from modelwright.core.rollout import evaluation
+from modelwright.core.rollout.steps import compiled
+
+ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
+SCORE = {"name": "score", "job": {"template": {}, "value": "accuracy"}, "min": "0.9"}
+SIZE = {"name": "size", "prometheus": {"query": "up"}, "max": "3"}
+
+
+def levels(name: str, *metrics: dict[str, Any], **spec: Any) -> tuple[float, float]:
+    wire = {"strategy": {"preset": "Canary"}, "analysis": {"metrics": metrics, "interval": "10m"}, "deadline": "1h"}
+    policy = RolloutPolicySpec.model_validate({**wire, **spec})
+    steps = compiled(policy.strategy)
+    asked = evaluation.asked(policy, steps[0])
+    found = evaluation.levels(policy, steps, asked, next(metric for metric in asked if metric.name == name))
+    return found.passes, found.fails
+
+
+def test_all_looks_before_the_deadline_share_the_level_of_a_jobs_figure() -> None:
+    assert levels("score", SCORE) == pytest.approx((0.05 / 6, 0.05 / 6))
+    assert levels("score", SCORE, deadline="2h") == pytest.approx((0.05 / 12, 0.05 / 12))
+    assert levels("score", {**SCORE, "confidence": "0.9"}) == pytest.approx((0.1 / 6, 0.1 / 6))
+
+
+def test_a_jobs_figure_shares_the_error_of_a_fail_with_shares_of_requests() -> None:
+    alone, together = levels("errors", ERRORS), levels("errors", ERRORS, SCORE)
+    assert together == pytest.approx((alone[0], alone[1] / 2))
+    assert levels("score", ERRORS, SCORE) == pytest.approx((0.05 / 6, 0.05 / 12))
+
+
+def test_a_value_without_error_shares_nothing() -> None:
+    assert levels("errors", ERRORS, SIZE) == pytest.approx(levels("errors", ERRORS))

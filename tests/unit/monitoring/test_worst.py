@@ -1,0 +1,72 @@
+"""The figures furthest beyond their limits: bounded, finite, each feature once, and read only when they are right."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from modelwright.core.monitoring.distances import Method
+from modelwright.core.monitoring.drift import Aspect, Figure
+from modelwright.core.monitoring.worst import MOST, Worst, WorstError, document, parse, worst
+
+
+def figure(feature: str, excess: float, window: str = "10m", limit: float = 0.1) -> Worst:
+    value = excess * limit if math.isfinite(limit) else excess
+    return Worst(window, "input", 500, Figure(feature, Aspect.DISTANCE, value, limit, 0.05, Method.PSI))
+
+
+def test_each_feature_is_there_once_by_its_worst_window_and_the_largest_excess_is_first() -> None:
+    found = worst([figure("a", 1, "10m"), figure("b", 3, "10m"), figure("a", 2, "24h")])
+    assert [(one.figure.feature, one.window) for one in found] == [("b", "10m"), ("a", "24h")]
+
+
+def test_an_answer_is_bounded_and_has_no_infinity() -> None:
+    many = [figure(f"{'x' * 63}[{n}]", 1 + n, "24h") for n in range(1024)]
+    found = worst([*many, figure("constant", 0, limit=math.inf)])
+    text = json.dumps(document("v1", found), allow_nan=False)
+    assert len(found) == MOST
+    assert len(text) < 8192
+    assert parse(json.loads(text), "v1") == found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"feature": ""},
+        {"feature": "x" * 81},
+        {"feature": "bell\a"},
+        {"feature": 3},
+        {"window": "w" * 33},
+        {"kind": "weight"},
+        {"aspect": "colour"},
+        {"method": "Guess"},
+        {"value": "much"},
+        {"value": math.nan},
+        {"limit": 0},
+        {"limit": math.inf},
+        {"rows": -1},
+        {"rows": 1e400},
+    ],
+    ids=str,
+)
+def test_a_figure_that_is_wrong_is_refused(change: dict[str, Any]) -> None:
+    told = document("v1", [figure("a", 2)])
+    told["worst"][0] |= change
+    with pytest.raises(WorstError):
+        parse(told, "v1")
+
+
+@pytest.mark.parametrize(
+    "told", [None, [], {}, {"worst": {}}, {"version": "v1", "worst": [{}]}, {"worst": [], "version": 1}]
+)
+def test_an_answer_that_is_none_is_refused(told: Any) -> None:
+    with pytest.raises(WorstError):
+        parse(told, "v1")
+
+
+def test_figures_of_another_version_are_refused() -> None:
+    with pytest.raises(WorstError, match="another version than v2"):
+        parse(document("v1", ()), "v2")

@@ -16,44 +16,45 @@ FOLDER = ROOT / "docs" / "figures"
 BEGIN, END = "<!-- figures: made by scripts/figures.py -->", "<!-- end of figures -->"
 
 MAIN = (
-    ("A bad version: from the last bad sample to 0 % of the callers, beyond scrape and query interval",
+    ("Rollback of a bad version: from the last bad sample to 0 % of callers, beyond scrape and query interval",
      "rollback", "bad version: to 0 %, beyond scrape and query interval"),
-    ("Requests lost, of 20,000 through changes of version, drained nodes and killed pods",
+    ("Requests lost, of 20,000, during changes of version, drained nodes and killed pods",
      "no-request-lost", "requests lost"),
-    ("Requests lost while the API server is away in the middle of two canaries", "outage", "requests lost"),
-    ("Harm beyond the margins: rolled out nevertheless, default policy",
+    ("Requests lost during an API server outage in two canaries", "outage", "requests lost"),
+    ("Versions with harm beyond the margins that the default policy promoted",
      "simulate", "default policy, 20 requests/s, harm beyond the margins, 5 cases: promoted, most"),
-    ("A good version that is the same as the old one: rolled back", "simulate", "A/A, default margins: rolled back"),
-    ("An equal candidate passes the evaluation gate with five slices, at the documented number of examples",
+    ("Versions equal to the old one that were rolled back", "simulate", "A/A, default margins: rolled back"),
+    ("Equal candidates that passed an evaluation gate with five slices, at the documented number of examples",
      "gates", "equal candidate, five slices, documented n, 12 cases: passes, least"),
-    ("A candidate that is worse by twice the limit passes the evaluation gate, at any number of examples",
+    ("Candidates worse by twice the limit that passed the evaluation gate, at any number of examples",
      "gates", "worse by twice the limit, 144 cases: passes, most"),
-    ("From drift to the newly trained model in service, in the demo",
+    ("From drift to the retrained model in service, in the demo",
      "demo", "drift: from the first shifted request to the new model in service"),
-    ("Stories under every fault of the API server that ended otherwise than without",
+    ("Stories that ended differently under a fault of the API server",
      "faults", "stories that did not end as without faults"),
     ("A canary of five steps: writes", "scale-rollouts", "N=100 rollouts: writes each"),
-    ("From an edit to the first word of the status, p99, while 100 rollouts go on",
+    ("From an edit to the first status write, p99, during 100 rollouts",
      "scale-rollouts", "N=100 spec edit to first status write, p99 seconds"),
-    ("500 Models: from nothing to serving, beside a bare operator in the same run",
+    ("500 Models: time to create all, relative to a bare operator in the same run",
      "scale-spike", "N=500 named, create: seconds, times the spike's"),
-    ("500 Models: all to another version, beside it", "scale-spike", "N=500 named, change: seconds, times the spike's"),
-    ("500 Models: restart of the operator, beside it",
+    ("500 Models: time to change all, relative to it",
+     "scale-spike", "N=500 named, change: seconds, times the spike's"),
+    ("500 Models: restart of the operator, relative to it",
      "scale-spike", "N=500 named, restart: seconds to quiet, times the spike's"),
-    ("500 Models: CPU of the operator to make each", "scale-spike", "N=500 named, create: CPU ms a Model"),
+    ("500 Models: CPU of the operator to create each", "scale-spike", "N=500 named, create: CPU ms a Model"),
     ("500 Models: CPU of the operator to change each", "scale-spike", "N=500 named, change: CPU ms a Model"),
-    ("500 Models: writes to make each", "scale-spike", "N=500 named, create: writes a Model"),
+    ("500 Models: writes to create each", "scale-spike", "N=500 named, create: writes a Model"),
     ("500 Models: writes to change each", "scale-spike", "N=500 named, change: writes a Model"),
-    ("500 Models: writes while nothing happens", "scale", "N=500 idle: writes"),
+    ("500 Models: writes while idle", "scale", "N=500 idle: writes"),
     ("500 Models: writes at a restart of the operator", "scale-spike", "N=500 named, restart: writes"),
-    ("500 Models: memory at its peak, while all change", "scale-spike", "N=500 named, change: peak memory MiB"),
-    ("1,000 Models: memory at its peak (at most 200 MiB)", "scale-1000", "N=1000 peak memory MiB"),
-    ("Fetching one large file, to the best S3 client (rclone)",
+    ("500 Models: peak memory, while all change", "scale-spike", "N=500 named, change: peak memory MiB"),
+    ("1,000 Models: peak memory", "scale-1000", "N=1000 peak memory MiB"),
+    ("Fetch of one large file: speed relative to the best S3 client (rclone)",
      "fetch", "one file of 400 MB: modelwright fetch to the best S3 client (rclone)"),
-    ("Fetching 10,000 small files, to the same",
+    ("Fetch of 10,000 small files, relative to it",
      "fetch", "10000 files of 10 kB: modelwright fetch to the best S3 client (rclone)"),
 )  # fmt: skip
-"""What it is, in a reader's words; the file that has it; its name there. What has no file yet was never measured."""
+"""The figure as README names it, the file that holds it, and its name there."""
 
 
 def _files() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -75,7 +76,7 @@ def main_ones() -> str:
     """One row for each of MAIN whose file there is. Raises KeyError for one that isn't in it."""
     found = {file: {figure["name"]: figure for figure in content["figures"]} for file, content in _files()}
     rows = [_row(what, found[file][name]) for what, file, name in MAIN if file in found]
-    return "\n".join(["| what | measured | asked for | holds |", "|---|---|---|---|", *rows])
+    return "\n".join(["| what | measured | target | holds |", "|---|---|---|---|", *rows])
 
 
 def all_of_them() -> str:
@@ -88,7 +89,7 @@ def all_of_them() -> str:
             f"### {name}\n",
             f"[{name}.json]({name}.json): `{content['command']}`, {content['date'][:10]}, commit "
             f"{content['commit'][:7]}, {host['cores']} cores, {host['memoryGiB']} GiB.\n",
-            *(["| figure | measured | asked for | holds |", "|---|---|---|---|", *rows, ""] if rows else []),
+            *(["| figure | measured | target | holds |", "|---|---|---|---|", *rows, ""] if rows else []),
         ]
     return "\n".join([*parts, _flakes(), _peers()]).strip()
 
@@ -114,7 +115,7 @@ def _flakes() -> str:
         [
             "### flakes\n",
             "[flakes.json](flakes.json): `make flakes`, or runs made elsewhere.\n",
-            "| figure | measured | asked for | holds |",
+            "| figure | measured | target | holds |",
             "|---|---|---|---|",
             f"| whole runs of `make test` that failed | {measured} | {BOUND} | {holds} |\n",
             *_table("date | commit | seed | load | took | failed | cause", runs),

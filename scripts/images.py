@@ -1,6 +1,7 @@
-"""Builds the five images, skipping those that are unchanged, and pushes them: `make images`, `make push`.
+"""Builds the five images, skipping those that are unchanged, and pushes them with the quickstart's sample models:
+`make images`, `make push`.
 
-With a key, what is pushed is signed by digest, and its bill of materials and provenance are attached, signed too.
+With a key, the images are signed by digest, and its bill of materials and provenance are attached, signed too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from demo.platform import image_values
 from devcluster import ClusterError
 from devcluster.images import base_of, build_image, publish
 from devcluster.progress import Progress, Shown
-from scripts import provenance, sbom, signing
+from scripts import provenance, samples, sbom, signing
 from scripts.registry import Image, Registry, RegistryError, find_login
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,11 +105,12 @@ def main() -> int:
                 for name, reference in pushed.items()
                 if sealed
             ]
+            artifacts = samples.push(given.push.rstrip("/"), samples.train(), plain_http=given.plain_http)
             write_values(pushed)
     except (ClusterError, RegistryError, signing.BadKey, signing.NotSigned, provenance.NoSource) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(told or pushed.values()))
+    print("\n".join([*(told or pushed.values()), *(f"sample: oci://{each}" for each in artifacts)]))
     if sealed is None:
         print(NOT_SIGNED, file=sys.stderr)
     print(f"helm upgrade --install modelwright charts/modelwright ... --values {VALUES.relative_to(ROOT)}")

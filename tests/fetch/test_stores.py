@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from scripts import samples
 from tests.fetch.conftest import started
 from tests.fetch.harness import Container, folder_digest, random_bytes, sha256, tree
 from tests.fetch.stores import S3, Az, Gs, Hf, Oci
@@ -54,6 +55,20 @@ class TestRegistry:
         assert container.resolve(uri).message["digest"] == second
         assert container.get(uri, first).code == 0
         assert tree(container.dest) == {"m.bin": b"one"}
+
+    def test_the_quickstarts_samples_are_pushed_and_fetched(
+        self, oci: Oci, container: Container, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        secret = oci.secret(oci.url)
+        (tmp_path / "config.json").write_text(secret[".dockerconfigjson"])
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "config.json"))
+        versions = samples.train()
+        host = oci.url.removeprefix("http://")
+        pushed = samples.push(f"{host}/modelwright", versions, plain_http=True)
+        assert pushed == [f"{host}/modelwright/iris:{tag}" for tag in ("1", "2", "3")]
+        digest = container.resolve(f"oci://{pushed[1]}").message["digest"]
+        assert container.get(f"oci://{pushed[1]}", digest).code == 0
+        assert tree(container.dest) == {"model.joblib": versions["2"]}
 
     def test_a_digest_in_the_uri_must_be_the_pinned_one(self, oci: Oci, container: Container) -> None:
         first = oci.layers("models/two", [("application/octet-stream", b"one", {TITLE: "m.bin"})])

@@ -23,7 +23,7 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
 from securesystemslib.signer import CryptoSigner
 
-from scripts import images, provenance, registry, sbom, signing
+from scripts import images, provenance, registry, samples, sbom, signing
 from scripts.registry import Authentication, Image, Login, Registry, RegistryError, digest_of, find_login
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -331,6 +331,8 @@ class TestPush:
         )
         monkeypatch.setattr(images, "base_of", lambda _: (BUILD.base, BUILD.base_digest))
         monkeypatch.setattr(images, "Registry", lambda *_, **__: place)
+        monkeypatch.setattr(samples, "Registry", lambda *_, **__: place)
+        monkeypatch.setattr(samples, "train", lambda: {"1": b"a model"})
 
         def write(image: str, tag: str, folder: Path) -> Path:
             (folder / f"{image}.cdx.json").write_text('{"bomFormat": "CycloneDX"}')
@@ -347,7 +349,7 @@ class TestPush:
     ) -> None:
         assert images.main() == 0
         assert "the images are not signed" in capsys.readouterr().err
-        assert set(place.manifests) == {OPERATOR.digest}
+        assert set(place.manifests) == {OPERATOR.digest, "1"}
 
     def test_with_a_key_each_image_is_signed_with_its_provenance(
         self, place: Memory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

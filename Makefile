@@ -129,10 +129,12 @@ simulate: setup ## How often evidence errs, by simulation -> docs/figures/simula
 	@$(BIN)/python -m tests.simulate.mirror
 	@$(BIN)/python -m tests.simulate.gates --part $(or $(PART),$(shell date +%j | tail -c 2))
 	@$(BIN)/python -m tests.simulate.drift --part $(or $(PART),$(shell date +%j | tail -c 2))
+	@$(BIN)/python -m tests.simulate.drift_grid --part $(or $(PART),$(shell date +%j | tail -c 2))
 
-simulate-all: simulate ## As simulate, with all cells of evaluation gates and drift -> docs/figures/gates.json, drift.json
+simulate-all: simulate ## As simulate, with all cells of evaluation gates and drift -> docs/figures/gates.json, drift.json, drift-grid.json
 	@$(BIN)/python -m tests.simulate.gates
 	@$(BIN)/python -m tests.simulate.drift
+	@$(BIN)/python -m tests.simulate.drift_grid
 
 faults: setup ## Every story under every fault of the API server -> docs/figures/faults.json (long; SAMPLE=8 plays some)
 	@$(BIN)/python -m tests.faults $(if $(SAMPLE),--sample $(SAMPLE) --away 12)

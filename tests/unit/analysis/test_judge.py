@@ -246,7 +246,8 @@ BLOCKS = [
     ("harm of the margin", MARGIN, blocks((100, 3, 900, 9), times=40), INCONCLUSIVE),
     ("in bursts", MARGIN, blocks((40, 0, 360, 0), (40, 4, 360, 0), (40, 0, 360, 20), times=30), INCONCLUSIVE),
     ("more of it at both in a bad hour", MARGIN, blocks(*[(20, 0, 180, 0)] * 9, (20, 10, 180, 90), times=40), PASS),
-    ("none of it in blocks yet", MARGIN, Shares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())), PASS),
+    ("none of it in blocks yet", MARGIN, Shares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())), INCONCLUSIVE),
+    ("gross harm before a block has ended", MARGIN, Shares(Arm(30, 15), Arm(270, 3), blocks=((), ())), FAIL),
 ]
 
 
@@ -258,6 +259,22 @@ def test_blocks(case: str, rule: Rule, result: Shares, outcome: Outcome) -> None
     assert told.high is not None
     assert told.limit is not None
     assert (told.high <= told.limit, told.low >= told.limit) == (outcome is PASS, outcome is FAIL)
+
+
+def test_what_no_block_has_yet_and_what_blocks_have_share_the_level_of_a_fail() -> None:
+    """Two tests of the same requests would err twice as often as one."""
+
+    def fails(level: float, result: Shares) -> bool:
+        told = judge(MARGIN, Measurement("errors", datetime.now(UTC), result), levels=Levels(ALPHA, level))
+        return told.outcome is FAIL
+
+    early = Shares(Arm(30, 15), Arm(270, 3), blocks=((), ()))
+    sums = Shares(Arm(30, 15), Arm(270, 3))
+    least = math.exp(next(x for x in np.arange(-40, 0, 0.01) if fails(math.exp(x), sums)))
+    assert not fails(least * 63, early)
+    assert fails(least * 65, early)
+    told = look(MARGIN, Shares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())))
+    assert (told.reason, "no block of time" in told.message) == ("InsufficientEvidence", True)
 
 
 def test_bursts_hold_a_pass_until_the_policy_names_them() -> None:

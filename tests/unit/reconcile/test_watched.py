@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.analysis.evidence import Arm, Failure, Shares
+from modelwright.core.analysis.evidence import Arm, Block, Failure, Shares
 from tests.unit.reconcile.test_rollouts import CANARY, ERRORS, JUDGED, World, bad, by_hand, good, policy
 
 SLOW = JUDGED | {"deadline": "1h"}
@@ -47,6 +47,17 @@ def test_a_metric_that_fails_while_the_candidate_is_promoted_turns_it_back_at_th
     assert world.weights == {"v1": 100}
     world.go_to("RolledBack", "AnalysisFailed")
     assert [(v["step"], v["outcome"]) for v in world.record["verdicts"]] == [(0, "Pass"), (1, "Fail")]
+
+
+def test_the_record_keeps_the_blocks_of_a_metric_that_failed_after_its_step_had_passed() -> None:
+    world = promoting()
+    ends = [1796045130.0 + 15 * at for at in range(20)]
+    ones, zeros = tuple(Block(end, 100, 50) for end in ends), tuple(Block(end, 100, 1) for end in ends)
+    world.desk.results["errors"] = Shares(Arm(2000, 1000), Arm(2000, 20), blocks=(ones, zeros))
+    world.go_to("RolledBack", "AnalysisFailed")
+    (failed,) = (verdict for verdict in world.record["verdicts"] if verdict["outcome"] == "Fail")
+    assert failed["step"] == 1
+    assert len(failed["blocks"].split(",")) == 20
 
 
 def test_a_metric_that_fails_while_the_pods_of_the_next_step_start_turns_it_back_at_the_next_look() -> None:

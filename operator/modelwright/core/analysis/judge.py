@@ -37,6 +37,10 @@ from modelwright.core.analysis.limits import Limit, compared, weigh
 from modelwright.core.analysis.planning import Levels, smallest
 from modelwright.core.analysis.sequential import Interval, difference_interval, share_interval
 
+UNBLOCKED = 1 / 64
+"""Part of a Fail's level for the time in which no block has ended yet: requests are judged by their sums there, which
+is a test of its own. It is small, since only gross harm shows in so short a time."""
+
 _SEVERITY = (Outcome.NOT_APPLICABLE, Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
 
 
@@ -163,6 +167,8 @@ class _Claim:
     dispersion: float | None = None
     hangs: bool = False
     """Whether all that is missing is evidence from requests that had the time to end."""
+    waits: bool = False
+    """Whether nothing passes since no block of time has ended."""
 
     def decided(self, factor: float = 1.0) -> bool | None:
         """True: proven. False: the opposite is. None: neither."""
@@ -205,24 +211,44 @@ def _share(rule: Rule, limit: float, at_most: bool, arm: Arm, levels: Levels, wh
 
 def _difference(rule: Rule, margin: float, shares: Shares, serving: Arm, levels: Levels) -> _Claim:
     """By blocks where the source has them; else by an interval from the sums, which takes more requests."""
-    blocks = shares.blocks
-    pairs = paired(*blocks, burst=rule.burst, complete_at=rule.complete_at) if blocks is not None else ()
-    found = Difference.of(pairs, margin)
+    if shares.blocks is None:
+        by_sums = functools.partial(_by_sums, rule, shares.candidate, serving, levels)
+        return _Claim(by_sums, margin, True, "difference")
+    pairs = paired(*shares.blocks, burst=rule.burst, complete_at=rule.complete_at)
+    if not pairs:
+        return _before_blocks(rule, margin, shares.candidate, serving, levels)
+    found, fails = Difference.of(pairs, margin), levels.fails * (1 - UNBLOCKED)
+    return _Claim(
+        lambda _: found.interval(levels.passes, fails),
+        margin,
+        True,
+        "difference",
+        functools.partial(found.decided, levels.passes, fails),
+        dispersion(pairs),
+        found.seems_within(levels.passes),
+    )
+
+
+def _by_sums(rule: Rule, one: Arm, zero: Arm, levels: Levels, factor: float) -> Interval:
+    times = factor / rule.burst
+    passes, fails = (
+        difference_interval(one.trials * times, one.events * times, zero.trials * times, zero.events * times, level)
+        for level in (levels.passes, levels.fails)
+    )
+    return Interval(fails.low, passes.high)
+
+
+def _before_blocks(rule: Rule, margin: float, one: Arm, zero: Arm, levels: Levels) -> _Claim:
+    """No block has ended in which both have requests: gross harm fails, and nothing passes."""
+    early = Levels(levels.passes, levels.fails * UNBLOCKED)
 
     def interval(factor: float) -> Interval:
-        if pairs:
-            return found.interval(levels.passes, levels.fails)
-        times = factor / rule.burst
-        one, zero = shares.candidate, serving
-        passes, fails = (
-            difference_interval(one.trials * times, one.events * times, zero.trials * times, zero.events * times, level)
-            for level in (levels.passes, levels.fails)
-        )
-        return Interval(fails.low, passes.high)
+        return Interval(_by_sums(rule, one, zero, early, factor).low, 1.0)
 
-    decides = functools.partial(found.decided, levels.passes, levels.fails) if pairs else None
-    hangs = found.seems_within(levels.passes)
-    return _Claim(interval, margin, True, "difference", decides, dispersion(pairs) if pairs else None, hangs)
+    def decides(factor: float) -> bool | None:
+        return False if interval(factor).low > margin else None
+
+    return _Claim(interval, margin, True, "difference", decides, waits=True)
 
 
 def _sample(rule: Rule, sample: Sample, levels: Levels) -> list[Verdict]:
@@ -267,6 +293,9 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm | Sample, serving: Arm | N
         outcome, reason = Outcome.FAIL, broken
     elif short:
         outcome, reason, missing = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_SAMPLES, " and ".join(short)
+    elif claim.waits:
+        outcome, reason = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_EVIDENCE
+        missing = "no block of time (15 s and longer) in which both revisions answered requests has ended yet"
     elif decided and (claim.dispersion or 0.0) > MOST:
         outcome, reason = Outcome.INCONCLUSIVE, Reason.OVERDISPERSED
         missing = f"bad requests come in bursts of about {claim.dispersion:.1f}: set the metric's burst, or wait"

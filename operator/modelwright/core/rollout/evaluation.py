@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -276,9 +276,7 @@ def noted(
     entry = record.step_status
     if entry is None:
         return record
-    # The metrics of a step share half of what is left, so that later steps find some too.
-    taken = sum(len(other.blocks or "") for other in record.status.verdicts if other.step != record.step)
-    room = (kept.ROOM - taken) // (2 * max(1, len(verdicts))) if fresh else 0
+    room = _room(record, lambda other: other.step == record.step, len(verdicts)) if fresh else 0
     began = entry.confirmed_at or entry.started_at
     known = _known(record, record.step)
     entries = dict(known)
@@ -318,6 +316,17 @@ def _known(record: Record, index: int) -> dict[str, VerdictStatus]:
     return {entry.metric: entry for entry in record.status.verdicts if entry.step == index}
 
 
+def _room(record: Record, replaced: Callable[[VerdictStatus], bool], metrics: int) -> int:
+    """Characters for the blocks of each of `metrics` that are written in the place of those `replaced`. They share half
+    of what is left, so that later ones find some too."""
+    taken = sum(len(entry.blocks or "") for entry in record.status.verdicts if not replaced(entry))
+    return (kept.ROOM - taken) // (2 * max(1, metrics))
+
+
+def _has_failed(entry: VerdictStatus | None) -> bool:
+    return entry is not None and entry.outcome == Outcome.FAIL
+
+
 def noted_harm(
     record: Record, index: int, verdicts: tuple[Verdict, ...], measured: Mapping[str, datetime], now: datetime
 ) -> Record:
@@ -325,14 +334,20 @@ def noted_harm(
     of the limits that are let pass. What the step ended with stays otherwise."""
     known = _known(record, index)
     entries = dict(known)
+    failing = {
+        verdict.metric
+        for verdict in verdicts
+        if verdict.outcome is Outcome.FAIL and not _has_failed(known.get(verdict.metric))
+    }
+    room = _room(record, lambda entry: entry.step == index and entry.metric in failing, len(failing))
     for verdict in verdicts:
         at = measured.get(verdict.metric, now).replace(microsecond=0)
         old = known.get(verdict.metric)
         news = old is None or old.at is None or at > old.at
         failures = ((old.failures or 0) if old is not None else 0) + (1 if verdict.out_of_limits and news else 0)
-        if verdict.outcome is Outcome.FAIL and (old is None or old.outcome != Outcome.FAIL):
-            entries[verdict.metric] = _status(index, verdict, failures, at, room=0)
-        elif verdict.out_of_limits and news and old is not None and old.outcome != Outcome.FAIL:
+        if verdict.metric in failing:
+            entries[verdict.metric] = _status(index, verdict, failures, at, room=room)
+        elif verdict.out_of_limits and news and old is not None and not _has_failed(old):
             entries[verdict.metric] = old.model_copy(update={"failures": failures, "at": at})
     if entries == known:
         return record

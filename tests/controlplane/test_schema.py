@@ -29,6 +29,7 @@ from modelwright.api.v1alpha1.model import (
     ServingStatus,
     TargetStatus,
     TrafficStatus,
+    UnwatchedFeature,
 )
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.version import ArtifactStatus, ModelVersionStatus, SignatureStatus, Stage, VersionFailure
@@ -249,6 +250,7 @@ def full_model_status() -> ModelStatus:
                     rows=500,
                 ),
             ),
+            unwatched=(UnwatchedFeature(kind="input", feature="comment"),),
         ),
         conditions=conditions,
     )

@@ -104,6 +104,7 @@ class Observers:
         try:
             answer = await self._web.ask(connection, "/worst", bounds=WORST)
             found = worst.parse(answer.document, entry.version)
+            unwatched = worst.parse_unwatched(answer.document)
         except (Fault, worst.WorstError) as error:
             log.debug("the observer of %s/%s has nothing to say: %s", model.namespace, model.name, error)
             return entry.reported
@@ -111,4 +112,4 @@ class Observers:
             # A look that can't be made must not end those that follow.
             log.exception("the observer of %s/%s could not be asked", model.namespace, model.name)
             return entry.reported
-        return drift.summarize(entry.reported, entry.version, found, self._clock.now())
+        return drift.summarize(entry.reported, entry.version, found, self._clock.now(), unwatched)

@@ -78,14 +78,19 @@ def gate_words(gate: GateStatus) -> str:
 
 
 def drift_words(told: DriftStatus, now: datetime) -> tuple[str, list[str]]:
-    """How far requests are from the reference of a version, and the worst features with their numbers."""
+    """How far requests are from the reference of a version, the worst features with their numbers, and those that are
+    not watched."""
     drifted = sum(one.drifted for one in told.worst)
     head = (
         f"requests have drifted from the reference of {told.version}"
         if drifted
         else (f"no drift from the reference of {told.version}")
     )
-    return f"{head} (as of {age(told.at, now)} ago)", [_figure_words(one) for one in told.worst]
+    if not told.worst:
+        head = f"no figures of drift from the reference of {told.version} yet"
+    words = [_figure_words(one) for one in told.worst]
+    words += [f"{one.kind} {one.feature}: not watched, it is free text" for one in told.unwatched]
+    return f"{head} (as of {age(told.at, now)} ago)", words
 
 
 def _figure_words(one: DriftFigure) -> str:

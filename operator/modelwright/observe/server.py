@@ -76,7 +76,7 @@ class Observer(Taker):
 
     async def _worst(self, _: web.Request) -> web.Response:
         found = worst.worst(self.tally.windows.figures(self.tally.now()))
-        answer = worst.document(self._settings.model_version, found)
+        answer = worst.document(self._settings.model_version, found, self.tally.windows.unwatched)
         return web.Response(text=json.dumps(answer), content_type="application/json")
 
     async def _answers(self, copy: Copy, count: int, chosen: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ from modelwright.core.monitoring import drift
 from modelwright.core.monitoring.bins import Bins
 from modelwright.core.monitoring.drift import Comparison, Look
 from modelwright.core.monitoring.reference import Reference
-from modelwright.core.monitoring.worst import Worst
+from modelwright.core.monitoring.worst import KINDS, Worst
 from modelwright.observe.window import PartWindow, RowWindow
 
 OUTPUT = "output"
@@ -52,6 +52,13 @@ class Windows:
         if kind == "input":
             return [(self.name(place), bins) for place, bins in self.reference.features.items()]
         return [(OUTPUT, self.reference.predictions)] if self.reference.predictions is not None else []
+
+    @property
+    def unwatched(self) -> list[tuple[str, str]]:
+        """Kind and name of each feature that is free text, and has no distance."""
+        return [
+            (kind, name) for kind in KINDS for name, bins in self.watched(kind) if not bins.watchable
+        ]  # fmt: skip
 
     def rows(self, window: str, now: float) -> int:
         """Rows whose inputs are in the window."""

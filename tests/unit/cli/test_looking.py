@@ -45,12 +45,14 @@ def test_drift_is_told_with_the_numbers_of_the_worst_features() -> None:
         {"kind": "input", "feature": "plan", "drifted": False, "aspect": "missing", **figures, "value": "0.01"},
     ]
     told = {"version": "v1", "drifted": True, "at": "2026-11-26T11:58:00Z", "worst": worst}
+    told["unwatched"] = [{"kind": "input", "feature": "comment"}]
     looked = seen(world.model(condition("Ready", "True", "Serving"), drift=told))
     head = "requests have drifted from the reference of v1 (as of 2m ago)"
     first = "drifted: input age: PSI 0.31, limit 0.08 (floor 0.05), 812 rows in 10m"
     second = "input plan: share of missing values 0.01, limit 0.08 (floor 0.05), 812 rows in 10m"
-    assert f"├─ {head}\n│  ├─ {first}\n│  └─ {second}\n" in tree.tree(looked, NOW)
-    assert f"\nR{head[1:]}:\n- {first}\n- {second}\n" in why(looked, NOW)
+    third = "input comment: not watched, it is free text"
+    assert f"├─ {head}\n│  ├─ {first}\n│  ├─ {second}\n│  └─ {third}\n" in tree.tree(looked, NOW)
+    assert f"\nR{head[1:]}:\n- {first}\n- {second}\n- {third}\n" in why(looked, NOW)
     assert why_json(looked, NOW)["drift"]["worst"][0]["value"] == "0.31"
 
 

@@ -56,6 +56,7 @@ def test_it_has_the_numbers_of_the_three_worst_features() -> None:
             }
             for name, drifts, value in (("age", True, "0.3"), ("city", True, "0.2"), ("zone", False, "0.07"))
         ],
+        "unwatched": [],
     }  # fmt: skip
 
 
@@ -106,3 +107,19 @@ def test_a_hundred_features_that_have_all_drifted_alike_are_one_write_in_a_day()
     seeded = random.Random(7)
     looks = [looked(**{f"f{n}": seeded.gauss(2, 0.1) for n in range(12)}) for _ in range(1440)]
     assert told(*looks)[1] == 1
+
+
+def test_free_text_is_told_once_also_while_there_is_no_figure() -> None:
+    text = (("input", "comment"),)
+    first = summarize(None, "v1", (), NOW, text)
+    assert first is not None
+    assert (first.drifted, first.worst) == (False, ())
+    assert [(one.kind, one.feature) for one in first.unwatched] == list(text)
+    assert worth_writing(None, first)
+    assert summarize(first, "v1", (), NOW, text) is first
+    figures = summarize(first, "v1", looked(age=0.5), NOW, text)
+    assert figures is not None
+    assert figures.unwatched == first.unwatched
+    assert not worth_writing(first, figures)
+    assert worth_writing(figures, summarize(figures, "v1", looked(age=0.5), NOW, ()))
+    assert summarize(first, "v2", (), NOW) is None

@@ -10,7 +10,9 @@ from tests.simulate.drift_grid import Cell
 
 
 def test_it_has_one_to_a_hundred_features_independent_and_correlated_by_rows_and_rows_of_a_request() -> None:
-    wanted = itertools.product(((1, 0.0), (10, 0.0), (10, 0.8), (100, 0.0), (100, 0.8)), (1, 2, 5, 10), drift_grid.SIZES)
+    wanted = itertools.product(
+        ((1, 0.0), (10, 0.0), (10, 0.8), (100, 0.0), (100, 0.8)), (1, 2, 5, 10), drift_grid.SIZES
+    )
     assert [((c.features, c.correlation), c.batch, c.rows) for c in drift_grid.cells()] == list(wanted)
     assert (min(drift_grid.SIZES), max(drift_grid.SIZES)) == (50, 10_000)
 

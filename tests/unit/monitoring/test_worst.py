@@ -10,7 +10,16 @@ import pytest
 
 from modelwright.core.monitoring.distances import Method
 from modelwright.core.monitoring.drift import Aspect, Figure
-from modelwright.core.monitoring.worst import MOST, Worst, WorstError, document, parse, worst
+from modelwright.core.monitoring.worst import (
+    MOST,
+    MOST_UNWATCHED,
+    Worst,
+    WorstError,
+    document,
+    parse,
+    parse_unwatched,
+    worst,
+)
 
 
 def figure(feature: str, excess: float, window: str = "10m", limit: float = 0.1) -> Worst:
@@ -70,3 +79,23 @@ def test_an_answer_that_is_none_is_refused(told: Any) -> None:
 def test_figures_of_another_version_are_refused() -> None:
     with pytest.raises(WorstError, match="another version than v2"):
         parse(document("v1", ()), "v2")
+
+
+def test_features_of_free_text_are_told_and_bounded() -> None:
+    features = [("prediction", "output"), *(("input", f"text-{n}") for n in range(40))]
+    told = json.loads(json.dumps(document("v1", (), features)))
+    assert parse(told, "v1") == ()
+    assert parse_unwatched(told) == tuple(features[:MOST_UNWATCHED])
+    assert parse_unwatched({"version": "v1", "worst": []}) == (), "an observer of an earlier version"
+
+
+@pytest.mark.parametrize(
+    "unwatched",
+    [{}, None, ["text"], [{"kind": "input"}], [{"kind": "weight", "feature": "a"}], [{"kind": "input", "feature": ""}],
+     [{"kind": "input", "feature": "bell\a"}], [{"kind": "input", "feature": "x" * 81}],
+     [{"kind": "input", "feature": "a"}] * 17],
+    ids=str,
+)  # fmt: skip
+def test_features_of_free_text_that_are_wrong_are_refused(unwatched: Any) -> None:
+    with pytest.raises(WorstError):
+        parse_unwatched(document("v1", ()) | {"unwatched": unwatched})

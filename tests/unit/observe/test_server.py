@@ -156,7 +156,7 @@ async def test_below_the_least_number_of_rows_nothing_is_worst() -> None:
         await watched.copy(alike(49))
         await watched.metrics()
         async with watched.session.get(f"{watched.url}/worst") as response:
-            assert await response.json() == {"version": "v1", "worst": []}
+            assert await response.json() == {"version": "v1", "worst": [], "unwatched": []}
 
 
 async def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
@@ -386,9 +386,12 @@ async def test_missing_and_unknown_values_and_free_text_are_reported() -> None:
     async with watching(sample=sample, min_samples=1) as watched:
         await watched.copy({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [3, 2], "data": data}]})
         found = await watched.metrics()
+        async with watched.session.get(f"{watched.url}/worst") as response:
+            unwatched = worst.parse_unwatched(await response.json())
     assert found["modelwright_drift_missing_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
     assert found["modelwright_drift_unknown_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
     assert found["modelwright_drift_unwatched_features"] == {("input", "10m"): 1}
+    assert [kind for kind, _ in unwatched] == ["input"]
 
 
 async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:

@@ -649,6 +649,13 @@ class DriftFigure(StatusWire):
     rows: StatusInt = Field(description="Rows in that window.")
 
 
+class UnwatchedFeature(StatusWire):
+    """A feature that is not watched for drift, since it is free text."""
+
+    kind: Annotated[str, Cut(63)] = Field(description="input or prediction.")
+    feature: StatusWord = Field(description="Its name, as in worst.")
+
+
 class DriftStatus(StatusWire):
     """What the observer has found, with the numbers of when it was written: when a feature begins or ceases to drift,
     or with another change of the status. The present figures are in the observer's metrics."""
@@ -658,6 +665,9 @@ class DriftStatus(StatusWire):
     at: Timestamp = Field(description="When the numbers were read, UTC.")
     worst: Annotated[tuple[DriftFigure, ...], Field(max_length=3), ListType("map", ("kind", "feature"))] = Field(
         default=(), description="The features furthest from the reference in units of their limits. At most 3."
+    )
+    unwatched: Annotated[tuple[UnwatchedFeature, ...], Field(max_length=16), ListType("map", ("kind", "feature"))] = (
+        Field(default=(), description="Features that are free text, and not compared with the reference. At most 16.")
     )
 
 

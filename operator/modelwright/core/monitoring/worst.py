@@ -1,4 +1,5 @@
-"""The figures of drift furthest beyond their limits: what the observer answers on `/worst`, and the operator reads."""
+"""The figures of drift furthest beyond their limits, and features without one: what the observer answers on `/worst`,
+and the operator reads."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from modelwright.core.monitoring.drift import Aspect, Figure
 MOST = 16
 """Figures in an answer: more than a status shows, so that what it shows is still among them when others pass it by."""
 KINDS = ("input", "prediction")
+MOST_UNWATCHED = 16
+"""Features of free text in an answer."""
 _LONGEST = 80
 """Characters of a feature's name: that of a tensor, at most 63, and a place in it."""
 _LONGEST_WINDOW = 32
@@ -47,8 +50,13 @@ def worst(figures: Iterable[Worst]) -> tuple[Worst, ...]:
     return tuple(found.values())[:MOST]
 
 
-def document(version: str, figures: Sequence[Worst]) -> dict[str, Any]:
-    """The answer as JSON: `version` is the ModelVersion whose reference the figures are from."""
+Feature = tuple[str, str]
+"""Kind and name."""
+
+
+def document(version: str, figures: Sequence[Worst], unwatched: Sequence[Feature] = ()) -> dict[str, Any]:
+    """The answer as JSON: `version` is the ModelVersion whose reference the figures are from; `unwatched`: features of
+    free text, which have no figure."""
     return {
         "version": version,
         "worst": [
@@ -65,6 +73,7 @@ def document(version: str, figures: Sequence[Worst]) -> dict[str, Any]:
             }
             for one in figures
         ],
+        "unwatched": [{"kind": kind, "feature": feature} for kind, feature in unwatched[:MOST_UNWATCHED]],
     }
 
 
@@ -80,12 +89,30 @@ def parse(answer: Any, version: str) -> tuple[Worst, ...]:
         raise WorstError(f"a figure is wrong: {type(error).__name__}") from error
 
 
+def parse_unwatched(answer: Mapping[str, Any]) -> tuple[Feature, ...]:
+    """The features of free text in an answer that `parse` takes. Raises WorstError."""
+    # An observer of an earlier version tells none, until it is replaced.
+    found = answer.get("unwatched", [])
+    if not isinstance(found, list) or len(found) > MOST_UNWATCHED:
+        raise WorstError(f"unwatched is no list of at most {MOST_UNWATCHED} features")
+    try:
+        features = tuple((entry["kind"], entry["feature"]) for entry in found)
+    except (KeyError, TypeError) as error:
+        raise WorstError(f"a feature in unwatched is wrong: {type(error).__name__}") from error
+    if not all(kind in KINDS and _is_name(feature, _LONGEST) for kind, feature in features):
+        raise WorstError("a feature in unwatched is wrong: it must have a kind, and a name that can be shown")
+    return tuple(dict.fromkeys(features))
+
+
+def _is_name(text: Any, longest: int) -> bool:
+    return isinstance(text, str) and text.isprintable() and 0 < len(text) <= longest
+
+
 def _read(entry: Mapping[str, Any]) -> Worst:
     window, kind, feature = entry["window"], entry["kind"], entry["feature"]
     value, limit, floor = (float(entry[name]) for name in ("value", "limit", "floor"))
     rows = int(entry["rows"])
-    named = all(isinstance(text, str) and text.isprintable() and text for text in (window, feature))
-    if not named or len(feature) > _LONGEST or len(window) > _LONGEST_WINDOW or kind not in KINDS:
+    if not (_is_name(feature, _LONGEST) and _is_name(window, _LONGEST_WINDOW) and kind in KINDS):
         raise ValueError(kind)
     if not all(map(math.isfinite, (value, limit, floor))) or limit <= 0 or floor < 0 or not 0 <= rows < 2**31:
         raise ValueError(value)

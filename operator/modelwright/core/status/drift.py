@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from modelwright.api.v1alpha1.model import DriftFigure, DriftStatus
-from modelwright.core.monitoring.worst import Worst
+from modelwright.api.v1alpha1.model import DriftFigure, DriftStatus, UnwatchedFeature
+from modelwright.core.monitoring.worst import Feature, Worst
 
 SHOWN = 3
 CEASES = 0.8
@@ -20,26 +20,37 @@ REPLACES = 1.5
 """How many times the excess of one that is shown another feature needs to take its place, when SHOWN have drifted."""
 
 
-def summarize(old: DriftStatus | None, version: str, found: Sequence[Worst], now: datetime) -> DriftStatus | None:
+def summarize(
+    old: DriftStatus | None, version: str, found: Sequence[Worst], now: datetime,
+    unwatched: Sequence[Feature] | None = None,
+) -> DriftStatus | None:  # fmt: skip
     """What is to be told of figures, the largest excess first, after what was told before. Without figures, as below
-    the least number of rows, nothing new is known: `old`, if it is of the same version."""
+    the least number of rows, no more is known of drift than `old` says, if it is of the same version. `unwatched`:
+    features of free text; None when they aren't known."""
     if old is not None and old.version != version:
         old = None
+    free_text = old.unwatched if old is not None else ()
+    if unwatched is not None:
+        free_text = tuple(UnwatchedFeature(kind=kind, feature=feature) for kind, feature in unwatched)
     if not found:
-        return old
+        if free_text == (old.unwatched if old is not None else ()):
+            return old
+        begun = old or DriftStatus(version=version, drifted=False, at=now)
+        return begun.model_copy(update={"unwatched": free_text})
     before = _drifted(old)
     beyond = _beyond([one for one in found if one.figure.excess > (CEASES if one.feature in before else 1.0)], before)
     others = [one for one in found if one not in beyond and one.figure.excess <= 1]
     shown = sorted([*beyond, *others[: SHOWN - len(beyond)]], key=lambda one: -one.figure.excess)
     entries = tuple(_entry(one, drifted=one in beyond) for one in shown)
-    return DriftStatus(version=version, drifted=bool(beyond), at=now, worst=entries)
+    return DriftStatus(version=version, drifted=bool(beyond), at=now, worst=entries, unwatched=free_text)
 
 
 def worth_writing(old: DriftStatus | None, new: DriftStatus | None) -> bool:
-    """Whether `new` says more than other numbers: another version, or other features that have drifted."""
+    """Whether `new` says more than other numbers: another version, or other features that have drifted or are free
+    text."""
     if old is None or new is None:
         return old is not new
-    return old.version != new.version or _drifted(old) != _drifted(new)
+    return (old.version, old.unwatched, _drifted(old)) != (new.version, new.unwatched, _drifted(new))
 
 
 def _drifted(told: DriftStatus | None) -> frozenset[tuple[str, str]]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelwright.core.monitoring import drift as compared
+from modelwright.core.monitoring.bins import MOST_BINS, MOST_ORDERED_BINS
+from modelwright.core.monitoring.distances import ORDERED
 from modelwright.core.monitoring.drift import Comparison
 from tests.simulate import command, drift
 from tests.simulate.command import Figure
@@ -50,7 +52,7 @@ class Cell:
         """Whether a look calls the rows drift, without any and with one feature that has moved."""
         before = drift.correlated(random, drift.REFERENCE, self.features, self.correlation)
         now = counted(random, self)
-        made = [drift.numbers(values, compared_bins()) for values in before]
+        made = [drift.numbers(values, most_bins()) for values in before]
         rows = {
             str(n): (found, drift.count(found, values)) for n, (found, values) in enumerate(zip(made, now, strict=True))
         }
@@ -59,9 +61,9 @@ class Cell:
         return still, compared.look(rows, Comparison()).excess > 1
 
 
-def compared_bins() -> int:
-    """Bins of a number by the default method."""
-    return drift.MOST_ORDERED_BINS if Comparison().numbers in drift.ORDERED else drift.MOST_BINS
+def most_bins() -> int:
+    """Most bins of a number by the default method."""
+    return MOST_ORDERED_BINS if Comparison().numbers in ORDERED else MOST_BINS
 
 
 def counted(random: Random, cell: Cell) -> list[Values]:

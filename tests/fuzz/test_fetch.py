@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from modelwright.fetch.archive import Part, unpack
+from modelwright.fetch.errors import FetchError
+from modelwright.fetch.port import RemoteFile
+from modelwright.fetch.selection import Seen, Selection, parse
+from modelwright.fetch.settings import Settings as Limits
+from modelwright.fetch.tree import look
 from tests.fetch.harness import Container
 from tests.fuzz.strategies import DEEP, bodies, mangled
 from tests.servers.http_faults import FaultServer, Page
@@ -124,3 +131,51 @@ def test_a_redirect_is_followed_or_refused(server: FaultServer, container: Conta
 
 async def unknown(*_: object) -> list[object]:
     raise OSError("no name is looked up in tests")
+
+
+def reject(error: FetchError, reason: str) -> None:
+    assert error.reason == reason, error.message
+
+
+names = st.text("ab./\\-*[]? \0\n\ud800é", max_size=8)
+
+
+@given(path=names, include=st.lists(names, max_size=3), exclude=st.lists(names, max_size=3), found=names)
+def test_a_selection_is_a_part_or_refused(path: str, include: list[str], exclude: list[str], found: str) -> None:
+    try:
+        selection = parse(path, include, exclude)
+    except FetchError as error:
+        reject(error, "InvalidURI")
+        return
+    place = selection.take(found)
+    assert place is None or found.endswith(place)
+    assert Seen(selection).note_all([found]).nothing("here").reason == "ArtifactNotFound"
+
+
+kinds = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+entries = st.lists(st.sampled_from(["m", "n", ".wh.m", ".wh..wh..opq", "..", ".", "x"]), min_size=1, max_size=3)
+members = st.lists(st.tuples(entries.map("/".join), kinds, entries.map("/".join)), max_size=6)
+
+
+@given(layers=st.lists(members, min_size=1, max_size=3), path=st.sampled_from(["", "m", "m/n"]))
+def test_layers_unpack_within_their_folder_or_are_refused(
+    layers: list[list[tuple[str, bytes, str]]], path: str
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tree").mkdir()
+        part = Part(Selection(path))
+        for layer in layers:
+            with tarfile.open(folder / "packed", "w") as out:
+                for entry, kind, target in layer:
+                    info = tarfile.TarInfo(entry)
+                    info.type, info.linkname = kind, target
+                    out.addfile(info)
+            file = RemoteFile("m", "m", None, unpack="tar", whiteouts=True)
+            try:
+                unpack(folder / "packed", file, folder / "tree", Limits(), "here", part)
+            except FetchError as error:
+                reject(error, "UnsafeArchive")
+                break
+        assert {entry.name for entry in folder.iterdir()} == {"tree", "packed"}
+        assert not look(folder / "tree").strange

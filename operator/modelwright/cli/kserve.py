@@ -138,6 +138,12 @@ def _artifact(format_name: str, model: Json, predictor: Mapping[str, Any]) -> tu
     blob = re.fullmatch(r"https://([a-z0-9]+)\.blob\.core\.windows\.net/(.+)", artifact["uri"])
     if blob:
         artifact["uri"] = f"az://{blob[1]}/{blob[2]}"
+    if artifact["uri"].startswith("oci://"):
+        artifact["path"] = "models"
+        notes.append(
+            "spec.artifact.path is models, where KServe's images (modelcars) have their model; leave it out for an "
+            "artifact that was pushed as files"
+        )
     account = predictor.get("serviceAccountName")
     if account:
         artifact["serviceAccountName"] = str(account)

@@ -1,7 +1,7 @@
 """What is wrong with a revision, read from its pods and its Deployment."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelwright import documents
@@ -19,6 +19,7 @@ _IMAGE_REASONS = frozenset(
     }
 )
 """Those of the kubelet: pkg/kubelet/images/types.go of Kubernetes 1.34."""
+_FETCH = "fetch"
 _FORBIDDEN = " is forbidden: "
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
@@ -113,9 +114,21 @@ def _pod_failure(pod: Mapping[str, Any]) -> Failure | None:
     statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     for container in statuses:
         failure = _container_failure(name, container)
+        if failure is not None and failure.reason == Reason.MODEL_LOAD_FAILED:
+            return replace(failure, message=f"{failure.message}{_hint(status)}")
         if failure is not None:
             return failure
     return None
+
+
+def _hint(status: Mapping[str, Any]) -> str:
+    """What the fetch saw in the files that may be why no model is found in them."""
+    for container in status.get("initContainerStatuses", []):
+        done = container.get("state", {}).get("terminated") or {}
+        if container.get("name") == _FETCH and done.get("exitCode") == 0:
+            hint = (parse_report(done.get("message", "")) or {}).get("hint")
+            return f". {hint[:500]}" if isinstance(hint, str) and hint else ""
+    return ""
 
 
 def _container_failure(pod: str, container: Mapping[str, Any]) -> Failure | None:

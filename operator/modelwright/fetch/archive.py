@@ -18,6 +18,7 @@ from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.paths import link_target, safe_relative
 from modelwright.fetch.port import RemoteFile
 from modelwright.fetch.report import size_text
+from modelwright.fetch.selection import Seen, Selection
 from modelwright.fetch.settings import Settings
 
 _READ = 1 << 20
@@ -29,13 +30,32 @@ _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 
 
-def unpack(packed: Path, file: RemoteFile, tree: Path, settings: Settings, where: str) -> None:
-    """Unpacks `packed` into `tree`; raises FetchError (UnsafeArchive, ArtifactTooLarge, DiskFull). Blocking.
+class Part:
+    """What is unpacked of an archive, or of the layers of one image, and what was seen in its place."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+        self.seen = Seen(selection)
+        self.is_file = False
+        """Whether the last entry at the selection's path was a file."""
+
+    def is_at_or_below(self, path: str) -> bool:
+        """Whether the selection's path is `path` or in that folder."""
+        return bool(self.selection.path) and f"{self.selection.path}/".startswith(f"{path}/" if path else "")
+
+
+def unpack(
+    packed: Path, file: RemoteFile, tree: Path, settings: Settings, where: str, part: Part | None = None
+) -> None:
+    """Unpacks `packed`, or `part` of it, into `tree`; raises FetchError (UnsafeArchive, ArtifactTooLarge, DiskFull).
+    Blocking.
 
     Files get mode 0644, or 0755 when their owner may execute them; nothing else of mode, owner or time is kept.
-    With `whiteouts`, `.wh.NAME` members take away what an earlier layer brought, as in container images.
+    With `whiteouts`, `.wh.NAME` members take away what an earlier layer brought, as in container images. What is not of
+    the part is read over, whatever it is.
     """
-    target = _Target(tree, packed.stat().st_size, settings, where, whiteouts=file.whiteouts)
+    part = part or Part(Selection())
+    target = _Target(tree, packed.stat().st_size, settings, where, part, whiteouts=file.whiteouts)
     try:
         if file.unpack == "zip":
             _unzip(packed, target, where)
@@ -73,10 +93,14 @@ def _unsafe(where: str, why: str) -> FetchError:
 
 
 class _Target:
-    """Writes members below one folder, counting."""
+    """Writes members below one folder, counting. `name`, `place`, `origin` and `whiteout` take paths of the archive,
+    all others take paths of the tree."""
 
-    def __init__(self, tree: Path, packed_bytes: int, settings: Settings, where: str, *, whiteouts: bool) -> None:
+    def __init__(
+        self, tree: Path, packed_bytes: int, settings: Settings, where: str, part: Part, *, whiteouts: bool
+    ) -> None:
         self._tree = tree
+        self._part = part
         self._packed = max(packed_bytes, 1)
         self._settings = settings
         self._where = where
@@ -88,8 +112,8 @@ class _Target:
         self._folders: set[str] = {""}
         self._own: set[str] = set()
 
-    def name(self, raw: str) -> str:
-        """The member's checked path; counts it."""
+    def name(self, raw: str) -> str | None:
+        """The member's checked path in the archive, None for one that can't be in the part; counts it."""
         self._entries += 1
         if self._entries > self._settings.max_entries:
             raise FetchError(
@@ -97,7 +121,78 @@ class _Target:
                 f"{self._where}: the archive has more than {self._settings.max_entries} entries "
                 "(MODELWRIGHT_FETCH_MAX_ENTRIES).",
             )
-        return safe_relative(raw, f"{self._where}: the archive")
+        try:
+            return safe_relative(raw, f"{self._where}: the archive")
+        except FetchError:
+            path, bare = self._part.selection.path, raw.lstrip("./")
+            if not path or bare == path or bare.startswith(f"{path}/"):
+                raise
+            return None
+
+    def place(self, path: str, *, folder: bool = False, link: str | None = None) -> str | None:
+        """Where the member goes; None for what is not of the part. `link`: where it points to, when it is a link."""
+        part, wanted = self._part, self._part.selection
+        place = wanted.within(path)
+        if place is None or (wanted.path and not place and (folder or link is not None)):
+            part.seen.note(path)
+            if part.is_at_or_below(path):
+                part.seen.link = "" if link is None else f"{path[:120]!a} is a link to {link[:120]!a}"
+                if not folder or (part.is_file and path == wanted.path):
+                    self._replace(is_file=False)
+            return None
+        if wanted.path and not place:
+            self._replace(is_file=True)
+            place = wanted.name
+        elif part.is_file:
+            self._replace(is_file=False)
+        if folder:
+            # With patterns, a folder comes with the first of its files.
+            return None if wanted.include or wanted.exclude else place
+        if not wanted.wants(place):
+            part.seen.note(path)
+            return None
+        return place
+
+    def origin(self, raw: str) -> str:
+        """Where the file that a hard link names was put."""
+        path = safe_relative(raw, f"{self._where}: the archive")
+        place = self._part.selection.take(path)
+        if place is None:
+            raise _unsafe(self._where, f"a hard link leads to {path[:120]!a}, which is not unpacked")
+        return place
+
+    def _replace(self, *, is_file: bool) -> None:
+        """What was at the part's path is hidden by another kind of entry."""
+        self._own.clear()
+        self._empty()
+        self._part.is_file = is_file
+
+    def _empty(self) -> None:
+        """Takes everything away that this layer has not brought itself."""
+        self._clear_folder("")
+        self._folders = {""}
+        self._links = {path for path in self._links if (self._tree / path).is_symlink()}
+
+    def _clear_folder(self, path: str) -> None:
+        folder = self._tree / path
+        for child in folder.iterdir() if folder.is_dir() else ():
+            relative = f"{path}/{child.name}".lstrip("/")
+            if relative not in self._own and not any(own.startswith(relative + "/") for own in self._own):
+                _delete(child)
+
+    def skip(self, size: int) -> None:
+        """So many bytes are read and not written; they count like others, as they take time."""
+        self._bytes += size
+        self._check(self._bytes)
+
+    def concerns(self, path: str) -> bool:
+        """Whether the member is of the part, or above it."""
+        return self._part.selection.within(path) is not None or self._part.is_at_or_below(path)
+
+    def is_wanted(self, path: str) -> bool:
+        """Whether the member, if it is a file, is unpacked."""
+        wanted = self._part.selection
+        return wanted.take(path) is not None or bool(wanted.path and path == wanted.path)
 
     def announce(self, size: int) -> None:
         """Refuses before anything is written when the archive itself says that it is too large."""
@@ -198,18 +293,23 @@ class _Target:
         parent, _, name = path.rpartition("/")
         if not self._whiteouts or not name.startswith(_WHITEOUT):
             return False
-        if (self._tree / parent).is_symlink() or any(part in self._links for part in _parents(path)):
+        folder = self._part.selection.within(parent)
+        if folder is None and not self._part.is_at_or_below(parent):
+            return True
+        if folder is not None and any(
+            above in self._links or (self._tree / above).is_symlink() for above in _parents(f"{folder}/x") if above
+        ):
             raise _unsafe(self._where, f"{path[:120]!a} deletes through a link")
         if name == _OPAQUE:
-            folder = self._tree / parent
-            for child in folder.iterdir() if folder.is_dir() else ():
-                relative = f"{parent}/{child.name}".lstrip("/")
-                if relative not in self._own and not any(own.startswith(relative + "/") for own in self._own):
-                    _delete(child)
-        else:
-            victim = safe_relative(
-                f"{parent}/{name.removeprefix(_WHITEOUT)}".lstrip("/"), f"{self._where}: the archive"
-            )
+            if folder is None:
+                self._empty()
+            else:
+                self._clear_folder(folder)
+            return True
+        deleted = safe_relative(f"{parent}/{name.removeprefix(_WHITEOUT)}".lstrip("/"), f"{self._where}: the archive")
+        if self._part.is_at_or_below(deleted):
+            self._empty()
+        elif victim := self._part.selection.within(deleted):
             _delete(self._tree / victim)
             self._folders = {
                 folder for folder in self._folders if folder != victim and not folder.startswith(victim + "/")
@@ -233,19 +333,26 @@ def _unzip(packed: Path, target: _Target, where: str) -> None:
     with packed.open("rb") as raw:
         _check_directory(raw, packed.stat().st_size, where)
     with zipfile.ZipFile(packed) as archive:
-        members = archive.infolist()
-        announced = sum(member.file_size for member in members)
+        members = [
+            (member, path) for member in archive.infolist() if (path := target.name(member.filename)) is not None
+        ]
+        announced = sum(member.file_size for member, path in members if target.is_wanted(path))
         target.announce(announced)
         target.require_space(announced)
-        for member in members:
-            path = target.name(member.filename)
+        for member, name in members:
             kind = stat.S_IFMT(member.external_attr >> 16)
+            link = None
+            if kind == stat.S_IFLNK and not member.is_dir() and target.concerns(name):
+                if member.file_size > 4096:
+                    raise _unsafe(where, f"{name[:120]!a} is a link to an unusable path")
+                link = archive.read(member).decode("utf-8")
+            path = target.place(name, folder=member.is_dir(), link=link)
+            if path is None:
+                continue
             if member.is_dir():
                 target.folder(path)
-            elif kind == stat.S_IFLNK:
-                if member.file_size > 4096:
-                    raise _unsafe(where, f"{path[:120]!a} is a link to an unusable path")
-                target.symlink(path, archive.read(member).decode("utf-8"))
+            elif link is not None:
+                target.symlink(path, link)
             elif kind in (0, stat.S_IFREG):
                 with archive.open(member) as content:
                     target.file(path, content, executable=bool((member.external_attr >> 16) & stat.S_IXUSR))
@@ -301,19 +408,26 @@ def _untar(packed: Path, target: _Target, where: str) -> None:
             while (member := archive.next()) is not None:
                 archive.members = []
                 _member(archive, member, target, where, metered)
-                metered.allowance = _HEADER_BYTES
+                # What a member has left is read over on the way to the next one, a buffer at a time.
+                left = max(archive.offset - cast(IO[bytes], archive.fileobj).tell(), 0)
+                if left >= tarfile.BLOCKSIZE:
+                    target.skip(left)
+                metered.allowance = _HEADER_BYTES + left
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: _Target, where: str, metered: _Metered) -> None:
-    path = target.name(member.name)
-    if target.whiteout(path):
+    name = target.name(member.name)
+    if name is None or target.whiteout(name):
+        return
+    path = target.place(name, folder=member.isdir(), link=member.linkname if member.issym() else None)
+    if path is None:
         return
     if member.isdir():
         target.folder(path)
     elif member.issym():
         target.symlink(path, member.linkname)
     elif member.islnk():
-        target.hardlink(path, safe_relative(member.linkname, f"{where}: the archive"))
+        target.hardlink(path, target.origin(member.linkname))
     elif member.isreg():
         target.announce(member.size)
         content = archive.extractfile(member)

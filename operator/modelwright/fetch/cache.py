@@ -51,11 +51,11 @@ class Cache:
 
     def __init__(
         self, root: Path, digest: str, holder: str, settings: Settings, report: Report, *, tree: str = "",
-        name: str = "",
+        name: str = "", part: str = "",
     ) -> None:  # fmt: skip
         """`tree`: digest of the files, where it is known and `digest` isn't that of the files itself; `name`: how the
-        file is called when the artifact is a single one."""
-        place = directory_name(digest)
+        file is called when the artifact is a single one; `part`: key of the selection, when not all is taken."""
+        place = directory_name(digest, part)
         self.root = root
         self.place = root / place
         self._digest = digest

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from modelwright.fetch import digest, disk, settings, signature, uri
+from modelwright.fetch import digest, disk, selection, settings, signature, uri
 from modelwright.fetch.cache import STATE, Cache, copy_into, place_into
 from modelwright.fetch.credentials import Credentials
 from modelwright.fetch.digest import Entry
@@ -29,6 +29,7 @@ from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.port import Context, archive_form
 from modelwright.fetch.redact import Redactor
 from modelwright.fetch.report import Report, failure_message, size_text, write_termination
+from modelwright.fetch.selection import Selection
 from modelwright.fetch.settings import Places, Settings
 from modelwright.fetch.signature import Judgement
 from modelwright.fetch.sources import open_source
@@ -51,6 +52,8 @@ class Outcome:
     judgement: Judgement | None = None
     tree: str = ""
     """Digest of the files that a pod gets, where it was asked for."""
+    hint: str = ""
+    """What to try when the model server does not find its model in these files."""
 
 
 def main(
@@ -103,6 +106,8 @@ def main(
     message = {"digest": outcome.digest, "sizeBytes": outcome.size, "fetched": outcome.fetched, "seconds": seconds}
     if outcome.tree:
         message["tree"] = outcome.tree
+    if outcome.hint:
+        message["hint"] = outcome.hint
     if outcome.judgement is not None:
         judgement = outcome.judgement
         message["signature"] = {name: report.redact(value) for name, value in judgement.wire().items()}
@@ -141,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tell also the digest of the files that a pod gets, unpacked, which proves them in a shared cache",
     )
+    _add_selection(resolve)
     look = commands.add_parser("look", help="tell a fingerprint of data, store nothing")
     look.add_argument("--uri", required=True, help="where the data is")
     look.add_argument("--changed", type=Changed, choices=list(Changed), default=Changed.ETAG, help="what is compared")
@@ -152,7 +158,18 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument(
         "--tree", default="", help="sha256:... of the files, as `resolve --tree` tells it: proves the cache"
     )
+    _add_selection(get)
     return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--path", default="", help="the folder or file within the artifact that is the model")
+    for name, what in (("--include", "takes only files that match one"), ("--exclude", "leaves files out that match")):
+        parser.add_argument(name, action="append", default=[], metavar="PATTERN", help=f"{what}; may be repeated")
+
+
+def _selection(options: argparse.Namespace) -> Selection:
+    return selection.parse(options.path, options.include, options.exclude)
 
 
 def _uri_secrets(text: str) -> list[str]:
@@ -181,7 +198,7 @@ async def _run(
             return await _verify(options, limits, places, credentials, report)
         if options.tree:
             return await _unpacked(options, options.digest or "", limits, places, credentials, report)
-        return await _with_downloader(options.uri, limits, places, credentials, report, _resolve)
+        return await _with_downloader(options.uri, limits, places, credentials, report, _resolve, _selection(options))
     if options.command == "look":
         return await _with_downloader(
             options.uri, limits, places, credentials, report, lambda downloader: downloader.look(options.changed)
@@ -203,10 +220,11 @@ async def _with_downloader(
     credentials: Credentials,
     report: Report,
     work: Callable[[Downloader], Awaitable[T]],
+    wanted: Selection = Selection(),  # noqa: B008 - it is frozen
 ) -> T:
     address = uri.parse(text)
     await in_thread(_check_secret, places.credentials, credentials.get("MODELWRIGHT_CREDENTIALS_SECRET"))
-    context = Context(address, credentials, limits, places.source_root)
+    context = Context(address, credentials, limits, places.source_root, wanted)
     report.event("start", f"Reading {address.safe}", uri=address.safe)
     source = open_source(context)
     try:
@@ -241,7 +259,7 @@ async def _unpacked(
             tree = await in_thread(digest_of, folder / "tree")
             return Outcome(result.digest, result.size, fetched=False, tree=tree)
 
-        return await _with_downloader(options.uri, limits, places, credentials, report, work)
+        return await _with_downloader(options.uri, limits, places, credentials, report, work, _selection(options))
 
 
 async def _verify(
@@ -251,6 +269,7 @@ async def _verify(
     would be found to be so again."""
     keys = dict(pair.split("=", 1) for pair in options.trusted_key)
     wanted = digest.check_form(options.digest) if options.digest else ""
+    part = _selection(options)
     content = await _with_downloader(
         options.uri,
         limits,
@@ -258,17 +277,19 @@ async def _verify(
         credentials,
         report,
         lambda downloader: downloader.examine(wanted, signature.FILE_NAME, signature.MAX_BYTES),
+        part,
     )
     bundle = content.signature
     if content.single:
         try:
             bundle = await _with_downloader(
-                signature.address(options.uri),
+                options.uri if content.within else signature.address(options.uri),
                 limits,
                 places,
                 credentials,
                 report,
                 lambda downloader: downloader.read(signature.MAX_BYTES),
+                Selection(signature.address(part.path)) if content.within else Selection(),
             )
         except FetchError as error:
             if error.reason is not Reason.ARTIFACT_NOT_FOUND:
@@ -276,7 +297,9 @@ async def _verify(
     if content.unknown:
         judgement = signature.unfit(f"No signature can be compared with this artifact. {content.unknown}")
     elif bundle is None:
-        judgement = signature.missing(uri.parse(options.uri).safe, single=content.single)
+        where = uri.parse(options.uri).safe
+        where = f"{where.rstrip('/')}/{part.path}" if content.within else where
+        judgement = signature.missing(where, single=content.single)
     else:
         judgement = await in_thread(signature.judge, bundle, content.entries, keys, single=content.single)
     found = Outcome(content.result.digest, content.result.size, fetched=False, judgement=judgement)
@@ -291,8 +314,9 @@ async def _get_cached(
     options: argparse.Namespace, wanted: str, limits: Settings, places: Places, credentials: Credentials, report: Report
 ) -> Outcome:
     tree = digest.check_form(options.tree) if options.tree else ""
-    name = uri.parse(options.uri).basename
-    cache = Cache(options.cache, wanted, places.holder, limits, report, tree=tree, name=name)
+    part = _selection(options)
+    name = part.name or uri.parse(options.uri).basename
+    cache = Cache(options.cache, wanted, places.holder, limits, report, tree=tree, name=name, part=part.key)
     size = await in_thread(cache.lookup)
     fetched = False
     if size is None:
@@ -305,7 +329,7 @@ async def _get_cached(
                     await in_thread(cache.commit, cache.work / "tree", result.size, result.hashes)
                     return Outcome(result.digest, result.size, fetched=True)
 
-                size = (await _with_downloader(options.uri, limits, places, credentials, report, work)).size
+                size = (await _with_downloader(options.uri, limits, places, credentials, report, work, part)).size
                 fetched = True
             else:
                 size = await in_thread(cache.lookup)
@@ -316,28 +340,44 @@ async def _get_cached(
         )
     if options.dest is not None:
         await in_thread(copy_into, cache.place, options.dest)
-    return Outcome(wanted, size, fetched)
+    return Outcome(wanted, size, fetched, hint=await in_thread(_hint, cache.place, options.uri, part))
 
 
 async def _get_direct(
     options: argparse.Namespace, wanted: str, limits: Settings, places: Places, credentials: Credentials, report: Report
 ) -> Outcome:
     dest: Path = options.dest
-    staging = dest / STATE
+    staging, part = dest / STATE, _selection(options)
     if not wanted:
         # Nothing would prove that what an earlier try left is of the same content.
         await in_thread(remove, staging)
     size = await in_thread(_already_there, dest, staging, wanted) if wanted else None
     if size is not None:
-        return Outcome(wanted, size, fetched=False)
+        return Outcome(wanted, size, fetched=False, hint=await in_thread(_hint, dest, options.uri, part))
 
     async def work(downloader: Downloader) -> Outcome:
         result = await _download(downloader, wanted, staging)
+        hint = await in_thread(_hint, staging / "tree", options.uri, part)
         await in_thread(place_into, staging / "tree", dest)
         await in_thread(remove, staging)
-        return Outcome(result.digest, result.size, fetched=True)
+        return Outcome(result.digest, result.size, fetched=True, hint=hint)
 
-    return await _with_downloader(options.uri, limits, places, credentials, report, work)
+    return await _with_downloader(options.uri, limits, places, credentials, report, work, part)
+
+
+def _hint(folder: Path, address: str, part: Selection) -> str:
+    """What to write when the model server does not find its model in these files: where they lie in one folder, as in
+    an archive of a folder, or in an image's `models/`, as in KServe's modelcars. '' when nothing suggests it. Blocking.
+    """
+    with os.scandir(folder) as entries:
+        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    alone = next(iter(found)) if len(found) == 1 else "models" if address.startswith("oci://") else ""
+    if not found.get(alone):
+        return ""
+    path = f"{part.path}/{alone}" if part.path else alone
+    what = "holds nothing but the folder" if len(found) == 1 else "has a folder"
+    which = f"The artifact {what} {path[:300]!a}"
+    return f"{which}: if the model is in it, make a ModelVersion whose artifact.path names it."
 
 
 async def _download(downloader: Downloader, wanted: str, folder: Path) -> Result:

@@ -51,6 +51,8 @@ def _bytes(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def directory_name(digest: str) -> str:
-    """Name of a digest's folder in the shared cache: `sha256-...` or `git-...`."""
-    return check_form(digest).replace(":", "-")
+def directory_name(digest: str, part: str = "") -> str:
+    """Name of a digest's folder in the shared cache: `sha256-...` or `git-...`; of a part of the artifact, with the
+    part's key after a dot."""
+    name = check_form(digest).replace(":", "-")
+    return f"{name}.{part}" if part else name

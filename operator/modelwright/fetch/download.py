@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TypeVar
 
-from modelwright.fetch import archive, digest, disk, paths
+from modelwright.fetch import archive, digest, disk, paths, selection
 from modelwright.fetch.digest import Entry
 from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason
 from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source
@@ -38,11 +39,13 @@ class Result:
 @dataclass(frozen=True)
 class Content:
     """What an artifact is made of: besides its digest and size, the hashes of its files. `single`: one file that is no
-    folder; `signature` is the content of that file in a folder. `unknown`: why its digest doesn't tell its files."""
+    folder; `within`: the selection's path was looked for in the store; `signature` is the content of that file in a
+    folder. `unknown`: why its digest doesn't tell its files."""
 
     result: Result
     entries: tuple[Entry, ...] = ()
     single: bool = False
+    within: bool = False
     signature: bytes | None = None
     unknown: str = ""
 
@@ -148,6 +151,7 @@ class Downloader:
                 f"{where} has {len(listing.files)} files, over the limit of {self._settings.max_entries} "
                 "(MODELWRIGHT_FETCH_MAX_ENTRIES). Pack them, or raise the limit.",
             )
+        listing = await in_thread(_selected, listing, self._context.selection, where)
         paths.check_listing((file.path for file in listing.files if not file.unpack), where)
         sizes = [file.size for file in listing.files]
         known = sum(size for size in sizes if size is not None)
@@ -180,14 +184,14 @@ class Downloader:
         if wanted and result.digest != wanted:
             raise mismatch(self._context.uri.safe, wanted, result.digest)
         if unknown:
-            return Content(result, unknown=unknown)
+            return Content(result, within=listing.within, unknown=unknown)
         found = None if single else next((file for file in listing.files if file.path == signature), None)
         bundle = await self._content(found, limit) if found is not None else None
         if found is not None and hashlib.sha256(bundle or b"").hexdigest() not in {
             entry.sha256 for entry in entries if entry.path == signature
         }:
             raise ArtifactChanged(f"{self._context.uri.safe}: {signature} changed while it was read")
-        return Content(result, tuple(entries), single, bundle)
+        return Content(result, tuple(entries), single, listing.within, bundle)
 
     async def _content(self, file: RemoteFile, limit: int) -> bytes:
         sink = _MemorySink(file, limit)
@@ -209,13 +213,27 @@ class Downloader:
         finally:
             workspace.close()
         await in_thread(workspace.keep_only, {file.path for file in listing.files if not file.unpack})
-        for file in listing.files:
-            if file.unpack:
-                packed = workspace.place(file)
-                self._report.event("unpack", f"Unpacking {file.path}", file=file.path)
-                await in_thread(archive.unpack, packed, file, workspace.tree, self._settings, where)
-                await in_thread(packed.unlink)
+        await self._unpack(tuple(file for file in listing.files if file.unpack), workspace)
         return result
+
+    async def _unpack(self, files: tuple[RemoteFile, ...], workspace: Workspace) -> None:
+        """Unpacks the archives, or the layers of an image, in their order."""
+        where, wanted = self._context.uri.safe, self._context.selection
+        part = archive.Part(wanted)
+        for file in files:
+            packed = workspace.place(file)
+            self._report.event("unpack", f"Unpacking {file.path}", file=file.path)
+            try:
+                await in_thread(archive.unpack, packed, file, workspace.tree, self._settings, where, part)
+            except FetchError as error:
+                if not file.whiteouts or wanted.path or error.reason is not Reason.UNSAFE_ARCHIVE:
+                    raise
+                # Above all modelcars: base images hold links and devices that have no place in an artifact.
+                text = f"{error.message} Of an image that holds more than its model, only the model's folder is wanted"
+                raise FetchError(error.reason, f"{text}: name it, as in artifact.path: models.") from error
+            await in_thread(packed.unlink)
+        if files and wanted and not await in_thread(_has_entries, workspace.tree):
+            raise part.seen.nothing(where)
 
     async def _each(
         self, files: tuple[RemoteFile, ...], operation: Callable[[list[RemoteFile]], Awaitable[list[Entry]]]
@@ -378,6 +396,33 @@ class _FileSink:
 
     async def reset(self) -> None:
         await in_thread(self._partial.restart)
+
+
+def _selected(listing: Listing, wanted: selection.Selection, where: str) -> Listing:
+    """The listing with the files of that part alone. An archive stays: what is taken of it shows when it is
+    unpacked."""
+    if not wanted:
+        return listing
+    rest = replace(wanted, path="") if listing.within else wanted
+    if listing.kind is Kind.FILE and rest.path and not listing.files[0].unpack:
+        raise FetchError(
+            Reason.INVALID_URI,
+            f"{where} is one file and no archive: artifact.path names a part of a folder, an archive or an image. "
+            "Leave it out.",
+        )
+    alone = [replace(file, path=rest.name) for file in listing.files if rest.path and file.path == rest.path]
+    if alone and not alone[0].unpack:
+        chosen = [file for file in alone if rest.wants(file.path)]
+    else:
+        places = [(file, file.path if file.unpack else rest.take(file.path)) for file in listing.files]
+        chosen = [replace(file, path=place) for file, place in places if place is not None]
+    if not chosen:
+        raise selection.Seen(rest).note_all(file.path for file in listing.files).nothing(where)
+    return replace(listing, files=tuple(chosen))
+
+
+def _has_entries(folder: Path) -> bool:
+    return any(folder.iterdir())
 
 
 def _fingerprint(listing: Listing, where: str) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from modelwright.fetch.credentials import Credentials
 from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.selection import Selection
 from modelwright.fetch.settings import Settings
 from modelwright.fetch.uri import ArtifactURI
 
@@ -49,12 +50,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What an artifact is made of, at one moment. `varies`: machines of another architecture get other files."""
+    """What an artifact is made of, at one moment. `varies`: machines of another architecture get other files. `within`:
+    it is of the selection's path alone, from which its paths begin."""
 
     kind: Kind
     files: tuple[RemoteFile, ...]
     pinned: str = ""
     varies: bool = False
+    within: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Context:
     credentials: Credentials
     settings: Settings
     source_root: Path = field(default=Path("/mnt/source"))
+    selection: Selection = field(default=Selection())
 
     async def guard(self, awaitable: Awaitable[T], what: str) -> T:
         """The result, or a retryable DownloadStalled when nothing came for `stall_seconds`."""

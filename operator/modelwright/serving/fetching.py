@@ -1,5 +1,7 @@
 """The container that brings an artifact into a pod, and the pod that finds out an artifact's digest."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,7 +63,7 @@ def fetch_container(
 
     `digest` None: whatever is there is taken; never for what serves or is trained on.
     """
-    arguments = ["get", "--uri", literal(artifact.uri), *(["--digest", digest] if digest is not None else [])]
+    arguments = ["get", *_address(artifact), *(["--digest", digest] if digest is not None else [])]
     arguments += ["--cache", CACHE_PATH] if cached else ["--dest", "/mnt/artifact"]
     if cached and cached.tree and cached.verify == "full":
         arguments += ["--tree", cached.tree]
@@ -113,9 +115,25 @@ def bring(contents: Mapping[str, tuple[Source, str | None, str]], images: Images
     return brought
 
 
-def cache_directory(digest: str) -> str:
-    """Where the cache keeps an artifact, relative to its root."""
-    return digest.replace(":", "-")
+def cache_directory(digest: str, artifact: Artifact) -> str:
+    """Where the cache keeps an artifact, relative to its root. Of a part of it the name says which, as the digest may
+    be that of the whole; fetch makes the same name."""
+    name = digest.replace(":", "-")
+    if not (artifact.path or artifact.include or artifact.exclude):
+        return name
+    part = json.dumps([artifact.path or "", artifact.include or (), artifact.exclude or ()], separators=(",", ":"))
+    return f"{name}.{hashlib.sha256(part.encode()).hexdigest()[:32]}"
+
+
+def _address(source: Source) -> list[str]:
+    """The arguments that say where the content is, and which part of an artifact is meant."""
+    arguments = ["--uri", literal(source.uri)]
+    if not isinstance(source, Artifact):
+        return arguments
+    # With "=", so that a value may begin with a dash.
+    arguments += [f"--path={literal(source.path)}"] if source.path else []
+    arguments += [f"--include={literal(pattern)}" for pattern in source.include or ()]
+    return arguments + [f"--exclude={literal(pattern)}" for pattern in source.exclude or ()]
 
 
 def resolve_pod(
@@ -146,7 +164,7 @@ def resolve_pod(
 
 def digest_pod(metadata: Json, source: Source, images: Images, arguments: Sequence[str] = ()) -> Json:
     """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
-    spec = pod_spec(source, ["resolve", "--uri", literal(source.uri), *arguments], images)
+    spec = pod_spec(source, ["resolve", *_address(source), *arguments], images)
     metadata = {**metadata, "labels": {**metadata["labels"], **identity_labels(source)}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"restartPolicy": "OnFailure", **spec}}
 

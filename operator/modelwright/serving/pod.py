@@ -35,7 +35,7 @@ def pod_template(
     else:
         claim = {"claimName": serving.cache.persistent_volume_claim}
         volumes.append({"name": fetching.CACHE_VOLUME, "persistentVolumeClaim": claim})
-        sub_path = fetching.cache_directory(digest)
+        sub_path = fetching.cache_directory(digest, artifact)
         mount = {"name": fetching.CACHE_VOLUME, "mountPath": directory, "subPath": sub_path, "readOnly": True}
     environment = _environment(model, serving, version, content, choice, revision, directory)
     template: Json = {

@@ -83,6 +83,7 @@ NOTED = [
      "scaleMetric concurrency"),
     ("an annotation that KServe acts on", {**sklearn(), "metadata": {
         "name": "iris", "annotations": {"serving.kserve.io/stop": "true"}}}, "serving.kserve.io/stop has no place"),
+    ("an image with the model in it", sklearn("oci://reg.io/acme/digits:1"), "spec.artifact.path is models"),
     ("an image of its own", sklearn(image="example.com/x:1"), "may be others here"),
 ]  # fmt: skip
 
@@ -95,6 +96,11 @@ def test_what_has_no_place_is_said(given: Json, says: str) -> None:
 def test_azure_addresses_are_turned_into_ours() -> None:
     version, _ = imported(sklearn("https://account.blob.core.windows.net/models/iris")).objects
     assert version["spec"]["artifact"]["uri"] == "az://account/models/iris"
+
+
+def test_of_a_modelcar_the_models_folder_is_taken() -> None:
+    version, _ = imported(sklearn("oci://reg.io/acme/digits:1")).objects
+    assert version["spec"]["artifact"]["path"] == "models"
 
 
 def test_a_container_of_ones_own_is_not_imported() -> None:

@@ -24,6 +24,7 @@ def ended(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]
 
 
 REPORT = json.dumps({"reason": "DigestMismatch", "message": "got sha256:bb"})
+HINT = json.dumps({"digest": "x", "hint": "The artifact holds nothing but the folder 'm'"})
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
 
 CASES = [
@@ -62,6 +63,14 @@ CASES = [
     ("a crash loop tells of the run before",
      [pod(containerStatuses=[container(waiting={"reason": "CrashLoopBackOff"}, last=ended(2, "boom"))])],
      Reason.MODEL_LOAD_FAILED, "exit code 2: boom"),
+    ("a model that isn't found, where the files lie in one folder",
+     [pod(initContainerStatuses=[container("fetch", terminated=ended(0, HINT, "Completed"))],
+          containerStatuses=[container(terminated=ended(1, "no model"))])],
+     Reason.MODEL_LOAD_FAILED, "exit code 1: no model. The artifact holds nothing but the folder 'm'"),
+    ("a hint of another container than ours",
+     [pod(initContainerStatuses=[container("own", terminated=ended(0, HINT, "Completed"))],
+          containerStatuses=[container(terminated=ended(1, "no model"))])],
+     Reason.MODEL_LOAD_FAILED, "exit code 1: no model"),
     ("too much memory",
      [pod(containerStatuses=[container(terminated=ended(137, reason="OOMKilled"))])],
      Reason.CONTAINER_OOM_KILLED, "resources.limits.memory"),

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from modelwright.fetch import selection
+from modelwright.fetch.digest import directory_name
 from modelwright.serving import fetching
-from modelwright.serving.fetching import resolve_pod
+from modelwright.serving.fetching import cache_directory, resolve_pod
 from tests.lib import objects
-from tests.unit.serving.builders import DIGEST, IMAGES, choice, container, raw_model, template, version
+from tests.unit.serving.builders import DIGEST, IMAGES, choice, container, identify, raw_model, template, version
 
 
 def env(found: dict[str, Any]) -> dict[str, str]:
@@ -109,6 +111,31 @@ def test_with_a_cache_pods_mount_the_digests_folder_of_the_claim() -> None:
     mount = spec["containers"][0]["volumeMounts"][0]
     assert mount["subPath"] == DIGEST.replace(":", "-")
     assert {"name": "modelwright-cache", "persistentVolumeClaim": {"claimName": "models"}} in spec["volumes"]
+
+
+PART = {"path": "-my $(model)", "include": ["*.json", "*.onnx"], "exclude": ["*.bin"]}
+
+
+def test_a_part_of_the_artifact_is_asked_for_and_has_a_folder_of_its_own_in_the_cache() -> None:
+    cached = raw_model(serving={"cache": {"persistentVolumeClaim": "models"}})
+    spec = template(cached, wanted=version(**PART))["spec"]
+    (fetch,) = spec["initContainers"]
+    asked = ["--path=-my $$(model)", "--include=*.json", "--include=*.onnx", "--exclude=*.bin"]
+    assert fetch["args"][3:7] == asked
+    key = selection.parse(PART["path"], PART["include"], PART["exclude"]).key
+    mount = spec["containers"][0]["volumeMounts"][0]
+    assert mount["subPath"] == directory_name(DIGEST, key) == f"{DIGEST.replace(':', '-')}.{key}"
+
+
+@pytest.mark.parametrize("part", [{"path": "größe"}, {"include": ["é*"]}, {"exclude": ["a"]}, {"include": []}, {}])
+def test_operator_and_fetch_name_a_part_in_the_cache_alike(part: dict[str, Any]) -> None:
+    key = selection.parse(part.get("path", ""), part.get("include", ()), part.get("exclude", ())).key
+    assert cache_directory(DIGEST, version(**part).spec.artifact) == directory_name(DIGEST, key)
+
+
+def test_another_part_of_the_artifact_is_another_revision() -> None:
+    parts = [{}, {"path": "a"}, {"path": "b"}, {"include": ["a"]}, {"exclude": ["a"]}]
+    assert len({identify(raw_model(), wanted=version(**part)).hash for part in parts}) == len(parts)
 
 
 def test_the_administrators_environment_wins_over_the_authors() -> None:

@@ -106,6 +106,38 @@ FormatVersion = Annotated[
 ]
 
 
+PATTERNS_MAX = 32
+_DOTS = r"(^|/)\.\.?(/|$)"
+_HAS_DOTS = re.compile(_DOTS)
+
+
+def _no_dots(what: str) -> Cel:
+    return Cel(
+        f"!self.matches(r'{_DOTS}')",
+        f"{what} may not hold a segment '.' or '..'",
+        lambda value: _HAS_DOTS.search(value) is None,
+    )
+
+
+ArtifactPath = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=1024, pattern=r"^[^\\\x00-\x1f\x7f]+$"),
+    matching(
+        r"^[^/]+(/[^/]+)*$",
+        "must be relative, such as models/digits: no slash at its beginning or end, and no two in a row",
+    ),
+    _no_dots("the path"),
+]
+FilePattern = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=128, pattern=r"^[^/\\\x00-\x1f\x7f][^\\\x00-\x1f\x7f]*$"),
+    _no_dots("a pattern"),
+]
+"""Bounded as fetch bounds it: what a pattern costs grows with its length and that of the file's name."""
+FilePatterns = Annotated[tuple[FilePattern, ...], Field(max_length=PATTERNS_MAX), ListType("atomic")]
+"""Atomic: of a set, the rule that the artifact is immutable would let the order change, which is hashed."""
+
+
 AccountName = Annotated[Subdomain, Names("ServiceAccount")]
 SecretOfStore = Annotated[Reference, Names("Secret", beside=("uri",))]
 """A Secret that is used at the address of the same object."""
@@ -131,6 +163,23 @@ class Artifact(Wire):
         default=None,
         description="Digest of the content, checked at every start: sha256:<64 hex> or git:<40 hex>. When absent, it "
         "is found out once and pinned in status.artifact.digest before any pod serves.",
+    )
+    path: ArtifactPath | None = Field(
+        default=None,
+        description="The folder or file within the artifact that is the model, such as `models` of a modelcar image or "
+        "the folder in which an archive was packed: nothing else of it is fetched or unpacked. The folder's content "
+        "takes the artifact's place. When absent, all.",
+    )
+    include: FilePatterns | None = Field(
+        default=None,
+        description='Patterns of the files that are taken, such as "*.safetensors", compared with their path below '
+        "`path`. They are huggingface_hub's allow_patterns: * stands for slashes too. When absent, all files. At most "
+        f"{PATTERNS_MAX}, of 128 characters.",
+    )
+    exclude: FilePatterns | None = Field(
+        default=None,
+        description='Patterns of the files that are left out, such as "*.bin", as ignore_patterns of '
+        f"huggingface_hub. At most {PATTERNS_MAX}, of 128 characters.",
     )
     format: ModelFormat = Field(description="What kind of model the artifact is.")
     service_account_name: AccountName | None = Field(

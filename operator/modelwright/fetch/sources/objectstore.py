@@ -117,15 +117,14 @@ class ObjectStoreSource:
         raise AssertionError("unreachable")
 
     async def _list(self, store: Store) -> Listing:
-        path = self._context.uri.path
-        if not self._context.uri.prefix:
-            try:
-                meta = await self._ask(obstore.head_async(store, path))
-                name = path.rsplit("/", 1)[-1]
-                return Listing(Kind.FILE, (_remote(meta, name, archive_form(name)),))
-            except FetchError as error:
-                if error.reason is not Reason.ARTIFACT_NOT_FOUND:
-                    raise
+        path, part = self._context.uri.path, self._context.selection.path
+        if not self._context.uri.prefix and (meta := await self._object(store, path)) is not None:
+            name = path.rsplit("/", 1)[-1]
+            return Listing(Kind.FILE, (_remote(meta, name, archive_form(name)),))
+        if part:
+            path = f"{path}/{part}"
+            if (meta := await self._object(store, path)) is not None:
+                return Listing(Kind.FILE, (_remote(meta, self._context.selection.name, ""),), within=True)
         files: list[RemoteFile] = []
         pages = obstore.list(store, path + "/", chunk_size=_PAGE)
         try:
@@ -142,12 +141,21 @@ class ObjectStoreSource:
         folders = {parent for file in files for parent in _parents(file.path)}
         files = [file for file in files if file.size or file.path not in folders or file.path not in paths]
         if not files:
+            what = f"no object {part!a} (artifact.path)" if part else "no object of that name"
             raise FetchError(
                 Reason.ARTIFACT_NOT_FOUND,
-                f"{self._where}: there is no object of that name and none below it. Check the path, and its upper "
-                "and lower case.",
+                f"{self._where}: there is {what} and none below it. Check the path, and its upper and lower case.",
             )
-        return Listing(Kind.DIRECTORY, tuple(files))
+        return Listing(Kind.DIRECTORY, tuple(files), within=bool(part))
+
+    async def _object(self, store: Store, path: str) -> ObjectMeta | None:
+        """The object at `path`; None when there is none."""
+        try:
+            return await self._ask(obstore.head_async(store, path))
+        except FetchError as error:
+            if error.reason is not Reason.ARTIFACT_NOT_FOUND:
+                raise
+            return None
 
     async def _ask(self, awaitable: Awaitable[T]) -> T:
         try:

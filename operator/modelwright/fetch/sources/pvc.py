@@ -34,20 +34,20 @@ class ClaimSource:
                 Reason.ARTIFACT_NOT_FOUND,
                 f"{self._where}: the claim {self._context.uri.authority} is not mounted in this pod.",
             )
-        start = self._root / self._context.uri.path
+        start, part = self._root / self._context.uri.path, self._context.selection.path
         try:
+            within = bool(part) and start.is_dir()
+            start = start / part if within else start
             if start.is_dir():
                 found: list[RemoteFile] = []
                 self._walk(start, "", (), found)
-                return Listing(Kind.DIRECTORY, tuple(found))
-            if self._context.uri.prefix:
+                return Listing(Kind.DIRECTORY, tuple(found), within=within)
+            if self._context.uri.prefix and not within:
                 raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._where}: there is no such folder on the claim.")
-            return Listing(Kind.FILE, (self._file(start, start.name, unpack=True),))
-        except FileNotFoundError:
-            raise FetchError(
-                Reason.ARTIFACT_NOT_FOUND,
-                f"{self._where}: there is no such file or folder on the claim. Check the path.",
-            ) from None
+            return Listing(Kind.FILE, (self._file(start, start.name, unpack=not within),), within=within)
+        except (FileNotFoundError, NotADirectoryError):
+            what = f"file or folder {part!a} (artifact.path)" if part else "such file or folder on the claim"
+            raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._where}: there is no {what}. Check the path.") from None
         except PermissionError as error:
             raise FetchError(
                 Reason.ACCESS_DENIED,

@@ -27,6 +27,13 @@ _PIECE = (
     256 << 10
 )  # asked for at least this much at a time; larger pieces would make a slow link look like a stalled one
 _PAGE = 1000
+_CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
+_WANTS_BUCKET_IN_HOST = {
+    "SecondLevelDomainForbidden",  # Alibaba Cloud OSS
+    "InvalidPathAccess",  # Volcengine TOS
+    "VirtualHostDomainRequired",  # Huawei Cloud OBS
+    "PathStyleDomainForbidden",  # Tencent Cloud COS
+}
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 # retries are the transfer's: obstore's own would hide stalls and multiply the time until a failure is told
 NO_RETRIES: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
@@ -153,6 +160,9 @@ class ObjectStoreSource:
         try:
             return await self._ask(obstore.head_async(store, path))
         except FetchError as error:
+            if error.reason is Reason.ACCESS_DENIED and self._context.uri.scheme == "s3":
+                # An answer to HEAD has no body, and so no word on why; one to GET has.
+                await self._ask(obstore.get_range_async(store, path, start=0, end=1))
             if error.reason is not Reason.ARTIFACT_NOT_FOUND:
                 raise
             return None
@@ -188,7 +198,14 @@ class ObjectStoreSource:
         """obstore's error in our words. Its own text has many lines and the whole request; only facts are taken
         from it."""
         text = str(error)
-        status = _STATUS.search(text)
+        status, code = _STATUS.search(text), _CODE.search(text)
+        if code and code[1] in _WANTS_BUCKET_IN_HOST:
+            return FetchError(
+                Reason.INVALID_URI,
+                f"{what}: the store takes a bucket in the host name only ({code[1]}). Set "
+                'AWS_VIRTUAL_HOSTED_STYLE_REQUEST to "true" in the credentials Secret.',
+            )
+        hint = f" The store says {code[1]}." if code else ""
         if self._no_credentials and ("169.254." in text or "token request" in text):
             return FetchError(Reason.ACCESS_DENIED, f"{what}: {self._no_credentials}")
         if "configured region" in text or (status and status[1] in ("301", "400") and self._context.uri.scheme == "s3"):
@@ -202,9 +219,9 @@ class ObjectStoreSource:
         if isinstance(error, FileNotFoundError):
             return from_status(404, what)
         if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
-            return from_status(int(status[1]) if status else 403, what)
+            return from_status(int(status[1]) if status else 403, what, hint=hint)
         if status:
-            return from_status(int(status[1]), what)
+            return from_status(int(status[1]), what, hint=hint)
         if "UnknownIssuer" in text or "certificate" in text.lower():
             return untrusted(what)
         for sign, meaning in (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 
@@ -20,12 +23,33 @@ from modelwright.fetch.sources.objectstore import (
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
+_HOST_STYLE = "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
+_LABELS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+
 # set by EKS for a ServiceAccount with a role, and by EKS Pod Identity
 _POD_IDENTITY = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
+
+
+def with_bucket(endpoint: str, bucket: str) -> str:
+    """The endpoint with the bucket in front of its host, where it isn't there already; FetchError(InvalidURI) when the
+    two make no host name. Pure."""
+    split = urlsplit(endpoint)
+    host = split.hostname or ""
+    if host.startswith(f"{bucket}."):
+        return endpoint
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if _LABELS.fullmatch(bucket) and ".." not in bucket:
+            return f"{split.scheme}://{bucket}.{split.netloc}{split.path}"
+        why = f"the bucket {bucket[:120]!a} can't be a part of a host name"
+    else:
+        why = "AWS_ENDPOINT_URL has an address in place of a host name"
+    raise FetchError(Reason.INVALID_URI, f"{_HOST_STYLE} puts the bucket in front of the store's host, and {why}.")
 
 
 def open_source(context: Context) -> Source:
@@ -35,6 +59,9 @@ def open_source(context: Context) -> Source:
         "bucket": context.uri.authority,
         "region": credentials.get("AWS_REGION") or credentials.get("AWS_DEFAULT_REGION") or "us-east-1",
     }
+    if credentials.flag(_HOST_STYLE):
+        config["virtual_hosted_style_request"] = True
+        endpoint = with_bucket(endpoint, context.uri.authority) if endpoint else ""
     if endpoint:
         config["endpoint"] = endpoint
     options = client_options(context, endpoint)

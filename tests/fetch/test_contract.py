@@ -283,3 +283,20 @@ def test_a_folder_is_one_digest_whatever_the_store(store: Store, container: Cont
     outcome = container.get(uri, folder_digest(FILES))
     assert outcome.code == 0, outcome.text
     assert tree(container.dest) == FILES
+
+
+def test_only_the_part_that_is_named_comes(store: Store, container: Container, folder: tuple[str, str]) -> None:
+    if not store.folders:
+        pytest.skip("one file has no parts")
+    uri, whole = folder
+    name = "ümlaut-名.txt"
+    part = ("--path=vocab", "--include=*.txt", "--exclude=with*")
+    wanted = whole if store.pinned else folder_digest({name: FILES[f"vocab/{name}"]})
+    resolved = container.run("resolve", "--uri", uri, *part)
+    assert resolved.message["digest"] == wanted, resolved.text
+    arguments = ("get", "--uri", uri, "--digest", wanted, "--cache", container.cache, *part)
+    assert [container.run(*arguments).message["fetched"] for _ in range(2)] == [True, False]
+    (place,) = container.cache.glob("*-*.*")
+    assert tree(place) == {name: FILES[f"vocab/{name}"]}
+    missing = container.run("resolve", "--uri", uri, "--path=vocabulary")
+    assert (missing.reason, "'vocabulary'" in missing.message["message"]) == ("ArtifactNotFound", True), missing.text

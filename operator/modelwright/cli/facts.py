@@ -37,6 +37,7 @@ def lineage_json(seen: Picture, version: str) -> Json:
         "version": version,
         "digest": _digest(found),
         "artifact": shown(found.spec.artifact.uri),
+        **({"part": part} if (part := _part(found)) else {}),
         "lineage": _told(found),
         "ancestors": ancestors,
         "weight": sum(share.weight for share in seen.model.status.traffic if share.version == version),
@@ -106,6 +107,7 @@ def card(seen: Picture, version: str) -> str:
 def _origin(seen: Picture, version: ModelVersion, known: frozenset[str]) -> Node:
     below = [
         Node(f"artifact {shown(version.spec.artifact.uri)}"),
+        *([Node(f"of it {part}")] if (part := _part(version)) else []),
         Node(f"digest {_digest(version) or 'not known yet'}"),
     ]
     told = version.spec.lineage
@@ -141,6 +143,14 @@ def _parent(version: ModelVersion) -> str | None:
 def _digest(version: ModelVersion) -> str | None:
     resolved = version.status.artifact.digest if version.status.artifact is not None else None
     return version.spec.artifact.digest or resolved
+
+
+def _part(version: ModelVersion) -> str:
+    """Which files of the artifact are meant, '' for all: its digest may be that of the whole."""
+    artifact = version.spec.artifact
+    told = [f"path {artifact.path}"] if artifact.path else []
+    told += [f"include {', '.join(artifact.include)}"] if artifact.include else []
+    return "; ".join([*told, *([f"exclude {', '.join(artifact.exclude)}"] if artifact.exclude else [])])
 
 
 def _differences(old: ModelVersion, new: ModelVersion) -> Iterator[tuple[str, str, str, str]]:
@@ -192,7 +202,11 @@ def _sections(seen: Picture, version: ModelVersion) -> Iterator[tuple[str, str]]
     yield "Training", "\n".join(training) + ("\n\n" + _markdown(parameters) if spec.parameters else "")
     owner, serving = (
         seen.model.spec.owner,
-        [f"- Artifact: `{shown(spec.artifact.uri)}`", f"- Digest: `{_digest(version) or 'not known yet'}`"],
+        [
+            f"- Artifact: `{shown(spec.artifact.uri)}`",
+            *([f"- Of it: `{part}`"] if (part := _part(version)) else []),
+            f"- Digest: `{_digest(version) or 'not known yet'}`",
+        ],
     )
     serving += [f"- Stage: {versions.standing(version, seen.model.status)}"]
     serving += [f"- Author: {', '.join(spec.makers)}"] if spec.makers else []

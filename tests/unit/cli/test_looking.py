@@ -203,6 +203,15 @@ def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
     json.dumps(data)
 
 
+def test_which_part_of_the_artifact_is_meant_stands_beside_its_digest() -> None:
+    artifact = {"uri": "oci://reg.io/car:1", "format": {"name": "plain"}, "path": "models", "exclude": ["*.bin", "._*"]}
+    found = seen(world.version("v2", 10, "Candidate", artifact=artifact))
+    assert "of it path models; exclude *.bin, ._*" in facts.lineage(found, "v2")
+    assert facts.lineage_json(found, "v2")["part"] == "path models; exclude *.bin, ._*"
+    assert "- Of it: `path models; exclude *.bin, ._*`" in facts.card(found, "v2")
+    assert "part" not in facts.lineage_json(seen(), "v1")
+
+
 def test_lineage_that_names_itself_or_what_is_gone_ends() -> None:
     loop = world.version("v1", 8, "Serving", lineage={"parent": "v2"})
     assert "from version v2" in facts.lineage(seen(loop), "v2")

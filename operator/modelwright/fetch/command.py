@@ -369,8 +369,12 @@ def _hint(folder: Path, address: str, part: Selection) -> str:
     """What to write when the model server does not find its model in these files: where they lie in one folder, as in
     an archive of a folder, or in an image's `models/`, as in KServe's modelcars. '' when nothing suggests it. Blocking.
     """
-    with os.scandir(folder) as entries:
-        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except OSError:
+        # What is wrong with the files is for others to say: a hint never fails a fetch.
+        return ""
     alone = next(iter(found)) if len(found) == 1 else "models" if address.startswith("oci://") else ""
     if not found.get(alone):
         return ""

@@ -9,9 +9,11 @@ import math
 import random
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +29,8 @@ from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.training import RunResult, TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.app import webhooks
-from modelwright.cli import kserve
+from modelwright.cli.imports import run as imports
+from modelwright.cli.imports.documents import Options
 from modelwright.compare import tensors
 from modelwright.compare.comparison import Answer as Compared
 from modelwright.compare.comparison import Tolerance, compare
@@ -327,35 +330,21 @@ def test_an_object_is_typed_or_invalid(kind: Any, data: st.DataObject) -> None:
         json.dumps(kind.parse(document).wire())
 
 
-SERVICE = {
-    "apiVersion": "serving.kserve.io/v1beta1",
-    "kind": "InferenceService",
-    "metadata": {"name": "digits", "namespace": "vision"},
-    "spec": {
-        "predictor": {
-            "minReplicas": 1,
-            "maxReplicas": 3,
-            "scaleMetric": "cpu",
-            "scaleTarget": 80,
-            "timeout": 60,
-            "serviceAccountName": "reader",
-            "model": {
-                "modelFormat": {"name": "sklearn", "version": "1"},
-                "storageUri": "s3://models/digits",
-                "resources": {"requests": {"cpu": "1"}},
-                "env": [{"name": "A", "value": "b"}],
-            },
-        },
-        "transformer": {"containers": []},
-    },
-}
+IMPORTED = [
+    (name, value)
+    for name in ("argo-rollouts", "flagger", "kserve", "seldon")
+    for value in yaml.safe_load_all((Path(__file__).parents[1] / "golden" / "import" / f"{name}.yaml").read_text())
+]
 
 
-@given(mangled(SERVICE))
-def test_an_inference_service_is_imported_or_refused(service: Any) -> None:
-    with suppress(kserve.NotImported):
-        found = kserve.imported(service, "gateways/models", "example.com")
-        json.dumps([found.objects, found.notes])
+@pytest.mark.parametrize("name", imports.registry())
+@given(data=st.data())
+def test_an_object_of_another_project_is_imported_or_noted(name: str, data: st.DataObject) -> None:
+    values = [value for of, value in IMPORTED if of == name]
+    index = data.draw(st.integers(0, len(values) - 1))
+    values[index] = data.draw(mangled(values[index]))
+    found, _ = imports.imported(imports.registry()[name], values, Options("gateways/models", "example.com"))
+    json.dumps([[each.objects, each.drafts, each.notes] for each in found])
 
 
 @given(

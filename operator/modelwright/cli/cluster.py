@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modelwright.api.names import GROUP
+from modelwright.cli.printing import say
 from modelwright.core import snapshots
 
 Json = dict[str, Any]
@@ -20,6 +24,14 @@ NEEDED = ("models", "modelversions", "modelrollouts")
 """Kinds that nothing can be said without; roles that only approve or command have them too."""
 KINDS = (*NEEDED, "retrainingpolicies", "trainingruns")
 TIMEOUT = 60.0
+SIGN_IN_TIMEOUT = 600.0
+"""Seconds that kubectl has once a credential plugin has said something: a person may be about to sign in."""
+_OF_ONE_LINE = re.compile(r"[EWIF][0-9]{4} |Warning: ")
+_OF_KUBECTL = re.compile(
+    r"error: |Error from server|Error in configuration|The [A-Za-z]+ \"|The connection to the server |"
+    r"Unable to connect to the server|You must be logged in|No resources found"
+)
+"""How what kubectl itself says begins; it is reported by the plugin, and ends the output."""
 _BEFORE_THE_REASON = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error when \w+ "STDIN": )?')
 
 
@@ -31,11 +43,17 @@ class Forbidden(ClusterError):
     """The API server lets this user not do it."""
 
 
+class NoSuchResource(ClusterError):
+    """The API server has no resource of this name."""
+
+
 @dataclass(frozen=True)
 class Cluster:
-    """One namespace as its user sees it. `flags` are those of kubectl: context, kubeconfig, namespace."""
+    """One namespace as its user sees it. `flags` are those of kubectl: context, kubeconfig, namespace. `prompts`:
+    whether a credential plugin may ask its user something."""
 
     flags: Sequence[str] = ()
+    prompts: bool = True
 
     def objects(self, *more: str) -> list[Json]:
         """All that `picture` is made of: our kinds, and the pods of models. What the user may not see is left out, but
@@ -98,25 +116,129 @@ class Cluster:
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of a kubectl command. Raises ClusterError."""
-        program = os.environ.get("KUBECTL") or shutil.which("kubectl")
-        if program is None:
-            raise ClusterError("kubectl is not on the PATH: this plugin asks the cluster through it")
+        command = [*_program(), *self.flags, *arguments]
+        reader, writer = os.pipe()
+        errors = _Errors(reader, shown=self.prompts)
+        source = subprocess.PIPE if stdin is not None else None if self.prompts else subprocess.DEVNULL
         try:
-            done = subprocess.run(
-                [program, *self.flags, *arguments],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-                check=False,
+            process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=writer, text=True)
+        except OSError as error:
+            os.close(reader)
+            raise ClusterError(f"{' '.join([command[0], *arguments[:3]])}: {error}") from error
+        finally:
+            os.close(writer)
+        errors.start()
+        try:
+            output = _output(process, stdin, errors)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        # Children of kubectl may hold the pipe for longer than it.
+        errors.join(1.0)
+        if process.returncode:
+            said = errors.of_kubectl.strip() or output.strip()
+            kind = NoSuchResource if "the server doesn't have a resource type" in said else ClusterError
+            kind = Forbidden if "forbidden" in said.lower() else kind
+            raise kind(_BEFORE_THE_REASON.sub("", said) or f"kubectl {arguments[0]} ended with {process.returncode}")
+        return output
+
+
+def _program() -> list[str]:
+    """The words of KUBECTL, such as `k3s kubectl`, else kubectl of the PATH."""
+    given = os.environ.get("KUBECTL", "").strip()
+    if given and shutil.which(given) is None:
+        try:
+            return shlex.split(given)
+        except ValueError as error:
+            raise ClusterError(f"KUBECTL can't be split into words: {error}") from error
+    program = given or shutil.which("kubectl")
+    if not program:
+        raise ClusterError("kubectl is not on the PATH: this plugin asks the cluster through it")
+    return [program]
+
+
+def _output(process: subprocess.Popen[str], stdin: str | None, errors: _Errors) -> str:
+    """Standard output, once the process has ended. Raises ClusterError when that takes too long."""
+    try:
+        return process.communicate(stdin, timeout=TIMEOUT)[0]
+    except subprocess.TimeoutExpired:
+        pass
+    limit = TIMEOUT
+    if errors.others:
+        limit = SIGN_IN_TIMEOUT
+        try:
+            return process.communicate(timeout=SIGN_IN_TIMEOUT - TIMEOUT)[0]
+        except subprocess.TimeoutExpired:
+            pass
+    raise ClusterError(f"kubectl did not end within {limit:.0f} s")
+
+
+class _Errors(threading.Thread):
+    """Reads standard error of kubectl. What others say there, such as a credential plugin that asks to sign in, is
+    shown as soon as it comes; what kubectl says is kept."""
+
+    def __init__(self, source: int, *, shown: bool) -> None:
+        super().__init__(daemon=True)
+        self.of_kubectl, self.others = "", False
+        self._source, self._shown = source, shown
+        self._line, self._told, self._ended = "", 0, False
+
+    def run(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with os.fdopen(self._source, "rb", buffering=0) as source:
+            while piece := source.read(4096):
+                self._take(decoder.decode(piece))
+        self._take(decoder.decode(b"", final=True))
+        if self._line and self._is_kubectls(self._line):
+            self.of_kubectl += self._line
+
+    def _take(self, text: str) -> None:
+        for part in text.replace("\r\n", "\n").splitlines(keepends=True):
+            self._line += part
+            if not self._is_kubectls(self._line) and not self._may_be_kubectls(self._line):
+                self._show(self._line[self._told :])
+                self._told = len(self._line)
+            if part.endswith("\n"):
+                self._end_line()
+
+    def _end_line(self) -> None:
+        if not self._told:
+            if self._is_kubectls(self._line):
+                self.of_kubectl += "" if _OF_ONE_LINE.match(self._line) else self._line
+                self._ended = self._ended or not _OF_ONE_LINE.match(self._line)
+            else:
+                self._show(self._line)
+        self._line, self._told = "", 0
+
+    def _is_kubectls(self, line: str) -> bool:
+        return not self._told and bool(self._ended or _OF_KUBECTL.match(line) or _OF_ONE_LINE.match(line))
+
+    def _may_be_kubectls(self, line: str) -> bool:
+        """Whether the rest of the line has to be seen first."""
+        begins = (
+            "error: ",
+            "Error ",
+            "The ",
+            "Unable to connect",
+            "You must be logged in",
+            "No resources",
+            "Warning: ",
+        )
+        return (
+            not self._told
+            and not line.endswith("\n")
+            and (
+                any(begin.startswith(line) or line.startswith(begin) for begin in begins)
+                or re.fullmatch(r"[EWIF][0-9]{0,4}", line) is not None
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ClusterError(f"kubectl {' '.join(arguments[:3])}: {error}") from error
-        if done.returncode:
-            said = done.stderr.strip() or done.stdout.strip()
-            kind = Forbidden if "forbidden" in said.lower() else ClusterError
-            raise kind(_BEFORE_THE_REASON.sub("", said) or f"kubectl {arguments[0]} ended with {done.returncode}")
-        return done.stdout
+        )
+
+    def _show(self, text: str) -> None:
+        if text.strip():
+            self.others = True
+        if self._shown:
+            say(text, end="", error=True)
 
 
 def _listed(kinds: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from modelwright.cli.cluster import Cluster, ClusterError
+from modelwright.cli.imports.run import registry
 from modelwright.cli.plugin import subcommands
 from modelwright.cli.printing import say
 
@@ -25,7 +26,7 @@ def complete(words: Sequence[str], names: Names) -> tuple[list[str], int]:
     elif last.startswith("-"):
         found = (option for option in known[command] if option.startswith("--"))
     elif command == "import" and before[-1] == command:
-        found = ("kserve",)
+        found = registry()
     elif command == "lint" or (command == "import" and not known[command].get(before[-1])):
         return [], FILES
     else:
@@ -53,7 +54,7 @@ def _flags(words: Sequence[str]) -> list[str]:
 
 def _names(flags: Sequence[str], kind: str) -> Iterable[str]:
     try:
-        return Cluster(tuple(flags)).names(kind)
+        return Cluster(tuple(flags), prompts=False).names(kind)
     except ClusterError:
         return ()
 

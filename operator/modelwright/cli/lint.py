@@ -48,6 +48,11 @@ def lint(files: Iterable[tuple[str, str]], dry_run: Callable[[Json], str | None]
     return [finding for name, text in files for finding in _file(name, text, dry_run)]
 
 
+def check(obj: Json) -> list[tuple[str, Level]]:
+    """What is to be said of one object of ours, without a server."""
+    return list(_document(obj, None))
+
+
 def _file(name: str, text: str, dry_run: Callable[[Json], str | None] | None) -> Iterator[Finding]:
     try:
         documents = list(yaml.safe_load_all(text))

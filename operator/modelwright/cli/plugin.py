@@ -18,11 +18,13 @@ import yaml
 
 from modelwright.api.common import InvalidObject, seconds
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import acts, facts, kserve, plot, tree
+from modelwright.cli import acts, facts, plot, tree
 from modelwright.cli import lint as linting
 from modelwright.cli import why as words
-from modelwright.cli.cluster import Cluster, ClusterError, Forbidden
+from modelwright.cli.cluster import Cluster, ClusterError, Forbidden, NoSuchResource
 from modelwright.cli.course import course
+from modelwright.cli.imports import run as imports
+from modelwright.cli.imports.documents import Imported, Options, Provider
 from modelwright.cli.picture import NotThere, Picture, model_of, picture, result
 from modelwright.cli.printing import cleaned, printable, say
 
@@ -36,9 +38,13 @@ _NEEDS: Final = {
     **dict.fromkeys(("approve", "reject"), "the role modelwright-approve"),
     **dict.fromkeys((*acts.COMMANDS, "rollback"), "the role modelwright-command"),
     "retrain": "the roles modelwright-view and modelwright-edit",
-    "import": "get and list on inferenceservices.serving.kserve.io",
 }
 """Of rights, by command; the others only look."""
+
+
+class NotYaml(Exception):
+    """A file that is no YAML; the text says which, and why."""
+
 
 Run = Callable[[argparse.Namespace, Cluster], int]
 
@@ -55,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options, Cluster(tuple(flags)))
     except Forbidden as error:
         needs = _NEEDS.get(options.command, "the role modelwright-view")
+        if options.command == "import":
+            needs = f"get and list on {', '.join(imports.registry()[options.source].resources)}"
         say(f"error: {error}\n{options.command} needs {needs}, or the same rights by another", error=True)
         return FAILED
-    except (ClusterError, NotThere, InvalidObject, acts.CannotAct, kserve.NotImported, plot.NotInstalled) as error:
+    except (ClusterError, NotThere, InvalidObject, acts.CannotAct, NotYaml, plot.NotInstalled) as error:
         say(f"error: {error}", error=True)
         return FAILED
     except OSError as error:
@@ -141,14 +149,14 @@ def _parser() -> argparse.ArgumentParser:
     lint.add_argument("--offline", action="store_true", help="don't ask the server for a dry run")
     _output(lint)
     other = add(
-        "import", _import, "turn KServe's InferenceServices into Models, and say what has no place here", what=""
+        "import", _import, "turn objects of other projects into ours, and say what of them has no place here", what=""
     )
-    other.add_argument("source", choices=("kserve",))
+    other.add_argument("source", choices=tuple(imports.registry()), help="the project")
     other.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="InferenceServices of the namespace, or YAML files (default: all of it)",
+        help="objects of the namespace, or YAML files or folders; - is standard input (default: all of the namespace)",
     )
     other.add_argument("--gateway", default="", metavar="NAMESPACE/NAME", help="Gateway of the endpoints")
     other.add_argument("--domain", default="", help="hostnames are <name>.<domain>")
@@ -435,46 +443,76 @@ def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
 
 
 def _import(options: argparse.Namespace, cluster: Cluster) -> int:
-    """Manifests on standard output, with what has to be done by hand as comments before each."""
-    services = [
-        kserve.imported(service, options.gateway, options.domain) for service in _services(options.names, cluster)
-    ]
-    empty = sum(not found.objects for found in services)
-    for found in services:
-        told = "\n".join([f"# InferenceService {found.name}", *(f"# - {note}" for note in found.notes)])
-        if options.output == "json":
-            say(told, error=True)
-        else:
-            say(told)
-            say("---\n".join(yaml.safe_dump(obj, sort_keys=False) for obj in found.objects), end="---\n")
+    """Manifests on standard output, with what has to be done as comments before each."""
+    provider = imports.registry()[options.source]
+    asked = Options(options.gateway, options.domain)
+    found, others = imports.imported(provider, _objects(provider, options.names, cluster), asked)
+    for one in found:
+        say(_comments(one), error=options.output == "json")
+        if options.output != "json":
+            say("---\n".join(_yaml(obj) for obj in one.objects), end="---\n" if one.objects else "")
     if options.output == "json":
-        objects = [obj for found in services for obj in found.objects]
+        objects = [obj for one in found for obj in one.objects]
         say(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2))
-    say(f"{len(services) - empty} of {len(services)} InferenceServices imported", error=True)
-    return FAILED if empty or not services else 0
+    if others:
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
+        say(f"passed over, since they are no objects of {provider.title}: {counts}", error=True)
+    done = sum(bool(one.objects) or one.part for one in found)
+    say(f"{done} of {len(found)} objects of {provider.title} imported", error=True)
+    return 0 if found and done == len(found) else FAILED
 
 
-def _services(names: Sequence[str], cluster: Cluster) -> list[Any]:
-    files = [Path(name) for name in names if name == "-" or name.endswith((".yaml", ".yml"))]
-    wanted = [name for name in names if Path(name) not in files]
+def _comments(one: Imported) -> str:
+    lines = [f"{one.kind} {one.name}", *(f"- {note}" for note in one.notes)]
+    for draft in one.drafts:
+        lines += ["", *_yaml(draft).splitlines(), "---"]
+    # A text of the object must not end the comment that it stands in.
+    return "\n".join(f"# {part}".rstrip() for line in lines for part in (line.splitlines() or [""]))
+
+
+def _yaml(obj: dict[str, Any]) -> str:
+    return yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _objects(provider: Provider, names: Sequence[str], cluster: Cluster) -> list[Any]:
+    """Objects of files and of the cluster: those that are named, else all of the provider."""
+    wanted = [name for name in names if not _is_file(name)]
     found = [
-        document
-        for given in files
-        for path in _files(given)
-        for document in _documents(path)
-        if isinstance(document, dict) and document.get("kind") == "InferenceService"
+        document for name in names if _is_file(name) for path in _files(Path(name)) for document in _documents(path)
     ]
-    if wanted or not names:
-        told = json.loads(cluster.run("get", "inferenceservices.serving.kserve.io", *wanted, "-o", "json"))
+    if wanted:
+        told = json.loads(cluster.run("get", provider.resources[0], *wanted, "-o", "json"))
         found += told.get("items", [told])
+        if provider.parts:
+            listed = _listed(provider.resources[1:], cluster)
+            found += [each for each in listed if provider.owns(each) and each["kind"] in provider.parts]
+    elif not names:
+        found += _listed(provider.resources, cluster)
     return found
+
+
+def _listed(resources: Sequence[str], cluster: Cluster) -> list[Any]:
+    """All objects of these resources, of which a cluster needs to have one."""
+    found, missing = [], []
+    for resource in resources:
+        try:
+            found += json.loads(cluster.run("get", resource, "-o", "json"))["items"]
+        except NoSuchResource as error:
+            missing.append(error)
+    if resources and len(missing) == len(resources):
+        raise missing[0]
+    return found
+
+
+def _is_file(name: str) -> bool:
+    return name == "-" or name.endswith((".yaml", ".yml", ".json")) or "/" in name or Path(name).is_dir()
 
 
 def _documents(path: Path) -> list[Any]:
     try:
         return list(yaml.safe_load_all(path.read_text()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise kserve.NotImported(f"{path} is no YAML: {error}") from error
+        raise NotYaml(f"{path} is no YAML: {error}") from error
 
 
 def _files(path: Path) -> list[Path]:

@@ -20,7 +20,7 @@ CASES = [
     ("words of one's own", ["pause", "digits", "--reason", ""], set(), NO_FILES),
     ("manifests", ["lint", ""], set(), FILES),
     ("a Model, behind an option without a value", ["status", "--watch", ""], {"default/models-a"}, NO_FILES),
-    ("where to import from", ["import", ""], {"kserve"}, NO_FILES),
+    ("where to import from", ["import", ""], {"argo-rollouts", "flagger", "kserve", "seldon"}, NO_FILES),
     ("what to import", ["import", "kserve", ""], set(), FILES),
     ("an option's own value", ["import", "kserve", "--gateway", ""], set(), NO_FILES),
     ("a picture's file", ["plot", "digits", "-o", ""], set(), FILES),

@@ -1,0 +1,1 @@
+"""`kubectl modelwright import`: objects of other projects as ours. Nothing of them is dropped without a note."""

@@ -1,0 +1,78 @@
+"""Pods of others: what of them goes into spec.serving of a Model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelwright.cli.imports.fields import Fields, Json
+
+_OF_PODS = (
+    "affinity", "dnsConfig", "dnsPolicy", "enableServiceLinks", "hostAliases", "imagePullSecrets", "initContainers",
+    "nodeSelector", "preemptionPolicy", "priorityClassName", "runtimeClassName", "schedulerName", "securityContext",
+    "tolerations", "topologySpreadConstraints", "volumes",
+)  # fmt: skip
+_OF_CONTAINERS = ("env", "envFrom", "securityContext", "volumeMounts")
+_OTHERS = (
+    "app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "argocd.argoproj.io/", "helm.sh/",
+    "helm.toolkit.fluxcd.io/", "kubectl.kubernetes.io/", "kustomize.toolkit.fluxcd.io/", "meta.helm.sh/",
+)  # fmt: skip
+"""Labels and annotations by which tools know their own objects."""
+_SERVERS_OWN = {
+    "args": "they are for the server's own image, and would replace all arguments of the runtime here: see "
+    "which of them "
+    "the runtime needs, and write a ModelRuntime with them",
+    "command": "it would replace the runtime's: write a ModelRuntime with it",
+    "image": "the runtime has its own: for this one write a ModelRuntime",
+}
+
+
+def pod_template(pod: Fields, container: Fields | None, others: tuple[Fields, ...] = ()) -> Json:
+    """spec.serving.podTemplate.spec of a pod. `container`: that of the model; `others`: beside it."""
+    spec: Json = {key: pod.take(key) for key in _OF_PODS if pod.value.get(key)}
+    changed = (
+        {} if container is None else {key: container.take(key) for key in _OF_CONTAINERS if container.value.get(key)}
+    )
+    containers = ([{"name": "model", **changed}] if changed else []) + [dict(_whole(other)) for other in others]
+    if container is not None:
+        for key, text in _SERVERS_OWN.items():
+            container.note(key, text)
+    return spec | ({"containers": containers} if containers else {})
+
+
+def _whole(part: Fields) -> Json:
+    return {key: part.take(key) for key in part.names()}
+
+
+def resources(container: Fields) -> Json:
+    """spec.serving.resources of a container."""
+    given = container.below("resources")
+    found = {key: given.texts(key) for key in ("requests", "limits") if key in given}
+    return {key: value for key, value in found.items() if value}
+
+
+def labels(metadata: Fields, key: str) -> dict[str, str]:
+    """Labels or annotations, without those by which another tool knows its own objects: those are noted."""
+    part, found = metadata.below(key), {}
+    for name in part.names():
+        if name.startswith(_OTHERS):
+            part.note(name, "is of the tool that manages the object, and isn't taken over")
+        else:
+            found[name] = part.text(name)
+    return found
+
+
+def serving(resources: Json, spec: Json, metadata: Mapping[str, dict[str, str]] | None = None) -> Json:
+    """spec.serving of what was found."""
+    told = {key: value for key, value in (metadata or {}).items() if value}
+    template = ({"metadata": told} if told else {}) | ({"spec": spec} if spec else {})
+    return ({"resources": resources} if resources else {}) | ({"podTemplate": template} if template else {})
+
+
+def replicas(place: Fields, key: str, least: int | None, most: int | None, more: Json | None = None) -> Json:
+    """spec.serving.replicas or autoscaling. `key`: the member of `place` that has the fewest pods."""
+    if least == 0:
+        place.note(key, "0 is taken as 1: there is no scaling to zero by itself")
+    least = max(1 if least is None else least, 1)
+    if most is not None and most > least:
+        return {"autoscaling": {"minReplicas": least, "maxReplicas": most, **(more or {})}}
+    return {"replicas": least} if least > 1 else {}

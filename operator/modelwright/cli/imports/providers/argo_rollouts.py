@@ -1,0 +1,409 @@
+"""Argo Rollouts: a Rollout's strategy and AnalysisTemplates become a RolloutPolicy, the rest of it a Model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from modelwright.cli.imports import artifacts, pods, policies
+from modelwright.cli.imports.documents import Context, Document, Provider
+from modelwright.cli.imports.fields import Fields, Json
+
+_PROGRESS = 600
+"""Seconds of progressDeadlineSeconds, when absent."""
+_ROUTED = "requests are moved by the Model's own route: name its Gateway in spec.endpoint, or with --gateway"
+_SERVICE = "the Model has Services of its own; send callers to the one of its name"
+_OTHER_SOURCE = (
+    "is no source of metrics here: read the figure from Prometheus, or from a server that answers in JSON (http)"
+)
+_HINTS = {
+    "spec.selector": "pods are selected by the operator's own labels",
+    "spec.workloadRef": "the pod of another workload isn't read: what it loads is a ModelVersion, its container "
+    "a ModelRuntime",
+    "spec.minReadySeconds": "a pod counts once the runtime answers that the model is ready",
+    "spec.restartAt": "is spec.serving.restartedAt of the Model",
+    "spec.progressDeadlineAbort": "the deadline here always takes the version back",
+    "spec.analysis": "evidence is kept in the ModelRollout: see spec.historyLimit of the policy",
+    "maxUnavailable": "what serves isn't made smaller before the other revision is ready",
+    "canaryService": _SERVICE, "stableService": _SERVICE, "activeService": _SERVICE,
+    "previewService": "a candidate's own address is in status.preview of the ModelRollout",
+    "trafficRouting": _ROUTED,
+    "previewReplicaCount": "a candidate runs at the size that its share of the requests needs",
+    "dynamicStableScale": "what serves keeps its pods, so that going back is a switch",
+    "abortScaleDownDelaySeconds": "after going back the candidate's pods are removed",
+    "scaleDownDelayRevisionLimit": "of revisions that served before, one is kept, for spec.keepPrevious",
+    "minPodsPerReplicaSet": "the candidate's size follows from its share",
+    "antiAffinity": "write it into spec.serving.podTemplate.spec.affinity of the Model",
+    "canaryMetadata": "labels of pods are those of the Model's podTemplate, alike for all revisions",
+    "stableMetadata": "labels of pods are those of the Model's podTemplate, alike for all revisions",
+    "activeMetadata": "labels of pods are those of the Model's podTemplate, alike for all revisions",
+    "previewMetadata": "labels of pods are those of the Model's podTemplate, alike for all revisions",
+    "setCanaryScale": "a candidate is scaled to its share of the requests by itself",
+    "experiment": "is no step here: candidate and serving revision are compared at each step; with "
+    "analysis.baseline: Fresh new pods of the serving revision are",
+    "plugin": "steps of plugins have no place here: a check before any request is a gate (how-to: gates), a "
+    "later one a metric",
+    "replicaProgressThreshold": "a step begins when all pods that it needs are ready",
+    "startingStep": "metrics are looked at from the first step on at which the candidate answers requests",
+    "measurementRetention": "the record keeps the last and the deciding value of each metric and step",
+    "consecutiveErrorLimit": "a metric that can't be read is tried again until the deadline",
+    "consecutiveSuccessLimit": "a value has to be within its limits at each look, but for failureLimit",
+    "inconclusiveLimit": "what decides nothing is waited for: see onInconclusive of the policy",
+    "initialDelay": "a step is judged from its beginning on: give the step a longer hold",
+    "count": "a metric is looked at for as long as its step takes",
+    "address": "the server is a connection in the operator's configuration, which the policy names (how-to: metrics)",
+    "authentication": "the server is a connection in the operator's configuration, which the policy names "
+    "(how-to: metrics)",
+    "headers": "the server is a connection in the operator's configuration, which the policy names (how-to: metrics)",
+    "insecure": "the server is a connection in the operator's configuration, which the policy names (how-to: metrics)",
+    "timeout": "is that of the operator's connection", "timeoutSeconds": "is that of the operator's connection",
+    "rangeQuery": "a query gives one number at each look",
+    "livenessProbe": "probes are the runtime's: write them into the ModelRuntime",
+    "readinessProbe": "probes are the runtime's: write them into the ModelRuntime",
+    "startupProbe": "probes are the runtime's; how long a start may take is spec.serving.startTimeout",
+    "lifecycle": "is the runtime's: write it into the ModelRuntime",
+    "ports": "ports are the runtime's: write them into the ModelRuntime",
+    "terminationGracePeriodSeconds": "follows from spec.serving.drainSeconds and maxRequestSeconds",
+}  # fmt: skip
+
+Told = Callable[[str], None]
+
+
+@dataclass
+class _Evidence:
+    """Metrics of a rollout's templates, with the function that says of each why it is left out."""
+
+    metrics: list[tuple[Json, Told]]
+    intervals: list[float]
+
+    @property
+    def interval(self) -> float | None:
+        return min(self.intervals, default=None)
+
+
+def _rollout(document: Document, context: Context) -> Sequence[Json]:
+    spec, name = document.spec, document.name
+    strategy = spec.below("strategy")
+    steps, evidence, more = policies.Steps(), _Evidence([], []), _after(document)
+    if strategy.value.get("blueGreen"):
+        shape = _blue_green(document, context, strategy.below("blueGreen"), steps, evidence, more)
+    else:
+        shape = _canary(document, context, strategy.below("canary"), steps, evidence, more)
+    progress = spec.number("progressDeadlineSeconds")
+    deadline = steps.held + (_PROGRESS if progress is None else max(progress, 1)) * max(len(steps.steps), 1)
+    spec.note("progressDeadlineSeconds", "starts again with each sign of progress; spec.deadline of the policy is for "
+              "the whole rollout, and has this time for each step beside the holds")  # fmt: skip
+    rest = {"deadline": policies.span(min(deadline, policies.LONGEST)), **more}
+    policy = policies.decided(document, name, {"strategy": shape, **rest}, evidence.metrics, evidence.interval)
+    return [policy, _skeleton(document, context)]
+
+
+def _after(document: Document) -> Json:
+    spec = document.spec
+    window, kept = spec.below("rollbackWindow").number("revisions"), spec.number("revisionHistoryLimit")
+    found: Json = {}
+    if window is not None:
+        found["rollbackWindow"] = min(max(window, 0), 10)
+        if window > 10:
+            spec.note("rollbackWindow", f"{window} is more than 10, which is the most")
+    if kept is not None:
+        found["historyLimit"] = min(max(kept, 1), 100)
+        if kept != found["historyLimit"]:
+            spec.note("revisionHistoryLimit", f"{kept} is taken as {found['historyLimit']}: 1 to 100 records are kept")
+    return found
+
+
+def _skeleton(document: Document, context: Context) -> Json:
+    """The Model of a Rollout: its artifact is known to its container alone."""
+    spec, name = document.spec, document.name
+    template = spec.below("template")
+    pod = template.below("spec")
+    containers = pod.each("containers")
+    document.say(
+        f"which artifact it serves is written in no field: write ModelVersion {name}-1 with it, and a "
+        "ModelRuntime of the "
+        "container where none of the shipped ones will do"
+    )
+    count = spec.number("replicas")
+    found = pods.replicas(spec, "replicas", count, None)
+    main = containers[0] if containers else None
+    if main is not None:
+        main.note("name", "the model's container is called model")
+    shape = template.below("metadata")
+    shape.note("labels", "Services that select pods by them would select the Model's pods too: write those that "
+        "nothing "
+               "selects by into spec.serving.podTemplate.metadata.labels")  # fmt: skip
+    metadata = {"annotations": pods.labels(shape, "annotations")}
+    serving = found | pods.serving(
+        pods.resources(main) if main else {}, pods.pod_template(pod, main, tuple(containers[1:])), metadata
+    )
+    if account := pod.text("serviceAccountName"):
+        pod.note("serviceAccountName", f"write {account} into spec.artifact.serviceAccountName of the ModelVersion")
+    endpoint = context.options.endpoint(name)
+    if endpoint is None:
+        document.say("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
+    wanted: Json = {"version": {"name": f"{name}-1"}, "serving": serving, "endpoint": endpoint,
+                    "rolloutPolicyRef": {"name": name}}  # fmt: skip
+    if spec.flag("paused"):
+        wanted["suspend"] = True
+    return artifacts.model(document, name, wanted, pods.labels(document.fields.below("metadata"), "labels"))
+
+
+def _canary(document: Document, context: Context, canary: Fields, steps: policies.Steps, evidence: _Evidence,
+            more: Json) -> Json:  # fmt: skip
+    _delay(canary, more)
+    surge = canary.take("maxSurge")
+    if isinstance(surge, int) and not isinstance(surge, bool) and 1 <= surge <= 1000:
+        more["surge"] = {"pods": surge}
+    else:
+        canary.note(
+            "maxSurge", "a share of the pods is no bound here: write a number into spec.surge.pods of the policy"
+        )
+    if "analysis" in canary:
+        _templates(document, context, canary.below("analysis"), evidence)
+    for step in canary.each("steps"):
+        _step(document, context, step, steps, evidence)
+    if not steps.steps:
+        canary.remark("without steps it is a rolling update: the preset Rolling")
+        return {"preset": "Rolling"}
+    return {"steps": steps.bounded(canary)}
+
+
+def _delay(part: Fields, more: Json) -> None:
+    delay = part.number("scaleDownDelaySeconds")
+    if delay is not None:
+        more["keepPrevious"] = policies.span(min(max(delay, 0), policies.LONGEST))
+
+
+def _step(document: Document, context: Context, step: Fields, steps: policies.Steps, evidence: _Evidence) -> None:
+    if "setWeight" in step:
+        weight = step.number("setWeight") or 0
+        if weight == 100 and not steps.steps:
+            steps.set_weight(weight)
+        elif weight != steps.weight and not steps.set_weight(weight):
+            step.note("setWeight", f"{weight} isn't more than the weight before: weights only increase here")
+    elif "pause" in step or "pause" in step.value:
+        pause = step.below("pause")
+        length = policies.duration(pause, "duration") if "duration" in pause else None
+        if length is not None:
+            steps.hold(length)
+        elif "duration" not in pause:
+            steps.approval()
+            step.note("pause", f"for a person {policies.NEEDS_AUTHORS}")
+    elif "analysis" in step:
+        length = _templates(document, context, step.below("analysis"), evidence)
+        step.below("analysis").remark("its metrics are looked at in all steps at which the candidate answers requests")
+        if steps.steps:
+            steps.hold(length)
+    elif "setHeaderRoute" in step:
+        _match(step.below("setHeaderRoute"), steps)
+    elif "setMirrorRoute" in step:
+        _mirror(step.below("setMirrorRoute"), steps)
+
+
+def _match(route: Fields, steps: policies.Steps) -> None:
+    route.note("name", "the Model's route is its own")
+    headers = []
+    for each in route.each("match"):
+        value = each.below("headerValue")
+        exact, pattern, prefix = value.text("exact"), value.text("regex"), value.text("prefix")
+        found = {"name": each.text("headerName"), "value": exact or pattern or f"{re.escape(prefix)}.*"}
+        headers.append(found if exact else {**found, "type": "RegularExpression"})
+    if headers:
+        steps.add({"match": {"headers": headers}})
+    else:
+        route.say("the match ends with the next weight by itself")
+
+
+def _mirror(route: Fields, steps: policies.Steps) -> None:
+    route.note("name", "the Model's route is its own")
+    route.note("match", "copies are made of all requests, and of no choice of them")
+    percent = route.number("percentage")
+    if "match" in route or percent is not None:
+        steps.add({"mirror": {"percent": min(max(100 if percent is None else percent, 1), 100)}})
+    else:
+        route.say("copying ends with the next weight by itself")
+
+
+def _blue_green(document: Document, context: Context, part: Fields, steps: policies.Steps, evidence: _Evidence,
+                more: Json) -> Json:  # fmt: skip
+    _delay(part, more)
+    steps.set_weight(0)
+    by_itself, wait = part.flag("autoPromotionEnabled", True), part.number("autoPromotionSeconds")
+    if wait and not by_itself:
+        part.note("autoPromotionSeconds", "has no effect, there as here: a person promotes")
+    if "prePromotionAnalysis" in part:
+        before = part.below("prePromotionAnalysis")
+        length = _templates(document, context, before, evidence)
+        before.remark("nothing is judged before the candidate has requests: its metrics are looked at after the "
+            "switch, and "
+                      "what must pass before is a gate (how-to: gates)")  # fmt: skip
+        steps.hold(length)
+    if by_itself and wait:
+        steps.hold(wait)
+    if not by_itself:
+        steps.approval()
+        part.note("autoPromotionEnabled", f"promotion by a person {policies.NEEDS_AUTHORS}")
+    steps.set_weight(100)
+    if "postPromotionAnalysis" in part:
+        steps.hold(_templates(document, context, part.below("postPromotionAnalysis"), evidence))
+    elif evidence.metrics:
+        steps.hold(120)
+    return {"steps": steps.bounded(part)}
+
+
+def _templates(document: Document, context: Context, analysis: Fields, evidence: _Evidence) -> float:
+    """Takes the metrics of an analysis' templates; seconds that they take by their counts."""
+    given = {each.text("name"): each for each in analysis.each("args")}
+    dry = [each.text("metricName") for each in analysis.each("dryRun")]
+    longest = 0.0
+    for each in analysis.each("templates"):
+        kind = "ClusterAnalysisTemplate" if each.flag("clusterScope") else "AnalysisTemplate"
+        called = each.text("templateName")
+        namespace = None if kind.startswith("Cluster") else document.namespace
+        found = context.find(kind, called, namespace)
+        if found is None:
+            each.note("templateName", f"{kind} {called} isn't among what is imported: give its file too, or write its "
+                      "metrics into spec.analysis of the policy")  # fmt: skip
+            continue
+        found.parts_of[f"RolloutPolicy {document.name}"] = None
+        longest = max(longest, _template(found, given, dry, evidence))
+    for name, each in given.items():
+        if "valueFrom" in each:
+            each.note("valueFrom", f"argument {name}: use $(PODS), $(REVISION), $(MODEL) or $(NAMESPACE) in the query")
+    return longest
+
+
+def _template(template: Document, given: dict[str, Fields], dry: Sequence[str], evidence: _Evidence) -> float:
+    spec = template.spec
+    values = {each.text("name"): each.text("value") for each in spec.each("args") if "value" in each}
+    for each in spec.each("args"):
+        if f"args.{each.text('name')}" not in str(spec.value.get("metrics")):
+            each.say("is used by no metric")
+    values |= {name: each.text("value") for name, each in given.items() if "value" in each}
+    dry = [*dry, *(each.text("metricName") for each in spec.each("dryRun"))]
+    longest = 0.0
+    for each in spec.each("metrics"):
+        every, count = policies.duration(each, "interval"), each.number("count") if _counts(each) else None
+        if every is not None:
+            evidence.intervals.append(every)
+            longest = max(longest, every * (count or 1))
+        found = _metric(each, values)
+        if found is not None:
+            if any(re.fullmatch(pattern, each.text("name")) for pattern in _patterns(dry)):
+                found["dryRun"] = True
+            evidence.metrics.append((found, each.say))
+    return longest
+
+
+def _counts(metric: Fields) -> bool:
+    return re.fullmatch(r"[0-9]{1,6}", str(metric.value.get("count", ""))) is not None
+
+
+def _patterns(texts: Sequence[str]) -> Iterator[str]:
+    for text in texts:
+        try:
+            re.compile(text)
+        except re.error:
+            continue
+        yield text
+
+
+def _metric(metric: Fields, values: dict[str, str]) -> Json | None:
+    """A metric of a template; None when it can't be, which is noted."""
+    provider = metric.below("provider")
+    name = policies.label(metric.text("name"))
+    kind = next(iter(provider.names()), "")
+    if kind == "job":
+        metric.say(
+            "a Job's exit code is no figure: have it report one by the result contract, and write the metric with job"
+        )
+        return None
+    source = (
+        _prometheus(provider, values) if kind == "prometheus" else _web(provider, values) if kind == "web" else None
+    )
+    if source is None:
+        metric.say(f"{kind or 'its provider'} {_OTHER_SOURCE}")
+        return None
+    if isinstance(source, str):
+        metric.say(source)
+        return None
+    limits = _limits(metric)
+    if limits is None:
+        metric.say(
+            "its condition is no limit of one number, as result >= 0.95 is: write the query so that it gives "
+            "one, and max or min"
+        )
+        return None
+    limit = metric.number("failureLimit")
+    if limit is not None and limit < 0:
+        return {"name": name, **source, **limits, "dryRun": True}
+    return {"name": name, **source, **limits, **({"failureLimit": min(limit, 100)} if limit else {})}
+
+
+def _limits(metric: Fields) -> Json | None:
+    good, bad = metric.text("successCondition"), metric.text("failureCondition")
+    if good:
+        metric.note(
+            "failureCondition", "what is neither one nor the other fails here: the limits are those of successCondition"
+        )
+        return policies.limits(good)
+    return policies.opposite(bad) if bad else None
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    """With the arguments filled in, as far as they are known."""
+    return re.sub(r"\{\{\s*args\.([^}\s]+)\s*\}\}", lambda found: values.get(found[1], found[0]), text)
+
+
+def _prometheus(provider: Fields, values: dict[str, str]) -> Json | str:
+    query = policies.one_line(_filled(provider.below("prometheus").text("query"), values))
+    missing = re.search(r"\{\{[^}]*\}\}", query)
+    if missing:
+        return (
+            f"{missing[0]} in its query has no value that is known here: write the metric with $(PODS) or "
+            "another placeholder"
+        )
+    if not any(f"$({word})" in query for word in ("PODS", "REVISION", "VERSION")):
+        provider.below("prometheus").remark(
+            "its query tells no revision apart: narrow it to the candidate's pods by $(PODS), or to $(REVISION)"
+        )
+    return {"prometheus": {"query": query}}
+
+
+def _web(provider: Fields, values: dict[str, str]) -> Json | str:
+    web = provider.below("web")
+    parts = urlsplit(_filled(web.text("url"), values))
+    path = re.fullmatch(r"\{\s*\$?((?:\.[A-Za-z0-9_-]+|\[[0-9]+\])*)\s*\}", web.text("jsonPath", "{$}"))
+    if web.text("method", "GET") != "GET" or "body" in web or "jsonBody" in web:
+        return "only GET is asked: have a server answer it by GET"
+    if path is None or not parts.hostname:
+        return "its jsonPath is no plain path to one number, or its url has no host: write the metric with http"
+    pointer = "".join(f"/{key}" for key in re.findall(r"[A-Za-z0-9_-]+", path[1]))
+    name = policies.label(parts.hostname)
+    web.remark(
+        f"{parts.scheme}://{parts.netloc} has to be the connection {name} in the operator's configuration "
+        "(how-to: metrics)"
+    )
+    query = f"?{parts.query}" if parts.query else ""
+    return {"http": {"provider": name, "path": f"{parts.path or '/'}{query}", "value": pointer}}
+
+
+PROVIDER = Provider(
+    name="argo-rollouts",
+    title="Argo Rollouts",
+    groups=("argoproj.io",),
+    resources=("rollouts.argoproj.io", "analysistemplates.argoproj.io", "clusteranalysistemplates.argoproj.io"),
+    kinds={"Rollout": _rollout},
+    advice={
+        "Experiment": "pods for a comparison come and go with a rollout here: spec.analysis of a RolloutPolicy, with "
+        "baseline: Fresh for new pods of both",
+        "AnalysisRun": "is the record of an analysis: the one of a rollout is its ModelRollout",
+    },
+    parts=dict.fromkeys(
+        ("AnalysisTemplate", "ClusterAnalysisTemplate"), "no Rollout that is imported names it: nothing to import"
+    ),
+    hints=_HINTS,
+)

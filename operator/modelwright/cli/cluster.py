@@ -26,12 +26,14 @@ KINDS = (*NEEDED, "retrainingpolicies", "trainingruns")
 TIMEOUT = 60.0
 SIGN_IN_TIMEOUT = 600.0
 """Seconds that kubectl has once a credential plugin has said something: a person may be about to sign in."""
-_OF_ONE_LINE = re.compile(r"[EWIF][0-9]{4} |Warning: ")
-_OF_KUBECTL = re.compile(
-    r"error: |Error from server|Error in configuration|The [A-Za-z]+ \"|The connection to the server |"
-    r"Unable to connect to the server|You must be logged in|No resources found"
-)
+_BEGINNINGS = (
+    "Error from server", "Error in configuration", "No resources found", "The connection to the server ",
+    "Unable to connect to the server", "You must be logged in", "error: ",
+)  # fmt: skip
 """How what kubectl itself says begins; it is reported by the plugin, and ends the output."""
+_INVALID = re.compile(r'The [A-Za-z]+ "')
+_ONE_LINE = re.compile(r"[EWIF][0-9]{4} |Warning: ")
+_MAY_BECOME = re.compile(r"[EWIF][0-9]{0,4}|The( [A-Za-z]*)?")
 _BEFORE_THE_REASON = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error when \w+ "STDIN": )?')
 
 
@@ -181,8 +183,8 @@ class _Errors(threading.Thread):
     def __init__(self, source: int, *, shown: bool) -> None:
         super().__init__(daemon=True)
         self.of_kubectl, self.others = "", False
-        self._source, self._shown = source, shown
-        self._line, self._told, self._ended = "", 0, False
+        self._source, self._is_shown = source, shown
+        self._line, self._shown_up_to, self._ended = "", 0, False
 
     def run(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -194,50 +196,42 @@ class _Errors(threading.Thread):
             self.of_kubectl += self._line
 
     def _take(self, text: str) -> None:
+        if self._shown_up_to and text.startswith(_BEGINNINGS):
+            # The line of a prompt is ended by the key that its reader presses, which isn't seen here.
+            self._end_line()
         for part in text.replace("\r\n", "\n").splitlines(keepends=True):
             self._line += part
             if not self._is_kubectls(self._line) and not self._may_be_kubectls(self._line):
-                self._show(self._line[self._told :])
-                self._told = len(self._line)
+                self._show(self._line[self._shown_up_to :])
+                self._shown_up_to = len(self._line)
             if part.endswith("\n"):
                 self._end_line()
 
     def _end_line(self) -> None:
-        if not self._told:
+        if not self._shown_up_to:
             if self._is_kubectls(self._line):
-                self.of_kubectl += "" if _OF_ONE_LINE.match(self._line) else self._line
-                self._ended = self._ended or not _OF_ONE_LINE.match(self._line)
+                self.of_kubectl += "" if _ONE_LINE.match(self._line) else self._line
+                self._ended = self._ended or not _ONE_LINE.match(self._line)
             else:
                 self._show(self._line)
-        self._line, self._told = "", 0
+        self._line, self._shown_up_to = "", 0
 
     def _is_kubectls(self, line: str) -> bool:
-        return not self._told and bool(self._ended or _OF_KUBECTL.match(line) or _OF_ONE_LINE.match(line))
+        if self._shown_up_to:
+            return False
+        return self._ended or line.startswith(_BEGINNINGS) or bool(_INVALID.match(line) or _ONE_LINE.match(line))
 
     def _may_be_kubectls(self, line: str) -> bool:
-        """Whether the rest of the line has to be seen first."""
-        begins = (
-            "error: ",
-            "Error ",
-            "The ",
-            "Unable to connect",
-            "You must be logged in",
-            "No resources",
-            "Warning: ",
-        )
-        return (
-            not self._told
-            and not line.endswith("\n")
-            and (
-                any(begin.startswith(line) or line.startswith(begin) for begin in begins)
-                or re.fullmatch(r"[EWIF][0-9]{0,4}", line) is not None
-            )
-        )
+        """Whether more of the line has to be seen first."""
+        if self._shown_up_to or line.endswith("\n"):
+            return False
+        begun = any(text.startswith(line) for text in (*_BEGINNINGS, "Warning: "))
+        return begun or _MAY_BECOME.fullmatch(line) is not None
 
     def _show(self, text: str) -> None:
         if text.strip():
             self.others = True
-        if self._shown:
+        if self._is_shown:
             say(text, end="", error=True)
 
 

@@ -285,6 +285,8 @@ ADDRESSES = [
     ("hf://acme/tiny:0123abc", "hf://acme/tiny@0123abc"),
     ("hf://acme/tiny", "hf://acme/tiny"),
     ("oci+native://registry.example.com/acme/car:1", "oci://registry.example.com/acme/car:1"),
+    ("oci+fetch://registry.example.com/acme/car:1", "oci://registry.example.com/acme/car:1"),
+    ("gcs://models/iris", "gs://models/iris"),
     ("pvc://models/iris", "pvc://models/iris"),
 ]
 

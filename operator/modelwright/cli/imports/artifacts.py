@@ -34,6 +34,7 @@ _FOREIGN = (
     (re.compile(r"(modelscope|ms|wasbs?|abfss?|minio|rclone|models|runs|mlflow-artifacts):.*"), f"is no store "
     f"here: {_COPY}"),
 )  # fmt: skip
+_SCHEMES = (("gcs://", "gs://"), ("oci+native://", "oci://"), ("oci+fetch://", "oci://"))
 _HUB = re.compile(r"hf://([^/:@]+/[^/:@]+):(.+)")
 
 
@@ -45,8 +46,8 @@ def address(fields: Fields, key: str) -> str:
         uri = f"az://{blob[1]}/{blob[2]}"
     elif hub:
         uri = f"hf://{hub[1]}@{hub[2]}"
-    elif uri.startswith("oci+native://"):
-        uri = uri.replace("oci+native://", "oci://", 1)
+    for theirs, ours in _SCHEMES:
+        uri = ours + uri.removeprefix(theirs) if uri.startswith(theirs) else uri
     if uri.startswith("oci://"):
         fields.note(
             key,

@@ -211,7 +211,7 @@ def _headers(matches: Sequence[Fields]) -> list[Json]:
 
 
 def _metrics(document: Document, context: Context, analysis: Fields, tolerated: int) -> list[tuple[Json, Told]]:
-    found = []
+    found: list[tuple[Json, Told]] = []
     for each in analysis.each("metrics"):
         metric = _metric(document, context, each, tolerated)
         if metric is not None:

@@ -53,6 +53,8 @@ _HINTS = {
     "InferencePool, which isn't made here",
     "spec.router.ingress": "Models are reached by a Gateway: name one with --gateway",
     "spec.router.route.http": "the Model's route is its own: its hostnames and path are in spec.endpoint",
+    "spec.router.route": "the Model makes a route of its own, with hostname and path of spec.endpoint",
+    "spec.router.gateway": "which Gateway KServe takes by default isn't read: name one with --gateway",
     "spec.router.route.group": "services that share requests are versions of one Model here, moved by a RolloutPolicy",
     "spec.router.route.weight": "services that share requests are versions of one Model here, moved by a RolloutPolicy",
     "spec.baseRefs": "what an LLMInferenceServiceConfig adds isn't read: import the service with it merged, or put it "
@@ -269,7 +271,8 @@ def _canaries(document: Document, predictor: Fields) -> tuple[list[Json], list[J
     percent = predictor.number("canaryTrafficPercent")
     if isinstance(predictor.value.get("canary"), list | dict):
         predictor.note("canary", _POLICY)
-    versions, weights = [], [percent] if percent is not None else []
+    versions: list[Json] = []
+    weights = [percent] if percent is not None else []
     if percent is not None:
         predictor.note(
             "canaryTrafficPercent",

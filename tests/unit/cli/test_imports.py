@@ -67,6 +67,19 @@ def test_what_comes_of_them_passes_lint(name: str, capsys: pytest.CaptureFixture
     assert {kinds[document["kind"]].parse(document).kind for document in found} >= {"Model"}
 
 
+def test_the_documentation_shows_what_really_comes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "how-to" / "migrate-from-kserve.md").read_text()
+    theirs, ours = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "theirs.yaml").write_text(theirs)
+    options = ["--gateway", "gateways/models", "--domain", "models.example.com"]
+    assert plugin.main(["import", "kserve", str(tmp_path / "theirs.yaml"), *options]) == 0
+    told = capsys.readouterr().out
+    assert list(yaml.safe_load_all(ours)) == [document for document in yaml.safe_load_all(told) if document]
+    assert [line for line in ours.splitlines() if line.startswith("#")] == [
+        line for line in told.splitlines() if line.startswith("#")
+    ]
+
+
 def leaves(value: Any, path: Place = ()) -> Iterator[Place]:
     members: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     if not members or not value:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modelwright.api.names import GROUP
@@ -115,6 +116,10 @@ class Cluster:
             return self._items(*arguments)
         except Forbidden:
             return []
+
+    def kustomize(self, folder: Path) -> str:
+        """The manifests of a kustomization; no server is asked. Raises ClusterError."""
+        return self.run("kustomize", str(folder))
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of a kubectl command. Raises ClusterError."""

@@ -18,7 +18,7 @@ import yaml
 
 from modelwright.api.common import InvalidObject, seconds
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import acts, facts, plot, tree
+from modelwright.cli import acts, facts, plot, reports, tree
 from modelwright.cli import lint as linting
 from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster, ClusterError, Forbidden, NoSuchResource
@@ -144,10 +144,14 @@ def _parser() -> argparse.ArgumentParser:
     _output(diff)
     lint = add("lint", _lint, "judge manifests before they are applied", what="")
     lint.add_argument(
-        "files", nargs="+", metavar="FILE", type=Path, help="YAML files or folders of them; - is standard input"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+        help="YAML files, folders of them or of a kustomization; - is standard input",
     )
     lint.add_argument("--offline", action="store_true", help="don't ask the server for a dry run")
-    _output(lint)
+    _output(lint, "github", "sarif")
     other = add(
         "import", _import, "turn objects of other projects into ours, and say what of them has no place here", what=""
     )
@@ -180,8 +184,8 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+def _output(parser: argparse.ArgumentParser, *more: str) -> None:
+    parser.add_argument("-o", "--output", choices=("text", "json", *more), default="text")
 
 
 def _drawn(text: str) -> str:
@@ -426,7 +430,7 @@ def _diff(options: argparse.Namespace, cluster: Cluster) -> int:
 
 
 def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
-    files = [(str(path), path.read_text()) for given in options.files for path in _files(given)]
+    files = [file for given in options.files for file in _manifests(given, cluster)]
     dry_run = None if options.offline else cluster.dry_run
     findings = linting.lint(files, dry_run)
     wrong = sum(finding.wrong for finding in findings)
@@ -434,8 +438,15 @@ def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
         told: dict[str, Any] = {"findings": [asdict(one) | {"wrong": one.wrong} for one in findings], "errors": wrong}
         say(json.dumps(told | ({"notChecked": linting.NOT_CHECKED} if options.offline else {}), indent=2))
         return FAILED if wrong else 0
+    if options.output == "sarif":
+        say(json.dumps(reports.sarif(findings), indent=2))
+        return FAILED if wrong else 0
+    if options.output == "github":
+        for line in reports.github(findings):
+            say(line)
+        return FAILED if wrong else 0
     for finding in findings:
-        say(f"{finding.level}: {finding.place}: {finding.text}")
+        say(f"{finding.level}: {finding.where}: {finding.text}")
     if options.offline:
         say(linting.NOT_CHECKED)
     say(f"{wrong} errors" if wrong else "nothing stands against it")
@@ -513,6 +524,13 @@ def _documents(path: Path) -> list[Any]:
         return list(yaml.safe_load_all(path.read_text()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NotYaml(f"{path} is no YAML: {error}") from error
+
+
+def _manifests(path: Path, cluster: Cluster) -> list[tuple[str, str]]:
+    """(name, text) of the files at a path; of a folder with a kustomization what kubectl makes of it."""
+    if any((path / name).is_file() for name in ("kustomization.yaml", "kustomization.yml", "Kustomization")):
+        return [(f"{path} (kustomize)", cluster.kustomize(path))]
+    return [(str(file), file.read_text()) for file in _files(path)]
 
 
 def _files(path: Path) -> list[Path]:

@@ -250,6 +250,11 @@ def test_the_usual_one_needs_nothing_more() -> None:
     }  # fmt: skip
 
 
+def test_of_a_modelcar_the_models_folder_is_taken() -> None:
+    version, _ = from_kserve(sklearn("oci://reg.io/acme/digits:1")).objects
+    assert version["spec"]["artifact"]["path"] == "models"
+
+
 NOTED = [
     ("a canary", sklearn(predictor={"canaryTrafficPercent": 10}), "10 %, until somebody edits it"),
     ("a transformer", service({"model": sklearn()["spec"]["predictor"]["model"]}, transformer={"containers": []}),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from modelwright.cli.lint import lint
+from modelwright.cli import reports
+from modelwright.cli.lint import Finding, lint
 from tests.lib import objects
 
 MODEL = objects.model("vision", "digits", version="v1")
@@ -57,6 +60,107 @@ def test_a_policy_that_promotes_by_time_alone_is_warned_of() -> None:
     assert finding.text.startswith("it promotes by time alone: it has no analysis, no gate and no approval")
     judged = {**POLICY["spec"], "analysis": {"metrics": [{"name": "e", "builtin": "error-rate", "margin": "0.02"}]}}
     assert [f.level for f in lint([("f.yaml", yaml.safe_dump({**POLICY, "spec": judged}))], None)] == ["note"]
+
+
+MANIFEST = """\
+apiVersion: modelwright.dev/v1alpha1
+kind: Model
+metadata: {name: iris, namespace: flowers}
+spec:
+  %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "line", "says"),
+    [
+        ("version: {name: v1}\n  servng: {}", 6, "spec.servng: unknown field; did you mean serving?"),
+        ("version: {name: v1}\n  xyz: {}", 6, "spec.xyz: unknown field"),
+        ("versoin: {name: v1}", 5, "spec.versoin: unknown field; did you mean version?"),
+        ("serving: {}", 4, "spec.version: required, and not given"),
+        ("version: {name: 1}", 5, 'spec.version.name: must be a string: write it in quotes, "1"'),
+        ("version: {name: yes}", 5, 'spec.version.name: must be a string: write it in quotes, "true"'),
+        (
+            'version: {name: v1}\n  serving:\n    replicas: "2"', 7,
+            "spec.serving.replicas: must be an integer: write it without quotes",
+        ),
+        (
+            "version: {name: v1}\n  version: {name: v2}", 6,
+            "spec.version: is there twice, and only the last one counts",
+        ),
+    ],
+)  # fmt: skip
+def test_an_error_has_its_line_and_says_what_to_write(written: str, line: int, says: str) -> None:
+    (finding,) = lint([("f.yaml", MANIFEST % written)], None)
+    assert (finding.level, finding.line, finding.text) == ("error", line, says)
+
+
+def test_a_value_of_a_list_of_words_has_the_nearest_one() -> None:
+    metric = {"name": "e", "builtin": "error-rates", "margin": "0.02"}
+    spec = {**POLICY["spec"], "analysis": {"metrics": [metric]}}
+    (finding,) = lint([("f.yaml", yaml.safe_dump({**POLICY, "spec": spec}))], None)
+    assert 'is "error-rates"; did you mean error-rate? It is one of ' in finding.text
+
+
+def test_broken_yaml_has_its_line() -> None:
+    (finding,) = lint([("f.yaml", "a: 1\nb: [\nc: {")], None)
+    assert (finding.wrong, finding.line) == (True, 3)
+
+
+def test_objects_of_a_list_are_judged_at_their_lines() -> None:
+    listed = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: modelwright.dev/v1alpha1\n  kind: Modell\n"
+    (finding,) = lint([("f.yaml", listed)], None)
+    assert (finding.line, "did you mean Model?" in finding.text) == (4, True)
+
+
+def test_a_name_that_another_file_has_nearly_is_warned_of() -> None:
+    model = ("model.yaml", yaml.safe_dump(objects.model("vision", "digits", version="digits-candidat-1")))
+
+    def versions(*names: str) -> list[tuple[str, str]]:
+        return [(f"{name}.yaml", yaml.safe_dump(objects.version("vision", name))) for name in names]
+
+    (finding,) = lint([model, *versions("digits-candidate-1")], None)
+    assert (finding.level, finding.file) == ("warning", "model.yaml")
+    wanted = "spec.version.name: no ModelVersion digits-candidat-1 is in these files; did you mean digits-candidate-1?"
+    assert finding.text == wanted
+    assert lint([model, *versions("digits-candidate-1", "digits-candidat-1")], None) == []
+    # Another number is another version, which the cluster may have.
+    assert lint([model, *versions("digits-candidat-2")], None) == []
+
+
+REFUSED = Finding("a,b.yaml: Model x", "100 %:\nno", "error", "a,b.yaml", 7)
+
+
+def test_findings_for_github() -> None:
+    assert list(reports.github([REFUSED])) == ["::error file=a%2Cb.yaml,line=7::Model x: 100 %25:%0Ano"]
+
+
+def test_findings_as_sarif() -> None:
+    (run,) = reports.sarif([REFUSED])["runs"]
+    (result,) = run["results"]
+    assert result == {
+        "level": "error",
+        "message": {"text": "Model x: 100 %:\nno"},
+        "locations": [
+            {"physicalLocation": {"artifactLocation": {"uri": "a,b.yaml"}, "region": {"startLine": 7}}},
+        ],
+    }
+
+
+def test_every_manifest_of_this_repository_passes() -> None:
+    root = Path(__file__).parents[3]
+    folders = ("manifests", "examples", "crds")
+    # Argo CD's tests have objects that the operator refuses; an overlay completes the base of the GitOps example.
+    left_out = {"testdata", "base"}
+    files = [
+        path
+        for folder in folders
+        for path in sorted((root / folder).rglob("*.yaml"))
+        if not left_out.intersection(path.relative_to(root).parts)
+    ]
+    assert len(files) > 30
+    found = lint([(str(path.relative_to(root)), path.read_text()) for path in files], None)
+    assert [finding for finding in found if finding.wrong] == []
 
 
 NARROW = [{"name": "accuracy", "minDelta": "-0.005"}]

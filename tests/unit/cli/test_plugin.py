@@ -88,6 +88,39 @@ def test_findings_are_data_with_what_could_not_be_checked(tmp_path: Path, capsys
     assert found["notChecked"].startswith("not checked without a server")
 
 
+WRONG = "apiVersion: modelwright.dev/v1alpha1\nkind: Model\nmetadata: {name: iris}\nspec: {versoin: {name: v1}}\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "shows"),
+    [
+        ("text", "error: {file}:4: Model iris: spec.versoin: unknown field; did you mean version?"),
+        ("github", "::error file={file},line=4::Model iris: spec.versoin: unknown field; did you mean version?"),
+        ("sarif", '"startLine": 4'),
+    ],
+)
+def test_findings_name_the_line_in_each_form(
+    output: str, shows: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "model.yaml"
+    file.write_text(WRONG)
+    assert plugin.main(["lint", "--offline", str(file), "-o", output]) == 1
+    assert shows.format(file=file) in capsys.readouterr().out
+
+
+def test_a_kustomization_is_rendered_before_it_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: [base.yaml]\n")
+    (tmp_path / "base.yaml").write_text("not: judged\n")
+    program = tmp_path / "kubectl"
+    program.write_text(f"#!/bin/sh\n[ \"$1 $2\" = 'kustomize {tmp_path}' ] && cat <<'E'\n{WRONG}E\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("KUBECTL", str(program))
+    assert plugin.main(["lint", "--offline", str(tmp_path)]) == 1
+    assert f"error: {tmp_path} (kustomize):4: Model iris: spec.versoin" in capsys.readouterr().out
+
+
 def test_every_command_can_answer_as_data() -> None:
     assert [name for name, options in plugin.subcommands().items() if "--output" not in options] == []
 

@@ -48,16 +48,22 @@ def address(fields: Fields, key: str) -> str:
         uri = f"hf://{hub[1]}@{hub[2]}"
     for theirs, ours in _SCHEMES:
         uri = ours + uri.removeprefix(theirs) if uri.startswith(theirs) else uri
-    if uri.startswith("oci://"):
-        fields.note(
-            key,
-            "a modelcar image has its model in models/, and here layers are unpacked as they are: push the model's own "
-            "files as an OCI artifact, and name that",
-        )
     why = next((text for pattern, text in _FOREIGN if pattern.fullmatch(uri)), None)
     if why is not None:
         fields.note(key, f"{uri} {why}")
     return uri
+
+
+def modelcar(fields: Fields, key: str, uri: str) -> Json:
+    """Which part of KServe's image is the model, for spec.artifact; empty for another kind of address."""
+    if not uri.startswith("oci://"):
+        return {}
+    fields.note(
+        key,
+        "a modelcar image has its model in models/, so spec.artifact.path is models: leave it out for an artifact that "
+        "was pushed as files",
+    )
+    return {"path": "models"}
 
 
 def runtimes_of(name: str) -> list[str]:

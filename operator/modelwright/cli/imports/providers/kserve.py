@@ -146,7 +146,8 @@ def _model_of(predictor: Fields) -> tuple[Fields, str] | None:
 def _artifact(document: Document, model: Fields, format_name: str, predictor: Fields) -> tuple[Json, Json]:
     """spec.artifact, and what of spec.serving names the runtime."""
     shape = model.below("modelFormat")
-    artifact: Json = {"uri": _address(model)}
+    uri = _address(model)
+    artifact: Json = {"uri": uri, **artifacts.modelcar(model, "storageUri", uri)}
     place, key = (shape, "name") if "name" in shape else (model, "storageUri")
     artifact["format"] = artifacts.format_of(format_name, shape.text("version"), place, key)
     account = predictor.text("serviceAccountName")
@@ -326,7 +327,11 @@ def _llm(document: Document, context: Context) -> Sequence[Json]:
     )
     if main is not None:
         main.take("name")
-    artifact: Json = {"uri": uri, "format": artifacts.format_of("huggingface", "", model, "uri")}
+    artifact: Json = {
+        "uri": uri,
+        **artifacts.modelcar(model, "uri", uri),
+        "format": artifacts.format_of("huggingface", "", model, "uri"),
+    }
     if account := template.text("serviceAccountName"):
         artifact["serviceAccountName"] = account
     scaling = spec.below("scaling")
@@ -377,8 +382,10 @@ def _trained(document: Document, context: Context) -> Sequence[Json]:
     spec, name = document.spec, document.name
     model = spec.below("model")
     framework = model.text("framework")
+    uri = artifacts.address(model, "storageUri")
     artifact: Json = {
-        "uri": artifacts.address(model, "storageUri"),
+        "uri": uri,
+        **artifacts.modelcar(model, "storageUri", uri),
         "format": artifacts.format_of(framework, "", model, "framework"),
     }
     spec.note(

@@ -1,0 +1,99 @@
+"""What pydantic finds wrong with a manifest, in words for the person who wrote it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from modelwright.api.common import InvalidObject, problems
+from modelwright.api.crd.definition import schema
+
+Json = Mapping[str, Any]
+Location = tuple[int | str, ...]
+
+_TOO_SHORT = frozenset({"too_short", "string_too_short"})
+
+
+def explain(kind: Any, error: InvalidObject) -> list[tuple[str, str]]:
+    """(path, what is wrong and what to write) of each problem; what only follows from another problem is left out."""
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return list(error.problems)
+    entries = cause.errors(include_url=False)
+    named = [(entry, *problem) for entry, problem in zip(entries, problems(cause), strict=True)]
+    replaced = {
+        (*entry["loc"][:-1], near)
+        for entry in entries
+        if entry["type"] == "extra_forbidden" and (near := _near_field(kind, entry["loc"])) is not None
+    }
+    return [
+        (path, _words(kind, entry, text))
+        for entry, path, text in named
+        if not _follows(entry, entries, replaced)
+    ]  # fmt: skip
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return found[0] if found else None
+
+
+def _follows(entry: Any, entries: list[Any], replaced: set[Location]) -> bool:
+    """Whether the problem is gone once another one is mended."""
+    location = entry["loc"]
+    if entry["type"] == "missing":
+        return location in replaced
+    if entry["type"] in _TOO_SHORT:
+        return any(len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in entries)
+    return False
+
+
+def _words(kind: Any, entry: Any, text: str) -> str:
+    given = entry.get("input")
+    match entry["type"]:
+        case "extra_forbidden":
+            name = _near_field(kind, entry["loc"])
+            return f"unknown field; did you mean {name}?" if name is not None else "unknown field"
+        case "missing":
+            return "required, and not given"
+        case "string_type" if isinstance(given, bool):
+            return f'must be a string: write it in quotes, "{str(given).lower()}"'
+        case "string_type" if not isinstance(given, dict | list | type(None)):
+            return f'must be a string: write it in quotes, "{given}"'
+        case "int_type" | "float_type" | "bool_type" if isinstance(given, str):
+            wanted = {"int_type": "an integer", "float_type": "a number", "bool_type": "true or false"}[entry["type"]]
+            return f"must be {wanted}: write it without quotes"
+        case "literal_error" | "enum" if isinstance(given, str):
+            expected = str((entry.get("ctx") or {}).get("expected", ""))
+            name = near(given, expected.replace("'", "").replace(" or ", ", ").split(", "))
+            return (
+                f'is "{given}"; ' + (f"did you mean {name}? " if name is not None else "") + f"It is one of {expected}"
+            )
+        case _:
+            return text
+
+
+def _near_field(kind: Any, location: Location) -> str | None:
+    *parents, last = location
+    return near(str(last), _fields(_whole(kind), parents))
+
+
+@cache
+def _whole(kind: Any) -> Json:
+    return schema(kind)
+
+
+def _fields(node: Json, path: Iterable[int | str]) -> Iterator[str]:
+    """Names of the fields that the schema has at a path; none when the path isn't in it."""
+    for step in path:
+        below = node.get("items") if isinstance(step, int) else (node.get("properties") or {}).get(step)
+        below = below if below is not None else node.get("additionalProperties")
+        if not isinstance(below, Mapping):
+            return
+        node = below
+    yield from node.get("properties") or {}

@@ -16,7 +16,7 @@ import pytest
 
 from demo import figures
 from demo.kubectl import is_ready
-from tests.e2e.lib.rollouts import CANARY, ERRORS, SLOW, Sets, Story, Told, seconds
+from tests.e2e.lib.rollouts import CANARY, ENDED, ERRORS, SLOW, Sets, Story, Told, seconds
 from tests.e2e.lib.space import Space, eventually
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
@@ -41,7 +41,7 @@ def gone(it: Story) -> Told:
     it.prepare({"steps": CANARY}, {}, metrics=[NO_METRICS], deadline="40s", serving={"replicas": 1})
     it.wants(2)
     told = Told(more={"holding": it.until(2, "Holding")})
-    told.record = it.until(2, "RolledBack", "Succeeded")
+    told.record = it.until(2, *ENDED)
     return told
 
 
@@ -51,7 +51,7 @@ def silent(it: Story) -> Told:
     it.prepare({"steps": CANARY}, {}, metrics=[ERRORS], deadline="40s", serving={"replicas": 1})
     it.wants(2)
     told = Told(more={"holding": it.until(2, "Holding")})
-    told.record = it.until(2, "RolledBack", "Succeeded")
+    told.record = it.until(2, *ENDED)
     return told
 
 
@@ -66,7 +66,7 @@ def canary(it: Story) -> Told:
         it.until(2, "Progressing", "Holding", step=0)
         it.until(2, "Progressing", "Holding", step=1)
         told.more["canaries"] = it.uids(2)
-        told.record = it.until(2, "Succeeded", "RolledBack")
+        told.record = it.until(2, *ENDED)
         it.ready(2)
         time.sleep(8)
         told.more["promoted"] = it.uids(2)
@@ -118,7 +118,7 @@ def bluegreen(it: Story) -> Told:
         it.wants(2)
         previewed = it.until(2, "Progressing", step=0)
         told.more["preview"] = previewed["status"].get("preview") or it.until(2, "Progressing", step=0)["status"]
-        told.record = it.until(2, "Succeeded", "RolledBack")
+        told.record = it.until(2, *ENDED)
         it.ready(2)
         begin, first = time.monotonic(), it.record(1)
         it.wants(1)
@@ -166,7 +166,7 @@ def dying(it: Story) -> Told:
         told.more["ready"] = ready
         told.more["died"] = time.time()
         it.space.kubectl.run("delete", "pod", "-n", it.space.name, *ready, "--grace-period=0", "--force")
-        told.record = it.until(2, "RolledBack", "Succeeded")
+        told.record = it.until(2, *ENDED)
         time.sleep(5)
     told.report = load.report
     return told
@@ -179,7 +179,7 @@ def recreate(it: Story) -> Told:
     sets = Sets(it)
     sets.start()
     it.wants(2)
-    told = Told(record=it.until(2, "Succeeded", "RolledBack"))
+    told = Told(record=it.until(2, *ENDED))
     it.ready(2)
     told.more["sets"] = sets.stop()
     return told
@@ -281,14 +281,14 @@ def test_slow_version_is_rolled_back_without_a_lost_request(told: dict[str, Told
 def test_silent_callers_are_no_evidence(told: dict[str, Told]) -> None:
     it = of(told, "silent")
     assert it.more["holding"]["status"]["reason"] == "InsufficientEvidence"
-    assert it.end == ("RolledBack", "DeadlineExceeded")
+    assert it.end == ("Aborted", "Inconclusive")
     assert [s["weight"] for s in it.record["status"]["steps"]] == [10]
 
 
 def test_gone_metrics_server_is_an_error_and_the_deadline_ends_it(told: dict[str, Told]) -> None:
     it = of(told, "gone")
     assert it.more["holding"]["status"]["reason"] == "AnalysisError"
-    assert it.end == ("RolledBack", "DeadlineExceeded")
+    assert it.end == ("Aborted", "Inconclusive")
     assert [s["weight"] for s in it.record["status"]["steps"]] == [10]
 
 

@@ -88,7 +88,7 @@ class Reason(StrEnum):
     ANALYSIS_FAILED = "AnalysisFailed", "A metric proved the candidate worse than the policy tolerates."
     INCONCLUSIVE = (
         "Inconclusive",
-        "The evidence decided nothing by the deadline, or the policy rolls back then, or registers no version.",
+        "The evidence decided nothing by the deadline, or the policy ends the rollout or run then.",
     )
     GATE_FAILED = "GateFailed", "A gate refused the candidate before any caller's request reached it."
     APPROVAL_REJECTED = "ApprovalRejected", "A person rejected it."

@@ -10,7 +10,7 @@ from modelwright.api.v1alpha1.model import RuntimeStatus
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
 from modelwright.cli.picture import Picture, age
 from modelwright.cli.tree import author_words, drift_words, gate_words, verdict_words
-from modelwright.core.rollout.record import TERMINAL
+from modelwright.core.rollout.record import TERMINAL, is_undecided
 
 _AGAIN = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."
 _CAN_DO = {
@@ -22,6 +22,7 @@ _CAN_DO = {
     RolloutState.ROLLED_BACK: f"Once the cause is mended, {_AGAIN}",
     RolloutState.ABORTED: _AGAIN,
 }
+_UNDECIDED = f"Nothing was found against the version, and it is not in quarantine: {_AGAIN}"
 _GOING_BACK = "Once it is back it holds the Model there, until release {model}; abort {model} ends the rollback."
 _ENDS = {
     RolloutState.SUCCEEDED: "was promoted",
@@ -60,6 +61,8 @@ def _can_do(seen: Picture, record: ModelRollout | None) -> list[str]:
         return [f"To end the hold: kubectl modelwright release {seen.model.name} --reason ..."]
     if record.spec.rollback is not None and record.status.state not in TERMINAL:
         return [_GOING_BACK.format(model=seen.model.name)]
+    if is_undecided(record.status.state, record.status.reason):
+        return [_UNDECIDED.format(model=seen.model.name)]
     known = [state for state in _CAN_DO if state == record.status.state]
     return [_CAN_DO[state].format(model=seen.model.name) for state in known]
 
@@ -104,7 +107,8 @@ def _record(record: ModelRollout, now: datetime) -> str:
     move = f"from version {status.from_.version} to {to}" if status.from_ is not None else f"to version {to}"
     lines = [f"Rollout {record.name} {move}"]
     if status.state in TERMINAL:
-        lines[0] += f" {_ENDS[RolloutState(str(status.state))]} {age(status.finished_at, now)} ago"
+        how = "ended undecided" if is_undecided(status.state, status.reason) else _ENDS[RolloutState(str(status.state))]
+        lines[0] += f" {how} {age(status.finished_at, now)} ago"
     elif status.state:
         step = f", step {status.progress}, weight {status.weight or 0} %" if status.progress else ""
         lines[0] += f" is {status.state}{step}, since {age(status.since, now)}"

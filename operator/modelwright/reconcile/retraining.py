@@ -48,7 +48,8 @@ Decision = Start | Suppress | Known
 
 PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION")
 """Of a trigger's query."""
-FAILED_OUTCOMES = frozenset({"RolledBack"})
+FAILED_OUTCOMES = frozenset({"RolledBack", "Undecided"})
+"""Of versions after which triggers back off: one that was not promoted would be trained again at once, and for ever."""
 MOST_COUNTED = 2**31 - 1
 
 

@@ -47,6 +47,7 @@ from modelwright.core.retraining.machine import (
 )
 from modelwright.core.retraining.stage import Reading
 from modelwright.core.rollout.observed import Problem
+from modelwright.core.rollout.record import is_undecided
 from modelwright.core.status.summarize import Verdict, conditions
 from modelwright.core.turns import WANTED, Claim
 from modelwright.kube import errors, kinds
@@ -76,6 +77,8 @@ LIVE_RUNS, ENDED_RUNS = 100, 200
 go on wait; what ended before that counts for no guard."""
 Which = Literal["dataset", "holdout"]
 
+UNDECIDED = "Undecided"
+"""Outcome of a version whose rollout ended although nothing was found against it."""
 MOST_CONTROLLERS = 16
 """Controllers of pods that are looked up at a look, those of the newest pods."""
 
@@ -528,15 +531,17 @@ class _Picture:
         for raw in self._context.store.by_model(kinds.MODEL_ROLLOUT, self._run.namespace, model.name):
             spec, status = raw.get("spec") or {}, raw.get("status") or {}
             if (spec.get("target") or {}).get("version") == version and spec.get("rollback") is None:
-                found.append((int(spec.get("number") or 0), str(status.get("state") or RolloutState.PENDING)))
+                state = str(status.get("state") or RolloutState.PENDING)
+                undecided = is_undecided(state, status.get("reason"))
+                found.append((int(spec.get("number") or 0), UNDECIDED if undecided else state))
         if not found:
             follows = model.spec.version.follow is not None
             return self._run.status.outcome or (None if follows else "Announced")
         state = max(found)[1]
         if state in (RolloutState.ROLLED_BACK, RolloutState.ABORTED):
             return "RolledBack"
-        if state == RolloutState.SUPERSEDED:
-            return "Superseded"
+        if state in (RolloutState.SUPERSEDED, UNDECIDED):
+            return state
         return "RollingOut" if state != RolloutState.SUCCEEDED else (self._run.status.outcome or "Serving")
 
     async def carry_out(self, action: ResolveData | BeginStage | Register | StopStage) -> None:

@@ -309,11 +309,12 @@ async def without_a_single_measurement_nothing_is_promoted_and_the_deadline_ends
         assert holding["status"]["reason"] == "InsufficientEvidence"
         assert holding["status"]["step"] == 0
         ended = await record(space, "v2", *ENDED)
-    assert (ended["status"]["state"], ended["status"]["reason"]) == ("RolledBack", "DeadlineExceeded")
+    assert (ended["status"]["state"], ended["status"]["reason"]) == ("Aborted", "Inconclusive")
     assert set(_path(seen, revision(ended))) == {0, 10}
     assert {v["outcome"] for v in ended["status"].get("verdicts", ())} <= {"Inconclusive"}
-    model = await space.stalls("DeadlineExceeded")
+    model = await space.stalls("Inconclusive")
     assert model["status"]["serving"]["version"] == "v1"
+    assert "stage" not in (await space.get(kinds.MODEL_VERSION, "v2")).get("status", {}), "nothing was found against it"
 
 
 @scenario
@@ -322,7 +323,7 @@ async def too_few_requests_are_no_evidence_and_may_roll_back(space: Space) -> No
     space.metrics.answers(space.namespace, "v2", rate=1)
     await space.apply(led(space, "v2"))
     ended = await record(space, "v2", *ENDED)
-    assert (ended["status"]["state"], ended["status"]["reason"]) == ("RolledBack", "Inconclusive")
+    assert (ended["status"]["state"], ended["status"]["reason"]) == ("Aborted", "Inconclusive")
 
 
 @scenario
@@ -410,7 +411,7 @@ async def while_every_write_of_the_route_fails_the_deadline_still_ends_it(space:
     await refuse_routes(space, refuse=True)
     await space.apply(led(space, "v2"))
     await space.until(kinds.MODEL, "digits", _names_the_refusal, "says what is refused")
-    ended = await record(space, "v2", "RolledBack")
+    ended = await record(space, "v2", "Aborted")
     assert ended["status"]["reason"] == "DeadlineExceeded"
     model = await space.stalls("DeadlineExceeded")
     assert model["status"]["serving"]["version"] == "v1"
@@ -524,7 +525,7 @@ async def recreate_stops_the_old_revision_first_and_starts_it_again_when_the_new
         led(space, "v3"),
     )
     failed = await record(space, "v3", *ENDED)
-    assert (failed["status"]["state"], failed["status"]["reason"]) == ("RolledBack", "StartTimeout")
+    assert (failed["status"]["state"], failed["status"]["reason"]) == ("Aborted", "StartTimeout")
     model = await space.stalls("StartTimeout")
     assert model["status"]["serving"]["version"] == "v2"
     assert len(await pods(space, "v2")) == 2
@@ -726,7 +727,7 @@ async def a_person_who_rejects_ends_it_and_so_does_nobody(space: Space) -> None:
     assert (ended["status"]["state"], ended["status"]["reason"]) == ("RolledBack", "ApprovalRejected")
     await space.apply(by_alice(space, "v3"), led(space, "v3"))
     ended = await record(space, "v3", *ENDED)
-    assert (ended["status"]["state"], ended["status"]["reason"]) == ("RolledBack", "ApprovalTimeout")
+    assert (ended["status"]["state"], ended["status"]["reason"]) == ("Aborted", "ApprovalTimeout")
 
 
 @scenario
@@ -750,7 +751,7 @@ async def pods_that_never_come_end_at_the_deadline_and_what_serves_is_untouched(
         led(space, "v3"),
     )
     ended = await record(space, "v3", *ENDED)
-    assert (ended["status"]["state"], ended["status"]["reason"]) == ("RolledBack", "DeadlineExceeded")
+    assert (ended["status"]["state"], ended["status"]["reason"]) == ("Aborted", "DeadlineExceeded")
     await space.stalls("DeadlineExceeded")
     after = (await space.only(kinds.DEPLOYMENT, 1))[0]
     assert after["metadata"]["uid"] == serving["metadata"]["uid"]

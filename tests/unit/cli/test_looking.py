@@ -142,6 +142,24 @@ def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
     assert (hint in told) if hint else ("kubectl modelwright" not in told)
 
 
+@pytest.mark.parametrize(
+    ("reason", "said", "missing"),
+    [("Inconclusive", "ended undecided", "was aborted"), ("DeadlineExceeded", "ended undecided", "was aborted"),
+     ("AbortedByCommand", "was aborted", "not in quarantine")],
+)  # fmt: skip
+def test_why_says_of_an_aborted_rollout_whether_its_version_is_in_quarantine(
+    reason: str, said: str, missing: str
+) -> None:
+    ended = "2026-11-26T11:30:00Z"
+    told = why(
+        seen(world.rollout("digits-2", 11, "v2", "Aborted", 2, reason=reason, message="m", finishedAt=ended)), NOW
+    )
+    assert said in told
+    assert missing not in told
+    assert ("it is not in quarantine" in told) == (reason != "AbortedByCommand")
+    assert "kubectl modelwright retry digits" in told
+
+
 def test_why_says_what_a_rollback_by_hand_does_while_it_is_on_its_way() -> None:
     on_its_way = world.model(condition("Ready", "False", "WaitingForRoute"), name="digits-back", state="Promoting")
     told = why(seen(on_its_way, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)

@@ -38,7 +38,7 @@ def running(spec: dict[str, Any]) -> World:
 
 
 def ended(world: World) -> tuple[str, str]:
-    world.go(lambda: world.record.get("state") in ("Succeeded", "RolledBack"), looks=200)
+    world.go(lambda: world.record.get("state") in ("Succeeded", "RolledBack", "Aborted"), looks=200)
     return world.record["state"], world.record["reason"]
 
 
@@ -68,7 +68,7 @@ def test_the_candidate_wins_by_proof() -> None:
 def test_without_proof_it_loses(winner: dict[str, str], points: Points, told: str) -> None:
     world = running(policy(**winner))
     world.desk.points = points
-    assert ended(world) == ("RolledBack", "ABTestLost")
+    assert ended(world) == ("Aborted", "ABTestLost")
     assert told in world.record["message"]
     assert world.weights == {"v1": 100}
 
@@ -78,7 +78,7 @@ def test_nothing_is_decided_before_the_values_are_there_and_the_deadline_ends_it
     world.go(lambda: bool(world.desk.ends), looks=100)
     world.look()
     assert world.weights == {"v1": 50, "v2": 50}
-    assert ended(world) == ("RolledBack", "DeadlineExceeded")
+    assert ended(world) == ("Aborted", "DeadlineExceeded")
 
 
 def test_harm_ends_it_early() -> None:

@@ -251,7 +251,7 @@ def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline
     said = next(c["message"] for c in world.model["status"]["conditions"] if c["type"] == "Stalled")
     assert "gate evaluation of RolloutPolicy steps" in said
     assert "containers[0].imagge" in said
-    world.go_to("RolledBack", "DeadlineExceeded")
+    world.go_to("Aborted", "DeadlineExceeded")
 
 
 def test_without_the_version_that_serves_there_is_nothing_to_compare_with() -> None:

@@ -310,12 +310,12 @@ def test_a_worse_model_is_refused_by_the_gate_and_the_wait_grows() -> None:
     assert world.model["status"]["serving"]["version"] == "v1"
 
 
-def test_a_version_that_is_rolled_back_counts_as_a_failure_so_that_the_loop_cannot_spin() -> None:
+def test_a_version_that_is_not_promoted_counts_as_a_failure_so_that_the_loop_cannot_spin() -> None:
     guard = {"backoff": {"initial": "3h", "max": "6h"}, "skipUnchanged": False}
     world = World(HOURLY, follow=True, guard=guard, rollout={"strategy": {"preset": "BlueGreen"}, "deadline": "30s"})
     world.broken = True
     world.to_the_hour()
-    world.go(lambda: world.runs[0]["status"].get("outcome") == "RolledBack")
+    world.go(lambda: world.runs[0]["status"].get("outcome") == "Undecided")
     assert world.model["status"]["serving"]["version"] == "v1"
     world.go(lambda: world.policy["status"].get("failures") == 1)
     world.to_the_hour()

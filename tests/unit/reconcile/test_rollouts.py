@@ -310,9 +310,13 @@ def test_no_evidence_never_promotes_and_the_deadline_ends_it() -> None:
     world.want("v2")
     world.go_to("Holding", "InsufficientEvidence")
     assert world.weights == {"v1": 90, "v2": 10}
-    world.go_to("RolledBack", "DeadlineExceeded")
+    world.go_to("Aborted", "Inconclusive")
     assert world.weights == {"v1": 100}
     assert world.serving == "v1"
+    assert world.stage("v2") == "None", "nothing was found against it"
+    for _ in range(10):
+        world.look()
+    assert world.record["state"] == "Aborted", "it is not begun again by itself"
 
 
 def test_a_metrics_server_that_is_gone_for_good_never_promotes() -> None:
@@ -320,7 +324,7 @@ def test_a_metrics_server_that_is_gone_for_good_never_promotes() -> None:
     world.desk.results["errors"] = Failure("MetricsServerUnreachable", "connection refused")
     world.want("v2")
     world.go_to("Holding", "AnalysisError")
-    world.go_to("RolledBack", "DeadlineExceeded")
+    world.go_to("Aborted", "Inconclusive")
 
 
 def test_bad_evidence_rolls_back_and_quarantines() -> None:
@@ -644,11 +648,11 @@ def test_a_freeze_window_lets_nothing_begin_but_a_person_may_override_it() -> No
     world.go_to("Succeeded", "Promoted")
 
 
-def test_a_candidate_that_never_starts_is_rolled_back_at_the_deadline() -> None:
+def test_a_candidate_that_never_starts_is_turned_back_at_the_deadline() -> None:
     world = World(CANARY | {"deadline": "2m"})
     world.broken.add("v2")
     world.want("v2")
-    world.go_to("RolledBack", "DeadlineExceeded")
+    world.go_to("Aborted", "DeadlineExceeded")
     assert world.weights == {"v1": 100}
 
 
@@ -670,7 +674,7 @@ def test_recreate_stops_the_old_revision_first_and_starts_it_again_when_the_new_
     assert world.serving == "v2"
     world.broken.add("v3")
     world.want("v3")
-    world.go_to("RolledBack", "StartTimeout")
+    world.go_to("Aborted", "StartTimeout")
     assert world.pods("v2") == 4
     assert world.weights == {"v2": 100}
 

@@ -290,7 +290,7 @@ def test_a_rollout_that_began_under_such_a_policy_is_not_promoted_by_it() -> Non
     (raw,) = (o for (_, _, name), o in world.api.objects.items() if name == world.records[-1]["metadata"]["name"])
     raw["status"]["policy"]["spec"]["strategy"]["steps"][1]["hold"] = "60s"
     world.restart()
-    world.go(lambda: world.record.get("reason") == "DeadlineExceeded", looks=100)
+    world.go(lambda: world.record.get("reason") == "Inconclusive", looks=100)
 
 
 @pytest.mark.parametrize(("spec", "asked"), [(CANARY, "False"), (JUDGED, "True")], ids=["by time", "judged"])

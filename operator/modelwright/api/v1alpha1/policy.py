@@ -131,7 +131,7 @@ class ApprovalStep(Wire):
         default=1, description="Number of different people who must approve, 1 to 10."
     )
     timeout: Wait = Field(
-        default="48h", description="Time after which the rollout is rolled back without enough approvals, 1s to 720h."
+        default="48h", description="Time after which the rollout ends as Aborted without enough approvals, 1s to 720h."
     )
     service_accounts: Annotated[Bool, Names("Nothing", why="who counts as a person")] = Field(
         default=False,
@@ -829,7 +829,8 @@ class RolloutPolicySpec(Wire):
     on_inconclusive: Literal["Hold", "Rollback"] = Field(
         default="Hold",
         description="When the hold has passed and the evidence decides nothing: Hold waits on until the deadline, "
-        "Rollback rolls back.",
+        "Rollback ends the rollout then. Either way it ends as Aborted: the serving revision gets all traffic again, "
+        "and the version is not in quarantine.",
     )
     on_failure: Literal["Rollback", "Hold"] = Field(
         default="Rollback",
@@ -837,8 +838,9 @@ class RolloutPolicySpec(Wire):
     )
     deadline: Deadline = Field(
         default="1h",
-        description="Time for the whole rollout, 1s to 720h; then it is rolled back. Waiting for approvals, pauses "
-        "and freezes don't count.",
+        description="Time for the whole rollout, 1s to 720h; then the serving revision gets all traffic again. It "
+        "ends as RolledBack when a metric has failed or the candidate's pods fail, else as Aborted. Waiting for "
+        "approvals, pauses and freezes don't count.",
     )
     keep_previous: Annotated[str, *span("0s", "720h")] = Field(
         default="5m",

@@ -199,7 +199,7 @@ class Guard(Wire):
     )
     backoff: Backoff = Field(
         default_factory=Backoff,
-        description="Wait after runs in a row that failed, or whose version was refused or rolled back.",
+        description="Wait after runs in a row that failed, or whose version was refused or not promoted.",
     )
     skip_unchanged: Bool = Field(
         default=True,

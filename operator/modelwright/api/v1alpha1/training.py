@@ -230,6 +230,7 @@ class TrainingRunStatus(StatusWire):
     outcome: Annotated[str, Cut(63)] | None = Field(
         default=None,
         description="What became of the version: Announced (the Model is pinned to another), RollingOut, Serving, "
+        "Undecided (a rollout to it ended, and nothing was found against it), "
         "RolledBack or Superseded.",
     )
     conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")

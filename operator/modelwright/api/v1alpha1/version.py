@@ -394,8 +394,9 @@ class ModelVersionStatus(StatusWire):
     )
     stage: Annotated[str, Cut(63)] | None = Field(
         default=None,
-        description="Rejected (a gate or a person refused it) or Quarantined (a rollout to it was rolled back); absent "
-        "otherwise. Which version serves is in the status of the Model.",
+        description="Rejected (a gate or a person refused it) or Quarantined (a rollout to it was rolled "
+        "back after a finding against it, or a person aborted it); absent otherwise. Which version serves is in the "
+        "status of the Model.",
     )
     failure: VersionFailure | None = Field(default=None, description="Why it cannot be used; absent when it can.")
     conditions: Conditions = Field(

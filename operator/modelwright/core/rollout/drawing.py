@@ -19,6 +19,7 @@ from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutState
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.pods import Failure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.machine import TABLE, course
 from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Rolling, Serving, Traffic
@@ -46,6 +47,7 @@ _POLICIES: tuple[dict[str, Any], ...] = (
     {"strategy": {"abTest": _TEST}, "analysis": _EVIDENCE},
     {"strategy": {"recreate": {"timeout": "1m"}}},
 )
+_FAILURE = Failure(Reason.MODEL_LOAD_FAILED, "exit code 1")
 _GIVEN = {"token": "1", "by": "a", "reason": "b"}
 _SOON, _LATE, _TOO_LATE = timedelta(minutes=5), timedelta(hours=2), timedelta(hours=72)
 
@@ -63,6 +65,10 @@ class _Situation:
     candidate: bool = True
     source: bool = True
     """Whether the revisions have ready pods."""
+    fails: bool = False
+    """Whether the candidate's pods fail by what they serve."""
+    lost: bool = False
+    """Whether the pods of both revisions are gone that should be there."""
     frozen: bool = False
     unfit: bool = False
     """Whether the policy asks for what can't be had."""
@@ -131,6 +137,9 @@ def _situations(record: Record, steps: tuple[Step, ...]) -> Iterator[_Situation]
     yield replace(on, candidate=False)
     yield replace(on, source=False)
     yield replace(on, candidate=False, source=False)
+    yield replace(on, candidate=False, source=False, lost=True)
+    for later in (_SOON, _LATE):
+        yield replace(on, candidate=False, source=False, fails=True, later=later)
     yield replace(on, lags=True)
     yield replace(on, frozen=True)
     yield replace(on, unfit=True)
@@ -149,7 +158,14 @@ def _observed(
 ) -> Observed:
     weights = {key: weight for key, weight in (("old", 100 - so.weight), ("new", so.weight)) if weight}
     views = {
-        revision.hash: RevisionView(revision, replicas=1 if wanted else 0, pods=pods, ready=pods, available=pods)
+        revision.hash: RevisionView(
+            revision,
+            replicas=1 if wanted or so.lost else 0,
+            pods=pods,
+            ready=pods,
+            available=pods,
+            failure=_FAILURE if so.fails and revision == _NEW else None,
+        )
         for revision, pods, wanted in ((_OLD, int(so.source), so.source), (_NEW, int(so.candidate), True))
     }
     # Commands taken up before don't stand in the way of the same one.

@@ -101,8 +101,8 @@ class Record:
 
     @property
     def undecided(self) -> bool:
-        """Whether it ended because a gate decided nothing: that is no finding about its version."""
-        return self.state is RolloutState.ABORTED and self.status.reason == Reason.INCONCLUSIVE
+        """Whether it ended although nothing was found against its version, which is therefore not in quarantine."""
+        return is_undecided(self.status.state, self.status.reason)
 
     @property
     def step(self) -> int:
@@ -129,6 +129,12 @@ class Record:
     def but(self, **changes: Any) -> Record:
         """This record with some members of its status changed."""
         return replace(self, status=self.status.model_copy(update=changes))
+
+
+def is_undecided(state: str | None, reason: str | None) -> bool:
+    """Whether a rollout ended although nothing was found against its version. Of those that end as Aborted only the
+    command `abort` is a finding, a person's."""
+    return state == RolloutState.ABORTED and reason != Reason.ABORTED_BY_COMMAND
 
 
 def enter(record: Record, state: RolloutState, reason: str, message: str, now: datetime) -> Record:
@@ -201,7 +207,8 @@ def _with_step(record: Record, **changes: Any) -> Record:
 
 def turn_back(record: Record, ending: RolloutState, reason: str, message: str, now: datetime) -> Record:
     """`record` on its way back to what served; it ends in `ending`."""
-    outcome = FAILED if reason in (Reason.ANALYSIS_FAILED, Reason.CANDIDATE_UNAVAILABLE) else "Ended"
+    failed = reason in (Reason.ANALYSIS_FAILED, Reason.CANDIDATE_UNAVAILABLE) and ending is RolloutState.ROLLED_BACK
+    outcome = FAILED if failed else "Ended"
     record = end_step(record, outcome, now)
     return enter(record.but(ending=ending, weight=0), RolloutState.ROLLING_BACK, reason, message, now)
 

@@ -41,6 +41,11 @@ from modelwright.core.rollout.watch import STEPPING
 NOT_OF_A_RECORD: frozenset[State] = frozenset({State.SUCCEEDED, State.ROLLED_BACK, State.ABORTED, State.SUPERSEDED})
 """States that a live record reaches by a transition only, never because a row that stays is in them."""
 
+FAULTS: frozenset[str] = frozenset(
+    {Reason.MODEL_LOAD_FAILED, Reason.CONTAINER_OOM_KILLED, Reason.DIGEST_MISMATCH, Reason.UNSAFE_ARCHIVE}
+)
+"""Why pods fail through what they serve: findings about a revision."""
+
 GATEWAY_PATIENCE = timedelta(seconds=10)
 """How long a gateway may take to follow before that is told."""
 LOOK_PATIENCE = timedelta(seconds=5)
@@ -242,6 +247,12 @@ def _gate_undecided(o: Observed) -> bool:
     return _in(o, State.GATING, State.HOLDING) and _gate_result(o) in (Outcome.INCONCLUSIVE, Outcome.ERROR)
 
 
+def _step_undecided(o: Observed) -> bool:
+    """The metrics of the present step have decided nothing."""
+    undecided = _rolling(o).outcome in (Outcome.INCONCLUSIVE, Outcome.ERROR)
+    return undecided and _stepping(o) and _confirmed(o)
+
+
 def _gate_ended(o: Observed) -> bool:
     """A gate has a result that the record doesn't have yet."""
     if not _in(o, State.GATING, State.HOLDING) or _record(o).status.step is not None:
@@ -382,6 +393,13 @@ def _failed(o: Observed) -> bool:
 def _between_steps(o: Observed) -> bool:
     """The evidence that goes on is that of an earlier step."""
     return _in(o, State.PROMOTING) or (_stepping(o) and not _confirmed(o))
+
+
+def _pods_fail(o: Observed) -> bool:
+    """The candidate's own pods have shown that they can't serve it. That they are not ready yet, fit no node or wait
+    for an image or a store is no finding about the candidate."""
+    view = _view(o, _record(o).to)
+    return view is not None and view.failure is not None and view.failure.reason in FAULTS
 
 
 def _enough(o: Observed) -> bool:
@@ -733,6 +751,21 @@ def _lost_its_pods(o: Observed) -> bool:
     return gets and (view is None or (not view.available and view.replicas != 0))
 
 
+def _source_lost_too(o: Observed) -> bool:
+    """What served should have pods, and has no ready one either: that is no finding about the candidate."""
+    view = _view(o, _record(o).source)
+    return view is not None and bool(view.replicas) and not view.available
+
+
+def _lost_text(o: Observed) -> str:
+    return _pods_missing(o, o.replicas if _in(o, State.PROMOTING) else _needs(o, _step(o))).message
+
+
+def _all_lost_text(o: Observed) -> str:
+    source = _record(o).source
+    return f"{_lost_text(o)}; version {source.version if source else ''}, which served, has no ready pod either"
+
+
 def _over_deadline(o: Observed) -> bool:
     record = o.live
     if record is None or record.by_hand or record.state not in COUNTED:
@@ -750,8 +783,9 @@ def _deadline_text(o: Observed) -> str:
     return f"{text}; in its way: {trouble}" if trouble and trouble != status.message else text
 
 
-def _undecided_gate_text(o: Observed) -> str:
-    return f"{_gate_text(o).message}; nothing else came within {_rolling(o).policy.deadline} (spec.deadline)"
+def _undecided_text(o: Observed) -> str:
+    text = (_gate_text(o) if _gate_undecided(o) else _undecided(o)).message
+    return f"{text}; nothing else came within {_rolling(o).policy.deadline} (spec.deadline)"
 
 
 def _recreate_timeout(o: Observed) -> bool:
@@ -820,7 +854,7 @@ ROWS: tuple[Row, ...] = (
         lambda o: _in(o, State.ROLLING_BACK) and _returned(o),
         lambda o: enter(
             _record(o),
-            State(_record(o).status.ending or State.ROLLED_BACK),
+            State(_record(o).status.ending or State.ABORTED),
             _because(o).reason,
             _because(o).message,
             o.now,
@@ -837,16 +871,34 @@ ROWS: tuple[Row, ...] = (
         after(ASK_GATEWAY),
     ),
     Transition(
-        "the deadline has passed, and a gate has decided nothing",
-        lambda o: _over_deadline(o) and _gate_undecided(o),
-        lambda o: _turn(State.ABORTED, Reason.INCONCLUSIVE, o, _undecided_gate_text(o)),
+        "a gate has ended",
+        _gate_ended,
+        _note_gate,
+        "write its result down",
+    ),
+    Transition(
+        "a gate has refused the candidate",
+        lambda o: _in(o, State.GATING, State.HOLDING) and _gate_result(o) is Outcome.FAIL,
+        lambda o: _turn(State.ROLLED_BACK, Reason.GATE_FAILED, o, _gate_text(o).message),
+        "turn back: no caller's request has reached it",
+    ),
+    Transition(
+        "the deadline has passed, and a metric has failed or the candidate's pods fail",
+        lambda o: _over_deadline(o) and (_failed(o) or _pods_fail(o)),
+        lambda o: _turn(State.ROLLED_BACK, Reason.DEADLINE_EXCEEDED, o, _deadline_text(o)),
+        "turn back",
+    ),
+    Transition(
+        "the deadline has passed, and a gate or the step's metrics have decided nothing",
+        lambda o: _over_deadline(o) and (_gate_undecided(o) or _step_undecided(o)),
+        lambda o: _turn(State.ABORTED, Reason.INCONCLUSIVE, o, _undecided_text(o)),
         "turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
         "the deadline has passed",
         _over_deadline,
-        lambda o: _turn(State.ROLLED_BACK, Reason.DEADLINE_EXCEEDED, o, _deadline_text(o)),
-        "turn back",
+        lambda o: _turn(State.ABORTED, Reason.DEADLINE_EXCEEDED, o, _deadline_text(o)),
+        "turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
         "a metric has failed, and the policy rolls back on failure",
@@ -855,14 +907,15 @@ ROWS: tuple[Row, ...] = (
         "turn back",
     ),
     Transition(
+        "the candidate takes requests, and neither it nor what served has a ready pod",
+        lambda o: _lost_its_pods(o) and not _record(o).by_hand and _source_lost_too(o) and not _pods_fail(o),
+        lambda o: _turn(State.ABORTED, Reason.CANDIDATE_UNAVAILABLE, o, _all_lost_text(o)),
+        "turn back, to end as Aborted: nothing was found against the candidate",
+    ),
+    Transition(
         "the candidate takes requests and has no ready pod",
         lambda o: _lost_its_pods(o) and not _record(o).by_hand,
-        lambda o: _turn(
-            State.ROLLED_BACK,
-            Reason.CANDIDATE_UNAVAILABLE,
-            o,
-            _pods_missing(o, o.replicas if _in(o, State.PROMOTING) else _needs(o, _step(o))).message,
-        ),
+        lambda o: _turn(State.ROLLED_BACK, Reason.CANDIDATE_UNAVAILABLE, o, _lost_text(o)),
         "turn back",
     ),
     Rule(
@@ -898,14 +951,20 @@ ROWS: tuple[Row, ...] = (
             and _record(o).status.since is not None
             and o.now - (_record(o).status.since or o.now) >= _approval_timeout(o)
         ),
-        lambda o: _turn(State.ROLLED_BACK, Reason.APPROVAL_TIMEOUT, o, _waiting_text(o).message),
-        "turn back",
+        lambda o: _turn(State.ABORTED, Reason.APPROVAL_TIMEOUT, o, _waiting_text(o).message),
+        "turn back, to end as Aborted: nothing was found against the candidate",
+    ),
+    Transition(
+        "recreate: the candidate was not ready in time, and its pods fail",
+        lambda o: _recreate_timeout(o) and _pods_fail(o),
+        lambda o: _turn(State.ROLLED_BACK, Reason.START_TIMEOUT, o, _pods_missing(o, o.replicas).message),
+        "turn back: stop the candidate, start the old revision again",
     ),
     Transition(
         "recreate: the candidate was not ready in time",
         _recreate_timeout,
-        lambda o: _turn(State.ROLLED_BACK, Reason.START_TIMEOUT, o, _pods_missing(o, o.replicas).message),
-        "turn back: stop the candidate, start the old revision again",
+        lambda o: _turn(State.ABORTED, Reason.START_TIMEOUT, o, _pods_missing(o, o.replicas).message),
+        "turn back in the same way, to end as Aborted: nothing was found against the candidate",
     ),
     Transition(
         "traffic is as the step wants it for the first time",
@@ -976,18 +1035,6 @@ ROWS: tuple[Row, ...] = (
         lambda o: _in(o, State.PENDING) and _next_gate(o) is not None,
         lambda o: enter(_record(o), State.GATING, Reason.GATE_RUNNING, f"gate {_next_gate(o)}", o.now),
         "begin with the gates",
-    ),
-    Transition(
-        "a gate has ended",
-        _gate_ended,
-        _note_gate,
-        "write its result down",
-    ),
-    Transition(
-        "a gate has refused the candidate",
-        lambda o: _in(o, State.GATING, State.HOLDING) and _gate_result(o) is Outcome.FAIL,
-        lambda o: _turn(State.ROLLED_BACK, Reason.GATE_FAILED, o, _gate_text(o).message),
-        "turn back: no caller's request has reached it",
     ),
     Transition(
         "a gate has decided nothing, and the policy rolls back then",
@@ -1128,8 +1175,8 @@ ROWS: tuple[Row, ...] = (
     Transition(
         "the A/B test is over, and the candidate has not won",
         lambda o: _stepping(o) and _step(o).kind is StepKind.AB_TEST and _past_hold(o) and _rolling(o).wins is False,
-        lambda o: _turn(State.ROLLED_BACK, Reason.AB_TEST_LOST, o, _rolling(o).test_text),
-        "turn back",
+        lambda o: _turn(State.ABORTED, Reason.AB_TEST_LOST, o, _rolling(o).test_text),
+        "turn back, to end as Aborted: not to have won is no harm",
     ),
     Transition(
         "the hold is over, the evidence is there, and enough people have approved",
@@ -1153,8 +1200,8 @@ ROWS: tuple[Row, ...] = (
             and _rolling(o).policy.on_inconclusive == "Rollback"
             and _step(o).kind is not StepKind.APPROVAL
         ),
-        lambda o: _turn(State.ROLLED_BACK, Reason.INCONCLUSIVE, o, _undecided(o).message),
-        "turn back",
+        lambda o: _turn(State.ABORTED, Reason.INCONCLUSIVE, o, _undecided(o).message),
+        "turn back, to end as Aborted: nothing was found against the candidate",
     ),
     Rule(
         "a metric has failed, and the policy holds on failure",

@@ -65,7 +65,8 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, 
     hypothesis testing and acceptance sampling", Technometrics 24). Fail: one is proven not to hold; any of them fails
     the gate, so they divide the error among them (Bonferroni). Else Inconclusive.
 
-    A figure that is missing, no finite number or there twice fails. `first`: nothing serves yet; limits versus serving
+    A figure that is missing, no finite number or there twice is an Error: it is no finding about the candidate, and
+    never a pass. `first`: nothing serves yet; limits versus serving
     are skipped then, and the message says so. No limits at all decide nothing. After TFX' Evaluator, which blesses
     nothing by accident and treats a missing baseline in this way.
     """
@@ -74,7 +75,7 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, 
     entries = report.get("metrics")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         text = 'the report needs "metrics", a list of {"name", "candidate", "serving", "slice", "n"}'
-        return GateResult(Outcome.FAIL, Reason.REPORT_MISSING, text)
+        return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
     found = _Findings()
     judged = sum(len(_limits(metric, first=first)) for metric, _ in figures.wanted(metrics))
     for metric, part in figures.wanted(metrics):
@@ -82,7 +83,7 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, 
     skipped = first and any(len(_limits(metric, first=False)) > len(_limits(metric, first=True)) for metric in metrics)
     note = "nothing serves yet, so limits versus the serving version were skipped" if skipped else ""
     outcome, reason = _outcome(found, passed=Reason.GATE_PASSED if judged else Reason.NO_BASELINE)
-    told = found.held if outcome is Outcome.PASS else [*found.missing, *found.wrong, *found.uncertain, *found.undecided]
+    told = found.held if outcome is Outcome.PASS else [*found.wrong, *found.missing, *found.uncertain, *found.undecided]
     full = _full_report(report.get("fullReport"))
     if isinstance(full, str):
         told, full = [*told, full], None
@@ -100,10 +101,10 @@ def _full_report(told: object) -> FullReport | str | None:
 
 
 def _outcome(found: _Findings, passed: Reason) -> tuple[Outcome, Reason]:
-    if found.missing:
-        return Outcome.FAIL, Reason.METRIC_MISSING
     if found.wrong:
         return Outcome.FAIL, Reason.METRIC_OUT_OF_LIMITS
+    if found.missing:
+        return Outcome.ERROR, Reason.METRIC_MISSING
     if found.uncertain:
         return Outcome.INCONCLUSIVE, Reason.UNCERTAINTY_MISSING
     if found.undecided:

@@ -158,16 +158,22 @@ def test_a_share_that_was_rounded_is_taken_at_its_worst() -> None:
         ([entry(0.9, math.nan)], "no finite figure for the serving version"),
     ],
 )
-def test_a_figure_that_is_missing_or_no_number_fails(entries: list[dict[str, Any]], said: str) -> None:
+def test_a_figure_that_is_missing_or_no_number_is_an_error(entries: list[dict[str, Any]], said: str) -> None:
     found = judged(accuracy(minDelta="-1"), *entries)
-    assert (found.outcome, found.reason) == (Outcome.FAIL, "MetricMissing")
+    assert (found.outcome, found.reason) == (Outcome.ERROR, "MetricMissing")
     assert said in found.message
 
 
 @pytest.mark.parametrize("report", [{}, {"metrics": {"accuracy": 1}}, {"metrics": [0.9]}, {"metrics": None}])
-def test_a_report_without_a_list_of_metrics_fails(report: dict[str, Any]) -> None:
+def test_a_report_without_a_list_of_metrics_is_an_error(report: dict[str, Any]) -> None:
     found = scoring.evaluate([accuracy(min="0")], report, first=False)
-    assert (found.outcome, found.reason) == (Outcome.FAIL, "ReportMissing")
+    assert (found.outcome, found.reason) == (Outcome.ERROR, "ReportMissing")
+
+
+def test_a_figure_that_is_proven_wrong_fails_beside_one_that_is_missing() -> None:
+    found = judged(accuracy(min="0.9", slices=["night"]), entry(0.7, n=2000))
+    assert (found.outcome, found.reason) == (Outcome.FAIL, "MetricOutOfLimits")
+    assert "night" in found.message
 
 
 SLICED = accuracy(min="0.8", slices=["day", "night"])
@@ -179,7 +185,7 @@ SLICED = accuracy(min="0.8", slices=["day", "night"])
         ([entry(0.9, n=500, slice="night")], "Pass"),
         ([entry(0.82, n=500, slice="night")], "Inconclusive"),
         ([entry(0.7, n=500, slice="night")], "Fail"),
-        ([], "Fail"),
+        ([], "Error"),
         ([entry(0.9, n=500, slice="night"), entry(0.1, n=500, slice="dusk")], "Pass"),
     ],
 )
@@ -209,7 +215,7 @@ def test_without_limits_nothing_is_blessed() -> None:
         ({"min": "0.8", "minDelta": "0.1"}, 0.85, "Pass", "GatePassed"),
         ({"min": "0.8", "minDelta": "0.1"}, 0.7, "Fail", "MetricOutOfLimits"),
         ({"minDelta": "0.1"}, 0.85, "Pass", "NoBaseline"),
-        ({"minDelta": "0.1"}, math.nan, "Fail", "MetricMissing"),
+        ({"minDelta": "0.1"}, math.nan, "Error", "MetricMissing"),
     ],
 )
 def test_of_a_first_revision_limits_versus_serving_are_skipped_and_that_is_said(
@@ -303,7 +309,7 @@ _ENTRY = st.fixed_dictionaries(
 def test_no_report_passes_without_figures_that_say_how_sure_they_are(report: dict[str, Any], first: bool) -> None:
     found = scoring.evaluate([accuracy(min="0.5", minDelta="-0.5")], report, first=first)
     if found.outcome is not Outcome.PASS:
-        assert found.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
+        assert found.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.ERROR)
         assert found.message
         return
     figure = found.figures[0]

@@ -402,8 +402,8 @@ def test_a_figure_without_bound_is_no_number(figure: str) -> None:
     world = Gated()
     world.want("v2")
     world.end("evaluation", {"metrics": [{"name": "accuracy", "candidate": figure, "serving": 0.92}]})
-    world.go_to("RolledBack", "GateFailed")
-    assert world.outcomes == {"evaluation": ("Fail", "MetricMissing")}
+    world.go_to("Holding")
+    assert world.outcomes == {"evaluation": ("Error", "MetricMissing")}
 
 
 def test_a_version_whose_pod_can_not_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

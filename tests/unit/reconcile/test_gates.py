@@ -155,11 +155,19 @@ def test_figures_that_prove_nothing_follow_on_inconclusive(report: Object, reaso
     assert [gate["report"] for gate in world.record["gates"]] == [FULL]
 
 
+def test_a_report_that_lacks_a_figure_quarantines_nothing() -> None:
+    world = Gated({**BOTH, "onInconclusive": "Rollback"})
+    world.want("v2")
+    world.end("evaluation", {"metrics": []})
+    world.go_to("Aborted", "Inconclusive")
+    assert world.outcomes["evaluation"] == ("Error", "MetricMissing")
+    assert world.stage("v2") == "None"
+
+
 @pytest.mark.parametrize(
     ("gate", "report", "reason"),
     [
         ("evaluation", WORSE, "MetricOutOfLimits"),
-        ("evaluation", {"metrics": []}, "MetricMissing"),
         ("infra", {"outcome": "Fail", "reason": "SampleFailed", "message": "500"}, "SampleFailed"),
     ],
 )

@@ -536,7 +536,7 @@ def _take_evaluation(o: RunObserved, report: Mapping[str, Any]) -> RunObserved:
     text = f"{found.reason}: {found.message}"
     if found.outcome is Outcome.PASS:
         return _pass(o)
-    if found.outcome is Outcome.FAIL:
+    if found.outcome in (Outcome.FAIL, Outcome.ERROR):
         return _fail(o, Reason.GATE_FAILED, text)
     if evaluate.on_inconclusive == "Register":
         return _pass(o, Reason.INCONCLUSIVE, f"{text}. The version is registered (onInconclusive: Register)")

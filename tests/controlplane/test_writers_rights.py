@@ -185,6 +185,12 @@ NAMED = [
         NO_CLAIM,
     ),
     (
+        "whom a Model serves as",
+        model(cache={"persistentVolumeClaim": "models"}, serviceAccountName="trainer"),
+        "spec.serving.serviceAccountName: ",
+        NO_ACCOUNT,
+    ),
+    (
         "a pod's ServiceAccount",
         model({"serviceAccountName": "trainer"}),
         "podTemplate.spec.serviceAccountName: ",

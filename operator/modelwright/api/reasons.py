@@ -46,6 +46,10 @@ class Reason(StrEnum):
         "The namespace has as many resolve pods under way as it may. What Models want is next, then the oldest.",
     )
     WAITING_FOR_DIGEST = "WaitingForDigest", "The digest of the artifact is being found out by a resolve pod."
+    WAITING_FOR_CACHE = (
+        "WaitingForCache",
+        "A pod of its own brings the artifact into the shared cache, as the artifact's ServiceAccount.",
+    )
     WAITING_FOR_SIGNATURE = "WaitingForSignature", "The signature of the artifact is being verified by a resolve pod."
     WAITING_FOR_RUNTIME = "WaitingForRuntime", "The runtime that spec.serving.runtimeRef names does not exist yet."
     WAITING_FOR_PODS = "WaitingForPods", "The pods of the wanted revision are starting."
@@ -513,6 +517,10 @@ class Reason(StrEnum):
     ARTIFACT_TOO_LARGE = "ArtifactTooLarge", "The artifact is larger than the stated limit."
     INVALID_URI = "InvalidURI", "The artifact's address cannot be understood."
     DISK_FULL = "DiskFull", "There is no room left for the artifact on the pod's volume."
+    NOT_CACHED = (
+        "NotCached",
+        "The shared cache does not hold the artifact, and this pod may not fetch it; another pod brings it again.",
+    )
     INTERNAL_ERROR = "InternalError", "A fault of Modelwright itself; the log has the details."
 
 
@@ -527,6 +535,7 @@ FETCH_REASONS = frozenset(
         Reason.ARTIFACT_TOO_LARGE,
         Reason.INVALID_URI,
         Reason.DISK_FULL,
+        Reason.NOT_CACHED,
         Reason.INTERNAL_ERROR,
     }
 )

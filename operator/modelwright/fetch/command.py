@@ -159,6 +159,9 @@ def _parser() -> argparse.ArgumentParser:
         "--tree", default="", help="sha256:... of the files, as `resolve --tree` tells it: proves the cache"
     )
     _add_selection(get)
+    get.add_argument(
+        "--only-cached", action="store_true", help="verify what is in the cache; ask no store, and write nothing"
+    )
     return parser
 
 
@@ -203,6 +206,8 @@ async def _run(
         return await _with_downloader(
             options.uri, limits, places, credentials, report, lambda downloader: downloader.look(options.changed)
         )
+    if options.only_cached and options.cache is None:
+        raise FetchError(Reason.INTERNAL_ERROR, "get --only-cached needs --cache.")
     if options.digest is None and options.cache is not None:
         raise FetchError(Reason.INTERNAL_ERROR, "get --cache needs --digest.")
     wanted = digest.check_form(options.digest) if options.digest is not None else ""
@@ -319,6 +324,12 @@ async def _get_cached(
     cache = Cache(options.cache, wanted, places.holder, limits, report, tree=tree, name=name, part=part.key)
     size = await in_thread(cache.lookup)
     fetched = False
+    if size is None and options.only_cached:
+        raise FetchError(
+            Reason.NOT_CACHED,
+            f"The shared cache doesn't hold {wanted}, or not as it has to be. This pod may not fetch it; the operator "
+            "has a pod of the ModelVersion bring it again.",
+        )
     if size is None:
         await in_thread(cache.prepare)
         async with cache.claimed() as mine:

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     ARTIFACT_TOO_LARGE = "ArtifactTooLarge"
     INVALID_URI = "InvalidURI"
     DISK_FULL = "DiskFull"
+    NOT_CACHED = "NotCached"
     INTERNAL_ERROR = "InternalError"
 
 

@@ -53,7 +53,8 @@ class Context:
     worker, `busy` whether many objects are worked on just now. `pods_asked`: the Deployments of which this process has
     just asked pods. `training_kinds`: what runs may make beside Jobs, whether the cluster has it now or not.
     `hostnames`: patterns of those that endpoints may have, by namespace; empty for any. `turns`: who may have a resolve
-    pod. `large_write`: held while the status of an object that is too large is written."""
+    pod. `to_cache`: claims that Models want a version's artifact brought into, by the version's key, until it is there.
+    `large_write`: held while the status of an object that is too large is written."""
 
     client: KubeClient
     store: Store
@@ -75,4 +76,5 @@ class Context:
     pods_asked: RecentlyAsked = field(default_factory=RecentlyAsked)
     hostnames: tuple[str, ...] = ()
     turns: Turns = field(default_factory=lambda: Turns(RESOLVE_PODS))
+    to_cache: dict[Key, str] = field(default_factory=dict)
     large_write: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -1,6 +1,7 @@
 """The Jobs of a rollout's gates: made, read once they have ended, and taken away."""
 
 import functools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +18,13 @@ from modelwright.core.rollout.record import Record
 from modelwright.core.scoring import GateResult
 from modelwright.kube import errors, kinds
 from modelwright.obs.reading import guarded
+from modelwright.reconcile import proofs
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture, Plan
 from modelwright.reconcile.rollouts import Records
 from modelwright.serving import gates as jobs
+from modelwright.serving.fetching import Kept
 from modelwright.serving.merge import MergeError
 
 Object = dict[str, Any]
@@ -59,7 +62,11 @@ async def run(context: Context, picture: Picture, gate: str) -> bool:
             job = jobs.scan(raw, wanted.scan, plan.revision, _candidate(plan), context.images)
         elif gate == "evaluation" and wanted.evaluation is not None:
             serving = _serving(context, picture, record.source) if record.source is not None else None
-            job = jobs.evaluation(raw, wanted.evaluation, plan.revision, _candidate(plan), serving, context.images)
+            candidate = _kept(context, picture, plan.version, _candidate(plan))
+            job = jobs.evaluation(
+                raw, wanted.evaluation, plan.revision, candidate, serving, context.images,
+                service_account=picture.model.spec.serving.service_account_name,
+            )  # fmt: skip
         else:
             return False
     except MergeError as error:
@@ -188,7 +195,20 @@ def _serving(context: Context, picture: Picture, source: Revision) -> jobs.Conte
             "more: create it again, or promote or abort the rollout"
         )
         raise Refused(Problem(Reason.VERSION_NOT_FOUND, text, stalled=True))
-    return jobs.Content(version.name, version.spec.artifact, digest)
+    return _kept(context, picture, version, jobs.Content(version.name, version.spec.artifact, digest))
+
+
+def _kept(context: Context, picture: Picture, version: ModelVersion, content: jobs.Content) -> jobs.Content:
+    """The content as the evaluation gets it: what loads a model doesn't fetch where what serves doesn't. Raises Refused
+    while it isn't in the cache."""
+    serving = picture.model.spec.serving
+    claim = proofs.fetched_apart(serving)
+    if claim is None:
+        return content
+    absent = proofs.missing(context, serving, version)
+    if absent is not None:
+        raise Refused(absent)
+    return replace(content, kept=Kept(claim, proofs.proof(picture.raw, version, content.digest, context.images)))
 
 
 def _candidate(plan: Plan) -> jobs.Content:

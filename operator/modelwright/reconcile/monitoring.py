@@ -18,6 +18,7 @@ from modelwright.reconcile.children import Refused, controlled_by, ensure, remov
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture
 from modelwright.serving import network, observer
+from modelwright.serving.fetching import only_cached
 from modelwright.traffic.port import Needs
 
 Object = dict[str, Any]
@@ -120,15 +121,19 @@ def _wanted(context: Context, picture: Picture) -> Object | Problem | None:
         text = "has no spec.reference; give one to the next version" if version is not None else "is not there any more"
         return Problem(Reason.NO_REFERENCE, f"ModelVersion {serving.revision.version} {text}")
     stored = picture.template(serving.revision.hash)
+    sample = observer.sample(version.spec.reference, version.spec.artifact)
+    account = sample.service_account_name
+    if stored is not None and not only_cached(stored["data"]["template"]):
+        account = stored["data"]["template"]["spec"].get("serviceAccountName")
     return observer.deployment(
         picture.raw,
         serving.revision,
-        observer.sample(version.spec.reference, version.spec.artifact),
+        sample,
         model.spec.monitoring,
         context.images,
         token=copy_token(context, picture),
         request_seconds=model.spec.serving.max_request_seconds,
-        service_account=stored["data"]["template"]["spec"].get("serviceAccountName") if stored is not None else None,
+        service_account=account,
     )
 
 

@@ -41,7 +41,7 @@ from modelwright.reconcile.children import controlled_by
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture, Plan
 from modelwright.serving import revision as revisions
-from modelwright.serving.fetching import Proof
+from modelwright.serving.fetching import Proof, cache_claim
 from modelwright.serving.merge import MergeError
 from modelwright.traffic.gateway_api import GatewayTraffic
 from modelwright.traffic.port import Evidence, Scene
@@ -304,6 +304,9 @@ def _plan(
         if _proof_is_coming(context, raw, version, digest, proof):
             text = f"ModelVersion {version.name}: the digest of its files is being found out"
             return Problem(Reason.WAITING_FOR_DIGEST, text)
+        absent = proofs.missing(context, model.spec.serving, version)
+        if absent is not None:
+            return absent
         # A revision that never worked takes up a mended runtime by itself; nobody is served by it.
         number = 1 + max((obj.get("revision", 0) for obj in stored.values()), default=0)
         try:
@@ -435,6 +438,10 @@ async def _diagnosed(
         return view
     read = functools.partial(pods.diagnose, found)
     failure = guarded(deployment, read, functools.partial(pods.Failure, Reason.INTERNAL_ERROR))
+    if failure is not None and failure.reason == Reason.NOT_CACHED:
+        claim = cache_claim(deployment["spec"]["template"])
+        if claim is not None and view.revision.version:
+            proofs.ask_for(context, namespace, view.revision.version, claim)
     return replace(view, failure=failure)
 
 

@@ -1,9 +1,14 @@
-"""How what a Model's pods find in a shared cache is proven."""
+"""What a Model's pods find in a shared cache: how it is proven, and who brings it there when they may not."""
 
 from typing import Any
 
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import Serving
 from modelwright.api.v1alpha1.version import Artifact, ModelVersion
 from modelwright.core import versions
+from modelwright.core.rollout.observed import Problem
+from modelwright.kube.queue import Key
+from modelwright.reconcile.context import Context
 from modelwright.serving.fetching import Proof
 from modelwright.serving.images import Images
 
@@ -24,6 +29,32 @@ def proof(model: Object, version: ModelVersion, digest: str, images: Images) -> 
     tree = known.tree if known is not None and known.digest == digest else None
     verify = _verify(model, images)
     return Proof(verify, tree if needs_tree(model, version.spec.artifact, digest, images) else None)
+
+
+def fetched_apart(serving: Serving) -> str | None:
+    """The claim that pods of their own bring artifacts into; None when the pods that serve fetch for themselves."""
+    apart = serving.service_account_name is not None and serving.cache is not None
+    return serving.cache.persistent_volume_claim if apart and serving.cache is not None else None
+
+
+def ask_for(context: Context, namespace: str, version: str, claim: str) -> None:
+    """Have the artifact of a version brought into the cache on this claim."""
+    key = Key("ModelVersion", namespace, version)
+    context.to_cache[key] = claim
+    context.wake(key)
+
+
+def missing(context: Context, serving: Serving, version: ModelVersion) -> Problem | None:
+    """What pods of a version that may not fetch wait for; None when its artifact was brought into the cache."""
+    claim, known = fetched_apart(serving), version.status.artifact
+    if claim is None or (known is not None and known.cached == claim):
+        return None
+    ask_for(context, version.namespace, version.name, claim)
+    failure = version.status.failure
+    if failure is not None:
+        return Problem(failure.reason, f"ModelVersion {version.name}: {failure.message}", stalled=True)
+    text = f"ModelVersion {version.name}: its artifact is being brought into the cache on claim {claim}"
+    return Problem(Reason.WAITING_FOR_CACHE, text)
 
 
 def _verify(model: Object, images: Images) -> str:

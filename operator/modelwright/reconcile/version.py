@@ -31,7 +31,7 @@ from modelwright.reconcile import proofs, rollouts, routing
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
-from modelwright.serving.fetching import FETCH_CONTAINER, resolve_pod
+from modelwright.serving.fetching import FETCH_CONTAINER, Kept, fill_pod, resolve_pod
 
 Object = dict[str, Any]
 
@@ -40,6 +40,9 @@ LOOK_IN_LINE = 60.0
 """Seconds until a version looks again that has many before it; it is called when its turn comes."""
 MOST_RESTARTS = 7
 """Starts of a container that go wrong before its pod is removed: some 15 minutes, as the kubelet waits between them."""
+REFILLED = 300.0
+"""Seconds that a cache which was filled again counts as filled, whatever pods say: that long the kubelet waits at most
+before it starts a container again, which then sees what is there now."""
 REST = 3600.0
 """Seconds until another resolve pod is tried then."""
 FEW_LOST = 3
@@ -82,12 +85,17 @@ class ModelVersionReconciler:
         self._context = context
         self._tries: dict[Key, _Tries] = {}
         """Of versions that have something resolved."""
+        self._filled: dict[Key, tuple[str, float]] = {}
+        """The claim that a version was brought into last, as this process has seen it, and until when pods that don't
+        find it there are not believed."""
 
     async def reconcile(self, key: Key) -> Result:
         """One pass over the ModelVersion of this key."""
         raw = self._context.store.get(kinds.MODEL_VERSION, key.namespace, key.name)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             self._tries.pop(key, None)
+            self._filled.pop(key, None)
+            self._context.to_cache.pop(key, None)
             self._context.turns.leave(key.namespace, key.kind, key.name)
             self._call_next(key.namespace, None)
             return Result()
@@ -159,6 +167,9 @@ class ModelVersionReconciler:
         live = self._resolve_pod(version)
         tree = proofs.needs_tree(self._model(version), version.spec.artifact, digest, self._context.images)
         if pinned is not None and (asked is None or signed is not None) and not (tree and pinned.tree is None):
+            claim = self._to_fill(version, pinned)
+            if claim is not None:
+                return await self._fill(raw, version, pinned, signed, asked, live, claim)
             if live is not None:
                 await remove(self._context, live)
             self._tries.pop(Key("ModelVersion", version.namespace, version.name), None)
@@ -170,6 +181,52 @@ class ModelVersionReconciler:
         read = functools.partial(self._read, pinned=pinned, asked=asked, known=signed, tree=tree)
         so_far = Found(pinned, _between(version, _waiting(pinned, asked, signed)), signed)
         return await self._ask_pod(raw, version, so_far, live, wanted, read)
+
+    def _to_fill(self, version: ModelVersion, pinned: ArtifactStatus) -> str | None:
+        """The claim that the artifact is to be brought into now; None for none."""
+        key = Key("ModelVersion", version.namespace, version.name)
+        claim = self._context.to_cache.get(key)
+        filled, until = self._filled.get(key, ("", 0.0))
+        if claim is None:
+            return None
+        if pinned.cached == claim == filled and self._context.clock.monotonic() < until:
+            # What pods say is from before. One that doesn't find it later says so again.
+            del self._context.to_cache[key]
+            return None
+        return claim
+
+    async def _fill(
+        self, raw: Object, version: ModelVersion, pinned: ArtifactStatus, signed: SignatureStatus | None,
+        asked: Signatures | None, live: Object | None, claim: str,
+    ) -> Found:  # fmt: skip
+        """What the pod says that brings the artifact into the shared cache."""
+        proof = proofs.proof(self._model(version), version, pinned.digest, self._context.images)
+        artifact, model = version.spec.artifact, version.spec.model_ref.name
+        wanted = fill_pod(raw, model, artifact, self._context.images, pinned.digest, Kept(claim, proof))
+        waiting = Verdict(
+            Reason.WAITING_FOR_CACHE, f"the artifact is being brought into the cache on claim {claim}", reconciling=True
+        )
+        so_far = Found(pinned, _between(version, waiting), signed)
+        read = functools.partial(
+            self._read_fill, version=version, so_far=Found(pinned, waiting, signed), asked=asked, claim=claim
+        )
+        return await self._ask_pod(raw, version, so_far, live, wanted, read)
+
+    def _read_fill(
+        self, pod: Object, *, version: ModelVersion, so_far: Found, asked: Signatures | None, claim: str
+    ) -> Found:
+        """What became of the pod that fills the cache. `so_far`: what to say while it works."""
+        done = speakers.status_of(pod, FETCH_CONTAINER).get("state", {}).get("terminated", {})
+        if done.get("exitCode") != 0:
+            return _trouble(pod, so_far)
+        told, pinned = versions.told(pods.parse_report(done.get("message", ""))), so_far.artifact
+        if pinned is None or told is None or told.digest != pinned.digest:
+            text = "the pod that fills the cache ended without the digest of what it brought"
+            return replace(so_far, verdict=Verdict(Reason.INTERNAL_ERROR, text, stalled=True))
+        key = Key("ModelVersion", version.namespace, version.name)
+        again = version.status.artifact is not None and version.status.artifact.cached == claim
+        self._filled[key] = claim, self._context.clock.monotonic() + (REFILLED if again else LOOK_AT_POD)
+        return _found(pinned.model_copy(update={"cached": claim}), so_far.signature, asked)
 
     async def _ask_pod(
         self, raw: Object, version: ModelVersion, so_far: Found, live: Object | None, wanted: Object,
@@ -240,6 +297,8 @@ class ModelVersionReconciler:
 
     def _rank(self, version: ModelVersion) -> int:
         """Who wants it: a Model that serves nothing yet goes first, and versions that no Model names go last."""
+        if Key("ModelVersion", version.namespace, version.name) in self._context.to_cache:
+            return WANTED
         model = self._model(version)
         status, asked = model.get("status") or {}, (model.get("spec") or {}).get("version") or {}
         if version.name not in (asked.get("name"), (status.get("target") or {}).get("version")):
@@ -320,16 +379,7 @@ class ModelVersionReconciler:
                 )  # fmt: skip
             # The pod goes when status has what it said, by the pass that the write wakes.
             return _found(found, signed, asked)
-        told = pods.fetch_failure(status)
-        if told is not None:
-            # It stands until a try succeeds: else each new try would take back what a person has to see.
-            reason, message = told
-            text = f"spec.artifact.uri: {message}" if reason in reasons.FETCH_REASONS else message
-            return Found(pinned, Verdict(reason, text, stalled=True), known)
-        failure = pods.diagnose([pod])
-        if failure is not None:
-            return Found(pinned, Verdict(failure.reason, failure.message, stalled=True), known)
-        return Found(pinned, _waiting(pinned, asked, known), known)
+        return _trouble(pod, Found(pinned, _waiting(pinned, asked, known), known))
 
     async def _refuse(self, raw: Object, error: InvalidObject) -> Result:
         now: datetime = self._context.clock.now()
@@ -358,6 +408,20 @@ def _needs_no_status(raw: Object, version: ModelVersion, status: ModelVersionSta
     reports = status.failure or status.stage or status.signature or find(status.conditions, ConditionType.VERIFIED)
     reported = version.status.observed_generation is not None
     return stamped and pinned and not reports and not reported
+
+
+def _trouble(pod: Object, so_far: Found) -> Found:
+    """What is wrong with a pod that has not ended well; `so_far` while nothing is."""
+    told = pods.fetch_failure(speakers.status_of(pod, FETCH_CONTAINER))
+    if told is not None:
+        # It stands until a try succeeds: else each new try would take back what a person has to see.
+        reason, message = told
+        text = f"spec.artifact.uri: {message}" if reason in reasons.FETCH_REASONS else message
+        return replace(so_far, verdict=Verdict(reason, text, stalled=True))
+    failure = pods.diagnose([pod])
+    if failure is not None:
+        return replace(so_far, verdict=Verdict(failure.reason, failure.message, stalled=True))
+    return so_far
 
 
 def _found(artifact: ArtifactStatus, signed: SignatureStatus | None, asked: Signatures | None) -> Found:

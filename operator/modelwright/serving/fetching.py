@@ -20,6 +20,7 @@ MODEL_VOLUME = "modelwright-model"
 CACHE_VOLUME = "modelwright-cache"
 FETCH_CONTAINER = "fetch"
 """The container of a pod that does nothing but report what the fetch program says."""
+ONLY_CACHED = "--only-cached"
 NON_ROOT_USER = 65532
 
 
@@ -55,6 +56,23 @@ class Proof:
         return {"verify": self.verify, **({"tree": self.tree} if self.tree else {})}
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where pods that may not fetch find an artifact: a claim that holds the shared cache, and how that is proven."""
+
+    claim: str
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class _Bare:
+    """An address without credentials: for pods that ask no store."""
+
+    uri: str
+    service_account_name: None = None
+    credentials_secret_ref: None = None
+
+
 def fetch_container(
     artifact: Source, digest: str | None, images: Images, *, cached: Proof | None
 ) -> tuple[Json, list[Json]]:
@@ -63,19 +81,66 @@ def fetch_container(
 
     `digest` None: whatever is there is taken; never for what serves or is trained on.
     """
+    if cached:
+        arguments = _cache_arguments(_address(artifact), digest, cached)
+        container, volumes = _container(artifact, images, arguments, [_cache_mount(read_only=False)])
+        _prove(container, cached)
+        return container, volumes
     arguments = ["get", *_address(artifact), *(["--digest", digest] if digest is not None else [])]
-    arguments += ["--cache", CACHE_PATH] if cached else ["--dest", "/mnt/artifact"]
-    if cached and cached.tree and cached.verify == "full":
-        arguments += ["--tree", cached.tree]
-    target = (
-        {"name": CACHE_VOLUME, "mountPath": CACHE_PATH}
-        if cached
-        else {"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}
-    )
-    container, volumes = _container(artifact, images, arguments, [target])
-    if cached and cached.verify == "full":
+    arguments += ["--dest", "/mnt/artifact"]
+    return _container(artifact, images, arguments, [{"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}])
+
+
+def check_container(artifact: Source, digest: str, images: Images, proof: Proof) -> Json:
+    """The init container that verifies what the shared cache holds, and neither asks a store nor writes: it has no
+    credentials, and the claim is mounted read-only."""
+    # Only the name of a single file is read from it: no claim that it names is mounted, and its signature is left out.
+    uri = artifact.uri.partition("?")[0]
+    arguments = [*_cache_arguments(_address(artifact, uri), digest, proof), ONLY_CACHED]
+    source, mount = _Bare(uri), _cache_mount(read_only=True)
+    container, _ = _container(source, images, arguments, [mount], source_mounted=False)
+    _prove(container, proof)
+    return container
+
+
+def only_cached(template: Mapping[str, Any]) -> bool:
+    """Whether the pods of this template take the artifact from the shared cache and never fetch it."""
+    containers = template["spec"].get("initContainers") or ()
+    return any(c.get("name") == FETCH_CONTAINER and ONLY_CACHED in (c.get("args") or ()) for c in containers)
+
+
+def cache_claim(template: Mapping[str, Any]) -> str | None:
+    """The claim of the shared cache that pods of this template mount."""
+    for volume in template["spec"].get("volumes") or ():
+        if volume.get("name") == CACHE_VOLUME:
+            claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+            return str(claim) if claim else None
+    return None
+
+
+def cache_volume(claim: str) -> Json:
+    """The volume of the shared cache."""
+    return {"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": claim}}
+
+
+def kept_mount(digest: str, artifact: Source, directory: str, volume: str = CACHE_VOLUME) -> Json:
+    """Where a container reads an artifact of the shared cache, and nothing else of it."""
+    return {"name": volume, "mountPath": directory, "subPath": cache_directory(digest, artifact), "readOnly": True}
+
+
+def _cache_arguments(address: list[str], digest: str | None, proof: Proof) -> list[str]:
+    arguments = ["get", *address, *(["--digest", digest] if digest is not None else [])]
+    arguments += ["--cache", CACHE_PATH]
+    return arguments + (["--tree", proof.tree] if proof.tree and proof.verify == "full" else [])
+
+
+def _cache_mount(*, read_only: bool) -> Json:
+    return {"name": CACHE_VOLUME, "mountPath": CACHE_PATH, **({"readOnly": True} if read_only else {})}
+
+
+def _prove(container: Json, proof: Proof) -> None:
+    if proof.verify == "full":
         enforce(container, {VERIFY_CACHE: "full"})
-    return container, volumes
 
 
 def enforce(container: Json, environment: Mapping[str, str]) -> None:
@@ -98,36 +163,52 @@ class Brought:
     mounts: list[Json]
 
 
-def bring(contents: Mapping[str, tuple[Source, str | None, str]], images: Images) -> Brought:
-    """Fetch each of `contents`, by name: (source, digest, directory). Volumes are named apart from each other's and
-    from the author's."""
+def bring(
+    contents: Mapping[str, tuple[Source, str | None, str]], images: Images, kept: Mapping[str, Kept] | None = None
+) -> Brought:
+    """Fetch each of `contents`, by name: (source, digest, directory); those in `kept` are taken from the shared cache.
+    Volumes are named apart from each other's and from the author's."""
     brought = Brought([], [], [])
     for name, (source, digest, directory) in contents.items():
+        if kept and name in kept and digest is not None:
+            _take(brought, name, check_container(source, digest, images, kept[name].proof), kept[name].claim)
+            brought.mounts.append(kept_mount(digest, source, directory, f"modelwright-{name}-cache"))
+            continue
         container, volumes = fetch_container(source, digest, images, cached=None)
         volumes = [*volumes, {"name": MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
-        kept = f"modelwright-{name}"
-        renamed = {volume["name"]: f"{kept}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes}
-        renamed[MODEL_VOLUME] = kept
+        own = f"modelwright-{name}"
+        renamed = {volume["name"]: f"{own}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes}
+        renamed[MODEL_VOLUME] = own
         mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
         brought.containers.append({**container, "name": f"fetch-{name}", "volumeMounts": mounts})
         brought.volumes.extend({**volume, "name": renamed[volume["name"]]} for volume in volumes)
-        brought.mounts.append({"name": kept, "mountPath": directory, "readOnly": True})
+        brought.mounts.append({"name": own, "mountPath": directory, "readOnly": True})
     return brought
 
 
-def cache_directory(digest: str, artifact: Artifact) -> str:
+def _take(brought: Brought, name: str, container: Json, claim: str) -> None:
+    """Adds the container that verifies what is kept, with volumes of its own."""
+    renamed = {CACHE_VOLUME: f"modelwright-{name}-cache", "tmp": f"modelwright-{name}-tmp"}
+    mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
+    brought.containers.append({**container, "name": f"fetch-{name}", "volumeMounts": mounts})
+    brought.volumes.append({**cache_volume(claim), "name": renamed[CACHE_VOLUME]})
+    brought.volumes.append({"name": renamed["tmp"], "emptyDir": {}})
+
+
+def cache_directory(digest: str, source: Source) -> str:
     """Where the cache keeps an artifact, relative to its root. Of a part of it the name says which, as the digest may
     be that of the whole; fetch makes the same name."""
     name = digest.replace(":", "-")
-    if not (artifact.path or artifact.include or artifact.exclude):
+    if not isinstance(source, Artifact) or not (source.path or source.include or source.exclude):
         return name
-    part = json.dumps([artifact.path or "", artifact.include or (), artifact.exclude or ()], separators=(",", ":"))
+    part = json.dumps([source.path or "", source.include or (), source.exclude or ()], separators=(",", ":"))
     return f"{name}.{hashlib.sha256(part.encode()).hexdigest()[:32]}"
 
 
-def _address(source: Source) -> list[str]:
-    """The arguments that say where the content is, and which part of an artifact is meant."""
-    arguments = ["--uri", literal(source.uri)]
+def _address(source: Source, uri: str | None = None) -> list[str]:
+    """The arguments that say where the content is (at `uri`, where that differs from the source's), and which part of
+    an artifact is meant."""
+    arguments = ["--uri", literal(source.uri if uri is None else uri)]
     if not isinstance(source, Artifact):
         return arguments
     # With "=", so that a value may begin with a dash.
@@ -143,28 +224,38 @@ def resolve_pod(
     """The pod that hashes the artifact of a version of `model` and reports the digest as its termination message; with
     `keys` (PEM, by name), also whether one of them has signed it, and with `tree` the digest of its unpacked files.
     `digest`: what it must be, where that is known."""
-    metadata = version["metadata"]
     arguments = ["--digest", digest] if digest else []
     for name, pem in (keys or {}).items():
         arguments += ["--trusted-key", f"{name}={pem}"]
     arguments += ["--tree"] if tree else []
-    return digest_pod(
-        {
-            "name": names.resolve_pod_name(metadata["name"], metadata["uid"]),
-            "namespace": metadata["namespace"],
-            "labels": names.child_labels(role=names.ROLE_RESOLVE, model=model, version=metadata["name"]),
-            "annotations": {names.ANNOTATION_VERSION_NAME: metadata["name"]},
-            "ownerReferences": [owner_reference(version)],
-        },
-        artifact,
-        images,
-        arguments,
-    )
+    return digest_pod(_resolve_metadata(version, model), artifact, images, arguments)
+
+
+def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, digest: str, kept: Kept) -> Json:
+    """The pod that brings the artifact of a version of `model` into the shared cache, as the artifact's ServiceAccount
+    and with its credentials. Nothing but the fetch program runs in it."""
+    container, volumes = fetch_container(artifact, digest, images, cached=kept.proof)
+    volumes = [*volumes, cache_volume(kept.claim)]
+    return _fetch_only(_resolve_metadata(version, model), artifact, _spec(artifact, container, volumes))
+
+
+def _resolve_metadata(version: Json, model: str) -> Json:
+    metadata = version["metadata"]
+    return {
+        "name": names.resolve_pod_name(metadata["name"], metadata["uid"]),
+        "namespace": metadata["namespace"],
+        "labels": names.child_labels(role=names.ROLE_RESOLVE, model=model, version=metadata["name"]),
+        "annotations": {names.ANNOTATION_VERSION_NAME: metadata["name"]},
+        "ownerReferences": [owner_reference(version)],
+    }
 
 
 def digest_pod(metadata: Json, source: Source, images: Images, arguments: Sequence[str] = ()) -> Json:
     """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
-    spec = pod_spec(source, ["resolve", *_address(source), *arguments], images)
+    return _fetch_only(metadata, source, pod_spec(source, ["resolve", *_address(source), *arguments], images))
+
+
+def _fetch_only(metadata: Json, source: Source, spec: Json) -> Json:
     metadata = {**metadata, "labels": {**metadata["labels"], **identity_labels(source)}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"restartPolicy": "OnFailure", **spec}}
 
@@ -178,7 +269,10 @@ def identity_labels(source: Source) -> dict[str, str]:
 
 def pod_spec(source: Source, arguments: list[str], images: Images) -> Json:
     """A pod, but for its restartPolicy, in which the fetch program does nothing but report."""
-    container, volumes = _container(source, images, arguments, [])
+    return _spec(source, *_container(source, images, arguments, []))
+
+
+def _spec(source: Source, container: Json, volumes: list[Json]) -> Json:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -215,7 +309,9 @@ def authored_security() -> Json:
     return {key: value for key, value in container_security().items() if key != "readOnlyRootFilesystem"}
 
 
-def _container(artifact: Source, images: Images, arguments: list[str], mounts: list[Json]) -> tuple[Json, list[Json]]:
+def _container(
+    artifact: Source, images: Images, arguments: list[str], mounts: list[Json], *, source_mounted: bool = True
+) -> tuple[Json, list[Json]]:
     volumes: list[Json] = []
     environment = [
         {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},
@@ -231,7 +327,7 @@ def _container(artifact: Source, images: Images, arguments: list[str], mounts: l
         volumes.append({"name": "modelwright-credentials", "secret": {"secretName": secret, "optional": True}})
         environment.append({"name": "MODELWRIGHT_CREDENTIALS_SECRET", "value": secret})
         mounts.append({"name": "modelwright-credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
-    if artifact.uri.startswith("pvc://"):
+    if source_mounted and artifact.uri.startswith("pvc://"):
         claim = artifact.uri.removeprefix("pvc://").split("/", 1)[0]
         volumes.append({"name": "modelwright-source", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
         mounts.append({"name": "modelwright-source", "mountPath": f"/mnt/source/{claim}", "readOnly": True})

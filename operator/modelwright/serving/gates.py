@@ -42,6 +42,8 @@ class Content:
     version: str
     artifact: Artifact
     digest: str
+    kept: fetching.Kept | None = None
+    """Where it is, for pods that may not fetch it."""
 
 
 def job_name(rollout: Json, gate: str) -> str:
@@ -124,12 +126,20 @@ def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, im
 
 
 def evaluation(
-    rollout: Json, gate: EvaluationGate, candidate: Revision, wanted: Content, serving: Content | None, images: Images
+    rollout: Json,
+    gate: EvaluationGate,
+    candidate: Revision,
+    wanted: Content,
+    serving: Content | None,
+    images: Images,
+    *,
+    service_account: str | None = None,
 ) -> Json:
     """The Job of the policy's author, with the artifacts of the candidate and of what serves (None: nothing does yet).
 
     The author's pod template is kept as it is; put before it are what fetches the artifacts, and in each container the
-    variables and the two directories. What the restricted Pod Security Standard asks for is the default. Raises
+    variables and the two directories. What the restricted Pod Security Standard asks for is the default.
+    `service_account`: whom the Model serves as, when that isn't who fetches: what loads a model is nobody else. Raises
     MergeError, naming the field, for a template that has no containers.
     """
     model = rollout["spec"]["modelRef"]["name"]
@@ -150,8 +160,10 @@ def evaluation(
             "SERVING_FORMAT": serving.artifact.format.name,
         }
         contents["serving"] = (serving.artifact, serving.digest, SERVING_DIR)
-    base = authored.pod(wanted.artifact.service_account_name)
-    spec = authored.filled(gate.template, TEMPLATE, base, environment, fetching.bring(contents, images))
+    parts = {"candidate": wanted, "serving": serving}
+    kept = {name: content.kept for name, content in parts.items() if content is not None and content.kept is not None}
+    base = authored.pod(service_account or wanted.artifact.service_account_name)
+    spec = authored.filled(gate.template, TEMPLATE, base, environment, fetching.bring(contents, images, kept))
     return _job(
         rollout, "evaluation", candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
         math.ceil(seconds(gate.timeout)),

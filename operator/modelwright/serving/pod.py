@@ -5,12 +5,12 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Serving, pod_template_patch
 from modelwright.api.v1alpha1.runtime import RuntimeSpec
-from modelwright.api.v1alpha1.version import VersionContent
+from modelwright.api.v1alpha1.version import Artifact, VersionContent
 from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Choice
 from modelwright.serving import authored, fetching
 from modelwright.serving.images import Images
-from modelwright.serving.merge import merge
+from modelwright.serving.merge import MergeError, merge
 from modelwright.serving.metadata import serving_labels
 
 Json = dict[str, Any]
@@ -27,16 +27,8 @@ def pod_template(
     runtime = choice.runtime.spec
     name, artifact = model["metadata"]["name"], content.artifact
     directory = runtime.model_path.replace("$(MODEL_NAME)", name)
-    cached = (proof or fetching.Proof()) if serving.cache is not None else None
-    fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=cached)
-    if serving.cache is None:
-        volumes.append({"name": fetching.MODEL_VOLUME, "emptyDir": {}})
-        mount: Json = {"name": fetching.MODEL_VOLUME, "mountPath": directory, "readOnly": True}
-    else:
-        claim = {"claimName": serving.cache.persistent_volume_claim}
-        volumes.append({"name": fetching.CACHE_VOLUME, "persistentVolumeClaim": claim})
-        sub_path = fetching.cache_directory(digest, artifact)
-        mount = {"name": fetching.CACHE_VOLUME, "mountPath": directory, "subPath": sub_path, "readOnly": True}
+    fetch, volumes, mount = _model_files(serving, artifact, digest, images, proof, directory)
+    account = serving.service_account_name or artifact.service_account_name
     environment = _environment(model, serving, version, content, choice, revision, directory)
     template: Json = {
         "metadata": {
@@ -46,7 +38,7 @@ def pod_template(
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            **({"serviceAccountName": artifact.service_account_name} if artifact.service_account_name else {}),
+            **({"serviceAccountName": account} if account else {}),
             "securityContext": fetching.pod_security(),
             "terminationGracePeriodSeconds": serving.drain_seconds + serving.max_request_seconds,
             "topologySpreadConstraints": [
@@ -64,6 +56,7 @@ def pod_template(
     }
     patch = pod_template_patch(serving)
     if patch:
+        _refuse_second_account(serving, patch)
         ours = {entry["name"] for key in _CONTAINERS for entry in template["spec"][key]}
         template = merge(template, patch, "spec.serving.podTemplate")
         _secure(template, ours)
@@ -73,6 +66,34 @@ def pod_template(
         # The selector of the Deployment stands on these.
         template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **serving_labels(name, revision)}
     return template
+
+
+def _model_files(
+    serving: Serving, artifact: Artifact, digest: str, images: Images, proof: fetching.Proof | None, directory: str
+) -> tuple[Json, list[Json], Json]:
+    """The init container that answers for the artifact, the volumes, and where the model server reads it."""
+    if serving.cache is None:
+        fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=None)
+        volumes.append({"name": fetching.MODEL_VOLUME, "emptyDir": {}})
+        return fetch, volumes, {"name": fetching.MODEL_VOLUME, "mountPath": directory, "readOnly": True}
+    proof = proof or fetching.Proof()
+    volume = fetching.cache_volume(serving.cache.persistent_volume_claim)
+    if serving.service_account_name is not None:
+        fetch, volumes = fetching.check_container(artifact, digest, images, proof), [volume]
+    else:
+        fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=proof)
+        volumes.append(volume)
+    return fetch, volumes, fetching.kept_mount(digest, artifact, directory)
+
+
+def _refuse_second_account(serving: Serving, patch: Json) -> None:
+    spec = patch.get("spec")
+    for key in ("serviceAccountName", "serviceAccount"):
+        if serving.service_account_name is not None and isinstance(spec, dict) and key in spec:
+            raise MergeError(
+                f"spec.serving.podTemplate.spec.{key}: spec.serving.serviceAccountName names the ServiceAccount: leave "
+                "one of them out"
+            )
 
 
 def _secure(template: Json, ours: set[str]) -> None:

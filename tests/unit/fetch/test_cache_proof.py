@@ -243,6 +243,33 @@ def test_a_resolve_pod_tells_the_digest_of_an_archives_files_and_nothing_stays(t
     assert json.loads(log.read_text())["reason"] == "ArtifactNotFound"
 
 
+def test_only_cached_verifies_and_neither_asks_the_store_nor_writes(tmp_path: Path) -> None:
+    claim, root, log = tmp_path / "source" / "models", tmp_path / "cache", tmp_path / "log"
+    fill(claim / "digits", FILES)
+    environment = {
+        "MODELWRIGHT_SOURCE_ROOT": str(tmp_path / "source"), "MODELWRIGHT_TERMINATION_LOG": str(log),
+        "MODELWRIGHT_FETCH_VERIFY_CACHE": "full",
+    }  # fmt: skip
+    arguments = ["get", "--uri", "pvc://models/digits", "--digest", DIRECTORY, "--cache", str(root)]
+
+    def run(*more: str) -> tuple[int, dict[str, Any]]:
+        code = main([*arguments, *more], environment, io.StringIO())
+        return code, json.loads(log.read_text())
+
+    code, told = run("--only-cached")
+    assert (code, told["reason"]) == (1, "NotCached")
+    assert not root.exists(), "the store was there, and was not asked"
+    assert run()[0] == 0
+    shutil.rmtree(claim)
+    before = sorted((str(path), path.lstat().st_mtime_ns) for path in root.rglob("*"))
+    code, told = run("--only-cached")
+    assert (code, told["digest"], told["fetched"]) == (0, DIRECTORY, False)
+    (root / DIRECTORY.replace(":", "-") / "model.bin").write_bytes(b"weighty")
+    code, told = run("--only-cached")
+    assert (code, told["reason"]) == (1, "NotCached"), "what is forged is as if it wasn't there"
+    assert [path for path, _ in before] == sorted(str(path) for path in root.rglob("*"))
+
+
 def test_pods_that_can_prove_nothing_take_turns_and_none_waits_for_ever(tmp_path: Path) -> None:
     async def pod(number: int) -> int | None:
         report = Report(Redactor(), stream=io.StringIO())

@@ -12,7 +12,7 @@ from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate, ScanGate
 from modelwright.api.v1alpha1.version import Sample
 from modelwright.check.settings import from_environment
 from modelwright.core.revision import Revision
-from modelwright.serving import gates, network, workload
+from modelwright.serving import fetching, gates, network, workload
 from modelwright.serving.merge import MergeError
 from tests.unit.serving.builders import DIGEST, IMAGES, choice, raw_model, rollout, stored, version
 
@@ -267,3 +267,25 @@ def test_the_scan_reads_the_pinned_artifact_and_gets_the_policys_lists_as_they_a
     assert container["volumeMounts"] == [
         {"name": "modelwright-candidate", "mountPath": gates.CANDIDATE_DIR, "readOnly": True}
     ]
+
+
+def test_of_two_versions_one_may_be_in_the_cache_and_each_has_volumes_of_its_own() -> None:
+    template = {"spec": {"containers": [SCORER]}}
+    gate = EvaluationGate.model_validate({"template": template, "metrics": METRICS})
+    kept = fetching.Kept("models", fetching.Proof("full"))
+    wanted = gates.Content("digits-v2", version().spec.artifact, DIGEST)
+    source = gates.Content("digits-v1", version(uri="pvc://claim/c").spec.artifact, DIGEST, kept)
+    spec = pod(gates.evaluation(rollout(), gate, CANDIDATE, wanted, source, IMAGES, service_account="digits-server"))
+    assert spec["serviceAccountName"] == "digits-server"
+    brought, verified = spec["initContainers"]
+    assert "--only-cached" not in brought["args"]
+    assert verified["args"][-1] == "--only-cached"
+    assert environment(verified)["MODELWRIGHT_FETCH_VERIFY_CACHE"] == "full"
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == ["models"], "the claim of a source that isn't read is not mounted"
+    mounts = {mount["mountPath"]: mount for mount in spec["containers"][0]["volumeMounts"]}
+    assert mounts[gates.SERVING_DIR] == {
+        "name": "modelwright-serving-cache", "mountPath": gates.SERVING_DIR, "readOnly": True,
+        "subPath": DIGEST.replace(":", "-"),
+    }  # fmt: skip
+    assert "subPath" not in mounts[gates.CANDIDATE_DIR]

@@ -123,6 +123,17 @@ def resolve_pod() -> list[Json]:
     ]
 
 
+def serves_as_another_account() -> list[Json]:
+    """The pods that serve, and the one that fills the cache which they mount."""
+    serving = {"cache": {"persistentVolumeClaim": "models"}, "serviceAccountName": "digits-server"}
+    wanted = version(uri="pvc://claim/digits", credentialsSecretRef={"name": "store"}, serviceAccountName="reader")
+    raw = objects.version("vision", "digits-v1")
+    raw["metadata"]["uid"] = "version-uid"
+    kept = fetching.Kept("models", fetching.Proof())
+    fill = fetching.fill_pod(raw, "digits", wanted.spec.artifact, IMAGES, DIGEST, kept)
+    return [fill, *manifests(raw_model(serving=serving), choice(**SERVER), wanted, features=False)]
+
+
 def routed(traffic: Traffic, routing: Routing) -> list[Json]:
     """What moves the traffic of a Model with two revisions."""
     endpoint = Endpoint.model_validate(
@@ -238,6 +249,7 @@ CASES = (
     grpc_endpoint,
     autoscaled_with_cache_and_overrides,
     resolve_pod,
+    serves_as_another_account,
     gate_jobs,
     observer_of_a_model,
     training_run,

@@ -5,12 +5,24 @@ from typing import Any
 
 import pytest
 
+from modelwright.api.common import InvalidObject
 from modelwright.fetch import selection
 from modelwright.fetch.digest import directory_name
 from modelwright.serving import fetching
 from modelwright.serving.fetching import cache_directory, resolve_pod
+from modelwright.serving.merge import MergeError
 from tests.lib import objects
-from tests.unit.serving.builders import DIGEST, IMAGES, choice, container, identify, raw_model, template, version
+from tests.unit.serving.builders import (
+    DIGEST,
+    IMAGES,
+    choice,
+    container,
+    identify,
+    parsed,
+    raw_model,
+    template,
+    version,
+)
 
 
 def env(found: dict[str, Any]) -> dict[str, str]:
@@ -285,3 +297,68 @@ def test_containers_of_the_author_get_the_restricted_defaults_and_may_change_the
 def test_a_dollar_in_an_address_is_not_expanded_by_kubernetes() -> None:
     found = template(raw_model(), wanted=version(uri="s3://models/$(HOME)/m"))["spec"]["initContainers"][0]
     assert found["args"][found["args"].index("--uri") + 1] == "s3://models/$$(HOME)/m"
+
+
+APART: dict[str, Any] = {"cache": {"persistentVolumeClaim": "models"}, "serviceAccountName": "digits-server"}
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        {"uri": "s3://models/digits/1", "credentialsSecretRef": {"name": "store"}},
+        {"uri": "pvc://source/digits/1"},
+        {"uri": "https://models.example.com/digits.onnx?X-Amz-Signature=secret"},
+        {"uri": "az://account/models/digits"},
+    ],
+    ids=lambda artifact: str(artifact["uri"]).partition(":")[0],
+)
+def test_pods_that_serve_as_another_account_have_no_way_to_the_store(artifact: dict[str, Any]) -> None:
+    spec = template(raw_model(serving=APART), wanted=version(serviceAccountName="models-reader", **artifact))["spec"]
+    assert spec["serviceAccountName"] == "digits-server"
+    (fetch,) = spec["initContainers"]
+    assert fetch["args"][-1] == "--only-cached"
+    assert [volume["name"] for volume in spec["volumes"]] == ["tmp", "modelwright-cache"]
+    assert spec["volumes"][1] == {"name": "modelwright-cache", "persistentVolumeClaim": {"claimName": "models"}}
+    mounts = [m for c in (fetch, *spec["containers"]) for m in c["volumeMounts"] if m["name"] == "modelwright-cache"]
+    assert len(mounts) == 2
+    assert all(mount["readOnly"] for mount in mounts), "they can't write it either"
+    text = str(spec)
+    assert "models-reader" not in text
+    assert "secret" not in text.replace("secretRef", "")
+
+
+def test_the_pod_that_fills_the_cache_runs_nothing_but_fetch_and_has_what_it_needs() -> None:
+    wanted = version(uri="az://account/models/digits", serviceAccountName="models-reader", digest=DIGEST)
+    raw = {**objects.version("vision", "digits-v1"), "apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelVersion"}
+    raw["metadata"] |= {"uid": "version-uid"}
+    kept = fetching.Kept("models", fetching.Proof("full", "sha256:" + "e" * 64))
+    pod = fetching.fill_pod(raw, "digits", wanted.spec.artifact, IMAGES, DIGEST, kept)
+    spec = pod["spec"]
+    assert spec["serviceAccountName"] == "models-reader"
+    assert spec["automountServiceAccountToken"] is False
+    assert pod["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+    assert "initContainers" not in spec
+    (container,) = spec["containers"]
+    assert container["image"] == IMAGES.fetch
+    assert container["args"] == [
+        "get", "--uri", "az://account/models/digits", "--digest", DIGEST, "--cache", fetching.CACHE_PATH,
+        "--tree", "sha256:" + "e" * 64,
+    ]  # fmt: skip
+    assert {"name": "modelwright-cache", "mountPath": fetching.CACHE_PATH} in container["volumeMounts"]
+
+
+@pytest.mark.parametrize("key", ["serviceAccountName", "serviceAccount"])
+def test_two_accounts_for_one_pod_are_refused_with_both_fields(key: str) -> None:
+    raw = raw_model(serving={**APART, "podTemplate": {"spec": {key: "models-reader"}}})
+    with pytest.raises(MergeError, match=rf"podTemplate.spec.{key}: spec.serving.serviceAccountName names"):
+        template(raw)
+
+
+def test_an_account_of_its_own_needs_the_cache() -> None:
+    with pytest.raises(InvalidObject, match=r"serviceAccountName needs spec.serving.cache"):
+        parsed(raw_model(serving={"serviceAccountName": "digits-server"}))
+
+
+def test_another_account_is_another_revision() -> None:
+    plain = raw_model(serving={"cache": APART["cache"]})
+    assert identify(plain).hash != identify(raw_model(serving=APART)).hash

@@ -41,7 +41,7 @@ from modelwright.api.common import (
 from modelwright.api.conditions import Conditions
 from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
 from modelwright.api.names import MODEL_NAME_MAX
-from modelwright.api.v1alpha1.version import VersionContent
+from modelwright.api.v1alpha1.version import AccountName, VersionContent
 
 _QUALIFIED = re.compile(QUALIFIED_NAME.removeprefix("^").removesuffix("$"))
 _MODEL_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -242,6 +242,13 @@ class Serving(Wire):
             lambda self: self.replicas is None or self.autoscaling is None,
             ".replicas",
         ),
+        Cel(
+            "!has(self.serviceAccountName) || has(self.cache)",
+            "spec.serving.serviceAccountName needs spec.serving.cache: what another ServiceAccount fetches gets into "
+            "the pods by it",
+            lambda self: self.service_account_name is None or self.cache is not None,
+            ".serviceAccountName",
+        ),
     )
 
     runtime_ref: RuntimeRef | None = Field(
@@ -261,6 +268,12 @@ class Serving(Wire):
     )
     cache: Cache | None = Field(
         default=None, description="Keep fetched artifacts on a volume. When absent, each pod fetches."
+    )
+    service_account_name: AccountName | None = Field(
+        default=None,
+        description="ServiceAccount of the pods that serve, and of the rollout's evaluation; they never fetch. Pods of "
+        "their own bring artifacts into the cache, as the artifact's serviceAccountName. Needs cache. When absent, one "
+        "pod fetches and serves, as the artifact's.",
     )
     allow_implementation: Bool = Field(
         default=False,

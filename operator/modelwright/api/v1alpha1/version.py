@@ -184,7 +184,8 @@ class Artifact(Wire):
     format: ModelFormat = Field(description="What kind of model the artifact is.")
     service_account_name: AccountName | None = Field(
         default=None,
-        description="ServiceAccount of the pods that fetch and serve the artifact. When absent, `default`.",
+        description="ServiceAccount of the pods that fetch the artifact, and of those that serve it unless the Model "
+        "has spec.serving.serviceAccountName. When absent, `default`.",
     )
     credentials_secret_ref: Annotated[Reference, Names("Secret", beside=("uri", "../reference/uri"))] | None = Field(
         default=None,
@@ -359,6 +360,11 @@ class ArtifactStatus(StatusWire):
         default=None,
         description="Digest of the files that a pod gets, where `digest` is of something else: an archive, a manifest, "
         "a commit. Found out only for a Model whose shared cache is verified in full.",
+    )
+    cached: StatusWord | None = Field(
+        default=None,
+        description="Claim of the shared cache that a pod of its own has brought it into last; absent unless the Model "
+        "has spec.serving.serviceAccountName.",
     )
 
 

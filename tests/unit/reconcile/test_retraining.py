@@ -269,6 +269,28 @@ def test_a_following_model_takes_it_and_the_run_says_so() -> None:
     assert world.model["status"]["serving"]["version"] == world.runs[0]["metadata"]["name"]
 
 
+def test_what_a_training_made_is_scanned_by_the_rollout_before_anything_of_the_model_loads_it() -> None:
+    world = World(HOURLY, follow=True, rollout={"strategy": {"steps": [{"weight": 100}]}})
+    world.api.user_patch(kinds.ROLLOUT_POLICY, NS, "steps", {"spec": {"gates": {"scan": {}}}})
+    world.to_the_hour()
+
+    def gates() -> list[Object]:
+        found = [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.JOB]
+        return [o for o in found if _role(o) == names.ROLE_GATE]
+
+    world.go(lambda: bool(gates()))
+    (scan,) = gates()
+    trained = scan["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME]
+    assert world.api.objects[kinds.MODEL_VERSION, NS, trained]["spec"]["lineage"]["trainingRun"]
+    for _ in range(6):
+        world.look()
+    served = {
+        o["metadata"]["annotations"][names.ANNOTATION_VERSION_NAME]
+        for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT
+    }  # fmt: skip
+    assert served == {"v1"}, "nothing of it runs until it has passed"
+
+
 def test_the_second_run_on_the_same_data_is_skipped_before_it_trains() -> None:
     world = World(HOURLY)
     world.to_the_hour()

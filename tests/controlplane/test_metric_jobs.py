@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from modelwright.analysis.job import environment
+from modelwright.serving.images import Images
 from modelwright.serving.measuring import metric_job
 from tests.unit.measuring.conftest import ask, metric
 
@@ -34,7 +35,14 @@ def test_the_least_template_makes_a_job_that_is_accepted(crd_server: Any) -> Non
     asked = metric(name="score", job={"template": template, "value": "accuracy"}).job
     assert asked is not None
     job = metric_job(
-        ROLLOUT, "score", asked, key="u/1", version="digits-v2", attempt="1", environment=environment(ask())
+        ROLLOUT,
+        "score",
+        asked,
+        key="u/1",
+        version="digits-v2",
+        attempt="1",
+        environment=environment(ask()),
+        images=Images("example.com/fetch:1"),
     )
     answer = crd_server.run("create", "--dry-run=server", "--validate=strict", "-f", "-", objects=job)
     assert answer.returncode == 0, answer.stderr

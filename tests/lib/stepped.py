@@ -49,8 +49,12 @@ class Operator:
             events=self.events,  # type: ignore[arg-type]
             clock=clock,
             wake=lambda key: self.queue.__setitem__(key, None),
-            images=Images("example.com/fetch:1"),
-            **{"served_kinds": frozenset(kinds.ALL_KINDS), "admission": lambda _: Admission(in_force=True), **parts},
+            **{
+                "images": Images("example.com/fetch:1"),
+                "served_kinds": frozenset(kinds.ALL_KINDS),
+                "admission": lambda _: Admission(in_force=True),
+                **parts,
+            },
         )
         self.reconcilers = {
             "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,

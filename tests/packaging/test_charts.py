@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic.alias_generators import to_camel
 
 from modelwright.analysis.connections import load
+from modelwright.api.v1alpha1.helper_pods import HelperPod, HelperPods, HelperRoles
 from modelwright.app.settings import Settings
 from tests.packaging.render import CHART, CRDS_CHART, ROOT, Object, Refused, helm, objects, only, template
 
@@ -128,6 +130,46 @@ def test_nobody_acts_as_the_node_unless_the_chart_is_told() -> None:
     ):
         text = environment(template(**values))["MODELWRIGHT_FETCH_ENV"]
         assert Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text or ""}).fetch_env == expected
+
+
+def test_helper_pods_reach_the_operator_as_they_are_written_and_are_off_by_default() -> None:
+    assert "MODELWRIGHT_HELPER_PODS" not in environment(template())
+    given = {
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "imagePullSecrets": [{"name": "registry"}],
+        "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
+        "labels": {"sidecar.istio.io/inject": "false"},
+        "env": {"HTTPS_PROXY": 'http://proxy:3128/?a="b"'},
+        "roles": {"scan": {"priorityClassName": "low"}},
+    }
+    text = environment(template(helperPods=given))["MODELWRIGHT_HELPER_PODS"]
+    found = Settings.from_environment({"MODELWRIGHT_HELPER_PODS": text or ""}).helper_pods
+    assert found == HelperPods.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"toleration": []},
+        {"roles": {"serving": {}}},
+        {"imagePullSecrets": ["registry"]},
+        {"labels": {"modelwright.dev/role": "serving"}},
+        {"resources": {"limits": {"cpu": 0.5}}},
+    ],
+)
+def test_helper_pods_that_the_operator_would_refuse_are_refused_by_the_chart(wrong: Any) -> None:
+    with pytest.raises(Refused):
+        template(helperPods=wrong)
+
+
+def test_the_chart_lists_what_the_operator_reads_of_helper_pods() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    top = schema["properties"]["helperPods"]["properties"]
+    members = {to_camel(name) for name in HelperPod.model_fields}
+    assert set(top) == {*members, "roles"}
+    assert set(schema["definitions"]["helperPod"]["properties"]) == members
+    assert set(top["roles"]["properties"]) == set(HelperRoles.model_fields)
 
 
 def test_a_change_of_connections_restarts_the_operator() -> None:

@@ -56,6 +56,8 @@ ANNOTATION_INPUTS: Final = f"{GROUP}/inputs"
 """On the pods of a TrainingRun: inputs.json, which the downward API puts into a file."""
 ANNOTATION_VERIFIED: Final = f"{GROUP}/verified"
 """On a shipped runtime: "true" when the project's tests run it, "false" when only its schema was checked."""
+ANNOTATION_HELPER_PODS: Final = f"{GROUP}/helper-pods"
+"""On what makes pods beside serving ones: a hash of how the administrator places and sizes them."""
 
 MODEL_NAME_MAX: Final = 50
 """Longest Model name: leaves room for "-<revision hash>" within the 63 characters of a Service name."""

@@ -490,6 +490,10 @@ class Reason(StrEnum):
         "PodsForbidden",
         "Pods are refused by an admission rule, such as the namespace's Pod Security level.",
     )
+    QUOTA_EXCEEDED = (
+        "QuotaExceeded",
+        "A ResourceQuota or LimitRange of the namespace refuses pods or what makes them; the message says what to do.",
+    )
     IMAGE_PULL_FAILED = "ImagePullFailed", "A container image cannot be pulled."
     MODEL_LOAD_FAILED = "ModelLoadFailed", "The model server exits or does not load the model."
     CONTAINER_CONFIG_ERROR = "ContainerConfigError", "A container can't be created, for example for want of a Secret."

@@ -137,11 +137,19 @@ class Leader:
         found = connections.load(settings.connections_file)
         self._lookout = Lookout(found, self._queue.add, clock=clock)
         self._observers = Observers(self._queue.add, clock=clock)
+        images = Images(
+            settings.fetch_image,
+            settings.image_pull_policy,
+            settings.operator_image,
+            copy_token=settings.copy_token == "Required",  # noqa: S105 - a switch
+            fetch_env=settings.fetch_env,
+            helper_pods=settings.helper_pods,
+        )
         self._desk = Desk(
             found,
             self._queue.add,
             clock=clock,
-            jobs=MeasureJobs(self._client, self._store, clock, self._admission.admission),
+            jobs=MeasureJobs(self._client, self._store, clock, images, self._admission.admission),
         )
         context = Context(
             client=self._client,
@@ -150,13 +158,7 @@ class Leader:
             clock=clock,
             wake=self._queue.add,
             served_kinds=self._served,
-            images=Images(
-                settings.fetch_image,
-                settings.image_pull_policy,
-                settings.operator_image,
-                copy_token=settings.copy_token == "Required",  # noqa: S105 - a switch
-                fetch_env=settings.fetch_env,
-            ),
+            images=images,
             probe=Probe() if settings.gateway_probe == "Required" else None,
             desk=self._desk,
             lookout=self._lookout,

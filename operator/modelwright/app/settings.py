@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from modelwright.api.common import HOSTNAME
+from modelwright.api.common import HOSTNAME, problems
 from modelwright.api.names import OPERATOR_LEASE, OPERATOR_NAMESPACE
+from modelwright.api.v1alpha1.helper_pods import HelperPods, variable_problem
 from modelwright.core.sharding import DEFAULT
 from modelwright.kube.kinds import Kind
 from modelwright.serving.images import INSTANCE_CREDENTIALS
@@ -24,19 +25,8 @@ NEVER_MADE = frozenset(
 """Groups of which a training has nothing made for anybody; the chart and manifests/policies/rights.yaml refuse the
 same."""
 
-FETCH_VARIABLES = frozenset(
-    f"{PREFIX}FETCH_{name}"
-    for name in (
-        "ATTEMPTS", "BACKOFF_SECONDS", "CLAIM_SECONDS", "INSTANCE_CREDENTIALS", "LOG", "MAX_BACKOFF_SECONDS",
-        "MAX_BYTES", "MAX_ENTRIES", "MAX_UNPACKED_BYTES", "MAX_UNPACKED_RATIO", "MEMORY_BYTES", "PARALLEL",
-        "PART_BYTES", "PROGRESS_SECONDS", "STALL_SECONDS", "VERIFY_CACHE",
-    )
-)  # fmt: skip
-"""What fetch reads; a name beside them would be a limit that is not kept."""
-
 FETCH_ENV = {INSTANCE_CREDENTIALS: "false"}
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SHARD = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 _HOSTNAME = re.compile(HOSTNAME.removeprefix("^").removesuffix("$"))
 _PARTS = {
@@ -82,6 +72,12 @@ class Settings(BaseModel):
         default_factory=lambda: dict(FETCH_ENV),
         description="Environment of whatever fetches, a JSON object of names and texts; it wins over an author's "
         f"podTemplate. {INSTANCE_CREDENTIALS} is false unless it is named here.",
+    )
+    helper_pods: HelperPods = Field(
+        default_factory=HelperPods,
+        description="Where pods beside the serving ones run and how large they are, a JSON object: labels, "
+        "annotations, nodeSelector, tolerations, affinity, priorityClassName, imagePullSecrets, resources, env, and "
+        "roles with the same for one role each.",
     )
     operator_image: str = Field(
         "modelwright/operator", min_length=1, description="The operator's own image, for comparers and infra gates."
@@ -177,6 +173,11 @@ class Settings(BaseModel):
     def _parse_fetch_env(cls, value: Any) -> Any:
         return _fetch_env(value) if isinstance(value, str) else value
 
+    @field_validator("helper_pods", mode="before")
+    @classmethod
+    def _parse_helper_pods(cls, value: Any) -> Any:
+        return _helper_pods(value) if isinstance(value, str) else value
+
     @property
     def address(self) -> str:
         """host:port of this process's HTTP server for the other replicas; empty when it isn't known."""
@@ -235,11 +236,26 @@ def _fetch_env(text: str) -> dict[str, str]:
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise ValueError(f'must be a JSON object of texts, such as {{"{INSTANCE_CREDENTIALS}": "true"}}')
     for name in given:
-        if not _VARIABLE.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of an environment variable")
-        if name == "HOME" or (name.startswith(PREFIX) and name not in FETCH_VARIABLES):
-            raise ValueError(f"{name} is none of fetch's settings: they are {', '.join(sorted(FETCH_VARIABLES))}")
+        if (why := variable_problem(name)) is not None:
+            raise ValueError(why)
     return {**FETCH_ENV, **given}
+
+
+def _helper_pods(text: str) -> HelperPods:
+    """Helper pods of a JSON object; raises ValueError that names each member that is wrong."""
+    try:
+        given = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON: {error}") from None
+    try:
+        found = HelperPods.model_validate(given, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ValueError("; ".join(f"{path}: {said}" for path, said in problems(error))) from None
+    for where, pods in (("env", found), *((f"roles.{role}.env", pods) for role, pods in found.roles)):
+        for name in pods.env:
+            if (why := variable_problem(name)) is not None:
+                raise ValueError(f"{where}: {why}")
+    return found
 
 
 def _kinds(text: str) -> tuple[Kind, ...]:

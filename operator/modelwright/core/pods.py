@@ -1,5 +1,6 @@
 """What is wrong with a revision, read from its pods and its Deployment."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,15 @@ _IMAGE_REASONS = frozenset(
 """Those of the kubelet: pkg/kubelet/images/types.go of Kubernetes 1.34."""
 _FETCH = "fetch"
 _FORBIDDEN = " is forbidden: "
+_RANGE = re.compile(r"(maximum|minimum) \S+ usage per |max limit to request ratio per ")
+"""What the admission plug-in LimitRanger says."""
+SIZES_OF_SERVING = (
+    "spec.serving.resources has those of the model, and spec.serving.podTemplate those of other containers"
+)
+SIZES_OF_HELPERS = (
+    "an administrator sets those of Modelwright's containers by helperPods.resources of the chart; those of a template "
+    "are in it"
+)
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 _MESSAGE_BYTES, _MESSAGES_BYTES = 4096, 12 * 1024
@@ -52,13 +62,30 @@ def diagnose(pods: Iterable[Mapping[str, Any]]) -> Failure | None:
     return None
 
 
-def forbidden(deployment: Mapping[str, Any]) -> Failure | None:
-    """The refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one."""
+def over_quota(said: str, sizes: str) -> str | None:
+    """What to tell of a refusal by a ResourceQuota or LimitRange, as the API server has put it; None for any other.
+    `sizes`: where the resources of the containers are set."""
+    if "failed quota: " in said:
+        return f"the namespace's ResourceQuota asks for resources that containers don't name: {said}; {sizes}"
+    if "exceeded quota: " in said:
+        return f"the namespace's ResourceQuota has no room: {said}; free some of it, raise it, or ask for less: {sizes}"
+    if _RANGE.search(said):
+        return f"the namespace's LimitRange refuses the resources of a container: {said}; {sizes}"
+    return None
+
+
+def forbidden(deployment: Mapping[str, Any], sizes: str = SIZES_OF_SERVING) -> Failure | None:
+    """The refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one. `sizes`:
+    where the resources of its containers are set."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             # Each try names another pod: without its name, a refusal that stays says the same each time.
             said = str(condition.get("message", ""))
-            return Failure(Reason.PODS_FORBIDDEN, f"pods can't be created: {said.partition(_FORBIDDEN)[2] or said}")
+            said = said.partition(_FORBIDDEN)[2] or said
+            quota = over_quota(said, sizes)
+            if quota is not None:
+                return Failure(Reason.QUOTA_EXCEEDED, f"pods can't be created: {quota}")
+            return Failure(Reason.PODS_FORBIDDEN, f"pods can't be created: {said}")
     return None
 
 

@@ -296,5 +296,5 @@ def too_large(limit: int, what: str) -> FetchError:
     return FetchError(
         Reason.ARTIFACT_TOO_LARGE,
         f"The artifact is too large: {what} is over the limit of {size_text(limit)} (MODELWRIGHT_FETCH_MAX_BYTES). "
-        "Raise the limit or publish less.",
+        "Publish less; a limit that an administrator has set (fetch.env of the chart) can be raised there.",
     )

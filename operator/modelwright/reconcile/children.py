@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from modelwright.api import names
 from modelwright.api.reasons import Reason
+from modelwright.core import pods
 from modelwright.core.drift import differs
 from modelwright.core.rollout.observed import Problem
 from modelwright.kube import errors, kinds
@@ -10,6 +12,8 @@ from modelwright.kube.kinds import Kind
 from modelwright.reconcile.context import Context
 
 Object = dict[str, Any]
+
+_HELPERS = (names.ROLE_RESOLVE, names.ROLE_LOOK, names.ROLE_COMPARER, names.ROLE_OBSERVER)
 
 
 class Refused(Exception):
@@ -46,6 +50,10 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
                 return live, True
         if not controlled_by(live, owner["uid"]):
             raise Refused(_former(kind, wanted, live) or _taken(kind, wanted, live))
+        if _mark(wanted) != _mark(live) and wanted["metadata"]["labels"].get(names.LABEL_ROLE) in _HELPERS:
+            # A merge patch would leave what is no longer said of its pods.
+            await remove(context, live)
+            return await _create(context, kind, wanted)
         if not differs(_owned(wanted), live):
             return live, False
         ids = {"uid": live["metadata"]["uid"]}
@@ -55,6 +63,12 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
     except errors.Invalid as error:
         raise Refused(_invalid(kind, error)) from error
     except errors.Denied as error:
+        serving = metadata.get("labels", {}).get(names.LABEL_ROLE) == names.ROLE_SERVING
+        sizes = pods.SIZES_OF_SERVING if serving else pods.SIZES_OF_HELPERS
+        quota = pods.over_quota(error.message.partition(" is forbidden: ")[2] or error.message, sizes)
+        if quota is not None:
+            text = f"{kind} {metadata['name']} can't be made: {quota}"
+            raise Refused(Problem(Reason.QUOTA_EXCEEDED, text, stalled=True)) from error
         text = f"the API server does not let the operator write {kind} {metadata['name']}: {error.message}"
         raise Refused(Problem(Reason.ACCESS_DENIED, text, stalled=True)) from error
     context.store.put(live, quiet=True)
@@ -86,6 +100,12 @@ async def remove(context: Context, live: Object, *, guarded: bool = False) -> No
         kind, metadata["namespace"], metadata["name"], uid=metadata["uid"], resource_version=version
     )
     context.store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"], quiet=True)
+
+
+def _mark(obj: Object) -> str | None:
+    """How the pods that the object makes, or is, are placed and sized; None where nobody has said."""
+    found: str | None = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_HELPER_PODS)
+    return found
 
 
 def _owned(wanted: Object) -> Object:

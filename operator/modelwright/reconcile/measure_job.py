@@ -21,6 +21,7 @@ from modelwright.kube.store import Store
 from modelwright.obs.clock import Clock
 from modelwright.obs.reading import guarded
 from modelwright.reconcile.children import controlled_by
+from modelwright.serving.images import Images
 from modelwright.serving.measuring import LABEL_MEASURES, measures, metric_job
 from modelwright.serving.merge import MergeError
 
@@ -36,11 +37,13 @@ class MeasureJobs:
     """What the desk runs Jobs with."""
 
     def __init__(
-        self, client: KubeClient, store: Store, clock: Clock, admission: Callable[[str], Admission] = lambda _: IN_FORCE
-    ) -> None:
+        self, client: KubeClient, store: Store, clock: Clock, images: Images,
+        admission: Callable[[str], Admission] = lambda _: IN_FORCE,
+    ) -> None:  # fmt: skip
         self._client = client
         self._store = store
         self._clock = clock
+        self._images = images
         self._admission = admission
 
     async def measure(self, ask: Ask, metric: Metric) -> Figure | Value | Failure:
@@ -104,6 +107,7 @@ class MeasureJobs:
                 version=ask.candidate.version,
                 attempt=self._clock.now().isoformat(),
                 environment=jobs.environment(ask),
+                images=self._images,
             )
             live = await self._client.create(job)
         except MergeError as error:

@@ -47,6 +47,8 @@ ILL = 10.0
 """Seconds between two looks at the pods of a revision that serves and isn't whole."""
 REFUSED = 30.0
 """Seconds until what the API server didn't let the operator write is tried again: a right may be given back."""
+_MAY_PASS = (Reason.ACCESS_DENIED, Reason.QUOTA_EXCEEDED)
+"""Refusals that end without an Event: a right is given, a quota has room."""
 PROGRESS_SECONDS, BUSY_PROGRESS_SECONDS = 3.0, 30.0
 """How long a status that only reports progress waits, so that what comes next makes one write of it: usually, and while
 many objects are worked on."""
@@ -123,7 +125,7 @@ class ModelReconciler:
         failure = outcome.error or failed
         if failure is not None:
             raise failure
-        refused = REFUSED if outcome.problem is not None and outcome.problem.reason == Reason.ACCESS_DENIED else None
+        refused = REFUSED if outcome.problem is not None and outcome.problem.reason in _MAY_PASS else None
         requeues = (deferred, refused, _next_look(observed, decision, assessment))
         return Result(min((seconds for seconds in requeues if seconds is not None), default=None))
 

@@ -10,6 +10,7 @@ from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import DriftStatus
 from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.core import pods
 from modelwright.core.rollout.observed import Problem
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
@@ -75,7 +76,11 @@ def told(context: Context, picture: Picture, refused: Problem | None) -> tuple[b
     problem = wanted if isinstance(wanted, Problem) else refused
     if problem is not None:
         return False, Reason(problem.reason), problem.message
-    if not isinstance(wanted, dict) or not observer.ready(_live(context, picture), wanted):
+    live = _live(context, picture)
+    if not isinstance(wanted, dict) or not observer.ready(live, wanted):
+        failure = pods.forbidden(live, pods.SIZES_OF_HELPERS) if live is not None else None
+        if failure is not None:
+            return False, Reason(failure.reason), f"Deployment {name}: {failure.message}"
         text = f"the pod of Deployment {name} is not ready; its log and Events say why, if it stays so"
         return False, Reason.WAITING_FOR_OBSERVER, text
     text = f"{monitoring.mirror_percent} % of the requests are copied to Service {name}, except in steps of a rollout "

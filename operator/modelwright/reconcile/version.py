@@ -253,7 +253,9 @@ class ModelVersionReconciler:
             try:
                 live, _ = await ensure(self._context, wanted)
             except Refused as refused:
-                return replace(so_far, verdict=Verdict(refused.problem.reason, refused.problem.message, stalled=True))
+                # Nothing wakes it when there is room in a quota, or a right is given.
+                verdict = Verdict(refused.problem.reason, refused.problem.message, stalled=True)
+                return replace(so_far, verdict=verdict, look=LOOK_IN_LINE)
             finally:
                 self._context.turns.made(version.namespace, kinds.MODEL_VERSION.kind, version.name)
             tries.made, tries.refused = live["metadata"]["uid"], ""

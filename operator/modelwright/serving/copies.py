@@ -6,7 +6,7 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.core.revision import Revision
-from modelwright.serving import fetching
+from modelwright.serving import fetching, helpers
 from modelwright.serving.images import Images
 from modelwright.serving.metadata import child_metadata
 
@@ -57,7 +57,7 @@ class Taker:
                 "periodSeconds": 10,
                 "timeoutSeconds": 5,
             },
-            "resources": self.resources,
+            "resources": helpers.resources(self.resources, images, self.role),
             "securityContext": fetching.container_security(),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             **(container or {}),
@@ -78,17 +78,18 @@ class Taker:
             "prometheus.io/path": "/metrics",
         }
         metadata = {"labels": {**names.model_labels(model["metadata"]["name"]), **labels}, "annotations": annotations}
+        mark = helpers.mark(images, self.role)
         return {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": self._metadata(model),
+            "metadata": self._metadata(model) | ({"annotations": mark} if mark else {}),
             "spec": {
                 "replicas": 1,
                 "revisionHistoryLimit": 0,
                 # Its counts are in memory: two pods at a time would each have half of them.
                 "strategy": {"type": "Recreate"},
                 "selector": {"matchLabels": labels},
-                "template": {"metadata": metadata, "spec": spec},
+                "template": helpers.template(metadata, spec, images, self.role),
             },
         }
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from modelwright.api import names
 from modelwright.api.common import Reference
 from modelwright.api.v1alpha1.version import Artifact
+from modelwright.serving import helpers
 from modelwright.serving.images import VERIFY_CACHE, Images
 from modelwright.serving.metadata import owner_reference
 
@@ -22,6 +23,7 @@ FETCH_CONTAINER = "fetch"
 """The container of a pod that does nothing but report what the fetch program says."""
 ONLY_CACHED = "--only-cached"
 NON_ROOT_USER = 65532
+_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 
 
 class Source(Protocol):
@@ -74,31 +76,32 @@ class _Bare:
 
 
 def fetch_container(
-    artifact: Source, digest: str | None, images: Images, *, cached: Proof | None
+    artifact: Source, digest: str | None, images: Images, *, cached: Proof | None, role: str | None = None
 ) -> tuple[Json, list[Json]]:
     """The init container that puts the verified artifact into the model volume or, `cached`, the shared cache, and its
     volumes.
 
-    `digest` None: whatever is there is taken; never for what serves or is trained on.
+    `digest` None: whatever is there is taken; never for what serves or is trained on. `role`: of the pod, where it does
+    not serve.
     """
     if cached:
         arguments = _cache_arguments(_address(artifact), digest, cached)
-        container, volumes = _container(artifact, images, arguments, [_cache_mount(read_only=False)])
+        container, volumes = _container(artifact, images, arguments, [_cache_mount(read_only=False)], role)
         _prove(container, cached)
         return container, volumes
     arguments = ["get", *_address(artifact), *(["--digest", digest] if digest is not None else [])]
     arguments += ["--dest", "/mnt/artifact"]
-    return _container(artifact, images, arguments, [{"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}])
+    return _container(artifact, images, arguments, [{"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}], role)
 
 
-def check_container(artifact: Source, digest: str, images: Images, proof: Proof) -> Json:
+def check_container(artifact: Source, digest: str, images: Images, proof: Proof, *, role: str | None = None) -> Json:
     """The init container that verifies what the shared cache holds, and neither asks a store nor writes: it has no
     credentials, and the claim is mounted read-only."""
     # Only the name of a single file is read from it: no claim that it names is mounted, and its signature is left out.
     uri = artifact.uri.partition("?")[0]
     arguments = [*_cache_arguments(_address(artifact, uri), digest, proof), ONLY_CACHED]
     source, mount = _Bare(uri), _cache_mount(read_only=True)
-    container, _ = _container(source, images, arguments, [mount], source_mounted=False)
+    container, _ = _container(source, images, arguments, [mount], role, source_mounted=False)
     _prove(container, proof)
     return container
 
@@ -164,17 +167,19 @@ class Brought:
 
 
 def bring(
-    contents: Mapping[str, tuple[Source, str | None, str]], images: Images, kept: Mapping[str, Kept] | None = None
-) -> Brought:
-    """Fetch each of `contents`, by name: (source, digest, directory); those in `kept` are taken from the shared cache.
-    Volumes are named apart from each other's and from the author's."""
+    contents: Mapping[str, tuple[Source, str | None, str]], images: Images, role: str,
+    kept: Mapping[str, Kept] | None = None,
+) -> Brought:  # fmt: skip
+    """Fetch each of `contents`, by name: (source, digest, directory), in a pod of `role`; those in `kept` are taken
+    from the shared cache. Volumes are named apart from each other's and from the author's."""
     brought = Brought([], [], [])
     for name, (source, digest, directory) in contents.items():
         if kept and name in kept and digest is not None:
-            _take(brought, name, check_container(source, digest, images, kept[name].proof), kept[name].claim)
+            container = check_container(source, digest, images, kept[name].proof, role=role)
+            _take(brought, name, container, kept[name].claim)
             brought.mounts.append(kept_mount(digest, source, directory, f"modelwright-{name}-cache"))
             continue
-        container, volumes = fetch_container(source, digest, images, cached=None)
+        container, volumes = fetch_container(source, digest, images, cached=None, role=role)
         volumes = [*volumes, {"name": MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
         own = f"modelwright-{name}"
         renamed = {volume["name"]: f"{own}-{volume['name'].removeprefix('modelwright-')}" for volume in volumes}
@@ -234,9 +239,9 @@ def resolve_pod(
 def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, digest: str, kept: Kept) -> Json:
     """The pod that brings the artifact of a version of `model` into the shared cache, as the artifact's ServiceAccount
     and with its credentials. Nothing but the fetch program runs in it."""
-    container, volumes = fetch_container(artifact, digest, images, cached=kept.proof)
-    volumes = [*volumes, cache_volume(kept.claim)]
-    return _fetch_only(_resolve_metadata(version, model), artifact, _spec(artifact, container, volumes))
+    container, volumes = fetch_container(artifact, digest, images, cached=kept.proof, role=names.ROLE_RESOLVE)
+    spec = _spec(artifact, container, [*volumes, cache_volume(kept.claim)])
+    return _fetch_only(_resolve_metadata(version, model), artifact, spec, images)
 
 
 def _resolve_metadata(version: Json, model: str) -> Json:
@@ -252,12 +257,18 @@ def _resolve_metadata(version: Json, model: str) -> Json:
 
 def digest_pod(metadata: Json, source: Source, images: Images, arguments: Sequence[str] = ()) -> Json:
     """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
-    return _fetch_only(metadata, source, pod_spec(source, ["resolve", *_address(source), *arguments], images))
+    spec = pod_spec(source, ["resolve", *_address(source), *arguments], images, names.ROLE_RESOLVE)
+    return _fetch_only(metadata, source, spec, images)
 
 
-def _fetch_only(metadata: Json, source: Source, spec: Json) -> Json:
-    metadata = {**metadata, "labels": {**metadata["labels"], **identity_labels(source)}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"restartPolicy": "OnFailure", **spec}}
+def _fetch_only(metadata: Json, source: Source, spec: Json, images: Images) -> Json:
+    role = names.ROLE_RESOLVE
+    marked = (
+        {"annotations": {**metadata.get("annotations", {}), **mark}} if (mark := helpers.mark(images, role)) else {}
+    )
+    metadata = {**metadata, "labels": {**metadata["labels"], **identity_labels(source)}, **marked}
+    template = helpers.template(metadata, {"restartPolicy": "OnFailure", **spec}, images, role)
+    return {"apiVersion": "v1", "kind": "Pod", **template}
 
 
 def identity_labels(source: Source) -> dict[str, str]:
@@ -267,9 +278,9 @@ def identity_labels(source: Source) -> dict[str, str]:
     return {"azure.workload.identity/use": "true"} if named and source.uri.startswith("az://") else {}
 
 
-def pod_spec(source: Source, arguments: list[str], images: Images) -> Json:
-    """A pod, but for its restartPolicy, in which the fetch program does nothing but report."""
-    return _spec(source, *_container(source, images, arguments, []))
+def pod_spec(source: Source, arguments: list[str], images: Images, role: str) -> Json:
+    """A pod, but for its restartPolicy and its place, in which the fetch program does nothing but report."""
+    return _spec(source, *_container(source, images, arguments, [], role))
 
 
 def _spec(source: Source, container: Json, volumes: list[Json]) -> Json:
@@ -310,8 +321,9 @@ def authored_security() -> Json:
 
 
 def _container(
-    artifact: Source, images: Images, arguments: list[str], mounts: list[Json], *, source_mounted: bool = True
-) -> tuple[Json, list[Json]]:
+    artifact: Source, images: Images, arguments: list[str], mounts: list[Json], role: str | None, *,
+    source_mounted: bool = True,
+) -> tuple[Json, list[Json]]:  # fmt: skip
     volumes: list[Json] = []
     environment = [
         {"name": "MODELWRIGHT_CREDENTIALS", "value": CREDENTIALS_PATH},
@@ -337,9 +349,10 @@ def _container(
         **({"imagePullPolicy": images.pull_policy} if images.pull_policy else {}),
         "args": arguments,
         "env": environment,
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "resources": helpers.resources(_RESOURCES, images, role) if role is not None else _RESOURCES,
         "securityContext": container_security(),
         "volumeMounts": mounts,
     }
-    enforce(container, images.fetch_env)
+    said = images.helper_pods.of(role).env if role is not None else {}
+    enforce(container, {**said, **images.fetch_env})
     return container, volumes

@@ -9,12 +9,13 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.common import seconds
+from modelwright.api.v1alpha1.helper_pods import ROLE_EVALUATION, ROLE_INFRA, ROLE_SCAN
 from modelwright.api.v1alpha1.policy import EvaluationGate, EvaluationMetric, InfraGate, ScanGate
 from modelwright.api.v1alpha1.version import Artifact, Sample
 from modelwright.core.analysis import figures
 from modelwright.core.drift import quantity
 from modelwright.core.revision import Revision
-from modelwright.serving import authored, fetching
+from modelwright.serving import authored, fetching, helpers
 from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError
 from modelwright.serving.metadata import owner_reference
@@ -87,17 +88,19 @@ def infra(
         **_pull_policy(images),
         "command": ["python", "-m", "modelwright.check"],
         "env": authored.variables(environment),
-        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "resources": helpers.resources(
+            {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}, images, ROLE_INFRA
+        ),
         "securityContext": fetching.container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     template = {"metadata": {}, "spec": {**authored.pod(service_account), "containers": [container]}}
-    return _job(rollout, "infra", candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS)
+    return _job(rollout, ROLE_INFRA, candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS, images)
 
 
 def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, images: Images) -> Json:
     """The Job that reads the candidate's artifact without loading it."""
-    brought = fetching.bring({"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images)
+    brought = fetching.bring({"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images, ROLE_SCAN)
     environment = {
         "CANDIDATE_DIR": CANDIDATE_DIR,
         "ALLOWED_GLOBALS": _listed(gate.allow.globals),
@@ -109,7 +112,9 @@ def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, im
         **_pull_policy(images),
         "command": ["python", "-m", "modelwright.scan"],
         "env": authored.variables(environment),
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}},
+        "resources": helpers.resources(
+            {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}}, images, ROLE_SCAN
+        ),
         "securityContext": fetching.container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": brought.mounts,
@@ -121,8 +126,9 @@ def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, im
         "volumes": brought.volumes,
     }
     return _job(
-        rollout, "scan", candidate, {"metadata": {}, "spec": spec}, _PROBE_TRIES, math.ceil(seconds(gate.timeout))
-    )
+        rollout, ROLE_SCAN, candidate, {"metadata": {}, "spec": spec}, _PROBE_TRIES,
+        math.ceil(seconds(gate.timeout)), images,
+    )  # fmt: skip
 
 
 def evaluation(
@@ -163,10 +169,11 @@ def evaluation(
     parts = {"candidate": wanted, "serving": serving}
     kept = {name: content.kept for name, content in parts.items() if content is not None and content.kept is not None}
     base = authored.pod(service_account or wanted.artifact.service_account_name)
-    spec = authored.filled(gate.template, TEMPLATE, base, environment, fetching.bring(contents, images, kept))
+    brought = fetching.bring(contents, images, ROLE_EVALUATION, kept)
+    spec = authored.filled(gate.template, TEMPLATE, base, environment, brought)
     return _job(
-        rollout, "evaluation", candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
-        math.ceil(seconds(gate.timeout)),
+        rollout, ROLE_EVALUATION, candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
+        math.ceil(seconds(gate.timeout)), images, gate.template.get("spec"),
     )  # fmt: skip
 
 
@@ -182,7 +189,10 @@ def gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
     return json.dumps(asked, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
 
 
-def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: int, timeout: int) -> Json:
+def _job(
+    rollout: Json, gate: str, candidate: Revision, template: Json, tries: int, timeout: int, images: Images,
+    given: Json | None = None,
+) -> Json:  # fmt: skip
     metadata = rollout["metadata"]
     # Never the revision's label: Deployment, Service and budget of the candidate select by it.
     labels = names.child_labels(
@@ -201,7 +211,9 @@ def _job(rollout: Json, gate: str, candidate: Revision, template: Json, tries: i
         "spec": {
             "backoffLimit": tries,
             "activeDeadlineSeconds": timeout,
-            "template": {"metadata": authored.metadata(template, TEMPLATE, labels), "spec": template["spec"]},
+            "template": helpers.template(
+                authored.metadata(template, TEMPLATE, labels), template["spec"], images, gate, given
+            ),
         },
     }
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from modelwright.api.v1alpha1.helper_pods import HelperPods
+
 INSTANCE_CREDENTIALS = "MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS"
 VERIFY_CACHE = "MODELWRIGHT_FETCH_VERIFY_CACHE"
 
@@ -19,6 +21,8 @@ class Images:
     """Whether the comparer and the observer count only what carries the token of the Model's route."""
     fetch_env: Mapping[str, str] = field(default_factory=dict)
     """The administrator's environment of whatever fetches; it wins over an author's podTemplate."""
+    helper_pods: HelperPods = field(default_factory=HelperPods)
+    """Where pods beside the serving ones run, and how large they are."""
 
     def verify_cache(self, *, signed: bool) -> str:
         """How a shared cache is verified: `size` or `full`, which is the default for Models that ask for signatures."""

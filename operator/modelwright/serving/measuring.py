@@ -9,7 +9,8 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.common import seconds
 from modelwright.api.v1alpha1.policy import JobMetric
-from modelwright.serving import authored
+from modelwright.serving import authored, helpers
+from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError, merge
 from modelwright.serving.metadata import owner_reference
 
@@ -27,7 +28,7 @@ def measures(key: str, metric: str) -> str:
 
 def metric_job(
     rollout: Json, metric: str, asked: JobMetric, *, key: str, version: str, attempt: str,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str], images: Images,
 ) -> Json:  # fmt: skip
     """The Job that measures once. `attempt` tells it from those before; `environment` comes before the containers' own.
 
@@ -63,6 +64,8 @@ def metric_job(
             "activeDeadlineSeconds": math.ceil(seconds(asked.timeout)),
             # For people, when it has failed; one that has ended well is taken away at once.
             "ttlSecondsAfterFinished": 600,
-            "template": {"metadata": {**given, "labels": {**own, **labels}}, "spec": spec},
+            "template": helpers.template(
+                {**given, "labels": {**own, **labels}}, spec, images, ROLE, asked.template.get("spec")
+            ),
         },
     }

@@ -9,7 +9,7 @@ from modelwright.api.common import Reference, seconds
 from modelwright.api.v1alpha1.model import Monitoring
 from modelwright.api.v1alpha1.version import Artifact, ReferenceSample
 from modelwright.core.revision import Revision
-from modelwright.serving import fetching
+from modelwright.serving import fetching, helpers
 from modelwright.serving.copies import Taker, service_url
 from modelwright.serving.images import Images
 
@@ -73,7 +73,7 @@ def deployment(
         environment["NUMBERS_FLOOR"] = monitoring.numbers.floor
     if monitoring.categories.floor is not None:
         environment["CATEGORIES_FLOOR"] = monitoring.categories.floor
-    brought = fetching.bring({"reference": (wanted, wanted.digest, REFERENCE_DIR)}, images)
+    brought = fetching.bring({"reference": (wanted, wanted.digest, REFERENCE_DIR)}, images, names.ROLE_OBSERVER)
     for fetch in brought.containers:
         fetching.enforce(fetch, {"MODELWRIGHT_FETCH_MAX_BYTES": str(REFERENCE_BYTES)})
     made_for = names.content_hash(
@@ -86,6 +86,7 @@ def deployment(
             token,
             service_account,
             request_seconds,
+            *helpers.mark(images, names.ROLE_OBSERVER).values(),
         ]
     )
     return _OBSERVER.deployment(

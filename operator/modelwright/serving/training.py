@@ -20,7 +20,7 @@ from modelwright.api.v1alpha1.retraining import (
 )
 from modelwright.api.v1alpha1.training import DatasetStatus
 from modelwright.core.retraining.machine import output_uri
-from modelwright.serving import authored, fetching
+from modelwright.serving import authored, fetching, helpers
 from modelwright.serving.gates import CANDIDATE_DIR, SERVING_DIR, Content, gated_figures
 from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError
@@ -97,7 +97,7 @@ def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
         raise MergeError(f"spec.run.{stage}.job: must be given")
     path = f"spec.run.{stage}.job.template"
     contents = _contents(stage, inputs)
-    brought = fetching.bring(contents, inputs.images)
+    brought = fetching.bring(contents, inputs.images, names.ROLE_TRAINING)
     source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{names.ANNOTATION_INPUTS}']"}}
     brought = replace(
         brought,
@@ -123,10 +123,13 @@ def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
         "spec": {
             "backoffLimit": work.job.backoff_limit,
             **({"podFailurePolicy": policy} if policy is not None else {}),
-            "template": {
-                "metadata": {**metadata, "annotations": {**annotations, names.ANNOTATION_INPUTS: text}},
-                "spec": spec,
-            },
+            "template": helpers.template(
+                {**metadata, "annotations": {**annotations, names.ANNOTATION_INPUTS: text}},
+                spec,
+                inputs.images,
+                names.ROLE_TRAINING,
+                work.job.template.get("spec"),
+            ),
         },
     }
 
@@ -209,7 +212,9 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
         names.LABEL_LOOK: name,
         **fetching.identity_labels(data),
     }
-    spec = fetching.pod_spec(data, ["look", "--uri", fetching.literal(data.uri), "--changed", data.changed], images)
+    arguments = ["look", "--uri", fetching.literal(data.uri), "--changed", data.changed]
+    spec = fetching.pod_spec(data, arguments, images, names.ROLE_LOOK)
+    mark = helpers.mark(images, names.ROLE_LOOK)
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
@@ -217,6 +222,7 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
             "name": name,
             "namespace": metadata["namespace"],
             "labels": labels,
+            **({"annotations": mark} if mark else {}),
             "ownerReferences": [owner_reference(policy)],
         },
         "spec": {
@@ -233,7 +239,9 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
                     # The fetch program tries again by itself, and the next look is not far.
                     "backoffLimit": 0,
                     "activeDeadlineSeconds": _LOOK_SECONDS[data.changed],
-                    "template": {"metadata": {"labels": labels}, "spec": {"restartPolicy": "Never", **spec}},
+                    "template": helpers.template(
+                        {"labels": labels}, {"restartPolicy": "Never", **spec}, images, names.ROLE_LOOK
+                    ),
                 },
             },
         },

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from modelwright.app.settings import FETCH_VARIABLES, Settings, SettingsError
+from modelwright.api.v1alpha1.helper_pods import FETCH_VARIABLES
+from modelwright.app.settings import Settings, SettingsError
 from modelwright.fetch import settings as fetch
 from modelwright.kube.kinds import Kind
 
@@ -71,6 +72,40 @@ def test_nobody_acts_as_the_node_unless_an_administrator_says_so() -> None:
 def test_an_environment_for_fetch_that_would_not_hold_is_refused(text: str, told: str) -> None:
     with pytest.raises(SettingsError, match="MODELWRIGHT_FETCH_ENV") as error:
         Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text})
+    assert told in str(error.value)
+
+
+def test_helper_pods_are_a_json_object() -> None:
+    assert not Settings.from_environment({"MODELWRIGHT_HELPER_PODS": " "}).helper_pods.members()
+    given = {
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "resources": {"limits": {"cpu": 1}},
+        "env": {"NO_PROXY": "a"},
+        "roles": {"scan": {"nodeSelector": {"pool": "scan"}}},
+    }
+    found = Settings.from_environment({"MODELWRIGHT_HELPER_PODS": json.dumps(given)}).helper_pods
+    assert found.of("scan").node_selector == {"pool": "scan"}
+    assert found.of("look").node_selector is None
+    assert found.of("scan").members()["tolerations"] == given["tolerations"]
+
+
+WRONG_HELPERS = [
+    ("{", "is no JSON"),
+    ("[]", "valid dictionary"),
+    ('{"toleration": []}', "toleration: "),
+    ('{"roles": {"scans": {}}}', "roles.scans: "),
+    ('{"imagePullSecrets": ["registry"]}', "imagePullSecrets[0]: "),
+    ('{"labels": {"modelwright.dev/role": "serving"}}', "none of modelwright.dev/"),
+    ('{"resources": {"limits": {"cpu": 0.5}}}', "must be a quantity"),
+    ('{"env": {"HOME": "/"}}', "env: HOME is none of fetch's settings"),
+    ('{"roles": {"look": {"env": {"MODELWRIGHT_CREDENTIALS": "/"}}}}', "roles.look.env: MODELWRIGHT_CREDENTIALS"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), WRONG_HELPERS)
+def test_helper_pods_that_can_not_be_had_are_refused_by_name(text: str, told: str) -> None:
+    with pytest.raises(SettingsError, match="MODELWRIGHT_HELPER_PODS") as error:
+        Settings.from_environment({"MODELWRIGHT_HELPER_PODS": text})
     assert told in str(error.value)
 
 

@@ -117,9 +117,41 @@ def test_a_deployment_whose_pods_are_refused() -> None:
     assert failure.message == "pods can't be created: violates PodSecurity"
     assert pods.forbidden({"status": {"conditions": [said | {"status": "False"}]}}) is None
     assert pods.forbidden({}) is None
-    other = pods.forbidden({"status": {"conditions": [said | {"message": "exceeded quota"}]}})
+    other = pods.forbidden({"status": {"conditions": [said | {"message": "no such account"}]}})
     assert other is not None
-    assert other.message == "pods can't be created: exceeded quota"
+    assert other.message == "pods can't be created: no such account"
+
+
+QUOTAS = [
+    (
+        "a quota without room",
+        "exceeded quota: team, requested: limits.cpu=1, used: limits.cpu=8, limited: limits.cpu=8",
+        "has no room",
+    ),
+    ("a quota on what no container names", "failed quota: team: must specify limits.cpu for: fetch", "don't name"),
+    ("a LimitRange", "maximum memory usage per Container is 512Mi, but limit is 1Gi", "LimitRange refuses"),
+    (
+        "a LimitRange's ratio",
+        "cpu max limit to request ratio per Container is 2, but provided ratio is 10",
+        "LimitRange",
+    ),
+]
+
+
+@pytest.mark.parametrize(("said", "told"), [case[1:] for case in QUOTAS], ids=[case[0] for case in QUOTAS])
+def test_pods_that_a_quota_refuses_are_told_so_with_the_cure(said: str, told: str) -> None:
+    condition = {"type": "ReplicaFailure", "status": "True", "message": f'pods "digits-x-12345" is forbidden: {said}'}
+    for sizes, cure in ((pods.SIZES_OF_SERVING, "spec.serving.resources"), (pods.SIZES_OF_HELPERS, "helperPods")):
+        failure = pods.forbidden({"status": {"conditions": [condition]}}, sizes)
+        assert failure is not None
+        assert failure.reason == Reason.QUOTA_EXCEEDED
+        assert all(word in failure.message for word in (said, told, cure))
+        assert "12345" not in failure.message
+
+
+def test_other_refusals_are_no_quotas() -> None:
+    for said in ("violates PodSecurity", 'serviceaccounts "reader" not found', "User cannot create resource pods"):
+        assert pods.over_quota(said, pods.SIZES_OF_SERVING) is None
 
 
 REPORTS = [("", None), ("no JSON", None), ("[]", None), ("1", None), ('{"digest": "d"}', {"digest": "d"}), ("{", None)]

@@ -18,6 +18,7 @@ from modelwright.kube import errors, kinds
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile.measure_job import LOOK_SECONDS, MeasureJobs
+from modelwright.serving.images import Images
 from modelwright.serving.measuring import metric_job
 from modelwright.serving.merge import MergeError
 from tests.lib import objects
@@ -25,6 +26,7 @@ from tests.lib.simulated import SimulatedApi
 from tests.unit.measuring.conftest import SINCE, ask, metric
 
 Object = dict[str, Any]
+IMAGES = Images("example.com/fetch:1")
 CONTAINER = {"name": "score", "image": "example.com/score:1"}
 ROLLOUT: Object = {
     "apiVersion": "modelwright.dev/v1alpha1",
@@ -70,7 +72,7 @@ class Cluster:
 
     def measure(self) -> asyncio.Task[Figure | Value | Failure]:
         asked = self.ask
-        measurer = MeasureJobs(self.api, self.store, self.clock)  # type: ignore[arg-type]
+        measurer = MeasureJobs(self.api, self.store, self.clock, IMAGES)  # type: ignore[arg-type]
         return asyncio.create_task(measurer.measure(asked, asked.metrics[0]))
 
     async def pass_by(self, seconds: float = LOOK_SECONDS) -> None:
@@ -97,7 +99,14 @@ def test_a_job_is_the_authors_template_told_of_the_revisions() -> None:
     assert asked.job is not None
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
     made = metric_job(
-        rollout, "score", asked.job, key="u/1", version="digits-v2", attempt="1", environment=jobs.environment(ask())
+        rollout,
+        "score",
+        asked.job,
+        key="u/1",
+        version="digits-v2",
+        attempt="1",
+        environment=jobs.environment(ask()),
+        images=IMAGES,
     )
     assert made["spec"]["backoffLimit"] == 0
     assert made["spec"]["activeDeadlineSeconds"] == 90
@@ -144,7 +153,7 @@ def test_what_is_no_pod_template_is_told_with_its_field(template: Object, told: 
     asked = asked.model_copy(update={"template": template})
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
     with pytest.raises(MergeError) as refused:
-        metric_job(rollout, "score", asked, key="u/1", version="v", attempt="1", environment={})
+        metric_job(rollout, "score", asked, key="u/1", version="v", attempt="1", environment={}, images=IMAGES)
     assert told in str(refused.value)
 
 

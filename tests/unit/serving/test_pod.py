@@ -170,8 +170,8 @@ def test_all_that_fetches_has_the_administrators_environment() -> None:
     raw = {"metadata": {"name": "v", "namespace": "vision", "uid": "u"}, "apiVersion": "a", "kind": "ModelVersion"}
     containers = [
         resolve_pod(raw, "digits", artifact, images)["spec"]["containers"][0],
-        fetching.pod_spec(artifact, ["look"], images)["containers"][0],
-        *fetching.bring({"data": (artifact, None, "/data")}, images).containers,
+        fetching.pod_spec(artifact, ["look"], images, "look")["containers"][0],
+        *fetching.bring({"data": (artifact, None, "/data")}, images, "training").containers,
     ]
     for each in containers:
         assert {"name": "MODELWRIGHT_FETCH_MAX_BYTES", "value": "7"} in each["env"]

@@ -35,7 +35,9 @@ def job_of_a_metric() -> list[Json]:
     work = {"template": {"spec": {"containers": [{"name": "score", "image": "example.com/score:1"}]}}, "value": "score"}
     asked = JobMetric.model_validate(work)
     return [
-        measuring.metric_job(rollout(), "score", asked, key="u/1", version="digits-v2", attempt="1", environment={})
+        measuring.metric_job(
+            rollout(), "score", asked, key="u/1", version="digits-v2", attempt="1", environment={}, images=IMAGES
+        )
     ]
 
 

@@ -1,0 +1,56 @@
+"""Places and sizes the pods beside the serving ones, by what the administrator says of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.api import names
+from modelwright.core.drift import quantity
+from modelwright.serving.images import Images
+
+Json = dict[str, Any]
+
+_PLACE = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
+
+
+def template(metadata: Json, spec: Json, images: Images, role: str, given: Mapping[str, Any] | None = None) -> Json:
+    """Metadata and spec of a pod of `role` with its labels, annotations, place and pull secrets.
+
+    What they say already wins, and so does any member of `given`, the PodSpec as its author has written it.
+    """
+    said, written = images.helper_pods.of(role).members(), {**spec, **(given or {})}
+    placed = {key: said[key] for key in _PLACE if said.get(key) and key not in written}
+    kept = list(spec.get("imagePullSecrets") or ())
+    secrets = [*kept, *(entry for entry in said.get("imagePullSecrets", []) if entry not in kept)]
+    return {
+        "metadata": {
+            **metadata,
+            **{key: {**said[key], **(metadata.get(key) or {})} for key in ("labels", "annotations") if key in said},
+        },
+        "spec": {**spec, **placed, **({"imagePullSecrets": secrets} if secrets else {})},
+    }
+
+
+def resources(default: Json, images: Images, role: str) -> Json:
+    """The resources of a container of ours in a pod of `role`. A default request is never above a limit that was set:
+    the API server would refuse the pod."""
+    said = images.helper_pods.of(role).resources
+    if said is None:
+        return default
+    wanted = said.wire()
+    limits = {**default.get("limits", {}), **wanted["limits"]}
+    requests = {
+        name: limits[name] if name in limits and _above(value, limits[name]) else value
+        for name, value in default.get("requests", {}).items()
+    }
+    return {"requests": {**requests, **wanted["requests"]}, "limits": limits}
+
+
+def mark(images: Images, role: str) -> dict[str, str]:
+    """An annotation for objects that live long: with another value, they are made again, since a patch of theirs would
+    leave what is no longer said. Empty while nothing is said."""
+    said = images.helper_pods.of(role).members()
+    return {names.ANNOTATION_HELPER_PODS: names.content_hash(said)} if said else {}
+
+
+def _above(value: Any, limit: Any) -> bool:
+    return (quantity(value) or 0) > (quantity(limit) or 0)

@@ -1,0 +1,103 @@
+"""Pods beside the serving ones follow what the administrator says of them, and a quota that refuses them is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelwright.api.v1alpha1.helper_pods import HelperPods
+from modelwright.kube import errors, kinds
+from modelwright.serving.images import Images
+from tests.lib import objects
+from tests.lib.stepped import Operator
+from tests.unit.reconcile.test_monitoring import Watched
+from tests.unit.reconcile.test_retraining import DATA
+from tests.unit.reconcile.test_retraining import World as Trained
+from tests.unit.reconcile.test_rollouts import NS, World
+
+Object = dict[str, Any]
+SETTINGS: list[Object] = [{"nodeSelector": {"a": "1"}}, {"nodeSelector": {"b": "2"}, "labels": {"x": "y"}}, {}]
+
+
+def restarted_with(world: World | Trained, said: Object) -> None:
+    images = Images("example.com/fetch:1", helper_pods=HelperPods.model_validate(said))
+    world.operator = Operator(world.api, world.clock, images=images)
+
+
+def test_an_observer_is_made_again_when_it_is_to_run_elsewhere() -> None:
+    world = Watched()
+    world.go(lambda: world.copies == 20)
+    for said in SETTINGS:
+        restarted_with(world, said)
+        world.go(lambda said=said: placed(world.child(kinds.DEPLOYMENT)) == said.get("nodeSelector"))  # type: ignore[misc]
+        world.go(lambda: world.copies == 20)
+        assert world.quiet()
+
+
+def test_looks_at_data_are_made_again_when_they_are_to_run_elsewhere() -> None:
+    world = Trained(DATA)
+    for said in SETTINGS:
+        restarted_with(world, said)
+        world.look()
+        (cron_job,) = (o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
+        assert placed(cron_job["spec"]["jobTemplate"]) == said.get("nodeSelector")
+        before = len(world.api.writes)
+        world.look()
+        assert len(world.api.writes) == before
+
+
+def test_an_annotation_of_somebody_else_makes_no_serving_pods_again() -> None:
+    world = World(None)
+    name = next(name for (kind, _, name) in world.api.objects if kind == kinds.DEPLOYMENT)
+    uid = world.api.objects[kinds.DEPLOYMENT, NS, name]["metadata"]["uid"]
+    mark = {"metadata": {"annotations": {"modelwright.dev/helper-pods": "x"}}}
+    world.api.user_patch(kinds.DEPLOYMENT, NS, name, mark)
+    for _ in range(3):
+        world.look()
+    assert world.api.objects[kinds.DEPLOYMENT, NS, name]["metadata"]["uid"] == uid
+
+
+REFUSALS = [
+    ("exceeded quota: team, requested: limits.cpu=1, used: limits.cpu=8, limited: limits.cpu=8", "QuotaExceeded"),
+    ("failed quota: team: must specify limits.cpu for: fetch", "QuotaExceeded"),
+    ("maximum memory usage per Container is 512Mi, but limit is 1Gi", "QuotaExceeded"),
+    ('User "op" cannot create resource "pods" in API group "" in the namespace "vision"', "AccessDenied"),
+]
+
+
+@pytest.mark.parametrize(("said", "reason"), REFUSALS)
+def test_a_resolve_pod_that_is_refused_is_told_by_its_own_reason_and_made_once_it_may_be(
+    said: str, reason: str
+) -> None:
+    world = World(None)
+    refused = [True]
+
+    def before(verb: str, obj: Object) -> None:
+        if verb == "create" and obj["kind"] == "Pod" and refused[0]:
+            raise errors.Denied(403, "Forbidden", f'pods "{obj["metadata"]["name"]}" is forbidden: {said}')
+
+    world.api.before_write = before
+    world.api.user_create(unpinned("v9"))
+    world.go(lambda: told(world, "v9") is not None)
+    found = told(world, "v9")
+    assert found is not None
+    assert found["reason"] == reason
+    assert said in found["message"]
+    assert ("helperPods.resources" in found["message"]) == (reason == "QuotaExceeded")
+    refused[0] = False
+    world.go(lambda: any(kind == kinds.POD for kind, _, _ in world.api.objects))
+
+
+def placed(obj: Object | None) -> Object | None:
+    spec: Object = obj["spec"]["template"]["spec"] if obj is not None else {}
+    return spec.get("nodeSelector")
+
+
+def unpinned(name: str) -> Object:
+    return objects.version(NS, name, digest=None)
+
+
+def told(world: World, name: str) -> Object | None:
+    conditions = world.api.objects[kinds.MODEL_VERSION, NS, name].get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == "Stalled" and c["status"] == "True"), None)

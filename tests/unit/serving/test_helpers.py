@@ -1,0 +1,184 @@
+"""Pods beside the serving ones are placed and sized as the administrator says; what a template says itself wins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from modelwright.api import names
+from modelwright.api.v1alpha1.helper_pods import HelperPods, HelperRoles
+from modelwright.serving import helpers
+from modelwright.serving.images import Images
+from tests.unit.serving import builders, test_golden, test_restricted, test_training
+from tests.unit.serving.test_restricted import pods
+
+Json = dict[str, Any]
+
+PLACE: Json = {
+    "nodeSelector": {"pool": "helpers"},
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "low",
+}
+SAID: Json = {
+    **PLACE,
+    "labels": {"sidecar.istio.io/inject": "false"},
+    "annotations": {"linkerd.io/inject": "disabled"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "resources": {"requests": {"ephemeral-storage": "1Gi"}, "limits": {"cpu": "1"}},
+    "env": {"HTTPS_PROXY": "http://proxy:3128"},
+}
+CASES = (*test_golden.CASES, test_restricted.comparer_of_a_model, test_restricted.job_of_a_metric)
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, Json, Json]]]:
+    """(role, metadata, spec) of all pods that are rendered with these images."""
+
+    def render(**changes: Any) -> list[tuple[str, Json, Json]]:
+        images = replace(builders.IMAGES, **changes)
+        for module in (builders, test_golden, test_restricted, test_training):
+            monkeypatch.setattr(sys.modules[module.__name__], "IMAGES", images)
+        return [
+            (metadata["labels"][names.LABEL_ROLE], metadata, spec)
+            for case in CASES
+            for manifest in case()
+            if manifest["kind"] != "Workflow"
+            for _, metadata, spec in pods(manifest, "")
+        ]
+
+    return render
+
+
+def said(**members: Any) -> HelperPods:
+    return HelperPods.model_validate(members)
+
+
+def with_said(**members: Any) -> Images:
+    return replace(builders.IMAGES, helper_pods=said(**members))
+
+
+def ours(spec: Json) -> Iterator[Json]:
+    for container in (*spec.get("initContainers", ()), *spec["containers"]):
+        if container["image"] in (builders.IMAGES.fetch, builders.IMAGES.operator):
+            yield container
+
+
+def test_pods_of_every_role_are_placed_and_sized_and_serving_pods_are_not(
+    rendered: Callable[..., list[tuple[str, Json, Json]]],
+) -> None:
+    plain = rendered()
+    seen = set()
+    for (role, metadata, spec), (_, _, before) in zip(rendered(helper_pods=said(**SAID)), plain, strict=True):
+        if role == names.ROLE_SERVING:
+            assert spec == before
+            continue
+        seen.add(role)
+        assert {key: spec[key] for key in PLACE} == PLACE, role
+        assert spec["imagePullSecrets"] == SAID["imagePullSecrets"]
+        assert SAID["labels"].items() <= metadata["labels"].items()
+        assert SAID["annotations"].items() <= metadata["annotations"].items()
+        for container in ours(spec):
+            assert container["resources"]["limits"]["cpu"] == "1", (role, container["name"])
+            assert container["resources"]["requests"]["ephemeral-storage"] == "1Gi"
+            assert container["resources"]["limits"]["memory"], "what is not named stays"
+    assert seen == {role for role, _, _ in plain} - {names.ROLE_SERVING}
+
+
+def test_whatever_fetches_beside_serving_pods_has_the_environment_and_the_administrators_own_wins(
+    rendered: Callable[..., list[tuple[str, Json, Json]]],
+) -> None:
+    given = said(env={"HTTPS_PROXY": "http://proxy:3128", "MODELWRIGHT_FETCH_MAX_ENTRIES": "200000"})
+    found = rendered(helper_pods=given, fetch_env={"MODELWRIGHT_FETCH_MAX_ENTRIES": "7"})
+    fetching = [(role, c) for role, _, spec in found for c in ours(spec) if c["image"] == builders.IMAGES.fetch]
+    assert {role for role, _ in fetching} >= {"resolve", "look", "gate", "training", "observer", "serving"}
+    for role, container in fetching:
+        environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+        if role == names.ROLE_SERVING:
+            assert "HTTPS_PROXY" not in environment
+            continue
+        assert environment["HTTPS_PROXY"] == "http://proxy:3128"
+        assert environment["MODELWRIGHT_FETCH_MAX_ENTRIES"] == "7"
+
+
+def test_nothing_said_changes_nothing(rendered: Callable[..., list[tuple[str, Json, Json]]]) -> None:
+    assert (
+        rendered(
+            helper_pods=said(),
+        )
+        == rendered()
+    )
+    assert helpers.mark(builders.IMAGES, "look") == {}
+
+
+ONE_ROLE: list[tuple[str, Json, Json, Json]] = [
+    ("a role's member wins", {"nodeSelector": {"a": "1"}}, {"nodeSelector": {"b": "2"}}, {"nodeSelector": {"b": "2"}}),
+    ("a role can take a place away", {"tolerations": [{"operator": "Exists"}]}, {"tolerations": []}, {}),
+    ("labels are merged by key", {"labels": {"a": "1", "b": "1"}}, {"labels": {"b": "2"}}, {"a": "1", "b": "2"}),
+]
+
+
+@pytest.mark.parametrize(("everybody", "role", "expected"), [c[1:] for c in ONE_ROLE], ids=[c[0] for c in ONE_ROLE])
+def test_a_role_may_have_its_own(everybody: Json, role: Json, expected: Json) -> None:
+    images = with_said(**everybody, roles={"scan": role})
+    found = helpers.template({}, {"containers": []}, images, "scan")
+    place = {key: value for key, value in found["spec"].items() if key != "containers"}
+    assert (found["metadata"].get("labels") or place) == expected
+    other = helpers.template({}, {"containers": []}, images, "infra")
+    assert other["metadata"] | {k: v for k, v in other["spec"].items() if k != "containers"} == everybody
+
+
+def test_resources_of_a_role_are_merged_by_name() -> None:
+    default = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+    images = with_said(
+        resources={"limits": {"cpu": 1}}, roles={"resolve": {"resources": {"limits": {"memory": "2Gi"}}}}
+    )
+    assert helpers.resources(default, images, "resolve")["limits"] == {"cpu": 1, "memory": "2Gi"}
+    assert helpers.resources(default, images, "look")["limits"] == {"cpu": 1, "memory": "1Gi"}
+
+
+def test_a_default_request_is_never_above_the_limit_that_is_set() -> None:
+    default = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+    images = with_said(resources={"limits": {"cpu": "50m", "memory": "64Mi"}})
+    assert helpers.resources(default, images, "look") == {
+        "requests": {"cpu": "50m", "memory": "64Mi"},
+        "limits": {"cpu": "50m", "memory": "64Mi"},
+    }
+
+
+WRITTEN: list[tuple[str, Json]] = [
+    ("a node of the author's own", {"nodeSelector": {"gpu": "a100"}}),
+    ("no place at all", {"nodeSelector": None, "tolerations": None, "affinity": None, "priorityClassName": None}),
+]
+
+
+@pytest.mark.parametrize("given", [case[1] for case in WRITTEN], ids=[case[0] for case in WRITTEN])
+def test_what_a_templates_author_has_written_wins(given: Json) -> None:
+    spec = {"containers": [], **{key: value for key, value in given.items() if value is not None}}
+    found = helpers.template(
+        {"labels": {"a": "own"}}, spec, with_said(**SAID | {"labels": {"a": "b"}}), "training", given
+    )
+    assert {key: found["spec"].get(key) for key in given} == given
+    assert found["metadata"]["labels"] == {"a": "own"}
+
+
+def test_pull_secrets_are_added_to_the_authors_once() -> None:
+    spec = {"containers": [], "imagePullSecrets": [{"name": "own"}, {"name": "registry"}]}
+    found = helpers.template({}, spec, with_said(imagePullSecrets=[{"name": "registry"}, {"name": "other"}]), "metric")
+    assert [entry["name"] for entry in found["spec"]["imagePullSecrets"]] == ["own", "registry", "other"]
+
+
+def test_another_setting_makes_another_mark_and_that_of_another_role_does_not() -> None:
+    marks = [helpers.mark(with_said(**given), "look") for given in (SAID, SAID | {"priorityClassName": "high"}, SAID)]
+    assert marks[0] == marks[2] != marks[1]
+    assert helpers.mark(with_said(roles={"scan": SAID}), "look") == {}
+
+
+def test_there_is_a_member_for_each_kind_of_pod() -> None:
+    assert set(HelperRoles.model_fields) == {
+        "resolve", "look", "scan", "evaluation", "infra", "metric", "training", "comparer", "observer",
+    }  # fmt: skip

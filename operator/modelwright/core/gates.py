@@ -13,6 +13,7 @@ from modelwright.core import pods as pod_states
 from modelwright.core.analysis import figures
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.scoring import GateResult, evaluate
+from modelwright.core.speakers import KEPT_RUNNING
 
 Object = Mapping[str, Any]
 
@@ -117,6 +118,10 @@ def read_job(
         return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
     if "Suspended" in conditions or job.get("spec", {}).get("suspend"):
         return Running(f"Job {name} is suspended, such as by a queue")
+    newest = next(iter(_newest_first(pods)), None)
+    if failure is not None and newest is not None and newest.get("status", {}).get("reason") == KEPT_RUNNING:
+        text = f"{failure.message}; it is not tried again, since a container that was added to the pod keeps it running"
+        return _failed(name, {}, replace(failure, message=text))
     if failure is not None:
         return Running(f"Job {name} goes on trying: {failure.message}")
     if not pods:

@@ -17,6 +17,8 @@ _WORKS = ("command", "args", "workingDir", "envFrom", "lifecycle", "terminationM
 """Members of a container that decide what it does, and that no admission webhook has a reason to change."""
 MOST_BETWEEN = 3
 """Controllers between a pod and the object of a stage: a TrainJob has a JobSet and a Job."""
+KEPT_RUNNING = "KeptRunning"
+"""status.reason of a pod as it is read, whose own containers have ended and which others keep running."""
 _SHARED = ("shareProcessNamespace", "hostPID", "hostIPC")
 _DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 
@@ -46,7 +48,7 @@ def heard(controller: str, template: Mapping[str, Any], pods: Iterable[Mapping[s
     for pod in pods:
         why = disbelief(pod, controller, template)
         if why is None:
-            believed.append(only_rendered(pod, template))
+            believed.append(as_ended(only_rendered(pod, template), template))
         else:
             others.append(f"pod {pod['metadata']['name']} is not believed: {why}")
     return Heard(tuple(believed), tuple(others))
@@ -132,6 +134,22 @@ def only_rendered(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object
         return dict(pod)
     entries = [entry if entry.get("name") in rendered else _silent(entry) for entry in told]
     return {**pod, "status": {**status, "containerStatuses": entries}}
+
+
+def as_ended(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
+    """The pod as ended, once all rendered containers have: one that admission has added may run on for good, and then
+    the pod's phase stays Running. `status.reason` is KEPT_RUNNING then."""
+    status, spec = pod.get("status") or {}, template.get("spec") or {}
+    rendered, told = _by_name(spec.get("containers")).keys(), _by_name(status.get("containerStatuses"))
+    if status.get("phase") != "Running" or not rendered or not told.keys() - rendered:
+        return dict(pod)
+    ends = [((told.get(name) or {}).get("state") or {}).get("terminated") for name in rendered]
+    if not all(ends):
+        return dict(pod)
+    well = all(end is not None and end.get("exitCode") == 0 for end in ends)
+    if not well and spec.get("restartPolicy") != "Never":
+        return dict(pod)
+    return {**pod, "status": {**status, "phase": "Succeeded" if well else "Failed", "reason": KEPT_RUNNING}}
 
 
 def status_of(pod: Mapping[str, Any], container: str) -> Object:

@@ -29,6 +29,14 @@ def controlled_by(obj: Object, uid: str) -> bool:
     return any(ref.get("controller") and ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
 
 
+def is_placed_otherwise(wanted: Object, live: Object) -> bool:
+    """Whether a helper pod, or what makes some, was made with other settings of place and size."""
+    if (wanted["metadata"].get("labels") or {}).get(names.LABEL_ROLE) not in _HELPERS:
+        return False
+    marks = [(obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_HELPER_PODS) for obj in (wanted, live)]
+    return bool(marks[0] != marks[1])
+
+
 async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> tuple[Object, bool]:
     """The live object, after making it say what `wanted` says, and whether that took a write.
 
@@ -50,7 +58,7 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
                 return live, True
         if not controlled_by(live, owner["uid"]):
             raise Refused(_former(kind, wanted, live) or _taken(kind, wanted, live))
-        if _mark(wanted) != _mark(live) and wanted["metadata"]["labels"].get(names.LABEL_ROLE) in _HELPERS:
+        if is_placed_otherwise(wanted, live):
             # A merge patch would leave what is no longer said of its pods.
             await remove(context, live)
             return await _create(context, kind, wanted)
@@ -100,12 +108,6 @@ async def remove(context: Context, live: Object, *, guarded: bool = False) -> No
         kind, metadata["namespace"], metadata["name"], uid=metadata["uid"], resource_version=version
     )
     context.store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"], quiet=True)
-
-
-def _mark(obj: Object) -> str | None:
-    """How the pods that the object makes, or is, are placed and sized; None where nobody has said."""
-    found: str | None = (obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_HELPER_PODS)
-    return found
 
 
 def _owned(wanted: Object) -> Object:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from modelwright.analysis import job as jobs
 from modelwright.analysis.port import Ask
 from modelwright.api.common import seconds
 from modelwright.api.reasons import Reason
-from modelwright.api.v1alpha1.policy import Metric
+from modelwright.api.v1alpha1.policy import JobMetric, Metric
 from modelwright.core import gates, speakers
 from modelwright.core.analysis.evidence import Failure, Value
 from modelwright.core.analysis.figures import Figure
@@ -29,6 +30,8 @@ Object = dict[str, Any]
 
 LOOK_SECONDS = 1.0
 """How often the watched Job is looked at; that asks the API server nothing."""
+PATIENCE = timedelta(seconds=20)
+"""How long a Job is without a ready pod before its pods are read, and how long until they are read again."""
 GRACE_SECONDS = 60.0
 """How much later than its own deadline a Job must have ended."""
 
@@ -62,6 +65,8 @@ class MeasureJobs:
             if isinstance(job, Failure):
                 return job
             patience = self._clock.monotonic() + seconds(metric.job.timeout) + GRACE_SECONDS
+            found: Figure | Value | Failure | None = None
+            look_at, told = 0.0, ""
             while not gates.has_ended(job):
                 if self._clock.monotonic() > patience:
                     return _failed(f"Job {_name(job)} has not ended by its deadline")
@@ -70,17 +75,28 @@ class MeasureJobs:
                 if seen is None or seen["metadata"]["uid"] != job["metadata"]["uid"]:
                     return _failed(f"Job {_name(job)} was deleted before it ended")
                 job = seen
-            selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
-            pods = await self._client.list(kinds.POD, ask.namespace, labels=selector)
-            heard = speakers.of_job(job, pods)
-            found = guarded(job, functools.partial(jobs.result, job, heard.pods, metric.job.value), _failed)
-            if isinstance(found, Figure | Value):
+                if self._clock.monotonic() < look_at or not gates.is_stuck(job, self._clock.now(), PATIENCE):
+                    continue
+                # Its own containers may have ended, and another one keeps the pod, and so the Job, from ending.
+                look_at = self._clock.monotonic() + PATIENCE.total_seconds()
+                found, told = await self._read(ask, metric.job, job)
+                if found is not None:
+                    break
+            if found is None:
+                found, told = await self._read(ask, metric.job, job)
+            if isinstance(found, Figure | Value) or not gates.has_ended(job):
                 await self._client.delete(kinds.JOB, ask.namespace, _name(job), uid=job["metadata"]["uid"])
-            if isinstance(found, Failure) and heard.told:
-                return _failed(f"{found.message}; {heard.told}")
+            if isinstance(found, Failure) and told:
+                return _failed(f"{found.message}; {told}")
             return found or _failed(f"Job {_name(job)} has ended, and its pods say nothing yet")
         except errors.ApiError as error:
             return _failed(f"the API server: {error}")
+
+    async def _read(self, ask: Ask, asked: JobMetric, job: Object) -> tuple[Figure | Value | Failure | None, str]:
+        """What the Job's pods say, and which of them are not believed."""
+        selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
+        heard = speakers.of_job(job, await self._client.list(kinds.POD, ask.namespace, labels=selector))
+        return guarded(job, functools.partial(jobs.result, job, heard.pods, asked.value), _failed), heard.told
 
     def _running(self, ask: Ask, metric: Metric) -> Object | None:
         wanted, owner = measures(ask.key, metric.name), ask.key.partition("/")[0]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from modelwright.analysis import promql
 from modelwright.analysis.lookout import Row, Watch
 from modelwright.analysis.web import Fault
 from modelwright.api import names
-from modelwright.api.common import InvalidObject
+from modelwright.api.common import InvalidObject, seconds
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.retraining import (
@@ -21,7 +21,7 @@ from modelwright.api.v1alpha1.retraining import (
     TriggerStatus,
 )
 from modelwright.api.v1alpha1.training import RunState, TrainingRun
-from modelwright.core import pods, speakers
+from modelwright.core import gates, pods, speakers
 from modelwright.core.retraining import guard, schedule, triggers
 from modelwright.core.retraining.guard import Known, RunView, Start, Suppress
 from modelwright.core.retraining.triggers import Firing
@@ -205,6 +205,7 @@ class RetrainingPolicyReconciler:
         if not wanted or policy.spec.suspend:
             return {}, "; ".join(wrong) or None
         found = {}
+        known = {entry.name: entry.identity for entry in policy.status.triggers}
         for trigger, cron_job in wanted.values():
             try:
                 live, _ = await ensure(self._context, cron_job)
@@ -214,9 +215,26 @@ class RetrainingPolicyReconciler:
             fingerprint = guarded(live, functools.partial(self._fingerprint, live, cron_job), lambda text: (text,))
             if isinstance(fingerprint, str):
                 found[trigger.name] = fingerprint
+                if fingerprint == known.get(trigger.name):
+                    await self._end_looks(live, None)
             elif fingerprint is not None:
                 wrong.append(f"spec.triggers[{trigger.name}].data: {fingerprint[0]}")
+                assert trigger.data is not None  # noqa: S101 - others have no CronJob
+                await self._end_looks(live, timedelta(seconds=seconds(trigger.data.every)))
         return found, "; ".join(wrong) or None
+
+    async def _end_looks(self, cron_job: Object, age: timedelta | None) -> None:
+        """Remove Jobs whose look has ended and whose pod another container keeps running: the next look would wait for
+        them. `age`: those that are older only."""
+        uid = cron_job["metadata"]["uid"]
+        for job in self._context.store.by_owner(kinds.JOB, uid):
+            if not controlled_by(job, uid) or gates.has_ended(job):
+                continue
+            if age is not None and not gates.is_stuck(job, self._context.clock.now(), age):
+                continue
+            mine = self._context.store.by_owner(kinds.POD, job["metadata"]["uid"])
+            if mine and all(_has_looked(pod) for pod in mine):
+                await remove(self._context, job)
 
     def _fingerprint(self, live: Object, wanted: Object) -> str | tuple[str] | None:
         """What the newest look that has ended says: a fingerprint, or (what went wrong,). `live`: the CronJob;
@@ -375,6 +393,13 @@ class RetrainingPolicyReconciler:
         await write_status(
             self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
         )
+
+
+def _has_looked(pod: Object) -> bool:
+    """Whether the container that looks has ended, for good, and another one runs."""
+    told = (pod.get("status") or {}).get("containerStatuses") or ()
+    going = [entry for entry in told if "terminated" not in (entry.get("state") or {})]
+    return bool(going) and "terminated" in (speakers.status_of(pod, FETCH_CONTAINER).get("state") or {})
 
 
 def _problem(policy: RetrainingPolicy, now: datetime) -> str | None:

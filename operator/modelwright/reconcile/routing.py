@@ -6,12 +6,13 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.version import Stage
-from modelwright.core import endpoints
+from modelwright.core import endpoints, speakers
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
 from modelwright.kube.store import Indexer, Store
+from modelwright.serving.fetching import FETCH_CONTAINER
 
 log = logging.getLogger(__name__)
 
@@ -287,11 +288,13 @@ def _by_offer(kind: Kind, obj: Object) -> Iterator[str]:
 
 
 def _by_resolving(kind: Kind, obj: Object) -> Iterator[str]:
-    """The namespace of a resolve pod that has not ended."""
+    """The namespace of a resolve pod that has not ended. One that a container of others keeps running has."""
     metadata, phase = obj["metadata"], (obj.get("status") or {}).get("phase")
     role = (metadata.get("labels") or {}).get(names.LABEL_ROLE)
     if kind == kinds.POD and role == names.ROLE_RESOLVE and phase not in ("Succeeded", "Failed"):
-        yield str(metadata["namespace"])
+        ended = (speakers.status_of(obj, FETCH_CONTAINER).get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode") != 0:
+            yield str(metadata["namespace"])
 
 
 def resolving(store: Store, namespace: str) -> int:

@@ -45,7 +45,7 @@ from modelwright.core.retraining.machine import (
     parameters,
     present,
 )
-from modelwright.core.retraining.stage import Reading
+from modelwright.core.retraining.stage import ENDED, Reading
 from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.record import is_undecided
 from modelwright.core.status.summarize import Verdict, conditions
@@ -58,7 +58,7 @@ from modelwright.kube.store import Store
 from modelwright.obs import metrics
 from modelwright.obs.reading import guarded
 from modelwright.reconcile import routing, snapshots
-from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
+from modelwright.reconcile.children import Refused, controlled_by, ensure, is_placed_otherwise, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import DEFAULT_TTL
 from modelwright.reconcile.report import write_status
@@ -293,6 +293,7 @@ class _Picture:
             registered=self._registered(),
             version_outcome=self._outcome(),
             cancelled_by=self._replaced_by(others),
+            kept_running=self._kept_running(reading),
         )
 
     def _serving_version(self) -> str | None:
@@ -431,6 +432,19 @@ class _Picture:
         if reading.state is StageState.SUCCEEDED and reading.report is None and heard.told:
             reading = replace(reading, problem=f"{reading.problem or reading.message}; {heard.told}")
         return child, await self._with_words_of_queue(self._proven(reading), metadata["uid"])
+
+    def _kept_running(self, reading: Reading | None) -> bool:
+        """Whether the stage is over, and its Job is not."""
+        live = self._live()
+        over = reading is not None and reading.state in ENDED
+        return over and live is not None and live["kind"] == kinds.JOB.kind and self._is_kept_running(live)
+
+    def _is_kept_running(self, job: Object) -> bool:
+        """Whether a container of others keeps a pod of the Job, whose own have ended, and so the Job from ending."""
+        if gates.has_ended(job):
+            return False
+        heard = speakers.of_job(job, self._context.store.by_owner(kinds.POD, job["metadata"]["uid"]))
+        return any((pod.get("status") or {}).get("reason") == speakers.KEPT_RUNNING for pod in heard.pods)
 
     async def _of_tree(self, root: str, found: Sequence[Object], work: Work) -> speakers.Heard:
         """Pods of another controller's object: those that have left something must lead to it."""
@@ -583,6 +597,7 @@ class _Picture:
         elif controlled_by(live, self._run.uid) and (
             live.get("status", {}).get("phase") == "Failed"
             or speakers.disbelief(live, self._run.uid, wanted) is not None
+            or is_placed_otherwise(wanted, live)
         ):
             # Evicted, or its node is lost: a pod never comes back from that by itself. Or it is not what was rendered.
             await remove(self._context, live)
@@ -603,6 +618,9 @@ class _Picture:
             return
         await self._leave_no_resolve_pod()
         name = renderers.stage_name(self._raw, stage)
+        for job in self._context.store.by_owner(kinds.JOB, self._run.uid):
+            if job["metadata"]["name"] != name and controlled_by(job, self._run.uid) and self._is_kept_running(job):
+                await remove(self._context, job)
         there = self._context.store.get(kind, self._run.namespace, name)
         if there is not None and controlled_by(there, self._run.uid):
             return

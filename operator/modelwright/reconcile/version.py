@@ -28,7 +28,7 @@ from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
 from modelwright.obs.reading import guarded
 from modelwright.reconcile import proofs, rollouts, routing
-from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
+from modelwright.reconcile.children import Refused, controlled_by, ensure, is_placed_otherwise, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
 from modelwright.serving.fetching import FETCH_CONTAINER, Kept, fill_pod, resolve_pod
@@ -238,7 +238,7 @@ class ModelVersionReconciler:
         why = speakers.disbelief(live, version.uid, wanted) if live is not None else None
         if live is not None and tries.refused and live["metadata"]["uid"] == tries.made:
             return replace(so_far, verdict=Verdict(Reason.RESOLVE_POD_CHANGED, tries.refused, stalled=True))
-        if live is not None and (why is not None or _failed(live)):
+        if live is not None and (why is not None or _failed(live) or is_placed_otherwise(wanted, live)):
             await remove(self._context, live)
             self._lose(raw, tries, live, why, now)
             live = None

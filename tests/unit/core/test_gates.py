@@ -11,6 +11,7 @@ from modelwright.core import gates
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.gates import Report, Running
 from modelwright.core.scoring import GateResult
+from modelwright.core.speakers import KEPT_RUNNING
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,18 @@ def test_a_job_that_has_not_ended_says_what_it_waits_for(found: Any, pods: Any, 
     state = gates.read_job(found, pods)
     assert isinstance(state, Running)
     assert said in state.message
+
+
+def test_a_pod_that_failed_and_is_kept_running_by_another_container_ends_the_job() -> None:
+    kept = pod("Failed", ended(3, "no such file"))
+    kept["status"]["reason"] = KEPT_RUNNING
+    found = gates.read_job(job(), [kept])
+    assert isinstance(found, GateResult)
+    assert (found.outcome, found.reason) == (Outcome.ERROR, "JobFailed")
+    assert "no such file" in found.message
+    assert "keeps it running" in found.message
+    del kept["status"]["reason"]
+    assert isinstance(gates.read_job(job(), [kept]), gates.Running), "the Job's controller makes another one"
 
 
 def test_the_report_of_the_newest_pod_that_ended_well_counts() -> None:

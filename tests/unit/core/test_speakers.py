@@ -127,6 +127,32 @@ def test_containers_that_were_added_say_nothing() -> None:
     assert told == {"istio-proxy": None, "score": "{}"}
 
 
+WELL: Object = {"name": "score", "state": {"terminated": {"exitCode": 0}}}
+BADLY: Object = {"name": "score", "state": {"terminated": {"exitCode": 1}}}
+GOING: Object = {"name": "score", "state": {"running": {}}}
+PROXY: Object = {"name": "istio-proxy", "state": {"running": {}}}
+ENDS: dict[str, tuple[list[Object], str, str]] = {
+    "its own container has ended well and a sidecar runs on": ([PROXY, WELL], "Never", "Succeeded"),
+    "the order of the containers does not matter": ([WELL, PROXY], "Never", "Succeeded"),
+    "its own has failed and is not started again": ([PROXY, BADLY], "Never", "Failed"),
+    "its own has failed and is started again": ([PROXY, BADLY], "OnFailure", "Running"),
+    "its own runs": ([PROXY, GOING], "Never", "Running"),
+    "its own has no status yet": ([PROXY], "Never", "Running"),
+    "nothing was added: the kubelet tells of the end": ([WELL], "Never", "Running"),
+}
+
+
+@pytest.mark.parametrize(("statuses", "restarts", "phase"), ENDS.values(), ids=ENDS.keys())
+def test_a_pod_whose_own_containers_have_ended_counts_as_ended(
+    statuses: list[Object], restarts: str, phase: str
+) -> None:
+    template = {**TEMPLATE, "spec": {**TEMPLATE["spec"], "restartPolicy": restarts}}
+    live = pod() | {"status": {"phase": "Running", "containerStatuses": statuses}}
+    (found,) = speakers.heard(UID, template, [live]).pods
+    assert found["status"]["phase"] == phase
+    assert (found["status"].get("reason") == speakers.KEPT_RUNNING) == (phase != "Running")
+
+
 def controlled(kind: str, name: str, uid: str, by: Object | None = None, **more: Any) -> Object:
     """An object; `by`: its controller."""
     owner = (

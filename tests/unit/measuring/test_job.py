@@ -188,6 +188,31 @@ async def test_a_job_is_run_read_and_taken_away(content: Object, found: Figure |
     assert cluster.jobs == []
 
 
+@pytest.mark.parametrize("code", [0, 1])
+async def test_a_job_whose_pod_a_sidecar_keeps_running_is_read_and_taken_away(code: int) -> None:
+    cluster = Cluster()
+    task = cluster.measure()
+    await cluster.pass_by()
+    (job,) = cluster.jobs
+    report = json.dumps({"metrics": [{"name": "accuracy", "candidate": 0.9}]})
+    told = {"terminated": {"exitCode": code, "message": report if code == 0 else "no such file"}}
+    statuses = [
+        {"name": "istio-proxy", "image": "p", "state": {"running": {}}},
+        {"name": "score", "image": "i", "state": told},
+    ]
+    pod = cluster.api.user_create(objects.pod_of(job, "p"))
+    cluster.api.set_status(pod, {"phase": "Running", "containerStatuses": statuses})
+    while not task.done():
+        await cluster.pass_by(5)
+    found = await task
+    if code == 0:
+        assert found == Figure("accuracy", Decimal("0.9"))
+    else:
+        assert isinstance(found, Failure)
+        assert "no such file" in found.message
+    assert cluster.jobs == [], "its pod would run on, and the next measurement would wait for it"
+
+
 @pytest.mark.parametrize(
     ("condition", "report", "told"),
     [

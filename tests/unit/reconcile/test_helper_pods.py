@@ -47,6 +47,23 @@ def test_looks_at_data_are_made_again_when_they_are_to_run_elsewhere() -> None:
         assert len(world.api.writes) == before
 
 
+def test_a_resolve_pod_that_fits_no_node_is_made_again_when_it_may_run_elsewhere() -> None:
+    world = World(None)
+    world.api.user_create(unpinned("v9"))
+    for said in [{}, *SETTINGS]:
+        restarted_with(world, said)
+        wanted = said.get("nodeSelector")
+        world.go(lambda wanted=wanted: [selector(pod) for pod in waiting(world)] == [wanted])  # type: ignore[misc]
+        (pod,) = waiting(world)
+        text = "0/1 nodes are available"
+        unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": text}
+        world.api.set_status(pod, {"phase": "Pending", "conditions": [unschedulable]})
+        world.go(lambda: (told(world, "v9") or {}).get("reason") == "Unschedulable")
+        before = pod["metadata"]["uid"]
+        world.look()
+        assert [p["metadata"]["uid"] for p in waiting(world)] == [before]
+
+
 def test_an_annotation_of_somebody_else_makes_no_serving_pods_again() -> None:
     world = World(None)
     name = next(name for (kind, _, name) in world.api.objects if kind == kinds.DEPLOYMENT)
@@ -92,6 +109,15 @@ def test_a_resolve_pod_that_is_refused_is_told_by_its_own_reason_and_made_once_i
 def placed(obj: Object | None) -> Object | None:
     spec: Object = obj["spec"]["template"]["spec"] if obj is not None else {}
     return spec.get("nodeSelector")
+
+
+def selector(pod: Object) -> Object | None:
+    found: Object | None = pod["spec"].get("nodeSelector")
+    return found
+
+
+def waiting(world: World) -> list[Object]:
+    return [o for (kind, _, _), o in world.api.objects.items() if kind == kinds.POD]
 
 
 def unpinned(name: str) -> Object:

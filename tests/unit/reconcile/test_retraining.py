@@ -576,6 +576,79 @@ def test_data_that_changes_is_one_run_and_the_first_look_none() -> None:
     world.go(lambda: world.states == ["Succeeded"] * 3)
 
 
+PROXY: Object = {"name": "istio-proxy", "image": "example.com/proxy:1", "state": {"running": {}}}
+
+
+class Meshed(World):
+    """Each pod has a container of others that never ends, so that pods stay Running and Jobs never end."""
+
+    def end(self, job: Object) -> None:
+        stage, name = self.stage(job), job["metadata"]["name"]
+        if (kinds.POD, NS, f"{name}-x") not in self.api.objects:
+            self.made.append(stage)
+            self.pod(job)
+
+    def pod(self, job: Object) -> None:
+        super().pod(job)
+        pod = self.api.objects[kinds.POD, NS, f"{job['metadata']['name']}-x"]
+        self.api.set_status(pod, kept_running(pod["status"]))
+
+    def play(self) -> None:
+        super().play()
+        for (kind, _, _), o in list(self.api.objects.items()):
+            if kind == kinds.POD and o["metadata"]["labels"].get(names.LABEL_ROLE) == names.ROLE_RESOLVE:
+                self.api.set_status(o, kept_running(o["status"]))
+
+
+def kept_running(status: Object) -> Object:
+    own = [entry for entry in status["containerStatuses"] if entry["name"] != PROXY["name"]]
+    return {**status, "phase": "Running", "containerStatuses": [PROXY, *own]}
+
+
+def test_sidecars_that_never_end_hold_up_no_run_and_none_of_its_pods_is_left() -> None:
+    world = Meshed(HOURLY)
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Succeeded"])
+    assert world.made == ["dataCheck", "train", "evaluate"]
+    world.go(lambda: world.jobs() == [])
+
+
+def test_a_stage_that_fails_beside_a_sidecar_ends_its_run_and_leaves_no_pod() -> None:
+    world = Meshed(HOURLY)
+    pod = world.pod
+
+    def failing(job: Object) -> None:
+        pod(job)
+        live = world.api.objects[kinds.POD, NS, f"{job['metadata']['name']}-x"]
+        (_, own) = live["status"]["containerStatuses"]
+        failed = {**own, "state": {"terminated": {"exitCode": 1, "message": "no such column"}}}
+        world.api.set_status(live, {**live["status"], "containerStatuses": [PROXY, failed]})
+
+    world.pod = failing  # type: ignore[method-assign]
+    world.to_the_hour()
+    world.go(lambda: world.states == ["Failed"])
+    assert "no such column" in world.runs[0]["status"]["message"]
+    world.go(lambda: world.jobs() == [])
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_look_that_a_sidecar_keeps_running_does_not_hold_up_the_next(code: int) -> None:
+    world = World(DATA)
+    cron_job = next(o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
+    job = look_job(world, cron_job, 1)
+    pod = world.api.user_create(objects.pod_of(job, "look-1"))
+    status = done({"fingerprint": "a", "objects": 1, "bytes": 1}, "fetch")
+    status["containerStatuses"][0]["state"]["terminated"]["exitCode"] = code
+    world.api.set_status(pod, kept_running(status))
+    if code:
+        world.look()
+        assert (kinds.JOB, NS, "look-1") in world.api.objects, "what went wrong is told until the next look is due"
+        world.clock.advance(3600)
+    world.go(lambda: (kinds.JOB, NS, "look-1") not in world.api.objects)
+    known = [(e["name"], e["identity"]) for e in world.policy["status"].get("triggers", [])]
+    assert known == ([] if code else [(DATA["name"], "a")])
+
+
 def test_a_policy_that_is_suspended_does_not_look_at_data() -> None:
     world = World(DATA)
     world.api.user_patch(kinds.RETRAINING_POLICY, NS, "digits", {"spec": {"suspend": True}})

@@ -81,7 +81,8 @@ class RunObserved:
     of a stage is at work. `before`: older runs of the policy that have not ended. `serving`: the version that serves.
     `stage` and `child`: of the stage that `present` names, also after the run's end; None when its object is not there.
     `last_inputs`: inputsHash of the last run that succeeded. `registered`: whether the ModelVersion is there, or why it
-    can't be made. `cancelled_by`: a newer run that takes this one's place.
+    can't be made. `cancelled_by`: a newer run that takes this one's place. `kept_running`: the stage is over, and its
+    Job goes on, since a container of others keeps its pod from ending.
     """
 
     now: datetime
@@ -100,6 +101,7 @@ class RunObserved:
     registered: bool | Problem = False
     version_outcome: str | None = None
     cancelled_by: str | None = None
+    kept_running: bool = False
 
     @property
     def status(self) -> TrainingRunStatus:
@@ -618,7 +620,7 @@ def _ended(o: RunObserved) -> Problem:
 
 def _outlived(o: RunObserved) -> bool:
     """The run has ended, and the object of its last stage has not."""
-    return not _live(o) and o.child is not None and (o.stage is None or o.stage.state not in ENDED)
+    return not _live(o) and o.child is not None and (o.kept_running or o.stage is None or o.stage.state not in ENDED)
 
 
 def _stop(o: RunObserved) -> tuple[Action, ...]:

@@ -148,6 +148,18 @@ def test_helper_pods_reach_the_operator_as_they_are_written_and_are_off_by_defau
     assert found == HelperPods.model_validate(given)
 
 
+def test_users_and_groups_are_left_to_the_platform_when_it_gives_them() -> None:
+    found = template(podSecurity="Platform")
+    given = environment(found)["MODELWRIGHT_POD_SECURITY"] or ""
+    assert Settings.from_environment({"MODELWRIGHT_POD_SECURITY": given}).pod_security == "Platform"
+    assert "MODELWRIGHT_POD_SECURITY" not in environment(template())
+    specs = [only(found, "Deployment")["spec"]["template"]["spec"], only(found, "Pod")["spec"]]
+    for spec in specs:
+        assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    with pytest.raises(Refused):
+        template(podSecurity="platform")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

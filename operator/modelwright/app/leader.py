@@ -144,6 +144,7 @@ class Leader:
             copy_token=settings.copy_token == "Required",  # noqa: S105 - a switch
             fetch_env=settings.fetch_env,
             helper_pods=settings.helper_pods,
+            platform_ids=settings.pod_security == "Platform",
         )
         self._desk = Desk(
             found,

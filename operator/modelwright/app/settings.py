@@ -79,6 +79,11 @@ class Settings(BaseModel):
         "annotations, nodeSelector, tolerations, affinity, priorityClassName, imagePullSecrets, resources, env, and "
         "roles with the same for one role each.",
     )
+    pod_security: Literal["Fixed", "Platform"] = Field(
+        "Fixed",
+        description="Fixed: pods run as user and group 65532. Platform: users and groups are left out, for platforms "
+        "that give each namespace its own, as OpenShift does.",
+    )
     operator_image: str = Field(
         "modelwright/operator", min_length=1, description="The operator's own image, for comparers and infra gates."
     )

@@ -5,12 +5,13 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.serving import fetching
+from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError, merge
 
 Json = dict[str, Any]
 
 
-def pod(service_account: str | None = None) -> Json:
+def pod(images: Images, service_account: str | None = None) -> Json:
     """The PodSpec that a Job's template is merged into."""
     return {
         # A try is a pod, whose last words are kept.
@@ -18,7 +19,7 @@ def pod(service_account: str | None = None) -> Json:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         **({"serviceAccountName": service_account} if service_account else {}),
-        "securityContext": fetching.pod_security(),
+        "securityContext": fetching.pod_security(images),
     }
 
 

@@ -66,7 +66,7 @@ class Taker:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             **({"serviceAccountName": service_account} if service_account else {}),
-            "securityContext": fetching.pod_security(),
+            "securityContext": fetching.pod_security(images),
             "terminationGracePeriodSeconds": 2 * _STOP_SECONDS,
             **(pod or {}),
             "containers": [own],

@@ -240,7 +240,7 @@ def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, dige
     """The pod that brings the artifact of a version of `model` into the shared cache, as the artifact's ServiceAccount
     and with its credentials. Nothing but the fetch program runs in it."""
     container, volumes = fetch_container(artifact, digest, images, cached=kept.proof, role=names.ROLE_RESOLVE)
-    spec = _spec(artifact, container, [*volumes, cache_volume(kept.claim)])
+    spec = _spec(artifact, container, [*volumes, cache_volume(kept.claim)], images)
     return _fetch_only(_resolve_metadata(version, model), artifact, spec, images)
 
 
@@ -280,27 +280,26 @@ def identity_labels(source: Source) -> dict[str, str]:
 
 def pod_spec(source: Source, arguments: list[str], images: Images, role: str) -> Json:
     """A pod, but for its restartPolicy and its place, in which the fetch program does nothing but report."""
-    return _spec(source, *_container(source, images, arguments, [], role))
+    return _spec(source, *_container(source, images, arguments, [], role), images)
 
 
-def _spec(source: Source, container: Json, volumes: list[Json]) -> Json:
+def _spec(source: Source, container: Json, volumes: list[Json], images: Images) -> Json:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         **({"serviceAccountName": source.service_account_name} if source.service_account_name else {}),
-        "securityContext": pod_security(),
+        "securityContext": pod_security(images),
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
     }
 
 
-def pod_security() -> Json:
+def pod_security(images: Images) -> Json:
     """What the `restricted` Pod Security Standard asks of a pod, and a group that lets pods share a cache."""
+    ids = {"runAsUser": NON_ROOT_USER, "runAsGroup": NON_ROOT_USER, "fsGroup": NON_ROOT_USER}
     return {
         "runAsNonRoot": True,
-        "runAsUser": NON_ROOT_USER,
-        "runAsGroup": NON_ROOT_USER,
-        "fsGroup": NON_ROOT_USER,
+        **({} if images.platform_ids else ids),
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }

@@ -94,7 +94,7 @@ def infra(
         "securityContext": fetching.container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    template = {"metadata": {}, "spec": {**authored.pod(service_account), "containers": [container]}}
+    template = {"metadata": {}, "spec": {**authored.pod(images, service_account), "containers": [container]}}
     return _job(rollout, ROLE_INFRA, candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS, images)
 
 
@@ -120,7 +120,7 @@ def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, im
         "volumeMounts": brought.mounts,
     }
     spec = {
-        **authored.pod(wanted.artifact.service_account_name),
+        **authored.pod(images, wanted.artifact.service_account_name),
         "initContainers": brought.containers,
         "containers": [container],
         "volumes": brought.volumes,
@@ -168,7 +168,7 @@ def evaluation(
         contents["serving"] = (serving.artifact, serving.digest, SERVING_DIR)
     parts = {"candidate": wanted, "serving": serving}
     kept = {name: content.kept for name, content in parts.items() if content is not None and content.kept is not None}
-    base = authored.pod(service_account or wanted.artifact.service_account_name)
+    base = authored.pod(images, service_account or wanted.artifact.service_account_name)
     brought = fetching.bring(contents, images, ROLE_EVALUATION, kept)
     spec = authored.filled(gate.template, TEMPLATE, base, environment, brought)
     return _job(

@@ -48,7 +48,7 @@ def resources(default: Json, images: Images, role: str) -> Json:
 def mark(images: Images, role: str) -> dict[str, str]:
     """An annotation for objects that live long: with another value, they are made again, since a patch of theirs would
     leave what is no longer said. Empty while nothing is said."""
-    said = images.helper_pods.of(role).members()
+    said = images.helper_pods.of(role).members() | ({"podSecurity": "Platform"} if images.platform_ids else {})
     return {names.ANNOTATION_HELPER_PODS: names.content_hash(said)} if said else {}
 
 

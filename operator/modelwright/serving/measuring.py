@@ -39,7 +39,7 @@ def metric_job(
     labels = names.child_labels(role=ROLE, model=model, version=version) | {LABEL_MEASURES: measures(key, metric)}
     where = f"metric {metric}: job.template"
     given = authored.part(asked.template, "metadata", dict, where)
-    spec = merge(authored.pod(), authored.part(asked.template, "spec", dict, where), f"{where}.spec")
+    spec = merge(authored.pod(images), authored.part(asked.template, "spec", dict, where), f"{where}.spec")
     containers = spec.get("containers")
     if not isinstance(containers, list) or not containers:
         raise MergeError(f"{where}.spec.containers: at least one container is needed, which writes the report")

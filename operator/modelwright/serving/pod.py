@@ -39,7 +39,7 @@ def pod_template(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             **({"serviceAccountName": account} if account else {}),
-            "securityContext": fetching.pod_security(),
+            "securityContext": fetching.pod_security(images),
             "terminationGracePeriodSeconds": serving.drain_seconds + serving.max_request_seconds,
             "topologySpreadConstraints": [
                 {

@@ -88,6 +88,7 @@ def inputs(choice: Choice, images: Images, proof: Proof | None = None) -> Json:
         "fetchImage": images.fetch,
         "fetchEnv": dict(images.fetch_env),
         "cache": (proof or Proof()).wire(),
+        **({"podSecurity": "Platform"} if images.platform_ids else {}),
     }
 
 
@@ -103,6 +104,8 @@ def outdated(stored: Mapping[str, Any], choice: Choice, images: Images, proof: P
         changed.append("the administrator has changed the environment of fetch containers")
     if was.get("cache", Proof().wire()) != now["cache"]:
         changed.append("the cache is verified in another way")
+    if was.get("podSecurity") != now.get("podSecurity"):
+        changed.append("the administrator has changed who gives pods their users and groups")
     if not changed:
         return None
     return f"{' and '.join(changed)} since this revision was made; set spec.serving.restartedAt to take it up"

@@ -109,7 +109,11 @@ def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
     )
     account = inputs.template.dataset.service_account_name or inputs.template.output.service_account_name
     spec = authored.filled(
-        work.job.template, path, authored.pod(account), _environment(run, stage, inputs, contents), brought
+        work.job.template,
+        path,
+        authored.pod(inputs.images, account),
+        _environment(run, stage, inputs, contents),
+        brought,
     )
     labels = {**work.job.labels, **_labels(run, inputs.model)}
     metadata = authored.metadata(work.job.template, path, labels)

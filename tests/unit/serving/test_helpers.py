@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from cel_expr_python import cel
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.helper_pods import HelperPods, HelperRoles
-from modelwright.serving import helpers
+from modelwright.serving import helpers, revision
 from modelwright.serving.images import Images
 from tests.unit.serving import builders, test_golden, test_restricted, test_training
-from tests.unit.serving.test_restricted import pods
+from tests.unit.serving.test_restricted import pods, violations
 
 Json = dict[str, Any]
 
@@ -35,14 +38,18 @@ SAID: Json = {
 CASES = (*test_golden.CASES, test_restricted.comparer_of_a_model, test_restricted.job_of_a_metric)
 
 
+Rendered = Callable[..., list[tuple[str, Json, Json]]]
+
+
 @pytest.fixture
-def rendered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, Json, Json]]]:
+def rendered(monkeypatch: pytest.MonkeyPatch) -> Rendered:
     """(role, metadata, spec) of all pods that are rendered with these images."""
 
     def render(**changes: Any) -> list[tuple[str, Json, Json]]:
         images = replace(builders.IMAGES, **changes)
         for module in (builders, test_golden, test_restricted, test_training):
             monkeypatch.setattr(sys.modules[module.__name__], "IMAGES", images)
+        monkeypatch.setattr(builders.stored, "__defaults__", (None, None, images))
         return [
             (metadata["labels"][names.LABEL_ROLE], metadata, spec)
             for case in CASES
@@ -69,7 +76,7 @@ def ours(spec: Json) -> Iterator[Json]:
 
 
 def test_pods_of_every_role_are_placed_and_sized_and_serving_pods_are_not(
-    rendered: Callable[..., list[tuple[str, Json, Json]]],
+    rendered: Rendered,
 ) -> None:
     plain = rendered()
     seen = set()
@@ -90,7 +97,7 @@ def test_pods_of_every_role_are_placed_and_sized_and_serving_pods_are_not(
 
 
 def test_whatever_fetches_beside_serving_pods_has_the_environment_and_the_administrators_own_wins(
-    rendered: Callable[..., list[tuple[str, Json, Json]]],
+    rendered: Rendered,
 ) -> None:
     given = said(env={"HTTPS_PROXY": "http://proxy:3128", "MODELWRIGHT_FETCH_MAX_ENTRIES": "200000"})
     found = rendered(helper_pods=given, fetch_env={"MODELWRIGHT_FETCH_MAX_ENTRIES": "7"})
@@ -98,14 +105,11 @@ def test_whatever_fetches_beside_serving_pods_has_the_environment_and_the_admini
     assert {role for role, _ in fetching} >= {"resolve", "look", "gate", "training", "observer", "serving"}
     for role, container in fetching:
         environment = {entry["name"]: entry.get("value") for entry in container["env"]}
-        if role == names.ROLE_SERVING:
-            assert "HTTPS_PROXY" not in environment
-            continue
-        assert environment["HTTPS_PROXY"] == "http://proxy:3128"
         assert environment["MODELWRIGHT_FETCH_MAX_ENTRIES"] == "7"
+        assert environment.get("HTTPS_PROXY") == (None if role == names.ROLE_SERVING else "http://proxy:3128")
 
 
-def test_nothing_said_changes_nothing(rendered: Callable[..., list[tuple[str, Json, Json]]]) -> None:
+def test_nothing_said_changes_nothing(rendered: Rendered) -> None:
     assert (
         rendered(
             helper_pods=said(),
@@ -182,3 +186,41 @@ def test_there_is_a_member_for_each_kind_of_pod() -> None:
     assert set(HelperRoles.model_fields) == {
         "resolve", "look", "scan", "evaluation", "infra", "metric", "training", "comparer", "observer",
     }  # fmt: skip
+
+
+OPENSHIFT = Path(__file__).parents[2] / "lib" / "like_restricted_v2.yaml"
+
+
+def refusals(spec: Json) -> list[str]:
+    """What a platform with users of its own says of a pod, by the rules in OPENSHIFT."""
+    policy = next(yaml.safe_load_all(OPENSHIFT.read_text()))
+    environment = cel.NewEnv(variables={"object": cel.Type.DYN})
+    return [
+        rule["message"]
+        for rule in policy["spec"]["validations"]
+        if environment.compile(rule["expression"]).eval(data={"object": {"spec": spec}}).plain_value() is not True
+    ]
+
+
+def test_pods_of_every_role_name_no_user_and_no_group_where_the_platform_gives_them(rendered: Rendered) -> None:
+    found = rendered(platform_ids=True)
+    assert names.ROLE_SERVING in {role for role, _, _ in found}
+    for role, _, spec in found:
+        assert refusals(spec) == [], role
+        assert not list(violations(spec)), role
+
+
+def test_elsewhere_pods_name_theirs_which_such_a_platform_refuses(rendered: Rendered) -> None:
+    for role, _, spec in rendered():
+        assert len(refusals(spec)) == 2, role
+
+
+def test_a_change_of_who_gives_users_is_told_of_revisions_and_makes_what_lives_long_again() -> None:
+    platform = replace(builders.IMAGES, platform_ids=True)
+    kept, chosen = builders.stored(builders.raw_model()), builders.choice()
+    assert revision.outdated(kept, chosen, builders.IMAGES) is None
+    assert "users and groups" in (revision.outdated(kept, chosen, platform) or "")
+    again = builders.stored(builders.raw_model(), images=platform)
+    assert revision.outdated(again, chosen, platform) is None
+    assert "users and groups" in (revision.outdated(again, chosen, builders.IMAGES) or "")
+    assert helpers.mark(platform, "look") != helpers.mark(builders.IMAGES, "look")

@@ -28,8 +28,8 @@ SIZES_OF_SERVING = (
     "spec.serving.resources has those of the model, and spec.serving.podTemplate those of other containers"
 )
 SIZES_OF_HELPERS = (
-    "an administrator sets those of Modelwright's containers by helperPods.resources of the chart; those of a template "
-    "are in it"
+    "spec.helperPods.resources of the Model, or helperPods.resources of the chart, sets those of Modelwright's "
+    "containers; those of a template are in it"
 )
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 

@@ -149,8 +149,8 @@ class Downloader:
             raise FetchError(
                 Reason.ARTIFACT_TOO_LARGE,
                 f"{where} has {len(listing.files)} files, over the limit of {self._settings.max_entries} "
-                "(MODELWRIGHT_FETCH_MAX_ENTRIES). Pack them, or have an administrator raise it for all pods "
-                "that fetch (fetch.env of the chart).",
+                "(MODELWRIGHT_FETCH_MAX_ENTRIES). Pack them, or raise it for the pods that fetch: spec.helperPods.env "
+                "and spec.serving.podTemplate of the Model, or fetch.env of the chart.",
             )
         listing = await in_thread(_selected, listing, self._context.selection, where)
         paths.check_listing((file.path for file in listing.files if not file.unpack), where)

@@ -14,7 +14,7 @@ from modelwright.reconcile import copies, gates, monitoring, rollouts
 from modelwright.reconcile.children import controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture
-from modelwright.serving import comparer, network, workload
+from modelwright.serving import comparer, helpers, network, workload
 
 Object = dict[str, Any]
 
@@ -54,7 +54,7 @@ async def _compare(context: Context, picture: Picture, action: Compare) -> bool:
         picture.raw,
         action.serving,
         action.candidate,
-        context.images,
+        helpers.of_model(context.images, picture.raw),
         token=copies.token(context, picture, names.ROLE_COMPARER, (action.serving, action.candidate)),
         request_seconds=serving.drain_seconds + serving.max_request_seconds,
         service_account=account,

@@ -24,6 +24,7 @@ from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture, Plan
 from modelwright.reconcile.rollouts import Records
 from modelwright.serving import gates as jobs
+from modelwright.serving import helpers
 from modelwright.serving.fetching import Kept
 from modelwright.serving.merge import MergeError
 
@@ -48,23 +49,24 @@ async def run(context: Context, picture: Picture, gate: str) -> bool:
     there = context.store.get(kinds.JOB, picture.model.namespace, jobs.job_name(raw, gate))
     if wanted is None or (there is not None and controlled_by(there, record.uid)):
         return False
+    images = helpers.of_model(context.images, picture.raw)
     try:
         if gate == "infra" and wanted.infra is not None:
             pods = await _addresses(context, picture, plan.revision) if wanted.infra.memory is not None else []
             job = jobs.infra(
-                raw, wanted.infra, plan.revision, plan.stored, plan.version.spec.samples, context.images,
+                raw, wanted.infra, plan.revision, plan.stored, plan.version.spec.samples, images,
                 protocol=plan.choice.runtime.spec.protocol,
                 request_seconds=picture.model.spec.serving.max_request_seconds,
                 service_account=plan.version.spec.artifact.service_account_name,
                 pods=pods,
             )  # fmt: skip
         elif gate == "scan" and wanted.scan is not None:
-            job = jobs.scan(raw, wanted.scan, plan.revision, _candidate(plan), context.images)
+            job = jobs.scan(raw, wanted.scan, plan.revision, _candidate(plan), images)
         elif gate == "evaluation" and wanted.evaluation is not None:
             serving = _serving(context, picture, record.source) if record.source is not None else None
             candidate = _kept(context, picture, plan.version, _candidate(plan))
             job = jobs.evaluation(
-                raw, wanted.evaluation, plan.revision, candidate, serving, context.images,
+                raw, wanted.evaluation, plan.revision, candidate, serving, images,
                 service_account=picture.model.spec.serving.service_account_name,
             )  # fmt: skip
         else:

@@ -22,6 +22,7 @@ from modelwright.kube.store import Store
 from modelwright.obs.clock import Clock
 from modelwright.obs.reading import guarded
 from modelwright.reconcile.children import controlled_by
+from modelwright.serving import helpers
 from modelwright.serving.images import Images
 from modelwright.serving.measuring import LABEL_MEASURES, measures, metric_job
 from modelwright.serving.merge import MergeError
@@ -123,7 +124,7 @@ class MeasureJobs:
                 version=ask.candidate.version,
                 attempt=self._clock.now().isoformat(),
                 environment=jobs.environment(ask),
-                images=self._images,
+                images=helpers.of_model(self._images, self._store.get(kinds.MODEL, ask.namespace, ask.model)),
             )
             live = await self._client.create(job)
         except MergeError as error:

@@ -18,7 +18,7 @@ from modelwright.reconcile import copies
 from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.picture import Picture
-from modelwright.serving import network, observer
+from modelwright.serving import helpers, network, observer
 from modelwright.serving.fetching import only_cached
 from modelwright.traffic.port import Needs
 
@@ -135,7 +135,7 @@ def _wanted(context: Context, picture: Picture) -> Object | Problem | None:
         serving.revision,
         sample,
         model.spec.monitoring,
-        context.images,
+        helpers.of_model(context.images, picture.raw),
         token=copy_token(context, picture),
         request_seconds=model.spec.serving.max_request_seconds,
         service_account=account,

@@ -38,6 +38,7 @@ from modelwright.reconcile.report import write_status
 from modelwright.reconcile.training import has_ended, runs_of
 from modelwright.sandbox.bounds import BUSY_SECONDS
 from modelwright.sandbox.process import SANDBOX, Busy
+from modelwright.serving import helpers
 from modelwright.serving import training as renderers
 from modelwright.serving.fetching import FETCH_CONTAINER
 from modelwright.serving.merge import MergeError
@@ -191,10 +192,12 @@ class RetrainingPolicyReconciler:
     async def _looks(self, raw: Object, policy: RetrainingPolicy) -> tuple[dict[str, str], str | None]:
         """Fingerprints that the looks of the data triggers have left, by trigger; and what is in their way."""
         wanted, wrong = {}, []
+        model = self._context.store.get(kinds.MODEL, policy.namespace, policy.spec.model_ref.name)
+        images = helpers.of_model(self._context.images, model)
         for trigger in policy.spec.triggers:
             if trigger.data is not None:
                 try:
-                    cron_job = renderers.data_look(raw, trigger, self._context.images)
+                    cron_job = renderers.data_look(raw, trigger, images)
                 except MergeError as error:
                     wrong.append(str(error))
                     continue

@@ -98,10 +98,10 @@ def _keys(kind: Kind, obj: Object, store: Store) -> Iterable[Key]:
     namespace, name = metadata.get("namespace") or "", metadata["name"]
     if kind == kinds.MODEL:
         policies = _policies_of(namespace, name, store)
-        # Versions ask the Model for two things: whether their signatures are to be verified, and whether a shared cache
-        # is to be proven.
+        # Versions ask the Model for three things: whether their signatures are to be verified, whether a shared cache
+        # is to be proven, and where their resolve pods run.
         spec = obj.get("spec") or {}
-        asked = spec.get("signatures") or (spec.get("serving") or {}).get("cache")
+        asked = spec.get("signatures") or (spec.get("serving") or {}).get("cache") or spec.get("helperPods")
         versions = _versions_of(namespace, name, store) if asked else ()
         return [Key("Model", namespace, name), *versions, *_rivals(obj, store), *policies]
     if kind == kinds.ENDPOINT:

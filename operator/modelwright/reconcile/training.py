@@ -63,9 +63,11 @@ from modelwright.reconcile.context import Context
 from modelwright.reconcile.history import DEFAULT_TTL
 from modelwright.reconcile.report import write_status
 from modelwright.sandbox.process import SANDBOX, Busy
+from modelwright.serving import helpers
 from modelwright.serving import training as renderers
 from modelwright.serving.fetching import FETCH_CONTAINER
 from modelwright.serving.gates import Content
+from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError
 from modelwright.training import kueue
 from modelwright.training.port import Engine, engine_for
@@ -314,7 +316,7 @@ class _Picture:
         digest = versions.pinned_digest(_artifact(source), known.digest if known is not None else None)
         if digest is not None:
             return Resolved(digest)
-        wanted = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._context.images)
+        wanted = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._images())
         pod = self._context.store.get(kinds.POD, self._run.namespace, wanted["metadata"]["name"])
         if pod is None or speakers.disbelief(pod, self._run.uid, wanted) is not None:
             return Resolved(None)
@@ -341,6 +343,10 @@ class _Picture:
         if failure is not None:
             return Resolved(None, Problem(failure.reason, failure.message, stalled=True))
         return Resolved(None)
+
+    def _images(self) -> Images:
+        model = self._context.store.get(kinds.MODEL, self._run.namespace, self._model_name())
+        return helpers.of_model(self._context.images, model)
 
     def _model_name(self) -> str:
         return self._spec.model_ref.name if self._spec is not None else ""
@@ -576,7 +582,7 @@ class _Picture:
         source = self._spec.run.dataset if which == "dataset" else self._spec.run.holdout
         if source is None:
             return
-        wanted = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._context.images)
+        wanted = renderers.resolve_pod(self._raw, which, source, self._model_name(), self._images())
         live = self._context.store.get(kinds.POD, self._run.namespace, wanted["metadata"]["name"])
         if live is None:
             turns, clock = self._context.turns, self._context.clock
@@ -647,7 +653,7 @@ class _Picture:
             serving=self._serving_content(status.compared_with),
             candidate=self._candidate(),
             previous_profile=self._previous_profile(),
-            images=self._context.images,
+            images=self._images(),
         )
 
     def _serving_content(self, name: str | None) -> Content | None:

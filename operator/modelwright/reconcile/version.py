@@ -31,6 +31,7 @@ from modelwright.reconcile import proofs, rollouts, routing
 from modelwright.reconcile.children import Refused, controlled_by, ensure, is_placed_otherwise, remove
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
+from modelwright.serving import helpers
 from modelwright.serving.fetching import FETCH_CONTAINER, Kept, fill_pod, resolve_pod
 
 Object = dict[str, Any]
@@ -176,7 +177,7 @@ class ModelVersionReconciler:
             self._context.turns.leave(version.namespace, kinds.MODEL_VERSION.kind, version.name)
             return _found(pinned, signed, asked)
         keys = {key.name: key.pem for key in asked.public_keys} if asked is not None and signed is None else {}
-        model, images = version.spec.model_ref.name, self._context.images
+        model, images = version.spec.model_ref.name, helpers.of_model(self._context.images, self._model(version))
         wanted = resolve_pod(raw, model, version.spec.artifact, images, digest=digest, keys=keys, tree=tree)
         read = functools.partial(self._read, pinned=pinned, asked=asked, known=signed, tree=tree)
         so_far = Found(pinned, _between(version, _waiting(pinned, asked, signed)), signed)
@@ -202,7 +203,8 @@ class ModelVersionReconciler:
         """What the pod says that brings the artifact into the shared cache."""
         proof = proofs.proof(self._model(version), version, pinned.digest, self._context.images)
         artifact, model = version.spec.artifact, version.spec.model_ref.name
-        wanted = fill_pod(raw, model, artifact, self._context.images, pinned.digest, Kept(claim, proof))
+        images = helpers.of_model(self._context.images, self._model(version))
+        wanted = fill_pod(raw, model, artifact, images, pinned.digest, Kept(claim, proof))
         waiting = Verdict(
             Reason.WAITING_FOR_CACHE, f"the artifact is being brought into the cache on claim {claim}", reconciling=True
         )

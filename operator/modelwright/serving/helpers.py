@@ -1,15 +1,32 @@
-"""Places and sizes the pods beside the serving ones, by what the administrator says of them."""
+"""Places and sizes the pods beside the serving ones, by what the administrator and a Model's author say of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from modelwright.api import names
+from modelwright.api.v1alpha1.helper_pods import ModelHelperPods
 from modelwright.core.drift import quantity
 from modelwright.serving.images import Images
 
 Json = dict[str, Any]
 
 _PLACE = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
+
+
+def of_model(images: Images, model: Mapping[str, Any] | None) -> Images:
+    """The images for pods beside the serving ones of `model`, as its spec.helperPods has it. What can't be read is left
+    out: the Model is refused for it."""
+    said = ((model or {}).get("spec") or {}).get("helperPods")
+    if not said:
+        return images
+    try:
+        place = ModelHelperPods.model_validate(said, by_alias=True, by_name=False)
+    except ValidationError:
+        return images
+    return replace(images, helper_pods=images.helper_pods.with_place(place))
 
 
 def template(metadata: Json, spec: Json, images: Images, role: str, given: Mapping[str, Any] | None = None) -> Json:

@@ -64,6 +64,32 @@ def test_a_resolve_pod_that_fits_no_node_is_made_again_when_it_may_run_elsewhere
         assert [p["metadata"]["uid"] for p in waiting(world)] == [before]
 
 
+def test_pods_of_a_model_run_where_its_author_says() -> None:
+    world = World(None)
+    world.api.user_create(unpinned("v9"))
+    for said in [*SETTINGS, None]:
+        world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"helperPods": None}})
+        world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"helperPods": said}})
+        wanted = (said or {}).get("nodeSelector")
+        world.go(lambda wanted=wanted: [selector(pod) for pod in waiting(world)] == [wanted])  # type: ignore[misc]
+
+
+def test_looks_at_data_for_a_model_run_where_its_author_says() -> None:
+    world = Trained(DATA)
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"helperPods": SETTINGS[0]}})
+    world.look()
+    (cron_job,) = (o for (kind, _, _), o in world.api.objects.items() if kind == kinds.CRON_JOB)
+    assert placed(cron_job["spec"]["jobTemplate"]) == {"a": "1"}
+
+
+def test_an_observer_of_a_model_runs_where_its_author_says() -> None:
+    world = Watched()
+    world.go(lambda: world.copies == 20)
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"helperPods": SETTINGS[0]}})
+    world.go(lambda: placed(world.child(kinds.DEPLOYMENT)) == {"a": "1"})
+    world.go(lambda: world.copies == 20)
+
+
 def test_an_annotation_of_somebody_else_makes_no_serving_pods_again() -> None:
     world = World(None)
     name = next(name for (kind, _, name) in world.api.objects if kind == kinds.DEPLOYMENT)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from cel_expr_python import cel
+from pydantic import ValidationError
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.helper_pods import HelperPods, HelperRoles
+from modelwright.api.v1alpha1.helper_pods import HelperPods, HelperRoles, ModelHelperPods
 from modelwright.serving import helpers, revision
 from modelwright.serving.images import Images
 from tests.unit.serving import builders, test_golden, test_restricted, test_training
@@ -180,6 +181,39 @@ def test_another_setting_makes_another_mark_and_that_of_another_role_does_not() 
     marks = [helpers.mark(with_said(**given), "look") for given in (SAID, SAID | {"priorityClassName": "high"}, SAID)]
     assert marks[0] == marks[2] != marks[1]
     assert helpers.mark(with_said(roles={"scan": SAID}), "look") == {}
+
+
+def test_what_a_models_author_says_wins_over_the_administrators_for_all_and_for_roles() -> None:
+    images = with_said(**SAID, roles={"scan": {"nodeSelector": {"pool": "scan"}}})
+    model = {"spec": {"helperPods": {"nodeSelector": {"pool": "own"}, "resources": {"limits": {"cpu": "2"}}}}}
+    for role in HelperRoles.model_fields:
+        found = helpers.of_model(images, model).helper_pods.of(role).members()
+        resources = {**SAID["resources"], "limits": {"cpu": "2"}}
+        assert found == {**SAID, "nodeSelector": {"pool": "own"}, "resources": resources}, role
+    for nothing in (None, {}, {"spec": {"helperPods": None}}, {"spec": {"helperPods": {"roles": 1}}}):
+        assert helpers.of_model(images, nothing) is images
+
+
+WRONG: list[Json] = [
+    {"env": {"PYTHONPATH": "/mnt/source/claim"}},
+    {"env": {"MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS": "true"}},
+    {"env": {"SSL_CERT_FILE": "/tmp/ca"}},
+    {"imagePullSecrets": [{"name": "registry"}]},
+    {"roles": {}},
+    {"labels": {"modelwright.dev/role": "serving"}},
+    {"tolerations": [{}] * 33},
+]
+
+
+@pytest.mark.parametrize("said", WRONG, ids=str)
+def test_a_models_author_may_not_say_what_is_the_administrators(said: Json) -> None:
+    with pytest.raises(ValidationError):
+        ModelHelperPods.model_validate(said, by_alias=True, by_name=False)
+
+
+def test_a_models_author_may_set_proxies_and_limits_of_fetch() -> None:
+    said = {"env": {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": ".svc", "MODELWRIGHT_FETCH_MAX_ENTRIES": "200000"}}
+    assert ModelHelperPods.model_validate(said).env == said["env"]
 
 
 def test_there_is_a_member_for_each_kind_of_pod() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel
+from modelwright.api.cel import Cel, ListType, Names
 from modelwright.api.common import (
     QUALIFIED_NAME,
     LabelValue,
@@ -63,26 +63,31 @@ class HelperResources(Wire):
     limits: _Quantities = Field(default_factory=dict, description="What the container may use at most, by resource.")
 
 
-class HelperPod(Wire):
+class HelperPlace(Wire):
     """Where pods run, how large they are, and what their metadata says; most members are those of a PodSpec."""
 
-    labels: Annotated[dict[str, LabelValue], Field(max_length=32), _Metadata] = Field(
+    labels: Annotated[dict[str, LabelValue], Field(max_length=16), _Metadata] = Field(
         default_factory=dict, description="Labels of the pods, such as one that keeps a sidecar out."
     )
     annotations: Annotated[
-        dict[str, Annotated[str, StringConstraints(strict=True, max_length=4096)]], Field(max_length=32), _Metadata
+        dict[str, Annotated[str, StringConstraints(strict=True, max_length=4096)]], Field(max_length=16), _Metadata
     ] = Field(default_factory=dict, description="Annotations of the pods.")
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] | None = Field(
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = Field(
         default=None, description="Labels that a node must have."
     )
-    tolerations: Annotated[tuple[OpenObject, ...], Field(max_length=32)] | None = Field(
-        default=None, description="Taints of nodes that are tolerated."
+    tolerations: (
+        Annotated[
+            tuple[OpenObject, ...],
+            Field(max_length=32),
+            ListType("atomic"),
+            Names("Nothing", why="taints of nodes"),
+        ]
+        | None
+    ) = Field(default=None, description="Taints of nodes that are tolerated.")
+    affinity: Annotated[OpenObject, Names("Nothing", why="labels of nodes and pods")] | None = Field(
+        default=None, description="Affinity of the pods, as in a PodSpec."
     )
-    affinity: OpenObject | None = Field(default=None, description="Affinity of the pods, as in a PodSpec.")
     priority_class_name: Subdomain | None = Field(default=None, description="The PriorityClass of the pods.")
-    image_pull_secrets: Annotated[tuple[Reference, ...], Field(max_length=16)] = Field(
-        default=(), description="Secrets with credentials for the images, in the namespace of the pods."
-    )
     resources: HelperResources | None = Field(
         default=None, description="Compute resources of each container of Modelwright's own in the pods."
     )
@@ -90,9 +95,23 @@ class HelperPod(Wire):
         dict[Text253, Annotated[str, StringConstraints(strict=True, max_length=4096)]], Field(max_length=64)
     ] = Field(default_factory=dict, description="Environment of the containers that fetch, such as HTTPS_PROXY.")
 
-    def under(self, role: HelperPod) -> HelperPod:
-        """What holds for a role: a member of `role` wins, and maps and resources are merged by key."""
-        ours, theirs = self.members(), role.members()
+    def members(self) -> dict[str, Any]:
+        """What is said, in the names of the wire; empty when nothing is."""
+        said = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"roles"})
+        optional = {"nodeSelector", "tolerations", "affinity"}
+        return {key: value for key, value in said.items() if value or key in optional}
+
+
+class HelperPod(HelperPlace):
+    """The same of the administrator, who may name Secrets in all namespaces."""
+
+    image_pull_secrets: Annotated[tuple[Reference, ...], Field(max_length=16)] = Field(
+        default=(), description="Secrets with credentials for the images, in the namespace of the pods."
+    )
+
+    def under(self, other: HelperPlace) -> HelperPod:
+        """What holds where `other` is said as well: its members win, and maps and resources are merged by key."""
+        ours, theirs = self.members(), other.members()
         merged = {**ours, **theirs}
         for member in ("labels", "annotations", "env"):
             if member in ours and member in theirs:
@@ -103,12 +122,6 @@ class HelperPod(Wire):
                 for kind in ("requests", "limits")
             }
         return HelperPod.model_validate(merged)
-
-    def members(self) -> dict[str, Any]:
-        """What is said, in the names of the wire; empty when nothing is."""
-        said = self.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(HelperPod.model_fields))
-        optional = {"nodeSelector", "tolerations", "affinity"}
-        return {key: value for key, value in said.items() if value or key in optional}
 
 
 class HelperRoles(Wire):
@@ -138,3 +151,46 @@ class HelperPods(HelperPod):
     def of(self, role: str) -> HelperPod:
         """What holds for the pods of `role`, a member of HelperRoles."""
         return self.by_role[role]
+
+    def with_place(self, place: HelperPlace) -> HelperPods:
+        """The same where the author of a Model has said `place`, which wins over what is said for all and for roles."""
+        return HelperPods.model_validate({
+            "roles": {name: pods.under(place).members() for name, pods in self.by_role.items()}
+        })  # fmt: skip
+
+
+_ProxyVariables = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+)
+AUTHORS_VARIABLES = (
+    *_ProxyVariables,
+    *sorted(FETCH_VARIABLES - {f"{FETCH_PREFIX}FETCH_INSTANCE_CREDENTIALS", f"{FETCH_PREFIX}FETCH_VERIFY_CACHE"}),
+)
+"""What the author of a Model may set for whatever fetches beside its serving pods. Others, such as PYTHONPATH, would
+change what a resolve pod says of a signature."""
+
+
+class ModelHelperPods(HelperPlace):
+    """Where the pods beside the serving ones run, and how large they are: those that resolve, look, gate, train,
+    compare and observe. It wins over what the administrator says of them."""
+
+    env: Annotated[
+        dict[str, Annotated[str, StringConstraints(strict=True, max_length=4096)]],
+        Field(max_length=32),
+        Cel(
+            f"self.all(key, key in {list(AUTHORS_VARIABLES)})",
+            f"keys must be among {', '.join(AUTHORS_VARIABLES)}",
+            lambda value: set(value) <= set(AUTHORS_VARIABLES),
+        ),
+    ] = Field(
+        default_factory=dict,
+        description="Environment of the containers that fetch: limits of fetch and proxies. The administrator's "
+        "fetch.env wins.",
+    )

@@ -41,6 +41,7 @@ from modelwright.api.common import (
 from modelwright.api.conditions import Conditions
 from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
 from modelwright.api.names import MODEL_NAME_MAX
+from modelwright.api.v1alpha1.helper_pods import ModelHelperPods
 from modelwright.api.v1alpha1.version import AccountName, VersionContent
 
 _QUALIFIED = re.compile(QUALIFIED_NAME.removeprefix("^").removesuffix("$"))
@@ -534,6 +535,11 @@ class ModelSpec(Wire):
         default=None,
         description="Watch requests and answers for drift from the reference sample of the version that serves (its "
         "spec.reference). When absent, nothing is copied. Needs endpoint.",
+    )
+    helper_pods: ModelHelperPods | None = Field(
+        default=None,
+        description="Where pods of this Model beside its serving ones run, and how large they are. serving.podTemplate "
+        "is for the serving ones.",
     )
     signatures: Signatures | None = Field(
         default=None,

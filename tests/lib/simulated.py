@@ -37,6 +37,7 @@ class SimulatedApi:
         self.writes: list[tuple[str, Kind, str]] = []
         self.before_write: Callable[[str, Object], None] = lambda verb, obj: None
         self.after_write: Callable[[str, Object], None] = lambda verb, obj: None
+        self.before_dry_run: Callable[[Object], None] = lambda obj: None
         self._count = itertools.count(1)
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
@@ -45,7 +46,10 @@ class SimulatedApi:
     async def list(self, kind: Kind, namespace: str | None = None, **_: Any) -> list[Object]:
         return [copy.deepcopy(o) for (k, ns, _), o in self.objects.items() if k == kind and namespace in (None, ns)]
 
-    async def create(self, obj: Object) -> Object:
+    async def create(self, obj: Object, *, dry_run: bool = False) -> Object:
+        if dry_run:
+            self.before_dry_run(obj)
+            return obj
         return self._write("create", obj, lambda: self.user_create(obj))
 
     async def patch(self, obj: Object) -> Object:

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from modelwright.api import names
@@ -11,6 +11,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import gates, speakers, versions
+from modelwright.core import pods as pod_states
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
@@ -104,7 +105,12 @@ async def results(context: Context, record: Record, policy: RolloutPolicySpec) -
             continue
         try:
             pods = await context.client.list(kinds.POD, job["metadata"]["namespace"], labels=_selector(job))
+            problem = await _over_quota(context, job) if not pods and _may_have_pods(job, now) else None
         except errors.ApiError:
+            continue
+        if problem is not None:
+            text = f"Job {job['metadata']['name']} can't have a pod: {problem}"
+            found[gate] = GateResult(Outcome.ERROR, Reason.QUOTA_EXCEEDED, text)
             continue
         heard = speakers.of_job(job, pods)
         result = guarded(
@@ -169,6 +175,36 @@ def _gate(job: Object, record: Record) -> str | None:
 
 def _selector(job: Object) -> str:
     return f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
+
+
+def _may_have_pods(job: Object, now: datetime) -> bool:
+    """Whether a Job without pods ought to have had one for START_PATIENCE."""
+    asleep = job["spec"].get("suspend") or gates.has_ended(job)
+    return not asleep and gates.is_stuck(job, now, gates.START_PATIENCE)
+
+
+async def _over_quota(context: Context, job: Object) -> str | None:
+    """Why a quota refuses the pod of a Job; None when none does. Only Events of the Job's controller say so, which the
+    operator may not read: so it has the API server check such a pod, and store none."""
+    template, metadata = job["spec"]["template"], job["metadata"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": names.cut_with_hash(f"{metadata['name']}-check", names.LABEL_VALUE_MAX, metadata["uid"]),
+            "namespace": metadata["namespace"],
+            "labels": template["metadata"].get("labels", {}),
+        },
+        "spec": template["spec"],
+    }
+    try:
+        await context.client.create(pod, dry_run=True)
+    except errors.Denied as error:
+        said = error.message.partition(" is forbidden: ")[2] or error.message
+        return pod_states.over_quota(said, pod_states.SIZES_OF_HELPERS)
+    except errors.Invalid:
+        return None
+    return None
 
 
 async def _addresses(context: Context, picture: Picture, revision: Revision) -> list[str]:

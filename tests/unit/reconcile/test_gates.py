@@ -64,6 +64,26 @@ class Gated(World):
         self.api.set_status(job, {"conditions": told})
 
 
+def test_a_gate_whose_pod_a_quota_refuses_ends_by_that_name() -> None:
+    world = Gated()
+    said = "exceeded quota: team, requested: limits.cpu=1, used: limits.cpu=8, limited: limits.cpu=8"
+    asked: list[Object] = []
+
+    def refuse(pod: Object) -> None:
+        asked.append(pod)
+        raise errors.Denied(403, "Forbidden", f'pods "{pod["metadata"]["name"]}" is forbidden: {said}')
+
+    world.api.before_dry_run = refuse
+    world.want("v2")
+    job = world.job("evaluation")
+    world.go(lambda: world.outcomes.get("evaluation") == ("Error", "QuotaExceeded"))
+    (message,) = (entry["message"] for entry in world.record["gates"] if entry["name"] == "evaluation")
+    assert said in message
+    assert "helperPods.resources" in message
+    assert asked[0]["spec"] == job["spec"]["template"]["spec"]
+    assert world.serving == "v1"
+
+
 class First(Gated):
     """A Model that nothing serves yet."""
 

@@ -464,7 +464,8 @@ def _import(options: argparse.Namespace, cluster: Cluster) -> int:
             say("---\n".join(_yaml(obj) for obj in one.objects), end="---\n" if one.objects else "")
     if options.output == "json":
         objects = [obj for one in found for obj in one.objects]
-        say(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2))
+        # YAML has times, which JSON hasn't.
+        say(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2, default=str))
     if others:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
         say(f"passed over, since they are no objects of {provider.title}: {counts}", error=True)

@@ -339,6 +339,28 @@ def test_a_text_of_an_object_can_not_leave_its_comment(tmp_path: Path, capsys: p
     assert kinds == ["ModelVersion", "Model"]
 
 
+ODD = [
+    ("an alias of itself", "odd: &a {key: *a}, env: [*a]"),
+    ("a time", "odd: 2026-12-01, env: [{key: 2026-12-01T05:00:00Z}]"),
+    ("a key that is a number", "odd: {1: 2}, env: [{1: 2}]"),
+]
+
+
+@pytest.mark.parametrize(("text"), [c[1] for c in ODD], ids=[c[0] for c in ODD])
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_yaml_that_no_server_has_seen_is_no_crash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, output: str
+) -> None:
+    file = tmp_path / "odd.yaml"
+    model = f"{{modelFormat: {{name: sklearn}}, storageUri: s3://a/b, {text}}}"
+    file.write_text(
+        "{apiVersion: serving.kserve.io/v1beta1, kind: InferenceService, metadata: {name: iris}, "
+        f"spec: {{predictor: {{model: {model}}}}}}}"
+    )
+    assert plugin.main(["import", "kserve", str(file), "-o", output]) in (0, 1)
+    assert "# InferenceService " in "".join(capsys.readouterr())
+
+
 # --- steps and conditions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -123,6 +124,10 @@ class Provider:
 
 def document(value: Mapping[str, Any]) -> Document:
     """An object as a Document; Unreadable when it has no name."""
+    try:
+        json.dumps(value, default=str)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("is nested too deep, or holds itself by an alias") from error
     fields = Fields(value)
     for key in ("apiVersion", "kind", "status"):
         fields.take(key)
@@ -132,6 +137,7 @@ def document(value: Mapping[str, Any]) -> Document:
     if _APPLIED in metadata.below("annotations"):
         metadata.below("annotations").take(_APPLIED)
     name, namespace = metadata.text("name"), metadata.text("namespace")
+    name = name or metadata.text("generateName").rstrip("-")
     if not name:
         raise Unreadable("metadata.name: is missing")
     return Document(str(value["kind"]), name, namespace, fields)

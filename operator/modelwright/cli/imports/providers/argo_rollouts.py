@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from modelwright.cli.imports import artifacts, pods, policies
@@ -92,6 +93,7 @@ def _rollout(document: Document, context: Context) -> Sequence[Json]:
     strategy = spec.below("strategy")
     steps, evidence, more = policies.Steps(), _Evidence([], []), _after(document)
     if strategy.value.get("blueGreen"):
+        strategy.note("canary", "has no effect beside blueGreen")
         shape = _blue_green(document, context, strategy.below("blueGreen"), steps, evidence, more)
     else:
         shape = _canary(document, context, strategy.below("canary"), steps, evidence, more)
@@ -262,6 +264,7 @@ def _templates(document: Document, context: Context, analysis: Fields, evidence:
     """Takes the metrics of an analysis' templates; seconds that they take by their counts."""
     given = {each.text("name"): each for each in analysis.each("args")}
     dry = [each.text("metricName") for each in analysis.each("dryRun")]
+    named: list[Document] = []
     longest = 0.0
     for each in analysis.each("templates"):
         kind = "ClusterAnalysisTemplate" if each.flag("clusterScope") else "AnalysisTemplate"
@@ -272,11 +275,14 @@ def _templates(document: Document, context: Context, analysis: Fields, evidence:
             each.note("templateName", f"{kind} {called} isn't among what is imported: give its file too, or write its "
                       "metrics into spec.analysis of the policy")  # fmt: skip
             continue
+        named.append(found)
         found.parts_of[f"RolloutPolicy {document.name}"] = None
         longest = max(longest, _template(found, given, dry, evidence))
     for name, each in given.items():
         if "valueFrom" in each:
             each.note("valueFrom", f"argument {name}: use $(PODS), $(REVISION), $(MODEL) or $(NAMESPACE) in the query")
+        elif not any(f"args.{name}" in str(found.spec.value.get("metrics")) for found in named):
+            each.say("is used by no metric of the templates that are imported")
     return longest
 
 
@@ -286,15 +292,19 @@ def _template(template: Document, given: dict[str, Fields], dry: Sequence[str], 
     for each in spec.each("args"):
         if f"args.{each.text('name')}" not in str(spec.value.get("metrics")):
             each.say("is used by no metric")
+        elif each.text("name") in given and "value" in given[each.text("name")]:
+            each.note("value", "a Rollout gives another value")
     values |= {name: each.text("value") for name, each in given.items() if "value" in each}
     dry = [*dry, *(each.text("metricName") for each in spec.each("dryRun"))]
     longest = 0.0
-    for each in spec.each("metrics"):
+    for written in spec.each("metrics"):
+        each = Fields(_filled(written.value, values), written.path, written.ledger)
         every, count = policies.duration(each, "interval"), each.number("count") if _counts(each) else None
+        each.note("count", "says how long a step of its analysis takes; in the background each step has its own time")
         if every is not None:
             evidence.intervals.append(every)
             longest = max(longest, every * (count or 1))
-        found = _metric(each, values)
+        found = _metric(each)
         if found is not None:
             if any(re.fullmatch(pattern, each.text("name")) for pattern in _patterns(dry)):
                 found["dryRun"] = True
@@ -315,7 +325,7 @@ def _patterns(texts: Sequence[str]) -> Iterator[str]:
         yield text
 
 
-def _metric(metric: Fields, values: dict[str, str]) -> Json | None:
+def _metric(metric: Fields) -> Json | None:
     """A metric of a template; None when it can't be, which is noted."""
     provider = metric.below("provider")
     name = policies.label(metric.text("name"))
@@ -325,9 +335,7 @@ def _metric(metric: Fields, values: dict[str, str]) -> Json | None:
             "a Job's exit code is no figure: have it report one by the result contract, and write the metric with job"
         )
         return None
-    source = (
-        _prometheus(provider, values) if kind == "prometheus" else _web(provider, values) if kind == "web" else None
-    )
+    source = _prometheus(provider) if kind == "prometheus" else _web(provider) if kind == "web" else None
     if source is None:
         metric.say(f"{kind or 'its provider'} {_OTHER_SOURCE}")
         return None
@@ -357,13 +365,17 @@ def _limits(metric: Fields) -> Json | None:
     return policies.opposite(bad) if bad else None
 
 
-def _filled(text: str, values: dict[str, str]) -> str:
+def _filled(value: Any, values: dict[str, str]) -> Any:
     """With the arguments filled in, as far as they are known."""
-    return re.sub(r"\{\{\s*args\.([^}\s]+)\s*\}\}", lambda found: values.get(found[1], found[0]), text)
+    if isinstance(value, str):
+        return re.sub(r"\{\{\s*args\.([^}\s]+)\s*\}\}", lambda found: values.get(found[1], found[0]), value)
+    if isinstance(value, Mapping):
+        return {key: _filled(member, values) for key, member in value.items()}
+    return [_filled(member, values) for member in value] if isinstance(value, list) else value
 
 
-def _prometheus(provider: Fields, values: dict[str, str]) -> Json | str:
-    query = policies.one_line(_filled(provider.below("prometheus").text("query"), values))
+def _prometheus(provider: Fields) -> Json | str:
+    query = policies.one_line(provider.below("prometheus").text("query"))
     missing = re.search(r"\{\{[^}]*\}\}", query)
     if missing:
         return (
@@ -377,9 +389,9 @@ def _prometheus(provider: Fields, values: dict[str, str]) -> Json | str:
     return {"prometheus": {"query": query}}
 
 
-def _web(provider: Fields, values: dict[str, str]) -> Json | str:
+def _web(provider: Fields) -> Json | str:
     web = provider.below("web")
-    parts = urlsplit(_filled(web.text("url"), values))
+    parts = urlsplit(web.text("url"))
     path = re.fullmatch(r"\{\s*\$?((?:\.[A-Za-z0-9_-]+|\[[0-9]+\])*)\s*\}", web.text("jsonPath", "{$}"))
     if web.text("method", "GET") != "GET" or "body" in web or "jsonBody" in web:
         return "only GET is asked: have a server answer it by GET"

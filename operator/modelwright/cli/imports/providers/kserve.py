@@ -105,7 +105,7 @@ def _service(document: Document, context: Context) -> Sequence[Json]:
     found = _model_of(predictor)
     _notes_of_pods(predictor)
     if found is None:
-        document.say("spec.predictor has no model with a storageUri: nothing to import")
+        predictor.say("has no model with a storageUri: nothing to import")
         return ()
     model, format_name = found
     artifact, runtime = _artifact(document, model, format_name, predictor)

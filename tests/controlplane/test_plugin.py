@@ -270,6 +270,7 @@ def test_what_is_imported_from_kserve_is_what_the_server_accepts(people: People,
         assert applied.returncode == 0, applied.stderr
         assert applied.stdout.splitlines() == [
             "modelversion.modelwright.dev/iris-1 created (server dry run)",
+            "rolloutpolicy.modelwright.dev/iris created (server dry run)",
             "model.modelwright.dev/iris created (server dry run)",
         ]
     said = people.refused("vic", "import", "kserve")

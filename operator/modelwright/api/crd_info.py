@@ -35,6 +35,23 @@ AGE = Column("Age", ".metadata.creationTimestamp", "Time since it was created.",
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Fields behind the /scale subresource: by them `kubectl scale` and autoscalers know any kind."""
+
+    spec_replicas: str
+    status_replicas: str
+    selector: str
+
+    def wire(self) -> dict[str, str]:
+        """The entry of a CRD's subresources."""
+        return {
+            "specReplicasPath": self.spec_replicas,
+            "statusReplicasPath": self.status_replicas,
+            "labelSelectorPath": self.selector,
+        }
+
+
+@dataclass(frozen=True)
 class CrdInfo:
     """Names and views of one kind."""
 
@@ -46,3 +63,4 @@ class CrdInfo:
     selectable_fields: tuple[str, ...] = ()
     name_max: int | None = None
     """Longest metadata.name, when shorter than the API server's own 253."""
+    scale: Scale | None = None

@@ -24,7 +24,7 @@ class Reason(StrEnum):
     REVISION_AVAILABLE = "RevisionAvailable", "Every revision that has traffic has at least one ready pod."
     NO_READY_PODS = "NoReadyPods", "A revision that has traffic has no ready pod."
     NOTHING_SERVING = "NothingServing", "No version of this Model has served yet."
-    SCALED_TO_ZERO = "ScaledToZero", "spec.serving.replicas is 0, so nothing answers, as asked for."
+    SCALED_TO_ZERO = "ScaledToZero", "spec.serving.replicas, or another autoscaler, asks for no pods, so nothing answers."
     DIGEST_PINNED = "DigestPinned", "The digest of the ModelVersion's artifact is known; only this content will serve."
     SIGNATURE_VERIFIED = (
         "SignatureVerified",

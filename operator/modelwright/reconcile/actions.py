@@ -70,13 +70,19 @@ async def _run(context: Context, picture: Picture, revision: Revision, pods: int
     model, raw = picture.model, picture.raw
     autoscaling = model.spec.serving.autoscaling
     replicas, scaled = _replicas(picture, revision, pods)
+    view = picture.observed.revisions.get(revision.hash)
+    asked = view.replicas if view is not None else None
     wanted = [workload.deployment(raw, revision, stored["data"]["template"], replicas)]
     unwanted = []
     own = picture.traffic.per_revision(raw, revision, stored["data"]["ports"])
     if not own and _is_looked_at(picture, revision):
         own = [network.revision_service(raw, revision, stored["data"]["ports"])]
     wanted += own
-    if (autoscaling.min_replicas if autoscaling else replicas or 0) > 1:
+    if autoscaling is not None and not model.spec.serving.scaled_by_others:
+        fewest = autoscaling.min_replicas
+    else:
+        fewest = (asked if replicas is None else replicas) or 0
+    if fewest > 1:
         wanted.append(workload.disruption_budget(raw, revision))
     else:
         unwanted.append(kinds.POD_DISRUPTION_BUDGET)
@@ -132,11 +138,26 @@ def _replicas(picture: Picture, revision: Revision, pods: int | None) -> tuple[i
     if serving.autoscaling is None or pods == 0:
         return (wanted_replicas(serving) if pods is None else pods), False
     serves = observed.serving is not None and observed.serving.revision.hash == revision.hash
+    view = observed.revisions.get(revision.hash)
+    asked = view.replicas if view is not None else None
+    if serving.scaled_by_others:
+        least = observed.replicas if pods is None else pods
+        if asked is None:
+            return least, False
+        # What serves is theirs alone, unless the rollout itself has stopped it.
+        theirs = asked >= least or (serves and not (asked == 0 and _recreates(picture)))
+        return (None if theirs else least), False
     in_a_step = observed.live is not None and observed.traffic.weights.get(revision.hash, 0) > 0
     takes_requests = serves or in_a_step
     if takes_requests and revision.hash in picture.deployments:
         return None, True
     return (observed.replicas if pods is None else pods), False
+
+
+def _recreates(picture: Picture) -> bool:
+    """Whether a rollout goes on that stops what serves before the candidate begins."""
+    rolling, live = picture.observed.rolling, picture.observed.live
+    return live is not None and rolling is not None and rolling.policy.strategy.recreate is not None
 
 
 async def _keep_template(context: Context, picture: Picture, stored: Object, changed: bool) -> bool:

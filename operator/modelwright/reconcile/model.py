@@ -264,6 +264,7 @@ class ModelReconciler:
             runtime=_runtime(picture, old),
             replicas=_count(observed, "replicas"),
             ready_replicas=_count(observed, "ready"),
+            selector=_selector(model),
             history=_history(old, observed),
             failure=_failure(observed, verdict),
             announced=_announced(self._context, model),
@@ -501,6 +502,15 @@ def _failure(observed: Observed, verdict: Verdict) -> FailureStatus | None:
             revision=view.revision.hash,
         )
     return FailureStatus(reason=verdict.reason, message=verdict.message) if verdict.stalled else None
+
+
+def _selector(model: Model) -> str | None:
+    """Pods of all revisions: while a rollout divides the requests, only all of them together tell how many are needed.
+    """
+    if model.spec.serving.replicas is None:
+        return None
+    labels = {names.LABEL_MODEL: names.label_value(model.name), names.LABEL_ROLE: names.ROLE_SERVING}
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def _url(picture: Picture, observed: Observed, before: str | None) -> str | None:

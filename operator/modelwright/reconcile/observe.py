@@ -452,13 +452,18 @@ def _pods_asked_at(context: Context, deployment: Object) -> datetime | None:
 
 
 def _needed(model: Model, plan: Plan | None, serving: Serving | None, views: Mapping[str, RevisionView]) -> int:
-    """Pods the target needs before it takes over: with autoscaling as many as serve now, so that it isn't overrun."""
+    """Pods the target needs before it takes over: with autoscaling as many as serve now, so that it isn't overrun. What
+    serves itself, scaled by others, needs as many as they ask for, be it none."""
     autoscaling = model.spec.serving.autoscaling
-    if autoscaling is None or serving is None or plan is None or serving.revision.hash == plan.revision.hash:
+    if autoscaling is None or serving is None or plan is None:
         return wanted_replicas(model.spec.serving)
     current = views.get(serving.revision.hash)
-    now = current.replicas if current is not None and current.replicas else autoscaling.min_replicas
-    return max(autoscaling.min_replicas, min(now, autoscaling.max_replicas))
+    asked = current.replicas if current is not None else None
+    external = model.spec.serving.scaled_by_others
+    if serving.revision.hash == plan.revision.hash:
+        return asked if external and asked is not None else wanted_replicas(model.spec.serving)
+    now = max(asked or 0, autoscaling.min_replicas)
+    return now if external else min(now, autoscaling.most)
 
 
 def _traffic(context: Context, raw: Object, model: Model, pods: Mapping[str, int]) -> tuple[TrafficPort, Scene]:

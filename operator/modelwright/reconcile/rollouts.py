@@ -405,6 +405,12 @@ def _refused(
     texts += lint.too_long(policy, steps, longest)
     if policy.analysis is not None and policy.analysis.baseline == "Fresh" and model.spec.endpoint is None:
         texts.append("spec.analysis.baseline: Fresh needs a gateway (spec.endpoint of the Model)")
+    bounded = policy.surge is not None and policy.surge.pods is not None
+    if bounded and model.spec.serving.scaled_by_others and base.serving is not None:
+        texts.append(
+            "spec.surge.pods: pods and traffic can't move in turns while spec.serving.autoscaling.external of the Model "
+            "leaves the number of pods to others; leave it out, or have the autoscaler scale the Model itself"
+        )
     wrong = lint.problems(policy)
     if not texts and not wrong:
         return None

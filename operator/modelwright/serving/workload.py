@@ -19,7 +19,7 @@ five status writes. How long pods may take is spec.serving.startTimeout's to say
 
 
 def deployment(model: Json, revision: Revision, template: Json, replicas: int | None) -> Json:
-    """The Deployment of a stored pod template. `replicas` None leaves the number to the HorizontalPodAutoscaler."""
+    """The Deployment of a stored pod template. `replicas` None leaves the number to an autoscaler."""
     name = model["metadata"]["name"]
     return {
         "apiVersion": "apps/v1",
@@ -64,7 +64,7 @@ def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling, floor:
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": child},
             "minReplicas": least,
-            "maxReplicas": max(autoscaling.max_replicas, least),
+            "maxReplicas": max(autoscaling.most, least),
             "metrics": [metric.wire() for metric in autoscaling.metrics] or DEFAULT_METRICS,
             **({"behavior": autoscaling.behavior.wire()} if autoscaling.behavior else {}),
         },

@@ -12,6 +12,7 @@ from modelwright.api.cel import INT_OR_STRING, PRESERVE, VALIDATIONS, Cel, ListT
 from modelwright.api.common import Wire
 from modelwright.api.crd.definition import KINDS, SIZE_LIMIT, definition, schema
 from modelwright.api.crd.schema import NotStructural, structural
+from modelwright.api.v1alpha1 import Model
 from modelwright.cli import crd
 
 Short = Annotated[str, Field(max_length=3)]
@@ -110,7 +111,19 @@ def test_definitions(kind: Any) -> None:
     assert version["additionalPrinterColumns"][-1]["name"] == "Age"
     has_status = "status" in kind.model_fields
     assert ("subresources" in version) == has_status
+    assert ("scale" in version.get("subresources", {})) == (kind.__name__ == "Model")
     assert spec["scope"] == ("Cluster" if kind.__name__ == "ClusterModelRuntime" else "Namespaced")
+
+
+def test_the_fields_behind_scale_are_in_the_schema() -> None:
+    (version,) = definition(Model)["spec"]["versions"]
+    types = {"specReplicasPath": "integer", "statusReplicasPath": "integer", "labelSelectorPath": "string"}
+    assert version["subresources"]["scale"].keys() == types.keys()
+    for member, path in version["subresources"]["scale"].items():
+        node = version["schema"]["openAPIV3Schema"]
+        for part in path.removeprefix(".").split("."):
+            node = node["properties"][part]
+        assert node["type"] == types[member]
 
 
 def test_generated_files_stay_small_enough_for_client_side_apply() -> None:

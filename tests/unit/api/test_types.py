@@ -44,6 +44,29 @@ def test_replicas_of_a_new_revision() -> None:
     assert wanted_replicas(Model.parse(model(serving={"replicas": 0})).spec.serving) == 0
     autoscaled = Model.parse(model(serving={"autoscaling": {"minReplicas": 3, "maxReplicas": 9}}))
     assert wanted_replicas(autoscaled.spec.serving) == 3
+    external = Model.parse(model(serving={"autoscaling": {"external": {}}}))
+    assert wanted_replicas(external.spec.serving) == 1
+    assert external.spec.serving.scaled_by_others
+
+
+AUTOSCALING: list[tuple[str, dict[str, Any], str]] = [
+    ("external alone", {"external": {}}, ""),
+    ("external with the API server's default", {"external": {}, "minReplicas": 1}, ""),
+    ("neither external nor a largest number", {"minReplicas": 2}, "exactly one of maxReplicas and external"),
+    ("external and a largest number", {"external": {}, "maxReplicas": 3}, "exactly one of maxReplicas and external"),
+    ("external and a fewest number", {"external": {}, "minReplicas": 2}, "have no effect with external"),
+    ("external and metrics", {"external": {}, "metrics": [{"type": "Resource"}]}, "have no effect with external"),
+    ("external and behavior", {"external": {}, "behavior": {"scaleUp": {}}}, "have no effect with external"),
+]
+
+
+@pytest.mark.parametrize(("case", "autoscaling", "says"), AUTOSCALING, ids=[row[0] for row in AUTOSCALING])
+def test_who_scales(case: str, autoscaling: dict[str, Any], says: str) -> None:
+    if not says:
+        Model.parse(model(serving={"autoscaling": autoscaling}))
+        return
+    with pytest.raises(InvalidObject, match=says):
+        Model.parse(model(serving={"autoscaling": autoscaling}))
 
 
 def test_python_names_are_no_names_of_the_wire() -> None:

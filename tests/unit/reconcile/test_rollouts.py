@@ -736,6 +736,73 @@ def test_each_revision_has_its_autoscaler_and_nobody_fights_it() -> None:
     world.go(lambda: world.least("v2") == 1)
 
 
+EXTERNAL = {"autoscaling": {"external": {}}}
+
+
+def test_replicas_that_another_autoscaler_sets_stay() -> None:
+    world = World(CANARY, serving=EXTERNAL)
+    assert world.pods("v1") == 1
+    for pods in (4, 2, 0, 3):
+        world.scale("v1", pods)
+        for _ in range(3):
+            world.look(5)
+        assert world.pods("v1") == pods
+        assert world.model["status"]["replicas"] == pods
+        told = {c["type"]: c["reason"] for c in world.model["status"]["conditions"]}
+        assert told["Available"] == ("RevisionAvailable" if pods else "ScaledToZero")
+        assert told["Ready"] == "Serving"
+
+
+def test_a_rollout_raises_its_candidate_beside_another_autoscaler() -> None:
+    world = World(CANARY, serving=EXTERNAL)
+    world.scale("v1", 4)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    assert (world.pods("v1"), world.pods("v2")) == (4, 1)
+    assert world.least("v1") is None, "no HorizontalPodAutoscaler of ours"
+    world.scale("v2", 3)
+    world.go(lambda: world.weights == {"v1": 50, "v2": 50})
+    assert world.pods("v2") == 3, "more than the step needs stay"
+    world.go_to("Succeeded")
+    assert world.pods("v2") == 4, "as many as served, before it takes over"
+    world.scale("v2", 2)
+    world.go(lambda: world.pods("v1") is None)
+    assert world.pods("v2") == 2
+
+
+@pytest.mark.parametrize("serving", [EXTERNAL, {"autoscaling": {"maxReplicas": 6}}], ids=["external", "HPA"])
+def test_what_a_recreating_rollout_has_stopped_comes_back(serving: Object) -> None:
+    world = World({"strategy": {"recreate": {}}}, serving=serving)
+    world.scale("v1", 3)
+    world.want("v2")
+    world.go(lambda: world.pods("v1") == 0 and world.pods("v2") is not None)
+    world.command("abort")
+    world.go_to("Aborted")
+    assert world.pods("v1") == 1
+    assert world.weights == {"v1": 100}
+
+
+def test_pods_and_traffic_cannot_move_in_turns_beside_another_autoscaler() -> None:
+    world = World(CANARY | {"surge": {"pods": 1}}, serving=EXTERNAL)
+    world.want("v2")
+    world.go(lambda: bool(world.model["status"].get("failure")))
+    failure = world.model["status"]["failure"]
+    assert failure["reason"] == "PolicyNotSupported"
+    assert "spec.surge.pods" in failure["message"]
+    assert world.weights == {"v1": 100}
+
+
+def test_an_autoscaler_of_the_model_finds_its_number_and_its_pods() -> None:
+    world = World(CANARY, replicas=2)
+    assert world.model["status"]["replicas"] == world.model["spec"]["serving"]["replicas"] == 2
+    selector = dict(part.split("=") for part in world.model["status"]["selector"].split(","))
+    (deployment,) = (o for (kind, _, _), o in world.api.objects.items() if kind == kinds.DEPLOYMENT)
+    assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert names.LABEL_REVISION not in selector, "the pods of both revisions of a rollout"
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"serving": {"replicas": 5}}})
+    world.go(lambda: world.model["status"]["replicas"] == 5)
+
+
 def test_a_fresh_baseline_gets_as_many_pods_and_requests_as_the_candidate() -> None:
     judged = JUDGED | {"analysis": {"interval": "5s", "baseline": "Fresh", "metrics": [ERRORS]}, "keepPrevious": "10m"}
     world = World(judged)

@@ -105,6 +105,8 @@ def definition(kind: Any) -> dict[str, Any]:
         version["selectableFields"] = [{"jsonPath": path} for path in info.selectable_fields]
     if "status" in kind.model_fields:
         version["subresources"] = {"status": {}}
+        if info.scale is not None:
+            version["subresources"]["scale"] = info.scale.wire()
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

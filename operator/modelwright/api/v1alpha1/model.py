@@ -39,7 +39,7 @@ from modelwright.api.common import (
     seconds,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo, Scale
 from modelwright.api.names import MODEL_NAME_MAX
 from modelwright.api.v1alpha1.helper_pods import ModelHelperPods
 from modelwright.api.v1alpha1.version import AccountName, VersionContent
@@ -169,23 +169,41 @@ class ScalingBehavior(Wire):
     )
 
 
+class ExternalAutoscaling(Wire):
+    """Leaves the number of pods to an autoscaler that is not the operator's."""
+
+
 class Autoscaling(Wire):
-    """Lets a HorizontalPodAutoscaler choose the number of replicas."""
+    """Who chooses the number of replicas: a HorizontalPodAutoscaler of the operator, or somebody else's autoscaler."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(
-            "self.maxReplicas >= self.minReplicas",
+            "has(self.external) != has(self.maxReplicas)",
+            "spec.serving.autoscaling needs exactly one of maxReplicas and external",
+            lambda self: (self.external is None) != (self.max_replicas is None),
+        ),
+        Cel(
+            "!has(self.maxReplicas) || self.maxReplicas >= self.minReplicas",
             "maxReplicas must not be below minReplicas",
-            lambda self: self.max_replicas >= self.min_replicas,
+            lambda self: self.max_replicas is None or self.max_replicas >= self.min_replicas,
             ".maxReplicas",
+        ),
+        Cel(
+            "!has(self.external) || (self.minReplicas == 1 && !has(self.behavior) && "
+            "(!has(self.metrics) || self.metrics.size() == 0))",
+            "minReplicas, metrics and behavior have no effect with external: leave them out",
+            lambda self: (
+                self.external is None or (self.min_replicas == 1 and self.behavior is None and not self.metrics)
+            ),
+            ".external",
         ),
     )
 
     min_replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
         default=1, description="Fewest pods, 1 to 1000."
     )
-    max_replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
-        description="Most pods, 1 to 1000, not below minReplicas."
+    max_replicas: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
+        default=None, description="Most pods, 1 to 1000, not below minReplicas. Exactly one of this and external."
     )
     metrics: Annotated[
         tuple[MetricSpec, ...],
@@ -196,6 +214,16 @@ class Autoscaling(Wire):
     behavior: ScalingBehavior | None = Field(
         default=None, description="How fast it scales up and down. When absent, as Kubernetes does by default."
     )
+    external: ExternalAutoscaling | None = Field(
+        default=None,
+        description="Another autoscaler sets the replicas of the Deployments (KEDA, an HPA of yours): once a revision "
+        "serves, the operator does not write them. One that scales the Model itself needs this not.",
+    )
+
+    @property
+    def most(self) -> int:
+        """maxReplicas; with external, which has none, minReplicas."""
+        return self.min_replicas if self.max_replicas is None else self.max_replicas
 
 
 Quantities = Annotated[dict[str, Quantity], Field(max_length=16)]
@@ -256,10 +284,12 @@ class Serving(Wire):
         default=None, description="The runtime. When absent, it is chosen by format, priority and name."
     )
     replicas: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = Field(
-        default=None, description="Number of pods, 0 to 1000. When absent, and without autoscaling, 1."
+        default=None,
+        description="Number of pods, 0 to 1000; what kubectl scale, and an autoscaler of the Model, set. When absent, "
+        "and without autoscaling, 1.",
     )
     autoscaling: Autoscaling | None = Field(
-        default=None, description="Let a HorizontalPodAutoscaler choose the number of pods. Not together with replicas."
+        default=None, description="Let an autoscaler choose the number of pods. Not together with replicas."
     )
     resources: Resources | None = Field(
         default=None, description="Compute resources of the model container. When absent, the runtime's."
@@ -307,6 +337,11 @@ class Serving(Wire):
         description="Seconds that the longest request may take, 1 to 86400; a pod which leaves has as long, and no "
         "step of a rollout with metrics passes before.",
     )
+
+    @property
+    def scaled_by_others(self) -> bool:
+        """Whether the replicas of what serves are not the operator's to write."""
+        return self.autoscaling is not None and self.autoscaling.external is not None
 
     @property
     def start_timeout_seconds(self) -> float:
@@ -733,6 +768,11 @@ class ModelStatus(StatusWire):
     ready_replicas: StatusInt | None = Field(
         default=None, description="Number of ready pods of the revision that serves."
     )
+    selector: Annotated[str, Cut(512)] | None = Field(
+        default=None,
+        description="Labels of the Model's serving pods, for an autoscaler of the Model; only with "
+        "spec.serving.replicas.",
+    )
     failure: FailureStatus | None = Field(
         default=None, description="Why the wanted revision does not serve; absent when it does."
     )
@@ -783,6 +823,7 @@ class Model(Resource):
         ),
         selectable_fields=(".spec.version.name", ".status.serving.version", ".status.rollout.state"),
         name_max=MODEL_NAME_MAX,
+        scale=Scale(".spec.serving.replicas", ".status.replicas", ".status.selector"),
     )
     __cel__: ClassVar[tuple[Cel, ...]] = (
         Cel(

@@ -77,7 +77,7 @@ def available(observed: Observed) -> tuple[bool, Reason, str]:
     if observed.serving is None and not any(v.available for v in observed.revisions.values()):
         return False, Reason.NOTHING_SERVING, "no revision has served yet"
     if observed.replicas == 0 and observed.target_serves:
-        return False, Reason.SCALED_TO_ZERO, "spec.serving.replicas is 0"
+        return False, Reason.SCALED_TO_ZERO, "no pods are asked for, by spec.serving.replicas or by another autoscaler"
     for key in sorted(observed.traffic.named):
         view = observed.revisions.get(key)
         if view is None or view.available < 1:

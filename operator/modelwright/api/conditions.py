@@ -28,14 +28,16 @@ class ConditionType(StrEnum):
     """Of a RolloutPolicy: whether the requests that are to be expected decide it in time."""
     EVIDENCE_ASKED = "EvidenceAsked"
     """Of a RolloutPolicy, and of a Model and a ModelRollout that go by one: whether anything but time decides."""
+    ENDPOINT_APPLIED = "EndpointApplied"
+    """Of a Model with requestTimeout or filters of spec.endpoint: whether its route has them."""
 
 
 class Condition(StatusWire):
     """One aspect of an object's state."""
 
     type: Annotated[str, Cut(63)] = Field(
-        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored, Verified, Decidable or "
-        "EvidenceAsked."
+        description="Which aspect: Ready, Reconciling, Stalled, Available, Monitored, Verified, Decidable, "
+        "EvidenceAsked or EndpointApplied."
     )
     status: Annotated[str, Cut(7)] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")

@@ -24,7 +24,10 @@ class Reason(StrEnum):
     REVISION_AVAILABLE = "RevisionAvailable", "Every revision that has traffic has at least one ready pod."
     NO_READY_PODS = "NoReadyPods", "A revision that has traffic has no ready pod."
     NOTHING_SERVING = "NothingServing", "No version of this Model has served yet."
-    SCALED_TO_ZERO = "ScaledToZero", "spec.serving.replicas, or another autoscaler, asks for no pods, so nothing answers."
+    SCALED_TO_ZERO = (
+        "ScaledToZero",
+        "spec.serving.replicas, or another autoscaler, asks for no pods: nothing answers.",
+    )
     DIGEST_PINNED = "DigestPinned", "The digest of the ModelVersion's artifact is known; only this content will serve."
     SIGNATURE_VERIFIED = (
         "SignatureVerified",
@@ -37,6 +40,7 @@ class Reason(StrEnum):
     )
     EVIDENCE_ASKED = "EvidenceAsked", "The RolloutPolicy lets metrics, gates or people decide; the message names them."
     OBSERVED = "Observed", "Copies of requests go to the Model's observer, which tells how far they have drifted."
+    ENDPOINT_APPLIED = "EndpointApplied", "The route has the requestTimeout and the filters of spec.endpoint."
     UP_TO_DATE = "UpToDate", "Nothing is left to do: what is wanted is what there is."
 
     # Waiting: Reconciling is True
@@ -473,6 +477,10 @@ class Reason(StrEnum):
     MONITORING_NOT_SUPPORTED = (
         "MonitoringNotSupported",
         "spec.monitoring asks for copies of requests that the gateway cannot make; serving is not affected.",
+    )
+    ENDPOINT_NOT_SUPPORTED = (
+        "EndpointNotSupported",
+        "The class of a gateway does not list a feature that spec.endpoint asks for; the route goes without it.",
     )
     NO_REFERENCE = (
         "NoReference",

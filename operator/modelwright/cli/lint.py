@@ -10,11 +10,12 @@ from typing import Any, Literal
 from modelwright.api.common import InvalidObject
 from modelwright.api.crd.definition import KINDS
 from modelwright.api.names import API_VERSION, GROUP
+from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.policy import RolloutPolicy
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
 from modelwright.api.v1alpha1.runtime import AnyRuntime
 from modelwright.cli import source, wording
-from modelwright.core import margins
+from modelwright.core import endpoints, margins
 from modelwright.core.rollout import lint as rollouts
 from modelwright.core.rollout.steps import compiled
 
@@ -199,6 +200,9 @@ def _document(document: Json, dry_run: Callable[[Json], str | None] | None) -> I
         gate = parsed.spec.gates.evaluation if parsed.spec.gates is not None else None
         if gate is not None:
             yield from ((text, "warning") for text in margins.warnings(gate.metrics, "spec.gates.evaluation.metrics"))
+    if isinstance(parsed, Model) and parsed.spec.endpoint is not None:
+        cut = endpoints.cut_requests(parsed.spec.endpoint, parsed.spec.serving.max_request_seconds)
+        yield from ((text, "warning") for text in (cut,) if text)
     if isinstance(parsed, AnyRuntime):
         yield from ((text, "note") for text in _unsaid(parsed))
     if isinstance(parsed, RetrainingPolicy) and parsed.spec.run.evaluate is not None:

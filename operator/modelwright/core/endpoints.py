@@ -163,3 +163,14 @@ def _overlap(a: Claim, b: Claim) -> bool:
             if same_gateway and same_section and same_port:
                 return True
     return False
+
+
+def cut_requests(endpoint: Endpoint, max_request_seconds: int) -> str:
+    """What to say of a gateway that ends requests before the pods would have answered; empty when it does not."""
+    timeout = endpoint.request_timeout_seconds
+    if timeout is None or timeout >= max_request_seconds:
+        return ""
+    return (
+        f"spec.endpoint.requestTimeout ({endpoint.request_timeout}) is less than spec.serving.maxRequestSeconds "
+        f"({max_request_seconds}): the gateway ends requests that pods may still answer"
+    )

@@ -22,7 +22,7 @@ from modelwright.api.v1alpha1.model import (
     TrafficStatus,
 )
 from modelwright.api.v1alpha1.rollout import ModelRolloutStatus, RolloutState
-from modelwright.core import versions
+from modelwright.core import endpoints, versions
 from modelwright.core.rollout.machine import Assessment, Decision, decide, determine, settle
 from modelwright.core.rollout.observed import Observed, Problem
 from modelwright.core.rollout.record import TERMINAL, Record
@@ -277,6 +277,7 @@ class ModelReconciler:
                 summarize.available(observed),
                 monitored=monitoring.told(self._context, picture, unobserved),
                 evidence=observed.rolling.evidence if observed.rolling is not None else None,
+                endpoint=_endpoint(picture),
                 generation=model.generation,
                 now=observed.now,
             ),
@@ -504,9 +505,20 @@ def _failure(observed: Observed, verdict: Verdict) -> FailureStatus | None:
     return FailureStatus(reason=verdict.reason, message=verdict.message) if verdict.stalled else None
 
 
+def _endpoint(picture: Picture) -> tuple[bool, Reason, str] | None:
+    """The condition EndpointApplied; None when nothing is asked for that a gateway may lack."""
+    endpoint = picture.model.spec.endpoint
+    if endpoint is None or (endpoint.request_timeout is None and not endpoint.filters):
+        return None
+    lacking = picture.traffic.lacking(picture.scene)
+    if lacking:
+        return False, Reason.ENDPOINT_NOT_SUPPORTED, "; ".join(lacking)
+    hint = endpoints.cut_requests(endpoint, picture.model.spec.serving.max_request_seconds)
+    return True, Reason.ENDPOINT_APPLIED, hint or "the route has what spec.endpoint asks for"
+
+
 def _selector(model: Model) -> str | None:
-    """Pods of all revisions: while a rollout divides the requests, only all of them together tell how many are needed.
-    """
+    """Pods of all revisions: while a rollout divides the requests, only all of them tell how many are needed."""
     if model.spec.serving.replicas is None:
         return None
     labels = {names.LABEL_MODEL: names.label_value(model.name), names.LABEL_ROLE: names.ROLE_SERVING}

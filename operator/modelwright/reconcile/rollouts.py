@@ -408,7 +408,7 @@ def _refused(
     bounded = policy.surge is not None and policy.surge.pods is not None
     if bounded and model.spec.serving.scaled_by_others and base.serving is not None:
         texts.append(
-            "spec.surge.pods: pods and traffic can't move in turns while spec.serving.autoscaling.external of the Model "
+            "spec.surge.pods: pods and traffic can't move in turns while the Model's spec.serving.autoscaling.external "
             "leaves the number of pods to others; leave it out, or have the autoscaler scale the Model itself"
         )
     wrong = lint.problems(policy)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.api.v1alpha1.model import FILTER_MEMBERS, Endpoint
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.routing import HeaderMatch, Routing
 from modelwright.serving.metadata import child_metadata
@@ -16,6 +16,8 @@ Json = dict[str, Any]
 ROUTE_HEADER = "Modelwright-Route"
 """Response header with the hash of the route's rules: a probe that sees it knows that the gateway follows."""
 
+
+_OUR_HEADERS = frozenset({ROUTE_HEADER, names.HEADER_OF_COPIES})
 
 MATCH_MARK, FALLBACK_MARK = ".match", ".fallback"
 """What follows the hash in ROUTE_HEADER when another than the route's main rule answered."""
@@ -109,8 +111,7 @@ def route(model: Json, endpoint: Endpoint, routing: Routing, *, marked: bool, th
     if marked:
         mark = names.content_hash([*rules, list(endpoint.hostnames)])
         for rule, suffix in zip(rules, marks, strict=True):
-            header = {"set": [{"name": ROUTE_HEADER, "value": mark + suffix}]}
-            rule["filters"].append({"type": "ResponseHeaderModifier", "responseHeaderModifier": header})
+            _set_header(rule["filters"], "ResponseHeaderModifier", ROUTE_HEADER, mark + suffix)
     parents = [ref.model_dump(mode="json", by_alias=True) for ref in endpoint.parent_refs]
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -124,6 +125,37 @@ def route(model: Json, endpoint: Endpoint, routing: Routing, *, marked: bool, th
     }
 
 
+def without_timeouts(route_object: Json, live: Mapping[str, Any] | None) -> Json:
+    """The route, with a None for the timeouts that a live one still has: what isn't named would stay."""
+    if any("timeouts" in rule for rule in (live or {}).get("spec", {}).get("rules", ())):
+        for rule in route_object["spec"]["rules"]:
+            rule["timeouts"] = None
+    return route_object
+
+
+def _set_header(filters: list[Json], kind: str, name: str, value: str) -> None:
+    """Set a header of ours. A rule may have one filter that changes the headers of requests, and one of responses: ours
+    goes into the endpoint's own."""
+    member = kind[0].lower() + kind[1:]
+    for index, entry in enumerate(filters):
+        if entry["type"] == kind:
+            changes = entry[member]
+            changed = {**changes, "set": [*changes["set"], {"name": name, "value": value}]}
+            filters[index] = {"type": kind, member: changed}
+            return
+    filters.append({"type": kind, member: {"set": [{"name": name, "value": value}]}})
+
+
+def _filters(endpoint: Endpoint) -> list[Json]:
+    """The endpoint's own filters. What a member doesn't say is a None or empty, so that it is taken back."""
+    found = []
+    for entry in endpoint.filters:
+        wire, member = FILTER_MEMBERS[entry.type]
+        part = getattr(entry, member).model_dump(mode="json", by_alias=True)
+        found.append({"type": entry.type, wire: part})
+    return found
+
+
 def _backend(model: str, key: str, weight: int, grpc: bool) -> Json:
     return {"name": names.revision_name(model, key), "port": 81 if grpc else 80, "weight": weight}
 
@@ -133,7 +165,9 @@ def _rule(
     copied: tuple[str, int] | None = None, token: str = "",
 ) -> Json:  # fmt: skip
     # Never left out: an explicit empty list is how a filter or a hostname is taken back.
-    rule: Json = {"backendRefs": backends, "filters": []}
+    rule: Json = {"backendRefs": backends, "filters": _filters(endpoint)}
+    if endpoint.request_timeout is not None:
+        rule["timeouts"] = {"request": endpoint.request_timeout}
     matches: Json = {}
     if endpoint.protocol != "GRPC":
         matches["path"] = {"type": "PathPrefix", "value": endpoint.path_prefix}
@@ -149,8 +183,7 @@ def _rule(
         rule["matches"] = [matches]
     if token:
         # On the rule: filters of a single backend reach the copies with few gateways, this one with most.
-        header = {"set": [{"name": names.HEADER_OF_COPIES, "value": token}]}
-        rule["filters"].append({"type": "RequestHeaderModifier", "requestHeaderModifier": header})
+        _set_header(rule["filters"], "RequestHeaderModifier", names.HEADER_OF_COPIES, token)
     if copied is not None:
         taker, percent = copied
         # No percent is all of them, and understood by gateways that know no percentages.
@@ -247,20 +280,25 @@ def for_callers(route_object: Mapping[str, Any], model: str) -> str:
         if [backend["name"] for backend in rule.get("backendRefs", [])] == [observe_name(model)]:
             # Callers get what the rule behind it gives.
             continue
-        kept = [entry for entry in rule.get("filters", []) if not _is_for_us(entry, model)]
+        kept = [told for entry in rule.get("filters", []) if (told := _told_callers(entry, model)) is not None]
         rules.append({**rule, "filters": kept})
     spec = {**route_object["spec"], "rules": rules}
     return names.content_hash(spec)
 
 
-def _is_for_us(entry: Mapping[str, Any], model: str) -> bool:
-    """A filter that changes nothing for callers: the route's mark, the token, the copies for the observer."""
+def _told_callers(entry: Mapping[str, Any], model: str) -> Mapping[str, Any] | None:
+    """A filter without what changes nothing for callers: the route's mark, the token, the copies for the observer; None
+    when nothing is left of it."""
     name = entry.get("requestMirror", {}).get("backendRef", {}).get("name")
     if name == names.observer_name(model):
-        return True
-    modifiers = (entry.get(member, {}) for member in ("requestHeaderModifier", "responseHeaderModifier"))
-    set_ = [header["name"] for modifier in modifiers for header in modifier.get("set", [])]
-    return set_ in ([ROUTE_HEADER], [names.HEADER_OF_COPIES])
+        return None
+    for member in ("requestHeaderModifier", "responseHeaderModifier"):
+        changes = entry.get(member, {})
+        kept = [header for header in changes.get("set", []) if header["name"] not in _OUR_HEADERS]
+        if len(kept) < len(changes.get("set", [])):
+            left = {key: value for key, value in {**changes, "set": kept}.items() if value}
+            return {**entry, member: left} if left else None
+    return entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core import attachment
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
@@ -18,6 +19,9 @@ from modelwright.traffic.service import ServiceTraffic
 MARK_FEATURE = "HTTPRouteResponseHeaderModification"
 MIRROR_FEATURE = "HTTPRouteRequestMirror"
 MIRROR_PERCENT_FEATURE = "HTTPRouteRequestPercentageMirror"
+TIMEOUT_FEATURE = "HTTPRouteRequestTimeout"
+FILTER_FEATURES = {"ResponseHeaderModifier": MARK_FEATURE, "CORS": "HTTPRouteCORS"}
+"""Features that filters of the endpoint need, by type. Others are core, or the gateway's own."""
 
 
 class GatewayTraffic:
@@ -70,6 +74,24 @@ class GatewayTraffic:
             found.append(f"{sticky_field(needs)}: {text}")
         return tuple(found)
 
+    def lacking(self, scene: Scene) -> tuple[str, ...]:
+        """requestTimeout and filters that the gateway's class does not list. Some gateways refuse a route with them."""
+        endpoint, found = scene.endpoint, []
+        if endpoint is not None and endpoint.request_timeout is not None and TIMEOUT_FEATURE not in self._features:
+            found.append(f"spec.endpoint.requestTimeout: {_lacks(TIMEOUT_FEATURE)}")
+        for index, entry in enumerate(endpoint.filters if endpoint is not None else ()):
+            needed = FILTER_FEATURES.get(entry.type)
+            if needed is not None and needed not in self._features:
+                found.append(f"spec.endpoint.filters[{index}]: {_lacks(needed)}")
+        return tuple(found)
+
+    def _had(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint without what the gateway's class does not list."""
+        needed = ((entry, FILTER_FEATURES.get(entry.type)) for entry in endpoint.filters)
+        filters = tuple(entry for entry, feature in needed if feature is None or feature in self._features)
+        timeout = endpoint.request_timeout if TIMEOUT_FEATURE in self._features else None
+        return endpoint.model_copy(update={"filters": filters, "request_timeout": timeout})
+
     def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """The Service that the route names as its backend."""
         return [network.revision_service(model, revision, ports)]
@@ -90,7 +112,9 @@ class GatewayTraffic:
         if through is None and copied and not self._copies(scene, copied):
             # A gateway that doesn't know the filter answers callers with 500.
             routing = replace(routing, mirror_percent=0, observe_percent=0)
-        return network.route(scene.model, scene.endpoint, routing, marked=marked, through=through)
+        endpoint = self._had(scene.endpoint)
+        wanted = network.route(scene.model, endpoint, routing, marked=marked, through=through)
+        return network.without_timeouts(wanted, scene.route) if endpoint.request_timeout is None else wanted
 
     def _copies(self, scene: Scene, percent: int) -> bool:
         needed = {MIRROR_FEATURE} if percent == 100 else {MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}

@@ -91,6 +91,10 @@ class Traffic(Protocol):
         """What `needs` asks for and can't be had, each naming the field. Empty: all can be had."""
         ...
 
+    def lacking(self, scene: Scene) -> tuple[str, ...]:
+        """What requestTimeout and filters of the endpoint ask for and can't be had, each naming the field."""
+        ...
+
     def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """Manifests that a revision needs of its own to be sent traffic, in the order of applying."""
         ...

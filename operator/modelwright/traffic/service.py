@@ -49,6 +49,10 @@ class ServiceTraffic:
             found += [refusal for weight in parts if (refusal := _too_fine(weight, needs.replicas))]
         return tuple(found)
 
+    def lacking(self, scene: Scene) -> tuple[str, ...]:
+        """Nothing: there is no endpoint."""
+        return ()
+
     def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """Nothing."""
         return []

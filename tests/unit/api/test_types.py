@@ -69,6 +69,46 @@ def test_who_scales(case: str, autoscaling: dict[str, Any], says: str) -> None:
         Model.parse(model(serving={"autoscaling": autoscaling}))
 
 
+def header(name: str) -> dict[str, Any]:
+    changes = {"set": [{"name": name, "value": "x"}]}
+    return {"filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": changes}]}
+
+
+def without(name: str) -> dict[str, Any]:
+    return {"filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": [name]}}]}
+
+
+ALIEN = {"type": "ExtensionRef", "extensionRef": {"group": "core", "kind": "Secret", "name": "s"}}
+ENDPOINTS: list[tuple[str, dict[str, Any], str]] = [
+    ("a header", header("X-Team"), ""),
+    ("a long request", {"requestTimeout": "10m"}, ""),
+    ("the mark", without("Modelwright-Route"), "header of the operator's own"),
+    ("the token, in another case", header("modelwright-COPY-token"), "header of the operator's own"),
+    ("the cookie of sticky callers", without("set-cookie"), "header of the operator's own"),
+    ("a redirect", {"filters": [{"type": "RequestRedirect", "requestRedirect": {}}]}, r"filters\[0\]"),
+    (
+        "a member of another type",
+        {"filters": [{**header("X-Team")["filters"][0], "type": "CORS"}]},
+        "the member that its type",
+    ),
+    ("one type twice", {"filters": 2 * header("X-Team")["filters"]}, "can be there once"),
+    ("an object of the core", {"filters": [ALIEN]}, "the API group of a custom resource"),
+    ("a timeout of gRPC", {"protocol": "GRPC", "requestTimeout": "10m"}, "a GRPCRoute has none"),
+    ("responses of gRPC", {"protocol": "GRPC", **without("X-Old")}, "of protocol GRPC can be"),
+    ("a timeout of nothing", {"requestTimeout": "0s"}, "at least 1s"),
+]
+
+
+@pytest.mark.parametrize(("case", "more", "says"), ENDPOINTS, ids=[row[0] for row in ENDPOINTS])
+def test_what_may_be_added_to_a_route(case: str, more: dict[str, Any], says: str) -> None:
+    whole_model = model(endpoint={"parentRefs": [{"name": "g"}], **more})
+    if not says:
+        Model.parse(whole_model)
+        return
+    with pytest.raises(InvalidObject, match=says):
+        Model.parse(whole_model)
+
+
 def test_python_names_are_no_names_of_the_wire() -> None:
     with pytest.raises(InvalidObject, match=r"spec\.serving\.start_timeout"):
         Model.parse(model(serving={"start_timeout": "1m"}))

@@ -217,3 +217,14 @@ def test_a_runtime_is_asked_whether_a_format_is_code(code: dict[str, bool], note
     assert [(finding.level, finding.text.split(":")[0]) for finding in found] == [
         ("note", "spec.formats[0].code")
     ] * notes
+
+
+def test_a_gateway_that_ends_requests_early_is_warned_of() -> None:
+    endpoint = {"parentRefs": [{"name": "g"}], "requestTimeout": "30s"}
+    spec = {"version": {"name": "v1"}, "serving": {"maxRequestSeconds": 600}, "endpoint": endpoint}
+    model = {"apiVersion": "modelwright.dev/v1alpha1", "kind": "Model", "metadata": {"name": "slow"}, "spec": spec}
+    (finding,) = lint([("f.yaml", yaml.safe_dump(model))], None)
+    assert (finding.level, finding.wrong) == ("warning", False)
+    assert "spec.endpoint.requestTimeout (30s) is less than spec.serving.maxRequestSeconds (600)" in finding.text
+    endpoint["requestTimeout"] = "10m"
+    assert lint([("f.yaml", yaml.safe_dump(model))], None) == []

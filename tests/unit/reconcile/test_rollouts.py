@@ -736,6 +736,32 @@ def test_each_revision_has_its_autoscaler_and_nobody_fights_it() -> None:
     world.go(lambda: world.least("v2") == 1)
 
 
+def test_a_timeout_that_the_gateways_class_does_not_list_is_told_and_left_out() -> None:
+    world = World(CANARY)
+
+    def told() -> tuple[str, str, str]:
+        found = [c for c in world.model["status"]["conditions"] if c["type"] == "EndpointApplied"]
+        return (found[0]["status"], found[0]["reason"], found[0]["message"]) if found else ("", "", "")
+
+    def timeouts() -> list[Any]:
+        rules = world.api.objects[kinds.HTTP_ROUTE, NS, "digits"]["spec"]["rules"]
+        return [rule.get("timeouts") for rule in rules]
+
+    assert told() == ("", "", "")
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"endpoint": {"requestTimeout": "3s"}}})
+    world.go(lambda: told()[:2] == ("False", "EndpointNotSupported"))
+    assert "spec.endpoint.requestTimeout: the gateway class does not list HTTPRouteRequestTimeout" in told()[2]
+    assert timeouts() == [None]
+    assert world.serving == "v1"
+    listed = {"status": {"supportedFeatures": [{"name": "HTTPRouteRequestTimeout"}]}}
+    world.api.user_patch(kinds.GATEWAY_CLASS, None, "any", listed)
+    world.go(lambda: timeouts() == [{"request": "3s"}])
+    world.go(lambda: told()[:2] == ("True", "EndpointApplied"))
+    assert "is less than spec.serving.maxRequestSeconds (5)" in told()[2]
+    world.api.user_patch(kinds.MODEL, NS, "digits", {"spec": {"endpoint": {"requestTimeout": None}}})
+    world.go(lambda: timeouts() == [None] and told() == ("", "", ""))
+
+
 EXTERNAL = {"autoscaling": {"external": {}}}
 
 

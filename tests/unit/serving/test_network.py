@@ -127,3 +127,57 @@ def test_what_is_taken_back_is_said_so() -> None:
     assert found["spec"]["parentRefs"] == [
         {"name": "models", "namespace": "gateways", "sectionName": None, "port": None}
     ]
+
+
+CHANGES = {
+    "set": [{"name": "X-Team", "value": "vision"}],
+    "add": [{"name": "X-Via", "value": "us"}],
+    "remove": ["X-Old"],
+}
+EXTENSION = {"type": "ExtensionRef", "extensionRef": {"group": "traefik.io", "kind": "Middleware", "name": "limit"}}
+CORS = {"type": "CORS", "cors": {"allowOrigins": ["https://app.example.com"], "allowMethods": ["POST"]}}
+OWN_FILTERS = [
+    {"type": "RequestHeaderModifier", "requestHeaderModifier": CHANGES},
+    {"type": "ResponseHeaderModifier", "responseHeaderModifier": CHANGES},
+    CORS,
+    EXTENSION,
+]
+
+
+def test_a_request_timeout_is_on_every_rule_and_only_when_asked_for() -> None:
+    rule = route(requestTimeout="10m")["spec"]["rules"][0]
+    assert rule["timeouts"] == {"request": "10m"}
+    assert "timeouts" not in route()["spec"]["rules"][0]
+    live = route(requestTimeout="10m")
+    assert network.without_timeouts(route(), live)["spec"]["rules"][0]["timeouts"] is None
+    assert "timeouts" not in network.without_timeouts(route(), route())["spec"]["rules"][0]
+
+
+def test_filters_of_the_endpoint_come_with_the_mark_and_the_token_in_one_filter_of_each_kind() -> None:
+    shares = (Share(ONE, 100),)
+    observed = Routing(shares, inside=ONE, observe_percent=100, copy_token="a-token")
+    found = network.route(raw_model(), endpoint(filters=OWN_FILTERS, pathPrefix="/a"), observed, marked=True)
+    (rule,) = found["spec"]["rules"]
+    kinds = [entry["type"] for entry in rule["filters"]]
+    assert kinds == [entry["type"] for entry in OWN_FILTERS] + ["URLRewrite", "RequestMirror"]
+    request, response = rule["filters"][0]["requestHeaderModifier"], rule["filters"][1]["responseHeaderModifier"]
+    assert [header["name"] for header in request["set"]] == ["X-Team", "Modelwright-Copy-Token"]
+    assert [header["name"] for header in response["set"]] == ["X-Team", "Modelwright-Route"]
+    assert (request["add"], response["remove"]) == (CHANGES["add"], CHANGES["remove"])
+    assert rule["filters"][3] == EXTENSION
+    view = network.read_route(found, "digits")
+    assert (view.copy_token, view.observe_percent) == ("a-token", 100)
+    assert network.route_mark(found) is not None
+
+
+def test_the_mark_changes_with_the_filters_and_callers_are_told_apart_by_them_alone() -> None:
+    def made(filters: list[dict[str, Any]], token: str = "") -> dict[str, Any]:
+        observed = Routing((Share(ONE, 100),), inside=ONE, observe_percent=100 if token else 0, copy_token=token)
+        return network.route(raw_model(), endpoint(filters=filters), observed, marked=True)
+
+    plain, filtered = made([]), made(OWN_FILTERS)
+    assert network.route_mark(plain) != network.route_mark(filtered)
+    assert network.route_mark(filtered) != network.route_mark(made([CORS]))
+    assert network.for_callers(plain, "digits") == network.for_callers(made([], "a"), "digits")
+    assert network.for_callers(filtered, "digits") != network.for_callers(plain, "digits")
+    assert network.for_callers(made(OWN_FILTERS, "a"), "digits") == network.for_callers(filtered, "digits")

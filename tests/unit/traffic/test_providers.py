@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.core.revision import Revision
 from modelwright.core.rollout.capacity import achieved, replica_pods
+from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
-from modelwright.traffic.gateway_api import MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayTraffic
+from modelwright.traffic.gateway_api import (
+    MARK_FEATURE,
+    MIRROR_FEATURE,
+    MIRROR_PERCENT_FEATURE,
+    TIMEOUT_FEATURE,
+    GatewayTraffic,
+)
 from modelwright.traffic.port import Needs, Scene, Traffic
 from modelwright.traffic.providers import choose
 from modelwright.traffic.service import ServiceTraffic
@@ -126,6 +134,47 @@ def test_what_a_way_refuses_names_the_field(
     for text, refusal in zip(texts, found, strict=True):
         assert text in refusal
         assert refusal.startswith("spec.")
+
+
+TIMED = Endpoint.model_validate({"parentRefs": [{"name": "g"}], "requestTimeout": "10m"})
+FILTERED = Endpoint.model_validate({"parentRefs": [{"name": "g"}], "filters": [
+    {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["X-Old"]}},
+    {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["X-Old"]}},
+    {"type": "CORS", "cors": {"allowOrigins": ["*"]}},
+    {"type": "ExtensionRef", "extensionRef": {"group": "traefik.io", "kind": "Middleware", "name": "limit"}},
+]})  # fmt: skip
+TYPES = ["RequestHeaderModifier", "ResponseHeaderModifier", "CORS", "ExtensionRef"]
+LACKING: list[tuple[str, Endpoint, tuple[str, ...], list[str], bool, list[str]]] = [
+    ("a timeout that the class lists", TIMED, (TIMEOUT_FEATURE,), [], True, []),
+    ("a timeout that it does not", TIMED, (), [f"requestTimeout: the gateway class does not list {TIMEOUT_FEATURE}"],
+     False, []),
+    ("filters that it lists", FILTERED, ("HTTPRouteCORS", MARK_FEATURE), [], False, TYPES),
+    ("filters of which it lists one", FILTERED, (MARK_FEATURE,), ["filters[2]: the gateway class does not list "
+     "HTTPRouteCORS"], False, [TYPES[0], TYPES[1], TYPES[3]]),
+    ("filters that need a feature", FILTERED, (), ["filters[1]: ", "filters[2]: "], False, [TYPES[0], TYPES[3]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("controller", ["example.com/any", CONTROLLER])
+@pytest.mark.parametrize(
+    ("endpoint", "features", "texts", "timed", "types"), [c[1:] for c in LACKING], ids=[c[0] for c in LACKING]
+)
+def test_what_the_class_does_not_list_is_told_and_left_out_of_the_route(
+    endpoint: Endpoint, features: tuple[str, ...], texts: list[str], timed: bool, types: list[str], controller: str
+) -> None:
+    traffic = choose(endpoint, [gateway_class(controller, *features)], kinds.ALL_KINDS, None)
+    scene = Scene(raw_model(), endpoint, None, None, {})
+    found = traffic.lacking(scene)
+    assert len(found) == len(texts), found
+    for text, told in zip(texts, found, strict=True):
+        assert told.startswith("spec.endpoint.")
+        assert text in told
+    one = Revision("digits-v1", "aaaaaaaaaa")
+    route = traffic.manifests(scene, Routing.to(one), {one.hash: {"http": 8080}})[-1]
+    (rule,) = route["spec"]["rules"]
+    assert ("timeouts" in rule) == timed
+    own = [e for e in rule["filters"] if "Modelwright-Route" not in str(e) or "X-Old" in str(e)]
+    assert [entry["type"] for entry in own] == types
 
 
 def table(heading: str) -> list[list[str]]:

@@ -364,6 +364,117 @@ def _distinct(refs: tuple[ParentRef, ...]) -> bool:
     return len(set(refs)) == len(refs)
 
 
+ROUTE_HEADERS = re.compile(r"(?i)(modelwright-.*|set-cookie)")
+"""Headers of the operator's own on a route, which filters must not touch: mark, token, cookie of sticky callers."""
+RouteHeader = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]+$"),
+    Cel(
+        f"!self.matches(r'^{ROUTE_HEADERS.pattern}$')",
+        "is a header of the operator's own (Modelwright-*, Set-Cookie), which filters can't change",
+        lambda value: ROUTE_HEADERS.fullmatch(value) is None,
+    ),
+]
+
+
+class HeaderValue(Wire):
+    """A header with its value."""
+
+    name: RouteHeader = Field(description="Name of the header; not Modelwright-* and not Set-Cookie.")
+    value: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)] = Field(
+        description="Its value."
+    )
+
+
+HeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=16), ListType("map", ("name",))]
+
+
+class HeaderChanges(Wire):
+    """Changes to headers, as in an HTTPRoute."""
+
+    set: HeaderValues = Field(default=(), description="Headers to set, over what is there. At most 16.")
+    add: HeaderValues = Field(default=(), description="Headers to add to what is there. At most 16.")
+    remove: Annotated[tuple[RouteHeader, ...], Field(max_length=16), ListType("set")] = Field(
+        default=(), description="Names of headers to take away. At most 16."
+    )
+
+
+Token = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$")]
+Tokens = Annotated[tuple[Token, ...], Field(max_length=32), ListType("set")]
+
+
+class Cors(Wire):
+    """Which pages of other origins may call, as in an HTTPRoute."""
+
+    allow_origins: Annotated[tuple[Token, ...], Field(min_length=1, max_length=32), ListType("set")] = Field(
+        description="Origins such as https://app.example.com, or *. 1 to 32."
+    )
+    allow_credentials: Bool = Field(default=False, description="Whether browsers may send cookies and credentials.")
+    allow_methods: Tokens = Field(default=(), description="Methods that are allowed, or *. At most 32.")
+    allow_headers: Tokens = Field(default=(), description="Request headers that are allowed, or *. At most 32.")
+    expose_headers: Tokens = Field(default=(), description="Response headers that pages may read, or *. At most 32.")
+    max_age: Annotated[int, Field(strict=True, ge=1, le=86400)] = Field(
+        default=5, description="Seconds for which browsers keep the answer to a preflight request, 1 to 86400."
+    )
+
+
+class ExtensionRef(Wire):
+    """An object of the gateway's own that filters requests, such as a Middleware of Traefik."""
+
+    group: Annotated[
+        Subdomain, Cel("self.contains('.')", "must be the API group of a custom resource", lambda value: "." in value)
+    ] = Field(description="API group of the object, such as traefik.io.")
+    kind: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=63, pattern=r"^[A-Z][A-Za-z0-9]*$"),
+    ] = Field(description="Kind of the object.")
+    name: Subdomain = Field(description="Name of the object, in the Model's namespace.")
+
+
+FILTER_MEMBERS = {
+    "RequestHeaderModifier": ("requestHeaderModifier", "request_header_modifier"),
+    "ResponseHeaderModifier": ("responseHeaderModifier", "response_header_modifier"),
+    "CORS": ("cors", "cors"),
+    "ExtensionRef": ("extensionRef", "extension_ref"),
+}
+"""Members of a filter by its type: on the wire, and in Python."""
+
+
+class RouteFilter(Wire):
+    """A filter of an HTTPRoute, on every rule of the Model's route."""
+
+    __cel__: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            " && ".join(f"(self.type == '{type_}') == has(self.{wire})" for type_, (wire, _) in FILTER_MEMBERS.items()),
+            "a filter needs the member that its type names, and no other",
+            lambda self: all(
+                (self.type == type_) == (getattr(self, member) is not None)
+                for type_, (_, member) in FILTER_MEMBERS.items()
+            ),
+        ),
+    )
+
+    type: Literal["RequestHeaderModifier", "ResponseHeaderModifier", "CORS", "ExtensionRef"] = Field(
+        description="Type of the filter; the member of that name says the rest."
+    )
+    request_header_modifier: HeaderChanges | None = Field(default=None, description="Changes to requests.")
+    response_header_modifier: HeaderChanges | None = Field(
+        default=None, description="Changes to responses. The gateway's class must list "
+        "HTTPRouteResponseHeaderModification.",
+    )  # fmt: skip
+    cors: Cors | None = Field(
+        default=None, description="Answers to browsers' preflight requests. The class must list HTTPRouteCORS."
+    )
+    extension_ref: ExtensionRef | None = Field(
+        default=None, description="An object of the gateway's own, in the Model's namespace."
+    )
+
+
+def _each_once(filters: tuple[RouteFilter, ...]) -> bool:
+    types = [one.type for one in filters if one.type != "ExtensionRef"]
+    return len(types) == len(set(types))
+
+
 class Endpoint(Wire):
     """Where the Model is reached from outside of the cluster, through the Gateway API."""
 
@@ -379,6 +490,22 @@ class Endpoint(Wire):
             "spec.endpoint.stripPathPrefix false has no effect with pathPrefix /: leave it out",
             lambda self: self.strip_path_prefix or self.path_prefix != "/",
             ".stripPathPrefix",
+        ),
+        Cel(
+            "self.protocol != 'GRPC' || !has(self.requestTimeout)",
+            "spec.endpoint.requestTimeout has no effect with protocol GRPC: a GRPCRoute has none",
+            lambda self: self.protocol != "GRPC" or self.request_timeout is None,
+            ".requestTimeout",
+        ),
+        Cel(
+            "self.protocol != 'GRPC' || !has(self.filters) || "
+            "self.filters.all(entry, entry.type in ['RequestHeaderModifier', 'ExtensionRef'])",
+            "spec.endpoint.filters of protocol GRPC can be RequestHeaderModifier and ExtensionRef",
+            lambda self: (
+                self.protocol != "GRPC"
+                or all(entry.type in ("RequestHeaderModifier", "ExtensionRef") for entry in self.filters)
+            ),
+            ".filters",
         ),
     )
 
@@ -410,6 +537,31 @@ class Endpoint(Wire):
         description="How the operator knows that the gateway follows the route. Probe: by a request through it. "
         "Status: by the route's status alone, for gateways that ask every caller to sign in.",
     )
+    request_timeout: Duration | None = Field(
+        default=None,
+        description="Longest time that the gateway gives a request, 1s to 24h, written into the route where the "
+        "gateway's class lists HTTPRouteRequestTimeout; the condition EndpointApplied says whether. When absent, the "
+        "gateway's own.",
+    )
+    filters: Annotated[
+        tuple[RouteFilter, ...],
+        Field(max_length=8),
+        ListType("atomic"),
+        Cel(
+            "self.all(one, one.type == 'ExtensionRef' || self.exists_one(other, other.type == one.type))",
+            "each type but ExtensionRef can be there once",
+            _each_once,
+        ),
+    ] = Field(
+        default=(),
+        description="Filters on every rule of the route, at most 8: changes to headers, CORS, and objects of the "
+        "gateway's own. Redirects, rewrites and mirrors are the operator's.",
+    )
+
+    @property
+    def request_timeout_seconds(self) -> float | None:
+        """requestTimeout in seconds; None without."""
+        return None if self.request_timeout is None else seconds(self.request_timeout)
 
 
 Floor = Annotated[
@@ -799,7 +951,8 @@ class ModelStatus(StatusWire):
     conditions: Conditions = Field(
         default=(),
         description="Ready, Reconciling and Stalled, as kstatus defines them, Available, and, with spec.monitoring, "
-        "Monitored; with spec.rolloutPolicyRef, EvidenceAsked.",
+        "Monitored; with spec.rolloutPolicyRef, EvidenceAsked; with requestTimeout or filters of spec.endpoint, "
+        "EndpointApplied.",
     )
 
 

@@ -95,11 +95,12 @@ def conditions(
     monitored: tuple[bool, Reason, str] | None = None,
     verified: tuple[bool | None, str, str] | None = None,
     evidence: tuple[bool, Reason, str] | None = None,
+    endpoint: tuple[bool, Reason, str] | None = None,
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
     """Ready, Reconciling, Stalled and, for a Model, Available; Monitored and Verified only while that is asked for,
-    EvidenceAsked only with a RolloutPolicy.
+    EvidenceAsked only with a RolloutPolicy, EndpointApplied only with what it is about.
     Times move only where a status does."""
     rows: list[tuple[str, bool | None, str, str]] = []
     if serving is not None:
@@ -108,6 +109,7 @@ def conditions(
         (ConditionType.MONITORED, monitored),
         (ConditionType.VERIFIED, verified),
         (ConditionType.EVIDENCE_ASKED, evidence),
+        (ConditionType.ENDPOINT_APPLIED, endpoint),
     ):
         if entry is not None:
             rows.append((wanted, *entry))

@@ -95,6 +95,21 @@ def test_connections_are_a_file_and_their_secrets_are_mounted_beside_it() -> Non
             "type": "HTTP",
             "url": "http://orders.example.com",
             "basicAuth": {"username": "u", "passwordFile": "/etc/modelwright/credentials/orders/password"},
+            "headerFiles": {"X-Key": "/etc/modelwright/credentials/orders/key"},
+            "queryParameters": {"namespace": "$(NAMESPACE)"},
+        },
+        {
+            "name": "cloud",
+            "type": "HTTP",
+            "url": "https://metrics.example.com",
+            "oauth2": {
+                "tokenUrl": "https://login.example.com/token",
+                "clientId": "modelwright",
+                "clientSecretFile": "/etc/modelwright/credentials/orders/secret",
+                "scopes": ["read"],
+                "parameters": {"audience": "metrics"},
+                "caFile": "/etc/modelwright/credentials/orders/ca.crt",
+            },
         },
     ]
     found = template(connections=connections, connectionSecrets=["prometheus", "orders"])

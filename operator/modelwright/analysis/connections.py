@@ -18,6 +18,8 @@ MAX_TIMEOUT = 60.0
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 ConnectionType = Literal["Prometheus", "HTTP"]
+PLACEHOLDER = "$(NAMESPACE)"
+"""In values of queryParameters: the namespace that is asked for."""
 FilePath = Annotated[str, StringConstraints(strict=True, min_length=2, max_length=4096, pattern=r"^/")]
 
 
@@ -40,11 +42,62 @@ class BasicAuth(_Part):
     password_file: FilePath
 
 
+class OAuth2(_Part):
+    """Client credentials (RFC 6749, section 4.4): the client's secret goes to tokenUrl alone, the token that is had for
+    it to the connection's URL alone."""
+
+    token_url: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=2048)]
+    client_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")]
+    client_secret_file: FilePath
+    scopes: tuple[Annotated[str, StringConstraints(strict=True, pattern=r"^[\x21-\x7e]{1,256}$")], ...] = Field(
+        default=(), max_length=32
+    )
+    parameters: dict[str, str] = Field(default_factory=dict, max_length=16)
+    ca_file: FilePath | None = None
+
+    @field_validator("token_url")
+    @classmethod
+    def _usable(cls, url: str) -> str:
+        return _plain_url(url)
+
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, parameters: dict[str, str]) -> dict[str, str]:
+        for name in parameters:
+            if name in ("grant_type", "scope", "client_id", "client_secret"):
+                raise ValueError(f"{name} is set by the operator: use clientId, clientSecretFile or scopes")
+        return parameters
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.ca_file is not None and not self.token_url.startswith("https://"):
+            raise ValueError("caFile has no effect with an http URL")
+        return self
+
+
+def _plain_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is no URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("must begin with http:// or https:// and name a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no credentials: use bearerTokenFile, basicAuth, headerFiles or oauth2")
+    if parts.query or parts.fragment:
+        raise ValueError("must have no query and no fragment: use queryParameters")
+    if addresses.refused(host):
+        raise ValueError(f"{host} is a link-local or metadata address, which is never asked")
+    return url
+
+
 class Connection(_Part):
     """How to reach one server. Files are read at each use, so what rotates is followed.
 
     `enforced_label`: label that every selector of a user's query must have, with the Model's namespace as its value;
-    None, in the file also "", when users may read everything.
+    None, in the file also "", when users may read everything. `query_parameters`: added to the URL of each request;
+    `header_files`: headers whose values are secrets, by the file that holds each.
     """
 
     name: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=63, pattern=DNS_LABEL)]
@@ -53,7 +106,10 @@ class Connection(_Part):
     ca_file: FilePath | None = None
     bearer_token_file: FilePath | None = None
     basic_auth: BasicAuth | None = None
+    oauth2: OAuth2 | None = Field(default=None, alias="oauth2")
     headers: dict[str, str] = Field(default_factory=dict)
+    header_files: dict[str, FilePath] = Field(default_factory=dict, max_length=16)
+    query_parameters: dict[str, str] = Field(default_factory=dict, max_length=16)
     timeout: Annotated[str, StringConstraints(strict=True)] = "10s"
     enforced_label: (
         Annotated[str, StringConstraints(strict=True, max_length=128, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")] | None
@@ -67,20 +123,7 @@ class Connection(_Part):
     @field_validator("url")
     @classmethod
     def _usable(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("is no URL") from None
-        if parts.scheme not in ("http", "https") or not host:
-            raise ValueError("must begin with http:// or https:// and name a host")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must hold no credentials: use bearerTokenFile or basicAuth")
-        if parts.query or parts.fragment:
-            raise ValueError("must have no query and no fragment")
-        if addresses.refused(host):
-            raise ValueError(f"{host} is a link-local or metadata address, which is never asked")
-        return url.rstrip("/")
+        return _plain_url(url).rstrip("/")
 
     @field_validator("timeout")
     @classmethod
@@ -94,15 +137,45 @@ class Connection(_Part):
     def _plain(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if name.lower() in SECRET_HEADERS:
-                raise ValueError(f"{name} is a credential: use bearerTokenFile or basicAuth")
-            if not name.isascii() or not name or not (name + value).isprintable() or set(name) & set(' ":,;=(){}[]'):
+                raise ValueError(f"{name} is a credential: use bearerTokenFile, basicAuth, headerFiles or oauth2")
+            if not _is_header(name) or not value.isprintable():
                 raise ValueError(f"{name!r} is no header, or its value is none")
         return headers
 
+    @field_validator("header_files")
+    @classmethod
+    def _named(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if not _is_header(name):
+                raise ValueError(f"{name!r} is no header")
+        return files
+
+    @field_validator("query_parameters")
+    @classmethod
+    def _filled(cls, parameters: dict[str, str]) -> dict[str, str]:
+        for name, value in parameters.items():
+            if not name or len(name) + len(value) > 1024:
+                raise ValueError(f"{name[:80]!r} has no name, or has more than 1024 characters with its value")
+            if "$(" in value.replace(PLACEHOLDER, ""):
+                raise ValueError(f"{name}: the one placeholder is {PLACEHOLDER}")
+        return parameters
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.bearer_token_file is not None and self.basic_auth is not None:
-            raise ValueError("bearerTokenFile and basicAuth exclude each other")
+        by_file = {name.lower() for name in self.header_files}
+        ways = (
+            ("bearerTokenFile", self.bearer_token_file is not None),
+            ("basicAuth", self.basic_auth is not None),
+            ("oauth2", self.oauth2 is not None),
+            ("Authorization in headerFiles", "authorization" in by_file),
+        )
+        used = [name for name, there in ways if there]
+        if len(used) > 1:
+            raise ValueError(f"{' and '.join(used)} exclude each other")
+        if twice := sorted(by_file & {name.lower() for name in self.headers}):
+            raise ValueError(f"{twice[0]} is in headers and in headerFiles")
+        if len(by_file) < len(self.header_files):
+            raise ValueError("headerFiles has a header twice")
         if self.ca_file is not None and not self.url.startswith("https://"):
             raise ValueError("caFile has no effect with an http URL")
         if self.enforced_label is not None and self.type != "Prometheus":
@@ -113,6 +186,17 @@ class Connection(_Part):
     def timeout_seconds(self) -> float:
         """Time for one answer."""
         return seconds(self.timeout)
+
+    def in_namespace(self, namespace: str) -> Connection:
+        """This connection as it is used for objects of a namespace."""
+        if not self.query_parameters:
+            return self
+        filled = {name: value.replace(PLACEHOLDER, namespace) for name, value in self.query_parameters.items()}
+        return self.model_copy(update={"query_parameters": filled})
+
+
+def _is_header(name: str) -> bool:
+    return bool(name) and name.isascii() and name.isprintable() and not set(name) & set(' ":,;=(){}[]')
 
 
 Connections = Mapping[str, Connection]

@@ -126,7 +126,7 @@ class Lookout:
 
     async def _ask(self, watch: Watch, namespace: str) -> tuple[float | None, str]:
         trigger = watch.trigger
-        connection = measure.named(self._connections, trigger.provider, "Prometheus")
+        connection = measure.named(self._connections, trigger.provider, "Prometheus", namespace)
         query = promql.fill(trigger.query, watch.known)
         if connection.enforced_label is not None:
             query = await promql.enforced(query, connection.enforced_label, namespace, "prometheus.query")

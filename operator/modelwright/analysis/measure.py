@@ -160,7 +160,7 @@ class Measurer:
                 query = await builtin.in_flight(look.ask, target) if target is not None else None
                 if query is None:
                     continue
-                value, _ = await self._prometheus(DEFAULT_CONNECTION).number(query, look.now)
+                value, _ = await self._prometheus(look.ask, DEFAULT_CONNECTION).number(query, look.now)
             except Fault:
                 continue
             found += [f"{name} {value:.0f}"] if value is not None else []
@@ -185,7 +185,7 @@ class Measurer:
             raise Fault(Reason.QUERY_REFUSED, message, permanent=True)
         if not promql.tells_revisions_apart(asked.query):
             raise _not_told_apart("prometheus.query", "a winner is found by comparing")
-        server = self._prometheus(asked.provider)
+        server = self._prometheus(ask, asked.provider)
         length = (end - ask.since).total_seconds()
         step = max(length / MOST_POINTS, ask.interval.total_seconds())
         # Counted back from the end, and none at the begin: a query looks back over some time before its point.
@@ -208,7 +208,7 @@ class Measurer:
         if ask.gateway is None or ask.serving is None or ask.mirror or ask.gateway.controller not in builtin.GATEWAYS:
             return None
         try:
-            server = self._prometheus(DEFAULT_CONNECTION)
+            server = self._prometheus(look.ask, DEFAULT_CONNECTION)
             sources = [await builtin.source(ask, "Gateway", target) for target in (ask.candidate, ask.serving)]
             read = [(await self._read(look, server, [one.all]))[0] for one in sources]
         except (Fault, checks.NoEvidence):
@@ -260,7 +260,7 @@ class Measurer:
         return Value(asked / seconds, asked / seconds)
 
     async def _from_counters(self, look: Look, metric: Metric, query: Query) -> Result:
-        ask, server = look.ask, self._prometheus(DEFAULT_CONNECTION)
+        ask, server = look.ask, self._prometheus(look.ask, DEFAULT_CONNECTION)
         targets = _targets(ask, metric)
         errors = metric.builtin == "error-rate"
         sources = [await builtin.source(ask, metric.source, target, errors=errors) for target in targets]
@@ -291,7 +291,7 @@ class Measurer:
         return Value(rates[0], rates[1] if len(rates) > 1 else None)
 
     async def _from_prometheus(self, look: Look, metric: Metric, asked: PrometheusMetric, query: Query) -> Result:
-        ask, server = look.ask, self._prometheus(asked.provider)
+        ask, server = look.ask, self._prometheus(look.ask, asked.provider)
         targets = _compared(ask, metric, f"{asked.query or ''}{asked.bad or ''}{asked.total or ''}", "prometheus")
         if asked.query is not None:
             queries = [
@@ -330,13 +330,13 @@ class Measurer:
         """Requests that the candidate has answered in the step; None where nothing counts them."""
         try:
             counted = (await builtin.source(look.ask, "Auto", look.ask.candidate)).all
-            (series,) = await self._read(look, self._prometheus(DEFAULT_CONNECTION), [counted])
+            (series,) = await self._read(look, self._prometheus(look.ask, DEFAULT_CONNECTION), [counted])
         except (Fault, checks.NoEvidence):
             return None
         return counters.growth(counted.of(series), look.ask.since.timestamp(), look.now)
 
     async def _from_http(self, look: Look, metric: Metric, asked: HttpMetric, query: Query) -> Result:
-        connection = self._connection(asked.provider, "HTTP")
+        connection = self._connection(look.ask, asked.provider, "HTTP")
         targets = _compared(look.ask, metric, asked.path, "http")
         paths = [http.filled(asked.path, look.ask, target) for target in targets]
         query.text = f"{paths[0]} {asked.value}".strip()
@@ -361,22 +361,23 @@ class Measurer:
     async def _selector(self, connection: Connection, text: str, ask: Ask, target: Target, what: str) -> str:
         return await promql.plain(await self._checked(connection, text, ask, target, what), what, ask.namespace)
 
-    def _prometheus(self, name: str) -> Prometheus:
-        return Prometheus(self._web, self._connection(name, "Prometheus"))
+    def _prometheus(self, ask: Ask, name: str) -> Prometheus:
+        return Prometheus(self._web, self._connection(ask, name, "Prometheus"))
 
-    def _connection(self, name: str, kind: ConnectionType) -> Connection:
-        return named(self._connections, name, kind)
+    def _connection(self, ask: Ask, name: str, kind: ConnectionType) -> Connection:
+        return named(self._connections, name, kind, ask.namespace)
 
 
-def named(connections: Connections, name: str, kind: ConnectionType) -> Connection:
-    """The connection of this name and type. Raises Fault, permanent, when the configuration has none."""
+def named(connections: Connections, name: str, kind: ConnectionType, namespace: str) -> Connection:
+    """The connection of this name and type, as it is used for objects of a namespace. Raises Fault, permanent, when the
+    configuration has none."""
     connection = connections.get(name)
     if connection is None or connection.type != kind:
         known = sorted(key for key, one in connections.items() if one.type == kind)
         have = f"it has {', '.join(known)}" if known else "it has none of that type"
         message = f"the operator's configuration has no {kind} connection called {name}; {have}"
         raise Fault(Reason.CONNECTION_UNKNOWN, message, permanent=True)
-    return connection
+    return connection.in_namespace(namespace)
 
 
 @dataclass(slots=True)

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, quote_plus, urlencode
 from weakref import WeakValueDictionary
 
 import aiohttp
 from yarl import URL
 
 from modelwright import documents
-from modelwright.analysis.connections import Connection
+from modelwright.analysis.connections import Connection, OAuth2
 from modelwright.api.reasons import Reason
 from modelwright.core.analysis.evidence import Failure
 from modelwright.documents import Bounds, DocumentError, TooLarge
@@ -31,6 +32,21 @@ REQUESTS_PER_CONNECTION = 8
 """At once, so that one server that hangs keeps nobody from asking another."""
 _CREDENTIAL_BYTES = 64 * 1024
 _SHOWN = 300
+_TOKEN_BYTES = 64 * 1024
+_TOKEN_BOUNDS = Bounds(_TOKEN_BYTES, values=1_000, depth=8)
+_TOKEN_SECONDS = 300.0
+"""How long a token is used whose end is not told."""
+_TOKEN_LEEWAY = 30.0
+_OAUTH2_ERRORS = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
 _SHORTEST_SECRET = 8
 """Characters of a header's value that can be a secret; "1" is none."""
 
@@ -41,6 +57,15 @@ class Fault(Exception):
     def __init__(self, reason: str, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
         self.failure = Failure(reason, message, permanent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A token, the client's secret that it was had for, and until when it is used (the event loop's seconds)."""
+
+    token: str
+    secret: str
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,8 @@ class Web:
         # Comparers come and go: what nobody waits for is not kept.
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._tls: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
+        self._tokens: dict[str, _Token] = {}
+        self._token_turns: dict[str, asyncio.Lock] = {}
 
     async def ask(
         self, connection: Connection, path: str, *, form: Mapping[str, str] | None = None, bounds: Bounds = ONE
@@ -72,9 +99,10 @@ class Web:
         key = f"{connection.name} {connection.url}"
         turn = self._turns.setdefault(key, asyncio.Semaphore(REQUESTS_PER_CONNECTION))
         async with turn:
-            url = URL(connection.url + path, encoded=True)
+            url = URL(connection.url + _with_parameters(connection, path), encoded=True)
             try:
-                headers = self._headers(connection)
+                async with asyncio.timeout(connection.timeout_seconds):
+                    headers = await self._headers(connection)
                 async with (
                     asyncio.timeout(connection.timeout_seconds),
                     self._client().request(
@@ -82,11 +110,14 @@ class Web:
                         url,
                         data=form,
                         headers=headers,
-                        ssl=self._context(connection),
+                        ssl=self._context(connection, connection.ca_file),
                         allow_redirects=False,
                     ) as response,
                 ):
-                    return await self._read(connection, response, _secrets(headers), bounds)
+                    if response.status == 401:
+                        # One that was revoked is not kept until it ends.
+                        self._tokens.pop(connection.name, None)
+                    return await self._read(connection, response, _secrets(headers, connection), bounds)
             except TimeoutError:
                 raise Fault(
                     Reason.METRICS_SERVER_TIMEOUT,
@@ -118,8 +149,12 @@ class Web:
             )
         return self._session
 
-    def _headers(self, connection: Connection) -> dict[str, str]:
+    async def _headers(self, connection: Connection) -> dict[str, str]:
         headers = dict(connection.headers)
+        for name, path in connection.header_files.items():
+            headers[name] = _credential(connection, path)
+        if connection.oauth2 is not None:
+            headers["Authorization"] = f"Bearer {await self._token(connection, connection.oauth2)}"
         if connection.bearer_token_file is not None:
             token = _credential(connection, connection.bearer_token_file)
             headers["Authorization"] = f"Bearer {token}"
@@ -128,21 +163,68 @@ class Web:
             headers["Authorization"] = aiohttp.encode_basic_auth(connection.basic_auth.username, password)
         return headers
 
-    def _context(self, connection: Connection) -> ssl.SSLContext | bool:
+    async def _token(self, connection: Connection, how: OAuth2) -> str:
+        """A token for the client's credentials; kept until it ends, or the client's secret changes."""
+        async with self._token_turns.setdefault(connection.name, asyncio.Lock()):
+            secret = _credential(connection, how.client_secret_file)
+            kept, now = self._tokens.get(connection.name), asyncio.get_running_loop().time()
+            if kept is None or kept.secret != secret or kept.until <= now:
+                kept = await self._fetch_token(connection, how, secret, now)
+                self._tokens[connection.name] = kept
+            return kept.token
+
+    async def _fetch_token(self, connection: Connection, how: OAuth2, secret: str, now: float) -> _Token:
+        form = {"grant_type": "client_credentials", **how.parameters}
+        if how.scopes:
+            form["scope"] = " ".join(how.scopes)
+        client = aiohttp.encode_basic_auth(quote_plus(how.client_id), quote_plus(secret))
+        async with self._client().post(
+            how.token_url,
+            data=form,
+            headers={"Authorization": client},
+            ssl=self._context(connection, how.ca_file),
+            allow_redirects=False,
+        ) as response:
+            body = await response.content.read(_TOKEN_BYTES)
+            while len(body) < _TOKEN_BYTES and (more := await response.content.read(_TOKEN_BYTES - len(body))):
+                body += more
+            status = response.status
+        told = f"connection {connection.name}: oauth2.tokenUrl"
+        try:
+            document = documents.read(body, _TOKEN_BOUNDS)
+        except DocumentError:
+            document = None
+        answer = document if isinstance(document, dict) else {}
+        if status != 200:
+            # Nothing else of the answer: it may quote the request.
+            code = str(answer.get("error", ""))
+            why = f" ({code})" if code in _OAUTH2_ERRORS else ""
+            denied = status in (400, 401, 403)
+            reason = Reason.METRICS_ACCESS_DENIED if denied else Reason.METRICS_SERVER_ERROR
+            raise Fault(reason, f"{told} answered {status}{why}")
+        token, kind = answer.get("access_token"), str(answer.get("token_type", "Bearer"))
+        usable = isinstance(token, str) and token and token.isascii() and token.isprintable()
+        if not usable or kind.lower() != "bearer":
+            raise Fault(Reason.METRICS_ANSWER_INVALID, f"{told} gave no bearer token")
+        lives = answer.get("expires_in")
+        lives = float(lives) if isinstance(lives, int | float) and not isinstance(lives, bool) else _TOKEN_SECONDS
+        return _Token(str(token), secret, now + lives - min(_TOKEN_LEEWAY, lives / 2))
+
+    def _context(self, connection: Connection, ca_file: str | None) -> ssl.SSLContext | bool:
         """TLS settings; made anew when the CA file has changed."""
-        if connection.ca_file is None:
+        if ca_file is None:
             return True
         try:
-            seen = os.stat(connection.ca_file)
+            seen = os.stat(ca_file)
             stamp = (seen.st_mtime_ns, seen.st_size)
-            kept = self._tls.get(connection.ca_file)
+            kept = self._tls.get(ca_file)
             if kept is None or kept[0] != stamp:
-                kept = (stamp, ssl.create_default_context(cafile=connection.ca_file))
-                self._tls[connection.ca_file] = kept
+                kept = (stamp, ssl.create_default_context(cafile=ca_file))
+                self._tls[ca_file] = kept
         except OSError as error:  # ssl.SSLError is one
             raise Fault(
                 Reason.CREDENTIALS_UNREADABLE,
-                f"connection {connection.name}: caFile {connection.ca_file}: {_reason(error)}",
+                f"connection {connection.name}: caFile {ca_file}: {_reason(error)}",
             ) from None
         return kept[1]
 
@@ -219,9 +301,23 @@ def _told(error: Exception) -> str:
     return type(error).__name__
 
 
-def _secrets(headers: Mapping[str, str]) -> list[bytes]:
+def _with_parameters(connection: Connection, path: str) -> str:
+    """`path` with the connection's query parameters, which a policy's own can't contradict."""
+    if not connection.query_parameters:
+        return path
+    place, _, query = path.partition("?")
+    given = {name for name, _ in parse_qsl(query.replace(";", "&"), keep_blank_values=True)}
+    if twice := sorted(given & connection.query_parameters.keys()):
+        message = f"connection {connection.name} sets the query parameter {twice[0]}: leave it out of the path"
+        raise Fault(Reason.QUERY_REFUSED, message, permanent=True)
+    added = urlencode(connection.query_parameters)
+    return f"{place}?{query}&{added}" if query else f"{place}?{added}"
+
+
+def _secrets(headers: Mapping[str, str], connection: Connection) -> list[bytes]:
     """What of a request must never be told, in the forms in which a server may quote it; the longest first."""
     found = {value for value in headers.values() if len(value) >= _SHORTEST_SECRET}
+    found |= {headers[name] for name in connection.header_files}
     kind, _, credential = headers.get("Authorization", "").partition(" ")
     found |= {credential} if credential else set()
     if kind == "Basic":

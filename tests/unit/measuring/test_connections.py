@@ -12,6 +12,9 @@ from modelwright.analysis.connections import ConnectionsError, load, parse
 GOOD = {"name": "default", "type": "Prometheus", "url": "http://prometheus.monitoring.svc:9090/"}
 
 
+OAUTH2 = {"tokenUrl": "https://login.example.com/token", "clientId": "modelwright", "clientSecretFile": "/secret"}
+
+
 def test_a_file_with_all_there_is(tmp_path: Path) -> None:
     file = tmp_path / "connections.yaml"
     file.write_text(
@@ -19,11 +22,15 @@ def test_a_file_with_all_there_is(tmp_path: Path) -> None:
 connections:
 - {name: default, type: Prometheus, url: "https://prometheus.example.com/base/", caFile: /ca, bearerTokenFile: /token,
    headers: {X-Scope-OrgID: models}, timeout: 3s, enforcedLabel: namespace}
+- {name: tenant, type: Prometheus, url: "https://thanos.example.com", headerFiles: {X-Key: /key},
+   queryParameters: {namespace: $(NAMESPACE)}, oauth2: {tokenUrl: "https://login.example.com/token", clientId: m,
+   clientSecretFile: /secret, scopes: [read], parameters: {audience: thanos}, caFile: /login-ca}}
 - {name: json, type: HTTP, url: "http://10.0.0.1:80", basicAuth: {username: u, passwordFile: /p}}
 """
     )
     found = load(str(file))
-    assert list(found) == ["default", "json"]
+    assert list(found) == ["default", "tenant", "json"]
+    assert found["tenant"].in_namespace("vision").query_parameters == {"namespace": "vision"}
     assert found["default"].url == "https://prometheus.example.com/base"
     assert found["default"].timeout_seconds == 3
     assert found["json"].timeout_seconds == 10
@@ -65,6 +72,19 @@ def test_no_file() -> None:
         ({"timeout": "0s"}, "timeout: must be more than 0s"),
         ({"headers": {"Authorization": "Bearer hunter2"}}, "headers: Authorization is a credential"),
         ({"headers": {"X Y": "z"}}, "is no header"),
+        ({"headerFiles": {"X Y": "/z"}}, "is no header"),
+        ({"headerFiles": {"X": "z"}}, "headerFiles.X: "),
+        ({"headerFiles": {"X": "/z"}, "headers": {"x": "y"}}, "x is in headers and in headerFiles"),
+        ({"headerFiles": {"X": "/z", "x": "/z"}}, "headerFiles has a header twice"),
+        ({"headerFiles": {"authorization": "/z"}, "bearerTokenFile": "/t"}, "exclude each other"),
+        ({"queryParameters": {"": "z"}}, "queryParameters: "),
+        ({"queryParameters": {"a": "$(MODEL)"}}, "a: the one placeholder is $(NAMESPACE)"),
+        ({"oauth2": OAUTH2, "bearerTokenFile": "/t"}, "bearerTokenFile and oauth2 exclude each other"),
+        ({"oauth2": OAUTH2 | {"clientSecret": "hunter2"}}, "oauth2.clientSecret: Extra inputs"),
+        ({"oauth2": OAUTH2 | {"tokenUrl": "https://u:hunter2@x"}}, "oauth2.tokenUrl: must hold no credentials"),
+        ({"oauth2": OAUTH2 | {"tokenUrl": "http://169.254.169.254/token"}}, "metadata address"),
+        ({"oauth2": OAUTH2 | {"parameters": {"client_secret": "hunter2"}}}, "client_secret is set by the operator"),
+        ({"sigv4": {"region": "eu-central-1"}}, "sigv4: Extra inputs are not permitted"),
         ({"headers": {"X": "a\nB: c"}}, "is no header"),
         ({"bearerTokenFile": "/t", "basicAuth": {"username": "u", "passwordFile": "/p"}}, "exclude each other"),
         ({"bearerTokenFile": "relative"}, "bearerTokenFile: "),

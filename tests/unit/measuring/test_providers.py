@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,161 @@ async def test_a_password_goes_with_its_user(bench: Bench, server: FakeServer, t
     bench.options["basicAuth"] = {"username": "u", "passwordFile": str(tmp_path / "password")}
     await bench.measure(ask(metric(prometheus={"query": "sum(a)"})))
     assert server.requests[0][2]["Authorization"] == "Basic dTpnZWhlaW0="
+
+
+async def test_header_files_are_read_at_each_use_and_never_told(
+    bench: Bench, server: FakeServer, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k3y\n")
+    bench.options["headerFiles"] = {"DD-API-KEY": str(key)}
+    asked = ask(metric(prometheus={"query": "sum(a)"}))
+    await bench.measure(asked)
+    assert server.requests[0][2]["DD-API-KEY"] == "k3y"
+    key.write_text("n3w")
+    server.handler = server.reply({"status": "error", "error": "no access with n3w"}, status=500)
+    found = await bench.measure(asked)
+    assert server.requests[1][2]["DD-API-KEY"] == "n3w"
+    assert "n3w" not in str(found)
+
+
+async def test_query_parameters_are_those_of_the_models_namespace(bench: Bench, server: FakeServer, asked: Ask) -> None:
+    bench.options["queryParameters"] = {"namespace": "$(NAMESPACE)", "dedup": "true"}
+    await bench.measure(asked)
+    sent = {path.partition("?")[2] for path, _, _ in server.requests}
+    # The comparer's address is no connection of the configuration.
+    assert sent == {"" if asked.mirror else "namespace=vision&dedup=true"}
+
+
+@pytest.mark.parametrize("path", ["/score?namespace=other", "/score?a=1&namespace=", "/score?a=1;namespace=x"])
+async def test_a_policys_path_cannot_contradict_a_query_parameter(bench: Bench, server: FakeServer, path: str) -> None:
+    bench.options["queryParameters"] = {"namespace": "$(NAMESPACE)"}
+    found = failure(await bench.measure(ask(metric(http={"provider": "json", "path": path, "value": "/score"}))))
+    assert (found.reason, found.permanent) == ("QueryRefused", True)
+    assert "sets the query parameter namespace" in found.message
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("path", ["/score?a=1", "/score"])
+async def test_a_policys_path_keeps_its_own_query(bench: Bench, server: FakeServer, path: str) -> None:
+    bench.options["queryParameters"] = {"namespace": "$(NAMESPACE)"}
+    await bench.measure(ask(metric(http={"provider": "json", "path": path, "value": "/score"})))
+    (sent,) = {found for found, _, _ in server.requests}
+    assert sent == "/api/score?" + ("a=1&" if "a=1" in path else "") + "namespace=vision"
+
+
+class Issuer:
+    """A server that gives tokens for a client's credentials."""
+
+    def __init__(self, server: FakeServer, tmp_path: Path) -> None:
+        self.server, self.secret = server, tmp_path / "secret"
+        self.secret.write_text("s:cret value\n")
+        self.issue("first-token")
+
+    def issue(self, token: str, **more: Any) -> None:
+        self.server.handler = FakeServer.reply({"access_token": token, "token_type": "Bearer", **more})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "oauth2": {
+                "tokenUrl": f"{self.server.url}/token",
+                "clientId": "model wright",
+                "clientSecretFile": str(self.secret),
+                "scopes": ["metrics.read", "more"],
+                "parameters": {"audience": "prometheus"},
+            }
+        }
+
+
+@pytest.fixture
+async def issuer(tmp_path: Path) -> AsyncIterator[Issuer]:
+    async with FakeServer().serving() as running:
+        yield Issuer(running, tmp_path)
+
+
+QUERY = ask(metric(prometheus={"query": "sum(a)"}))
+
+
+async def test_a_clients_secret_goes_to_the_issuer_and_its_token_to_the_server(
+    bench: Bench, server: FakeServer, issuer: Issuer
+) -> None:
+    bench.options |= issuer.options
+    for _ in range(3):
+        await bench.measure(QUERY)
+    (asked,) = issuer.server.requests
+    assert asked[:2] == (
+        "/token",
+        {"grant_type": "client_credentials", "scope": "metrics.read more", "audience": "prometheus"},
+    )
+    client = base64.b64decode(asked[2]["Authorization"].removeprefix("Basic ")).decode()
+    assert client == "model+wright:s%3Acret+value"
+    assert {headers["Authorization"] for _, _, headers in server.requests} == {"Bearer first-token"}
+    assert "cret" not in str(server.requests)
+
+
+async def test_a_token_is_had_again_once_it_is_refused_or_the_secret_changes(
+    bench: Bench, server: FakeServer, issuer: Issuer
+) -> None:
+    bench.options |= issuer.options
+    server.handler = server.reply({"error": "no first-token"}, status=401)
+    found = failure(await bench.measure(QUERY))
+    assert found.reason == "MetricsAccessDenied"
+    issuer.issue("second-token")
+    server.handler = server.vector("1")
+    await bench.measure(QUERY)
+    issuer.issue("third-token")
+    issuer.secret.write_text("another")
+    await bench.measure(QUERY)
+    sent = [headers["Authorization"] for _, _, headers in server.requests]
+    assert sent == ["Bearer first-token", "Bearer second-token", "Bearer third-token"]
+
+
+async def test_a_token_that_has_ended_is_not_used(bench: Bench, server: FakeServer, issuer: Issuer) -> None:
+    bench.options |= issuer.options
+    issuer.issue("short", expires_in=0)
+    await bench.measure(QUERY)
+    issuer.issue("next", expires_in=3600)
+    await bench.measure(QUERY)
+    await bench.measure(QUERY)
+    sent = [headers["Authorization"] for _, _, headers in server.requests]
+    assert sent == ["Bearer short", "Bearer next", "Bearer next"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason", "told"),
+    [
+        (FakeServer.reply({"error": "invalid_client", "error_description": "s:cret value"}, status=401),
+         "MetricsAccessDenied", "oauth2.tokenUrl answered 401 (invalid_client)"),
+        (FakeServer.reply({"error": "s:cret value"}, status=400), "MetricsAccessDenied", "answered 400"),
+        (FakeServer.text("s:cret value", status=500), "MetricsServerError", "answered 500"),
+        (FakeServer.reply({}, status=307, Location="http://elsewhere/"), "MetricsServerError", "answered 307"),
+        (FakeServer.text("s:cret value"), "MetricsAnswerInvalid", "gave no bearer token"),
+        (FakeServer.reply({"access_token": "a\nb"}), "MetricsAnswerInvalid", "gave no bearer token"),
+        (FakeServer.reply({"access_token": "t", "token_type": "mac"}), "MetricsAnswerInvalid", "gave no bearer token"),
+        (FakeServer.endless, "MetricsAnswerInvalid", "gave no bearer token"),
+    ],
+)  # fmt: skip
+async def test_an_issuer_that_gives_no_token_is_told_without_the_secret(
+    bench: Bench, server: FakeServer, issuer: Issuer, handler: Any, reason: str, told: str
+) -> None:
+    bench.options |= issuer.options
+    issuer.server.handler = handler
+    found = failure(await bench.measure(QUERY))
+    assert found.reason == reason
+    assert told in found.message
+    assert "cret" not in found.message.replace("clientSecretFile", "")
+    assert server.requests == []
+
+
+async def test_an_issuer_that_hangs_or_is_gone_is_told(bench: Bench, server: FakeServer, issuer: Issuer) -> None:
+    bench.options |= issuer.options | {"timeout": "50ms"}
+    issuer.server.handler = FakeServer.hang
+    assert failure(await bench.measure(QUERY)).reason == "MetricsServerTimeout"
+    bench.options["oauth2"]["tokenUrl"] = "http://nowhere.invalid"
+    bench.options["timeout"] = "5s"
+    assert failure(await bench.measure(QUERY)).reason == "MetricsServerUnreachable"
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"two\nlines", b"\xff\xfe"])

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from modelwright.core.analysis.counters import growth
-from modelwright.core.analysis.evidence import Series
+from modelwright.core.analysis.counters import arm, growth
+from modelwright.core.analysis.evidence import Arm, Series
 from modelwright.core.analysis.scrapes import FIRST_BLOCK, block_ends, counted
 
 NAN, INF = math.nan, math.inf
@@ -205,6 +205,17 @@ def test_copies_that_are_not_alike_are_reported(case: str, given: list[Series]) 
     assert found.doubled == (
         'pod digits-1 is scraped twice, with job="podmonitor" and with job="pods", and the counters differ'
     )
+
+
+def test_a_pod_that_an_annotation_and_a_pod_monitor_have_scraped_is_counted_once() -> None:
+    samples = ((100.0, 100.0), (130.0, 130.0), (160.0, 160.0))
+    jobs = [
+        Series({"__name__": "requests_total", "instance": "10.0.0.1:8082", "pod": "digits-abc-1", "job": job}, samples)
+        for job in ("kubernetes-pods", "vision/digits")
+    ]
+    found = counted([[], jobs], 100)
+    assert not found.doubled
+    assert arm(*found.groups, 100, 160) == Arm(60, 0)
 
 
 def test_the_errors_of_one_selector_show_a_restart_to_another() -> None:

@@ -753,8 +753,12 @@ def test_a_timeout_that_the_gateways_class_does_not_list_is_told_and_left_out() 
     assert "spec.endpoint.requestTimeout: the gateway class does not list HTTPRouteRequestTimeout" in told()[2]
     assert timeouts() == [None]
     assert world.serving == "v1"
-    listed = {"status": {"supportedFeatures": [{"name": "HTTPRouteRequestTimeout"}]}}
-    world.api.user_patch(kinds.GATEWAY_CLASS, None, "any", listed)
+    # The simulated watches tell of what has our label.
+    seen = {"metadata": {"labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}}}
+    world.api.user_patch(kinds.GATEWAY, "gateways", "models", seen)
+    world.api.user_patch(kinds.GATEWAY_CLASS, "", "any", seen)
+    listed = {"supportedFeatures": [{"name": "HTTPRouteRequestTimeout"}]}
+    world.api.set_status(world.api.objects[kinds.GATEWAY_CLASS, "", "any"], listed)
     world.go(lambda: timeouts() == [{"request": "3s"}])
     world.go(lambda: told()[:2] == ("True", "EndpointApplied"))
     assert "is less than spec.serving.maxRequestSeconds (5)" in told()[2]

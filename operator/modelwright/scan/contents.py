@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -17,6 +19,10 @@ from modelwright.scan.findings import Findings
 HEAD = 512
 MOST_TEXT = 64 << 20
 """Bytes of a JSON or YAML file that is read."""
+
+_MOST_YAML = 4 << 20
+_CALLING_TAGS = ("!new:", "!apply:", "!name:", "!module:", "!class:", "!include:")
+"""Of HyperPyYAML, with which SpeechBrain loads a model."""
 
 Open = Callable[[], BinaryIO]
 
@@ -31,7 +37,13 @@ _MAGIC: tuple[tuple[str, bytes], ...] = (
     (".gguf", b"GGUF"), (".ubj", b"{"), (".parquet", b"PAR1"), (".arrow", b"ARROW1"), (".png", b"\x89PNG"),
     (".jpg", b"\xff\xd8"), (".jpeg", b"\xff\xd8"), (".pdf", b"%PDF"), (".cbm", b"CBM1"),
 )  # fmt: skip
+_MOST_HEADER = 64 << 10
+_NUMBERS = re.compile(r"[<>|=]?[?bBiufcmMSUV]\d*(\[\w+\])?\Z", re.ASCII)
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _ELF, _HDF5, _NPY = b"\x7fELF", b"\x89HDF\r\n\x1a\n", b"\x93NUMPY"
+_KERAS_FUNCTIONS = {
+    f"keras.{kind}" for kind in ("activations", "constraints", "initializers", "losses", "metrics", "regularizers")
+}
 _LOADERS = {f"mlflow.{flavor}" for flavor in ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "tensorflow")}
 _BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_plan", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel",
              "tensorflow_graphdef", "pytorch", "pytorch_libtorch", "openvino", "fil", "ensemble"}  # fmt: skip
@@ -51,7 +63,7 @@ def judge(name: str, head: bytes, file: Open, allowed: Allowed, found: Findings)
         return True
     if called in ("saved_model.pb", "keras_metadata.pb") or suffix == ".onnx":
         return _graph(name, called, suffix, file(), found)
-    if called.startswith("config.pbtxt") or suffix == ".pbtxt":
+    if called.startswith("config.pbtxt"):
         return _triton(name, _text(name, file(), found), found)
     if called == "MLmodel" or suffix in (".yaml", ".yml"):
         return _yaml(name, called, _text(name, file(), found), found)
@@ -62,12 +74,32 @@ def judge(name: str, head: bytes, file: Open, allowed: Allowed, found: Findings)
     if head.startswith(_NPY):
         return _npy(name, file(), found)
     if suffix == ".safetensors":
-        return head[8:9] == b"{"
+        return _safetensors(file())
     if any(suffix == known and head.startswith(magic) for known, magic in _MAGIC):
         return True
     if suffix in _TEXTS or called in _PLAIN:
-        return b"\0" not in head
+        return _is_text(file())
     return _is_raw(name, path)
+
+
+def _is_text(file: BinaryIO) -> bool:
+    while data := file.read(1 << 20):
+        if _CONTROL.search(data):
+            return False
+    return True
+
+
+def _safetensors(file: BinaryIO) -> bool:
+    """Whether its head is what its length says: a description of tensors."""
+    size = int.from_bytes(file.read(8), "little")
+    if size > MOST_TEXT:
+        return False
+    head = file.read(size)
+    try:
+        described = json.loads(head)
+    except (ValueError, RecursionError):
+        return False
+    return len(head) == size and head.startswith(b"{") and all(isinstance(entry, dict) for entry in described.values())
 
 
 def _is_raw(name: str, path: PurePosixPath) -> bool:
@@ -101,8 +133,10 @@ def _json(name: str, called: str, suffix: str, text: str | None, allowed: Allowe
         found.is_unknown(name, "is no JSON")
         return True
     for document in documents:
-        for key, value in _members(document):
-            _member(name, called, key, value, allowed, found)
+        for pairs in _objects(document):
+            _keras(name, pairs, allowed, found)
+            for key, value in pairs:
+                _member(name, called, key, value, allowed, found)
     return True
 
 
@@ -113,13 +147,13 @@ class _Pairs:
         self.pairs = pairs
 
 
-def _members(document: Any) -> Iterator[tuple[str, Any]]:
-    """Every member of every object in it."""
+def _objects(document: Any) -> Iterator[list[tuple[str, Any]]]:
+    """The members of every object in it."""
     todo = [document]
     while todo:
         value = todo.pop()
         if isinstance(value, _Pairs):
-            yield from value.pairs
+            yield value.pairs
             todo += [inner for _, inner in value.pairs]
         elif isinstance(value, list):
             todo += value
@@ -133,28 +167,69 @@ def _member(name: str, called: str, key: str, value: Any, allowed: Allowed, foun
             found.is_code(name, f"names an environment of its own ({key})")
     if called == "settings.json" and key in ("model_repository_implementation", "extensions", "environments_dir"):
         found.is_code(name, f"has MLServer load {_shown(value)} ({key})")
+    if key in ("_target_", "_target") and value:
+        found.is_code(name, f"has Hydra call {_shown(value)} ({key})")
+    if key == "trust_remote_code" and value not in (False, None, 0, "", "false", "False"):
+        found.is_code(name, "lets code of a repository run (trust_remote_code)")
     if key == "auto_map" and value:
         found.is_code(name, "names Python code of a repository (auto_map)")
-    if key in ("class_name", "registered_name") and isinstance(value, str) and "Lambda" in value:
+    if key in ("class_name", "registered_name") and isinstance(value, str) and "lambda" in value.lower():
         found.is_code(name, "has a Lambda layer")
     if key == "custom_pipelines" and value:
         found.is_code(name, "names pipelines of its own (custom_pipelines)")
+
+
+def _keras(name: str, pairs: list[tuple[str, Any]], allowed: Allowed, found: Findings) -> None:
+    """Keras imports what a layer's description names, and calls it with what is described."""
+    called = [value for key, value in pairs if key == "class_name" and isinstance(value, str)]
+    modules = [value for key, value in pairs if key == "module" and value is not None]
+    configured = [value for key, value in pairs if key == "config"]
+    for module in modules if called else ():
+        for one in called:
+            names = [value for value in configured if isinstance(value, str)] if one == "function" else [one]
+            for made in names or [one]:
+                if not isinstance(module, str) or not (_is_keras(module, one) or allowed.name(module, made)):
+                    found.is_code(name, f"has Keras import {_shown(made)} of {_shown(module)}")
+
+
+def _is_keras(module: str, called: str) -> bool:
+    if called == "function":
+        return module in _KERAS_FUNCTIONS
+    below = module == "keras" or module.startswith("keras.")
+    return below and not module.startswith(("keras.utils", "keras.src.utils")) and called[:1].isupper()
 
 
 def _yaml(name: str, called: str, text: str | None, found: Findings) -> bool:
     if text is None:
         return True
     try:
-        tagged = [tag for event in yaml.parse(text) if (tag := getattr(event, "tag", None))]
-    except yaml.YAMLError:
-        found.is_unknown(name, "is no YAML")
+        events = list(yaml.parse(text)) if len(text) <= _MOST_YAML else None
+    except (yaml.YAMLError, RecursionError):
+        events = None
+    if events is None:
+        found.is_unknown(name, f"is no YAML of at most {_MOST_YAML} characters")
         return True
-    found_tags = [tag for tag in tagged if str(tag).startswith("tag:yaml.org,2002:python")]
-    if found_tags:
-        found.is_code(name, f"makes objects of Python ({found_tags[0]})")
+    for tag in [str(tag) for event in events if (tag := getattr(event, "tag", None))]:
+        if tag.startswith(("tag:yaml.org,2002:python", *_CALLING_TAGS)):
+            found.is_code(name, f"makes objects of Python ({tag[:100]})")
+        elif tag != "!" and not tag.startswith("tag:yaml.org,2002:"):
+            found.is_unknown(name, f"has the tag {_shown(tag)}")
+    plain = [event.value for event in events if isinstance(event, yaml.ScalarEvent)]
+    for key in ("_target_", "trust_remote_code", "auto_map"):
+        if key in plain and not _is_off(plain, key):
+            found.is_code(name, f"has a key that has code called ({key})")
     if called == "MLmodel":
+        if any(isinstance(event, yaml.AliasEvent) for event in events):
+            found.is_unknown(name, "repeats itself by aliases")
+            return True
         _mlflow(name, text, found)
     return True
+
+
+def _is_off(plain: list[str], key: str) -> bool:
+    """Whether each value after such a key is no."""
+    after = [value for before, value in pairwise(plain) if before == key]
+    return bool(after) and all(value.lower() in ("false", "no", "off", "null", "~", "") for value in after)
 
 
 def _mlflow(name: str, text: str, found: Findings) -> None:
@@ -177,6 +252,9 @@ def _triton(name: str, text: str | None, found: Findings) -> bool:
         return True
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     plain = "\n".join(lines)
+    for key in ("op_library_filename", "runtime"):
+        if re.search(rf"\b{key}\b", plain):
+            found.is_code(name, f"has Triton load a file of the artifact's ({key})")
     for key in ("backend", "platform"):
         given = re.findall(rf"\b{key}\b\s*:?\s*(\S*)", plain)
         for value in given:
@@ -202,11 +280,16 @@ def _graph(name: str, called: str, suffix: str, file: BinaryIO, found: Findings)
         found.is_unknown(name, f"can't be read: {error}")
         return True
     if suffix == ".onnx":
-        for operator in sorted(used - {operator for operator in used if operator.partition(":")[0] in protobuf.ONNX}):
+        for operator in sorted(used - {operator for operator in used if protobuf.is_known(operator)}):
             found.is_unknown(name, f"uses the operator {_shown(operator)}, whose code is not known")
         return True
-    for operator in sorted(used & protobuf.TENSORFLOW_ACTS):
-        found.is_code(name, f"uses the operator {operator}")
+    for operator in sorted(used):
+        if operator in protobuf.TABLES:
+            found.is_unknown(name, f"reads a file that the graph names ({operator})")
+        elif protobuf.acts(operator):
+            found.is_code(name, f"uses the operator {_shown(operator)}")
+        elif not operator.isidentifier():
+            found.is_unknown(name, f"uses the operator {_shown(operator)}, whose code is not known")
     return True
 
 
@@ -223,13 +306,31 @@ def _hdf5(name: str, file: BinaryIO, found: Findings) -> bool:
 
 def _npy(name: str, file: BinaryIO, found: Findings) -> bool:
     start = file.read(12)
-    size = int.from_bytes(start[8:10] if start[6:7] == b"\x01" else start[8:12], "little")
-    file.seek(10 if start[6:7] == b"\x01" else 12)
-    header = file.read(min(size, 1 << 20))
-    kind = re.findall(rb"['\"]descr['\"]\s*:\s*(.+?),\s*['\"](?:fortran_order|shape)['\"]", header, re.DOTALL)
-    if len(kind) != 1 or re.search(rb"['\"][|=<>]?O", kind[0]) or not re.fullmatch(rb"[][()'\"<>|=,\w\s.-]*", kind[0]):
+    version = start[6:7]
+    size = int.from_bytes(start[8:10] if version == b"\x01" else start[8:12], "little")
+    file.seek(10 if version == b"\x01" else 12)
+    try:
+        if size > _MOST_HEADER or version not in (b"\x01", b"\x02", b"\x03"):
+            raise ValueError("too large")
+        # As numpy reads it. What isn't written as numpy writes it may be read in another way.
+        text = file.read(size).decode("latin-1")
+        header = ast.literal_eval(text)
+        plain = isinstance(header, dict) and header.keys() == {"descr", "fortran_order", "shape"}
+        plain = plain and _is_plain(header["descr"]) and text.count("descr") == 1 and "\\" not in text
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        plain = False
+    if not plain:
         found.is_unknown(name, "is an array of objects, which is a pickle, or has an unknown type")
     return True
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether elements of this type are bytes and no objects."""
+    if isinstance(kind, str):
+        return _NUMBERS.match(kind) is not None
+    return isinstance(kind, list) and all(
+        isinstance(field, tuple) and len(field) in (2, 3) and _is_plain(field[1]) for field in kind
+    )
 
 
 def _shown(value: Any) -> str:

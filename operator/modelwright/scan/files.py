@@ -10,6 +10,7 @@ import io
 import lzma
 import os
 import pickle
+import re
 import stat
 import struct
 import tarfile
@@ -19,9 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from modelwright.scan import contents, pickles
+from modelwright.scan import contents, pickles, readers, zips
 from modelwright.scan.allow import Allowed
-from modelwright.scan.findings import Findings
+from modelwright.scan.findings import MOST_KEPT, Findings
 
 MOST_DEPTH = 4
 MOST_MEMBERS = 20_000
@@ -32,8 +33,10 @@ _PACKED: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
     (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ", lzma.LZMAFile),
-    (b"\x5d\x00\x00", lzma.LZMAFile),
+    (b"\x5d\x00", lzma.LZMAFile),
 )
+_OTHER_PACKED = ((b"\x04\x22\x4d\x18", "LZ4"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
+_JOBLIB_PACKED = re.compile(rb"ZF[ \t\n\r\f\v]*[+-]?0?[xX]?[0-9a-fA-F]")
 _NO_PICKLE = (
     KeyError, IndexError, EOFError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, UnicodeError,
     pickle.UnpicklingError, struct.error, RecursionError,
@@ -51,7 +54,8 @@ class Scan:
     def folder(self, root: Path) -> Findings:
         """All files below `root`. Links are followed by nobody: what they lead to has a place of its own, or none."""
         for path in _files(root):
-            name = str(path.relative_to(root))
+            # "!" stands before a member of an archive.
+            name = str(path.relative_to(root)).replace("!", "%21")
             if self._allowed.file(name):
                 self.found.allowed.append(name)
                 continue
@@ -72,10 +76,19 @@ class Scan:
         """One file, which can be read from the start again."""
         head = _from_start(file).read(contents.HEAD)
         judged = contents.judge(name, head, lambda: _from_start(file), self._allowed, self.found)
+        self._hidden(name, head)
         packed = self._unpack(name, head, file, depth)
         pickled = self._pickles(name, file, packed=packed)
-        if not (judged or packed or pickled):
+        if not judged and not packed and not pickled:
             self.found.is_unknown(name, "is of a format that this gate does not know")
+
+    def _hidden(self, name: str, head: bytes) -> None:
+        """What some loader takes by its first bytes, whatever the file is called."""
+        for magic, called in _OTHER_PACKED:
+            if head.startswith(magic):
+                self.found.is_unknown(name, f"is packed with {called}, which this gate can't read")
+        if _JOBLIB_PACKED.match(head):
+            self.found.is_unknown(name, "is packed as joblib once did it, which this gate can't read")
 
     def _unpack(self, name: str, head: bytes, file: BinaryIO, depth: int) -> bool:
         """Whether it is packed; what is in it has been scanned then."""
@@ -90,13 +103,14 @@ class Scan:
             self.found.is_unknown(name, f"is packed more than {MOST_DEPTH} times")
             return True
         try:
+            # It may be several at once: an archive's table is at the end of a file, and a stream begins at its start.
             if is_zip:
                 self._zip(name, _from_start(file), depth)
-            elif is_tar:
+            if is_tar:
                 self._tar(name, _from_start(file), depth)
-            else:
-                assert opener is not None  # noqa: S101
-                self._stream(name, lambda: opener(_from_start(file)), depth)
+            if opener is not None:
+                packed = opener
+                self._stream(name, lambda: packed(_from_start(file)), depth)
         except _TooMuch:
             self.found.is_unknown(name, "holds more than this gate unpacks")
         except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RuntimeError,
@@ -106,6 +120,8 @@ class Scan:
 
     def _zip(self, name: str, file: BinaryIO, depth: int) -> None:
         with zipfile.ZipFile(file) as archive:
+            if doubt := zips.doubt(file, archive):
+                self.found.is_unknown(name, f"may be another archive to another reader: {doubt}")
             for entry in archive.infolist():
                 self._count()
                 if entry.is_dir():
@@ -160,19 +176,35 @@ class Scan:
         if joblibs.count or wanted or joblibs.head:
             self.found.is_unknown(name, f"is a pickle that can't be read to its end: {joblibs.broken}")
             return True
-        return False
+        return self._go_on(name, file)
+
+    def _go_on(self, name: str, file: BinaryIO) -> bool:
+        """Whether one of Python's own two readers takes it for a pickle. They differ from each other in what they take
+        for a number, and Python's from another version's."""
+        taken = False
+        for reader in readers.READERS:
+            names: list[tuple[str, str]] = []
+            why = readers.read(_from_start(file), reader, names)
+            for module, called in names:
+                self._seen(name, module, called)
+            if why or names:
+                self.found.is_unknown(name, f"is a pickle to some readers: {why or 'it imports'}")
+                taken = True
+        return taken
+
+    def _seen(self, name: str, module: str, called: str) -> None:
+        if len(self.found.names) < MOST_KEPT:
+            self.found.names.add(f"{module}.{called}")
+        if not self._allowed.name(module, called):
+            self.found.is_code(name, f"imports {module}.{called}")
 
     def _run(self, name: str, file: BinaryIO, *, arrays: bool) -> _Run:
         run, source = _Run(), io.BufferedReader(_Kept(_from_start(file)), 1 << 16)
 
-        def seen(module: str, called: str) -> None:
-            self.found.names.add(f"{module}.{called}")
-            if not self._allowed.name(module, called):
-                self.found.is_code(name, f"imports {module}.{called}")
-
-        run.head = source.peek(2)[:1] == b"\x80" and source.peek(2)[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+        seen = functools.partial(self._seen, name)
+        run.head = source.peek(2)[:1] == b"\x80" and source.peek(2)[1:2] <= b"\x05"
         while source.peek(1)[:1]:
-            machine = pickles.Machine(cast(BinaryIO, source), seen, arrays=arrays)
+            machine = pickles.Machine(cast(BinaryIO, source), seen, arrays=arrays, framed=arrays)
             try:
                 machine.load()
             except _TooMuch:
@@ -269,6 +301,8 @@ class _Zlib(io.RawIOBase):
             if not data:
                 raise EOFError("the stream ends in the middle")
             self._ready = self._inflate.decompress(data, 1 << 20)
+            if self._inflate.eof and (self._inflate.unused_data or self._file.read(1)):
+                raise ValueError("something follows its stream")
         found, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
         buffer[: len(found)] = found
         self._at += len(found)

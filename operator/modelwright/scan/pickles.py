@@ -58,20 +58,44 @@ class Typed(Stand):
         self.kind, self.size, self.objects = kind, size, kind == "O"
 
     def build(self, state: Any) -> None:
-        """Takes a state as numpy's does. Raises Unreadable when another size than that of its name would follow."""
-        if not isinstance(state, tuple) or len(state) < 6:
+        """Takes a state as numpy's does, which believes all of it. Raises Unreadable when another size than that of its
+        name would follow, or when bytes could be taken for objects."""
+        if not isinstance(state, tuple) or len(state) not in (8, 9):
             raise Unreadable("a type of numpy's has an unknown state")
-        _, _, base, _, fields, size = state[:6]
+        _, _, base, _, fields, size, _, flags = state[:8]
+        if type(flags) is not int:
+            raise Unreadable("a type of numpy's has an unknown state")
         if size not in (-1, self.size) or (size == -1 and self.kind in "SUV"):
             raise Unreadable("a type of numpy's has another size than its name")
-        parts = [base[0]] if isinstance(base, tuple) and base else []
+        parts = [_part(base, 1, self.size)] if base is not None else []
         if isinstance(fields, dict):
-            parts += [entry[0] if isinstance(entry, tuple) and entry else None for entry in fields.values()]
+            parts += [_part(entry, 0, self.size) for entry in fields.values()]
         elif fields is not None:
             raise Unreadable("a type of numpy's has unknown fields")
-        if not all(isinstance(part, Typed) for part in parts):
-            raise Unreadable("a type of numpy's has fields of unknown types")
-        self.objects = self.objects or any(part.objects for part in parts)
+        ends = 0
+        for start, end, part in sorted(parts, key=lambda placed: placed[:2]):
+            if start < ends:
+                raise Unreadable("a type of numpy's has fields that overlap")
+            ends = end
+            self.objects = self.objects or part.objects
+        wrong = flags & _OBJECT_FLAGS != _OBJECT_FLAGS if self.objects else flags & ~_OTHER_FLAGS
+        if wrong:
+            raise Unreadable("a type of numpy's has flags that do not fit it")
+
+
+def _part(entry: Any, at: int, whole: int) -> tuple[int, int, Typed]:
+    """Where a part of a type begins and ends. `entry`: the part with its offset, or, `at` 1, with its shape."""
+    if not isinstance(entry, tuple) or len(entry) < 2 or not isinstance(entry[0], Typed):
+        raise Unreadable("a type of numpy's has fields of unknown types")
+    part, place = entry[0], entry[1]
+    lengths = (place if isinstance(place, tuple) else (place,)) if at else ()
+    if not all(type(number) is int and number >= 0 for number in lengths or (place,)):
+        raise Unreadable("a type of numpy's has fields at unknown places")
+    start = 0 if at else place
+    end = start + part.size * math.prod(lengths)
+    if end > whole:
+        raise Unreadable("a type of numpy's has fields beyond its end")
+    return start, end, part
 
 
 class Wrapper(Stand):
@@ -86,9 +110,17 @@ class Wrapper(Stand):
 
 Seen = Callable[[str, str], None]
 _DTYPE = "numpy.dtype"
+_NDARRAY = "numpy.ndarray"
+_OBJECT_FLAGS = 27
+"""Of a type that has objects: numpy sets these bits always, and takes a pointer from the bytes where they lack."""
+_OTHER_FLAGS = 16 | 128 | 8
+"""Of one that has none: needs Python, aligned as C does it, needs to be set to zero."""
+_MOST_HELD = 64
+_MOST_DIGITS = 4000
+"""Python refuses longer numbers only since 3.10.7."""
 _WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
 _MEMBERS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
-_TYPE = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFDSUVmMO]|[biufcSUVmMO])(\d{0,9})\Z")
+_TYPE = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFDSUVmMO]|[biufcSUVmMO](?=\d))(\d{0,9})\Z", re.ASCII)
 _SIZES = {
     "?": 1, "b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "l": 8, "L": 8, "q": 8, "Q": 8, "e": 2, "f": 4, "d": 8,
     "F": 8, "D": 16, "m": 8, "M": 8, "O": 8,
@@ -96,13 +128,14 @@ _SIZES = {
 
 
 class Machine(pickle._Unpickler):
-    """One pickle. `seen` gets each name that would be imported; `arrays`: as joblib reads it."""
+    """One pickle. `seen` gets each name that would be imported; `arrays`: as joblib reads it; `framed`: by Python's own
+    reader, as joblib does, which takes a frame out of the file at once; the one in C does not."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, file: BinaryIO, seen: Seen, *, arrays: bool) -> None:
+    def __init__(self, file: BinaryIO, seen: Seen, *, arrays: bool, framed: bool = True) -> None:
         super().__init__(file, encoding="latin-1")
-        self._file, self._seen, self._arrays = file, seen, arrays
+        self._file, self._seen, self._arrays, self._framed = file, seen, arrays, framed
         self.wrapped = False
         """Whether something of joblib's is in it, after which other readers go on differently."""
         self._held: list[tuple[list[Any], int, Any]] = []
@@ -128,7 +161,7 @@ class Machine(pickle._Unpickler):
 
     def load(self) -> None:
         """Runs to STOP. Raises Unreadable, or whatever the machine raises for what is no pickle."""
-        plain = _Plain(self._file)
+        self._plain = plain = _Plain(self._file, framed=self._framed)
         self.read, self.readinto, self.readline = plain.read, plain.readinto, plain.readline
         self.metastack: list[Any] = []
         self.stack: list[Any] = []
@@ -138,6 +171,7 @@ class Machine(pickle._Unpickler):
             try:
                 self.dispatch[self.read(1)[0]](self)
             except pickle._Stop:  # type: ignore[attr-defined]
+                plain.ends("it ends")
                 return
             if self.wrapped and self._arrays:
                 self._hold()
@@ -153,8 +187,10 @@ class Machine(pickle._Unpickler):
         if isinstance(top, Stand) and top.origin == _WRAPPER:
             place = (self.stack, len(self.stack) - 1, top)
             if not any(held is top and index == place[1] and stack is place[0] for stack, index, held in self._held):
-                if isinstance(top, Wrapper):
+                if isinstance(top, Wrapper) or any(held is top for _, _, held in self._held):
                     raise Unreadable("an array of joblib's is used twice")
+                if len(self._held) >= _MOST_HELD:
+                    raise Unreadable(f"more than {_MOST_HELD} arrays of joblib's are begun at once")
                 self._held.append(place)
 
     def _let_go(self, thing: Any) -> None:
@@ -165,6 +201,8 @@ class Machine(pickle._Unpickler):
             raise pickle.UnpicklingError("what is called is no function")
         if callee.origin == _DTYPE and callee.imported:
             return _typed(arguments)
+        if callee.origin == _NDARRAY and callee.imported:
+            raise Unreadable("it makes an array of numpy's over bytes of its own, which may be taken for objects")
         if callee.origin == _WRAPPER and self._arrays:
             raise Unreadable("an array of joblib's is not made as joblib makes it")
         return Stand(callee.origin)
@@ -200,15 +238,19 @@ class Machine(pickle._Unpickler):
         state = self.stack.pop()
         target = self.stack[-1]
         if not isinstance(target, Stand):
-            raise pickle.UnpicklingError("what gets a state is no object")
+            # Without a state that is no mistake to Python.
+            raise Unreadable("what gets a state is no object")
         if target.imported:
             raise Unreadable("it changes what it has imported")
         if isinstance(target, Typed):
             target.build(state)
+        elif target.origin == _DTYPE:
+            raise Unreadable("a type of numpy's has a state that does not fit how it is made")
         elif isinstance(target, Wrapper):
             self._let_go(target)
             if not isinstance(state, dict) or not state.keys() <= _MEMBERS:
                 raise Unreadable("an array of joblib's has unknown members")
+            self._plain.ends("an array of joblib's begins")
             _pass_over_array(self._file, state, self._seen)
             self.stack[-1] = Stand("numpy.ndarray")
 
@@ -217,7 +259,17 @@ class Machine(pickle._Unpickler):
         self.append(self.find_class(module, name))
 
     def load_frame(self) -> None:
-        self.read(8)
+        self._plain.begins(self.number("<Q"))
+
+    def load_long_line(self) -> None:
+        """INT and LONG."""
+        line = self.readline()
+        if len(line) > _MOST_DIGITS:
+            raise Unreadable(f"it has a number of {len(line)} characters")
+        if line[:-1] in (b"00", b"01"):
+            self.append(line[:-1] == b"01")
+            return
+        self.append(int(line[:-1].removesuffix(b"L"), 0))
 
     def load_proto(self) -> None:
         self.proto = self.read(1)[0]
@@ -235,11 +287,17 @@ class Machine(pickle._Unpickler):
         if size < 0:
             raise pickle.UnpicklingError("a length is below zero")
         if size >= _SKIPPED_FROM:
+            self._plain.take(size)
             _skip(self._file, size)
             self.append(Stand())
             return
         data = self.read(size)
         self.append(data.decode("latin-1") if text else data)
+
+    def load_bytearray8(self) -> None:
+        self.bytes_of(self.number("<Q"), False)
+        if isinstance(self.stack[-1], bytes):
+            self.stack[-1] = bytearray(self.stack[-1])
 
     def text_of(self, size: int) -> None:
         """A text of this many bytes."""
@@ -253,12 +311,29 @@ class Machine(pickle._Unpickler):
 
 
 class _Plain:
-    """Reads the file as it is. Frames only say how much to read ahead."""
+    """Reads the file as it is. Frames say how much to read ahead: where that makes a difference, it is Unreadable."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, *, framed: bool) -> None:
+        self._file, self._framed, self._left = file, framed, 0
+
+    def begins(self, size: int) -> None:
+        """A frame."""
+        self.ends("a frame begins")
+        self._left = size
+
+    def ends(self, what: str) -> None:
+        """Sees to it that no frame is under way."""
+        if self._framed and self._left:
+            raise Unreadable(f"{what} within a frame")
+
+    def take(self, size: int) -> None:
+        """Counts what is read."""
+        if self._framed and size > self._left > 0:
+            raise Unreadable("a value goes beyond its frame")
+        self._left = max(0, self._left - size)
 
     def read(self, size: int) -> bytes:
+        self.take(size)
         found = self._file.read(size)
         if len(found) < size:
             raise EOFError("it ends in the middle")
@@ -271,7 +346,10 @@ class _Plain:
     def readline(self) -> bytes:
         found = self._file.readline(MOST_TEXT)
         if not found.endswith(b"\n"):
+            if len(found) == MOST_TEXT:
+                raise Unreadable(f"it has a line of more than {MOST_TEXT} bytes")
             raise EOFError("it ends in the middle")
+        self.take(len(found))
         return found
 
 
@@ -280,12 +358,13 @@ def _teach() -> None:
     table = Machine.dispatch
     for name in (
         "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "FRAME", "PROTO", "STACK_GLOBAL", "NEXT_BUFFER", "READONLY_BUFFER",
+        "BYTEARRAY8",
     ):  # fmt: skip
         table[op[name]] = getattr(Machine, f"load_{name.lower()}")
     table[op["BINSTRING"]] = lambda machine: machine.bytes_of(machine.number("<i"), True)
     table[op["BINBYTES"]] = lambda machine: machine.bytes_of(machine.number("<I"), False)
     table[op["BINBYTES8"]] = lambda machine: machine.bytes_of(machine.number("<Q"), False)
-    table[op["BYTEARRAY8"]] = lambda machine: machine.bytes_of(machine.number("<Q"), False)
+    table[op["INT"]] = table[op["LONG"]] = Machine.load_long_line
     table[op["BINUNICODE"]] = lambda machine: machine.text_of(machine.number("<I"))
     table[op["BINUNICODE8"]] = lambda machine: machine.text_of(machine.number("<Q"))
 
@@ -331,7 +410,10 @@ def _pass_over_array(file: BinaryIO, state: dict[Any, Any], seen: Seen) -> None:
     size = math.prod(shape) * kind.size
     if size > 1 << 50:
         raise Unreadable("an array of joblib's is larger than can be")
-    if state.get("numpy_array_alignment_bytes") is not None:
+    aligned = state.get("numpy_array_alignment_bytes")
+    if aligned is not None and type(aligned) is not int:
+        raise Unreadable("an array of joblib's has an unknown place")
+    if aligned is not None:
         padding = file.read(1)
         if not padding:
             raise EOFError("it ends in the middle")

@@ -3,6 +3,7 @@ so that gigabytes of weights cost nothing but reading."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -11,10 +12,26 @@ _MOST_NAME = 4096
 
 ONNX = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", "com.microsoft"})
 """Domains of operators that come with the runtime. Another's operators are code that the runtime must be given."""
-TENSORFLOW_ACTS = frozenset(
-    {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "PrintV2", "OpaqueCall"}
+_ACTS = re.compile(
+    r"PyFunc|File|(?<!TensorArray)Write|Save|Load|Snapshot|Summary|Reader|Record|Dataset|Debug|PrintV2|OpaqueCall"
+    r"|Rpc|Remote|Gcs|BigQuery|BigTable|LMDB|Checkpoint|ConfigureDistributed|XlaHost|XlaSend|XlaRecv"
 )
-"""Operators that read or write files, or call Python."""
+_ACTS_NOT = frozenset({"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "ShardedFilespec"})
+"""Every SavedModel has these, for its own variables."""
+TABLES = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
+"""Read words from a file beside the model, or from any other."""
+
+
+def acts(operator: str) -> bool:
+    """Whether an operator of TensorFlow's reads or writes files, speaks to others, or calls Python."""
+    return operator not in _ACTS_NOT and _ACTS.search(operator) is not None
+
+
+def is_known(operator: str) -> bool:
+    """Whether an operator of ONNX, as domain:name, comes with the runtime and stands for nothing else."""
+    domain, _, name = operator.partition(":")
+    return domain in ONNX and name not in ("EPContext", "PyOp")
+
 
 # Fields that hold further messages, and the strings that are told, by message.
 _TF = {
@@ -63,6 +80,9 @@ def _message(
     while file.tell() < end:
         key = _varint(file)
         field, wire = key >> 3, key & 7
+        if not 0 < field < 1 << 29:
+            # Others drop the upper bits, and take it for a field that this one doesn't see.
+            raise Malformed("a field has no number")
         if wire == 2:
             size = _varint(file)
             after = file.tell() + size

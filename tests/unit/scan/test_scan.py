@@ -100,7 +100,7 @@ DATA: list[tuple[str, Put]] = [
     ("arrays", lambda folder: np.savez(folder / "a.npz", a=X, b=Y)),
     ("XGBoost's JSON", file("model.json", json.dumps({"learner": {"attributes": {}}, "version": [3, 0, 0]}))),
     ("LightGBM's text", file("model.txt", "tree\nversion=v4\nnum_class=1\n")),
-    ("safetensors", file("model.safetensors", (16).to_bytes(8, "little") + b'{"__metadata__":{' + b" " * 20)),
+    ("safetensors", file("model.safetensors", (20).to_bytes(8, "little") + b'{"__metadata__":{}} ')),
     ("MLServer's own implementation", file("model-settings.json", SETTINGS)),
     ("MLflow's sklearn", file("MLmodel", "flavors:\n  python_function: {loader_module: mlflow.sklearn}\n")),
     ("Triton's onnxruntime", file("config.pbtxt", 'name: "m"\nbackend: "onnxruntime"\n')),

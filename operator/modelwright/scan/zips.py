@@ -1,0 +1,66 @@
+"""Whether a zip archive is the same to all readers. Some go by the table's offset from the file's start, some by its
+distance from the end, and some by what stands before each member."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from typing import BinaryIO
+
+_END, _END64, _PLACE64, _MEMBER = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x03\x04"
+_DESCRIPTORS = (12, 16, 20, 24)
+_MOST_COMMENT = 1 << 16
+
+
+def doubt(file: BinaryIO, archive: zipfile.ZipFile) -> str:
+    """What makes it doubtful, or nothing. Its table and members have to fill the file without a gap."""
+    size = file.seek(0, 2)
+    first = max(0, size - _MOST_COMMENT - 22)
+    tail = _at(file, first, size - first)
+    found = tail.rfind(_END)
+    if found < 0 or len(tail) - found < 22:
+        return "its end is unknown"
+    end = first + found
+    count, length, start, comment = struct.unpack("<10xHIIH", tail[found : found + 22])
+    if end + 22 + comment != size:
+        return "something follows it"
+    table_end = end
+    before = _at(file, max(0, end - 20), 20)
+    if before.startswith(_PLACE64):
+        (place,) = struct.unpack("<8xQ4x", before)
+        record = _at(file, place, 56) if place == end - 76 else b""
+        if len(record) < 56 or not record.startswith(_END64):
+            return "it has two ends"
+        count64, length64, start64 = struct.unpack("<32xQQQ", record)
+        told = ((count, count64, 0xFFFF), (length, length64, 0xFFFFFFFF), (start, start64, 0xFFFFFFFF))
+        if any(short not in (long, most) for short, long, most in told):
+            return "its two ends differ"
+        count, length, start, table_end = count64, length64, start64, place
+    if start + length != table_end:
+        return "its table is not where it says"
+    return _members(file, archive, count, start)
+
+
+def _members(file: BinaryIO, archive: zipfile.ZipFile, count: int, table: int) -> str:
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    if count != len(entries):
+        return "its table has another length"
+    after = [entry.header_offset for entry in entries[1:]] + [table]
+    if entries and entries[0].header_offset != 0:
+        return "something stands before it"
+    if not entries and table != 0:
+        return "something stands before it"
+    for entry, following in zip(entries, after, strict=True):
+        head = _at(file, entry.header_offset, 30)
+        if len(head) < 30 or not head.startswith(_MEMBER):
+            return "a member has no head"
+        flags, named, extra = struct.unpack("<6xH18xHH", head)
+        gap = following - (entry.header_offset + 30 + named + extra + entry.compress_size)
+        if gap and not (flags & 0x8 and gap in _DESCRIPTORS):
+            return "something stands between its members"
+    return ""
+
+
+def _at(file: BinaryIO, place: int, size: int) -> bytes:
+    file.seek(place)
+    return file.read(size)

@@ -81,7 +81,7 @@ def _message(
         key = _varint(file)
         field, wire = key >> 3, key & 7
         if not 0 < field < 1 << 29:
-            # Others drop the upper bits, and take it for a field that this one doesn't see.
+            # Readers differ in whether they refuse it or drop the upper bits, which makes it another field.
             raise Malformed("a field has no number")
         if wire == 2:
             size = _varint(file)

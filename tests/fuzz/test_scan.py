@@ -1,0 +1,77 @@
+"""The scan says no Pass to what one of Python's readers would import something for."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.scan import readers
+from modelwright.scan.allow import Allowed
+from modelwright.scan.files import Scan
+
+LINES = st.sampled_from(
+    [b"0", b"1", b"01", b"010", b"0x1", b"1L", b"1\0x", b" 1", b"+1", b"1_0", b"-1", b"'a'", b"'os'", b"a", b"os",
+     b"getcwd", b"1e5", b"inf", b"", b"\\u0041", b"\xff"]
+)  # fmt: skip
+BYTES = st.binary(max_size=12)
+LENGTHS = {"BINSTRING": 4, "BINBYTES": 4, "BINUNICODE": 4, "LONG4": 4, "BINBYTES8": 8, "BINUNICODE8": 8,
+           "BYTEARRAY8": 8, "SHORT_BINSTRING": 1, "SHORT_BINBYTES": 1, "SHORT_BINUNICODE": 1, "LONG1": 1}  # fmt: skip
+TWO_LINES = {"GLOBAL", "INST"}
+FIXED = {"BININT": 4, "BININT1": 1, "BININT2": 2, "BINFLOAT": 8, "PROTO": 1, "BINGET": 1, "LONG_BINGET": 4, "BINPUT": 1,
+         "LONG_BINPUT": 4, "EXT1": 1, "EXT2": 2, "EXT4": 4}  # fmt: skip
+
+
+def operation(entry: pickletools.OpcodeInfo) -> st.SearchStrategy[bytes]:
+    code = entry.code.encode("latin-1")
+    if entry.name in LENGTHS:
+        size = LENGTHS[entry.name]
+        return BYTES.map(lambda data: code + len(data).to_bytes(size, "little") + data)
+    if entry.name == "FRAME":
+        return st.integers(0, 40).map(lambda size: code + size.to_bytes(8, "little"))
+    if entry.name in FIXED:
+        # The first bytes are small, so that places of the memo are there.
+        rest = bytes(FIXED[entry.name] - 1)
+        return st.integers(0, 5).map(lambda number: code + bytes([number]) + rest)
+    if entry.name in TWO_LINES:
+        return st.just(code + b"os\ngetcwd\n")
+    if entry.arg is not None:
+        return LINES.map(lambda line: code + line + b"\n")
+    return st.just(code)
+
+
+OPERATIONS = st.one_of([operation(entry) for entry in pickletools.opcodes])
+PICKLES = st.lists(OPERATIONS, max_size=25).map(lambda parts: b"".join(parts) + b"0cos\ngetcwd\n)R.")
+
+
+def check(name: str, data: bytes, folder: Path) -> None:
+    names: list[tuple[str, str]] = []
+    for reader in readers.READERS:
+        readers.read(io.BytesIO(data), reader, names)
+    (folder / name).write_bytes(data)
+    report = Scan(Allowed()).folder(folder).report()
+    assert not names or report["outcome"] != "Pass", (names, report)
+    (folder / name).unlink()
+
+
+@given(data=PICKLES)
+def test_what_a_reader_would_import_is_no_pass(data: bytes, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+    check("fingerprint.pb", data, tmp_path_factory.getbasetemp())
+
+
+@given(data=st.binary(max_size=200))
+def test_any_bytes_are_read_to_an_end(data: bytes, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+    for name in (
+        "m.pkl",
+        "m.onnx",
+        "a.npy",
+        "m.safetensors",
+        "saved_model.pb",
+        "c.yaml",
+        "config.json",
+        "config.pbtxt",
+    ):
+        check(name, data, tmp_path_factory.getbasetemp())

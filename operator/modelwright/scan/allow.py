@@ -54,6 +54,49 @@ IMPLEMENTATIONS = (
 )
 """Of MLServer, which the shipped runtime names itself."""
 
+_BORROWED = frozenset(
+    [
+        "GzipFile",
+        "BZ2File",
+        "LZMAFile",
+        "ZipFile",
+        "TarFile",
+        "FileIO",
+        "NamedTemporaryFile",
+        "TemporaryFile",
+        "SpooledTemporaryFile",
+        "TemporaryDirectory",
+        "Path",
+        "PosixPath",
+        "Popen",
+        "Thread",
+        "Process",
+        "Pool",
+        "ThreadPool",
+        "ThreadPoolExecutor",
+        "ProcessPoolExecutor",
+        "Timer",
+        "MethodType",
+        "ModuleType",
+        "FunctionType",
+        "LambdaType",
+        "CodeType",
+        "Memory",
+        "Parallel",
+        "Request",
+        "FileHandler",
+        "Shelf",
+        "CDLL",
+        "PyDLL",
+        "SourceFileLoader",
+        "ExtensionFileLoader",
+        "Template",
+        "Connection",
+    ]
+)
+"""Classes of Python's and joblib's that modules import, and that write, delete or run something when they are made:
+sklearn.datasets._covtype.GzipFile empties a file. A pickle of one's own names none of them by another's module."""
+
 _CLASS = re.compile(r"_?[A-Z][A-Za-z0-9_]*\Z")
 
 
@@ -71,7 +114,7 @@ class Allowed:
         """Whether a pickle may import `name` of `module`."""
         if f"{module}.{name}" in self._exact:
             return True
-        if not _CLASS.match(name):
+        if not _CLASS.match(name) or name in _BORROWED:
             return False
         return any(module == known or module.startswith(f"{known}.") for known in self._modules)
 

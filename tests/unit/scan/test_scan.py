@@ -116,6 +116,9 @@ CODE: list[tuple[str, Put, str]] = [
     ("a call behind another pickle", file("m.pkl", pickle.dumps(1) + ACTS), "getcwd"),
     ("a call through the memo", file("m.pkl", MEMO), "os.getcwd"),
     ("what is no class below an allowed module", file("m.pkl", b"\x80\x04csklearn.utils\nos\n."), "sklearn.utils.os"),
+    *((f"{name} of an allowed module", file("m.pkl", f"c{module}\n{name}\n.".encode()), name) for module, name in (
+        ("sklearn.datasets._covtype", "GzipFile"), ("sklearn.datasets._base", "NamedTemporaryFile"),
+        ("sklearn.datasets._covtype", "TemporaryDirectory"), ("sklearn.utils._available_if", "MethodType"))),
     ("an attribute of an allowed name", file("m.pkl", b"\x80\x04csklearn\nbase.os.getcwd\n)R."), "sklearn.base.os"),
     ("builtins by way of numpy", file("m.pkl", CALLS), "numpy.__builtins__"),
     ("names of Python 2", file("m.pkl", b"c__builtin__\neval\n."), "builtins.eval"),

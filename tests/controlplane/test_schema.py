@@ -229,6 +229,7 @@ def full_model_status() -> ModelStatus:
         runtime=RuntimeStatus(kind="ClusterModelRuntime", name="mlserver", reason="r" * 9999),
         replicas=2,
         ready_replicas=1,
+        selector="modelwright.dev/model=digits,modelwright.dev/role=serving",
         failure=FailureStatus(reason=Reason.MODEL_LOAD_FAILED, message="m", exit_code=137, pod="p", revision="def"),
         announced=AnnouncedStatus(version="digits-nightly", training_run="nightly"),
         outdated="runtime edited",

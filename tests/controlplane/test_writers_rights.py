@@ -186,7 +186,7 @@ NAMED = [
     ),
     (
         "whom a Model serves as",
-        model(cache={"persistentVolumeClaim": "models"}, serviceAccountName="trainer"),
+        model(cache={"persistentVolumeClaim": "data"}, serviceAccountName="trainer"),
         "spec.serving.serviceAccountName: ",
         NO_ACCOUNT,
     ),

@@ -51,7 +51,17 @@ def structural(model: type[BaseModel]) -> Schema:
     source = model.model_json_schema(by_alias=True, mode="validation")
     schema = _convert(source, source.get("$defs", {}), (), model.__name__)
     _complete(schema, model.__name__)
-    return schema
+    whole: Schema = _without_empty(schema)
+    return whole
+
+
+def _without_empty(node: Any) -> Any:
+    """`node` without maps of no properties: the API server drops them, and `kubectl apply` would see a change."""
+    if isinstance(node, list):
+        return [_without_empty(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _without_empty(value) for key, value in node.items() if key != "properties" or value != {}}
 
 
 def _convert(node: Mapping[str, Any], definitions: Mapping[str, Any], open_refs: tuple[str, ...], path: str) -> Schema:

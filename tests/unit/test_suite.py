@@ -123,7 +123,8 @@ def test_what_runs_is_ended_with_all_it_has_started(
     monkeypatch.setattr(suite, "GRACE", dict.fromkeys(suite.GRACE, 0.5 if deaf else 20))
     trap = "trap '' INT TERM; " if deaf else "trap 'echo tidied up; exit 1' INT; "
     # A background process of a shell ignores SIGINT by itself.
-    child = f"sleep 1000 & echo $! > {tmp_path}/pid; echo under way; wait"
+    # Not `wait`: a signal just before it would be seen only after it.
+    child = f"sleep 1000 & echo $! > {tmp_path}/pid; echo under way; while :; do sleep 0.1; done"
     found = Suite([[shell("long", trap + child), shell("never", "true")]], tmp_path)
     playing = threading.Thread(target=found.play, args=(0.01,))
     playing.start()

@@ -100,7 +100,7 @@ def main() -> int:
                 print("\n".join(map(local, NAMES)))
                 return 0
             pushed = push(given.push.rstrip("/"), given.tag, plain_http=given.plain_http, progress=progress)
-            told = [
+            described = [
                 sealed.apply(name, reference, given.tag, plain_http=given.plain_http)
                 for name, reference in pushed.items()
                 if sealed
@@ -110,7 +110,7 @@ def main() -> int:
     except (ClusterError, RegistryError, signing.BadKey, signing.NotSigned, provenance.NoSource) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join([*(told or pushed.values()), *(f"sample: oci://{each}" for each in artifacts)]))
+    print("\n".join([*(described or pushed.values()), *(f"sample: oci://{each}" for each in artifacts)]))
     if sealed is None:
         print(NOT_SIGNED, file=sys.stderr)
     print(f"helm upgrade --install modelwright charts/modelwright ... --values {VALUES.relative_to(ROOT)}")

@@ -35,7 +35,7 @@ _SHOWN = 300
 _TOKEN_BYTES = 64 * 1024
 _TOKEN_BOUNDS = Bounds(_TOKEN_BYTES, values=1_000, depth=8)
 _TOKEN_SECONDS = 300.0
-"""How long a token is used whose end is not told."""
+"""How long a token without an expiry is used."""
 _TOKEN_LEEWAY = 30.0
 _OAUTH2_ERRORS = frozenset(
     {
@@ -189,7 +189,7 @@ class Web:
             while len(body) < _TOKEN_BYTES and (more := await response.content.read(_TOKEN_BYTES - len(body))):
                 body += more
             status = response.status
-        told = f"connection {connection.name}: oauth2.tokenUrl"
+        source = f"connection {connection.name}: oauth2.tokenUrl"
         try:
             document = documents.read(body, _TOKEN_BOUNDS)
         except DocumentError:
@@ -201,11 +201,11 @@ class Web:
             why = f" ({code})" if code in _OAUTH2_ERRORS else ""
             denied = status in (400, 401, 403)
             reason = Reason.METRICS_ACCESS_DENIED if denied else Reason.METRICS_SERVER_ERROR
-            raise Fault(reason, f"{told} answered {status}{why}")
+            raise Fault(reason, f"{source} answered {status}{why}")
         token, kind = answer.get("access_token"), str(answer.get("token_type", "Bearer"))
         usable = isinstance(token, str) and token and token.isascii() and token.isprintable()
         if not usable or kind.lower() != "bearer":
-            raise Fault(Reason.METRICS_ANSWER_INVALID, f"{told} gave no bearer token")
+            raise Fault(Reason.METRICS_ANSWER_INVALID, f"{source} gave no bearer token")
         lives = answer.get("expires_in")
         lives = float(lives) if isinstance(lives, int | float) and not isinstance(lives, bool) else _TOKEN_SECONDS
         return _Token(str(token), secret, now + lives - min(_TOKEN_LEEWAY, lives / 2))

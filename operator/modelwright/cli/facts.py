@@ -148,9 +148,9 @@ def _digest(version: ModelVersion) -> str | None:
 def _part(version: ModelVersion) -> str:
     """Which files of the artifact are meant, '' for all: its digest may be that of the whole."""
     artifact = version.spec.artifact
-    told = [f"path {artifact.path}"] if artifact.path else []
-    told += [f"include {', '.join(artifact.include)}"] if artifact.include else []
-    return "; ".join([*told, *([f"exclude {', '.join(artifact.exclude)}"] if artifact.exclude else [])])
+    parts = [f"path {artifact.path}"] if artifact.path else []
+    parts += [f"include {', '.join(artifact.include)}"] if artifact.include else []
+    return "; ".join([*parts, *([f"exclude {', '.join(artifact.exclude)}"] if artifact.exclude else [])])
 
 
 def _differences(old: ModelVersion, new: ModelVersion) -> Iterator[tuple[str, str, str, str]]:

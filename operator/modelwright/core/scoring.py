@@ -83,11 +83,13 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, 
     skipped = first and any(len(_limits(metric, first=False)) > len(_limits(metric, first=True)) for metric in metrics)
     note = "nothing serves yet, so limits versus the serving version were skipped" if skipped else ""
     outcome, reason = _outcome(found, passed=Reason.GATE_PASSED if judged else Reason.NO_BASELINE)
-    told = found.held if outcome is Outcome.PASS else [*found.wrong, *found.missing, *found.uncertain, *found.undecided]
+    shown = (
+        found.held if outcome is Outcome.PASS else [*found.wrong, *found.missing, *found.uncertain, *found.undecided]
+    )
     full = _full_report(report.get("fullReport"))
     if isinstance(full, str):
-        told, full = [*told, full], None
-    return GateResult(outcome, reason, "; ".join(filter(None, [*told, note])), tuple(found.figures), full)
+        shown, full = [*shown, full], None
+    return GateResult(outcome, reason, "; ".join(filter(None, [*shown, note])), tuple(found.figures), full)
 
 
 def _full_report(told: object) -> FullReport | str | None:

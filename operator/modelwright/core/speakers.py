@@ -140,10 +140,10 @@ def as_ended(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
     """The pod as ended, once all rendered containers have: one that admission has added may run on for good, and then
     the pod's phase stays Running. `status.reason` is KEPT_RUNNING then."""
     status, spec = pod.get("status") or {}, template.get("spec") or {}
-    rendered, told = _by_name(spec.get("containers")).keys(), _by_name(status.get("containerStatuses"))
-    if status.get("phase") != "Running" or not rendered or not told.keys() - rendered:
+    rendered, reported = _by_name(spec.get("containers")).keys(), _by_name(status.get("containerStatuses"))
+    if status.get("phase") != "Running" or not rendered or not reported.keys() - rendered:
         return dict(pod)
-    ends = [((told.get(name) or {}).get("state") or {}).get("terminated") for name in rendered]
+    ends = [((reported.get(name) or {}).get("state") or {}).get("terminated") for name in rendered]
     if not all(ends):
         return dict(pod)
     well = all(end is not None and end.get("exitCode") == 0 for end in ends)

@@ -148,16 +148,16 @@ class Seen:
         if self.link:
             return _missing(f"{where}: {self.link}. Write the folder that it leads to into artifact.path.")
         if self._left_out:
-            told = self._told(len(self._segments))
-            text = f"none of {self._left_out} files fits artifact.include and artifact.exclude; there are {told}"
+            present = self._listing(len(self._segments))
+            text = f"none of {self._left_out} files fits artifact.include and artifact.exclude; there are {present}"
             return _missing(f"{where}: {text}.")
         depth = max((depth for depth in self._names if depth < len(self._segments)), default=None)
         if depth is None:
             return _missing(f"{where}: there is no {path!a} (artifact.path), nor anything else.")
         place = f"in {'/'.join(self._segments[:depth])!a}" if depth else "at its top"
-        return _missing(f"{where}: there is no {path!a} (artifact.path); {place} there are {self._told(depth)}.")
+        return _missing(f"{where}: there is no {path!a} (artifact.path); {place} there are {self._listing(depth)}.")
 
-    def _told(self, depth: int) -> str:
+    def _listing(self, depth: int) -> str:
         names = list(self._names.get(depth, ()))
         more = " and more" if len(names) > _SHOWN else ""
         return ", ".join(ascii(name[:80]) for name in names[:_SHOWN]) + more

@@ -67,7 +67,7 @@ class MeasureJobs:
                 return job
             patience = self._clock.monotonic() + seconds(metric.job.timeout) + GRACE_SECONDS
             found: Figure | Value | Failure | None = None
-            look_at, told = 0.0, ""
+            look_at, why = 0.0, ""
             while not gates.has_ended(job):
                 if self._clock.monotonic() > patience:
                     return _failed(f"Job {_name(job)} has not ended by its deadline")
@@ -80,15 +80,15 @@ class MeasureJobs:
                     continue
                 # Its own containers may have ended, and another one keeps the pod, and so the Job, from ending.
                 look_at = self._clock.monotonic() + PATIENCE.total_seconds()
-                found, told = await self._read(ask, metric.job, job)
+                found, why = await self._read(ask, metric.job, job)
                 if found is not None:
                     break
             if found is None:
-                found, told = await self._read(ask, metric.job, job)
+                found, why = await self._read(ask, metric.job, job)
             if isinstance(found, Figure | Value) or not gates.has_ended(job):
                 await self._client.delete(kinds.JOB, ask.namespace, _name(job), uid=job["metadata"]["uid"])
-            if isinstance(found, Failure) and told:
-                return _failed(f"{found.message}; {told}")
+            if isinstance(found, Failure) and why:
+                return _failed(f"{found.message}; {why}")
             return found or _failed(f"Job {_name(job)} has ended, and its pods say nothing yet")
         except errors.ApiError as error:
             return _failed(f"the API server: {error}")

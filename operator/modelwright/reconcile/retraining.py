@@ -400,8 +400,8 @@ class RetrainingPolicyReconciler:
 
 def _has_looked(pod: Object) -> bool:
     """Whether the container that looks has ended, for good, and another one runs."""
-    told = (pod.get("status") or {}).get("containerStatuses") or ()
-    going = [entry for entry in told if "terminated" not in (entry.get("state") or {})]
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    going = [entry for entry in statuses if "terminated" not in (entry.get("state") or {})]
     return bool(going) and "terminated" in (speakers.status_of(pod, FETCH_CONTAINER).get("state") or {})
 
 

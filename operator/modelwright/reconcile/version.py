@@ -221,8 +221,8 @@ class ModelVersionReconciler:
         done = speakers.status_of(pod, FETCH_CONTAINER).get("state", {}).get("terminated", {})
         if done.get("exitCode") != 0:
             return _trouble(pod, so_far)
-        told, pinned = versions.told(pods.parse_report(done.get("message", ""))), so_far.artifact
-        if pinned is None or told is None or told.digest != pinned.digest:
+        report, pinned = versions.told(pods.parse_report(done.get("message", ""))), so_far.artifact
+        if pinned is None or report is None or report.digest != pinned.digest:
             text = "the pod that fills the cache ended without the digest of what it brought"
             return replace(so_far, verdict=Verdict(Reason.INTERNAL_ERROR, text, stalled=True))
         key = Key("ModelVersion", version.namespace, version.name)

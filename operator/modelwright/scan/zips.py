@@ -32,8 +32,8 @@ def doubt(file: BinaryIO, archive: zipfile.ZipFile) -> str:
         if len(record) < 56 or not record.startswith(_END64):
             return "it has two ends"
         count64, length64, start64 = struct.unpack("<32xQQQ", record)
-        told = ((count, count64, 0xFFFF), (length, length64, 0xFFFFFFFF), (start, start64, 0xFFFFFFFF))
-        if any(short not in (long, most) for short, long, most in told):
+        fields = ((count, count64, 0xFFFF), (length, length64, 0xFFFFFFFF), (start, start64, 0xFFFFFFFF))
+        if any(short not in (long, most) for short, long, most in fields):
             return "its two ends differ"
         count, length, start, table_end = count64, length64, start64, place
     if start + length != table_end:

@@ -280,7 +280,7 @@ def for_callers(route_object: Mapping[str, Any], model: str) -> str:
         if [backend["name"] for backend in rule.get("backendRefs", [])] == [observe_name(model)]:
             # Callers get what the rule behind it gives.
             continue
-        kept = [told for entry in rule.get("filters", []) if (told := _told_callers(entry, model)) is not None]
+        kept = [applied for entry in rule.get("filters", []) if (applied := _told_callers(entry, model)) is not None]
         rules.append({**rule, "filters": kept})
     spec = {**route_object["spec"], "rules": rules}
     return names.content_hash(spec)

@@ -47,7 +47,7 @@ class Document:
     namespace: str
     fields: Fields
     parts_of: dict[str, None] = field(default_factory=dict)
-    """What it is a part of, where it becomes no object by itself."""
+    """What it is a part of, where it becomes no object of its own."""
 
     @property
     def spec(self) -> Fields:

@@ -170,8 +170,8 @@ def _rest(value: Any, path: Path, ledger: Ledger, hints: Mapping[str, str]) -> l
     else:
         members = [((*path, place), member) for place, member in enumerate(value)] if isinstance(value, list) else []
     found = [each for place, member in members for each in _rest(member, place, ledger, hints)]
-    told = _hint(path, hints) or not any(_hint(each, hints) for each in found)
-    return [path] if path and told and not _touched(path, ledger) else found
+    explained = _hint(path, hints) or not any(_hint(each, hints) for each in found)
+    return [path] if path and explained and not _touched(path, ledger) else found
 
 
 def _touched(path: Path, ledger: Ledger) -> bool:

@@ -63,15 +63,15 @@ def labels(metadata: Fields, key: str) -> dict[str, str]:
 
 def serving(resources: Json, spec: Json, metadata: Mapping[str, dict[str, str]] | None = None) -> Json:
     """spec.serving of what was found."""
-    told = {key: value for key, value in (metadata or {}).items() if value}
-    template = ({"metadata": told} if told else {}) | ({"spec": spec} if spec else {})
+    given = {key: value for key, value in (metadata or {}).items() if value}
+    template = ({"metadata": given} if given else {}) | ({"spec": spec} if spec else {})
     return ({"resources": resources} if resources else {}) | ({"podTemplate": template} if template else {})
 
 
 def replicas(place: Fields, key: str, least: int | None, most: int | None, more: Json | None = None) -> Json:
     """spec.serving.replicas or autoscaling. `key`: the member of `place` that has the fewest pods."""
     if least == 0:
-        place.note(key, "0 is taken as 1: there is no scaling to zero by itself")
+        place.note(key, "0 is taken as 1: scaling to zero is not supported")
     least = max(1 if least is None else least, 1)
     if most is not None and most > least:
         return {"autoscaling": {"minReplicas": least, "maxReplicas": most, **(more or {})}}

@@ -113,15 +113,15 @@ def limits(condition: str) -> Json | None:
     """max and min of a condition on `result`, such as `result[0] >= 0.95 && result[0] < 2`; None for others."""
     found: Json = {}
     for part in condition.split("&&"):
-        told = re.fullmatch(
+        limit = re.fullmatch(
             r"\(?\s*(?:asFloat\()?\s*result(?:\[0\])?\s*\)?\s*(<=?|>=?)\s*(-?[0-9]+(?:\.[0-9]+)?)\s*\)?", part.strip()
         )
-        if told is None:
+        if limit is None:
             return None
-        side = "max" if told[1].startswith("<") else "min"
+        side = "max" if limit[1].startswith("<") else "min"
         if side in found:
             return None
-        found[side] = told[2]
+        found[side] = limit[2]
     return found
 
 

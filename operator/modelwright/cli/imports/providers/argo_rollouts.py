@@ -45,19 +45,19 @@ _HINTS = {
     "stableMetadata": "labels of pods are those of the Model's podTemplate, alike for all revisions",
     "activeMetadata": "labels of pods are those of the Model's podTemplate, alike for all revisions",
     "previewMetadata": "labels of pods are those of the Model's podTemplate, alike for all revisions",
-    "setCanaryScale": "a candidate is scaled to its share of the requests by itself",
+    "setCanaryScale": "a candidate is scaled to its share of the requests automatically",
     "experiment": "is no step here: candidate and serving revision are compared at each step; with "
     "analysis.baseline: Fresh new pods of the serving revision are",
     "plugin": "steps of plugins have no place here: a check before any request is a gate (how-to: gates), a "
     "later one a metric",
     "replicaProgressThreshold": "a step begins when all pods that it needs are ready",
-    "startingStep": "metrics are looked at from the first step on at which the candidate answers requests",
+    "startingStep": "metrics are measured from the first step on at which the candidate answers requests",
     "measurementRetention": "the record keeps the last and the deciding value of each metric and step",
     "consecutiveErrorLimit": "a metric that can't be read is tried again until the deadline",
     "consecutiveSuccessLimit": "a value has to be within its limits at each look, but for failureLimit",
     "inconclusiveLimit": "what decides nothing is waited for: see onInconclusive of the policy",
     "initialDelay": "a step is judged from its beginning on: give the step a longer hold",
-    "count": "a metric is looked at for as long as its step takes",
+    "count": "a metric is measured for as long as its step takes",
     "address": "the server is a connection in the operator's configuration, which the policy names (how-to: metrics)",
     "authentication": "the server is a connection in the operator's configuration, which the policy names "
     "(how-to: metrics)",
@@ -73,14 +73,14 @@ _HINTS = {
     "terminationGracePeriodSeconds": "follows from spec.serving.drainSeconds and maxRequestSeconds",
 }  # fmt: skip
 
-Told = Callable[[str], None]
+Explain = Callable[[str], None]
 
 
 @dataclass
 class _Evidence:
     """Metrics of a rollout's templates, with the function that says of each why it is left out."""
 
-    metrics: list[tuple[Json, Told]]
+    metrics: list[tuple[Json, Explain]]
     intervals: list[float]
 
     @property
@@ -200,7 +200,7 @@ def _step(document: Document, context: Context, step: Fields, steps: policies.St
             step.note("pause", f"for a person {policies.NEEDS_AUTHORS}")
     elif "analysis" in step:
         length = _templates(document, context, step.below("analysis"), evidence)
-        step.below("analysis").remark("its metrics are looked at in all steps at which the candidate answers requests")
+        step.below("analysis").remark("its metrics are measured in all steps at which the candidate answers requests")
         if steps.steps:
             steps.hold(length)
     elif "setHeaderRoute" in step:
@@ -220,7 +220,7 @@ def _match(route: Fields, steps: policies.Steps) -> None:
     if headers:
         steps.add({"match": {"headers": headers}})
     else:
-        route.say("the match ends with the next weight by itself")
+        route.say("the match ends with the next weight automatically")
 
 
 def _mirror(route: Fields, steps: policies.Steps) -> None:
@@ -230,7 +230,7 @@ def _mirror(route: Fields, steps: policies.Steps) -> None:
     if "match" in route or percent is not None:
         steps.add({"mirror": {"percent": min(max(100 if percent is None else percent, 1), 100)}})
     else:
-        route.say("copying ends with the next weight by itself")
+        route.say("copying ends with the next weight automatically")
 
 
 def _blue_green(document: Document, context: Context, part: Fields, steps: policies.Steps, evidence: _Evidence,
@@ -243,7 +243,7 @@ def _blue_green(document: Document, context: Context, part: Fields, steps: polic
     if "prePromotionAnalysis" in part:
         before = part.below("prePromotionAnalysis")
         length = _templates(document, context, before, evidence)
-        before.remark("nothing is judged before the candidate has requests: its metrics are looked at after the "
+        before.remark("nothing is judged before the candidate has requests: its metrics are measured after the "
             "switch, and "
                       "what must pass before is a gate (how-to: gates)")  # fmt: skip
         steps.hold(length)

@@ -53,7 +53,7 @@ _HOOKS = {
 }
 _PERCENT_OK, _MILLISECONDS = "request-success-rate", "request-duration"
 
-Told = Callable[[str], None]
+Explain = Callable[[str], None]
 
 
 def _canary(document: Document, context: Context) -> Sequence[Json]:
@@ -210,8 +210,8 @@ def _headers(matches: Sequence[Fields]) -> list[Json]:
     return found
 
 
-def _metrics(document: Document, context: Context, analysis: Fields, tolerated: int) -> list[tuple[Json, Told]]:
-    found: list[tuple[Json, Told]] = []
+def _metrics(document: Document, context: Context, analysis: Fields, tolerated: int) -> list[tuple[Json, Explain]]:
+    found: list[tuple[Json, Explain]] = []
     for each in analysis.each("metrics"):
         metric = _metric(document, context, each, tolerated)
         if metric is not None:

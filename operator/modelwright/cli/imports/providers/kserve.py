@@ -1,4 +1,4 @@
-"""KServe: InferenceService, LLMInferenceService and TrainedModel; what each other kind takes is told."""
+"""KServe: InferenceService, LLMInferenceService and TrainedModel; it names what other kinds would take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FRAMEWORKS = (
     "mlflow",
 )  # fmt: skip
 _SPOKEN_V1 = ("sklearn", "xgboost", "lightgbm")
-"""Formats that KServe serves by its protocol v1 unless told otherwise, and runtimes here by V2."""
+"""Formats that KServe serves by its protocol v1 unless `protocolVersion` says otherwise, and runtimes here by V2."""
 _RUNTIMES = {
     "kserve-mlserver": "mlserver",
     "kserve-tritonserver": "triton",

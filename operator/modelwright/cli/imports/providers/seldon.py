@@ -1,4 +1,4 @@
-"""Seldon: SeldonDeployment of Core 1, Model and Experiment of Core 2; what each other kind takes is told."""
+"""Seldon: SeldonDeployment of Core 1, Model and Experiment of Core 2; it names what other kinds would take."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _HINTS = {
     "spec.predictors.componentSpecs.hpaSpec": "write it into spec.serving.autoscaling of the Model as "
     "autoscaling/v2 has it",
     "spec.predictors.componentSpecs.kedaSpec": "write what it scales by into spec.serving.autoscaling of the Model",
-    "spec.predictors.componentSpecs.pdbSpec": "the operator makes a PodDisruptionBudget by itself",
+    "spec.predictors.componentSpecs.pdbSpec": "the operator makes a PodDisruptionBudget automatically",
     "spec.name": "names are those of metadata",
-    "spec.predictors.replicas": "a candidate is scaled to its share of the requests by itself",
+    "spec.predictors.replicas": "a candidate is scaled to its share of the requests automatically",
     "spec.predictors.componentSpecs": "of a predictor beside the main one only the artifact is taken: how it is "
     "served is "
     "the Model's spec.serving",

@@ -298,8 +298,9 @@ def test_shadow_with_other_answers_never_reaches_a_caller(told: dict[str, Told])
     assert set(it.load.versions) == {"shadow-1"}
     assert not it.load.lost, "\n".join(it.load.lines())
     (verdict,) = (v for v in it.record["status"]["verdicts"] if v["metric"] == "same")
+    # A Fail waits for evidence and not for minSamples (50): how many that takes is chance.
     assert verdict["outcome"] == "Fail"
-    assert verdict["samples"] >= 50
+    assert verdict["samples"] >= 10
 
 
 def test_abtest_is_won_by_the_version_that_fails_less(told: dict[str, Told]) -> None:

@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.kwok, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 12
-# Nothing starts this operator again, and who leads is not what is tried here: on a busy host its Lease must not run out.
+# Nothing starts this operator again, and who leads is tried elsewhere: on a busy host its Lease must not run out.
 SETTINGS = {"settle_seconds": 1, "lease_seconds": 90, "lease_renew_seconds": 60}
 JUDGED = (kinds.MODEL, kinds.MODEL_VERSION, kinds.MODEL_ROLLOUT)
 

@@ -217,8 +217,10 @@ async def _without_schema(stage: Stage, kind: Any) -> Any:
     assert found is not None
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     versions = found["spec"]["versions"]
-    # Fields to select by must be in the schema.
-    anything = [{**version, "schema": schema, "selectableFields": []} for version in versions]
+    # Fields to select by must be in the schema, and the number of replicas that can be scaled must be one.
+    anything = [
+        {**version, "schema": schema, "selectableFields": [], "subresources": {"status": {}}} for version in versions
+    ]
     await stage.api.patch(CRD, None, name, {"spec": {"versions": anything}})
     try:
         yield

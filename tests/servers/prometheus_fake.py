@@ -58,8 +58,10 @@ class FakePrometheus:
     """When each query came, in unix seconds."""
 
     def answers(self, namespace: str, version: str, *, rate: float = 2000, bad: float = 0.0) -> None:
-        """From now on this version answers so many requests a second, this share of them badly."""
-        key, now = (namespace, version), time.time()
+        """From this second on this version answers so many requests a second, this share of them badly.
+
+        Counters are sampled at whole seconds: a step that begins in this one has none of what was before."""
+        key, now = (namespace, version), math.floor(time.time())
         if key in self.versions:
             self.versions[key].pieces.append((now, rate, bad))
         else:

@@ -235,9 +235,10 @@ def _difference(expected: str, seen: str, namespace: str) -> str:
 def _plain(value: Any, left_out: tuple[str, ...] = ()) -> Any:
     if isinstance(value, dict):
         gone = (*NO_IDENTITY, *NO_TIME, *left_out)
+        # A list whose last entry an apply has removed stays as an empty one, and means the same as none.
         return {
             k: _plain(v, left_out)
             for k, v in value.items()
-            if not (k.endswith("At") or (k in gone and (k not in left_out or not isinstance(v, dict))))
+            if v != [] and not (k.endswith("At") or (k in gone and (k not in left_out or not isinstance(v, dict))))
         }
     return [_plain(v, left_out) for v in value] if isinstance(value, list) else value

@@ -821,8 +821,8 @@ async def only_so_many_records_are_kept(space: Space) -> None:
 
 @scenario
 async def a_canary_of_five_steps_takes_at_most_forty_writes(space: Space) -> None:
-    # Longer than a block of time: a step that waits for evidence after its hold says so, which is one write more.
-    steps = [{"weight": weight, "hold": "20s"} for weight in (5, 10, 25, 50)] + [{"weight": 100}]
+    # As long as the evidence takes here: a step that waits for it after its hold says so, in two writes more.
+    steps = [{"weight": weight, "hold": "35s"} for weight in (5, 10, 25, 50)] + [{"weight": 100}]
     await begin(space, policy(space, steps=steps, metrics=[ERRORS]))
     mark = space.audit.mark()
     await space.apply(led(space, "v2"))

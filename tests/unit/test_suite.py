@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,15 @@ def test_one_that_runs_long_says_so_meanwhile(
     assert "    long: 0 s; half of it\n" in capfdbinary.readouterr().out.decode()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is not ignored by what the test starts, though the tests themselves run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("deaf", [False, True])
 def test_what_runs_is_ended_with_all_it_has_started(
     tmp_path: Path, deaf: bool, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
@@ -123,8 +133,7 @@ def test_what_runs_is_ended_with_all_it_has_started(
     monkeypatch.setattr(suite, "GRACE", dict.fromkeys(suite.GRACE, 0.5 if deaf else 20))
     trap = "trap '' INT TERM; " if deaf else "trap 'echo tidied up; exit 1' INT; "
     # A background process of a shell ignores SIGINT by itself.
-    # Not `wait`: a signal just before it would be seen only after it.
-    child = f"sleep 1000 & echo $! > {tmp_path}/pid; echo under way; while :; do sleep 0.1; done"
+    child = f"sleep 1000 & echo $! > {tmp_path}/pid; echo under way; wait"
     found = Suite([[shell("long", trap + child), shell("never", "true")]], tmp_path)
     playing = threading.Thread(target=found.play, args=(0.01,))
     playing.start()

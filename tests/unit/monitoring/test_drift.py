@@ -131,6 +131,15 @@ def test_labels_that_come_once_in_the_reference_let_expect_unknown_ones() -> Non
     assert found(tailed, tailed, 500, seeds=SEEDS) <= ALLOWED / SEEDS
 
 
+def test_fewer_unknown_labels_than_are_to_be_expected_are_no_drift() -> None:
+    once = [f"once {n}" for n in range(100)]
+    common = ["x"] * 600 + ["y"] * 300
+    found = look({"plan": [*common, *once]}, {"plan": [*common, *once[:10] * 10]})
+    (unknown,) = (figure for figure in found.figures if figure.aspect is Aspect.UNKNOWN)
+    assert unknown.value == pytest.approx(-0.1)
+    assert found.excess < 1
+
+
 def test_free_text_is_reported_as_not_watched() -> None:
     r = random.Random(1)
     before: dict[str, list[Value]] = {"comment": [f"{r.random()}" for _ in range(300)], "age": [1.0, 2.0] * 150}

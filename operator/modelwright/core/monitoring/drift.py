@@ -78,7 +78,9 @@ class Figure:
 
     @property
     def excess(self) -> float:
-        """The value in units of its limit: above 1 it is drift."""
+        """The value in units of its limit: above 1 it is drift. Fewer unknown values than expected are none."""
+        if self.aspect is Aspect.UNKNOWN and self.value < 0:
+            return 0.0
         return abs(self.value) / self.limit if self.limit else math.inf if self.value else 0.0
 
 

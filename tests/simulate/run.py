@@ -101,10 +101,11 @@ class Blocks:
 
 
 def drawn(random: np.random.Generator, trials: Floats, share: Floats | float, burst: int) -> Floats:
-    """Bad requests; those of a burst have one fate."""
+    """Bad requests; those of a burst have one fate, and the last burst has what is left."""
     if burst == 1:
         return random.binomial(trials.astype(int), share).astype(float)
-    return np.minimum(trials, burst * random.binomial((trials // burst).astype(int), share)).astype(float)
+    whole = burst * random.binomial((trials // burst).astype(int), share)
+    return np.asarray(whole + trials % burst * random.binomial(1, share, trials.shape), dtype=float)
 
 
 def blocks(
@@ -331,9 +332,10 @@ def errs(random: np.random.Generator, runs: int) -> Iterator[Figure]:
         yield Figure(f"{head}: passed", passes, "share", LEVELS.passes)
     for again, name in ((0.01, "independently"), (0.5, "in half of the cases"), (1.0, "always")):
         fails, passes = retried(random, runs, 0.01, 3, again)
-        bound = LEVELS.passes if again == 0.01 else None
-        yield Figure(f"A/A, margin 0, three retries that fail {name}: failed", fails, "share", bound)
-        yield Figure(f"A/A, margin 0, three retries that fail {name}: passed", passes, "share", bound)
+        independent = again == 0.01
+        for what, found, level in (("failed", fails, LEVELS.fails), ("passed", passes, LEVELS.passes)):
+            bound = level if independent else None
+            yield Figure(f"A/A, margin 0, three retries that fail {name}: {what}", found, "share", bound)
     found = z_test(random, runs, 0.01)
     yield Figure("A/A, z-test at 5 % at each of 60 looks (not ours): called different", found, "share")
 

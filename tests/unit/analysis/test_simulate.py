@@ -17,6 +17,7 @@ from tests.simulate.run import (
     Truth,
     confounded,
     decided,
+    drawn,
     look,
     promoted,
     rolled_back,
@@ -30,6 +31,12 @@ SAME = (Truth(0.01, 0.01), Truth(0.05, 0.05))
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(4)
+
+
+def test_bursts_make_no_request_better_where_they_do_not_divide_the_requests(random: np.random.Generator) -> None:
+    bad = drawn(random, np.full(20_000, 59.0), 0.5, 10)
+    assert bad.max() == 59
+    assert bad.mean() == pytest.approx(59 / 2, abs=0.5)
 
 
 def test_equal_revisions_are_not_rolled_back_however_often_it_is_looked(random: np.random.Generator) -> None:

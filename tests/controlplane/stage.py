@@ -29,7 +29,17 @@ from tests.servers.prometheus_fake import FakePrometheus
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"settle_seconds": 1}
 NO_IDENTITY = ("uid", "child", "modelUid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink")
-NO_TIME = ("since", "at", "until", "lastTransitionTime", "lastUpdateTime", "elapsedSeconds", "clusterIP", "clusterIPs")
+NO_TIME = (
+    "since",
+    "at",
+    "until",
+    "blocks",
+    "lastTransitionTime",
+    "lastUpdateTime",
+    "elapsedSeconds",
+    "clusterIP",
+    "clusterIPs",
+)
 NO_NUMBERS = ("message", "candidate", "serving", "low", "high", "samples", "servingSamples", "observedWeight")
 NOT_YET = (429, 500, 503, 504)
 """What an API server answers to some requests when it, or etcd, has just started."""

@@ -289,6 +289,8 @@ def noted(
             failures += 1
         before = old.at if old is not None and old.at is not None else began
         undecided = verdict.outcome is Outcome.INCONCLUSIVE and old is None
+        # An earlier write of the same look had no room for the blocks that decide.
+        unkept = fresh and old is not None and old.blocks is None and bool(verdict.blocks)
         # A Pass shortly before the step's end is written with that.
         soon = verdict.outcome is Outcome.PASS and began + hold - now <= REFRESH
         changed = (
@@ -297,6 +299,7 @@ def noted(
                 and not soon
                 and (old is None or (old.outcome, old.reason) != (verdict.outcome, verdict.reason))
             )
+            or unkept
             or failures != ((old.failures or 0) if old is not None else 0)
             or (news and (fresh or at - before >= max(REFRESH, hold / 2)))
         )

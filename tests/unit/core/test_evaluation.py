@@ -1,13 +1,17 @@
-"""The levels of the metrics of a policy."""
+"""The levels of a policy's metrics, and what a record keeps of their verdicts."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
+from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatus, StepStatus
+from modelwright.core.analysis.evidence import Block, Outcome, Verdict
 from modelwright.core.rollout import evaluation
+from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import compiled
 
 ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
@@ -38,3 +42,24 @@ def test_a_jobs_figure_shares_the_error_of_a_fail_with_shares_of_requests() -> N
 
 def test_a_value_without_error_shares_nothing() -> None:
     assert levels("errors", ERRORS, SIZE) == pytest.approx(levels("errors", ERRORS))
+
+
+def test_a_pass_that_was_written_before_keeps_its_blocks_at_the_transition() -> None:
+    begin = datetime(2026, 12, 1, tzinfo=UTC)
+    look = begin + timedelta(minutes=1)
+    step = StepStatus(index=0, kind="weight", weight=10, started_at=begin, confirmed_at=begin)
+    spec = ModelRolloutSpec.model_validate({"modelRef": {"name": "digits"}, "number": 2, "target": {"version": "v2"}})
+    record = Record(
+        name="digits-2", uid="", generation=1, created=begin, spec=spec,
+        status=ModelRolloutStatus(step=0, steps=(step,)),
+    )  # fmt: skip
+    arm = (Block(begin.timestamp() + 15, 500, 5),)
+    verdict = Verdict("errors", Outcome.PASS, "WithinLimits", "", blocks=(arm, arm))
+    hold = timedelta(hours=1)
+    written = evaluation.noted(record, (verdict,), Outcome.PASS, {"errors": look}, look, hold=hold)
+    (before,) = written.status.verdicts
+    assert before.blocks is None
+    later = look + timedelta(seconds=1)
+    ended = evaluation.noted(written, (verdict,), Outcome.PASS, {"errors": look}, later, hold=hold, fresh=True)
+    (after,) = ended.status.verdicts
+    assert after.blocks is not None

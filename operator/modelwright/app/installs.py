@@ -102,7 +102,7 @@ class Installs:
         return gated
 
     async def run(self) -> None:
-        """Read the claims anew, since what was watched before the election may be old; then ask and answer."""
+        """Read the claims again, since what was watched before the election may be old; then ask and answer."""
         await self._read_all()
         self.read.set()
         while True:

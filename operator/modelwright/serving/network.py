@@ -147,7 +147,7 @@ def _set_header(filters: list[Json], kind: str, name: str, value: str) -> None:
 
 
 def _filters(endpoint: Endpoint) -> list[Json]:
-    """The endpoint's own filters. What a member doesn't say is a None or empty, so that it is taken back."""
+    """The endpoint's own filters. What a member doesn't say is a None or empty, so that an apply removes it."""
     found = []
     for entry in endpoint.filters:
         wire, member = FILTER_MEMBERS[entry.type]

@@ -1,4 +1,4 @@
-"""What an evaluation's report comes to by the limits of a policy."""
+"""What an evaluation's report results in by the limits of a policy."""
 
 import math
 from typing import Any

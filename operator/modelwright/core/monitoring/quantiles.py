@@ -123,7 +123,7 @@ def _choose(n: int, k: int) -> float:
 
 
 def _solve(tail_of: Callable[[float], float], tail: float, start: float) -> float:
-    """Where the falling function `tail_of` comes to `tail`, to 1e-10 of the result."""
+    """Where the falling function `tail_of` reaches `tail`, to 1e-10 of the result."""
     low, high = 0.0, start
     while tail_of(high) > tail:
         low, high = high, 2 * high

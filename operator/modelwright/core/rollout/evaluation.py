@@ -119,7 +119,7 @@ def levels(
     """The chances of error that a metric has in a step at which `metrics` are looked at. `early`: what is set aside for
     requests before the first step with callers is confirmed, where only a Fail counts.
 
-    A Job's figure is judged anew at each look, which the test of one look doesn't allow for: all looks that there can
+    A Job's figure is judged again at each look, which the test of one look doesn't allow for: all looks that there can
     be before the deadline share its level.
     """
     if metric.job is not None:

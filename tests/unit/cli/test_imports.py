@@ -177,7 +177,7 @@ def test_a_value_of_another_type_is_an_error_of_that_object_alone(name: str) -> 
     wrong = itertools.cycle(([1], {"a": None}, -1.5, True, None, "", "{{x}}", 2**70))
     values = [value for value in flat(documents(name)) if run.registry()[name].owns(value)]
     for index, document in enumerate(values):
-        for path in leaves(document):
+        for path in (*leaves(document), *filter(None, mappings(document))):
             if path[0] == "kind":
                 continue
             changed = with_another(values, index, path, next(wrong))

@@ -62,6 +62,10 @@ class Document:
         """Something of the object as a whole."""
         self.fields.say(text)
 
+    def advise(self, text: str) -> None:
+        """What to do instead of its spec, whatever that holds: nothing reads it."""
+        self.fields.ledger.note(("spec",), text, whole=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:

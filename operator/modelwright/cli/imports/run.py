@@ -44,7 +44,7 @@ def _converted(provider: Provider, each: Document, context: Context) -> tuple[li
     if each.kind in provider.parts:
         return [], ""
     if each.kind in provider.advice:
-        each.spec.say(provider.advice[each.kind])
+        each.advise(provider.advice[each.kind])
         return [], ""
     try:
         return list(provider.kinds[each.kind](each, context)), ""
@@ -59,7 +59,7 @@ def _finished(provider: Provider, each: Document, objects: list[Json], unread: s
     if unread:
         return Imported(each.kind, each.name, (), (), (unread,))
     if each.kind in provider.parts and not each.parts_of:
-        each.spec.say(provider.parts[each.kind])
+        each.advise(provider.parts[each.kind])
     rest = list(left_out(each.fields, provider.hints))
     said = [*each.fields.ledger.notes, *rest]
     notes = [f"{dotted(path)}: {text}" if path else text for path, text in said]

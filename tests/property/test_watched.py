@@ -211,9 +211,7 @@ def test_nothing_is_promoted_and_no_share_grows_without_a_pass(state: State, dat
     after = machine.settle(picture.observed)
     assert after.record is not None
     step = rolling.steps[picture.record.step]
-    # With all requests at the candidate there is nothing to compare with, which is no lack of evidence.
-    incomparable = rolling.outcome is Outcome.NOT_APPLICABLE and step.weight == 100
-    if rolling.outcome is not None and not incomparable:
+    if rolling.outcome is not None:
         assert after.record.state is not State.PROMOTING or step.last
     share = share_after(after)
     if share is not None and after.record.step == picture.record.step and after.record.state in STEPPED[:-1]:

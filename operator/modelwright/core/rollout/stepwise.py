@@ -404,7 +404,7 @@ def _pods_fail(o: Observed) -> bool:
 
 def _enough(o: Observed) -> bool:
     """The evidence that the policy asks for in this step is there."""
-    return _rolling(o).outcome in (None, Outcome.PASS, Outcome.NOT_APPLICABLE)
+    return _rolling(o).outcome in (None, Outcome.PASS)
 
 
 def _verdicts(o: Observed, outcome: Outcome) -> str:

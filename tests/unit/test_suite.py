@@ -202,6 +202,19 @@ def test_the_command_passes_says_so_and_takes_its_cluster_down(project: Path) ->
     assert (project / "taken").exists()
 
 
+def test_the_seed_follows_from_the_tree_and_from_no_message(project: Path) -> None:
+    def committed(message: str) -> str:
+        git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.com")
+        for command in (("init", "-q"), ("add", "Makefile"), ("commit", "-q", "--allow-empty", "-m", message)):
+            subprocess.run((*git, *command), cwd=project, check=True)
+        said, _ = start(project, MODELWRIGHT_SEED="").communicate(timeout=60)
+        return re.search(r"MODELWRIGHT_SEED=(\d+) ", said)[1]  # type: ignore[index]
+
+    one, same = committed("one"), committed("another message")
+    (project / "Makefile").write_text(f"{MAKEFILE}\n# Another tree.\n")
+    assert one == same != committed("another tree")
+
+
 def test_the_command_fails_when_one_layer_does_and_runs_the_others(project: Path) -> None:
     process = start(project, BROKEN="docs")
     said, _ = process.communicate(timeout=60)

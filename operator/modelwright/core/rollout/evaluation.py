@@ -29,12 +29,12 @@ REFRESH = timedelta(seconds=15)
 written at once."""
 
 
-def asked(policy: api.RolloutPolicySpec, step: Step, *, compares: bool = True) -> tuple[api.Metric, ...]:
-    """The metrics that are looked at in a step. `compares`: something serves beside the candidate."""
+def asked(policy: api.RolloutPolicySpec, step: Step) -> tuple[api.Metric, ...]:
+    """The metrics that are looked at in a step; at 100 % nothing serves beside the candidate to compare with."""
     if policy.analysis is None:
         return ()
     found = tuple(metric for metric in policy.analysis.metrics if applies(metric, step))
-    if not compares or step.weight == 100:
+    if step.weight == 100:
         return tuple(metric for metric in found if metric.max is not None or metric.min is not None)
     return found
 

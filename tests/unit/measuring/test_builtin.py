@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
+import yaml
 
 from modelwright.analysis import builtin
 from modelwright.analysis.port import Ask, Gateway, Target
 from modelwright.analysis.web import Fault
-from modelwright.api.v1alpha1.runtime import RuntimeMetrics
+from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, RuntimeMetrics
 from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Sample, Series, Shares, Value
 from modelwright.core.revision import Revision
 from tests.unit.measuring.conftest import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
@@ -21,6 +23,7 @@ from tests.unit.measuring.conftest import CANDIDATE, RUNTIME, SERVING, SINCE, TR
 ISTIO = Gateway("istio.io/gateway-controller")
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
 BARE = replace(CANDIDATE, metrics=None)
+RUNTIMES = Path(__file__).parents[3] / "manifests" / "runtimes"
 
 
 def meant(counted: builtin.Counted | None, **labels: str) -> bool:
@@ -182,6 +185,28 @@ async def test_requests_in_flight_are_told_where_the_runtime_knows_them_and_else
     assert len(asked) == queries
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
     assert asked[:1] == ([f'sum(v2_requests_in_progress{{method="POST",{pods}}})'] if queries else [])
+
+
+SHIPPED = {
+    "mlserver": 'rest_server_requests_in_progress{method="POST",',
+    "vllm": '{__name__=~"vllm:num_requests_(running|waiting)",',
+    "triton": "nv_inference_pending_request_count{",
+    "tensorflow-serving": None,
+    "huggingface": None,
+}
+"""The gauges of the shipped runtimes, as their documentation names them; None: it names none."""
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+async def test_shipped_runtimes_name_their_gauges_of_requests_in_flight(name: str) -> None:
+    text = (RUNTIMES / f"{name}.yaml").read_text()
+    metrics = ClusterModelRuntime.parse(yaml.safe_load(text)).spec.metrics
+    told = await builtin.in_flight(ask(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics))
+    begin = SHIPPED[name]
+    assert told == (begin and f'sum({begin}namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}})')
+    if metrics is not None:
+        source = await builtin.source(ask(gateway=None), "Runtime", replace(CANDIDATE, metrics=metrics), errors=True)
+        assert (source.name, source.bad is not None) == ("Runtime", True)
 
 
 async def test_requests_in_flight_that_can_not_be_had_are_left_out(bench: Bench, server: FakeServer) -> None:

@@ -124,9 +124,10 @@ scale: setup ## Pace: beside a bare operator, 100 to 5,000 Models, 100 rollouts 
 scale-retraining: setup ## What 1,000 idle RetrainingPolicies cost -> docs/figures/scale-retraining.json
 	@$(BIN)/python -m tests.scale --retraining 1000
 
-simulate: setup ## How often evidence errs, by simulation -> docs/figures/simulate.json, mirror.json; of gates and drift a tenth (PART=0..9)
+simulate: setup ## How often evidence errs, by simulation -> docs/figures/simulate.json, mirror.json, bursts.json; of gates and drift a tenth (PART=0..9)
 	@$(BIN)/python -m tests.simulate
 	@$(BIN)/python -m tests.simulate.mirror
+	@$(BIN)/python -m tests.simulate.bursts
 	@$(BIN)/python -m tests.simulate.gates --part $(or $(PART),$(shell date +%j | tail -c 2))
 	@$(BIN)/python -m tests.simulate.drift --part $(or $(PART),$(shell date +%j | tail -c 2))
 	@$(BIN)/python -m tests.simulate.drift_grid --part $(or $(PART),$(shell date +%j | tail -c 2))

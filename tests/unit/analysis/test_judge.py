@@ -12,6 +12,7 @@ import pytest
 from modelwright.core.analysis.evidence import (
     Arm,
     Block,
+    Buckets,
     Failure,
     Histogram,
     Measurement,
@@ -262,6 +263,42 @@ def test_bursts_hold_a_pass_until_the_policy_names_them() -> None:
     assert (told.outcome, told.reason) == (INCONCLUSIVE, "Overdispersed")
     assert "bursts of about" in told.message
     assert look(replace(MARGIN, burst=5), blocks(*bursts)).outcome is PASS
+
+
+def histogram_of(counted: Shares) -> Histogram:
+    """Bad requests as those that took longer than 0.25 s."""
+
+    def buckets(arm: Arm | Block) -> Buckets:
+        return ((0.25, arm.trials - arm.events), (INF, arm.trials))
+
+    assert counted.serving is not None
+    assert counted.blocks is not None
+    ends = tuple((one.end, buckets(one), buckets(zero)) for one, zero in zip(*counted.blocks, strict=True))
+    return Histogram(buckets(counted.candidate), buckets(counted.serving), blocks=ends)
+
+
+ABSOLUTE = [
+    ("max of a share", Rule("m", max=0.05), False),
+    ("min of a share", Rule("m", min=0.0), False),
+    ("max of the share over a time", Rule("m", max=0.05, threshold=0.25), True),
+    ("max of a percentile", Rule("m", max=0.25, percentile=0.95), True),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "timed"), ABSOLUTE, ids=[case for case, *_ in ABSOLUTE])
+def test_bursts_hold_an_absolute_limit_too_where_the_serving_revision_shows_them(
+    case: str, rule: Rule, timed: bool
+) -> None:
+    random = np.random.default_rng(3)
+    bursts = [(100, 5 * int(random.binomial(20, 0.01)), 900, 5 * int(random.binomial(180, 0.01))) for _ in range(60)]
+    found: Shares | Histogram = blocks(*bursts)
+    if timed:
+        found = histogram_of(blocks(*bursts))
+    told = look(rule, found)
+    assert (told.outcome, told.reason) == (INCONCLUSIVE, "Overdispersed"), told.message
+    assert look(replace(rule, burst=5), found).outcome is PASS
+    alone = replace(found, serving=None, blocks=None)
+    assert look(rule, alone).outcome is PASS, "nothing shows it there"
 
 
 FAST = ((0.1, 8000), (0.25, 9700), (0.5, 9950), (INF, 10000))

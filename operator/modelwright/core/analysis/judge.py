@@ -41,6 +41,9 @@ UNBLOCKED = 1 / 64
 """Part of a Fail's level for the time in which no block has ended yet: requests are judged by their sums there, which
 is a test of its own. It is small, since only gross harm shows in so short a time."""
 
+Blocks = tuple[tuple[Block, ...], tuple[Block, ...]]
+"""Of the candidate and of the serving revision."""
+
 _SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
 
 
@@ -189,19 +192,29 @@ def _shares(rule: Rule, shares: Shares, levels: Levels) -> list[Verdict]:
             found.append(replace(verdict, blocks=shares.blocks))
     for limit, at_most in ((rule.max, True), (rule.min, False)):
         if limit is not None:
-            found.append(
-                _decide(rule, _share(rule, limit, at_most, candidate, levels), candidate, None, Reason.LIMIT_EXCEEDED)
-            )
+            claim = _share(rule, limit, at_most, candidate, levels, shares.blocks)
+            found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     return found
 
 
-def _share(rule: Rule, limit: float, at_most: bool, arm: Arm, levels: Levels, what: str = "share") -> _Claim:
+def _share(
+    rule: Rule, limit: float, at_most: bool, arm: Arm, levels: Levels, blocks: Blocks | None, what: str = "share"
+) -> _Claim:
+    """By an interval from the sums. Whether bad requests come in bursts is seen beside the serving revision only: what
+    both have in common drops out."""
+
     def interval(factor: float) -> Interval:
         trials, events = arm.trials * factor / rule.burst, arm.events * factor / rule.burst
         passes, fails = (share_interval(trials, events, level) for level in (levels.passes, levels.fails))
         return Interval(fails.low, passes.high) if at_most else Interval(passes.low, fails.high)
 
-    return _Claim(interval, limit, at_most, what)
+    return _Claim(interval, limit, at_most, what, dispersion=_dispersion(rule, blocks))
+
+
+def _dispersion(rule: Rule, blocks: Blocks | None) -> float | None:
+    """None where there are no blocks in which both revisions have requests."""
+    pairs = () if blocks is None else paired(*blocks, burst=rule.burst)
+    return dispersion(pairs) if pairs else None
 
 
 def _difference(rule: Rule, margin: float, shares: Shares, serving: Arm, levels: Levels) -> _Claim:
@@ -357,11 +370,10 @@ def _over(rule: Rule, threshold: float, result: Histogram, levels: Levels) -> li
     if candidate is None:
         return [_no_boundary(rule, threshold, result.candidate, "candidate")]
     serving, blocks = None, None
-    if result.serving is not None and rule.margin is not None:
-        serving = over(result.serving, threshold)
-        if serving is None:
+    if result.serving is not None:
+        serving, blocks = over(result.serving, threshold), _blocks_over(result, threshold)
+        if serving is None and rule.margin is not None:
             return [_no_boundary(rule, threshold, result.serving, "serving revision")]
-        blocks = _blocks_over(result, threshold)
     return _shares(rule, Shares(candidate, serving, _pairs(result, threshold), blocks), levels)
 
 
@@ -370,7 +382,7 @@ def _pairs(result: Histogram, threshold: float) -> PairedRequests | None:
     return dict(result.pairs).get(threshold if bound is None else bound)
 
 
-def _blocks_over(result: Histogram, threshold: float) -> tuple[tuple[Block, ...], tuple[Block, ...]] | None:
+def _blocks_over(result: Histogram, threshold: float) -> Blocks | None:
     """None where a block lacks the boundary, as when pods with other buckets came and went."""
     if result.blocks is None:
         return None
@@ -406,7 +418,8 @@ def _percentile(rule: Rule, q: float, result: Histogram, levels: Levels) -> list
         candidate = over(result.candidate, rule.max)
         if candidate is None:
             return [_no_boundary(rule, rule.max, result.candidate, "candidate")]
-        claim = _share(rule, 1 - q, True, candidate, levels, f"share over {rule.max:g} s")
+        blocks = _blocks_over(result, rule.max)
+        claim = _share(rule, 1 - q, True, candidate, levels, blocks, f"share over {rule.max:g} s")
         found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     seconds = quantile(result.candidate, q)
     serving_seconds = None if result.serving is None else quantile(result.serving, q)

@@ -184,6 +184,8 @@ def rolling(
     refused = None
     if problem is None and ref is not None:
         refused = _refused(policy, steps, model, base, traffic, scene)
+    elif _without_policy(record):
+        refused = problem or Problem(Reason.WAITING_FOR_POLICY, "spec.rolloutPolicyRef names no RolloutPolicy any more")
     looked = guarded(
         found.raw.get(record.name, {}) if record is not None else {},
         functools.partial(_look, context, model, record, policy, steps, base, scene, stored),
@@ -260,7 +262,15 @@ def _snapshot(record: Record | None, present: RolloutPolicy | None) -> tuple[Rol
         except ValidationError as error:
             text = "; ".join(f"{path}: {what}" for path, what in problems(error))
             return BY_HAND, Problem(Reason.INVALID_POLICY, f"status.policy of {record.name}: {text}", stalled=True)
+    if record is not None and _without_policy(record) and record.state is not RolloutState.PENDING:
+        text = f"{record.name} has no status.policy, so nobody knows what evidence it asks for: abort it"
+        return BY_HAND, Problem(Reason.INVALID_POLICY, text, stalled=True)
     return (present.spec if present is not None else BY_HAND), None
+
+
+def _without_policy(record: Record | None) -> bool:
+    """Whether a rollout goes on that never kept the policy that it was made for: it was deleted, or broken, first."""
+    return record is not None and record.live and not record.by_hand and record.status.policy is None
 
 
 def _initialised(record: Record | None, model: Model, base: Observed, policy: RolloutPolicy | None) -> Record | None:

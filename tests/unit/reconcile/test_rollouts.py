@@ -483,6 +483,47 @@ def test_a_policy_that_is_edited_in_vain_as_a_rollout_begins_holds_nothing_up(lo
     assert {r["status"]["state"] for r in world.records} <= {"Succeeded", "Superseded"}
 
 
+LOST: dict[str, Any] = {
+    "deleted": lambda api: api.user_delete(kinds.ROLLOUT_POLICY, NS, "steps"),
+    "of no form that is known": lambda api: api.user_patch(
+        kinds.ROLLOUT_POLICY, NS, "steps", {"spec": {"strategy": {"preset": "Later"}}}
+    ),
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_a_rollout_whose_policy_is_lost_before_it_was_kept_promotes_nothing(how: str) -> None:
+    world = World(JUDGED)
+    world.desk.results = {"errors": bad()}
+    world.want("v2")
+    world.go(lambda: len(world.records) == 2)
+    assert "status" not in world.records[-1]
+    LOST[how](world.api)
+    for _ in range(20):
+        world.look()
+        assert world.weights == {"v1": 100}
+    assert [record["status"]["state"] for record in world.records] == ["Succeeded", "Superseded"]
+    world.desk.results = {"errors": good()}
+    world.set_policy({**JUDGED, "strategy": {**JUDGED["strategy"], "preset": None}})
+    world.go(lambda: world.serving == "v2")
+    assert {verdict["step"] for verdict in world.record["verdicts"]} == {0, 1}
+
+
+def test_a_rollout_that_has_lost_its_policy_on_its_way_holds() -> None:
+    world = World(JUDGED)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    status = {key: value for key, value in world.record.items() if key != "policy"}
+    world.api.set_status(world.api.objects[kinds.MODEL_ROLLOUT, NS, "digits-2"], status)
+    world.set_policy({"analysis": None})
+    world.restart()
+    world.go_to("Holding", "InvalidPolicy")
+    for _ in range(20):
+        world.look()
+    assert world.weights == {"v1": 90, "v2": 10}
+    assert "abort it" in world.record["message"]
+
+
 def _says_stalled(world: World, reason: str) -> bool:
     told = {c["type"]: c for c in world.model["status"]["conditions"]}
     return (told["Stalled"]["status"], told["Stalled"]["reason"]) == ("True", reason)

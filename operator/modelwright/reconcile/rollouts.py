@@ -198,7 +198,8 @@ def rolling(
     record = noted(record, looked, base.now, hold=hold)
     own = looked.step is None or looked.step.own
     over = step is not None and step.kind is StepKind.AB_TEST and _held(record, hold, base.now)
-    won, text = _won(context, policy, step, looked) if over and step is not None else (None, "")
+    patient = not _held(record, hold + evaluation.WINNER_PATIENCE, base.now)
+    won, text = _won(context, policy, step, looked, patient=patient) if over and step is not None else (None, "")
     history = model.status.history[: policy.rollback_window]
     frozen_until = freeze.frozen_until(policy.freeze, base.now)
     return (
@@ -504,9 +505,14 @@ def noted(
     )
 
 
-def _won(context: Context, policy: RolloutPolicySpec, step: Step, looked: Looked) -> tuple[bool | None, str]:
-    """Whether the candidate has won the A/B test, whose end has come; None while its values are being asked for."""
+def _won(
+    context: Context, policy: RolloutPolicySpec, step: Step, looked: Looked, *, patient: bool
+) -> tuple[bool | None, str]:
+    """Whether the candidate has won the A/B test, whose end has come; None while its values are being asked for, and
+    while it is worth to be `patient` with a look that has not come or that failed."""
     metric = evaluation.winner(policy)
+    if patient and metric is not None and evaluation.worth_waiting_for(metric, looked.measurements):
+        return None, ""
     if metric is None or looked.ask is None or context.desk is None or not evaluation.is_query(metric):
         return evaluation.wins(policy, looked.measurements)
     points = context.desk.series(looked.ask, metric, looked.ask.since + step.hold)

@@ -468,6 +468,7 @@ def _look(
         metrics=metrics,
         mirror=step.mirror > 0,
         gateway=_gateway(context, scene),
+        began=next((entry.started_at for entry in record.status.steps if entry.index == at.index), None),
     )
     found = context.desk.look(ask)
     complete_at = at.since + timedelta(seconds=model.spec.serving.max_request_seconds)

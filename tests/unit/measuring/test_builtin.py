@@ -290,6 +290,34 @@ async def test_copies_that_all_lack_the_token_are_no_evidence_and_the_verdict_na
     assert isinstance((await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)).result, Shares)
 
 
+async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidence_of_this_one(
+    bench: Bench, server: FakeServer
+) -> None:
+    asked = ask(
+        metric(builtin="error-rate"),
+        metric(name="a", builtin="agreement", min="0.9"),
+        metric(name="slow", builtin="latency-over", threshold="100ms"),
+        mirror=True,
+        began=SINCE + timedelta(seconds=1),
+    )
+    memory = bench.look(asked).memory
+    later = SUMMARY | {
+        "received": 140, "compared": 118, "uncomparable": 12, "errors": {"serving": 2, "candidate": 8},
+        "answers": {"count": 118, "differing": [[0, 101], [0.5, 8], [1, 9]]},
+        "latency": SUMMARY["latency"] | {"candidate": {"count": 5, "sum": 3, "buckets": [["0.1", 1], ["+Inf", 5]]}},
+    }  # fmt: skip
+    found = []
+    for summary in (SUMMARY, later):
+        server.handler = server.reply(summary)
+        look = replace(bench.look(asked), memory=memory)
+        found.append([(await bench.measurer().measure(look, one)).result for one in asked.metrics])
+    none, new = found
+    assert [none[0], none[1].size] == [Shares(Arm(0, 0), Arm(0, 0)), 0]
+    assert new[0] == Shares(Arm(10, 3), Arm(10, 0))
+    assert new[1] == Sample(0.0, 1.0, ((1.0, 1.0), (0.5, 0.0), (0.0, 7.0)))
+    assert new[2] == Histogram(((0.1, 0), (float("inf"), 2)), ((0.1, 0), (float("inf"), 0)))
+
+
 async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply(SUMMARY)
     asked = ask(metric(builtin="error-rate"), metric(name="a", builtin="agreement", min="0.9"), mirror=True)

@@ -1,6 +1,7 @@
 """Rollouts by a policy, pass by pass: the real reconcilers on a simulated cluster, with evidence told by the test."""
 
 import copy
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -292,6 +293,21 @@ def test_good_evidence_promotes() -> None:
     world.want("v2")
     world.go_to("Succeeded", "Promoted")
     assert {v["outcome"] for v in world.record["verdicts"]} == {"Pass"}
+
+
+def test_a_look_knows_when_its_step_began_and_from_when_its_evidence_counts() -> None:
+    world = World(JUDGED)
+    world.desk.results = {"errors": good()}
+    world.want("v2")
+    world.go_to("Succeeded")
+    asked = {(ask.began, ask.since) for ask in world.desk.asked if ask.key.endswith(("/0", "/1"))}
+    steps = [tuple(parsed(entry[key]) for key in ("startedAt", "confirmedAt")) for entry in world.record["steps"][:2]]
+    assert asked >= set(steps)
+    assert {began for began, _ in asked} == {began for began, _ in steps}
+
+
+def parsed(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def test_the_record_keeps_the_blocks_that_decided_each_step() -> None:

@@ -146,3 +146,10 @@ def test_it_does_not_wait_for_ever(case: str) -> None:
     assert ended(world) == ("Aborted", "ABTestLost")
     assert "nothing could be measured" in world.record["message"]
     assert world.weights == {"v1": 100}
+
+
+def test_who_promotes_in_the_middle_of_a_test_promotes_without_its_evidence() -> None:
+    world = running(policy(**SHARES))
+    world.look()
+    world.command("promote")
+    assert ended(world) == ("Succeeded", "PromotedWithoutEvidence")

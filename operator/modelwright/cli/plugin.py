@@ -18,7 +18,7 @@ import yaml
 
 from modelwright.api.common import InvalidObject, seconds
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import acts, facts, plot, reports, tree
+from modelwright.cli import acts, facts, kustomization, plot, reports, tree
 from modelwright.cli import lint as linting
 from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster, ClusterError, Forbidden, NoSuchResource
@@ -443,7 +443,7 @@ def _lint(options: argparse.Namespace, cluster: Cluster) -> int:
         return FAILED if wrong else 0
     if options.output == "github":
         for line in reports.github(findings):
-            say(line)
+            say(line, commands=True)
         return FAILED if wrong else 0
     for finding in findings:
         say(f"{finding.level}: {finding.where}: {finding.text}")
@@ -529,7 +529,14 @@ def _documents(path: Path) -> list[Any]:
 
 def _manifests(path: Path, cluster: Cluster) -> list[tuple[str, str]]:
     """(name, text) of the files at a path; of a folder with a kustomization what kubectl makes of it."""
-    if any((path / name).is_file() for name in ("kustomization.yaml", "kustomization.yml", "Kustomization")):
+    if kustomization.is_one(path):
+        try:
+            kustomization.require_local(path)
+        except kustomization.NotLocal as error:
+            raise NotThere(
+                f"{error}, and lint fetches nothing. Where you trust it: kubectl kustomize {path} | "
+                "kubectl modelwright lint -"
+            ) from error
         return [(f"{path} (kustomize)", cluster.kustomize(path))]
     return [(str(file), file.read_text()) for file in _files(path)]
 

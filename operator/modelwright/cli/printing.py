@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -13,6 +14,8 @@ T = TypeVar("T")
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
+# What GitHub's runner takes for a command: at the beginning of a line, and in the older form anywhere.
+_COMMAND = re.compile(r"(?m)^([ \t]*):(?=:)|#(?=#\[)")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
@@ -36,11 +39,22 @@ def cleaned(value: T) -> T:
     return done  # type: ignore[no-any-return]
 
 
-def say(text: str = "", *, end: str = "\n", error: bool = False, before: str = "", colours: bool = False) -> None:
+def commanding_nobody(text: str) -> str:
+    """The text with nothing in it that a runner of GitHub's obeys, as JSON can hold it too: `::` is `\\u003a:`."""
+    return _COMMAND.sub(lambda found: "\\u0023" if found[1] is None else f"{found[1]}\\u003a", text)
+
+
+def say(
+    text: str = "", *, end: str = "\n", error: bool = False, before: str = "", colours: bool = False,
+    commands: bool = False,
+) -> None:  # fmt: skip
     """Prints a text, made printable. `before` is the program's own and stays as it is; with `colours` so do colours,
-    for a text that the program has coloured and whose parts were `cleaned`."""
+    for a text that the program has coloured and whose parts were `cleaned`. In a workflow of GitHub's nothing in it is
+    a command to the runner, unless `commands` says that it is meant to be."""
     if colours:
         shown = "".join(part if _COLOUR.fullmatch(part) else printable(part) for part in _COLOUR.split(text))
     else:
         shown = printable(text)
+    if not commands and os.environ.get("GITHUB_ACTIONS") == "true":
+        shown = commanding_nobody(shown)
     print(before + shown, end=end, file=sys.stderr if error else sys.stdout, flush=True)

@@ -184,6 +184,6 @@ class ModelHelperPods(HelperPlace):
         ),
     ] = Field(
         default_factory=dict,
-        description="Environment of the containers that fetch: limits of fetch and proxies. HTTP_PROXY and ALL_PROXY "
-        "are for content whose digest is known and that needs no Secret. The administrator's fetch.env wins.",
+        description="Environment of the containers that fetch: limits of fetch and proxies. The chart's fetch.env "
+        "wins.",
     )

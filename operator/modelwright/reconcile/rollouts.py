@@ -400,13 +400,8 @@ def _refused(
     policy: RolloutPolicySpec, steps: tuple[Step, ...], model: Model, base: Observed, traffic: TrafficPort, scene: Scene
 ) -> Problem | None:
     """What the policy asks for and can't be had by this Model."""
-    weights = tuple(step.weight for step in steps if step.kind is StepKind.WEIGHT and 0 < step.weight < 100)
-    needs = Needs(
-        weights=weights,
-        mirror=any(step.mirror for step in steps),
-        mirror_percent_below_100=any(0 < step.mirror < 100 for step in steps),
-        match=any(step.match for step in steps),
-        sticky=any(step.sticky for step in steps),
+    needs = Needs.of_steps(
+        steps,
         ab_test=policy.strategy.ab_test is not None,
         replicas=base.replicas,
         autoscaling=model.spec.serving.autoscaling is not None,

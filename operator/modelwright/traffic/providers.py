@@ -1,16 +1,20 @@
 """Chooses the way of moving traffic for a Model."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.traffic.gateway_api import GatewayTraffic
 from modelwright.traffic.port import Traffic
-from modelwright.traffic.probe import Probe
 from modelwright.traffic.service import ServiceTraffic
 from modelwright.traffic.traefik import CONTROLLER, TraefikTraffic
+
+if TYPE_CHECKING:
+    from modelwright.traffic.probe import Probe
 
 Json = Mapping[str, Any]
 

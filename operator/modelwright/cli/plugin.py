@@ -23,6 +23,7 @@ from modelwright.cli import lint as linting
 from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster, ClusterError, Forbidden, NoSuchResource
 from modelwright.cli.course import course
+from modelwright.cli.doctor import command as doctor
 from modelwright.cli.imports import run as imports
 from modelwright.cli.imports.documents import Imported, Options, Provider
 from modelwright.cli.picture import NotThere, Picture, model_of, picture, result
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     diff = add("diff", _diff, "what differs between two versions", what="old")
     diff.add_argument("new", metavar="NEW", help="the other version")
     _output(diff)
+    doctor.add_arguments(add("doctor", doctor.run, doctor.ABOUT, what=""))
     lint = add("lint", _lint, "judge manifests before they are applied", what="")
     lint.add_argument(
         "files",

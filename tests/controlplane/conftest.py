@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -62,6 +63,13 @@ class Server:
 @pytest.fixture(scope="session")
 def crd_server() -> Iterator[Server]:
     """An API server with the CRDs and admission policies of this repository, established and in force."""
+    with served() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def served() -> Iterator[Server]:
+    """Another one, for tests that change what is installed."""
     with ControlPlane() as plane:
         server = Server(plane)
         server.ok("apply", "-k", str(ROOT / "crds"))

@@ -107,7 +107,7 @@ def model(**spec: Any) -> Json:
     }
     found["metadata"] = meta("digits")
     ready = [condition("Ready", "True", "Serving"), condition("Stalled", "False", "Serving")]
-    return found | {"status": {"observedGeneration": 1, "conditions": ready, "runtime": {"name": "plain"}}}
+    return found | {"status": {"observedGeneration": 1, "conditions": ready}}
 
 
 def version(**artifact: Any) -> Json:

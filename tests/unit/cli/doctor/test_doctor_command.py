@@ -136,7 +136,7 @@ def test_who_sees_one_namespace_is_answered_for_that(capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out.splitlines()
     hidden = {line.removeprefix("not permitted").strip().partition(":")[0] for line in told if line.startswith("not ")}
     assert hidden == {
-        "operator", "leader", "admission", "gateways", "features", "gateway classes", "connections", "runtimes",
+        "operator", "leader", "admission", "gateways", "features", "connections", "runtimes",
         "operator's Secrets",
     }  # fmt: skip
     assert any(line.startswith("ok") and "Secrets: every Secret" in line for line in told)

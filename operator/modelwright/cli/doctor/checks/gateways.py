@@ -119,13 +119,13 @@ def _classes(facts: Facts, namespace: str, endpoint: Endpoint | None) -> list[Js
 @check("gateway classes", "each class says what it can do, or none is used")
 def classes(facts: Facts) -> Iterator[Finding]:
     """Classes that are missing, are not accepted, or list no features."""
-    known = {obj["metadata"]["name"]: obj for obj in facts.all("gatewayclasses")}
     used = {
         gateway["spec"]["gatewayClassName"]
         for name, found in facts.objects.items()
         if name.startswith("gateways/")
         for gateway in found
     }
+    known = {obj["metadata"]["name"]: obj for obj in facts.all("gatewayclasses")} if used else {}
     for name in sorted(used):
         found, about = known.get(name), f"GatewayClass {name}"
         if found is None:

@@ -38,7 +38,7 @@ def server(facts: Facts) -> Iterator[Finding]:
     """The server's minor version, against the supported ones."""
     told = facts.one("server") or {}
     numbers = tuple(int(found[0]) for part in ("major", "minor") if (found := re.match(r"\d+", told.get(part, ""))))
-    name = f"Kubernetes {told.get('gitVersion', 'of an unknown version')}"
+    name = str(told.get("gitVersion", "its version is unknown"))
     if numbers and numbers < FLOOR:
         yield warning(name, f"is older than {FLOOR[0]}.{FLOOR[1]}, the oldest that is supported", "upgrade the cluster")
     else:
@@ -170,7 +170,7 @@ def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-@each_namespace("watched", "an install of the operator works in every namespace with Models")
+@each_namespace("watched", "an operator has taken up every Model")
 def watched(facts: Facts, namespace: str) -> Iterator[Finding]:
     """Namespaces that no install watches, and objects that none has seen."""
     installs = facts.objects.get("operator-deployments", ())

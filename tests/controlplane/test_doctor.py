@@ -126,7 +126,7 @@ def test_where_all_is_well_nothing_is_found(clinic: Clinic) -> None:
     assert clinic.bad("-n", NS) == clinic.bad("digits", "-n", NS) == []
 
 
-def test_who_sees_one_namespace_is_told_what_was_hidden(clinic: Clinic) -> None:
+def test_who_sees_one_namespace_is_shown_what_was_hidden(clinic: Clinic) -> None:
     """With the role modelwright-view there, and nothing else."""
     rbac = "rbac.authorization.k8s.io"
     clinic.apply({
@@ -137,9 +137,9 @@ def test_who_sees_one_namespace_is_told_what_was_hidden(clinic: Clinic) -> None:
     authority = pki.Authority(clinic.server.plane.folder / "pki")
     file = clinic.folder / "vic"
     pki.kubeconfig(file, clinic.server.plane.url, authority, authority.sign("vic", "vic"))
-    told = yaml.safe_load(file.read_text())
-    told["contexts"][0]["context"]["namespace"] = NS
-    file.write_text(yaml.safe_dump(told))
+    reported = yaml.safe_load(file.read_text())
+    reported["contexts"][0]["context"]["namespace"] = NS
+    file.write_text(yaml.safe_dump(reported))
     _, out, err = clinic.run(kubeconfig=file)
     assert err == ""
     lines = out.splitlines()

@@ -50,7 +50,7 @@ CURES: Final[Mapping[R, str]] = {
     R.PROTOCOL_NOT_SUPPORTED: "set spec.endpoint.protocol to HTTP, or use a runtime with ports.grpc",
     R.MONITORING_NOT_SUPPORTED: "remove spec.monitoring, or use a gateway whose class has the feature",
     R.NO_REFERENCE: "give the version that serves a spec.reference",
-    R.WAITING_FOR_OBSERVER: "look at the observer's pod: kubectl get pods -l modelwright.dev/role=observer",
+    R.WAITING_FOR_OBSERVER: "see the observer's pod: kubectl get pods -l modelwright.dev/role=observer",
     # Pods
     R.PODS_FORBIDDEN: "change the pods as the message says, or the namespace's Pod Security level or policy",
     R.QUOTA_EXCEEDED: _SIZES,
@@ -76,9 +76,9 @@ CURES: Final[Mapping[R, str]] = {
     R.INVALID_URI: "correct spec.artifact.uri, as the message says",
     R.DISK_FULL: "raise the limit of ephemeral-storage, or the size of the cache's claim",
     R.NOT_CACHED: "see whether the pod that fills the cache failed: kubectl get pods -l modelwright.dev/role=resolve",
-    R.WAITING_FOR_DIGEST: "look at the resolve pod: kubectl get pods -l modelwright.dev/role=resolve",
-    R.WAITING_FOR_CACHE: "look at the pod that fills the cache: kubectl get pods -l modelwright.dev/role=resolve",
-    R.WAITING_FOR_SIGNATURE: "look at the resolve pod: kubectl get pods -l modelwright.dev/role=resolve",
+    R.WAITING_FOR_DIGEST: "see the resolve pod: kubectl get pods -l modelwright.dev/role=resolve",
+    R.WAITING_FOR_CACHE: "see the pod that fills the cache: kubectl get pods -l modelwright.dev/role=resolve",
+    R.WAITING_FOR_SIGNATURE: "see the resolve pod: kubectl get pods -l modelwright.dev/role=resolve",
     # Measuring
     R.ANALYSIS_ERROR: "kubectl modelwright why MODEL names the metric and its fault",
     R.METRICS_SERVER_UNREACHABLE: f"{_CONNECTION} (url, caFile), or let the operator reach it in network policies",
@@ -108,7 +108,7 @@ CURES: Final[Mapping[R, str]] = {
     R.INSUFFICIENT_EVIDENCE: "wait for more requests, or widen the margin",
     R.UNEXPECTED_MEASUREMENT: "correct what the metric asks of its source",
     R.NO_AUTHOR: "set spec.author in a new ModelVersion",
-    R.AUTHOR_UNKNOWN: "whoever answers for the change writes their name into spec.changedBy of the object",
+    R.AUTHOR_UNKNOWN: "the person who answers for the change writes their name into spec.changedBy of the object",
     # Trainings
     R.DATA_REJECTED: "correct the data, or the checks in spec.run.dataCheck; status.checks of the run lists them",
     R.REPORT_INVALID: "correct the report of the stage's container, as the message says",

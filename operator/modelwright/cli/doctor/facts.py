@@ -30,7 +30,7 @@ class Facts:
     client: str = ""
     """Version of this program; empty when it is not known."""
     namespace: str | None = None
-    """The one that is looked at; None: all."""
+    """The only one that was read; None: all."""
     objects: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Facts:
 
     @property
     def namespaces(self) -> list[str]:
-        """Those that have Models, versions or policies; the one that is looked at in any case."""
+        """Those that have Models, versions or policies; the only one that was read in any case."""
         names = ("models", "modelversions", "retrainingpolicies")
         found = {obj["metadata"]["namespace"] for name in names for obj in self.objects.get(name, ())}
         return sorted(found | ({self.namespace} if self.namespace else set()))

@@ -161,8 +161,8 @@ class _Reader:
         """Those of these objects that are there."""
         scope = ["-n", namespace] if namespace else []
         text = self._cluster.run("get", plural, *scope, *some, "--ignore-not-found", "-o", "json")
-        told = json.loads(text) if text.strip() else {"items": []}
-        return list(told["items"]) if "items" in told else [told]
+        reported = json.loads(text) if text.strip() else {"items": []}
+        return list(reported["items"]) if "items" in reported else [reported]
 
     def keys(self, namespace: str, plural: str, some: Sequence[str]) -> Sequence[Json]:
         """Secrets without their values: kubectl prints the names of keys only."""
@@ -199,9 +199,9 @@ class _Reader:
             'jsonpath={.spec.resourceAttributes.group}{"\\t"}{.spec.resourceAttributes.resource}{"\\t"}'
             '{.spec.resourceAttributes.verb}{"\\t"}{.status.allowed}{"\\n"}'
         )
-        told = self._cluster.run("create", "-f", "-", "-o", template, stdin=text)
+        reported = self._cluster.run("create", "-f", "-", "-o", template, stdin=text)
         members = ("group", "resource", "verb", "allowed")
-        return [dict(zip(members, line.split("\t"), strict=True)) for line in told.splitlines() if line.strip()]
+        return [dict(zip(members, line.split("\t"), strict=True)) for line in reported.splitlines() if line.strip()]
 
     def tried(self, bodies: Sequence[Json]) -> Sequence[Json]:
         """Pods as admission would let them pass, by a dry run; or `refused`, in its words."""
@@ -232,12 +232,13 @@ def _narrow(objects: dict[str, Sequence[Json]], wanted: str) -> None:
 
     models = [obj for obj in objects.get("models", ()) if obj["metadata"]["name"] == name]
     policies = {(obj["spec"].get("rolloutPolicyRef") or {}).get("name") for obj in models}
+    trained_by = {obj["metadata"]["name"] for obj in objects.get("retrainingpolicies", ()) if of_spec(obj)}
     kept: dict[str, Callable[[Json], bool]] = {
         "models": lambda obj: obj in models,
         **dict.fromkeys(("modelversions", "modelrollouts", "retrainingpolicies"), of_spec),
         **dict.fromkeys(("deployments", "pods"), labelled),
         "rolloutpolicies": lambda obj: obj["metadata"]["name"] in policies,
-        "trainingruns": lambda obj: (obj.get("status") or {}).get("model") == name,
+        "trainingruns": lambda obj: obj["spec"]["policyRef"]["name"] in trained_by,
         "events": lambda obj: str(obj["involvedObject"].get("name", "")).startswith(f"{name}-"),
     }
     for kind, keeps in kept.items():

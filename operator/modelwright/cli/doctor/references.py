@@ -64,8 +64,13 @@ def in_use(facts: Facts) -> set[tuple[str, str]]:
     found = set()
     for obj in facts.objects.get("models", ()):
         status, namespace = obj.get("status") or {}, obj["metadata"]["namespace"]
-        told = [obj["spec"].get("version"), status.get("serving"), status.get("target"), *(status.get("traffic") or ())]
-        found |= {(namespace, str(entry.get("version") or entry.get("name"))) for entry in told if entry}
+        reported = [
+            obj["spec"].get("version"),
+            status.get("serving"),
+            status.get("target"),
+            *(status.get("traffic") or ()),
+        ]
+        found |= {(namespace, str(entry.get("version") or entry.get("name"))) for entry in reported if entry}
     return found
 
 

@@ -20,8 +20,8 @@ def report(findings: Findings, output: str) -> int:
     """Prints the findings; the exit code."""
     counts = Counter(finding.level for _, finding in findings)
     if output == "json":
-        told = [{"check": name, **asdict(finding)} for name, finding in findings]
-        say(json.dumps({"findings": told, "faults": counts[Level.FAULT], "warnings": counts[Level.WARNING],
+        reported = [{"check": name, **asdict(finding)} for name, finding in findings]
+        say(json.dumps({"findings": reported, "faults": counts[Level.FAULT], "warnings": counts[Level.WARNING],
                         "notPermitted": counts[Level.HIDDEN]}, indent=2))  # fmt: skip
     else:
         for line in lines(findings):
@@ -40,8 +40,8 @@ def lines(findings: Findings) -> Iterable[str]:
         elif printed[name] == totals[name]:
             yield f"{'':15}{name}: {totals[name] - MOST} more; -o json has all"
     counts = Counter(finding.level for _, finding in findings)
-    told = ((Level.FAULT, "faults"), (Level.WARNING, "warnings"), (Level.HIDDEN, "not permitted to see"))
-    yield ", ".join(f"{counts[level]} {words}" for level, words in told)
+    reported = ((Level.FAULT, "faults"), (Level.WARNING, "warnings"), (Level.HIDDEN, "not permitted to see"))
+    yield ", ".join(f"{counts[level]} {words}" for level, words in reported)
 
 
 def _line(name: str, finding: Finding) -> str:

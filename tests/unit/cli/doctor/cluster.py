@@ -38,8 +38,8 @@ def _manifests(pattern: str) -> list[Json]:
 
 
 def condition(type_: str, status: str, reason: str, message: str = "", since: str = BEFORE) -> Json:
-    told = {"type": type_, "status": status, "reason": reason, "message": message}
-    return {**told, "lastTransitionTime": since, "observedGeneration": 1}
+    reported = {"type": type_, "status": status, "reason": reason, "message": message}
+    return {**reported, "lastTransitionTime": since, "observedGeneration": 1}
 
 
 def meta(name: str, namespace: str | None = NS, **more: Any) -> Json:
@@ -90,12 +90,12 @@ def gateway(**listener: Any) -> Json:
 
 
 def gateway_class(*features: str) -> Json:
-    told = {
+    reported = {
         "conditions": [condition("Accepted", "True", "Accepted")],
         "supportedFeatures": [{"name": name} for name in features],
     }
     spec = {"controllerName": "example.com/gateway"}
-    return {"kind": "GatewayClass", "metadata": meta("any", None), "spec": spec, "status": told}
+    return {"kind": "GatewayClass", "metadata": meta("any", None), "spec": spec, "status": reported}
 
 
 def model(**spec: Any) -> Json:

@@ -66,8 +66,8 @@ def binding(name: str, **spec: Any) -> list[Json]:
 
 
 def stalled(obj: Json, reason: str, message: str = "m", type_: str = "Stalled", status: str = "True") -> Json:
-    told = {**obj.get("status", {}), "conditions": [condition(type_, status, reason, message)]}
-    return obj | {"status": told}
+    reported = {**obj.get("status", {}), "conditions": [condition(type_, status, reason, message)]}
+    return obj | {"status": reported}
 
 
 def endpoint(**more: Any) -> Json:
@@ -83,7 +83,7 @@ def rollout(reason: str, state: str = "Progressing") -> Json:
 
 
 def pod(waiting: str, message: str) -> Json:
-    told = {
+    reported = {
         "name": "model",
         "image": "example.com/server:1",
         "state": {"waiting": {"reason": waiting, "message": message}},
@@ -91,7 +91,7 @@ def pod(waiting: str, message: str) -> Json:
     labels = {"modelwright.dev/model": "digits", "modelwright.dev/role": "serving"}
     return {
         "kind": "Pod", "metadata": meta("digits-r1-x", labels=labels), "spec": {"containers": [{"name": "model"}]},
-        "status": {"containerStatuses": [told]},
+        "status": {"containerStatuses": [reported]},
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ Row = tuple[Callable[[], Facts], str, Level, str, str, str]
 SEEDED: dict[str, Row] = {
     "an old Kubernetes": (
         lambda: but(server=[{"major": "1", "minor": "31+", "gitVersion": "v1.31.2"}]),
-        "Kubernetes", WARNING, "v1.31.2", "older than 1.34", "upgrade the cluster"),
+        "Kubernetes", WARNING, "v1.31.2", "older than 1.32", "upgrade the cluster"),
     "no CRD": (
         lambda: but(resources=[], group=[], schema=[]),
         "CRDs", FAULT, "modelwright.dev/v1alpha1", "no CRD is there", "modelwright-crds"),
@@ -315,9 +315,9 @@ def test_every_check_says_something_of_a_healthy_cluster() -> None:
 def test_what_is_wrong_is_found_with_its_cure(row: Row) -> None:
     facts, check, level, about, text, cure = row
     everything = found(facts())
-    told = [finding for name, finding in everything if name == check]
-    wanted = [one for one in told if one.level is level and about in one.about and text in one.text]
-    assert [one for one in wanted if cure in one.cure], told
+    reported = [finding for name, finding in everything if name == check]
+    wanted = [one for one in reported if one.level is level and about in one.about and text in one.text]
+    assert [one for one in wanted if cure in one.cure], reported
     assert all(one.cure for _, one in everything)
 
 
@@ -330,10 +330,10 @@ def test_what_may_not_be_seen_is_no_fault(name: str) -> None:
     """And at least one check says that it could not look, where it needs what was hidden."""
     facts = cluster.healthy()
     kept = {key: objects for key, objects in facts.objects.items() if key != name}
-    told = found(replace(facts, objects=kept, unseen={name: f'User "vic" cannot list {name}'}))
-    assert [one for _, one in told if one.level in (FAULT, WARNING)] == []
+    reported = found(replace(facts, objects=kept, unseen={name: f'User "vic" cannot list {name}'}))
+    assert [one for _, one in reported if one.level in (FAULT, WARNING)] == []
     if name not in UNNEEDED:
-        assert any(one.level is Level.HIDDEN and f"cannot list {name}" in one.text for _, one in told)
+        assert any(one.level is Level.HIDDEN and f"cannot list {name}" in one.text for _, one in reported)
 
 
 UNNEEDED = {"namespaces", "leases", "operator-pods", "schema", "gateway-group", "group"}
@@ -342,8 +342,8 @@ UNNEEDED = {"namespaces", "leases", "operator-pods", "schema", "gateway-group", 
 
 def test_what_could_not_be_read_is_a_warning() -> None:
     facts = replace(cluster.healthy(), failed={"models": "kubectl did not end within 60 s"})
-    told = [one for name, one in found(facts) if name == "Models"]
-    assert [(one.level, one.text) for one in told] == [
+    reported = [one for name, one in found(facts) if name == "Models"]
+    assert [(one.level, one.text) for one in reported] == [
         (WARNING, "could not be read: models: kubectl did not end within 60 s")
     ]
 
@@ -369,6 +369,6 @@ def test_a_rollout_that_has_ended_measures_nothing() -> None:
     assert found(but(modelrollouts=[rollout("MetricsServerUnreachable", "RolledBack")])) == []
 
 
-def test_the_same_finding_is_told_once() -> None:
+def test_the_same_finding_is_reported_once() -> None:
     twice = [cluster.tried(refused=QUOTA), copy.deepcopy(cluster.tried(refused=QUOTA))]
     assert len(found(but({f"dry-run/{NS}": twice}))) == 1

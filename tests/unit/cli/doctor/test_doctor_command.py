@@ -19,7 +19,7 @@ from modelwright.api.reasons import FETCH_REASONS, Reason
 from modelwright.cli import plugin
 from modelwright.cli.cluster import Cluster, ClusterError, Forbidden
 from modelwright.cli.doctor import command, reading
-from modelwright.cli.doctor.checks.install import POLICIES
+from modelwright.cli.doctor.checks.install import FLOOR, POLICIES
 from modelwright.cli.doctor.facts import Facts
 from modelwright.cli.doctor.registry import Finding, Level
 from modelwright.cli.doctor.report import MOST, lines
@@ -97,20 +97,20 @@ def test_it_needs_nothing_but_what_the_plugins_extra_installs() -> None:
 def test_a_healthy_cluster(capsys: pytest.CaptureFixture[str]) -> None:
     kubectl = Kubectl(cluster.healthy())
     assert run(kubectl) == 0
-    *told, last = capsys.readouterr().out.splitlines()
+    *reported, last = capsys.readouterr().out.splitlines()
     assert last == "0 faults, 0 warnings, 0 not permitted to see"
-    assert all(line.startswith("ok ") for line in told)
+    assert all(line.startswith("ok ") for line in reported)
     assert all(
         call.startswith(("get ", "create -f - -o jsonpath", "create --dry-run=server ")) for call in kubectl.calls
     )
 
 
-def test_a_fault_is_the_exit_code_and_is_told_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_the_exit_code_and_is_data_too(capsys: pytest.CaptureFixture[str]) -> None:
     kubectl = Kubectl(cluster.but({f"secrets/{NS}": []}))
     assert run(kubectl, output="json") == 1
-    told = json.loads(capsys.readouterr().out)
-    assert told["faults"] == 1
-    (fault,) = (one for one in told["findings"] if one["level"] == "fault")
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["faults"] == 1
+    (fault,) = (one for one in reported["findings"] if one["level"] == "fault")
     assert (fault["check"], fault["about"]) == ("Secrets", f"Secret {NS}/store")
 
 
@@ -133,21 +133,23 @@ def test_who_sees_one_namespace_is_answered_for_that(capsys: pytest.CaptureFixtu
         ),
     )
     assert run(kubectl) == 0
-    told = capsys.readouterr().out.splitlines()
-    hidden = {line.removeprefix("not permitted").strip().partition(":")[0] for line in told if line.startswith("not ")}
+    reported = capsys.readouterr().out.splitlines()
+    hidden = {
+        line.removeprefix("not permitted").strip().partition(":")[0] for line in reported if line.startswith("not ")
+    }
     assert hidden == {
         "operator", "leader", "admission", "gateways", "features", "connections", "runtimes",
         "operator's Secrets",
     }  # fmt: skip
-    assert any(line.startswith("ok") and "Secrets: every Secret" in line for line in told)
-    assert any("you may view, edit, command, approve in namespace vision" in line for line in told)
+    assert any(line.startswith("ok") and "Secrets: every Secret" in line for line in reported)
+    assert any("you may view, edit, command, approve in namespace vision" in line for line in reported)
 
 
-def test_who_sees_nothing_at_all_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_sees_nothing_at_all_is_shown_that(capsys: pytest.CaptureFixture[str]) -> None:
     kubectl = Kubectl(cluster.healthy(), lambda text: text.startswith("get ") and "--raw" not in text)
     assert run(kubectl) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("not permitted  Models: ") for line in told)
+    reported = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("not permitted  Models: ") for line in reported)
 
 
 def test_without_a_cluster_there_is_one_error(
@@ -161,17 +163,34 @@ def test_without_a_cluster_there_is_one_error(
 def other() -> Json:
     """A Model in the same namespace that is Stalled."""
     found = cluster.model() | {"metadata": meta("other")}
-    told = [cluster.condition("Stalled", "True", "RouteConflict")]
-    return found | {"status": {"observedGeneration": 1, "conditions": told}}
+    reported = [cluster.condition("Stalled", "True", "RouteConflict")]
+    return found | {"status": {"observedGeneration": 1, "conditions": reported}}
 
 
-def test_one_model_is_looked_at_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_model_is_checked_alone(capsys: pytest.CaptureFixture[str]) -> None:
     facts = cluster.but(models=[cluster.model(), other()])
     assert run(Kubectl(facts)) == 1
     assert run(Kubectl(facts), "digits") == 0
     assert run(Kubectl(facts), "v1") == 0
     assert run(Kubectl(facts), "other", NS) == 1
     assert "Model vision/other" in capsys.readouterr().out
+
+
+def test_the_runs_of_one_model_are_those_of_its_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    policies = [
+        {"kind": "RetrainingPolicy", "metadata": meta(name), "spec": {"modelRef": {"name": name}}}
+        for name in ("digits", "other")
+    ]
+    failed = {"state": "Failed", "reason": "StageFailed", "message": "exit code 1"}
+    runs = [
+        {"kind": "TrainingRun", "metadata": meta(f"{name}-1"), "spec": {"policyRef": {"name": name}}, "status": failed}
+        for name in ("digits", "other")
+    ]
+    facts = cluster.but(models=[cluster.model(), other()], retrainingpolicies=policies, trainingruns=runs)
+    assert run(Kubectl(facts), "digits") == 0
+    printed = capsys.readouterr().out
+    assert "TrainingRun vision/digits-1" in printed
+    assert "TrainingRun vision/other-1" not in printed
 
 
 def test_a_model_that_is_not_there_is_an_error() -> None:
@@ -199,9 +218,9 @@ def test_one_time_out_does_not_end_it(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_many_findings_of_one_check_are_cut_and_counted() -> None:
     findings = [("Models", Finding(Level.FAULT, f"Model a/m{number}", "x", "y")) for number in range(MOST + 5)]
-    told = list(lines(findings))
-    assert told[MOST].strip() == "Models: 5 more; -o json has all"
-    assert told[-1].startswith(f"{MOST + 5} faults")
+    reported = list(lines(findings))
+    assert reported[MOST].strip() == "Models: 5 more; -o json has all"
+    assert reported[-1].startswith(f"{MOST + 5} faults")
 
 
 def test_a_message_of_several_lines_is_one() -> None:
@@ -227,6 +246,12 @@ def test_the_policies_looked_for_are_the_shipped_ones() -> None:
     assert set(POLICIES) == {o["metadata"]["name"] for o in shipped if o["kind"] == "ValidatingAdmissionPolicy"}
 
 
+@pytest.mark.parametrize("chart", ["modelwright", "modelwright-crds"])
+def test_the_oldest_kubernetes_is_that_of_the_charts(chart: str) -> None:
+    wanted = yaml.safe_load((cluster.ROOT / f"charts/{chart}/Chart.yaml").read_text())["kubeVersion"]
+    assert wanted == f">={FLOOR[0]}.{FLOOR[1]}.0-0"
+
+
 def test_reasons_that_stall_have_a_cure() -> None:
     """Those of the section of api/reasons.py that says so, and what fetching reports."""
     text = Path(cluster.ROOT / "operator/modelwright/api/reasons.py").read_text()
@@ -236,6 +261,6 @@ def test_reasons_that_stall_have_a_cure() -> None:
     assert stalling - CURES.keys() == {
         # Events about what is seen elsewhere.
         Reason.STATUS_TOO_LARGE, Reason.ANOTHER_INSTALL,
-        # Told beside a metric that is within its limits: it passes when requests end.
+        # Reported beside a metric that is within its limits: it passes when requests end.
         Reason.REQUESTS_NOT_ENDED,
     }  # fmt: skip

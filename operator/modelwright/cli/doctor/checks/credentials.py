@@ -18,7 +18,7 @@ READ_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "hf": ("HF_",),
     "oci": (".dockerconfigjson", "REGISTRY_INSECURE"),
 }
-"""How the keys begin that are read for a scheme; ca.crt is for all."""
+"""Beginnings of the keys that are read for a scheme; ca.crt is for all."""
 TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
     "AWS_ACCESS_KEY_ID": ("AWS_SECRET_ACCESS_KEY",),
     "AWS_SECRET_ACCESS_KEY": ("AWS_ACCESS_KEY_ID",),

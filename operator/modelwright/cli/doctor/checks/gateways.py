@@ -54,10 +54,10 @@ def listeners(facts: Facts, namespace: str) -> Iterator[Finding]:
 
 
 def _programmed(about: str, gateway: Json) -> Iterator[Finding]:
-    told = {entry["type"]: entry for entry in (gateway.get("status") or {}).get("conditions") or ()}
+    reported = {entry["type"]: entry for entry in (gateway.get("status") or {}).get("conditions") or ()}
     cure = "see that the controller of its gatewayClassName runs, and its log"
     for kind in ("Accepted", "Programmed"):
-        entry = told.get(kind)
+        entry = reported.get(kind)
         if entry is not None and entry["status"] != "True":
             said = f"{entry.get('reason')}: {entry.get('message')}"
             yield fault(about, f"the Gateway is not {kind.lower()}: {said}", cure)
@@ -131,8 +131,8 @@ def classes(facts: Facts) -> Iterator[Finding]:
         if found is None:
             yield fault(about, "is not there, and a Gateway names it", "install the gateway's controller")
             continue
-        told = {entry["type"]: entry["status"] for entry in (found.get("status") or {}).get("conditions") or ()}
-        if told.get("Accepted") != "True":
+        reported = {entry["type"]: entry["status"] for entry in (found.get("status") or {}).get("conditions") or ()}
+        if reported.get("Accepted") != "True":
             yield fault(about, "no controller has accepted it", "install the controller that its controllerName names")
         elif not (found.get("status") or {}).get("supportedFeatures"):
             text = "lists no supportedFeatures, so only what every gateway can do is used"

@@ -15,8 +15,8 @@ from modelwright.cli.doctor.pods import environment
 from modelwright.cli.doctor.registry import Finding, check, each_namespace, fault, fine, warning
 from modelwright.core.pods import diagnose
 
-FLOOR: Final = (1, 34)
-"""The oldest Kubernetes that is supported."""
+FLOOR: Final = (1, 32)
+"""The oldest Kubernetes that is supported: kubeVersion of the charts."""
 POLICIES: Final = (
     "modelwright-approval",
     "modelwright-author",
@@ -36,9 +36,9 @@ INSTALL_POLICIES = "install the chart modelwright-crds, or kubectl apply -k mani
 @check("Kubernetes", "the server's version was read")
 def server(facts: Facts) -> Iterator[Finding]:
     """The server's minor version, against the supported ones."""
-    told = facts.one("server") or {}
-    numbers = tuple(int(found[0]) for part in ("major", "minor") if (found := re.match(r"\d+", told.get(part, ""))))
-    name = str(told.get("gitVersion", "its version is unknown"))
+    reported = facts.one("server") or {}
+    numbers = tuple(int(found[0]) for part in ("major", "minor") if (found := re.match(r"\d+", reported.get(part, ""))))
+    name = str(reported.get("gitVersion", "its version is unknown"))
     if numbers and numbers < FLOOR:
         yield warning(name, f"is older than {FLOOR[0]}.{FLOOR[1]}, the oldest that is supported", "upgrade the cluster")
     else:
@@ -76,8 +76,8 @@ def _known(kind: Any) -> frozenset[str]:
 
 
 def _kind(node: Mapping[str, Any]) -> str | None:
-    told = node.get("x-kubernetes-group-version-kind") or ()
-    return next((str(entry["kind"]) for entry in told if entry.get("group") == GROUP), None)
+    reported = node.get("x-kubernetes-group-version-kind") or ()
+    return next((str(entry["kind"]) for entry in reported if entry.get("group") == GROUP), None)
 
 
 def _fields(node: Mapping[str, Any], path: str = "") -> Iterator[str]:
@@ -162,8 +162,8 @@ def leader(facts: Facts) -> Iterator[Finding]:
 
 def _clock(facts: Facts) -> datetime:
     """The cluster's clock, by the newest Lease of its own: this computer's may be wrong."""
-    told = [_time((lease.get("spec") or {}).get("renewTime")) for lease in facts.objects.get("leases", ())]
-    return max((time for time in told if time is not None), default=facts.now)
+    reported = [_time((lease.get("spec") or {}).get("renewTime")) for lease in facts.objects.get("leases", ())]
+    return max((time for time in reported if time is not None), default=facts.now)
 
 
 def _time(text: str | None) -> datetime | None:

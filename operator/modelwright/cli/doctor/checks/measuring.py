@@ -57,8 +57,8 @@ def _known(facts: Facts) -> set[str]:
     for name in facts.objects:
         for obj in facts.all(name) if name.startswith("configmaps/") else ():
             text = (obj.get("data") or {}).get("connections.yaml")
-            told = yaml.safe_load(text) if text else {}
-            found |= {entry["name"] for entry in (told or {}).get("connections") or ()}
+            reported = yaml.safe_load(text) if text else {}
+            found |= {entry["name"] for entry in (reported or {}).get("connections") or ()}
     return found
 
 

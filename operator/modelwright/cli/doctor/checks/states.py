@@ -67,9 +67,9 @@ def trainings(facts: Facts, namespace: str) -> Iterator[Finding]:
 
 
 def _conditions(now: datetime, obj: Json) -> Iterator[Finding]:
-    told = (obj.get("status") or {}).get("conditions") or ()
+    reported = (obj.get("status") or {}).get("conditions") or ()
     seen: set[str] = set()
-    for entry in sorted(told, key=lambda entry: entry["type"] != "Stalled"):
+    for entry in sorted(reported, key=lambda entry: entry["type"] != "Stalled"):
         reason, kind = entry.get("reason", ""), (entry["type"], entry["status"])
         level = _BAD.get(kind)
         if kind == _WAITS and reason in CURES and now - _time(entry) > LONG:

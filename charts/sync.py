@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CRDS_CHART = ROOT / "charts" / "modelwright-crds" / "templates"
 RUNTIMES = ROOT / "charts" / "modelwright" / "files" / "runtimes"
+EDITORS = re.compile(r"^# yaml-language-server: .*\n", re.MULTILINE)
+"""What tells editors where the JSON Schema is: by a path that leads nowhere from a chart."""
 KEEP = "    {{- if .Values.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n"
 
 
@@ -52,7 +54,7 @@ def wanted() -> dict[Path, str]:
     for source in manifests("manifests/rbac"):
         files[CRDS_CHART / source.name] = "{{- if .Values.userRoles }}\n" + escape(source.read_text()) + "{{- end }}\n"
     for source in manifests("manifests/runtimes"):
-        files[RUNTIMES / source.name] = source.read_text()
+        files[RUNTIMES / source.name] = EDITORS.sub("", source.read_text())
     return files
 
 

@@ -21,9 +21,10 @@ help: ## This list
 setup: ## The development venv, linked as .venv
 	@scripts/venv
 
-generate: setup ## CRDs and their reference from the types; the charts' copies
+generate: setup ## CRDs, JSON Schemas and reference from the types; the charts' copies and READMEs
 	@$(BIN)/python -m modelwright crd generate
 	@$(BIN)/python charts/sync.py
+	@$(BIN)/python charts/readme.py
 	@$(BIN)/python scripts/argocd.py
 	@$(BIN)/python scripts/figures.py
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modelwright.api.crd.definition import KINDS
 from modelwright.cli.lint import lint
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +58,9 @@ def test_no_manifest_is_passed_over(page: Path) -> None:
     text = page.read_text()
     judged = "\n".join([*BLOCK.findall(text), *SHELL.findall(text)])
     assert len(OURS.findall(judged)) == len(OURS.findall(text))
+
+
+def test_the_glossary_has_every_kind_and_is_in_alphabetical_order() -> None:
+    words = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/concepts/glossary.md").read_text(), re.MULTILINE)[1:]
+    assert {kind.__name__ for kind in KINDS} <= set(words)
+    assert words == sorted(words, key=str.lower)

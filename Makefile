@@ -116,6 +116,9 @@ scan: setup ## Known vulnerabilities in what `make sbom` has listed, by your dat
 plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> dist (URL=where they will lie)
 	@$(BIN)/python scripts/plugin.py $(if $(URL),--url $(URL))
 
+bundle: setup ## A bundle for the Operator Lifecycle Manager -> dist/olm (VALUES=build/images.yaml for what `make push` pushed)
+	@$(BIN)/python scripts/olm.py $(if $(VALUES),--values "$(VALUES)")
+
 chart: setup ## helm lint of both charts
 	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 

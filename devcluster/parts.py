@@ -92,6 +92,11 @@ PARTS = (
     Part("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}),
     Part("helm-docs", "github.com/norwoodj/helm-docs", {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"}),
     Part("kube-score", "github.com/zegl/kube-score", {"kube-score": "github.com/zegl/kube-score/cmd/kube-score"}),
+    Part(
+        "operator-verify",
+        "github.com/operator-framework/api",
+        {"operator-verify": "github.com/operator-framework/api/cmd/operator-verify"},
+    ),
     Part("traefik", "github.com/traefik/traefik/v3", {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}),
     Part(
         "prometheus",
@@ -190,6 +195,11 @@ def module_files(binary: str, inside: str, *files: str) -> Path:
     """A folder with files of the Go module that a binary is built from: all of a folder there, or the named ones."""
     part = part_of(binary)
     return _from_module(part.name, part.module, inside, *files)
+
+
+def olm_crds() -> Path:
+    """The folder with the CRD of ClusterServiceVersions."""
+    return module_files("operator-verify", "crds", "operators.coreos.com_clusterserviceversions.yaml")
 
 
 def traefik_crds() -> Path:

@@ -119,6 +119,9 @@ plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> 
 bundle: setup ## A bundle for the Operator Lifecycle Manager -> dist/olm (VALUES=build/images.yaml for what `make push` pushed)
 	@$(BIN)/python scripts/olm.py $(if $(VALUES),--values "$(VALUES)")
 
+release: setup ## A whole release, see CONTRIBUTING.md: VERSION=1.2.3 REGISTRY=... URL=... SIGN_KEY=release.key (PLAIN_HTTP=1; DRY_RUN=1 only says what it would do)
+	@$(BIN)/python scripts/release.py "$(VERSION)" --registry "$(REGISTRY)" --url "$(URL)" $(if $(PLAIN_HTTP),--plain-http) $(if $(DRY_RUN),--dry-run)
+
 chart: setup ## helm lint of both charts
 	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 

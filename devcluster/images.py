@@ -51,7 +51,9 @@ _FOREIGN = [
     "--skip=check/qemu",
     "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
     f"--extract-hook={_UNPACKED}",
+    # What minbase has.
     "--include=?essential",
+    "--include=apt",
 ]
 _EMULATORS = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
 _MOUNT = """\

@@ -15,13 +15,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
-
-from scripts import changelog, plugin, signing
+from devcluster import ClusterError
+from devcluster.images import NATIVE, build_image, publish, start
+from devcluster.progress import Shown
+from scripts import changelog, plugin, provenance, samples, sbom, signing
+from scripts import publish as published
+from scripts.images import NAMES, Json, Signing, containerfile
 from scripts.registry import Image, Registry, RegistryError, find_login
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,12 +33,20 @@ SEMVER = re.compile(
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
 )
 """Without build metadata: tags of images can't hold a plus sign."""
+ARCHITECTURES = ("amd64", "arm64")
+INDEX = "index"
 VERSIONED = ("charts/*/Chart.yaml", "manifests/install/**/*.yaml", "docs/how-to/*.md")
 """Files beside pyproject.toml that name the version."""
 
 
 class Refused(Exception):
     """There will be no release; the text says why, and what to do."""
+
+
+ERRORS = (
+    Refused, RegistryError, ClusterError, changelog.NoSection, published.BadRelease, signing.BadKey, signing.NotSigned,
+    provenance.NoSource,
+)  # fmt: skip
 
 
 @dataclass
@@ -47,6 +58,10 @@ class State:
     done: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each file beside release.json, by name."""
+    images: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By image: the digest for each architecture, and that of the index."""
+    charts: dict[str, str] = field(default_factory=dict)
+    """Digest of each chart."""
 
 
 @dataclass
@@ -58,10 +73,12 @@ class Release:
     """Where images and charts go: a registry with a path."""
     url: str
     """Where people will find the files."""
-    signer: CryptoSigner
+    signing: Signing
     root: Path = ROOT
     day: date = field(default_factory=lambda: datetime.now(UTC).date())
     plain_http: bool = False
+    folder: Path | None = None
+    """Where files go; dist/VERSION when it isn't given."""
     state: State = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +90,7 @@ class Release:
 
     @property
     def out(self) -> Path:
-        return self.root / "dist" / self.version
+        return self.folder or self.root / "dist" / self.version
 
     @property
     def _record(self) -> Path:
@@ -88,6 +105,14 @@ class Release:
         host, _, path = self.place.partition("/")
         image = Image(host, f"{path}/{name}".lstrip("/"), digest)
         return Registry(image, find_login(image), plain_http=self.plain_http), image
+
+    def reference(self, name: str) -> str:
+        """The image that people name: the index, by digest."""
+        return f"{self.place}/{name}@{self.state.images[name][INDEX]}"
+
+    def digests(self, name: str) -> dict[str, str]:
+        """The digests of the images behind an index, by architecture."""
+        return {architecture: self.state.images[name][architecture] for architecture in ARCHITECTURES}
 
     def keep(self, *files: Path) -> None:
         """Record files that people get."""
@@ -161,6 +186,8 @@ def write_version(release: Release) -> None:
     git(release.root, "commit", "--quiet", "--message", f"Release {release.version}")
     git(release.root, "tag", "--annotate", f"v{release.version}", "--message", f"Modelwright {release.version}")
     release.state.commit = git(release.root, "rev-parse", "HEAD")
+    # What is signed names the commit that was built.
+    release.signing = replace(release.signing, source=provenance.source(release.root))
 
 
 def build_wheel(release: Release) -> None:
@@ -181,6 +208,105 @@ def pack_plugin(release: Release) -> None:
     release.keep(*archives, manifest)
 
 
+def local(name: str, architecture: str) -> str:
+    """What an image of a release is called on this machine."""
+    return f"localhost/modelwright/{name}:release-{architecture}"
+
+
+def build_images(release: Release) -> None:
+    with Shown("images") as progress:
+        for name in NAMES:
+            for architecture in ARCHITECTURES:
+                build_image(
+                    containerfile(name), local(name, architecture), context=release.root, progress=progress,
+                    architecture=architecture,
+                )  # fmt: skip
+
+
+def start_images(release: Release) -> None:
+    """Load all that is compiled in each image, by emulation where it is for another architecture."""
+    del release
+    for name in NAMES:
+        for architecture in ARCHITECTURES:
+            command = [
+                "/opt/venv/bin/python",
+                "-c",
+                f"import platform; {published.STARTS[name]}; print(platform.machine())",
+            ]
+            machine = start(local(name, architecture), command, architecture).strip().splitlines()[-1]
+            print(f"    {name}: started on {machine}{'' if architecture == NATIVE else ', emulated'}", flush=True)
+
+
+def push_images(release: Release) -> None:
+    with Shown("push") as progress:
+        for name in NAMES:
+            registry, _ = release.registry(name)
+            digests = {}
+            for architecture in ARCHITECTURES:
+                target = f"{release.place}/{name}:{release.version}-{architecture}"
+                pushed = publish(local(name, architecture), target, plain_http=release.plain_http, progress=progress)
+                digests[architecture] = pushed.partition("@")[2]
+            index = published.put_index(registry, release.version, digests)
+            release.state.images[name] = {**digests, INDEX: index}
+    samples.push(release.place, samples.train(), plain_http=release.plain_http)
+
+
+def sign_images(release: Release) -> None:
+    """Each image and each index, with its provenance and its bill of materials, which is also a file."""
+    for name in NAMES:
+        bills, predicates = {}, {}
+        for architecture in ARCHITECTURES:
+            with tempfile.TemporaryDirectory() as folder:
+                written = sbom.write(name, local(name, architecture), Path(folder), architecture)
+                bill = release.out / f"{name}-{architecture}.cdx.json"
+                bill.write_bytes(written.read_bytes())
+            release.keep(bill)
+            bills[architecture] = json.loads(bill.read_text())
+            predicates[architecture] = release.signing.predicate(name, release.version, architecture)
+        sign_index(release, name, predicates, bills)
+
+
+def sign_index(release: Release, name: str, predicates: Mapping[str, Json], bills: Mapping[str, Json]) -> None:
+    """An index and its images; predicates and bills of materials are by architecture."""
+    registry, index = release.registry(name, release.state.images[name][INDEX])
+    images = {each: replace(index, digest=digest) for each, digest in release.digests(name).items()}
+    for architecture, image in images.items():
+        release.signing.attach(registry, image, predicates[architecture], bills[architecture])
+    predicate = provenance.of_index(predicates[min(predicates)], images)
+    print(f"    {release.signing.attach(registry, index, predicate, sbom.merged(list(bills.values())))}", flush=True)
+
+
+def push_charts(release: Release) -> None:
+    references = {name: release.reference(name) for name in ("operator", "fetch", "mlserver")}
+    for name in published.CHARTS:
+        registry, image = release.registry(f"charts/{name}")
+        packed = published.package_chart(release.root, name, references, release.out)
+        release.keep(packed)
+        place = image.name.rpartition("/")[0]
+        digest = published.push_chart(packed, place, find_login(image), plain_http=release.plain_http)
+        release.state.charts[name] = digest
+        signing.sign(registry, replace(image, digest=digest), release.signing.signer, [])
+
+
+def verify(release: Release) -> None:
+    """As people get it: by tag from the registry, with the public key."""
+    key = release.signing.signer.public_key
+    for name in release.state.images:
+        registry, index = release.registry(name, release.state.images[name][INDEX])
+        published.verify_index(registry, index, release.version, release.digests(name))
+        for digest in release.state.images[name].values():
+            signing.verify(registry, replace(index, digest=digest), key)
+        print(f"    {index}: {', '.join(ARCHITECTURES)}, signed", flush=True)
+    for name, digest in release.state.charts.items():
+        registry, image = release.registry(f"charts/{name}", digest)
+        signing.verify(registry, image, key, needed=())
+        packed = release.out / f"{name}-{release.version}.tgz"
+        place = image.name.rpartition("/")[0]
+        login = find_login(image)
+        published.verify_chart(packed, place, release.version, login, plain_http=release.plain_http)
+        print(f"    oci://{image}: signed", flush=True)
+
+
 def write_notes(release: Release) -> None:
     notes = release.out / "RELEASE_NOTES.md"
     notes.write_text(notes_of(release))
@@ -195,14 +321,24 @@ def notes_of(release: Release) -> str:
         for name, digest in sorted(release.state.files.items())
         if name != "RELEASE_NOTES.md"
     )
-    return f"# Modelwright {release.version}\n\n{entries}\n## Files\n\n| file | SHA-256 |\n|---|---|\n{files}"
+    images = "".join(f"| `{release.reference(name)}` | {', '.join(ARCHITECTURES)} |\n" for name in release.state.images)
+    charts = "".join(
+        f"helm install {name} oci://{release.place}/charts/{name} --version {release.version} \\\n"
+        "  --namespace modelwright-system --create-namespace\n"
+        for name in release.state.charts
+    )
+    return (
+        f"# Modelwright {release.version}\n\n{entries}\n## Installing\n\n```\n{charts}```\n\n"
+        f"## Images\n\n| image | for |\n|---|---|\n{images}\n"
+        f"## Files\n\n| file | SHA-256 |\n|---|---|\n{files}"
+    )
 
 
 def sign_files(release: Release) -> None:
     """All files with their SHA-256, as `sha256sum --check` reads them, and the list's signature as cosign writes it."""
     sums = release.out / "SHA256SUMS"
     sums.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(release.state.files.items())))
-    (release.out / "SHA256SUMS.sig").write_text(signing.sign_blob(release.signer, sums.read_bytes()) + "\n")
+    (release.out / "SHA256SUMS.sig").write_text(signing.sign_blob(release.signing.signer, sums.read_bytes()) + "\n")
 
 
 STEPS: Sequence[Step] = (
@@ -211,6 +347,12 @@ STEPS: Sequence[Step] = (
     ),
     Step("wheel", "build the wheel", build_wheel),
     Step("plugin", "pack kubectl-modelwright for each platform, with the manifest for krew", pack_plugin),
+    Step("images", f"build the images for {', '.join(ARCHITECTURES)}", build_images),
+    Step("start", "start each image once, those of another architecture by emulation", start_images),
+    Step("push", "push images, an index of each, and the quickstart's samples", push_images),
+    Step("sign", "sign images and indexes, with provenance and bills of materials", sign_images),
+    Step("charts", "pack the charts with these images as defaults, push and sign them", push_charts),
+    Step("verify", "read images, charts and signatures back from the registry", verify),
     Step("notes", "write RELEASE_NOTES.md", write_notes),
     Step("sums", "write SHA256SUMS and sign it", sign_files),
 )
@@ -265,11 +407,11 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
                 raise Refused(
                     f"{name} is missing: make release VERSION=1.2.3 REGISTRY=... URL=... SIGN_KEY=release.key"
                 )
-        if not environment.get("SIGN_KEY"):
+        sealed = Signing.given(environment)
+        if sealed is None:
             raise Refused("SIGN_KEY is missing: a release is signed; docs/how-to/install.md#signed-images makes a key")
-        signer = signing.private_key(Path(environment["SIGN_KEY"]), environment.get("SIGN_PASSWORD", ""))
         release = Release(
-            given.version, given.registry.strip("/"), given.url, signer, ROOT, plain_http=given.plain_http
+            given.version, given.registry.strip("/"), given.url, sealed, ROOT, plain_http=given.plain_http
         )
         if given.dry_run:
             if not release.state.done:
@@ -277,7 +419,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             print("\n".join(f"{step.name:8} {step.says}" for step in STEPS if step.name not in release.state.done))
             return 0
         play(release)
-    except (Refused, RegistryError, changelog.NoSection, signing.BadKey) as error:
+    except ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(

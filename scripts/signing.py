@@ -100,6 +100,8 @@ def sign(registry: Registry, image: Image, signer: CryptoSigner, statements: Seq
     _attach(
         registry, _tag(image, "sig"), [Layer(_PAYLOAD, payload, {_SIGNATURE: signature})], lambda old: _is_by(key, old)
     )
+    if not statements:
+        return
     layers = [_enveloped(signer, each) for each in statements]
     kinds = {each["predicateType"] for each in statements}
     _attach(registry, _tag(image, "att"), layers, lambda old: _statement_of(key, old).get("predicateType") in kinds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,8 +17,10 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from scripts import changelog, release
-from tests.packaging.test_signing import Memory, new_signer, pem
+from scripts import changelog, provenance, publish, release, sbom
+from scripts.images import Signing
+from scripts.registry import Image, digest_of
+from tests.packaging.test_signing import BUILD, Memory, new_signer, pem
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGELOG = """\
@@ -71,8 +74,8 @@ def planned(tree: Path, registry: Memory, monkeypatch: pytest.MonkeyPatch) -> Ca
 
     def make(version: str = "0.2.0", **more: Any) -> release.Release:
         return release.Release(
-            version, "registry.example.com/modelwright", "https://example.com/0.2.0", new_signer(),
-            root=tree, day=DAY, **more,
+            version, "registry.example.com/modelwright", "https://example.com/0.2.0",
+            Signing(new_signer(), provenance.Source("c0ffee", False), "me"), root=tree, day=DAY, **more,
         )  # fmt: skip
 
     return make
@@ -183,16 +186,20 @@ def test_people_get_notes_and_signed_checksums(tree: Path, planned: Callable[...
     made.out.mkdir(parents=True)
     (made.out / "modelwright.whl").write_bytes(b"wheel")
     made.keep(made.out / "modelwright.whl")
+    made.state.images["operator"] = {release.INDEX: OPERATOR.digest}
+    made.state.charts["modelwright"] = OPERATOR.digest
     release.write_notes(made)
     release.sign_files(made)
     digest = hashlib.sha256(b"wheel").hexdigest()
     notes = (made.out / "RELEASE_NOTES.md").read_text()
-    assert notes.startswith("# Modelwright 0.2.0\n\n### Added\n\n- A field.\n\n## Files\n")
+    assert notes.startswith("# Modelwright 0.2.0\n\n### Added\n\n- A field.\n\n## Installing\n")
+    assert f"| `registry.example.com/modelwright/operator@{OPERATOR.digest}` | amd64, arm64 |" in notes
+    assert "helm install modelwright oci://registry.example.com/modelwright/charts/modelwright --version 0.2.0" in notes
     assert "Everything" not in notes
     assert f"| [modelwright.whl](https://example.com/0.2.0/modelwright.whl) | `{digest}` |" in notes
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=made.out, check=True)
     signature = base64.b64decode((made.out / "SHA256SUMS.sig").read_text())
-    key = made.signer._private_key.public_key()  # type: ignore[attr-defined]
+    key = made.signing.signer._private_key.public_key()  # type: ignore[attr-defined]
     key.verify(signature, (made.out / "SHA256SUMS").read_bytes(), ec.ECDSA(SHA256()))
 
 
@@ -214,6 +221,104 @@ def test_the_wheel_of_a_commit_is_the_same_each_time(tree: Path, planned: Callab
     assert list(digests[0]) == [f"modelwright-{release.plugin.project()['version']}-py3-none-any.whl"]
 
 
+MANIFESTS = {
+    architecture: f'{{"mediaType": "application/vnd.oci.image.manifest.v1+json", "n": "{architecture}"}}'.encode()
+    for architecture in release.ARCHITECTURES
+}
+OPERATOR = Image("registry.example.com", "modelwright/operator", "sha256:" + "ab" * 32)
+
+
+def test_an_index_names_the_image_of_each_architecture() -> None:
+    place = Memory(*MANIFESTS.values())
+    digests = {architecture: digest_of(data) for architecture, data in MANIFESTS.items()}
+    digest = publish.put_index(place, "0.2.0", digests)
+    assert digest == digest_of(place.manifests["0.2.0"])
+    index = json.loads(place.manifests["0.2.0"])
+    assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert [(each["platform"], each["digest"], each["size"]) for each in index["manifests"]] == [
+        ({"architecture": architecture, "os": "linux"}, digests[architecture], len(MANIFESTS[architecture]))
+        for architecture in ("amd64", "arm64")
+    ]
+    with pytest.raises(publish.BadRelease, match="no manifest"):
+        publish.put_index(Memory(), "0.2.0", digests)
+
+
+def built(architecture: str) -> tuple[bytes, bytes]:
+    """A manifest and its config."""
+    config = json.dumps({"architecture": architecture, "n": 1}).encode()
+    return json.dumps({"config": {"digest": digest_of(config)}}).encode(), config
+
+
+@pytest.mark.parametrize(
+    ("what", "images", "tag", "text"),
+    [
+        ("all is there", ("amd64", "arm64"), "0.2.0", ""),
+        ("an image is for another architecture", ("amd64", "amd64"), "0.2.0", "for arm64 says that it is for amd64"),
+        ("the tag is not there", ("amd64", "arm64"), "0.3.0", "not there"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_an_index_is_read_back(what: str, images: tuple[str, str], tag: str, text: str) -> None:
+    place, digests = Memory(), {}
+    for architecture, says in zip(release.ARCHITECTURES, images, strict=True):
+        manifest, config = built(says)
+        place.put_blob(config)
+        place.put_manifest(digest_of(manifest), manifest)
+        digests[architecture] = digest_of(manifest)
+    digest = publish.put_index(place, "0.2.0", digests)
+    image = Image(OPERATOR.registry, OPERATOR.repository, digest)
+    if not text:
+        publish.verify_index(place, image, tag, digests)
+        return
+    with pytest.raises(publish.BadRelease, match=text):
+        publish.verify_index(place, image, tag, digests)
+
+
+def test_the_charts_defaults_become_the_released_images_and_keep_their_comments() -> None:
+    references = {
+        name: f"registry.example.com/modelwright/{name}@sha256:{name}" for name in ("operator", "fetch", "mlserver")
+    }
+    before = (ROOT / "charts/modelwright/values.yaml").read_text()
+    after = publish.chart_values(before, references)
+    old, new = yaml.safe_load(before), yaml.safe_load(after)
+    assert new["image"] == old["image"] | {
+        "repository": "registry.example.com/modelwright/operator",
+        "digest": "sha256:operator",
+    }
+    assert new["fetchImage"] == old["fetchImage"] | {
+        "repository": "registry.example.com/modelwright/fetch",
+        "digest": "sha256:fetch",
+    }
+    assert new["runtimes"].pop("images") == {"mlserver": references["mlserver"]}
+    old["runtimes"].pop("images")
+    for field in ("image", "fetchImage"):
+        del old[field], new[field]
+    assert new == old
+    assert after.count("#") == before.count("#")
+    with pytest.raises(publish.BadRelease, match=r"values\.yaml has no image"):
+        publish.chart_values(before.replace("\nfetchImage:", "\nother: {}\nfetchImage: {}\nx:"), references)
+
+
+def test_the_provenance_of_an_index_names_its_images_and_no_base() -> None:
+    images = dict.fromkeys(release.ARCHITECTURES, OPERATOR)
+    predicate = provenance.of_index(provenance.provenance(BUILD), images)
+    dependencies = predicate["buildDefinition"]["resolvedDependencies"]
+    assert [each["name"] for each in dependencies] == ["source", "image linux/amd64", "image linux/arm64"]
+    assert dependencies[1]["uri"] == "oci://registry.example.com/modelwright/operator"
+    assert predicate["buildDefinition"]["externalParameters"] == {"image": "operator", "tag": "0.1.0"}
+
+
+def test_the_bill_of_materials_of_an_index_holds_all_of_its_images_once() -> None:
+    one, other = ({"bom-ref": f"pkg:deb/debian/libc6?arch={name}"} for name in release.ARCHITECTURES)
+    kopf = {"bom-ref": "pkg:pypi/kopf"}
+    found = sbom.merged([{"version": 1, "components": [kopf, one]}, {"version": 1, "components": [kopf, other]}])
+    assert found == {"version": 1, "components": [kopf, one, other]}
+
+
+def test_each_image_is_started_by_what_it_is_there_for() -> None:
+    assert set(publish.STARTS) == set(release.NAMES)
+
+
 class TestCommand:
     """`make release`, up to its steps."""
 
@@ -225,6 +330,7 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def place(self, tree: Path, registry: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(release, "ROOT", tree)
+        monkeypatch.setattr("scripts.images.ROOT", tree)
         monkeypatch.setattr(release, "Registry", lambda *_, **__: registry)
 
     @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class Memory(Registry):
         self.blobs[digest_of(data)] = data
         return digest_of(data)
 
-    def put_manifest(self, reference: str, data: bytes) -> None:
+    def put_manifest(self, reference: str, data: bytes, kind: str = registry.MANIFEST) -> None:
         self.manifests[reference] = data
 
     def layers(self, what: str, image: Image = OPERATOR) -> list[dict]:
@@ -368,7 +368,7 @@ class TestPush:
         monkeypatch.setattr(
             images, "publish", lambda tag, target, **_: f"{target.rpartition(':')[0]}@{OPERATOR.digest}"
         )
-        monkeypatch.setattr(images, "base_of", lambda _: (BUILD.base, BUILD.base_digest))
+        monkeypatch.setattr(images, "base_of", lambda *_, **__: (BUILD.base, BUILD.base_digest))
         monkeypatch.setattr(images, "Registry", lambda *_, **__: place)
         monkeypatch.setattr(samples, "Registry", lambda *_, **__: place)
         monkeypatch.setattr(samples, "train", lambda: {"1": b"a model"})

@@ -83,8 +83,8 @@ test-peers: setup ## On the cluster that is up: Argo CD, Flux and kube-router th
 demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, bad ones going back, drift closing the loop
 	@$(BIN)/python -m demo
 
-cluster-up: setup ## A real cluster on this machine, called NAME=dev (CLUSTER=existing or kind: see CONTRIBUTING.md)
-	@$(BIN)/python -m devcluster up --name $(NAME)
+cluster-up: setup ## A real cluster on this machine, called NAME=dev; GATEWAY=envoy: Envoy Gateway beside Traefik (CLUSTER=existing or kind: see CONTRIBUTING.md)
+	@$(BIN)/python -m devcluster up --name $(NAME) $(if $(GATEWAY),--gateway $(GATEWAY))
 
 cluster-down: setup ## Take it down, with all it left on the machine
 	@$(BIN)/python -m devcluster down --name $(NAME)

@@ -124,6 +124,12 @@ PARTS = (
         {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
         asked=True,
     ),
+    Part(
+        "envoy-gateway",
+        "github.com/envoyproxy/gateway",
+        {"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"},
+        asked=True,
+    ),
 )
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
@@ -208,12 +214,30 @@ def traefik_crds() -> Path:
     return module_files("traefik", inside, "kubernetes-crd-definition-v1.yml")
 
 
+def module(binary: str) -> Path:
+    """The folder of the Go module that a binary is built from, in Go's own cache: to be read only."""
+    part = part_of(binary)
+    return _downloaded(part.name, part.module)
+
+
 def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
     """Copy files out of a Go module into the cache, once per version."""
     version = Part(folder, module, {}).version()
     kept = paths.cache() / "crds" / f"{folder}-{version}" / inside.replace("/", "-")
     if kept.exists():
         return kept
+    source = _downloaded(folder, module) / inside
+    new = kept.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name in files or [each.name for each in source.iterdir()]:
+        shutil.copyfile(source / name, new / name)
+    new.rename(kept)
+    return kept
+
+
+def _downloaded(folder: str, module: str) -> Path:
+    version = Part(folder, module, {}).version()
     log = paths.cache() / "logs" / f"module-{folder}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
@@ -227,11 +251,4 @@ def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
         out.write(found.stdout)
     if found.returncode:
         raise failed(f"downloading {module} v{version} failed", log)
-    source = Path(json.loads(found.stdout)["Dir"]) / inside
-    new = kept.with_suffix(".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name in files or [each.name for each in source.iterdir()]:
-        shutil.copyfile(source / name, new / name)
-    new.rename(kept)
-    return kept
+    return Path(json.loads(found.stdout)["Dir"])

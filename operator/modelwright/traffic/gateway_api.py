@@ -26,7 +26,8 @@ MARK_FEATURE = "HTTPRouteResponseHeaderModification"
 MIRROR_FEATURE = "HTTPRouteRequestMirror"
 MIRROR_PERCENT_FEATURE = "HTTPRouteRequestPercentageMirror"
 TIMEOUT_FEATURE = "HTTPRouteRequestTimeout"
-FILTER_FEATURES = {"ResponseHeaderModifier": MARK_FEATURE, "CORS": "HTTPRouteCORS"}
+CORS_FEATURE = "HTTPRouteCORS"
+FILTER_FEATURES = {"ResponseHeaderModifier": MARK_FEATURE, "CORS": CORS_FEATURE}
 """Features that filters of the endpoint need, by type. Others are core, or the gateway's own."""
 
 

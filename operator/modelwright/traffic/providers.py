@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
+from modelwright.traffic import envoy
 from modelwright.traffic.gateway_api import GatewayTraffic
 from modelwright.traffic.port import Traffic
 from modelwright.traffic.service import ServiceTraffic
@@ -38,6 +39,11 @@ def choose(
     return GatewayTraffic(probe, features)
 
 
+UNLISTED: Mapping[str, frozenset[str]] = {envoy.CONTROLLER: envoy.FEATURES}
+"""Features of classes that list none, by controllerName."""
+
+
 def _features(gateway_class: Json) -> frozenset[str]:
     listed = gateway_class.get("status", {}).get("supportedFeatures") or []
-    return frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)
+    found = frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)
+    return found or UNLISTED.get(str(gateway_class.get("spec", {}).get("controllerName", "")), found)

@@ -22,6 +22,7 @@ from tests.unit.measuring.conftest import CANDIDATE, RUNTIME, SERVING, SINCE, TR
 
 ISTIO = Gateway("istio.io/gateway-controller")
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
+OTHER = Gateway("example.com/any")
 BARE = replace(CANDIDATE, metrics=None)
 RUNTIMES = Path(__file__).parents[3] / "manifests" / "runtimes"
 
@@ -38,7 +39,9 @@ def meant(counted: builtin.Counted | None, **labels: str) -> bool:
         ("Gateway", {}, "Gateway"),
         ("Runtime", {}, "Runtime"),
         ("Auto", {"gateway": None}, "Runtime"),
+        # It tells revisions apart only when its platform team has asked it to.
         ("Auto", {"gateway": ENVOY}, "Runtime"),
+        ("Gateway", {"gateway": ENVOY}, "Gateway"),
         ("Auto", {"gateway": ISTIO}, "Gateway"),
     ],
 )
@@ -50,9 +53,10 @@ async def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> No
     ("wanted", "changes", "target", "told"),
     [
         ("Gateway", {"gateway": None}, CANDIDATE, "source Gateway, but the Model has no endpoint"),
-        ("Gateway", {"gateway": ENVOY}, CANDIDATE, "counters of gateway.envoyproxy.io/gatewayclass-controller"),
+        ("Gateway", {"gateway": OTHER}, CANDIDATE, "counters of example.com/any"),
         ("Runtime", {}, BARE, "the runtime of version digits-v2 names no counters (spec.metrics)"),
         ("Auto", {"gateway": None}, BARE, "and no gateway that is known counts its requests"),
+        ("Auto", {"gateway": ENVOY}, BARE, "Envoy Gateway can count its requests: use source Gateway"),
     ],
 )
 async def test_where_nothing_counts_the_policy_must_be_changed(
@@ -66,7 +70,7 @@ async def test_where_nothing_counts_the_policy_must_be_changed(
 
 
 @pytest.mark.parametrize(
-    "gateway", [TRAEFIK, Gateway(TRAEFIK.controller, grpc=True), ISTIO, Gateway(ISTIO.controller, True)]
+    "gateway", [TRAEFIK, Gateway(TRAEFIK.controller, grpc=True), ISTIO, Gateway(ISTIO.controller, True), ENVOY]
 )
 @pytest.mark.parametrize("serving", [SERVING, None])
 async def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> None:
@@ -123,11 +127,12 @@ async def test_what_counts_as_an_error_of_grpc(code: str, bad: bool) -> None:
     assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
 
 
-async def test_traefik_does_not_tell_errors_of_grpc_so_the_runtime_does() -> None:
-    asked = ask(gateway=replace(TRAEFIK, grpc=True))
+@pytest.mark.parametrize(("gateway", "name"), [(TRAEFIK, "Traefik"), (ENVOY, "Envoy Gateway")])
+async def test_some_do_not_tell_errors_of_grpc_so_the_runtime_does(gateway: Gateway, name: str) -> None:
+    asked = ask(gateway=replace(gateway, grpc=True))
     assert (await builtin.source(asked, "Auto", CANDIDATE, errors=True)).name == "Runtime"
-    assert (await builtin.source(asked, "Auto", CANDIDATE)).name == "Gateway"
-    with pytest.raises(Fault, match="Traefik counts gRPC calls that went well") as refused:
+    assert (await builtin.source(asked, "Gateway", CANDIDATE)).name == "Gateway"
+    with pytest.raises(Fault, match=f"{name} counts gRPC calls that went well") as refused:
         await builtin.source(asked, "Gateway", CANDIDATE, errors=True)
     assert refused.value.failure.permanent
 

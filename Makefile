@@ -77,7 +77,7 @@ test-e2e: setup ## Real pods on the cluster that is up
 test-cluster: setup ## The embedded cluster itself: one of its own is brought up, used, killed and taken down
 	@$(PYTEST) -q -m e2e --durations 5 tests/devcluster
 
-test-peers: setup ## On the cluster that is up: Argo CD, Flux and kube-router themselves, PEER=argocd alone -> docs/figures/peers.json (twenty minutes to build)
+test-peers: setup ## On the cluster that is up: Argo CD, Flux, kube-router and Envoy Gateway themselves, PEER=argocd alone -> docs/figures/peers.json (twenty minutes to build)
 	@$(BIN)/python scripts/peers.py run $(PEER)
 
 demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, bad ones going back, drift closing the loop

@@ -1,4 +1,4 @@
-"""Envoy behind Envoy Gateway, a second gateway beside Traefik: its image, what its chart is told, and its objects."""
+"""Envoy behind Envoy Gateway, a second gateway beside Traefik: its image, the values of its chart, and its objects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def chart() -> Path:
 
 
 def values(chart_folder: Path, image: str) -> dict[str, Any]:
-    """What the chart is told, in full: its own defaults are a template that releases fill in."""
+    """All values of the chart: its own defaults are a template that releases fill in."""
     text = (chart_folder / "values.tmpl.yaml").read_text()
     filled = text.replace("${GatewayImage}", image).replace("${GatewayImagePullPolicy}", "IfNotPresent")
     found: dict[str, Any] = yaml.safe_load(filled)

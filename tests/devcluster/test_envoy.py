@@ -1,4 +1,4 @@
-"""Envoy Gateway beside Traefik: what its chart is told, and that all of it runs from the one image of ours."""
+"""Envoy Gateway beside Traefik: the values of its chart, and that all of it runs from the one image of ours."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ topologyInjector: {enabled: true}
 """
 
 
-def test_the_chart_is_told_in_full_and_brings_no_definitions_of_the_gateway_api(tmp_path: Path) -> None:
+def test_the_chart_has_all_its_values_and_brings_no_definitions_of_the_gateway_api(tmp_path: Path) -> None:
     (tmp_path / "values.tmpl.yaml").write_text(TEMPLATE)
-    told = envoy.values(tmp_path, IMAGE)
-    assert told["global"]["images"]["envoyGateway"] == {"image": IMAGE, "pullPolicy": "IfNotPresent"}
-    assert told["crds"]["enabled"] is False
-    assert told["config"]["envoyGateway"]["provider"]["kubernetes"]["shutdownManager"] == {"image": IMAGE}
-    assert "${" not in json.dumps(told)
+    values = envoy.values(tmp_path, IMAGE)
+    assert values["global"]["images"]["envoyGateway"] == {"image": IMAGE, "pullPolicy": "IfNotPresent"}
+    assert values["crds"]["enabled"] is False
+    assert values["config"]["envoyGateway"]["provider"]["kubernetes"]["shutdownManager"] == {"image": IMAGE}
+    assert "${" not in json.dumps(values)
 
 
 def test_the_gateway_has_one_cluster_of_envoy_for_each_service() -> None:

@@ -28,7 +28,7 @@ STEP = 60
 
 
 def samples() -> list[tuple[str, dict[str, str], list[tuple[float, float]]]]:
-    """Each series as (name, labels, samples), scraped at the step's begin and at its end."""
+    """Each series as (name, labels, samples), scraped when the step began and at its end."""
     found: dict[Any, list[tuple[float, float]]] = {}
     for number, at in ((1, START), (2, START + STEP)):
         text = (RECORDED / f"envoy-{number}.txt").read_text()

@@ -77,8 +77,8 @@ def test_envoy_gateway_has_features_that_it_does_not_list() -> None:
     assert not refused(choose(HTTP, [gateway_class(envoy.CONTROLLER)], kinds.ALL_KINDS, None), part)
     # One that lists some is taken at its word.
     listing = [gateway_class(envoy.CONTROLLER, MIRROR_FEATURE)]
-    told = refused(choose(HTTP, listing, kinds.ALL_KINDS, None), Needs(mirror=True, mirror_percent_below_100=True))
-    assert MIRROR_PERCENT_FEATURE in str(told)
+    refusals = refused(choose(HTTP, listing, kinds.ALL_KINDS, None), Needs(mirror=True, mirror_percent_below_100=True))
+    assert MIRROR_PERCENT_FEATURE in str(refusals)
 
 
 def test_envoy_gateway_beside_one_that_lists_nothing_can_do_what_both_say() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from modelwright.api.names import GROUP
-from modelwright.cli.acts import COMMANDS
+from modelwright.api.v1alpha1.rollout import CommandName
 
 _EDITED = ("models", "modelversions", "modelruntimes", "rolloutpolicies", "retrainingpolicies")
 _SEEN = ("models", "modelversions", "rolloutpolicies", "modelrollouts", "retrainingpolicies", "trainingruns")
@@ -22,7 +22,7 @@ ROLES: Final[Mapping[str, tuple[Right, ...]]] = {
         ("trainingruns", "create"),
     ),
     "command": (
-        *(("models", verb) for verb in (*COMMANDS, "rollback")),
+        *(("models", verb) for verb in (*get_args(CommandName), "rollback")),
         ("modelrollouts", "create"),
         ("modelrollouts", "patch"),
     ),

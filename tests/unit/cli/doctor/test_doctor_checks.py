@@ -16,7 +16,7 @@ from modelwright.cli.doctor.facts import Facts
 from modelwright.cli.doctor.registry import CHECKS, Finding, Level, diagnose
 from tests.lib import objects
 from tests.unit.cli.doctor import cluster
-from tests.unit.cli.doctor.cluster import BEFORE, GATEWAYS, HOME, NOW, NS, but, condition, meta, without
+from tests.unit.cli.doctor.cluster import BEFORE, FEATURES, GATEWAYS, HOME, NOW, NS, but, condition, meta, without
 
 Json = dict[str, Any]
 FAULT, WARNING = Level.FAULT, Level.WARNING
@@ -219,9 +219,9 @@ SEEDED: dict[str, Row] = {
         lambda: but(gatewayclasses=[cluster.gateway_class("HTTPRouteCORS")],
                     models=[cluster.model(endpoint=endpoint(requestTimeout="2m"))]),
         "features", FAULT, f"Model {NS}/digits", "spec.endpoint.requestTimeout", "whose class lists the feature"),
-    "a class without features": (
-        lambda: but(gatewayclasses=[cluster.gateway_class()]),
-        "gateway classes", WARNING, "GatewayClass any", "lists no supportedFeatures", "upgrade"),
+    "a class that no controller has accepted": (
+        lambda: but(gatewayclasses=[cluster.gateway_class(*FEATURES) | {"status": {}}]),
+        "gateway classes", FAULT, "GatewayClass any", "no controller has accepted it", "controllerName"),
     "a class that is not there": (
         lambda: but(gatewayclasses=[]),
         "gateway classes", FAULT, "GatewayClass any", "is not there", "install the gateway's controller"),

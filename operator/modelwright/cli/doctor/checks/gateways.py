@@ -8,7 +8,7 @@ from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.model import Endpoint, Model
 from modelwright.api.v1alpha1.policy import RolloutPolicy
 from modelwright.cli.doctor.facts import Facts, Json, NotPermitted, place
-from modelwright.cli.doctor.registry import Finding, check, each_namespace, fault, warning
+from modelwright.cli.doctor.registry import Finding, check, each_namespace, fault
 from modelwright.core import attachment
 from modelwright.core.rollout.steps import compiled
 from modelwright.kube import kinds
@@ -116,9 +116,9 @@ def _classes(facts: Facts, namespace: str, endpoint: Endpoint | None) -> list[Js
     return found
 
 
-@check("gateway classes", "each class says what it can do, or none is used")
+@check("gateway classes", "a controller has accepted each class, or none is used")
 def classes(facts: Facts) -> Iterator[Finding]:
-    """Classes that are missing, are not accepted, or list no features."""
+    """Classes that are missing, or that no controller has accepted."""
     used = {
         gateway["spec"]["gatewayClassName"]
         for name, found in facts.objects.items()
@@ -134,9 +134,6 @@ def classes(facts: Facts) -> Iterator[Finding]:
         reported = {entry["type"]: entry["status"] for entry in (found.get("status") or {}).get("conditions") or ()}
         if reported.get("Accepted") != "True":
             yield fault(about, "no controller has accepted it", "install the controller that its controllerName names")
-        elif not (found.get("status") or {}).get("supportedFeatures"):
-            text = "lists no supportedFeatures, so only what every gateway can do is used"
-            yield warning(about, text, "upgrade the gateway's controller")
 
 
 def _labels(facts: Facts, namespace: str) -> dict[str, str] | None:

@@ -81,6 +81,13 @@ def machine(tmp_path: Path, archive: tuple[Path, str]) -> Machine:
     return Machine(tmp_path, archive[0])
 
 
+def test_doctor_has_all_that_it_imports(machine: Machine) -> None:
+    """It imports its checks before it asks kubectl, which isn't there."""
+    found = machine.run("kubectl-modelwright", "doctor")
+    assert found.returncode == 1
+    assert "kubectl is not on the PATH" in found.stderr
+
+
 def test_it_runs_with_nothing_but_a_python(machine: Machine) -> None:
     assert "No module named 'pydantic'" in machine.run("python3", "-c", "import pydantic").stderr
     told = machine.run("kubectl-modelwright", "--help")

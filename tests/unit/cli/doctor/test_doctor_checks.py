@@ -353,6 +353,13 @@ def test_a_version_that_nobody_uses_may_lose_its_secret() -> None:
     assert found(but(modelversions=[cluster.version(), old])) == []
 
 
+def test_a_model_that_has_its_runtime_needs_no_right_to_see_runtimes() -> None:
+    chosen = cluster.model()
+    chosen["status"]["runtime"] = {"kind": "ClusterModelRuntime", "name": "plain"}
+    facts = replace(but(models=[chosen]), unseen={"clustermodelruntimes": "no"})
+    assert found(facts) == []
+
+
 def test_a_wait_of_less_than_five_minutes_is_no_finding() -> None:
     waiting = cluster.model()
     since = (NOW - timedelta(minutes=4)).isoformat()

@@ -19,19 +19,20 @@ from modelwright.core.runtimes import Candidate
 
 @each_namespace("runtimes", "a runtime serves each format in use")
 def formats(facts: Facts, namespace: str) -> Iterator[Finding]:
-    """The runtime that each Model's version would get."""
-    candidates = _candidates(facts, namespace)
+    """The runtime that each Model's version would get, where the operator has not chosen one."""
     versions = {obj["metadata"]["name"]: obj for obj in facts.within("modelversions", namespace)}
     for obj in facts.within("models", namespace):
         try:
             model = Model.parse(obj)
+            if model.status.runtime is not None:
+                continue
             name = model.status.target.version if model.status.target is not None else model.spec.version.name
             if name not in versions:
                 continue
             wanted = ModelVersion.parse(versions[name]).spec.artifact.format
         except InvalidObject:
             continue
-        found = runtimes.choose(wanted, model.spec.serving.runtime_ref, candidates)
+        found = runtimes.choose(wanted, model.spec.serving.runtime_ref, _candidates(facts, namespace))
         if isinstance(found, Problem):
             yield fault(place(obj), f"version {name}: {found.message}", CURES[Reason(found.reason)])
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -310,14 +310,6 @@ def test_two_people_approve_and_an_edited_version_asks_them_again(crd_server: Se
 def hash_of(version: Object) -> str:
     spec = ModelVersion.parse(version).spec
     return people.content_hash_of(Revision("fraud-v2", "r"), spec, spec.artifact.digest, {"deadline": "1h"})
-
-
-@pytest.fixture
-async def client(crd_server: Server) -> AsyncIterator[KubeClient]:
-    configuration = await load_configuration(str(crd_server.plane.kubeconfig))
-    client = KubeClient(configuration, qps=1000, burst=1000)
-    yield client
-    await client.close()
 
 
 async def eventually(check: AdmissionCheck, holds: Callable[[], bool], seconds: float = 30) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from modelwright.cli import source
 
 NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _LOCAL = re.compile(r"[\w./ ,+~-]+")
@@ -40,11 +40,12 @@ def require_local(folder: Path) -> None:
         seen.add(here)
         for file in (here / name for name in NAMES if (here / name).is_file()):
             try:
-                content = yaml.safe_load(file.read_text())
-            except (yaml.YAMLError, ValueError, RecursionError):
+                contents = [each.content for each in source.documents(file.read_text())]
+            except ValueError:
                 raise NotLocal(f"{file} is no YAML") from None
-            if isinstance(content, dict):
-                todo += _folders(file, content)
+            for content in contents:
+                if isinstance(content, dict):
+                    todo += _folders(file, content)
 
 
 def _folders(file: Path, content: dict[Any, Any]) -> Iterator[Path]:

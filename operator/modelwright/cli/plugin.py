@@ -18,7 +18,7 @@ import yaml
 
 from modelwright.api.common import InvalidObject, seconds
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import acts, facts, kustomization, plot, reports, tree
+from modelwright.cli import acts, facts, kustomization, plot, reports, source, tree
 from modelwright.cli import lint as linting
 from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster, ClusterError, Forbidden, NoSuchResource
@@ -524,9 +524,10 @@ def _is_file(name: str) -> bool:
 
 def _documents(path: Path) -> list[Any]:
     try:
-        return list(yaml.safe_load_all(path.read_text()))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise NotYaml(f"{path} is no YAML: {error}") from error
+        return [each.content for each in source.documents(path.read_text())]
+    except ValueError as error:
+        line = f":{error.line}" if isinstance(error, source.NotYaml) and error.line else ""
+        raise NotYaml(f"{path}{line} is no YAML: {error}") from error
 
 
 def _manifests(path: Path, cluster: Cluster) -> list[tuple[str, str]]:

@@ -11,6 +11,8 @@ import yaml
 
 Path = tuple[str | int, ...]
 
+_MOST_VALUES = 1_000_000
+"""Values of a document once each alias is written out, as JSON has it. The largest object that etcd keeps has fewer."""
 _STEP = re.compile(r"\.?([A-Za-z_$][\w$-]*)|\[(\d+)\]|\[\"?([^\]\"]+)\"?\]")
 
 
@@ -68,7 +70,12 @@ def documents(text: str) -> Iterator[Document]:
     try:
         while loader.check_node():
             node = loader.get_node()
+            if node is not None and _written_out(node) > _MOST_VALUES:
+                line = node.start_mark.line + 1
+                raise NotYaml(f"its aliases stand for more than {_MOST_VALUES} values in all", line)
             yield Document(loader.construct_document(node), node)
+    except NotYaml:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(part for part in (error.context, error.problem) if part)
@@ -77,6 +84,27 @@ def documents(text: str) -> Iterator[Document]:
         raise NotYaml(str(error).partition("\n")[0], 0) from error
     finally:
         loader.dispose()
+
+
+def _written_out(node: yaml.Node) -> int:
+    """How many values a node has once each alias is written out. One that holds itself counts once there."""
+    counted: dict[int, int] = {}
+    todo = [(node, False)]
+    while todo:
+        each, is_counted = todo.pop()
+        if is_counted:
+            counted[id(each)] = 1 + sum(counted.get(id(inner), 1) for inner in _inner(each))
+        elif id(each) not in counted:
+            counted[id(each)] = 1
+            todo.append((each, True))
+            todo += [(inner, False) for inner in _inner(each)]
+    return counted[id(node)]
+
+
+def _inner(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [inner for pair in node.value for inner in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def parse_path(text: str) -> Path:

@@ -69,3 +69,23 @@ def test_what_is_elsewhere_is_named_and_never_fetched(
 def test_local_files_are_rendered_and_texts_may_have_addresses(tmp_path: Path) -> None:
     put(tmp_path, LOCAL)
     kustomization.require_local(tmp_path)
+
+
+NESTED = "\n".join(
+    ["a0: &a0 {x: y}", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
+)  # fmt: skip
+MERGED = "\n".join(
+    ["a0: &a0 {x: y}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30))]
+)
+
+
+@pytest.mark.parametrize("text", [NESTED, MERGED], ids=["aliases of aliases", "merges of merges"])
+@pytest.mark.parametrize("command", [["lint", "--offline"], ["import", "kserve"]], ids=" ".join)
+def test_aliases_that_would_fill_the_memory_are_refused(
+    command: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: x}\n" + text)
+    assert plugin.main([*command, str(file)]) == 1
+    said = capsys.readouterr()
+    assert "aliases stand for more than" in said.out + said.err

@@ -76,3 +76,21 @@ def test_any_bytes_are_read_to_an_end(data: bytes) -> None:
         "config.pbtxt",
     ):
         check(name, data)
+
+
+HEADS = st.sampled_from(
+    [b"", b"GGUF\x03\0\0\0" + bytes(8) + b"\x01" + bytes(7), b"GGUF\x02\0\0\0" + bytes(8) + b"\x02" + bytes(7), b"\x3a",
+     b"\x12", b"\x0a", b"PK\x03\x04", b"\x93NUMPY\1\0", b"{", b'backend: "', b"flavors: ", b"\x80\x04"]
+)  # fmt: skip
+NAMES = st.sampled_from(
+    ["m.gguf", "m.onnx", "saved_model.pb", "keras_metadata.pb", "config.pbtxt", "MLmodel", "m.json", "m.keras", "m.npy",
+     "m.safetensors", "m.pt2", "chat.jinja", "modules.json", "model-settings.json", "m.yaml", "m.pkl"]
+)  # fmt: skip
+
+
+@given(NAMES, HEADS, st.binary(max_size=60))
+def test_no_bytes_end_the_scan_before_it_has_reported(name: str, head: bytes, rest: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, name).write_bytes(head + rest)
+        report = Scan(Allowed()).folder(Path(folder)).report()
+    assert report["outcome"] in ("Pass", "Fail", "Inconclusive")

@@ -91,6 +91,8 @@ def judge(name: str, head: bytes, file: Open, allowed: Allowed, found: Findings)
         return _npy(name, file(), found)
     if suffix == ".safetensors":
         return _safetensors(file())
+    if suffix == ".model":
+        return protobuf.is_sentencepiece(file())
     if suffix == ".gguf":
         return _gguf(name, file(), found)
     if suffix in (".jinja", ".jinja2", ".j2"):

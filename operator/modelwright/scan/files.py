@@ -82,7 +82,7 @@ class Scan:
         judged = contents.judge(name, head, lambda: _from_start(file), self._allowed, self.found)
         self._hidden(name, head)
         packed = self._unpack(name, head, file, depth)
-        pickled = self._pickles(name, file, packed=packed)
+        pickled = self._pickles(name, file, known=packed or (judged and name.endswith(".model")))
         if not judged and not packed and not pickled:
             self._formless.append(name)
 
@@ -165,9 +165,10 @@ class Scan:
         if self._left < 0:
             raise _TooMuch
 
-    def _pickles(self, name: str, file: BinaryIO, *, packed: bool) -> bool:
-        """Whether the file is one pickle after another to its end. Names that are not allowed are told in any case."""
-        wanted = contents.may_be_pickle(name) and not packed
+    def _pickles(self, name: str, file: BinaryIO, *, known: bool) -> bool:
+        """Whether the file is one pickle after another to its end. Names that are not allowed are told in any case.
+        `known`: what it is has been found out, so that its name is no reason to expect a pickle."""
+        wanted = contents.may_be_pickle(name) and not known
         joblibs = self._run(name, file, arrays=True)
         if joblibs.wrapped:
             # Who doesn't read it with joblib goes on in the middle of the first array.

@@ -54,9 +54,10 @@ _ONNX = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "tensor": {13: "external"}, "external": {1: "key", 2: "value"},
 }  # fmt: skip
+_PIECES = {"model": {1: "piece"}, "piece": {1: "op"}}
 _TEXTS = {"op": _MOST_NAME, "domain": _MOST_NAME, "key": _MOST_NAME, "value": _MOST_NAME, "described": _MOST_DESCRIBED}
 """Strings, with the bytes that each may have."""
-_KEPT = ("node", "external", "user")
+_KEPT = ("node", "external", "user", "piece")
 """Messages whose strings are asked for."""
 
 
@@ -84,6 +85,15 @@ def tensorflow_graph(file: BinaryIO) -> Graph:
 def keras_metadata(file: BinaryIO) -> tuple[str, ...]:
     """What a `keras_metadata.pb` says of layers, as JSON. Raises Malformed."""
     return _described(_kept(file, _KERAS, "saved"))
+
+
+def is_sentencepiece(file: BinaryIO) -> bool:
+    """Whether it is a vocabulary of SentencePiece."""
+    try:
+        found = _kept(file, _PIECES, "model")
+    except Malformed:
+        return False
+    return bool(found) and all("op" in texts for _, texts in found)
 
 
 def onnx_graph(file: BinaryIO) -> Graph:

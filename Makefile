@@ -50,6 +50,9 @@ test-all: ## As test, with the longest tests whole
 test-unit: setup ## Unit, property and wire tests: no cluster, no network
 	@$(PYTEST) -q --timeout 300 -m "not ($(LAYERS))" --ignore tests/scale --ignore tests/e2e $(BOTH)
 
+test-pythons: setup ## The plugin and the unit tests with Python 3.12 and 3.13 where they are; part of make test-all
+	@$(BIN)/python scripts/pythons.py $(TESTS)
+
 fuzz: setup ## Every parser of outside input, EXAMPLES=5000 of each (make test-unit tries 100)
 	@$(PYTEST) -q --hypothesis-profile fuzz --timeout 3600 --durations 5 tests/fuzz
 

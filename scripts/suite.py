@@ -71,6 +71,8 @@ COMPUTE = (
     _layer("own cluster", "test-cluster", 240),
     _layer("simulated nodes", "test-kwok", 480),
 )
+WHOLE = (_layer("other Pythons", "test-pythons", 900),)
+"""What only `make test-all` has, after those that compute."""
 
 
 @dataclass
@@ -252,7 +254,8 @@ def main() -> int:
     seed = os.environ["MODELWRIGHT_SEED"] = os.environ.get("MODELWRIGHT_SEED") or str(seed_of_tree())
     _say(f"MODELWRIGHT_SEED={seed} draws the same samples again; the layers' logs are in {LOGS.relative_to(ROOT)}")
     ours = not cluster_is_up()
-    suite = Suite([(*CLUSTER, DOWN) if ours else CLUSTER, COMPUTE])
+    compute = (*COMPUTE, *WHOLE) if os.environ.get("MODELWRIGHT_FULL_MATRIX") else COMPUTE
+    suite = Suite([(*CLUSTER, DOWN) if ours else CLUSTER, compute])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, suite.stop)
     suite.play()

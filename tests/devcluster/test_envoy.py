@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import envoy, parts
+from devcluster import Cluster, envoy, parts
 from devcluster.__main__ import main
 
 IMAGE = "10.200.0.2:5000/modelwright/envoy-gateway@sha256:abc"
@@ -56,3 +56,8 @@ def test_a_gateway_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main(["up", "--gateway", "nginx"])
     assert "traefik" in capsys.readouterr().err
+
+
+def test_it_is_installed_in_our_own_whole_cluster_only(tmp_path: Path) -> None:
+    assert not Cluster("mine", "existing", "full", tmp_path, tmp_path / "kubeconfig").envoy()
+    assert not Cluster("mine", "embedded", "kwok", tmp_path, tmp_path / "kubeconfig").envoy()

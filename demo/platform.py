@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import obstore
@@ -27,14 +28,27 @@ GATEWAY = "models"
 """The Gateway in namespace gateways that every cluster has."""
 
 
-def bring_up(progress: Progress | None = None) -> Cluster:
-    """The cluster, brought up unless it is, with helm to install things in it.
+def bring_up(progress: Progress | None = None, images: Iterable[str] = ()) -> Cluster:
+    """The cluster, brought up unless it is, with helm to install things in it. Images named here are built meanwhile:
+    they mostly wait for downloads, while the cluster's programs are compiled.
 
     CLUSTER says where it comes from (see devcluster), MODELWRIGHT_CLUSTER its name (default ``dev``).
     """
-    cluster = Cluster.up(name=os.environ.get("MODELWRIGHT_CLUSTER", "dev"), progress=progress)
-    parts.build(["helm"], progress or Quiet())
+    with ThreadPoolExecutor(1) as pool:
+        built = [pool.submit(build, name, progress) for name in images]
+        cluster = Cluster.up(name=os.environ.get("MODELWRIGHT_CLUSTER", "dev"), progress=progress)
+        parts.build(["helm"], progress or Quiet())
+        for each in built:
+            each.result()
     return cluster
+
+
+def build(name: str, progress: Progress | None = None, *, root: Path = ROOT, tag: str = "dev") -> str:
+    """Builds an image from the checkout at `root`, unless it is unchanged; returns its tag."""
+    image = f"localhost/modelwright/{name}:{tag}"
+    containerfile = CONTAINERFILES.get(name, root / "images" / name / "Containerfile")
+    build_image(containerfile, image, context=root, progress=progress)
+    return image
 
 
 def images(
@@ -43,10 +57,7 @@ def images(
     """Builds (from the checkout at `root`) and pushes what has changed; returns each image by digest."""
     references = {}
     for name in names:
-        image = f"localhost/modelwright/{name}:{tag}"
-        containerfile = CONTAINERFILES.get(name, root / "images" / name / "Containerfile")
-        build_image(containerfile, image, context=root, progress=progress)
-        references[name] = cluster.push_image(image, progress)
+        references[name] = cluster.push_image(build(name, progress, root=root, tag=tag), progress)
     return references
 
 

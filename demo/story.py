@@ -125,7 +125,7 @@ class Demo:
             "Real API server, kubelets, gateway, image registry, S3 store, Prometheus; nothing here is simulated.",
         ):
             with Shown("cluster") as progress:
-                self.cluster = platform.bring_up(progress)
+                self.cluster = platform.bring_up(progress, IMAGES)
             self.kubectl = Kubectl(self.cluster.kubectl, self.cluster.kubeconfig)
             if not self.cluster.prometheus_url:
                 raise DemoError("this cluster has no Prometheus to measure rollouts by: set MODELWRIGHT_PROMETHEUS")

@@ -31,7 +31,14 @@ def missing(wanted: dict[str, str]) -> list[str]:
 
 
 def install(wanted: dict[str, str], progress: Progress) -> None:
-    packages = missing(wanted)
+    if not missing(wanted):
+        return
+    # The cluster and the images may ask at the same time.
+    with paths.locked(paths.cache() / "locks" / "apt-get.lock"):
+        _install(missing(wanted), progress)
+
+
+def _install(packages: list[str], progress: Progress) -> None:
     if not packages:
         return
     by_hand = f"apt-get install {' '.join(packages)}"

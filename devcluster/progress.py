@@ -1,12 +1,14 @@
-"""Shows what is being done, how long it takes and what is left: a live table, or plain lines in CI."""
+"""Shows what is being done, how long it takes and how much is left: a live table, or plain lines in CI."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rich.console import Console
@@ -14,11 +16,47 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+CREDIT = 60
+"""CPU seconds: how much work must be done before its pace counts as much as the guess that all cores are ours."""
+NEVER_DONE = 0.95
+"""The largest share of a running step that counts as done, however long it takes."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """`weight` is CPU seconds, 0 where unknown; `when` the start while it runs, afterwards how long it took, in
+    seconds."""
+
+    weight: float = 0.0
+    state: str = "waiting"
+    when: float = 0.0
+
+    @property
+    def left(self) -> bool:
+        return self.state in ("waiting", "running")
+
+
+def forecast(steps: Iterable[Step], now: float, cores: int) -> tuple[int, float] | None:
+    """Per cent of the work that is done, and seconds until all is, by the pace so far; None when no step that is left
+    has a weight. Steps without a weight count for nothing, and steps that failed are over."""
+    known = [step for step in steps if step.weight]
+    total = sum(step.weight for step in known)
+    over = sum(step.weight for step in known if not step.left)
+    if over == total:
+        return None
+    # Of work that is over: what has just begun says nothing about the pace.
+    taken = sum(step.when for step in known if not step.left)
+    pace = (over + CREDIT) / (taken + CREDIT / cores)
+    running = sum(min((now - step.when) * pace, NEVER_DONE * step.weight) for step in known if step.state == "running")
+    done = over + running
+    return int(100 * done / total), (total - done) / pace
+
 
 class Progress(Protocol):
-    """Steps are announced with `add`, so that what is left can be shown, and done with `step`."""
+    """Steps are announced with `add`, so that what is left can be shown, and done with `step`. A weight is the CPU
+    seconds that a step usually takes."""
 
-    def add(self, name: str) -> None: ...
+    def add(self, name: str, weight: float = 0.0) -> None: ...
 
     def step(self, name: str) -> AbstractContextManager[None]: ...
 
@@ -26,8 +64,8 @@ class Progress(Protocol):
 class Quiet:
     """Shows nothing: for tests and for the library."""
 
-    def add(self, name: str) -> None:
-        del name
+    def add(self, name: str, weight: float = 0.0) -> None:
+        del name, weight
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -36,12 +74,12 @@ class Quiet:
 
 
 class Shown:
-    """Shows each step's state and time; may be used from several threads."""
+    """Shows each step's state and time, and how much is left; may be used from several threads."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.begun = time.monotonic()
-        self.steps: dict[str, tuple[str, float]] = {}
+        self.steps: dict[str, Step] = {}
         self.lock = threading.Lock()
         self.console = Console(highlight=False)
         self.live: Live | None = None
@@ -56,9 +94,9 @@ class Shown:
         if self.live:
             self.live.stop()
 
-    def add(self, name: str) -> None:
+    def add(self, name: str, weight: float = 0.0) -> None:
         with self.lock:
-            self.steps.setdefault(name, ("waiting", 0.0))
+            self.steps.setdefault(name, Step(weight))
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -73,12 +111,12 @@ class Shown:
 
     def _set(self, name: str, state: str, when: float) -> None:
         with self.lock:
-            self.steps[name] = (state, when)
-            left = sum(state in ("waiting", "running") for state, _ in self.steps.values())
+            self.steps[name] = replace(self.steps.get(name, Step()), state=state, when=when)
+            left = left_of(list(self.steps.values()), time.monotonic())
         if self.live is None:
             took = f" in {when:.1f}s" if state != "running" else ""
             elapsed = time.monotonic() - self.begun
-            print(f"{time.strftime('%H:%M:%S')} [{elapsed:5.1f}s] {name}: {state}{took}, {left} left", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} [{elapsed:5.1f}s] {name}: {state}{took}, {left}", flush=True)
 
     def table(self) -> Table:
         marks = {"waiting": ("·", "dim"), "running": ("▸", "cyan"), "done": ("✓", "green"), "failed": ("✗", "red")}
@@ -86,10 +124,22 @@ class Shown:
         table = Table.grid(padding=(0, 2))
         with self.lock:
             steps = list(self.steps.items())
-        left = sum(state in ("waiting", "running") for _, (state, _) in steps)
-        table.add_row("", Text(self.title, "bold"), f"{now - self.begun:.0f}s", f"{left} left")
-        for name, (state, when) in steps:
-            mark, style = marks[state]
-            took = {"waiting": "", "running": f"{now - when:.0f}s"}.get(state, f"{when:.1f}s")
+        left = left_of([step for _, step in steps], now)
+        table.add_row("", Text(self.title, "bold"), f"{now - self.begun:.0f}s", left)
+        for name, step in steps:
+            mark, style = marks[step.state]
+            took = {"waiting": "", "running": f"{now - step.when:.0f}s"}.get(step.state, f"{step.when:.1f}s")
             table.add_row(Text(mark, style), Text(name, style), Text(took, style), "")
         return table
+
+
+def left_of(steps: Sequence[Step], now: float) -> str:
+    """What is left, as a line says it: how many steps and, where weights are known, how much and for how long."""
+    left = f"{sum(step.left for step in steps)} left"
+    known = forecast(steps, now, os.cpu_count() or 1)
+    if known is None:
+        return left
+    percent, seconds = known
+    # A guess by the minute: more digits would promise too much.
+    time_left = f"about {round(seconds / 60)} min" if seconds >= 90 else "about a minute"
+    return f"{left}; {percent} % built, {time_left} to go"

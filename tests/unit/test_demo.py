@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from demo import digits, figures
+from demo import digits, figures, platform
 from demo.console import DemoError, Story, gallery, picture
 from demo.graded import GradedLoad, Grades, requests
 from demo.kubectl import headline, is_ready, is_stalled, is_true
@@ -22,6 +23,7 @@ from demo.rollouts import View, deciding, latest
 from demo.runs import RunView, refused, youngest
 from demo.story import BETTER, EXAMPLE, FAILING, MODEL, NAMESPACE, SLOW, WRONG, Chapter, Demo, Facts, Outcome
 from demo.tally import Phase, tally
+from devcluster.errors import ClusterError
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
 from modelwright.api.v1alpha1.training import TrainingRun
 from tests.load import Answer, Lost, Report
@@ -534,3 +536,27 @@ def test_the_policy_and_the_wish_are_what_the_api_takes_and_images_are_filled_in
     asked = wish("kubernetes-admin")
     asked["metadata"]["name"] = "digits-by-hand-1"
     assert TrainingRun.model_validate(asked).spec.policy_ref.name == made.name
+
+
+def test_images_are_built_while_the_cluster_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, cluster = Event(), object()
+
+    def up(**_: object) -> object:
+        assert built.wait(30)
+        return cluster
+
+    monkeypatch.setattr(platform.Cluster, "up", up)
+    monkeypatch.setattr(platform, "build", lambda name, _: built.set() if name == "last" else None)
+    monkeypatch.setattr(platform.parts, "build", lambda *_: None)
+    assert platform.bring_up(images=("first", "last")) is cluster
+
+
+def test_an_image_that_fails_to_build_fails_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, _: object) -> None:
+        raise ClusterError(f"building {name} failed")
+
+    monkeypatch.setattr(platform.Cluster, "up", lambda **_: object())
+    monkeypatch.setattr(platform, "build", fail)
+    monkeypatch.setattr(platform.parts, "build", lambda *_: None)
+    with pytest.raises(ClusterError, match="building fetch failed"):
+        platform.bring_up(images=("fetch",))

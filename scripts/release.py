@@ -35,7 +35,7 @@ SEMVER = re.compile(
 """Without build metadata: tags of images can't hold a plus sign."""
 ARCHITECTURES = ("amd64", "arm64")
 INDEX = "index"
-VERSIONED = ("charts/*/Chart.yaml", "manifests/install/**/*.yaml", "docs/how-to/*.md")
+VERSIONED = ("charts/*/Chart.yaml", "charts/*/README.md", "manifests/install/**/*.yaml", "docs/how-to/*.md")
 """Files beside pyproject.toml that name the version."""
 
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from modelwright.api.names import API_VERSION
 from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.cli.errors import UserError
 from modelwright.cli.picture import NotThere, Picture
 from modelwright.core.rollout.record import TAKEN_BACK, TERMINAL
 
 Json = dict[str, Any]
 
-COMMANDS: Final[Mapping[str, str]] = {
-    "pause": "stop where it is; what turns bad still rolls back",
-    "resume": "go on, in a freeze window too, which is recorded",
-    "promote": "go to the end without further evidence, which is recorded",
-    "abort": "go back to what served, at once",
-    "retry": "try a revision again that was rolled back or aborted",
-    "release": "end the hold of a rollback by hand",
-}
 
-
-class CannotAct(ValueError):
+class CannotAct(UserError, ValueError):
     """What is asked for can't be done now; the text says why, and what can."""
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.api.names import GROUP
+from modelwright.cli.errors import UserError
 from modelwright.cli.printing import say
-from modelwright.core import snapshots
 
 Json = dict[str, Any]
 
@@ -38,12 +38,14 @@ _MAY_BECOME = re.compile(r"[EWIF][0-9]{0,4}|The( [A-Za-z]*)?")
 _BEFORE_THE_REASON = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error when \w+ "STDIN": )?')
 
 
-class ClusterError(Exception):
+class ClusterError(UserError):
     """kubectl could not do it; the text is what it said."""
 
 
 class Forbidden(ClusterError):
-    """The API server lets this user not do it."""
+    """The API server lets this user not do it. `needs`: which rights, in words, where the verb alone doesn't say it."""
+
+    needs = ""
 
 
 class NoSuchResource(ClusterError):
@@ -76,6 +78,8 @@ class Cluster:
 
     def stored_policy(self, name: str) -> Json | None:
         """The policy in the ControllerRevision of this name; None when it is not there, or this user may not see it."""
+        from modelwright.core import snapshots
+
         try:
             found = json.loads(self.run("get", "controllerrevisions.apps", name, "-o", "json"))
         except ClusterError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -34,6 +35,11 @@ def cleaned(value: T) -> T:
     elif isinstance(value, dict):
         done = {cleaned(key): cleaned(item) for key, item in value.items()}
     return done  # type: ignore[no-any-return]
+
+
+def on_terminal() -> bool:
+    """Whether a person reads standard output, on a terminal that shows colours and whose user wants them."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def say(text: str = "", *, end: str = "\n", error: bool = False, before: str = "", colours: bool = False) -> None:

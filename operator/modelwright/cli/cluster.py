@@ -32,6 +32,10 @@ _BEGINNINGS = (
     "Unable to connect to the server", "You must be logged in", "error: ",
 )  # fmt: skip
 """How what kubectl itself says begins; it is reported by the plugin, and ends the output."""
+_NO_CLUSTER = re.compile(
+    r"The connection to the server |Unable to connect to the server|Error in configuration|"
+    r"error: (context .* does not exist|current-context |stat .*: no such file|.*no configuration has been provided)"
+)
 _INVALID = re.compile(r'The [A-Za-z]+ "')
 _ONE_LINE = re.compile(r"[EWIF][0-9]{4} |Warning: ")
 _MAY_BECOME = re.compile(r"[EWIF][0-9]{0,4}|The( [A-Za-z]*)?")
@@ -46,6 +50,10 @@ class Forbidden(ClusterError):
     """The API server lets this user not do it. `needs`: which rights, in words, where the verb alone doesn't say it."""
 
     needs = ""
+
+
+class NoCluster(ClusterError):
+    """No API server answers, or the kubeconfig names none."""
 
 
 class NoSuchResource(ClusterError):
@@ -93,6 +101,10 @@ class Cluster:
     def patch(self, kind: str, name: str, change: Json) -> None:
         """A JSON merge patch."""
         self.run("patch", f"{kind}.{GROUP}", name, "--type=merge", "-p", json.dumps(change))
+
+    def delete(self, kind: str, name: str) -> None:
+        """Deletes an object of one of our kinds, and waits until it is gone."""
+        self.run("delete", f"{kind}.{GROUP}", name)
 
     def create(self, body: Json) -> str:
         """The name of what was made."""
@@ -151,6 +163,7 @@ class Cluster:
             said = errors.of_kubectl.strip() or output.strip()
             kind = NoSuchResource if "the server doesn't have a resource type" in said else ClusterError
             kind = Forbidden if "forbidden" in said.lower() else kind
+            kind = NoCluster if _NO_CLUSTER.match(said) else kind
             raise kind(_BEFORE_THE_REASON.sub("", said) or f"kubectl {arguments[0]} ended with {process.returncode}")
         return output
 

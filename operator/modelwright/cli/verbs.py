@@ -65,10 +65,12 @@ def verb(
 
 
 def _duration(text: str | float) -> float:
+    if not isinstance(text, str):
+        return text
     from modelwright.api.common import seconds
 
     try:
-        return text if isinstance(text, float) else seconds(text)
+        return seconds(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -120,6 +122,11 @@ Named = Annotated[
 Output = Annotated[str, _answer()]
 Reason = Annotated[str, _option("--reason", text="why; it stands in the record, with your name", metavar="TEXT")]
 Rollout = Annotated[str | None, _option("--rollout", text="an earlier rollout (default: the newest)", metavar="NAME")]
+Wait = Annotated[bool, _option("--wait", text="until it has ended: exit code 0 as asked for, 1 otherwise")]
+Timeout = Annotated[
+    float,
+    _option("--timeout", text="of --wait; then the exit code is 2 (default: 10m)", metavar="TIME", parser=_duration),
+]
 OfVersion = Annotated[
     str | None,
     _option("--version", text="default: the named version, else the one that serves", metavar="NAME"),
@@ -134,6 +141,22 @@ _OF_KUBECTL: Final = tuple(
 )
 
 
+@verb("about:version", needs="")
+def version(
+    client: Annotated[bool, _option("--client", text="of this program only: no cluster is asked")] = False,
+    output: Output = "text",
+) -> None:
+    """versions of this program, the operator, the CRDs and the images"""
+
+
+@verb("show:list_")
+def list_(
+    all_namespaces: Annotated[bool, _option("-A", "--all-namespaces", text="those of all namespaces")] = False,
+    output: Output = "text",
+) -> None:
+    """every Model: its version, its share of the requests, and why it isn't ready"""
+
+
 @verb("show:status")
 def status(
     model: Named,
@@ -144,7 +167,7 @@ def status(
         _option(
             "--timeout", text="of --wait; after it the exit code is 2 (default: 10m)", metavar="TIME", parser=_duration
         ),
-    ] = "10m",  # type: ignore[assignment]
+    ] = 600.0,
     output: Output = "text",
 ) -> None:
     """a Model as a tree: traffic, pods, rollout with its evidence, versions, retraining"""
@@ -179,6 +202,17 @@ def plot(
     """draw a rollout's weights over time, and the intervals that its metrics were judged by"""
 
 
+@verb("about:explain", needs="")
+def explain(
+    reason: Annotated[
+        str | None,
+        typer.Argument(metavar="[REASON]", show_default=False, help="of a condition, failure or event (default: all)"),
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """what a reason means, such as WaitingForPods; no cluster is asked"""
+
+
 @verb("show:lineage")
 def lineage(model: Named, version: OfVersion = None, output: Output = "text") -> None:
     """a version back to data and code, and forward to where it serves"""
@@ -201,8 +235,15 @@ def diff(
 def _command(model: Named, reason: Reason, output: Output = "text") -> None: ...
 
 
+def _command_that_ends(
+    model: Named, reason: Reason, wait: Wait = False, timeout: Timeout = 600.0, output: Output = "text"
+) -> None: ...
+
+
 for _name, _text in COMMANDS.items():
-    verb("write:command", group=WRITING, needs="the role modelwright-command", name=_name, text=_text)(_command)
+    verb("write:command", group=WRITING, needs="the role modelwright-command", name=_name, text=_text)(
+        _command if _name in ("pause", "retry", "release") else _command_that_ends
+    )
 
 
 @verb("write:rollback", group=WRITING, needs="the role modelwright-command")
@@ -210,6 +251,8 @@ def rollback(
     model: Named,
     reason: Reason,
     to: Annotated[str | None, _option("--to", text="default: what served before", metavar="VERSION")] = None,
+    wait: Wait = False,
+    timeout: Timeout = 600.0,
     output: Output = "text",
 ) -> None:
     """go back at once to a version that has served, and stay there"""
@@ -228,6 +271,8 @@ def _decision(
             "--expires", text="for how long it holds, such as 48h (default: for good)", metavar="TIME", parser=_duration
         ),
     ] = None,
+    wait: Wait = False,
+    timeout: Timeout = 600.0,
     output: Output = "text",
 ) -> None: ...
 
@@ -246,9 +291,33 @@ def retrain(
     policy: Annotated[
         str | None, _option("--policy", text="RetrainingPolicy, where the Model has several", metavar="NAME")
     ] = None,
+    wait: Wait = False,
+    timeout: Timeout = 600.0,
     output: Output = "text",
 ) -> None:
     """ask for a training run"""
+
+
+@verb("write:set_version", group=WRITING, needs="the roles modelwright-view and modelwright-edit")
+def set_version(
+    model: Named,
+    version: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="a ModelVersion of the Model")],
+    wait: Wait = False,
+    timeout: Timeout = 600.0,
+    output: Output = "text",
+) -> None:
+    """let a Model serve another version, by its policy"""
+
+
+@verb("write:run", group=WRITING, needs="the roles modelwright-view and modelwright-edit")
+def run(
+    action: Annotated[
+        str, typer.Argument(metavar="cancel", show_default=False, parser=_one_of("cancel"), help="what to do")
+    ],
+    name: Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="a TrainingRun")],
+    output: Output = "text",
+) -> None:
+    """cancel a training run: its TrainingRun is deleted, and its pods with it"""
 
 
 @verb("files:lint", group=FILES)

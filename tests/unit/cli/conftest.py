@@ -13,7 +13,10 @@ KUBECTL = """#!/bin/sh
 echo "$@" >> {calls}
 case "$*" in
   *"get pods"*) echo '{{"items": []}}' ;;
+  *customresourcedefinitions*) cat {crds} ;;
+  *deployments*) cat {deployments} ;;
   *"get "*) cat {objects} ;;
+  *patch*|*delete*) if [ -e {after} ]; then cp {after} {objects}; fi ;;
   *whoami*) printf alice ;;
   *create*) cat > {written}; printf made-1 ;;
   *) echo "error: unexpected $*" >&2; exit 1 ;;
@@ -23,10 +26,11 @@ esac
 
 @pytest.fixture
 def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kubectl that tells of the world's namespace, and keeps what it is given to create."""
+    """A kubectl that tells of the world's namespace, and keeps what it is given to create. After a patch or a deletion
+    it answers with the file `after`, if there is one."""
     (tmp_path / "objects").write_text(json.dumps({"items": world.namespace()}))
     program = tmp_path / "kubectl"
-    places = {name: tmp_path / name for name in ("calls", "objects", "written")}
+    places = {name: tmp_path / name for name in ("calls", "objects", "written", "after", "crds", "deployments")}
     program.write_text(KUBECTL.format(**places))
     program.chmod(0o755)
     monkeypatch.setenv("KUBECTL", str(program))

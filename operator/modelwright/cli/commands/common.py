@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Final
@@ -10,6 +12,7 @@ from typing import Any, Final
 from modelwright.cli.cluster import Cluster
 from modelwright.cli.picture import Picture, model_of, picture
 from modelwright.cli.printing import say
+from modelwright.core.rollout.record import TERMINAL
 
 Options = SimpleNamespace
 """The arguments and options of one call, by the names of its declaration in `verbs`."""
@@ -34,3 +37,27 @@ def now() -> datetime:
 def tell(options: Options, text: str, **told: Any) -> None:
     """What was done, in words or as data."""
     say(json.dumps(told, indent=2) if options.output == "json" else text)
+
+
+def wait(options: Options, what: str, ended: Callable[[], int | None]) -> int:
+    """The exit code that `ended` has once it has one; TIMED_OUT, with a message about `what`, when `options.timeout`
+    seconds have passed."""
+    limit = time.monotonic() + options.timeout
+    while (code := ended()) is None:
+        if time.monotonic() > limit:
+            say(f"error: {what} is still on its way after {options.timeout:g} s", error=True)
+            return TIMED_OUT
+        time.sleep(LOOK_EVERY)
+    return code
+
+
+def rollout_ended(cluster: Cluster, name: str, *wanted: str) -> int | None:
+    """Exit code for a ModelRollout: 0 when it ended in a state of `wanted`, FAILED in another; None: it goes on."""
+    record = find_model(name, cluster).record(name)
+    if record.status.state not in TERMINAL:
+        return None
+    if record.status.state in wanted:
+        return 0
+    status = record.status
+    say(f"{name} ended {status.state} ({status.reason}): {status.message or ''}", error=True)
+    return FAILED

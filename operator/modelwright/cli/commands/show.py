@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import facts, tree
+from modelwright.cli import facts, models, tree
 from modelwright.cli import plot as plots
 from modelwright.cli import why as words
 from modelwright.cli.cluster import Cluster
@@ -52,6 +53,20 @@ def _as_json(seen: Picture) -> str:
         "result": result(seen),
     }
     return json.dumps(told, indent=2)
+
+
+def list_(options: Options, cluster: Cluster) -> int:
+    """Every Model of the namespace, or of all."""
+    everywhere = ("-A",) if options.all_namespaces else ()
+    found = models.rows(json.loads(cluster.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
+    if options.output == "json":
+        say(json.dumps([row.wire() for row in found], indent=2))
+    elif not found:
+        where = "in any namespace" if options.all_namespaces else "here; --all-namespaces shows those of others"
+        say(f"there are no Models {where}", error=True)
+    else:
+        say(models.shown(found, now(), namespaces=options.all_namespaces))
+    return 0
 
 
 def history(options: Options, cluster: Cluster) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.rollout import ModelRollout
@@ -17,10 +18,16 @@ from modelwright.cli.cluster import Cluster
 from modelwright.cli.commands.common import FAILED, LOOK_EVERY, PROMOTED, TIMED_OUT, Options, find_model, now
 from modelwright.cli.course import course
 from modelwright.cli.picture import NotThere, Picture, result
-from modelwright.cli.printing import cleaned, on_terminal, say
+from modelwright.cli.printing import cleaned, on_terminal, say, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def status(options: Options, cluster: Cluster) -> int:
+    """A Model as it stands; with --watch until it is interrupted, with --wait until its move has ended."""
+    if options.watch and options.output == "text" and sys.stdout.isatty():
+        return _live(options, cluster)
     limit = time.monotonic() + options.timeout
     shown = ""
     while True:
@@ -29,14 +36,40 @@ def status(options: Options, cluster: Cluster) -> int:
         text = _as_json(seen) if options.output == "json" else tree.tree(seen, now())
         over = options.wait and (ended is not None or time.monotonic() > limit)
         if (options.watch and text != shown) or (not options.watch and (over or not options.wait)):
-            clear = "\033[H\033[2J" if options.watch and options.output == "text" and sys.stdout.isatty() else ""
-            say(text, before=clear)
+            show(text) if options.output == "text" else say(text)
             shown = text
         if over or not (options.watch or options.wait):
             break
         time.sleep(LOOK_EVERY)
-    if not options.wait:
-        return PROMOTED
+    return _came_out(options, seen, ended) if options.wait else PROMOTED
+
+
+def _live(options: Options, cluster: Cluster) -> int:
+    from rich.live import Live
+
+    from modelwright.cli.live import view
+
+    def drawn() -> tuple[Picture, RenderableType]:
+        seen = find_model(options.model, cluster)
+        if seen.rollout is not None:
+            record = _with_policy(seen.rollout, cluster)
+            rest = [each for each in seen.rollouts if each.name != record.name]
+            seen = replace(seen, rollouts=(record, *rest))
+        return seen, view(seen, now())
+
+    limit = time.monotonic() + options.timeout
+    # The first request comes before the view: a credential plugin may ask its user to sign in.
+    seen, what = drawn()
+    with Live(what, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as screen:
+        screen.refresh()
+        while not (options.wait and (result(seen) is not None or time.monotonic() > limit)):
+            time.sleep(LOOK_EVERY)
+            seen, what = drawn()
+            screen.update(what, refresh=True)
+    return _came_out(options, seen, result(seen))
+
+
+def _came_out(options: Options, seen: Picture, ended: str | None) -> int:
     if ended is None:
         say(f"error: Model {seen.model.name} is still on its way after {options.timeout:g} s", error=True)
         return TIMED_OUT
@@ -65,7 +98,7 @@ def list_(options: Options, cluster: Cluster) -> int:
         where = "in any namespace" if options.all_namespaces else "here; --all-namespaces shows those of others"
         say(f"there are no Models {where}", error=True)
     else:
-        say(models.shown(found, now(), namespaces=options.all_namespaces))
+        show(models.shown(found, now(), namespaces=options.all_namespaces))
     return 0
 
 
@@ -74,7 +107,7 @@ def history(options: Options, cluster: Cluster) -> int:
     if options.output == "json":
         say(json.dumps([record.wire() for record in seen.rollouts], indent=2))
     else:
-        say(tree.history(seen, now()))
+        show(tree.history(seen, now()))
     return 0
 
 
@@ -84,7 +117,7 @@ def why(options: Options, cluster: Cluster) -> int:
     if options.output == "json":
         say(json.dumps(words.why_json(seen, now(), named), indent=2))
     else:
-        say(words.why(seen, now(), named))
+        show(words.why(seen, now(), named))
     return 0
 
 
@@ -142,7 +175,7 @@ def lineage(options: Options, cluster: Cluster) -> int:
     if options.output == "json":
         say(json.dumps(facts.lineage_json(seen, version), indent=2))
     else:
-        say(facts.lineage(seen, version))
+        show(facts.lineage(seen, version))
     return 0
 
 

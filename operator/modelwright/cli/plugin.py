@@ -110,7 +110,9 @@ def _run(verb: Verb, options: SimpleNamespace) -> int:
         return handler(options, Cluster(tuple(flags)))
     except Forbidden as error:
         needs = error.needs or verb.needs
-        say(f"error: {error}\n{verb.name} needs {needs}, or the same rights by another", error=True)
+        say(f"error: {error}", error=True)
+        if needs:
+            say(f"{verb.name} needs {needs}, or the same rights by another", error=True)
     except NoCluster as error:
         text = " ".join(str(error).split())
         say(

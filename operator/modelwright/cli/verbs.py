@@ -183,6 +183,42 @@ def why(model: Named, rollout: Rollout = None, output: Output = "text") -> None:
     """what was decided, by what evidence, and what can be done now"""
 
 
+@verb("show:timeline")
+def timeline(model: Named, output: Output = "text") -> None:
+    """what happened, in order: versions, rollouts, people, runs and Events"""
+
+
+@verb("requests:logs")
+def logs(
+    model: Named,
+    version: Annotated[str | None, _option("--version", text="its pods only (default: all)", metavar="NAME")] = None,
+    follow: Annotated[bool, _option("-f", "--follow", text="go on as lines come")] = False,
+    tail: Annotated[int, _option("--tail", text="lines of each pod (default: 100; -1 for all)", metavar="N")] = 100,
+    previous: Annotated[bool, _option("--previous", text="of the containers before the last restart")] = False,
+    output: Output = "text",
+) -> None:
+    """logs of its model containers"""
+
+
+@verb("requests:predict")
+def predict(
+    model: Named,
+    file: Annotated[
+        str | None,
+        _option("-f", "--file", text="body of the request, JSON; - is standard input", metavar="FILE"),
+    ] = None,
+    sample: Annotated[bool, _option("--sample", text="send the version's first sample (the default)")] = False,
+    version: Annotated[
+        str | None, _option("--version", text="a version that runs (default: what serves)", metavar="NAME")
+    ] = None,
+    path: Annotated[
+        str | None, _option("--path", text="default: by the protocol of its runtime", metavar="PATH")
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """send one request through kubectl port-forward, and print the answer"""
+
+
 @verb("show:plot")
 def plot(
     model: Named,

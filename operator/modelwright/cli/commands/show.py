@@ -13,8 +13,9 @@ from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.cli import facts, models, tree
 from modelwright.cli import plot as plots
+from modelwright.cli import timeline as history_of
 from modelwright.cli import why as words
-from modelwright.cli.cluster import Cluster
+from modelwright.cli.cluster import Cluster, Forbidden
 from modelwright.cli.commands.common import FAILED, LOOK_EVERY, PROMOTED, TIMED_OUT, Options, find_model, now
 from modelwright.cli.course import course
 from modelwright.cli.picture import NotThere, Picture, result
@@ -108,6 +109,22 @@ def history(options: Options, cluster: Cluster) -> int:
         say(json.dumps([record.wire() for record in seen.rollouts], indent=2))
     else:
         show(tree.history(seen, now()))
+    return 0
+
+
+def timeline(options: Options, cluster: Cluster) -> int:
+    """What happened to a Model, from records and Events."""
+    seen = find_model(options.model, cluster)
+    try:
+        events = json.loads(cluster.run("get", "events.events.k8s.io", "-o", "json"))["items"]
+    except Forbidden:
+        say("Events are left out: you may not list them", error=True)
+        events = []
+    found = history_of.timeline(seen, events)
+    if options.output == "json":
+        say(json.dumps([entry.wire() for entry in found], indent=2))
+    else:
+        show(history_of.shown(found))
     return 0
 
 

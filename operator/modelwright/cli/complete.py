@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from modelwright.cli.cluster import Cluster, ClusterError
 from modelwright.cli.plugin import subcommands
 from modelwright.cli.printing import say
+from modelwright.cli.verbs import DRAFTS
 
 NO_FILES, FILES = 4, 0
 _OF_KUBECTL = {"-n": "namespace", "--namespace": "namespace", "--context": "context", "--kubeconfig": "kubeconfig"}
@@ -26,6 +27,7 @@ _OF_OPTIONS = {
     "--version": "modelversions",
     "--rollout": "modelrollouts",
     "--policy": "retrainingpolicies",
+    "--model": "models",
 }
 
 
@@ -70,11 +72,12 @@ def _projects() -> Iterable[str]:
 _WORDS: Mapping[str, Callable[[], Iterable[str]]] = {
     "explain": _reasons,
     "import": _projects,
+    "new": lambda: DRAFTS,
     "run": lambda: ("cancel",),
 }
 """What the first argument of a verb is one of."""
-_WITHOUT_OBJECTS = ("explain", "import", "list", "version")
-_FILE_OPTIONS = ("--kubeconfig",)
+_WITHOUT_OBJECTS = ("explain", "import", "list", "new", "version")
+_FILE_OPTIONS = ("--kubeconfig", "--file", "-f")
 
 
 def _chosen(candidates: Iterable[str], last: str) -> list[str]:

@@ -24,6 +24,9 @@ COMMANDS: Final[Mapping[str, str]] = {
 PICTURES: Final = (".svg", ".png")
 """How the name of a picture's file may end."""
 
+DRAFTS: Final = ("model", "version", "policy", "retraining")
+"""What `new` prints."""
+
 READING, WRITING, FILES = "Show", "Act", "Files and projects"
 """Groups of verbs in the help."""
 _HANDLERS: Final = "modelwright.cli.commands"
@@ -370,6 +373,24 @@ def lint(
     output: Annotated[str, _answer("github", "sarif")] = "text",
 ) -> None:
     """check manifests before they are applied"""
+
+
+@verb("files:new", group=FILES, needs="")
+def new(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar=f"[{'|'.join(DRAFTS)}]", show_default=False, parser=_one_of(*DRAFTS), help="of which kind"
+        ),
+    ],
+    name: Annotated[str, typer.Argument(metavar="[NAME]", show_default=False, help="default: example")] = "example",
+    model: Annotated[
+        str | None,
+        _option("--model", text="Model that a version or retraining is of (default: by NAME)", metavar="NAME"),
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """print a manifest to edit, each field with what it means"""
 
 
 @verb("files:import_", group=FILES, needs="")

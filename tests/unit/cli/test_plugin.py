@@ -21,12 +21,20 @@ def test_it_starts_with_nothing_but_what_its_extra_installs() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_help_imports_no_types_of_the_api() -> None:
-    """Which is most of what it costs to start."""
+LAZY = {
+    "help": ([], ["pydantic", "yaml", "rich", "modelwright.cli.cluster"]),
+    "the client's version": (["--version"], ["yaml", "rich", "modelwright.api.v1alpha1"]),
+    "the meaning of a reason": (["explain", "Promoted"], ["yaml", "rich", "modelwright.api.v1alpha1"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "modules"), LAZY.values(), ids=LAZY)
+def test_nothing_is_imported_without_need_for(arguments: list[str], modules: list[str]) -> None:
+    """Types of the API are most of what it costs to start."""
     code = (
         "import contextlib, sys, modelwright.cli.plugin as plugin\n"
-        "with contextlib.suppress(SystemExit): plugin.main(['--help'])\n"
-        "sys.exit(' '.join({'pydantic', 'yaml', 'rich', 'modelwright.cli.picture'} & {*sys.modules}) or 0)"
+        f"with contextlib.suppress(SystemExit): plugin.main({arguments!r})\n"
+        f"sys.exit(' '.join({{*{modules!r}}} & {{*sys.modules}}) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

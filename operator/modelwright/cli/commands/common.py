@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from modelwright.cli.cluster import Cluster
-from modelwright.cli.picture import Picture, model_of, picture
 from modelwright.cli.printing import say
-from modelwright.core.rollout.record import TERMINAL
+
+if TYPE_CHECKING:
+    from modelwright.cli.picture import Picture
 
 Options = SimpleNamespace
 """The arguments and options of one call, by the names of its declaration in `verbs`."""
@@ -25,6 +26,9 @@ LOOK_EVERY: Final = 1.0
 
 def find_model(name: str, cluster: Cluster, *more: str) -> Picture:
     """The Model of this name; `more`: kinds that must be seen for what is asked."""
+    # Verbs that ask for no Model do without the types of the API.
+    from modelwright.cli.picture import model_of, picture
+
     objects = cluster.objects(*more)
     return picture(model_of(name, objects), objects)
 
@@ -53,6 +57,8 @@ def wait(options: Options, what: str, ended: Callable[[], int | None]) -> int:
 
 def rollout_ended(cluster: Cluster, name: str, *wanted: str) -> int | None:
     """Exit code for a ModelRollout: 0 when it ended in a state of `wanted`, FAILED in another; None: it goes on."""
+    from modelwright.core.rollout.record import TERMINAL
+
     record = find_model(name, cluster).record(name)
     if record.status.state not in TERMINAL:
         return None

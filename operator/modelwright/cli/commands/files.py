@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from modelwright.cli import drafts, reports
 from modelwright.cli import lint as linting
-from modelwright.cli import reports
 from modelwright.cli.cluster import Cluster, Forbidden, NoSuchResource
 from modelwright.cli.commands.common import FAILED, Options
 from modelwright.cli.errors import UserError
@@ -47,6 +47,16 @@ def lint(options: Options, cluster: Cluster) -> int:
         say(linting.NOT_CHECKED)
     say(f"{wrong} errors" if wrong else "nothing stands against it")
     return FAILED if wrong else 0
+
+
+def new(options: Options, _: Cluster) -> int:
+    """Print a manifest to edit."""
+    text = drafts.draft(options.kind, options.name, options.model)
+    if options.output == "json":
+        say(json.dumps(yaml.safe_load(text), indent=2))
+    else:
+        say(text, end="")
+    return 0
 
 
 def import_(options: Options, cluster: Cluster) -> int:

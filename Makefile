@@ -21,9 +21,10 @@ help: ## This list
 setup: ## The development venv, linked as .venv
 	@scripts/venv
 
-generate: setup ## CRDs and their reference from the types; the charts' copies
+generate: setup ## CRDs, JSON Schemas and reference from the types; the charts' copies and READMEs
 	@$(BIN)/python -m modelwright crd generate
 	@$(BIN)/python charts/sync.py
+	@$(BIN)/python charts/readme.py
 	@$(BIN)/python scripts/argocd.py
 	@$(BIN)/python scripts/figures.py
 
@@ -76,14 +77,14 @@ test-e2e: setup ## Real pods on the cluster that is up
 test-cluster: setup ## The embedded cluster itself: one of its own is brought up, used, killed and taken down
 	@$(PYTEST) -q -m e2e --durations 5 tests/devcluster
 
-test-peers: setup ## On the cluster that is up: Argo CD, Flux and kube-router themselves, PEER=argocd alone -> docs/figures/peers.json (twenty minutes to build)
+test-peers: setup ## On the cluster that is up: Argo CD, Flux, kube-router and Envoy Gateway themselves, PEER=argocd alone -> docs/figures/peers.json (twenty minutes to build)
 	@$(BIN)/python scripts/peers.py run $(PEER)
 
 demo: setup ## From nothing to rollouts on evidence: cluster, install, training, five versions, bad ones going back, drift closing the loop
 	@$(BIN)/python -m demo
 
-cluster-up: setup ## A real cluster on this machine, called NAME=dev (CLUSTER=existing or kind: see CONTRIBUTING.md)
-	@$(BIN)/python -m devcluster up --name $(NAME)
+cluster-up: setup ## A real cluster on this machine, called NAME=dev; GATEWAY=envoy: Envoy Gateway beside Traefik (CLUSTER=existing or kind: see CONTRIBUTING.md)
+	@$(BIN)/python -m devcluster up --name $(NAME) $(if $(GATEWAY),--gateway $(GATEWAY))
 
 cluster-down: setup ## Take it down, with all it left on the machine
 	@$(BIN)/python -m devcluster down --name $(NAME)
@@ -115,6 +116,12 @@ scan: setup ## Known vulnerabilities in what `make sbom` has listed, by your dat
 plugin: setup ## kubectl-modelwright as archives for krew, with its manifest -> dist (URL=where they will lie)
 	@$(BIN)/python scripts/plugin.py $(if $(URL),--url $(URL))
 
+bundle: setup ## A bundle for the Operator Lifecycle Manager -> dist/olm (VALUES=build/images.yaml for what `make push` pushed)
+	@$(BIN)/python scripts/olm.py $(if $(VALUES),--values "$(VALUES)")
+
+release: setup ## A whole release, see CONTRIBUTING.md: VERSION=1.2.3 REGISTRY=... URL=... SIGN_KEY=release.key (PLAIN_HTTP=1; DRY_RUN=1 only says what it would do)
+	@$(BIN)/python scripts/release.py "$(VERSION)" --registry "$(REGISTRY)" --url "$(URL)" $(if $(PLAIN_HTTP),--plain-http) $(if $(DRY_RUN),--dry-run)
+
 chart: setup ## helm lint of both charts
 	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
 
@@ -124,9 +131,10 @@ scale: setup ## Pace: beside a bare operator, 100 to 5,000 Models, 100 rollouts 
 scale-retraining: setup ## What 1,000 idle RetrainingPolicies cost -> docs/figures/scale-retraining.json
 	@$(BIN)/python -m tests.scale --retraining 1000
 
-simulate: setup ## How often evidence errs, by simulation -> docs/figures/simulate.json, mirror.json; of gates and drift a tenth (PART=0..9)
+simulate: setup ## How often evidence errs, by simulation -> docs/figures/simulate.json, mirror.json, bursts.json; of gates and drift a tenth (PART=0..9)
 	@$(BIN)/python -m tests.simulate
 	@$(BIN)/python -m tests.simulate.mirror
+	@$(BIN)/python -m tests.simulate.bursts
 	@$(BIN)/python -m tests.simulate.gates --part $(or $(PART),$(shell date +%j | tail -c 2))
 	@$(BIN)/python -m tests.simulate.drift --part $(or $(PART),$(shell date +%j | tail -c 2))
 	@$(BIN)/python -m tests.simulate.drift_grid --part $(or $(PART),$(shell date +%j | tail -c 2))

@@ -1,4 +1,6 @@
-"""Copies CRDs, admission policies, user roles and runtimes into the charts; `--check` only says what differs.
+"""Copies CRDs, admission policies, user roles and runtimes into the charts, and lists them for Artifact Hub.
+
+`--check` only says what differs.
 
 The files below crds/ and manifests/ are the source. The copies are text, not parsed and printed again: Helm writes
 numbers from a million on in a form that the API server refuses for integers.
@@ -9,10 +11,20 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modelwright.api.crd.definition import KINDS
+from modelwright.api.names import GROUP, VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 CRDS_CHART = ROOT / "charts" / "modelwright-crds" / "templates"
 RUNTIMES = ROOT / "charts" / "modelwright" / "files" / "runtimes"
+OPERATOR, CRDS = (ROOT / "charts" / name / "Chart.yaml" for name in ("modelwright", "modelwright-crds"))
+SAMPLES = ROOT / "manifests" / "samples"
+EDITORS = re.compile(r"^# yaml-language-server: .*\n", re.MULTILINE)
+"""What tells editors where the JSON Schema is: by a path that leads nowhere from a chart."""
 KEEP = "    {{- if .Values.keep }}\n    helm.sh/resource-policy: keep\n    {{- end }}\n"
 
 
@@ -52,8 +64,54 @@ def wanted() -> dict[Path, str]:
     for source in manifests("manifests/rbac"):
         files[CRDS_CHART / source.name] = "{{- if .Values.userRoles }}\n" + escape(source.read_text()) + "{{- end }}\n"
     for source in manifests("manifests/runtimes"):
-        files[RUNTIMES / source.name] = source.read_text()
+        files[RUNTIMES / source.name] = EDITORS.sub("", source.read_text())
+    files[OPERATOR] = annotated(OPERATOR, {"images": images()})
+    files[CRDS] = annotated(CRDS, {"crds": crds(), "crdsExamples": samples()})
     return files
+
+
+def annotated(chart: Path, lists: dict[str, list[Any]]) -> str:
+    """The text of a Chart.yaml with these lists as annotations of Artifact Hub, which are texts of YAML."""
+    text = chart.read_text()
+    for name, entries in lists.items():
+        listed = yaml.safe_dump(entries, sort_keys=False, width=110, allow_unicode=True)
+        block = "".join(f"    {line}\n" for line in listed.splitlines())
+        found = re.compile(rf"^(  artifacthub\.io/{name}: \|\n)(?:    .*\n)*", re.MULTILINE)
+        text, count = found.subn(lambda match, block=block: match[1] + block, text)
+        if count != 1:
+            raise SystemExit(f"charts/sync.py: {chart.relative_to(ROOT)} needs one annotation artifacthub.io/{name}")
+    return text
+
+
+def images() -> list[dict[str, str]]:
+    """Images that the operator's chart runs: its own, and those of the runtimes that it installs."""
+    values = yaml.safe_load((OPERATOR.parent / "values.yaml").read_text())
+    version = yaml.safe_load(OPERATOR.read_text())["appVersion"]
+    found = {name: values[key]["repository"] for name, key in (("operator", "image"), ("fetch", "fetchImage"))}
+    for source in manifests("manifests/runtimes"):
+        runtime = yaml.safe_load(source.read_text())
+        found[runtime["metadata"]["name"]] = runtime["spec"]["container"]["image"]
+    return [{"name": name, "image": image if ":" in image else f"{image}:{version}"} for name, image in found.items()]
+
+
+def crds() -> list[dict[str, str]]:
+    """Name and description of each kind."""
+    return [
+        {
+            "kind": kind.__name__,
+            "version": VERSION,
+            "name": f"{kind.__crd__.plural}.{GROUP}",
+            "displayName": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__),
+            "description": kind.__crd__.description,
+        }
+        for kind in KINDS
+    ]
+
+
+def samples() -> list[Any]:
+    """The quickstart's objects of our kinds."""
+    found = [yaml.safe_load(path.read_text()) for path in manifests("manifests/samples")]
+    return [obj for obj in found if obj["apiVersion"].startswith(f"{GROUP}/")]
 
 
 def main(arguments: list[str]) -> int:

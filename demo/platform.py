@@ -23,6 +23,8 @@ CONTAINERFILES = {"v2-test": ROOT / "tests" / "servers" / "v2" / "Containerfile"
 SYSTEM = "modelwright-system"
 BUCKET = "models"
 SECRET = "model-store"
+GATEWAY = "models"
+"""The Gateway in namespace gateways that every cluster has."""
 
 
 def bring_up(progress: Progress | None = None) -> Cluster:

@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "up":
             command.add_argument("--profile", choices=get_args(Profile), default="full")
             command.add_argument("--kwok-nodes", type=int, default=None, help="simulated nodes (default: 10 with kwok)")
+            command.add_argument(
+                "--gateway", choices=("traefik", "envoy"), default="traefik", help="envoy: Envoy Gateway beside Traefik"
+            )
     options = parser.parse_args(arguments)
     try:
         return {"up": up, "down": down, "status": status, "build": build, "env": env}[options.command](options)
@@ -45,6 +48,8 @@ def up(options: argparse.Namespace) -> int:
     begun = time.monotonic()
     with Shown(f"cluster {options.name}") as progress:
         ready = Cluster.up(options.profile, options.name, options.kwok_nodes, progress)
+        if options.gateway == "envoy" and not ready.envoy(progress):
+            raise ClusterError("Envoy Gateway is installed in the full embedded cluster only")
     print(f"cluster {options.name} is up ({ready.backend}, {ready.profile}) after {time.monotonic() - begun:.1f}s")
     for key, value in ready.environment().items():
         print(f"  {key}={value}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from devcluster import addons, images, network, parts, paths
+from devcluster import addons, envoy, images, network, parts, paths
 from devcluster.controlplane import ControlPlane
 from devcluster.embedded import NODES, Embedded
 from devcluster.errors import ClusterError
@@ -154,6 +154,17 @@ class Cluster:
             return False
         with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
             Embedded(self.name, self.folder, progress or Quiet()).engines()
+        return True
+
+    def envoy(self, progress: Progress | None = None) -> bool:
+        """Have Envoy Gateway run here, with Gateway gateways/envoy; False where it is not ours to install."""
+        if self.backend != "embedded" or self.profile != "full":
+            return False
+        shown = progress or Quiet()
+        parts.build(["envoy-gateway", "helm"], shown)
+        with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
+            image = self.push_image(envoy.build(shown), shown)
+            Embedded(self.name, self.folder, shown).envoy(image)
         return True
 
     def without_node(self, name: str) -> AbstractContextManager[None]:

@@ -15,7 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from devcluster import addons, components, engines, host, network, node, parts, paths, pause, pki, sandbox, simulation
+from devcluster import (
+    addons,
+    components,
+    engines,
+    envoy,
+    host,
+    network,
+    node,
+    parts,
+    paths,
+    pause,
+    pki,
+    sandbox,
+    simulation,
+)
 from devcluster.api import Client
 from devcluster.errors import ClusterError, failed
 from devcluster.processes import Daemon, end, spawn
@@ -239,10 +253,13 @@ class Embedded:
         self._kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", text=json.dumps(items))
 
     def _kubectl(self, *arguments: str, text: str | None = None) -> str:
-        command = [str(parts.path("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
+        return self._run("kubectl", *arguments, text=text)
+
+    def _run(self, tool: str, *arguments: str, text: str | None = None) -> str:
+        command = [str(parts.path(tool)), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise failed(f"kubectl {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
+            raise failed(f"{tool} {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
         return done.stdout
 
     def _daemons(self, *names: str) -> list[Daemon]:
@@ -292,6 +309,19 @@ class Embedded:
                 ready = f"http://{self.net.address}:{engine.health_port}/readyz"
                 self._until(partial(answers, ready), f"{engine.name}'s webhook", engine.name)
                 self._apply(engine.webhooks(self.net, self.authority))
+
+    def envoy(self, image: str) -> None:
+        """Envoy Gateway, with a Gateway of its own, beside a cluster that is up; once more to one that has them changes
+        nothing. `image`: what `envoy.build` makes, as pods name it."""
+        with self.progress.step("Envoy Gateway"):
+            self._apply_files(envoy.crds())
+            chart = envoy.chart()
+            command = ["upgrade", "--install", envoy.RELEASE, str(chart), "--create-namespace", "--wait"]
+            values = json.dumps(envoy.values(chart, image))
+            self._run("helm", *command, f"--namespace={envoy.NAMESPACE}", "--timeout=3m", "--values=-", text=values)
+            self._apply(envoy.objects(image))
+            gateway = ["gateways.gateway.networking.k8s.io", envoy.GATEWAY["name"], f"-n={envoy.GATEWAY['namespace']}"]
+            self._kubectl("wait", "--for=condition=Programmed", *gateway, "--timeout=180s")
 
     @contextlib.contextmanager
     def without(self, name: str) -> Iterator[None]:

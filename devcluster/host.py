@@ -22,6 +22,7 @@ CLUSTER_PACKAGES = {
     "openssl": "openssl",
 }
 IMAGE_PACKAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
+EMULATOR_PACKAGES = {"qemu-aarch64-static": "qemu-user-static"}
 
 
 def missing(wanted: dict[str, str]) -> list[str]:

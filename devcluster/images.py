@@ -9,28 +9,66 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from platform import machine
 
 from devcluster import host, paths
 from devcluster.errors import ClusterError, failed
 from devcluster.progress import Progress, Quiet
 
 BASE_IMAGE = "localhost/modelwright-base:bookworm"
+NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine(), machine())
+"""This machine's architecture, as images name it."""
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-_BOOTSTRAP = [
-    "mmdebstrap",
-    "--variant=minbase",
+_PACKAGES = [
     "--include=python3,python3-venv,ca-certificates",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
-    "bookworm",
 ]
+_BOOTSTRAP = ["mmdebstrap", "--variant=minbase", *_PACKAGES, "bookworm"]
+# Another architecture's packages are only unpacked, since their scripts can't run here. This does what is needed of
+# them: the list of what is installed, trusted certificates, users, and Python's bytecode, which is the same everywhere.
+_UNPACKED = """\
+set -eu
+for deb in "$1"/var/cache/apt/archives/*.deb; do
+  dpkg-deb --field "$deb" | sed '/^Package:/a Status: install ok installed'
+  echo
+done > "$1/var/lib/dpkg/status"
+cat "$1"/usr/share/ca-certificates/mozilla/*.crt > "$1/etc/ssl/certs/ca-certificates.crt"
+cp "$1/usr/share/base-passwd/passwd.master" "$1/etc/passwd"
+cp "$1/usr/share/base-passwd/group.master" "$1/etc/group"
+"$PYTHON" -m compileall -q -s "$1" -p / --invalidation-mode unchecked-hash "$1/usr/lib/python3.11" "$1/usr/lib/python3"
+"""
+_FOREIGN = [
+    "--variant=extract",
+    "--skip=check/qemu",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    f"--extract-hook={_UNPACKED}",
+    # What minbase has.
+    "--include=?essential",
+    "--include=apt",
+]
+_EMULATORS = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
+_MOUNT = """\
+set -eu
+buildah() { command buildah "--root=$STORE/storage" "--runroot=$STORE/run" --storage-driver=overlay "$@"; }
+container=$(buildah from --pull=never --arch="$ARCHITECTURE" "$IMAGE")
+trap 'buildah rm "$container" > /dev/null' EXIT
+root=$(buildah mount "$container")
+"""
+_ENTER = """\
+set_of() { buildah inspect --format "$1" "$container"; }
+user=$(set_of '{{.OCIv1.Config.User}}')
+env -i $(set_of '{{range .OCIv1.Config.Env}}{{println .}}{{end}}') \
+  "$(command -v chroot)" ${user:+--userspec="$user"} "$root" "$@"
+"""
 _RECIPE = "FROM scratch\nADD base.tar /\n"
 
 
@@ -45,34 +83,46 @@ def docker_answers() -> bool:
         return False
 
 
-def base_archive() -> Path:
+def base_archive(architecture: str = NATIVE) -> Path:
     """Where the base image's file system is, or will be once made."""
-    return paths.cache() / "base" / f"base-{_hash(json.dumps([_BOOTSTRAP, _RECIPE]).encode())[:12]}.tar"
+    described = json.dumps([_bootstrap(architecture), _RECIPE]).encode()
+    return paths.cache() / "base" / f"base-{_hash(described)[:12]}.tar"
 
 
-def ensure_base_image(progress: Progress | None = None) -> str:
+def _bootstrap(architecture: str) -> list[str]:
+    if architecture == NATIVE:
+        return _BOOTSTRAP
+    return ["mmdebstrap", f"--architectures={architecture}", *_FOREIGN, *_PACKAGES, "bookworm"]
+
+
+def base_image(architecture: str = NATIVE) -> str:
+    """What the base image of an architecture is called here."""
+    return BASE_IMAGE if architecture == NATIVE else f"{BASE_IMAGE}-{architecture}"
+
+
+def ensure_base_image(progress: Progress | None = None, architecture: str = NATIVE) -> str:
     """A Debian bookworm with Python 3.11, made from Debian packages, since no public image can be pulled here."""
     shown = progress or Quiet()
     host.install(host.IMAGE_PACKAGES, shown)
-    archive = base_archive()
+    archive, tag = base_archive(architecture), base_image(architecture)
     folder = archive.parent
     with paths.locked(paths.cache() / "locks" / "base.lock"):
-        if archive.exists() and _image_id(BASE_IMAGE) == _stamp(BASE_IMAGE).get("id") is not None:
-            return BASE_IMAGE
-        with shown.step("base image"):
+        if archive.exists() and _image_id(tag) == _stamp(tag).get("id") is not None:
+            return tag
+        with shown.step("base image" if architecture == NATIVE else f"base image {architecture}"):
             folder.mkdir(parents=True, exist_ok=True)
             if not archive.exists():
                 new = archive.with_suffix(".new.tar")
-                _logged([*_BOOTSTRAP, str(new)], "base image", "making the base image failed")
+                _logged([*_bootstrap(architecture), str(new)], "base image", "making the base image failed")
                 new.rename(archive)
             context = folder / "context"
             shutil.rmtree(context, ignore_errors=True)
             context.mkdir()
             (context / "base.tar").hardlink_to(archive)
             (context / "Containerfile").write_text(_RECIPE)
-            identity = _build(context / "Containerfile", BASE_IMAGE, {}, context)
-            _save_stamp(BASE_IMAGE, {"id": identity})
-    return BASE_IMAGE
+            identity = _build(context / "Containerfile", tag, {}, context, architecture)
+            _save_stamp(tag, {"id": identity})
+    return tag
 
 
 def build_image(
@@ -81,23 +131,25 @@ def build_image(
     build_args: Mapping[str, str] | None = None,
     context: Path | str = ".",
     progress: Progress | None = None,
+    architecture: str = NATIVE,
 ) -> str:
     """Build an image, unless the Containerfile and what it copies are unchanged; returns the image's id (sha256:…).
 
+    For another architecture than this machine's, nothing of the image runs while it is built.
     `BASE_IMAGE`, `PIP_CERT` and `PIP_INDEX_URL` are filled in when the Containerfile declares them and the caller
     doesn't say otherwise; the environment's `BASE_IMAGE` wins over the usual one.
     """
     shown = progress or Quiet()
     file, folder = Path(containerfile), Path(context)
     text = file.read_text()
-    arguments = {**_usual_arguments(text, shown), **(build_args or {})}
+    arguments = {**_usual_arguments(text, shown, architecture), **(build_args or {})}
     inputs = input_hash(text, arguments, folder)
     with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
         known = _stamp(tag)
         if known.get("inputs") == inputs and known.get("id") == _image_id(tag) is not None:
             return str(known["id"])
         with shown.step(f"image {tag}"):
-            identity = _build(file, tag, arguments, folder)
+            identity = _build(file, tag, arguments, folder, architecture)
         _save_stamp(tag, {"inputs": inputs, "id": identity})
     return identity
 
@@ -126,11 +178,13 @@ def publish(tag: str, target: str, *, plain_http: bool = False, progress: Progre
     return f"{target.rpartition(':')[0]}@{digest}"
 
 
-def base_of(containerfile: Path, progress: Progress | None = None) -> tuple[str, str]:
+def base_of(containerfile: Path, progress: Progress | None = None, architecture: str = NATIVE) -> tuple[str, str]:
     """The base that `build_image` builds on, and its digest. Raises ClusterError when the engine knows none."""
     text = containerfile.read_text()
     default = re.search(r"^ARG BASE_IMAGE=(\S+)", text, re.MULTILINE)
-    base = _usual_arguments(text, progress or Quiet()).get("BASE_IMAGE") or (default[1] if default else "")
+    base = _usual_arguments(text, progress or Quiet(), architecture).get("BASE_IMAGE") or (
+        default[1] if default else ""
+    )
     name, _, digest = base.partition("@")
     if not digest and docker_answers():
         command = ["docker", "image", "inspect", '--format={{join .RepoDigests " "}}', base]
@@ -144,26 +198,51 @@ def base_of(containerfile: Path, progress: Progress | None = None) -> tuple[str,
     return base, digest
 
 
-def read(tag: str, path: str) -> str:
+def read(tag: str, path: str, architecture: str = NATIVE) -> str:
     """The text of a file in a local image. Raises ClusterError when it can't be read."""
     if docker_answers():
-        return _said(["docker", "run", "--rm", "--network=none", "--entrypoint=cat", tag, path])
+        return start(tag, ["cat", path], architecture)
+    return _mounted(tag, architecture, 'cat "$root$1"', path)
+
+
+def start(tag: str, command: Sequence[str], architecture: str = NATIVE) -> str:
+    """Standard output of a command in a local image, as its user and with its environment, without a network; another
+    architecture's by emulation. Raises ClusterError when it fails."""
+    if docker_answers():
+        platform = f"--platform=linux/{architecture}"
+        return _said(
+            ["docker", "run", "--rm", platform, "--network=none", f"--entrypoint={command[0]}", tag, *command[1:]]
+        )
+    host.install(host.IMAGE_PACKAGES, Quiet())
+    if architecture == NATIVE:
+        return _mounted(tag, architecture, _ENTER, *command)
+    host.install(host.EMULATOR_PACKAGES, Quiet())
+    emulator = _EMULATORS[architecture]
+    return _mounted(tag, architecture, f'cp "$(command -v {emulator})" "$root/"\n{_ENTER}', f"/{emulator}", *command)
+
+
+def _mounted(tag: str, architecture: str, script: str, *arguments: str) -> str:
+    """What a shell script says for which an image is mounted at $root."""
+    environment = {"STORE": str(paths.cache() / "buildah"), "IMAGE": tag, "ARCHITECTURE": architecture}
+    # All in one namespace: another one doesn't see the mount.
+    command = ["unshare", "--mount", "--net", "--propagation=slave", "sh", "-c", f"{_MOUNT}{script}", "sh", *arguments]
     with paths.locked(paths.cache() / "locks" / "buildah.lock"):
-        container = _said([*buildah(), "from", "--pull=never", tag]).strip()
-        try:
-            return _said([*buildah(), "run", container, "--", "cat", path])
-        finally:
-            _said([*buildah(), "rm", container])
+        return _said(command, environment)
 
 
-def build_command(file: Path, tag: str, arguments: Mapping[str, str], context: Path, id_file: Path) -> list[str]:
+def build_command(
+    file: Path, tag: str, arguments: Mapping[str, str], context: Path, id_file: Path, architecture: str = NATIVE
+) -> list[str]:
     given = [each for key, value in sorted(arguments.items()) for each in ("--build-arg", f"{key}={value}")]
     common = [*given, "--file", str(file), "--tag", tag, "--iidfile", str(id_file), str(context)]
+    common = [f"--platform=linux/{architecture}", *common]
     if docker_answers():
         return ["docker", "build", *common]
     # The host's trust store: where TLS is intercepted by a local CA, only that one verifies.
     trusted = [f"--volume={_CERTIFICATES.parent}:{_CERTIFICATES.parent}:ro"] if _CERTIFICATES.exists() else []
-    return [*buildah(), "build", "--layers", *trusted, *common]
+    # Docker's builder knows this one.
+    platform = f"--build-arg=BUILDPLATFORM=linux/{NATIVE}"
+    return [*buildah(), "build", "--layers", platform, *trusted, *common]
 
 
 def buildah() -> list[str]:
@@ -178,8 +257,7 @@ def buildah() -> list[str]:
 def input_hash(text: str, arguments: Mapping[str, str], context: Path) -> str:
     """A hash of all that decides what an image holds: the Containerfile, its arguments, the files it copies."""
     found = hashlib.sha256(json.dumps([text, sorted(arguments.items())]).encode())
-    base = arguments.get("BASE_IMAGE")
-    if base:
+    for base in filter(None, map(arguments.get, ("BASE_IMAGE", "BUILD_IMAGE"))):
         found.update((_image_id(base) or "").encode())
     for source in copied(text):
         for file in sorted(_files(context, source)):
@@ -208,13 +286,15 @@ def _files(context: Path, source: str) -> list[Path]:
     return found
 
 
-def _usual_arguments(text: str, progress: Progress) -> dict[str, str]:
+def _usual_arguments(text: str, progress: Progress, architecture: str = NATIVE) -> dict[str, str]:
     declared = set(re.findall(r"^ARG\s+(\w+)", text, re.MULTILINE))
     usual: dict[str, str] = {}
     if "BASE_IMAGE" in declared and os.environ.get("BASE_IMAGE"):
         usual["BASE_IMAGE"] = os.environ["BASE_IMAGE"]
     elif "BASE_IMAGE" in declared and not docker_answers():
-        usual["BASE_IMAGE"] = ensure_base_image(progress)
+        usual["BASE_IMAGE"] = ensure_base_image(progress, architecture)
+        if architecture != NATIVE and "BUILD_IMAGE" in declared:
+            usual["BUILD_IMAGE"] = ensure_base_image(progress)
     if "PIP_CERT" in declared and not docker_answers() and _CERTIFICATES.exists():
         usual["PIP_CERT"] = str(_CERTIFICATES)
     if "PIP_INDEX_URL" in declared and os.environ.get("PIP_INDEX_URL"):
@@ -222,12 +302,12 @@ def _usual_arguments(text: str, progress: Progress) -> dict[str, str]:
     return usual
 
 
-def _build(file: Path, tag: str, arguments: Mapping[str, str], context: Path) -> str:
+def _build(file: Path, tag: str, arguments: Mapping[str, str], context: Path, architecture: str) -> str:
     if not docker_answers():
         host.install(host.IMAGE_PACKAGES, Quiet())
     id_file = paths.cache() / "images" / f"{_file_name(tag)}.id"
     id_file.parent.mkdir(parents=True, exist_ok=True)
-    command = build_command(file, tag, arguments, context, id_file)
+    command = build_command(file, tag, arguments, context, id_file, architecture)
     # buildah's store is shared by mounts that namespaces hide from each other: one at a time.
     with paths.locked(paths.cache() / "locks" / "buildah.lock"):
         _logged(command, f"image {_file_name(tag)}", f"building {tag} failed")
@@ -297,9 +377,14 @@ def _logged(command: Sequence[str], name: str, failure: str) -> None:
         raise failed(failure, log)
 
 
-def _said(command: Sequence[str]) -> str:
+def _said(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=_environment(), check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**_environment(), **(environment or {})},
+        check=False,
     )
     if done.returncode:
         raise failed(f"{shlex.join(command)}: {done.stderr.strip()}")
@@ -307,7 +392,7 @@ def _said(command: Sequence[str]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+    return {**os.environ, "BUILDAH_ISOLATION": "chroot", "PYTHON": sys.executable}
 
 
 def _stamp(tag: str) -> dict[str, str]:

@@ -90,7 +90,13 @@ PARTS = (
     ),
     Part("versitygw", "github.com/versity/versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
     Part("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}),
+    Part("helm-docs", "github.com/norwoodj/helm-docs", {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"}),
     Part("kube-score", "github.com/zegl/kube-score", {"kube-score": "github.com/zegl/kube-score/cmd/kube-score"}),
+    Part(
+        "operator-verify",
+        "github.com/operator-framework/api",
+        {"operator-verify": "github.com/operator-framework/api/cmd/operator-verify"},
+    ),
     Part("traefik", "github.com/traefik/traefik/v3", {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}),
     Part(
         "prometheus",
@@ -116,6 +122,12 @@ PARTS = (
         "kustomize",
         "sigs.k8s.io/kustomize/kustomize/v5",
         {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
+        asked=True,
+    ),
+    Part(
+        "envoy-gateway",
+        "github.com/envoyproxy/gateway",
+        {"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"},
         asked=True,
     ),
 )
@@ -191,10 +203,21 @@ def module_files(binary: str, inside: str, *files: str) -> Path:
     return _from_module(part.name, part.module, inside, *files)
 
 
+def olm_crds() -> Path:
+    """The folder with the CRD of ClusterServiceVersions."""
+    return module_files("operator-verify", "crds", "operators.coreos.com_clusterserviceversions.yaml")
+
+
 def traefik_crds() -> Path:
     """The folder with Traefik's own CRDs (TraefikService and others)."""
     inside = "docs/content/reference/dynamic-configuration"
     return module_files("traefik", inside, "kubernetes-crd-definition-v1.yml")
+
+
+def module(binary: str) -> Path:
+    """The folder of the Go module that a binary is built from, in Go's own cache: to be read only."""
+    part = part_of(binary)
+    return _downloaded(part.name, part.module)
 
 
 def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
@@ -203,6 +226,18 @@ def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
     kept = paths.cache() / "crds" / f"{folder}-{version}" / inside.replace("/", "-")
     if kept.exists():
         return kept
+    source = _downloaded(folder, module) / inside
+    new = kept.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name in files or [each.name for each in source.iterdir()]:
+        shutil.copyfile(source / name, new / name)
+    new.rename(kept)
+    return kept
+
+
+def _downloaded(folder: str, module: str) -> Path:
+    version = Part(folder, module, {}).version()
     log = paths.cache() / "logs" / f"module-{folder}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
@@ -216,11 +251,4 @@ def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
         out.write(found.stdout)
     if found.returncode:
         raise failed(f"downloading {module} v{version} failed", log)
-    source = Path(json.loads(found.stdout)["Dir"]) / inside
-    new = kept.with_suffix(".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name in files or [each.name for each in source.iterdir()]:
-        shutil.copyfile(source / name, new / name)
-    new.rename(kept)
-    return kept
+    return Path(json.loads(found.stdout)["Dir"])

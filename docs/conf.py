@@ -20,9 +20,11 @@ include_patterns = [
     "docs/*.md",
     "docs/**/*.md",
     "examples/*/README.md",
+    "charts/*/README.md",
 ]
+SEARCHED = ("docs", "examples", "charts")
 # The source folder is the whole repository, so that links between its pages work: the rest isn't searched.
-exclude_patterns = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in ("docs", "examples")]
+exclude_patterns = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in SEARCHED]
 extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
@@ -37,7 +39,7 @@ CONTENTS = {
     "Begin": list(dict.fromkeys([*FIRST, *PAGES])),
     "Concepts": ["docs/concepts/*"],
     "How to": ["docs/how-to/install", "docs/how-to/strategies", "docs/how-to/*"],
-    "Reference": ["docs/reference/README", "docs/reference/*"],
+    "Reference": ["docs/reference/README", "docs/reference/*", "charts/*/README"],
     "Runbooks": ["docs/runbooks/README", "docs/runbooks/*"],
     "Decisions": ["docs/adr/README", "docs/adr/*"],
     "Project": ["docs/figures/*", "examples/*/README", "CONTRIBUTING", "SECURITY", "CHANGELOG"],

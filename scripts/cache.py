@@ -69,7 +69,7 @@ def named() -> set[str]:
     return {
         *(f"{folder}/{version}" for folder in ("bin", "crds") for version in versions),
         f"bin/rclone-{RCLONE}",
-        f"base/{images.base_archive().name}",
+        *(f"base/{images.base_archive(architecture).name}" for architecture in ("amd64", "arm64")),
         f"venv-{sha256((ROOT / 'requirements/dev.txt').read_bytes()).hexdigest()[:12]}",
         f"npm-azurite-{lock['packages']['node_modules/azurite']['version']}",
     }

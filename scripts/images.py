@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 from securesystemslib.signer import CryptoSigner
 
 from demo.platform import image_values
 from devcluster import ClusterError
-from devcluster.images import base_of, build_image, publish
+from devcluster.images import NATIVE, base_of, build_image, publish
 from devcluster.progress import Progress, Shown
 from scripts import provenance, samples, sbom, signing
 from scripts.registry import Image, Registry, RegistryError, find_login
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VALUES = ROOT / "build/images.yaml"
 PROVENANCE = ROOT / "build/provenance"
 NAMES = ("operator", "fetch", "mlserver", "trainer", "datacheck")
+Json = dict[str, Any]
 NOT_SIGNED = "the images are not signed: nobody can tell that they are yours. Sign them: make push SIGN_KEY=release.key"
 
 
@@ -53,24 +55,30 @@ class Signing:
 
     def apply(self, name: str, reference: str, tag: str, *, plain_http: bool) -> str:
         """Sign a pushed image and attach what is known of it, read it back; returns what can be told of it."""
-        image = Image.parse(reference)
-        predicate = provenance.provenance(self._build(name, tag))
+        predicate = self.predicate(name, tag)
         PROVENANCE.mkdir(parents=True, exist_ok=True)
         (PROVENANCE / f"{name}.json").write_text(json.dumps(predicate, indent=2) + "\n")
         bill = json.loads(sbom.write(name, local(name), sbom.FOLDER).read_text())
+        image = Image.parse(reference)
+        return self.attach(Registry(image, find_login(image), plain_http=plain_http), image, predicate, bill)
+
+    def attach(self, registry: Registry, image: Image, predicate: Json, bill: Json) -> str:
+        """Sign an image or index, with its provenance and bill of materials, read it back; returns what can be told."""
         statements = [
             provenance.statement(image, provenance.SLSA, predicate),
             provenance.statement(image, provenance.CYCLONEDX, bill),
         ]
-        registry = Registry(image, find_login(image), plain_http=plain_http)
         signing.sign(registry, image, self.signer, statements)
         return signing.describe(image, signing.verify(registry, image, self.signer.public_key))
 
-    def _build(self, name: str, tag: str) -> provenance.Build:
-        base, digest = base_of(containerfile(name))
-        return provenance.Build(
-            name, tag, self.source, base, digest, provenance.materials(ROOT, name), self.builder, self.began,
-            datetime.now(UTC),
+    def predicate(self, name: str, tag: str, architecture: str = NATIVE) -> Json:
+        """How an image came to be, as SLSA has it."""
+        base, digest = base_of(containerfile(name), architecture=architecture)
+        return provenance.provenance(
+            provenance.Build(
+                name, tag, self.source, base, digest, provenance.materials(ROOT, name), self.builder, self.began,
+                datetime.now(UTC),
+            )
         )  # fmt: skip
 
 

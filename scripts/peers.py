@@ -124,7 +124,7 @@ def run(root: Path, peers: Sequence[Peer], python: str = sys.executable) -> bool
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
             command = [python, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-m", "peer", f"--junitxml={report}"]
-            status = subprocess.run([*command, peer.test], cwd=root, check=False).returncode
+            status = subprocess.run([*command, *peer.tests], cwd=root, check=False).returncode
             outcome = Outcome.of_junit(report.read_text()) if report.exists() else Outcome(0, ())
         good &= _keep(root, peer, before, time.monotonic() - began, status, outcome)
     return good

@@ -139,27 +139,35 @@ def manifest(version: str, archives: Mapping[str, tuple[str, str]]) -> str:
     return text
 
 
+def release(version: str, url: str, out: Path) -> tuple[list[Path], Path]:
+    """Write the archive of each platform and the manifest, which says that they lie at `url`; returns both. Raises
+    CalledProcessError when a library can't be had."""
+    archives = {}
+    files = []
+    for platform in PLATFORMS:
+        archive = out / f"kubectl-modelwright_v{version}_{platform.replace('/', '_')}.tar.gz"
+        with tempfile.TemporaryDirectory() as folder:
+            digest = pack(fetched(platform, Path(folder)), archive)
+        files.append(archive)
+        archives[platform] = (f"{url.rstrip('/')}/{archive.name}", digest)
+        print(f"    {archive.name}  {archive.stat().st_size / 1e6:.1f} MB  sha256 {digest}")
+    file = out / "modelwright.yaml"
+    file.write_text(manifest(version, archives))
+    print(f"    {file.name}, for krew")
+    return files, file
+
+
 def main() -> int:
     """Exit status 1 when a library can't be had; uv says which."""
     parser = argparse.ArgumentParser(prog="make plugin", description=__doc__)
     parser.add_argument("--url", default="https://example.com/modelwright", help="where the archives will lie")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
-    version = project()["version"]
-    archives = {}
-    for platform in PLATFORMS:
-        archive = options.out / f"kubectl-modelwright_v{version}_{platform.replace('/', '_')}.tar.gz"
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                digest = pack(fetched(platform, Path(folder)), archive)
-            except subprocess.CalledProcessError:
-                print(f"error: the libraries for {platform} can't be had", file=sys.stderr)
-                return 1
-        archives[platform] = (f"{options.url.rstrip('/')}/{archive.name}", digest)
-        print(f"    {archive.name}  {archive.stat().st_size / 1e6:.1f} MB  sha256 {digest}")
-    file = options.out / "modelwright.yaml"
-    file.write_text(manifest(version, archives))
-    print(f"    {file.name}, for krew")
+    try:
+        release(project()["version"], options.url, options.out)
+    except subprocess.CalledProcessError:
+        print("error: the libraries of a platform can't be had", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -94,6 +94,23 @@ def provenance(build: Build) -> Json:
     }
 
 
+def of_index(predicate: Json, images: Mapping[str, Image]) -> Json:
+    """The predicate of an index of images by architecture, after that of one of them: made of them, and of no base."""
+    definition = predicate["buildDefinition"]
+    (tree,) = (each for each in definition["resolvedDependencies"] if each["name"] == "source")
+    made_of = [
+        {
+            "name": f"image linux/{architecture}",
+            "uri": f"oci://{image.name}",
+            "digest": {"sha256": image.digest.removeprefix("sha256:")},
+        }
+        for architecture, image in sorted(images.items())
+    ]
+    parameters = {key: value for key, value in definition["externalParameters"].items() if key != "baseImage"}
+    changed = {"externalParameters": parameters, "resolvedDependencies": [tree, *made_of]}
+    return {**predicate, "buildDefinition": {**definition, **changed}}
+
+
 def _dependencies(build: Build) -> Sequence[Json]:
     tree = {"name": "source", "digest": {"gitCommit": build.source.commit}}
     if build.source.repository:

@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 _ACCEPTED = (
     MANIFEST,
     "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.oci.image.index.v1+json",
+    INDEX,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _PARAMETER = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
@@ -135,8 +136,8 @@ class Registry:
         self._ask("PUT", str(place), content=data, headers={"Content-Type": "application/octet-stream"})
         return digest
 
-    def put_manifest(self, reference: str, data: bytes) -> None:
-        self._ask("PUT", f"{self._base}/manifests/{reference}", content=data, headers={"Content-Type": MANIFEST})
+    def put_manifest(self, reference: str, data: bytes, kind: str = MANIFEST) -> None:
+        self._ask("PUT", f"{self._base}/manifests/{reference}", content=data, headers={"Content-Type": kind})
 
     def _ask(self, method: str, url: str, *, missing: bool = False, **more: Any) -> Any:
         try:

@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from packageurl import PackageURL
 
 from devcluster import ClusterError
-from devcluster.images import build_image, read
+from devcluster.images import NATIVE, build_image, read
 from devcluster.progress import Shown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,16 +66,23 @@ def python(settings: str) -> Json:
     return _component(PackageURL("generic", None, "python", version[1])) | {"cpe": cpe}
 
 
-def write(image: str, tag: str, folder: Path) -> Path:
+def write(image: str, tag: str, folder: Path, architecture: str = NATIVE) -> Path:
     """The whole document of an image that was built as `tag`. Raises ClusterError when it can't be read."""
     document = locked(image, folder)
     document["components"] += [
-        *debian(read(tag, "/var/lib/dpkg/status"), read(tag, "/etc/os-release")),
-        python(read(tag, "/opt/venv/pyvenv.cfg")),
+        *debian(read(tag, "/var/lib/dpkg/status", architecture), read(tag, "/etc/os-release", architecture)),
+        python(read(tag, "/opt/venv/pyvenv.cfg", architecture)),
     ]
     place = folder / f"{image}.cdx.json"
     place.write_text(json.dumps(document, indent=2) + "\n")
     return place
+
+
+def merged(documents: Sequence[Json]) -> Json:
+    """One document of all that several hold: an index of images for several architectures."""
+    first = documents[0]
+    components = {each["bom-ref"]: each for document in documents for each in document["components"]}
+    return {**first, "components": list(components.values())}
 
 
 def _component(url: PackageURL) -> Json:

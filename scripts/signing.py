@@ -96,13 +96,20 @@ def sign(registry: Registry, image: Image, signer: CryptoSigner, statements: Seq
     """Write the signature and the statements beside the image. What others have signed stays; ours is replaced."""
     key = signer.public_key
     payload = _canonical(_claim(image))
-    signature = base64.b64encode(bytes.fromhex(signer.sign(payload).signature)).decode()
+    signature = sign_blob(signer, payload)
     _attach(
         registry, _tag(image, "sig"), [Layer(_PAYLOAD, payload, {_SIGNATURE: signature})], lambda old: _is_by(key, old)
     )
+    if not statements:
+        return
     layers = [_enveloped(signer, each) for each in statements]
     kinds = {each["predicateType"] for each in statements}
     _attach(registry, _tag(image, "att"), layers, lambda old: _statement_of(key, old).get("predicateType") in kinds)
+
+
+def sign_blob(signer: CryptoSigner, data: bytes) -> str:
+    """The signature of a file's bytes in base64, as `cosign sign-blob` writes it."""
+    return base64.b64encode(bytes.fromhex(signer.sign(data).signature)).decode()
 
 
 def verify(registry: Registry, image: Image, key: SSlibKey, needed: Iterable[str] = NEEDED) -> dict[str, Json]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 import yaml
 
 from devcluster import ControlPlane
+from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.reconcile.admission import forgeries
 
 ROOT = Path(__file__).parents[2]
+_numbers = itertools.count()
 
 
 class Server:
@@ -59,6 +63,13 @@ class Server:
 @pytest.fixture(scope="session")
 def crd_server() -> Iterator[Server]:
     """An API server with the CRDs and admission policies of this repository, established and in force."""
+    with served() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def served() -> Iterator[Server]:
+    """Another one, for tests that change what is installed."""
     with ControlPlane() as plane:
         server = Server(plane)
         server.ok("apply", "-k", str(ROOT / "crds"))
@@ -66,3 +77,20 @@ def crd_server() -> Iterator[Server]:
         server.ok("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
         server.wait_for_policies()
         yield server
+
+
+@pytest.fixture
+async def client(crd_server: Server) -> AsyncIterator[KubeClient]:
+    """Our client of that server, for an administrator."""
+    client = KubeClient(await load_configuration(str(crd_server.plane.kubeconfig)), qps=1000, burst=1000)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def namespace(crd_server: Server) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = f"test-{next(_numbers)}"
+    crd_server.ok("create", "namespace", name)
+    yield name
+    crd_server.ok("delete", "namespace", name, "--wait=false")

@@ -20,7 +20,7 @@ from modelwright.kube import kinds
 from tests.controlplane.scenarios import CHILDREN, Space
 from tests.controlplane.stories import STORIES, Story
 from tests.lib import objects
-from tests.lib.api import REPLICA_SET, Api, Refused, eventually, install, install_policies
+from tests.lib.api import PATIENCE, REPLICA_SET, Api, Refused, eventually, install, install_policies
 from tests.lib.audit import Audit
 from tests.lib.gateway import Player
 from tests.scale.operator_process import OperatorProcess
@@ -138,7 +138,7 @@ class Stage:
         name: str,
         expected: str,
         what: str,
-        patience: float = 90,
+        patience: float = PATIENCE,
         sees: Callable[[str], str] = str,
     ) -> None:
         """Come back once the namespace looks like this picture of the story, as far as `sees` shows it; fails with the

@@ -98,6 +98,7 @@ FORGED: dict[str, Object] = {
     },
     "a ReplicationController whose pods have them": controllers(SERVING),
     "a Job whose pods pass for the comparer": job(labels(model="fraud", role="comparer")),
+    "a Job whose pods pass for a gate": job(labels(model="fraud", role="gate")),
     "a CronJob whose pods pass for the observer": cron_job(labels(model="fraud", role="observer")),
     "a Deployment that a Model controls": workload("Deployment", None, OWNED),
     "a Job that a rollout controls": job(None, OWNED | {"kind": "ModelRollout"}),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from modelwright.api.names import STATUS_FIELD_MANAGER
 from modelwright.kube import client as client_module
 from modelwright.kube import errors, kinds
-from modelwright.kube.client import KubeClient, load_configuration
+from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
 from modelwright.obs.clock import SystemClock
 from tests.controlplane.conftest import Server
@@ -20,22 +18,6 @@ from tests.controlplane.conftest import Server
 pytestmark = pytest.mark.controlplane
 
 Object = dict[str, Any]
-_numbers = itertools.count()
-
-
-@pytest.fixture
-async def client(crd_server: Server) -> AsyncIterator[KubeClient]:
-    client = KubeClient(await load_configuration(str(crd_server.plane.kubeconfig)), qps=1000, burst=1000)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-def namespace(crd_server: Server) -> Iterator[str]:
-    name = f"client-{next(_numbers)}"
-    crd_server.ok("create", "namespace", name)
-    yield name
-    crd_server.ok("delete", "namespace", name, "--wait=false")
 
 
 def deployment(namespace: str, name: str = "digits", **spec: Any) -> Object:

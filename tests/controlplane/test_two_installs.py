@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,22 +25,6 @@ from tests.controlplane.conftest import Server
 pytestmark = pytest.mark.controlplane
 
 Object = dict[str, Any]
-_numbers = itertools.count()
-
-
-@pytest.fixture
-async def client(crd_server: Server) -> AsyncIterator[KubeClient]:
-    client = KubeClient(await load_configuration(str(crd_server.plane.kubeconfig)), qps=1000, burst=1000)
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-def namespace(crd_server: Server) -> Iterator[str]:
-    name = f"two-installs-{next(_numbers)}"
-    crd_server.ok("create", "namespace", name)
-    yield name
-    crd_server.ok("delete", "namespace", name, "--wait=false")
 
 
 class Install:

@@ -55,11 +55,51 @@ def test_build_commands(monkeypatch: pytest.MonkeyPatch, context: Path) -> None:
     file, arguments, id_file = context / "Containerfile", {"B": "2", "A": "1"}, context / "id"
     monkeypatch.setattr(images, "docker_answers", lambda: True)
     with_docker = images.build_command(file, "x:1", arguments, context, id_file)
-    assert with_docker[:6] == ["docker", "build", "--build-arg", "A=1", "--build-arg", "B=2"]
+    native = f"--platform=linux/{images.NATIVE}"
+    assert with_docker[:7] == ["docker", "build", native, "--build-arg", "A=1", "--build-arg", "B=2"]
     monkeypatch.setattr(images, "docker_answers", lambda: False)
     with_buildah = images.build_command(file, "x:1", arguments, context, id_file)
     assert "buildah" in with_buildah
     assert with_buildah[-1] == str(context)
+    assert {native, f"--build-arg=BUILDPLATFORM=linux/{images.NATIVE}"} <= set(with_buildah)
+    foreign = images.build_command(file, "x:1", arguments, context, id_file, "other")
+    assert {"--platform=linux/other", f"--build-arg=BUILDPLATFORM=linux/{images.NATIVE}"} <= set(foreign)
+
+
+def test_another_architecture_is_built_by_this_machines_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own base is what the image holds; nothing of that can run here."""
+    monkeypatch.delenv("BASE_IMAGE", raising=False)
+    monkeypatch.setattr(images, "docker_answers", lambda: False)
+    monkeypatch.setattr(
+        images, "ensure_base_image", lambda _, architecture=images.NATIVE: images.base_image(architecture)
+    )
+    text = "ARG BASE_IMAGE=x\nARG BUILD_IMAGE=${BASE_IMAGE}\n"
+    assert images._usual_arguments(text, images.Quiet()) == {"BASE_IMAGE": images.BASE_IMAGE}
+    assert images._usual_arguments(text, images.Quiet(), "other") == {
+        "BASE_IMAGE": f"{images.BASE_IMAGE}-other", "BUILD_IMAGE": images.BASE_IMAGE,
+    }  # fmt: skip
+    monkeypatch.setenv("BASE_IMAGE", "registry.example.com/python:3.11")
+    assert images._usual_arguments(text, images.Quiet(), "other") == {"BASE_IMAGE": "registry.example.com/python:3.11"}
+
+
+def test_another_architectures_base_is_unpacked_and_not_run() -> None:
+    assert images.base_archive("other") != images.base_archive()
+    assert "--variant=extract" in images._bootstrap("other")
+    assert "--variant=extract" not in images._bootstrap(images.NATIVE)
+
+
+def test_a_file_and_a_command_are_of_the_image_that_is_mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(images, "docker_answers", lambda: False)
+    monkeypatch.setattr(images.host, "install", lambda *_: None)
+    monkeypatch.setattr(images, "_said", lambda command, environment: ran.append((command, environment)) or "text")
+    assert images.read("localhost/x:dev", "/etc/os-release", "arm64") == "text"
+    assert images.start("localhost/x:dev", ["python", "-V"], "arm64") == "text"
+    assert ran[0][0][-2:] == ["sh", "/etc/os-release"]
+    emulated = [] if images.NATIVE == "arm64" else ["/qemu-aarch64-static"]
+    assert ran[1][0][-2 - len(emulated) :] == [*emulated, "python", "-V"]
+    assert ran[1][1] == {"STORE": str(tmp_path / "buildah"), "IMAGE": "localhost/x:dev", "ARCHITECTURE": "arm64"}
 
 
 def test_of_the_digests_that_docker_knows_that_of_the_repository_counts() -> None:

@@ -11,6 +11,7 @@ import yaml
 from demo import platform
 from devcluster import paths
 from devcluster.cluster import Cluster
+from devcluster.envoy import GATEWAY as ENVOY_GATEWAY
 from tests.e2e.lib.reader import reader
 from tests.e2e.lib.space import Space, World
 
@@ -22,6 +23,7 @@ FIRST = (
     "test_quickstart.py", "test_story.py", "test_bad_input_pods.py", "test_retraining.py", "test_gates.py",
     "test_engines.py", "test_shadow.py", "test_traffic.py",
 )  # fmt: skip
+ENVOY = ENVOY_GATEWAY["name"]
 RUNTIME = Path(__file__).parents[1] / "servers" / "v2" / "runtime.yaml"
 
 
@@ -64,8 +66,20 @@ def world(cluster: Cluster, testrun_uid: str) -> World:
     return World(cluster, kubectl, images)
 
 
+BOTH_GATEWAYS = (platform.GATEWAY, pytest.param(ENVOY, marks=pytest.mark.peer))
+"""Gateways that a test is run with: `@pytest.mark.parametrize("space", BOTH_GATEWAYS, indirect=True)`."""
+
+
+def has_gateway(cluster: Cluster, gateway: str) -> None:
+    """Have this Gateway, or skip the test."""
+    if gateway == ENVOY and not cluster.envoy():
+        pytest.skip("Envoy Gateway is installed in the full embedded cluster only")
+
+
 def _space(world: World, request: pytest.FixtureRequest, prefix: str) -> Iterator[Space]:
-    space = Space.create(world, prefix)
+    gateway = getattr(request, "param", platform.GATEWAY)
+    has_gateway(world.cluster, gateway)
+    space = Space.create(world, prefix, gateway=gateway)
     failed = request.session.testsfailed
     yield space
     if request.session.testsfailed > failed:
@@ -76,7 +90,8 @@ def _space(world: World, request: pytest.FixtureRequest, prefix: str) -> Iterato
 @pytest.fixture
 def space(world: World, request: pytest.FixtureRequest) -> Iterator[Space]:
     """A namespace of this test's own; when the test fails, all that is in it is shown."""
-    yield from _space(world, request, request.node.name.removeprefix("test_").replace("_", "-")[:30].rstrip("-"))
+    name: str = request.function.__name__
+    yield from _space(world, request, name.removeprefix("test_").replace("_", "-")[:30].rstrip("-"))
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ class Peer:
     """One of them, under the name that PEER= takes."""
 
     name: str
-    test: str
-    """The file whose tests with the marker `peer` run it."""
+    tests: tuple[str, ...]
+    """The files whose tests with the marker `peer` run it."""
     parts: tuple[str, ...]
     """What is built for it alone, as devcluster/parts.py calls it; the first says its version."""
     files: tuple[str, ...]
@@ -22,7 +22,7 @@ class Peer:
 
     def depends_on(self) -> tuple[str, ...]:
         """When one of these changes, the last run says nothing any more."""
-        return (self.test, *self.files, *(f"devcluster/tools/{part}/go.mod" for part in self.parts))
+        return (*self.tests, *self.files, *(f"devcluster/tools/{part}/go.mod" for part in self.parts))
 
 
 _GIT = ("tests/servers/git.py", "tests/servers/processes.py")
@@ -30,14 +30,14 @@ _GIT = ("tests/servers/git.py", "tests/servers/processes.py")
 PEERS = (
     Peer(
         "argocd",
-        "tests/e2e/test_argocd.py",
+        tests=("tests/e2e/test_argocd.py",),
         parts=("argocd", "kustomize"),
         files=("manifests/argocd", "examples/gitops/argocd", "crds", "tests/servers/argocd.py", *_GIT),
         wire=("tests/unit/gitops/test_argocd.py", "tests/controlplane/scenarios/gitops.py"),
     ),
     Peer(
         "flux",
-        "tests/e2e/test_flux.py",
+        tests=("tests/e2e/test_flux.py",),
         parts=("kustomize-controller", "source-controller"),
         # The recorded states are what its health checks judge.
         files=("examples/gitops/flux", "manifests/argocd/*/testdata/*", "crds", "tests/servers/flux.py", *_GIT),
@@ -45,10 +45,28 @@ PEERS = (
     ),
     Peer(
         "kube-router",
-        "tests/e2e/test_network_policies.py",
+        tests=("tests/e2e/test_network_policies.py",),
         parts=("kube-router",),
         files=("examples/network-policies", "charts/modelwright/templates/networkpolicy.yaml"),
         wire=("tests/packaging/test_network_policies.py",),
+    ),
+    Peer(
+        "envoy",
+        tests=(
+            "tests/e2e/test_traffic.py",
+            "tests/e2e/test_shadow.py",
+            "tests/e2e/test_counters.py",
+            "tests/e2e/test_no_request_lost.py",
+        ),
+        parts=("envoy-gateway",),
+        files=(
+            "devcluster/envoy.py",
+            "devcluster/tools/envoy-gateway/requirements.txt",
+            "operator/modelwright/traffic",
+            "operator/modelwright/serving/network.py",
+            "operator/modelwright/analysis/builtin.py",
+        ),
+        wire=("tests/unit/traffic/test_contract.py", "tests/unit/measuring/test_envoy.py"),
     ),
 )
 

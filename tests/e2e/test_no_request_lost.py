@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo import figures
+from demo import figures, platform
+from tests.e2e.conftest import BOTH_GATEWAYS
 from tests.e2e.lib.space import MODELS, Space, eventually
 from tests.load import BackgroundLoad, Report
 
@@ -76,6 +77,7 @@ def _write_figures(report: Report, changes: int) -> None:
     figures.write(figures.ROOT / "docs" / "figures" / "no-request-lost.json", command, found)
 
 
+@pytest.mark.parametrize("space", BOTH_GATEWAYS, indirect=True)
 @pytest.mark.timeout(900)
 def test_no_request_is_lost(served: Space, record_property):
     space = served
@@ -99,7 +101,7 @@ def test_no_request_is_lost(served: Space, record_property):
     report = load.report
     print("\n".join([*marks, *report.lines()]))
     record_property("load", json.dumps(report.to_json()))
-    if os.environ.get("MODELWRIGHT_FIGURES"):
+    if os.environ.get("MODELWRIGHT_FIGURES") and space.gateway == platform.GATEWAY:
         _write_figures(report, len(marks))
     assert report.lost == [], "\n".join([*marks, *report.lines(40)])
     assert report.total >= REQUESTS

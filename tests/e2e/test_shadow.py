@@ -6,6 +6,7 @@ import pytest
 
 from demo.kubectl import Json
 from modelwright.api import names
+from tests.e2e.conftest import BOTH_GATEWAYS
 from tests.e2e.lib.space import API, Space, eventually
 from tests.load import BackgroundLoad, Report
 
@@ -55,6 +56,7 @@ def verdict(status: Json, metric: str) -> Json:
     return found
 
 
+@pytest.mark.parametrize("space", BOTH_GATEWAYS, indirect=True)
 @pytest.mark.parametrize(("behaviour", "metric"), [({"wrongShare": 0.5}, AGREEMENT), ({"errorShare": 0.5}, ERRORS)])
 def test_what_is_worse_than_the_policy_tolerates_is_never_seen_by_a_caller(
     space: Space, behaviour: Json, metric: Json
@@ -69,6 +71,7 @@ def test_what_is_worse_than_the_policy_tolerates_is_never_seen_by_a_caller(
     eventually(lambda: space.get("deployments.apps", comparer) is None, "the comparer is gone")
 
 
+@pytest.mark.parametrize("space", BOTH_GATEWAYS, indirect=True)
 def test_what_answers_the_same_is_promoted(space: Space) -> None:
     shadowed(space, AGREEMENT, ERRORS)
     status, _ = rolled(space, "v2", {}, "Succeeded")

@@ -33,7 +33,9 @@ IMPATIENT = ("-m", "tests.lib.impatient_operator")
 SWEEPING = {"sweep_seconds": 5, "sweep_grace_seconds": 2}
 """Lists are part of what fails, and of what cures."""
 RATE, RATE_MIXED, BUDGET = 0.3, 0.15, 25
-PATIENCE = 240.0
+PATIENCE = 600.0
+"""Seconds after which a story counts as stuck: far more than one takes beside other tests on two cores."""
+LAST_LINES = 40
 BUGS = ("this is a bug", "a retry would not help", "can't go on", "could not be taken")
 """Lines of the log that nothing of this may lead to."""
 
@@ -139,7 +141,7 @@ async def disturbed(stage: Stage, place: Place, undisturbed: Written) -> Outcome
             await _to_the_end(stage, place, operator, outcome)
             outcome.wrong = _excess(proxy, undisturbed) or _bugs(stage.log(place.namespace))
         except Exception as error:
-            outcome.wrong = f"{type(error).__name__}: {error}"
+            outcome.wrong = f"{type(error).__name__}: {error}\n{await _state(stage, place.namespace)}"
         outcome.injected, outcome.writes = proxy.injected, proxy.written.count
     outcome.seconds = time.monotonic() - begin
     return outcome
@@ -158,6 +160,16 @@ async def _to_the_end(stage: Stage, place: Place, operator: OperatorProcess, out
         finally:
             keeping.cancel()
             await asyncio.wait({keeping})
+
+
+async def _state(stage: Stage, namespace: str) -> str:
+    """The records' states and the log's last lines, of a place that has not ended."""
+    lines = [
+        json.dumps({"name": found["metadata"]["name"], "spec": found["spec"], "status": found.get("status")})
+        for kind in (kinds.MODEL, kinds.MODEL_ROLLOUT, kinds.TRAINING_RUN)
+        for found in await stage.api.list(kind, namespace)
+    ]
+    return "\n".join((*lines, *lines_of(stage.log(namespace))[-LAST_LINES:]))
 
 
 def _without_generations(picture: str) -> str:

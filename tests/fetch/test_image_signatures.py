@@ -47,7 +47,7 @@ def openssl(folder: Path, arguments: str) -> None:
     subprocess.run(["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True)
 
 
-def push(host: str, repository: str, content: bytes = b"hello") -> tuple[Registry, Image]:
+def push(host: str, repository: str, content: bytes = b"hello", architecture: str = "amd64") -> tuple[Registry, Image]:
     """A small image, as buildah would push it."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
@@ -57,7 +57,7 @@ def push(host: str, repository: str, content: bytes = b"hello") -> tuple[Registr
     packed = gzip.compress(layer.getvalue(), mtime=0)
     config = json.dumps(
         {
-            "architecture": "amd64", "os": "linux", "config": {},
+            "architecture": architecture, "os": "linux", "config": {},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(layer.getvalue())]},
         }
     ).encode()  # fmt: skip

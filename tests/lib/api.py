@@ -34,7 +34,7 @@ CRD = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomRes
 _OTHERS = (NAMESPACE, CONFIG_MAP, REPLICA_SET, ADMISSION_POLICY, ADMISSION_BINDING, CRD)
 _KINDS = {(k.group, k.kind): k for k in (*kinds.ALL_KINDS, *_OTHERS)}
 
-PATIENCE = 180.0
+PATIENCE = 300.0
 """Seconds within which anything awaited must become true, on a busy machine, under faults that cost restarts."""
 
 

@@ -81,7 +81,7 @@ def test_what_the_base_holds_goes_by_its_package_and_its_source() -> None:
 
 
 def test_the_document_keeps_to_the_schema(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def read(_: str, path: str) -> str:
+    def read(_: str, path: str, *__: str) -> str:
         return FILES[path]
 
     monkeypatch.setattr(sbom, "read", read)

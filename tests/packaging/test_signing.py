@@ -54,7 +54,7 @@ class Memory(Registry):
         self.blobs[digest_of(data)] = data
         return digest_of(data)
 
-    def put_manifest(self, reference: str, data: bytes) -> None:
+    def put_manifest(self, reference: str, data: bytes, kind: str = registry.MANIFEST) -> None:
         self.manifests[reference] = data
 
     def layers(self, what: str, image: Image = OPERATOR) -> list[dict]:
@@ -70,6 +70,45 @@ class Memory(Registry):
         data = of(self.blobs[layers[place]["digest"]])
         layers[place] |= {"digest": self.put_blob(data), "size": len(data)}
         self.put_layers(what, layers)
+
+
+COSIGNS_KEY = b"""-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEFNLqFhf4fiN6o/glAuYnq2jYUeL0
+vRuLu/z39pmbVwS9ff5AYnlwaP9sxREajdLY9ynM6G1sy6AAmb7Z63TsLg==
+-----END PUBLIC KEY-----
+"""
+COSIGNS_SIGNATURE = "MEYCIQDmtamqYPjMg81nqeBhptrPls44aA/r7PwLmspINJY4MwIhANKRpqe2E9UCBtGFdPoz/8jAbaQm4uP4h+IpwKTE6ClR"
+SIGNED_BY_COSIGN = (
+    b'{"critical":{"identity":{"docker-reference":"192.168.64.2:5000/cosign-signed-single-sample"},"image":'
+    b'{"docker-manifest-digest":"sha256:634a8f35b5f16dcf4aaa0822adc0b1964bb786fca12f6831de8ddc45e5986a00"},'
+    b'"type":"cosign container image signature"},"optional":null}'
+)
+IMAGE_OF_COSIGNS = (
+    b'{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":'
+    b'"application/vnd.docker.container.image.v1+json","size":1512,"digest":'
+    b'"sha256:961769676411f082461f9ef46626dd7a2d1e2b2a38e6a44364bcbecf51e66dd4"},"layers":[{"mediaType":'
+    b'"application/vnd.docker.image.rootfs.diff.tar.gzip","size":2896510,"digest":'
+    b'"sha256:9d16cba9fb961d1aafec9542f2bf7cb64acfc55245f9e4eb5abecd4cdc38d749"}]}'
+)
+"""What cosign itself has signed, with its key and the image's manifest: signature/fixtures/dir-img-cosign-valid of
+github.com/containers/image (Apache-2.0), the tests of Podman's verifier."""
+
+
+def test_what_cosign_has_signed_is_verified_and_ours_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+    image = Image("192.168.64.2:5000", "cosign-signed-single-sample", digest_of(IMAGE_OF_COSIGNS))
+    assert signing._canonical(signing._claim(image)) == SIGNED_BY_COSIGN
+    place = Memory(IMAGE_OF_COSIGNS)
+    layer = signing.Layer(signing._PAYLOAD, SIGNED_BY_COSIGN, {signing._SIGNATURE: COSIGNS_SIGNATURE})
+    place.put_blob(layer.data)
+    tag = "sha256-634a8f35b5f16dcf4aaa0822adc0b1964bb786fca12f6831de8ddc45e5986a00.sig"
+    place.put_manifest(tag, json.dumps({"layers": [layer.descriptor]}).encode())
+    (tmp_path / "cosign.pub").write_bytes(COSIGNS_KEY)
+    assert signing.verify(place, image, signing.public_key(tmp_path / "cosign.pub"), needed=()) == {}
+    other = Image(image.registry, image.repository, digest_of(CONTENT))
+    place.put_manifest(other.digest, CONTENT)
+    place.put_manifest(signing._tag(other, "sig"), place.manifests[tag])
+    with pytest.raises(signing.NotSigned):
+        signing.verify(place, other, signing.public_key(tmp_path / "cosign.pub"), needed=())
 
 
 def statements(image: Image = OPERATOR) -> list[dict]:
@@ -329,7 +368,7 @@ class TestPush:
         monkeypatch.setattr(
             images, "publish", lambda tag, target, **_: f"{target.rpartition(':')[0]}@{OPERATOR.digest}"
         )
-        monkeypatch.setattr(images, "base_of", lambda _: (BUILD.base, BUILD.base_digest))
+        monkeypatch.setattr(images, "base_of", lambda *_, **__: (BUILD.base, BUILD.base_digest))
         monkeypatch.setattr(images, "Registry", lambda *_, **__: place)
         monkeypatch.setattr(samples, "Registry", lambda *_, **__: place)
         monkeypatch.setattr(samples, "train", lambda: {"1": b"a model"})

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from modelwright.api.common import seconds
-from modelwright.api.v1alpha1.retraining import Guard
+from modelwright.api.v1alpha1.retraining import Guard, RetrainingPolicySpec, RetrainingPolicyStatus, TriggerStatus
 from modelwright.api.v1alpha1.training import RunState, StageState
-from modelwright.core.retraining import guard
+from modelwright.core.retraining import guard, triggers
 from modelwright.core.retraining.guard import Known, RunView, Start, Suppress
 from modelwright.core.retraining.machine import (
     TERMINAL,
@@ -121,6 +121,53 @@ class Stream:
         allowed = 1 if self.rules.concurrency == "Queue" else 0
         assert len(self.active()) <= allowed
         self.begin(one.run, one.firing.trigger, one.firing.identity)
+
+
+SCHEDULES: list[dict[str, Any]] = [
+    {"schedule": {"cron": cron, "catchUp": catch_up, "timeZone": zone}}
+    for cron in ("0 * * * *", "*/7 * * * *", "30 2 * * *")
+    for catch_up in ("All", "Latest", "None")
+    for zone in ("UTC", "Europe/Berlin")
+]
+KINDS: list[dict[str, Any]] = [
+    *SCHEDULES,
+    {"age": {"after": "1h"}},
+    {"prometheus": {"provider": "default", "query": "up", "above": "1"}},
+    {"data": {"uri": "s3://data/x", "every": "10m"}},
+]
+
+
+identities = st.sampled_from([None, "7", "etag", "v/2"])
+edits = st.lists(st.tuples(st.none() | st.sampled_from(KINDS), st.integers(0, 3000), identities), max_size=12)
+
+
+@given(edits)
+@settings(deadline=None)
+def test_no_edit_of_a_trigger_brings_a_time_from_before_it(
+    told: list[tuple[dict[str, Any] | None, int, str | None]],
+) -> None:
+    """Nobody who edits a policy, in whatever way, starts a run for a time that had passed when they did."""
+    now, edited, before = NOW, NOW, {"": ""}
+    status = RetrainingPolicyStatus()
+    for kind, minutes, identity in told:
+        schedule = {key: value for key, value in (kind or {}).get("schedule", {}).items() if key != "catchUp"}
+        if schedule != before:
+            edited, before = now, schedule
+        wanted = [{"name": "a", **kind}] if kind is not None else []
+        spec = RetrainingPolicySpec.model_validate({**policy().wire(), "triggers": wanted})
+        for later in (0, minutes):
+            now += timedelta(minutes=later)
+            status = triggers.anchored(spec, status, now, now)
+            found = triggers.scheduled(spec, status, NOW - timedelta(days=400), now)
+            assert all(edited < firing.at <= now for firing in found), (edited, found)
+            entries = {entry.name: entry for entry in status.triggers if kind is not None}
+            for firing in found:
+                entries["a"] = entries["a"].model_copy(update={"identity": firing.identity, "at": firing.at})
+            if identity is not None and kind is not None and not schedule:
+                # As data whose first state is known, and others that have fired.
+                at = None if identity == "etag" else now - timedelta(days=30)
+                entries["a"] = TriggerStatus(name="a", identity=identity, at=at)
+            status = RetrainingPolicyStatus(triggers=tuple(entries.values()))
 
 
 @given(guards, steps)

@@ -93,20 +93,16 @@ NO_EVIDENCE = st.one_of(
 )
 
 
-def look(
-    rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float = 0.01, *, first: bool = False
-) -> Verdict:
-    return judge(
-        rule, Measurement("metric", datetime.now(UTC), result), levels=Levels(alpha, alpha), first_revision=first
-    )
+def look(rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float = 0.01) -> Verdict:
+    return judge(rule, Measurement("metric", datetime.now(UTC), result), levels=Levels(alpha, alpha))
 
 
 @UNTIMED
-@given(rules(), NO_EVIDENCE, ALPHAS, st.booleans())
+@given(rules(), NO_EVIDENCE, ALPHAS)
 def test_no_evidence_of_the_candidate_is_never_success(
-    rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float, first: bool
+    rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float
 ) -> None:
-    told = look(rule, result, alpha, first=first)
+    told = look(rule, result, alpha)
     assert told.outcome is not Outcome.PASS
     assert combine([told], declared=("metric",)) is not Outcome.PASS
 
@@ -127,14 +123,13 @@ def test_no_evidence_of_the_serving_revision_passes_no_margin(
 
 
 @UNTIMED
-@given(rules(), RESULTS, st.booleans())
+@given(rules(), RESULTS)
 def test_any_measurement_gets_a_verdict_that_can_be_told(
-    rule: Rule, result: Shares | Histogram | Value | Failure, first: bool
+    rule: Rule, result: Shares | Histogram | Value | Failure
 ) -> None:
-    told = look(rule, result, first=first)
+    told = look(rule, result)
     assert told.reason
     assert told.dry_run == rule.dry_run
-    assert (told.outcome is Outcome.NOT_APPLICABLE) <= first
     for number in (told.candidate, told.serving, told.low, told.high, told.limit):
         assert number is None or math.isfinite(number)
 
@@ -250,8 +245,7 @@ def test_verdicts_together_pass_only_when_nothing_speaks_against(
     deciding = [verdict for verdict in verdicts if not verdict.dry_run]
     outcomes = {verdict.outcome for verdict in deciding}
     if told is Outcome.PASS:
-        assert Outcome.PASS in outcomes
-        assert outcomes <= {Outcome.PASS, Outcome.NOT_APPLICABLE}
+        assert outcomes == {Outcome.PASS}
         assert declared <= {verdict.metric for verdict in deciding}
     assert (told is Outcome.FAIL) == (Outcome.FAIL in outcomes)
 

@@ -1,5 +1,5 @@
-"""The tables of docs/concepts/evidence.md: computed by the planner, or taken from docs/figures/simulate.json
-and mirror.json."""
+"""The tables of docs/concepts/evidence.md: computed by the planner, or taken from docs/figures/simulate.json,
+mirror.json and bursts.json."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "concepts" / "evidence.md"
 FIGURES = ROOT / "docs" / "figures" / "simulate.json"
 MIRROR = ROOT / "docs" / "figures" / "mirror.json"
+BURSTS = ROOT / "docs" / "figures" / "bursts.json"
 LEVELS = levels(0.95, metrics=2, steps=2)
 CANARY = (Stage(0.1, 0.9, 120.0), Stage(0.5, 0.5, 120.0))
 
@@ -98,11 +99,11 @@ def rates() -> str:
 
 def measured(section: str) -> str:
     """The figures of the simulation whose names begin as the section's do."""
-    file = MIRROR if section == "mirror" else FIGURES
+    file = {"mirror": MIRROR, "unblocked": BURSTS}.get(section, FIGURES)
     figures = json.loads(file.read_text())["figures"]
     starts = {
         "levels": ("A/A, ", "harm"), "bursts": ("bursts",), "winners": ("A/B",), "policies": ("default policy",),
-        "mirror": ("",),
+        "mirror": ("",), "unblocked": ("bursts of 5", "no bursts, 1 % bad", "no bursts, 5 % bad"),
     }[section]  # fmt: skip
     rows = ["| what | simulated | asked for |", "|---|---|---|"]
     for figure in figures:
@@ -115,7 +116,7 @@ def measured(section: str) -> str:
 
 def page(text: str) -> str:
     """The page with its tables made anew."""
-    sections = ("levels", "bursts", "winners", "policies", "mirror")
+    sections = ("levels", "bursts", "unblocked", "winners", "policies", "mirror")
     made = {"needed": needed(), "rates": rates(), "pairs": paired(), **{name: measured(name) for name in sections}}
     for name, table in made.items():
         begin, end = f"<!-- {name}: made by python -m tests.simulate --tables -->", f"<!-- end of {name} -->"

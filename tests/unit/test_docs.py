@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from modelwright.api.crd.definition import KINDS
 from modelwright.cli.lint import lint
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "devcluster" / "README.md"]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "charts").rglob("*.md"),
+    ROOT / "devcluster" / "README.md",
+]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -52,3 +58,9 @@ def test_no_manifest_is_passed_over(page: Path) -> None:
     text = page.read_text()
     judged = "\n".join([*BLOCK.findall(text), *SHELL.findall(text)])
     assert len(OURS.findall(judged)) == len(OURS.findall(text))
+
+
+def test_the_glossary_has_every_kind_and_is_in_alphabetical_order() -> None:
+    words = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/concepts/glossary.md").read_text(), re.MULTILINE)[1:]
+    assert {kind.__name__ for kind in KINDS} <= set(words)
+    assert words == sorted(words, key=str.lower)

@@ -1,7 +1,7 @@
 """Where the requests of a revision are counted: the gateways that the operator knows, and the runtime's own counters.
 
-Traefik's are tested against Traefik; Istio's are written from its documentation, and untested. Envoy Gateway is left
-out: it merges the backends of a rule into one Envoy cluster, so its counters don't tell revisions apart.
+Traefik's are tested against Traefik, Envoy Gateway's against recorded answers of Envoy; Istio's are written from its
+documentation, and untested.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from modelwright.core.analysis.evidence import Series
 
 TRAEFIK = "traefik.io/gateway-controller"
 ISTIO = "istio.io/gateway-controller"
+ENVOY = "gateway.envoyproxy.io/gatewayclass-controller"
 
 # No answer: 499 is a caller that gave up waiting. A gateway answers 502 to 504 for a backend that breaks off or hangs.
 BAD_HTTP = "5..|499"
@@ -57,16 +58,17 @@ class Source:
 async def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False) -> Source:
     """Where the requests of `target` are counted; `wanted` is the policy's Auto, Gateway or Runtime.
 
-    Auto is the gateway where it is a known one, else the runtime. `errors`: the bad ones must be told from the good.
-    Raises Fault, permanent, where nothing counts.
+    Auto is the gateway where it is a known one that always tells revisions apart, else the runtime. `errors`: the bad
+    ones must be told from the good. Raises Fault, permanent, where nothing counts.
     """
-    known = GATEWAYS.get(ask.gateway.controller) if ask.gateway is not None else None
-    if wanted in ("Auto", "Gateway") and known is not None:
+    controller = ask.gateway.controller if ask.gateway is not None else ""
+    known = GATEWAYS.get(controller)
+    if known is not None and (wanted == "Gateway" or (wanted == "Auto" and controller not in ON_REQUEST)):
         found = known(ask, target)
         if not errors or found.bad is not None:
             return found
         if wanted == "Gateway":
-            message = "source Gateway, but Traefik counts gRPC calls that went well and those without an answer alike"
+            message = f"source Gateway, but {_NAMES[controller]} counts gRPC calls that went well and failed ones alike"
             raise Fault(
                 Reason.METRIC_SOURCE_MISSING, f"{message}: use source Runtime, or a metric of your own", permanent=True
             )
@@ -80,7 +82,9 @@ async def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False)
         )
     if target.metrics is None:
         message = f"the runtime of version {target.version} names no counters (spec.metrics)"
-        if wanted == "Auto":
+        if wanted == "Auto" and controller in ON_REQUEST:
+            message += f"; {_NAMES[controller]} can count its requests: use source Gateway"
+        elif wanted == "Auto":
             message += ", and no gateway that is known counts its requests"
         raise Fault(Reason.METRIC_SOURCE_MISSING, message, permanent=True)
     return await _runtime(ask, target)
@@ -143,8 +147,38 @@ def _istio(ask: Ask, target: Target) -> Source:
     )
 
 
-GATEWAYS: Mapping[str, Callable[[Ask, Target], Source]] = {TRAEFIK: _traefik, ISTIO: _istio}
+def _envoy(ask: Ask, target: Target) -> Source:
+    label = ("envoy_cluster_name",)
+
+    def clusters(targets: Iterable[Target]) -> str:
+        # One for each port of a Service, with mergeBackends; what it speaks may follow.
+        named = "|".join(promql.literal(one.service) for one in targets)
+        return f"service/{promql.literal(ask.namespace)}/({named})/[0-9]+(/[a-z0-9]+)?"
+
+    def counted(metric: str) -> Counted:
+        selector = promql.select(metric, [Match(label[0], clusters(_targets(ask)), "=~")])
+        return Counted((selector,), ((label, clusters((target,))),))
+
+    every = counted("envoy_cluster_upstream_rq")
+    # Envoy counts HTTP codes here, and a gRPC call that failed has code 200.
+    grpc = ask.gateway is not None and ask.gateway.grpc
+    return Source(
+        "Gateway",
+        all=every,
+        bad=None if grpc else replace(every, where=(*every.where, (("envoy_response_code",), BAD_HTTP))),
+        latency=counted("envoy_cluster_upstream_rq_time_bucket"),
+        unit=0.001,
+    )
+
+
+GATEWAYS: Mapping[str, Callable[[Ask, Target], Source]] = {TRAEFIK: _traefik, ISTIO: _istio, ENVOY: _envoy}
 """By controllerName of the GatewayClass."""
+
+ON_REQUEST = frozenset({ENVOY})
+"""Those that tell revisions apart only when their platform team has asked them to (Envoy Gateway: `mergeBackends` in
+its EnvoyProxy), which this operator has no right to see: a policy names them, Auto does not take them."""
+
+_NAMES = {TRAEFIK: "Traefik", ISTIO: "Istio", ENVOY: "Envoy Gateway"}
 
 
 async def _runtime(ask: Ask, target: Target) -> Source:

@@ -51,7 +51,11 @@ def filled(path: str, ask: Ask, target: Target) -> str:
         return quote(known[found[1]], safe="")
 
     whole = _PLACEHOLDER.sub(value, path)
-    if any(unquote(part) in (".", "..") for part in re.split(r"[/\\]|%2f|%5c", whole.partition("?")[0], flags=re.I)):
+    # Some servers take off what follows a semicolon before they resolve dots.
+    if any(
+        unquote(part).partition(";")[0] in (".", "..")
+        for part in re.split(r"[/\\]|%2f|%5c", whole.partition("?")[0], flags=re.I)
+    ):
         raise Fault(Reason.QUERY_REFUSED, f"http.path must not go up: {path}", permanent=True)
     if "#" in whole:
         raise Fault(Reason.QUERY_REFUSED, f"http.path has a fragment, which is never sent: {path}", permanent=True)

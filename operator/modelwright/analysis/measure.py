@@ -53,20 +53,27 @@ class Memory:
     counters: Counters
     summaries: dict[datetime, Summary] = field(default_factory=dict)
     """The last summary of each comparer of the step, by its start."""
+    before: dict[datetime, Summary] = field(default_factory=dict)
+    """The first one of each that ran before the step: another mirror step was before it."""
+    began: datetime | None = None
     selectors: checks.Selectors = field(default_factory=checks.Selectors)
 
     @classmethod
     def of(cls, ask: Ask) -> Memory:
         """An empty memory."""
-        return cls(Counters(ask.since.timestamp()))
+        return cls(Counters(ask.since.timestamp()), began=ask.began or ask.since)
 
     def of_all(self, summary: Summary) -> Summary:
-        """What this comparer and those before or beside it have counted: none of it is lost with a pod, nor counted
-        twice."""
+        """What this comparer and those before or beside it have counted in the step: none of it is lost with a pod, nor
+        counted twice. A comparer that ran before the step counts from its first look here."""
         known = self.summaries.get(summary.started_at)
+        if known is None and self.began is not None and summary.started_at < self.began:
+            self.before[summary.started_at] = summary
         if known is None or known.received <= summary.received:
             self.summaries[summary.started_at] = summary
-        first, *others = self.summaries.values()
+        first, *others = [
+            found - self.before[start] if start in self.before else found for start, found in self.summaries.items()
+        ]
         return sum(others, first)
 
 

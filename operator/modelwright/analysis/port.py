@@ -53,8 +53,9 @@ class Gateway:
 class Ask:
     """All that a look needs. `key` names the rollout (its uid) and the step.
 
-    `wake`: whose pass is to be woken when there is news. `since`: evidence counts from here. `mirror`: a mirror step,
-    in which builtin metrics come from the comparer. `gateway`: None when requests come without one.
+    `wake`: whose pass is to be woken when there is news. `since`: evidence counts from here. `began`: when the step's
+    pods were first asked for; by default `since`. `mirror`: a mirror step, in which builtin metrics come from the
+    comparer. `gateway`: None when requests come without one.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Ask:
     metrics: tuple[Metric, ...]
     mirror: bool = False
     gateway: Gateway | None = None
+    began: datetime | None = None
 
 
 class Jobs(Protocol):

@@ -36,6 +36,7 @@ _TOKEN_BYTES = 64 * 1024
 _TOKEN_BOUNDS = Bounds(_TOKEN_BYTES, values=1_000, depth=8)
 _TOKEN_SECONDS = 300.0
 """How long a token without an expiry is used."""
+_TOKEN_MOST_SECONDS = 86_400
 _TOKEN_LEEWAY = 30.0
 _OAUTH2_ERRORS = frozenset(
     {
@@ -206,8 +207,10 @@ class Web:
         usable = isinstance(token, str) and token and token.isascii() and token.isprintable()
         if not usable or kind.lower() != "bearer":
             raise Fault(Reason.METRICS_ANSWER_INVALID, f"{source} gave no bearer token")
-        lives = answer.get("expires_in")
-        lives = float(lives) if isinstance(lives, int | float) and not isinstance(lives, bool) else _TOKEN_SECONDS
+        told = answer.get("expires_in")
+        lives = _TOKEN_SECONDS
+        if isinstance(told, int | float) and not isinstance(told, bool) and told >= 0:
+            lives = float(min(told, _TOKEN_MOST_SECONDS))
         return _Token(str(token), secret, now + lives - min(_TOKEN_LEEWAY, lives / 2))
 
     def _context(self, connection: Connection, ca_file: str | None) -> ssl.SSLContext | bool:

@@ -329,10 +329,6 @@ class Reason(StrEnum):
         "NoServingData",
         "The metrics server gave nothing for the serving revision, which the margin compares with.",
     )
-    NOTHING_TO_COMPARE = (
-        "NothingToCompare",
-        "Nothing serves yet, so a margin has nothing to compare with.",
-    )
     UNEXPECTED_MEASUREMENT = (
         "UnexpectedMeasurement",
         "The source measured something else than the metric needs.",

@@ -1,14 +1,16 @@
-"""`python -m modelwright crd generate|check`: writes crds/ and docs/reference/ from the types, or checks them."""
+"""`python -m modelwright crd generate|check`: writes CRDs, JSON Schemas and reference from the types or checks them."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from modelwright.api.crd.definition import KINDS, SIZE_LIMIT, definition, file_name
+from modelwright.api.crd.editors import FOLDER, schemas
 from modelwright.api.crd.reference import pages
 from modelwright.api.crd.rights import policies
 from modelwright.cli.metrics_page import page as metrics_page
@@ -73,6 +75,8 @@ def generated() -> dict[str, str]:
             "resources": [file_name(kind) for kind in KINDS],
         },
     )
+    for name, content in schemas().items():
+        files[f"{FOLDER}/{name}"] = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     files["manifests/policies/rights.yaml"] = _policies()
     files["docs/concepts/rollout-states.md"] = rollout_page()
     files["docs/concepts/run-states.md"] = run_page()
@@ -83,7 +87,8 @@ def generated() -> dict[str, str]:
 
 def _strays(root: Path, files: dict[str, str]) -> list[Path]:
     """Files in the generated directories that nothing generates any more."""
-    found = [*sorted((root / "crds").glob("*.yaml")), *sorted((root / "docs/reference").glob("*.md"))]
+    folders = (("crds", "*.yaml"), (FOLDER, "*.json"), ("docs/reference", "*.md"))
+    found = [path for folder, pattern in folders for path in sorted((root / folder).glob(pattern))]
     return [path for path in found if path.relative_to(root).as_posix() not in files]
 
 

@@ -197,6 +197,7 @@ def _document(document: Json, dry_run: Callable[[Json], str | None] | None) -> I
             asked, _, said = rollouts.evidence_asked(parsed.spec, compiled(parsed.spec.strategy))
             if not asked:
                 yield said, "warning"
+            yield from ((text, "warning") for text in rollouts.warnings(parsed.spec))
         gate = parsed.spec.gates.evaluation if parsed.spec.gates is not None else None
         if gate is not None:
             yield from ((text, "warning") for text in margins.warnings(gate.metrics, "spec.gates.evaluation.metrics"))

@@ -23,6 +23,8 @@ _PAINTED = {
 }
 """Words that stand for good, under way and bad, by the number of their colour."""
 _WORD = re.compile("|".join(rf"(?P<c{number}>\b(?:{words})\b)" for number, words in _PAINTED.items()))
+# What GitHub's runner takes for a command: at the beginning of a line, and in the older form anywhere.
+_COMMAND = re.compile(r"(?m)^([ \t]*):(?=:)|#(?=#\[)")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
@@ -64,11 +66,22 @@ def show(text: str) -> None:
         say(text)
 
 
-def say(text: str = "", *, end: str = "\n", error: bool = False, before: str = "", colours: bool = False) -> None:
+def commanding_nobody(text: str) -> str:
+    """The text with nothing in it that a runner of GitHub's obeys, as JSON can hold it too: `::` is `\\u003a:`."""
+    return _COMMAND.sub(lambda found: "\\u0023" if found[1] is None else f"{found[1]}\\u003a", text)
+
+
+def say(
+    text: str = "", *, end: str = "\n", error: bool = False, before: str = "", colours: bool = False,
+    commands: bool = False,
+) -> None:  # fmt: skip
     """Prints a text, made printable. `before` is the program's own and stays as it is; with `colours` so do colours,
-    for a text that the program has coloured and whose parts were `cleaned`."""
+    for a text that the program has coloured and whose parts were `cleaned`. In a workflow of GitHub's nothing in it is
+    a command to the runner, unless `commands` says that it is meant to be."""
     if colours:
         shown = "".join(part if _COLOUR.fullmatch(part) else printable(part) for part in _COLOUR.split(text))
     else:
         shown = printable(text)
+    if not commands and os.environ.get("GITHUB_ACTIONS") == "true":
+        shown = commanding_nobody(shown)
     print(before + shown, end=end, file=sys.stderr if error else sys.stdout, flush=True)

@@ -241,6 +241,21 @@ def plot(
     """draw a rollout's weights over time, and the intervals that its metrics were judged by"""
 
 
+@verb("modelwright.cli.doctor.command:run")
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            show_default=False,
+            help="a Model, or anything of it (default: all of the namespace given by -n, else of the cluster)",
+        ),
+    ] = None,
+    output: Output = "text",
+) -> None:
+    """find what is wrong with the install, a namespace or a Model, each with the cure; exit code 1 with a fault"""
+
+
 @verb("about:explain", needs="")
 def explain(
     reason: Annotated[

@@ -120,6 +120,59 @@ def _attached(
             yield rank, listener, hostnames[0]
 
 
+def refusals(
+    gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint, labels: Mapping[str, str] | None = None
+) -> list[str]:
+    """Why each listener of `gateway` takes no route of `namespace` for `endpoint`, for people; empty once one does.
+    `labels`: those of the namespace; None when they aren't known, and a selector of namespaces is taken to match."""
+    attached = [listener["name"] for _, listener, _ in _attached(gateway, namespace, endpoint)]
+    same = (gateway["metadata"].get("namespace") or namespace) == namespace
+    found = []
+    for listener in gateway["spec"].get("listeners", ()):
+        why = _unselected(listener, labels) or ("" if listener["name"] in attached else _why(listener, endpoint, same))
+        if not why:
+            return []
+        found.append(f"listener {listener['name']} {why}")
+    return found or ["it has no listeners"]
+
+
+def _why(listener: Mapping[str, Any], endpoint: Endpoint, same_namespace: bool) -> str:
+    if not _takes(listener, {}, endpoint):
+        return f"takes no {endpoint.protocol}Route (protocol, allowedRoutes.kinds)"
+    if not _allows(listener, same_namespace=same_namespace):
+        return "takes no routes of this namespace (allowedRoutes.namespaces)"
+    if not list(_hostnames(listener.get("hostname"), endpoint)):
+        return f"has the hostname {listener['hostname']}, which covers none of spec.endpoint.hostnames"
+    if not any(_named(listener, ref) for ref in endpoint.parent_refs):
+        return "is not the one that spec.endpoint.parentRefs names by sectionName or port"
+    return "is not accepted or not programmed, by the gateway's status"
+
+
+def _unselected(listener: Mapping[str, Any], labels: Mapping[str, str] | None) -> str:
+    allowed = listener.get("allowedRoutes", {}).get("namespaces", {})
+    if labels is None or allowed.get("from") != "Selector" or selects(allowed.get("selector") or {}, labels):
+        return ""
+    return "takes routes of namespaces with other labels only (allowedRoutes.namespaces.selector)"
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector (meta/v1) matches these labels."""
+    wanted = selector.get("matchLabels") or {}
+    return all(labels.get(key) == value for key, value in wanted.items()) and all(
+        _meets(entry, labels) for entry in selector.get("matchExpressions") or ()
+    )
+
+
+def _meets(entry: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    key, values = entry["key"], entry.get("values") or ()
+    return {
+        "In": labels.get(key) in values,
+        "NotIn": labels.get(key) not in values,
+        "Exists": key in labels,
+        "DoesNotExist": key not in labels,
+    }[entry["operator"]]
+
+
 def _named(listener: Mapping[str, Any], ref: ParentRef) -> bool:
     return ref.section_name in (None, listener["name"]) and ref.port in (None, listener["port"])
 

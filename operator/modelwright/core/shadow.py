@@ -44,6 +44,12 @@ class _Part(BaseModel):
             update={name: _added(getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
         )
 
+    def __sub__(self, other: Self) -> Self:
+        """What a comparer has counted since it had counted `other`."""
+        return self.model_copy(
+            update={name: _since(getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
+        )
+
 
 class Pair(_Part):
     """The hashes of the two revisions that are compared."""
@@ -183,6 +189,15 @@ class Summary(_Part):
         first = min(self.started_at, other.started_at)
         return self.model_copy(update={**counted, "started_at": first, "agreement": answers.sample.share})
 
+    def __sub__(self, other: Self) -> Self:
+        """What a comparer has counted since it had counted `other`."""
+        same = {"started_at", "pair", "agreement"}
+        counted = {
+            name: _since(getattr(self, name), getattr(other, name)) for name in type(self).model_fields.keys() - same
+        }
+        share = counted["answers"].sample.share
+        return self.model_copy(update={**counted, "agreement": share})
+
     def wire(self) -> dict[str, Any]:
         """This summary as JSON has it."""
         return self.model_dump(mode="json", by_alias=True)
@@ -265,6 +280,16 @@ def _added(one: Any, other: Any) -> Any:
         theirs = dict(other)
         return tuple((bound, count + theirs[bound]) for bound, count in one if bound in theirs)
     return one + other
+
+
+def _since(one: Any, other: Any) -> Any:
+    """As `_added`, of what the same comparer had counted before."""
+    if one is None or other is None:
+        return one
+    if isinstance(one, tuple):
+        before = dict(other)
+        return tuple((bound, _since(count, before.get(bound))) for bound, count in one)
+    return one - other
 
 
 def _bounds(distribution: Distribution) -> tuple[tuple[float, int], ...]:

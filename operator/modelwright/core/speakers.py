@@ -4,6 +4,7 @@ pods that pass for ours (docs/adr/0028)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,12 @@ MOST_BETWEEN = 3
 """Controllers between a pod and the object of a stage: a TrainJob has a JobSet and a Job."""
 KEPT_RUNNING = "KeptRunning"
 """status.reason of a pod as it is read, whose own containers have ended and which others keep running."""
+_LOADS_CODE = re.compile(
+    r"(LD_|MODELWRIGHT_).*|PYTHON(?!UNBUFFERED$|DONTWRITEBYTECODE$|IOENCODING$|UTF8$|HASHSEED$).*|PATH|BASH_ENV"
+    r"|NODE_OPTIONS|JAVA_TOOL_OPTIONS|JDK_JAVA_OPTIONS|_JAVA_OPTIONS|PERL5(OPT|LIB)|RUBY(OPT|LIB)"
+)
+"""Variables that have a program run something else, or are told to ours: an injector that acts on annotations sets
+them, and annotations are an author's to write."""
 _SHARED = ("shareProcessNamespace", "hostPID", "hostIPC")
 _DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 
@@ -103,8 +110,9 @@ def _leads_elsewhere(pod: Mapping[str, Any], root: str, known: Mapping[str, Mapp
 def disbelief(pod: Mapping[str, Any], controller: str, template: Mapping[str, Any]) -> str | None:
     """Why a pod is not the one that `controller` has had made from `template`; None when it is.
 
-    Admission may add: labels and annotations, environment, volumes, mounts apart from ours, and whole containers that
-    mount nothing of ours. What was rendered must be there unchanged; an image may have got its digest.
+    Admission may add: labels and annotations, environment but what loads code, volumes, mounts apart from ours, and
+    whole containers that mount nothing of ours. What was rendered must be there unchanged; an image may have got its
+    digest.
     """
     owners = [ref for ref in pod["metadata"].get("ownerReferences") or () if ref.get("controller")]
     if [ref.get("uid") for ref in owners] != [controller]:
@@ -186,6 +194,12 @@ def _container_differs(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
     for name, variable in _by_name(wanted.get("env")).items():
         if differs(variable, environment.get(name)):
             return f"its variable {name} was changed"
+    for name in sorted(environment.keys() - _by_name(wanted.get("env")).keys()):
+        if _LOADS_CODE.fullmatch(name):
+            return (
+                f"the variable {name} was added to it, by which other code speaks for it; keep what injects it out of "
+                "this pod, such as by helperPods.annotations"
+            )
     return _mounts_differ(live, wanted)
 
 

@@ -18,7 +18,7 @@ _FORMS = {
     "https": "https://<host>/<path of one file>",
     "hf": "hf://<organisation>/<name>[@<revision>]",
     "oci": "oci://<registry>/<repository>[:<tag>|@sha256:<digest>]",
-    "pvc": "pvc://<claim>/<path>",
+    "pvc": "pvc://<claim>[/<path>]",
 }
 
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")

@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -48,6 +48,16 @@ _MERGE = "application/merge-patch+json"
 _YAML = "application/yaml"
 _DRY_RUN = {"dryRun": "All"}
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
+
+class _How(TypedDict, total=False):
+    """What a request says beside its address. `verb`: what it is called in errors and metrics, where that is not what
+    its method says."""
+
+    body: Mapping[str, Any] | str | None
+    content_type: str
+    accept: str
+    verb: str
 
 
 class NoCluster(RuntimeError):
@@ -283,22 +293,11 @@ class KubeClient:
         return served
 
     async def _call(
-        self,
-        method: str,
-        kind: Kind,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: Mapping[str, Any] | str | None = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
-        verb: str | None = None,
+        self, method: str, kind: Kind, path: str, query: Mapping[str, str] | None = None, **how: Unpack[_How]
     ) -> Object:
-        request = f"{verb or method.lower()} {path}"
+        request = f"{how.get('verb') or method.lower()} {path}"
         try:
-            raw = await self._raw(
-                method, kind, path, query, body=body, content_type=content_type, accept=accept, verb=verb
-            )
+            raw = await self._raw(method, kind, path, query, **how)
             too_large = wire.weight(raw) > wire.TREE_BYTES
             answer = wire.take(kind, raw) if too_large else codec.loads(raw)
         except (wire.TooManyBytes, ValueError, RecursionError) as error:
@@ -314,14 +313,11 @@ class KubeClient:
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        body: Mapping[str, Any] | str | None = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
-        verb: str | None = None,
         at_most: int = wire.ANSWER_BYTES,
+        **how: Unpack[_How],
     ) -> bytes:
         """The answer as it came. Raises TooManyBytes beside ApiError."""
-        verb = verb or {"POST": "create", "PUT": "update"}.get(method, method.lower())
+        verb = how.get("verb") or {"POST": "create", "PUT": "update"}.get(method, method.lower())
         if method != "GET":
             metrics.API_LIMITER_SECONDS.inc(await self._limiter.acquire())
             if self._write_guard is not None:
@@ -335,10 +331,15 @@ class KubeClient:
                 method,
                 path,
                 query_params=dict(query) if query else None,
-                header_params={"Accept": accept, "Content-Type": content_type},
+                header_params={
+                    "Accept": how.get("accept", _JSON),
+                    "Content-Type": how.get("content_type", _JSON),
+                },
                 auth_settings=["BearerToken"],
             )
-            response = await self._api.call_api(method, url, headers, body=body, _request_timeout=self._timeout)
+            response = await self._api.call_api(
+                method, url, headers, body=how.get("body"), _request_timeout=self._timeout
+            )
             try:
                 status = response.status
                 self._read_date(response.headers.get("Date"))

@@ -184,6 +184,8 @@ def rolling(
     refused = None
     if problem is None and ref is not None:
         refused = _refused(policy, steps, model, base, traffic, scene)
+    elif _without_policy(record):
+        refused = problem or Problem(Reason.WAITING_FOR_POLICY, "spec.rolloutPolicyRef names no RolloutPolicy any more")
     looked = guarded(
         found.raw.get(record.name, {}) if record is not None else {},
         functools.partial(_look, context, model, record, policy, steps, base, scene, stored),
@@ -196,7 +198,8 @@ def rolling(
     record = noted(record, looked, base.now, hold=hold)
     own = looked.step is None or looked.step.own
     over = step is not None and step.kind is StepKind.AB_TEST and _held(record, hold, base.now)
-    won, text = _won(context, policy, step, looked) if over and step is not None else (None, "")
+    patient = not _held(record, hold + evaluation.WINNER_PATIENCE, base.now)
+    won, text = _won(context, policy, step, looked, patient=patient) if over and step is not None else (None, "")
     history = model.status.history[: policy.rollback_window]
     frozen_until = freeze.frozen_until(policy.freeze, base.now)
     return (
@@ -260,7 +263,15 @@ def _snapshot(record: Record | None, present: RolloutPolicy | None) -> tuple[Rol
         except ValidationError as error:
             text = "; ".join(f"{path}: {what}" for path, what in problems(error))
             return BY_HAND, Problem(Reason.INVALID_POLICY, f"status.policy of {record.name}: {text}", stalled=True)
+    if record is not None and _without_policy(record) and record.state is not RolloutState.PENDING:
+        text = f"{record.name} has no status.policy, so nobody knows what evidence it asks for: abort it"
+        return BY_HAND, Problem(Reason.INVALID_POLICY, text, stalled=True)
     return (present.spec if present is not None else BY_HAND), None
+
+
+def _without_policy(record: Record | None) -> bool:
+    """Whether a rollout goes on that never kept the policy that it was made for: it was deleted, or broken, first."""
+    return record is not None and record.live and not record.by_hand and record.status.policy is None
 
 
 def _initialised(record: Record | None, model: Model, base: Observed, policy: RolloutPolicy | None) -> Record | None:
@@ -389,13 +400,8 @@ def _refused(
     policy: RolloutPolicySpec, steps: tuple[Step, ...], model: Model, base: Observed, traffic: TrafficPort, scene: Scene
 ) -> Problem | None:
     """What the policy asks for and can't be had by this Model."""
-    weights = tuple(step.weight for step in steps if step.kind is StepKind.WEIGHT and 0 < step.weight < 100)
-    needs = Needs(
-        weights=weights,
-        mirror=any(step.mirror for step in steps),
-        mirror_percent_below_100=any(0 < step.mirror < 100 for step in steps),
-        match=any(step.match for step in steps),
-        sticky=any(step.sticky for step in steps),
+    needs = Needs.of_steps(
+        steps,
         ab_test=policy.strategy.ab_test is not None,
         replicas=base.replicas,
         autoscaling=model.spec.serving.autoscaling is not None,
@@ -457,6 +463,7 @@ def _look(
         metrics=metrics,
         mirror=step.mirror > 0,
         gateway=_gateway(context, scene),
+        began=next((entry.started_at for entry in record.status.steps if entry.index == at.index), None),
     )
     found = context.desk.look(ask)
     complete_at = at.since + timedelta(seconds=model.spec.serving.max_request_seconds)
@@ -494,9 +501,14 @@ def noted(
     )
 
 
-def _won(context: Context, policy: RolloutPolicySpec, step: Step, looked: Looked) -> tuple[bool | None, str]:
-    """Whether the candidate has won the A/B test, whose end has come; None while its values are being asked for."""
+def _won(
+    context: Context, policy: RolloutPolicySpec, step: Step, looked: Looked, *, patient: bool
+) -> tuple[bool | None, str]:
+    """Whether the candidate has won the A/B test, whose end has come; None while its values are being asked for, and
+    while it is worth to be `patient` with a look that has not come or that failed."""
     metric = evaluation.winner(policy)
+    if patient and metric is not None and evaluation.worth_waiting_for(metric, looked.measurements):
+        return None, ""
     if metric is None or looked.ask is None or context.desk is None or not evaluation.is_query(metric):
         return evaluation.wins(policy, looked.measurements)
     points = context.desk.series(looked.ask, metric, looked.ask.since + step.hold)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from modelwright.scan import protobuf
+from modelwright.scan import gguf, protobuf
 from modelwright.scan.allow import Allowed
 from modelwright.scan.findings import Findings
 
@@ -31,10 +31,10 @@ _CODE = {
     ".py", ".pyc", ".pyo", ".pyd", ".pyx", ".pth.py", ".so", ".dll", ".dylib", ".exe", ".sh", ".bash", ".bat", ".ps1",
     ".jar", ".class", ".war", ".r", ".lua", ".js", ".mjs", ".wasm", ".whl", ".egg", ".pl", ".rb",
 }  # fmt: skip
-_TEXTS = {".txt", ".md", ".csv", ".tsv", ".cfg", ".ini", ".toml", ".jinja", ".vocab", ".html", ".xml", ".pmml", ".lock"}
+_TEXTS = {".txt", ".md", ".csv", ".tsv", ".cfg", ".ini", ".toml", ".vocab", ".html", ".xml", ".pmml", ".lock"}
 _PLAIN = {"LICENSE", "NOTICE", "README", "CHANGELOG", "VERSION", ".gitattributes", ".gitignore", "Dockerfile"}
 _MAGIC: tuple[tuple[str, bytes], ...] = (
-    (".gguf", b"GGUF"), (".ubj", b"{"), (".parquet", b"PAR1"), (".arrow", b"ARROW1"), (".png", b"\x89PNG"),
+    (".ubj", b"{"), (".parquet", b"PAR1"), (".arrow", b"ARROW1"), (".png", b"\x89PNG"),
     (".jpg", b"\xff\xd8"), (".jpeg", b"\xff\xd8"), (".pdf", b"%PDF"), (".cbm", b"CBM1"),
 )  # fmt: skip
 _MOST_HEADER = 64 << 10
@@ -46,7 +46,18 @@ _KERAS_FUNCTIONS = {
 }
 _LOADERS = {f"mlflow.{flavor}" for flavor in ("sklearn", "xgboost", "lightgbm", "catboost", "onnx", "tensorflow")}
 _BACKENDS = {"onnxruntime", "tensorrt", "tensorrt_plan", "onnxruntime_onnx", "tensorflow", "tensorflow_savedmodel",
-             "tensorflow_graphdef", "pytorch", "pytorch_libtorch", "openvino", "fil", "ensemble"}  # fmt: skip
+             "pytorch", "pytorch_libtorch", "openvino", "fil", "ensemble"}  # fmt: skip
+_FILES_OF_BACKENDS = {".onnx": "onnxruntime", ".pt": "pytorch", ".savedmodel": "tensorflow", ".plan": "tensorrt"}
+_LOADS_OTHERS = ("TFSMLayer", "TorchModuleWrapper")
+"""Layers of Keras' that load a model of another library's."""
+_SENTENCE_TRANSFORMERS = re.compile(r"sentence_transformers(\.\w+)*\.[A-Z]\w*", re.ASCII)
+_BESIDE = re.compile(r"(\./)?[\w-][\w.-]*(/[\w-][\w.-]*)*", re.ASCII)
+_TENSORS = {".data", ".onnx_data"}
+"""Endings of files that hold an ONNX model's tensors, and that nothing else loads."""
+_REACHES = re.compile(
+    r"__(class|bases?|mro|subclasses|globals|builtins|import|init|dict|code|getattribute|reduce)__|\|\s*attr\b"
+)
+"""How a template of Jinja's leaves what it was given. Nothing that formats a chat needs it."""
 
 
 def may_be_pickle(name: str) -> bool:
@@ -61,8 +72,13 @@ def judge(name: str, head: bytes, file: Open, allowed: Allowed, found: Findings)
     if suffix in _CODE or head.startswith((_ELF, b"#!")):
         found.is_code(name, "is code")
         return True
-    if called in ("saved_model.pb", "keras_metadata.pb") or suffix == ".onnx":
-        return _graph(name, called, suffix, file(), found)
+    if suffix == ".onnx":
+        return _onnx(name, file(), found)
+    if called in ("saved_model.pb", "keras_metadata.pb"):
+        return _tensorflow(name, called, file(), allowed, found)
+    if suffix == ".pt2" or called == "serialized_exported_program.json":
+        found.is_unknown(name, "is a program of torch.export, which this gate can't read")
+        return True
     if called.startswith("config.pbtxt"):
         return _triton(name, _text(name, file(), found), found)
     if called == "MLmodel" or suffix in (".yaml", ".yml"):
@@ -75,6 +91,10 @@ def judge(name: str, head: bytes, file: Open, allowed: Allowed, found: Findings)
         return _npy(name, file(), found)
     if suffix == ".safetensors":
         return _safetensors(file())
+    if suffix == ".gguf":
+        return _gguf(name, file(), found)
+    if suffix in (".jinja", ".jinja2", ".j2"):
+        return _template(name, _text(name, file(), found), found)
     if any(suffix == known and head.startswith(magic) for known, magic in _MAGIC):
         return True
     if suffix in _TEXTS or called in _PLAIN:
@@ -102,6 +122,22 @@ def _safetensors(file: BinaryIO) -> bool:
     return len(head) == size and head.startswith(b"{") and all(isinstance(entry, dict) for entry in described.values())
 
 
+def _gguf(name: str, file: BinaryIO, found: Findings) -> bool:
+    try:
+        templates = gguf.templates(file)
+    except gguf.Malformed:
+        return False
+    return all(_template(name, text, found) for text in templates)
+
+
+def _template(name: str, text: str | None, found: Findings) -> bool:
+    """A template of Jinja's. Runtimes render it in a sandbox; some have forgotten to."""
+    reached = _REACHES.search(text) if text is not None else None
+    if reached is not None:
+        found.is_code(name, f"has a template that reaches for Python ({reached[0]})")
+    return True
+
+
 def _is_raw(name: str, path: PurePosixPath) -> bool:
     """Numbers without a header, where the archive around them says so: weights of torch, variables of TensorFlow."""
     inside = name.rpartition("!")[2] if "!" in name else ""
@@ -126,18 +162,27 @@ def _text(name: str, file: BinaryIO, found: Findings) -> str | None:
 def _json(name: str, called: str, suffix: str, text: str | None, allowed: Allowed, found: Findings) -> bool:
     if text is None:
         return True
+    for document in _parsed(name, called, suffix, text, found):
+        _described(name, called, document, allowed, found)
+    return True
+
+
+def _parsed(name: str, called: str, suffix: str, text: str, found: Findings) -> list[Any]:
     try:
-        lines = text.splitlines() if suffix != ".json" and called != "model-settings.json" else [text]
-        documents = [json.loads(line, object_pairs_hook=_Pairs) for line in lines if line.strip()]
+        # Only a line feed ends a line of such files.
+        lines = text.split("\n") if suffix != ".json" and called != "model-settings.json" else [text]
+        return [json.loads(line, object_pairs_hook=_Pairs) for line in lines if line.strip()]
     except (ValueError, RecursionError):
         found.is_unknown(name, "is no JSON")
-        return True
-    for document in documents:
-        for pairs in _objects(document):
-            _keras(name, pairs, allowed, found)
-            for key, value in pairs:
-                _member(name, called, key, value, allowed, found)
-    return True
+        return []
+
+
+def _described(name: str, called: str, document: Any, allowed: Allowed, found: Findings) -> None:
+    for pairs in _objects(document):
+        _keras(name, pairs, allowed, found)
+        for key, value in pairs:
+            _member(name, called, key, value, allowed, found)
+            _library(name, called, key, value, allowed, found)
 
 
 class _Pairs:
@@ -173,10 +218,31 @@ def _member(name: str, called: str, key: str, value: Any, allowed: Allowed, foun
         found.is_code(name, "lets code of a repository run (trust_remote_code)")
     if key == "auto_map" and value:
         found.is_code(name, "names Python code of a repository (auto_map)")
-    if key in ("class_name", "registered_name") and isinstance(value, str) and "lambda" in value.lower():
-        found.is_code(name, "has a Lambda layer")
     if key == "custom_pipelines" and value:
         found.is_code(name, "names pipelines of its own (custom_pipelines)")
+    if key in ("class_name", "registered_name") and isinstance(value, str):
+        if "lambda" in value.lower():
+            found.is_code(name, "has a Lambda layer")
+        if value.rpartition(">")[2] in _LOADS_OTHERS:
+            found.is_code(name, f"has Keras load a model of another library ({_shown(value)})")
+
+
+def _library(name: str, called: str, key: str, value: Any, allowed: Allowed, found: Findings) -> None:
+    """What single libraries take from their descriptions."""
+    if not isinstance(value, str):
+        return
+    if called == "config.json" and key == "vocabulary":
+        found.is_unknown(name, f"has Keras read the file {_shown(value)}")
+    if called == "modules.json" and key == "type" and not _SENTENCE_TRANSFORMERS.fullmatch(value):
+        module, _, made = value.rpartition(".")
+        if not allowed.name(module, made):
+            found.is_code(name, f"has Sentence Transformers import {_shown(value)}")
+    if key in ("attn_implementation", "_attn_implementation") and "/" in value:
+        found.is_code(name, f"has a library of the Hub loaded ({key}: {_shown(value)})")
+    if key == "expr_str":
+        found.is_unknown(name, "is a program of torch.export, which this gate can't read")
+    if key in ("chat_template", "template"):
+        _template(name, value, found)
 
 
 def _keras(name: str, pairs: list[tuple[str, Any]], allowed: Allowed, found: Findings) -> None:
@@ -250,42 +316,79 @@ def _mlflow(name: str, text: str, found: Findings) -> None:
 def _triton(name: str, text: str | None, found: Findings) -> bool:
     if text is None:
         return True
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    plain = "\n".join(lines)
+    # Only a line feed ends a comment; another character that Python takes for an end may be in a string.
+    plain = "\n".join(line for line in text.split("\n") if not line.lstrip(" \t").startswith("#"))
     for key in ("op_library_filename", "runtime"):
         if re.search(rf"\b{key}\b", plain):
             found.is_code(name, f"has Triton load a file of the artifact's ({key})")
+    chosen = []
     for key in ("backend", "platform"):
-        given = re.findall(rf"\b{key}\b\s*:?\s*(\S*)", plain)
-        for value in given:
-            told = re.fullmatch(r"[\"']([a-z0-9_]*)[\"'][,;}]?", value)
-            if told is not None and (told[1] in _BACKENDS or (key == "platform" and told[1] == "")):
+        for value in _pbtxt_values(plain, key):
+            chosen.append(value)
+            if value in _BACKENDS or (key == "platform" and value == ""):
                 continue
-            if told is not None and told[1] == "python":
+            if value == "python":
                 found.is_code(name, "chooses Triton's Python backend")
             else:
-                found.is_unknown(name, f"has the {key} {_shown(value)}")
+                found.is_unknown(name, f"has the {key} {_named(value)}")
+    for value in _pbtxt_values(plain, "default_model_filename"):
+        backend = _FILES_OF_BACKENDS.get(PurePosixPath(value or "").suffix)
+        if not chosen or backend is None or not all((one or backend).startswith(backend) for one in chosen):
+            found.is_unknown(name, f"has Triton load the file {_named(value)}, whatever it is")
+    if re.search(r"\bcc_model_filenames\b", plain):
+        found.is_unknown(name, "names files by the GPU (cc_model_filenames)")
     return True
 
 
-def _graph(name: str, called: str, suffix: str, file: BinaryIO, found: Findings) -> bool:
-    if called == "keras_metadata.pb":
-        if b"Lambda" in file.read(MOST_TEXT):
-            found.is_code(name, "has a Lambda layer")
-        return True
-    operators = protobuf.onnx_operators if suffix == ".onnx" else protobuf.tensorflow_operators
+def _pbtxt_values(plain: str, key: str) -> list[str | None]:
+    """What such a field is given in a message as text; None: a string that is written in another way. Strings side by
+    side are one."""
+    found = []
+    for value, following in re.findall(rf"\b{key}\b\s*:?\s*(\S*)(?=\s*(\S?))", plain):
+        simple = re.fullmatch(r"([\"'])([A-Za-z0-9_.-]*)\1([,;}]?)", value)
+        found.append(simple[2] if simple is not None and (simple[3] or following not in ("'", '"')) else None)
+    return found
+
+
+def _named(value: str | None) -> str:
+    return "in more than one string, or with other signs" if value is None else _shown(value)
+
+
+def _onnx(name: str, file: BinaryIO, found: Findings) -> bool:
     try:
-        used = operators(file)
+        graph = protobuf.onnx_graph(file)
     except protobuf.Malformed as error:
         found.is_unknown(name, f"can't be read: {error}")
         return True
-    if suffix == ".onnx":
-        for operator in sorted(used - {operator for operator in used if protobuf.is_known(operator)}):
-            found.is_unknown(name, f"uses the operator {_shown(operator)}, whose code is not known")
+    if not graph.operators:
+        found.is_unknown(name, "has no operators")
+    for operator in sorted(operator for operator in graph.operators if not protobuf.is_known(operator)):
+        found.is_unknown(name, f"uses the operator {_shown(operator)}, whose code is not known")
+    for location in sorted(graph.locations):
+        if not _BESIDE.fullmatch(location):
+            found.is_code(name, f"has tensors in {_shown(location)}, which is no file beside it")
+        elif PurePosixPath(location).suffix in _TENSORS:
+            found.tensors.add(name[: max(name.rfind("/"), name.rfind("!")) + 1] + location.removeprefix("./"))
+    return True
+
+
+def _tensorflow(name: str, called: str, file: BinaryIO, allowed: Allowed, found: Findings) -> bool:
+    try:
+        if called == "keras_metadata.pb":
+            graph = protobuf.Graph(frozenset(), described=protobuf.keras_metadata(file))
+        else:
+            graph = protobuf.tensorflow_graph(file)
+    except protobuf.Malformed as error:
+        found.is_unknown(name, f"can't be read: {error}")
         return True
-    for operator in sorted(used):
+    for text in graph.described:
+        for document in _parsed(name, "config.json", ".json", text, found):
+            _described(name, "config.json", document, allowed, found)
+    for operator in sorted(graph.operators):
         if operator in protobuf.TABLES:
             found.is_unknown(name, f"reads a file that the graph names ({operator})")
+        elif operator in protobuf.PROGRAMS:
+            found.is_unknown(name, f"holds a program that this gate can't read ({operator})")
         elif protobuf.acts(operator):
             found.is_code(name, f"uses the operator {_shown(operator)}")
         elif not operator.isidentifier():
@@ -300,7 +403,7 @@ def _hdf5(name: str, file: BinaryIO, found: Findings) -> bool:
             found.is_code(name, "has a Lambda layer")
             return True
         before = data[-8:]
-    found.is_unknown(name, "is HDF5, which this gate can't read; the format .keras it can")
+    found.is_unknown(name, "is HDF5, which this gate can't read")
     return True
 
 

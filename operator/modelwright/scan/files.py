@@ -50,6 +50,7 @@ class Scan:
         self.found = Findings()
         self._allowed = allowed
         self._left, self._members = MOST_BYTES, MOST_MEMBERS
+        self._formless: list[str] = []
 
     def folder(self, root: Path) -> Findings:
         """All files below `root`. Links are followed by nobody: what they lead to has a place of its own, or none."""
@@ -70,6 +71,9 @@ class Scan:
             self.found.size += path.stat().st_size
             with path.open("rb") as file:
                 self._file(name, file, 0)
+        for name in self._formless:
+            if name not in self.found.tensors:
+                self.found.is_unknown(name, "is of a format that this gate does not know")
         return self.found
 
     def _file(self, name: str, file: BinaryIO, depth: int) -> None:
@@ -80,7 +84,7 @@ class Scan:
         packed = self._unpack(name, head, file, depth)
         pickled = self._pickles(name, file, packed=packed)
         if not judged and not packed and not pickled:
-            self.found.is_unknown(name, "is of a format that this gate does not know")
+            self._formless.append(name)
 
     def _hidden(self, name: str, head: bytes) -> None:
         """What some loader takes by its first bytes, whatever the file is called."""

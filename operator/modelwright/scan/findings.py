@@ -19,6 +19,8 @@ class Findings:
     allowed: list[str] = field(default_factory=list)
     code: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    tensors: set[str] = field(default_factory=set)
+    """Files that a graph beside them says are its tensors: numbers, if nothing else is known of them."""
 
     def is_code(self, path: str, what: str) -> None:
         """Something that would run and that nobody allows."""

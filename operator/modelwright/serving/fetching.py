@@ -19,6 +19,7 @@ CREDENTIALS_PATH = "/var/run/modelwright/credentials"
 CACHE_PATH = "/var/cache/modelwright"
 MODEL_VOLUME = "modelwright-model"
 CACHE_VOLUME = "modelwright-cache"
+CREDENTIALS_VOLUME = "modelwright-credentials"
 FETCH_CONTAINER = "fetch"
 """The container of a pod that does nothing but report what the fetch program says."""
 ONLY_CACHED = "--only-cached"
@@ -335,9 +336,9 @@ def _container(
         secret = artifact.credentials_secret_ref.name
         # Optional, so that the container starts without it and says what is missing; a pod that waits for a volume
         # says so only in an Event.
-        volumes.append({"name": "modelwright-credentials", "secret": {"secretName": secret, "optional": True}})
+        volumes.append({"name": CREDENTIALS_VOLUME, "secret": {"secretName": secret, "optional": True}})
         environment.append({"name": "MODELWRIGHT_CREDENTIALS_SECRET", "value": secret})
-        mounts.append({"name": "modelwright-credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
+        mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_PATH, "readOnly": True})
     if source_mounted and artifact.uri.startswith("pvc://"):
         claim = artifact.uri.removeprefix("pvc://").split("/", 1)[0]
         volumes.append({"name": "modelwright-source", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
@@ -352,6 +353,7 @@ def _container(
         "securityContext": container_security(),
         "volumeMounts": mounts,
     }
-    said = images.helper_pods.of(role).env if role is not None else {}
+    proven = "--digest" in arguments and artifact.credentials_secret_ref is None
+    said = helpers.environment(images, role, proven=proven) if role is not None else {}
     enforce(container, {**said, **images.fetch_env})
     return container, volumes

@@ -3,7 +3,7 @@ gate, and the evaluation that the policy's author has written."""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,18 +82,7 @@ def infra(
     if gate.memory is not None:
         environment["MEMORY_BYTES"] = f"{quantity(gate.memory):.0f}"
         environment["METRICS_URLS"] = ",".join(_metrics_urls(stored, pods))
-    container = {
-        "name": "check",
-        "image": images.operator,
-        **_pull_policy(images),
-        "command": ["python", "-m", "modelwright.check"],
-        "env": authored.variables(environment),
-        "resources": helpers.resources(
-            {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}, images, ROLE_INFRA
-        ),
-        "securityContext": fetching.container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
+    container = _own_container("check", ROLE_INFRA, environment, {"cpu": "100m", "memory": "64Mi"}, "256Mi", images)
     template = {"metadata": {}, "spec": {**authored.pod(images, service_account), "containers": [container]}}
     return _job(rollout, ROLE_INFRA, candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS, images)
 
@@ -106,23 +95,11 @@ def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, im
         "ALLOWED_GLOBALS": _listed(gate.allow.globals),
         "ALLOWED_FILES": _listed(gate.allow.files),
     }
-    container = {
-        "name": "scan",
-        "image": images.operator,
-        **_pull_policy(images),
-        "command": ["python", "-m", "modelwright.scan"],
-        "env": authored.variables(environment),
-        "resources": helpers.resources(
-            {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}}, images, ROLE_SCAN
-        ),
-        "securityContext": fetching.container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": brought.mounts,
-    }
+    container = _own_container("scan", ROLE_SCAN, environment, {"cpu": "100m", "memory": "128Mi"}, "2Gi", images)
     spec = {
         **authored.pod(images, wanted.artifact.service_account_name),
         "initContainers": brought.containers,
-        "containers": [container],
+        "containers": [{**container, "volumeMounts": brought.mounts}],
         "volumes": brought.volumes,
     }
     return _job(
@@ -175,6 +152,22 @@ def evaluation(
         rollout, ROLE_EVALUATION, candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
         math.ceil(seconds(gate.timeout)), images, gate.template.get("spec"),
     )  # fmt: skip
+
+
+def _own_container(
+    name: str, role: str, environment: Mapping[str, str], requests: Mapping[str, str], memory: str, images: Images
+) -> Json:
+    """The container of a program of ours, which is named as its module; `memory` is the most that it takes."""
+    return {
+        "name": name,
+        "image": images.operator,
+        **_pull_policy(images),
+        "command": ["python", "-m", f"modelwright.{name}"],
+        "env": authored.variables(environment),
+        "resources": helpers.resources({"requests": dict(requests), "limits": {"memory": memory}}, images, role),
+        "securityContext": fetching.container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
 
 
 def _listed(texts: Sequence[str]) -> str:

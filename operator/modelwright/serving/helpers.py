@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.helper_pods import ModelHelperPods
+from modelwright.api.v1alpha1.helper_pods import CLEAR_PROXIES, ModelHelperPods
 from modelwright.core.drift import quantity
 from modelwright.serving.images import Images
 
@@ -26,7 +26,19 @@ def of_model(images: Images, model: Mapping[str, Any] | None) -> Images:
         place = ModelHelperPods.model_validate(said, by_alias=True, by_name=False)
     except ValidationError:
         return images
-    return replace(images, helper_pods=images.helper_pods.with_place(place))
+    return replace(images, helper_pods=images.helper_pods.with_place(place), administrators=images.helper_pods)
+
+
+def environment(images: Images, role: str, *, proven: bool) -> dict[str, str]:
+    """What is said of the environment of a container that fetches. `proven`: the digest of what it fetches is known,
+    and no Secret is needed for it. Else proxies for plain HTTP are the administrator's alone: an author's could answer
+    in the store's place, and read the credentials."""
+    said = images.helper_pods.of(role).env
+    if proven or images.administrators is None:
+        return said
+    own = images.administrators.of(role).env
+    kept = {name: value for name, value in said.items() if name not in CLEAR_PROXIES}
+    return kept | {name: value for name, value in own.items() if name in CLEAR_PROXIES}
 
 
 def template(metadata: Json, spec: Json, images: Images, role: str, given: Mapping[str, Any] | None = None) -> Json:

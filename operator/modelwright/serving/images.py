@@ -23,6 +23,8 @@ class Images:
     """The administrator's environment of whatever fetches; it wins over an author's podTemplate."""
     helper_pods: HelperPods = field(default_factory=HelperPods)
     """Where pods beside the serving ones run, and how large they are."""
+    administrators: HelperPods | None = None
+    """`helper_pods` before what the author of a Model says; None where none has said anything."""
     platform_ids: bool = False
     """Whether the platform, such as OpenShift, gives pods their users and groups; ours are left out then."""
 

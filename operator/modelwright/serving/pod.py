@@ -8,7 +8,7 @@ from modelwright.api.v1alpha1.runtime import RuntimeSpec
 from modelwright.api.v1alpha1.version import Artifact, VersionContent
 from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Choice
-from modelwright.serving import authored, fetching
+from modelwright.serving import authored, credentials, fetching
 from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError, merge
 from modelwright.serving.metadata import serving_labels
@@ -58,7 +58,10 @@ def pod_template(
     if patch:
         _refuse_second_account(serving, patch)
         ours = {entry["name"] for key in _CONTAINERS for entry in template["spec"][key]}
+        rendered = template["spec"]["volumes"]
         template = merge(template, patch, "spec.serving.podTemplate")
+        if isinstance(template.get("spec"), dict):
+            credentials.keep(template["spec"], fetch, rendered, "spec.serving.podTemplate.spec")
         _secure(template, ours)
         for entry in authored.part(template["spec"], "initContainers", list, "spec.serving.podTemplate.spec"):
             if entry["name"] == fetch["name"]:

@@ -1,7 +1,10 @@
 """Traffic through a gateway: one HTTPRoute or GRPCRoute of the Model's own, beside its Service for callers inside."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
@@ -13,14 +16,18 @@ from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.serving import network
 from modelwright.traffic.port import Evidence, Json, Needs, Routed, Scene
-from modelwright.traffic.probe import Answer, Probe
 from modelwright.traffic.service import ServiceTraffic
+
+if TYPE_CHECKING:
+    # The plugin asks what a gateway can do, and has no HTTP client.
+    from modelwright.traffic.probe import Answer, Probe
 
 MARK_FEATURE = "HTTPRouteResponseHeaderModification"
 MIRROR_FEATURE = "HTTPRouteRequestMirror"
 MIRROR_PERCENT_FEATURE = "HTTPRouteRequestPercentageMirror"
 TIMEOUT_FEATURE = "HTTPRouteRequestTimeout"
-FILTER_FEATURES = {"ResponseHeaderModifier": MARK_FEATURE, "CORS": "HTTPRouteCORS"}
+CORS_FEATURE = "HTTPRouteCORS"
+FILTER_FEATURES = {"ResponseHeaderModifier": MARK_FEATURE, "CORS": CORS_FEATURE}
 """Features that filters of the endpoint need, by type. Others are core, or the gateway's own."""
 
 

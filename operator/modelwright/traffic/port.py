@@ -1,13 +1,14 @@
 """What every way of moving traffic offers. One contract suite (`tests/unit/traffic`) runs against all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.routing import Routing
+from modelwright.core.rollout.steps import Step, StepKind
 from modelwright.kube.kinds import Kind
 
 Json = dict[str, Any]
@@ -66,6 +67,20 @@ class Needs:
     replicas: int = 1
     autoscaling: bool = False
     observe: int = 0
+
+    @classmethod
+    def of_steps(cls, steps: Sequence[Step], *, ab_test: bool, replicas: int, autoscaling: bool) -> Self:
+        """What the steps of a policy ask for, on a Model with so many replicas."""
+        return cls(
+            weights=tuple(step.weight for step in steps if step.kind is StepKind.WEIGHT and 0 < step.weight < 100),
+            mirror=any(step.mirror for step in steps),
+            mirror_percent_below_100=any(0 < step.mirror < 100 for step in steps),
+            match=any(step.match for step in steps),
+            sticky=any(step.sticky for step in steps),
+            ab_test=ab_test,
+            replicas=replicas,
+            autoscaling=autoscaling,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,21 @@
 """Chooses the way of moving traffic for a Model."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
+from modelwright.traffic import envoy
 from modelwright.traffic.gateway_api import GatewayTraffic
 from modelwright.traffic.port import Traffic
-from modelwright.traffic.probe import Probe
 from modelwright.traffic.service import ServiceTraffic
 from modelwright.traffic.traefik import CONTROLLER, TraefikTraffic
+
+if TYPE_CHECKING:
+    from modelwright.traffic.probe import Probe
 
 Json = Mapping[str, Any]
 
@@ -34,6 +39,11 @@ def choose(
     return GatewayTraffic(probe, features)
 
 
+UNLISTED: Mapping[str, frozenset[str]] = {envoy.CONTROLLER: envoy.FEATURES}
+"""Features of classes that list none, by controllerName."""
+
+
 def _features(gateway_class: Json) -> frozenset[str]:
     listed = gateway_class.get("status", {}).get("supportedFeatures") or []
-    return frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)
+    found = frozenset(entry["name"] if isinstance(entry, dict) else str(entry) for entry in listed)
+    return found or UNLISTED.get(str(gateway_class.get("spec", {}).get("controllerName", "")), found)

@@ -6,13 +6,18 @@ which sends everything to the serving revision: that answers in any order of wri
 comparer loses its pods.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from modelwright.core.rollout.routing import Routing
 from modelwright.serving import network
 from modelwright.traffic.gateway_api import NO_GRPC_MIRROR, NO_GRPC_OBSERVER, GatewayTraffic, is_grpc, sticky_field
 from modelwright.traffic.port import Json, Needs, Routed, Scene
-from modelwright.traffic.probe import Answer
+
+if TYPE_CHECKING:
+    from modelwright.traffic.probe import Answer
 
 CONTROLLER = "traefik.io/gateway-controller"
 

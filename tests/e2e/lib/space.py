@@ -71,11 +71,13 @@ class Space:
 
     world: World
     name: str
+    gateway: str = platform.GATEWAY
+    """The name of the Gateway in namespace gateways that its Models are reached by."""
     seen: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
-    def create(cls, world: World, prefix: str, level: str = "restricted") -> Space:
-        space = cls(world, f"e2e-{prefix}-{secrets.token_hex(3)}")
+    def create(cls, world: World, prefix: str, level: str = "restricted", gateway: str = platform.GATEWAY) -> Space:
+        space = cls(world, f"e2e-{prefix}-{secrets.token_hex(3)}", gateway)
         labels = {"pod-security.kubernetes.io/enforce": level, "modelwright.test/e2e": "true"}
         metadata = {"name": space.name, "labels": labels}
         space.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
@@ -149,7 +151,7 @@ class Space:
         spec: Json = {"version": {"name": version}, "serving": {k: v for k, v in serving.items() if v is not None}}
         if endpoint:
             spec["endpoint"] = {
-                "parentRefs": [{"name": "models", "namespace": "gateways"}],
+                "parentRefs": [{"name": self.gateway, "namespace": "gateways"}],
                 "hostnames": [f"{name}.{self.name}.example.com"],
             }
         return {"apiVersion": API, "kind": "Model", "metadata": self._metadata(name), "spec": spec}
@@ -218,13 +220,21 @@ class Space:
 
     # Asking
 
+    def address(self) -> tuple[str, int]:
+        """Host and port of its Gateway."""
+        if self.gateway == platform.GATEWAY:
+            return platform.gateway(self.world.cluster)
+        found = self.kubectl.get("gateways.gateway.networking.k8s.io", self.gateway, "gateways")
+        assert found is not None, f"Gateway gateways/{self.gateway} is not there"
+        return found["status"]["addresses"][0]["value"], found["spec"]["listeners"][0]["port"]
+
     def target(self, model: str = "digits") -> Target:
         url = f"http://{model}.{self.name}.example.com/v2/models/{model}/infer"
-        return Target(url, BODY, platform.gateway(self.world.cluster))
+        return Target(url, BODY, self.address())
 
     def ask(self, model: str = "digits", timeout: float = 10) -> tuple[str, list[float]]:
         """Version and outputs of one request through the gateway. Raises httpx.HTTPError."""
-        host, port = platform.gateway(self.world.cluster)
+        host, port = self.address()
         url = httpx.URL(self.target(model).url)
         response = httpx.post(
             url.copy_with(host=host, port=port),

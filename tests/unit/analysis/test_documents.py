@@ -24,7 +24,9 @@ def test_the_tables_of_the_page_on_drift_are_those_of_the_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [tables.FIGURES, tables.MIRROR, gates.FIGURES, drift.FIGURES], ids=lambda file: file.stem
+    "file",
+    [tables.FIGURES, tables.MIRROR, tables.BURSTS, gates.FIGURES, drift.FIGURES],
+    ids=lambda file: file.stem,
 )
 def test_every_bound_of_the_published_simulation_holds(file: Path) -> None:
     figures = json.loads(file.read_text())["figures"]

@@ -12,6 +12,7 @@ import pytest
 from modelwright.core.analysis.evidence import (
     Arm,
     Block,
+    Buckets,
     Failure,
     Histogram,
     Measurement,
@@ -26,8 +27,7 @@ from modelwright.core.analysis.figures import Figure
 from modelwright.core.analysis.judge import Rule, combine, judge
 from modelwright.core.analysis.planning import Levels
 
-PASS, FAIL, ERROR = Outcome.PASS, Outcome.FAIL, Outcome.ERROR
-INCONCLUSIVE, NOT_APPLICABLE = Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE
+PASS, FAIL, ERROR, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE
 ALPHA = 0.0125
 LEVELS = Levels(ALPHA, ALPHA)
 INF = math.inf
@@ -35,9 +35,9 @@ INF = math.inf
 Result = Shares | Sample | Value | Histogram | Figure | Failure
 
 
-def look(rule: Rule, result: Result, *, first: bool = False) -> Verdict:
+def look(rule: Rule, result: Result) -> Verdict:
     at = datetime(2026, 11, 1, tzinfo=UTC)
-    return judge(rule, Measurement(rule.name, at, result, "the query"), levels=LEVELS, first_revision=first)
+    return judge(rule, Measurement(rule.name, at, result, "the query"), levels=LEVELS)
 
 
 def shares(candidate: tuple[int, int], serving: tuple[int, int] | None = None) -> Shares:
@@ -84,27 +84,6 @@ def test_shares(case: str, rule: Rule, result: Shares, outcome: Outcome, reason:
     assert (told.outcome, told.reason) == (outcome, reason), told.message
     assert told.query == "the query"
     assert told.message
-
-
-FIRST = [
-    ("only a margin", MARGIN, shares((9000, 0)), NOT_APPLICABLE),
-    ("the absolute limit holds", BOTH, shares((9000, 0)), PASS),
-    ("the absolute limit is broken", BOTH, shares((9000, 9000)), FAIL),
-    ("the absolute limit is open", BOTH, shares((9, 0)), INCONCLUSIVE),
-    ("a value with a margin only", Rule("v", margin=1), Value(5), NOT_APPLICABLE),
-    ("a value with a limit that holds", Rule("v", margin=1, max=6), Value(5), PASS),
-    ("a value with a limit that doesn't", Rule("v", margin=1, max=4), Value(5), FAIL),
-    ("no value", Rule("v", margin=1), Value(None), INCONCLUSIVE),
-    ("a percentile with a margin only", Rule("p", margin=0.1, percentile=0.9), Histogram((), None), NOT_APPLICABLE),
-    ("a failure", MARGIN, Failure("QueryRefused", "syntax"), ERROR),
-]
-
-
-@pytest.mark.parametrize(("case", "rule", "result", "outcome"), FIRST, ids=[case for case, *_ in FIRST])
-def test_a_first_revision_has_nothing_to_be_compared_with(
-    case: str, rule: Rule, result: Result, outcome: Outcome
-) -> None:
-    assert look(rule, result, first=True).outcome is outcome
 
 
 def test_the_verdict_has_the_numbers() -> None:
@@ -286,6 +265,42 @@ def test_bursts_hold_a_pass_until_the_policy_names_them() -> None:
     assert look(replace(MARGIN, burst=5), blocks(*bursts)).outcome is PASS
 
 
+def histogram_of(counted: Shares) -> Histogram:
+    """Bad requests as those that took longer than 0.25 s."""
+
+    def buckets(arm: Arm | Block) -> Buckets:
+        return ((0.25, arm.trials - arm.events), (INF, arm.trials))
+
+    assert counted.serving is not None
+    assert counted.blocks is not None
+    ends = tuple((one.end, buckets(one), buckets(zero)) for one, zero in zip(*counted.blocks, strict=True))
+    return Histogram(buckets(counted.candidate), buckets(counted.serving), blocks=ends)
+
+
+ABSOLUTE = [
+    ("max of a share", Rule("m", max=0.05), False),
+    ("min of a share", Rule("m", min=0.0), False),
+    ("max of the share over a time", Rule("m", max=0.05, threshold=0.25), True),
+    ("max of a percentile", Rule("m", max=0.25, percentile=0.95), True),
+]
+
+
+@pytest.mark.parametrize(("case", "rule", "timed"), ABSOLUTE, ids=[case for case, *_ in ABSOLUTE])
+def test_bursts_hold_an_absolute_limit_too_where_the_serving_revision_shows_them(
+    case: str, rule: Rule, timed: bool
+) -> None:
+    random = np.random.default_rng(3)
+    bursts = [(100, 5 * int(random.binomial(20, 0.01)), 900, 5 * int(random.binomial(180, 0.01))) for _ in range(60)]
+    found: Shares | Histogram = blocks(*bursts)
+    if timed:
+        found = histogram_of(blocks(*bursts))
+    told = look(rule, found)
+    assert (told.outcome, told.reason) == (INCONCLUSIVE, "Overdispersed"), told.message
+    assert look(replace(rule, burst=5), found).outcome is PASS
+    alone = replace(found, serving=None, blocks=None)
+    assert look(rule, alone).outcome is PASS, "nothing shows it there"
+
+
 FAST = ((0.1, 8000), (0.25, 9700), (0.5, 9950), (INF, 10000))
 SLOW = ((0.1, 500), (0.25, 7000), (0.5, 9900), (INF, 10000))
 NONE = ((0.1, 0), (0.25, 0), (0.5, 0), (INF, 0))
@@ -448,12 +463,6 @@ def test_figures_of_jobs(case: str, rule: Rule, result: Figure, outcome: Outcome
         assert told.low <= told.high
 
 
-def test_a_figure_of_a_first_revision_needs_no_comparison() -> None:
-    both = Rule("s", margin=0.02, min=0.9)
-    assert look(both, figure(0.95, n=2000), first=True).outcome is PASS
-    assert look(ABOUT, figure(0.95, n=2000), first=True).outcome is NOT_APPLICABLE
-
-
 def test_only_a_look_out_of_the_limits_is_counted() -> None:
     assert look(VALUE, Value(11)).out_of_limits
     assert look(Rule("v", max=4, failures_allowed=1), Value(5)).out_of_limits
@@ -502,7 +511,7 @@ def verdict(metric: str, outcome: Outcome, *, dry_run: bool = False) -> Verdict:
 
 
 COMBINED = [
-    ("nothing was asked for", [], (), NOT_APPLICABLE),
+    ("nothing was asked for", [], (), INCONCLUSIVE),
     ("declared, and nothing came", [], ("a",), INCONCLUSIVE),
     ("all pass", [("a", PASS), ("b", PASS)], ("a", "b"), PASS),
     ("one is missing", [("a", PASS)], ("a", "b"), INCONCLUSIVE),
@@ -510,8 +519,6 @@ COMBINED = [
     ("an error beside", [("a", INCONCLUSIVE), ("b", ERROR)], ("a", "b"), ERROR),
     ("a failure beside", [("a", ERROR), ("b", FAIL)], ("a", "b"), FAIL),
     ("a failure beside what is missing", [("b", FAIL)], ("a", "b"), FAIL),
-    ("nothing to compare with", [("a", NOT_APPLICABLE)], ("a",), NOT_APPLICABLE),
-    ("nothing to compare one of them with", [("a", NOT_APPLICABLE), ("b", PASS)], ("a", "b"), PASS),
 ]
 
 
@@ -527,7 +534,7 @@ def test_verdicts_together(
 def test_dry_runs_decide_nothing() -> None:
     failed = verdict("dry", FAIL, dry_run=True)
     assert combine([failed, verdict("a", PASS)], declared=("a",)) is PASS
-    assert combine([failed], declared=()) is NOT_APPLICABLE
+    assert combine([failed], declared=()) is INCONCLUSIVE
     passed = verdict("a", PASS, dry_run=True)
     assert combine([passed], declared=("a",)) is INCONCLUSIVE
 

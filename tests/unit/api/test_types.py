@@ -69,8 +69,8 @@ def test_who_scales(case: str, autoscaling: dict[str, Any], says: str) -> None:
         Model.parse(model(serving={"autoscaling": autoscaling}))
 
 
-def header(name: str) -> dict[str, Any]:
-    changes = {"set": [{"name": name, "value": "x"}]}
+def header(name: str, value: str = "x") -> dict[str, Any]:
+    changes = {"set": [{"name": name, "value": value}]}
     return {"filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": changes}]}
 
 
@@ -82,9 +82,16 @@ ALIEN = {"type": "ExtensionRef", "extensionRef": {"group": "core", "kind": "Secr
 ENDPOINTS: list[tuple[str, dict[str, Any], str]] = [
     ("a header", header("X-Team"), ""),
     ("a long request", {"requestTimeout": "10m"}, ""),
-    ("the mark", without("Modelwright-Route"), "header of the operator's own"),
-    ("the token, in another case", header("modelwright-COPY-token"), "header of the operator's own"),
-    ("the cookie of sticky callers", without("set-cookie"), "header of the operator's own"),
+    ("the mark", without("Modelwright-Route"), "is the operator's own"),
+    ("the token, in another case", header("modelwright-COPY-token"), "is the operator's own"),
+    ("the cookie of sticky callers", without("set-cookie"), "is the operator's own"),
+    ("the length of an answer", without("content-Length"), "or the connection's"),
+    ("how a body is sent", header("Transfer-Encoding", "chunked"), "or the connection's"),
+    ("a value of several words", header("X-Team", 'a b;c="d"'), ""),
+    ("a second header in a value", header("X-Team", "x\r\nX-Admin: yes"), "value"),
+    ("a line end behind a value", header("X-Team", "x\n"), "value"),
+    ("a zero byte", header("X-Team", "a\0b"), "value"),
+    ("a letter that is no ASCII", header("X-Team", "ä"), "value"),
     ("a redirect", {"filters": [{"type": "RequestRedirect", "requestRedirect": {}}]}, r"filters\[0\]"),
     (
         "a member of another type",

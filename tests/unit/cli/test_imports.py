@@ -306,6 +306,7 @@ ADDRESSES = [
     ("oci+fetch://registry.example.com/acme/car:1", "oci://registry.example.com/acme/car:1"),
     ("gcs://models/iris", "gs://models/iris"),
     ("pvc://models/iris", "pvc://models/iris"),
+    ("pvc://models", "pvc://models"),
 ]
 
 

@@ -62,6 +62,12 @@ def test_a_policy_that_promotes_by_time_alone_is_warned_of() -> None:
     assert [f.level for f in lint([("f.yaml", yaml.safe_dump({**POLICY, "spec": judged}))], None)] == ["note"]
 
 
+def test_a_margin_that_bursts_break_is_warned_of() -> None:
+    judged = {**POLICY["spec"], "analysis": {"metrics": [{"name": "e", "builtin": "error-rate", "margin": "0"}]}}
+    found = lint([("f.yaml", yaml.safe_dump({**POLICY, "spec": judged}))], None)
+    assert [f.level for f in found if "leaves no room for bursts" in f.text] == ["warning"]
+
+
 MANIFEST = """\
 apiVersion: modelwright.dev/v1alpha1
 kind: Model

@@ -84,3 +84,41 @@ def test_what_is_printable_stays_so_and_keeps_lines(text: str) -> None:
 def test_colours_of_the_program_stay_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     printing.say("\x1b[31mred\x1b[0m \x1b[2J", colours=True)
     assert capsys.readouterr().out == "\x1b[31mred\x1b[0m \\x1b[2J\n"
+
+
+COMMANDING = "\n::add-mask::a\n \t::stop-commands::b\n##[add-mask]c"
+
+
+@pytest.mark.parametrize("arguments", [c for c in COMMANDS if EVIL not in "".join(c)], ids=" ".join)
+def test_no_text_of_an_object_commands_a_runner_of_githubs(
+    kubectl: Path, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.unit.cli.test_printing.EVIL", COMMANDING)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    (kubectl / "objects").write_text(json.dumps({"items": poisoned(world.namespace())}))
+    plugin.main(arguments)
+    said = capsys.readouterr()
+    assert not [line for line in (said.out + said.err).splitlines() if line.strip().startswith("::") or "##[" in line]
+
+
+@pytest.mark.parametrize("output", ["text", "github", "json", "sarif"])
+def test_no_field_of_a_file_that_is_judged_commands_one(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    file = tmp_path / "m.yaml"
+    spec = json.dumps({f"x{COMMANDING}": 1})
+    file.write_text(f"apiVersion: modelwright.dev/v1alpha1\nkind: Model\nmetadata: {{name: iris}}\nspec: {spec}\n")
+    assert plugin.main(["lint", "--offline", str(file), "-o", output]) == 1
+    out = capsys.readouterr().out
+    if output in ("json", "sarif"):
+        assert COMMANDING in json.dumps(json.loads(out)).encode().decode("unicode_escape")
+    commands = [line for line in out.splitlines() if line.strip().startswith("::")]
+    assert all(line.startswith("::error file=") for line in commands)
+    assert output == "github" or (not commands and "##[" not in out)
+
+
+def test_outside_of_github_nothing_is_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    printing.say("::a ##[b]")
+    assert capsys.readouterr().out == "::a ##[b]\n"

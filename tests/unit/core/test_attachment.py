@@ -7,7 +7,7 @@ import pytest
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.attachment import Address, listener_address, route_problem, url
+from modelwright.core.attachment import Address, listener_address, refusals, route_problem, selects, url
 
 
 def endpoint(*refs: Mapping[str, Any], **more: Any) -> Endpoint:
@@ -147,6 +147,48 @@ ADDRESSES = [
 @pytest.mark.parametrize(("found", "wanted", "expected"), [c[1:] for c in ADDRESSES], ids=[c[0] for c in ADDRESSES])
 def test_where_a_listener_answers(found: dict[str, Any], wanted: Endpoint, expected: Address | None) -> None:
     assert listener_address(found, "vision", wanted) == expected
+
+
+SELECTED = shared(listener(HTTP, allowed="Selector"))
+SELECTED["spec"]["listeners"][0]["allowedRoutes"]["namespaces"]["selector"] = {"matchLabels": {"team": "vision"}}
+
+REFUSALS = [
+    ("one takes it", gateway(X, Y), endpoint(hostnames=["m.y"]), None, []),
+    ("other hostnames", gateway(X), endpoint(hostnames=["b.x"]), None,
+     ["listener http has the hostname a.x, which covers none of spec.endpoint.hostnames"]),
+    ("another kind", gateway(TCP), endpoint(), None,
+     ["listener tcp takes no HTTPRoute (protocol, allowedRoutes.kinds)"]),
+    ("another namespace", shared(HTTP), endpoint(ELSEWHERE), None,
+     ["listener http takes no routes of this namespace (allowedRoutes.namespaces)"]),
+    ("another sectionName", gateway(HTTP), endpoint({"name": "g", "sectionName": "x"}), None,
+     ["listener http is not the one that spec.endpoint.parentRefs names by sectionName or port"]),
+    ("a broken listener", gateway(HTTPS, https=BROKEN), endpoint(), None,
+     ["listener https is not accepted or not programmed, by the gateway's status"]),
+    ("labels that aren't known", SELECTED, endpoint(ELSEWHERE), None, []),
+    ("labels that match", SELECTED, endpoint(ELSEWHERE), {"team": "vision"}, []),
+    ("labels that don't", SELECTED, endpoint(ELSEWHERE), {},
+     ["listener http takes routes of namespaces with other labels only (allowedRoutes.namespaces.selector)"]),
+    ("no listeners", gateway(), endpoint(), None, ["it has no listeners"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "labels", "expected"), [c[1:] for c in REFUSALS], ids=[c[0] for c in REFUSALS]
+)
+def test_why_no_listener_takes_a_route(
+    found: dict[str, Any], wanted: Endpoint, labels: Mapping[str, str] | None, expected: list[str]
+) -> None:
+    assert refusals(found, "vision", wanted, labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "matches"),
+    [("In", ["a", "b"], True), ("In", ["c"], False), ("NotIn", ["a"], False), ("NotIn", ["c"], True),
+     ("Exists", None, True), ("DoesNotExist", None, False)],
+)  # fmt: skip
+def test_expressions_of_a_selector(operator: str, values: list[str] | None, matches: bool) -> None:
+    entry = {"key": "team", "operator": operator, **({"values": values} if values else {})}
+    assert selects({"matchExpressions": [entry]}, {"team": "a"}) is matches
 
 
 URLS = [

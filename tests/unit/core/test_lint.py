@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
-from modelwright.core.rollout.lint import decidability, evidence_asked, problems, text_of
+from modelwright.core.rollout.lint import decidability, evidence_asked, problems, text_of, warnings
 from modelwright.core.rollout.steps import compiled
 
 Object = dict[str, Any]
@@ -13,6 +13,7 @@ ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
 SLOW = {"name": "slow", "builtin": "latency-over", "threshold": "100ms", "margin": "0.05"}
 P95 = {"name": "p95", "builtin": "latency-percentile", "percentile": "0.95"}
 QUERY = {"name": "q", "prometheus": {"query": 'x{pod=~"$(PODS)"}'}, "max": "1"}
+COUNTED = {"bad": 'x{pod=~"$(PODS)",code="500"}', "total": 'x{pod=~"$(PODS)"}'}
 AGREEMENT = {"name": "same", "builtin": "agreement", "min": "0.9"}
 THROUGHPUT = {"name": "rate", "builtin": "throughput", "min": "1"}
 HELD_AT_100 = ({"weight": 10, "hold": "20s"}, {"weight": 100, "hold": "60s"})
@@ -222,3 +223,26 @@ def test_rates_as_text(rate: float, text: str) -> None:
 )
 def test_whether_a_policy_asks_for_evidence(spec: RolloutPolicySpec, asked: bool) -> None:
     assert evidence_asked(spec, compiled(spec.strategy))[0] is asked
+
+
+ZERO = {**ERRORS, "margin": "0"}
+NO_ROOM = [
+    ("a margin of 0", ZERO, True),
+    ("a margin below 0", {**SLOW, "margin": "-0.01"}, True),
+    ("a margin of 0 of counted requests", {**QUERY, "prometheus": COUNTED, "margin": "0.0"}, True),
+    ("one above 0", ERRORS, False),
+    ("no margin", {"name": "m", "builtin": "error-rate", "max": "0"}, False),
+    ("one whose bursts are named", {**ZERO, "burst": 4}, False),
+    ("one whose author knows of none", {**ZERO, "burst": 1}, False),
+    ("one that decides nothing", {**ZERO, "dryRun": True}, False),
+    ("a value", {**QUERY, "margin": "0"}, False),
+]
+
+
+@pytest.mark.parametrize(("case", "metric", "warned"), NO_ROOM, ids=[case for case, *_ in NO_ROOM])
+def test_a_margin_without_room_for_bursts_is_warned_of(case: str, metric: Object, warned: bool) -> None:
+    found = list(warnings(policy(metric)))
+    assert len(found) == warned
+    for text in found:
+        assert text.startswith(f"spec.analysis.metrics[{metric['name']}].margin: {metric['margin']} leaves no room")
+        assert "write burst" in text

@@ -62,7 +62,7 @@ def with_container(where: str, **more: Any) -> Object:
     return made
 
 
-OWN_ENV = [*OURS["env"], {"name": "AWS_ROLE_ARN", "value": "arn"}]
+OWN_ENV = [*OURS["env"], *({"name": name, "value": "x"} for name in ("AWS_ROLE_ARN", "ENV", "PYTHONUNBUFFERED"))]
 BELIEVED = {
     "as it was rendered": pod(),
     "with the digest of its image": ours(image="example.com/score:1@sha256:" + "a" * 64),
@@ -84,6 +84,16 @@ OTHERS = {
     "with other arguments": (ours(args=["forge"]), "its args was changed"),
     "with a hook": (ours(lifecycle={"postStart": {"exec": {"command": ["forge"]}}}), "lifecycle"),
     "with its report elsewhere": (ours(terminationMessagePath="/mnt/other/x"), "terminationMessagePath"),
+    "with modules that an injector brings": (
+        ours(env=[*OURS["env"], {"name": "PYTHONPATH", "value": "/otel-auto-instrumentation-python"}]),
+        "variable PYTHONPATH was added",
+    ),
+    "with a library that is loaded first": (
+        ours(env=[*OURS["env"], {"name": "LD_PRELOAD", "value": "/mine.so"}]), "variable LD_PRELOAD was added"
+    ),
+    "with a setting of ours that was not made": (
+        ours(env=[*OURS["env"], {"name": "MODELWRIGHT_TERMINATION_LOG", "value": "/x"}]), "MODELWRIGHT_TERMINATION_LOG"
+    ),
     "with another variable of ours": (ours(env=[{"name": "MODEL_NAME", "value": "other"}]), "variable MODEL_NAME"),
     "without our mount": (ours(volumeMounts=[]), "its mount at /mnt/modelwright/candidate"),
     "with something mounted over our directory": (

@@ -12,16 +12,17 @@ from modelwright.fetch import uri
 from modelwright.fetch.credentials import Credentials
 from modelwright.fetch.errors import FetchError
 from modelwright.fetch.port import Context
+from modelwright.fetch.selection import Selection
 from modelwright.fetch.settings import Settings
 from modelwright.fetch.sources.pvc import ClaimSource
 
 
-def source(root: Path, address: str) -> ClaimSource:
-    return ClaimSource(Context(uri.parse(address), Credentials(root, {}), Settings(), source_root=root))
+def source(root: Path, address: str, part: Selection) -> ClaimSource:
+    return ClaimSource(Context(uri.parse(address), Credentials(root, {}), Settings(), source_root=root, selection=part))
 
 
-def listed(root: Path, address: str) -> list[str]:
-    return [file.path for file in asyncio.run(source(root, address).inspect("")).files]
+def listed(root: Path, address: str, part: Selection | None = None) -> list[str]:
+    return [file.path for file in asyncio.run(source(root, address, part or Selection()).inspect("")).files]
 
 
 def test_folders_of_the_volume_are_left_out_at_its_root_only(tmp_path: Path) -> None:
@@ -30,6 +31,22 @@ def test_folders_of_the_volume_are_left_out_at_its_root_only(tmp_path: Path) -> 
         (tmp_path / "models" / path).write_text("x")
     assert listed(tmp_path, "pvc://models/") == ["kept/lost+found/x", "model.joblib"]
     assert listed(tmp_path, "pvc://models/lost+found/") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("/bin/absent", "leads out of the claim"), ("../elsewhere", "leads out of the claim"), ("absent", "to nothing")],
+)
+def test_a_link_to_no_file_of_the_claim_is_named_unless_it_is_left_out(tmp_path: Path, target: str, says: str) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "elsewhere").write_text("x")
+    (tmp_path / "models" / "model.joblib").write_text("x")
+    (tmp_path / "models" / "sh").symlink_to(target)
+    with pytest.raises(FetchError, match=rf"'sh' is a link (that )?{says}.*artifact\.exclude") as error:
+        listed(tmp_path, "pvc://models/")
+    assert error.value.reason == "UnsafeArchive"
+    assert listed(tmp_path, "pvc://models/", Selection(exclude=("sh",))) == ["model.joblib"]
+    assert listed(tmp_path, "pvc://models/", Selection(include=("*.joblib",))) == ["model.joblib"]
 
 
 def test_what_cannot_be_read_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,36 +5,46 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
+from modelwright.api.v1alpha1.version import ArtifactUri
 from modelwright.fetch import uri
 from modelwright.fetch.errors import FetchError, Reason
 from modelwright.fetch.sources import SOURCES
 
+READ: list[tuple[str, str, str, dict[str, object]]] = [
+    ("s3://models/digits/v1", "models", "digits/v1", {}),
+    ("s3://models/digits/v1/", "models", "digits/v1", {"prefix": True}),
+    ("s3://models/a b/ü%20?x#y", "models", "a b/ü%20?x#y", {}),
+    ("gs://models/m.zip", "models", "m.zip", {}),
+    ("az://account1/models/m", "account1", "m", {"container": "models"}),
+    ("pvc://claim/models/m", "claim", "models/m", {}),
+    ("pvc://claim/", "claim", "", {"prefix": True}),
+    ("pvc://claim", "claim", "", {"prefix": True}),
+    ("hf://org/name", "org", "name", {"reference": "main"}),
+    ("hf://org/name@refs/pr/1", "org", "name", {"reference": "refs/pr/1"}),
+    ("oci://reg.io/a/b", "reg.io", "a/b", {"reference": "latest"}),
+    ("oci://localhost:5000/a:v1", "localhost:5000", "a", {"reference": "v1"}),
+    (f"oci://reg.io/a:v1@sha256:{'a' * 64}", "reg.io", "a", {"reference": f"sha256:{'a' * 64}"}),
+    ("https://host/a/m.onnx", "host", "a/m.onnx", {}),
+    ("http://[::1]:80/m", "[::1]:80", "m", {}),
+]
 
-@pytest.mark.parametrize(
-    ("text", "authority", "path", "rest"),
-    [
-        ("s3://models/digits/v1", "models", "digits/v1", {}),
-        ("s3://models/digits/v1/", "models", "digits/v1", {"prefix": True}),
-        ("s3://models/a b/ü%20?x#y", "models", "a b/ü%20?x#y", {}),
-        ("gs://models/m.zip", "models", "m.zip", {}),
-        ("az://account1/models/m", "account1", "m", {"container": "models"}),
-        ("pvc://claim/models/m", "claim", "models/m", {}),
-        ("pvc://claim/", "claim", "", {"prefix": True}),
-        ("pvc://claim", "claim", "", {"prefix": True}),
-        ("hf://org/name", "org", "name", {"reference": "main"}),
-        ("hf://org/name@refs/pr/1", "org", "name", {"reference": "refs/pr/1"}),
-        ("oci://reg.io/a/b", "reg.io", "a/b", {"reference": "latest"}),
-        ("oci://localhost:5000/a:v1", "localhost:5000", "a", {"reference": "v1"}),
-        (f"oci://reg.io/a:v1@sha256:{'a' * 64}", "reg.io", "a", {"reference": f"sha256:{'a' * 64}"}),
-        ("https://host/a/m.onnx", "host", "a/m.onnx", {}),
-        ("http://[::1]:80/m", "[::1]:80", "m", {}),
-    ],
-)
+
+@pytest.mark.parametrize(("text", "authority", "path", "rest"), READ)
 def test_each_scheme_is_taken_apart(text: str, authority: str, path: str, rest: dict[str, object]) -> None:
     parsed = uri.parse(text)
     assert (parsed.authority, parsed.path) == (authority, path)
     assert {name: getattr(parsed, name) for name in rest} == rest
+
+
+PRINTABLE = [text for text, *_ in READ if " " not in text]
+"""The API takes no blanks and no other alphabets."""
+
+
+@pytest.mark.parametrize("text", PRINTABLE)
+def test_the_api_admits_what_is_understood(text: str) -> None:
+    assert TypeAdapter(ArtifactUri).validate_python(text) == text
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
+import yaml
 
 from modelwright.analysis import builtin
 from modelwright.analysis.port import Ask, Gateway, Target
 from modelwright.analysis.web import Fault
-from modelwright.api.v1alpha1.runtime import RuntimeMetrics
+from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, RuntimeMetrics
 from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Sample, Series, Shares, Value
 from modelwright.core.revision import Revision
 from tests.unit.measuring.conftest import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
 
 ISTIO = Gateway("istio.io/gateway-controller")
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
+OTHER = Gateway("example.com/any")
 BARE = replace(CANDIDATE, metrics=None)
+RUNTIMES = Path(__file__).parents[3] / "manifests" / "runtimes"
 
 
 def meant(counted: builtin.Counted | None, **labels: str) -> bool:
@@ -35,7 +39,9 @@ def meant(counted: builtin.Counted | None, **labels: str) -> bool:
         ("Gateway", {}, "Gateway"),
         ("Runtime", {}, "Runtime"),
         ("Auto", {"gateway": None}, "Runtime"),
+        # It tells revisions apart only when its platform team has asked it to.
         ("Auto", {"gateway": ENVOY}, "Runtime"),
+        ("Gateway", {"gateway": ENVOY}, "Gateway"),
         ("Auto", {"gateway": ISTIO}, "Gateway"),
     ],
 )
@@ -47,9 +53,10 @@ async def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> No
     ("wanted", "changes", "target", "told"),
     [
         ("Gateway", {"gateway": None}, CANDIDATE, "source Gateway, but the Model has no endpoint"),
-        ("Gateway", {"gateway": ENVOY}, CANDIDATE, "counters of gateway.envoyproxy.io/gatewayclass-controller"),
+        ("Gateway", {"gateway": OTHER}, CANDIDATE, "counters of example.com/any"),
         ("Runtime", {}, BARE, "the runtime of version digits-v2 names no counters (spec.metrics)"),
         ("Auto", {"gateway": None}, BARE, "and no gateway that is known counts its requests"),
+        ("Auto", {"gateway": ENVOY}, BARE, "Envoy Gateway can count its requests: use source Gateway"),
     ],
 )
 async def test_where_nothing_counts_the_policy_must_be_changed(
@@ -63,7 +70,7 @@ async def test_where_nothing_counts_the_policy_must_be_changed(
 
 
 @pytest.mark.parametrize(
-    "gateway", [TRAEFIK, Gateway(TRAEFIK.controller, grpc=True), ISTIO, Gateway(ISTIO.controller, True)]
+    "gateway", [TRAEFIK, Gateway(TRAEFIK.controller, grpc=True), ISTIO, Gateway(ISTIO.controller, True), ENVOY]
 )
 @pytest.mark.parametrize("serving", [SERVING, None])
 async def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> None:
@@ -120,11 +127,12 @@ async def test_what_counts_as_an_error_of_grpc(code: str, bad: bool) -> None:
     assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
 
 
-async def test_traefik_does_not_tell_errors_of_grpc_so_the_runtime_does() -> None:
-    asked = ask(gateway=replace(TRAEFIK, grpc=True))
+@pytest.mark.parametrize(("gateway", "name"), [(TRAEFIK, "Traefik"), (ENVOY, "Envoy Gateway")])
+async def test_some_do_not_tell_errors_of_grpc_so_the_runtime_does(gateway: Gateway, name: str) -> None:
+    asked = ask(gateway=replace(gateway, grpc=True))
     assert (await builtin.source(asked, "Auto", CANDIDATE, errors=True)).name == "Runtime"
-    assert (await builtin.source(asked, "Auto", CANDIDATE)).name == "Gateway"
-    with pytest.raises(Fault, match="Traefik counts gRPC calls that went well") as refused:
+    assert (await builtin.source(asked, "Gateway", CANDIDATE)).name == "Gateway"
+    with pytest.raises(Fault, match=f"{name} counts gRPC calls that went well") as refused:
         await builtin.source(asked, "Gateway", CANDIDATE, errors=True)
     assert refused.value.failure.permanent
 
@@ -182,6 +190,28 @@ async def test_requests_in_flight_are_told_where_the_runtime_knows_them_and_else
     assert len(asked) == queries
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
     assert asked[:1] == ([f'sum(v2_requests_in_progress{{method="POST",{pods}}})'] if queries else [])
+
+
+SHIPPED = {
+    "mlserver": 'rest_server_requests_in_progress{method="POST",',
+    "vllm": '{__name__=~"vllm:num_requests_(running|waiting)",',
+    "triton": "nv_inference_pending_request_count{",
+    "tensorflow-serving": None,
+    "huggingface": None,
+}
+"""The gauges of the shipped runtimes, as their documentation names them; None: it names none."""
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+async def test_shipped_runtimes_name_their_gauges_of_requests_in_flight(name: str) -> None:
+    text = (RUNTIMES / f"{name}.yaml").read_text()
+    metrics = ClusterModelRuntime.parse(yaml.safe_load(text)).spec.metrics
+    told = await builtin.in_flight(ask(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics))
+    begin = SHIPPED[name]
+    assert told == (begin and f'sum({begin}namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}})')
+    if metrics is not None:
+        source = await builtin.source(ask(gateway=None), "Runtime", replace(CANDIDATE, metrics=metrics), errors=True)
+        assert (source.name, source.bad is not None) == ("Runtime", True)
 
 
 async def test_requests_in_flight_that_can_not_be_had_are_left_out(bench: Bench, server: FakeServer) -> None:
@@ -263,6 +293,34 @@ async def test_copies_that_all_lack_the_token_are_no_evidence_and_the_verdict_na
     assert "settings.copyToken" in repr(found)
     server.handler = server.reply(SUMMARY | {"refused": 305})
     assert isinstance((await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)).result, Shares)
+
+
+async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidence_of_this_one(
+    bench: Bench, server: FakeServer
+) -> None:
+    asked = ask(
+        metric(builtin="error-rate"),
+        metric(name="a", builtin="agreement", min="0.9"),
+        metric(name="slow", builtin="latency-over", threshold="100ms"),
+        mirror=True,
+        began=SINCE + timedelta(seconds=1),
+    )
+    memory = bench.look(asked).memory
+    later = SUMMARY | {
+        "received": 140, "compared": 118, "uncomparable": 12, "errors": {"serving": 2, "candidate": 8},
+        "answers": {"count": 118, "differing": [[0, 101], [0.5, 8], [1, 9]]},
+        "latency": SUMMARY["latency"] | {"candidate": {"count": 5, "sum": 3, "buckets": [["0.1", 1], ["+Inf", 5]]}},
+    }  # fmt: skip
+    found = []
+    for summary in (SUMMARY, later):
+        server.handler = server.reply(summary)
+        look = replace(bench.look(asked), memory=memory)
+        found.append([(await bench.measurer().measure(look, one)).result for one in asked.metrics])
+    none, new = found
+    assert [none[0], none[1].size] == [Shares(Arm(0, 0), Arm(0, 0)), 0]
+    assert new[0] == Shares(Arm(10, 3), Arm(10, 0))
+    assert new[1] == Sample(0.0, 1.0, ((1.0, 1.0), (0.5, 0.0), (0.0, 7.0)))
+    assert new[2] == Histogram(((0.1, 0), (float("inf"), 2)), ((0.1, 0), (float("inf"), 0)))
 
 
 async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServer) -> None:

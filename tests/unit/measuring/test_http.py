@@ -81,6 +81,8 @@ async def test_both_revisions_are_asked_for_where_the_path_tells_them_apart(benc
         ("/a%2f..%2Fadmin", "must not go up"),
         ("/a\\..\\admin", "must not go up"),
         ("/./a", "must not go up"),
+        ("/a/..;x/admin", "must not go up"),
+        ("/a/%2e%2e%3b/admin", "must not go up"),
         ("/a#b", "fragment"),
     ],
 )

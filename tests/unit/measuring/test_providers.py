@@ -277,6 +277,16 @@ async def test_a_token_that_has_ended_is_not_used(bench: Bench, server: FakeServ
     assert sent == ["Bearer short", "Bearer next", "Bearer next"]
 
 
+@pytest.mark.parametrize("lives", ["1" + 400 * "0", "1e999", "NaN", "-1e999", "true", '"x"', "null", "[]"])
+async def test_whatever_an_issuer_says_of_the_time_a_token_is_used(
+    bench: Bench, server: FakeServer, issuer: Issuer, lives: str
+) -> None:
+    bench.options |= issuer.options
+    issuer.server.handler = FakeServer.text(f'{{"access_token": "a-token", "expires_in": {lives}}}')
+    server.handler = server.vector("1")
+    assert (await bench.measure(QUERY)).result == Value(1.0)
+
+
 @pytest.mark.parametrize(
     ("handler", "reason", "told"),
     [

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.analysis.evidence import Failure, Points, Value
+from modelwright.core.analysis.evidence import Arm, Failure, Points, Shares, Value
 from modelwright.kube import kinds
 from tests.unit.reconcile.test_rollouts import NS, World, bad, good
 
@@ -115,3 +115,41 @@ def test_what_can_not_decide_is_refused(change: dict[str, Any], told: str) -> No
     assert told in failure["message"]
     assert world.weights == {"v1": 100}
     assert (kinds.MODEL_ROLLOUT, NS, "digits-2") not in world.api.objects
+
+
+SHARES = {"metric": "errors", "better": "Lower"}
+AT_THE_END: dict[str, dict[str, Any]] = {
+    "the operator starts again, and no look has ended": {},
+    "the metrics server is down": {"errors": Failure("MetricsServerUnreachable", "connection refused")},
+}
+
+
+@pytest.mark.parametrize("case", AT_THE_END)
+def test_a_test_is_not_lost_for_want_of_one_look_at_its_end(case: str) -> None:
+    world = running(policy(**SHARES))
+    world.desk.results["errors"] = Shares(Arm(20000, 200), Arm(20000, 1000))
+    for _ in range(55):
+        world.look(5)
+    world.desk.results = AT_THE_END[case] | {"sales": Value(1.0, 1.0)}
+    world.restart()
+    for _ in range(30):
+        world.look(5)
+    assert world.weights == {"v1": 50, "v2": 50}
+    world.desk.results["errors"] = Shares(Arm(20000, 200), Arm(20000, 1000))
+    assert ended(world) == ("Succeeded", "Promoted")
+
+
+@pytest.mark.parametrize("case", AT_THE_END)
+def test_it_does_not_wait_for_ever(case: str) -> None:
+    world = running(policy(**SHARES))
+    world.desk.results = AT_THE_END[case] | {"sales": Value(1.0, 1.0)}
+    assert ended(world) == ("Aborted", "ABTestLost")
+    assert "nothing could be measured" in world.record["message"]
+    assert world.weights == {"v1": 100}
+
+
+def test_who_promotes_in_the_middle_of_a_test_promotes_without_its_evidence() -> None:
+    world = running(policy(**SHARES))
+    world.look()
+    world.command("promote")
+    assert ended(world) == ("Succeeded", "PromotedWithoutEvidence")

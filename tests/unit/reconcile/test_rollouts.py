@@ -1,6 +1,7 @@
 """Rollouts by a policy, pass by pass: the real reconcilers on a simulated cluster, with evidence told by the test."""
 
 import copy
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -294,6 +295,21 @@ def test_good_evidence_promotes() -> None:
     assert {v["outcome"] for v in world.record["verdicts"]} == {"Pass"}
 
 
+def test_a_look_knows_when_its_step_began_and_from_when_its_evidence_counts() -> None:
+    world = World(JUDGED)
+    world.desk.results = {"errors": good()}
+    world.want("v2")
+    world.go_to("Succeeded")
+    asked = {(ask.began, ask.since) for ask in world.desk.asked if ask.key.endswith(("/0", "/1"))}
+    steps = [tuple(parsed(entry[key]) for key in ("startedAt", "confirmedAt")) for entry in world.record["steps"][:2]]
+    assert asked >= set(steps)
+    assert {began for began, _ in asked} == {began for began, _ in steps}
+
+
+def parsed(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
 def test_the_record_keeps_the_blocks_that_decided_each_step() -> None:
     world = World(JUDGED)
     blocks = tuple(Block(1796045130.0 + 15 * at, 100, 1) for at in range(20))
@@ -481,6 +497,47 @@ def test_a_policy_that_is_edited_in_vain_as_a_rollout_begins_holds_nothing_up(lo
     world.set_policy(CANARY)
     world.go(lambda: world.serving == "v2" and world.record.get("state") == "Succeeded")
     assert {r["status"]["state"] for r in world.records} <= {"Succeeded", "Superseded"}
+
+
+LOST: dict[str, Any] = {
+    "deleted": lambda api: api.user_delete(kinds.ROLLOUT_POLICY, NS, "steps"),
+    "of no form that is known": lambda api: api.user_patch(
+        kinds.ROLLOUT_POLICY, NS, "steps", {"spec": {"strategy": {"preset": "Later"}}}
+    ),
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_a_rollout_whose_policy_is_lost_before_it_was_kept_promotes_nothing(how: str) -> None:
+    world = World(JUDGED)
+    world.desk.results = {"errors": bad()}
+    world.want("v2")
+    world.go(lambda: len(world.records) == 2)
+    assert "status" not in world.records[-1]
+    LOST[how](world.api)
+    for _ in range(20):
+        world.look()
+        assert world.weights == {"v1": 100}
+    assert [record["status"]["state"] for record in world.records] == ["Succeeded", "Superseded"]
+    world.desk.results = {"errors": good()}
+    world.set_policy({**JUDGED, "strategy": {**JUDGED["strategy"], "preset": None}})
+    world.go(lambda: world.serving == "v2")
+    assert {verdict["step"] for verdict in world.record["verdicts"]} == {0, 1}
+
+
+def test_a_rollout_that_has_lost_its_policy_on_its_way_holds() -> None:
+    world = World(JUDGED)
+    world.want("v2")
+    world.go(lambda: world.weights == {"v1": 90, "v2": 10})
+    status = {key: value for key, value in world.record.items() if key != "policy"}
+    world.api.set_status(world.api.objects[kinds.MODEL_ROLLOUT, NS, "digits-2"], status)
+    world.set_policy({"analysis": None})
+    world.restart()
+    world.go_to("Holding", "InvalidPolicy")
+    for _ in range(20):
+        world.look()
+    assert world.weights == {"v1": 90, "v2": 10}
+    assert "abort it" in world.record["message"]
 
 
 def _says_stalled(world: World, reason: str) -> bool:

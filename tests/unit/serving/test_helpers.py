@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.helper_pods import HelperPods, HelperRoles, ModelHelperPods
-from modelwright.serving import helpers, revision
+from modelwright.serving import fetching, helpers, revision
 from modelwright.serving.images import Images
 from tests.unit.serving import builders, test_golden, test_restricted, test_training
 from tests.unit.serving.test_restricted import pods, violations
@@ -214,6 +214,29 @@ def test_a_models_author_may_not_say_what_is_the_administrators(said: Json) -> N
 def test_a_models_author_may_set_proxies_and_limits_of_fetch() -> None:
     said = {"env": {"HTTPS_PROXY": "http://proxy:3128", "no_proxy": ".svc", "MODELWRIGHT_FETCH_MAX_ENTRIES": "200000"}}
     assert ModelHelperPods.model_validate(said).env == said["env"]
+
+
+PROXIES = {"HTTP_PROXY": "http://mine", "all_proxy": "http://mine", "HTTPS_PROXY": "http://mine"}
+
+
+@pytest.mark.parametrize(
+    ("digest", "secret", "clear"),
+    [(builders.DIGEST, None, "http://mine"), (None, None, "http://ours"), (builders.DIGEST, "store", "http://ours")],
+    ids=["a known digest", "a digest to be found out", "credentials"],
+)
+def test_an_authors_proxy_sees_plain_http_only_where_it_can_forge_and_read_nothing(
+    digest: str | None, secret: str | None, clear: str
+) -> None:
+    """Who names the proxy would choose what is pinned as the digest of somebody else's version."""
+    images = replace(builders.IMAGES, helper_pods=HelperPods.model_validate({"env": {"HTTP_PROXY": "http://ours"}}))
+    images = helpers.of_model(images, {"spec": {"helperPods": {"env": PROXIES}}})
+    ref = {"credentialsSecretRef": {"name": secret}} if secret else {}
+    artifact = builders.version(**ref).spec.artifact
+    found = fetching.bring({"candidate": (artifact, digest, "/x")}, images, "scan").containers[0]
+    environment = {entry["name"]: entry.get("value") for entry in found["env"]}
+    assert environment["HTTP_PROXY"] == clear
+    assert environment.get("all_proxy") == ("http://mine" if clear == "http://mine" else None)
+    assert environment["HTTPS_PROXY"] == "http://mine"
 
 
 def test_there_is_a_member_for_each_kind_of_pod() -> None:

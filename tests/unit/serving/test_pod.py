@@ -187,6 +187,64 @@ def test_credentials_reach_the_fetch_container_only() -> None:
     assert "modelwright-credentials" not in [m["name"] for m in spec["containers"][0]["volumeMounts"]]
 
 
+FETCH_PATCHES: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "an endpoint of the store",
+        {"env": [{"name": "HF_ENDPOINT", "value": "https://evil.example"}]},
+        "env[HF_ENDPOINT]",
+    ),
+    ("an authority", {"env": [{"name": "ca.crt", "value": "PEM"}]}, "env[ca.crt]"),
+    ("modules of Python", {"env": [{"name": "PYTHONPATH", "value": "/mine"}]}, "env[PYTHONPATH]"),
+    ("a proxy that sees plain HTTP", {"env": [{"name": "http_proxy", "value": "http://evil"}]}, "env[http_proxy]"),
+    ("another place of the credentials", {"env": [{"name": "MODELWRIGHT_CREDENTIALS", "value": "/x"}]}, "env[MODEL"),
+    ("variables of a ConfigMap", {"envFrom": [{"configMapRef": {"name": "mine"}}]}, "envFrom"),
+    ("a file over the program", {"volumeMounts": [{"name": "mine", "mountPath": "/app/x.py"}]}, "volumeMounts"),
+    ("a folder to start in", {"workingDir": "/mnt/artifact"}, "workingDir"),
+    ("to stay beside the model", {"restartPolicy": "Always"}, "restartPolicy"),
+]
+
+
+@pytest.mark.parametrize(
+    ("patch", "told"), [case[1:] for case in FETCH_PATCHES], ids=[case[0] for case in FETCH_PATCHES]
+)
+def test_no_author_changes_what_the_fetch_container_reads_beside_credentials(patch: dict[str, Any], told: str) -> None:
+    """The version's writer had the right to the Secret; the Model's writer may have none."""
+    model = raw_model(serving={"podTemplate": {"spec": {"initContainers": [{"name": "fetch", **patch}]}}})
+    with pytest.raises(MergeError) as refused:
+        template(model, wanted=version(credentialsSecretRef={"name": "store"}))
+    assert f"initContainers[fetch].{told}" in str(refused.value)
+    template(model)
+
+
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [
+        ({"containers": [{"name": "model", "volumeMounts": [{"name": "modelwright-credentials", "mountPath": "/x"}]}]},
+            "containers[model].volumeMounts"),
+        ({"volumes": [{"name": "tmp", "configMap": {"name": "mine"}}]}, "volumes[tmp]"),
+        ({"volumes": [{"name": "modelwright-credentials", "emptyDir": {}}]}, "volumes[modelwright-credentials]"),
+    ],
+)  # fmt: skip
+def test_credentials_are_mounted_nowhere_else(patch: dict[str, Any], told: str) -> None:
+    with pytest.raises(MergeError) as refused:
+        template(
+            raw_model(serving={"podTemplate": {"spec": patch}}), wanted=version(credentialsSecretRef={"name": "store"})
+        )
+    assert told in str(refused.value)
+
+
+def test_beside_credentials_an_author_sizes_what_fetches() -> None:
+    own = {"resources": {"limits": {"cpu": "1"}}, "env": [{"name": "MODELWRIGHT_FETCH_PARALLEL", "value": "2"}]}
+    patch = {
+        "initContainers": [{"name": "fetch", **own}],
+        "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
+    }
+    model = raw_model(serving={"podTemplate": {"spec": patch}})
+    (fetch,) = template(model, wanted=version(credentialsSecretRef={"name": "store"}))["spec"]["initContainers"]
+    assert fetch["resources"]["limits"]["cpu"] == "1"
+    assert env({"env": [e for e in fetch["env"] if "value" in e]})["MODELWRIGHT_FETCH_PARALLEL"] == "2"
+
+
 def test_an_artifact_on_a_volume_is_mounted_read_only_where_fetch_looks_for_it() -> None:
     spec = template(raw_model(), wanted=version(uri="pvc://claim/a/b"))["spec"]
     assert {"name": "modelwright-source", "mountPath": "/mnt/source/claim", "readOnly": True} in spec["initContainers"][

@@ -19,6 +19,7 @@ from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
 from modelwright.kube import kinds
 from modelwright.serving import network
+from modelwright.traffic import envoy
 from modelwright.traffic import probe as probe_module
 from modelwright.traffic.gateway_api import (
     MARK_FEATURE,
@@ -28,6 +29,7 @@ from modelwright.traffic.gateway_api import (
 )
 from modelwright.traffic.port import Needs, Routed, Scene, Traffic
 from modelwright.traffic.probe import Probe
+from modelwright.traffic.providers import choose
 from modelwright.traffic.service import ServiceTraffic
 from modelwright.traffic.traefik import TraefikTraffic
 from tests.unit.serving.builders import raw_model
@@ -212,6 +214,11 @@ WAYS: dict[str, Callable[[FakeGateway], Cluster]] = {
     "gateway that can't mark": lambda gateway: Cluster(GatewayTraffic(Probe(), frozenset()), _endpoint(), gateway),
     "gateway that isn't asked": lambda gateway: Cluster(GatewayTraffic(None, frozenset()), _endpoint(), gateway),
     "gateway that copies": lambda gateway: Cluster(GatewayTraffic(Probe(), COPYING), _endpoint(), gateway),
+    "Envoy Gateway": lambda gateway: Cluster(
+        choose(_endpoint(), [{"spec": {"controllerName": envoy.CONTROLLER}}], kinds.ALL_KINDS, Probe()),
+        _endpoint(),
+        gateway,
+    ),
     "Traefik": lambda gateway: Cluster(TraefikTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(), gateway),
 }
 

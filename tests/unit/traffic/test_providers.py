@@ -10,6 +10,7 @@ from modelwright.core.revision import Revision
 from modelwright.core.rollout.capacity import achieved, replica_pods
 from modelwright.core.rollout.routing import Routing
 from modelwright.kube import kinds
+from modelwright.traffic import envoy
 from modelwright.traffic.gateway_api import (
     MARK_FEATURE,
     MIRROR_FEATURE,
@@ -69,6 +70,20 @@ def test_what_several_gateways_can_do_is_what_all_of_them_can() -> None:
     assert not refused(gateway((MIRROR_FEATURE,), (MIRROR_FEATURE, "x")), needs)
     assert refused(gateway((MIRROR_FEATURE,), ("x",)), needs)
     assert refused(choose(HTTP, [gateway_class("x", MIRROR_FEATURE), None], kinds.ALL_KINDS, None), needs)
+
+
+def test_envoy_gateway_has_features_that_it_does_not_list() -> None:
+    part = Needs(mirror=True, mirror_percent_below_100=True, match=True, observe=10)
+    assert not refused(choose(HTTP, [gateway_class(envoy.CONTROLLER)], kinds.ALL_KINDS, None), part)
+    # One that lists some is taken at its word.
+    listing = [gateway_class(envoy.CONTROLLER, MIRROR_FEATURE)]
+    refusals = refused(choose(HTTP, listing, kinds.ALL_KINDS, None), Needs(mirror=True, mirror_percent_below_100=True))
+    assert MIRROR_PERCENT_FEATURE in str(refusals)
+
+
+def test_envoy_gateway_beside_one_that_lists_nothing_can_do_what_both_say() -> None:
+    both = [gateway_class(envoy.CONTROLLER), ANY]
+    assert refused(choose(HTTP, both, kinds.ALL_KINDS, None), Needs(mirror=True))
 
 
 def test_features_of_an_older_gateway_api_are_plain_texts() -> None:

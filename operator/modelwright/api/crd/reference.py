@@ -8,6 +8,7 @@ from typing import Any
 from modelwright.api.cel import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE, PRESERVE, VALIDATIONS
 from modelwright.api.crd.definition import KINDS, schema
 from modelwright.api.crd_info import CrdInfo
+from modelwright.api.cures import CURES
 from modelwright.api.names import API_VERSION
 from modelwright.api.reasons import FETCH_REASONS, Reason
 
@@ -136,12 +137,12 @@ def _reasons() -> str:
         "# Reasons",
         "",
         "What may stand as `reason` in a condition, in `status.failure` or in an Event. Those marked are reported by",
-        "the container that fetches the artifact.",
+        "the container that fetches the artifact. `kubectl modelwright doctor` names what to do for what it finds.",
         "",
-        "| reason | meaning |",
-        "|---|---|",
+        "| reason | meaning | what to do |",
+        "|---|---|---|",
     ]
     for reason in Reason:
         mark = " (fetch)" if reason in FETCH_REASONS else ""
-        lines.append(f"| `{reason.value}`{mark} | {reason.doc} |")
+        lines.append(f"| `{reason.value}`{mark} | {reason.doc} | {CURES.get(reason, '')} |")
     return "\n".join([*lines, ""])

@@ -159,20 +159,13 @@ class HelperPods(HelperPod):
         })  # fmt: skip
 
 
-_ProxyVariables = (
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-)
+CLEAR_PROXIES = frozenset({"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"})
+"""Proxies that see plain HTTP. Whoever names one reads what goes through it, and may answer in the server's place."""
+PROXIES = CLEAR_PROXIES | {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 AUTHORS_VARIABLES = (
-    *_ProxyVariables,
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
     *sorted(FETCH_VARIABLES - {f"{FETCH_PREFIX}FETCH_INSTANCE_CREDENTIALS", f"{FETCH_PREFIX}FETCH_VERIFY_CACHE"}),
-)
+)  # fmt: skip
 """What the author of a Model may set for whatever fetches beside its serving pods. Others, such as PYTHONPATH, would
 change what a resolve pod says of a signature."""
 
@@ -191,6 +184,6 @@ class ModelHelperPods(HelperPlace):
         ),
     ] = Field(
         default_factory=dict,
-        description="Environment of the containers that fetch: limits of fetch and proxies. The administrator's "
-        "fetch.env wins.",
+        description="Environment of the containers that fetch: limits of fetch and proxies. The chart's fetch.env "
+        "wins.",
     )

@@ -364,14 +364,15 @@ def _distinct(refs: tuple[ParentRef, ...]) -> bool:
     return len(set(refs)) == len(refs)
 
 
-ROUTE_HEADERS = re.compile(r"(?i)(modelwright-.*|set-cookie)")
-"""Headers of the operator's own on a route, which filters must not touch: mark, token, cookie of sticky callers."""
+ROUTE_HEADERS = re.compile(r"(?i)(modelwright-.*|set-cookie|connection|content-length|transfer-encoding)")
+"""Headers on a route that filters must not touch: mark, token and cookie of sticky callers, which are the operator's;
+and what says where a message ends, which may belong to several callers behind one connection."""
 RouteHeader = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]+$"),
     Cel(
         f"!self.matches(r'^{ROUTE_HEADERS.pattern}$')",
-        "is a header of the operator's own (Modelwright-*, Set-Cookie), which filters can't change",
+        "is the operator's own or the connection's: filters can't change it",
         lambda value: ROUTE_HEADERS.fullmatch(value) is None,
     ),
 ]
@@ -380,10 +381,11 @@ RouteHeader = Annotated[
 class HeaderValue(Wire):
     """A header with its value."""
 
-    name: RouteHeader = Field(description="Name of the header; not Modelwright-* and not Set-Cookie.")
-    value: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=1024)] = Field(
-        description="Its value."
-    )
+    name: RouteHeader = Field(description="Name of the header.")
+    value: Annotated[
+        str,
+        StringConstraints(strict=True, min_length=1, max_length=1024, pattern=r"^[!-~]([ \t!-~]*[!-~])?$"),
+    ] = Field(description="Its value.")
 
 
 HeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=16), ListType("map", ("name",))]

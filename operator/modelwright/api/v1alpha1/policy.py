@@ -593,6 +593,12 @@ class Metric(Wire):
             ),
         ),
         Cel(
+            "!has(self.confidence) || double(self.confidence) >= 0.5",
+            'must be at least 0.5: it is the chance of a right decision ("0.95"), not that of a wrong one',
+            lambda self: self.confidence is None or float(self.confidence) >= 0.5,
+            ".confidence",
+        ),
+        Cel(
             f"!has(self.burst) || {_IS_SHARE}",
             "burst is for shares of requests: this metric is a value",
             lambda self: self.burst is None or is_share(self),

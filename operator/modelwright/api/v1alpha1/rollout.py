@@ -157,7 +157,7 @@ class VerdictStatus(StatusWire):
 
     step: StatusInt = Field(description="Index of the step.")
     metric: StatusWord = Field(description="Name of the metric.")
-    outcome: Annotated[str, Cut(63)] = Field(description="Pass, Fail, Inconclusive, Error or NotApplicable.")
+    outcome: Annotated[str, Cut(63)] = Field(description="Pass, Fail, Inconclusive or Error.")
     reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
     message: StatusText = Field(default="", description="Why, with the numbers.")
     candidate: StatusWord | None = Field(default=None, description="The candidate's figure.")

@@ -35,7 +35,7 @@ SCHEMES = ("s3", "gs", "az", "http", "https", "pvc", "oci", "hf")
 
 _SCHEME_MESSAGE = (
     "unknown scheme: use one of s3://bucket/path, gs://bucket/path, az://account/container/path, http://, https://, "
-    "pvc://claim/path, oci://registry/repository[:tag|@sha256:...], hf://organisation/name[@revision]"
+    "pvc://claim[/path], oci://registry/repository[:tag|@sha256:...], hf://organisation/name[@revision]"
 )
 _SHAPES = (
     ("s3|gs", r"^(s3|gs)://[a-z0-9][-a-z0-9._]{1,220}[a-z0-9]/[^?#]+$", "bucket and path: <scheme>://<bucket>/<path>"),
@@ -45,7 +45,7 @@ _SHAPES = (
         "account, container and path: az://<account>/<container>/<path>",
     ),
     ("https?", r"^https?://[^/?#@]+(/[^#]*)?$", "a host and no user or password: https://<host>[:<port>]/<path>"),
-    ("pvc", r"^pvc://[a-z0-9][-a-z0-9.]*/[^?#]+$", "claim and path: pvc://<claim>/<path>"),
+    ("pvc", r"^pvc://[a-z0-9][-a-z0-9.]*(/[^?#]*)?$", "a claim, or claim and path: pvc://<claim>[/<path>]"),
     (
         "oci",
         r"^oci://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[a-z0-9][a-z0-9._/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$",

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from modelwright.cli import drafts, reports
+from modelwright.cli import drafts, kustomization, reports
 from modelwright.cli import lint as linting
 from modelwright.cli.cluster import Cluster, Forbidden, NoSuchResource
 from modelwright.cli.commands.common import FAILED, Options
@@ -39,7 +39,7 @@ def lint(options: Options, cluster: Cluster) -> int:
         return FAILED if wrong else 0
     if options.output == "github":
         for line in reports.github(findings):
-            say(line)
+            say(line, commands=True)
         return FAILED if wrong else 0
     for finding in findings:
         say(f"{finding.level}: {finding.where}: {finding.text}")
@@ -140,7 +140,14 @@ def _documents(path: Path) -> list[Any]:
 
 def _manifests(path: Path, cluster: Cluster) -> list[tuple[str, str]]:
     """(name, text) of the files at a path; of a folder with a kustomization what kubectl makes of it."""
-    if any((path / name).is_file() for name in ("kustomization.yaml", "kustomization.yml", "Kustomization")):
+    if kustomization.is_one(path):
+        try:
+            kustomization.require_local(path)
+        except kustomization.NotLocal as error:
+            raise UserError(
+                f"{error}, and lint fetches nothing. Where you trust it: kubectl kustomize {path} | "
+                "kubectl modelwright lint -"
+            ) from error
         return [(f"{path} (kustomize)", cluster.kustomize(path))]
     return [(str(file), file.read_text()) for file in _files(path)]
 

@@ -26,7 +26,6 @@ _FOREIGN = (
     (re.compile(r"(web)?hdfs://.*"), f"HDFS is no store here: {_COPY}"),
     (re.compile(r"https?://.*\.git(#.*|@.*)?"), f"git is no store here: {_COPY}"),
     (re.compile(r"(s3|gs)://[^/]+/?"), "names a whole bucket: name a folder in it, as in s3://BUCKET/FOLDER"),
-    (re.compile(r"pvc://[^/]+/?"), "names a whole volume: name a folder in it, as in pvc://CLAIM/FOLDER"),
     (re.compile(r"hf://[^/]+"), "names no organisation: write hf://ORGANISATION/NAME"),
     (re.compile(r"(file://)?/.*"), "is a path in the server's own image or node: put the files into a store or "
     "a volume, "

@@ -56,13 +56,12 @@ Buckets = tuple[tuple[float, int], ...]
 
 @unique
 class Outcome(StrEnum):
-    """What evidence says. `NotApplicable`: there is nothing to compare with, and there never will be."""
+    """What evidence says."""
 
     PASS = "Pass"  # noqa: S105 (no password)
     FAIL = "Fail"
     INCONCLUSIVE = "Inconclusive"
     ERROR = "Error"
-    NOT_APPLICABLE = "NotApplicable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,10 @@ UNBLOCKED = 1 / 64
 """Part of a Fail's level for the time in which no block has ended yet: requests are judged by their sums there, which
 is a test of its own. It is small, since only gross harm shows in so short a time."""
 
-_SEVERITY = (Outcome.NOT_APPLICABLE, Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
+Blocks = tuple[tuple[Block, ...], tuple[Block, ...]]
+"""Of the candidate and of the serving revision."""
+
+_SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +91,14 @@ class Rule:
         return sum(limit is not None for limit in (self.margin, self.max, self.min))
 
 
-def judge(rule: Rule, measurement: Measurement, *, levels: Levels, first_revision: bool = False) -> Verdict:
+def judge(rule: Rule, measurement: Measurement, *, levels: Levels) -> Verdict:
     """The verdict on one metric at one look.
 
     `levels`: the chances that this metric ever wrongly passes and fails in this step (`planning.levels`); its limits
-    share that of a Fail, and must all pass. `first_revision`: nothing serves, so that a margin is NotApplicable while
-    `max` and `min` hold. Without it a missing serving revision is missing evidence.
+    share that of a Fail, and must all pass.
     """
     levels = Levels(levels.passes, levels.fails / rule.limits)
-    found = max(_findings(rule, measurement, levels, first_revision), key=_severity)
+    found = max(_findings(rule, measurement, levels), key=_severity)
     message = f"{found.message}; in flight: {measurement.in_flight}" if measurement.in_flight else found.message
     return replace(found, message=message, dry_run=rule.dry_run, query=measurement.query)
 
@@ -104,37 +106,36 @@ def judge(rule: Rule, measurement: Measurement, *, levels: Levels, first_revisio
 def combine(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcome:
     """The worst of the verdicts: Fail, Error, Inconclusive, Pass, in this order. Those of dry runs don't count.
 
-    `declared`: names of the metrics that decide, so without dry runs. One without a verdict is Inconclusive.
-    NotApplicable comes out when nothing was declared, or when no metric has anything to compare with, as for a first
-    revision: that is no evidence, and the caller has to say what it does without.
+    `declared`: names of the metrics that decide, so without dry runs. One without a verdict is Inconclusive, and so is
+    nothing at all.
     """
     deciding = [verdict for verdict in verdicts if not verdict.dry_run]
     missing = set(declared) - {verdict.metric for verdict in deciding}
     outcomes = [verdict.outcome for verdict in deciding] + [Outcome.INCONCLUSIVE for _ in missing]
-    return max(outcomes, key=_SEVERITY.index, default=Outcome.NOT_APPLICABLE)
+    return max(outcomes, key=_SEVERITY.index, default=Outcome.INCONCLUSIVE)
 
 
 def _severity(verdict: Verdict) -> int:
     return _SEVERITY.index(verdict.outcome)
 
 
-def _findings(rule: Rule, measurement: Measurement, levels: Levels, first: bool) -> list[Verdict]:
+def _findings(rule: Rule, measurement: Measurement, levels: Levels) -> list[Verdict]:
     """What each limit says by itself; for values, what they say together."""
     result = measurement.result
     if isinstance(result, Failure):
         return [Verdict(rule.name, Outcome.ERROR, result.reason, result.message, permanent=result.permanent)]
     if isinstance(result, Value):
-        return [_value(rule, result, first)]
+        return [_value(rule, result)]
     if isinstance(result, Figure):
-        return [_figure(rule, result, levels, first)]
+        return [_figure(rule, result, levels)]
     if isinstance(result, Sample) and rule.margin is None:
         return _sample(rule, result, levels)
     if isinstance(result, Histogram) and rule.percentile is not None:
-        return _percentile(rule, rule.percentile, result, levels, first)
+        return _percentile(rule, rule.percentile, result, levels)
     if isinstance(result, Histogram) and rule.threshold is not None:
-        return _over(rule, rule.threshold, result, levels, first)
+        return _over(rule, rule.threshold, result, levels)
     if isinstance(result, Shares) and rule.percentile is None:
-        return _shares(rule, result, levels, first)
+        return _shares(rule, result, levels)
     wanted = "a histogram" if isinstance(result, Shares | Sample) else "bad and all requests, not a histogram"
     return [_error(rule, Reason.UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
 
@@ -143,10 +144,7 @@ def _error(rule: Rule, reason: str, message: str) -> Verdict:
     return Verdict(rule.name, Outcome.ERROR, reason, message, permanent=True)
 
 
-def _nothing_serves(rule: Rule, first: bool) -> Verdict:
-    if first:
-        message = "nothing serves yet, so there is nothing to compare with"
-        return Verdict(rule.name, Outcome.NOT_APPLICABLE, Reason.NOTHING_TO_COMPARE, message, limit=rule.margin)
+def _nothing_serves(rule: Rule) -> Verdict:
     message = "nothing was measured of the serving revision, which the margin compares with"
     return Verdict(rule.name, Outcome.INCONCLUSIVE, Reason.NO_SERVING_DATA, message, limit=rule.margin)
 
@@ -180,33 +178,43 @@ class _Claim:
         return False if (interval.low > self.limit if self.at_most else interval.high < self.limit) else None
 
 
-def _shares(rule: Rule, shares: Shares, levels: Levels, first: bool) -> list[Verdict]:
+def _shares(rule: Rule, shares: Shares, levels: Levels) -> list[Verdict]:
     candidate, serving = shares.candidate, shares.serving
     found = []
     if rule.margin is not None:
         if shares.pairs is not None:
             found.append(_paired(rule, rule.margin, shares.pairs, levels))
         elif serving is None:
-            found.append(_nothing_serves(rule, first))
+            found.append(_nothing_serves(rule))
         else:
             claim = _difference(rule, rule.margin, shares, serving, levels)
             verdict = _decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
             found.append(replace(verdict, blocks=shares.blocks))
     for limit, at_most in ((rule.max, True), (rule.min, False)):
         if limit is not None:
-            found.append(
-                _decide(rule, _share(rule, limit, at_most, candidate, levels), candidate, None, Reason.LIMIT_EXCEEDED)
-            )
+            claim = _share(rule, limit, at_most, candidate, levels, shares.blocks)
+            found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     return found
 
 
-def _share(rule: Rule, limit: float, at_most: bool, arm: Arm, levels: Levels, what: str = "share") -> _Claim:
+def _share(
+    rule: Rule, limit: float, at_most: bool, arm: Arm, levels: Levels, blocks: Blocks | None, what: str = "share"
+) -> _Claim:
+    """By an interval from the sums. Whether bad requests come in bursts is seen beside the serving revision only: what
+    both have in common drops out."""
+
     def interval(factor: float) -> Interval:
         trials, events = arm.trials * factor / rule.burst, arm.events * factor / rule.burst
         passes, fails = (share_interval(trials, events, level) for level in (levels.passes, levels.fails))
         return Interval(fails.low, passes.high) if at_most else Interval(passes.low, fails.high)
 
-    return _Claim(interval, limit, at_most, what)
+    return _Claim(interval, limit, at_most, what, dispersion=_dispersion(rule, blocks))
+
+
+def _dispersion(rule: Rule, blocks: Blocks | None) -> float | None:
+    """None where there are no blocks in which both revisions have requests."""
+    pairs = () if blocks is None else paired(*blocks, burst=rule.burst)
+    return dispersion(pairs) if pairs else None
 
 
 def _difference(rule: Rule, margin: float, shares: Shares, serving: Arm, levels: Levels) -> _Claim:
@@ -357,17 +365,16 @@ def _percent(share: float) -> str:
     return f"{round(100 * share, 2) + 0.0:.2f}"
 
 
-def _over(rule: Rule, threshold: float, result: Histogram, levels: Levels, first: bool) -> list[Verdict]:
+def _over(rule: Rule, threshold: float, result: Histogram, levels: Levels) -> list[Verdict]:
     candidate = over(result.candidate, threshold)
     if candidate is None:
         return [_no_boundary(rule, threshold, result.candidate, "candidate")]
     serving, blocks = None, None
-    if result.serving is not None and rule.margin is not None:
-        serving = over(result.serving, threshold)
-        if serving is None:
+    if result.serving is not None:
+        serving, blocks = over(result.serving, threshold), _blocks_over(result, threshold)
+        if serving is None and rule.margin is not None:
             return [_no_boundary(rule, threshold, result.serving, "serving revision")]
-        blocks = _blocks_over(result, threshold)
-    return _shares(rule, Shares(candidate, serving, _pairs(result, threshold), blocks), levels, first)
+    return _shares(rule, Shares(candidate, serving, _pairs(result, threshold), blocks), levels)
 
 
 def _pairs(result: Histogram, threshold: float) -> PairedRequests | None:
@@ -375,7 +382,7 @@ def _pairs(result: Histogram, threshold: float) -> PairedRequests | None:
     return dict(result.pairs).get(threshold if bound is None else bound)
 
 
-def _blocks_over(result: Histogram, threshold: float) -> tuple[tuple[Block, ...], tuple[Block, ...]] | None:
+def _blocks_over(result: Histogram, threshold: float) -> Blocks | None:
     """None where a block lacks the boundary, as when pods with other buckets came and went."""
     if result.blocks is None:
         return None
@@ -399,19 +406,20 @@ def _no_boundary(rule: Rule, threshold: float, buckets: Buckets, whose: str) -> 
     )
 
 
-def _percentile(rule: Rule, q: float, result: Histogram, levels: Levels, first: bool) -> list[Verdict]:
+def _percentile(rule: Rule, q: float, result: Histogram, levels: Levels) -> list[Verdict]:
     """The percentile is at most a time exactly when the share of requests over that time is at most 1 - q."""
     found = []
     if rule.margin is not None:
         if result.serving is None:
-            found.append(_nothing_serves(rule, first))
+            found.append(_nothing_serves(rule))
         else:
             found.append(_beyond_serving(rule, rule.margin, q, result, result.serving, levels))
     if rule.max is not None:
         candidate = over(result.candidate, rule.max)
         if candidate is None:
             return [_no_boundary(rule, rule.max, result.candidate, "candidate")]
-        claim = _share(rule, 1 - q, True, candidate, levels, f"share over {rule.max:g} s")
+        blocks = _blocks_over(result, rule.max)
+        claim = _share(rule, 1 - q, True, candidate, levels, blocks, f"share over {rule.max:g} s")
         found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     seconds = quantile(result.candidate, q)
     serving_seconds = None if result.serving is None else quantile(result.serving, q)
@@ -450,7 +458,7 @@ def _seconds(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g} s"
 
 
-def _value(rule: Rule, result: Value, first: bool) -> Verdict:
+def _value(rule: Rule, result: Value) -> Verdict:
     value, serving = _number(result.candidate), _number(result.serving)
     if value is None:
         why = result.why or "the candidate has no value"
@@ -471,8 +479,8 @@ def _value(rule: Rule, result: Value, first: bool) -> Verdict:
         return _beyond(rule, replace(found, reason=reason, message=f"{told}: {message}", limit=limit))
     if rule.failures_so_far > rule.failures_allowed:
         return _was_beyond(rule, replace(found, message=told))
-    if rule.margin is not None and serving is None and not (first and rule.limits > 1):
-        missing = _nothing_serves(rule, first)
+    if rule.margin is not None and serving is None:
+        missing = _nothing_serves(rule)
         return replace(missing, candidate=value, message=f"{told}; {result.why or missing.message}")
     return found
 
@@ -496,15 +504,14 @@ def _was_beyond(rule: Rule, found: Verdict) -> Verdict:
     return replace(found, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
 
 
-def _figure(rule: Rule, figure: Figure, levels: Levels, first: bool) -> Verdict:
+def _figure(rule: Rule, figure: Figure, levels: Levels) -> Verdict:
     """A Job's figure, by the code of the evaluation gate. One without its error never passes; out of the limits it
     fails as any value does."""
     serving = None if figure.serving is None else float(figure.serving)
     found = []
     for limit in _limits_of(rule):
         if limit.versus_serving and serving is None:
-            if not first or rule.limits == 1:
-                found.append(replace(_nothing_serves(rule, first), candidate=float(figure.candidate)))
+            found.append(replace(_nothing_serves(rule), candidate=float(figure.candidate)))
             continue
         found.append(_by_limit(rule, figure, limit, levels))
     worst = max(found, key=lambda verdict: (verdict.out_of_limits, _severity(verdict)))

@@ -234,21 +234,25 @@ def _moments(
 def anchored(
     spec: RetrainingPolicySpec, status: RetrainingPolicyStatus, since: datetime, now: datetime
 ) -> RetrainingPolicyStatus:
-    """The status, with the time from which each schedule counts: one that is added or edited has missed nothing.
+    """The status, with the time from which each schedule counts: one that is added or edited has missed nothing, and
+    neither has one whose trigger was of another type. What a schedule did counts for nothing once it is none.
 
     `since`: from when schedules count that the status doesn't know.
     """
     entries = {entry.name: entry for entry in status.triggers}
     for trigger in spec.triggers:
+        entry = entries.get(trigger.name)
         if trigger.schedule is None:
+            if entry is not None and entry.schedule is not None:
+                entries[trigger.name] = TriggerStatus(name=trigger.name)
             continue
         text = f"{trigger.schedule.cron} {trigger.schedule.time_zone}"
-        entry = entries.get(trigger.name)
         if entry is None:
             entries[trigger.name] = TriggerStatus(name=trigger.name, at=since, schedule=text)
         elif entry.schedule != text:
-            # A status of an operator that recorded no schedule says nothing about edits.
-            edited = now if entry.schedule is not None else entry.since
+            # A status of an operator that recorded no schedule says nothing about edits, but has a time.
+            timed = _time(entry.identity) if entry.identity is not None else entry.at
+            edited = entry.since if entry.schedule is None and timed is not None else now
             entries[trigger.name] = entry.model_copy(update={"schedule": text, "since": edited})
     return status.model_copy(update={"triggers": tuple(entries.values())})
 

@@ -14,7 +14,7 @@ from modelwright.api.v1alpha1.rollout import VerdictStatus
 from modelwright.core.analysis import courses, judge, kept, planning
 from modelwright.core.analysis.blocks import Pair
 from modelwright.core.analysis.counters import over
-from modelwright.core.analysis.evidence import Arm, Histogram, Measurement, Outcome, Points, Shares, Verdict
+from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurement, Outcome, Points, Shares, Verdict
 from modelwright.core.analysis.score import score_interval
 from modelwright.core.rollout.record import Record
 from modelwright.core.rollout.steps import Step, StepKind, applies
@@ -24,17 +24,19 @@ CONFIDENCE = "0.95"
 EARLY = 1 / 64
 """Part of a step's level that is set aside for requests before the first step with callers is confirmed: there the
 test starts again at the confirmation. It is small, since only gross harm shows in so short a time."""
+WINNER_PATIENCE = timedelta(minutes=5)
+"""For so long the end of an A/B test waits for a look at the shares that decide it."""
 REFRESH = timedelta(seconds=15)
 """How old the written numbers of a metric may become, or half of the step's hold when that is longer; what decides is
 written at once."""
 
 
-def asked(policy: api.RolloutPolicySpec, step: Step, *, compares: bool = True) -> tuple[api.Metric, ...]:
-    """The metrics that are looked at in a step. `compares`: something serves beside the candidate."""
+def asked(policy: api.RolloutPolicySpec, step: Step) -> tuple[api.Metric, ...]:
+    """The metrics that are looked at in a step; at 100 % nothing serves beside the candidate to compare with."""
     if policy.analysis is None:
         return ()
     found = tuple(metric for metric in policy.analysis.metrics if applies(metric, step))
-    if not compares or step.weight == 100:
+    if step.weight == 100:
         return tuple(metric for metric in found if metric.max is not None or metric.min is not None)
     return found
 
@@ -198,6 +200,15 @@ def winnable(metric: api.Metric) -> bool:
     tells a value's course over the test."""
     counted = api.is_share(metric) and metric.builtin not in ("latency-percentile", "agreement")
     return (counted or is_query(metric)) and not metric.dry_run
+
+
+def worth_waiting_for(metric: api.Metric, measurements: Iterable[Measurement] | None) -> bool:
+    """Whether the next look may tell what decides an A/B test, whose end has come: after a restart nothing was measured
+    yet, and a server that is down comes back. The values of a query are waited for elsewhere."""
+    if is_query(metric):
+        return False
+    found = next((m for m in measurements or () if m.metric == metric.name), None)
+    return found is None or (isinstance(found.result, Failure) and not found.result.permanent)
 
 
 def is_query(metric: api.Metric) -> bool:

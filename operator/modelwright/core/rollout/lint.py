@@ -133,6 +133,19 @@ def evidence_asked(policy: api.RolloutPolicySpec, steps: tuple[Step, ...]) -> tu
     return False, Reason.PROMOTES_BY_TIME_ALONE, text
 
 
+def warnings(policy: api.RolloutPolicySpec) -> Iterator[str]:
+    """What can be followed, and is probably not meant, each naming its field."""
+    for metric in policy.analysis.metrics if policy.analysis is not None else ():
+        no_room = metric.margin is not None and float(metric.margin) <= 0
+        if no_room and api.is_share(metric) and metric.burst is None and not metric.dry_run:
+            yield (
+                f"spec.analysis.metrics[{metric.name}].margin: {metric.margin} leaves no room for bursts: where bad "
+                "requests come in fives, half of the rollouts to a version that is as good are rolled back, and it is "
+                "put in quarantine; write burst: the number of requests that share their fate (a call with three "
+                "retries: 4; none: 1), or a margin above 0"
+            )
+
+
 def _freeze(policy: api.RolloutPolicySpec, _: tuple[Step, ...]) -> Iterator[str]:
     found = freeze.problem(policy.freeze, _ANY_DAY)
     if found is not None:

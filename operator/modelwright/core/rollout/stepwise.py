@@ -563,7 +563,8 @@ def _left_to_prove(o: Observed) -> bool:
     if _rolling(o).policy.analysis is None:
         return False
     later = [step for step in _rolling(o).steps[_record(o).step + 1 :] if not step.last]
-    return bool(later) or not _confirmed(o)
+    tested = _rolling(o).policy.strategy.ab_test is not None and _rolling(o).wins is not True
+    return bool(later) or tested or not _confirmed(o)
 
 
 def _untaken_command(o: Observed) -> bool:

@@ -75,15 +75,23 @@ class ClaimSource:
             place = Path(child.path)
             if child.is_dir():
                 self._walk(place, f"{path}/", (*above, real), found)
-            else:
+            elif not child.is_symlink() or self._context.selection.wants(path):
+                # A link that is not asked for may lead anywhere.
                 found.append(self._file(place, path, unpack=False))
 
     def _inside(self, place: Path) -> str:
-        real = os.path.realpath(place, strict=True)
-        root = os.path.realpath(self._root)
+        real, root = os.path.realpath(place), os.path.realpath(self._root)
         if real != root and not real.startswith(root + os.sep):
             raise FetchError(
-                Reason.UNSAFE_ARCHIVE, f"{self._where}: {place.name!a} is a link that leads out of the claim."
+                Reason.UNSAFE_ARCHIVE,
+                f"{self._where}: {place.name!a} is a link that leads out of the claim. Remove it, or leave it out with "
+                "artifact.exclude.",
+            )
+        if place.is_symlink() and not os.path.lexists(real):
+            raise FetchError(
+                Reason.UNSAFE_ARCHIVE,
+                f"{self._where}: {place.name!a} is a link to nothing. Remove it, or leave it out with "
+                "artifact.exclude.",
             )
         return real
 

@@ -1,0 +1,98 @@
+"""Whether Secrets, ServiceAccounts and claims that are named exist, and Secrets have the keys of their store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from modelwright.cli.doctor.facts import Facts
+from modelwright.cli.doctor.references import Use, references
+from modelwright.cli.doctor.registry import Finding, check, each_namespace, fault
+
+READ_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "s3": ("AWS_",),
+    "gs": ("GOOGLE_",),
+    "az": ("AZURE_",),
+    "http": ("HTTP_",),
+    "https": ("HTTP_",),
+    "hf": ("HF_",),
+    "oci": (".dockerconfigjson", "REGISTRY_INSECURE"),
+}
+"""Beginnings of the keys that are read for a scheme; ca.crt is for all."""
+TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
+    "AWS_ACCESS_KEY_ID": ("AWS_SECRET_ACCESS_KEY",),
+    "AWS_SECRET_ACCESS_KEY": ("AWS_ACCESS_KEY_ID",),
+    "AZURE_CLIENT_SECRET": ("AZURE_CLIENT_ID", "AZURE_TENANT_ID"),
+    "HTTP_AUTHORIZATION": ("HTTP_HOSTS",),
+}
+"""Keys that are of no use without others."""
+KEYS_PAGE: Final = "docs/how-to/artifacts.md, Credentials, has the keys of each store"
+
+
+@each_namespace("Secrets", "every Secret that is named is there, with the keys of its store")
+def secrets(facts: Facts, namespace: str) -> Iterator[Finding]:
+    """Secrets of stores, by the names of their keys: values are never read."""
+    uses = references(facts).of("secrets", namespace)
+    there = facts.named("secrets", namespace)
+    for use in uses:
+        about = f"Secret {namespace}/{use.name}"
+        if use.name not in there:
+            yield fault(about, f"is not there, and {use.by} names it", _create(use))
+        elif use.uri:
+            yield from _keys(about, use, set(there[use.name]["keys"]))
+
+
+def _keys(about: str, use: Use, keys: set[str]) -> Iterator[Finding]:
+    scheme = use.uri.partition(":")[0]
+    beginnings = READ_BY.get(scheme, ())
+    known = {key for key in keys if key.startswith(beginnings) or key == "ca.crt"}
+    if beginnings and not known:
+        text = f"has {', '.join(sorted(keys)) or 'no keys'}, and none that {scheme}:// reads, for {use.by}"
+        yield fault(about, text, f"rename its keys: {KEYS_PAGE}")
+    for key in sorted(known):
+        missing = [other for other in TOGETHER.get(key, ()) if other not in keys]
+        if missing:
+            text = f"has {key} without {' and '.join(missing)}, which {use.by} needs for {scheme}://"
+            patch = ", ".join(f'"{other}": "..."' for other in missing)
+            cure = f"kubectl -n {use.namespace} patch secret {use.name} -p '{{\"stringData\": {{{patch}}}}}'"
+            yield fault(about, text, cure)
+
+
+def _create(use: Use) -> str:
+    return f"kubectl -n {use.namespace} create secret generic {use.name} --from-literal=KEY=VALUE ({KEYS_PAGE})"
+
+
+@each_namespace("ServiceAccounts", "every ServiceAccount that is named is there")
+def accounts(facts: Facts, namespace: str) -> Iterator[Finding]:
+    """ServiceAccounts of pods."""
+    uses = references(facts).of("serviceaccounts", namespace)
+    there = facts.named("serviceaccounts", namespace)
+    for use in uses:
+        if use.name not in there:
+            cure = f"kubectl -n {namespace} create serviceaccount {use.name}, or correct serviceAccountName"
+            yield fault(f"ServiceAccount {namespace}/{use.name}", f"is not there, and {use.by} names it", cure)
+
+
+@each_namespace("claims", "every PersistentVolumeClaim that is named is there")
+def claims(facts: Facts, namespace: str) -> Iterator[Finding]:
+    """Claims of caches, and of pvc:// addresses."""
+    uses = references(facts).of("persistentvolumeclaims", namespace)
+    there = facts.named("persistentvolumeclaims", namespace)
+    for use in uses:
+        about = f"PersistentVolumeClaim {namespace}/{use.name}"
+        if use.name not in there:
+            yield fault(about, f"is not there, and {use.by} names it", "make the claim, or correct its name")
+        elif (there[use.name].get("status") or {}).get("phase") == "Lost":
+            yield fault(about, f"has lost its volume, and {use.by} names it", "make the claim again, with its data")
+
+
+@check("operator's Secrets", "every Secret that the operator's Deployment names is there")
+def operators(facts: Facts) -> Iterator[Finding]:
+    """Secrets of connections, of TLS and of the registry: without one of the first its pods don't start."""
+    for home in sorted({obj["metadata"]["namespace"] for obj in facts.all("operator-deployments")}):
+        uses = [use for use in references(facts).of("secrets", home) if not use.uri]
+        there = facts.named("secrets", home) if uses else {}
+        for use in uses:
+            if use.name not in there:
+                cure = "make it, or take it out of the chart's connectionSecrets, tls.secretName or imagePullSecrets"
+                yield fault(f"Secret {home}/{use.name}", f"is not there, and {use.by} names it", cure)

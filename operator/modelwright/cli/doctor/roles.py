@@ -1,0 +1,51 @@
+"""What the shipped roles allow, and the reviews by which the API server says which of it a user may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from modelwright.api.names import GROUP
+from modelwright.cli.verbs import COMMANDS
+
+_EDITED = ("models", "modelversions", "modelruntimes", "rolloutpolicies", "retrainingpolicies")
+_SEEN = ("models", "modelversions", "rolloutpolicies", "modelrollouts", "retrainingpolicies", "trainingruns")
+
+Right = tuple[str, str]
+"""A plural of our group, and a verb."""
+
+ROLES: Final[Mapping[str, tuple[Right, ...]]] = {
+    "view": tuple((plural, "list") for plural in _SEEN),
+    "edit": (
+        *((plural, verb) for plural in _EDITED for verb in ("create", "patch", "delete")),
+        ("retrainingpolicies", "trigger"),
+        ("trainingruns", "create"),
+    ),
+    "command": (
+        *(("models", verb) for verb in (*COMMANDS, "rollback")),
+        ("modelrollouts", "create"),
+        ("modelrollouts", "patch"),
+    ),
+    "approve": (("models", "approve"), ("approvals", "create")),
+}
+"""By role, modelwright-<role>: the rights that it is for. Those to see are asked of `view` alone."""
+
+
+def reviews(namespace: str | None) -> list[dict[str, Any]]:
+    """A SelfSubjectAccessReview for each right, in a namespace or in all."""
+    return [
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {
+                "resourceAttributes": {
+                    "group": GROUP,
+                    "resource": plural,
+                    "verb": verb,
+                    **({"namespace": namespace} if namespace else {}),
+                }
+            },
+        }
+        for rights in ROLES.values()
+        for plural, verb in rights
+    ]

@@ -1,0 +1,88 @@
+"""Whether a kustomization is made of local files alone. kubectl clones repositories and asks addresses that one names,
+and there is no option against it; what is judged may come from a stranger's change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_LOCAL = re.compile(r"[\w./ ,+~-]+")
+_FOLDERS = ("resources", "bases", "components")
+_PLUGINS = ("generators", "transformers", "validators", "configurations", "crds")
+_TEXTS = frozenset({
+    "annotations", "commonAnnotations", "commonLabels", "images", "labels", "literals", "metadata", "namePrefix",
+    "namespace", "nameSuffix", "options", "patch", "replicas",
+})  # fmt: skip
+"""Members whose strings are texts and never addresses."""
+
+
+class NotLocal(Exception):
+    """It, or one that it is made of, names something elsewhere; the message says where, and what."""
+
+
+def is_one(folder: Path) -> bool:
+    """Whether the folder has a kustomization."""
+    return any((folder / name).is_file() for name in NAMES)
+
+
+def require_local(folder: Path) -> None:
+    """Raises NotLocal unless all that `kubectl kustomize` would read is in local files. OSError as of reading those."""
+    todo, seen = [folder.resolve()], set()
+    while todo:
+        here = todo.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        for file in (here / name for name in NAMES if (here / name).is_file()):
+            try:
+                content = yaml.safe_load(file.read_text())
+            except (yaml.YAMLError, ValueError, RecursionError):
+                raise NotLocal(f"{file} is no YAML") from None
+            if isinstance(content, dict):
+                todo += _folders(file, content)
+
+
+def _folders(file: Path, content: dict[Any, Any]) -> Iterator[Path]:
+    """The folders that it is made of besides."""
+    for field in (*_FOLDERS, *_PLUGINS):
+        for entry in _texts(content.get(field)):
+            if "\n" in entry and field in _PLUGINS:
+                _refuse_address(file, field, entry)
+                continue
+            place = file.parent / entry
+            # kustomize takes github.com/... for a repository, whatever lies there.
+            if not _LOCAL.fullmatch(entry) or "github.com" in entry.lower() or not place.exists():
+                raise NotLocal(f"{file}: {field}: {entry!a} is no local file or folder")
+            if place.is_dir():
+                yield place.resolve()
+            elif field in _PLUGINS:
+                _refuse_address(file, f"{field}: {entry}", place.read_text())
+    rest = {key: value for key, value in content.items() if key not in (*_FOLDERS, *_PLUGINS, *_TEXTS)}
+    for field, value in rest.items():
+        for entry in _texts(value):
+            if "\n" not in entry:
+                _refuse_address(file, str(field), entry)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in it, but those that are texts."""
+    todo = [value]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, list):
+            todo += each
+        elif isinstance(each, dict):
+            todo += [inner for key, inner in each.items() if key not in _TEXTS]
+
+
+def _refuse_address(file: Path, field: str, text: str) -> None:
+    found = re.search(r"\S*://\S*", text)
+    if found is not None:
+        raise NotLocal(f"{file}: {field}: {found[0][:200]!a} is an address")

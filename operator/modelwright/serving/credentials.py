@@ -1,0 +1,60 @@
+"""Keeps the credentials of an artifact from an author's pod template: who writes a Model may not be who may read the
+Secret that its version names. Plain variables and mounts ask for no right, and would be enough to read it."""
+
+from typing import Any
+
+from modelwright.api.v1alpha1.helper_pods import CLEAR_PROXIES, FETCH_VARIABLES, PROXIES
+from modelwright.serving import authored, fetching
+from modelwright.serving.merge import MergeError
+
+Json = dict[str, Any]
+
+_VARIABLES = FETCH_VARIABLES | (PROXIES - CLEAR_PROXIES) | {"AWS_REGION", "AWS_DEFAULT_REGION"}
+_FREE = frozenset({
+    "resources", "image", "imagePullPolicy", "command", "args", "securityContext", "terminationMessagePath",
+    "terminationMessagePolicy",
+})  # fmt: skip
+"""Of the container that fetches. For what runs in it, admission asks for the right to create Deployments, and who has
+that may mount any Secret."""
+
+
+def keep(spec: Json, fetch: Json, volumes: list[Json], path: str) -> None:
+    """Raises MergeError, naming the field below `path`, where `spec`, merged from what is rendered and the author's,
+    gives the credentials to another container, or changes what the container `fetch` is told or reads beside them.
+    `volumes`: those of the pod before the merge."""
+    if not any(volume["name"] == fetching.CREDENTIALS_VOLUME for volume in volumes):
+        return
+    rendered = {volume["name"]: volume for volume in volumes}
+    for volume in authored.part(spec, "volumes", list, path):
+        name = volume.get("name")
+        changed = name in rendered and volume != rendered[name]
+        if changed and (name == fetching.CREDENTIALS_VOLUME or (name == "tmp" and set(volume) != {"name", "emptyDir"})):
+            raise MergeError(f"{path}.volumes[{name}]: is of the container {fetch['name']}, which has credentials")
+    for key in ("initContainers", "containers", "ephemeralContainers"):
+        for entry in authored.part(spec, key, list, path):
+            where = f"{path}.{key}[{entry['name']}]"
+            if key == "initContainers" and entry["name"] == fetch["name"]:
+                _keep_fetch(entry, fetch, where)
+            elif any(
+                mount.get("name") == fetching.CREDENTIALS_VOLUME
+                for mount in authored.part(entry, "volumeMounts", list, where)
+                if isinstance(mount, dict)
+            ):
+                raise MergeError(
+                    f"{where}.volumeMounts: {fetching.CREDENTIALS_VOLUME} is for the container {fetch['name']} alone: "
+                    "mount the Secret by a volume of your own"
+                )
+
+
+def _keep_fetch(entry: Json, fetch: Json, where: str) -> None:
+    for key in sorted(entry.keys() | fetch.keys()):
+        if key not in _FREE and key != "env" and entry.get(key) != fetch.get(key):
+            raise MergeError(f"{where}.{key}: can't be changed where the artifact has a credentialsSecretRef")
+    known = authored.part(fetch, "env", list, where)
+    for variable in authored.part(entry, "env", list, where):
+        if variable not in known and (not isinstance(variable, dict) or variable.get("name") not in _VARIABLES):
+            name = variable.get("name") if isinstance(variable, dict) else variable
+            raise MergeError(
+                f"{where}.env[{name}]: where the artifact has a credentialsSecretRef, this container takes "
+                f"{', '.join(sorted(_VARIABLES))}; what the store needs belongs into the Secret"
+            )

@@ -1,0 +1,33 @@
+"""Reads and moves the sections of CHANGELOG.md, as Keep a Changelog has them. Pure functions of its text."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+_UNRELEASED = "## [Unreleased]"
+
+
+class NoSection(Exception):
+    """The changelog has no such section, or nothing in it; the text says which."""
+
+
+def versions(text: str) -> list[str]:
+    """The versions that have a section, in the order of the file, without Unreleased."""
+    return [name for name in re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE) if name != "Unreleased"]
+
+
+def section(text: str, name: str) -> str:
+    """The body of a section, without its heading and with a newline at its end. Raises NoSection."""
+    found = re.search(rf"^## \[{re.escape(name)}\][^\n]*\n(.*?)(?=^## \[|\Z)", text, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise NoSection(f"CHANGELOG.md has no section `## [{name}]`")
+    if not re.search(r"^- ", found[1], re.MULTILINE):
+        raise NoSection(f"the section `## [{name}]` of CHANGELOG.md has no entry: there is nothing to release")
+    return found[1].strip("\n") + "\n"
+
+
+def released(text: str, version: str, day: date) -> str:
+    """The text with what was unreleased under `version`, below a new, empty Unreleased. Raises NoSection."""
+    section(text, "Unreleased")
+    return text.replace(f"{_UNRELEASED}\n", f"{_UNRELEASED}\n\n## [{version}] - {day.isoformat()}\n", 1)

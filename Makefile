@@ -153,6 +153,9 @@ faults: setup ## Every story under every fault of the API server -> docs/figures
 bench-fetch: setup ## Fetch speed beside dedicated clients -> docs/figures/fetch.json
 	@$(BIN)/python -m tests.scale.bench_fetch
 
+bench-cli: setup ## What starting the kubectl plugin costs, beside `python -c pass`
+	@$(BIN)/python -m tests.scale.bench_cli
+
 flakes: setup ## RUNS=1 whole runs of make test, each of the committed tree, beside LOAD=0 busy processes -> docs/figures/flakes.json
 	@$(BIN)/python scripts/flakes.py run $(if $(RUNS),--runs $(RUNS)) $(if $(LOAD),--load $(LOAD))
 

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 KREW = ROOT / "manifests" / "krew"
-LOCK = ROOT / "requirements" / "operator.txt"
+LOCK = ROOT / "requirements" / "cli.txt"
 MODULES, PARTS = ("__init__.py", "addresses.py", "documents.py"), ("api", "cli", "core", "kube", "serving", "traffic")
 """Of the package: what the plugin imports."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -57,7 +57,7 @@ def libraries() -> list[str]:
 
 
 def locked(names: Iterable[str]) -> str:
-    """Their entries of the operator's lock, with hashes."""
+    """Their entries of the lock, with hashes."""
     entries = {}
     for entry in re.split(r"\n(?=[a-z0-9])", LOCK.read_text()):
         entries[canonicalize_name(entry.split("==")[0])] = entry

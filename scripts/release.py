@@ -35,7 +35,10 @@ SEMVER = re.compile(
 """Without build metadata: tags of images can't hold a plus sign."""
 ARCHITECTURES = ("amd64", "arm64")
 INDEX = "index"
-VERSIONED = ("charts/*/Chart.yaml", "charts/*/README.md", "manifests/install/**/*.yaml", "docs/how-to/*.md")
+VERSIONED = (
+    "operator/modelwright/__init__.py", "charts/*/Chart.yaml", "charts/*/README.md",
+    "manifests/install/**/*.yaml", "docs/how-to/*.md",
+)  # fmt: skip
 """Files beside pyproject.toml that name the version."""
 
 

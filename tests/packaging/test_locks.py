@@ -39,7 +39,7 @@ def asked(name: str) -> list[Requirement]:
 
 
 def test_the_locks_are_these() -> None:
-    assert NAMES == ["datacheck", "dev", "fetch", "mlserver", "operator", "trainer"]
+    assert NAMES == ["cli", "datacheck", "dev", "fetch", "mlserver", "operator", "trainer"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,7 +54,7 @@ def test_everything_asked_for_is_pinned(name: str) -> None:
 def test_the_images_dependencies_are_the_packages() -> None:
     """pyproject's extras and the locks' inputs must not drift apart."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for name in ("operator", "fetch"):
+    for name in ("operator", "fetch", "cli"):
         packages = {*map(Requirement, project["optional-dependencies"][name])}
         assert set(asked(name)) - {*map(Requirement, project["dependencies"])} == packages
 
@@ -66,7 +66,7 @@ def test_no_address_is_written(path: Path) -> None:
 
 def test_tests_run_what_the_images_hold() -> None:
     tested = pins("dev")
-    for name in ("operator", "fetch", "datacheck"):
+    for name in ("operator", "fetch", "datacheck", "cli"):
         different = {p: v for p, v in pins(name).items() if tested.get(p) != v}
         assert not different, name
 

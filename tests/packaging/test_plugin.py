@@ -92,7 +92,7 @@ def test_it_runs_with_nothing_but_a_python(machine: Machine) -> None:
     assert "No module named 'pydantic'" in machine.run("python3", "-c", "import pydantic").stderr
     told = machine.run("kubectl-modelwright", "--help")
     assert told.returncode == 0, told.stderr
-    assert "usage: kubectl modelwright" in told.stdout
+    assert "Usage: kubectl modelwright" in told.stdout
     (machine.store / "model.yaml").write_text(MODEL)
     judged = machine.run("kubectl-modelwright", "lint", "--offline", "model.yaml")
     assert "nothing stands against it" in judged.stdout, judged.stderr
@@ -126,7 +126,7 @@ def test_the_same_content_is_the_same_archive(archive: tuple[Path, str], tmp_pat
 def test_libraries_are_asked_for_as_they_are_locked() -> None:
     asked = plugin.locked(plugin.libraries())
     packages = {line.split("==")[0] for line in asked.splitlines() if "==" in line}
-    assert packages >= {"pydantic", "pydantic-core", "pyyaml", "cronsim"}
+    assert packages >= {"pydantic", "pydantic-core", "pyyaml", "cronsim", "typer", "rich"}
     assert packages == set(plugin.libraries())
     assert not {"kopf", "kubernetes", "matplotlib"} & packages
     assert all("--hash=sha256:" in part for part in asked.split("==")[1:])

@@ -141,13 +141,16 @@ def test_the_changelog_and_all_files_get_the_version_in_one_tagged_commit(
 
 def test_every_file_of_the_project_that_names_its_version_is_changed(tmp_path: Path) -> None:
     """But those where the version is an example or belongs to something else."""
-    listed = git(ROOT, "ls-files", "pyproject.toml", "charts", "manifests", "docs/how-to").splitlines()
+    listed = git(
+        ROOT, "ls-files", "pyproject.toml", "operator/modelwright/__init__.py", "charts", "manifests", "docs/how-to"
+    ).splitlines()
     for name in listed:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     old = release.plugin.project()["version"]
     changed = {str(file.relative_to(tmp_path)) for file in release.set_version(tmp_path, "9.8.7")}
     assert changed >= {"pyproject.toml", "charts/modelwright/Chart.yaml", "charts/modelwright-crds/Chart.yaml"}
+    assert "operator/modelwright/__init__.py" in changed
     assert changed >= {"manifests/install/base/deployment.yaml", "docs/how-to/install.md", "docs/how-to/kubectl.md"}
     assert not [name for name in listed if f"{old}" in (tmp_path / name).read_text(errors="ignore")]
     assert release.set_version(tmp_path, "9.8.7") == []

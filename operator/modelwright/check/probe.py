@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from modelwright import documents
 from modelwright.check.expectations import difference
 from modelwright.check.settings import Sample, Settings
+from modelwright.core.protocols import request_path
 
 PASS, FAIL, INCONCLUSIVE = "Pass", "Fail", "Inconclusive"
 
@@ -28,7 +29,6 @@ _CHUNK = 64 << 10
 _READY_EVERY = 1.0
 _TRIES = 3
 _MEMORY = "process_resident_memory_bytes"
-_OPENAI = (("messages", "chat/completions"), ("prompt", "completions"), ("input", "embeddings"))
 
 
 @dataclass
@@ -64,17 +64,6 @@ class Failed(Exception):
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least this share of all `values` does not exceed (nearest rank)."""
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
-
-
-def path(protocol: str, model: str, request: dict[str, Any]) -> str | None:
-    """Where a request of this protocol goes; None when that isn't known."""
-    if protocol == "V2":
-        return f"/v2/models/{model}/infer"
-    if protocol == "TensorFlow":
-        return f"/v1/models/{model}:predict"
-    if protocol == "OpenAI":
-        return next((f"/v1/{end}" for member, end in _OPENAI if member in request), None)
-    return None
 
 
 async def probe(settings: Settings) -> Result:
@@ -123,7 +112,7 @@ async def _not_ready(settings: Settings, session: aiohttp.ClientSession) -> str 
 async def _send_all(settings: Settings, session: aiohttp.ClientSession, result: Result) -> None:
     for turn in range(settings.repeats):
         for number, sample in enumerate(settings.samples):
-            where = path(settings.protocol, settings.model, sample.request)
+            where = request_path(settings.protocol, settings.model, sample.request)
             if where is None:
                 known = "V2, TensorFlow, and OpenAI with messages, prompt or input"
                 text = f"samples[{number}] can't be sent: no path is known for it with protocol {settings.protocol}"

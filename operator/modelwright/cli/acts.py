@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from modelwright.api.names import API_VERSION
 from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.api.v1alpha1.training import RunState
+from modelwright.cli.errors import UserError
 from modelwright.cli.picture import NotThere, Picture
 from modelwright.core.rollout.record import TAKEN_BACK, TERMINAL
 
 Json = dict[str, Any]
 
-COMMANDS: Final[Mapping[str, str]] = {
-    "pause": "stop where it is; what turns bad still rolls back",
-    "resume": "go on, in a freeze window too, which is recorded",
-    "promote": "go to the end without further evidence, which is recorded",
-    "abort": "go back to what served, at once",
-    "retry": "try a revision again that was rolled back or aborted",
-    "release": "end the hold of a rollback by hand",
-}
+
+RUN_ENDS: Final = frozenset({RunState.SUCCEEDED, RunState.SKIPPED, RunState.FAILED, RunState.CANCELLED})
+"""States in which a TrainingRun stays."""
 
 
-class CannotAct(ValueError):
+class CannotAct(UserError, ValueError):
     """What is asked for can't be done now; the text says why, and what can."""
 
 
@@ -96,6 +92,29 @@ def rollback(seen: Picture, version: str | None, by: str, reason: str) -> Json:
     }
     metadata = {"generateName": f"{seen.model.name[:40]}-back-", "namespace": seen.model.namespace}
     return {"apiVersion": API_VERSION, "kind": "ModelRollout", "metadata": metadata, "spec": spec}
+
+
+def version_change(seen: Picture, version: str) -> Json:
+    """The merge patch of a Model that pins this version. Raises NotThere for a version that it doesn't have, and
+    CannotAct when spec.version doesn't pin one."""
+    wanted = seen.model.spec.version
+    if wanted.name is None:
+        how = "follows its versions" if wanted.follow is not None else "holds a template"
+        raise CannotAct(
+            f"spec.version of Model {seen.model.name} {how}, and set-version only changes spec.version.name: edit the "
+            "Model to pin a version"
+        )
+    return {"spec": {"version": {"name": seen.version(version).name}}}
+
+
+def cancelled(seen: Picture, run: str) -> str:
+    """The TrainingRun to delete. Raises NotThere, and CannotAct for one that has ended."""
+    for found in seen.runs:
+        if found.name == run:
+            if found.status.state in RUN_ENDS:
+                raise CannotAct(f"TrainingRun {run} has ended ({found.status.state}): there is nothing to cancel")
+            return run
+    raise NotThere(f"there is no TrainingRun {run} here")
 
 
 def training(seen: Picture, policy: str | None, by: str, reason: str) -> Json:

@@ -10,14 +10,15 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelwright.api.names import GROUP
+from modelwright.cli.errors import UserError
 from modelwright.cli.printing import say
-from modelwright.core import snapshots
 
 Json = dict[str, Any]
 
@@ -32,18 +33,29 @@ _BEGINNINGS = (
     "Unable to connect to the server", "You must be logged in", "error: ",
 )  # fmt: skip
 """How what kubectl itself says begins; it is reported by the plugin, and ends the output."""
+_NO_CLUSTER = re.compile(
+    r"The connection to the server |Unable to connect to the server|Error in configuration|"
+    r"error: (context .* does not exist|current-context |stat .*: no such file|.*no configuration has been provided)"
+)
+_FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
 _INVALID = re.compile(r'The [A-Za-z]+ "')
 _ONE_LINE = re.compile(r"[EWIF][0-9]{4} |Warning: ")
 _MAY_BECOME = re.compile(r"[EWIF][0-9]{0,4}|The( [A-Za-z]*)?")
 _BEFORE_THE_REASON = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error when \w+ "STDIN": )?')
 
 
-class ClusterError(Exception):
+class ClusterError(UserError):
     """kubectl could not do it; the text is what it said."""
 
 
 class Forbidden(ClusterError):
-    """The API server lets this user not do it."""
+    """The API server lets this user not do it. `needs`: which rights, in words, where the verb alone doesn't say it."""
+
+    needs = ""
+
+
+class NoCluster(ClusterError):
+    """No API server answers, or the kubeconfig names none."""
 
 
 class NoSuchResource(ClusterError):
@@ -76,6 +88,8 @@ class Cluster:
 
     def stored_policy(self, name: str) -> Json | None:
         """The policy in the ControllerRevision of this name; None when it is not there, or this user may not see it."""
+        from modelwright.core import snapshots
+
         try:
             found = json.loads(self.run("get", "controllerrevisions.apps", name, "-o", "json"))
         except ClusterError:
@@ -89,6 +103,10 @@ class Cluster:
     def patch(self, kind: str, name: str, change: Json) -> None:
         """A JSON merge patch."""
         self.run("patch", f"{kind}.{GROUP}", name, "--type=merge", "-p", json.dumps(change))
+
+    def delete(self, kind: str, name: str) -> None:
+        """Deletes an object of one of our kinds, and waits until it is gone."""
+        self.run("delete", f"{kind}.{GROUP}", name)
 
     def create(self, body: Json) -> str:
         """The name of what was made."""
@@ -123,32 +141,70 @@ class Cluster:
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of a kubectl command. Raises ClusterError."""
-        command = [*_program(), *self.flags, *arguments]
-        reader, writer = os.pipe()
-        errors = _Errors(reader, shown=self.prompts)
-        source = subprocess.PIPE if stdin is not None else None if self.prompts else subprocess.DEVNULL
-        try:
-            process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=writer, text=True)
-        except OSError as error:
-            os.close(reader)
-            raise ClusterError(f"{' '.join([command[0], *arguments[:3]])}: {error}") from error
-        finally:
-            os.close(writer)
-        errors.start()
+        process, errors = self._start(arguments, subprocess.PIPE if stdin is not None else self._stdin)
         try:
             output = _output(process, stdin, errors)
         except BaseException:
             process.kill()
             process.wait()
             raise
-        # Children of kubectl may hold the pipe for longer than it.
-        errors.join(1.0)
-        if process.returncode:
-            said = errors.of_kubectl.strip() or output.strip()
-            kind = NoSuchResource if "the server doesn't have a resource type" in said else ClusterError
-            kind = Forbidden if "forbidden" in said.lower() else kind
-            raise kind(_BEFORE_THE_REASON.sub("", said) or f"kubectl {arguments[0]} ended with {process.returncode}")
+        _check(process, errors, arguments, output)
         return output
+
+    def lines(self, *arguments: str) -> Generator[str]:
+        """Standard output of a kubectl command, line by line as they come; it is ended when the iterator is closed.
+        Raises ClusterError."""
+        process, errors = self._start(arguments, self._stdin)
+        try:
+            for line in process.stdout or ():
+                yield line.rstrip("\n")
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            process.wait()
+        _check(process, errors, arguments, "")
+
+    @contextmanager
+    def forwarded(self, service: str) -> Iterator[int]:
+        """A port on this machine that leads to a pod of a Service, while the context is open. Raises ClusterError."""
+        lines = self.lines("port-forward", f"service/{service}", ":80", "--address=127.0.0.1")
+        with closing(lines) as said:
+            for line in said:
+                if found := _FORWARDING.match(line):
+                    yield int(found[1])
+                    return
+        raise ClusterError(f"kubectl forwards no port to Service {service}")
+
+    @property
+    def _stdin(self) -> int | None:
+        return None if self.prompts else subprocess.DEVNULL
+
+    def _start(self, arguments: Sequence[str], stdin: int | None) -> tuple[subprocess.Popen[str], _Errors]:
+        command = [*_program(), *self.flags, *arguments]
+        reader, writer = os.pipe()
+        errors = _Errors(reader, shown=self.prompts)
+        try:
+            process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=writer, text=True)
+        except OSError as error:
+            os.close(reader)
+            raise ClusterError(f"{' '.join([command[0], *arguments[:3]])}: {error}") from error
+        finally:
+            os.close(writer)
+        errors.start()
+        return process, errors
+
+
+def _check(process: subprocess.Popen[str], errors: _Errors, arguments: Sequence[str], output: str) -> None:
+    """Raises ClusterError when kubectl has failed."""
+    # Children of kubectl may hold the pipe for longer than it.
+    errors.join(1.0)
+    if process.returncode:
+        said = errors.of_kubectl.strip() or output.strip()
+        kind = NoSuchResource if "the server doesn't have a resource type" in said else ClusterError
+        kind = Forbidden if "forbidden" in said.lower() else kind
+        kind = NoCluster if _NO_CLUSTER.match(said) else kind
+        raise kind(_BEFORE_THE_REASON.sub("", said) or f"kubectl {arguments[0]} ended with {process.returncode}")
 
 
 def _program() -> list[str]:

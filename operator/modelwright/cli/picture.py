@@ -15,6 +15,7 @@ from modelwright.api.v1alpha1.retraining import RetrainingPolicy
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.training import TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.cli.errors import UserError
 from modelwright.core import versions
 from modelwright.core.rollout.record import TAKEN_BACK
 
@@ -24,7 +25,7 @@ R = TypeVar("R", bound=Resource)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class NotThere(LookupError):
+class NotThere(UserError, LookupError):
     """What was asked for does not exist; the text says what does."""
 
 

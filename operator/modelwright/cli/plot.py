@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelwright.cli.course import Course, Judged, Limit
+from modelwright.cli.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS: Final = (".svg", ".png")
 _WEIGHTS: Final = "share of the callers' requests for the candidate (%)"
 _ROWS, _LEAST_COLUMNS = 14, 60
 """Of the terminal: rows of each panel, and the columns that one needs."""
@@ -43,7 +43,7 @@ _OUTCOMES: Final = {
 _OTHER: Final = _Look(_GREY, "D", "-", "gray")
 
 
-class NotInstalled(RuntimeError):
+class NotInstalled(UserError, RuntimeError):
     """What draws is not there; the text says how it gets there."""
 
     def __init__(self, what: str) -> None:

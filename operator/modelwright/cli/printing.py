@@ -14,6 +14,15 @@ T = TypeVar("T")
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
+_PAINTED = {
+    "32": "Ready=True|Succeeded|Promoted|Pass|Serving|Ready|ready",
+    "33": "Reconciling|Progressing|Holding|Gating|Promoting|AwaitingApproval|Inconclusive|Pending|Running|Candidate|"
+    "NotReady|warning",
+    "31": "Stalled=True|Stalled|RollingBack|RolledBack|Aborted|Failed|Fail|Error|Rejected|Quarantined|CrashLoopBackOff|"
+    "Unreadable|error",
+}
+"""Words that stand for good, under way and bad, by the number of their colour."""
+_WORD = re.compile("|".join(rf"(?P<c{number}>\b(?:{words})\b)" for number, words in _PAINTED.items()))
 # What GitHub's runner takes for a command: at the beginning of a line, and in the older form anywhere.
 _COMMAND = re.compile(r"(?m)^([ \t]*):(?=:)|#(?=#\[)")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
@@ -37,6 +46,24 @@ def cleaned(value: T) -> T:
     elif isinstance(value, dict):
         done = {cleaned(key): cleaned(item) for key, item in value.items()}
     return done  # type: ignore[no-any-return]
+
+
+def on_terminal() -> bool:
+    """Whether a person reads standard output, on a terminal that shows colours and whose user wants them."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str) -> str:
+    """A text that is printable, with colours for words that say how things stand."""
+    return _WORD.sub(lambda found: f"\x1b[{str(found.lastgroup)[1:]}m{found[0]}\x1b[0m", text)
+
+
+def show(text: str) -> None:
+    """Prints an answer: with colours where a person reads it, unchanged elsewhere."""
+    if on_terminal():
+        say(painted(printable(text)), colours=True)
+    else:
+        say(text)
 
 
 def commanding_nobody(text: str) -> str:

@@ -22,9 +22,10 @@ from aiohttp import web
 
 from modelwright.api.reasons import Reason
 from modelwright.check.command import SETTINGS_WRONG, TERMINATION_BYTES, cut, main
-from modelwright.check.probe import Result, path, percentile, probe
+from modelwright.check.probe import Result, percentile, probe
 from modelwright.check.settings import Sample, Settings, SettingsError, from_environment
 from modelwright.core import gates
+from modelwright.core.protocols import request_path
 from tests.servers.v2.server import Behaviour, Server
 
 ROOT = Path(__file__).parents[3]
@@ -178,7 +179,7 @@ async def test_memory_is_that_of_the_largest_pod_and_every_pod_must_tell(texts: 
     ],
 )
 def test_samples_go_where_the_protocol_says(protocol: str, request_: dict[str, Any], wanted: str | None) -> None:
-    assert path(protocol, "digits", request_) == wanted
+    assert request_path(protocol, "digits", request_) == wanted
 
 
 def test_a_percentile_is_the_nearest_rank() -> None:

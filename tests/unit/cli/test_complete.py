@@ -24,6 +24,15 @@ CASES = [
     ("what to import", ["import", "kserve", ""], set(), FILES),
     ("an option's own value", ["import", "kserve", "--gateway", ""], set(), NO_FILES),
     ("a picture's file", ["plot", "digits", "-o", ""], set(), FILES),
+    ("a version to move to", ["set-version", "digits", ""], {"default/modelversions-a"}, NO_FILES),
+    ("a run to cancel", ["run", "cancel", ""], {"default/trainingruns-a"}, NO_FILES),
+    ("what to do with a run", ["run", ""], {"cancel"}, NO_FILES),
+    ("a kind of draft", ["new", ""], {"model", "version", "policy", "retraining"}, NO_FILES),
+    ("a draft's Model", ["new", "version", "--model", ""], {"default/models-a"}, NO_FILES),
+    ("a request", ["predict", "digits", "-f", ""], set(), FILES),
+    ("a reason", ["explain", "WaitingForP"], {"WaitingForPods", "WaitingForPolicy"}, NO_FILES),
+    ("nothing behind a Model", ["status", "digits", ""], set(), NO_FILES),
+    ("nothing for a verb without arguments", ["list", ""], set(), NO_FILES),
     ("a kind of answer", ["why", "digits", "-o", "j"], {"json"}, NO_FILES),
 ]
 

@@ -21,6 +21,60 @@ def test_it_starts_with_nothing_but_what_its_extra_installs() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+LAZY = {
+    "help": ([], ["pydantic", "yaml", "rich", "modelwright.cli.cluster"]),
+    "the client's version": (["--version"], ["yaml", "rich", "modelwright.api.v1alpha1"]),
+    "the meaning of a reason": (["explain", "Promoted"], ["yaml", "rich", "modelwright.api.v1alpha1"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "modules"), LAZY.values(), ids=LAZY)
+def test_nothing_is_imported_without_need_for(arguments: list[str], modules: list[str]) -> None:
+    """Types of the API are most of what it costs to start."""
+    code = (
+        "import contextlib, sys, modelwright.cli.plugin as plugin\n"
+        f"with contextlib.suppress(SystemExit): plugin.main({arguments!r})\n"
+        f"sys.exit(' '.join({{*{modules!r}}} & {{*sys.modules}}) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"], ["-h"], ["--help"]], ids=["nothing", "help", "-h", "--help"])
+def test_help_lists_every_verb(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        plugin.main(arguments)
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert [name for name in plugin.subcommands() if f"\n  {name} " not in shown] == []
+
+
+@pytest.mark.parametrize("arguments", [["help", "status"], ["status", "--help"]], ids=["help status", "status --help"])
+def test_help_of_a_verb_lists_its_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        plugin.main(arguments)
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert [option for option in plugin.subcommands()["status"] if option not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["stauts", "digits"], "Did you mean 'status'?"),
+        (["status", "digits", "--wacth"], "--watch"),
+        (["status", "digits", "-o", "jsn"], "Did you mean json?"),
+        (["import", "ksrve"], "Did you mean kserve?"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_what_was_probably_meant_is_named(arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        plugin.main(arguments)
+    assert ended.value.code == 2
+    assert meant in capsys.readouterr().err
+
+
 def test_flags_of_kubectl_are_handed_on(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plugin.main(["status", "digits", "-n", "vision", "--context", "prod"]) == 0
     assert "rollout digits-2" in capsys.readouterr().out

@@ -1,0 +1,117 @@
+"""Verbs that need no Model: what is installed in which version, and what a reason means."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any, Final
+
+from modelwright import VERSION
+from modelwright.api.names import GROUP
+from modelwright.cli.cluster import Cluster, Forbidden
+from modelwright.cli.commands.common import Options
+from modelwright.cli.errors import UserError
+from modelwright.cli.printing import say
+
+_APP: Final = "app.kubernetes.io"
+_OPERATOR = f"{_APP}/name=modelwright,{_APP}/component=operator"
+_CRDS = f"{_APP}/name=modelwright,{_APP}/component=crds"
+Json = dict[str, Any]
+
+
+def version(options: Options, cluster: Cluster) -> int:
+    """Versions of this program, the operators, the CRDs and their images."""
+    told: Json = {"client": VERSION}
+    if options.client:
+        _show(options, told)
+        return 0
+    hidden: list[str] = []
+    try:
+        told["crds"] = _crds(_listed(cluster, hidden, "CRDs", "customresourcedefinitions", "-l", _CRDS))
+        told["operators"] = [
+            _operator(found)
+            for found in _listed(cluster, hidden, "operator", "deployments.apps", "-A", "-l", _OPERATOR)
+        ]
+    except UserError:
+        _show(options, {"client": VERSION})
+        raise
+    told["hidden"] = hidden
+    _show(options, told)
+    return 0
+
+
+def explain(options: Options, _: Cluster) -> int:
+    """What a reason of a condition, failure or event means; without a name all of them."""
+    from modelwright.api.reasons import Reason
+
+    known = {str(reason): reason.doc for reason in Reason}
+    if options.reason is None:
+        found = known
+    else:
+        by_case = {name.lower(): name for name in known}
+        name = by_case.get(options.reason.lower())
+        if name is None:
+            near = difflib.get_close_matches(options.reason.lower(), by_case, n=3, cutoff=0.6)
+            meant = f" Did you mean {', '.join(by_case[each] for each in near)}?" if near else ""
+            raise UserError(f"there is no reason {options.reason}.{meant}")
+        found = {name: known[name]}
+    if options.output == "json":
+        say(json.dumps(found, indent=2))
+    else:
+        say("\n".join(f"{name}: {text}" for name, text in found.items()))
+    return 0
+
+
+def _show(options: Options, told: Json) -> None:
+    if options.output == "json":
+        say(json.dumps(told, indent=2))
+        return
+    rows = [("client", told["client"])]
+    if "crds" in told and "CRDs" not in told["hidden"]:
+        crds = told["crds"]
+        missing = f"; missing: {', '.join(crds['missing'])}" if crds["missing"] else ""
+        rows.append(("CRDs", f"{crds['found']} kinds, {', '.join(crds['versions']) or 'none installed'}{missing}"))
+    for each in told.get("operators", ()):
+        place = f"{each['namespace']}/{each['name']}, {each['ready']} of {each['replicas']} pods ready"
+        rows.append(("operator", f"{each['version'] or 'unknown version'}, {place}"))
+        rows += [("image", f"{what} {image}") for what, image in each["images"].items()]
+    if "operators" in told and not told["operators"] and "operator" not in told["hidden"]:
+        rows.append(("operator", "none found"))
+    rows += [(what, "you may not list it") for what in told.get("hidden", ())]
+    say("\n".join(f"{what:<8}  {text}" for what, text in rows))
+
+
+def _listed(cluster: Cluster, hidden: list[str], what: str, *arguments: str) -> list[Json]:
+    try:
+        found: list[Json] = json.loads(cluster.run("get", *arguments, "-o", "json"))["items"]
+    except Forbidden:
+        hidden.append(what)
+        return []
+    return found
+
+
+def _crds(found: list[Json]) -> Json:
+    from modelwright.api.crd.definition import KINDS
+
+    ours = {crd["spec"]["names"]["plural"]: crd for crd in found if crd["spec"]["group"] == GROUP}
+    served = {each["name"] for crd in ours.values() for each in crd["spec"]["versions"] if each["served"]}
+    missing = [kind.__crd__.plural for kind in KINDS if kind.__crd__.plural not in ours] if ours else []
+    return {"found": len(ours), "versions": sorted(served), "missing": missing}
+
+
+def _operator(found: Json) -> Json:
+    metadata, spec = found["metadata"], found["spec"]
+    (container, *_) = spec["template"]["spec"]["containers"]
+    images = {"operator": container["image"]}
+    for entry in container.get("env") or ():
+        name = str(entry["name"])
+        if name.endswith("_IMAGE") and entry.get("value") not in (None, "", *images.values()):
+            images[name.removeprefix("MODELWRIGHT_").removesuffix("_IMAGE").lower()] = entry["value"]
+    return {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "version": (metadata.get("labels") or {}).get(f"{_APP}/version", ""),
+        "replicas": spec.get("replicas", 1),
+        "ready": (found.get("status") or {}).get("readyReplicas", 0),
+        "images": images,
+    }

@@ -1,0 +1,160 @@
+"""What `kubectl modelwright status --watch` shows on a terminal: shares of the requests as bars, steps, and the
+intervals of metrics against their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from modelwright.api.conditions import find
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.cli.course import Course, Look, course
+from modelwright.cli.picture import NotThere, Picture, age
+from modelwright.cli.printing import cleaned, printable
+from modelwright.cli.tree import gate_words, last_verdicts, verdict_words
+from modelwright.core.rollout.record import TERMINAL
+
+BAR: Final = 40
+"""Columns of a bar and of an interval."""
+_STYLES: Final = {
+    **dict.fromkeys(("Pass", "Succeeded", "True"), "green"),
+    **dict.fromkeys(("Fail", "Error", "RolledBack", "Aborted", "RollingBack", "Stalled"), "red"),
+    **dict.fromkeys(("Inconclusive", "Running"), "yellow"),
+}
+
+
+def view(seen: Picture, now: datetime) -> RenderableType:
+    """One Model as it stands. `seen.rollout` should have its policy, also where that is stored apart: limits of values
+    are in it."""
+    parts: list[RenderableType] = [_head(seen), _shares(seen)]
+    record = seen.rollout
+    if record is not None:
+        parts += [Text(), _rollout(record, now)]
+        parts += [_line(f"  {gate_words(gate)}", _STYLES.get(gate.outcome)) for gate in record.status.gates]
+        parts += _metrics(record, now)
+        parts += [
+            _line(f"  {each.approver} said {each.decision} ({each.place}): {each.reason}")
+            for each in record.status.approvals
+        ]
+    return Group(*parts)
+
+
+def interval(look: Look, width: int = BAR) -> str:
+    """The interval of a metric, its estimate and its limits on a scale of `width` columns: `├──●──┤   ┃`. Empty without
+    numbers."""
+    low, high = look.low, look.high
+    known = [
+        number for number in (look.estimate, low, high, *(limit.value for limit in look.limits)) if number is not None
+    ]
+    if not known:
+        return ""
+    least, most = min(0.0, *known), max(0.0, *known)
+    span = (most - least) or 1.0
+
+    def column(number: float) -> int:
+        return round((number - least) / span * (width - 1))
+
+    drawn = [" "] * width
+    if low is not None and high is not None:
+        drawn[column(low) : column(high) + 1] = "─" * (column(high) - column(low) + 1)
+        drawn[column(low)], drawn[column(high)] = "├", "┤"
+    for limit in look.limits:
+        drawn[column(limit.value)] = "┃"
+    if look.estimate is not None:
+        drawn[column(look.estimate)] = "●"
+    return "".join(drawn).rstrip()
+
+
+def _head(seen: Picture) -> Text:
+    model = seen.model
+    stalled = find(model.status.conditions, "Stalled")
+    told = stalled if stalled is not None and stalled.status == "True" else find(model.status.conditions, "Ready")
+    text = _line(f"Model {model.name}", "bold")
+    if model.spec.suspend:
+        return text.append("  suspended", "yellow")
+    if told is None:
+        return text.append("  not seen yet", "yellow")
+    good = told.type == "Ready" and told.status == "True"
+    bad = told.type == "Stalled"
+    text.append(
+        printable(f"  {told.type}={told.status} {told.reason}"), "green" if good else "red" if bad else "yellow"
+    )
+    if told.message and told.reason != "Serving":
+        text.append(printable(f"\n{told.message}"))
+    return text
+
+
+def _shares(seen: Picture) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    serving = seen.model.status.serving
+    for share in seen.model.status.traffic:
+        pods = [pod for pod in seen.pods if pod.version == share.version]
+        ready = f"{sum(pod.ready for pod in pods)} of {len(pods)} pods ready" if pods else ""
+        role = "serving" if serving is not None and serving.revision == share.revision else "candidate"
+        observed = f"(seen {share.observed_weight} %)" if share.observed_weight is not None else ""
+        colour = "green" if role == "serving" else "cyan"
+        bar = ProgressBar(total=100, completed=share.weight, width=BAR, complete_style=colour, finished_style=colour)
+        table.add_row(
+            _line(share.version, "bold"), bar, f"{share.weight} %", Text(observed), Text(ready), Text(role, "dim")
+        )
+    return table
+
+
+def _rollout(record: ModelRollout, now: datetime) -> Text:
+    status = record.status
+    move = f"{status.from_.version} -> {record.spec.target.version}" if status.from_ else record.spec.target.version
+    text = _line(f"rollout {record.name}  {move}  ", "bold")
+    text.append(printable(str(status.state or "Pending")), _STYLES.get(str(status.state), "yellow"))
+    if status.state in TERMINAL:
+        text.append(printable(f"  {status.reason or ''} {age(status.finished_at, now)} ago"))
+    else:
+        text.append(printable(f"  step {status.progress}" if status.progress else ""))
+        text.append("  paused" if status.paused else "", "yellow")
+        text.append(f"  since {age(status.started_at, now)}" if status.started_at else "")
+    if status.message:
+        text.append(printable(f"\n  {status.message}"))
+    return text
+
+
+def _metrics(record: ModelRollout, now: datetime) -> Iterator[RenderableType]:
+    try:
+        found: Course | None = cleaned(course(record, now))
+    except NotThere:
+        found = None
+    last = max((look.step for judged in found.metrics for look in judged.looks), default=0) if found is not None else 0
+    table = Table.grid(padding=(0, 2))
+    drawn = set()
+    for judged in found.metrics if found is not None else ():
+        look = judged.looks[-1]
+        if look.step != last:
+            continue
+        drawn.add(judged.metric)
+        style = _STYLES.get(look.outcome, "")
+        table.add_row(
+            Text(f"  {judged.metric}"), Text(look.outcome, style), Text(interval(look), style), Text(_numbers(look)),
+            Text(judged.unit + (", dry run" if judged.dry_run else ""), "dim"),
+        )  # fmt: skip
+    if drawn:
+        yield table
+    for verdict in last_verdicts(record):
+        if verdict.metric not in drawn:
+            yield _line(f"  {verdict_words(verdict)}", _STYLES.get(verdict.outcome))
+
+
+def _numbers(look: Look) -> str:
+    estimate = f"{look.estimate:g}" if look.estimate is not None else ""
+    between = f"[{look.low:g}, {look.high:g}]" if look.low is not None and look.high is not None else ""
+    bounds = {True: "at most", False: "at least", None: "limit"}
+    limits = [f"{bounds[limit.at_most]} {limit.value:g}" for limit in look.limits]
+    samples = f"{look.samples} requests" if look.samples is not None else ""
+    return ", ".join(part for part in (" ".join(filter(None, (estimate, between))), *limits, samples) if part)
+
+
+def _line(text: str, style: str | None = None) -> Text:
+    return Text().append(printable(text), style)

@@ -1,0 +1,86 @@
+"""What `kubectl modelwright list` shows: every Model with its version, its share of the requests, and why it isn't
+ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from modelwright.api.common import InvalidObject
+from modelwright.api.conditions import find, is_true
+from modelwright.api.v1alpha1.model import Model
+from modelwright.cli.picture import age
+from modelwright.cli.tree import table
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One Model. `weight`: percent of the requests that go to `version`, or to `target` while that is on its way;
+    `why`: reason and message of what keeps it from being ready, empty when it is."""
+
+    namespace: str
+    name: str
+    version: str
+    target: str
+    weight: int | None
+    state: str
+    why: str
+    created: datetime | None
+
+    def wire(self) -> dict[str, Any]:
+        """As data."""
+        told = asdict(self)
+        told["created"] = self.created.strftime("%Y-%m-%dT%H:%M:%SZ") if self.created is not None else None
+        return told
+
+
+def rows(objects: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """A row for each Model, by namespace and name."""
+    found = [_row(obj) for obj in objects]
+    return sorted(found, key=lambda row: (row.namespace, row.name))
+
+
+def shown(found: Iterable[Row], now: datetime, *, namespaces: bool) -> str:
+    """As a table; `namespaces`: with the namespace of each."""
+    head = ("NAMESPACE", "NAME", "VERSION", "WEIGHT", "STATE", "AGE", "WHY")
+    lines = [head, *(_cells(row, now) for row in found)]
+    return table([line if namespaces else line[1:] for line in lines])
+
+
+def _cells(row: Row, now: datetime) -> tuple[str, ...]:
+    version = f"{row.version or 'none'} -> {row.target}" if row.target else row.version
+    weight = f"{row.weight} %" if row.weight is not None else ""
+    why = " ".join(row.why.split())
+    return (row.namespace, row.name, version, weight, row.state, age(row.created, now), why)
+
+
+def _row(obj: Mapping[str, Any]) -> Row:
+    metadata = obj["metadata"]
+    place = (str(metadata.get("namespace", "")), str(metadata["name"]))
+    try:
+        model = Model.parse(obj)
+    except InvalidObject as error:
+        return Row(*place, "", "", None, "Unreadable", error.message, None)
+    status = model.status
+    serving = status.serving.version if status.serving is not None else ""
+    target = status.target.version if status.target is not None and status.target.version != serving else ""
+    weights = {share.version: share.weight for share in status.traffic}
+    state, why = _state(model)
+    weight = weights.get(target or serving, 0 if target else None)
+    return Row(*place, serving, target, weight, state, why, model.metadata.creation_timestamp)
+
+
+def _state(model: Model) -> tuple[str, str]:
+    conditions = model.status.conditions
+    if (model.status.observed_generation or 0) < model.generation:
+        return "Pending", "the operator has not seen its newest spec yet"
+    for name in ("Stalled", "Reconciling"):
+        told = find(conditions, name)
+        if told is not None and told.status == "True":
+            return name, f"{told.reason}: {told.message}" if told.message else told.reason
+    ready = find(conditions, "Ready")
+    if is_true(conditions, "Ready"):
+        return "Ready", ""
+    return "NotReady", f"{ready.reason}: {ready.message}" if ready is not None else "it has no conditions yet"

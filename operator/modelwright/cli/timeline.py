@@ -1,0 +1,140 @@
+"""What happened to a Model, in order: from the records of its versions, rollouts and runs, and from Events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.api.v1alpha1.training import TrainingRun
+from modelwright.cli.picture import Picture
+from modelwright.cli.tree import gate_words, table, verdict_words
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that happened to an object. `at` is in UTC."""
+
+    at: datetime
+    kind: str
+    name: str
+    text: str
+
+    def wire(self) -> dict[str, str]:
+        """As data."""
+        return {"at": f"{self.at:%Y-%m-%dT%H:%M:%SZ}", "kind": self.kind, "name": self.name, "text": self.text}
+
+
+def timeline(seen: Picture, events: Iterable[Json]) -> list[Entry]:
+    """All that is on record, the earliest first. `events`: objects of events.k8s.io/v1 of the namespace, of which
+    those about the Model and what belongs to it are taken."""
+    found = [*_versions(seen), *_events(seen, events)]
+    for record in seen.rollouts:
+        found += _rollout(record)
+    for run in seen.runs:
+        found += _run(run)
+    # Of what happened in the same second the order of the records is kept.
+    return sorted(found, key=lambda entry: entry.at)
+
+
+def shown(entries: Iterable[Entry]) -> str:
+    """As a table, in UTC."""
+    head = ("TIME (UTC)", "OBJECT", "WHAT")
+    return table([head, *(_cells(entry) for entry in entries)])
+
+
+def _cells(entry: Entry) -> tuple[str, str, str]:
+    return f"{entry.at:%Y-%m-%d %H:%M:%S}", f"{entry.kind} {entry.name}", " ".join(entry.text.split())
+
+
+def _versions(seen: Picture) -> Iterator[Entry]:
+    for version in seen.versions:
+        created = version.metadata.creation_timestamp
+        if created is not None:
+            author = f" by {version.spec.author}" if version.spec.author else ""
+            yield Entry(created, "ModelVersion", version.name, f"was registered{author}")
+
+
+def _rollout(record: ModelRollout) -> Iterator[Entry]:
+    status = record.status
+
+    def entry(at: datetime | None, text: str) -> Iterator[Entry]:
+        if at is not None:
+            yield Entry(at, "ModelRollout", record.name, text)
+
+    asked = record.spec.rollback
+    if asked is not None:
+        text = f"{asked.by} asked to go back to {record.spec.target.version}: {asked.reason}"
+        yield from entry(record.metadata.creation_timestamp, text)
+    move = f"{status.from_.version} -> {record.spec.target.version}" if status.from_ else record.spec.target.version
+    yield from entry(status.started_at, f"started: {move}")
+    for gate in status.gates:
+        yield from entry(gate.at, gate_words(gate))
+    for step in status.steps:
+        what = f"step {step.index + 1} ({step.kind}{f' {step.weight} %' if step.weight else ''})"
+        yield from entry(step.started_at, f"{what} started")
+        yield from entry(step.confirmed_at, f"{what}: the gateway follows it")
+        for verdict in (each for each in status.verdicts if each.step == step.index):
+            yield from entry(verdict.at, f"{what}: {verdict_words(verdict)}")
+        yield from entry(step.finished_at, f"{what} ended" + (f": {step.outcome}" if step.outcome else ""))
+    for approval in status.approvals:
+        said = f"{approval.approver} said {approval.decision} ({approval.place})"
+        yield from entry(approval.at, said + (f": {approval.reason}" if approval.reason else ""))
+    for command in status.commands:
+        refused = "" if command.accepted else ", which was refused"
+        said = f"{command.by} commanded {command.name}{refused}: {command.message or command.reason}"
+        yield from entry(command.at, said)
+    yield from entry(status.finished_at, f"ended {status.state} ({status.reason}): {status.message or ''}".rstrip(": "))
+
+
+def _run(run: TrainingRun) -> Iterator[Entry]:
+    status = run.status
+
+    def entry(at: datetime | None, text: str) -> Iterator[Entry]:
+        if at is not None:
+            yield Entry(at, "TrainingRun", run.name, text)
+
+    asked = run.spec.manual
+    if asked is not None:
+        yield from entry(run.metadata.creation_timestamp, f"{asked.by} asked for it: {asked.reason}")
+    elif run.spec.trigger is not None:
+        trigger = run.spec.trigger
+        yield from entry(run.metadata.creation_timestamp, f"trigger {trigger.name} fired: {trigger.message}")
+    for stage in status.stages:
+        yield from entry(stage.started_at, f"{stage.name} started")
+        ended = f"{stage.name} ended: {stage.state}" + (f"; {stage.message}" if stage.message else "")
+        yield from entry(stage.finished_at, ended)
+    made = f", made {status.version}" if status.version else ""
+    why = f" ({status.reason})" if status.reason else ""
+    yield from entry(status.finished_at, f"ended {status.state}{why}{made}: {status.message or ''}".rstrip(": "))
+
+
+def _events(seen: Picture, events: Iterable[Json]) -> Iterator[Entry]:
+    ours = {("Model", seen.model.name)}
+    ours |= {("ModelVersion", each.name) for each in seen.versions}
+    ours |= {("ModelRollout", each.name) for each in seen.rollouts}
+    ours |= {("RetrainingPolicy", each.name) for each in seen.policies}
+    ours |= {("TrainingRun", each.name) for each in seen.runs}
+    ours |= {("Pod", each.name) for each in seen.pods}
+    for event in events:
+        regarding = event.get("regarding") or {}
+        about = (str(regarding.get("kind")), str(regarding.get("name")))
+        at = _time(event)
+        # Of a pod's life only what goes wrong.
+        if about in ours and at is not None and (about[0] != "Pod" or event.get("type") == "Warning"):
+            count = (event.get("series") or {}).get("count") or event.get("deprecatedCount") or 1
+            times = f" ({count} times)" if count > 1 else ""
+            yield Entry(at, *about, f"{event.get('reason')}: {event.get('note', '')}{times}")
+
+
+def _time(event: Json) -> datetime | None:
+    """When it happened last."""
+    last = (event.get("series") or {}).get("lastObservedTime") or event.get("deprecatedLastTimestamp")
+    text = last or event.get("eventTime")
+    if not text:
+        return None
+    return datetime.fromisoformat(str(text)).astimezone(UTC).replace(microsecond=0)

@@ -294,8 +294,8 @@ def test_bursts_hold_an_absolute_limit_too_where_the_serving_revision_shows_them
     found: Shares | Histogram = blocks(*bursts)
     if timed:
         found = histogram_of(blocks(*bursts))
-    told = look(rule, found)
-    assert (told.outcome, told.reason) == (INCONCLUSIVE, "Overdispersed"), told.message
+    verdict = look(rule, found)
+    assert (verdict.outcome, verdict.reason) == (INCONCLUSIVE, "Overdispersed"), verdict.message
     assert look(replace(rule, burst=5), found).outcome is PASS
     alone = replace(found, serving=None, blocks=None)
     assert look(rule, alone).outcome is PASS, "nothing shows it there"

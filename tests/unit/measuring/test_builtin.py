@@ -206,9 +206,9 @@ SHIPPED = {
 async def test_shipped_runtimes_name_their_gauges_of_requests_in_flight(name: str) -> None:
     text = (RUNTIMES / f"{name}.yaml").read_text()
     metrics = ClusterModelRuntime.parse(yaml.safe_load(text)).spec.metrics
-    told = await builtin.in_flight(ask(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics))
-    begin = SHIPPED[name]
-    assert told == (begin and f'sum({begin}namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}})')
+    query = await builtin.in_flight(ask(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics))
+    head = SHIPPED[name]
+    assert query == (head and f'sum({head}namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}})')
     if metrics is not None:
         source = await builtin.source(ask(gateway=None), "Runtime", replace(CANDIDATE, metrics=metrics), errors=True)
         assert (source.name, source.bad is not None) == ("Runtime", True)

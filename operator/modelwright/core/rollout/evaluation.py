@@ -32,7 +32,7 @@ written at once."""
 
 
 def asked(policy: api.RolloutPolicySpec, step: Step) -> tuple[api.Metric, ...]:
-    """The metrics that are looked at in a step; at 100 % nothing serves beside the candidate to compare with."""
+    """The metrics that a step measures; at 100 % nothing serves beside the candidate to compare with."""
     if policy.analysis is None:
         return ()
     found = tuple(metric for metric in policy.analysis.metrics if applies(metric, step))

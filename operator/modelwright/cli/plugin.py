@@ -1,4 +1,4 @@
-"""`kubectl modelwright`: shows Models and what was decided about them, and acts, with the rights of its user."""
+"""Shows Models and what was decided about them, and acts: `kubectl modelwright`, with the rights of its user."""
 
 from __future__ import annotations
 

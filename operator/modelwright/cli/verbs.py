@@ -149,7 +149,7 @@ def version(
     client: Annotated[bool, _option("--client", text="of this program only: no cluster is asked")] = False,
     output: Output = "text",
 ) -> None:
-    """versions of this program, the operator, the CRDs and the images"""
+    """versions of this program, operator, CRDs and images"""
 
 
 @verb("show:list_")
@@ -157,7 +157,7 @@ def list_(
     all_namespaces: Annotated[bool, _option("-A", "--all-namespaces", text="those of all namespaces")] = False,
     output: Output = "text",
 ) -> None:
-    """every Model: its version, its share of the requests, and why it isn't ready"""
+    """every Model: version, share of the requests, why not ready"""
 
 
 @verb("show:status")
@@ -173,7 +173,7 @@ def status(
     ] = 600.0,
     output: Output = "text",
 ) -> None:
-    """a Model as a tree: traffic, pods, rollout with its evidence, versions, retraining"""
+    """a Model as a tree: traffic, rollout, versions, retraining"""
 
 
 @verb("show:history")
@@ -188,7 +188,7 @@ def why(model: Named, rollout: Rollout = None, output: Output = "text") -> None:
 
 @verb("show:timeline")
 def timeline(model: Named, output: Output = "text") -> None:
-    """what happened, in order: versions, rollouts, people, runs and Events"""
+    """what happened, in order, from records and Events"""
 
 
 @verb("requests:logs")
@@ -219,7 +219,7 @@ def predict(
     ] = None,
     output: Output = "text",
 ) -> None:
-    """send one request through kubectl port-forward, and print the answer"""
+    """send one request to a version, and print the answer"""
 
 
 @verb("show:plot")
@@ -238,7 +238,7 @@ def plot(
     ] = None,
     terminal: Annotated[bool, _option("--terminal", text="in the terminal too, when -o names a file")] = False,
 ) -> None:  # fmt: skip
-    """draw a rollout's weights over time, and the intervals that its metrics were judged by"""
+    """draw a rollout: weights over time, intervals and limits"""
 
 
 @verb("modelwright.cli.doctor.command:run")
@@ -253,7 +253,7 @@ def doctor(
     ] = None,
     output: Output = "text",
 ) -> None:
-    """find what is wrong with the install, a namespace or a Model, each with the cure; exit code 1 with a fault"""
+    """find what is wrong, with the cure; exit code 1 with a fault"""
 
 
 @verb("about:explain", needs="")
@@ -264,12 +264,12 @@ def explain(
     ] = None,
     output: Output = "text",
 ) -> None:
-    """what a reason means, such as WaitingForPods; no cluster is asked"""
+    """what a reason means, such as WaitingForPods"""
 
 
 @verb("show:lineage")
 def lineage(model: Named, version: OfVersion = None, output: Output = "text") -> None:
-    """a version back to data and code, and forward to where it serves"""
+    """a version back to data and code, and on to where it serves"""
 
 
 @verb("show:card")
@@ -371,7 +371,7 @@ def run(
     name: Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="a TrainingRun")],
     output: Output = "text",
 ) -> None:
-    """cancel a training run: its TrainingRun is deleted, and its pods with it"""
+    """cancel a training run: it is deleted with its pods"""
 
 
 @verb("files:lint", group=FILES)
@@ -424,4 +424,4 @@ def import_(
     domain: Annotated[str, _option("--domain", text="hostnames are <name>.<domain>", metavar="DOMAIN")] = "",
     output: Output = "text",
 ) -> None:
-    """turn objects of other projects into ours, and say what of them has no place here"""
+    """turn objects of other projects into ours"""

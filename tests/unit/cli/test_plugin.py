@@ -47,6 +47,7 @@ def test_help_lists_every_verb(arguments: list[str], capsys: pytest.CaptureFixtu
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert [name for name in plugin.subcommands() if f"\n  {name} " not in shown] == []
+    assert [line for line in shown.splitlines()[1:] if line.endswith("...")] == []
 
 
 @pytest.mark.parametrize("arguments", [["help", "status"], ["status", "--help"]], ids=["help status", "status --help"])

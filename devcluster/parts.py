@@ -1,15 +1,18 @@
-"""The programs a cluster is made of: each from a Go module of its own, built once per version into the cache."""
+"""The programs a cluster is made of: each from a Go module below `tools/`, built once per version into the cache."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from devcluster import paths
@@ -24,6 +27,9 @@ class Part:
     name: str
     module: str
     packages: dict[str, str]
+    weight: int = 0
+    """CPU seconds of a build from an empty cache, after the parts before it, by the amount of code: the time left
+    follows from it."""
     tags: str = ""
     asked: bool = False
     """Built when it is asked for, and not with all the others."""
@@ -44,8 +50,15 @@ class Part:
         """All that the tree names: of Kubernetes one for each minor version that is tried."""
         if not self.module:
             return {"1"}
-        folders = paths.TOOLS.glob("kubernetes*") if self.name == "kubernetes" else [paths.TOOLS / self.name]
-        return {self._version(folder) for folder in folders}
+        return {self._version(folder) for folder in self._sources()}
+
+    def folders(self) -> set[str]:
+        """Names of the folders of all versions that the tree names, in the cache."""
+        return {self._key(folder) for folder in self._sources()}
+
+    def _sources(self) -> list[Path]:
+        known = paths.TOOLS.glob("kubernetes*") if self.name == "kubernetes" else [paths.TOOLS / self.name]
+        return sorted(known)
 
     def _version(self, source: Path) -> str:
         text = (source / "go.mod").read_text()
@@ -55,15 +68,41 @@ class Part:
         return found[1]
 
     def folder(self) -> Path:
-        return paths.binaries() / f"{self.name}-{self.version()}"
+        return paths.binaries() / self._key(self.source())
+
+    def _key(self, source: Path) -> str:
+        """The version; of what is built from the common list of versions also a hash of all that it depends on."""
+        version = self._version(source) if self.module else "1"
+        if source not in shared():
+            return f"{self.name}-{version}"
+        files = [WORKSPACE, *(each / "go.mod" for each in shared()), *source.glob("*.go"), *source.glob("*.patch")]
+        whole = sha256(f"{self.tags} {self._ldflags(version)} {' '.join(SLIM)}".encode())
+        for file in sorted(files):
+            whole.update(file.read_bytes())
+        return f"{self.name}-{version}-{whole.hexdigest()[:8]}"
 
     def ldflags(self) -> str:
+        return self._ldflags(self.version())
+
+    def _ldflags(self, version: str) -> str:
         if self.name != "kubernetes":
             return "-s -w"
         # Without these the API server reports v0.0.0, and clients misbehave.
         stamp = "k8s.io/component-base/version.git"
-        major, minor, _ = self.version().split(".")
-        return f"-s -w -X {stamp}Version=v{self.version()} -X {stamp}Major={major} -X {stamp}Minor={minor}"
+        major, minor, _ = version.split(".")
+        return f"-s -w -X {stamp}Version=v{version} -X {stamp}Major={major} -X {stamp}Minor={minor}"
+
+
+WORKSPACE = paths.TOOLS / "go.work"
+REPLACED = r"^\t(\S+) => "
+SLIM = ("-gcflags=all=-dwarf=false",)
+"""Without what only a debugger reads: a tenth of the CPU time. Stack traces and profiles need none of it."""
+
+
+@cache
+def shared() -> tuple[Path, ...]:
+    """The folders whose parts are built from the common list of versions."""
+    return tuple(paths.TOOLS / name for name in re.findall(r"^\s+\./(\S+)$", WORKSPACE.read_text(), re.MULTILINE))
 
 
 def _kubernetes(*names: str) -> dict[str, str]:
@@ -75,40 +114,57 @@ def _flux(name: str) -> Part:
 
 
 PARTS = (
-    Part("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    # First what takes longest: the pace of all others is known by it.
     Part(
         "kubernetes",
         "k8s.io/kubernetes",
         _kubernetes("kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
+        weight=340,
     ),
-    Part("pause", "", {"pause": "."}),
-    Part("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"}),
+    Part("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}, weight=15),
     Part(
-        "registry",
-        "github.com/distribution/distribution/v3",
-        {"registry": "github.com/distribution/distribution/v3/cmd/registry"},
+        "versitygw",
+        "github.com/versity/versitygw",
+        {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+        weight=85,
     ),
-    Part("versitygw", "github.com/versity/versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
-    Part("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}),
-    Part("helm-docs", "github.com/norwoodj/helm-docs", {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"}),
-    Part("kube-score", "github.com/zegl/kube-score", {"kube-score": "github.com/zegl/kube-score/cmd/kube-score"}),
-    Part(
-        "operator-verify",
-        "github.com/operator-framework/api",
-        {"operator-verify": "github.com/operator-framework/api/cmd/operator-verify"},
-    ),
-    Part("traefik", "github.com/traefik/traefik/v3", {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}),
     Part(
         "prometheus",
         "github.com/prometheus/prometheus",
         {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
+        weight=60,
         # The clients of two dozen clouds would triple the build.
         tags="remove_all_sd,enable_kubernetes_sd",
     ),
-    Part("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}),
+    Part(
+        "traefik", "github.com/traefik/traefik/v3", {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}, weight=50
+    ),
+    Part("coredns", "github.com/coredns/coredns", {"coredns": "."}, weight=10),
+    Part("registry", "github.com/distribution/distribution/v3", {"registry": "."}, weight=10),
+    Part("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}, weight=18),
+    Part("pause", "", {"pause": "."}, weight=1),
+    Part("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, weight=110),
+    Part("jobset", "sigs.k8s.io/jobset", {"jobset": "sigs.k8s.io/jobset"}, weight=10),
+    Part("kueue", "sigs.k8s.io/kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, weight=170),
+    Part(
+        "kube-score",
+        "github.com/zegl/kube-score",
+        {"kube-score": "github.com/zegl/kube-score/cmd/kube-score"},
+        weight=30,
+    ),
+    Part(
+        "helm-docs",
+        "github.com/norwoodj/helm-docs",
+        {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"},
+        weight=28,
+    ),
+    Part(
+        "operator-verify",
+        "github.com/operator-framework/api",
+        {"operator-verify": "github.com/operator-framework/api/cmd/operator-verify"},
+        weight=68,
+    ),
     Part("kind", "sigs.k8s.io/kind", {"kind": "sigs.k8s.io/kind"}, asked=True),
-    Part("jobset", "sigs.k8s.io/jobset", {"jobset": "sigs.k8s.io/jobset"}),
-    Part("kueue", "sigs.k8s.io/kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}),
     Part("argocd", "github.com/argoproj/argo-cd/v3", {"argocd": "github.com/argoproj/argo-cd/v3/cmd"}, asked=True),
     _flux("source-controller"),
     _flux("kustomize-controller"),
@@ -151,45 +207,106 @@ def path(binary: str) -> Path:
 
 
 def build(binaries: Iterable[str], progress: Progress | None = None) -> None:
-    """Build what isn't in the cache yet; two at a time, since linking uses one core only."""
+    """Build what isn't in the cache yet: one part after the other, each on all cores. Two at once would compile twice
+    what they share."""
     shown = progress or Quiet()
-    missing = [name for name in binaries if not path(name).exists()]
-    if not missing:
+    wanted = [name for name in binaries if not path(name).exists()]
+    if not wanted:
         return
     if not shutil.which("go"):
         raise ClusterError(
-            f"Go is needed to build {', '.join(missing)} and isn't there: install Go 1.26 or newer (https://go.dev/dl/)"
+            f"Go is needed to build {', '.join(wanted)} and isn't there: install Go 1.26 or newer (https://go.dev/dl/)"
         )
-    for name in missing:
-        shown.add(f"build {name}")
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda name: _build_one(name, shown), missing))
+    missing = [(part, names) for part in PARTS if (names := _missing(part, wanted))]
+    for part, _ in missing:
+        shown.add(f"build {part.name}", part.weight)
+    for part, names in missing:
+        with shown.step(f"build {part.name}"), paths.locked(paths.cache() / "locks" / f"build-{part.name}.lock"):
+            # Another process may have built them meanwhile.
+            _build(part, _missing(part, names))
 
 
-def _build_one(binary: str, progress: Progress) -> None:
-    part = part_of(binary)
+def _missing(part: Part, binaries: Iterable[str]) -> list[str]:
+    return [name for name in binaries if name in part.packages and not (part.folder() / name).exists()]
+
+
+def _build(part: Part, names: list[str]) -> None:
+    if not names:
+        return
     folder = part.folder()
-    log = paths.cache() / "logs" / f"build-{binary}.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = paths.cache() / "logs" / f"build-{part.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with progress.step(f"build {binary}"), paths.locked(paths.cache() / "locks" / f"{binary}.lock"):
-        if (folder / binary).exists():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{binary}.new"
-        command = ["go", "build", "-trimpath", "-ldflags", part.ldflags(), "-o", str(new)]
+    with (
+        tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as new,
+        log.open("wb") as out,
+        _workspace(part) as work,
+    ):
+        # Several are named by the last word of their packages, in one command: they are linked side by side.
+        target = f"{new}/" if len(names) > 1 else f"{new}/{names[0]}"
+        command = [
+            "go",
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            *(SLIM if work else ()),
+            "-ldflags",
+            part.ldflags(),
+            "-o",
+            target,
+        ]
         command += ["-tags", part.tags] if part.tags else []
-        with log.open("wb") as out:
-            done = subprocess.run(
-                [*command, part.packages[binary]],
-                cwd=part.source(),
-                env={**os.environ, "CGO_ENABLED": "0"},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
+        done = subprocess.run(
+            [*command, *(part.packages[name] for name in names)],
+            cwd=part.source(),
+            env={**os.environ, "CGO_ENABLED": "0", "GOWORK": str(work or "off")},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         if done.returncode:
-            raise failed(f"building {binary} {part.version()} failed", log)
-        new.rename(folder / binary)
+            raise failed(f"building {', '.join(names)} {part.version()} failed", log)
+        for name in names:
+            (Path(new) / name).rename(folder / name)
+
+
+@contextlib.contextmanager
+def _workspace(part: Part) -> Iterator[Path | None]:
+    """The file with the common list of versions, None for a part that has its own. One with a `module.patch` is built
+    from a patched copy of its module."""
+    source = part.source()
+    patch = source / "module.patch"
+    if source not in shared():
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="source-", dir=paths.cache()) as folder:
+        work = Path(folder) / "go.work"
+        text = versions(source)
+        if patch.exists():
+            copy = Path(folder) / "module"
+            shutil.copytree(_download(source, part.module, part.version()), copy, copy_function=shutil.copyfile)
+            apply(patch, copy)
+            text += f"\nreplace {part.module} => {copy}\n"
+        work.write_text(text)
+        shutil.copyfile(WORKSPACE.with_suffix(".work.sum"), work.with_suffix(".work.sum"))
+        yield work
+
+
+def versions(source: Path) -> str:
+    """The common list of versions, as a part's build reads it from anywhere: what its own go.mod replaces is left out,
+    and holds there."""
+    text = re.sub(r"^(\s+)\./", rf"\g<1>{source.parent}/", WORKSPACE.read_text(), flags=re.MULTILINE)
+    own = re.findall(REPLACED, (source / "go.mod").read_text(), re.MULTILINE)
+    return re.sub(rf"{REPLACED}.*\n", lambda line: "" if line[1] in own else line[0], text, flags=re.MULTILINE)
+
+
+def apply(patch: Path, folder: Path) -> None:
+    """Apply a patch in a folder that is no part of a repository, wherever the cache is."""
+    command = ["git", "apply", "--whitespace=nowarn", str(patch)]
+    outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    done = subprocess.run(command, cwd=folder, env=outside, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise failed(f"{patch} does not fit its module: make it for the version in go.mod\n{done.stderr.strip()}")
 
 
 def gateway_api_crds() -> Path:
@@ -217,7 +334,7 @@ def traefik_crds() -> Path:
 def module(binary: str) -> Path:
     """The folder of the Go module that a binary is built from, in Go's own cache: to be read only."""
     part = part_of(binary)
-    return _downloaded(part.name, part.module)
+    return _download(paths.TOOLS / part.name, part.module, part.version())
 
 
 def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
@@ -226,7 +343,7 @@ def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
     kept = paths.cache() / "crds" / f"{folder}-{version}" / inside.replace("/", "-")
     if kept.exists():
         return kept
-    source = _downloaded(folder, module) / inside
+    source = _download(paths.TOOLS / folder, module, version) / inside
     new = kept.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -236,14 +353,15 @@ def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
     return kept
 
 
-def _downloaded(folder: str, module: str) -> Path:
-    version = Part(folder, module, {}).version()
-    log = paths.cache() / "logs" / f"module-{folder}.log"
+def _download(folder: Path, module: str, version: str) -> Path:
+    """Where Go's cache has a module's files; downloaded unless they are there."""
+    log = paths.cache() / "logs" / f"module-{folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         found = subprocess.run(
             ["go", "mod", "download", "-json", f"{module}@v{version}"],
-            cwd=paths.TOOLS / folder,
+            cwd=folder,
+            env={**os.environ, "GOWORK": "off"},
             stdout=subprocess.PIPE,
             stderr=out,
             check=False,

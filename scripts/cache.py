@@ -21,7 +21,7 @@ from tests.scale.bench_fetch import RCLONE
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 10 * 10**9
 """Bytes of all peers together."""
-VERSIONED = ("bin/", "crds/", "base/base-", "venv-", "npm-azurite-")
+VERSIONED = ("bin/", "crds/", "source-", "base/base-", "venv-", "npm-azurite-")
 """How the paths begin of what is kept once for each version."""
 
 
@@ -65,9 +65,11 @@ def named() -> set[str]:
     """The paths of all versions that the tree names."""
     known = [*parts.PARTS, parts.Part("gateway-api", "sigs.k8s.io/gateway-api", {})]
     versions = {f"{part.name}-{version}" for part in known for version in part.versions()}
+    built = {key for part in parts.PARTS for key in part.folders()}
     lock = json.loads((ROOT / "tests/servers/azurite/package-lock.json").read_text())
     return {
-        *(f"{folder}/{version}" for folder in ("bin", "crds") for version in versions),
+        *(f"bin/{key}" for key in built),
+        *(f"crds/{version}" for version in versions),
         f"bin/rclone-{RCLONE}",
         *(f"base/{images.base_archive(architecture).name}" for architecture in ("amd64", "arm64")),
         f"venv-{sha256((ROOT / 'requirements/dev.txt').read_bytes()).hexdigest()[:12]}",

@@ -1,13 +1,17 @@
 """The programs to build: each in the module that go.mod pins, found where its version says."""
 
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from devcluster import components, parts, paths
+from devcluster import addons, components, parts, paths
 from devcluster.errors import ClusterError
+from devcluster.network import Network
 from devcluster.pki import Authority
 
 
@@ -17,7 +21,10 @@ def test_every_part_has_a_pinned_version_and_names_its_tools(part: parts.Part) -
     go_mod = (paths.TOOLS / part.name / "go.mod").read_text()
     if part.module:
         for package in part.packages.values():
-            assert re.search(rf"^(tool)?\s+{re.escape(package)}$", go_mod, re.MULTILINE), package
+            if package == ".":
+                assert (paths.TOOLS / part.name / "main.go").read_text().startswith("// ")
+            else:
+                assert re.search(rf"^(tool)?\s+{re.escape(package)}$", go_mod, re.MULTILINE), package
 
 
 def test_every_program_of_a_profile_is_built_by_some_part() -> None:
@@ -49,6 +56,98 @@ def test_all_staging_modules_are_replaced_by_the_same_version(monkeypatch: pytes
     found = re.findall(r"^\s+(k8s\.io/\S+) => (\S+) v0\.(\S+)$", text, re.MULTILINE)
     assert len(found) == 29
     assert {(old == new, minor) for old, new, minor in found} == {(True, version.removeprefix("1."))}
+
+
+def part(name: str) -> parts.Part:
+    return next(each for each in parts.PARTS if each.name == name)
+
+
+def test_all_that_a_cluster_runs_is_built_from_one_list_of_versions() -> None:
+    shared = {folder.name for folder in parts.shared()}
+    runs = {*parts.CONTROL_PLANE, *parts.CONTROLLERS, *parts.NODE}
+    assert {parts.part_of(name).name for name in runs} - {"pause"} <= shared
+    assert shared <= {part.name for part in parts.PARTS if not part.asked}
+
+
+def test_what_a_part_replaces_holds_for_it_alone() -> None:
+    """Traefik's fork of a router would leave the registry without routes."""
+    ours = "\tgithub.com/gorilla/mux => github.com/gorilla/mux v"
+    fork = re.compile(r"^\tgithub.com/gorilla/mux => github.com/containous/mux v", re.MULTILINE)
+    assert fork.search((paths.TOOLS / "traefik/go.mod").read_text())
+    assert ours in parts.versions(paths.TOOLS / "registry")
+    assert ours not in parts.versions(paths.TOOLS / "traefik")
+    assert parts.versions(paths.TOOLS / "traefik").count(" => ") == parts.WORKSPACE.read_text().count(" => ") - 1
+    assert f"\t{paths.TOOLS}/traefik\n" in parts.versions(paths.TOOLS / "registry")
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the tree's Go modules that a test may change."""
+    copy = shutil.copytree(paths.TOOLS, tmp_path / "tools")
+    monkeypatch.setattr(paths, "TOOLS", copy)
+    monkeypatch.setattr(parts, "WORKSPACE", copy / "go.work")
+    parts.shared.cache_clear()
+    yield copy
+    parts.shared.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("traefik", "traefik/module.patch"),
+        ("coredns", "coredns/main.go"),
+        ("etcd", "go.work"),
+        ("helm", "prometheus/go.mod"),
+    ],
+    ids=["what is cut off it", "its own main", "a pinned version", "the versions of another part"],
+)
+def test_what_it_is_built_from_names_the_folder(tools: Path, name: str, changed: str) -> None:
+    before = part(name).folder()
+    with (tools / changed).open("a") as file:
+        file.write("// changed\n")
+    assert part(name).folder() != before
+    assert part("pause").folder().name == "pause-1"
+    assert re.fullmatch(r"argocd-[\d.]+", part("argocd").folder().name)
+
+
+def test_the_cut_fits_the_version_that_is_built(tools: Path) -> None:
+    """Each file that is changed is known to the patch by lines of its own; a new version may have others."""
+    patch = (tools / "traefik/module.patch").read_text()
+    changed = re.findall(r"^\+\+\+ b/(\S+)$", patch, re.MULTILINE)
+    assert {"pkg/config/static/static_config.go", "pkg/provider/aggregator/aggregator.go"} <= set(changed)
+    for kept in ("gateway.Provider", "crd.Provider", "Prometheus"):
+        assert not re.search(rf"^-.*{kept}", patch, re.MULTILINE), kept
+
+
+def test_a_patch_that_does_not_fit_says_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "module"
+    folder.mkdir()
+    (folder / "a.go").write_text("package a\n")
+    patch = tmp_path / "module.patch"
+    patch.write_text("--- a/a.go\n+++ b/a.go\n@@ -1 +1 @@\n-package b\n+package c\n")
+    with pytest.raises(ClusterError, match=r"does not fit its module: make it for the version in go\.mod"):
+        parts.apply(patch, folder)
+    patch.write_text("--- a/a.go\n+++ b/a.go\n@@ -1 +1 @@\n-package a\n+package c\n")
+    parts.apply(patch, folder)
+    assert (folder / "a.go").read_text() == "package c\n"
+
+
+def test_the_corefile_names_only_plugins_that_are_built_in(tmp_path: Path) -> None:
+    places = addons.Places(tmp_path, tmp_path / "kubeconfig", Network(0))
+    addons.coredns(places, ["192.0.2.1"])
+    used = set(re.findall(r"^  (\w+)", (tmp_path / "coredns/Corefile").read_text(), re.MULTILINE))
+    main = (paths.TOOLS / "coredns/main.go").read_text()
+    assert used == set(re.findall(r'_ "github.com/coredns/coredns/plugin/(\w+)"', main))
+
+
+def test_the_registry_is_built_with_the_store_that_it_uses(tmp_path: Path) -> None:
+    addons.registry(addons.Places(tmp_path, tmp_path / "kubeconfig", Network(0)))
+    config = yaml.safe_load((tmp_path / "registry/config.yml").read_text())
+    assert "filesystem" in config["storage"]
+    assert (
+        '"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"'
+        in (paths.TOOLS / "registry/main.go").read_text()
+    )
 
 
 def test_no_registry_address_and_no_path_of_this_machine_is_committed() -> None:

@@ -76,13 +76,13 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a bit of everything, each file larger and younger than the one before."""
     monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
     monkeypatch.delenv("MODELWRIGHT_KUBERNETES", raising=False)
-    argocd, etcd = (next(part.version() for part in parts.PARTS if part.name == name) for name in ("argocd", "etcd"))
+    argocd, etcd = (part for name in ("argocd", "etcd") for part in parts.PARTS if part.name == name)
     files = (
         "locks/etcd.lock",
-        f"crds/argocd-{argocd}/manifests/install.yaml",
-        f"bin/argocd-{argocd}/argocd",
+        f"crds/argocd-{argocd.version()}/manifests/install.yaml",
+        f"bin/{argocd.folder().name}/argocd",
         "bin/argocd-0.1.0/argocd",
-        f"bin/etcd-{etcd}/etcd",
+        f"bin/{etcd.folder().name}/etcd",
         "bin/etcd-0.1.0/etcd",
         "bin/kind-0.1.0/kind",
         "base/base-0123.tar",

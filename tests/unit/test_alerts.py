@@ -57,8 +57,10 @@ def test_there_is_no_page_without_an_alert() -> None:
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("Modelwright*.md")), ids=lambda page: page.stem)
 def test_a_page_names_commands_and_metrics_that_exist(page: Path) -> None:
     text = page.read_text()
-    for command in re.findall(r"`kubectl modelwright ([^`]+)`", text):
-        plugin._parser().parse_args(command.split())
+    commands = plugin.commands()
+    for line in re.findall(r"`kubectl modelwright ([^`]+)`", text):
+        name, *arguments = line.split()
+        commands[name].make_context(name, arguments)
     assert {without_suffix(name) for name in re.findall(r"modelwright_[a-z_]+", text)} <= exported()
 
 

@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def subcommands() -> dict[str, dict[str, bool]]:
     """Every verb with its options, and whether they take a value."""
-    group: Any = typer.main.get_command(_app(VERBS, lambda _: None))
     return {
         name: {
             option: not parameter.is_flag
@@ -50,8 +49,15 @@ def subcommands() -> dict[str, dict[str, bool]]:
             if parameter.param_type_name == "option"
             for option in parameter.opts
         }
-        for name, command in group.commands.items()
+        for name, command in commands().items()
     }
+
+
+def commands() -> dict[str, Any]:
+    """Every verb as a command that reads its arguments: `make_context(name, arguments)` refuses what it has not."""
+    group: Any = typer.main.get_command(_app(VERBS, lambda _: None))
+    found: dict[str, Any] = group.commands
+    return found
 
 
 def _app(names: Iterable[str], end: Callable[[int], None]) -> typer.Typer:

@@ -207,10 +207,10 @@ class Web:
         usable = isinstance(token, str) and token and token.isascii() and token.isprintable()
         if not usable or kind.lower() != "bearer":
             raise Fault(Reason.METRICS_ANSWER_INVALID, f"{source} gave no bearer token")
-        told = answer.get("expires_in")
+        given = answer.get("expires_in")
         lives = _TOKEN_SECONDS
-        if isinstance(told, int | float) and not isinstance(told, bool) and told >= 0:
-            lives = float(min(told, _TOKEN_MOST_SECONDS))
+        if isinstance(given, int | float) and not isinstance(given, bool) and given >= 0:
+            lives = float(min(given, _TOKEN_MOST_SECONDS))
         return _Token(str(token), secret, now + lives - min(_TOKEN_LEEWAY, lives / 2))
 
     def _context(self, connection: Connection, ca_file: str | None) -> ssl.SSLContext | bool:

@@ -160,7 +160,7 @@ class HelperPods(HelperPod):
 
 
 CLEAR_PROXIES = frozenset({"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"})
-"""Proxies that see plain HTTP. Whoever names one reads what goes through it, and may answer in the server's place."""
+"""Proxies that see plain HTTP. Who names one reads what goes through it, and may answer in the server's place."""
 PROXIES = CLEAR_PROXIES | {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
 AUTHORS_VARIABLES = (
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",

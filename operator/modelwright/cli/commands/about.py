@@ -21,22 +21,22 @@ Json = dict[str, Any]
 
 def version(options: Options, cluster: Cluster) -> int:
     """Versions of this program, the operators, the CRDs and their images."""
-    told: Json = {"client": VERSION}
+    versions: Json = {"client": VERSION}
     if options.client:
-        _show(options, told)
+        _show(options, versions)
         return 0
     hidden: list[str] = []
     try:
-        told["crds"] = _crds(_listed(cluster, hidden, "CRDs", "customresourcedefinitions", "-l", _CRDS))
-        told["operators"] = [
+        versions["crds"] = _crds(_listed(cluster, hidden, "CRDs", "customresourcedefinitions", "-l", _CRDS))
+        versions["operators"] = [
             _operator(found)
             for found in _listed(cluster, hidden, "operator", "deployments.apps", "-A", "-l", _OPERATOR)
         ]
     except UserError:
         _show(options, {"client": VERSION})
         raise
-    told["hidden"] = hidden
-    _show(options, told)
+    versions["hidden"] = hidden
+    _show(options, versions)
     return 0
 
 
@@ -62,22 +62,22 @@ def explain(options: Options, _: Cluster) -> int:
     return 0
 
 
-def _show(options: Options, told: Json) -> None:
+def _show(options: Options, versions: Json) -> None:
     if options.output == "json":
-        say(json.dumps(told, indent=2))
+        say(json.dumps(versions, indent=2))
         return
-    rows = [("client", told["client"])]
-    if "crds" in told and "CRDs" not in told["hidden"]:
-        crds = told["crds"]
+    rows = [("client", versions["client"])]
+    if "crds" in versions and "CRDs" not in versions["hidden"]:
+        crds = versions["crds"]
         missing = f"; missing: {', '.join(crds['missing'])}" if crds["missing"] else ""
         rows.append(("CRDs", f"{crds['found']} kinds, {', '.join(crds['versions']) or 'none installed'}{missing}"))
-    for each in told.get("operators", ()):
+    for each in versions.get("operators", ()):
         place = f"{each['namespace']}/{each['name']}, {each['ready']} of {each['replicas']} pods ready"
         rows.append(("operator", f"{each['version'] or 'unknown version'}, {place}"))
         rows += [("image", f"{what} {image}") for what, image in each["images"].items()]
-    if "operators" in told and not told["operators"] and "operator" not in told["hidden"]:
+    if "operators" in versions and not versions["operators"] and "operator" not in versions["hidden"]:
         rows.append(("operator", "none found"))
-    rows += [(what, "you may not list it") for what in told.get("hidden", ())]
+    rows += [(what, "you may not list it") for what in versions.get("hidden", ())]
     say("\n".join(f"{what:<8}  {text}" for what, text in rows))
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import random
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
+from typing import IO
+
+from devcluster import paths
 
 # Below the kernel's ephemeral range, so that no outgoing connection takes a port between its choice and its use.
 _LOWEST, _HIGHEST = 18000, 31999
+_BLOCK = 200
 # Hypothesis sets the seed of `random` in every process alike.
 _RANDOM = random.SystemRandom()
 
 
 def free(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on, chosen at random so that two callers don't choose the same."""
+    """Ports that nobody listens on, of a block that no other process chooses from: what is chosen may be used later."""
     found: list[int] = []
     with ExitStack() as held:
         while len(found) < count:
-            port = _RANDOM.randint(_LOWEST, _HIGHEST)
+            port = next(_candidates())
             probe = held.enter_context(socket.socket())
             try:
                 probe.bind((address, port))
@@ -25,3 +33,30 @@ def free(count: int, address: str = "127.0.0.1") -> list[int]:
                 continue
             found.append(port)
     return found
+
+
+@cache
+def _candidates() -> Iterator[int]:
+    """The ports of this process's block, in turn; its file stays locked until the process ends."""
+    folder = paths.cache() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = list(range(_LOWEST, _HIGHEST + 1 - _BLOCK, _BLOCK))
+    _RANDOM.shuffle(blocks)
+    for first in blocks:
+        lock = (folder / f"ports-{first}.lock").open("w")
+        if _locked(lock):
+            _LOCKS.append(lock)
+            return itertools.cycle(range(first, first + _BLOCK))
+        lock.close()
+    raise RuntimeError(f"all {len(blocks)} blocks of ports are taken by other processes")
+
+
+_LOCKS: list[IO[str]] = []
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,6 +1,8 @@
 """Clusters side by side: ranges of their own, inside one /16 each."""
 
 import ipaddress
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,11 @@ def test_free_ports_differ_and_are_below_the_ephemeral_range() -> None:
     found = ports.free(20)
     assert len(set(found)) == 20
     assert all(18000 <= port < 32000 for port in found)
+
+
+def test_processes_choose_from_ports_of_their_own_and_none_twice() -> None:
+    mine = [port for _ in range(50) for port in ports.free(2)]
+    program = "from devcluster import ports; print(*[port for _ in range(50) for port in ports.free(2)])"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    theirs = [int(port) for port in said.split()]
+    assert len({*mine, *theirs}) == 200

@@ -63,7 +63,7 @@ class Signing:
         return self.attach(Registry(image, find_login(image), plain_http=plain_http), image, predicate, bill)
 
     def attach(self, registry: Registry, image: Image, predicate: Json, bill: Json) -> str:
-        """Sign an image or index, with its provenance and bill of materials, read it back; returns what can be told."""
+        """Sign an image or index, with its provenance and bill of materials, read it back; returns what to print."""
         statements = [
             provenance.statement(image, provenance.SLSA, predicate),
             provenance.statement(image, provenance.CYCLONEDX, bill),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar, cast
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.fetch.harness import Container
-from tests.fetch.stores import STORES, Store
+from tests.fetch.stores import STORES, Oci, Store
 from tests.servers.http_faults import FaultProxy
 
 S = TypeVar("S", bound=Store)
@@ -61,3 +62,12 @@ def proxy(remote: Store) -> Iterator[FaultProxy]:
     """Stands between the container and the remote store."""
     with FaultProxy(remote.address) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    """A registry of a module's own: who pushes to it may break what is in it."""
+    store = Oci()
+    store.start()
+    yield urlsplit(store.url).netloc
+    store.stop()

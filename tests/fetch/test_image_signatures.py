@@ -10,29 +10,18 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from scripts import provenance, signing
 from scripts.registry import MANIFEST, Image, Login, Registry, RegistryError, digest_of
-from tests.fetch.stores import Oci
 from tests.packaging.test_signing import BUILD
 
 pytestmark = pytest.mark.fetch
 PASSWORD = "Canary-Registry-Password"
 COSIGN = os.environ.get("COSIGN") or shutil.which("cosign") or ""
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[str]:
-    store = Oci()
-    store.start()
-    yield urlsplit(store.url).netloc
-    store.stop()
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,21 +16,12 @@ from devcluster import parts
 from scripts import provenance, publish, release, signing
 from scripts.images import NAMES, Signing
 from scripts.registry import Image, Login, Registry
-from tests.fetch.stores import Oci
 from tests.fetch.test_image_signatures import PASSWORD, openssl, push
 from tests.packaging.test_signing import BUILD
 
 pytestmark = pytest.mark.fetch
 ROOT = Path(__file__).resolve().parents[2]
 BILL = {"bomFormat": "CycloneDX", "components": []}
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[str]:
-    store = Oci()
-    store.start()
-    yield urlsplit(store.url).netloc
-    store.stop()
 
 
 @pytest.fixture

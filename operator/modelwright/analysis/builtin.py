@@ -59,7 +59,7 @@ async def source(ask: Ask, wanted: str, target: Target, *, errors: bool = False)
     """Where the requests of `target` are counted; `wanted` is the policy's Auto, Gateway or Runtime.
 
     Auto is the gateway where it is a known one that always tells revisions apart, else the runtime. `errors`: the bad
-    ones must be told from the good. Raises Fault, permanent, where nothing counts.
+    ones must be distinguished from the good. Raises Fault, permanent, where nothing counts.
     """
     controller = ask.gateway.controller if ask.gateway is not None else ""
     known = GATEWAYS.get(controller)

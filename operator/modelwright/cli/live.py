@@ -74,19 +74,18 @@ def interval(look: Look, width: int = BAR) -> str:
 def _head(seen: Picture) -> Text:
     model = seen.model
     stalled = find(model.status.conditions, "Stalled")
-    told = stalled if stalled is not None and stalled.status == "True" else find(model.status.conditions, "Ready")
+    condition = stalled if stalled is not None and stalled.status == "True" else find(model.status.conditions, "Ready")
     text = _line(f"Model {model.name}", "bold")
     if model.spec.suspend:
         return text.append("  suspended", "yellow")
-    if told is None:
+    if condition is None:
         return text.append("  not seen yet", "yellow")
-    good = told.type == "Ready" and told.status == "True"
-    bad = told.type == "Stalled"
-    text.append(
-        printable(f"  {told.type}={told.status} {told.reason}"), "green" if good else "red" if bad else "yellow"
-    )
-    if told.message and told.reason != "Serving":
-        text.append(printable(f"\n{told.message}"))
+    good = condition.type == "Ready" and condition.status == "True"
+    bad = condition.type == "Stalled"
+    colour = "green" if good else "red" if bad else "yellow"
+    text.append(printable(f"  {condition.type}={condition.status} {condition.reason}"), colour)
+    if condition.message and condition.reason != "Serving":
+        text.append(printable(f"\n{condition.message}"))
     return text
 
 

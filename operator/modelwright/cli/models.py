@@ -31,9 +31,9 @@ class Row:
 
     def wire(self) -> dict[str, Any]:
         """As data."""
-        told = asdict(self)
-        told["created"] = self.created.strftime("%Y-%m-%dT%H:%M:%SZ") if self.created is not None else None
-        return told
+        wire = asdict(self)
+        wire["created"] = self.created.strftime("%Y-%m-%dT%H:%M:%SZ") if self.created is not None else None
+        return wire
 
 
 def rows(objects: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -77,9 +77,9 @@ def _state(model: Model) -> tuple[str, str]:
     if (model.status.observed_generation or 0) < model.generation:
         return "Pending", "the operator has not seen its newest spec yet"
     for name in ("Stalled", "Reconciling"):
-        told = find(conditions, name)
-        if told is not None and told.status == "True":
-            return name, f"{told.reason}: {told.message}" if told.message else told.reason
+        condition = find(conditions, name)
+        if condition is not None and condition.status == "True":
+            return name, f"{condition.reason}: {condition.message}" if condition.message else condition.reason
     ready = find(conditions, "Ready")
     if is_true(conditions, "Ready"):
         return "Ready", ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from modelwright.api.v1alpha1.rollout import ModelRollout
@@ -59,13 +60,13 @@ def _versions(seen: Picture) -> Iterator[Entry]:
             yield Entry(created, "ModelVersion", version.name, f"was registered{author}")
 
 
+def _entry(kind: str, name: str, at: datetime | None, text: str) -> Iterator[Entry]:
+    if at is not None:
+        yield Entry(at, kind, name, text)
+
+
 def _rollout(record: ModelRollout) -> Iterator[Entry]:
-    status = record.status
-
-    def entry(at: datetime | None, text: str) -> Iterator[Entry]:
-        if at is not None:
-            yield Entry(at, "ModelRollout", record.name, text)
-
+    status, entry = record.status, partial(_entry, "ModelRollout", record.name)
     asked = record.spec.rollback
     if asked is not None:
         text = f"{asked.by} asked to go back to {record.spec.target.version}: {asked.reason}"
@@ -92,12 +93,7 @@ def _rollout(record: ModelRollout) -> Iterator[Entry]:
 
 
 def _run(run: TrainingRun) -> Iterator[Entry]:
-    status = run.status
-
-    def entry(at: datetime | None, text: str) -> Iterator[Entry]:
-        if at is not None:
-            yield Entry(at, "TrainingRun", run.name, text)
-
+    status, entry = run.status, partial(_entry, "TrainingRun", run.name)
     asked = run.spec.manual
     if asked is not None:
         yield from entry(run.metadata.creation_timestamp, f"{asked.by} asked for it: {asked.reason}")

@@ -1,11 +1,13 @@
 """Which runtime serves a format, and why that one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import RuntimeRef
-from modelwright.api.v1alpha1.runtime import RuntimeSpec, SupportedFormat
+from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, RuntimeSpec, SupportedFormat
 from modelwright.api.v1alpha1.version import ModelFormat
 from modelwright.core.rollout.observed import Problem
 
@@ -30,6 +32,20 @@ class Choice:
     runtime: Candidate
     format: SupportedFormat
     reason: str
+
+
+def candidates(namespaced: Iterable[Mapping[str, Any]], shared: Iterable[Mapping[str, Any]]) -> list[Candidate]:
+    """Those of a namespace's ModelRuntimes and of the cluster's that can be read: one that is newer than this program
+    offers nothing to it."""
+    found = []
+    for kind, objects in ((ModelRuntime, namespaced), (ClusterModelRuntime, shared)):
+        for obj in objects:
+            try:
+                runtime = kind.parse(obj)
+            except InvalidObject:
+                continue
+            found.append(Candidate(kind.__name__, runtime.name, runtime.spec, runtime.generation))
+    return found
 
 
 def choose(wanted: ModelFormat, ref: RuntimeRef | None, candidates: Iterable[Candidate]) -> Choice | Problem:

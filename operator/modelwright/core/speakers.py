@@ -24,7 +24,7 @@ _LOADS_CODE = re.compile(
     r"(LD_|MODELWRIGHT_).*|PYTHON(?!UNBUFFERED$|DONTWRITEBYTECODE$|IOENCODING$|UTF8$|HASHSEED$).*|PATH|BASH_ENV"
     r"|NODE_OPTIONS|JAVA_TOOL_OPTIONS|JDK_JAVA_OPTIONS|_JAVA_OPTIONS|PERL5(OPT|LIB)|RUBY(OPT|LIB)"
 )
-"""Variables that have a program run something else, or are told to ours: an injector that acts on annotations sets
+"""Variables that have a program run something else, or are handed to ours: an injector that acts on annotations sets
 them, and annotations are an author's to write."""
 _SHARED = ("shareProcessNamespace", "hostPID", "hostIPC")
 _DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}

@@ -3,8 +3,7 @@ that don't become ready."""
 
 import contextlib
 import functools
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +16,6 @@ from modelwright.api.conditions import ConditionType, find
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint, Model, wanted_replicas
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core import attachment, endpoints, pods, runtimes, signatures, versions
 from modelwright.core.revision import Revision
@@ -376,18 +374,8 @@ def _offered(context: Context, model: Model) -> tuple[list[ModelVersion], Invali
 
 
 def _candidates(context: Context, namespace: str) -> list[Candidate]:
-    namespaced = ((raw, ModelRuntime) for raw in context.store.list(kinds.MODEL_RUNTIME, namespace))
-    shared = ((raw, ClusterModelRuntime) for raw in context.store.list(kinds.CLUSTER_MODEL_RUNTIME))
-    known: Iterable[tuple[Object, type[ModelRuntime] | type[ClusterModelRuntime]]] = itertools.chain(namespaced, shared)
-    candidates = []
-    for raw, type_ in known:
-        try:
-            runtime = type_.parse(raw)
-        except InvalidObject:
-            # One that is newer than this operator offers nothing to it.
-            continue
-        candidates.append(Candidate(runtime.kind, runtime.name, runtime.spec, runtime.generation))
-    return candidates
+    store = context.store
+    return runtimes.candidates(store.list(kinds.MODEL_RUNTIME, namespace), store.list(kinds.CLUSTER_MODEL_RUNTIME))
 
 
 def _seen(key: str, deployment: Object) -> RevisionView:

@@ -166,7 +166,7 @@ class Scan:
             raise _TooMuch
 
     def _pickles(self, name: str, file: BinaryIO, *, known: bool) -> bool:
-        """Whether the file is one pickle after another to its end. Names that are not allowed are told in any case.
+        """Whether the file is one pickle after another to its end. Names that are not allowed are reported in any case.
         `known`: what it is has been found out, so that its name is no reason to expect a pickle."""
         wanted = contents.may_be_pickle(name) and not known
         joblibs = self._run(name, file, arrays=True)

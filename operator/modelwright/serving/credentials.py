@@ -20,7 +20,7 @@ that may mount any Secret."""
 
 def keep(spec: Json, fetch: Json, volumes: list[Json], path: str) -> None:
     """Raises MergeError, naming the field below `path`, where `spec`, merged from what is rendered and the author's,
-    gives the credentials to another container, or changes what the container `fetch` is told or reads beside them.
+    gives the credentials to another container, or changes what the container `fetch` is given or reads beside them.
     `volumes`: those of the pod before the merge."""
     if not any(volume["name"] == fetching.CREDENTIALS_VOLUME for volume in volumes):
         return

@@ -47,9 +47,9 @@ def put(folder: Path, files: Mapping[str, str]) -> None:
         path.write_text(text)
 
 
-@pytest.mark.parametrize(("text", "told"), [case[1:] for case in REMOTE], ids=[case[0] for case in REMOTE])
+@pytest.mark.parametrize(("text", "says"), [case[1:] for case in REMOTE], ids=[case[0] for case in REMOTE])
 def test_what_is_elsewhere_is_named_and_never_fetched(
-    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path, {
         "kustomization.yaml": text, "g.yaml": "files: [https://evil.example/g]",
@@ -61,7 +61,7 @@ def test_what_is_elsewhere_is_named_and_never_fetched(
     monkeypatch.setenv("KUBECTL", str(program))
     assert plugin.main(["lint", "--offline", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert told in said
+    assert says in said
     assert "kubectl kustomize" in said
     assert not (tmp_path / "ran").exists()
 

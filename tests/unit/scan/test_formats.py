@@ -178,11 +178,11 @@ CASES: list[tuple[str, str, Files, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("outcome", "files", "told"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_each_format_is_code_data_or_unknown_as_it_is(outcome: str, files: Files, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("outcome", "files", "says"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_each_format_is_code_data_or_unknown_as_it_is(outcome: str, files: Files, says: str, tmp_path: Path) -> None:
     report = scanned(files, tmp_path)
     assert report["outcome"] == outcome, report["message"]
-    assert told in report["message"]
+    assert says in report["message"]
 
 
 def test_weights_of_keras_are_let_through_by_their_name(tmp_path: Path) -> None:

@@ -205,19 +205,19 @@ FETCH_PATCHES: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("patch", "told"), [case[1:] for case in FETCH_PATCHES], ids=[case[0] for case in FETCH_PATCHES]
+    ("patch", "says"), [case[1:] for case in FETCH_PATCHES], ids=[case[0] for case in FETCH_PATCHES]
 )
-def test_no_author_changes_what_the_fetch_container_reads_beside_credentials(patch: dict[str, Any], told: str) -> None:
+def test_no_author_changes_what_the_fetch_container_reads_beside_credentials(patch: dict[str, Any], says: str) -> None:
     """The version's writer had the right to the Secret; the Model's writer may have none."""
     model = raw_model(serving={"podTemplate": {"spec": {"initContainers": [{"name": "fetch", **patch}]}}})
     with pytest.raises(MergeError) as refused:
         template(model, wanted=version(credentialsSecretRef={"name": "store"}))
-    assert f"initContainers[fetch].{told}" in str(refused.value)
+    assert f"initContainers[fetch].{says}" in str(refused.value)
     template(model)
 
 
 @pytest.mark.parametrize(
-    ("patch", "told"),
+    ("patch", "says"),
     [
         ({"containers": [{"name": "model", "volumeMounts": [{"name": "modelwright-credentials", "mountPath": "/x"}]}]},
             "containers[model].volumeMounts"),
@@ -225,12 +225,12 @@ def test_no_author_changes_what_the_fetch_container_reads_beside_credentials(pat
         ({"volumes": [{"name": "modelwright-credentials", "emptyDir": {}}]}, "volumes[modelwright-credentials]"),
     ],
 )  # fmt: skip
-def test_credentials_are_mounted_nowhere_else(patch: dict[str, Any], told: str) -> None:
+def test_credentials_are_mounted_nowhere_else(patch: dict[str, Any], says: str) -> None:
     with pytest.raises(MergeError) as refused:
         template(
             raw_model(serving={"podTemplate": {"spec": patch}}), wanted=version(credentialsSecretRef={"name": "store"})
         )
-    assert told in str(refused.value)
+    assert says in str(refused.value)
 
 
 def test_beside_credentials_an_author_sizes_what_fetches() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from modelwright.api.cel import INT_OR_STRING, LIST_TYPE, PRESERVE, VALIDATIONS
 from modelwright.api.crd.definition import KINDS, schema
+from modelwright.api.crd.schema import KEYWORDS
 from modelwright.api.names import API_VERSION, GROUP, VERSION
 
 FOLDER = f"crds/schemas/{GROUP}"
@@ -20,22 +21,7 @@ ALL = "all.json"
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _MATCHES = re.compile(r"self\.matches\(r'([^']*)'\)")
-_KEPT = (
-    "type",
-    "description",
-    "enum",
-    "default",
-    "pattern",
-    "minLength",
-    "maxLength",
-    "minimum",
-    "maximum",
-    "minItems",
-    "maxItems",
-    "minProperties",
-    "maxProperties",
-    "required",
-)
+_KEPT = ("type", *KEYWORDS)
 _OBJECT: dict[str, Any] = {"type": "object"}
 _TEXT: dict[str, Any] = {"type": "string"}
 _COUNT: dict[str, Any] = {"type": "integer"}

@@ -12,9 +12,7 @@ from modelwright.api.common import OPEN_MEMBERS
 
 Schema = dict[str, Any]
 
-_KEPT = (
-    "type",
-    "format",
+KEYWORDS = (
     "description",
     "enum",
     "default",
@@ -28,6 +26,12 @@ _KEPT = (
     "minProperties",
     "maxProperties",
     "required",
+)
+"""What JSON Schema and the structural schema say in the same words."""
+_KEPT = (
+    "type",
+    "format",
+    *KEYWORDS,
     LIST_TYPE,
     LIST_MAP_KEYS,
     PRESERVE,

@@ -38,9 +38,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def tell(options: Options, text: str, **told: Any) -> None:
+def tell(options: Options, text: str, **data: Any) -> None:
     """What was done, in words or as data."""
-    say(json.dumps(told, indent=2) if options.output == "json" else text)
+    say(json.dumps(data, indent=2) if options.output == "json" else text)
 
 
 def wait(options: Options, what: str, ended: Callable[[], int | None]) -> int:

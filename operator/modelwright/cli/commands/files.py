@@ -31,8 +31,8 @@ def lint(options: Options, cluster: Cluster) -> int:
     findings = linting.lint(files, dry_run)
     wrong = sum(finding.wrong for finding in findings)
     if options.output == "json":
-        told: dict[str, Any] = {"findings": [asdict(one) | {"wrong": one.wrong} for one in findings], "errors": wrong}
-        say(json.dumps(told | ({"notChecked": linting.NOT_CHECKED} if options.offline else {}), indent=2))
+        report: dict[str, Any] = {"findings": [asdict(one) | {"wrong": one.wrong} for one in findings], "errors": wrong}
+        say(json.dumps(report | ({"notChecked": linting.NOT_CHECKED} if options.offline else {}), indent=2))
         return FAILED if wrong else 0
     if options.output == "sarif":
         say(json.dumps(reports.sarif(findings), indent=2))
@@ -104,8 +104,8 @@ def _objects(provider: Provider, names: Sequence[str], cluster: Cluster) -> list
         document for name in names if _is_file(name) for path in _files(Path(name)) for document in _documents(path)
     ]
     if wanted:
-        told = json.loads(cluster.run("get", provider.resources[0], *wanted, "-o", "json"))
-        found += told.get("items", [told])
+        listed = json.loads(cluster.run("get", provider.resources[0], *wanted, "-o", "json"))
+        found += listed.get("items", [listed])
         if provider.parts:
             listed = _listed(provider.resources[1:], cluster)
             found += [each for each in listed if provider.owns(each) and each["kind"] in provider.parts]

@@ -78,7 +78,7 @@ def _came_out(options: Options, seen: Picture, ended: str | None) -> int:
 
 
 def _as_json(seen: Picture) -> str:
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "model": seen.model.wire(),
         "versions": [version.wire() for version in seen.versions],
         "rollout": seen.rollout.wire() if seen.rollout is not None else None,
@@ -86,7 +86,7 @@ def _as_json(seen: Picture) -> str:
         "pods": [{"name": p.name, "version": p.version, "ready": p.ready, "node": p.node} for p in seen.pods],
         "result": result(seen),
     }
-    return json.dumps(told, indent=2)
+    return json.dumps(data, indent=2)
 
 
 def list_(options: Options, cluster: Cluster) -> int:

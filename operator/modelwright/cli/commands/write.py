@@ -45,9 +45,9 @@ def command(options: Options, cluster: Cluster) -> int:
     cluster.patch("modelrollouts", record.name, change)
     limit = time.monotonic() + TAKEN_UP_WITHIN
     while time.monotonic() < limit:
-        told = _became_of(find_model(options.model, cluster).rollouts, record.name, token)
-        if told is not None:
-            accepted, message = told
+        outcome = _became_of(find_model(options.model, cluster).rollouts, record.name, token)
+        if outcome is not None:
+            accepted, message = outcome
             text = f"{options.command} of {record.name}: {message or 'done'}"
             if options.output == "json" or accepted:
                 tell(options, text, rollout=record.name, command=options.command, accepted=accepted, message=message)
@@ -99,7 +99,7 @@ def decide(options: Options, cluster: Cluster) -> int:
                 return FAILED
             record = find_model(options.model, cluster).record(record.name)
         else:
-            raise acts.CannotAct(f"name what you looked at: --hash {looked_at}")
+            raise acts.CannotAct(f"name the content that you have read: --hash {looked_at}")
     expires = now() + timedelta(seconds=options.expires) if options.expires else None
     word = "Approve" if options.command == "approve" else "Reject"
     name = cluster.create(acts.decision(record, word, cluster.whoami(), options.reason, expires, looked_at))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from modelwright.cli.doctor.facts import Facts
+from modelwright.cli.doctor.facts import Facts, Json
 from modelwright.cli.doctor.references import Use, references
 from modelwright.cli.doctor.registry import Finding, check, each_namespace, fault
 
@@ -32,14 +32,19 @@ KEYS_PAGE: Final = "docs/how-to/artifacts.md, Credentials, has the keys of each 
 @each_namespace("Secrets", "every Secret that is named is there, with the keys of its store")
 def secrets(facts: Facts, namespace: str) -> Iterator[Finding]:
     """Secrets of stores, by the names of their keys: values are never read."""
-    uses = references(facts).of("secrets", namespace)
-    there = facts.named("secrets", namespace)
-    for use in uses:
+    for use, found in _named(facts, "secrets", namespace):
         about = f"Secret {namespace}/{use.name}"
-        if use.name not in there:
+        if found is None:
             yield fault(about, f"is not there, and {use.by} names it", _create(use))
         elif use.uri:
-            yield from _keys(about, use, set(there[use.name]["keys"]))
+            yield from _keys(about, use, set(found["keys"]))
+
+
+def _named(facts: Facts, name: str, namespace: str) -> Iterator[tuple[Use, Json | None]]:
+    """What objects of the namespace name, with what is there; `name` is that of a resource, as in facts."""
+    uses = references(facts).of(name, namespace)
+    there = facts.named(name, namespace)
+    return ((use, there.get(use.name)) for use in uses)
 
 
 def _keys(about: str, use: Use, keys: set[str]) -> Iterator[Finding]:
@@ -65,10 +70,8 @@ def _create(use: Use) -> str:
 @each_namespace("ServiceAccounts", "every ServiceAccount that is named is there")
 def accounts(facts: Facts, namespace: str) -> Iterator[Finding]:
     """ServiceAccounts of pods."""
-    uses = references(facts).of("serviceaccounts", namespace)
-    there = facts.named("serviceaccounts", namespace)
-    for use in uses:
-        if use.name not in there:
+    for use, found in _named(facts, "serviceaccounts", namespace):
+        if found is None:
             cure = f"kubectl -n {namespace} create serviceaccount {use.name}, or correct serviceAccountName"
             yield fault(f"ServiceAccount {namespace}/{use.name}", f"is not there, and {use.by} names it", cure)
 
@@ -76,13 +79,11 @@ def accounts(facts: Facts, namespace: str) -> Iterator[Finding]:
 @each_namespace("claims", "every PersistentVolumeClaim that is named is there")
 def claims(facts: Facts, namespace: str) -> Iterator[Finding]:
     """Claims of caches, and of pvc:// addresses."""
-    uses = references(facts).of("persistentvolumeclaims", namespace)
-    there = facts.named("persistentvolumeclaims", namespace)
-    for use in uses:
+    for use, found in _named(facts, "persistentvolumeclaims", namespace):
         about = f"PersistentVolumeClaim {namespace}/{use.name}"
-        if use.name not in there:
+        if found is None:
             yield fault(about, f"is not there, and {use.by} names it", "make the claim, or correct its name")
-        elif (there[use.name].get("status") or {}).get("phase") == "Lost":
+        elif (found.get("status") or {}).get("phase") == "Lost":
             yield fault(about, f"has lost its volume, and {use.by} names it", "make the claim again, with its data")
 
 

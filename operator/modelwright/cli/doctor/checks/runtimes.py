@@ -8,7 +8,6 @@ from modelwright.api.common import InvalidObject
 from modelwright.api.cures import CURES
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model
-from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.cli.doctor.facts import Facts, place
 from modelwright.cli.doctor.registry import Finding, each_namespace, fault
@@ -38,15 +37,4 @@ def formats(facts: Facts, namespace: str) -> Iterator[Finding]:
 
 
 def _candidates(facts: Facts, namespace: str) -> list[Candidate]:
-    found = []
-    for kind, objects in (
-        (ModelRuntime, facts.within("modelruntimes", namespace)),
-        (ClusterModelRuntime, facts.all("clustermodelruntimes")),
-    ):
-        for obj in objects:
-            try:
-                runtime = kind.parse(obj)
-            except InvalidObject:
-                continue
-            found.append(Candidate(kind.__name__, runtime.name, runtime.spec, runtime.generation))
-    return found
+    return runtimes.candidates(facts.within("modelruntimes", namespace), facts.all("clustermodelruntimes"))

@@ -27,7 +27,8 @@ from tests.scale.operator_process import OperatorProcess
 from tests.servers.prometheus_fake import FakePrometheus
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = {"settle_seconds": 1}
+# A busy host must leave an operator that nobody starts again time to renew its Lease.
+SETTINGS = {"settle_seconds": 1, "lease_seconds": 90, "lease_renew_seconds": 60}
 NO_IDENTITY = ("uid", "child", "modelUid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink")
 NO_TIME = (
     "since",

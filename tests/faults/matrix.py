@@ -30,8 +30,8 @@ from tests.scale.operator_process import OperatorProcess
 
 MIXED = "mixed"
 IMPATIENT = ("-m", "tests.lib.impatient_operator")
-SWEEPING = {"sweep_seconds": 5, "sweep_grace_seconds": 2}
-"""Lists are part of what fails, and of what cures."""
+DISTURBED = {"sweep_seconds": 5, "sweep_grace_seconds": 2, "lease_seconds": 15, "lease_renew_seconds": 10}
+"""Lists are part of what fails, and of what cures; a Lease may be lost, since what ends is started again."""
 RATE, RATE_MIXED, BUDGET = 0.3, 0.15, 25
 PATIENCE = 600.0
 """Seconds after which a story counts as stuck: far more than one takes beside other tests on two cores."""
@@ -136,7 +136,7 @@ async def disturbed(stage: Stage, place: Place, undisturbed: Written) -> Outcome
     file = stage.folder / f"{place.namespace}.kubeconfig"
     seed = f"{place.seed} {place.namespace}"
     async with Proxy(stage.plane.kubeconfig, file, place.faults, seed=seed, rate=rate, budget=BUDGET) as proxy:
-        operator = stage.operator(place.namespace, kubeconfig=file, program=IMPATIENT, **SWEEPING)
+        operator = stage.operator(place.namespace, kubeconfig=file, program=IMPATIENT, **DISTURBED)
         try:
             await _to_the_end(stage, place, operator, outcome)
             outcome.wrong = _excess(proxy, undisturbed) or _bugs(stage.log(place.namespace))

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from devcluster import ControlPlane
-from tests.controlplane.conftest import ROOT, Server
+from tests.lib.app_requests import requests
 from tests.lib.audit import is_write
+from tests.lib.control_plane import ROOT, Server
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(300)]
@@ -26,14 +27,6 @@ def plane() -> Iterator[Server]:
         server.ok("apply", "-k", str(ROOT / "crds"))
         server.ok("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
         yield server
-
-
-def requests(plane: ControlPlane, since: int = 0) -> list[dict[str, Any]]:
-    """What the operator and Kopf inside it asked for, after `since` bytes of the audit log."""
-    with plane.audit_log.open("rb") as file:
-        file.seek(since)
-        entries = [json.loads(line) for line in file if line.endswith(b"\n")]
-    return [e for e in entries if e.get("userAgent", "").startswith(("modelwright", "kopf"))]
 
 
 def log_lines(log: Path) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from devcluster import ControlPlane
-from tests.controlplane.conftest import ROOT, Server
 from tests.lib import objects
+from tests.lib.control_plane import ROOT, Server
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = pytest.mark.kwok

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane.conftest import Server
+from tests.lib.control_plane import Server
 
 pytestmark = pytest.mark.controlplane
 

@@ -13,7 +13,7 @@ from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
 from modelwright.obs.clock import SystemClock
-from tests.controlplane.conftest import Server
+from tests.lib.control_plane import Server
 
 pytestmark = pytest.mark.controlplane
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from devcluster import parts, pki
-from tests.controlplane.conftest import ROOT, Server, served
 from tests.lib import objects
+from tests.lib.control_plane import ROOT, Server, served
 from tests.unit.cli.doctor import cluster
 from tests.unit.cli.doctor.cluster import GATEWAYS, HOME
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane.conftest import Server
+from tests.lib.control_plane import Server
 from tests.packaging.render import CRDS_CHART, INSTALL, NAMESPACE, Object, kustomize, template
 
 pytestmark = pytest.mark.controlplane

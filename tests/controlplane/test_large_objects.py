@@ -24,8 +24,8 @@ from modelwright.api.names import API_VERSION, LABEL_MODEL
 from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.kube.kinds import Kind
-from tests.controlplane.conftest import ROOT, Server
 from tests.lib import objects
+from tests.lib.control_plane import ROOT, Server
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(1800)]

@@ -13,7 +13,7 @@ import pytest
 
 from devcluster import ControlPlane
 from modelwright.app.settings import Settings
-from tests.controlplane.conftest import ROOT, Server
+from tests.lib.control_plane import ROOT, Server
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(300)]

@@ -9,7 +9,7 @@ import pytest
 from modelwright.analysis.job import environment
 from modelwright.serving.images import Images
 from modelwright.serving.measuring import metric_job
-from tests.unit.measuring.conftest import ask, metric
+from tests.lib.measurement import ask, metric
 
 pytestmark = pytest.mark.controlplane
 

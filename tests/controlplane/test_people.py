@@ -19,16 +19,15 @@ from modelwright.core.revision import Revision
 from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.obs.clock import SystemClock
 from modelwright.reconcile.admission import FORGED, AdmissionCheck
-from tests.controlplane.conftest import ROOT, Server
 from tests.lib import objects
+from tests.lib.control_plane import ROOT, Server
+from tests.lib.people_rights import RBAC, Object, tried
 from tests.packaging.render import objects as documents
 
 pytestmark = pytest.mark.controlplane
 
-Object = dict[str, Any]
 NAMESPACE = "people"
 COMMANDS = ("pause", "resume", "promote", "abort", "retry", "release")
-RBAC = "rbac.authorization.k8s.io"
 OPERATOR = "system:serviceaccount:people:modelwright"
 ROBIN = ("view", "approve", "command", "edit")
 
@@ -109,12 +108,6 @@ def rollout(name: str = "fraud-1", *, model: str = "fraud", **spec: Any) -> Obje
 
 def command(name: str, by: str, token: str = "1") -> Object:
     return {"name": name, "token": token, "by": by, "reason": "as agreed"}
-
-
-def tried(server: Server, obj: Object, user: str | None) -> str:
-    """What the API server says against creating `obj` as `user`; nothing when it would."""
-    answer = server.run("create", "--dry-run=server", "-f", "-", objects=obj, user=user)
-    return "" if answer.returncode == 0 else answer.stderr
 
 
 def patched(server: Server, patch: Object, user: str | None, *arguments: str, name: str = "fraud-1") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelwright.serving import fetching
-from tests.controlplane.conftest import Server
+from tests.lib.control_plane import Server
 from tests.lib.documents import read_all
 from tests.unit.serving import builders
 

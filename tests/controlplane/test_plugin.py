@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from devcluster import pki
-from tests.controlplane.conftest import ROOT, Server
+from tests.lib.control_plane import ROOT, Server
 from tests.unit.cli import world
 
 pytestmark = pytest.mark.controlplane

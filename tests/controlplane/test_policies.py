@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from devcluster import ControlPlane
-from tests.controlplane.conftest import ROOT, Server
-from tests.controlplane.test_app import requests
+from tests.lib.app_requests import requests
 from tests.lib.audit import is_write
+from tests.lib.control_plane import ROOT, Server
 from tests.scale.operator_process import OperatorProcess
 
 pytestmark = [pytest.mark.controlplane, pytest.mark.timeout(300)]

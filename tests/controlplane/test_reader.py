@@ -8,9 +8,9 @@ from unittest import mock
 import pytest
 
 from demo.kubectl import Json, Kubectl, KubectlError
-from tests.controlplane.conftest import Server
 from tests.e2e.lib.reader import Reader
 from tests.lib import objects
+from tests.lib.control_plane import Server
 
 pytestmark = pytest.mark.controlplane
 

@@ -12,9 +12,9 @@ import pytest
 
 from modelwright.kube.access import AccessUnknown, Attempt, Audience, KubeAccess, Question, User
 from modelwright.kube.client import KubeClient, load_configuration
-from tests.controlplane.conftest import ROOT, Server
-from tests.controlplane.test_people import RBAC, Object, tried
+from tests.lib.control_plane import ROOT, Server
 from tests.lib.objects import API_VERSION
+from tests.lib.people_rights import RBAC, Object, tried
 from tests.packaging.render import objects as documents
 
 pytestmark = pytest.mark.controlplane

@@ -16,7 +16,7 @@ from modelwright.core.revision import Revision
 from modelwright.core.runtimes import Candidate, Choice, choose
 from modelwright.serving.images import Images
 from modelwright.serving.pod import pod_template
-from tests.controlplane.conftest import ROOT
+from tests.lib.control_plane import ROOT
 
 pytestmark = pytest.mark.controlplane
 

@@ -33,8 +33,8 @@ from modelwright.api.v1alpha1.model import (
 )
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.version import ArtifactStatus, ModelVersionStatus, SignatureStatus, Stage, VersionFailure
-from tests.controlplane.conftest import ROOT
 from tests.controlplane.objects import specs, whole
+from tests.lib.control_plane import ROOT
 
 pytestmark = pytest.mark.controlplane
 

@@ -20,7 +20,7 @@ from modelwright.kube.rights import MISSING, Right
 from modelwright.kube.runner import Result
 from modelwright.kube.store import Store
 from modelwright.obs.clock import SystemClock
-from tests.controlplane.conftest import Server
+from tests.lib.control_plane import Server
 
 pytestmark = pytest.mark.controlplane
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from modelwright.api.crd import rights
-from tests.controlplane.conftest import ROOT, Server
-from tests.controlplane.test_people import RBAC, Object, tried
+from tests.lib.control_plane import ROOT, Server
 from tests.lib.objects import API_VERSION
+from tests.lib.people_rights import RBAC, Object, tried
 from tests.packaging.render import objects as documents
 
 pytestmark = pytest.mark.controlplane

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.fetch.harness import Container
 from tests.fetch.stores import STORES, Oci, Store
+from tests.lib.fetch_processes import _running, started
 from tests.servers.http_faults import FaultProxy
-
-S = TypeVar("S", bound=Store)
-
-_running: dict[type[Store], Store] = {}
-
-
-def started(kind: type[S]) -> S:
-    """The session's server of this kind."""
-    if kind not in _running:
-        store = kind()
-        try:
-            store.start()
-        except BaseException:
-            Store.stop(store)
-            raise
-        _running[kind] = store
-    return cast(S, _running[kind])
 
 
 @pytest.fixture(scope="session", autouse=True)

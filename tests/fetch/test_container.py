@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fetch.conftest import started
 from tests.fetch.harness import Container, folder_digest, random_bytes, sha256, tree
 from tests.fetch.stores import S3
+from tests.lib.fetch_processes import started
 from tests.servers.http_faults import FaultProxy, FaultServer, Page
 
 pytestmark = pytest.mark.fetch

@@ -16,8 +16,8 @@ from devcluster import parts
 from scripts import provenance, publish, release, signing
 from scripts.images import NAMES, Signing
 from scripts.registry import Image, Login, Registry
-from tests.fetch.test_image_signatures import PASSWORD, openssl, push
-from tests.packaging.test_signing import BUILD
+from tests.lib.image_signatures import PASSWORD, openssl, push
+from tests.lib.image_signing import BUILD
 
 pytestmark = pytest.mark.fetch
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 
 from scripts import samples
-from tests.fetch.conftest import started
 from tests.fetch.harness import Container, folder_digest, random_bytes, sha256, tree
 from tests.fetch.stores import S3, Az, Gs, Hf, Oci
+from tests.lib.fetch_processes import started
 from tests.servers.http_faults import FaultServer, Page
 from tests.servers.threaded import ThreadedServer
 

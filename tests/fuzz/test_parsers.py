@@ -46,7 +46,8 @@ from modelwright.sandbox.process import Unknown
 from modelwright.training import expressions, profiles
 from tests.fuzz.strategies import DEEP, bodies, mangled, objects
 from tests.lib import objects as made
-from tests.unit.app.test_webhooks import alert
+from tests.lib.webhook_payloads import HOOKS
+from tests.lib.webhooks import alert
 
 DIGEST = "sha256:" + "d" * 64
 NOW = datetime(2026, 11, 26, 3, tzinfo=UTC)
@@ -121,10 +122,6 @@ def test_connections_are_read_or_refused(document: Any) -> None:
         connections.parse(document, "the file")
 
 
-HOOKS = [
-    WebhookTrigger.model_validate({"source": source, "labels": {"model": "fraud"}})
-    for source in ("Alertmanager", "CloudEvents")
-]
 EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "model": "fraud"}
 headers = st.dictionaries(
     st.sampled_from(["Content-Type", "ce-specversion", "ce-id", "ce-source", "ce-type", "CE-Model"]),

@@ -25,13 +25,13 @@ from modelwright.kube.client import KubeClient
 from modelwright.obs.clock import FakeClock
 from modelwright.obs.metrics import REGISTRY
 from tests.lib.dashboards import BOARDS, Query, filled, queries, variables
+from tests.lib.drift_monitor import alike, watching
+from tests.lib.model_metrics import held_at_ten
 from tests.lib.prometheus import Exporter, Job, answers, prometheus, traefik
-from tests.metrics.test_real_prometheus import Office, infer, stored, v2_server
+from tests.lib.real_prometheus import Office, infer, stored, v2_server
 from tests.unit.kube import test_events, test_lease, test_runner, test_sweep
 from tests.unit.kube.fakes import model
-from tests.unit.observe.test_server import alike, watching
 from tests.unit.reconcile import test_retraining, test_rollouts
-from tests.unit.reconcile.test_figures import held_at_ten
 from tests.wire.apiserver import FakeApiServer, answer
 
 pytestmark = pytest.mark.metrics

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,92 +13,21 @@ import aiohttp
 import pytest
 import yaml
 
-from devcluster import ports
-from modelwright.analysis.connections import parse
-from modelwright.analysis.desk import Desk
-from modelwright.analysis.port import Ask, Gateway, Target
+from modelwright.analysis.port import Gateway
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.core.analysis.courses import NEEDED_POINTS, decide_winner
-from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Measurement, Outcome, Points, Shares, Value
-from modelwright.core.revision import Revision
-from modelwright.kube.queue import Key
-from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, process, prometheus, traefik
+from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Outcome, Shares, Value
+from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, prometheus, traefik
+from tests.lib.real_prometheus import CANDIDATE, ROOT, SERVING, Office, infer, metric, stored, v2_server
 
 pytestmark = pytest.mark.metrics
-
-ROOT = Path(__file__).parents[2]
-CANDIDATE, SERVING = (
-    Target.of("digits", Revision(version, key * 10)) for version, key in (("digits-v2", "b"), ("digits-v1", "a"))
-)
-
-
-def metric(name: str = "m", **fields: Any) -> Metric:
-    return Metric.model_validate({"name": name, "max": "1", **fields})
 
 
 def bad_of_total(which: str) -> Metric:
     return metric(
         prometheus={"bad": f'jobs_total{{result="lost",kind="{which}"}}', "total": f'jobs_total{{kind="{which}"}}'}
     )
-
-
-class Office:
-    """A desk that looks when it is told to."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.since = datetime.now(UTC)
-
-    def _desk(self) -> tuple[Desk, asyncio.Event]:
-        """A desk of this server, and what tells of its looks."""
-        woken = asyncio.Event()
-        entries = [{"name": "default", "type": "Prometheus", "url": self.url}]
-        return Desk(parse({"connections": entries}, "test"), lambda _: woken.set()), woken
-
-    def _ask(self, *metrics: Metric) -> Ask:
-        return Ask(
-            key="k",
-            wake=Key("Model", "vision", "digits"),
-            namespace="vision",
-            model="digits",
-            candidate=CANDIDATE,
-            serving=SERVING,
-            since=self.since,
-            interval=timedelta(seconds=30),
-            metrics=metrics,
-        )
-
-    async def measure(self, *metrics: Metric, **changes: Any) -> tuple[Measurement, ...]:
-        """One look of an operator that knows nothing from before."""
-        desk, woken = self._desk()
-        asked = replace(self._ask(*metrics), **changes)
-        try:
-            desk.look(asked)
-            await woken.wait()
-            found = desk.look(asked)
-            assert found is not None
-            return found
-        finally:
-            await desk.close()
-
-    async def series(self, wanted: Metric, end: datetime) -> Points:
-        """The values of a query from `since` to `end`, at the pace of the scrapes."""
-        desk, woken = self._desk()
-        asked = replace(self._ask(), interval=timedelta(seconds=SCRAPE_SECONDS))
-        try:
-            desk.look(asked)
-            assert desk.series(asked, wanted, end) is None
-            await woken.wait()
-            found = desk.series(asked, wanted, end)
-            assert found is not None
-            return found
-        finally:
-            await desk.close()
-
-    async def result(self, wanted: Metric, **changes: Any) -> Any:
-        (found,) = await self.measure(wanted, **changes)
-        return found.result
 
 
 @contextlib.asynccontextmanager
@@ -212,40 +139,6 @@ async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
 
 def runtime() -> ClusterModelRuntime:
     return ClusterModelRuntime.parse(yaml.safe_load((ROOT / "tests/servers/v2/runtime.yaml").read_text()))
-
-
-@contextlib.contextmanager
-def v2_server(folder: Path, version: str, behaviour: str) -> Any:
-    """The tests' model server as a process; gives (its URL, where its metrics are)."""
-    model = folder / version
-    model.mkdir()
-    (model / "model.json").write_text(f'{{"behaviour": {behaviour}}}')
-    http, metrics = ports.free(2)
-    environment = {"MODEL_NAME": "digits", "MODEL_VERSION": version, "MODEL_DIR": str(model)}
-    environment |= {"MODEL_HTTP_PORT": str(http), "MODEL_METRICS_PORT": str(metrics)}
-    command = ["env", *(f"{key}={value}" for key, value in environment.items())]
-    with process([*command, sys.executable, str(ROOT / "tests/servers/v2/server.py")], folder / f"{version}.log"):
-        yield f"http://127.0.0.1:{http}", f"127.0.0.1:{metrics}"
-
-
-BODY = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}]}
-
-
-async def infer(session: aiohttp.ClientSession, url: str, times: int) -> None:
-    for _ in range(times):
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with session.post(f"{url}/v2/models/digits/infer", json=BODY) as response:
-                await response.read()
-
-
-async def stored(office: Office, query: str, least: float) -> None:
-    """Wait until Prometheus has it."""
-    wanted = metric(prometheus={"query": query})
-    while True:
-        found = await office.result(wanted, serving=None)
-        if isinstance(found, Value) and (found.candidate or 0) >= least:
-            return
-        await asyncio.sleep(0.1)
 
 
 async def test_builtin_metrics_from_traefik_and_from_the_runtime(tmp_path: Path) -> None:

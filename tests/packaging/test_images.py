@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.lib.containerfiles import IMAGES
+
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ("datacheck", "fetch", "mlserver", "operator", "trainer")
 BASE = "ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm"
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from scripts import changelog, provenance, publish, release, sbom
 from scripts.images import Signing
 from scripts.registry import Image, digest_of
-from tests.packaging.test_signing import BUILD, Memory, new_signer, pem
+from tests.lib.image_signing import BUILD, Memory, new_signer, pem
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGELOG = """\

@@ -13,8 +13,8 @@ from packageurl import PackageURL
 from packaging.utils import canonicalize_name
 
 from scripts import sbom
-from tests.packaging.test_images import IMAGES
-from tests.packaging.test_locks import pins
+from tests.lib.containerfiles import IMAGES
+from tests.lib.locks import pins
 
 RELEASE = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_ID="12"\nID=debian\n'
 STATUS = """\

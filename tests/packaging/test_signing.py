@@ -8,12 +8,10 @@ import base64
 import json
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from google.protobuf.json_format import ParseDict
@@ -23,53 +21,11 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
 from securesystemslib.signer import CryptoSigner
 
-from scripts import images, provenance, registry, samples, sbom, signing
-from scripts.registry import Authentication, Image, Login, Registry, RegistryError, digest_of, find_login
+from scripts import images, provenance, samples, sbom, signing
+from scripts.registry import Authentication, Image, Login, RegistryError, digest_of, find_login
+from tests.lib.image_signing import BUILD, CONTENT, OPERATOR, Memory, new_signer, pem
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENT = b'{"schemaVersion":2,"layers":[]}'
-OPERATOR = Image("registry.example.com", "modelwright/operator", digest_of(CONTENT))
-BUILD = provenance.Build(
-    "operator", "0.1.0", provenance.Source("c0ffee" * 6 + "c0ff", False, "https://git.example.com/modelwright"),
-    "docker.io/library/python@sha256:" + "ab" * 32, "sha256:" + "ab" * 32, {"requirements/operator.txt": "cd" * 32},
-    "https://ci.example.com/runs/7", datetime(2026, 12, 1, 1, tzinfo=UTC), datetime(2026, 12, 1, 2, tzinfo=UTC),
-)  # fmt: skip
-
-
-class Memory(Registry):
-    """A repository that keeps what it is given."""
-
-    def __init__(self, *contents: bytes) -> None:
-        self.manifests = {digest_of(each): each for each in contents}
-        self.blobs: dict[str, bytes] = {}
-
-    def manifest(self, reference: str) -> bytes | None:
-        found = self.manifests.get(reference)
-        return None if found is None else registry._proven(found, reference)
-
-    def blob(self, digest: str) -> bytes:
-        return registry._proven(self.blobs[digest], digest)
-
-    def put_blob(self, data: bytes) -> str:
-        self.blobs[digest_of(data)] = data
-        return digest_of(data)
-
-    def put_manifest(self, reference: str, data: bytes, kind: str = registry.MANIFEST) -> None:
-        self.manifests[reference] = data
-
-    def layers(self, what: str, image: Image = OPERATOR) -> list[dict]:
-        return json.loads(self.manifests[signing._tag(image, what)])["layers"]
-
-    def put_layers(self, what: str, layers: list[dict], image: Image = OPERATOR) -> None:
-        tag = signing._tag(image, what)
-        self.manifests[tag] = json.dumps({**json.loads(self.manifests[tag]), "layers": layers}).encode()
-
-    def change(self, what: str, of: Callable[[bytes], bytes], place: int = 0) -> None:
-        """Another content for one signature or statement, with all else as it was."""
-        layers = self.layers(what)
-        data = of(self.blobs[layers[place]["digest"]])
-        layers[place] |= {"digest": self.put_blob(data), "size": len(data)}
-        self.put_layers(what, layers)
 
 
 COSIGNS_KEY = b"""-----BEGIN PUBLIC KEY-----
@@ -116,11 +72,6 @@ def statements(image: Image = OPERATOR) -> list[dict]:
         provenance.statement(image, provenance.SLSA, provenance.provenance(BUILD)),
         provenance.statement(image, provenance.CYCLONEDX, {"bomFormat": "CycloneDX"}),
     ]
-
-
-def new_signer() -> CryptoSigner:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return CryptoSigner(key, signing._known(key.public_key()))
 
 
 @pytest.fixture
@@ -308,11 +259,6 @@ def test_no_login_of_the_repository_is_published(tree: Path) -> None:
 def test_without_a_commit_nothing_is_signed(tmp_path: Path) -> None:
     with pytest.raises(provenance.NoSource, match="no Git work tree"):
         provenance.source(tmp_path)
-
-
-def pem(key: object, password: bytes = b"") -> bytes:
-    protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)  # type: ignore[attr-defined]
 
 
 COSIGNS = b"""-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----

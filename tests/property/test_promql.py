@@ -19,7 +19,7 @@ from modelwright.analysis import builtin, promql
 from modelwright.analysis.port import Ask, Gateway, Target
 from modelwright.analysis.promql import Match
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
-from tests.unit.measuring.conftest import CANDIDATE, SERVING, TRAEFIK, ask
+from tests.lib.measurement import CANDIDATE, SERVING, TRAEFIK, ask
 
 ISTIO = Gateway("istio.io/gateway-controller")
 QUOTING = ('"', "\\", "\\\\", '\\"', "\n", "\r\n", "\t", "\0", "'", "`", "{", "}", '"}', '"} or x{a="', "$(MODEL)", "#")

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from modelwright.core.analysis.evidence import Arm, Failure, Shares, Value
 from modelwright.core.rollout.record import TERMINAL
 from modelwright.kube import kinds
+from tests.lib.rollout_harness import JUDGED, World, bad, good
 from tests.lib.simulated import Died
-from tests.unit.reconcile.test_rollouts import JUDGED, World, bad, good
 
 EVIDENCE: dict[str, Any] = {
     "good": good(),

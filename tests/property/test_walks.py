@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelwright.api.v1alpha1.model import Model
 from modelwright.kube import kinds
 from tests.lib.kstatus import faults, is_ready
-from tests.unit.reconcile.test_rollouts import CANARY, GATEWAY, NS, World
+from tests.lib.rollout_harness import CANARY, GATEWAY, NS, World
 
 Object = dict[str, Any]
 PATIENCE = 80

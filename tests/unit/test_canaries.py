@@ -23,10 +23,10 @@ from modelwright.kube.access import AccessUnknown, Audience, KubeAccess
 from modelwright.kube.errors import Denied, Invalid
 from modelwright.obs import logging as json_logging
 from tests.lib import stepped
-from tests.unit.app.test_webhooks import opened
+from tests.lib.measurement import Bench, FakeServer, ask, metric
+from tests.lib.retraining_harness import HOURLY, NS, World, look_at_data
+from tests.lib.webhooks import opened
 from tests.unit.cli import world as cli_world
-from tests.unit.measuring.conftest import Bench, FakeServer, ask, metric
-from tests.unit.reconcile.test_retraining import HOURLY, NS, World, look_at_data
 
 Object = dict[str, Any]
 

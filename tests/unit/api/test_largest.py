@@ -21,8 +21,8 @@ from modelwright.core import drift, pods, scoring, versions
 from modelwright.core.retraining import result, schedule
 from modelwright.core.retraining.triggers import BadEvent
 from modelwright.core.rollout import freeze
-from tests.fuzz.test_parsers import HOOKS
 from tests.lib import largest, objects
+from tests.lib.webhook_payloads import HOOKS
 
 Json = dict[str, Any]
 NOW = datetime(2026, 11, 26, 3, tzinfo=UTC)

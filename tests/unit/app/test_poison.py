@@ -12,7 +12,7 @@ from modelwright.obs.clock import FakeClock
 from modelwright.reconcile import routing
 from tests.lib import objects
 from tests.lib.kstatus import is_ready
-from tests.unit.reconcile.test_rollouts import CANARY, NS, World
+from tests.lib.rollout_harness import CANARY, NS, World
 
 SPECS: dict[str, Any] = {
     "no map": "text",

@@ -9,9 +9,9 @@ from typing import Any
 
 from modelwright.kube import kinds
 from tests.lib import objects
+from tests.lib.rollout_harness import CANARY, JUDGED, NS, World, bad, by_hand, policy
 from tests.unit.reconcile import test_policy as policies
 from tests.unit.reconcile import test_retraining as retraining
-from tests.unit.reconcile.test_rollouts import CANARY, JUDGED, NS, World, bad, by_hand, policy
 
 Object = dict[str, Any]
 APPROVED = policy({"weight": 10}, {"approval": {"required": 1, "timeout": "48h"}}, {"weight": 100})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,16 +12,12 @@ from modelwright.api.crd.definition import KINDS
 from modelwright.kube import kinds
 from scripts.argocd import GROUP, HERE, dump, wanted
 from tests.lib import argocd
+from tests.lib.argocd_health import NOT_READABLE, Object, file, folder, stored
 from tests.lib.kstatus import computed, faults
+from tests.lib.rollout_harness import NS, World
 from tests.unit.gitops.states import STATES, WORLDS, recorded
-from tests.unit.reconcile.test_rollouts import NS, World
 
-Object = dict[str, Any]
 BY_KIND = {kind.__name__: kind for kind in KINDS}
-NOT_READABLE = {("Model", "spec-not-readable"), ("RolloutPolicy", "refused"), ("RetrainingPolicy", "refused"), (
-    "TrainingRun", "spec-not-readable",
-)}  # fmt: skip
-"""States whose spec this operator can't read."""
 AS_KSTATUS = {
     "Healthy": "Current", "Progressing": "InProgress", "Suspended": "InProgress", "Degraded": "Failed",
 }  # fmt: skip
@@ -38,21 +33,8 @@ OTHER_THAN_KSTATUS = {
 }
 
 
-def folder(kind: str) -> Path:
-    return HERE / GROUP / kind
-
-
 def script(kind: str, name: str = "health.lua") -> str:
     return (folder(kind) / name).read_text()
-
-
-def file(kind: str, name: str) -> Path:
-    return folder(kind) / "testdata" / f"{name}.yaml"
-
-
-def stored(kind: str, name: str) -> Object:
-    found: Object = yaml.safe_load(file(kind, name).read_text())
-    return found
 
 
 def expected(kind: str) -> dict[str, tuple[str, str]]:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from cel_expr_python import cel
 
+from tests.lib.argocd_health import NOT_READABLE, stored
 from tests.lib.kstatus import computed
 from tests.unit.gitops.states import STATES
-from tests.unit.gitops.test_argocd import NOT_READABLE, stored
 
 Object = dict[str, Any]
 CHECKS = yaml.safe_load((Path(__file__).parents[3] / "examples/gitops/flux/health-checks.yaml").read_text())

@@ -18,7 +18,7 @@ from modelwright.analysis.web import Fault
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, RuntimeMetrics
 from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Sample, Series, Shares, Value
 from modelwright.core.revision import Revision
-from tests.unit.measuring.conftest import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
+from tests.lib.measurement import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
 
 ISTIO = Gateway("istio.io/gateway-controller")
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")

@@ -15,8 +15,8 @@ from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.core.analysis.evidence import Arm, Outcome, Points, Series, Shares, Value
 from modelwright.core.analysis.judge import Rule, judge
 from modelwright.core.analysis.planning import Levels
-from tests.unit.measuring.conftest import CANDIDATE, SINCE, Bench, FakeServer, ask, metric
-from tests.unit.measuring.test_prometheus import Counting, runtime, traefik
+from tests.lib.measurement import CANDIDATE, SINCE, Bench, FakeServer, ask, metric
+from tests.lib.scrape_counters import Counting, runtime, traefik
 
 LEVELS = Levels(0.05, 0.0125)
 

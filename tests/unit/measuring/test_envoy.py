@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from modelwright.analysis.port import Gateway
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.core.analysis.evidence import Arm, Histogram, Shares
-from tests.unit.measuring.conftest import START, Bench, FakeServer, ask, metric
+from tests.lib.measurement import START, Bench, FakeServer, ask, metric
 
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
 RECORDED = Path(__file__).parent / "recorded"

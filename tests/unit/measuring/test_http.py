@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.analysis import http
 from modelwright.core.analysis.evidence import Failure, Value
-from tests.unit.measuring.conftest import CANDIDATE, Bench, FakeServer, ask, metric
+from tests.lib.measurement import CANDIDATE, Bench, FakeServer, ask, metric
 
 DOCUMENT = {"a": {"b": [1, 2.5, "x"]}, "": 3, "c/d": 4, "e~f": 5, "t": True, "n": None, "big": 10**400}
 

@@ -22,8 +22,8 @@ from modelwright.serving.images import Images
 from modelwright.serving.measuring import metric_job
 from modelwright.serving.merge import MergeError
 from tests.lib import objects
+from tests.lib.measurement import SINCE, ask, metric
 from tests.lib.simulated import SimulatedApi
-from tests.unit.measuring.conftest import SINCE, ask, metric
 
 Object = dict[str, Any]
 IMAGES = Images("example.com/fetch:1")

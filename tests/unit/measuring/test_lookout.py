@@ -13,7 +13,7 @@ from modelwright.analysis.lookout import Lookout, Watch
 from modelwright.api.v1alpha1.retraining import PrometheusTrigger
 from modelwright.kube.queue import Key
 from modelwright.obs.clock import FakeClock
-from tests.unit.measuring.conftest import FakeServer
+from tests.lib.measurement import FakeServer
 
 POLICY = Key("RetrainingPolicy", "vision", "digits")
 KNOWN = {"NAMESPACE": "vision", "MODEL": "digits", "VERSION": "v1"}

@@ -12,7 +12,7 @@ from modelwright.core.monitoring.drift import Aspect, Figure
 from modelwright.core.monitoring.worst import Worst, document
 from modelwright.kube.queue import Key
 from modelwright.obs.clock import FakeClock
-from tests.unit.measuring.conftest import FakeServer, Handler
+from tests.lib.measurement import FakeServer, Handler
 
 MODEL = Key("Model", "vision", "digits")
 

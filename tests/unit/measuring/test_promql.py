@@ -14,7 +14,7 @@ from modelwright.analysis import promql
 from modelwright.analysis.promql import Match
 from modelwright.analysis.web import Fault
 from modelwright.sandbox import promql as sandboxed
-from tests.unit.measuring.conftest import CANDIDATE, ask
+from tests.lib.measurement import CANDIDATE, ask
 
 
 def test_placeholders_are_filled_in() -> None:

@@ -15,7 +15,7 @@ import pytest
 from modelwright.analysis.port import Ask
 from modelwright.analysis.web import Fault, Web
 from modelwright.core.analysis.evidence import Failure, Measurement, Value
-from tests.unit.measuring.conftest import Bench, FakeServer, ask, metric
+from tests.lib.measurement import Bench, FakeServer, ask, metric
 
 ASKS: dict[str, Callable[[], Ask]] = {
     "prometheus query": lambda: ask(metric(prometheus={"query": "sum(a)"})),

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from modelwright.analysis.desk import RETRY, SERIES_PATIENCE
 from modelwright.core.analysis.evidence import Failure, Points
-from tests.unit.measuring.conftest import CANDIDATE, SERVING, SINCE, Bench, FakeServer, ask, metric
-from tests.unit.measuring.test_desk import Office
+from tests.lib.measurement import CANDIDATE, SERVING, SINCE, Bench, FakeServer, ask, metric
+from tests.lib.measurement_scheduler import Office
 
 QUERY = metric(name="q", prometheus={"query": 'sum(a{pod=~"$(PODS)"})'})
 SEVERAL = "the query gives 2 or more series, and must give one: sum them"

@@ -7,7 +7,7 @@ import pytest
 
 from modelwright.core.analysis.evidence import Arm, Failure, Points, Shares, Value
 from modelwright.kube import kinds
-from tests.unit.reconcile.test_rollouts import NS, World, bad, good
+from tests.lib.rollout_harness import NS, World, bad, good
 
 BETTER = tuple(10.0 + n % 3 for n in range(30))
 WORSE = tuple(8.0 + n % 3 for n in range(30))

@@ -10,8 +10,8 @@ from modelwright.fetch.port import ARCHIVE_SUFFIXES
 from modelwright.kube import kinds
 from modelwright.serving.images import VERIFY_CACHE
 from tests.lib import objects
-from tests.unit.reconcile.test_rollouts import NS
-from tests.unit.reconcile.test_signatures import GOOD, Signed, asked
+from tests.lib.rollout_harness import NS
+from tests.lib.signature_harness import GOOD, Signed, asked
 
 Object = dict[str, Any]
 TREE = "sha256:" + "e" * 64

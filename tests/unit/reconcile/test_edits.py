@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.kube import kinds
-from tests.unit.reconcile.test_rollouts import CANARY, NS, World
+from tests.lib.rollout_harness import CANARY, NS, World
 
 MODEL_STATUS = ("status", kinds.MODEL, "digits")
 

@@ -8,9 +8,9 @@ import pytest
 from modelwright.api import names
 from modelwright.kube import kinds
 from tests.lib import objects
-from tests.unit.reconcile.test_gates import EVALUATION, GOOD
-from tests.unit.reconcile.test_monitoring import REFERENCE, Watched
-from tests.unit.reconcile.test_rollouts import NS, World, policy
+from tests.lib.gate_harness import EVALUATION, GOOD
+from tests.lib.monitoring_harness import REFERENCE, Watched
+from tests.lib.rollout_harness import NS, World, policy
 
 Object = dict[str, Any]
 APART = {"replicas": 1, "cache": {"persistentVolumeClaim": "models"}, "serviceAccountName": "digits-server"}

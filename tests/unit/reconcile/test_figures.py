@@ -9,25 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from modelwright.kube import kinds
 from modelwright.obs import rollouts
 from modelwright.obs.metrics import REGISTRY
-from tests.unit.reconcile.test_rollouts import JUDGED, NS, World, bad, good
-
-LIVE = ("modelwright_rollout_info", "modelwright_rollout_verdict", "modelwright_rollout_outcome")
-NOTHING: list[dict[tuple[str, ...], float]] = [{}] * len(LIVE)
+from tests.lib.model_metrics import LIVE, NOTHING, held_at_ten, series
+from tests.lib.rollout_harness import NS, bad, good
 
 
 @pytest.fixture(autouse=True)
 def nothing_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts.MODELS, "_known", {})
-
-
-def series(name: str) -> dict[tuple[str, ...], float]:
-    """Values by the labels beside the Model's, as a scrape sees them."""
-    found = {}
-    for family in text_string_to_metric_families(generate_latest(REGISTRY).decode()):
-        for sample in family.samples if family.name == name else ():
-            if (sample.labels.pop("namespace"), sample.labels.pop("model")) == (NS, "digits"):
-                found[tuple(label for _, label in sorted(sample.labels.items()))] = sample.value
-    return found
 
 
 def weights() -> dict[str, float]:
@@ -51,15 +39,6 @@ def observed(name: str) -> tuple[float, float]:
         REGISTRY.get_sample_value(f"modelwright_rollout_{name}_seconds_{part}") or 0.0 for part in ("count", "sum")
     ]
     return found[0], found[1]
-
-
-def held_at_ten() -> World:
-    world = World(JUDGED)
-    assert [series(name) for name in LIVE] == NOTHING, "what serves is no rollout"
-    world.desk.results["errors"] = good(candidate=50)
-    world.want("v2")
-    world.go_to("Holding")
-    return world
 
 
 def test_a_live_rollout_is_told_with_its_numbers() -> None:

@@ -18,11 +18,11 @@ from modelwright.obs import metrics
 from modelwright.reconcile import observe, rollouts, version
 from modelwright.training.job import JobEngine
 from tests.lib import objects, stepped
+from tests.lib.gate_harness import GOOD, PROBED, Gated
+from tests.lib.rollout_harness import CANARY, ERRORS, NS, World
+from tests.lib.signature_harness import DIGEST, MISSING, Signed, asked
+from tests.lib.signature_harness import GOOD as SIGNED
 from tests.unit.reconcile import test_retraining as retraining
-from tests.unit.reconcile.test_gates import GOOD, PROBED, Gated
-from tests.unit.reconcile.test_rollouts import CANARY, ERRORS, NS, World
-from tests.unit.reconcile.test_signatures import DIGEST, MISSING, Signed, asked
-from tests.unit.reconcile.test_signatures import GOOD as SIGNED
 
 Object = dict[str, Any]
 INFRA = CANARY | {"gates": {"infra": {"memory": "1Gi"}}, "deadline": "30m"}

@@ -10,11 +10,11 @@ from modelwright.api.v1alpha1.helper_pods import HelperPods
 from modelwright.kube import errors, kinds
 from modelwright.serving.images import Images
 from tests.lib import objects
+from tests.lib.monitoring_harness import Watched
+from tests.lib.retraining_harness import DATA
+from tests.lib.retraining_harness import World as Trained
+from tests.lib.rollout_harness import NS, World
 from tests.lib.stepped import Operator
-from tests.unit.reconcile.test_monitoring import Watched
-from tests.unit.reconcile.test_retraining import DATA
-from tests.unit.reconcile.test_retraining import World as Trained
-from tests.unit.reconcile.test_rollouts import NS, World
 
 Object = dict[str, Any]
 SETTINGS: list[Object] = [{"nodeSelector": {"a": "1"}}, {"nodeSelector": {"b": "2"}, "labels": {"x": "y"}}, {}]

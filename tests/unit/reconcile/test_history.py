@@ -3,7 +3,8 @@
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile.history import orphans
-from tests.unit.reconcile.test_rollouts import CANARY, NS, World
+from tests.lib.history import sweep
+from tests.lib.rollout_harness import CANARY, NS, World
 
 
 def test_a_record_stays_for_history_ttl_after_its_model_has_gone() -> None:
@@ -21,8 +22,3 @@ def test_a_record_stays_for_history_ttl_after_its_model_has_gone() -> None:
     world.clock.advance(24 * 3600)
     sweep(world, gone)
     assert world.records == []
-
-
-def sweep(world: World, keys: list[Key]) -> None:
-    world.operator.queue.update(dict.fromkeys(keys))
-    world.operator.work()

@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from tests.unit.reconcile.test_rollouts import JUDGED, World, bad, good
+from tests.lib.rollout_harness import JUDGED, World, bad, good
 
 EVERYTHING = {
     "all of ours": kinds.OWN_KINDS,

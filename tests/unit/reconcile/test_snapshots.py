@@ -9,11 +9,11 @@ from modelwright.core import snapshots
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.reconcile.snapshots import unused
+from tests.lib.history import sweep
+from tests.lib.retraining_harness import HOURLY, TEMPLATE
+from tests.lib.retraining_harness import World as Retraining
+from tests.lib.rollout_harness import CANARY, JUDGED, NS, World, bad, good
 from tests.lib.simulated import Died
-from tests.unit.reconcile.test_history import sweep
-from tests.unit.reconcile.test_retraining import HOURLY, TEMPLATE
-from tests.unit.reconcile.test_retraining import World as Retraining
-from tests.unit.reconcile.test_rollouts import CANARY, JUDGED, NS, World, bad, good
 
 Object = dict[str, Any]
 

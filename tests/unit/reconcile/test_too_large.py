@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelwright.kube import errors, kinds
-from tests.unit.reconcile.test_rollouts import JUDGED, NS, World, bad, good
+from tests.lib.rollout_harness import JUDGED, NS, World, bad, good
 
 Object = dict[str, Any]
 ETCD = b'{"kind": "Status", "message": "etcdserver: request is too large", "code": 500}'

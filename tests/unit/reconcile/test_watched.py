@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelwright.core.analysis.evidence import Arm, Block, Failure, Shares
-from tests.unit.reconcile.test_rollouts import CANARY, ERRORS, JUDGED, World, bad, by_hand, good, policy
+from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, World, bad, by_hand, good, policy
 
 SLOW = JUDGED | {"deadline": "1h"}
 HELD = SLOW | {"onFailure": "Hold"}

@@ -8,7 +8,7 @@ from typing import Any
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.runner import Result
-from tests.unit.reconcile.test_rollouts import NS, World, policy
+from tests.lib.rollout_harness import NS, World, policy
 
 TEMPLATE = {"artifact": {"uri": "s3://models/v9", "digest": "sha256:" + "9" * 64, "format": {"name": "plain"}}}
 CHILDREN = Counter(["create Deployment", "create ControllerRevision", "patch Service", "delete Deployment"])

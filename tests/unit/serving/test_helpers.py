@@ -17,8 +17,8 @@ from modelwright.api import names
 from modelwright.api.v1alpha1.helper_pods import HelperPods, HelperRoles, ModelHelperPods
 from modelwright.serving import fetching, helpers, revision
 from modelwright.serving.images import Images
+from tests.lib.restricted_pods import pods, violations
 from tests.unit.serving import builders, test_golden, test_restricted, test_training
-from tests.unit.serving.test_restricted import pods, violations
 
 Json = dict[str, Any]
 

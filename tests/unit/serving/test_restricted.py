@@ -6,23 +6,16 @@ written (kubernetes.io/docs/concepts/security/pod-security-standards).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from modelwright.api import names
 from modelwright.api.v1alpha1.policy import JobMetric
 from modelwright.core.revision import Revision
 from modelwright.serving import comparer, measuring
+from tests.lib.golden_cases import CASES
+from tests.lib.restricted_pods import Json, pods, violations
 from tests.unit.serving.builders import IMAGES, raw_model, rollout
-from tests.unit.serving.test_golden import CASES
 
-Json = dict[str, Any]
-
-VOLUMES = {
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
-}  # fmt: skip
 WITHOUT_PODS = {names.ROLE_CLAIM, names.ROLE_POLICY}
 ROLES = {value for name, value in vars(names).items() if name.startswith("ROLE_")} - WITHOUT_PODS | {measuring.ROLE}
 
@@ -41,18 +34,6 @@ def job_of_a_metric() -> list[Json]:
     ]
 
 
-def pods(node: Any, where: str) -> Iterator[tuple[str, Json, Json]]:
-    """(place, metadata, spec) of each pod and pod template in a manifest."""
-    if isinstance(node, dict):
-        if isinstance(node.get("spec"), dict) and "containers" in node["spec"]:
-            yield where, node.get("metadata", {}), node["spec"]
-        for key, value in node.items():
-            yield from pods(value, f"{where}.{key}")
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            yield from pods(value, f"{where}[{number}]")
-
-
 EVERY = [
     found
     for case in (*CASES, comparer_of_a_model, job_of_a_metric)
@@ -65,38 +46,6 @@ EVERY = [
 
 def test_pods_of_every_role_are_looked_at() -> None:
     assert {metadata["labels"][names.LABEL_ROLE] for _, metadata, _ in EVERY} == ROLES
-
-
-def violations(spec: Json) -> Iterator[str]:
-    for field in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.get(field):
-            yield field
-    for volume in spec.get("volumes", []):
-        if not volume.keys() - {"name"} <= VOLUMES:
-            yield f"volume {volume}"
-    of_pod = spec.get("securityContext", {})
-    if of_pod.get("sysctls") or "seLinuxOptions" in of_pod or "windowsOptions" in of_pod:
-        yield "options of the kernel"
-    for container in [*spec["containers"], *spec.get("initContainers", []), *spec.get("ephemeralContainers", [])]:
-        yield from (f"{container['name']}: {text}" for text in _of_container(container, of_pod))
-
-
-def _of_container(container: Json, of_pod: Json) -> Iterator[str]:
-    own = container.get("securityContext", {})
-    merged = {**of_pod, **own}
-    capabilities = own.get("capabilities", {})
-    if "ALL" not in capabilities.get("drop", []) or set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
-        yield f"capabilities {capabilities}"
-    if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
-        yield "privileges"
-    if merged.get("runAsNonRoot") is not True or merged.get("runAsUser") == 0:
-        yield "root"
-    if merged.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
-        yield "seccompProfile"
-    if own.get("procMount", "Default") != "Default" or {"seLinuxOptions", "windowsOptions"} & own.keys():
-        yield "options of the kernel"
-    if any(port.get("hostPort") for port in container.get("ports", [])):
-        yield "hostPort"
 
 
 @pytest.mark.parametrize(("where", "spec"), [(where, spec) for where, _, spec in EVERY], ids=lambda x: str(x)[:60])

@@ -13,7 +13,8 @@ from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, Gatewa
 from modelwright.traffic.port import Routed
 from modelwright.traffic.probe import Probe
 from modelwright.traffic.traefik import TraefikTraffic
-from tests.unit.traffic.test_contract import ONE, PATH, PORTS, TWO, WAYS, Cluster, FakeGateway, _endpoint, gateway, to
+from tests.lib.traffic_contract import ONE, PATH, PORTS, TWO, WAYS, Cluster, FakeGateway, _endpoint, to
+from tests.unit.traffic.test_contract import gateway
 
 __all__ = ["gateway"]
 PLAIN = Routing.to(ONE)

@@ -1,0 +1,181 @@
+"""A metrics server that answers as the test says, and the requests for measurements it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+
+from modelwright.analysis.connections import Connection, parse
+from modelwright.analysis.measure import Look, Measurer, Memory
+from modelwright.analysis.port import Ask, Gateway, Target
+from modelwright.analysis.web import Web
+from modelwright.api.v1alpha1.policy import Metric
+from modelwright.api.v1alpha1.runtime import RuntimeMetrics
+from modelwright.core.analysis.evidence import Measurement
+from modelwright.core.revision import Revision
+from modelwright.kube.queue import Key
+
+SINCE = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+START = SINCE.timestamp()
+
+
+RUNTIME = RuntimeMetrics(
+    requests="v2_requests_total", errors='v2_requests_total{code=~"5.."}', latency="v2_request_seconds_bucket"
+)
+
+
+CANDIDATE = Target.of("digits", Revision("digits-v2", "bbbbbbbbbb"), RUNTIME)
+
+
+SERVING = Target.of("digits", Revision("digits-v1", "aaaaaaaaaa"), RUNTIME)
+
+
+TRAEFIK = Gateway("traefik.io/gateway-controller")
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def metric(**fields: Any) -> Metric:
+    """A metric of a policy as it stands on the wire; a limit is added when there is none."""
+    limit = {} if fields.keys() & {"margin", "max", "min"} else {"max": "1"}
+    return Metric.model_validate({"name": "m", **limit, **fields})
+
+
+def ask(*metrics: Metric, **changes: Any) -> Ask:
+    """An ask for the metrics, about digits-v2 beside digits-v1, behind Traefik."""
+    fields: dict[str, Any] = {
+        "key": "uid/1",
+        "wake": Key("Model", "vision", "digits"),
+        "namespace": "vision",
+        "model": "digits",
+        "candidate": CANDIDATE,
+        "serving": SERVING,
+        "since": SINCE,
+        "interval": timedelta(seconds=30),
+        "metrics": metrics,
+        "gateway": TRAEFIK,
+    }
+    return Ask(**fields | changes)
+
+
+class FakeServer:
+    """Answers every request by `handler`; keeps (path with query, form, headers) of each."""
+
+    def __init__(self) -> None:
+        self.handler: Handler = self.reply({"status": "success", "data": {"resultType": "vector", "result": []}})
+        self.requests: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self.url = ""
+        self.at_once = self.most_at_once = 0
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[FakeServer]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield self
+        finally:
+            await runner.cleanup()
+
+    @staticmethod
+    def reply(document: Any, status: int = 200, **headers: str) -> Handler:
+        """A handler that gives a JSON document."""
+
+        async def handle(_: web.Request) -> web.StreamResponse:
+            return web.Response(
+                status=status, text=json.dumps(document), content_type="application/json", headers=headers
+            )
+
+        return handle
+
+    @staticmethod
+    def text(body: str, status: int = 200) -> Handler:
+        """A handler that gives a text."""
+
+        async def handle(_: web.Request) -> web.StreamResponse:
+            return web.Response(status=status, text=body)
+
+        return handle
+
+    @staticmethod
+    def vector(*values: str) -> Handler:
+        """A handler that gives an instant vector."""
+        result = [{"metric": {"n": str(index)}, "value": [1.0, value]} for index, value in enumerate(values)]
+        return FakeServer.reply({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+    @staticmethod
+    async def hang(_: web.Request) -> web.StreamResponse:
+        """Never answers."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    @staticmethod
+    async def cut_off(request: web.Request) -> web.StreamResponse:
+        """Breaks off in the middle of the answer."""
+        response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"status": "succ')
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    @staticmethod
+    async def endless(request: web.Request) -> web.StreamResponse:
+        """Sends more than anybody reads."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b" " * 65536)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        form = {key: str(value) for key, value in (await request.post()).items()}
+        self.requests.append((request.raw_path, form, dict(request.headers)))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return await self.handler(request)
+        finally:
+            self.at_once -= 1
+
+
+class Bench:
+    """Measures against the fake server."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.web = Web()
+        self.options: dict[str, Any] = {"timeout": "5s"}
+        self.memory: Memory | None = None
+        self.jobs: Any = None
+
+    def connections(self) -> dict[str, Connection]:
+        entries = [{"name": "default", "type": "Prometheus", "url": self.server.url, **self.options}]
+        plain = {key: value for key, value in self.options.items() if key != "enforcedLabel"}
+        entries.append({"name": "json", "type": "HTTP", "url": f"{self.server.url}/api", **plain})
+        return parse({"connections": entries}, "test")
+
+    def measurer(self) -> Measurer:
+        return Measurer(self.connections(), self.web, jobs=self.jobs, comparer_url=lambda *_: self.server.url)
+
+    def look(self, asked: Ask, seconds: float = 60) -> Look:
+        self.memory = self.memory or Memory.of(asked)
+        return Look(asked, self.memory, asked.since + timedelta(seconds=seconds))
+
+    async def measure(self, asked: Ask, seconds: float = 60) -> Measurement:
+        """The first metric of the ask, `seconds` after the step began."""
+        return await self.measurer().measure(self.look(asked, seconds), asked.metrics[0])

@@ -1,0 +1,46 @@
+"""A measurement scheduler with a clock of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from modelwright.analysis.connections import parse
+from modelwright.analysis.desk import Desk
+from modelwright.analysis.port import Ask
+from modelwright.core.analysis.evidence import Measurement
+from modelwright.kube.queue import Key
+from modelwright.obs.clock import FakeClock
+from tests.lib.measurement import SINCE, FakeServer
+
+
+class Office:
+    """A desk before the fake server, and whom it has woken."""
+
+    def __init__(self, server: FakeServer, **options: Any) -> None:
+        self.server, self.clock = server, FakeClock(SINCE + timedelta(seconds=60))
+        self.woken: asyncio.Queue[Key] = asyncio.Queue()
+        entries = [
+            {"name": "default", "type": "Prometheus", "url": server.url},
+            {"name": "json", "type": "HTTP", "url": server.url},
+        ]
+        self.desk = Desk(parse({"connections": entries}, "test"), self.woken.put_nowait, clock=self.clock, **options)
+
+    async def look(self, asked: Ask) -> tuple[Measurement, ...]:
+        """The measurements, once the look has ended."""
+        assert self.desk.look(asked) is None
+        assert await self.woken.get() == asked.wake
+        found = self.desk.look(asked)
+        assert found is not None
+        return found
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let time pass, and what is started then get to its requests."""
+        self.clock.advance(seconds)
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @property
+    def asked(self) -> int:
+        return len(self.server.requests)

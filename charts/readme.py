@@ -18,11 +18,11 @@ TEMPLATE = "./README.md.gotmpl"
 """From the folder of the charts."""
 
 
-def wanted(name: str) -> str:
+def render_readme(name: str) -> str:
     """The README of a chart."""
     parts.build(["helm-docs"])
     command = [
-        str(parts.path("helm-docs")), "--dry-run", "--log-level=warning", "--sort-values-order=file",
+        str(parts.binary_path("helm-docs")), "--dry-run", "--log-level=warning", "--sort-values-order=file",
         f"--template-files={TEMPLATE}", "--chart-search-root=.", f"--chart-to-generate={name}",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=CHARTS, capture_output=True, text=True, check=False)
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     """Exit status 1 when `--check` finds a difference."""
     stale = {}
     for name in NAMES:
-        path, text = CHARTS / name / "README.md", wanted(name)
+        path, text = CHARTS / name / "README.md", render_readme(name)
         if not path.exists() or path.read_text() != text:
             stale[path] = text
     if "--check" in arguments:

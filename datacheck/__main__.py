@@ -13,26 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from datacheck.checks import Check, apply_types, check
-from datacheck.dataset import DatasetError, read
-from datacheck.profile import compare, profile
-from datacheck.result import result
-from datacheck.schema import SchemaError, parse
+from datacheck.checks import CheckResult, apply_types, run_checks
+from datacheck.dataset import DatasetError, read_dataset
+from datacheck.profile import build_profile, compare_with_previous
+from datacheck.result import format_result
+from datacheck.schema import SchemaError, parse_schema
 
 
-def look(directory: Path, inputs: Mapping[str, Any], now: datetime) -> tuple[list[Check], dict[str, Any] | None]:
+def check_dataset(
+    directory: Path, inputs: Mapping[str, Any], now: datetime
+) -> tuple[list[CheckResult], dict[str, Any] | None]:
     """Checks and profile of the dataset in ``directory``; ``inputs`` are those of inputs.json. Raises SchemaError."""
-    schema = parse(inputs.get("schema") or {})
+    schema = parse_schema(inputs.get("schema") or {})
     try:
-        table = read(directory)
+        table = read_dataset(directory)
     except DatasetError as error:
-        return [Check("readable", False, str(error))], None
+        return [CheckResult("readable", False, str(error))], None
     data = apply_types(table, schema)
     rows, columns = table.frame.shape
-    checks = [Check("readable", True, f"{rows} rows of {columns} columns"), *check(data, now)]
+    checks = [CheckResult("readable", True, f"{rows} rows of {columns} columns"), *run_checks(data, now)]
     if schema.previous is not None:
-        checks += compare(data, inputs.get("previousProfile"), schema.previous)
-    return checks, profile(data)
+        checks += compare_with_previous(data, inputs.get("previousProfile"), schema.previous)
+    return checks, build_profile(data)
 
 
 def main() -> int:
@@ -43,7 +45,7 @@ def main() -> int:
     file, directory = (Path(str(each)) for each in given)
     try:
         inputs = json.loads(file.read_text())
-        checks, found = look(directory, inputs, datetime.now(UTC))
+        checks, found = check_dataset(directory, inputs, datetime.now(UTC))
     except (OSError, json.JSONDecodeError) as error:
         print(f"data check: {file} can't be read: {error}", file=sys.stderr)
         return 1
@@ -53,7 +55,7 @@ def main() -> int:
     for each in sorted(checks, key=lambda each: each.passed):
         print(f"{'pass' if each.passed else 'FAIL'} {each.name}: {each.message}".rstrip(": "), flush=True)
     log = Path(os.environ.get("TERMINATION_LOG", "/dev/termination-log"))
-    text = result(checks, found)
+    text = format_result(checks, found)
     if log.exists():
         log.write_text(text)
     else:

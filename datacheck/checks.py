@@ -13,15 +13,15 @@ import pandas as pd
 import pandera.pandas as pa
 
 from datacheck.dataset import Table
-from datacheck.schema import Column, Duplicates, Freshness, Schema
+from datacheck.schema import Column, DatasetSchema, Duplicates, Freshness
 
-AHEAD = timedelta(minutes=5)
+MAX_CLOCK_SKEW = timedelta(minutes=5)
 """How far the newest time may lie ahead of this machine's clock."""
-_TRUTH = {"true": True, "false": False, "1": True, "0": False}
+_BOOLEAN_TEXTS = {"true": True, "false": False, "1": True, "0": False}
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """What one check came to. ``name`` is its kind and, after a colon, the column or pattern it is about."""
 
     name: str
@@ -36,17 +36,17 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Typed:
+class TypedTable:
     """A table whose declared columns have their types: what is of another type is no value here. ``entries`` are the
     schema's keys with the columns they stand for."""
 
     table: Table
-    schema: Schema
+    schema: DatasetSchema
     frame: pd.DataFrame
     entries: Mapping[str, tuple[str, ...]]
 
 
-def typed(values: pd.Series, kind: str | None, *, text: bool) -> pd.Series:
+def convert_values(values: pd.Series, kind: str | None, *, text: bool) -> pd.Series:
     """Values of a type, with what is none as null. ``text``: read from text, so that "3" is a number as well.
 
     Numbers must be finite, an int whole; times without a zone are UTC.
@@ -59,7 +59,7 @@ def typed(values: pd.Series, kind: str | None, *, text: bool) -> pd.Series:
         return values.where(values.map(lambda value: isinstance(value, str)))
     if kind == "bool":
         if text:
-            return values.map(lambda value: _TRUTH.get(str(value).lower()), na_action="ignore").astype(object)
+            return values.map(lambda value: _BOOLEAN_TEXTS.get(str(value).lower()), na_action="ignore").astype(object)
         return values.where(values.map(lambda value: isinstance(value, bool | np.bool_))).astype(object)
     if not text:
         # Neither True nor "3" is a number where values have types.
@@ -69,31 +69,33 @@ def typed(values: pd.Series, kind: str | None, *, text: bool) -> pd.Series:
     return numbers.where(numbers % 1 == 0) if kind == "int" else numbers
 
 
-def apply_types(table: Table, schema: Schema) -> Typed:
+def apply_types(table: Table, schema: DatasetSchema) -> TypedTable:
     """The table with the declared types, and which columns each key of the schema stands for."""
     entries: dict[str, list[str]] = {key: [] for key in schema.columns}
     for name in table.frame.columns:
-        if (key := schema.entry(name)) is not None:
+        if (key := schema.find_key(name)) is not None:
             entries[key].append(name)
     columns = {
-        name: typed(table.frame[name], schema.columns[key].type, text=table.text)
+        name: convert_values(table.frame[name], schema.columns[key].type, text=table.text)
         for key, names in entries.items()
         for name in names
     }
     frame = pd.DataFrame({name: columns.get(name, table.frame[name]) for name in table.frame.columns})
-    return Typed(table, schema, frame, {key: tuple(names) for key, names in entries.items()})
+    return TypedTable(table, schema, frame, {key: tuple(names) for key, names in entries.items()})
 
 
-def check(data: Typed, now: datetime) -> list[Check]:
+def run_checks(data: TypedTable, now: datetime) -> list[CheckResult]:
     """Every check that the schema asks for, in its order; ``now`` has a time zone."""
-    found = [*_columns(data), *_values(data)]
+    found = [*_check_columns(data), *_check_values(data)]
     for key, names in data.entries.items():
         column = data.schema.columns[key]
         if column.max_null_share is not None and names:
-            found.append(_shares(data, f"nulls:{key}", names, _null_share, column.max_null_share, "empty"))
+            found.append(_check_share(data, f"nulls:{key}", names, _null_share, column.max_null_share, "empty"))
         if column.max_outlier_share is not None and names:
-            found.append(_shares(data, f"outliers:{key}", names, outlier_share, column.max_outlier_share, "outliers"))
-    return [*found, *_whole(data, now)]
+            found.append(
+                _check_share(data, f"outliers:{key}", names, outlier_share, column.max_outlier_share, "outliers")
+            )
+    return [*found, *_check_table(data, now)]
 
 
 def outlier_share(values: pd.Series) -> float:
@@ -111,15 +113,15 @@ def _null_share(values: pd.Series) -> float:
     return float(values.isna().mean())
 
 
-def _columns(data: Typed) -> Iterable[Check]:
+def _check_columns(data: TypedTable) -> Iterable[CheckResult]:
     missing = [key for key, names in data.entries.items() if not names and data.schema.columns[key].required]
-    yield Check("columns", not missing, f"missing: {_list(missing)}" if missing else "")
+    yield CheckResult("columns", not missing, f"missing: {_join_names(missing)}" if missing else "")
     if data.schema.strict:
-        others = [name for name in data.frame.columns if data.schema.entry(name) is None]
-        yield Check("strict", not others, f"not declared: {_list(others)}" if others else "")
+        others = [name for name in data.frame.columns if data.schema.find_key(name) is None]
+        yield CheckResult("strict", not others, f"not declared: {_join_names(others)}" if others else "")
 
 
-def _values(data: Typed) -> list[Check]:
+def _check_values(data: TypedTable) -> list[CheckResult]:
     """Checks of single values. Each value is told by one check only: what is of a wrong type is not empty as well."""
     asked: dict[str, str] = {}
     raw: dict[str, pa.Column] = {}
@@ -130,28 +132,31 @@ def _values(data: Typed) -> list[Check]:
         kinds = {
             "type": text and f"not {'an int' if text == 'int' else f'a {text}'}",
             "nulls": "" if column.nullable or column.max_null_share is not None else "empty",
-            "range": _range(column),
+            "range": _describe_range(column),
             "allowed": "" if column.allowed is None else f"none of the {len(column.allowed)} allowed",
             "unique": "there more than once" if column.unique else "",
         }
         asked |= {f"{kind}:{key}": what for kind, what in kinds.items() if what and names}
         for name in names:
-            checks = [_of_type(column.type, data.table.text)] if column.type else []
+            checks = [_type_check(column.type, data.table.text)] if column.type else []
             raw[name] = pa.Column(nullable=not kinds["nulls"], checks=checks)
-            proper[name] = pa.Column(nullable=True, checks=list(_limits(column)))
+            proper[name] = pa.Column(nullable=True, checks=list(_limit_checks(column)))
     cases = defaultdict(list)
     for schema, frame in ((raw, data.table.frame), (proper, data.frame)):
-        for case in _cases(pa.DataFrameSchema(schema), frame).to_dict("records"):
+        for case in _list_failure_cases(pa.DataFrameSchema(schema), frame).to_dict("records"):
             kind = "nulls" if case["check"] == "not_nullable" else case["check"]
-            cases[f"{kind}:{data.schema.entry(case['column'])}"].append(case)
-    return [Check(name, name not in cases, _told(data, name, what, cases[name])) for name, what in asked.items()]
+            cases[f"{kind}:{data.schema.find_key(case['column'])}"].append(case)
+    return [
+        CheckResult(name, name not in cases, _describe_failures(data, name, what, cases[name]))
+        for name, what in asked.items()
+    ]
 
 
-def _of_type(kind: str, text: bool) -> pa.Check:
-    return pa.Check(lambda values: typed(values, kind, text=text).notna(), error="type")
+def _type_check(kind: str, text: bool) -> pa.Check:
+    return pa.Check(lambda values: convert_values(values, kind, text=text).notna(), error="type")
 
 
-def _limits(column: Column) -> Iterable[pa.Check]:
+def _limit_checks(column: Column) -> Iterable[pa.Check]:
     if column.min is not None or column.max is not None:
         low, high = (-np.inf if column.min is None else column.min), (np.inf if column.max is None else column.max)
         yield pa.Check.in_range(low, high, error="range")
@@ -168,7 +173,7 @@ def _limits(column: Column) -> Iterable[pa.Check]:
         yield pa.Check(lambda values: ~values.duplicated(keep=False), error="unique")
 
 
-def _range(column: Column) -> str:
+def _describe_range(column: Column) -> str:
     if column.min is not None and column.max is not None:
         return f"outside {column.min:g} to {column.max:g}"
     if column.min is not None:
@@ -176,7 +181,7 @@ def _range(column: Column) -> str:
     return f"above {column.max:g}" if column.max is not None else ""
 
 
-def _cases(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> pd.DataFrame:
+def _list_failure_cases(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> pd.DataFrame:
     """pandera's failure cases: column, check, failure_case and index of each value that is not as it must be."""
     try:
         schema.validate(frame, lazy=True)
@@ -185,7 +190,7 @@ def _cases(schema: pa.DataFrameSchema, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns=["column", "check", "failure_case", "index"])
 
 
-def _told(data: Typed, name: str, what: str, cases: list[Mapping[str, Any]]) -> str:
+def _describe_failures(data: TypedTable, name: str, what: str, cases: list[Mapping[str, Any]]) -> str:
     if not cases:
         return ""
     columns = defaultdict(list)
@@ -196,67 +201,69 @@ def _told(data: Typed, name: str, what: str, cases: list[Mapping[str, Any]]) -> 
     for column, of in worst[:3]:
         first = min(of, key=lambda case: case["index"])
         value = "" if what == "empty" else f" is {str(first['failure_case'])[:40]!r}"
-        place = data.table.place(int(first["index"]))
+        place = data.table.describe_row(int(first["index"]))
         examples.append(f"{column}{value} in {place}" + (f" ({len(of)} such)" if len(columns) > 1 else ""))
     total = len(data.frame) * len(data.entries[name.partition(":")[2]])
     more = f"; and {len(worst) - 3} more columns" if len(worst) > 3 else ""
     return f"{len(cases)} of {total} values are {what}: {'; '.join(examples)}{more}"
 
 
-def _shares(
-    data: Typed, name: str, columns: tuple[str, ...], share: Callable[[pd.Series], float], most: float, what: str
-) -> Check:
+def _check_share(
+    data: TypedTable, name: str, columns: tuple[str, ...], share: Callable[[pd.Series], float], most: float, what: str
+) -> CheckResult:
     frame = data.table.frame if what == "empty" else data.frame
     found = sorted(((share(frame[column]), column) for column in columns), reverse=True)
     over = [each for each in found if each[0] > most]
     told = ", ".join(f"{column} {value:.2%}" for value, column in over[:3])
     more = f" and {len(over) - 3} more columns" if len(over) > 3 else ""
     message = f"more than {most:.2%} of the values are {what}: {told}{more}" if over else f"at most {found[0][0]:.2%}"
-    return Check(name, not over, message)
+    return CheckResult(name, not over, message)
 
 
-def _whole(data: Typed, now: datetime) -> Iterable[Check]:
+def _check_table(data: TypedTable, now: datetime) -> Iterable[CheckResult]:
     schema, rows = data.schema, len(data.frame)
     if schema.rows is not None:
         low, high = schema.rows.min, schema.rows.max
         passed = (low is None or rows >= low) and (high is None or rows <= high)
         limits = [f"at least {low}" if low is not None else "", f"at most {high}" if high is not None else ""]
         wanted = " and ".join(filter(None, limits))
-        yield Check("rows", passed, f"{rows} rows" + ("" if passed else f", but must be {wanted}"))
+        yield CheckResult("rows", passed, f"{rows} rows" + ("" if passed else f", but must be {wanted}"))
     if schema.duplicates is not None:
-        yield _duplicates(data.table, schema.duplicates)
+        yield _check_duplicates(data.table, schema.duplicates)
     if schema.freshness is not None:
-        yield _freshness(data, schema.freshness, now)
+        yield _check_freshness(data, schema.freshness, now)
 
 
-def _freshness(data: Typed, limit: Freshness, now: datetime) -> Check:
+def _check_freshness(data: TypedTable, limit: Freshness, now: datetime) -> CheckResult:
     name = f"freshness:{limit.column}"
     newest = data.frame[limit.column].max() if limit.column in data.frame else pd.NaT
     if pd.isna(newest):
-        return Check(name, False, f"there is no time in {limit.column}")
+        return CheckResult(name, False, f"there is no time in {limit.column}")
     age = now - newest.to_pydatetime()
     told = f"the newest row is of {newest:%Y-%m-%dT%H:%M:%SZ}"
-    if age < -AHEAD:
-        return Check(name, False, f"{told}, which is in the future")
+    if age < -MAX_CLOCK_SKEW:
+        return CheckResult(name, False, f"{told}, which is in the future")
     passed = age <= limit.max_age
-    return Check(name, passed, told + ("" if passed else f", {_span(age)} ago; at most {_span(limit.max_age)}"))
+    return CheckResult(
+        name, passed, told + ("" if passed else f", {_format_hours(age)} ago; at most {_format_hours(limit.max_age)}")
+    )
 
 
-def _duplicates(table: Table, limit: Duplicates) -> Check:
+def _check_duplicates(table: Table, limit: Duplicates) -> CheckResult:
     if missing := [key for key in limit.keys if key not in table.frame]:
-        return Check("duplicates", False, f"can't be told: there is no column {_list(missing)}")
+        return CheckResult("duplicates", False, f"can't be told: there is no column {_join_names(missing)}")
     again = table.frame.duplicated(list(limit.keys) or None)
     share = float(again.mean())
     told = f"{int(again.sum())} of {len(again)} rows ({share:.2%}) were there before"
     if share <= limit.max_share:
-        return Check("duplicates", True, told)
-    first = table.place(int(np.flatnonzero(again)[0]))
-    return Check("duplicates", False, f"{told}, but at most {limit.max_share:.2%} may; the first is {first}")
+        return CheckResult("duplicates", True, told)
+    first = table.describe_row(int(np.flatnonzero(again)[0]))
+    return CheckResult("duplicates", False, f"{told}, but at most {limit.max_share:.2%} may; the first is {first}")
 
 
-def _span(time: timedelta) -> str:
+def _format_hours(time: timedelta) -> str:
     return f"{time.total_seconds() / 3600:.1f} h"
 
 
-def _list(names: list[str], most: int = 5) -> str:
+def _join_names(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

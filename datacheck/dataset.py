@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-NULLS = ["", "NaN", "nan", "null", "NULL"]
+CSV_NULLS = ["", "NaN", "nan", "null", "NULL"]
 """What stands for no value in a CSV file."""
 
 
@@ -26,21 +26,21 @@ class Table:
     text: bool
     starts: tuple[tuple[str, int], ...]
 
-    def place(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """Where a row is, for people: ``row 3 of part-2.csv``, counted from 1 and without a header."""
         name, start = max((each for each in self.starts if each[1] <= row), key=lambda each: each[1])
         return f"row {row - start + 1} of {name}"
 
 
-def _csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=NULLS, index_col=False)
+def _read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=CSV_NULLS, index_col=False)
 
 
-def _jsonl(path: Path) -> pd.DataFrame:
+def _read_jsonl(path: Path) -> pd.DataFrame:
     return pd.read_json(path, lines=True, dtype=False)
 
 
-def _npz(path: Path) -> pd.DataFrame:
+def _read_npz(path: Path) -> pd.DataFrame:
     """``X`` (rows, columns) with the names ``columns`` (else x0, x1, ...), ``y``, and any other array of one number or
     text a row as a column of its name."""
     with np.load(path, allow_pickle=False) as arrays:
@@ -53,16 +53,16 @@ def _npz(path: Path) -> pd.DataFrame:
     return frame
 
 
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": _csv,
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
+FILE_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
     ".parquet": pd.read_parquet,
-    ".npz": _npz,
+    ".npz": _read_npz,
 }
 
 
-def read(directory: Path) -> Table:
+def read_dataset(directory: Path) -> Table:
     """The table of a directory, with its folders. Files whose names begin with ``.`` or ``_`` are passed over.
 
     Raises DatasetError for what can't be read, is of another kind or has other columns, and when there are no rows.
@@ -73,8 +73,8 @@ def read(directory: Path) -> Table:
         if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(directory).parts)
     ]
     kinds = sorted({path.suffix.lower() for path in files})
-    if unknown := [path for path in files if path.suffix.lower() not in READERS]:
-        known = ", ".join(READERS)
+    if unknown := [path for path in files if path.suffix.lower() not in FILE_READERS]:
+        known = ", ".join(FILE_READERS)
         raise DatasetError(f"{unknown[0].relative_to(directory)} is of no kind that is read here ({known})")
     if not files:
         raise DatasetError("the dataset has no file")
@@ -83,21 +83,21 @@ def read(directory: Path) -> Table:
     rows = 0
     for path in files:
         name = str(path.relative_to(directory))
-        frame = _read(path, name)
+        frame = _read_file(path, name)
         if frames:
-            _same_columns(frames[0], starts[0][0], frame, name)
+            _require_same_columns(frames[0], starts[0][0], frame, name)
         starts.append((name, rows))
         frames.append(frame)
         rows += len(frame)
     if not rows:
-        raise DatasetError(f"the dataset has no rows (files: {_some([name for name, _ in starts])})")
+        raise DatasetError(f"the dataset has no rows (files: {_join_names([name for name, _ in starts])})")
     whole = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0].reset_index(drop=True)
     return Table(whole, kinds == [".csv"], tuple(starts))
 
 
-def _read(path: Path, name: str) -> pd.DataFrame:
+def _read_file(path: Path, name: str) -> pd.DataFrame:
     try:
-        frame = READERS[path.suffix.lower()](path)
+        frame = FILE_READERS[path.suffix.lower()](path)
     except pd.errors.EmptyDataError:
         raise DatasetError(f"{name} is empty") from None
     except KeyError as error:
@@ -113,11 +113,11 @@ def _read(path: Path, name: str) -> pd.DataFrame:
     return frame
 
 
-def _same_columns(first: pd.DataFrame, first_name: str, frame: pd.DataFrame, name: str) -> None:
+def _require_same_columns(first: pd.DataFrame, first_name: str, frame: pd.DataFrame, name: str) -> None:
     for one, one_name, other, other_name in ((first, first_name, frame, name), (frame, name, first, first_name)):
         if missing := [column for column in other.columns if column not in one.columns]:
-            raise DatasetError(f"{one_name} has no column {_some(missing)}, which {other_name} has")
+            raise DatasetError(f"{one_name} has no column {_join_names(missing)}, which {other_name} has")
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def _join_names(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -34,7 +34,7 @@ def main() -> int:
     try:
         demo.run()
         loop.run()
-        demo.last_words()
+        demo.print_summary()
     except (DemoError, ClusterError) as error:
         story.failed(str(error))
         code = 1
@@ -44,7 +44,7 @@ def main() -> int:
     story.show(f"\n[bold]{'Done' if code == 0 else 'Ended'} after {story.elapsed():.0f} s[/]")
     if options.figures and code == 0:
         command = " ".join(["python -m demo", *sys.argv[1:]])
-        figures.write(options.figures, command, figures.of(demo, loop.facts))
+        figures.write(options.figures, command, figures.collect_figures(demo, loop.facts))
         story.say(f"figures written to {options.figures}")
     return code
 

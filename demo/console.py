@@ -19,7 +19,7 @@ SHADES = " ░▒▓█"
 COLOURS = {"Pass": "green", "Succeeded": "green", "Fail": "red", "Failed": "red", "Error": "red"}
 
 
-class Told(Protocol):
+class Watchable(Protocol):
     """What can be watched: where it stands in one line, and what its parts came to, in three named columns."""
 
     COLUMNS: ClassVar[tuple[str, str, str]]
@@ -79,27 +79,27 @@ class Story:
         self.console.print(renderable)
 
     @contextmanager
-    def watching(self, waiting: str = "waiting for the rollout to begin") -> Iterator[Watch]:
+    def watching(self, waiting: str = "waiting for the rollout to begin") -> Iterator[LiveTable]:
         """Shows a rollout or run in a table that changes in place; without a terminal a line when something changes.
         ``waiting`` is said as long as there is none."""
         if self.live:
             with Live(console=self.console, refresh_per_second=4, transient=False) as live:
-                yield Watch(self, live, waiting)
+                yield LiveTable(self, live, waiting)
         else:
-            yield Watch(self, None, waiting)
+            yield LiveTable(self, None, waiting)
 
 
-class Watch:
+class LiveTable:
     """A rollout or run beside the answers that callers get meanwhile."""
 
     EVERY = 10.0
 
     def __init__(self, story: Story, live: Live | None, waiting: str) -> None:
         self.story, self.live, self.waiting = story, live, waiting
-        self.said, self.last = "", 0.0
+        self.last_state, self.last = "", 0.0
 
     def update(
-        self, seconds: float, view: Told | None, versions: Mapping[str, int], recent: Mapping[str, int], bad: str
+        self, seconds: float, view: Watchable | None, versions: Mapping[str, int], recent: Mapping[str, int], bad: str
     ) -> None:
         """``recent`` counts the answers of the last second, ``versions`` all; ``bad`` says what is not well."""
         headline = view.headline() if view else self.waiting
@@ -118,8 +118,8 @@ class Watch:
             return
         # Numbers change at each look; what is worth a line is another step, state or outcome.
         state = " ".join([headline.partition(" (seen")[0], *(verdict.outcome for verdict in verdicts)])
-        if state != self.said or time.monotonic() - self.last >= self.EVERY:
-            self.said, self.last = state, time.monotonic()
+        if state != self.last_state or time.monotonic() - self.last >= self.EVERY:
+            self.last_state, self.last = state, time.monotonic()
             counts = ", ".join(f"{version} {count}" for version, count in sorted(recent.items())) or "none"
             self.story.say(f"{seconds:4.0f} s  {headline}; answers a second: {counts}; {bad}")
             for verdict in verdicts:
@@ -133,7 +133,7 @@ class Watch:
         return table
 
 
-def picture(
+def draw_picture(
     pixels: Sequence[float], *, colour: bool, scale: int = 2, size: int = 8, darkest: float = 16.0
 ) -> list[Text]:
     """A square grey picture as lines of text: two pixels to a character with colour, shaded characters without."""
@@ -154,11 +154,13 @@ def picture(
     return lines
 
 
-def gallery(pictures: Sequence[Sequence[float]], captions: Sequence[Text], *, colour: bool, columns: int = 4) -> Text:
+def draw_gallery(
+    pictures: Sequence[Sequence[float]], captions: Sequence[Text], *, colour: bool, columns: int = 4
+) -> Text:
     """Pictures side by side, each above its caption."""
     width, gap, out = 16, 3, Text()
     for start in range(0, len(pictures), columns):
-        drawn = [picture(pixels, colour=colour) for pixels in pictures[start : start + columns]]
+        drawn = [draw_picture(pixels, colour=colour) for pixels in pictures[start : start + columns]]
         for line in zip(*drawn, strict=True):
             out.append("    ")
             for part in line:

@@ -29,7 +29,7 @@ class Digits:
         return sorted(seen.values())[:count]
 
 
-def holdout() -> Digits:
+def load_holdout() -> Digits:
     """The same split as examples/digits/train.py makes."""
     pictures, labels = load_digits(return_X_y=True)
     _, unseen, _, truth = train_test_split(pictures, labels, test_size=0.3, random_state=7, stratify=labels)
@@ -37,7 +37,7 @@ def holdout() -> Digits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     predictions: list[int]
     version: str | None
 
@@ -54,7 +54,7 @@ class V2Client:
     def infer_url(self) -> str:
         return f"{self.url.rstrip('/')}/v2/models/{self.model}/infer"
 
-    def predict(self, rows: Sequence[Sequence[float]]) -> Answer:
+    def predict(self, rows: Sequence[Sequence[float]]) -> Prediction:
         """Predictions for a batch of pictures. Raises DemoError when the answer is not one."""
         parts = httpx.URL(self.infer_url)
         at = parts.copy_with(host=self.address[0], port=self.address[1])
@@ -63,7 +63,7 @@ class V2Client:
             response = httpx.post(at, content=v2_body(rows, name="predict"), headers=headers, timeout=30)
             response.raise_for_status()
             body = response.json()
-            return Answer([int(value) for value in body["outputs"][0]["data"]], body.get("model_version"))
+            return Prediction([int(value) for value in body["outputs"][0]["data"]], body.get("model_version"))
         except httpx.HTTPStatusError as error:
             said = error.response.text[:300]
             raise DemoError(f"POST {self.infer_url} was answered with {error.response.status_code}: {said}") from error

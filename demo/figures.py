@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.loop import LoopFacts
-from demo.story import Demo, Outcome
+from demo.story import ChapterOutcome, Demo
 from demo.tally import MODEL_ERROR
 
 ROOT = Path(__file__).parents[1]
@@ -21,79 +21,85 @@ LOOP_SECONDS = 300
 ROLLBACK_SECONDS = 60
 
 
-def of(demo: Demo, loop: LoopFacts) -> list[dict[str, Any]]:
+def collect_figures(demo: Demo, loop: LoopFacts) -> list[dict[str, Any]]:
     """The figures of a demo that went well. The bound on its time is for a warm one: caches by version are filled."""
     facts, report = demo.facts, demo.facts.report
     assert report is not None
     total = demo.story.elapsed()
     lost = sum(lost.status != MODEL_ERROR for lost in report.lost)
     figures = [
-        figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
-        *(figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),
-        figure("requests during the rollouts", report.total, "requests"),
-        figure("requests lost", lost, "requests", "0", lost == 0),
-        figure("latency during the rollouts, p99", round(report.percentile(0.99) * 1000, 1), "ms"),
+        build_figure("whole demo", round(total, 1), "s", f"at most {WARM_SECONDS} when warm", total <= WARM_SECONDS),
+        *(build_figure(f"step {name}", round(seconds, 1), "s") for name, seconds in demo.story.seconds.items()),
+        build_figure("requests during the rollouts", report.total, "requests"),
+        build_figure("requests lost", lost, "requests", "0", lost == 0),
+        build_figure("latency during the rollouts, p99", round(report.percentile(0.99) * 1000, 1), "ms"),
     ]
     for outcome in facts.outcomes:
-        figures += _of_rollout(outcome)
-    figures += [figure(f"accuracy of {name}", round(share, 4), "share") for name, share in facts.accuracy.items()]
-    return [*figures, *_of_loop(loop)]
+        figures += _rollout_figures(outcome)
+    figures += [build_figure(f"accuracy of {name}", round(share, 4), "share") for name, share in facts.accuracy.items()]
+    return [*figures, *_loop_figures(loop)]
 
 
-def _of_loop(facts: LoopFacts) -> list[dict[str, Any]]:
-    seconds, trained = facts.served or math.inf, "train" in facts.stages
+def _loop_figures(facts: LoopFacts) -> list[dict[str, Any]]:
+    seconds, trained = facts.served_seconds or math.inf, "train" in facts.stages
     better = None not in (facts.before, facts.after) and (facts.after or 0) > (facts.before or 0)
-    times = {"drift figure above 1": facts.seen, "run begun": facts.run, "new version registered": facts.registered}
+    times = {
+        "drift figure above 1": facts.drift_seconds,
+        "run begun": facts.run_seconds,
+        "new version registered": facts.registered_seconds,
+    }
     name, bound = "drift: from the first shifted request to the new model in service", f"at most {LOOP_SECONDS}"
     return [
-        figure(name, round(seconds, 1), "s", bound, seconds <= LOOP_SECONDS),
+        build_figure(name, round(seconds, 1), "s", bound, seconds <= LOOP_SECONDS),
         *(
-            figure(f"drift: from the first shifted request to {what}", round(value, 1), "s")
+            build_figure(f"drift: from the first shifted request to {what}", round(value, 1), "s")
             for what, value in times.items()
             if value is not None
         ),
-        figure(
+        build_figure(
             "drift: figure of usual requests",
             round(facts.quiet or 0, 2),
             "of the limit",
             "at most 1",
             (facts.quiet or 0) <= 1,
         ),
-        figure("drift: requests", facts.requests, "requests"),
-        figure("drift: requests lost", facts.lost, "requests", "0", facts.lost == 0),
-        figure("drift: right answers before it", round(facts.usual or 0, 4), "share"),
-        figure("drift: right answers of the old model", round(facts.before or 0, 4), "share"),
-        figure(
+        build_figure("drift: requests", facts.requests, "requests"),
+        build_figure("drift: requests lost", facts.lost, "requests", "0", facts.lost == 0),
+        build_figure("drift: right answers before it", round(facts.usual or 0, 4), "share"),
+        build_figure("drift: right answers of the old model", round(facts.before or 0, 4), "share"),
+        build_figure(
             "drift: right answers of the new model",
             round(facts.after or 0, 4),
             "share",
             "more than the old one's",
             better,
         ),
-        figure("damaged data: checks that failed", len(facts.checks), "checks", "at least 1", bool(facts.checks)),
-        figure("damaged data: trainings begun", int(trained), "trainings", "0", not trained),
+        build_figure("damaged data: checks that failed", len(facts.checks), "checks", "at least 1", bool(facts.checks)),
+        build_figure("damaged data: trainings begun", int(trained), "trainings", "0", not trained),
     ]
 
 
-def _of_rollout(outcome: Outcome) -> list[dict[str, Any]]:
+def _rollout_figures(outcome: ChapterOutcome) -> list[dict[str, Any]]:
     counts, version = outcome.tally, outcome.chapter.version
     figures = [
-        figure(f"{version}: until it was {outcome.chapter.outcome}", round(outcome.seconds, 1), "s"),
-        figure(f"{version}: requests lost", len(counts.lost), "requests", "0", not counts.lost),
+        build_figure(f"{version}: until it was {outcome.chapter.outcome}", round(outcome.seconds, 1), "s"),
+        build_figure(f"{version}: requests lost", len(counts.lost), "requests", "0", not counts.lost),
     ]
     answers = counts.versions[version]
     if outcome.chapter.mirrored and outcome.chapter.outcome == "RolledBack":
-        figures.append(figure(f"{version}: answers to callers", answers, "requests", "0", answers == 0))
+        figures.append(build_figure(f"{version}: answers to callers", answers, "requests", "0", answers == 0))
     elif counts.rollback_seconds is not None and outcome.chapter.outcome == "RolledBack":
         seconds = counts.rollback_seconds
         name, bound = f"{version}: from the first bad answer to 0 % of the callers", f"at most {ROLLBACK_SECONDS}"
-        figures.append(figure(name, round(seconds, 1), "s", bound, seconds <= ROLLBACK_SECONDS))
-        figures.append(figure(f"{version}: errors that callers saw", len(counts.errors), "requests"))
-        figures.append(figure(f"{version}: answers to callers", answers, "requests"))
+        figures.append(build_figure(name, round(seconds, 1), "s", bound, seconds <= ROLLBACK_SECONDS))
+        figures.append(build_figure(f"{version}: errors that callers saw", len(counts.errors), "requests"))
+        figures.append(build_figure(f"{version}: answers to callers", answers, "requests"))
     return figures
 
 
-def figure(name: str, value: float, unit: str, bound: str | None = None, holds: bool | None = None) -> dict[str, Any]:
+def build_figure(
+    name: str, value: float, unit: str, bound: str | None = None, holds: bool | None = None
+) -> dict[str, Any]:
     """One figure; ``bound`` says in words what it must keep to, ``holds`` whether it did."""
     return {"name": name, "value": value, "unit": unit, "bound": bound, "holds": holds}
 

@@ -69,7 +69,7 @@ class GradedLoad(BackgroundLoad):
         self._make = lambda: Load(target, rate=rate, fresh_share=0.2, check=grades.check, bodies=bodies)
 
 
-def requests(digits: real.Digits, origins: Iterable[str]) -> tuple[list[bytes], dict[str, int]]:
+def build_requests(digits: real.Digits, origins: Iterable[str]) -> tuple[list[bytes], dict[str, int]]:
     """Bodies of all pictures in each way, one way after the other within a picture, and the digit of each by its id."""
     ways = {origin: ORIGINS[origin](np.array(digits.pictures)) for origin in origins}
     bodies, truth = [], {}

@@ -20,7 +20,7 @@ class KubectlError(DemoError):
     """kubectl ended with an error; the text is the command and what it printed."""
 
 
-class NotReady(DemoError):
+class TimedOut(DemoError):
     """An object did not become what was waited for; the text holds its conditions, pods and events."""
 
 
@@ -52,21 +52,23 @@ class Kubectl:
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Json | None:
         """The object, or None when there is none. ``kind`` may say its group: ``models.modelwright.dev``."""
-        text = self.run("get", kind, name, *_in(namespace), "--ignore-not-found", "-o", "json")
+        text = self.run("get", kind, name, *_namespace_flags(namespace), "--ignore-not-found", "-o", "json")
         return json.loads(text) if text.strip() else None
 
     def items(self, kind: str, namespace: str | None = None, labels: str | None = None) -> Sequence[Json]:
-        where = _in(namespace) or ["--all-namespaces"]
+        where = _namespace_flags(namespace) or ["--all-namespaces"]
         selector = ["-l", labels] if labels else []
         items: Sequence[Json] = json.loads(self.run("get", kind, *where, *selector, "-o", "json"))["items"]
         return items
 
     def delete(self, kind: str, name: str, namespace: str | None = None, *, wait: bool = False) -> None:
-        self.run("delete", kind, name, *_in(namespace), "--ignore-not-found", f"--wait={str(wait).lower()}")
+        self.run(
+            "delete", kind, name, *_namespace_flags(namespace), "--ignore-not-found", f"--wait={str(wait).lower()}"
+        )
 
     def patch(self, kind: str, name: str, namespace: str | None, change: Json) -> None:
         """A JSON merge patch."""
-        self.run("patch", kind, name, *_in(namespace), "--type", "merge", "-p", json.dumps(change))
+        self.run("patch", kind, name, *_namespace_flags(namespace), "--type", "merge", "-p", json.dumps(change))
 
     def wait(
         self,
@@ -97,10 +99,10 @@ class Kubectl:
                 if done(obj):
                     return obj
                 if failed and failed(obj):
-                    raise NotReady(f"{kind} {name}: {what} can't be reached.\n{self.explain(obj)}")
+                    raise TimedOut(f"{kind} {name}: {what} can't be reached.\n{self.explain(obj)}")
             if time.monotonic() > deadline:
                 explanation = self.explain(obj) if obj else "There is no such object."
-                raise NotReady(f"{kind} {name}: {what} was not reached within {timeout:g} s.\n{explanation}")
+                raise TimedOut(f"{kind} {name}: {what} was not reached within {timeout:g} s.\n{explanation}")
             meanwhile()
             time.sleep(every)
 
@@ -149,7 +151,7 @@ def _environment() -> Mapping[str, str]:
     return {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
 
 
-def _in(namespace: str | None) -> list[str]:
+def _namespace_flags(namespace: str | None) -> list[str]:
     return ["-n", namespace] if namespace else []
 
 

@@ -18,11 +18,11 @@ import yaml
 
 from demo import digits as real
 from demo import platform
-from demo.console import DemoError, Watch
-from demo.graded import GradedLoad, Grades, requests
-from demo.kubectl import Json, NotReady
-from demo.rollouts import View, latest
-from demo.runs import RunView, refused, youngest
+from demo.console import DemoError, LiveTable
+from demo.graded import GradedLoad, Grades, build_requests
+from demo.kubectl import Json, TimedOut
+from demo.rollouts import RolloutView, find_rollout
+from demo.runs import RunView, failed_checks, newest_run
 from demo.story import (
     EXAMPLE,
     MODEL,
@@ -48,7 +48,7 @@ FIGURE_SECONDS = 180
 LOOP_SECONDS = 600
 REFUSED_SECONDS = 240
 AFTER_SECONDS = 15
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 RIGHT_SECONDS = 5.0
 
 
@@ -58,10 +58,10 @@ class LoopFacts:
 
     quiet: float | None = None
     """The drift figure while callers sent what they always had; 1 is the limit."""
-    seen: float | None = None
-    run: float | None = None
-    registered: float | None = None
-    served: float | None = None
+    drift_seconds: float | None = None
+    run_seconds: float | None = None
+    registered_seconds: float | None = None
+    served_seconds: float | None = None
     version: str = ""
     usual: float | None = None
     before: float | None = None
@@ -82,7 +82,7 @@ class LoopFacts:
 
 
 @dataclass(frozen=True)
-class Known:
+class ExistingNames:
     """Names of what was there before the drift."""
 
     runs: frozenset[str]
@@ -93,16 +93,16 @@ class Known:
 class Screen:
     """What is shown while the load goes on: the run or the rollout, the drift, and how well callers are answered."""
 
-    watch: Watch
+    watch: LiveTable
     load: GradedLoad
-    view: RunView | View | None = None
+    view: RunView | RolloutView | None = None
     figure: float | None = None
 
     def show_for(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             drift = "unknown" if self.figure is None else f"{self.figure:.1f}"
-            right = _right(self.load.grades.share(since=time.monotonic() - RIGHT_SECONDS))
+            right = _format_share(self.load.grades.share(since=time.monotonic() - RIGHT_SECONDS))
             bad = f"drift: {drift}, limit 1; last {RIGHT_SECONDS:g} s: {right}; lost: {len(self.load.report.lost)}"
             self.watch.update(self.load.elapsed(), self.view, self.load.report.versions, self.load.recent(), bad)
             time.sleep(0.25)
@@ -146,7 +146,7 @@ class Loop:
             raise DemoError(f"ModelVersion {version} has no spec.reference to tell drift by: delete it and begin anew")
         self.upload("shifted", "labelled digits in three ways")
         self._command(f"kubectl apply -f {FILE.relative_to(ROOT)}")
-        self.demo.kubectl.apply(policy(self.demo.images))
+        self.demo.kubectl.apply(load_policy(self.demo.images))
         change: Json = {"version": {"name": None, "follow": {}}, "monitoring": MONITORING}
         change["rolloutPolicyRef"] = {"name": ROLLOUT_POLICY}
         self._command(f"kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{json.dumps({'spec': change})}'")
@@ -157,10 +157,10 @@ class Loop:
             while (found := self.drift()) is None:
                 if time.monotonic() > end:
                     said = self.demo.kubectl.explain(self._model())
-                    raise NotReady(f"there was no drift figure within {FIGURE_SECONDS} s\n{said}")
-                time.sleep(LOOK_SECONDS)
+                    raise TimedOut(f"there was no drift figure within {FIGURE_SECONDS} s\n{said}")
+                time.sleep(POLL_SECONDS)
             self.facts.quiet, self.facts.usual = found, load.grades.share()
-        told = f"drift [bold]{found:.2f}[/] (a run begins above 1), {_right(self.facts.usual)}"
+        told = f"drift [bold]{found:.2f}[/] (a run begins above 1), {_format_share(self.facts.usual)}"
         self.demo.story.say(f"the usual digits: {told}")
         if found > 1:
             raise DemoError(f"the drift figure of usual digits is {found:.2f}; it must be at most 1")
@@ -168,67 +168,69 @@ class Loop:
     def close(self) -> None:
         """Sends shifted digits until the model that was trained for them serves, and measures the way there."""
         facts, old = self.facts, self._model()["status"]["serving"]["version"]
-        known = Known(self._names(RUNS), self._names(ROLLOUTS))
+        known = ExistingNames(self._names(RUNS), self._names(ROLLOUTS))
         with self.load(list(shift.ORIGINS)) as load, self.demo.story.watching("waiting for the drift") as watch:
             screen = Screen(watch, load)
-            while facts.served is None:
+            while facts.served_seconds is None:
                 screen.figure = self.drift()
-                screen.view = self.look(known, load.elapsed(), screen.figure)
+                screen.view = self.observe_progress(known, load.elapsed(), screen.figure)
                 if load.elapsed() > LOOP_SECONDS:
                     said = screen.view.headline() if screen.view else "no run has begun"
-                    raise NotReady(f"the loop did not close within {LOOP_SECONDS} s: {said}\n{self._explain()}")
-                screen.show_for(LOOK_SECONDS)
+                    raise TimedOut(f"the loop did not close within {LOOP_SECONDS} s: {said}\n{self._explain()}")
+                screen.show_for(POLL_SECONDS)
             ended = time.monotonic()
             screen.show_for(AFTER_SECONDS)
             facts.before, facts.after = load.grades.share(old), load.grades.share(facts.version, since=ended)
             others = set(load.grades.count(since=ended + SETTLED_SECONDS)) - {facts.version}
         if others:
             raise DemoError(f"{facts.version} serves, but callers were still answered by {', '.join(sorted(others))}")
-        self._tell(old)
+        self._print_times(old)
 
-    def look(self, known: Known, now: float, figure: float | None) -> RunView | View | None:
+    def observe_progress(self, known: ExistingNames, now: float, figure: float | None) -> RunView | RolloutView | None:
         """One look at the run and the rollout of what it made, at ``now`` seconds; what there is to see of them.
 
         Notes in the facts when each thing was first seen. Raises DemoError when the run or the rollout ended badly.
         """
         facts, kubectl = self.facts, self.demo.kubectl
-        if facts.seen is None and figure is not None and figure > 1:
-            facts.seen = now
-        run = youngest(kubectl.items(RUNS, NAMESPACE), POLICY, known.runs)
+        if facts.drift_seconds is None and figure is not None and figure > 1:
+            facts.drift_seconds = now
+        run = newest_run(kubectl.items(RUNS, NAMESPACE), POLICY, known.runs)
         if run is None:
             return None
         view = RunView.of(run)
-        facts.run = now if facts.run is None else facts.run
+        facts.run_seconds = now if facts.run_seconds is None else facts.run_seconds
         if view.ended and view.state != "Succeeded":
-            raise DemoError(f"the run should have succeeded\n{_listed(view)}")
+            raise DemoError(f"the run should have succeeded\n{_describe_verdicts(view)}")
         if view.state != "Succeeded" or not view.version:
             return view
         facts.version = view.version
-        facts.registered = now if facts.registered is None else facts.registered
-        rollout = latest(list(kubectl.items(ROLLOUTS, NAMESPACE)), MODEL, view.version, known.rollouts)
+        facts.registered_seconds = now if facts.registered_seconds is None else facts.registered_seconds
+        rollout = find_rollout(list(kubectl.items(ROLLOUTS, NAMESPACE)), MODEL, view.version, known.rollouts)
         if rollout is None:
             return view
-        moving = View.of(rollout)
+        moving = RolloutView.of(rollout)
         if moving.ended and moving.state != "Succeeded":
-            raise DemoError(f"the rollout of {view.version} should have succeeded\n{_listed(moving)}")
+            raise DemoError(f"the rollout of {view.version} should have succeeded\n{_describe_verdicts(moving)}")
         if moving.ended:
-            facts.served = now
+            facts.served_seconds = now
         return moving
 
-    def _tell(self, old: str) -> None:
+    def _print_times(self, old: str) -> None:
         facts, say = self.facts, self.demo.story.say
         for what, seconds in (
-            ("the drift figure was above 1", facts.seen),
-            ("a run had begun by itself", facts.run),
-            (f"{facts.version} was registered", facts.registered),
-            (f"{facts.version} served all callers", facts.served),
+            ("the drift figure was above 1", facts.drift_seconds),
+            ("a run had begun by itself", facts.run_seconds),
+            (f"{facts.version} was registered", facts.registered_seconds),
+            (f"{facts.version} served all callers", facts.served_seconds),
         ):
             if seconds is not None:
                 say(f"{seconds:6.1f} s after the first shifted request {what}")
         version = self.demo.kubectl.get(VERSIONS, facts.version, NAMESPACE) or {}
         parameters = ", ".join(f"{key} {value}" for key, value in version.get("spec", {}).get("parameters", {}).items())
         say(f"the best of the search: {parameters}")
-        say(f"{old} answered callers: {_right(facts.before)}; {facts.version}: [bold]{_right(facts.after)}[/]")
+        say(
+            f"{old} answered callers: {_format_share(facts.before)}; {facts.version}: [bold]{_format_share(facts.after)}[/]"
+        )
         say(f"requests: {facts.requests}, lost: {facts.lost}")
         if facts.before is None or facts.after is None or facts.after <= facts.before:
             raise DemoError("the new model is not better for those who call it")
@@ -238,8 +240,10 @@ class Loop:
         kubectl, serving = self.demo.kubectl, self._model()["status"]["serving"]["version"]
         self.upload("damaged", "the same with empty, impossible, misnamed and doubled rows")
         user = json.loads(kubectl.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
-        self._command(f"kubectl create -f - <<< '{json.dumps(wish(user))}'")
-        made = kubectl.run("create", "-f", "-", "-o", "name", stdin=json.dumps(wish(user))).strip().partition("/")[2]
+        self._command(f"kubectl create -f - <<< '{json.dumps(manual_run(user))}'")
+        made = (
+            kubectl.run("create", "-f", "-", "-o", "name", stdin=json.dumps(manual_run(user))).strip().partition("/")[2]
+        )
         run = kubectl.wait(
             RUNS,
             made,
@@ -249,10 +253,10 @@ class Loop:
             timeout=REFUSED_SECONDS,
             tell=lambda text: self.demo.story.say(f"[dim]{text}[/]"),
         )
-        view, checks = RunView.of(run), refused(run)
+        view, checks = RunView.of(run), failed_checks(run)
         self.facts.checks, self.facts.stages = tuple(check.metric for check in checks), view.stages
         if view.state != "Failed" or not checks or view.stages != ("dataCheck",):
-            raise DemoError(f"the data check should have stopped the run\n{_listed(view)}")
+            raise DemoError(f"the data check should have stopped the run\n{_describe_verdicts(view)}")
         self.demo.story.say(f"[bold green]{view.headline()}[/]; no training pod was started")
         for check in checks:
             self.demo.story.say(f"[red]{check.metric}[/]: {check.message}")
@@ -264,7 +268,7 @@ class Loop:
     @contextmanager
     def load(self, origins: Sequence[str]) -> Iterator[GradedLoad]:
         """A load of held-out digits in these ways. Raises DemoError at its end when a request was lost."""
-        bodies, truth = requests(real.holdout(), origins)
+        bodies, truth = build_requests(real.load_holdout(), origins)
         with GradedLoad(self.demo.client(), bodies, Grades(truth), rate=self.demo.rate) as load:
             self.facts.reports.append(load.report)
             yield load
@@ -276,7 +280,9 @@ class Loop:
         """What the policy's query gives now; None without an answer."""
         try:
             answer = httpx.get(
-                f"{self.demo.cluster.prometheus_url.rstrip('/')}/api/v1/query", params={"query": query()}, timeout=10
+                f"{self.demo.cluster.prometheus_url.rstrip('/')}/api/v1/query",
+                params={"query": drift_query()},
+                timeout=10,
             )
             result = answer.json()["data"]["result"]
             value = float(result[0]["value"][1]) if result else math.nan
@@ -286,7 +292,7 @@ class Loop:
 
     def upload(self, name: str, what: str) -> None:
         """Puts a data set of examples/digits/shift.py where the policy looks, and the holdout beside it."""
-        files, run = shift.files(), policy({})["spec"]["run"]
+        files, run = shift.files(), load_policy({})["spec"]["run"]
         for source, uri in ((name, run["dataset"]["uri"]), ("holdout", run["holdout"]["uri"])):
             platform.upload(self.demo.cluster, f"{uri}/digits.csv", files[f"{source}/digits.csv"])
         rows = len(files[f"{name}/digits.csv"].splitlines()) - 1
@@ -295,7 +301,7 @@ class Loop:
     def _model(self) -> Json:
         model = self.demo.kubectl.get(MODELS, MODEL, NAMESPACE)
         if model is None:
-            raise NotReady(f"there is no Model {MODEL}")
+            raise TimedOut(f"there is no Model {MODEL}")
         return model
 
     def _names(self, kind: str) -> frozenset[str]:
@@ -309,7 +315,7 @@ class Loop:
         self.demo.story.command(text)
 
 
-def policy(images: Mapping[str, str]) -> Json:
+def load_policy(images: Mapping[str, str]) -> Json:
     """The RetrainingPolicy, with its images by digest where they are known."""
     found: Json = yaml.safe_load(FILE.read_text())
     for stage in ("dataCheck", "train", "evaluate"):
@@ -318,14 +324,14 @@ def policy(images: Mapping[str, str]) -> Json:
     return found
 
 
-def query() -> str:
+def drift_query() -> str:
     """What the policy's drift trigger asks, with its names filled in."""
-    (trigger,) = policy({})["spec"]["triggers"]
+    (trigger,) = load_policy({})["spec"]["triggers"]
     text: str = trigger["prometheus"]["query"]
     return text.replace("$(NAMESPACE)", NAMESPACE).replace("$(MODEL)", MODEL)
 
 
-def wish(user: str) -> Json:
+def manual_run(user: str) -> Json:
     """A TrainingRun that a person asks for."""
     return {
         "apiVersion": "modelwright.dev/v1alpha1",
@@ -335,11 +341,11 @@ def wish(user: str) -> Json:
     }
 
 
-def _right(share: float | None) -> str:
+def _format_share(share: float | None) -> str:
     return "no answer yet" if share is None else f"{share:.1%} right"
 
 
-def _listed(view: RunView | View) -> str:
+def _describe_verdicts(view: RunView | RolloutView) -> str:
     """What a run or rollout says, and its verdicts."""
     verdicts = [f"  {each.metric}: {each.outcome}: {each.message}" for each in view.verdicts]
     return "\n".join([f"{view.headline()}: {view.message}", *verdicts])

@@ -17,7 +17,7 @@ from demo.kubectl import Json, Kubectl
 from devcluster import parts
 from devcluster.cluster import Cluster
 from devcluster.images import build_image
-from devcluster.progress import Progress, Quiet
+from devcluster.progress import NoProgress, Progress
 
 ROOT = Path(__file__).parents[1]
 CONTAINERFILES = {"v2-test": ROOT / "tests" / "servers" / "v2" / "Containerfile"}
@@ -37,7 +37,7 @@ def bring_up(progress: Progress | None = None, images: Iterable[str] = ()) -> Cl
     with ThreadPoolExecutor(1) as pool:
         built = [pool.submit(build, name, progress) for name in images]
         cluster = Cluster.up(name=os.environ.get("MODELWRIGHT_CLUSTER", "dev"), progress=progress)
-        parts.build(["helm"], progress or Quiet())
+        parts.build(["helm"], progress or NoProgress())
         for each in built:
             each.result()
     return cluster

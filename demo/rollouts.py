@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 Json = dict[str, Any]
-GOING = ("Progressing", "Holding", "AwaitingApproval")
-ENDED = ("Succeeded", "RolledBack", "Aborted", "Superseded")
+ACTIVE_STATES = ("Progressing", "Holding", "AwaitingApproval")
+ENDED_STATES = ("Succeeded", "RolledBack", "Aborted", "Superseded")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class View:
+class RolloutView:
     """One look at a rollout. ``verdicts`` are those of the present step."""
 
     COLUMNS: ClassVar[tuple[str, str, str]] = ("metric", "verdict", "numbers")
@@ -42,7 +42,7 @@ class View:
     verdicts: tuple[Verdict, ...]
 
     @classmethod
-    def of(cls, rollout: Json) -> View:
+    def of(cls, rollout: Json) -> RolloutView:
         status = rollout.get("status", {})
         present = status.get("step")
         kinds = {step["index"]: step["kind"] for step in status.get("steps", [])}
@@ -61,12 +61,12 @@ class View:
 
     @property
     def ended(self) -> bool:
-        return self.state in ENDED
+        return self.state in ENDED_STATES
 
     def headline(self) -> str:
         """Where it stands, in one line: ``digits-v1 → digits-v2: Progressing, step 2/4, 10 % of the callers``."""
         parts = [self.state if self.state == "Progressing" or not self.reason else f"{self.state} ({self.reason})"]
-        going = self.state in GOING
+        going = self.state in ACTIVE_STATES
         if going and self.progress:
             parts.append(f"step {self.progress}")
         if going and self.kind == "mirror":
@@ -77,13 +77,13 @@ class View:
         return f"{f'{self.source} → ' if self.source else ''}{self.target}: {', '.join(parts)}"
 
 
-def deciding(rollout: Json) -> tuple[Verdict, ...]:
+def failed_verdicts(rollout: Json) -> tuple[Verdict, ...]:
     """The verdicts that failed, those of the latest step first."""
     found = [each for each in rollout.get("status", {}).get("verdicts", []) if each["outcome"] == "Fail"]
     return tuple(Verdict.of(each) for each in sorted(found, key=lambda each: -each["step"]))
 
 
-def latest(rollouts: list[Json], model: str, version: str, before: frozenset[str]) -> Json | None:
+def find_rollout(rollouts: list[Json], model: str, version: str, before: frozenset[str]) -> Json | None:
     """The youngest rollout of a Model to a version that is not among ``before`` (names)."""
     found = [
         each

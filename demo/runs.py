@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from demo.rollouts import Verdict
 
 Json = dict[str, Any]
-ENDED = ("Succeeded", "Skipped", "Failed", "Cancelled")
+ENDED_STATES = ("Succeeded", "Skipped", "Failed", "Cancelled")
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class RunView:
             message=status.get("message", ""),
             version=status.get("version", ""),
             stages=tuple(stage.metric for stage in stages),
-            verdicts=(*stages, *refused(run)),
+            verdicts=(*stages, *failed_checks(run)),
         )
 
     @property
     def ended(self) -> bool:
-        return self.state in ENDED
+        return self.state in ENDED_STATES
 
     def headline(self) -> str:
         """Where it stands, in one line: ``run digits-drift-1 (drift): Training``."""
@@ -55,7 +55,7 @@ class RunView:
         return f"run {self.name} ({self.trigger}): {self.state}{why}{made}"
 
 
-def refused(run: Json) -> tuple[Verdict, ...]:
+def failed_checks(run: Json) -> tuple[Verdict, ...]:
     """The checks of the data that failed."""
     checks = run.get("status", {}).get("checks", [])
     return tuple(
@@ -65,7 +65,7 @@ def refused(run: Json) -> tuple[Verdict, ...]:
     )
 
 
-def youngest(runs: Iterable[Json], policy: str, before: frozenset[str]) -> Json | None:
+def newest_run(runs: Iterable[Json], policy: str, before: frozenset[str]) -> Json | None:
     """The youngest run of a policy that is not among ``before`` (names)."""
     found = [
         each for each in runs if each["spec"]["policyRef"]["name"] == policy and each["metadata"]["name"] not in before

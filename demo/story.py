@@ -17,12 +17,12 @@ from rich.text import Text
 
 from demo import digits as real
 from demo import platform
-from demo.console import DemoError, Story, gallery
-from demo.kubectl import Json, Kubectl, NotReady, conditions, is_ready, is_stalled
-from demo.rollouts import View, deciding, latest
-from demo.tally import Phase, Tally, tally
+from demo.console import DemoError, Story, draw_gallery
+from demo.kubectl import Json, Kubectl, TimedOut, conditions, is_ready, is_stalled
+from demo.rollouts import RolloutView, failed_verdicts, find_rollout
+from demo.tally import AnswerCounts, Phase, count_answers
 from devcluster.cluster import Cluster
-from devcluster.progress import Shown
+from devcluster.progress import LiveProgress
 from tests.load import BackgroundLoad, Report, Target
 from tests.load.client import v2_body
 
@@ -72,13 +72,13 @@ WRONG = Chapter(5, "shadow-then-canary", "RolledBack", "same-answer")
 
 
 @dataclass
-class Outcome:
+class ChapterOutcome:
     """What came of a chapter. ``decided`` is the load's second in which the decision was first seen."""
 
     chapter: Chapter
     phase: Phase
     rollout: Json
-    tally: Tally
+    tally: AnswerCounts
     decided: float | None = None
 
     @property
@@ -94,11 +94,11 @@ class Outcome:
 
 
 @dataclass
-class Facts:
+class DemoFacts:
     """What the demo measured, for its last words and for docs/figures/demo.json."""
 
     accuracy: dict[str, float] = field(default_factory=dict)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ChapterOutcome] = field(default_factory=list)
     report: Report | None = None
 
 
@@ -110,7 +110,7 @@ class Demo:
 
     story: Story
     rate: float
-    facts: Facts = field(default_factory=Facts)
+    facts: DemoFacts = field(default_factory=DemoFacts)
     cluster: Cluster = field(init=False)
     kubectl: Kubectl = field(init=False)
     images: dict[str, str] = field(init=False)
@@ -124,7 +124,7 @@ class Demo:
             "A Kubernetes cluster",
             "Real API server, kubelets, gateway, image registry, S3 store, Prometheus; nothing here is simulated.",
         ):
-            with Shown("cluster") as progress:
+            with LiveProgress("cluster") as progress:
                 self.cluster = platform.bring_up(progress, IMAGES)
             self.kubectl = Kubectl(self.cluster.kubectl, self.cluster.kubeconfig)
             if not self.cluster.prometheus_url:
@@ -134,7 +134,7 @@ class Demo:
         with self.story.step(
             "images", "Container images", "Built from this checkout; one whose files did not change is not built again."
         ):
-            with Shown("images") as progress:
+            with LiveProgress("images") as progress:
                 self.images = platform.images(self.cluster, IMAGES, progress)
             for name, reference in self.images.items():
                 self.story.say(f"{name}: {reference.partition('@')[2][:19]}…")
@@ -150,7 +150,7 @@ class Demo:
             "Five versions are trained",
             "Jobs train on handwritten digits and write to the S3 store. Three models are bad, for real reasons.",
         ):
-            self.begin_anew()
+            self.remove_earlier_run()
             platform.prepare(self.cluster, self.kubectl, SAMPLES, NAMESPACE)
             trained = self.train(1, 2, 3, 4, 5)
         with self.story.step(
@@ -194,10 +194,10 @@ class Demo:
         with self.story.step(
             "ask-again", "The same digits again", "Same address, same request: only the answers got better."
         ):
-            self.ask_for_what_serves()
+            self.request_serving_version()
             self.show_answers()
 
-    def begin_anew(self) -> None:
+    def remove_earlier_run(self) -> None:
         """Removes Model, rollouts and runs of an earlier telling: a version that was judged once is not judged again,
         and one that was trained by itself would be followed at once."""
         if self.kubectl.get("crd", MODELS) is None or self.kubectl.get(MODELS, MODEL, NAMESPACE) is None:
@@ -303,12 +303,12 @@ class Demo:
     def client(self) -> real.V2Client:
         model = self.kubectl.get(MODELS, MODEL, NAMESPACE)
         if model is None or "url" not in model.get("status", {}):
-            raise NotReady(f"Model {MODEL} has no address yet")
+            raise TimedOut(f"Model {MODEL} has no address yet")
         return real.V2Client(MODEL, model["status"]["url"], platform.gateway(self.cluster))
 
     def show_answers(self) -> None:
         """Draws eight digits beside what the model says, then asks about all that were held out."""
-        digits, client = real.holdout(), self.client()
+        digits, client = real.load_holdout(), self.client()
         all_answers = client.predict(digits.pictures)
         wrong = [i for i, (a, b) in enumerate(zip(all_answers.predictions, digits.labels, strict=True)) if a != b]
         # Half of the pictures are some that the first version missed: in them the versions differ.
@@ -322,7 +322,7 @@ class Demo:
             text = f"says {prediction}" if right else f"says {prediction}, is {digits.labels[index]}"
             captions.append(Text(text, style="bold green" if right else "bold red"))
         self.story.say(f"[magenta]POST {client.infer_url}[/]")
-        self.story.show(gallery([digits.pictures[i] for i in shown], captions, colour=self.story.live))
+        self.story.show(draw_gallery([digits.pictures[i] for i in shown], captions, colour=self.story.live))
         version = answers.version or "(unknown version)"
         share = real.accuracy(all_answers.predictions, digits.labels)
         self.facts.accuracy[version] = share
@@ -335,7 +335,7 @@ class Demo:
     def load(self) -> Iterator[BackgroundLoad]:
         """A constant load of real digits, one after the other; at its end everything is counted again, with the
         requests that were still under way."""
-        client, pictures = self.client(), real.holdout().pictures
+        client, pictures = self.client(), real.load_holdout().pictures
         bodies = [v2_body([picture], name="predict") for picture in pictures]
         target = Target(client.infer_url, bodies[0], client.address)
         load = BackgroundLoad(target, rate=self.rate, fresh_share=0.2, bodies=bodies)
@@ -348,7 +348,7 @@ class Demo:
                 self.story.say(line)
             raise
         for outcome in self.facts.outcomes:
-            outcome.tally = tally(load.report, outcome.phase)
+            outcome.tally = count_answers(load.report, outcome.phase)
             self._check_losses(outcome)
 
     def roll_out(self, load: BackgroundLoad, chapter: Chapter) -> None:
@@ -363,56 +363,62 @@ class Demo:
         self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
         with self.story.watching() as watch:
 
-            def show(view: View | None) -> None:
-                counts = tally(load.report, Phase(chapter.version, begin, math.inf, chapter.slow))
+            def show(view: RolloutView | None) -> None:
+                counts = count_answers(load.report, Phase(chapter.version, begin, math.inf, chapter.slow))
                 bad = f"errors by the model: {len(counts.errors)}, lost: {len(counts.lost)}"
                 watch.update(load.elapsed(), view, counts.versions, load.recent(), bad)
 
-            def show_for(seconds: float, view: View | None) -> None:
+            def show_for(seconds: float, view: RolloutView | None) -> None:
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
                     show(view)
                     time.sleep(0.25)
 
             while True:
-                rollout = latest(self.kubectl.items(ROLLOUTS, NAMESPACE), MODEL, chapter.version, before)
-                view = View.of(rollout) if rollout else None
+                rollout = find_rollout(self.kubectl.items(ROLLOUTS, NAMESPACE), MODEL, chapter.version, before)
+                view = RolloutView.of(rollout) if rollout else None
                 if view and view.state in ("RollingBack", "RolledBack") and decided is None:
                     decided = load.elapsed()
                 if rollout and view and view.ended:
                     break
                 if load.elapsed() - begin > ROLLOUT_SECONDS:
-                    raise NotReady(f"the rollout of {chapter.version} did not end in time\n{self._why(rollout)}")
+                    raise TimedOut(
+                        f"the rollout of {chapter.version} did not end in time\n{self._explain_rollout(rollout)}"
+                    )
                 show_for(0.75, view)
             # What callers hear when it is over belongs to it too.
             show_for(SETTLED_SECONDS, view)
             phase = Phase(chapter.version, begin, load.elapsed(), chapter.slow)
-        outcome = Outcome(chapter, phase, rollout, tally(load.report, phase), decided)
+        outcome = ChapterOutcome(chapter, phase, rollout, count_answers(load.report, phase), decided)
         self.facts.outcomes.append(outcome)
-        failed = {verdict.metric for verdict in deciding(rollout)}
+        failed = {verdict.metric for verdict in failed_verdicts(rollout)}
         if view.state != chapter.outcome or (chapter.metric and chapter.metric not in failed):
             wanted = f"{chapter.outcome}{f' by {chapter.metric}' if chapter.metric else ''}"
-            raise DemoError(f"{chapter.version} should be {wanted}, but is {view.state}\n{self._why(rollout)}")
-        self._tell(outcome)
+            raise DemoError(
+                f"{chapter.version} should be {wanted}, but is {view.state}\n{self._explain_rollout(rollout)}"
+            )
+        self._print_outcome(outcome)
 
-    def _why(self, rollout: Json | None) -> str:
+    def _explain_rollout(self, rollout: Json | None) -> str:
         """All that explains a rollout: its own words and verdicts, and the Model's conditions, pods and events."""
         lines = []
         if rollout:
-            view = View.of(rollout)
+            view = RolloutView.of(rollout)
             lines = [f"{view.headline()}: {view.message}"]
             lines += [f"  {each.metric}: {each.outcome}: {each.message}" for each in view.verdicts]
         model = self.kubectl.get(MODELS, MODEL, NAMESPACE)
         return "\n".join([*lines, self.kubectl.explain(model) if model else "There is no Model."])
 
-    def _tell(self, outcome: Outcome) -> None:
+    def _print_outcome(self, outcome: ChapterOutcome) -> None:
         counts, version = outcome.tally, outcome.chapter.version
-        for verdict in deciding(outcome.rollout)[:2]:
+        for verdict in failed_verdicts(outcome.rollout)[:2]:
             self.story.say(f"[bold]{verdict.metric}[/]: {verdict.message}")
         if outcome.chapter.outcome == "Succeeded":
             self.story.say(f"[bold green]{version} serves all callers[/], on evidence")
         else:
-            self.story.say(f"[bold green]{version} was taken back by itself[/]: {View.of(outcome.rollout).reason}")
+            self.story.say(
+                f"[bold green]{version} was taken back by itself[/]: {RolloutView.of(outcome.rollout).reason}"
+            )
         answered = ", ".join(f"{name} {count}" for name, count in sorted(counts.versions.items()))
         self.story.say(f"answers: {answered}; errors by the model: {len(counts.errors)}; lost: {len(counts.lost)}")
         if outcome.chapter.outcome == "RolledBack" and (seconds := counts.rollback_seconds) is not None:
@@ -422,7 +428,7 @@ class Demo:
             self.story.say(f"callers who were answered by {version}: [bold]{counts.versions[version]}[/]")
         self._check_losses(outcome)
 
-    def _check_losses(self, outcome: Outcome) -> None:
+    def _check_losses(self, outcome: ChapterOutcome) -> None:
         """Raises DemoError when callers saw what they must not see."""
         counts, chapter = outcome.tally, outcome.chapter
         if counts.lost:
@@ -438,20 +444,20 @@ class Demo:
         if chapter is not WRONG and not counts.last:
             raise DemoError(f"no request was answered by {chapter.version}, though it had a share of the callers")
 
-    def ask_for_what_serves(self) -> None:
+    def request_serving_version(self) -> None:
         """Takes back the wish for a version that was refused: the Model asks again for the one that serves."""
         change = {"spec": {"version": {"name": "digits-v2"}}}
         self.story.command(f"kubectl -n {NAMESPACE} patch model {MODEL} --type merge -p '{json.dumps(change)}'")
         self.kubectl.patch(MODELS, MODEL, NAMESPACE, change)
         self.wait_ready("digits-v2", tell=lambda _: None)
 
-    def last_words(self) -> None:
+    def print_summary(self) -> None:
         kubectl = f"{self.cluster.kubectl} --kubeconfig {self.cluster.kubeconfig}"
         client = self.client()
         host, port = client.address
         self.story.show("")
         self.story.show("[bold]What came of the versions[/]")
-        self.story.show(summary(self.facts.outcomes))
+        self.story.show(summary_table(self.facts.outcomes))
         self.story.command(f"kubectl -n {NAMESPACE} get modelrollouts")
         for line in self.kubectl.run("get", ROLLOUTS, "-n", NAMESPACE).splitlines():
             self.story.show(Text(f"    {line}"))
@@ -472,7 +478,7 @@ class Demo:
         self.story.command("make cluster-down" if ours else f"python -m devcluster down --name {self.cluster.name}")
 
 
-def summary(outcomes: Sequence[Outcome]) -> Table:
+def summary_table(outcomes: Sequence[ChapterOutcome]) -> Table:
     """One line a version: what came of it, and what it cost the callers. The last column is the time from the first bad
     answer to 0 % of the callers."""
     table = Table(box=None, padding=(0, 1, 0, 2))

@@ -26,7 +26,7 @@ class Phase:
 
 
 @dataclass
-class Tally:
+class AnswerCounts:
     """Requests that were due in a phase.
 
     ``errors`` were answered by a model with 500; ``lost`` got no good answer for any other reason. ``first_bad`` and
@@ -50,20 +50,20 @@ class Tally:
         return None if self.first_bad is None or self.last is None else self.last - self.first_bad
 
 
-def tally(report: Report, phase: Phase) -> Tally:
+def count_answers(report: Report, phase: Phase) -> AnswerCounts:
     """Counts a phase. An error without a version is the candidate's: the serving version has none, or it would not
     serve."""
-    found = Tally()
+    found = AnswerCounts()
     bad: list[float] = []
     candidate: list[float] = []
-    for answer in _within(report.answers, phase):
+    for answer in _requests_within(report.answers, phase):
         found.versions[answer.version] += 1
         if answer.version == phase.candidate:
             candidate.append(answer.due + answer.seconds)
             if phase.slow is not None and answer.seconds > phase.slow:
                 found.slow += 1
                 bad.append(answer.due + answer.seconds)
-    for lost in _within(report.lost, phase):
+    for lost in _requests_within(report.lost, phase):
         if lost.status == MODEL_ERROR:
             found.errors.append(lost)
             bad.append(lost.due + lost.seconds)
@@ -74,5 +74,5 @@ def tally(report: Report, phase: Phase) -> Tally:
     return found
 
 
-def _within(requests: Iterable[Request], phase: Phase) -> list[Request]:
+def _requests_within(requests: Iterable[Request], phase: Phase) -> list[Request]:
     return [request for request in list(requests) if phase.begin <= request.due < phase.end]

@@ -11,7 +11,7 @@ from typing import get_args
 from devcluster import cluster, host, images, parts
 from devcluster.cluster import Cluster, Profile
 from devcluster.errors import ClusterError
-from devcluster.progress import Shown
+from devcluster.progress import LiveProgress
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def up(options: argparse.Namespace) -> int:
     begun = time.monotonic()
-    with Shown(f"cluster {options.name}") as progress:
+    with LiveProgress(f"cluster {options.name}") as progress:
         ready = Cluster.up(options.profile, options.name, options.kwok_nodes, progress)
         if options.gateway == "envoy" and not ready.envoy(progress):
             raise ClusterError("Envoy Gateway is installed in the full embedded cluster only")
@@ -75,9 +75,9 @@ def status(options: argparse.Namespace) -> int:
 
 
 def build(_: argparse.Namespace) -> int:
-    with Shown("build") as progress:
+    with LiveProgress("build") as progress:
         host.install({**host.CLUSTER_PACKAGES, **host.IMAGE_PACKAGES}, progress)
-        parts.build([name for part in parts.PARTS if not part.asked for name in part.packages], progress)
+        parts.build([name for part in parts.GO_TOOLS if not part.on_request for name in part.packages], progress)
         parts.gateway_api_crds()
         parts.traefik_crds()
         images.ensure_base_image(progress)

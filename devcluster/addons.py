@@ -21,22 +21,22 @@ S3_ACCESS_KEY, S3_SECRET_KEY = "modelwright", "modelwright-secret"
 
 
 @dataclass(frozen=True)
-class Places:
+class AddonPaths:
     """Where an add-on finds its things."""
 
     folder: Path
     kubeconfig: Path
     network: Network
 
-    def made(self, name: str) -> Path:
+    def make_folder(self, name: str) -> Path:
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
-def coredns(places: Places, upstream: Sequence[str]) -> list[str]:
+def coredns(places: AddonPaths, upstream: Sequence[str]) -> list[str]:
     forward = f"forward . {' '.join(upstream)}" if upstream else ""
-    file = places.made("coredns") / "Corefile"
+    file = places.make_folder("coredns") / "Corefile"
     file.write_text(
         f""".:{DNS_PORT} {{
   bind {places.network.address}
@@ -51,14 +51,14 @@ def coredns(places: Places, upstream: Sequence[str]) -> list[str]:
 }}
 """
     )
-    return [str(parts.path("coredns")), f"-conf={file}"]
+    return [str(parts.binary_path("coredns")), f"-conf={file}"]
 
 
-def registry(places: Places) -> list[str]:
+def registry(places: AddonPaths) -> list[str]:
     # Content-addressed, so it may outlive the cluster and serve the next: nothing is pushed twice.
     store = paths.cache() / "registry"
     store.mkdir(parents=True, exist_ok=True)
-    file = places.made("registry") / "config.yml"
+    file = places.make_folder("registry") / "config.yml"
     file.write_text(
         f"""version: 0.1
 log: {{level: warn, accesslog: {{disabled: true}}}}
@@ -69,25 +69,25 @@ storage:
 http: {{addr: "{places.network.address}:{REGISTRY_PORT}"}}
 """
     )
-    return [str(parts.path("registry")), "serve", str(file)]
+    return [str(parts.binary_path("registry")), "serve", str(file)]
 
 
-def s3(places: Places) -> list[str]:
+def s3(places: AddonPaths) -> list[str]:
     return [
-        str(parts.path("versitygw")),
+        str(parts.binary_path("versitygw")),
         f"--access={S3_ACCESS_KEY}",
         f"--secret={S3_SECRET_KEY}",
         f"--port={places.network.address}:{S3_PORT}",
         "--keep-alive",
         "--quiet",
         "posix",
-        str(places.made("s3")),
+        str(places.make_folder("s3")),
     ]
 
 
-def traefik(places: Places) -> list[str]:
+def traefik(places: AddonPaths) -> list[str]:
     address = places.network.address
-    return [str(parts.path("traefik")), *traefik_flags(address, address)]
+    return [str(parts.binary_path("traefik")), *traefik_flags(address, address)]
 
 
 def traefik_flags(listen: str, published: str) -> list[str]:
@@ -109,13 +109,16 @@ def traefik_flags(listen: str, published: str) -> list[str]:
     ]
 
 
-def prometheus(places: Places) -> list[str]:
+def prometheus(places: AddonPaths) -> list[str]:
     address = places.network.address
-    folder = places.made("prometheus")
+    folder = places.make_folder("prometheus")
     file = folder / "prometheus.yml"
     config = prometheus_config(f"{address}:{TRAEFIK_METRICS_PORT}", places.kubeconfig, folder / TOKEN_FILE)
     file.write_text(config)
-    return [str(parts.path("prometheus")), *prometheus_flags(f"{address}:{PROMETHEUS_PORT}", file, folder / "data")]
+    return [
+        str(parts.binary_path("prometheus")),
+        *prometheus_flags(f"{address}:{PROMETHEUS_PORT}", file, folder / "data"),
+    ]
 
 
 def prometheus_flags(listen: str, config: Path, data: Path) -> list[str]:
@@ -189,7 +192,7 @@ def dns_objects(network: Network) -> list[dict[str, Any]]:
     ]
 
 
-def objects() -> list[dict[str, Any]]:
+def common_objects() -> list[dict[str, Any]]:
     """What every cluster of ours offers: the Gateway with its class, a class for the prepared volumes, and who
     Prometheus is."""
     listener = {

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from devcluster.errors import ClusterError, failed
+from devcluster.errors import ClusterError, log_failure
 from devcluster.pki import Authority, Identity
 from devcluster.processes import Daemon
 
 
-class Client:
+class ApiClient:
     """One kept connection with a client certificate; not for use by several threads."""
 
     def __init__(self, url: str, authority: Authority, identity: Identity) -> None:
@@ -46,7 +46,7 @@ class Client:
         except ValueError:
             return answer.status, text
 
-    def must(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+    def request_ok(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         status, answer = self.request(method, path, body, kind, timeout=60)
         if not 200 <= status < 300:
             message = answer.get("message") if isinstance(answer, dict) else answer
@@ -63,10 +63,10 @@ class Client:
                 return
             for daemon in needed:
                 if not daemon.alive():
-                    raise failed(f"{daemon.name} ended while {what} was awaited", Path(daemon.log))
+                    raise log_failure(f"{daemon.name} ended while {what} was awaited", Path(daemon.log))
             if time.monotonic() > end:
                 log = Path(needed[-1].log) if needed else None
-                raise failed(f"{what} is not there after {timeout:.0f}s (last answer: {status} {answer})", log)
+                raise log_failure(f"{what} is not there after {timeout:.0f}s (last answer: {status} {answer})", log)
             time.sleep(0.05)
 
     def close(self) -> None:

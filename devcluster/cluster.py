@@ -19,10 +19,10 @@ from devcluster import addons, envoy, images, network, parts, paths
 from devcluster.controlplane import ControlPlane
 from devcluster.embedded import NODES, Embedded
 from devcluster.errors import ClusterError
-from devcluster.kind import Kind, Names
+from devcluster.kind import Kind, KindNames
 from devcluster.node import REGISTRY_PORT
-from devcluster.processes import end, parent
-from devcluster.progress import Progress, Quiet
+from devcluster.processes import end_all, parent
+from devcluster.progress import NoProgress, Progress
 from devcluster.state import State
 
 Profile = Literal["full", "controlplane", "kwok"]
@@ -30,7 +30,7 @@ Backend = Literal["existing", "kind", "embedded"]
 
 
 @dataclass(frozen=True)
-class Store:
+class S3Store:
     """The S3 server. In the embedded cluster a bucket is a folder below `root`."""
 
     endpoint: str = ""
@@ -51,7 +51,7 @@ class Cluster:
     kubeconfig: Path
     registry: str = ""
     push_registry: str = ""
-    s3: Store = field(default_factory=Store)
+    s3: S3Store = field(default_factory=S3Store)
     gateway_address: str = ""
     prometheus_url: str = ""
     node_names: tuple[str, ...] = ()
@@ -67,11 +67,11 @@ class Cluster:
 
     @property
     def kubectl(self) -> Path:
-        return _tool("kubectl")
+        return _tool_path("kubectl")
 
     @property
     def helm(self) -> Path:
-        return _tool("helm")
+        return _tool_path("helm")
 
     @classmethod
     def up(
@@ -84,12 +84,12 @@ class Cluster:
         """Bring a cluster up, or find it running; `kwok_nodes` simulated nodes stand beside the real ones."""
         if profile not in get_args(Profile):
             raise ClusterError(f"unknown profile {profile!r}: it is one of {', '.join(get_args(Profile))}")
-        shown = progress or Quiet()
+        shown = progress or NoProgress()
         chosen = backend()
         count = kwok_nodes if kwok_nodes is not None else (10 if profile == "kwok" else 0)
         if chosen == "existing":
             return _existing(name)
-        folder = _folder(name)
+        folder = _cluster_folder(name)
         with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
             before = State.load(folder)
             if before.profile not in ("", "kind" if chosen == "kind" and profile == "full" else profile):
@@ -107,7 +107,7 @@ class Cluster:
         """A cluster that is up already, without looking after it."""
         if backend() == "existing":
             return _existing(name)
-        folder = _folder(name)
+        folder = _cluster_folder(name)
         state = State.load(folder)
         if not state.ready:
             raise ClusterError(f"cluster {name!r} is not up: python -m devcluster up --name {name}")
@@ -127,7 +127,7 @@ class Cluster:
             kubeconfig=folder / "kubeconfig",
             registry=registry,
             push_registry=registry,
-            s3=Store(
+            s3=S3Store(
                 f"http://{net.address}:{addons.S3_PORT}",
                 addons.S3_ACCESS_KEY,
                 addons.S3_SECRET_KEY,
@@ -153,14 +153,14 @@ class Cluster:
         if self.backend != "embedded" or self.profile != "full":
             return False
         with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
-            Embedded(self.name, self.folder, progress or Quiet()).engines()
+            Embedded(self.name, self.folder, progress or NoProgress()).engines()
         return True
 
     def envoy(self, progress: Progress | None = None) -> bool:
         """Have Envoy Gateway run here, with Gateway gateways/envoy; False where it is not ours to install."""
         if self.backend != "embedded" or self.profile != "full":
             return False
-        shown = progress or Quiet()
+        shown = progress or NoProgress()
         parts.build(["envoy-gateway", "helm"], shown)
         with paths.locked(paths.cache() / "locks" / f"cluster-{self.name}.lock"):
             image = self.push_image(envoy.build(shown), shown)
@@ -177,14 +177,14 @@ class Cluster:
         # Elsewhere the controller-manager loses its Lease and begins anew. One that goes on takes the Leases that no
         # kubelet could renew for lost nodes.
         with (
-            Embedded(self.name, self.folder, Quiet()).without("kube-controller-manager"),
+            Embedded(self.name, self.folder, NoProgress()).stopped_daemon("kube-controller-manager"),
             self._silent("kube-apiserver"),
         ):
             yield
 
     def network_policies(self, node: str) -> AbstractContextManager[None]:
         """Pods of this node of the embedded cluster are held to NetworkPolicies meanwhile; else nobody is."""
-        return Embedded(self.name, self.folder, Quiet()).network_policies(node)
+        return Embedded(self.name, self.folder, NoProgress()).network_policies(node)
 
     @contextlib.contextmanager
     def _silent(self, daemon: str) -> Iterator[None]:
@@ -201,12 +201,12 @@ class Cluster:
         """Make sure that `count` volumes of class `local` (ReadWriteMany) are free; returns their names."""
         if self.backend != "embedded" or self.profile != "full":
             raise ClusterError("volumes of class `local` are only made in the full embedded cluster")
-        client = Embedded(self.name, self.folder, Quiet()).client()
+        client = Embedded(self.name, self.folder, NoProgress()).client()
         root = "/api/v1/persistentvolumes"
-        there: dict[str, Any] = {each["metadata"]["name"]: each for each in client.must("GET", root)["items"]}
+        there: dict[str, Any] = {each["metadata"]["name"]: each for each in client.request_ok("GET", root)["items"]}
         for name, volume in there.items():
             if volume["status"].get("phase") == "Released" and volume["spec"].get("storageClassName") == "local":
-                client.must("DELETE", f"{root}/{name}")
+                client.request_ok("DELETE", f"{root}/{name}")
                 shutil.rmtree(self.folder / "volumes" / name, ignore_errors=True)
         # A new one is Pending for a moment. The name of a deleted one isn't free at once, so it isn't used again.
         free = [
@@ -221,7 +221,7 @@ class Cluster:
             folder = self.folder / "volumes" / name
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
-            client.must("POST", root, addons.volume(name, folder))
+            client.request_ok("POST", root, addons.volume(name, folder))
             free.append(name)
         client.close()
         return free
@@ -259,26 +259,26 @@ def down(name: str) -> None:
     """Take a cluster down; nothing happens when there is none. An existing cluster is left alone."""
     if backend() == "existing":
         return
-    folder = _folder(name)
+    folder = _cluster_folder(name)
     with paths.locked(paths.cache() / "locks" / f"cluster-{name}.lock"):
         state = State.load(folder)
         if state.profile == "kind":
-            Kind(name, folder, Quiet()).down()
+            Kind(name, folder, NoProgress()).down()
         elif state.profile in ("controlplane", "kwok"):
-            end(state.daemons.values(), grace=1)
+            end_all(state.daemons.values(), grace=1)
             paths.remove(folder)
         else:
-            Embedded(name, folder, Quiet()).down()
+            Embedded(name, folder, NoProgress()).down()
 
 
 def status(name: str) -> list[tuple[str, str, str]]:
     """Each part with its pid, where it has one, and whether it runs."""
     if backend() == "existing":
         return [(node, "", "running") for node in _existing(name).node_names]
-    folder = _folder(name)
+    folder = _cluster_folder(name)
     state = State.load(folder)
     if state.profile == "kind":
-        return [(Names(name).kind, "", "running" if Kind(name, folder, Quiet()).answers() else "dead")]
+        return [(KindNames(name).kind, "", "running" if Kind(name, folder, NoProgress()).answers() else "dead")]
     return [
         (daemon.name, str(daemon.pid), "running" if daemon.alive() else "dead") for daemon in state.daemons.values()
     ]
@@ -288,7 +288,7 @@ def _control_plane(folder: Path, kwok_nodes: int, progress: Progress) -> None:
     state = State.load(folder)
     if state.ready and not state.dead():
         return
-    end(state.daemons.values(), grace=0)
+    end_all(state.daemons.values(), grace=0)
     paths.remove(folder)
     started = ControlPlane(folder=folder, kwok_nodes=kwok_nodes, audit=True, progress=progress).start()
     started.state.facts["simulated"] = started.node_names
@@ -296,7 +296,7 @@ def _control_plane(folder: Path, kwok_nodes: int, progress: Progress) -> None:
 
 
 def _kind(name: str, folder: Path, state: State) -> Cluster:
-    names, address = Names(name), state.facts["address"]
+    names, address = KindNames(name), state.facts["address"]
     return Cluster(
         name=name,
         backend="kind",
@@ -305,7 +305,7 @@ def _kind(name: str, folder: Path, state: State) -> Cluster:
         kubeconfig=folder / "kubeconfig",
         registry=names.registry,
         push_registry=state.facts["push_registry"],
-        s3=Store(f"http://{address}:{addons.S3_PORT}", addons.S3_ACCESS_KEY, addons.S3_SECRET_KEY),
+        s3=S3Store(f"http://{address}:{addons.S3_PORT}", addons.S3_ACCESS_KEY, addons.S3_SECRET_KEY),
         gateway_address=f"{address}:{addons.GATEWAY_PORT}",
         prometheus_url=f"http://{address}:{addons.PROMETHEUS_PORT}",
         node_names=names.nodes,
@@ -318,7 +318,7 @@ def _existing(name: str) -> Cluster:
     if not kubeconfig.exists():
         raise ClusterError(f"CLUSTER=existing, but there is no kubeconfig at {kubeconfig}: set KUBECONFIG")
     done = subprocess.run(
-        [str(_tool("kubectl")), f"--kubeconfig={kubeconfig}", "get", "nodes", "--output=json"],
+        [str(_tool_path("kubectl")), f"--kubeconfig={kubeconfig}", "get", "nodes", "--output=json"],
         capture_output=True,
         text=True,
         check=False,
@@ -335,7 +335,7 @@ def _existing(name: str) -> Cluster:
         kubeconfig=kubeconfig,
         registry=registry,
         push_registry=told("MODELWRIGHT_PUSH_REGISTRY", registry),
-        s3=Store(
+        s3=S3Store(
             told("MODELWRIGHT_S3_ENDPOINT", ""),
             told("MODELWRIGHT_S3_ACCESS_KEY", ""),
             told("MODELWRIGHT_S3_SECRET_KEY", ""),
@@ -346,16 +346,16 @@ def _existing(name: str) -> Cluster:
     )
 
 
-def _folder(name: str) -> Path:
+def _cluster_folder(name: str) -> Path:
     """A cluster's folder. Its name is part of paths of sockets, which the kernel limits to 107 characters."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,19}", name):
         raise ClusterError(f"{name!r} is no name for a cluster: up to 20 lower-case letters, digits and dashes")
     return paths.runs() / name
 
 
-def _tool(name: str) -> Path:
+def _tool_path(name: str) -> Path:
     """Our own build where there is one, so that versions agree; else the one on the PATH."""
-    built = parts.path(name)
+    built = parts.binary_path(name)
     if built.exists():
         return built
     found = shutil.which(name)

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from devcluster.parts import path
+from devcluster.parts import binary_path
 from devcluster.pki import Authority, Identity
 
 # KWOK's heartbeat is slower than the usual grace, so its nodes would flap.
-PATIENT_WITH_NODES = "--node-monitor-grace-period=24h"
+NODE_GRACE_FLAG = "--node-monitor-grace-period=24h"
 
 
 @dataclass(frozen=True)
-class Api:
+class ApiServer:
     """Where the API server listens, and what differs from one profile to the other."""
 
     folder: Path
@@ -37,7 +37,7 @@ class Api:
 def kube_router(kubeconfig: Path, node: str, service_range: str) -> list[str]:
     """Only what holds the pods of one node to NetworkPolicies."""
     return [
-        str(path("kube-router")),
+        str(binary_path("kube-router")),
         f"--kubeconfig={kubeconfig}",
         f"--hostname-override={node}",
         "--run-firewall=true",
@@ -52,7 +52,7 @@ def kube_router(kubeconfig: Path, node: str, service_range: str) -> list[str]:
 def etcd(data: Path, address: str, port: int, peer_port: int) -> list[str]:
     client, peer = f"http://{address}:{port}", f"http://{address}:{peer_port}"
     return [
-        str(path("etcd")),
+        str(binary_path("etcd")),
         f"--data-dir={data}",
         f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}",
@@ -68,11 +68,11 @@ def etcd(data: Path, address: str, port: int, peer_port: int) -> list[str]:
     ]
 
 
-def api_server(api: Api, server: Identity, kubelet_client: Identity, service_account: Path) -> list[str]:
+def api_server(api: ApiServer, server: Identity, kubelet_client: Identity, service_account: Path) -> list[str]:
     folder = api.authority.folder
     loopback = api.address.startswith("127.")
     arguments = [
-        str(path("kube-apiserver")),
+        str(binary_path("kube-apiserver")),
         f"--etcd-servers={api.etcd}",
         f"--bind-address={api.address}",
         f"--advertise-address={api.address}",
@@ -117,7 +117,7 @@ def api_server(api: Api, server: Identity, kubelet_client: Identity, service_acc
             "--audit-log-maxsize=2000",
             "--audit-log-maxbackup=1",
         ]
-    return [*arguments, *gates(api.feature_gates), *api.extra]
+    return [*arguments, *feature_gate_flags(api.feature_gates), *api.extra]
 
 
 def audit_policy(folder: Path) -> Path:
@@ -130,10 +130,10 @@ def audit_policy(folder: Path) -> Path:
 
 
 def controller_manager(
-    api: Api, kubeconfig: Path, service_account: Path, port: int, simulated: bool, address: str = "127.0.0.1"
+    api: ApiServer, kubeconfig: Path, service_account: Path, port: int, simulated: bool, address: str = "127.0.0.1"
 ) -> list[str]:
     return [
-        str(path("kube-controller-manager")),
+        str(binary_path("kube-controller-manager")),
         f"--kubeconfig={kubeconfig}",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",
@@ -155,14 +155,14 @@ def controller_manager(
         "--concurrent-job-syncs=20",
         "--concurrent-gc-syncs=40",
         "--concurrent-namespace-syncs=20",
-        *([PATIENT_WITH_NODES] if simulated else []),
-        *gates(api.feature_gates),
+        *([NODE_GRACE_FLAG] if simulated else []),
+        *feature_gate_flags(api.feature_gates),
     ]
 
 
-def scheduler(api: Api, kubeconfig: Path, port: int, address: str = "127.0.0.1") -> list[str]:
+def scheduler(api: ApiServer, kubeconfig: Path, port: int, address: str = "127.0.0.1") -> list[str]:
     return [
-        str(path("kube-scheduler")),
+        str(binary_path("kube-scheduler")),
         f"--kubeconfig={kubeconfig}",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",
@@ -172,13 +172,13 @@ def scheduler(api: Api, kubeconfig: Path, port: int, address: str = "127.0.0.1")
         "--leader-elect=false",
         "--kube-api-qps=2000",
         "--kube-api-burst=4000",
-        *gates(api.feature_gates),
+        *feature_gate_flags(api.feature_gates),
     ]
 
 
 def kwok(kubeconfig: Path) -> list[str]:
     return [
-        str(path("kwok")),
+        str(binary_path("kwok")),
         f"--kubeconfig={kubeconfig}",
         "--manage-all-nodes=false",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
@@ -188,7 +188,7 @@ def kwok(kubeconfig: Path) -> list[str]:
     ]
 
 
-def gates(chosen: Mapping[str, bool]) -> list[str]:
+def feature_gate_flags(chosen: Mapping[str, bool]) -> list[str]:
     if not chosen:
         return []
     return ["--feature-gates=" + ",".join(f"{name}={str(on).lower()}" for name, on in sorted(chosen.items()))]

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devcluster import components, parts, pki, ports, simulation
-from devcluster.api import Client
-from devcluster.errors import failed
-from devcluster.processes import Daemon, boot_id, end, program, spawn, start_time
-from devcluster.progress import Progress, Quiet
+from devcluster.api import ApiClient
+from devcluster.errors import log_failure
+from devcluster.processes import Daemon, boot_id, end_all, program, spawn, start_time
+from devcluster.progress import NoProgress, Progress
 from devcluster.state import State
 
 _PREFIX = "modelwright-controlplane-"
@@ -45,7 +45,7 @@ class ControlPlane:
         self.extra_flags = tuple(extra_flags)
         self.owned = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self.progress: Progress = progress or Quiet()
+        self.progress: Progress = progress or NoProgress()
         self.state = State.load(self.folder)
         self.url = str(self.state.facts.get("url", ""))
         self.etcd = ""
@@ -57,7 +57,7 @@ class ControlPlane:
 
     @property
     def kubectl(self) -> Path:
-        return parts.path("kubectl")
+        return parts.binary_path("kubectl")
 
     @property
     def logs(self) -> Path:
@@ -103,15 +103,15 @@ class ControlPlane:
         self.state.save()
         return self
 
-    def _start_api(self) -> tuple[components.Api, Client, Path]:
-        client_port, peer_port, port = ports.free(3)
+    def _start_api(self) -> tuple[components.ApiServer, ApiClient, Path]:
+        client_port, peer_port, port = ports.free_ports(3)
         self.etcd = f"http://127.0.0.1:{client_port}"
         authority = pki.Authority.create(self.folder / "pki")
         addresses = ["127.0.0.1", "10.96.0.1", "localhost", "kubernetes.default.svc"]
         server = authority.sign("server", "kube-apiserver", addresses=addresses)
         admin = authority.sign("admin", "admin", group="system:masters")
         service_account = pki.service_account_key(authority.folder)
-        api = components.Api(
+        api = components.ApiServer(
             folder=self.folder,
             authority=authority,
             address="127.0.0.1",
@@ -128,14 +128,14 @@ class ControlPlane:
         self.url = api.url
         self.state.facts["url"] = api.url
         pki.kubeconfig(self.kubeconfig, api.url, authority, admin)
-        client = Client(api.url, authority, admin)
+        client = ApiClient(api.url, authority, admin)
         client.wait("/readyz", "the API server", self.state.daemons.values())
         # Made by the API server itself a moment after it is ready; tests use it at once.
         client.wait("/api/v1/namespaces/default", "the default namespace", self.state.daemons.values())
         return api, client, service_account
 
-    def _start_controllers(self, api: components.Api, client: Client, service_account: Path) -> None:
-        manager_port, scheduler_port = ports.free(2)
+    def _start_controllers(self, api: components.ApiServer, client: ApiClient, service_account: Path) -> None:
+        manager_port, scheduler_port = ports.free_ports(2)
         simulated = self.kwok_nodes > 0
         manager = components.controller_manager(api, self.kubeconfig, service_account, manager_port, simulated)
         self._spawn("kube-controller-manager", manager)
@@ -148,7 +148,7 @@ class ControlPlane:
         for name in self.node_names:
             self._wait_node(client, name)
 
-    def _wait_node(self, client: Client, name: str, timeout: float = 60) -> None:
+    def _wait_node(self, client: ApiClient, name: str, timeout: float = 60) -> None:
         limit = time.monotonic() + timeout
         while time.monotonic() < limit:
             _, found = client.request("GET", f"/api/v1/nodes/{name}")
@@ -156,7 +156,7 @@ class ControlPlane:
             if any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
                 return
             time.sleep(0.1)
-        raise failed(f"simulated node {name} is not Ready after {timeout:.0f}s", self.logs / "kwok.log")
+        raise log_failure(f"simulated node {name} is not Ready after {timeout:.0f}s", self.logs / "kwok.log")
 
     def _spawn(self, name: str, argv: list[str]) -> None:
         self.state.record(spawn(name, argv, self.logs / f"{name}.log"))
@@ -164,7 +164,7 @@ class ControlPlane:
     def stop(self, keep: bool = False) -> None:
         """End every process; the folder goes too when it is a temporary one, unless it is kept to look at."""
         # A temporary one has nothing to save; an API server takes seconds to end politely.
-        end(self.state.daemons.values(), grace=0 if self.owned else 1)
+        end_all(self.state.daemons.values(), grace=0 if self.owned else 1)
         self.state.daemons.clear()
         self.state.ready = False
         if self.owned and not keep:
@@ -179,5 +179,5 @@ def sweep_orphans() -> None:
         state = State.load(folder)
         owner = state.facts.get("owner")
         if owner and not Daemon(name="owner", log="", **owner).alive():
-            end(state.daemons.values(), grace=0)
+            end_all(state.daemons.values(), grace=0)
             shutil.rmtree(folder, ignore_errors=True)

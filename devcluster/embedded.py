@@ -30,9 +30,9 @@ from devcluster import (
     sandbox,
     simulation,
 )
-from devcluster.api import Client
-from devcluster.errors import ClusterError, failed
-from devcluster.processes import Daemon, end, spawn
+from devcluster.api import ApiClient
+from devcluster.errors import ClusterError, log_failure
+from devcluster.processes import Daemon, end_all, spawn
 from devcluster.progress import Progress
 from devcluster.state import State
 
@@ -65,7 +65,7 @@ class Embedded:
     def up(self, kwok_nodes: int = 0) -> None:
         if self.state.ready and self._sandbox_alive():
             try:
-                self._mend()
+                self._restart_dead()
                 self._simulate(kwok_nodes)
                 return
             except ClusterError:
@@ -81,7 +81,7 @@ class Embedded:
         with self.progress.step("clean start"):
             self.down()
             self.state.profile = "full"
-            network.choose(self.state)
+            network.choose_network(self.state)
             holder = self.state.record(sandbox.start(self.folder))
             network.connect(self.net, holder.pid)
         with self.progress.step("API server"):
@@ -101,8 +101,8 @@ class Embedded:
         holder = self.state.daemons.get("sandbox")
         if holder:
             # The kernel ends every process of the sandbox with its first one.
-            end([holder], grace=0)
-            end(self.state.daemons.values(), grace=0)
+            end_all([holder], grace=0)
+            end_all(self.state.daemons.values(), grace=0)
         if "slot" in self.state.facts:
             network.disconnect(self.net, others=any("slot" in State.load(each).facts for each in self._siblings()))
         sandbox.remove_cgroups(sandbox.cgroup(self.name))
@@ -120,9 +120,9 @@ class Embedded:
     def authority(self) -> pki.Authority:
         return pki.Authority(self.folder / "pki")
 
-    def client(self) -> Client:
+    def client(self) -> ApiClient:
         admin = self.authority.sign("admin", "admin", group="system:masters")
-        return Client(f"https://{self.net.address}:{API_PORT}", self.authority, admin)
+        return ApiClient(f"https://{self.net.address}:{API_PORT}", self.authority, admin)
 
     def _siblings(self) -> list[Path]:
         return [each for each in self.folder.parent.glob("*") if each != self.folder]
@@ -131,7 +131,7 @@ class Embedded:
         holder = self.state.daemons.get("sandbox")
         return holder is not None and holder.alive()
 
-    def _mend(self) -> None:
+    def _restart_dead(self) -> None:
         """Start again what has died beside a living sandbox, on the data that it left."""
         dead = self.state.dead()
         for name in dead:
@@ -144,11 +144,11 @@ class Embedded:
             with self.progress.step("ready"):
                 self._await_ready()
         for name in self.state.dead():
-            raise failed(f"{name} was started again, and ended", Path(self.state.daemons[name].log))
+            raise log_failure(f"{name} was started again, and ended", Path(self.state.daemons[name].log))
 
     def _restart(self, name: str, argv: Sequence[str]) -> None:
         old = self.state.daemons[name]
-        end([old])
+        end_all([old])
         self._spawn(name, argv, dict(old.env))
 
     def _spawn(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Daemon:
@@ -163,7 +163,7 @@ class Embedded:
         server = self.authority.sign("server", "kube-apiserver", addresses=names)
         admin = self.authority.sign("admin", "admin", group="system:masters")
         self.service_account = pki.service_account_key(self.authority.folder)
-        self.api = components.Api(
+        self.api = components.ApiServer(
             folder=self.folder,
             authority=self.authority,
             address=address,
@@ -188,7 +188,9 @@ class Embedded:
             node.share(self.folder / "nodes", self.net)
             resolv_conf = self.folder / "nodes" / "resolv.conf"
             resolv_conf.write_text("".join(f"nameserver {server}\n" for server in host.name_servers()))
-            archive = pause.pause_archive(parts.path("pause"), self.folder / "nodes" / "pause.tar", node.PAUSE_IMAGE)
+            archive = pause.pause_archive(
+                parts.binary_path("pause"), self.folder / "nodes" / "pause.tar", node.PAUSE_IMAGE
+            )
             nodes = [self._node(number) for number in range(len(NODES))]
             for each in nodes:
                 self._spawn(f"containerd-{each.name}", node.containerd(each, self.folder / "nodes"))
@@ -216,21 +218,23 @@ class Embedded:
             if done.returncode == 0:
                 return
             if not daemon.alive() or time.monotonic() > limit:
-                raise failed(f"containerd of {wanted.name} does not answer: {done.stderr.strip()}", Path(daemon.log))
+                raise log_failure(
+                    f"containerd of {wanted.name} does not answer: {done.stderr.strip()}", Path(daemon.log)
+                )
             time.sleep(0.1)
 
     def _start_addons(self) -> None:
         with self.progress.step("add-ons"):
-            places = addons.Places(self.folder, self.kubeconfig, self.net)
+            places = addons.AddonPaths(self.folder, self.kubeconfig, self.net)
             self._spawn("registry", addons.registry(places), {"OTEL_TRACES_EXPORTER": "none"})
             self._spawn("s3", addons.s3(places))
             self._spawn("coredns", addons.coredns(places, host.name_servers()))
             self._apply_files(parts.gateway_api_crds(), parts.traefik_crds())
             volumes = [self._volume(number) for number in range(VOLUMES)]
-            self._apply([*addons.dns_objects(self.net), *addons.objects(), *volumes])
+            self._apply([*addons.dns_objects(self.net), *addons.common_objects(), *volumes])
             self._spawn("traefik", addons.traefik(places), {"KUBECONFIG": str(self.kubeconfig)})
             command = addons.prometheus(places)
-            (places.made("prometheus") / addons.TOKEN_FILE).write_text(self._prometheus_token())
+            (places.make_folder("prometheus") / addons.TOKEN_FILE).write_text(self._prometheus_token())
             self._spawn("prometheus", command)
 
     def _prometheus_token(self) -> str:
@@ -256,10 +260,10 @@ class Embedded:
         return self._run("kubectl", *arguments, text=text)
 
     def _run(self, tool: str, *arguments: str, text: str | None = None) -> str:
-        command = [str(parts.path(tool)), f"--kubeconfig={self.kubeconfig}", *arguments]
+        command = [str(parts.binary_path(tool)), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise failed(f"{tool} {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
+            raise log_failure(f"{tool} {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
         return done.stdout
 
     def _daemons(self, *names: str) -> list[Daemon]:
@@ -270,16 +274,16 @@ class Embedded:
         client.wait("/readyz", "the API server", self._daemons("etcd", "kube-apiserver"))
         for name in NODES:
             node_path = f"/api/v1/nodes/{name}"
-            self._until(partial(_is, client, node_path, "Ready"), f"node {name}", f"kubelet-{name}")
+            self._until(partial(_has_condition, client, node_path, "Ready"), f"node {name}", f"kubelet-{name}")
         gateway = "/apis/gateway.networking.k8s.io/v1/namespaces/gateways/gateways/models"
-        self._until(partial(_is, client, gateway, "Programmed"), "the Gateway", "traefik")
+        self._until(partial(_has_condition, client, gateway, "Programmed"), "the Gateway", "traefik")
         address = self.net.address
         for name, url in {
             "registry": f"http://{address}:{node.REGISTRY_PORT}/v2/",
             "prometheus": f"http://{address}:{addons.PROMETHEUS_PORT}/-/ready",
             "s3": f"http://{address}:{addons.S3_PORT}/",
         }.items():
-            self._until(partial(answers, url), name, name)
+            self._until(partial(answers_http, url), name, name)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         client.wait(account, "the default ServiceAccount", self._daemons("kube-controller-manager"))
         client.close()
@@ -289,9 +293,9 @@ class Embedded:
         limit = time.monotonic() + timeout
         while not ready():
             if not responsible.alive():
-                raise failed(f"{daemon} ended while {what} was awaited", Path(responsible.log))
+                raise log_failure(f"{daemon} ended while {what} was awaited", Path(responsible.log))
             if time.monotonic() > limit:
-                raise failed(f"{what} is not ready after {timeout:.0f}s", Path(responsible.log))
+                raise log_failure(f"{what} is not ready after {timeout:.0f}s", Path(responsible.log))
             time.sleep(0.1)
 
     def engines(self) -> None:
@@ -300,14 +304,14 @@ class Embedded:
         with self.progress.step("engines"):
             for engine in engines.ENGINES:
                 identity = self.authority.sign(engine.name, engine.name, addresses=[self.net.address])
-                places = addons.Places(self.folder, self.kubeconfig, self.net)
+                places = addons.AddonPaths(self.folder, self.kubeconfig, self.net)
                 self._apply_files(engine.crds())
                 running = self.state.daemons.get(engine.name)
                 if running is None or not running.alive():
-                    command = engine.command(places.made(engine.name), self.net, identity)
+                    command = engine.command(places.make_folder(engine.name), self.net, identity)
                     self._spawn(engine.name, command, {"KUBECONFIG": str(self.kubeconfig)})
                 ready = f"http://{self.net.address}:{engine.health_port}/readyz"
-                self._until(partial(answers, ready), f"{engine.name}'s webhook", engine.name)
+                self._until(partial(answers_http, ready), f"{engine.name}'s webhook", engine.name)
                 self._apply(engine.webhooks(self.net, self.authority))
 
     def envoy(self, image: str) -> None:
@@ -324,10 +328,10 @@ class Embedded:
             self._kubectl("wait", "--for=condition=Programmed", *gateway, "--timeout=180s")
 
     @contextlib.contextmanager
-    def without(self, name: str) -> Iterator[None]:
+    def stopped_daemon(self, name: str) -> Iterator[None]:
         """A daemon is ended, and started again afterwards, when the API server answers."""
         daemon = self.state.daemons[name]
-        end([daemon])
+        end_all([daemon])
         try:
             yield
         finally:
@@ -345,7 +349,7 @@ class Embedded:
         try:
             yield
         finally:
-            end([router])
+            end_all([router])
             theirs = "grep -v -e KUBE-ROUTER -e KUBE-NWPLCY -e KUBE-POD-FW"
             sandbox.enter(holder, "sh", "-c", f"iptables-save -t filter | {theirs} | iptables-restore -w")
 
@@ -356,7 +360,7 @@ class Embedded:
         with self.progress.step("simulated nodes"):
             if "kwok" not in self.state.daemons:
                 manager = self.state.daemons["kube-controller-manager"]
-                self._restart(manager.name, [*manager.argv, components.PATIENT_WITH_NODES])
+                self._restart(manager.name, [*manager.argv, components.NODE_GRACE_FLAG])
                 self._spawn("kwok", components.kwok(self.kubeconfig))
             client = self.client()
             self.state.facts["simulated"] = simulation.create(client, count, tainted=True)
@@ -364,13 +368,13 @@ class Embedded:
             client.close()
 
 
-def _is(client: Client, path: str, condition: str) -> bool:
+def _has_condition(client: ApiClient, path: str, condition: str) -> bool:
     status, found = client.request("GET", path)
     conditions = found.get("status", {}).get("conditions", []) if status == 200 else []
     return any(each["type"] == condition and each["status"] == "True" for each in conditions)
 
 
-def answers(url: str) -> bool:
+def answers_http(url: str) -> bool:
     """Whether anything speaks HTTP there; a refusal for lack of credentials is an answer too."""
     try:
         with urllib.request.urlopen(url, timeout=2):

@@ -50,7 +50,7 @@ class Engine:
         }
         file = folder / "config.yaml"
         file.write_text(json.dumps(config))
-        return [str(parts.path(self.name)), f"--config={file}", "--zap-log-level=info"]
+        return [str(parts.binary_path(self.name)), f"--config={file}", "--zap-log-level=info"]
 
     def crds(self) -> Path:
         """The folder of its CRDs."""

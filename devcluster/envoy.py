@@ -21,7 +21,7 @@ _API, _OWN_API = "gateway.networking.k8s.io/v1", "gateway.envoyproxy.io/v1alpha1
 
 def build(progress: Progress) -> str:
     """The image with Envoy and Envoy Gateway in it; returns its tag. Both must be there: `parts.build`."""
-    part = parts.part_of("envoy-gateway")
+    part = parts.tool_of("envoy-gateway")
     context = part.folder()
     shutil.copy2(part.source() / "requirements.txt", context)
     tag = f"localhost/modelwright/envoy-gateway:{part.version()}"

@@ -9,7 +9,7 @@ class ClusterError(Exception):
     """Something about the cluster failed; the message says what, and where to look."""
 
 
-def tail(log: Path, lines: int = 15) -> str:
+def log_tail(log: Path, lines: int = 15) -> str:
     """The last lines of a log, cut to a readable width; empty when there is none."""
     try:
         with log.open("rb") as file:
@@ -21,9 +21,9 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join("    " + line[:400] for line in text.splitlines()[-lines:])
 
 
-def failed(what: str, log: Path | None = None) -> ClusterError:
+def log_failure(what: str, log: Path | None = None) -> ClusterError:
     """An error that points at a log and shows how it ends."""
     if log is None:
         return ClusterError(what)
-    end = tail(log)
+    end = log_tail(log)
     return ClusterError(f"{what}\n  log: {log}" + (f"\n  it ends with:\n{end}" if end else "\n  (the log is empty)"))

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from devcluster import paths
-from devcluster.errors import ClusterError, failed
+from devcluster.errors import ClusterError, log_failure
 from devcluster.progress import Progress
 
 CLUSTER_PACKAGES = {
@@ -58,7 +58,7 @@ def _install(packages: list[str], progress: Progress) -> None:
                 check=False,
             )
         if done.returncode:
-            raise failed(f"`{by_hand}` failed", log)
+            raise log_failure(f"`{by_hand}` failed", log)
 
 
 def name_servers() -> list[str]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from platform import machine
 
 from devcluster import host, paths
-from devcluster.errors import ClusterError, failed
-from devcluster.progress import Progress, Quiet
+from devcluster.errors import ClusterError, log_failure
+from devcluster.progress import NoProgress, Progress
 
 BASE_IMAGE = "localhost/modelwright-base:bookworm"
 NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine(), machine())
@@ -102,12 +102,12 @@ def base_image(architecture: str = NATIVE) -> str:
 
 def ensure_base_image(progress: Progress | None = None, architecture: str = NATIVE) -> str:
     """A Debian bookworm with Python 3.11, made from Debian packages, since no public image can be pulled here."""
-    shown = progress or Quiet()
+    shown = progress or NoProgress()
     host.install(host.IMAGE_PACKAGES, shown)
     archive, tag = base_archive(architecture), base_image(architecture)
     folder = archive.parent
     with paths.locked(paths.cache() / "locks" / "base.lock"):
-        if archive.exists() and _image_id(tag) == _stamp(tag).get("id") is not None:
+        if archive.exists() and _image_id(tag) == _read_stamp(tag).get("id") is not None:
             return tag
         with shown.step("base image" if architecture == NATIVE else f"base image {architecture}"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -139,13 +139,13 @@ def build_image(
     `BASE_IMAGE`, `PIP_CERT` and `PIP_INDEX_URL` are filled in when the Containerfile declares them and the caller
     doesn't say otherwise; the environment's `BASE_IMAGE` wins over the usual one.
     """
-    shown = progress or Quiet()
+    shown = progress or NoProgress()
     file, folder = Path(containerfile), Path(context)
     text = file.read_text()
     arguments = {**_usual_arguments(text, shown, architecture), **(build_args or {})}
     inputs = input_hash(text, arguments, folder)
     with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
-        known = _stamp(tag)
+        known = _read_stamp(tag)
         if known.get("inputs") == inputs and known.get("id") == _image_id(tag) is not None:
             return str(known["id"])
         with shown.step(f"image {tag}"):
@@ -159,13 +159,13 @@ def push_image(tag: str, registry: str, progress: Progress | None = None) -> str
     name = tag.removeprefix("localhost/").rpartition(":")[0] or tag.removeprefix("localhost/")
     version = tag.rpartition(":")[2] if ":" in tag else "latest"
     with paths.locked(paths.cache() / "locks" / f"image-{_file_name(tag)}.lock"):
-        known = _stamp(tag)
-        if known.get("pushed") == known.get("id") is not None and _is_there(registry, name, known["digest"]):
+        known = _read_stamp(tag)
+        if known.get("pushed") == known.get("id") is not None and _is_pushed(registry, name, known["digest"]):
             return f"{registry}/{name}@{known['digest']}"
-        with (progress or Quiet()).step(f"push {tag}"):
+        with (progress or NoProgress()).step(f"push {tag}"):
             # Uncompressed: the network is this host, and two nodes unpack it.
             digest = _push(tag, f"{registry}/{name}:{version}", ("--tls-verify=false", "--disable-compression"))
-        known = _stamp(tag)
+        known = _read_stamp(tag)
         _save_stamp(tag, {**known, "pushed": known.get("id", ""), "digest": digest})
     return f"{registry}/{name}@{digest}"
 
@@ -173,7 +173,7 @@ def push_image(tag: str, registry: str, progress: Progress | None = None) -> str
 def publish(tag: str, target: str, *, plain_http: bool = False, progress: Progress | None = None) -> str:
     """Push an image to `target` (registry/name:tag), with the login of Docker or buildah there; returns
     `registry/name@sha256:…`."""
-    with (progress or Quiet()).step(f"push {target}"):
+    with (progress or NoProgress()).step(f"push {target}"):
         digest = _push(tag, target, ("--tls-verify=false",) if plain_http else ())
     return f"{target.rpartition(':')[0]}@{digest}"
 
@@ -182,7 +182,7 @@ def base_of(containerfile: Path, progress: Progress | None = None, architecture:
     """The base that `build_image` builds on, and its digest. Raises ClusterError when the engine knows none."""
     text = containerfile.read_text()
     default = re.search(r"^ARG BASE_IMAGE=(\S+)", text, re.MULTILINE)
-    base = _usual_arguments(text, progress or Quiet(), architecture).get("BASE_IMAGE") or (
+    base = _usual_arguments(text, progress or NoProgress(), architecture).get("BASE_IMAGE") or (
         default[1] if default else ""
     )
     name, _, digest = base.partition("@")
@@ -198,14 +198,14 @@ def base_of(containerfile: Path, progress: Progress | None = None, architecture:
     return base, digest
 
 
-def read(tag: str, path: str, architecture: str = NATIVE) -> str:
+def read_file(tag: str, path: str, architecture: str = NATIVE) -> str:
     """The text of a file in a local image. Raises ClusterError when it can't be read."""
     if docker_answers():
-        return start(tag, ["cat", path], architecture)
-    return _mounted(tag, architecture, 'cat "$root$1"', path)
+        return run_command(tag, ["cat", path], architecture)
+    return _run_mounted(tag, architecture, 'cat "$root$1"', path)
 
 
-def start(tag: str, command: Sequence[str], architecture: str = NATIVE) -> str:
+def run_command(tag: str, command: Sequence[str], architecture: str = NATIVE) -> str:
     """Standard output of a command in a local image, as its user and with its environment, without a network; another
     architecture's by emulation. Raises ClusterError when it fails."""
     if docker_answers():
@@ -213,15 +213,17 @@ def start(tag: str, command: Sequence[str], architecture: str = NATIVE) -> str:
         return _said(
             ["docker", "run", "--rm", platform, "--network=none", f"--entrypoint={command[0]}", tag, *command[1:]]
         )
-    host.install(host.IMAGE_PACKAGES, Quiet())
+    host.install(host.IMAGE_PACKAGES, NoProgress())
     if architecture == NATIVE:
-        return _mounted(tag, architecture, _ENTER, *command)
-    host.install(host.EMULATOR_PACKAGES, Quiet())
+        return _run_mounted(tag, architecture, _ENTER, *command)
+    host.install(host.EMULATOR_PACKAGES, NoProgress())
     emulator = _EMULATORS[architecture]
-    return _mounted(tag, architecture, f'cp "$(command -v {emulator})" "$root/"\n{_ENTER}', f"/{emulator}", *command)
+    return _run_mounted(
+        tag, architecture, f'cp "$(command -v {emulator})" "$root/"\n{_ENTER}', f"/{emulator}", *command
+    )
 
 
-def _mounted(tag: str, architecture: str, script: str, *arguments: str) -> str:
+def _run_mounted(tag: str, architecture: str, script: str, *arguments: str) -> str:
     """What a shell script says for which an image is mounted at $root."""
     environment = {"STORE": str(paths.cache() / "buildah"), "IMAGE": tag, "ARCHITECTURE": architecture}
     # All in one namespace: another one doesn't see the mount.
@@ -259,14 +261,14 @@ def input_hash(text: str, arguments: Mapping[str, str], context: Path) -> str:
     found = hashlib.sha256(json.dumps([text, sorted(arguments.items())]).encode())
     for base in filter(None, map(arguments.get, ("BASE_IMAGE", "BUILD_IMAGE"))):
         found.update((_image_id(base) or "").encode())
-    for source in copied(text):
+    for source in copied_paths(text):
         for file in sorted(_files(context, source)):
             found.update(f"\0{file.relative_to(context)}\0{file.stat().st_mode & 0o111}\0".encode())
             found.update(hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()
 
 
-def copied(text: str) -> list[str]:
+def copied_paths(text: str) -> list[str]:
     """The paths of the context that a Containerfile copies from."""
     sources: list[str] = []
     for line in re.sub(r"\\\n", " ", text).splitlines():
@@ -304,7 +306,7 @@ def _usual_arguments(text: str, progress: Progress, architecture: str = NATIVE) 
 
 def _build(file: Path, tag: str, arguments: Mapping[str, str], context: Path, architecture: str) -> str:
     if not docker_answers():
-        host.install(host.IMAGE_PACKAGES, Quiet())
+        host.install(host.IMAGE_PACKAGES, NoProgress())
     id_file = paths.cache() / "images" / f"{_file_name(tag)}.id"
     id_file.parent.mkdir(parents=True, exist_ok=True)
     command = build_command(file, tag, arguments, context, id_file, architecture)
@@ -354,7 +356,7 @@ def _image_id(tag: str) -> str | None:
     return identity if identity.startswith("sha256:") else f"sha256:{identity}"
 
 
-def _is_there(registry: str, name: str, digest: str) -> bool:
+def _is_pushed(registry: str, name: str, digest: str) -> bool:
     request = urllib.request.Request(f"http://{registry}/v2/{name}/manifests/{digest}", method="HEAD")
     request.add_header("Accept", _MANIFESTS)
     try:
@@ -374,7 +376,7 @@ def _logged(command: Sequence[str], name: str, failure: str) -> None:
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=_environment(), check=False
         )
     if done.returncode:
-        raise failed(failure, log)
+        raise log_failure(failure, log)
 
 
 def _said(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
@@ -387,7 +389,7 @@ def _said(command: Sequence[str], environment: Mapping[str, str] | None = None) 
         check=False,
     )
     if done.returncode:
-        raise failed(f"{shlex.join(command)}: {done.stderr.strip()}")
+        raise log_failure(f"{shlex.join(command)}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -395,7 +397,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "BUILDAH_ISOLATION": "chroot", "PYTHON": sys.executable}
 
 
-def _stamp(tag: str) -> dict[str, str]:
+def _read_stamp(tag: str) -> dict[str, str]:
     try:
         found = json.loads((paths.cache() / "images" / f"{_file_name(tag)}.json").read_text())
     except (OSError, ValueError):

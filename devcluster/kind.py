@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from devcluster import addons, parts, paths
-from devcluster.errors import failed
+from devcluster.errors import log_failure
 from devcluster.progress import Progress
 from devcluster.state import State
 
@@ -24,7 +24,7 @@ VOLUMES = 16
 
 
 @dataclass(frozen=True)
-class Names:
+class KindNames:
     """What belongs to a cluster in the Docker engine."""
 
     cluster: str
@@ -65,33 +65,33 @@ def config(volumes: Path) -> dict[str, Any]:
     }
 
 
-def create(kind: str, names: Names, file: Path, kubeconfig: Path, image: str = "") -> list[str]:
+def create(kind: str, names: KindNames, file: Path, kubeconfig: Path, image: str = "") -> list[str]:
     command = [kind, "create", "cluster", "--name", names.kind, "--config", str(file)]
     command += ["--kubeconfig", str(kubeconfig), "--wait", "5m"]
     return command + (["--image", image] if image else [])
 
 
-def delete(kind: str, names: Names, kubeconfig: Path) -> list[list[str]]:
+def delete(kind: str, names: KindNames, kubeconfig: Path) -> list[list[str]]:
     return [
         [kind, "delete", "cluster", "--name", names.kind, "--kubeconfig", str(kubeconfig)],
         ["docker", "rm", "--force", "--volumes", names.registry_container],
     ]
 
 
-def start_registry(names: Names) -> list[str]:
+def start_registry(names: KindNames) -> list[str]:
     """In kind's network, and on a free port of this host's loopback to push to."""
     command = ["docker", "run", "--detach", "--restart=unless-stopped", "--name", names.registry_container]
     return [*command, "--network", "kind", "--publish", "127.0.0.1::5000", REGISTRY_IMAGE]
 
 
-def trust_registry(names: Names, node: str) -> list[str]:
+def trust_registry(names: KindNames, node: str) -> list[str]:
     """Tell a node that the registry speaks plain HTTP; nodes of kind 0.27 and newer look into this folder."""
     folder = f"/etc/containerd/certs.d/{names.registry}"
     text = f'[host."http://{names.registry}"]'
     return ["docker", "exec", node, "sh", "-c", f"mkdir -p {folder} && echo '{text}' > {folder}/hosts.toml"]
 
 
-def registry_port(names: Names) -> list[str]:
+def registry_port(names: KindNames) -> list[str]:
     return ["docker", "port", names.registry_container, "5000/tcp"]
 
 
@@ -99,13 +99,13 @@ def node_address(node: str) -> list[str]:
     return ["docker", "inspect", "--format={{.NetworkSettings.Networks.kind.IPAddress}}", node]
 
 
-def addon_objects(names: Names, address: str) -> list[dict[str, Any]]:
+def addon_objects(names: KindNames, address: str) -> list[dict[str, Any]]:
     """Traefik, Prometheus and the S3 server in the control plane's host network: one address for host and pods."""
-    traefik = f"docker.io/library/traefik:v{parts.part_of('traefik').version()}"
+    traefik = f"docker.io/library/traefik:v{parts.tool_of('traefik').version()}"
     # Prometheus numbers its Go module 0.3xx.y where the release is 3.xx.y.
-    minor = parts.part_of("prometheus").version().split(".")[1].removeprefix("3")
+    minor = parts.tool_of("prometheus").version().split(".")[1].removeprefix("3")
     prometheus = f"docker.io/prom/prometheus:v3.{int(minor)}.0"
-    versitygw = f"ghcr.io/versity/versitygw:v{parts.part_of('versitygw').version()}"
+    versitygw = f"ghcr.io/versity/versitygw:v{parts.tool_of('versitygw').version()}"
     settings = Path("/etc/modelwright")
     scrape = addons.prometheus_config(f"{address}:{addons.TRAEFIK_METRICS_PORT}", None)
     store = [f"--access={addons.S3_ACCESS_KEY}", f"--secret={addons.S3_SECRET_KEY}", "--keep-alive"]
@@ -135,7 +135,7 @@ def addon_objects(names: Names, address: str) -> list[dict[str, Any]]:
 
 
 def _deployment(
-    names: Names, name: str, image: str, flags: Sequence[str], config_map: str = "", mount: str = ""
+    names: KindNames, name: str, image: str, flags: Sequence[str], config_map: str = "", mount: str = ""
 ) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [{"name": "data", "emptyDir": {}}]
     mounts = [{"name": "data", "mountPath": "/data"}]
@@ -171,7 +171,7 @@ class Kind:
     """Runs what the functions above say."""
 
     def __init__(self, name: str, folder: Path, progress: Progress) -> None:
-        self.names = Names(name)
+        self.names = KindNames(name)
         self.folder = folder
         self.progress = progress
         self.state = State.load(folder)
@@ -198,7 +198,7 @@ class Kind:
         file.write_text(json.dumps(config(volumes)))
         with self.progress.step("kind cluster"):
             image = os.environ.get("MODELWRIGHT_KIND_IMAGE", "")
-            self._run(create(str(parts.path("kind")), self.names, file, self.kubeconfig, image))
+            self._run(create(str(parts.binary_path("kind")), self.names, file, self.kubeconfig, image))
         with self.progress.step("registry"):
             self._run(start_registry(self.names))
             for node in (self.names.control_plane, *self.names.nodes):
@@ -209,7 +209,7 @@ class Kind:
             self._kubectl("apply", "--server-side", "--force-conflicts", *crds)
             self._kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
             prepared = [addons.volume(each.name, Path("/volumes") / each.name) for each in made]
-            wanted = [*addons.objects(), *addon_objects(self.names, address), *prepared]
+            wanted = [*addons.common_objects(), *addon_objects(self.names, address), *prepared]
             items = json.dumps({"apiVersion": "v1", "kind": "List", "items": wanted})
             self._kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", text=items)
             self._kubectl(
@@ -223,22 +223,22 @@ class Kind:
     def down(self) -> None:
         if not self.state.profile:
             return
-        for command in delete(str(parts.path("kind")), self.names, self.kubeconfig):
+        for command in delete(str(parts.binary_path("kind")), self.names, self.kubeconfig):
             subprocess.run(command, capture_output=True, check=False)
         paths.remove(self.folder)
         self.state = State(self.folder)
 
     def answers(self) -> bool:
-        command = [str(parts.path("kubectl")), f"--kubeconfig={self.kubeconfig}", "get", "--raw=/readyz"]
+        command = [str(parts.binary_path("kubectl")), f"--kubeconfig={self.kubeconfig}", "get", "--raw=/readyz"]
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _kubectl(self, *arguments: str, text: str | None = None) -> str:
-        return self._run([str(parts.path("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments], text)
+        return self._run([str(parts.binary_path("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments], text)
 
     def _run(self, command: Sequence[str], text: str | None = None) -> str:
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         with self.log.open("a") as log:
             log.write(f"--- {' '.join(command)}\n{done.stdout}{done.stderr}")
         if done.returncode:
-            raise failed(f"`{' '.join(command[:3])}` failed: {done.stderr.strip()}", self.log)
+            raise log_failure(f"`{' '.join(command[:3])}` failed: {done.stderr.strip()}", self.log)
         return done.stdout

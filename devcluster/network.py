@@ -66,7 +66,7 @@ class Network:
         return ["POSTROUTING", "-s", self.range, "!", "-d", self.range, "-j", "MASQUERADE"]
 
 
-def choose(state: State) -> Network:
+def choose_network(state: State) -> Network:
     """The cluster's ranges: those it has, else the first that no other cluster and no route of the host uses."""
     with paths.locked(paths.cache() / "locks" / "network.lock"):
         if "slot" not in state.facts:
@@ -111,7 +111,7 @@ def connect(network: Network, holder: int) -> None:
     for destination in (network.pods, network.services):
         _run("ip", "route", "add", destination, "via", network.address)
     _forward(True)
-    if not _works("iptables", "-w", "-t", "nat", "-C", *network.outside()):
+    if not _succeeds("iptables", "-w", "-t", "nat", "-C", *network.outside()):
         _run("iptables", "-w", "-t", "nat", "-A", *network.outside())
 
 
@@ -121,9 +121,9 @@ def _from_pods(network: Network) -> list[str]:
 
 def disconnect(network: Network, others: bool) -> None:
     """Take back what `connect` did to the host; safe to repeat, and after a crash."""
-    while _works("iptables", "-w", "-t", "nat", "-D", *network.outside()):
+    while _succeeds("iptables", "-w", "-t", "nat", "-D", *network.outside()):
         pass
-    _works("ip", "link", "del", network.host_link)
+    _succeeds("ip", "link", "del", network.host_link)
     if not others:
         _forward(False)
 
@@ -140,7 +140,7 @@ def _forward(wanted: bool) -> None:
             ours.unlink()
 
 
-def _works(*command: str) -> bool:
+def _succeeds(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 

@@ -149,7 +149,7 @@ def kubelet(node: Node, number: int, authority: Authority, network: Network, res
     file = node.folder / "kubelet.json"
     file.write_text(json.dumps(config, indent=1))
     return [
-        str(parts.path("kubelet")),
+        str(parts.binary_path("kubelet")),
         f"--config={file}",
         f"--kubeconfig={node.kubeconfig}",
         f"--hostname-override={node.name}",
@@ -175,4 +175,4 @@ def kube_proxy(kubeconfig: Path, node: str, network: Network, folder: Path) -> l
     }
     file = folder / "kube-proxy.json"
     file.write_text(json.dumps(config, indent=1))
-    return [str(parts.path("kube-proxy")), f"--config={file}"]
+    return [str(parts.binary_path("kube-proxy")), f"--config={file}"]

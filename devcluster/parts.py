@@ -16,12 +16,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from devcluster import paths
-from devcluster.errors import ClusterError, failed
-from devcluster.progress import Progress, Quiet
+from devcluster.errors import ClusterError, log_failure
+from devcluster.progress import NoProgress, Progress
 
 
 @dataclass(frozen=True)
-class Part:
+class GoTool:
     """One Go module below `tools/`; its go.mod says which version is built."""
 
     name: str
@@ -31,7 +31,7 @@ class Part:
     """CPU seconds of a build from an empty cache, after the parts before it, by the amount of code: the time left
     follows from it."""
     tags: str = ""
-    asked: bool = False
+    on_request: bool = False
     """Built when it is asked for, and not with all the others."""
 
     def source(self) -> Path:
@@ -54,7 +54,7 @@ class Part:
 
     def folders(self) -> set[str]:
         """Names of the folders of all versions that the tree names, in the cache."""
-        return {self._key(folder) for folder in self._sources()}
+        return {self._cache_key(folder) for folder in self._sources()}
 
     def _sources(self) -> list[Path]:
         known = paths.TOOLS.glob("kubernetes*") if self.name == "kubernetes" else [paths.TOOLS / self.name]
@@ -68,14 +68,19 @@ class Part:
         return found[1]
 
     def folder(self) -> Path:
-        return paths.binaries() / self._key(self.source())
+        return paths.binaries() / self._cache_key(self.source())
 
-    def _key(self, source: Path) -> str:
+    def _cache_key(self, source: Path) -> str:
         """The version; of what is built from the common list of versions also a hash of all that it depends on."""
         version = self._version(source) if self.module else "1"
-        if source not in shared():
+        if source not in shared_folders():
             return f"{self.name}-{version}"
-        files = [WORKSPACE, *(each / "go.mod" for each in shared()), *source.glob("*.go"), *source.glob("*.patch")]
+        files = [
+            WORKSPACE,
+            *(each / "go.mod" for each in shared_folders()),
+            *source.glob("*.go"),
+            *source.glob("*.patch"),
+        ]
         whole = sha256(f"{self.tags} {self._ldflags(version)} {' '.join(SLIM)}".encode())
         for file in sorted(files):
             whole.update(file.read_bytes())
@@ -100,7 +105,7 @@ SLIM = ("-gcflags=all=-dwarf=false",)
 
 
 @cache
-def shared() -> tuple[Path, ...]:
+def shared_folders() -> tuple[Path, ...]:
     """The folders whose parts are built from the common list of versions."""
     return tuple(paths.TOOLS / name for name in re.findall(r"^\s+\./(\S+)$", WORKSPACE.read_text(), re.MULTILINE))
 
@@ -109,26 +114,26 @@ def _kubernetes(*names: str) -> dict[str, str]:
     return {name: f"k8s.io/kubernetes/cmd/{name}" for name in names}
 
 
-def _flux(name: str) -> Part:
-    return Part(name, f"github.com/fluxcd/{name}", {name: f"github.com/fluxcd/{name}"}, asked=True)
+def _flux(name: str) -> GoTool:
+    return GoTool(name, f"github.com/fluxcd/{name}", {name: f"github.com/fluxcd/{name}"}, on_request=True)
 
 
-PARTS = (
+GO_TOOLS = (
     # First what takes longest: the pace of all others is known by it.
-    Part(
+    GoTool(
         "kubernetes",
         "k8s.io/kubernetes",
         _kubernetes("kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
         weight=340,
     ),
-    Part("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}, weight=15),
-    Part(
+    GoTool("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}, weight=15),
+    GoTool(
         "versitygw",
         "github.com/versity/versitygw",
         {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
         weight=85,
     ),
-    Part(
+    GoTool(
         "prometheus",
         "github.com/prometheus/prometheus",
         {name: f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")},
@@ -136,55 +141,57 @@ PARTS = (
         # The clients of two dozen clouds would triple the build.
         tags="remove_all_sd,enable_kubernetes_sd",
     ),
-    Part(
+    GoTool(
         "traefik", "github.com/traefik/traefik/v3", {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"}, weight=50
     ),
-    Part("coredns", "github.com/coredns/coredns", {"coredns": "."}, weight=10),
-    Part("registry", "github.com/distribution/distribution/v3", {"registry": "."}, weight=10),
-    Part("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}, weight=18),
-    Part("pause", "", {"pause": "."}, weight=1),
-    Part("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, weight=110),
-    Part("jobset", "sigs.k8s.io/jobset", {"jobset": "sigs.k8s.io/jobset"}, weight=10),
-    Part("kueue", "sigs.k8s.io/kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, weight=170),
-    Part(
+    GoTool("coredns", "github.com/coredns/coredns", {"coredns": "."}, weight=10),
+    GoTool("registry", "github.com/distribution/distribution/v3", {"registry": "."}, weight=10),
+    GoTool("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}, weight=18),
+    GoTool("pause", "", {"pause": "."}, weight=1),
+    GoTool("kwok", "sigs.k8s.io/kwok", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, weight=110),
+    GoTool("jobset", "sigs.k8s.io/jobset", {"jobset": "sigs.k8s.io/jobset"}, weight=10),
+    GoTool("kueue", "sigs.k8s.io/kueue", {"kueue": "sigs.k8s.io/kueue/cmd/kueue"}, weight=170),
+    GoTool(
         "kube-score",
         "github.com/zegl/kube-score",
         {"kube-score": "github.com/zegl/kube-score/cmd/kube-score"},
         weight=30,
     ),
-    Part(
+    GoTool(
         "helm-docs",
         "github.com/norwoodj/helm-docs",
         {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"},
         weight=28,
     ),
-    Part(
+    GoTool(
         "operator-verify",
         "github.com/operator-framework/api",
         {"operator-verify": "github.com/operator-framework/api/cmd/operator-verify"},
         weight=68,
     ),
-    Part("kind", "sigs.k8s.io/kind", {"kind": "sigs.k8s.io/kind"}, asked=True),
-    Part("argocd", "github.com/argoproj/argo-cd/v3", {"argocd": "github.com/argoproj/argo-cd/v3/cmd"}, asked=True),
+    GoTool("kind", "sigs.k8s.io/kind", {"kind": "sigs.k8s.io/kind"}, on_request=True),
+    GoTool(
+        "argocd", "github.com/argoproj/argo-cd/v3", {"argocd": "github.com/argoproj/argo-cd/v3/cmd"}, on_request=True
+    ),
     _flux("source-controller"),
     _flux("kustomize-controller"),
-    Part(
+    GoTool(
         "kube-router",
         "github.com/cloudnativelabs/kube-router/v2",
         {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
-        asked=True,
+        on_request=True,
     ),
-    Part(
+    GoTool(
         "kustomize",
         "sigs.k8s.io/kustomize/kustomize/v5",
         {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
-        asked=True,
+        on_request=True,
     ),
-    Part(
+    GoTool(
         "envoy-gateway",
         "github.com/envoyproxy/gateway",
         {"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"},
-        asked=True,
+        on_request=True,
     ),
 )
 
@@ -194,30 +201,30 @@ SIMULATION = ("kwok",)
 NODE = ("pause", "kubelet", "kube-proxy", "coredns", "registry", "versitygw", "traefik", "prometheus", "helm")
 
 
-def part_of(binary: str) -> Part:
-    for part in PARTS:
+def tool_of(binary: str) -> GoTool:
+    for part in GO_TOOLS:
         if binary in part.packages:
             return part
     raise ClusterError(f"no part of the cluster builds {binary!r}")
 
 
-def path(binary: str) -> Path:
+def binary_path(binary: str) -> Path:
     """Where a binary is, or will be once built."""
-    return part_of(binary).folder() / binary
+    return tool_of(binary).folder() / binary
 
 
 def build(binaries: Iterable[str], progress: Progress | None = None) -> None:
     """Build what isn't in the cache yet: one part after the other, each on all cores. Two at once would compile twice
     what they share."""
-    shown = progress or Quiet()
-    wanted = [name for name in binaries if not path(name).exists()]
+    shown = progress or NoProgress()
+    wanted = [name for name in binaries if not binary_path(name).exists()]
     if not wanted:
         return
     if not shutil.which("go"):
         raise ClusterError(
             f"Go is needed to build {', '.join(wanted)} and isn't there: install Go 1.26 or newer (https://go.dev/dl/)"
         )
-    missing = [(part, names) for part in PARTS if (names := _missing(part, wanted))]
+    missing = [(part, names) for part in GO_TOOLS if (names := _missing(part, wanted))]
     for part, _ in missing:
         shown.add(f"build {part.name}", part.weight)
     for part, names in missing:
@@ -226,11 +233,11 @@ def build(binaries: Iterable[str], progress: Progress | None = None) -> None:
             _build(part, _missing(part, names))
 
 
-def _missing(part: Part, binaries: Iterable[str]) -> list[str]:
+def _missing(part: GoTool, binaries: Iterable[str]) -> list[str]:
     return [name for name in binaries if name in part.packages and not (part.folder() / name).exists()]
 
 
-def _build(part: Part, names: list[str]) -> None:
+def _build(part: GoTool, names: list[str]) -> None:
     if not names:
         return
     folder = part.folder()
@@ -265,23 +272,23 @@ def _build(part: Part, names: list[str]) -> None:
             check=False,
         )
         if done.returncode:
-            raise failed(f"building {', '.join(names)} {part.version()} failed", log)
+            raise log_failure(f"building {', '.join(names)} {part.version()} failed", log)
         for name in names:
             (Path(new) / name).rename(folder / name)
 
 
 @contextlib.contextmanager
-def _workspace(part: Part) -> Iterator[Path | None]:
+def _workspace(part: GoTool) -> Iterator[Path | None]:
     """The file with the common list of versions, None for a part that has its own. One with a `module.patch` is built
     from a patched copy of its module."""
     source = part.source()
     patch = source / "module.patch"
-    if source not in shared():
+    if source not in shared_folders():
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="source-", dir=paths.cache()) as folder:
         work = Path(folder) / "go.work"
-        text = versions(source)
+        text = common_versions(source)
         if patch.exists():
             copy = Path(folder) / "module"
             shutil.copytree(_download(source, part.module, part.version()), copy, copy_function=shutil.copyfile)
@@ -292,7 +299,7 @@ def _workspace(part: Part) -> Iterator[Path | None]:
         yield work
 
 
-def versions(source: Path) -> str:
+def common_versions(source: Path) -> str:
     """The common list of versions, as a part's build reads it from anywhere: what its own go.mod replaces is left out,
     and holds there."""
     text = re.sub(r"^(\s+)\./", rf"\g<1>{source.parent}/", WORKSPACE.read_text(), flags=re.MULTILINE)
@@ -306,18 +313,18 @@ def apply(patch: Path, folder: Path) -> None:
     outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     done = subprocess.run(command, cwd=folder, env=outside, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise failed(f"{patch} does not fit its module: make it for the version in go.mod\n{done.stderr.strip()}")
+        raise log_failure(f"{patch} does not fit its module: make it for the version in go.mod\n{done.stderr.strip()}")
 
 
 def gateway_api_crds() -> Path:
     """The folder of Gateway API's CRDs, from the Go module that holds them."""
-    return _from_module("gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard")
+    return _copy_from_module("gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard")
 
 
 def module_files(binary: str, inside: str, *files: str) -> Path:
     """A folder with files of the Go module that a binary is built from: all of a folder there, or the named ones."""
-    part = part_of(binary)
-    return _from_module(part.name, part.module, inside, *files)
+    part = tool_of(binary)
+    return _copy_from_module(part.name, part.module, inside, *files)
 
 
 def olm_crds() -> Path:
@@ -333,13 +340,13 @@ def traefik_crds() -> Path:
 
 def module(binary: str) -> Path:
     """The folder of the Go module that a binary is built from, in Go's own cache: to be read only."""
-    part = part_of(binary)
+    part = tool_of(binary)
     return _download(paths.TOOLS / part.name, part.module, part.version())
 
 
-def _from_module(folder: str, module: str, inside: str, *files: str) -> Path:
+def _copy_from_module(folder: str, module: str, inside: str, *files: str) -> Path:
     """Copy files out of a Go module into the cache, once per version."""
-    version = Part(folder, module, {}).version()
+    version = GoTool(folder, module, {}).version()
     kept = paths.cache() / "crds" / f"{folder}-{version}" / inside.replace("/", "-")
     if kept.exists():
         return kept
@@ -368,5 +375,5 @@ def _download(folder: Path, module: str, version: str) -> Path:
         )
         out.write(found.stdout)
     if found.returncode:
-        raise failed(f"downloading {module} v{version} failed", log)
+        raise log_failure(f"downloading {module} v{version} failed", log)
     return Path(json.loads(found.stdout)["Dir"])

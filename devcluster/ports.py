@@ -20,7 +20,7 @@ _BLOCK = 200
 _RANDOM = random.SystemRandom()
 
 
-def free(count: int, address: str = "127.0.0.1") -> list[int]:
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     """Ports that nobody listens on, of a block that no other process chooses from: what is chosen may be used later."""
     found: list[int] = []
     with ExitStack() as held:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster.errors import failed
+from devcluster.errors import log_failure
 
 # Kept so that those which end while we run are reaped and don't stay as zombies.
 _STARTED: list[subprocess.Popen[bytes]] = []
@@ -78,7 +78,7 @@ def identify(name: str, pid: int, log: Path, argv: Sequence[str] = (), env: Mapp
     """Record a running process; fails when it has ended already."""
     start, exe = start_time(pid), program(pid)
     if start is None or exe is None:
-        raise failed(f"{name} ended as soon as it was started", log)
+        raise log_failure(f"{name} ended as soon as it was started", log)
     return Daemon(
         name=name,
         pid=pid,
@@ -132,7 +132,7 @@ def only_child(parent: int, name: str, log: Path, timeout: float = 10) -> int:
         if start_time(parent) is None:
             break
         time.sleep(0.01)
-    raise failed(f"{name} did not start", log)
+    raise log_failure(f"{name} did not start", log)
 
 
 def children(pid: int) -> list[int]:
@@ -173,7 +173,7 @@ def parent(pid: int) -> int:
     return int(stat[stat.rindex(")") + 2 :].split()[1])
 
 
-def end(daemons: Iterable[Daemon], grace: float = 5) -> None:
+def end_all(daemons: Iterable[Daemon], grace: float = 5) -> None:
     """Ask each to end, wait, and kill what is still there."""
     wanted = [daemon for daemon in daemons if daemon.present()]
     for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
@@ -187,4 +187,4 @@ def end(daemons: Iterable[Daemon], grace: float = 5) -> None:
     reap()
     if wanted:
         names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in wanted)
-        raise failed(f"these processes do not end: {names}")
+        raise log_failure(f"these processes do not end: {names}")

@@ -61,7 +61,7 @@ class Progress(Protocol):
     def step(self, name: str) -> AbstractContextManager[None]: ...
 
 
-class Quiet:
+class NoProgress:
     """Shows nothing: for tests and for the library."""
 
     def add(self, name: str, weight: float = 0.0) -> None:
@@ -73,7 +73,7 @@ class Quiet:
         yield
 
 
-class Shown:
+class LiveProgress:
     """Shows each step's state and time, and how much is left; may be used from several threads."""
 
     def __init__(self, title: str) -> None:
@@ -84,7 +84,7 @@ class Shown:
         self.console = Console(highlight=False)
         self.live: Live | None = None
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> LiveProgress:
         if sys.stdout.isatty():
             self.live = Live(get_renderable=self.table, console=self.console, refresh_per_second=4)
             self.live.start()

@@ -26,7 +26,7 @@ def start(folder: Path) -> Daemon:
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation=slave", "--"]
     with log.open("ab") as out:
         launcher = subprocess.Popen(
-            [*command, str(parts.path("pause"))],
+            [*command, str(parts.binary_path("pause"))],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -46,7 +46,7 @@ CONTENTS = {
 }
 
 
-def contents(_: Any, name: str, source: list[str]) -> None:
+def add_contents(_: Any, name: str, source: list[str]) -> None:
     """Adds the table of contents to the first page: on GitHub the directive would be shown as it is written."""
     if name == root_doc:
         source[0] += "".join(
@@ -59,4 +59,4 @@ def contents(_: Any, name: str, source: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", contents)
+    app.connect("source-read", add_contents)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "manifests" / "argocd"
 GROUP = "modelwright.dev"
 KINDS = ("Model", "ModelRollout", "ModelVersion", "RetrainingPolicy", "RolloutPolicy", "TrainingRun")
-MADE = "# Made by scripts/argocd.py; do not edit.\n"
+GENERATED_HEADER = "# Made by scripts/argocd.py; do not edit.\n"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -33,7 +33,7 @@ def dump(value: object) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def entries() -> dict[str, str]:
+def render_entries() -> dict[str, str]:
     """What belongs into the data of argocd-cm."""
     script = (HERE / "health.lua").read_text()
     found = {f"resource.customizations.health.{GROUP}_{kind}": script for kind in KINDS}
@@ -49,9 +49,9 @@ def entries() -> dict[str, str]:
     return found
 
 
-def wanted() -> dict[Path, str]:
+def render_files() -> dict[Path, str]:
     """Every made file and the text it should hold."""
-    script, data = (HERE / "health.lua").read_text(), entries()
+    script, data = (HERE / "health.lua").read_text(), render_entries()
     files = {HERE / GROUP / kind / "health.lua": script for kind in KINDS}
     # Argo CD finds its ConfigMap by that label only.
     labels = {"app.kubernetes.io/part-of": "argocd"}
@@ -59,25 +59,25 @@ def wanted() -> dict[Path, str]:
     files[HERE / "argocd-cm.yaml"] = (
         "# Health and actions of Modelwright's kinds, added to Argo CD's ConfigMap by\n"
         "# kubectl apply --server-side --field-manager=modelwright -f argocd-cm.yaml\n"
-        + MADE
+        + GENERATED_HEADER
         + dump({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     )
     files[HERE / "argo-cd-values.yaml"] = (
-        "# The same as values of the chart argo-cd.\n" + MADE + dump({"configs": {"cm": data}})
+        "# The same as values of the chart argo-cd.\n" + GENERATED_HEADER + dump({"configs": {"cm": data}})
     )
     return files
 
 
 def main(arguments: list[str]) -> int:
     """Exit status 1 when `--check` finds a difference."""
-    different = [path for path, text in wanted().items() if not path.exists() or path.read_text() != text]
+    different = [path for path, text in render_files().items() if not path.exists() or path.read_text() != text]
     if "--check" in arguments:
         for path in different:
             print(f"{path.relative_to(ROOT)} differs from what its Lua files make: run `make generate`")
         return 1 if different else 0
     for path in different:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(wanted()[path])
+        path.write_text(render_files()[path])
     return 0
 
 

@@ -61,11 +61,11 @@ class Plan:
         return cls(tuple(beyond), pruned, tuple(e for e in leftover if e not in pruned and e not in beyond))
 
 
-def named() -> set[str]:
+def named_versions() -> set[str]:
     """The paths of all versions that the tree names."""
-    known = [*parts.PARTS, parts.Part("gateway-api", "sigs.k8s.io/gateway-api", {})]
+    known = [*parts.GO_TOOLS, parts.GoTool("gateway-api", "sigs.k8s.io/gateway-api", {})]
     versions = {f"{part.name}-{version}" for part in known for version in part.versions()}
-    built = {key for part in parts.PARTS for key in part.folders()}
+    built = {key for part in parts.GO_TOOLS for key in part.folders()}
     lock = json.loads((ROOT / "tests/servers/azurite/package-lock.json").read_text())
     return {
         *(f"bin/{key}" for key in built),
@@ -84,7 +84,7 @@ def entries(cache: Path, known: set[str], peers: Sequence[Peer] = PEERS) -> list
     found = []
     for path in _paths(cache):
         name = str(path.relative_to(cache))
-        size, newest = _measured(path, seen)
+        size, newest = _measure(path, seen)
         leftover = name.startswith(VERSIONED) and name not in known
         found.append(Entry(name, size, newest, theirs.match(name) is not None, leftover))
     return sorted(found, key=lambda entry: (entry.size, entry.path))
@@ -98,7 +98,7 @@ def _paths(cache: Path) -> Iterator[Path]:
             yield path
 
 
-def _measured(path: Path, seen: set[int]) -> tuple[int, float]:
+def _measure(path: Path, seen: set[int]) -> tuple[int, float]:
     """Bytes on the disk and when the newest was written. A file of several names counts once, what is mounted not."""
     size, newest, device = 0, 0.0, path.lstat().st_dev
     waiting = [path]
@@ -126,7 +126,7 @@ def drop(cache: Path, entry: Entry) -> None:
         path.unlink()
 
 
-def shown(size: int) -> str:
+def format_size(size: int) -> str:
     """In the unit that fits."""
     value, unit = float(size), "B"
     for larger in ("kB", "MB", "GB"):
@@ -140,11 +140,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prune", action="store_true", help="drop the versions that the tree no longer names")
     prune, cache = parser.parse_args(arguments).prune, paths.cache()
-    there = entries(cache, named())
+    there = entries(cache, named_versions())
     for entry in there:
-        print(f"{shown(entry.size):>10}  {entry.path}")
-    print(f"{shown(sum(entry.size for entry in there)):>10}  in all, in {cache}; Go's own caches are elsewhere")
-    print(f"{shown(sum(entry.size for entry in there if entry.peer)):>10}  of them peers', of at most {shown(LIMIT)}")
+        print(f"{format_size(entry.size):>10}  {entry.path}")
+    print(f"{format_size(sum(entry.size for entry in there)):>10}  in all, in {cache}; Go's own caches are elsewhere")
+    print(
+        f"{format_size(sum(entry.size for entry in there if entry.peer)):>10}  of them peers', of at most {format_size(LIMIT)}"
+    )
     up = sorted(path.name for path in paths.runs().glob("*/"))
     if prune and up:
         print(
@@ -152,10 +154,12 @@ def main(arguments: Sequence[str]) -> int:
         )
     plan = Plan.of(there, LIMIT, prune=prune and not up)
     for entry in plan.leftover:
-        print(f"{shown(entry.size):>10}  {entry.path} is no longer named by the tree: `make cache PRUNE=1` drops it")
+        print(
+            f"{format_size(entry.size):>10}  {entry.path} is no longer named by the tree: `make cache PRUNE=1` drops it"
+        )
     for entry in (*plan.pruned, *plan.beyond):
         drop(cache, entry)
-        print(f"{shown(entry.size):>10}  {entry.path} is dropped")
+        print(f"{format_size(entry.size):>10}  {entry.path} is dropped")
     return 1 if prune and up else 0
 
 

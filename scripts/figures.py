@@ -72,14 +72,14 @@ def _row(what: str, figure: dict[str, Any]) -> str:
     return f"| {what} | {figure['value']:g} {unit}{span} | {'–' if asked is None else asked} | {holds} |"
 
 
-def main_ones() -> str:
+def main_table() -> str:
     """One row for each of MAIN whose file there is. Raises KeyError for one that isn't in it."""
     found = {file: {figure["name"]: figure for figure in content["figures"]} for file, content in _files()}
     rows = [_row(what, found[file][name]) for what, file, name in MAIN if file in found]
     return "\n".join(["| what | measured | target | holds |", "|---|---|---|---|", *rows])
 
 
-def all_of_them() -> str:
+def all_tables() -> str:
     """One table for each file, with the figures that have a bound."""
     parts = []
     for name, content in _files():
@@ -91,17 +91,17 @@ def all_of_them() -> str:
             f"{content['commit'][:7]}, {host['cores']} cores, {host['memoryGiB']} GiB.\n",
             *(["| figure | measured | target | holds |", "|---|---|---|---|", *rows, ""] if rows else []),
         ]
-    return "\n".join([*parts, _flakes(), _peers()]).strip()
+    return "\n".join([*parts, _flake_table(), _peer_table()]).strip()
 
 
-def _rows(name: str) -> list[dict[str, Any]]:
+def _figure_rows(name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((FOLDER / f"{name}.json").read_text())["rows"]
     return found
 
 
-def _flakes() -> str:
+def _flake_table() -> str:
     """Whole runs of the suite: the bound, and each run."""
-    rows = _rows("flakes")
+    rows = _figure_rows("flakes")
     seen = Summary.of(rows)
     since = f"; since then {seen.streak} passed" if seen.failed else ""
     measured = f"{seen.failed} of {seen.runs}{since}, {seen.beside_load} beside a load of {LOAD}"
@@ -123,12 +123,12 @@ def _flakes() -> str:
     )
 
 
-def _peers() -> str:
+def _peer_table() -> str:
     """The newest run of each peer."""
     runs = [
         f"| {row['peer']} | {row['version']} | {row['outcome']} | {row['date'][:10]} | {row['commit'][:7]} "
         f"| {row['seconds']} s |"
-        for row in _rows("peers")
+        for row in _figure_rows("peers")
     ]
     return "\n".join(
         [
@@ -147,7 +147,7 @@ def _table(columns: str, rows: list[str]) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Exit status 1 when `--check` finds a difference."""
-    for page, table in ((ROOT / "README.md", main_ones()), (FOLDER / "README.md", all_of_them())):
+    for page, table in ((ROOT / "README.md", main_table()), (FOLDER / "README.md", all_tables())):
         text = page.read_text()
         before, _, rest = text.partition(BEGIN)
         _, _, after = rest.partition(END)

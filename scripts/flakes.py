@@ -107,7 +107,7 @@ def row(output: Output, *, commit: str, date: str, seed: int | None, load: int, 
 KEYS = tuple(row(Output(True, 0, 0, ()), commit="", date="", seed=0, load=0, command=""))
 
 
-def faults(rows: Sequence[Row]) -> list[str]:
+def row_faults(rows: Sequence[Row]) -> list[str]:
     """What a reader of the rows would miss."""
     found = []
     for number, each in enumerate(rows, start=1):
@@ -180,9 +180,9 @@ def run(root: Path, load: int, seed: int, command: Sequence[str] = MAKE_TEST) ->
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"make test of {commit[:7]}, seed {seed}, beside a load of {load}; its output is in {log}", flush=True)
     start = time.monotonic()
-    with _committed(root, commit) as tree, _busy(load), log.open("wb") as out:
-        status = _whole(command, tree, out.fileno(), {**_environment(), "MODELWRIGHT_SEED": str(seed)})
-    output = _judged(log.read_text(errors="replace"), status, round(time.monotonic() - start), seed)
+    with _checkout(root, commit) as tree, _busy_processes(load), log.open("wb") as out:
+        status = _run_whole(command, tree, out.fileno(), {**_environment(), "MODELWRIGHT_SEED": str(seed)})
+    output = _read_output(log.read_text(errors="replace"), status, round(time.monotonic() - start), seed)
     made = row(
         output,
         commit=commit,
@@ -198,7 +198,7 @@ def run(root: Path, load: int, seed: int, command: Sequence[str] = MAKE_TEST) ->
     return output.passed
 
 
-def _judged(text: str, status: int, seconds: int, seed: int) -> Output:
+def _read_output(text: str, status: int, seconds: int, seed: int) -> Output:
     """What it has printed; where that says nothing of a failure, how it ended."""
     try:
         output = Output.of(text)
@@ -217,7 +217,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _whole(command: Sequence[str], folder: Path, out: int, environment: dict[str, str]) -> int:
+def _run_whole(command: Sequence[str], folder: Path, out: int, environment: dict[str, str]) -> int:
     """Run to the end. Told to stop, it ends the run as Ctrl-C would, waits for it, and raises KeyboardInterrupt."""
     stopped = []
 
@@ -240,7 +240,7 @@ def _whole(command: Sequence[str], folder: Path, out: int, environment: dict[str
 
 
 @contextlib.contextmanager
-def _committed(root: Path, commit: str) -> Iterator[Path]:
+def _checkout(root: Path, commit: str) -> Iterator[Path]:
     """A checkout of the commit beside this one: what is edited meanwhile is not in it."""
     with tempfile.TemporaryDirectory(prefix="modelwright-flakes-") as folder:
         tree = Path(folder) / "tree"
@@ -259,7 +259,7 @@ while os.getppid() == int(sys.argv[1]):
 
 
 @contextlib.contextmanager
-def _busy(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _busy_processes(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """So many processes that compute all the time. They end with the block, or by themselves once this one is gone."""
     processes = [subprocess.Popen([sys.executable, "-c", _SPIN, str(os.getpid())]) for _ in range(count)]
     try:

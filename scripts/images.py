@@ -23,7 +23,7 @@ from securesystemslib.signer import CryptoSigner
 from demo.platform import image_values
 from devcluster import ClusterError
 from devcluster.images import NATIVE, base_of, build_image, publish
-from devcluster.progress import Progress, Shown
+from devcluster.progress import LiveProgress, Progress
 from scripts import provenance, samples, sbom, signing
 from scripts.registry import Image, Registry, RegistryError, find_login
 
@@ -45,7 +45,7 @@ class Signing:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
-    def given(cls, environment: Mapping[str, str]) -> Signing | None:
+    def from_environment(cls, environment: Mapping[str, str]) -> Signing | None:
         """From SIGN_KEY, SIGN_PASSWORD and BUILDER_ID; None without a key. Raises BadKey and NoSource."""
         key = environment.get("SIGN_KEY")
         if not key:
@@ -58,7 +58,7 @@ class Signing:
         predicate = self.predicate(name, tag)
         PROVENANCE.mkdir(parents=True, exist_ok=True)
         (PROVENANCE / f"{name}.json").write_text(json.dumps(predicate, indent=2) + "\n")
-        bill = json.loads(sbom.write(name, local(name), sbom.FOLDER).read_text())
+        bill = json.loads(sbom.write(name, local_tag(name), sbom.FOLDER).read_text())
         image = Image.parse(reference)
         return self.attach(Registry(image, find_login(image), plain_http=plain_http), image, predicate, bill)
 
@@ -86,7 +86,7 @@ def containerfile(name: str) -> Path:
     return ROOT / "images" / name / "Containerfile"
 
 
-def local(name: str) -> str:
+def local_tag(name: str) -> str:
     return f"localhost/modelwright/{name}:dev"
 
 
@@ -100,12 +100,12 @@ def main() -> int:
     if given.push is not None and not given.push.strip("/"):
         parser.error("where to? make push REGISTRY=registry.example.com/modelwright")
     try:
-        sealed = Signing.given(os.environ) if given.push else None
-        with Shown("images") as progress:
+        sealed = Signing.from_environment(os.environ) if given.push else None
+        with LiveProgress("images") as progress:
             for name in NAMES:
-                build_image(containerfile(name), local(name), context=ROOT, progress=progress)
+                build_image(containerfile(name), local_tag(name), context=ROOT, progress=progress)
             if given.push is None:
-                print("\n".join(map(local, NAMES)))
+                print("\n".join(map(local_tag, NAMES)))
                 return 0
             pushed = push(given.push.rstrip("/"), given.tag, plain_http=given.plain_http, progress=progress)
             described = [
@@ -128,7 +128,7 @@ def main() -> int:
 def push(registry: str, tag: str, *, plain_http: bool, progress: Progress) -> dict[str, str]:
     """Push all; returns what each is called by digest."""
     return {
-        name: publish(local(name), f"{registry}/{name}:{tag}", plain_http=plain_http, progress=progress)
+        name: publish(local_tag(name), f"{registry}/{name}:{tag}", plain_http=plain_http, progress=progress)
         for name in NAMES
     }
 

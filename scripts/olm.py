@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from devcluster import parts
-from modelwright.api.crd.definition import KINDS, file_name
+from modelwright.api.crd.definition import KINDS, crd_file_name
 from modelwright.api.names import API_VERSION, GROUP, VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,11 +27,11 @@ PACKAGE = "modelwright"
 CHANNEL = "alpha"
 # Users and groups are left to the platform: OLM is mostly OpenShift's, which gives each namespace its own.
 VALUES = {"podSecurity": "Platform", "runtimes": {"enabled": False}}
-HELMS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
+HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 """Labels that would be untrue without Helm."""
 FROM_CSV = {"Deployment", "ServiceAccount", "ClusterRoleBinding", "RoleBinding"}
 """Kinds that OLM makes from the ClusterServiceVersion."""
-PEOPLE = "alice@example.com"
+EXAMPLE_USER = "alice@example.com"
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ Without the policies, commands and approvals are refused (`AdmissionPolicyMissin
 def rendered(values: Sequence[Path]) -> list[Json]:
     """The objects of the operator's chart, without its test."""
     parts.build(["helm"])
-    command = [str(parts.path("helm")), "template", PACKAGE, str(CHART), "--skip-tests", "--values", "-"]
+    command = [str(parts.binary_path("helm")), "template", PACKAGE, str(CHART), "--skip-tests", "--values", "-"]
     # Without a cluster helm would take one of its own age.
     command += ["--kube-version", minimum(yaml.safe_load((CHART / "Chart.yaml").read_text()))]
     command += [word for path in values for word in ("--values", str(path))]
@@ -74,7 +74,7 @@ def bundle(values: Sequence[Path] = ()) -> dict[str, str]:
     roles = (ROOT / "manifests" / "rbac" / "user-roles.yaml").read_text()
     files = {f"manifests/{PACKAGE}.clusterserviceversion.yaml": _yaml(service_version(objects))}
     for kind in KINDS:
-        files[f"manifests/{GROUP}_{kind.__crd__.plural}.yaml"] = (ROOT / "crds" / file_name(kind)).read_text()
+        files[f"manifests/{GROUP}_{kind.__crd__.plural}.yaml"] = (ROOT / "crds" / crd_file_name(kind)).read_text()
     for obj in [*objects, *yaml.safe_load_all(roles)]:
         if obj["kind"] not in FROM_CSV and not _is_given(obj):
             files[f"manifests/{obj['metadata']['name']}_{obj['kind'].lower()}.yaml"] = _yaml(obj)
@@ -183,14 +183,14 @@ def examples() -> list[Json]:
             rollout={"name": "digits-1", "uid": "00000000-0000-0000-0000-000000000000"},
             contentHash="0" * 16,
             decision="Approve",
-            approver=PEOPLE,
+            approver=EXAMPLE_USER,
             reason="figures of the holdout checked",
         ),
     ]
 
 
 def _by(reason: str) -> Json:
-    return {"by": PEOPLE, "reason": reason}
+    return {"by": EXAMPLE_USER, "reason": reason}
 
 
 def _record(kind: str, name: str, **spec: Any) -> Json:
@@ -241,7 +241,7 @@ def _is_given(obj: Json) -> bool:
 
 def _without_helm(obj: Json) -> Json:
     metadata = {key: value for key, value in obj["metadata"].items() if key != "namespace"}
-    labels = {key: value for key, value in metadata.get("labels", {}).items() if key not in HELMS}
+    labels = {key: value for key, value in metadata.get("labels", {}).items() if key not in HELM_LABELS}
     return {**obj, "metadata": {**metadata, "labels": labels}}
 
 

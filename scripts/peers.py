@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 from devcluster import parts
 from devcluster.errors import ClusterError
-from devcluster.progress import Shown
+from devcluster.progress import LiveProgress
 from tests.e2e.peers import Peer, chosen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,7 @@ def differing(row: Row, now: Mapping[str, str]) -> list[str]:
     return sorted(what for what in then.keys() | now.keys() if then.get(what) != now.get(what))
 
 
-def stale(rows: Iterable[Row], now: Mapping[str, Mapping[str, str]]) -> list[str]:
+def stale_peers(rows: Iterable[Row], now: Mapping[str, Mapping[str, str]]) -> list[str]:
     """A line for each peer of `now` that is to be run again, with the reason."""
     known = {row["peer"]: row for row in rows}
     lines = []
@@ -126,11 +126,11 @@ def run(root: Path, peers: Sequence[Peer], python: str = sys.executable) -> bool
             command = [python, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-m", "peer", f"--junitxml={report}"]
             status = subprocess.run([*command, *peer.tests], cwd=root, check=False).returncode
             outcome = Outcome.of_junit(report.read_text()) if report.exists() else Outcome(0, ())
-        good &= _keep(root, peer, before, time.monotonic() - began, status, outcome)
+        good &= _record_run(root, peer, before, time.monotonic() - began, status, outcome)
     return good
 
 
-def _keep(root: Path, peer: Peer, before: dict[str, str], seconds: float, status: int, outcome: Outcome) -> bool:
+def _record_run(root: Path, peer: Peer, before: dict[str, str], seconds: float, status: int, outcome: Outcome) -> bool:
     """Write what came of it. A run that neither passed nor failed (skipped, interrupted) leaves the row as it is."""
     passed = status == 0 and outcome.passed > 0 and not outcome.failed
     if not passed and not outcome.failed:
@@ -155,13 +155,13 @@ def _keep(root: Path, peer: Peer, before: dict[str, str], seconds: float, status
 
 def version(peer: Peer) -> str:
     """Of the program itself, as its go.mod has it."""
-    known = {part.name: part for part in parts.PARTS}
+    known = {part.name: part for part in parts.GO_TOOLS}
     return known[peer.parts[0]].version() if peer.parts else ""
 
 
 def _build(peer: Peer) -> None:
-    with Shown(f"programs of {peer.name}") as progress:
-        parts.build([name for part in parts.PARTS if part.name in peer.parts for name in part.packages], progress)
+    with LiveProgress(f"programs of {peer.name}") as progress:
+        parts.build([name for part in parts.GO_TOOLS if part.name in peer.parts for name in part.packages], progress)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     if given.command == "run":
         return 0 if run(ROOT, peers) else 1
-    for line in stale(read(ROOT), {peer.name: hashes(ROOT, peer) for peer in peers}):
+    for line in stale_peers(read(ROOT), {peer.name: hashes(ROOT, peer) for peer in peers}):
         print(line)
     return 0
 

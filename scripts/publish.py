@@ -154,7 +154,7 @@ def _logged_in(place: str, login: Login) -> Iterator[list[str]]:
 def _helm(*arguments: str) -> str:
     """All that helm says. Raises BadRelease."""
     parts.build(["helm"])
-    done = subprocess.run([parts.path("helm"), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([parts.binary_path("helm"), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BadRelease(f"helm {' '.join(arguments[:3])}: {done.stderr.strip()}")
     return done.stdout + done.stderr

@@ -122,11 +122,11 @@ class Registry:
         """The bytes of a manifest, None when there is none. One that is named by digest has that digest."""
         accepted = {"Accept": ", ".join(_ACCEPTED)}
         response = self._ask("GET", f"{self._base}/manifests/{reference}", headers=accepted, missing=True)
-        return None if response is None else _proven(response.content, reference)
+        return None if response is None else _checked_content(response.content, reference)
 
     def blob(self, digest: str) -> bytes:
         response = self._ask("GET", f"{self._base}/blobs/{digest}")
-        return _proven(response.content, digest)
+        return _checked_content(response.content, digest)
 
     def put_blob(self, data: bytes) -> str:
         """Store bytes; returns their digest."""
@@ -155,7 +155,7 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _proven(data: bytes, reference: str) -> bytes:
+def _checked_content(data: bytes, reference: str) -> bytes:
     """The bytes; RegistryError when they aren't those of the digest they were asked by."""
     if reference.startswith("sha256:") and digest_of(data) != reference:
         raise RegistryError(f"the registry gave {digest_of(data)} for {reference}")
@@ -203,7 +203,7 @@ def _login_files(environment: Mapping[str, str]) -> list[Path]:
 def _login_in(kept: Json, image: Image) -> Login | None:
     helper = (kept.get("credHelpers") or {}).get(image.registry) or kept.get("credsStore")
     if helper:
-        return _asked(helper, image.registry)
+        return _read_challenge(helper, image.registry)
     entries = {
         re.sub(r"^https?://|/v[12]/?$", "", key).rstrip("/"): value for key, value in (kept.get("auths") or {}).items()
     }
@@ -221,7 +221,7 @@ def _login_in(kept: Json, image: Image) -> Login | None:
     return None
 
 
-def _asked(helper: str, registry: str) -> Login | None:
+def _read_challenge(helper: str, registry: str) -> Login | None:
     """What a credential helper knows; None when it knows nothing of the registry."""
     try:
         command = [f"docker-credential-{helper}", "get"]

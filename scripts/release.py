@@ -20,8 +20,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from devcluster import ClusterError
-from devcluster.images import NATIVE, build_image, publish, start
-from devcluster.progress import Shown
+from devcluster.images import NATIVE, build_image, publish, run_command
+from devcluster.progress import LiveProgress
 from scripts import changelog, plugin, provenance, samples, sbom, signing
 from scripts import publish as published
 from scripts.images import NAMES, Json, Signing, containerfile
@@ -217,7 +217,7 @@ def local(name: str, architecture: str) -> str:
 
 
 def build_images(release: Release) -> None:
-    with Shown("images") as progress:
+    with LiveProgress("images") as progress:
         for name in NAMES:
             for architecture in ARCHITECTURES:
                 build_image(
@@ -236,12 +236,12 @@ def start_images(release: Release) -> None:
                 "-c",
                 f"import platform; {published.STARTS[name]}; print(platform.machine())",
             ]
-            machine = start(local(name, architecture), command, architecture).strip().splitlines()[-1]
+            machine = run_command(local(name, architecture), command, architecture).strip().splitlines()[-1]
             print(f"    {name}: started on {machine}{'' if architecture == NATIVE else ', emulated'}", flush=True)
 
 
 def push_images(release: Release) -> None:
-    with Shown("push") as progress:
+    with LiveProgress("push") as progress:
         for name in NAMES:
             registry, _ = release.registry(name)
             digests = {}
@@ -410,7 +410,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
                 raise Refused(
                     f"{name} is missing: make release VERSION=1.2.3 REGISTRY=... URL=... SIGN_KEY=release.key"
                 )
-        sealed = Signing.given(environment)
+        sealed = Signing.from_environment(environment)
         if sealed is None:
             raise Refused("SIGN_KEY is missing: a release is signed; docs/how-to/install.md#signed-images makes a key")
         release = Release(

@@ -18,8 +18,8 @@ from typing import Any
 from packageurl import PackageURL
 
 from devcluster import ClusterError
-from devcluster.images import NATIVE, build_image, read
-from devcluster.progress import Shown
+from devcluster.images import NATIVE, build_image, read_file
+from devcluster.progress import LiveProgress
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = tuple(sorted(path.parent.name for path in ROOT.glob("images/*/Containerfile")))
@@ -70,8 +70,8 @@ def write(image: str, tag: str, folder: Path, architecture: str = NATIVE) -> Pat
     """The whole document of an image that was built as `tag`. Raises ClusterError when it can't be read."""
     document = locked(image, folder)
     document["components"] += [
-        *debian(read(tag, "/var/lib/dpkg/status", architecture), read(tag, "/etc/os-release", architecture)),
-        python(read(tag, "/opt/venv/pyvenv.cfg", architecture)),
+        *debian(read_file(tag, "/var/lib/dpkg/status", architecture), read_file(tag, "/etc/os-release", architecture)),
+        python(read_file(tag, "/opt/venv/pyvenv.cfg", architecture)),
     ]
     place = folder / f"{image}.cdx.json"
     place.write_text(json.dumps(document, indent=2) + "\n")
@@ -95,7 +95,7 @@ def _component(url: PackageURL) -> Json:
 def main() -> int:
     """Exit status 1 when an image can't be built or read."""
     try:
-        with Shown("images") as progress:
+        with LiveProgress("images") as progress:
             for image in IMAGES:
                 tag = f"localhost/modelwright/{image}:dev"
                 build_image(ROOT / "images" / image / "Containerfile", tag, context=ROOT, progress=progress)

@@ -22,7 +22,7 @@ SEVERITIES = ("negligible", "low", "medium", "high", "critical")
 LOOKED, FOUND, NOT_LOOKED = 0, 1, 2
 
 
-class NotLooked(Exception):
+class ScanFailed(Exception):
     """Nothing was compared; the text says why, and what to do."""
 
 
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             built = _database(program, settings)
             bills = sorted(options.folder.glob("*.cdx.json"))
             if not bills:
-                raise NotLooked(f"no bill of materials in {options.folder}: run `make sbom` first")
+                raise ScanFailed(f"no bill of materials in {options.folder}: run `make sbom` first")
             grave = sum(_scan(program, settings, bill, options.fail_on) for bill in bills)
-    except NotLooked as error:
+    except ScanFailed as error:
         print(f"not scanned: {error}", file=sys.stderr)
         return NOT_LOOKED
     print(f"{len(bills)} images, {grave} findings from {options.fail_on} on, by the database of {built}")
@@ -51,13 +51,13 @@ def _grype(environment: Mapping[str, str], scratch: Path) -> tuple[str, dict[str
     """The program, and the environment in which it uses the given database and asks nobody."""
     given = environment.get("GRYPE_DB", "")
     if not given:
-        raise NotLooked("no database. Name a folder or an archive of grype's: make scan GRYPE_DB=...")
+        raise ScanFailed("no database. Name a folder or an archive of grype's: make scan GRYPE_DB=...")
     database = Path(given)
     if not database.exists():
-        raise NotLooked(f"no database: GRYPE_DB is {given}, and nothing is there")
+        raise ScanFailed(f"no database: GRYPE_DB is {given}, and nothing is there")
     program = environment.get("GRYPE") or shutil.which("grype", path=environment.get("PATH"))
     if not program:
-        raise NotLooked("no grype on the PATH. Install it, or name it: GRYPE=...")
+        raise ScanFailed("no grype on the PATH. Install it, or name it: GRYPE=...")
     settings = {
         **environment,
         "GRYPE_DB_CACHE_DIR": str(database if database.is_dir() else scratch / "db"),
@@ -76,7 +76,7 @@ def _database(program: str, settings: Mapping[str, str]) -> str:
     """When the database was built. NotLooked for one that grype doesn't take: it would find nothing in it."""
     told = _json(_run(program, settings, "db", "status", "-o", "json"), "db status")
     if not isinstance(told, dict) or told.get("valid") is not True or not told.get("built"):
-        raise NotLooked(f"no database that can be used: grype says {json.dumps(told)[:300]}")
+        raise ScanFailed(f"no database that can be used: grype says {json.dumps(told)[:300]}")
     return str(told["built"])
 
 
@@ -85,7 +85,7 @@ def _scan(program: str, settings: Mapping[str, str], bill: Path, fail_on: str) -
     told = _json(_run(program, settings, f"sbom:{bill}", "-o", "json"), bill.name)
     matches = told.get("matches") if isinstance(told, dict) else None
     if not isinstance(matches, list):
-        raise NotLooked(f"{bill.name}: grype's answer has no list of matches")
+        raise ScanFailed(f"{bill.name}: grype's answer has no list of matches")
     grave = 0
     for match in matches:
         found, artifact = match["vulnerability"], match["artifact"]
@@ -104,9 +104,9 @@ def _run(program: str, settings: Mapping[str, str], *arguments: str) -> str:
     try:
         done = subprocess.run([program, *arguments], env=dict(settings), capture_output=True, text=True, check=False)
     except OSError as error:
-        raise NotLooked(f"{program} can't be run: {error.strerror}") from error
+        raise ScanFailed(f"{program} can't be run: {error.strerror}") from error
     if done.returncode:
-        raise NotLooked(f"grype {' '.join(arguments[:2])} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise ScanFailed(f"grype {' '.join(arguments[:2])} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     return done.stdout
 
 
@@ -114,7 +114,7 @@ def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise NotLooked(f"{what}: grype's answer is no JSON") from None
+        raise ScanFailed(f"{what}: grype's answer is no JSON") from None
 
 
 if __name__ == "__main__":

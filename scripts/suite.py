@@ -28,7 +28,7 @@ LOGS = ROOT / "build" / "test"
 MAKE = ("make", "--no-print-directory")
 BUDGET = 1800
 """Seconds of the whole suite with a warm cache, on two cores."""
-SAY_EVERY = 60.0
+STATUS_SECONDS = 60.0
 GRACE = {signal.SIGINT: 40.0, signal.SIGTERM: 10.0, signal.SIGKILL: 10.0}
 """Seconds to end in after each signal. After the first, fixtures still take down what they have started."""
 SWEEP = "from devcluster.controlplane import sweep_orphans; sweep_orphans()"
@@ -85,7 +85,7 @@ class Run:
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
     seconds: float = 0.0
-    said: float = 0.0
+    last_report: float = 0.0
 
     @property
     def over(self) -> bool:
@@ -96,8 +96,8 @@ class Run:
         return self.folder / f"{self.layer.name.replace(' ', '-')}.log"
 
     def start(self) -> None:
-        self.state, self.began, self.said = "running", time.monotonic(), time.monotonic()
-        _say(f"==> {self.layer.name}: begins")
+        self.state, self.began, self.last_report = "running", time.monotonic(), time.monotonic()
+        _print_line(f"==> {self.layer.name}: begins")
         with self.log.open("wb") as out:
             # In a process group of its own, so that it is ended with all it has started, and Ctrl-C reaches us only.
             self.process = subprocess.Popen(
@@ -110,23 +110,23 @@ class Run:
                 start_new_session=True,
             )
 
-    def look(self, *, stopped: bool = False) -> None:
+    def poll(self, *, stopped: bool = False) -> None:
         """Print what it said, if it has ended; else say now and then that it runs."""
         if self.process is None:
             return
         code, now = self.process.poll(), time.monotonic()
         self.seconds = now - self.began
         if code is None:
-            if now - self.said >= SAY_EVERY:
-                self.said = now
-                _say(f"    {self.layer.name}: {self.seconds:.0f} s; {_last_line(self.log)}")
+            if now - self.last_report >= STATUS_SECONDS:
+                self.last_report = now
+                _print_line(f"    {self.layer.name}: {self.seconds:.0f} s; {_last_line(self.log)}")
             return
         self.state = "ok" if code == 0 else "ended" if stopped else "FAILED"
         how = "ok" if code == 0 else f"{self.state} (exit {code})"
-        _say(f"==> {self.layer.name}:")
+        _print_line(f"==> {self.layer.name}:")
         with self.log.open("rb") as log:
             shutil.copyfileobj(log, sys.stdout.buffer)
-        _say(f"==> {self.layer.name}: {how}, {self.seconds:.0f} s")
+        _print_line(f"==> {self.layer.name}: {how}, {self.seconds:.0f} s")
 
     def signal(self, number: int) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -170,7 +170,7 @@ class Suite:
         if run is None:
             return
         if run.state == "running":
-            run.look()
+            run.poll()
         elif any(self[name].over and self[name].state != "ok" for name in run.layer.needs):
             run.state = "not run"
         elif all(self[name].over for name in (*run.layer.after, *run.layer.needs)):
@@ -188,7 +188,7 @@ class Suite:
 
     def _stop(self) -> None:
         """End what runs, by its process group, and print what it said."""
-        _say(f"\n==> {signal.Signals(self.stopped).name}: ending what runs")
+        _print_line(f"\n==> {signal.Signals(self.stopped).name}: ending what runs")
         running = [run for run in self if run.state == "running"]
         for number, seconds in GRACE.items():
             for run in running:
@@ -199,7 +199,7 @@ class Suite:
             if run.process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(run.process.pid, signal.SIGKILL)
-            run.look(stopped=True)
+            run.poll(stopped=True)
         for run in self:
             run.state = "not run" if run.state == "waiting" else run.state
 
@@ -216,7 +216,7 @@ class Suite:
         return lines
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(f"{text}\n".encode())
     sys.stdout.buffer.flush()
@@ -252,7 +252,9 @@ def main() -> int:
     began = parser.parse_args().began
     setup = time.time() - began
     seed = os.environ["MODELWRIGHT_SEED"] = os.environ.get("MODELWRIGHT_SEED") or str(seed_of_tree())
-    _say(f"MODELWRIGHT_SEED={seed} draws the same samples again; the layers' logs are in {LOGS.relative_to(ROOT)}")
+    _print_line(
+        f"MODELWRIGHT_SEED={seed} draws the same samples again; the layers' logs are in {LOGS.relative_to(ROOT)}"
+    )
     ours = not cluster_is_up()
     compute = (*COMPUTE, *WHOLE) if os.environ.get("MODELWRIGHT_FULL_MATRIX") else COMPUTE
     suite = Suite([(*CLUSTER, DOWN) if ours else CLUSTER, compute])
@@ -264,16 +266,16 @@ def main() -> int:
         subprocess.run((sys.executable, "-c", SWEEP), cwd=ROOT, capture_output=True, check=False)
         if ours and suite["cluster up"].process:
             Suite([[DOWN]]).play()
-    _say(f"\nok      {setup:5.0f} s             setup")
+    _print_line(f"\nok      {setup:5.0f} s             setup")
     for run in suite:
-        _say(run.row())
+        _print_line(run.row())
     if suite.failures():
-        _say("\n" + "\n".join(suite.failures()))
+        _print_line("\n" + "\n".join(suite.failures()))
     total = time.time() - began
     if suite.passed:
-        _say(f"\nAll passed in {total:.0f} s; its budget with a warm cache is {BUDGET} s.")
+        _print_line(f"\nAll passed in {total:.0f} s; its budget with a warm cache is {BUDGET} s.")
         return 0
-    _say(f"\nNot passed, after {total:.0f} s.")
+    _print_line(f"\nNot passed, after {total:.0f} s.")
     return 1
 
 

@@ -26,10 +26,10 @@ def _crd(action: str, root: Path) -> int:
 
     try:
         if action == "generate":
-            changed = crd.generate(root)
+            changed = crd.write_files(root)
             print("\n".join(f"wrote {name}" for name in changed) or "nothing to do: every generated file is up to date")
             return 0
-        diff = crd.check(root)
+        diff = crd.diff_files(root)
     except crd.GenerateError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

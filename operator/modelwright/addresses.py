@@ -43,16 +43,16 @@ _LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
 _TEREDO = ip_network("2001::/32")
 
 
-def refused(host: str) -> bool:
+def is_forbidden(host: str) -> bool:
     """Whether a host name or address, in any spelling that a resolver takes, is one that must never be asked."""
     name = unicodedata.normalize("NFKC", host).replace("。", ".").strip("[]").partition("%")[0].rstrip(".").lower()
     if name in METADATA_HOSTS:
         return True
-    found = _address(name)
-    return found is not None and any(_forbidden(address) for address in (found, *_embedded(found)))
+    found = _parse_address(name)
+    return found is not None and any(_is_in_forbidden_network(address) for address in (found, *_list_embedded(found)))
 
 
-def shown(uri: str) -> str:
+def redact_uri(uri: str) -> str:
     """An artifact's address for messages and other objects: without its query, which may be a signature, and without a
     user."""
     scheme, separator, rest = uri.partition("://")
@@ -62,18 +62,18 @@ def shown(uri: str) -> str:
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}{'?...' if '?' in rest else ''}"
 
 
-def _address(name: str) -> IPv4Address | IPv6Address | None:
+def _parse_address(name: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(name)
     except ValueError:
-        return _legacy(name)
+        return _parse_legacy(name)
 
 
-def _forbidden(address: IPv4Address | IPv6Address) -> bool:
+def _is_in_forbidden_network(address: IPv4Address | IPv6Address) -> bool:
     return any(address in network for network in _FORBIDDEN if network.version == address.version)
 
 
-def _embedded(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address]:
+def _list_embedded(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address]:
     """Every IPv4 address that an IPv6 address may stand for, by its bits."""
     if isinstance(address, IPv4Address):
         return
@@ -93,11 +93,11 @@ def _embedded(address: IPv4Address | IPv6Address) -> Iterator[IPv4Address]:
             yield IPv4Address(int(around[:32], 2))
 
 
-def _legacy(name: str) -> IPv4Address | None:
+def _parse_legacy(name: str) -> IPv4Address | None:
     """An IPv4 address as inet_aton reads it: one to four numbers, decimal, octal or hexadecimal, the last one filling
     the bytes that are left."""
     try:
-        numbers = [_number(part) for part in name.split(".")]
+        numbers = [_parse_number(part) for part in name.split(".")]
     except ValueError:
         return None
     *first, last = numbers
@@ -107,7 +107,7 @@ def _legacy(name: str) -> IPv4Address | None:
     return IPv4Address(sum(number << 8 * (3 - at) for at, number in enumerate(first)) + last)
 
 
-def _number(text: str) -> int:
+def _parse_number(text: str) -> int:
     if not text.isascii() or not text.isalnum() or len(text) > 16:
         raise ValueError
     if text.startswith("0x"):

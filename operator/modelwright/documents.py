@@ -10,16 +10,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-_KEPT = b'[]{},"'
-_REST = bytes(byte for byte in range(256) if byte not in _KEPT)
-_PIECE = 64 << 10
+_STRUCTURAL = b'[]{},"'
+_OTHER_BYTES = bytes(byte for byte in range(256) if byte not in _STRUCTURAL)
+_PIECE_BYTES = 64 << 10
 _LEVELS = bytes.maketrans(b"{}", b"[]")
 _OBJECT_WEIGHT = 4
 """An empty list takes 56 bytes, an object with one member 184."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class JsonLimits:
     """What is read of a document. `values`: members, elements and lists count once, objects four times, which is what
     they take of memory: at most 80 bytes each, beside the text itself. `depth`: lists and objects within each other.
     """
@@ -33,26 +33,26 @@ class DocumentError(ValueError):
     """A document that is not read; the message says why, as the end of a sentence about it."""
 
 
-class TooLarge(DocumentError):
+class DocumentTooLarge(DocumentError):
     """It is beyond a bound."""
 
 
-def read(document: bytes | bytearray | str, bounds: Bounds) -> Any:
+def parse_json(document: bytes | bytearray | str, bounds: JsonLimits) -> Any:
     """The value of a JSON text (bytes: in UTF-8). Raises TooLarge, and DocumentError for what is no JSON."""
     raw = document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document
     if len(raw) > bounds.size:
-        raise TooLarge(f"is larger than {bounds.size} bytes")
-    marks = _marks(raw)
+        raise DocumentTooLarge(f"is larger than {bounds.size} bytes")
+    marks = _structural_bytes(raw)
     values = marks.count(b",") + marks.count(b"[") + _OBJECT_WEIGHT * marks.count(b"{")
     if values > bounds.values:
-        raise TooLarge(f"has more than {bounds.values} values")
+        raise DocumentTooLarge(f"has more than {bounds.values} values")
     nested = marks.translate(_LEVELS, b",")
     for _ in range(bounds.depth):
         if not nested:
             break
         nested = nested.replace(b"[]", b"")
     if nested.count(b"[") > 0 and nested.find(b"[]") >= 0:
-        raise TooLarge(f"is nested deeper than {bounds.depth} levels")
+        raise DocumentTooLarge(f"is nested deeper than {bounds.depth} levels")
     if nested:
         raise DocumentError("is no JSON: its brackets don't match")
     try:
@@ -63,15 +63,15 @@ def read(document: bytes | bytearray | str, bounds: Bounds) -> Any:
         raise DocumentError(f"is no JSON: {error}") from None
 
 
-def _marks(raw: bytes | bytearray) -> bytes | bytearray:
+def _structural_bytes(raw: bytes | bytearray) -> bytes | bytearray:
     """The brackets and commas that are in no string."""
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     # Strings that hold no mark are empty then; two strings side by side become one, which changes nothing.
-    raw = raw.translate(None, _REST).replace(b'""', b"")
+    raw = raw.translate(None, _OTHER_BYTES).replace(b'""', b"")
     found, inside = bytearray(), 0
-    for start in range(0, len(raw), _PIECE):
-        parts = raw[start : start + _PIECE].split(b'"')
+    for start in range(0, len(raw), _PIECE_BYTES):
+        parts = raw[start : start + _PIECE_BYTES].split(b'"')
         found += b"".join(parts[inside::2])
         inside ^= len(parts) % 2 ^ 1
     return found

@@ -16,15 +16,15 @@ from modelwright import addresses
 
 LOOKUP_SECONDS = 5.0
 """How long a name is waited for; the lookup itself goes on, since nothing can end it."""
-AT_ONCE = 4
-MOST_WAITING = 1000
+MAX_CONCURRENT_LOOKUPS = 4
+MAX_WAITING_LOOKUPS = 1000
 SLOW_SECONDS = 60.0
 """How long a name that took longer isn't looked up again."""
 
-Found = list[tuple[Any, Any, int, str, Any]]
+AddressInfo = list[tuple[Any, Any, int, str, Any]]
 
 
-class Lookups:
+class DnsLookups:
     """Lookups of names in a few threads of their own.
 
     `getaddrinfo` can't be ended, and takes half a minute when a server of the zone doesn't answer. In the threads that
@@ -33,57 +33,57 @@ class Lookups:
     """
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str, Any], asyncio.Task[Found]] = {}
+        self._running: dict[tuple[str, Any], asyncio.Task[AddressInfo]] = {}
         self._slow: dict[str, float] = {}
-        self._free: asyncio.Semaphore | None = None
+        self._slots: asyncio.Semaphore | None = None
 
-    async def find(self, host: str, family: Any) -> Found:
+    async def resolve_name(self, host: str, family: Any) -> AddressInfo:
         """The addresses of a name. Raises OSError, within LOOKUP_SECONDS."""
         if time.monotonic() < self._slow.get(host, 0.0):
             raise OSError(errno.ETIMEDOUT, f"the DNS took too long for {host}: it is asked again in a minute")
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
-                return await asyncio.shield(self._lookup(host, family))
+                return await asyncio.shield(self._start_lookup(host, family))
         except TimeoutError:
             text = f"the DNS did not answer for {host} within {LOOKUP_SECONDS:g} s"
             raise OSError(errno.ETIMEDOUT, text) from None
 
-    def _lookup(self, host: str, family: Any) -> asyncio.Task[Found]:
+    def _start_lookup(self, host: str, family: Any) -> asyncio.Task[AddressInfo]:
         task = self._running.get((host, family))
         if task is None:
-            if len(self._running) >= MOST_WAITING:
+            if len(self._running) >= MAX_WAITING_LOOKUPS:
                 raise OSError(errno.EAGAIN, f"{host} is not looked up: too many names wait for the DNS")
-            task = self._running[host, family] = asyncio.create_task(self._run(host, family))
+            task = self._running[host, family] = asyncio.create_task(self._run_lookup(host, family))
             # Its exception is the waiter's, and there may be none any more.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _run(self, host: str, family: Any) -> Found:
-        if self._free is None:
-            self._free = asyncio.Semaphore(AT_ONCE)
+    async def _run_lookup(self, host: str, family: Any) -> AddressInfo:
+        if self._slots is None:
+            self._slots = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
         try:
-            async with self._free:
+            async with self._slots:
                 start = time.monotonic()
                 try:
-                    return await _in_thread(host, family)
+                    return await _resolve_in_thread(host, family)
                 finally:
-                    self._note(host, time.monotonic() - start)
+                    self._note_duration(host, time.monotonic() - start)
         finally:
             del self._running[host, family]
 
-    def _note(self, host: str, took: float) -> None:
+    def _note_duration(self, host: str, took: float) -> None:
         now = time.monotonic()
         self._slow = {name: until for name, until in self._slow.items() if until > now}
         if took > LOOKUP_SECONDS:
             self._slow[host] = now + SLOW_SECONDS
 
 
-async def _in_thread(host: str, family: Any) -> Found:
+async def _resolve_in_thread(host: str, family: Any) -> AddressInfo:
     """In a thread that the process does not wait for at its end."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Found] = loop.create_future()
+    future: asyncio.Future[AddressInfo] = loop.create_future()
 
-    def told(found: Found | None, error: Exception | None) -> None:
+    def told(found: AddressInfo | None, error: Exception | None) -> None:
         if future.done():
             return
         if error is not None:
@@ -108,17 +108,17 @@ class GuardedResolver(AbstractResolver):
     """Leaves out addresses that must not be asked, whatever name leads to them. Those with the same `lookups` share
     their threads."""
 
-    def __init__(self, lookups: Lookups | None = None) -> None:
-        self._lookups = lookups or Lookups()
+    def __init__(self, lookups: DnsLookups | None = None) -> None:
+        self._lookups = lookups or DnsLookups()
 
     async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[ResolveResult]:
-        found = await self._lookups.find(host, family)
+        found = await self._lookups.resolve_name(host, family)
         kept = [
             ResolveResult(
                 hostname=host, host=address[0], port=port, family=kind, proto=proto,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, _, proto, _, address in found if not addresses.refused(str(address[0]))
+            for kind, _, proto, _, address in found if not addresses.is_forbidden(str(address[0]))
         ]  # fmt: skip
         if not kept:
             raise OSError(errno.EACCES, f"{host} leads to link-local or metadata addresses only, which are never asked")

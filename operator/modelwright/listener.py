@@ -25,15 +25,17 @@ log = logging.getLogger(__name__)
 
 CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"
 """Files of a Secret of type kubernetes.io/tls, and cert-manager's third."""
-_LOOK_SECONDS = 10.0
-_END = b"\r\n\r\n"
-_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-_QUIET_SECONDS = 60.0
-_OUT_OF_FILES_SECONDS = 0.2
+_CERTIFICATE_CHECK_SECONDS = 10.0
+_HEAD_END = b"\r\n\r\n"
+_HEAD_TOO_LONG_RESPONSE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
+_LOG_INTERVAL_SECONDS = 60.0
+_ACCEPT_RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ConnectionLimits:
     """What one server gives to those who connect. Sizes in bytes, times in seconds.
 
     `connections` in all, and `per_address`. `head_seconds`: from the first byte of a request, or from the connection's
@@ -41,11 +43,11 @@ class Room:
     answer. `keepalive_seconds`: how long a connection may be idle after a request.
     """
 
-    connections: int = 128
-    per_address: int = 32
+    max_connections: int = 128
+    max_per_address: int = 32
     head_seconds: float = 5.0
     head_bytes: int = 16 << 10
-    fields: int = 64
+    max_headers: int = 64
     request_seconds: float = 60.0
     keepalive_seconds: float = 30.0
 
@@ -53,17 +55,17 @@ class Room:
 class Listener:
     """A server that listens. `refused`: connections that were closed to keep the bounds."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._all = _Crowd()
-        self._addresses: dict[str, _Crowd] = {}
+    def __init__(self, room: ConnectionLimits) -> None:
+        self._limits = room
+        self._all_connections = _ConnectionGroup()
+        self._addresses: dict[str, _ConnectionGroup] = {}
         self._by_transport: dict[asyncio.BaseTransport, _Connection] = {}
         self._socket: socket.socket | None = None
         self._runner: web.AppRunner | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
-        self._noise = Noise(log)
-        self.refused = 0
+        self._log_throttle = LogThrottle(log)
+        self.refused_connections = 0
         self.port = 0
 
     @classmethod
@@ -72,7 +74,7 @@ class Listener:
         app: web.Application,
         host: str,
         port: int,
-        room: Room,
+        room: ConnectionLimits,
         *,
         decompress: bool = False,
         backlog: int = 128,
@@ -81,7 +83,7 @@ class Listener:
         """Serve `app`, which must not be frozen yet. An empty `host` is all addresses, IPv4 and IPv6 alike; `port` 0 is
         any that is free. `tls` gives what the next connection is met with. Raises OSError when the port is taken."""
         self = cls(room)
-        app.middlewares.append(self._watch)
+        app.middlewares.append(self._track_request)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -89,18 +91,20 @@ class Listener:
             auto_decompress=decompress,
             max_line_size=room.head_bytes,
             max_field_size=room.head_bytes,
-            max_headers=room.fields,
-            logger=_Malformed(self._noise),
+            max_headers=room.max_headers,
+            logger=_RequestErrorLogger(self._log_throttle),
         )
         await self._runner.setup()
         try:
-            self._socket = _bind(host, port, backlog)
+            self._socket = _bind_socket(host, port, backlog)
         except OSError:
             await self._runner.cleanup()
             raise
         self._socket.setblocking(False)
         self.port = self._socket.getsockname()[1]
-        self._accepting = asyncio.create_task(self._accept(self._socket, self._runner, tls), name=f"port {self.port}")
+        self._accepting = asyncio.create_task(
+            self._accept_connections(self._socket, self._runner, tls), name=f"port {self.port}"
+        )
         return self
 
     async def close(self) -> None:
@@ -115,11 +119,11 @@ class Listener:
             await self._runner.cleanup()
 
     @property
-    def open(self) -> int:
+    def open_connections(self) -> int:
         """Connections that are open."""
-        return len(self._all)
+        return len(self._all_connections)
 
-    async def _accept(
+    async def _accept_connections(
         self, listening: socket.socket, runner: web.AppRunner, tls: Callable[[], ssl.SSLContext] | None
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -127,85 +131,88 @@ class Listener:
             try:
                 accepted, peer = await loop.sock_accept(listening)
             except OSError as error:
-                self._noise.warn("a connection can't be accepted", str(error))
-                await asyncio.sleep(_OUT_OF_FILES_SECONDS)
+                self._log_throttle.warn_throttled("a connection can't be accepted", str(error))
+                await asyncio.sleep(_ACCEPT_RETRY_SECONDS)
                 continue
             address = str(peer[0]).removeprefix("::ffff:")
             if not self._make_room(address):
                 accepted.close()
-                self._turn_away(address)
+                self._count_refusal(address)
                 continue
             server = runner.server
             assert server is not None  # noqa: S101 - set up before
             connection = _Connection(self, address, server())
-            self._add(connection)
-            connection.opening = task = asyncio.create_task(self._open(connection, accepted, tls))
+            self._add_connection(connection)
+            connection.opening = task = asyncio.create_task(self._open_connection(connection, accepted, tls))
             self._opening.add(task)
-            task.add_done_callback(functools.partial(self._opened, connection, accepted))
+            task.add_done_callback(functools.partial(self._finish_opening, connection, accepted))
 
-    async def _open(
+    async def _open_connection(
         self, connection: _Connection, accepted: socket.socket, tls: Callable[[], ssl.SSLContext] | None
     ) -> None:
         secure: dict[str, Any] = {}
         if tls is not None:
-            secure = {"ssl": tls(), "ssl_handshake_timeout": self._room.head_seconds}
+            secure = {"ssl": tls(), "ssl_handshake_timeout": self._limits.head_seconds}
         await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted, **secure)
 
-    def _opened(self, connection: _Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+    def _finish_opening(self, connection: _Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
         connection.opening = None
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error is not None:
             accepted.close()
-            self._forget(connection)
+            self._forget_connection(connection)
         if error is not None:
-            self._noise.warn("a connection was not opened", str(error) or type(error).__name__)
+            self._log_throttle.warn_throttled("a connection was not opened", str(error) or type(error).__name__)
 
     @web.middleware
-    async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = self._by_transport.get(request.transport) if request.transport is not None else None
         if connection is not None:
-            connection.begin(request)
+            connection.start_request(request)
         try:
             return await handler(request)
         except web.RequestPayloadError:
             return web.Response(status=400, text="the body is not what its head says")
         finally:
             if connection is not None:
-                connection.finish()
+                connection.finish_request()
 
     def _make_room(self, address: str) -> bool:
         """Whether one more connection of `address` may be open; closes a weaker one for it, if need be."""
         here = self._addresses.get(address)
-        for crowd, most in ((here, self._room.per_address), (self._all, self._room.connections)):
+        for crowd, most in (
+            (here, self._limits.max_per_address),
+            (self._all_connections, self._limits.max_connections),
+        ):
             if crowd is None or len(crowd) < most:
                 continue
-            weakest = crowd.weakest()
+            weakest = crowd.pick_to_close()
             if weakest is None:
                 return False
-            self._turn_away(weakest.address)
-            weakest.drop()
+            self._count_refusal(weakest.address)
+            weakest.close_now()
         return True
 
-    def _turn_away(self, address: str) -> None:
-        self.refused += 1
-        self._noise.warn("too many connections: one was closed", address)
+    def _count_refusal(self, address: str) -> None:
+        self.refused_connections += 1
+        self._log_throttle.warn_throttled("too many connections: one was closed", address)
 
-    def _add(self, connection: _Connection) -> None:
-        for crowd in (self._all, self._addresses.setdefault(connection.address, _Crowd())):
+    def _add_connection(self, connection: _Connection) -> None:
+        for crowd in (self._all_connections, self._addresses.setdefault(connection.address, _ConnectionGroup())):
             crowd.waiting[connection] = None
 
-    def _made(self, connection: _Connection, transport: asyncio.BaseTransport) -> None:
+    def _register_transport(self, connection: _Connection, transport: asyncio.BaseTransport) -> None:
         self._by_transport[transport] = connection
 
-    def _moved(self, connection: _Connection, where: str) -> None:
-        for crowd in (self._all, self._addresses.get(connection.address)):
+    def _change_state(self, connection: _Connection, where: str) -> None:
+        for crowd in (self._all_connections, self._addresses.get(connection.address)):
             if crowd is not None:
                 crowd.remove(connection)
                 getattr(crowd, where)[connection] = None
 
-    def _forget(self, connection: _Connection) -> None:
-        self._all.remove(connection)
+    def _forget_connection(self, connection: _Connection) -> None:
+        self._all_connections.remove(connection)
         here = self._addresses.get(connection.address)
         if here is not None:
             here.remove(connection)
@@ -215,7 +222,7 @@ class Listener:
             self._by_transport.pop(connection.transport, None)
 
 
-def _bind(host: str, port: int, backlog: int) -> socket.socket:
+def _bind_socket(host: str, port: int, backlog: int) -> socket.socket:
     if not host:
         try:
             return socket.create_server(("::", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
@@ -226,7 +233,7 @@ def _bind(host: str, port: int, backlog: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=backlog)
 
 
-class _Crowd:
+class _ConnectionGroup:
     """Open connections by what they do, each in the order in which they began to."""
 
     def __init__(self) -> None:
@@ -237,7 +244,7 @@ class _Crowd:
     def __len__(self) -> int:
         return len(self.waiting) + len(self.idle) + len(self.busy)
 
-    def weakest(self) -> _Connection | None:
+    def pick_to_close(self) -> _Connection | None:
         """The one that is missed least; None when all have a request under way."""
         return next(iter(self.waiting), None) or next(iter(self.idle), None)
 
@@ -254,24 +261,24 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.opening: asyncio.Task[None] | None = None
         self._listener = listener
-        self._room = listener._room
+        self._limits = listener._limits
         self._inner = inner
         self._timer: asyncio.TimerHandle | None = None
         self._content: StreamReader | None = None
-        self._waits = True
-        self._begun = False
-        self._head = 0
+        self._expects_head = True
+        self._request_started = False
+        self._head_length = 0
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._listener._made(self, transport)
-        self._begun = True
-        self._end_in(self._room.head_seconds)
+        self._listener._register_transport(self, transport)
+        self._request_started = True
+        self._set_deadline(self._limits.head_seconds)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._waits and not self._takes(data):
+        if self._expects_head and not self._accept_head(data):
             return
         self._inner.data_received(data)
 
@@ -281,7 +288,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._listener._forget(self)
+        self._listener._forget_connection(self)
         self._inner.connection_lost(exc)  # type: ignore[arg-type]
 
     def pause_writing(self) -> None:
@@ -290,94 +297,94 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._inner.resume_writing()
 
-    def begin(self, request: web.BaseRequest) -> None:
+    def start_request(self, request: web.BaseRequest) -> None:
         """A whole head has come."""
         self._content = request.content
-        self._waits = False
-        self._listener._moved(self, "busy")
-        self._end_in(self._room.request_seconds)
+        self._expects_head = False
+        self._listener._change_state(self, "busy")
+        self._set_deadline(self._limits.request_seconds)
 
-    def finish(self) -> None:
+    def finish_request(self) -> None:
         """The answer is made: the next request may come."""
-        self._waits, self._begun, self._head, self._tail = True, False, 0, b""
-        self._listener._moved(self, "idle")
-        self._end_in(self._room.keepalive_seconds)
+        self._expects_head, self._request_started, self._head_length, self._tail = True, False, 0, b""
+        self._listener._change_state(self, "idle")
+        self._set_deadline(self._limits.keepalive_seconds)
 
-    def drop(self) -> None:
+    def close_now(self) -> None:
         """Close it at once."""
-        self._listener._forget(self)
+        self._listener._forget_connection(self)
         if self.transport is not None:
             self.transport.abort()
         elif self.opening is not None:
             self.opening.cancel()
 
-    def _takes(self, data: bytes) -> bool:
+    def _accept_head(self, data: bytes) -> bool:
         """Whether what comes while a head is waited for is within its bound."""
         if self._content is not None and not self._content.is_eof():
             # The rest of a body that nobody has read; aiohttp bounds the time for it.
             return True
-        if not self._begun:
-            self._begun = True
-            self._end_in(self._room.head_seconds)
-        if self._head == 0:
+        if not self._request_started:
+            self._request_started = True
+            self._set_deadline(self._limits.head_seconds)
+        if self._head_length == 0:
             # Empty lines before a request are no end of a head.
             data = data.lstrip(b"\r\n")
         seen = self._tail + data
-        end = seen.find(_END)
-        self._head += len(data) if end < 0 else end + len(_END) - len(self._tail)
-        if self._head > self._room.head_bytes:
+        end = seen.find(_HEAD_END)
+        self._head_length += len(data) if end < 0 else end + len(_HEAD_END) - len(self._tail)
+        if self._head_length > self._limits.head_bytes:
             if self.transport is not None:
-                self.transport.write(_TOO_LONG)
+                self.transport.write(_HEAD_TOO_LONG_RESPONSE)
                 self.transport.close()
             return False
         # What follows the end is a body, or the next request.
-        self._waits = end < 0
-        self._tail = seen[1 - len(_END) :]
+        self._expects_head = end < 0
+        self._tail = seen[1 - len(_HEAD_END) :]
         return True
 
-    def _end_in(self, seconds: float) -> None:
+    def _set_deadline(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.drop)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.close_now)
 
 
-class Noise:
+class LogThrottle:
     """Warnings that strangers can cause: one a minute of each kind, with how often it happened meanwhile."""
 
     def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
         self._log = logger
         self._now = now
-        self._since: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
+        self._last_logged: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
 
-    def warn(self, message: str, why: str) -> None:
+    def warn_throttled(self, message: str, why: str) -> None:
         """Log `message`, a text of ours, with `why`; or count it only."""
-        last = self._since.get(message)
-        if last is not None and self._now() - last < _QUIET_SECONDS:
-            self._left_out[message] = self._left_out.get(message, 0) + 1
+        last = self._last_logged.get(message)
+        if last is not None and self._now() - last < _LOG_INTERVAL_SECONDS:
+            self._suppressed[message] = self._suppressed.get(message, 0) + 1
             return
-        self._since[message] = self._now()
-        more = self._left_out.pop(message, 0)
+        self._last_logged[message] = self._now()
+        more = self._suppressed.pop(message, 0)
         self._log.warning(message, extra={"why": why[:200], "not_logged_before": more})
 
 
-class _Malformed(logging.LoggerAdapter[logging.Logger]):
+class _RequestErrorLogger(logging.LoggerAdapter[logging.Logger]):
     """aiohttp's logger of errors: what is the sender's fault is one line a minute, not a traceback each."""
 
-    def __init__(self, noise: Noise) -> None:
+    def __init__(self, noise: LogThrottle) -> None:
         super().__init__(log, {})
-        self._noise = noise
+        self._log_throttle = noise
 
     def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
         """Log an error of a handler with its traceback."""
         if isinstance(exc_info, HttpProcessingError | web.RequestPayloadError | ConnectionError):
             text = str(exc_info).partition("\n")[0]
-            self._noise.warn("a request was malformed", text or type(exc_info).__name__)
+            self._log_throttle.warn_throttled("a request was malformed", text or type(exc_info).__name__)
         else:
             super().exception(msg, *args, exc_info=exc_info, **more)
 
 
-class Certificate:
+class TlsCertificate:
     """The TLS context of a folder with tls.crt and tls.key, as a Secret is mounted; read again when they change.
 
     Raises OSError (ssl.SSLError is one) when it can't be read at first; later the former one stays in use.
@@ -386,31 +393,33 @@ class Certificate:
     def __init__(self, folder: str, now: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._now = now
-        self._noise = Noise(log)
-        self._stamp = self._stamped()
-        self._context = self._load()
-        self._looked = now()
+        self._log_throttle = LogThrottle(log)
+        self._stamp = self._read_stamp()
+        self._context = self._load_context()
+        self._checked_at = now()
 
-    def context(self) -> ssl.SSLContext:
+    def get_context(self) -> ssl.SSLContext:
         """What the next connection is met with; the files are read every 10 s."""
-        if self._now() - self._looked >= _LOOK_SECONDS:
-            self._looked = self._now()
+        if self._now() - self._checked_at >= _CERTIFICATE_CHECK_SECONDS:
+            self._checked_at = self._now()
             try:
-                stamp = self._stamped()
+                stamp = self._read_stamp()
                 if stamp != self._stamp:
-                    self._context = self._load()
+                    self._context = self._load_context()
                     self._stamp = stamp
                     log.info("the TLS certificate was read again", extra={"folder": self._folder})
             except OSError as error:
-                self._noise.warn("the TLS certificate can't be read: the former one stays in use", str(error))
+                self._log_throttle.warn_throttled(
+                    "the TLS certificate can't be read: the former one stays in use", str(error)
+                )
         return self._context
 
-    def _load(self) -> ssl.SSLContext:
+    def _load_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(os.path.join(self._folder, CERTIFICATE), os.path.join(self._folder, KEY))
         return context
 
-    def _stamped(self) -> tuple[tuple[int, int, int], ...]:
+    def _read_stamp(self) -> tuple[tuple[int, int, int], ...]:
         found = (os.stat(os.path.join(self._folder, name)) for name in (CERTIFICATE, KEY))
         return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from modelwright.api.cel import INT_OR_STRING, PRESERVE
-from modelwright.api.crd.definition import schema
+from modelwright.api.crd.definition import build_schema
 from modelwright.api.names import API_VERSION
 
 # Texts that a CEL rule decides about, by the end of their path: right ones, and wrong ones near the rule's edge.
@@ -270,7 +270,7 @@ def _node(node: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
 
 @cache
 def _spec(kind: Any) -> st.SearchStrategy[Any]:
-    return _node(schema(kind)["properties"]["spec"], "spec")
+    return _node(build_schema(kind)["properties"]["spec"], "spec")
 
 
 def _places(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:

@@ -125,8 +125,8 @@ class Stage:
         """Let the install of this namespace's operators have it at once: the one that prepared it is gone for good."""
         install = {names.ANNOTATION_INSTALL: f"{namespace}/{names.OPERATOR_LEASE}"}
         patch = {"metadata": {"annotations": install}}
-        if await self.api.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM) is not None:
-            await self.api.patch(kinds.CONTROLLER_REVISION, namespace, names.CLAIM, patch)
+        if await self.api.get(kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME) is not None:
+            await self.api.patch(kinds.CONTROLLER_REVISION, namespace, names.CLAIM_NAME, patch)
 
     async def new_space(self, namespace: str) -> None:
         """An empty namespace with a Gateway."""

@@ -118,7 +118,7 @@ async def fill(plane: ControlPlane, kind: Kind, template: dict[str, Any]) -> Non
     try:
         for number in range(MANY):
             body = {**template, "metadata": {"name": f"fat-{number}", "labels": labels}}
-            await client._raw("POST", kind, kind.path(NS), body=body)
+            await client._request_bytes("POST", kind, kind.path(NS), body=body)
     finally:
         await client.close()
 

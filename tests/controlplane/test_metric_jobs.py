@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis.job import environment
+from modelwright.analysis.job import build_environment
 from modelwright.serving.images import Images
-from modelwright.serving.measuring import metric_job
+from modelwright.serving.measuring import render_metric_job
 from tests.lib.measurement import ask, metric
 
 pytestmark = pytest.mark.controlplane
@@ -34,14 +34,14 @@ def test_the_least_template_makes_a_job_that_is_accepted(crd_server: Any) -> Non
     template = {"spec": {"containers": [{"name": "score", "image": "example.com/score:1"}]}}
     asked = metric(name="score", job={"template": template, "value": "accuracy"}).job
     assert asked is not None
-    job = metric_job(
+    job = render_metric_job(
         ROLLOUT,
         "score",
         asked,
         key="u/1",
         version="digits-v2",
         attempt="1",
-        environment=environment(ask()),
+        environment=build_environment(ask()),
         images=Images("example.com/fetch:1"),
     )
     answer = crd_server.run("create", "--dry-run=server", "--validate=strict", "-f", "-", objects=job)

@@ -18,7 +18,7 @@ from modelwright.core.authors import Authors
 from modelwright.core.revision import Revision
 from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.obs.clock import SystemClock
-from modelwright.reconcile.admission import FORGED, AdmissionCheck
+from modelwright.reconcile.admission import FORGED_USER, AdmissionCheck
 from tests.lib import objects
 from tests.lib.control_plane import ROOT, Server
 from tests.lib.people_rights import RBAC, Object, tried
@@ -266,7 +266,7 @@ def words(server: Server, rollout: Object, content_hash: str, *, author: str = "
     record = ModelRollout.parse(rollout)
     now = record.metadata.creation_timestamp
     assert now is not None
-    return people.approvals(
+    return people.evaluate_approvals(
         [Approval.parse(obj) for obj in found],
         rollout=record,
         content_hash=content_hash,
@@ -287,7 +287,7 @@ def test_two_people_approve_and_an_edited_version_asks_them_again(crd_server: Se
         waiting = words(crd_server, record, before)
         assert "1 of 2 different people: approved by alice; 1 missing" in waiting.message
         crd_server.ok("create", "-f", "-", objects=approval("two", approver="alice", **bound), user="alice")
-        assert isinstance(words(crd_server, record, before), people.Waiting)
+        assert isinstance(words(crd_server, record, before), people.ApprovalsMissing)
         crd_server.ok("create", "-f", "-", objects=approval("three", approver="carol", **bound), user="carol")
         assert isinstance(words(crd_server, record, before), people.Approved)
         own = words(crd_server, record, before, author="carol")
@@ -302,7 +302,7 @@ def test_two_people_approve_and_an_edited_version_asks_them_again(crd_server: Se
 
 def hash_of(version: Object) -> str:
     spec = ModelVersion.parse(version).spec
-    return people.content_hash_of(Revision("fraud-v2", "r"), spec, spec.artifact.digest, {"deadline": "1h"})
+    return people.approval_content_hash(Revision("fraud-v2", "r"), spec, spec.artifact.digest, {"deadline": "1h"})
 
 
 async def eventually(check: AdmissionCheck, holds: Callable[[], bool], seconds: float = 30) -> None:
@@ -310,7 +310,7 @@ async def eventually(check: AdmissionCheck, holds: Callable[[], bool], seconds: 
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, check.admission(NAMESPACE)
-        await check.look()
+        await check.check_cluster()
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ async def test_an_operator_that_may_not_ask_honours_nobody(crd_server: Server) -
     client._api.default_headers["Impersonate-User"] = "eve"
     try:
         check = AdmissionCheck(client, SystemClock(), [NAMESPACE])
-        assert await check.look()
+        assert await check.check_cluster()
         assert check.admission(NAMESPACE).in_force is False
         assert 'cannot create resource "approvals"' in check.admission(NAMESPACE).problem
     finally:
@@ -380,10 +380,10 @@ async def test_the_installed_role_is_enough_to_ask(crd_server: Server) -> None:
 
 def test_the_reserved_name_is_nobodys(crd_server: Server) -> None:
     obj = objects.version(NAMESPACE, "forged", "fraud")
-    obj["spec"]["author"] = FORGED
-    assert f'spec.author is "{FORGED}"' in tried(crd_server, obj, None)
-    model = objects.model(NAMESPACE, changedBy=FORGED)
-    assert f'spec.changedBy is "{FORGED}"' in tried(crd_server, model, None)
+    obj["spec"]["author"] = FORGED_USER
+    assert f'spec.author is "{FORGED_USER}"' in tried(crd_server, obj, None)
+    model = objects.model(NAMESPACE, changedBy=FORGED_USER)
+    assert f'spec.changedBy is "{FORGED_USER}"' in tried(crd_server, model, None)
 
 
 def test_every_line_of_the_how_to_works_as_it_is_written(crd_server: Server, tmp_path: Path) -> None:

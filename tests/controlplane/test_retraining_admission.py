@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.kube.access import AccessUnknown, Attempt, Audience, KubeAccess, Question, User
+from modelwright.kube.access import AccessUndetermined, Audience, KubeAccessReviewer, ObjectAccess, PathAccess, User
 from modelwright.kube.client import KubeClient, load_configuration
 from tests.lib.control_plane import ROOT, Server
 from tests.lib.objects import API_VERSION
@@ -427,18 +427,18 @@ def test_the_roles_give_each_their_own(crd_server: Server, verb: str, resource: 
 
 
 @contextlib.asynccontextmanager
-async def access(server: Server, user: str | None = None) -> AsyncIterator[KubeAccess]:
+async def access(server: Server, user: str | None = None) -> AsyncIterator[KubeAccessReviewer]:
     client = KubeClient(await load_configuration(str(server.plane.kubeconfig)))
     if user is not None:
         client._api.default_headers["Impersonate-User"] = user
     try:
-        yield KubeAccess(client)
+        yield KubeAccessReviewer(client)
     finally:
         await client.close()
 
 
-def attempt(name: str = "fraud", verb: str = "trigger", namespace: str = NAMESPACE) -> Attempt:
-    return Attempt(verb, "modelwright.dev", "retrainingpolicies", namespace, name)
+def attempt(name: str = "fraud", verb: str = "trigger", namespace: str = NAMESPACE) -> ObjectAccess:
+    return ObjectAccess(verb, "modelwright.dev", "retrainingpolicies", namespace, name)
 
 
 async def test_a_token_says_who_it_is_and_the_roles_what_they_may(crd_server: Server) -> None:
@@ -450,8 +450,8 @@ async def test_a_token_says_who_it_is_and_the_roles_what_they_may(crd_server: Se
         mine = await asked.who(ours, Audience.OURS)
         user = await asked.who(token, Audience.ANY)
         assert mine is not None
-        assert (mine.name, mine.ours) == (SENDER, True)
-        assert not await asked.may(mine, Question("get", "/metrics"))
+        assert (mine.name, mine.for_our_audience) == (SENDER, True)
+        assert not await asked.may(mine, PathAccess("get", "/metrics"))
         assert user is not None
         assert user.name == SENDER
         assert f"system:serviceaccounts:{NAMESPACE}" in user.groups
@@ -465,5 +465,5 @@ async def test_a_token_says_who_it_is_and_the_roles_what_they_may(crd_server: Se
 async def test_an_operator_of_one_namespace_says_what_it_lacks(crd_server: Server) -> None:
     async with access(crd_server, OPERATOR) as asked:
         for question in (asked.who("token", Audience.OURS), asked.may(User("alice"), attempt())):
-            with pytest.raises(AccessUnknown, match="system:auth-delegator"):
+            with pytest.raises(AccessUndetermined, match="system:auth-delegator"):
                 await question

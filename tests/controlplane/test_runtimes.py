@@ -13,7 +13,7 @@ from modelwright.api.v1alpha1 import ClusterModelRuntime
 from modelwright.api.v1alpha1.model import Serving
 from modelwright.api.v1alpha1.version import VersionContent
 from modelwright.core.revision import Revision
-from modelwright.core.runtimes import Candidate, Choice, choose
+from modelwright.core.runtimes import RuntimeCandidate, RuntimeChoice, choose_runtime
 from modelwright.serving.images import Images
 from modelwright.serving.pod import pod_template
 from tests.lib.control_plane import ROOT
@@ -40,9 +40,9 @@ def restricted(crd_server: Any) -> None:
 def rendered(path: Path, name: str) -> dict[str, Any]:
     """A pod of a model of format `name`, as the operator makes it from the runtime in `path`."""
     runtime = RUNTIMES[path]
-    entry = runtime.spec.format(name)
+    entry = runtime.spec.find_format(name)
     assert entry is not None
-    choice = Choice(Candidate("ClusterModelRuntime", runtime.name, runtime.spec), entry, "")
+    choice = RuntimeChoice(RuntimeCandidate("ClusterModelRuntime", runtime.name, runtime.spec), entry, "")
     content = VersionContent.model_validate({"artifact": {"uri": "s3://models/digits/1", "format": {"name": name}}})
     model = {"metadata": {"name": "digits", "namespace": "restricted"}}
     revision, digest = Revision("digits-v1", "abcdefghij"), "sha256:" + "0" * 64
@@ -70,7 +70,7 @@ def test_kustomization_has_every_runtime(crd_server: Any) -> None:
 
 @EVERY_FORMAT
 def test_each_format_says_whether_it_is_code(path: Path, name: str) -> None:
-    entry = RUNTIMES[path].spec.format(name)
+    entry = RUNTIMES[path].spec.find_format(name)
     assert entry is not None
     assert entry.code is not None
 
@@ -108,12 +108,12 @@ def test_every_reference_to_a_variable_is_to_an_earlier_one(path: Path, name: st
 
 
 def test_each_format_has_one_runtime_that_offers_itself_first() -> None:
-    candidates = [Candidate("ClusterModelRuntime", runtime.name, runtime.spec) for runtime in RUNTIMES.values()]
+    candidates = [RuntimeCandidate("ClusterModelRuntime", runtime.name, runtime.spec) for runtime in RUNTIMES.values()]
     chosen = {}
     for name in sorted({name for _, name in FORMATS}):
         content = VersionContent.model_validate({"artifact": {"uri": "s3://models/1", "format": {"name": name}}})
-        choice = choose(content.artifact.format, None, candidates)
-        assert isinstance(choice, Choice), choice
+        choice = choose_runtime(content.artifact.format, None, candidates)
+        assert isinstance(choice, RuntimeChoice), choice
         chosen[name] = choice.runtime.name
     assert chosen == {
         "huggingface": "huggingface",

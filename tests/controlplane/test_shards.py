@@ -21,7 +21,7 @@ import pytest
 from devcluster import ControlPlane, parts
 from modelwright.api.names import LABEL_SHARD
 from modelwright.kube import kinds
-from modelwright.kube.lease import FOLLOWED
+from modelwright.kube.lease import ANNOTATION_FOLLOWED
 from tests.lib import objects
 from tests.lib.api import NAMESPACE, Api, eventually, install, install_policies
 from tests.lib.audit import Audit, is_write
@@ -207,7 +207,7 @@ async def followed(api: Api, shard: str, namespace: str) -> None:
 
     async def renewals() -> int:
         lease = await api.get(kinds.LEASE, "default", name) or {}
-        if int((lease["metadata"].get("annotations") or {}).get(FOLLOWED, 0)) >= version:
+        if int((lease["metadata"].get("annotations") or {}).get(ANNOTATION_FOLLOWED, 0)) >= version:
             renewed.add(lease["spec"]["renewTime"])
         return len(renewed)
 

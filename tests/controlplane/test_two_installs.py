@@ -11,13 +11,13 @@ import pytest
 
 from modelwright.api import names
 from modelwright.app import installs
-from modelwright.app.installs import Installs
+from modelwright.app.installs import InstallClaims
 from modelwright.app.settings import Settings
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.kube.queue import Key
 from modelwright.kube.rights import MISSING, Right
-from modelwright.kube.runner import Result
+from modelwright.kube.runner import ReconcileResult
 from modelwright.kube.store import Store
 from modelwright.obs.clock import SystemClock
 from tests.lib.control_plane import Server
@@ -33,7 +33,7 @@ class Install:
     def __init__(self, client: KubeClient, name: str, namespace: str) -> None:
         self.client, self.namespace, self.store, self.passes = client, namespace, Store(), 0
         settings = Settings(namespace=name, watch_namespaces=namespace)
-        self.installs = Installs(settings, client, self.store, self, wake=lambda _: None, clock=SystemClock())  # type: ignore[arg-type]
+        self.installs = InstallClaims(settings, client, self.store, self, wake=lambda _: None, clock=SystemClock())  # type: ignore[arg-type]
         self.tasks = [asyncio.create_task(self.installs.run()), asyncio.create_task(self._watch())]
 
     def record(self, *_: Any) -> None:
@@ -48,11 +48,11 @@ class Install:
     async def works(self) -> bool:
         before = self.passes
 
-        async def reconcile(_: Key) -> Result:
+        async def reconcile(_: Key) -> ReconcileResult:
             self.passes += 1
-            return Result()
+            return ReconcileResult()
 
-        await self.installs.gate(reconcile)(Key("Model", self.namespace, "digits"))
+        await self.installs.guard_reconciler(reconcile)(Key("Model", self.namespace, "digits"))
         return self.passes > before
 
     def stop(self) -> None:
@@ -76,7 +76,7 @@ async def test_the_second_waits_while_the_first_answers_and_takes_over_when_it_i
     monkeypatch.setattr(installs, "RETRY_SECONDS", 0.5)
 
     def claim() -> dict[str, str]:
-        found = crd_server.get("controllerrevision", names.CLAIM, namespace)
+        found = crd_server.get("controllerrevision", names.CLAIM_NAME, namespace)
         annotations: dict[str, str] = found["metadata"]["annotations"]
         return annotations
 
@@ -89,10 +89,10 @@ async def test_the_second_waits_while_the_first_answers_and_takes_over_when_it_i
         assert await first.works()
         first.stop()
         await until(lambda: claim()[names.ANNOTATION_INSTALL] == "two/modelwright-operator")
-        assert names.ANNOTATION_ASKED_BY not in claim()
+        assert names.ANNOTATION_CONTENDER not in claim()
         assert await second.works()
         again = Install(client, "one", namespace)
-        await until(again.installs.read.is_set)
+        await until(again.installs.claims_read.is_set)
         assert not await again.works()
         again.stop()
     finally:
@@ -119,7 +119,7 @@ async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_ser
             await client.create(service)
         with pytest.raises(errors.Denied):
             await client.list(kinds.MODEL)
-        known = MISSING.known()
+        known = MISSING.list_missing()
         assert Right("create", "services", namespace) in known
         assert Right("list", "models.modelwright.dev", "") in known
         crd_server.ok(
@@ -133,7 +133,7 @@ async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_ser
             except errors.Denied:
                 await asyncio.sleep(0.2)
         assert not {Right("create", "services", namespace), Right("list", "models.modelwright.dev", "")} & set(
-            MISSING.known()
+            MISSING.list_missing()
         )
     finally:
         crd_server.run("delete", "clusterrolebinding", f"{namespace}-all")
@@ -146,5 +146,5 @@ async def test_an_object_beyond_the_limit_is_told_as_too_large(client: KubeClien
             "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "big", "namespace": namespace},
             "revision": 1, "data": {"x": "y" * size},
         }  # fmt: skip
-        with pytest.raises(errors.TooLarge):
+        with pytest.raises(errors.ObjectTooLarge):
             await client.create(big)

@@ -287,7 +287,7 @@ REFUSED = [
     (
         "maker",
         model({"volumes": [{"name": f"v{n}", "secret": {"secretName": f"s{n}"}} for n in range(8)]}),
-        f"names at most {rights.OTHERS} different ones in an object",
+        f"names at most {rights.MAX_OTHER_NAMES} different ones in an object",
     ),
 ]
 

@@ -31,7 +31,7 @@ def test_two_at_once_are_two_worlds_and_leave_nothing() -> None:
         assert "only-here" in kubectl(first, "get", "namespaces")
         assert "only-here" not in kubectl(second, "get", "namespaces")
         version = json.loads(kubectl(first, "version", "--output=json"))["serverVersion"]
-        assert version["gitVersion"] == f"v{parts.part_of('kube-apiserver').version()}"
+        assert version["gitVersion"] == f"v{parts.tool_of('kube-apiserver').version()}"
         assert first.audit_log is not None
         events = [json.loads(line) for line in first.audit_log.read_text().splitlines()]
         assert {event["stage"] for event in events} <= {"ResponseComplete", "ResponseStarted", "Panic"}

@@ -40,7 +40,7 @@ def test_the_gateway_has_one_cluster_of_envoy_for_each_service() -> None:
 
 
 def test_envoy_is_pinned_by_hash_and_all_that_is_copied_is_in_the_context() -> None:
-    folder = parts.part_of("envoy-gateway").source()
+    folder = parts.tool_of("envoy-gateway").source()
     assert "--hash=sha256:" in (folder / "requirements.txt").read_text()
     text = (folder / "Containerfile").read_text()
     assert "--require-hashes" in text
@@ -49,7 +49,7 @@ def test_envoy_is_pinned_by_hash_and_all_that_is_copied_is_in_the_context() -> N
 
 
 def test_it_is_asked_for_and_never_built_with_all_others() -> None:
-    assert parts.part_of("envoy-gateway").asked
+    assert parts.tool_of("envoy-gateway").on_request
 
 
 def test_a_gateway_that_is_not_known_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

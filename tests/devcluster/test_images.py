@@ -27,7 +27,7 @@ def context(tmp_path: Path) -> Path:
 
 
 def test_copied_paths_are_those_of_the_context() -> None:
-    assert images.copied(TEXT) == ["a.txt", "folder", "b.txt"]
+    assert images.copied_paths(TEXT) == ["a.txt", "folder", "b.txt"]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "b.txt", "folder/c.txt", "folder/new.txt"])
@@ -74,12 +74,14 @@ def test_another_architecture_is_built_by_this_machines_base(monkeypatch: pytest
         images, "ensure_base_image", lambda _, architecture=images.NATIVE: images.base_image(architecture)
     )
     text = "ARG BASE_IMAGE=x\nARG BUILD_IMAGE=${BASE_IMAGE}\n"
-    assert images._usual_arguments(text, images.Quiet()) == {"BASE_IMAGE": images.BASE_IMAGE}
-    assert images._usual_arguments(text, images.Quiet(), "other") == {
+    assert images._usual_arguments(text, images.NoProgress()) == {"BASE_IMAGE": images.BASE_IMAGE}
+    assert images._usual_arguments(text, images.NoProgress(), "other") == {
         "BASE_IMAGE": f"{images.BASE_IMAGE}-other", "BUILD_IMAGE": images.BASE_IMAGE,
     }  # fmt: skip
     monkeypatch.setenv("BASE_IMAGE", "registry.example.com/python:3.11")
-    assert images._usual_arguments(text, images.Quiet(), "other") == {"BASE_IMAGE": "registry.example.com/python:3.11"}
+    assert images._usual_arguments(text, images.NoProgress(), "other") == {
+        "BASE_IMAGE": "registry.example.com/python:3.11"
+    }
 
 
 def test_another_architectures_base_is_unpacked_and_not_run() -> None:
@@ -94,8 +96,8 @@ def test_a_file_and_a_command_are_of_the_image_that_is_mounted(monkeypatch: pyte
     monkeypatch.setattr(images, "docker_answers", lambda: False)
     monkeypatch.setattr(images.host, "install", lambda *_: None)
     monkeypatch.setattr(images, "_said", lambda command, environment: ran.append((command, environment)) or "text")
-    assert images.read("localhost/x:dev", "/etc/os-release", "arm64") == "text"
-    assert images.start("localhost/x:dev", ["python", "-V"], "arm64") == "text"
+    assert images.read_file("localhost/x:dev", "/etc/os-release", "arm64") == "text"
+    assert images.run_command("localhost/x:dev", ["python", "-V"], "arm64") == "text"
     assert ran[0][0][-2:] == ["sh", "/etc/os-release"]
     emulated = [] if images.NATIVE == "arm64" else ["/qemu-aarch64-static"]
     assert ran[1][0][-2 - len(emulated) :] == [*emulated, "python", "-V"]
@@ -144,7 +146,7 @@ def test_the_environments_base_is_built_on_and_is_known_by_its_digest(
 ) -> None:
     base = f"docker.io/library/python@{DIGEST}"
     monkeypatch.setenv("BASE_IMAGE", base)
-    assert images._usual_arguments(TEXT, images.Quiet())["BASE_IMAGE"] == base
+    assert images._usual_arguments(TEXT, images.NoProgress())["BASE_IMAGE"] == base
     assert images.base_of(recipe) == (base, DIGEST)
 
 

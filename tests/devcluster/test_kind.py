@@ -4,7 +4,7 @@ from pathlib import Path
 
 from devcluster import kind
 
-NAMES = kind.Names("dev")
+NAMES = kind.KindNames("dev")
 
 
 def test_the_cluster_has_two_workers_that_share_a_folder() -> None:

@@ -31,25 +31,25 @@ def test_a_second_cluster_gets_the_next_range(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(network, "_routes", list)
     first, second = State(tmp_path / "run" / "a"), State(tmp_path / "run" / "b")
-    assert network.choose(first).slot == 0
-    assert network.choose(second).slot == 1
-    assert network.choose(first).slot == 0
+    assert network.choose_network(first).slot == 0
+    assert network.choose_network(second).slot == 1
+    assert network.choose_network(first).slot == 0
 
 
 def test_a_range_that_the_host_uses_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(network, "_routes", lambda: [ipaddress.IPv4Network("10.200.7.0/24")])
-    assert network.choose(State(tmp_path / "run" / "a")).slot == 1
+    assert network.choose_network(State(tmp_path / "run" / "a")).slot == 1
 
 
 def test_free_ports_differ_and_are_below_the_ephemeral_range() -> None:
-    found = ports.free(20)
+    found = ports.free_ports(20)
     assert len(set(found)) == 20
     assert all(18000 <= port < 32000 for port in found)
 
 
 def test_processes_choose_from_ports_of_their_own_and_none_twice() -> None:
-    mine = [port for _ in range(50) for port in ports.free(2)]
+    mine = [port for _ in range(50) for port in ports.free_ports(2)]
     program = "from devcluster import ports; print(*[port for _ in range(50) for port in ports.free(2)])"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     theirs = [int(port) for port in said.split()]

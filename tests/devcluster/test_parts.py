@@ -15,8 +15,8 @@ from devcluster.network import Network
 from devcluster.pki import Authority
 
 
-@pytest.mark.parametrize("part", parts.PARTS, ids=lambda part: part.name)
-def test_every_part_has_a_pinned_version_and_names_its_tools(part: parts.Part) -> None:
+@pytest.mark.parametrize("part", parts.GO_TOOLS, ids=lambda part: part.name)
+def test_every_part_has_a_pinned_version_and_names_its_tools(part: parts.GoTool) -> None:
     assert re.fullmatch(r"\d+(\.\d+){0,2}", part.version())
     go_mod = (paths.TOOLS / part.name / "go.mod").read_text()
     if part.module:
@@ -29,44 +29,44 @@ def test_every_part_has_a_pinned_version_and_names_its_tools(part: parts.Part) -
 
 def test_every_program_of_a_profile_is_built_by_some_part() -> None:
     for binary in (*parts.CONTROL_PLANE, *parts.CONTROLLERS, *parts.SIMULATION, *parts.NODE):
-        assert parts.path(binary).parent == parts.part_of(binary).folder()
+        assert parts.binary_path(binary).parent == parts.tool_of(binary).folder()
     with pytest.raises(ClusterError, match="no part"):
-        parts.part_of("dockerd")
+        parts.tool_of("dockerd")
 
 
 def test_kubernetes_knows_its_version() -> None:
     """Without it the API server reports v0.0.0, and clients misbehave."""
-    kubernetes = parts.part_of("kube-apiserver")
+    kubernetes = parts.tool_of("kube-apiserver")
     assert f"gitVersion=v{kubernetes.version()}" in kubernetes.ldflags()
 
 
 def test_an_older_kubernetes_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELWRIGHT_KUBERNETES", "1.32")
-    assert parts.path("kube-apiserver").parent.name.startswith("kubernetes-1.32.")
+    assert parts.binary_path("kube-apiserver").parent.name.startswith("kubernetes-1.32.")
     monkeypatch.setenv("MODELWRIGHT_KUBERNETES", "1.20")
     with pytest.raises(ClusterError, match=r"MODELWRIGHT_KUBERNETES is 1.20: it is one of 1.32, or empty"):
-        parts.path("kube-apiserver")
+        parts.binary_path("kube-apiserver")
 
 
 @pytest.mark.parametrize("minor", ["", "1.32"])
 def test_all_staging_modules_are_replaced_by_the_same_version(monkeypatch: pytest.MonkeyPatch, minor: str) -> None:
     monkeypatch.setenv("MODELWRIGHT_KUBERNETES", minor)
-    text = (parts.part_of("kubelet").source() / "go.mod").read_text()
-    version = parts.part_of("kubelet").version()
+    text = (parts.tool_of("kubelet").source() / "go.mod").read_text()
+    version = parts.tool_of("kubelet").version()
     found = re.findall(r"^\s+(k8s\.io/\S+) => (\S+) v0\.(\S+)$", text, re.MULTILINE)
     assert len(found) == 29
     assert {(old == new, minor) for old, new, minor in found} == {(True, version.removeprefix("1."))}
 
 
-def part(name: str) -> parts.Part:
-    return next(each for each in parts.PARTS if each.name == name)
+def part(name: str) -> parts.GoTool:
+    return next(each for each in parts.GO_TOOLS if each.name == name)
 
 
 def test_all_that_a_cluster_runs_is_built_from_one_list_of_versions() -> None:
-    shared = {folder.name for folder in parts.shared()}
+    shared = {folder.name for folder in parts.shared_folders()}
     runs = {*parts.CONTROL_PLANE, *parts.CONTROLLERS, *parts.NODE}
-    assert {parts.part_of(name).name for name in runs} - {"pause"} <= shared
-    assert shared <= {part.name for part in parts.PARTS if not part.asked}
+    assert {parts.tool_of(name).name for name in runs} - {"pause"} <= shared
+    assert shared <= {part.name for part in parts.GO_TOOLS if not part.on_request}
 
 
 def test_what_a_part_replaces_holds_for_it_alone() -> None:
@@ -74,10 +74,10 @@ def test_what_a_part_replaces_holds_for_it_alone() -> None:
     ours = "\tgithub.com/gorilla/mux => github.com/gorilla/mux v"
     fork = re.compile(r"^\tgithub.com/gorilla/mux => github.com/containous/mux v", re.MULTILINE)
     assert fork.search((paths.TOOLS / "traefik/go.mod").read_text())
-    assert ours in parts.versions(paths.TOOLS / "registry")
-    assert ours not in parts.versions(paths.TOOLS / "traefik")
-    assert parts.versions(paths.TOOLS / "traefik").count(" => ") == parts.WORKSPACE.read_text().count(" => ") - 1
-    assert f"\t{paths.TOOLS}/traefik\n" in parts.versions(paths.TOOLS / "registry")
+    assert ours in parts.common_versions(paths.TOOLS / "registry")
+    assert ours not in parts.common_versions(paths.TOOLS / "traefik")
+    assert parts.common_versions(paths.TOOLS / "traefik").count(" => ") == parts.WORKSPACE.read_text().count(" => ") - 1
+    assert f"\t{paths.TOOLS}/traefik\n" in parts.common_versions(paths.TOOLS / "registry")
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     copy = shutil.copytree(paths.TOOLS, tmp_path / "tools")
     monkeypatch.setattr(paths, "TOOLS", copy)
     monkeypatch.setattr(parts, "WORKSPACE", copy / "go.work")
-    parts.shared.cache_clear()
+    parts.shared_folders.cache_clear()
     yield copy
-    parts.shared.cache_clear()
+    parts.shared_folders.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_patch_that_does_not_fit_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_corefile_names_only_plugins_that_are_built_in(tmp_path: Path) -> None:
-    places = addons.Places(tmp_path, tmp_path / "kubeconfig", Network(0))
+    places = addons.AddonPaths(tmp_path, tmp_path / "kubeconfig", Network(0))
     addons.coredns(places, ["192.0.2.1"])
     used = set(re.findall(r"^  (\w+)", (tmp_path / "coredns/Corefile").read_text(), re.MULTILINE))
     main = (paths.TOOLS / "coredns/main.go").read_text()
@@ -141,7 +141,7 @@ def test_the_corefile_names_only_plugins_that_are_built_in(tmp_path: Path) -> No
 
 
 def test_the_registry_is_built_with_the_store_that_it_uses(tmp_path: Path) -> None:
-    addons.registry(addons.Places(tmp_path, tmp_path / "kubeconfig", Network(0)))
+    addons.registry(addons.AddonPaths(tmp_path, tmp_path / "kubeconfig", Network(0)))
     config = yaml.safe_load((tmp_path / "registry/config.yml").read_text())
     assert "filesystem" in config["storage"]
     assert (
@@ -162,7 +162,7 @@ def test_no_registry_address_and_no_path_of_this_machine_is_committed() -> None:
 def api(folder: Path, **options: object) -> list[str]:
     authority = Authority.create(folder)
     identity = authority.sign("any", "any")
-    wanted = components.Api(folder, authority, "127.0.0.1", 6443, "http://127.0.0.1:2379", **options)
+    wanted = components.ApiServer(folder, authority, "127.0.0.1", 6443, "http://127.0.0.1:2379", **options)
     return components.api_server(wanted, identity, identity, folder / "sa.key")
 
 
@@ -186,7 +186,7 @@ def test_flags_are_passed_on(tmp_path: Path) -> None:
 
 def test_simulated_nodes_do_not_flap(tmp_path: Path) -> None:
     authority = Authority.create(tmp_path)
-    wanted = components.Api(tmp_path, authority, "127.0.0.1", 1, "http://127.0.0.1:2")
+    wanted = components.ApiServer(tmp_path, authority, "127.0.0.1", 1, "http://127.0.0.1:2")
     key = tmp_path / "sa.key"
-    assert components.PATIENT_WITH_NODES in components.controller_manager(wanted, tmp_path, key, 3, simulated=True)
-    assert components.PATIENT_WITH_NODES not in components.controller_manager(wanted, tmp_path, key, 3, simulated=False)
+    assert components.NODE_GRACE_FLAG in components.controller_manager(wanted, tmp_path, key, 3, simulated=True)
+    assert components.NODE_GRACE_FLAG not in components.controller_manager(wanted, tmp_path, key, 3, simulated=False)

@@ -18,12 +18,12 @@ from devcluster.state import State
 def daemon(tmp_path: Path):
     started = processes.spawn("sleeper", ["sleep", "300"], tmp_path / "sleeper.log")
     yield started
-    processes.end([started], grace=0)
+    processes.end_all([started], grace=0)
 
 
 def test_a_started_process_is_alive_until_it_is_ended(daemon: processes.Daemon) -> None:
     assert daemon.alive()
-    processes.end([daemon])
+    processes.end_all([daemon])
     assert not daemon.alive()
 
 
@@ -31,7 +31,7 @@ def test_a_started_process_is_alive_until_it_is_ended(daemon: processes.Daemon) 
 def test_a_pid_that_was_used_again_is_left_alone(daemon: processes.Daemon, change: dict) -> None:
     stranger = replace(daemon, **change)
     assert not stranger.alive()
-    processes.end([stranger])
+    processes.end_all([stranger])
     assert daemon.alive()
 
 
@@ -52,7 +52,7 @@ def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     stubborn = processes.spawn("stubborn", [os.path.realpath(sys.executable), "-c", ignore], log)
     while "\ndeaf" not in log.read_text():
         time.sleep(0.01)
-    processes.end([stubborn], grace=0.3)
+    processes.end_all([stubborn], grace=0.3)
     assert processes.start_time(stubborn.pid) is None
 
 
@@ -99,7 +99,7 @@ def test_sigterm_ends_what_a_command_waits_for_and_leaves_daemons_to_it(tmp_path
     finally:
         command.kill()
         command.wait()
-        processes.end([daemon], grace=0)
+        processes.end_all([daemon], grace=0)
 
 
 def test_state_comes_back_as_it_was_saved(tmp_path: Path, daemon: processes.Daemon) -> None:
@@ -117,11 +117,11 @@ def test_a_torn_state_file_counts_as_none(tmp_path: Path, text: str) -> None:
 
 
 def test_errors_show_the_end_of_the_log(tmp_path: Path) -> None:
-    from devcluster.errors import failed
+    from devcluster.errors import log_failure
 
     log = tmp_path / "x.log"
     log.write_text("\n".join(f"line {number}" for number in range(100)))
-    error = failed("the thing broke", log)
+    error = log_failure("the thing broke", log)
     assert isinstance(error, ClusterError)
     assert "the thing broke" in str(error)
     assert str(log) in str(error)

@@ -99,12 +99,12 @@ def test_a_canary_goes_on_while_a_tenant_attacks(space: Space, attacker: Attacke
 
 def _write(asked: int, lost: int, ended: list[float], again: int) -> None:
     found = [
-        figures.figure("attacked for", SECONDS, "s"),
-        figures.figure("the neighbour's requests", asked, "requests"),
-        figures.figure("the neighbour's requests that were lost", lost, "requests", "0", not lost),
-        figures.figure("the neighbour's canaries that were promoted", len(ended), "rollouts"),
-        figures.figure("the longest of them", round(max(ended), 1), "s"),
-        figures.figure("replicas of the operator that were started again", again, "restarts", "0", not again),
+        figures.build_figure("attacked for", SECONDS, "s"),
+        figures.build_figure("the neighbour's requests", asked, "requests"),
+        figures.build_figure("the neighbour's requests that were lost", lost, "requests", "0", not lost),
+        figures.build_figure("the neighbour's canaries that were promoted", len(ended), "rollouts"),
+        figures.build_figure("the longest of them", round(max(ended), 1), "s"),
+        figures.build_figure("replicas of the operator that were started again", again, "restarts", "0", not again),
     ]
     command = "MODELWRIGHT_FIGURES=1 python -m pytest tests/e2e/test_hostile.py"
     figures.write(figures.ROOT / "docs" / "figures" / "hostile.json", command, found)

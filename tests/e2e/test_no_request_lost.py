@@ -67,11 +67,11 @@ def delete_a_pod(space: Space) -> None:
 
 def _write_figures(report: Report, changes: int) -> None:
     found = [
-        figures.figure("requests", report.total, "requests", f"at least {REQUESTS}", report.total >= REQUESTS),
-        figures.figure("requests lost", len(report.lost), "requests", "0", not report.lost),
-        figures.figure("on connections of their own", report.by_connection["fresh"], "requests"),
-        figures.figure("changes of version, node drains and pods that went", changes, "disturbances"),
-        figures.figure("latency p99", round(report.percentile(0.99) * 1000, 1), "ms"),
+        figures.build_figure("requests", report.total, "requests", f"at least {REQUESTS}", report.total >= REQUESTS),
+        figures.build_figure("requests lost", len(report.lost), "requests", "0", not report.lost),
+        figures.build_figure("on connections of their own", report.by_connection["fresh"], "requests"),
+        figures.build_figure("changes of version, node drains and pods that went", changes, "disturbances"),
+        figures.build_figure("latency p99", round(report.percentile(0.99) * 1000, 1), "ms"),
     ]
     command = "MODELWRIGHT_FIGURES=1 python -m pytest tests/e2e/test_no_request_lost.py"
     figures.write(figures.ROOT / "docs" / "figures" / "no-request-lost.json", command, found)

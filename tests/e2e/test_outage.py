@@ -63,11 +63,11 @@ def test_an_api_server_that_is_away_is_noticed_by_no_caller_and_by_no_verdict(sp
 
 def _write(answered: int, report: Report, rolled_back: float, ended: float) -> None:
     found = [
-        figures.figure("API server away", AWAY, "s"),
-        figures.figure("requests answered meanwhile, one Model", answered, "requests"),
-        figures.figure("requests lost", len(report.lost), "requests", "0", not report.lost),
-        figures.figure("from its return until the bad version was taken back", round(rolled_back, 1), "s"),
-        figures.figure("from its return until both rollouts had ended", round(ended, 1), "s"),
+        figures.build_figure("API server away", AWAY, "s"),
+        figures.build_figure("requests answered meanwhile, one Model", answered, "requests"),
+        figures.build_figure("requests lost", len(report.lost), "requests", "0", not report.lost),
+        figures.build_figure("from its return until the bad version was taken back", round(rolled_back, 1), "s"),
+        figures.build_figure("from its return until both rollouts had ended", round(ended, 1), "s"),
     ]
     command = "MODELWRIGHT_FIGURES=1 python -m pytest tests/e2e/test_outage.py"
     figures.write(figures.ROOT / "docs" / "figures" / "outage.json", command, found)

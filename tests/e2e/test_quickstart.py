@@ -57,7 +57,7 @@ class Person:
             ("make push", f"make -s -C {ROOT} push"),
             ("pipx install", "true"),
             ("create namespace flowers\n", f"create namespace flowers\n{SECRET}\n"),
-            ("8080", str(ports.free(1)[0])),
+            ("8080", str(ports.free_ports(1)[0])),
             ("curl -s", "curl -s --retry 30 --retry-connrefused --retry-delay 1"),
         ):
             commands = commands.replace(placeholder, own)

@@ -344,30 +344,32 @@ def _write_figures(told: dict[str, Told]) -> None:
         first = min(it.clock + lost.due for lost in it.load.lost)
         beyond = left - failed_at(it)
         found = [
-            figures.figure(
+            figures.build_figure(
                 "bad version: to 0 %, beyond scrape and query interval",
                 round(beyond, 1),
                 "s",
                 f"at most {BOUND}",
                 beyond <= BOUND,
             ),
-            figures.figure("bad version: first bad answer to 0 %", round(left - first, 1), "s"),
-            figures.figure("bad version: bad answers that callers saw", len(it.load.lost), "requests"),
+            figures.build_figure("bad version: first bad answer to 0 %", round(left - first, 1), "s"),
+            figures.build_figure("bad version: bad answers that callers saw", len(it.load.lost), "requests"),
         ]
     if "dying" in told and not told["dying"].error:
         it = told["dying"]
         beyond = last_lost(it) - it.more["died"]
         what = "pods die in Promoting: from their death to 0 %"
         bound = f"at most {BOUND} beyond scrape and query interval"
-        found.append(figures.figure(what, round(beyond, 1), "s", bound, beyond <= BOUND))
+        found.append(figures.build_figure(what, round(beyond, 1), "s", bound, beyond <= BOUND))
     for step, wish in ((0, 10), (1, 50)):
         share, answers = told["canary"].share("canary-2", step)
         bound, holds = f"{wish} +- 3", abs(share - wish) <= 3
-        found.append(figures.figure(f"share at a step of {wish} %, of {answers}", round(share, 1), "%", bound, holds))
+        found.append(
+            figures.build_figure(f"share at a step of {wish} %, of {answers}", round(share, 1), "%", bound, holds)
+        )
     for name in ("canary", "bluegreen", "supersede"):
         if name in told and told[name].report is not None:
             lost = len(told[name].load.lost)
             text = f"{name}: requests lost of {told[name].load.total}"
-            found.append(figures.figure(text, lost, "requests", "0", lost == 0))
+            found.append(figures.build_figure(text, lost, "requests", "0", lost == 0))
     path = Path(__file__).parents[2] / "docs" / "figures" / "rollback.json"
     figures.write(path, "MODELWRIGHT_FIGURES=1 pytest tests/e2e/test_rollout_strategies.py", found)

@@ -40,7 +40,7 @@ def ask_twice_on_one_connection(demo: Demo, seconds: float) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_demo_tells_the_truth(demo: Demo):
-    demo.begin_anew()
+    demo.remove_earlier_run()
     results = demo.train(1, 2, 5)
     demo.serve_first(results[1])
     demo.show_answers()
@@ -49,7 +49,7 @@ def test_the_demo_tells_the_truth(demo: Demo):
     with demo.load() as load:
         demo.roll_out(load, BETTER)
         demo.roll_out(load, WRONG)
-    demo.ask_for_what_serves()
+    demo.request_serving_version()
     demo.show_answers()
 
     def accuracy(result: dict) -> float:
@@ -95,7 +95,7 @@ def test_drift_is_answered_by_a_better_model_in_service_and_damaged_data_by_none
 
 
 def test_applying_the_samples_again_changes_nothing(demo: Demo):
-    demo.begin_anew()
+    demo.remove_earlier_run()
     demo.serve_first(demo.train(1)[1])
     before = demo.kubectl.get(MODELS, MODEL, NAMESPACE)
     for _ in range(3):

@@ -21,13 +21,13 @@ from devcluster.cluster import Cluster
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
+from modelwright.core.rollout.routing import HeaderCondition, TrafficShare, TrafficSplit
 from modelwright.kube import kinds
 from modelwright.serving import network
-from modelwright.traffic.port import Evidence, Needs, Scene, Traffic
-from modelwright.traffic.probe import Probe
-from modelwright.traffic.providers import choose
-from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.port import RouteStatus, RoutingObjects, TrafficRequirements, TrafficRouter
+from modelwright.traffic.probe import GatewayProbe
+from modelwright.traffic.providers import choose_router
+from modelwright.traffic.service import ServiceRouter
 from tests.e2e.conftest import BOTH_GATEWAYS, has_gateway
 from tests.e2e.lib.reader import reader
 from tests.e2e.lib.space import ANSWER, BODY, Space, World, eventually
@@ -42,12 +42,14 @@ UNREADY = "/tmp/unready"
 """A pod with this file is not ready, and goes on answering."""
 
 
-def to(candidate: int, **more: Any) -> Routing:
+def to(candidate: int, **more: Any) -> TrafficSplit:
     """Shares of revision one and two."""
-    return Routing((Share(ONE, 100 - candidate), Share(TWO, candidate)), inside=ONE, **more)
+    return TrafficSplit(
+        (TrafficShare(ONE, 100 - candidate), TrafficShare(TWO, candidate)), service_revision=ONE, **more
+    )
 
 
-PLAIN = Routing.to(ONE)
+PLAIN = TrafficSplit.all_to(ONE)
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Stage:
             "kind": "Model",
             "metadata": {"name": "digits", "namespace": self.space.name, "uid": "none"},
         }
-        self.probe = Probe()
+        self.probe = GatewayProbe()
 
     @property
     def counts_off(self) -> bool:
@@ -79,7 +81,7 @@ class Stage:
 
     def note(self, name: str, value: float, unit: str, bound: str | None = None, holds: bool | None = None) -> None:
         """A figure for docs/figures/traffic.json."""
-        self.figures.append(figures.figure(name, value, unit, bound, holds))
+        self.figures.append(figures.build_figure(name, value, unit, bound, holds))
 
     # What runs
 
@@ -142,50 +144,50 @@ class Stage:
 
     # Traffic
 
-    def traffic(self) -> Traffic:
+    def traffic(self) -> TrafficRouter:
         gateway_class = self.space.kubectl.get("gatewayclasses", self.gateway_class)
-        return choose(self.endpoint, [gateway_class], kinds.ALL_KINDS, self.probe)
+        return choose_router(self.endpoint, [gateway_class], kinds.ALL_KINDS, self.probe)
 
-    def scene(self) -> Scene:
+    def scene(self) -> RoutingObjects:
         gateway = self.space.kubectl.get("gateways", self.gateway[1], self.gateway[0])
         assert gateway is not None
         route, service = self.space.get("httproutes", "digits"), self.space.get("services", "digits")
         own = self.space.items("traefikservices", f"{names.LABEL_MODEL}=digits")
-        return Scene(
+        return RoutingObjects(
             self.model, self.endpoint, service, route, {self.gateway: gateway}, None,
             {obj["metadata"]["name"]: obj for obj in own},
         )  # fmt: skip
 
-    def send(self, routing: Routing) -> None:
+    def send(self, routing: TrafficSplit) -> None:
         """Write what leads there, and take away what is not wanted any more, at once: the worst case."""
-        for manifest in self.traffic().manifests(self.scene(), routing, PORTS):
+        for manifest in self.traffic().render_manifests(self.scene(), routing, PORTS):
             self.put(manifest)
-        for kind, name in self.traffic().unwanted(self.scene(), routing):
+        for kind, name in self.traffic().list_obsolete(self.scene(), routing):
             self.space.delete(kind.plural, name)
 
-    def moved(self, routing: Routing, timeout: float = 60) -> None:
+    def moved(self, routing: TrafficSplit, timeout: float = 60) -> None:
         """Send, and wait until the gateway is seen to follow."""
         self.send(routing)
         eventually(self.confirmed, f"the gateway follows {routing}", timeout=timeout, every=0.2)
-        routed = self.traffic().routed(self.scene())
+        routed = self.traffic().observe_split(self.scene())
         assert (routed.weights, routed.mirror_percent) == (routing.weights, routing.mirror_percent)
 
-    def refuses(self, needs: Needs) -> bool:
-        return bool(self.traffic().refusals(self.scene(), needs))
+    def refuses(self, needs: TrafficRequirements) -> bool:
+        return bool(self.traffic().list_unsupported_needs(self.scene(), needs))
 
     def confirmed(self) -> bool:
         evidence = self.evidence()
         assert evidence.confirmed, evidence
         return True
 
-    def evidence(self) -> Evidence:
-        return asyncio.run(self.traffic().evidence(self.scene(), READY))
+    def evidence(self) -> RouteStatus:
+        return asyncio.run(self.traffic().check_routing(self.scene(), READY))
 
     def put(self, manifest: Json) -> None:
         metadata = manifest["metadata"]
         # There is no Model, and a child of an owner that isn't there would be collected.
         manifest = {**manifest, "metadata": {**metadata, "ownerReferences": None}}
-        kind = kinds.of(manifest).plural
+        kind = kinds.kind_of(manifest).plural
         if self.space.get(kind, metadata["name"]) is None:
             self.space.kubectl.run("create", "-f", "-", stdin=json.dumps(_without_nulls(manifest)))
         else:
@@ -296,12 +298,12 @@ def test_shares_are_kept(plain: Stage) -> None:
 
 
 def test_requests_with_the_headers_go_to_the_candidate_and_no_others(plain: Stage) -> None:
-    exact = (HeaderMatch("x-group", "beta"),)
+    exact = (HeaderCondition("x-group", "beta"),)
     plain.moved(replace(PLAIN, match=exact, matched=TWO))
     assert plain.count(50, **{"x-group": "beta"}) == {"v2": 50}
     assert plain.count(50, **{"x-group": "alpha"}) == {"v1": 50}
     assert plain.count(50) == {"v1": 50}
-    plain.moved(replace(PLAIN, match=(HeaderMatch("x-group", "^(beta|gamma)$", regex=True),), matched=TWO))
+    plain.moved(replace(PLAIN, match=(HeaderCondition("x-group", "^(beta|gamma)$", regex=True),), matched=TWO))
     assert plain.count(50, **{"x-group": "gamma"}) == {"v2": 50}
     assert plain.count(50, **{"x-group": "alpha"}) == {"v1": 50}
 
@@ -321,22 +323,22 @@ def test_half_of_the_requests_are_copied_and_callers_see_the_serving_revision_on
 
 
 def test_without_a_gateway_the_pods_are_the_weights(plain: Stage) -> None:
-    inside = ServiceTraffic()
-    for manifest in inside.manifests(plain.scene(), replace(to(50), inside=None), PORTS):
+    inside = ServiceRouter()
+    for manifest in inside.render_manifests(plain.scene(), replace(to(50), inside=None), PORTS):
         plain.put(manifest)
     pods = {revision.hash: plain.ready(names.revision_name("digits", revision.hash)) for revision in (ONE, TWO)}
-    assert inside.routed(replace(plain.scene(), pods=pods)).weights == {ONE.hash: 50, TWO.hash: 50}
+    assert inside.observe_split(replace(plain.scene(), pods=pods)).weights == {ONE.hash: 50, TWO.hash: 50}
     eventually(lambda: len(plain.count_inside(20)) == 2, "both revisions answer", timeout=30)
     counted = plain.count_inside(400)
     assert counted.total() == 400
     assert 140 <= counted["v2"] <= 260, counted
-    for manifest in inside.manifests(plain.scene(), PLAIN, PORTS):
+    for manifest in inside.render_manifests(plain.scene(), PLAIN, PORTS):
         plain.put(manifest)
     eventually(lambda: plain.count_inside(20) == {"v1": 20}, "the serving revision alone answers", timeout=30)
 
 
 def test_a_caller_stays_while_the_weights_change_and_new_callers_follow_the_weights(plain: Stage) -> None:
-    if plain.refuses(Needs(sticky=True)):
+    if plain.refuses(TrafficRequirements(sticky=True)):
         pytest.skip("this gateway keeps no caller")
     plain.moved(to(10, sticky=True))
     callers = [plain.client() for _ in range(100)]
@@ -356,7 +358,7 @@ def test_a_caller_stays_while_the_weights_change_and_new_callers_follow_the_weig
 
 def test_no_request_is_lost_between_all_ways_and_when_pods_go(plain: Stage) -> None:
     candidate, comparer = names.revision_name("digits", TWO.hash), names.comparer_name("digits")
-    sticky = not plain.refuses(Needs(sticky=True))
+    sticky = not plain.refuses(TrafficRequirements(sticky=True))
     with BackgroundLoad(plain.target(), rate=50, fresh_share=0.2) as load:
         for _ in range(2):
             plain.moved(replace(PLAIN, mirror_percent=50))

@@ -50,8 +50,8 @@ def scraper(space: Space, tmp_path: Path) -> Iterator[str]:
     file = tmp_path / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
     parts.build(["prometheus"])
-    listen = f"127.0.0.1:{ports.free(1)[0]}"
-    command = [str(parts.path("prometheus")), *addons.prometheus_flags(listen, file, tmp_path / "data")]
+    listen = f"127.0.0.1:{ports.free_ports(1)[0]}"
+    command = [str(parts.binary_path("prometheus")), *addons.prometheus_flags(listen, file, tmp_path / "data")]
     with process(command, tmp_path / "prometheus.log"):
         asyncio.run(answers(f"http://{listen}/-/ready"))
         yield f"http://{listen}"
@@ -108,11 +108,11 @@ def test_pods_that_enter_a_step_before_their_first_scrape(space: Space, scraper:
         waited = [value for value in late if value > 0]
         what = f"scraped each {interval} s"
         measured += [
-            figures.figure(f"{what}: pods that entered a step before their first scrape, of {len(late)}",
+            figures.build_figure(f"{what}: pods that entered a step before their first scrape, of {len(late)}",
                            round(len(waited) / len(late), 3), "share"),
-            figures.figure(f"{what}: from the step's begin to their first scrape, median",
+            figures.build_figure(f"{what}: from the step's begin to their first scrape, median",
                            round(statistics.median(waited), 1) if waited else 0.0, "s"),
-            figures.figure(f"{what}: ... longest", round(max(waited, default=0.0), 1), "s"),
+            figures.build_figure(f"{what}: ... longest", round(max(waited, default=0.0), 1), "s"),
         ]  # fmt: skip
     figures.write(figures.ROOT / "docs" / "figures" / "unscraped.json", COMMAND, measured)
     for one in measured:

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from devcluster import ControlPlane
-from devcluster.processes import Daemon, end, spawn
+from devcluster.processes import Daemon, end_all, spawn
 from modelwright.kube import kinds
 from tests.controlplane.scenarios import Space
 from tests.controlplane.scenarios.rollouts import weights
@@ -107,7 +107,7 @@ async def _through(stage: Stage, namespace: str, daemon: str, away: float) -> in
 async def _restart(stage: Stage, namespace: str, name: str, away: float) -> None:
     """Kill a daemon of the control plane, and start it as it was; comes back once everything can be read again."""
     daemons = stage.plane.state.daemons
-    await asyncio.to_thread(end, [daemons[name]], 0)
+    await asyncio.to_thread(end_all, [daemons[name]], 0)
     await asyncio.sleep(away)
     _start_again(stage, daemons[name])
 
@@ -127,7 +127,7 @@ async def _restart(stage: Stage, namespace: str, name: str, away: float) -> None
     if away:
         # In a cluster these lose their Leases and are started again; here they would wait for up to half a minute.
         controllers = [daemon for other, daemon in daemons.items() if other not in ("etcd", "kube-apiserver")]
-        await asyncio.to_thread(end, controllers, 0)
+        await asyncio.to_thread(end_all, controllers, 0)
         for node in stage.plane.node_names:
             await stage.api.delete(kinds.LEASE, "kube-node-lease", node)
         for daemon in controllers:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.fetch import digest
-from modelwright.fetch.command import main
-from modelwright.fetch.digest import Entry
+from modelwright.fetch.command import run_fetcher
+from modelwright.fetch.digest import FileEntry
 
 QUICK = {
     # this machine may be a cloud's: its metadata service is none of the tests' business
@@ -79,7 +79,7 @@ class Container:
     def run(self, *arguments: str | Path, **extra: str) -> Outcome:
         self.termination.unlink(missing_ok=True)
         out = io.StringIO()
-        code = main([str(argument) for argument in arguments], self._environment(extra), out)
+        code = run_fetcher([str(argument) for argument in arguments], self._environment(extra), out)
         return self._outcome(code, out.getvalue())
 
     def process(self, *arguments: str | Path, **extra: str) -> subprocess.Popen[str]:
@@ -134,7 +134,9 @@ def sha256(body: bytes) -> str:
 
 
 def folder_digest(files: Mapping[str, bytes]) -> str:
-    return digest.of_directory(Entry(path, len(body), hashlib.sha256(body).hexdigest()) for path, body in files.items())
+    return digest.directory_digest(
+        FileEntry(path, len(body), hashlib.sha256(body).hexdigest()) for path, body in files.items()
+    )
 
 
 def random_bytes(size: int, seed: int = 0) -> bytes:

@@ -112,12 +112,12 @@ class S3(Store):
 
     def start(self) -> None:
         parts.build(["versitygw"])
-        self._port = ports.free(1)[0]
+        self._port = ports.free_ports(1)[0]
         (self.folder / "data" / "models").mkdir(parents=True)
         (self.folder / "meta").mkdir()
         self._spawn(
             [
-                str(parts.path("versitygw")),
+                str(parts.binary_path("versitygw")),
                 "--access=test-access-key",
                 "--secret=Canary-S3-Secret-Key",
                 f"--port=127.0.0.1:{self._port}",
@@ -175,7 +175,7 @@ class Az(Store):
     _KEY = base64.b64encode(b"Canary-Azure-Account-Key-0123456").decode()
 
     def start(self) -> None:
-        self._port = ports.free(1)[0]
+        self._port = ports.free_ports(1)[0]
         self._spawn(
             [
                 "node",
@@ -445,7 +445,7 @@ class Oci(Store):
 
     def start(self) -> None:
         parts.build(["registry"])
-        self._port = ports.free(1)[0]
+        self._port = ports.free_ports(1)[0]
         self._digests: dict[str, str] = {}
         (self.folder / "config.yml").write_text(
             f"""version: 0.1
@@ -457,7 +457,7 @@ auth: {{htpasswd: {{realm: test, path: {self.folder / "htpasswd"}}}}}
         )
         (self.folder / "htpasswd").write_text(self._HTPASSWD + "\n")
         self._spawn(
-            [str(parts.path("registry")), "serve", str(self.folder / "config.yml")],
+            [str(parts.binary_path("registry")), "serve", str(self.folder / "config.yml")],
             self._port,
             {"OTEL_TRACES_EXPORTER": "none"},
         )

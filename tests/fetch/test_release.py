@@ -73,7 +73,7 @@ def test_a_release_is_read_back_by_its_tags_with_the_public_key(
     arguments = ["--plain-http", "--key", str(key.with_suffix(".pub")), made.reference("operator")]
     assert signing.main(arguments) == 0
     rendered = subprocess.run(
-        [parts.path("helm"), "template", "x", "--kube-version=1.34.4", made.out / f"modelwright-{made.version}.tgz"],
+        [parts.binary_path("helm"), "template", "x", "--kube-version=1.34.4", made.out / f"modelwright-{made.version}.tgz"],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert f'image: "{made.reference("operator")}"' in rendered

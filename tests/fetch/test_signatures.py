@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from model_signing import hashing
 
-from modelwright.fetch.digest import Entry
-from modelwright.fetch.signature import judge
+from modelwright.fetch.digest import FileEntry
+from modelwright.fetch.signature import judge_signature
 from tests.fetch.harness import Container, Outcome, folder_digest, sha256
 from tests.fetch.stores import Store
 from tests.lib.signing import Signer, pem
@@ -206,8 +206,8 @@ def test_what_the_signer_left_out_is_told(
 
 def test_a_signature_that_leaves_out_every_file_is_none(ours: Signer) -> None:
     bundle = ours.folder({}, hashing.Config().set_ignored_paths(paths=["."]))
-    entry = Entry("model.bin", 1, hashlib.sha256(b"x").hexdigest())
-    assert judge(bundle, [entry], {"key": ours.pem}, single=False).finding == "SignatureInvalid"
+    entry = FileEntry("model.bin", 1, hashlib.sha256(b"x").hexdigest())
+    assert judge_signature(bundle, [entry], {"key": ours.pem}, single=False).finding == "SignatureInvalid"
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from modelwright.fetch.archive import Part, unpack
+from modelwright.fetch.archive import UnpackedPart, unpack_archive
 from modelwright.fetch.errors import FetchError
 from modelwright.fetch.port import RemoteFile
-from modelwright.fetch.selection import Seen, Selection, parse
-from modelwright.fetch.settings import Settings as Limits
-from modelwright.fetch.tree import look
+from modelwright.fetch.selection import PathCandidates, Selection, parse_selection
+from modelwright.fetch.settings import FetchSettings as Limits
+from modelwright.fetch.tree import scan_tree
 from tests.fetch.harness import Container
 from tests.fuzz.strategies import DEEP, bodies, mangled
 from tests.servers.http_faults import FaultServer, Page
@@ -143,13 +143,13 @@ names = st.text("ab./\\-*[]? \0\n\ud800é", max_size=8)
 @given(path=names, include=st.lists(names, max_size=3), exclude=st.lists(names, max_size=3), found=names)
 def test_a_selection_is_a_part_or_refused(path: str, include: list[str], exclude: list[str], found: str) -> None:
     try:
-        selection = parse(path, include, exclude)
+        selection = parse_selection(path, include, exclude)
     except FetchError as error:
         reject(error, "InvalidURI")
         return
-    place = selection.take(found)
+    place = selection.place_of(found)
     assert place is None or found.endswith(place)
-    assert Seen(selection).note_all([found]).nothing("here").reason == "ArtifactNotFound"
+    assert PathCandidates(selection).add_names([found]).nothing_selected("here").reason == "ArtifactNotFound"
 
 
 kinds = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
@@ -164,7 +164,7 @@ def test_layers_unpack_within_their_folder_or_are_refused(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tree").mkdir()
-        part = Part(Selection(path))
+        part = UnpackedPart(Selection(path))
         for layer in layers:
             with tarfile.open(folder / "packed", "w") as out:
                 for entry, kind, target in layer:
@@ -173,9 +173,9 @@ def test_layers_unpack_within_their_folder_or_are_refused(
                     out.addfile(info)
             file = RemoteFile("m", "m", None, unpack="tar", whiteouts=True)
             try:
-                unpack(folder / "packed", file, folder / "tree", Limits(), "here", part)
+                unpack_archive(folder / "packed", file, folder / "tree", Limits(), "here", part)
             except FetchError as error:
                 reject(error, "UnsafeArchive")
                 break
         assert {entry.name for entry in folder.iterdir()} == {"tree", "packed"}
-        assert not look(folder / "tree").strange
+        assert not scan_tree(folder / "tree").unsupported

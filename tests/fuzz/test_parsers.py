@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from modelwright.analysis import connections, http, promql
 from modelwright.analysis.connections import Connection, ConnectionsError
-from modelwright.analysis.prometheus import Prometheus
-from modelwright.analysis.web import Answer, Fault
-from modelwright.api.common import InvalidObject, seconds
+from modelwright.analysis.prometheus import PrometheusClient
+from modelwright.analysis.web import JsonResponse, MeasurementError
+from modelwright.api.common import InvalidObject, parse_duration
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.policy import EvaluationMetric, RolloutPolicy
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy, ScheduleTrigger, WebhookTrigger
@@ -30,19 +30,19 @@ from modelwright.api.v1alpha1.training import RunResult, TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.app import webhooks
 from modelwright.cli.imports import run as imports
-from modelwright.cli.imports.documents import Options
+from modelwright.cli.imports.documents import ImportOptions
 from modelwright.compare import tensors
-from modelwright.compare.comparison import Answer as Compared
-from modelwright.compare.comparison import Tolerance, compare
+from modelwright.compare.comparison import NumberTolerance, compare_answers
+from modelwright.compare.comparison import RevisionAnswer as Compared
 from modelwright.core import gates, pods, shadow, versions
 from modelwright.core.analysis.evidence import Measurement
-from modelwright.core.analysis.judge import Rule, judge
+from modelwright.core.analysis.judge import MetricLimits, judge_metric
 from modelwright.core.analysis.planning import Levels
 from modelwright.core.monitoring import reference
 from modelwright.core.retraining import result, schedule, triggers
 from modelwright.kube import errors
 from modelwright.observe import rows
-from modelwright.sandbox.process import Unknown
+from modelwright.sandbox.process import NoAnswer
 from modelwright.training import expressions, profiles
 from tests.fuzz.strategies import DEEP, bodies, mangled, objects
 from tests.lib import objects as made
@@ -57,10 +57,10 @@ words = st.text(max_size=40)
 class Told:
     """In place of the connections: one answer, whatever is asked."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: JsonResponse) -> None:
         self.answer = answer
 
-    async def ask(self, *_: Any, **__: Any) -> Answer:
+    async def request_json(self, *_: Any, **__: Any) -> JsonResponse:
         return self.answer
 
 
@@ -82,16 +82,16 @@ ERROR = {"status": "error", "errorType": "bad_data", "error": "parse error"}
 @example(answered("matrix", [{"metric": {}, "values": 5}]), 200)
 @example(answered("matrix", [{"metric": {"pod": 5}, "values": []}]), 200)
 async def test_an_answer_of_prometheus_is_numbers_or_a_fault(document: Any, status: int) -> None:
-    server = Prometheus(Told(Answer(status, document)), CONNECTION)  # type: ignore[arg-type]
-    with suppress(Fault):
-        value, why = await server.number("q", 0)
+    server = PrometheusClient(Told(JsonResponse(status, document)), CONNECTION)  # type: ignore[arg-type]
+    with suppress(MeasurementError):
+        value, why = await server.query_number("q", 0)
         assert (value is None) == bool(why)
         assert value is None or math.isfinite(value)
-    with suppress(Fault):
-        course, why = await server.course("q", 0, 60, 15)
+    with suppress(MeasurementError):
+        course, why = await server.query_range("q", 0, 60, 15)
         assert bool(course) != bool(why)
-    with suppress(Fault):
-        for series in await server.samples("q", 0, 60):
+    with suppress(MeasurementError):
+        for series in await server.query_samples("q", 0, 60):
             assert all(isinstance(text, str) for pair in series.labels.items() for text in pair)
             assert all(isinstance(part, float) for sample in series.samples for part in sample)
 
@@ -99,27 +99,27 @@ async def test_an_answer_of_prometheus_is_numbers_or_a_fault(document: Any, stat
 @given(mangled({"data": {"score": 0.5, "all": [1, 2]}}), st.from_regex(r"\A(/([^/~]|~[01]){0,5}){0,3}\Z"))
 @example({"a": 10**400}, "/a")
 async def test_a_json_document_has_a_finite_number_or_none(document: Any, pointer: str) -> None:
-    with suppress(Fault):
-        web: Any = Told(Answer(200, document))
-        value, why = await http.number(web, CONNECTION, "/x", pointer)
+    with suppress(MeasurementError):
+        web: Any = Told(JsonResponse(200, document))
+        value, why = await http.read_number(web, CONNECTION, "/x", pointer)
         assert (value is None) == bool(why)
         assert value is None or math.isfinite(value)
 
 
 @given(words)
 async def test_a_query_is_understood_or_refused(text: str) -> None:
-    with suppress(Fault):
-        await promql.enforced(text, "namespace", "vision", "q")
-    with suppress(Fault):
-        await promql.plain(text, "q", "vision")
-    with suppress(Fault):
-        promql.fill(text, {"MODEL": "digits"})
+    with suppress(MeasurementError):
+        await promql.enforce_label(text, "namespace", "vision", "q")
+    with suppress(MeasurementError):
+        await promql.extend_selector(text, "q", "vision")
+    with suppress(MeasurementError):
+        promql.fill_placeholders(text, {"MODEL": "digits"})
 
 
 @given(mangled({"connections": [{"name": "default", "type": "HTTP", "url": "http://a", "timeout": "5s"}]}))
 def test_connections_are_read_or_refused(document: Any) -> None:
     with suppress(ConnectionsError):
-        connections.parse(document, "the file")
+        connections.parse_connections(document, "the file")
 
 
 EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", "model": "fraud"}
@@ -133,8 +133,8 @@ headers = st.dictionaries(
 @example(HOOKS[0], {}, DEEP.encode())
 @example(HOOKS[1], {"Content-Type": "application/cloudevents+json"}, DEEP.encode())
 def test_a_webhooks_body_is_events_or_refused(hook: WebhookTrigger, told: dict[str, str], body: bytes) -> None:
-    with suppress(triggers.BadEvent):
-        for identity, message in webhooks._read("drift", hook, told, body):
+    with suppress(triggers.InvalidEventError):
+        for identity, message in webhooks._parse_events("drift", hook, told, body):
             assert 0 < len(identity) <= triggers.IDENTITY_MAX
             assert 0 < len(message) <= triggers.MESSAGE_MAX
             assert message.isprintable()
@@ -152,16 +152,16 @@ def test_a_webhooks_body_is_events_or_refused(hook: WebhookTrigger, told: dict[s
 @example("0 0 30 2 *", "UTC")
 def test_a_schedule_comes_or_has_a_problem(cron: str, zone: str) -> None:
     trigger = ScheduleTrigger.model_construct(cron=cron, time_zone=zone, catch_up="All")
-    following, problem = schedule.following(trigger, NOW), schedule.problem(trigger, NOW)
+    following, problem = schedule.next_time(trigger, NOW), schedule.find_schedule_problem(trigger, NOW)
     assert (following is None) == (problem is not None)
     assert following is None or following > NOW
-    assert len(schedule.due(trigger, NOW.replace(year=2025), NOW)) <= schedule.MOST
+    assert len(schedule.list_due_times(trigger, NOW.replace(year=2025), NOW)) <= schedule.MAX_CATCH_UP
 
 
 @given(words | st.from_regex(r"\A[0-9]{1,400}(h|m|s|ms)\Z"))
 def test_a_duration_is_seconds_or_refused(text: str) -> None:
     with suppress(ValueError):
-        assert math.isfinite(seconds(text))
+        assert math.isfinite(parse_duration(text))
 
 
 LEFT = {"reason": "ArtifactNotFound", "message": "m", "digest": DIGEST, "sizeBytes": 5, "outcome": "Pass"}
@@ -170,14 +170,14 @@ LEFT = {"reason": "ArtifactNotFound", "message": "m", "digest": DIGEST, "sizeByt
 @given(st.text(max_size=200) | st.sampled_from([DEEP, "1" * 4096, "null"]) | mangled(LEFT).map(json.dumps))
 @example('{"reason": []}')
 def test_a_termination_message_is_a_report_or_none(message: str) -> None:
-    report = pods.parse_report(message)
+    report = pods.parse_termination_report(message)
     assert isinstance(report, dict | None)
-    versions.told(report)
-    gates.judged("infra", report or {})
+    versions.parse_artifact_report(report)
+    gates.parse_judged_report("infra", report or {})
     for exit_code in (0, 1):
         status = {"name": "c", "state": {"terminated": {"exitCode": exit_code, "message": message}}}
-        pods.fetch_failure(status)
-        pods.diagnose([{"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}}])
+        pods.read_fetch_failure(status)
+        pods.diagnose_pods([{"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}}])
 
 
 TRAINED = {
@@ -198,20 +198,20 @@ GATES = [EvaluationMetric.model_validate({"name": "accuracy", "min": "0.9", "min
 
 @given(mangled(TRAINED))
 def test_a_trainings_report_is_a_result_or_refused(report: Any) -> None:
-    found = result.training(report, output_uri="s3://models/digits", dataset_digest=DIGEST, image=None)
-    assert isinstance(found, RunResult | result.Refused)
+    found = result.read_training_report(report, output_uri="s3://models/digits", dataset_digest=DIGEST, image=None)
+    assert isinstance(found, RunResult | result.ReportRefused)
     json.dumps(found.wire() if isinstance(found, RunResult) else found.message).encode()
 
 
 @given(mangled(CHECKED, SCORED), st.booleans())
 def test_the_reports_of_checks_and_evaluations_are_taken_or_refused(report: Any, first: bool) -> None:
-    assert isinstance(result.data_check(report), result.Checked | result.Refused)
-    assert isinstance(result.evaluation(report, GATES, first=first), result.Evaluated)
+    assert isinstance(result.read_data_check_report(report), result.DataCheckResult | result.ReportRefused)
+    assert isinstance(result.read_evaluation_report(report, GATES, first=first), result.EvaluationResult)
 
 
 @given(words, words)
 def test_an_address_is_below_another_or_not(uri: str, prefix: str) -> None:
-    assert isinstance(result.is_below(uri, prefix), bool)
+    assert isinstance(result.is_below_prefix(uri, prefix), bool)
 
 
 OUTPUTS = {"outputs": [{"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.8, 0.2]}]}
@@ -224,22 +224,26 @@ BYTES = {"outputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["
 @example(json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [10**400]}]}).encode(), None)
 def test_a_message_of_the_inference_protocol_is_tensors_or_unreadable(body: bytes, header: int | None) -> None:
     for part in ("inputs", "outputs"):
-        with suppress(tensors.Unreadable):
-            found = tensors.parse(body, header, part)  # type: ignore[arg-type]
-            count = rows.count(found)
-            chosen = rows.choose(count, 5, random.Random(1))
-            rows.names(found, count)
-            for values in (rows.answers(found, count, chosen), rows.inputs(found, 1, count, chosen)):
+        with suppress(tensors.TensorError):
+            found = tensors.parse_tensors(body, header, part)  # type: ignore[arg-type]
+            count = rows.count_rows(found)
+            chosen = rows.sample_rows(count, 5, random.Random(1))
+            rows.name_features(found, count)
+            for values in (rows.read_output_rows(found, count, chosen), rows.read_input_rows(found, 1, count, chosen)):
                 assert all(isinstance(value, float | str) for row in values for value in row)
 
 
 @given(bodies(OUTPUTS, BYTES), bodies(OUTPUTS, BYTES))
 def test_any_two_answers_are_compared(one: bytes, other: bytes) -> None:
-    found = compare(Compared(200, 0.1, one), Compared(200, 0.1, other), Tolerance())
+    found = compare_answers(Compared(200, 0.1, one), Compared(200, 0.1, other), NumberTolerance())
     assert 0 <= found.disagreements <= found.rows or not found.compared
 
 
-RULES = (Rule("same", min=0.9), Rule("errors", margin=0.02), Rule("slow", margin=0.02, threshold=0.1))
+RULES = (
+    MetricLimits("same", min=0.9),
+    MetricLimits("errors", margin=0.02),
+    MetricLimits("slow", margin=0.02, threshold=0.1),
+)
 SUMMARY: dict[str, Any] = {
     "startedAt": "2026-11-26T03:00:00Z",
     "pair": {"serving": "aaa", "candidate": "bbb"},
@@ -258,12 +262,12 @@ SUMMARY: dict[str, Any] = {
 @example(SUMMARY | {"pairedErrors": {"total": 10**400}})
 def test_a_comparers_summary_is_read_or_refused(document: Any) -> None:
     with suppress(shadow.SummaryError):
-        found = shadow.parse(document, serving="aaa", candidate="bbb")
+        found = shadow.parse_summary(document, serving="aaa", candidate="bbb")
         for one in (found, found + found):
-            shadow.difference(one, "absolute")
-            results = (shadow.agreement(one), shadow.errors(one), shadow.latency(one))
+            shadow.mean_difference(one, "absolute")
+            results = (shadow.agreement_sample(one), shadow.error_shares(one), shadow.latency_histogram(one))
             for rule, result in zip(RULES, results, strict=True):
-                judge(rule, Measurement(rule.name, one.started_at, result), levels=Levels(0.05, 0.0125))
+                judge_metric(rule, Measurement(rule.name, one.started_at, result), levels=Levels(0.05, 0.0125))
 
 
 REFERENCE = {"inputs": [[1, "a"], [2.5, "b"]], "predictions": [0, [0.1, 0.9]]}
@@ -273,9 +277,9 @@ REFERENCE = {"inputs": [[1, "a"], [2.5, "b"]], "predictions": [0, [0.1, 0.9]]}
 @example({"inputs": [[10**400]]})
 @example({"inputs": [[1]], "predictions": [10**400]})
 def test_a_reference_sample_is_bins_or_refused(document: Any) -> None:
-    with suppress(reference.ReferenceError):
-        found = reference.read(document)
-        assert len(found.place([1.0] * found.width)) == len(found.features)
+    with suppress(reference.InvalidReferenceSample):
+        found = reference.parse_reference(document)
+        assert len(found.place_row([1.0] * found.width)) == len(found.features)
 
 
 KINDS = {
@@ -334,13 +338,15 @@ IMPORTED = [
 ]
 
 
-@pytest.mark.parametrize("name", imports.registry())
+@pytest.mark.parametrize("name", imports.load_providers())
 @given(data=st.data())
 def test_an_object_of_another_project_is_imported_or_noted(name: str, data: st.DataObject) -> None:
     values = [value for of, value in IMPORTED if of == name]
     index = data.draw(st.integers(0, len(values) - 1))
     values[index] = data.draw(mangled(values[index]))
-    found, _ = imports.imported(imports.registry()[name], values, Options("gateways/models", "example.com"))
+    found, _ = imports.import_objects(
+        imports.load_providers()[name], values, ImportOptions("gateways/models", "example.com")
+    )
     json.dumps([[each.objects, each.drafts, each.notes] for each in found])
 
 
@@ -348,12 +354,12 @@ def test_an_object_of_another_project_is_imported_or_noted(name: str, data: st.D
     st.integers(100, 599), bodies({"kind": "Status", "message": "m", "details": {"causes": [{"field": "f"}]}}), words
 )
 def test_an_answer_of_the_api_server_is_an_error_of_ours(status: int, body: bytes, retry: str) -> None:
-    assert isinstance(errors.from_answer(status, body, {"Retry-After": retry}), errors.ApiError)
+    assert isinstance(errors.error_from_response(status, body, {"Retry-After": retry}), errors.ApiError)
 
 
 @given(words | st.sampled_from(["nan", "inf", "-1", "1e999", "Mon, 32 Foo 99999 25:61:61 GMT", "9" * 400]))
 def test_a_retry_after_is_seconds_or_none(text: str) -> None:
-    found = errors.retry_after({"Retry-After": text})
+    found = errors.parse_retry_after({"Retry-After": text})
     assert found is None or 0 <= found <= 300
 
 
@@ -373,8 +379,8 @@ LIVE = {
 @pytest.mark.parametrize("profile", profiles.PROFILES)
 @given(mangled(LIVE["status"]))
 def test_the_status_of_another_engine_is_a_state(profile: Any, status: Any) -> None:
-    found = profiles.PROFILES[profile].read({**LIVE, "status": status})
-    assert isinstance(found, profiles.Found)
+    found = profiles.PROFILES[profile].read_state({**LIVE, "status": status})
+    assert isinstance(found, profiles.EngineState)
 
 
 CEL = (
@@ -402,7 +408,7 @@ CEL = (
 @given(st.lists(st.sampled_from(CEL) | st.text(max_size=5), max_size=12).map("".join), objects)
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_an_expression_gives_a_value_or_says_why_not(text: str, live: Any) -> None:
-    (why,) = expressions.check([text])
+    (why,) = expressions.check_expressions([text])
     assert why is None or isinstance(why, str)
-    (found,) = expressions.evaluate([text], {"metadata": {}, "status": live})
-    json.dumps(found.why if isinstance(found, Unknown) else found)
+    (found,) = expressions.evaluate_expressions([text], {"metadata": {}, "status": live})
+    json.dumps(found.why if isinstance(found, NoAnswer) else found)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.scan import readers
-from modelwright.scan.allow import Allowed
-from modelwright.scan.files import Scan
+from modelwright.scan.allow import AllowList
+from modelwright.scan.files import ArtifactScan
 
 LINES = st.sampled_from(
     [b"0", b"1", b"01", b"010", b"0x1", b"1L", b"1\0x", b" 1", b"+1", b"1_0", b"-1", b"'a'", b"'os'", b"a", b"os",
@@ -51,10 +51,10 @@ PICKLES = st.lists(OPERATIONS, max_size=25).map(lambda parts: b"".join(parts) + 
 def check(name: str, data: bytes) -> None:
     names: list[tuple[str, str]] = []
     for reader in readers.READERS:
-        readers.read(io.BytesIO(data), reader, names)
+        readers.load_with_reader(io.BytesIO(data), reader, names)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, name).write_bytes(data)
-        report = Scan(Allowed()).folder(Path(folder)).report()
+        report = ArtifactScan(AllowList()).scan_folder(Path(folder)).build_report()
     assert not names or report["outcome"] != "Pass", (names, report)
 
 
@@ -92,5 +92,5 @@ NAMES = st.sampled_from(
 def test_no_bytes_end_the_scan_before_it_has_reported(name: str, head: bytes, rest: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, name).write_bytes(head + rest)
-        report = Scan(Allowed()).folder(Path(folder)).report()
+        report = ArtifactScan(AllowList()).scan_folder(Path(folder)).build_report()
     assert report["outcome"] in ("Pass", "Fail", "Inconclusive")

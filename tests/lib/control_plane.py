@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from devcluster import ControlPlane
-from modelwright.reconcile.admission import forgeries
+from modelwright.reconcile.admission import build_forgeries
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ class Server:
     def wait_for_policies(self, seconds: float = 30) -> None:
         """Come back once every policy refuses what it must: that takes a moment after it was written."""
         end = time.monotonic() + seconds
-        for obj, refusal in forgeries("default"):
+        for obj, refusal in build_forgeries("default"):
             while refusal not in (said := self.run("create", "--dry-run=server", "-f", "-", objects=obj).stderr):
                 assert time.monotonic() < end, f"{obj['kind']}: {said or 'accepted'}"
 

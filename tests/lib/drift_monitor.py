@@ -13,10 +13,10 @@ import aiohttp
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelwright.api.names import HEADER_OF_COPIES
-from modelwright.core.monitoring.reference import read
-from modelwright.observe.server import Observer
-from modelwright.observe.settings import Settings
+from modelwright.api.names import COPY_TOKEN_HEADER
+from modelwright.core.monitoring.reference import parse_reference
+from modelwright.observe.server import DriftMonitor
+from modelwright.observe.settings import DriftMonitorSettings
 
 INFER = "/v2/models/digits/infer"
 
@@ -53,19 +53,19 @@ async def parity(request: web.Request) -> web.StreamResponse:
 class Watched:
     """An observer before a handler, and a session to speak to it."""
 
-    def __init__(self, observer: Observer, session: aiohttp.ClientSession) -> None:
+    def __init__(self, observer: DriftMonitor, session: aiohttp.ClientSession) -> None:
         self.observer, self.session = observer, session
         self.url = f"http://127.0.0.1:{observer.port}"
 
     async def copy(self, data: Any, path: str = INFER, method: str = "POST", **options: Any) -> None:
         data = data if isinstance(data, bytes) else json.dumps(data).encode()
-        options["headers"] = {HEADER_OF_COPIES: TOKEN, **options.get("headers", {})}
+        options["headers"] = {COPY_TOKEN_HEADER: TOKEN, **options.get("headers", {})}
         async with self.session.request(method, self.url + path, data=data, **options) as response:
             assert response.status == 202
 
     async def metrics(self) -> dict[str, Series]:
         """Of each metric the values, by its labels beside those of the Model, when all copies are through."""
-        while self.observer.tally.pending:  # noqa: ASYNC110 - what counts has no event for a test
+        while self.observer.stats.pending:  # noqa: ASYNC110 - what counts has no event for a test
             await asyncio.sleep(0.005)
         async with self.session.get(f"{self.url}/metrics") as response:
             return told(await response.text())
@@ -92,11 +92,11 @@ async def watching(handler: Handler = parity, sample: Any = SAMPLE, **settings: 
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    values = Settings(
+    values = DriftMonitorSettings(
         "vision", "digits", "v1", url, "", min_samples=50, host="127.0.0.1", port=0, stop_seconds=0.1, long_window="0s",
         rows_per_request=1000, copy_token=TOKEN,
     )  # fmt: skip
-    observer = Observer(replace(values, **settings), read(sample))
+    observer = DriftMonitor(replace(values, **settings), parse_reference(sample))
     await observer.start()
     try:
         async with aiohttp.ClientSession() as session:

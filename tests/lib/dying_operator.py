@@ -21,7 +21,7 @@ DIED = 86
 
 def install(write: int, when: str, count_file: Path) -> None:
     """Make every KubeClient of this process die at the given write."""
-    call = KubeClient._call
+    call = KubeClient._request_object
     count = 0
 
     async def counted(self: KubeClient, method: str, kind: Any, *args: Any, **more: Any) -> Any:
@@ -40,7 +40,7 @@ def install(write: int, when: str, count_file: Path) -> None:
                 os._exit(DIED)
             _tell(count_file, count)
 
-    KubeClient._call = counted  # type: ignore[method-assign]
+    KubeClient._request_object = counted  # type: ignore[method-assign]
 
 
 def _tell(file: Path, count: int) -> None:

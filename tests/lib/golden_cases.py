@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from modelwright.api.v1alpha1.model import Endpoint, Monitoring, wanted_replicas
+from modelwright.api.v1alpha1.model import Endpoint, Monitoring, initial_replicas
 from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate, ScanGate
 from modelwright.api.v1alpha1.retraining import Work
 from modelwright.api.v1alpha1.version import ModelVersion, ReferenceSample, Sample
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import HeaderMatch, Routing, Share
-from modelwright.core.runtimes import Choice
+from modelwright.core.rollout.routing import HeaderCondition, TrafficShare, TrafficSplit
+from modelwright.core.runtimes import RuntimeChoice
 from modelwright.serving import fetching, gates, network, observer, training, workload
-from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayTraffic
-from modelwright.traffic.port import Scene, Traffic
-from modelwright.traffic.service import ServiceTraffic
-from modelwright.traffic.traefik import TraefikTraffic
+from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayRouter
+from modelwright.traffic.port import RoutingObjects, TrafficRouter
+from modelwright.traffic.service import ServiceRouter
+from modelwright.traffic.traefik import TraefikRouter
 from tests.lib import objects
 from tests.unit.serving import test_training
 from tests.unit.serving.builders import DIGEST, IMAGES, choice, identify, parsed, raw_model, rollout, stored, version
@@ -26,10 +26,10 @@ Json = dict[str, Any]
 SERVING, CANDIDATE = Revision("digits-v1", "aaaaaaaaaa"), Revision("digits-v2", "bbbbbbbbbb")
 
 
-GATEWAY = GatewayTraffic(None, frozenset({MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}))
+GATEWAY = GatewayRouter(None, frozenset({MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}))
 
 
-TRAEFIK = TraefikTraffic(None, frozenset({MARK_FEATURE}))
+TRAEFIK = TraefikRouter(None, frozenset({MARK_FEATURE}))
 
 
 SERVER = {
@@ -45,24 +45,24 @@ SERVER = {
 }
 
 
-def manifests(raw: Json, chosen: Choice, found: ModelVersion, features: bool) -> list[Json]:
+def manifests(raw: Json, chosen: RuntimeChoice, found: ModelVersion, features: bool) -> list[Json]:
     """Everything that a serving Model has, in the order of making."""
     model, revision = parsed(raw), identify(raw, chosen, found)
     kept = stored(raw, chosen, found)
     ports: Mapping[str, int] = kept["data"]["ports"]
     autoscaling, endpoint = model.spec.serving.autoscaling, model.spec.endpoint
-    replicas = None if autoscaling else wanted_replicas(model.spec.serving)
+    replicas = None if autoscaling else initial_replicas(model.spec.serving)
     written = kept | {"data": kept["data"] | {"template": "as in the Deployment"}}
-    rendered = [workload.deployment(raw, revision, kept["data"]["template"], replicas), written]
+    rendered = [workload.revision_deployment(raw, revision, kept["data"]["template"], replicas), written]
     if endpoint is not None:
         rendered.append(network.revision_service(raw, revision, ports))
     if (autoscaling.min_replicas if autoscaling else replicas or 0) > 1:
-        rendered.append(workload.disruption_budget(raw, revision))
+        rendered.append(workload.revision_disruption_budget(raw, revision))
     if autoscaling is not None:
-        rendered.append(workload.autoscaler(raw, revision, autoscaling))
-    rendered.append(network.model_service(raw, Routing.to(revision), {revision.hash: ports}, None))
+        rendered.append(workload.revision_autoscaler(raw, revision, autoscaling))
+    rendered.append(network.model_service(raw, TrafficSplit.all_to(revision), {revision.hash: ports}, None))
     if endpoint is not None:
-        rendered.append(network.route(raw, endpoint, Routing.to(revision), marked=features))
+        rendered.append(network.render_route(raw, endpoint, TrafficSplit.all_to(revision), marked=features))
     return rendered
 
 
@@ -128,12 +128,12 @@ def serves_as_another_account() -> list[Json]:
     wanted = version(uri="pvc://claim/digits", credentialsSecretRef={"name": "store"}, serviceAccountName="reader")
     raw = objects.version("vision", "digits-v1")
     raw["metadata"]["uid"] = "version-uid"
-    kept = fetching.Kept("models", fetching.Proof())
+    kept = fetching.CachedContent("models", fetching.CacheProof())
     fill = fetching.fill_pod(raw, "digits", wanted.spec.artifact, IMAGES, DIGEST, kept)
     return [fill, *manifests(raw_model(serving=serving), choice(**SERVER), wanted, features=False)]
 
 
-def routed(traffic: Traffic, routing: Routing) -> list[Json]:
+def routed(traffic: TrafficRouter, routing: TrafficSplit) -> list[Json]:
     """What moves the traffic of a Model with two revisions."""
     endpoint = Endpoint.model_validate(
         {
@@ -143,51 +143,56 @@ def routed(traffic: Traffic, routing: Routing) -> list[Json]:
         }
     )
     ports = {revision.hash: {"http": 8080, "grpc": 9000} for revision in (SERVING, CANDIDATE)}
-    scene = Scene(raw_model(endpoint=endpoint.wire()), endpoint, None, None, {})
-    return traffic.manifests(scene, routing, ports)
+    scene = RoutingObjects(raw_model(endpoint=endpoint.wire()), endpoint, None, None, {})
+    return traffic.render_manifests(scene, routing, ports)
 
 
 def traffic_canary() -> list[Json]:
-    return routed(GATEWAY, Routing((Share(SERVING, 90), Share(CANDIDATE, 10)), inside=SERVING))
+    return routed(
+        GATEWAY, TrafficSplit((TrafficShare(SERVING, 90), TrafficShare(CANDIDATE, 10)), service_revision=SERVING)
+    )
 
 
 def traffic_match() -> list[Json]:
-    headers = (HeaderMatch("X-Group", "beta"), HeaderMatch("X-Client", "^test-", regex=True))
-    return routed(GATEWAY, replace(Routing.to(SERVING), match=headers, matched=CANDIDATE))
+    headers = (HeaderCondition("X-Group", "beta"), HeaderCondition("X-Client", "^test-", regex=True))
+    return routed(GATEWAY, replace(TrafficSplit.all_to(SERVING), match=headers, matched=CANDIDATE))
 
 
 def traffic_mirror() -> list[Json]:
-    return routed(GATEWAY, replace(Routing.to(SERVING), mirror_percent=50, copy_token="sesame"))
+    return routed(GATEWAY, replace(TrafficSplit.all_to(SERVING), mirror_percent=50, copy_token="sesame"))
 
 
 def traffic_traefik_mirror() -> list[Json]:
-    return routed(TRAEFIK, replace(Routing.to(SERVING), mirror_percent=50, copy_token="sesame"))
+    return routed(TRAEFIK, replace(TrafficSplit.all_to(SERVING), mirror_percent=50, copy_token="sesame"))
 
 
 def traffic_observe() -> list[Json]:
-    return routed(GATEWAY, replace(Routing.to(SERVING), observe_percent=10, copy_token="sesame"))
+    return routed(GATEWAY, replace(TrafficSplit.all_to(SERVING), observe_percent=10, copy_token="sesame"))
 
 
 def traffic_traefik_observe() -> list[Json]:
-    return routed(TRAEFIK, replace(Routing.to(SERVING), observe_percent=10, copy_token="sesame"))
+    return routed(TRAEFIK, replace(TrafficSplit.all_to(SERVING), observe_percent=10, copy_token="sesame"))
 
 
 def observer_of_a_model() -> list[Json]:
     artifact = version(credentialsSecretRef={"name": "store"}).spec.artifact
     reference = ReferenceSample(uri="s3://models/digits/1/reference.json", digest=DIGEST)
-    sample = observer.sample(reference, artifact)
-    made = observer.deployment(
+    sample = observer.reference_source(reference, artifact)
+    made = observer.monitor_deployment(
         raw_model(), SERVING, sample, Monitoring(), IMAGES, token="sesame", service_account="reader"
     )
-    return [observer.service(raw_model()), made]
+    return [observer.monitor_service(raw_model()), made]
 
 
 def traffic_traefik_sticky() -> list[Json]:
-    return routed(TRAEFIK, Routing((Share(SERVING, 90), Share(CANDIDATE, 10)), sticky=True, inside=SERVING))
+    return routed(
+        TRAEFIK,
+        TrafficSplit((TrafficShare(SERVING, 90), TrafficShare(CANDIDATE, 10)), sticky=True, service_revision=SERVING),
+    )
 
 
 def traffic_by_replicas() -> list[Json]:
-    return routed(ServiceTraffic(), Routing((Share(SERVING, 75), Share(CANDIDATE, 25))))
+    return routed(ServiceRouter(), TrafficSplit((TrafficShare(SERVING, 75), TrafficShare(CANDIDATE, 25))))
 
 
 def gate_jobs() -> list[Json]:
@@ -199,16 +204,16 @@ def gate_jobs() -> list[Json]:
     candidate = version(uri="s3://models/digits/2", credentialsSecretRef={"name": "store"}).spec.artifact
     scan_gate = {"allow": {"globals": ["sklearn.*"], "files": ["README.md"]}}
     return [
-        gates.scan(
-            rollout(), ScanGate.model_validate(scan_gate), CANDIDATE, gates.Content("digits-v2", candidate, DIGEST),
+        gates.scan_job(
+            rollout(), ScanGate.model_validate(scan_gate), CANDIDATE, gates.EvaluatedContent("digits-v2", candidate, DIGEST),
             IMAGES,
         ),
-        gates.evaluation(
+        gates.evaluation_job(
             rollout(), EvaluationGate.model_validate(evaluation_gate), CANDIDATE,
-            gates.Content("digits-v2", candidate, DIGEST), gates.Content("digits-v1", version().spec.artifact, DIGEST),
+            gates.EvaluatedContent("digits-v2", candidate, DIGEST), gates.EvaluatedContent("digits-v1", version().spec.artifact, DIGEST),
             IMAGES,
         ),
-        gates.infra(
+        gates.infra_job(
             rollout(), InfraGate.model_validate(infra_gate), CANDIDATE, stored(raw_model(), runtime),
             tuple(map(Sample.model_validate, samples)), IMAGES, protocol="V2", request_seconds=30,
             service_account="models-reader", pods=["10.0.0.1"],
@@ -222,12 +227,12 @@ def training_run() -> list[Json]:
     argo = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "spec": {"arguments": ["$(INPUTS)"]}}
     other = Work.model_validate({"resource": {"manifest": argo, "profile": "Workflow"}})
     run, policy = test_training.run(), test_training.policy()
-    stages = [training.job(run, stage, test_training.work(stage, of), given) for stage in test_training.STAGES]
+    stages = [training.stage_job(run, stage, test_training.work(stage, of), given) for stage in test_training.STAGES]
     return [
-        training.resolve_pod(run, "dataset", of.dataset, "digits", IMAGES),
+        training.dataset_resolve_pod(run, "dataset", of.dataset, "digits", IMAGES),
         *stages,
-        training.resource(run, "train", other, given),
-        training.data_look(policy, test_training.trigger(), IMAGES),
+        training.stage_resource(run, "train", other, given),
+        training.data_poll_cron_job(policy, test_training.trigger(), IMAGES),
     ]
 
 

@@ -35,10 +35,10 @@ class Memory(Registry):
 
     def manifest(self, reference: str) -> bytes | None:
         found = self.manifests.get(reference)
-        return None if found is None else registry._proven(found, reference)
+        return None if found is None else registry._checked_content(found, reference)
 
     def blob(self, digest: str) -> bytes:
-        return registry._proven(self.blobs[digest], digest)
+        return registry._checked_content(self.blobs[digest], digest)
 
     def put_blob(self, data: bytes) -> str:
         self.blobs[digest_of(data)] = data

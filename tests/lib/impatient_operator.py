@@ -18,7 +18,7 @@ def install() -> None:
     defaults = KubeClient.__init__.__kwdefaults__
     assert defaults is not None
     defaults["request_seconds"] = REQUEST_SECONDS
-    settings = watch.settings
+    settings = watch.build_settings
 
     def impatient() -> kopf.OperatorSettings:
         found = settings()
@@ -26,7 +26,7 @@ def install() -> None:
         found.networking.request_timeout = REQUEST_SECONDS
         return found
 
-    watch.settings = impatient
+    watch.build_settings = impatient
 
 
 if __name__ == "__main__":

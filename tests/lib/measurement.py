@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
-from modelwright.analysis.connections import Connection, parse
-from modelwright.analysis.measure import Look, Measurer, Memory
-from modelwright.analysis.port import Ask, Gateway, Target
-from modelwright.analysis.web import Web
+from modelwright.analysis.connections import Connection, parse_connections
+from modelwright.analysis.measure import MeasurementRound, MeasurementState, Measurer
+from modelwright.analysis.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.analysis.web import JsonClient
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.core.analysis.evidence import Measurement
@@ -32,10 +32,10 @@ RUNTIME = RuntimeMetrics(
 )
 
 
-CANDIDATE = Target.of("digits", Revision("digits-v2", "bbbbbbbbbb"), RUNTIME)
+CANDIDATE = RevisionTarget.for_revision("digits", Revision("digits-v2", "bbbbbbbbbb"), RUNTIME)
 
 
-SERVING = Target.of("digits", Revision("digits-v1", "aaaaaaaaaa"), RUNTIME)
+SERVING = RevisionTarget.for_revision("digits", Revision("digits-v1", "aaaaaaaaaa"), RUNTIME)
 
 
 TRAEFIK = Gateway("traefik.io/gateway-controller")
@@ -50,7 +50,7 @@ def metric(**fields: Any) -> Metric:
     return Metric.model_validate({"name": "m", **limit, **fields})
 
 
-def ask(*metrics: Metric, **changes: Any) -> Ask:
+def ask(*metrics: Metric, **changes: Any) -> MeasurementRequest:
     """An ask for the metrics, about digits-v2 beside digits-v1, behind Traefik."""
     fields: dict[str, Any] = {
         "key": "uid/1",
@@ -64,7 +64,7 @@ def ask(*metrics: Metric, **changes: Any) -> Ask:
         "metrics": metrics,
         "gateway": TRAEFIK,
     }
-    return Ask(**fields | changes)
+    return MeasurementRequest(**fields | changes)
 
 
 class FakeServer:
@@ -158,24 +158,24 @@ class Bench:
 
     def __init__(self, server: FakeServer) -> None:
         self.server = server
-        self.web = Web()
+        self.web = JsonClient()
         self.options: dict[str, Any] = {"timeout": "5s"}
-        self.memory: Memory | None = None
+        self.memory: MeasurementState | None = None
         self.jobs: Any = None
 
     def connections(self) -> dict[str, Connection]:
         entries = [{"name": "default", "type": "Prometheus", "url": self.server.url, **self.options}]
         plain = {key: value for key, value in self.options.items() if key != "enforcedLabel"}
         entries.append({"name": "json", "type": "HTTP", "url": f"{self.server.url}/api", **plain})
-        return parse({"connections": entries}, "test")
+        return parse_connections({"connections": entries}, "test")
 
     def measurer(self) -> Measurer:
         return Measurer(self.connections(), self.web, jobs=self.jobs, comparer_url=lambda *_: self.server.url)
 
-    def look(self, asked: Ask, seconds: float = 60) -> Look:
-        self.memory = self.memory or Memory.of(asked)
-        return Look(asked, self.memory, asked.since + timedelta(seconds=seconds))
+    def look(self, asked: MeasurementRequest, seconds: float = 60) -> MeasurementRound:
+        self.memory = self.memory or MeasurementState.for_request(asked)
+        return MeasurementRound(asked, self.memory, asked.since + timedelta(seconds=seconds))
 
-    async def measure(self, asked: Ask, seconds: float = 60) -> Measurement:
+    async def measure(self, asked: MeasurementRequest, seconds: float = 60) -> Measurement:
         """The first metric of the ask, `seconds` after the step began."""
-        return await self.measurer().measure(self.look(asked, seconds), asked.metrics[0])
+        return await self.measurer().measure_metric(self.look(asked, seconds), asked.metrics[0])

@@ -6,9 +6,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from modelwright.analysis.connections import parse
-from modelwright.analysis.desk import Desk
-from modelwright.analysis.port import Ask
+from modelwright.analysis.connections import parse_connections
+from modelwright.analysis.desk import MeasurementScheduler
+from modelwright.analysis.port import MeasurementRequest
 from modelwright.core.analysis.evidence import Measurement
 from modelwright.kube.queue import Key
 from modelwright.obs.clock import FakeClock
@@ -25,13 +25,15 @@ class Office:
             {"name": "default", "type": "Prometheus", "url": server.url},
             {"name": "json", "type": "HTTP", "url": server.url},
         ]
-        self.desk = Desk(parse({"connections": entries}, "test"), self.woken.put_nowait, clock=self.clock, **options)
+        self.desk = MeasurementScheduler(
+            parse_connections({"connections": entries}, "test"), self.woken.put_nowait, clock=self.clock, **options
+        )
 
-    async def look(self, asked: Ask) -> tuple[Measurement, ...]:
+    async def look(self, asked: MeasurementRequest) -> tuple[Measurement, ...]:
         """The measurements, once the look has ended."""
-        assert self.desk.look(asked) is None
-        assert await self.woken.get() == asked.wake
-        found = self.desk.look(asked)
+        assert self.desk.get_measurements(asked) is None
+        assert await self.woken.get() == asked.notify_key
+        found = self.desk.get_measurements(asked)
         assert found is not None
         return found
 

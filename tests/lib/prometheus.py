@@ -90,9 +90,9 @@ def prometheus(folder: Path, jobs: Sequence[Job]) -> Iterator[str]:
     config = folder / "prometheus.yml"
     timing = {"scrape_interval": interval, "scrape_timeout": interval}
     config.write_text(yaml.safe_dump({"global": timing, "scrape_configs": [_scrape(job) for job in jobs]}))
-    listen = f"127.0.0.1:{ports.free(1)[0]}"
+    listen = f"127.0.0.1:{ports.free_ports(1)[0]}"
     flags = prometheus_flags(listen, config, folder / "data")
-    with process([str(parts.path("prometheus")), *flags], folder / "prometheus.log"):
+    with process([str(parts.binary_path("prometheus")), *flags], folder / "prometheus.log"):
         yield f"http://{listen}"
 
 
@@ -100,7 +100,7 @@ def prometheus(folder: Path, jobs: Sequence[Job]) -> Iterator[str]:
 def traefik(folder: Path, services: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """A Traefik with a path for each service (name: URL); gives its URL, and where its metrics are (host:port)."""
     parts.build(["traefik"])
-    listen, metrics = (f"127.0.0.1:{port}" for port in ports.free(2))
+    listen, metrics = (f"127.0.0.1:{port}" for port in ports.free_ports(2))
     strip = {"stripPrefixRegex": {"regex": ["/[a-z0-9-]+"]}}
     routers = {
         name: {"rule": f"PathPrefix(`/{name}`)", "service": name, "entryPoints": ["web"], "middlewares": ["strip"]}
@@ -122,7 +122,7 @@ def traefik(folder: Path, services: Mapping[str, str]) -> Iterator[tuple[str, st
         "--global.checknewversion=false",
         "--global.sendanonymoususage=false",
     ]
-    with process([str(parts.path("traefik")), *flags], folder / "traefik.log"):
+    with process([str(parts.binary_path("traefik")), *flags], folder / "traefik.log"):
         yield f"http://{listen}", metrics
 
 

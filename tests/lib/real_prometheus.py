@@ -13,11 +13,11 @@ from typing import Any
 import aiohttp
 
 from devcluster import ports
-from modelwright.analysis.connections import parse
-from modelwright.analysis.desk import Desk
-from modelwright.analysis.port import Ask, Target
+from modelwright.analysis.connections import parse_connections
+from modelwright.analysis.desk import MeasurementScheduler
+from modelwright.analysis.port import MeasurementRequest, RevisionTarget
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.core.analysis.evidence import Measurement, Points, Value
+from modelwright.core.analysis.evidence import Measurement, MetricValue, ValuePairs
 from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
 from tests.lib.prometheus import SCRAPE_SECONDS, process
@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 
 CANDIDATE, SERVING = (
-    Target.of("digits", Revision(version, key * 10)) for version, key in (("digits-v2", "b"), ("digits-v1", "a"))
+    RevisionTarget.for_revision("digits", Revision(version, key * 10))
+    for version, key in (("digits-v2", "b"), ("digits-v1", "a"))
 )
 
 
@@ -41,16 +42,16 @@ class Office:
         self.url = url
         self.since = datetime.now(UTC)
 
-    def _desk(self) -> tuple[Desk, asyncio.Event]:
+    def _desk(self) -> tuple[MeasurementScheduler, asyncio.Event]:
         """A desk of this server, and what tells of its looks."""
         woken = asyncio.Event()
         entries = [{"name": "default", "type": "Prometheus", "url": self.url}]
-        return Desk(parse({"connections": entries}, "test"), lambda _: woken.set()), woken
+        return MeasurementScheduler(parse_connections({"connections": entries}, "test"), lambda _: woken.set()), woken
 
-    def _ask(self, *metrics: Metric) -> Ask:
-        return Ask(
+    def _ask(self, *metrics: Metric) -> MeasurementRequest:
+        return MeasurementRequest(
             key="k",
-            wake=Key("Model", "vision", "digits"),
+            notify_key=Key("Model", "vision", "digits"),
             namespace="vision",
             model="digits",
             candidate=CANDIDATE,
@@ -65,23 +66,23 @@ class Office:
         desk, woken = self._desk()
         asked = replace(self._ask(*metrics), **changes)
         try:
-            desk.look(asked)
+            desk.get_measurements(asked)
             await woken.wait()
-            found = desk.look(asked)
+            found = desk.get_measurements(asked)
             assert found is not None
             return found
         finally:
             await desk.close()
 
-    async def series(self, wanted: Metric, end: datetime) -> Points:
+    async def series(self, wanted: Metric, end: datetime) -> ValuePairs:
         """The values of a query from `since` to `end`, at the pace of the scrapes."""
         desk, woken = self._desk()
         asked = replace(self._ask(), interval=timedelta(seconds=SCRAPE_SECONDS))
         try:
-            desk.look(asked)
-            assert desk.series(asked, wanted, end) is None
+            desk.get_measurements(asked)
+            assert desk.get_range_points(asked, wanted, end) is None
             await woken.wait()
-            found = desk.series(asked, wanted, end)
+            found = desk.get_range_points(asked, wanted, end)
             assert found is not None
             return found
         finally:
@@ -98,7 +99,7 @@ def v2_server(folder: Path, version: str, behaviour: str) -> Any:
     model = folder / version
     model.mkdir()
     (model / "model.json").write_text(f'{{"behaviour": {behaviour}}}')
-    http, metrics = ports.free(2)
+    http, metrics = ports.free_ports(2)
     environment = {"MODEL_NAME": "digits", "MODEL_VERSION": version, "MODEL_DIR": str(model)}
     environment |= {"MODEL_HTTP_PORT": str(http), "MODEL_METRICS_PORT": str(metrics)}
     command = ["env", *(f"{key}={value}" for key, value in environment.items())]
@@ -121,6 +122,6 @@ async def stored(office: Office, query: str, least: float) -> None:
     wanted = metric(prometheus={"query": query})
     while True:
         found = await office.result(wanted, serving=None)
-        if isinstance(found, Value) and (found.candidate or 0) >= least:
+        if isinstance(found, MetricValue) and (found.candidate or 0) >= least:
             return
         await asyncio.sleep(0.1)

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from modelwright.api import names
-from modelwright.core.analysis.evidence import Arm, Measurement, Points, Shares
+from modelwright.core.analysis.evidence import Arm, Measurement, RequestShares, ValuePairs
 from modelwright.kube import kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects
@@ -29,7 +29,7 @@ class Desk:
     def __init__(self) -> None:
         self.results: dict[str, Any] = {}
         self.at: Any = None
-        self.points: Points | None = None
+        self.points: ValuePairs | None = None
         self.ends: list[Any] = []
         self.asked: list[Any] = []
 
@@ -44,7 +44,7 @@ class Desk:
     def observed_weight(self, ask: Any) -> int | None:
         return None
 
-    def series(self, ask: Any, metric: Any, end: Any) -> Points | None:
+    def series(self, ask: Any, metric: Any, end: Any) -> ValuePairs | None:
         self.ends.append(end)
         return self.points
 
@@ -226,12 +226,12 @@ CANARY = policy({"weight": 10, "hold": "20s"}, {"weight": 50, "hold": "20s"}, {"
 JUDGED = CANARY | {"analysis": {"interval": "5s", "metrics": [ERRORS]}, "deadline": "5m"}
 
 
-def good(candidate: int = 2000, serving: int = 2000) -> Shares:
-    return Shares(Arm(candidate, candidate // 100), Arm(serving, serving // 100))
+def good(candidate: int = 2000, serving: int = 2000) -> RequestShares:
+    return RequestShares(Arm(candidate, candidate // 100), Arm(serving, serving // 100))
 
 
-def bad() -> Shares:
-    return Shares(Arm(500, 100), Arm(2000, 20))
+def bad() -> RequestShares:
+    return RequestShares(Arm(500, 100), Arm(2000, 20))
 
 
 def by_hand(world: World, version: str = "v1") -> None:

@@ -122,7 +122,7 @@ class SimulatedApi:
         self.told.clear()
         there = {where: o for where, o in self.objects.items() if watched(o)}
         for kind in kinds.ALL_KINDS:
-            for (namespace, name), known in store.identities(kind).items():
+            for (namespace, name), known in store.list_identities(kind).items():
                 live = there.get((kind, namespace, name))
                 if live is None or live["metadata"]["uid"] != known.uid:
                     store.forget(kind, namespace, name, known.uid)
@@ -132,7 +132,7 @@ class SimulatedApi:
     def _write(self, verb: str, obj: Object, do: Callable[[], Any]) -> Any:
         self.before_write(verb, obj)
         done = do()
-        self.writes.append((verb, kinds.of(obj), obj["metadata"]["name"]))
+        self.writes.append((verb, kinds.kind_of(obj), obj["metadata"]["name"]))
         self.after_write(verb, obj)
         return copy.deepcopy(done)
 
@@ -155,21 +155,21 @@ class SimulatedApi:
         was, now = old is not None and watched(old), watched(new)
         if was or now:
             kind = "MODIFIED" if was and now else "ADDED" if now else "DELETED"
-            self.told.append((kinds.of(new), kind, copy.deepcopy(new)))
+            self.told.append((kinds.kind_of(new), kind, copy.deepcopy(new)))
         return new
 
 
 def watched(obj: Object) -> bool:
     """Whether the operator's watches tell of it: children only with our label."""
     return (
-        kinds.of(obj) in kinds.OWN_KINDS
+        kinds.kind_of(obj) in kinds.OWN_KINDS
         or (obj["metadata"].get("labels") or {}).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
     )
 
 
 def place(obj: Object) -> Place:
     """Kind, namespace and name."""
-    return kinds.of(obj), obj["metadata"].get("namespace") or "", obj["metadata"]["name"]
+    return kinds.kind_of(obj), obj["metadata"].get("namespace") or "", obj["metadata"]["name"]
 
 
 def _merged(base: Any, patch: Any) -> Any:

@@ -5,18 +5,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from unittest import mock
 
-from modelwright.core.people import Admission
+from modelwright.core.people import AdmissionState
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile import routing
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.history import HistoryReconciler
+from modelwright.reconcile.history import OrphanedRolloutReconciler
 from modelwright.reconcile.model import ModelReconciler
 from modelwright.reconcile.policy import RolloutPolicyReconciler
 from modelwright.reconcile.retraining import RetrainingPolicyReconciler
-from modelwright.reconcile.snapshots import SnapshotReconciler
+from modelwright.reconcile.snapshots import PolicySnapshotReconciler
 from modelwright.reconcile.training import TrainingRunReconciler
 from modelwright.reconcile.version import ModelVersionReconciler
 from modelwright.sandbox.process import SANDBOX
@@ -48,18 +48,18 @@ class Operator:
             store=self.store,
             events=self.events,  # type: ignore[arg-type]
             clock=clock,
-            wake=lambda key: self.queue.__setitem__(key, None),
+            enqueue=lambda key: self.queue.__setitem__(key, None),
             **{
                 "images": Images("example.com/fetch:1"),
                 "served_kinds": frozenset(kinds.ALL_KINDS),
-                "admission": lambda _: Admission(in_force=True),
+                "admission": lambda _: AdmissionState(in_force=True),
                 **parts,
             },
         )
         self.reconcilers = {
             "Model": ModelReconciler(context).reconcile, "ModelVersion": ModelVersionReconciler(context).reconcile,
-            "ModelRollout": HistoryReconciler(context).reconcile,
-            "ControllerRevision": SnapshotReconciler(context).reconcile,
+            "ModelRollout": OrphanedRolloutReconciler(context).reconcile,
+            "ControllerRevision": PolicySnapshotReconciler(context).reconcile,
             "RolloutPolicy": RolloutPolicyReconciler(context).reconcile,
             "RetrainingPolicy": RetrainingPolicyReconciler(context).reconcile,
             "TrainingRun": TrainingRunReconciler(context).reconcile,
@@ -67,10 +67,10 @@ class Operator:
         api.fill(self.store)
 
     def _route(self, kind: kinds.Kind, old: Object | None, new: Object | None) -> None:
-        if routing.significant(kind, old, new):
+        if routing.is_relevant_change(kind, old, new):
             for obj in (new, old):
                 if obj is not None:
-                    self.queue.update(dict.fromkeys(routing.keys(kind, obj, self.store)))
+                    self.queue.update(dict.fromkeys(routing.affected_keys(kind, obj, self.store)))
 
     def hear(self, count: int) -> None:
         """Take the oldest events of the watches."""
@@ -83,7 +83,7 @@ class Operator:
         for kind in (
             kinds.MODEL, kinds.MODEL_VERSION, kinds.ROLLOUT_POLICY, kinds.RETRAINING_POLICY, kinds.TRAINING_RUN,
         ):  # fmt: skip
-            self.queue.update({Key(kind.kind, *where): None for where in self.store.names(kind)})
+            self.queue.update({Key(kind.kind, *where): None for where in self.store.list_names(kind)})
 
     def work(self) -> None:
         """One pass over each key that waits now; refusals of the API server are the queue's matter."""

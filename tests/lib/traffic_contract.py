@@ -9,20 +9,20 @@ from aiohttp import web
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import Routing, Share
+from modelwright.core.rollout.routing import TrafficShare, TrafficSplit
 from modelwright.kube import kinds
 from modelwright.traffic import envoy
 from modelwright.traffic.gateway_api import (
     MARK_FEATURE,
     MIRROR_FEATURE,
     MIRROR_PERCENT_FEATURE,
-    GatewayTraffic,
+    GatewayRouter,
 )
-from modelwright.traffic.port import Routed, Scene, Traffic
-from modelwright.traffic.probe import Probe
-from modelwright.traffic.providers import choose
-from modelwright.traffic.service import ServiceTraffic
-from modelwright.traffic.traefik import TraefikTraffic
+from modelwright.traffic.port import ObservedSplit, RoutingObjects, TrafficRouter
+from modelwright.traffic.probe import GatewayProbe
+from modelwright.traffic.providers import choose_router
+from modelwright.traffic.service import ServiceRouter
+from modelwright.traffic.traefik import TraefikRouter
 from tests.unit.serving.builders import raw_model
 
 Json = dict[str, Any]
@@ -37,9 +37,11 @@ PORTS = {revision.hash: {"http": 8080} for revision in (ONE, TWO)}
 PATH = "/v2/models/digits/ready"
 
 
-def to(candidate: int, **more: Any) -> Routing:
+def to(candidate: int, **more: Any) -> TrafficSplit:
     """Shares of revision one and two."""
-    return Routing((Share(ONE, 100 - candidate), Share(TWO, candidate)), inside=ONE, **more)
+    return TrafficSplit(
+        (TrafficShare(ONE, 100 - candidate), TrafficShare(TWO, candidate)), service_revision=ONE, **more
+    )
 
 
 @dataclass
@@ -87,11 +89,11 @@ class FakeGateway:
 class Cluster:
     """Applies manifests as an API server would, plays the gateway's controller, and shows it as a Scene."""
 
-    def __init__(self, traffic: Traffic, endpoint: Endpoint | None, gateway: FakeGateway) -> None:
+    def __init__(self, traffic: TrafficRouter, endpoint: Endpoint | None, gateway: FakeGateway) -> None:
         self.traffic, self.gateway = traffic, gateway
         self.model = raw_model(**({"endpoint": endpoint.wire()} if endpoint else {}))
         listener = {"name": "http", "port": gateway.port, "protocol": "HTTP"}
-        self.scene = Scene(
+        self.scene = RoutingObjects(
             self.model,
             endpoint,
             None,
@@ -105,13 +107,13 @@ class Cluster:
             },
         )
 
-    def send(self, routing: Revision | Routing, *, writes: int = 9) -> None:
+    def send(self, routing: Revision | TrafficSplit, *, writes: int = 9) -> None:
         """Apply the first `writes` manifests that lead there (a revision stands for everything to it)."""
-        routing = Routing.to(routing) if isinstance(routing, Revision) else routing
-        for manifest in self.traffic.manifests(self.scene, routing, PORTS)[:writes]:
+        routing = TrafficSplit.all_to(routing) if isinstance(routing, Revision) else routing
+        for manifest in self.traffic.render_manifests(self.scene, routing, PORTS)[:writes]:
             self._apply(manifest)
         # Without a gateway the pods are the weights.
-        self.scene = replace(self.scene, pods={key: weight // 5 for key, weight in routing.weights.items()})
+        self.scene = replace(self.scene, ready_pods={key: weight // 5 for key, weight in routing.weights.items()})
 
     def _apply(self, manifest: Json) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
@@ -127,8 +129,8 @@ class Cluster:
         else:
             self.scene = replace(self.scene, **{"service" if kind == "Service" else "route": live})
 
-    def drop_unwanted(self, routing: Routing) -> None:
-        unwanted = self.traffic.unwanted(self.scene, routing)
+    def drop_unwanted(self, routing: TrafficSplit) -> None:
+        unwanted = self.traffic.list_obsolete(self.scene, routing)
         assert all(kind == kinds.TRAEFIK_SERVICE for kind, _ in unwanted)
         left = {name: obj for name, obj in self.scene.traefik.items() if (kinds.TRAEFIK_SERVICE, name) not in unwanted}
         self.scene = replace(self.scene, traefik=left)
@@ -150,18 +152,18 @@ class Cluster:
         """The gateway's proxies have the newest route and TraefikServices."""
         self.gateway.route, self.gateway.traefik = self.scene.route, self.scene.traefik
 
-    def follow(self, routing: Revision | Routing) -> None:
+    def follow(self, routing: Revision | TrafficSplit) -> None:
         """Send, and the gateway does all of its work."""
         self.send(routing)
         self.controller()
         self.proxy_follows()
 
     @property
-    def routed(self) -> Routed:
-        return self.traffic.routed(self.scene)
+    def routed(self) -> ObservedSplit:
+        return self.traffic.observe_split(self.scene)
 
     async def confirmed(self) -> bool:
-        return (await self.traffic.evidence(self.scene, PATH)).confirmed
+        return (await self.traffic.check_routing(self.scene, PATH)).confirmed
 
 
 def merged(live: Any, change: Any) -> Any:
@@ -191,17 +193,19 @@ COPYING = frozenset({MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE})
 
 
 WAYS: dict[str, Callable[[FakeGateway], Cluster]] = {
-    "Service": lambda gateway: Cluster(ServiceTraffic(), None, gateway),
+    "Service": lambda gateway: Cluster(ServiceRouter(), None, gateway),
     "gateway that marks answers": lambda gateway: Cluster(
-        GatewayTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(), gateway
+        GatewayRouter(GatewayProbe(), frozenset({MARK_FEATURE})), _endpoint(), gateway
     ),
-    "gateway that can't mark": lambda gateway: Cluster(GatewayTraffic(Probe(), frozenset()), _endpoint(), gateway),
-    "gateway that isn't asked": lambda gateway: Cluster(GatewayTraffic(None, frozenset()), _endpoint(), gateway),
-    "gateway that copies": lambda gateway: Cluster(GatewayTraffic(Probe(), COPYING), _endpoint(), gateway),
+    "gateway that can't mark": lambda gateway: Cluster(
+        GatewayRouter(GatewayProbe(), frozenset()), _endpoint(), gateway
+    ),
+    "gateway that isn't asked": lambda gateway: Cluster(GatewayRouter(None, frozenset()), _endpoint(), gateway),
+    "gateway that copies": lambda gateway: Cluster(GatewayRouter(GatewayProbe(), COPYING), _endpoint(), gateway),
     "Envoy Gateway": lambda gateway: Cluster(
-        choose(_endpoint(), [{"spec": {"controllerName": envoy.CONTROLLER}}], kinds.ALL_KINDS, Probe()),
+        choose_router(_endpoint(), [{"spec": {"controllerName": envoy.CONTROLLER}}], kinds.ALL_KINDS, GatewayProbe()),
         _endpoint(),
         gateway,
     ),
-    "Traefik": lambda gateway: Cluster(TraefikTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(), gateway),
+    "Traefik": lambda gateway: Cluster(TraefikRouter(GatewayProbe(), frozenset({MARK_FEATURE})), _endpoint(), gateway),
 }

@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
-from modelwright.app.webhooks import Happening, Webhooks
-from modelwright.kube.access import AccessUnknown, Attempt, Audience, Question, User
+from modelwright.app.webhooks import TriggerEvent, WebhookServer
+from modelwright.kube.access import AccessUndetermined, Audience, ObjectAccess, PathAccess, User
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile.inbox import InboxFull
+from modelwright.reconcile.inbox import WebhookQueueFull
 
 SENDER, STRANGER = User("system:serviceaccount:monitoring:alertmanager"), User("eve")
 
@@ -24,7 +24,7 @@ TOKENS = {
     "good.token-1": SENDER,
     "good.token-2": SENDER,
     "strangers-token": STRANGER,
-    "for-the-api-server": replace(SENDER, ours=False),
+    "for-the-api-server": replace(SENDER, for_our_audience=False),
 }
 
 
@@ -58,12 +58,12 @@ class FakeAccess:
     async def who(self, token: str, audience: Audience) -> User | None:
         self.asked.append(token)
         if self.broken:
-            raise AccessUnknown(self.broken)
+            raise AccessUndetermined(self.broken)
         found = TOKENS.get(token)
-        return found if found is None or found.ours or audience is Audience.ANY else None
+        return found if found is None or found.for_our_audience or audience is Audience.ANY else None
 
-    async def may(self, user: User, attempt: Attempt | Question) -> bool:
-        assert isinstance(attempt, Attempt)
+    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
+        assert isinstance(attempt, ObjectAccess)
         assert (attempt.verb, attempt.group, attempt.resource) == ("trigger", "modelwright.dev", "retrainingpolicies")
         return user.name == SENDER.name and attempt.namespace == "team" and attempt.name in ("fraud", "gone")
 
@@ -76,17 +76,17 @@ class Door:
     clock: FakeClock
     unready: list[str] = field(default_factory=list)
     leader: str | None = None
-    taken: list[tuple[str, str, str, list[Happening]]] = field(default_factory=list)
+    taken: list[tuple[str, str, str, list[TriggerEvent]]] = field(default_factory=list)
     came: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     dealt_with: asyncio.Event = field(default_factory=asyncio.Event)
     full: str = ""
     url: str = ""
 
-    async def accept(self, namespace: str, policy: str, trigger: str, found: Sequence[Happening]) -> None:
+    async def accept(self, namespace: str, policy: str, trigger: str, found: Sequence[TriggerEvent]) -> None:
         self.taken.append((namespace, policy, trigger, list(found)))
         self.came.release()
         if self.full:
-            raise InboxFull(self.full)
+            raise WebhookQueueFull(self.full)
         await self.dealt_with.wait()
 
     async def post(
@@ -109,7 +109,7 @@ class Door:
 async def opened(accept_seconds: float = 25.0, audience: Audience = Audience.OURS) -> AsyncIterator[Door]:
     door = Door(FakeAccess(), FakeClock())
     door.dealt_with.set()
-    hooks = Webhooks(
+    hooks = WebhookServer(
         door.access,
         lambda namespace, name: SPEC if (namespace, name) == ("team", "fraud") else None,
         door.accept,

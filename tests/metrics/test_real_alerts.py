@@ -19,7 +19,7 @@ CASES = Path(__file__).with_name("alerts_test.yaml")
 
 def promtool(*arguments: str) -> None:
     parts.build(["promtool"])
-    command = [str(parts.path("promtool")), *arguments]
+    command = [str(parts.binary_path("promtool")), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 from prometheus_client import generate_latest
 
-from modelwright.app.health import LoopWatch
+from modelwright.app.health import LoopMonitor
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.obs.clock import FakeClock
@@ -64,7 +64,7 @@ def training() -> None:
 async def passes() -> None:
     """One through the queue that ends well, and one that ends in an exception."""
     world = test_runner.World()
-    world.plan = [test_runner.Result(), RuntimeError("a bug")]
+    world.plan = [test_runner.ReconcileResult(), RuntimeError("a bug")]
     world.runner.start()
     for key in (test_runner.A, test_runner.B):
         world.queue.add(key)
@@ -109,7 +109,7 @@ async def requests() -> None:
 async def loop() -> None:
     """The event loop is watched for a beat."""
     clock = FakeClock()
-    running = asyncio.create_task(LoopWatch(clock).run())
+    running = asyncio.create_task(LoopMonitor(clock).run())
     await asyncio.sleep(0)
     clock.advance(1)
     await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from modelwright.analysis.port import Gateway
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.core.analysis.courses import NEEDED_POINTS, decide_winner
-from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Outcome, Shares, Value
+from modelwright.core.analysis.evidence import Arm, Histogram, MeasurementFailure, MetricValue, Outcome, RequestShares
 from tests.lib.prometheus import SCRAPE_SECONDS, Exporter, Job, answers, prometheus, traefik
 from tests.lib.real_prometheus import CANDIDATE, ROOT, SERVING, Office, infer, metric, stored, v2_server
 
@@ -52,22 +52,22 @@ async def test_counts_are_exact_through_a_reset_and_a_series_that_appears(tmp_pa
     async with scraping(tmp_path, exporter) as office:
         exporter.text = jobs(1040, 9)
         await exporter.scraped()
-        assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(42, 2), None)
+        assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(42, 2), None)
         # The process starts again, and counts from nothing.
         exporter.text = jobs(5, 1)
         await exporter.scraped()
-        assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(48, 3), None)
+        assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(48, 3), None)
         # A label that was never seen: its first sample is already 4.
         exporter.text = jobs(15, 1) + "\n" + jobs(20, 4, kind="y")
         await exporter.scraped()
-        assert await office.result(bad_of_total("y"), serving=None) == Shares(Arm(24, 4), None)
+        assert await office.result(bad_of_total("y"), serving=None) == RequestShares(Arm(24, 4), None)
         # A target that vanishes and comes back with its counters has lost nothing.
         exporter.text = None
         await exporter.scraped()
         exporter.text = jobs(25, 1) + "\n" + jobs(30, 5, kind="y")
         await exporter.scraped()
-        assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(68, 3), None)
-        assert await office.result(bad_of_total("y"), serving=None) == Shares(Arm(35, 5), None)
+        assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(68, 3), None)
+        assert await office.result(bad_of_total("y"), serving=None) == RequestShares(Arm(35, 5), None)
 
 
 async def test_a_bad_selector_that_can_match_nothing_is_found_by_its_name(tmp_path: Path) -> None:
@@ -83,7 +83,9 @@ async def test_a_bad_selector_that_can_match_nothing_is_found_by_its_name(tmp_pa
         ):
             wanted = metric(prometheus={"bad": bad, "total": 'jobs_total{kind="x"}'})
             found = await office.result(wanted, serving=None)
-            assert found == Shares(Arm(40, 0), None) if known else found.reason == "BadSelectorMatchesNothing", bad
+            assert found == RequestShares(Arm(40, 0), None) if known else found.reason == "BadSelectorMatchesNothing", (
+                bad
+            )
 
 
 @pytest.mark.parametrize(("started_in_the_step", "trials"), [(False, 25), (True, 45)])
@@ -102,7 +104,7 @@ async def test_the_first_errors_of_a_target_that_is_first_scraped_in_the_step_co
             await exporter.scraped()
             exporter.text = f"{jobs(40, 5)}\nprocess_start_time_seconds {start:f}"
             await exporter.scraped()
-            assert await office.result(bad_of_total("x"), serving=None) == Shares(Arm(trials, 5), None)
+            assert await office.result(bad_of_total("x"), serving=None) == RequestShares(Arm(trials, 5), None)
 
 
 async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
@@ -110,14 +112,14 @@ async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
     exporter.text = 'a{n="1"} 1\na{n="2"} 2'
     async with scraping(tmp_path, exporter) as office:
         why = "the query gives a number without any data, and none of its series is there"
-        without_data = Value(None, why=why, reason="ValueWithoutData")
+        without_data = MetricValue(None, why=why, reason="ValueWithoutData")
         queries: list[tuple[str, Any]] = [
-            ("sum(a)", Value(3.0)),
-            ("scalar(sum(a))", Value(3.0)),
-            ("nothing_of_that_name", Value(None, why="the query gives no data")),
-            ("sum(a) / 0 - sum(a) / 0", Value(None, why="the query gives nan")),
-            ("sum(a) / 0", Value(None, why="the query gives inf")),
-            ("a", Value(None, why="the query gives 2 or more series, and must give one: sum them")),
+            ("sum(a)", MetricValue(3.0)),
+            ("scalar(sum(a))", MetricValue(3.0)),
+            ("nothing_of_that_name", MetricValue(None, why="the query gives no data")),
+            ("sum(a) / 0 - sum(a) / 0", MetricValue(None, why="the query gives nan")),
+            ("sum(a) / 0", MetricValue(None, why="the query gives inf")),
+            ("a", MetricValue(None, why="the query gives 2 or more series, and must give one: sum them")),
             ("sum(a", ("QueryRefused", True)),
             ("sum(a) offset", ("QueryRefused", True)),
             ("a[5m]", ("QueryRefused", True)),
@@ -125,13 +127,13 @@ async def test_what_it_refuses_and_what_it_has_not(tmp_path: Path) -> None:
             ("a * on() a", ("QueryFailed", False)),
             ('sum(a{x="$(NAMESPACE)$(MODEL)$(VERSION)$(REVISION)$(PODS)"}) or vector(8)', without_data),
             ('sum(rate(a{n="3"}[5m] offset 1s)) or vector(8)', without_data),
-            ("sum(b) or sum(a) or vector(8)", Value(3.0)),
-            ('sum(last_over_time(a{n="1"}[5m])) or vector(8)', Value(1.0)),
+            ("sum(b) or sum(a) or vector(8)", MetricValue(3.0)),
+            ('sum(last_over_time(a{n="1"}[5m])) or vector(8)', MetricValue(1.0)),
         ]
         metrics = [metric(f"m{index}", prometheus={"query": text}) for index, (text, _) in enumerate(queries)]
         found = await office.measure(*metrics, serving=None)
         for (text, expected), one in zip(queries, found, strict=True):
-            if isinstance(one.result, Failure):
+            if isinstance(one.result, MeasurementFailure):
                 assert (one.result.reason, one.result.permanent) == expected, text
             else:
                 assert one.result == expected, text
@@ -178,7 +180,7 @@ async def test_builtin_metrics_from_traefik_and_from_the_runtime(tmp_path: Path)
         )
         behind = {"gateway": Gateway("traefik.io/gateway-controller")}
         errors, latency = await office.measure(*wanted, **behind)
-        assert errors.result == Shares(Arm(10, 10), Arm(90, 0))
+        assert errors.result == RequestShares(Arm(10, 10), Arm(90, 0))
         assert isinstance(latency.result, Histogram)
         assert latency.result.candidate[0] == (0.1, 0)
         assert latency.result.candidate[-1] == (float("inf"), 10)
@@ -190,7 +192,7 @@ async def test_builtin_metrics_from_traefik_and_from_the_runtime(tmp_path: Path)
         }
         errors, latency = await office.measure(*wanted, **own)
         # The first scrape with a pod's series may have come after the first requests, which then count: it was up.
-        assert errors.result == Shares(Arm(10, 10), Arm(90, 0))
+        assert errors.result == RequestShares(Arm(10, 10), Arm(90, 0))
         assert isinstance(latency.result, Histogram)
         assert latency.result.candidate[-1] == (float("inf"), 10)
 
@@ -216,7 +218,7 @@ async def test_traefik_counts_every_request_that_got_no_answer(tmp_path: Path) -
             await infer(session, f"{front}/{names['b']}", 4)
         await stored(office, "sum(traefik_service_requests_total)", 9)
         found = await office.result(metric(builtin="error-rate"), gateway=Gateway("traefik.io/gateway-controller"))
-        assert found == Shares(Arm(4, 4), Arm(5, 5))
+        assert found == RequestShares(Arm(4, 4), Arm(5, 5))
 
 
 async def test_the_values_over_a_test_decide_it(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ async def test_a_prometheus_that_is_stopped_and_goes_on(tmp_path: Path) -> None:
             await exporter.scraped()
             office = Office(url)
             wanted = metric(prometheus={"query": "sum(a)"})
-            assert await office.result(wanted) == Value(1.0)
+            assert await office.result(wanted) == MetricValue(1.0)
         gone = await office.result(wanted)
-        assert isinstance(gone, Failure)
+        assert isinstance(gone, MeasurementFailure)
         assert (gone.reason, gone.permanent) == ("MetricsServerUnreachable", False)

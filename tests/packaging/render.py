@@ -28,7 +28,7 @@ class Refused(Exception):
 def tool(name: str) -> str:
     """The path of helm or kubectl, built into devcluster's cache when it isn't there."""
     parts.build([name])
-    return str(parts.path(name))
+    return str(parts.binary_path(name))
 
 
 def _run(command: tuple[str, ...], text: str) -> tuple[int, str, str]:

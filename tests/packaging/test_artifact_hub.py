@@ -58,7 +58,7 @@ def test_the_crds_are_all_kinds_and_the_images_those_that_run() -> None:
 @pytest.mark.chart
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda path: path.name)
 def test_readmes_say_what_the_values_say(chart: Path) -> None:
-    assert (chart / "README.md").read_text() == readme.wanted(chart.name)
+    assert (chart / "README.md").read_text() == readme.render_readme(chart.name)
 
 
 @pytest.mark.chart
@@ -68,4 +68,4 @@ def test_a_value_without_a_comment_is_refused(tmp_path: Path, monkeypatch: pytes
     values.write_text(f"{values.read_text()}\nbare: 1\n")
     monkeypatch.setattr(readme, "CHARTS", tmp_path / "charts")
     with pytest.raises(SystemExit, match="`bare` need a comment"):
-        readme.wanted("modelwright-crds")
+        readme.render_readme("modelwright-crds")

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic.alias_generators import to_camel
 
-from modelwright.analysis.connections import load
-from modelwright.api.v1alpha1.helper_pods import HelperPod, HelperPods, HelperRoles
+from modelwright.analysis.connections import load_connections
+from modelwright.api.v1alpha1.helper_pods import AdminHelperPlacement, HelperPods, HelperRoles
 from modelwright.app.settings import Settings
 from tests.packaging.render import CHART, CRDS_CHART, ROOT, Object, Refused, helm, objects, only, template
 
@@ -132,7 +132,7 @@ def test_who_does_not_decide_on_the_enforced_label_keeps_namespaces_apart(tmp_pa
              base | {"name": "orders", "type": "HTTP"}]  # fmt: skip
     file = tmp_path / "connections.yaml"
     file.write_text(only(template(connections=given), "ConfigMap")["data"]["connections.yaml"])
-    found = {name: entry.enforced_label for name, entry in load(str(file)).items()}
+    found = {name: entry.enforced_label for name, entry in load_connections(str(file)).items()}
     assert found == {"default": "namespace", "all": None, "team": "team", "orders": None}
 
 
@@ -193,7 +193,7 @@ def test_helper_pods_that_the_operator_would_refuse_are_refused_by_the_chart(wro
 def test_the_chart_lists_what_the_operator_reads_of_helper_pods() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     top = schema["properties"]["helperPods"]["properties"]
-    members = {to_camel(name) for name in HelperPod.model_fields}
+    members = {to_camel(name) for name in AdminHelperPlacement.model_fields}
     assert set(top) == {*members, "roles"}
     assert set(schema["definitions"]["helperPod"]["properties"]) == members
     assert set(top["roles"]["properties"]) == set(HelperRoles.model_fields)

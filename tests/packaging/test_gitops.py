@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from modelwright.cli.lint import lint
+from modelwright.cli.lint import lint_files
 from tests.packaging.render import ROOT, kustomize, objects, only
 
 pytestmark = pytest.mark.chart
@@ -19,8 +19,8 @@ ENVIRONMENTS = ("staging", "production")
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_an_environment_is_accepted_as_it_is_rendered(environment: str) -> None:
     found = kustomize(EXAMPLE / "environments" / environment)
-    findings = lint([(environment, yaml.safe_dump_all(found))], None)
-    assert [finding for finding in findings if finding.wrong] == []
+    findings = lint_files([(environment, yaml.safe_dump_all(found))], None)
+    assert [finding for finding in findings if finding.is_error] == []
     assert {obj["metadata"].get("namespace") for obj in found} == {None, f"digits-{environment}"}
     model, policy = only(found, "Model"), only(found, "RolloutPolicy")
     assert model["spec"]["rolloutPolicyRef"]["name"] == policy["metadata"]["name"]

@@ -36,7 +36,7 @@ OTHERS = {
 def _rendered() -> Iterator[tuple[str, Pod]]:
     """Every pod of tests/golden, and the comparer's, by role."""
     old, new = Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb")
-    found = [comparer.deployment(raw_model(), old, new, IMAGES)]
+    found = [comparer.comparer_deployment(raw_model(), old, new, IMAGES)]
     for file in sorted((ROOT / "tests/golden").glob("*.yaml")):
         found += [obj for obj in yaml.safe_load_all(file.read_text()) if obj]
     for obj in found:

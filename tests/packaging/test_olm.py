@@ -14,7 +14,7 @@ import yaml
 
 from devcluster import parts
 from modelwright.api.crd.definition import KINDS
-from modelwright.cli.lint import lint
+from modelwright.cli.lint import lint_files
 from scripts import olm
 from tests.packaging.render import Object, template, tool
 
@@ -114,7 +114,7 @@ def test_what_the_chart_has_besides_is_in_the_bundle() -> None:
 def test_nothing_is_in_a_namespace_or_says_that_it_is_helms() -> None:
     for name, obj in objects().items():
         assert "namespace" not in obj["metadata"], name
-        assert not set(olm.HELMS) & obj["metadata"].get("labels", {}).keys(), name
+        assert not set(olm.HELM_LABELS) & obj["metadata"].get("labels", {}).keys(), name
 
 
 def test_every_kind_is_owned_and_has_an_example_that_the_api_takes() -> None:
@@ -123,8 +123,8 @@ def test_every_kind_is_owned_and_has_an_example_that_the_api_takes() -> None:
     assert [owned["kind"] for owned in version["spec"]["customresourcedefinitions"]["owned"]] == kinds
     examples = json.loads(version["metadata"]["annotations"]["alm-examples"])
     assert sorted(obj["kind"] for obj in examples) == sorted(kinds)
-    found = lint([(obj["kind"], json.dumps(obj)) for obj in examples], None)
-    assert [finding for finding in found if finding.wrong] == []
+    found = lint_files([(obj["kind"], json.dumps(obj)) for obj in examples], None)
+    assert [finding for finding in found if finding.is_error] == []
 
 
 def test_pushed_images_come_by_the_charts_values(tmp_path: Path) -> None:

@@ -6,33 +6,33 @@ from datetime import UTC, datetime
 import pytest
 
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.compare.comparison import Answer, Comparison
-from modelwright.compare.tally import Tally
+from modelwright.compare.comparison import AnswerComparison, RevisionAnswer
+from modelwright.compare.tally import ComparisonStats
 from modelwright.core import shadow
 from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
-from modelwright.core.analysis.judge import judge
+from modelwright.core.analysis.judge import judge_metric
 from modelwright.core.analysis.planning import Levels
 from modelwright.core.rollout import evaluation
-from modelwright.core.shadow import Pair
+from modelwright.core.shadow import RevisionPair
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
-GOOD = Answer(200, 0.01)
+GOOD = RevisionAnswer(200, 0.01)
 METRIC = Metric.model_validate({"name": "same-answers", "builtin": "agreement", "min": "0.98"})
 ALPHA = 0.0125
 
 
-def tally() -> Tally:
-    return Tally(Pair(serving="a", candidate="b"), AT)
+def tally() -> ComparisonStats:
+    return ComparisonStats(RevisionPair(serving="a", candidate="b"), AT)
 
 
-def answered(into: Tally, rows: int, differing: int, times: int = 1) -> None:
+def answered(into: ComparisonStats, rows: int, differing: int, times: int = 1) -> None:
     for _ in range(times):
-        into.add(GOOD, GOOD, Comparison(compared=True, rows=rows, disagreements=differing))
+        into.add(GOOD, GOOD, AnswerComparison(compared=True, rows=rows, disagreements=differing))
 
 
-def verdict(found: Tally) -> Verdict:
-    measured = Measurement(METRIC.name, AT, shadow.agreement(found.summary()))
-    return judge(evaluation.rule(METRIC, 0, alone=False), measured, levels=Levels(ALPHA, ALPHA))
+def verdict(found: ComparisonStats) -> Verdict:
+    measured = Measurement(METRIC.name, AT, shadow.agreement_sample(found.build_summary()))
+    return judge_metric(evaluation.build_limits(METRIC, 0, alone=False), measured, levels=Levels(ALPHA, ALPHA))
 
 
 def test_rows_of_few_answers_are_no_proof() -> None:
@@ -54,9 +54,9 @@ def test_a_large_answer_counts_as_a_small_one_does() -> None:
 def test_an_answer_without_rows_is_none_unless_the_candidate_gave_something_else() -> None:
     found = tally()
     answered(found, rows=0, differing=0)
-    assert found.summary().answers.count == 0
-    found.add(GOOD, Answer(500, 0.01), Comparison(compared=True, mismatch="unanswered"))
-    assert (found.summary().answers.count, found.summary().agreement) == (1, 0.0)
+    assert found.build_summary().answers.count == 0
+    found.add(GOOD, RevisionAnswer(500, 0.01), AnswerComparison(compared=True, mismatch="unanswered"))
+    assert (found.build_summary().answers.count, found.build_summary().agreement) == (1, 0.0)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 32])

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from modelwright.core.rollout.capacity import (
     CapacityPlan,
-    Pods,
+    PodCounts,
     WeightedBy,
-    achieved,
     achieved_shares,
-    feasible,
-    plan,
+    achieved_weight,
+    is_feasible,
+    nearest_replica_weight,
+    plan_capacity,
     replica_pods,
-    replica_weight,
 )
 
 WAYS: tuple[WeightedBy, ...] = ("gateway", "replicas")
@@ -29,8 +29,8 @@ class World:
     total: int
     surge: int
     weighted_by: WeightedBy
-    candidate: Pods
-    serving: Pods
+    candidate: PodCounts
+    serving: PodCounts
     weight: int = 0
     least: int = 0
 
@@ -43,7 +43,7 @@ class World:
         return 0 if self.surge else 1
 
     def plan(self, wish: int) -> CapacityPlan:
-        return plan(
+        return plan_capacity(
             self.total, self.surge, wish, self.candidate, self.serving, self.weight, self.weighted_by, least=self.least
         )
 
@@ -54,28 +54,28 @@ class World:
         candidate, serving = planned.candidate_replicas, planned.serving_replicas
         return replace(
             self,
-            candidate=Pods(candidate, candidate if candidate_ready is None else min(candidate, candidate_ready)),
-            serving=Pods(serving, serving if serving_ready is None else min(serving, serving_ready)),
+            candidate=PodCounts(candidate, candidate if candidate_ready is None else min(candidate, candidate_ready)),
+            serving=PodCounts(serving, serving if serving_ready is None else min(serving, serving_ready)),
             weight=planned.weight,
         )
 
-    def carries(self, pods: Pods, weight: int) -> bool:
+    def carries(self, pods: PodCounts, weight: int) -> bool:
         """Whether there are as many pods as this share of the requests needs, but for less than a percent."""
         return weight == 0 or 100 * (pods.ready + self.slack) > self.total * (weight - 1)
 
 
 def start(total: int, surge: int, weighted_by: WeightedBy, least: int = 0) -> World:
-    return World(total, surge, weighted_by, Pods(0, 0), Pods(total, total), 0, least)
+    return World(total, surge, weighted_by, PodCounts(0, 0), PodCounts(total, total), 0, least)
 
 
-budgets = st.tuples(st.integers(1, 40), st.integers(0, 40)).filter(lambda budget: feasible(*budget))
+budgets = st.tuples(st.integers(1, 40), st.integers(0, 40)).filter(lambda budget: is_feasible(*budget))
 wishes = st.lists(st.integers(0, 100), min_size=1, max_size=6)
 
 
 def over(world: World, planned: CapacityPlan) -> bool:
     """Whether there are ever too many pods: those that leave may still be there while others come."""
-    candidate = max(world.candidate.held, planned.candidate_replicas)
-    return candidate + max(world.serving.held, planned.serving_replicas) > world.budget
+    candidate = max(world.candidate.budgeted, planned.candidate_replicas)
+    return candidate + max(world.serving.budgeted, planned.serving_replicas) > world.budget
 
 
 def assert_taken_from_what_no_weight_is_on(world: World, planned: CapacityPlan) -> None:
@@ -84,7 +84,7 @@ def assert_taken_from_what_no_weight_is_on(world: World, planned: CapacityPlan) 
         (planned.candidate_replicas, world.candidate, world.weight),
         (planned.serving_replicas, world.serving, 100 - world.weight),
     ):
-        assert asked >= pods.asked or world.carries(Pods(asked, asked), weight)
+        assert asked >= pods.requested or world.carries(PodCounts(asked, asked), weight)
 
 
 @given(budgets, wishes, st.sampled_from(WAYS), st.integers(0, 1))
@@ -142,7 +142,7 @@ def test_going_back_follows_the_pods_of_a_serving_revision_that_was_scaled_down(
     budget: tuple[int, int], weight: int
 ) -> None:
     total, surge = budget
-    world = World(total, surge, "gateway", Pods(total, total), Pods(0, 0), 100)
+    world = World(total, surge, "gateway", PodCounts(total, total), PodCounts(0, 0), 100)
     planned = world.plan(0)
     assert planned.weight == 100, "nothing can take the requests yet"
     assert planned.serving_replicas > 0 or planned.candidate_replicas < total
@@ -153,34 +153,50 @@ def test_going_back_follows_the_pods_of_a_serving_revision_that_was_scaled_down(
 
 @pytest.mark.parametrize("serving_ready", [0, 1, 4])
 def test_a_candidate_without_ready_pods_loses_its_weight_at_once(serving_ready: int) -> None:
-    assert plan(4, 1, 0, Pods(4, 0), Pods(4, serving_ready), 100).weight == 0
-    assert plan(4, 1, 50, Pods(2, 0), Pods(4, serving_ready), 25).weight == 0
+    assert plan_capacity(4, 1, 0, PodCounts(4, 0), PodCounts(4, serving_ready), 100).weight == 0
+    assert plan_capacity(4, 1, 50, PodCounts(2, 0), PodCounts(4, serving_ready), 25).weight == 0
 
 
 CASES = [
-    ("a first small step brings up one pod and takes none away", (4, 1, 5, Pods(0, 0), Pods(4, 4), 0), (1, 4, 0)),
-    ("weight waits for readiness", (4, 1, 5, Pods(1, 0), Pods(4, 4), 0), (1, 4, 0)),
-    ("then moves", (4, 1, 5, Pods(1, 1), Pods(4, 4), 0), (1, 4, 5)),
-    ("a large step goes as far as the pods there are", (4, 4, 100, Pods(4, 2), Pods(4, 4), 5), (4, 4, 50)),
-    ("with room for both the serving revision stays whole", (4, 4, 100, Pods(4, 4), Pods(4, 4), 5), (4, 4, 100)),
-    ("with little surge it leaves only what its weight needs not", (4, 1, 100, Pods(1, 1), Pods(4, 4), 25), (1, 3, 25)),
-    ("and room is used once it is there", (4, 1, 100, Pods(1, 1), Pods(3, 3), 25), (2, 3, 25)),
-    ("pods that still answer count", (4, 1, 100, Pods(1, 1), Pods(3, 4), 25), (1, 3, 25)),
-    ("without surge the serving revision is lowered first", (4, 0, 50, Pods(0, 0), Pods(4, 4), 0), (0, 3, 0)),
-    ("going back asks for pods first", (4, 2, 0, Pods(4, 4), Pods(1, 1), 100), (4, 2, 75)),
-    ("a candidate that lost pods keeps what it can carry", (4, 4, 100, Pods(4, 1), Pods(4, 4), 50), (4, 4, 25)),
-    ("both short: by what is ready", (4, 1, 50, Pods(2, 1), Pods(3, 1), 60), (2, 3, 50)),
+    (
+        "a first small step brings up one pod and takes none away",
+        (4, 1, 5, PodCounts(0, 0), PodCounts(4, 4), 0),
+        (1, 4, 0),
+    ),
+    ("weight waits for readiness", (4, 1, 5, PodCounts(1, 0), PodCounts(4, 4), 0), (1, 4, 0)),
+    ("then moves", (4, 1, 5, PodCounts(1, 1), PodCounts(4, 4), 0), (1, 4, 5)),
+    ("a large step goes as far as the pods there are", (4, 4, 100, PodCounts(4, 2), PodCounts(4, 4), 5), (4, 4, 50)),
+    (
+        "with room for both the serving revision stays whole",
+        (4, 4, 100, PodCounts(4, 4), PodCounts(4, 4), 5),
+        (4, 4, 100),
+    ),
+    (
+        "with little surge it leaves only what its weight needs not",
+        (4, 1, 100, PodCounts(1, 1), PodCounts(4, 4), 25),
+        (1, 3, 25),
+    ),
+    ("and room is used once it is there", (4, 1, 100, PodCounts(1, 1), PodCounts(3, 3), 25), (2, 3, 25)),
+    ("pods that still answer count", (4, 1, 100, PodCounts(1, 1), PodCounts(3, 4), 25), (1, 3, 25)),
+    ("without surge the serving revision is lowered first", (4, 0, 50, PodCounts(0, 0), PodCounts(4, 4), 0), (0, 3, 0)),
+    ("going back asks for pods first", (4, 2, 0, PodCounts(4, 4), PodCounts(1, 1), 100), (4, 2, 75)),
+    (
+        "a candidate that lost pods keeps what it can carry",
+        (4, 4, 100, PodCounts(4, 1), PodCounts(4, 4), 50),
+        (4, 4, 25),
+    ),
+    ("both short: by what is ready", (4, 1, 50, PodCounts(2, 1), PodCounts(3, 1), 60), (2, 3, 50)),
 ]
 
 
 @pytest.mark.parametrize(("given_", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_one_move(given_: tuple[int, int, int, Pods, Pods, int], expected: tuple[int, int, int]) -> None:
-    assert plan(*given_) == CapacityPlan(*expected)
+def test_one_move(given_: tuple[int, int, int, PodCounts, PodCounts, int], expected: tuple[int, int, int]) -> None:
+    assert plan_capacity(*given_) == CapacityPlan(*expected)
 
 
 def test_a_shadowed_candidate_has_its_pod_without_any_weight() -> None:
-    assert plan(4, 1, 0, Pods(0, 0), Pods(4, 4), 0, least=1) == CapacityPlan(1, 4, 0)
-    assert plan(4, 1, 0, Pods(1, 1), Pods(4, 4), 0, least=1) == CapacityPlan(1, 4, 0)
+    assert plan_capacity(4, 1, 0, PodCounts(0, 0), PodCounts(4, 4), 0, least=1) == CapacityPlan(1, 4, 0)
+    assert plan_capacity(4, 1, 0, PodCounts(1, 1), PodCounts(4, 4), 0, least=1) == CapacityPlan(1, 4, 0)
 
 
 @given(st.integers(1, 200), st.integers(1, 99))
@@ -188,7 +204,7 @@ def test_pods_make_a_weight_within_half_a_pod_or_say_the_nearest(total: int, wis
     candidate, serving = replica_pods(total, wish)
     assert max(candidate, serving) == total
     made = 100 * candidate / (candidate + serving)
-    nearest = replica_weight(total, wish)
+    nearest = nearest_replica_weight(total, wish)
     if nearest is None:
         assert abs(made - wish) <= 100 / (2 * total)
     else:
@@ -199,7 +215,7 @@ def test_pods_make_a_weight_within_half_a_pod_or_say_the_nearest(total: int, wis
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 99))
 def test_within_any_budget_the_pods_carry_all_traffic(total: int, surge: int, wish: int) -> None:
-    assume(feasible(total, surge))
+    assume(is_feasible(total, surge))
     candidate, serving = replica_pods(total, wish, total + surge)
     assert total <= candidate + serving <= max(total + surge, total)
     assert min(candidate, serving) >= 1
@@ -210,7 +226,7 @@ ACHIEVED = [((0, 0), 0), ((0, 3), 0), ((1, 3), 25), ((1, 2), 33), ((2, 1), 67), 
 
 @pytest.mark.parametrize(("pods", "expected"), ACHIEVED)
 def test_the_achieved_weight_is_the_share_of_ready_pods(pods: tuple[int, int], expected: int) -> None:
-    assert achieved(*pods) == expected
+    assert achieved_weight(*pods) == expected
 
 
 @given(st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 300), max_size=5))

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from promql_parser import VectorSelector
 
 from modelwright.analysis import builtin, promql
-from modelwright.analysis.port import Ask, Gateway, Target
-from modelwright.analysis.promql import Match
+from modelwright.analysis.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.analysis.promql import LabelMatcher
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from tests.lib.measurement import CANDIDATE, SERVING, TRAEFIK, ask
 
@@ -60,8 +60,8 @@ def selector(text: str) -> VectorSelector:
 @given(hostile, st.sampled_from(["=", "!="]))
 @example('"} or vector(1) #', "=")
 def test_a_matcher_reads_as_its_value(value: str, sign: Any) -> None:
-    found = selector(promql.select("a", [Match("l", value, sign)]))
-    assert shape(found) == shape(selector(promql.select("a", [Match("l", "x", sign)])))
+    found = selector(promql.build_selector("a", [LabelMatcher("l", value, sign)]))
+    assert shape(found) == shape(selector(promql.build_selector("a", [LabelMatcher("l", "x", sign)])))
     assert matchers(found) == {"l": value}
 
 
@@ -75,21 +75,21 @@ QUERIES = (
 @pytest.mark.parametrize("query", QUERIES)
 @given(st.fixed_dictionaries(dict.fromkeys(promql.PLACEHOLDERS, hostile)))
 def test_a_users_query_keeps_its_shape(query: str, known: dict[str, str]) -> None:
-    filled = promql_parser.parse(promql.fill(query, known))
-    assert shape(filled) == shape(promql_parser.parse(promql.fill(query, dict.fromkeys(known, "x"))))
+    filled = promql_parser.parse(promql.fill_placeholders(query, known))
+    assert shape(filled) == shape(promql_parser.parse(promql.fill_placeholders(query, dict.fromkeys(known, "x"))))
 
 
 @given(hostile, hostile)
 async def test_an_enforced_label_can_not_be_got_round_by_a_value(namespace: str, model: str) -> None:
     known = dict.fromkeys(promql.PLACEHOLDERS, "x") | {"NAMESPACE": namespace, "MODEL": model}
-    query = promql.fill('sum(a{namespace="$(NAMESPACE)",m="$(MODEL)"})', known)
-    sent = promql_parser.parse(await promql.enforced(query, "namespace", namespace, "q"))
+    query = promql.fill_placeholders('sum(a{namespace="$(NAMESPACE)",m="$(MODEL)"})', known)
+    sent = promql_parser.parse(await promql.enforce_label(query, "namespace", namespace, "q"))
     assert matchers(sent.expr) == {"namespace": namespace, "m": model}  # type: ignore[attr-defined]
 
 
-async def counted(asked: Ask, wanted: str, target: Target) -> list[VectorSelector]:
-    found = await builtin.source(asked, wanted, target)
-    parts = [part for part in (found.all, found.bad, found.latency) if part is not None]
+async def counted(asked: MeasurementRequest, wanted: str, target: RevisionTarget) -> list[VectorSelector]:
+    found = await builtin.find_counters(asked, wanted, target)
+    parts = [part for part in (found.all_requests, found.bad_requests, found.latency) if part is not None]
     return [selector(text) for part in parts for text in part.selectors]
 
 
@@ -98,7 +98,7 @@ async def counted(asked: Ask, wanted: str, target: Target) -> list[VectorSelecto
 async def test_selectors_of_a_gateway_keep_their_shape(
     gateway: Gateway, namespace: str, candidate: str, serving: str
 ) -> None:
-    def asked(of: str, one: str, other: str) -> tuple[Ask, Target]:
+    def asked(of: str, one: str, other: str) -> tuple[MeasurementRequest, RevisionTarget]:
         target = replace(CANDIDATE, service=one)
         changes = {"candidate": target, "serving": replace(SERVING, service=other)}
         return ask(namespace=of, gateway=gateway, **changes), target
@@ -123,8 +123,8 @@ async def test_selectors_of_a_gateway_keep_their_shape(
 
 @given(namespace=hostile, label=hostile, pods=plain)
 async def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespace: str, label: str, pods: str) -> None:
-    text = promql.select("requests_total", [Match("model", label)])
-    target = replace(CANDIDATE, pods=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
+    text = promql.build_selector("requests_total", [LabelMatcher("model", label)])
+    target = replace(CANDIDATE, pod_pattern=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
     for found in await counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
         assert found.name == "requests_total"
         assert matchers(found) == {"model": label, "namespace": namespace, "pod": pods}
@@ -132,8 +132,8 @@ async def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespac
 
 @given(hostile | st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_an_instance_is_matched_by_itself_only(instance: str) -> None:
-    pattern = promql.literal(instance)
-    found = selector(promql.select("up", [Match("instance", pattern, "=~")]))
+    pattern = promql.escape_pattern(instance)
+    found = selector(promql.build_selector("up", [LabelMatcher("instance", pattern, "=~")]))
     assert matchers(found) == {"instance": pattern}
     assert re.fullmatch(pattern, instance)
     assert not re.fullmatch(pattern, instance + "x")

@@ -16,18 +16,18 @@ from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatu
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.pods import Failure
+from modelwright.core.pods import PodFailure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
 from modelwright.core.rollout.drawing import _NO as REJECTION
-from modelwright.core.rollout.observed import Observed, RevisionView, Rolling, Serving, Traffic
-from modelwright.core.rollout.record import TERMINAL, Record
-from modelwright.core.rollout.steps import compiled
+from modelwright.core.rollout.observed import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
+from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
+from modelwright.core.rollout.steps import compile_steps
 from modelwright.core.scoring import GateResult
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = Revision("v1", "aaaa"), Revision("v2", "bbbb")
-LIVE = [state for state in State if state not in TERMINAL and state is not State.ROLLING_BACK]
+LIVE = [state for state in State if state not in TERMINAL_STATES and state is not State.ROLLING_BACK]
 GATES = {"evaluation": {"template": {}, "metrics": [{"name": "accuracy", "min": "0.9"}]}}
 METRICS = {"metrics": [{"name": "errors", "builtin": "error-rate", "margin": "0.02", "max": "0.5"}]}
 STEPS: dict[str, Any] = {"steps": [{"weight": 10, "hold": "1m"}, {"approval": {"timeout": "30m"}}, {"weight": 100}]}
@@ -61,16 +61,16 @@ class Scene:
     gate: Outcome | None = None
     noted: bool = False
     """The gate's result is in the record already."""
-    people: people.PeopleDecision | None = None
+    people: people.ApprovalDecision | None = None
     abort: bool = False
     wins: bool | None = None
 
-    def observed(self) -> Observed:
+    def observed(self) -> Observation:
         wire = {"strategy": self.strategy, "onFailure": self.fails, "onInconclusive": self.undecided, "deadline": "1h"}
         wire |= {"gates": GATES} if self.gates else {}
         wire |= {} if self.strategy is RECREATE else {"analysis": METRICS}
         policy = RolloutPolicySpec.model_validate(wire)
-        steps = compiled(policy.strategy)
+        steps = compile_steps(policy.strategy)
         status: dict[str, Any] = {
             "state": self.state, "reason": "r", "message": "m", "since": NOW - self.ago,
             "from": {"version": "v1", "revision": OLD.hash}, "to": {"version": "v2", "revision": NEW.hash},
@@ -97,27 +97,27 @@ class Scene:
         spec: dict[str, Any] = {"modelRef": {"name": "m"}, "target": {"version": "v2", "revision": "bbbb"}, "number": 2}
         if self.abort:
             spec["command"] = {"name": "abort", "token": "1", "by": "a", "reason": "b"}
-        record = Record(
+        record = RolloutRecord(
             "m-2", "uid", 1, NOW - timedelta(hours=3), ModelRolloutSpec.model_validate(spec),
             ModelRolloutStatus.model_validate(status),
         )  # fmt: skip
-        command = people.Accepted(record.spec.command) if record.spec.command is not None else None
+        command = people.CommandAccepted(record.spec.command) if record.spec.command is not None else None
         own = self.state is not State.PROMOTING and self.confirmed and self.step is not None
-        rolling = Rolling(
+        rolling = RolloutInput(
             policy, steps, record, 2,
-            outcome=self.outcome if own else None, watched=None if own else self.outcome,
+            outcome=self.outcome if own else None, earlier_outcome=None if own else self.outcome,
             gates={"evaluation": result} if result is not None and not self.noted else {},
-            people=self.people, command=command, wins=self.wins,
+            approval=self.people, command=command, ab_test_won=self.wins,
         )  # fmt: skip
-        failure = Failure(self.fault, "why") if self.fault is not None else None
+        failure = PodFailure(self.fault, "why") if self.fault is not None else None
         views = {
             OLD.hash: RevisionView(OLD, 1, 1, self.served_ready, self.served_ready),
             NEW.hash: RevisionView(NEW, 1, 1, self.ready, self.ready, failure=failure),
         }
         weights = {key: share for key, share in ((OLD.hash, 100 - self.weight), (NEW.hash, self.weight)) if share}
-        return Observed(
-            NOW, NEW, revisions=views, traffic=Traffic(frozenset({*weights, OLD.hash}), True, weights=weights),
-            serving=Serving(OLD, NOW - timedelta(days=1)), rolling=rolling,
+        return Observation(
+            NOW, NEW, revisions=views, traffic=TrafficView(frozenset({*weights, OLD.hash}), True, weights=weights),
+            serving=ServingRevision(OLD, NOW - timedelta(days=1)), rollout=rolling,
         )  # fmt: skip
 
     @property
@@ -136,9 +136,9 @@ class Scene:
 
 def ending(scene: Scene) -> tuple[State, str] | None:
     """The state in which the rollout ends by what is observed now, with the reason; None while it goes on."""
-    record = machine.settle(scene.observed()).record
+    record = machine.apply_transitions(scene.observed()).record
     assert record is not None
-    if record.state in TERMINAL:
+    if record.state in TERMINAL_STATES:
         return record.state, record.status.reason or ""
     if record.state is not State.ROLLING_BACK:
         return None
@@ -149,19 +149,19 @@ def is_quarantined(end: tuple[State, str]) -> bool:
     state, reason = end
     record = Scene().observed().record
     assert record is not None
-    ended = record.but(state=state, reason=reason)
-    return ended.waits_for_retry and not ended.undecided
+    ended = record.with_status(state=state, reason=reason)
+    return ended.waits_for_retry and not ended.ended_undecided
 
 
 REJECTED = people.Rejected(REJECTION, "no")
-WAITING = people.Waiting((), 1, Reason.AWAITING_APPROVAL, "nobody has approved yet")
+WAITING = people.ApprovalsMissing((), 1, Reason.AWAITING_APPROVAL, "nobody has approved yet")
 
 
 @st.composite
 def scenes(draw: st.DrawFn, state: State) -> Scene:
     gating = state in (State.PENDING, State.GATING) or (state is State.HOLDING and draw(st.booleans()))
     strategy = draw(st.sampled_from([STEPS, TEST, RECREATE]))
-    steps = compiled(RolloutPolicySpec.model_validate({"strategy": strategy, "analysis": METRICS}).strategy)
+    steps = compile_steps(RolloutPolicySpec.model_validate({"strategy": strategy, "analysis": METRICS}).strategy)
     stepless = gating or strategy is RECREATE
     step = None if stepless else draw(st.integers(0, len(steps) - 1))
     return Scene(
@@ -288,6 +288,6 @@ def test_it_ends_undecided_by(name: str, scene: Scene, reason: str) -> None:
 
 
 def test_a_step_that_ends_undecided_has_not_failed() -> None:
-    record = machine.settle(Scene(ready=0, served_ready=0).observed()).record
+    record = machine.apply_transitions(Scene(ready=0, served_ready=0).observed()).record
     assert record is not None
     assert [entry.outcome for entry in record.status.steps] == ["Ended"]

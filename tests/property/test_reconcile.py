@@ -265,9 +265,11 @@ class Clusters(RuleBasedStateMachine):
             if any(ref["uid"] == uid for ref in obj["metadata"].get("ownerReferences", []))
             and names.LABEL_MODEL in obj["metadata"].get("labels", {})
         ]  # fmt: skip
-        kept = {(kinds.of(o), o["metadata"]["name"]) for o in ours if kinds.of(o) != kinds.CONTROLLER_REVISION}
+        kept = {
+            (kinds.kind_of(o), o["metadata"]["name"]) for o in ours if kinds.kind_of(o) != kinds.CONTROLLER_REVISION
+        }
         assert kept == expected
-        stored = [o["metadata"]["name"] for o in ours if kinds.of(o) == kinds.CONTROLLER_REVISION]
+        stored = [o["metadata"]["name"] for o in ours if kinds.kind_of(o) == kinds.CONTROLLER_REVISION]
         assert child in stored
         assert len(stored) <= 4
         service = self.api.objects[kinds.SERVICE, NS, "digits"]
@@ -290,7 +292,7 @@ class Clusters(RuleBasedStateMachine):
             self._count_down()
         if self.lie is not None and self.after:
             self.lie = None
-            raise errors.no_answer(ConnectionResetError("the answer is lost"))
+            raise errors.error_without_response(ConnectionResetError("the answer is lost"))
 
     def _count_down(self) -> None:
         assert self.writes_left is not None
@@ -300,7 +302,7 @@ class Clusters(RuleBasedStateMachine):
 
     def _never_takes_away_what_serves(self, verb: str, obj: Object) -> None:
         """A Deployment that the operator deletes is not one that the Service of the operator's Model names."""
-        if verb != "delete" or kinds.of(obj) != kinds.DEPLOYMENT:
+        if verb != "delete" or kinds.kind_of(obj) != kinds.DEPLOYMENT:
             return
         known = self.operator.store.get(kinds.SERVICE, NS, "digits")
         available = obj.get("status", {}).get("availableReplicas", 0)

@@ -11,25 +11,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from modelwright.api.common import seconds
+from modelwright.api.common import parse_duration
 from modelwright.api.v1alpha1.retraining import Guard, RetrainingPolicySpec, RetrainingPolicyStatus, TriggerStatus
 from modelwright.api.v1alpha1.training import RunState, StageState
 from modelwright.core.retraining import guard, triggers
-from modelwright.core.retraining.guard import Known, RunView, Start, Suppress
+from modelwright.core.retraining.guard import AlreadyStarted, PolicyRun, StartRun, SuppressFiring
 from modelwright.core.retraining.machine import (
-    TERMINAL,
-    BeginStage,
+    RUN_TERMINAL_STATES,
     ChildRef,
-    Register,
-    Resolved,
+    RegisterVersion,
     ResolveData,
+    ResolvedData,
     RunDecision,
-    RunObserved,
+    RunObservation,
+    StartStage,
     StopStage,
-    decide,
-    present,
+    current_stage,
+    decide_run,
 )
-from modelwright.core.retraining.stage import ENDED, Reading
+from modelwright.core.retraining.stage import ENDED_STAGE_STATES, StageReading
 from modelwright.core.retraining.triggers import Firing
 from modelwright.core.rollout.observed import Problem
 from tests.unit.core.retraining.builders import DIGEST, NOW, REPORTS, policy, run
@@ -68,24 +68,24 @@ class Stream:
 
     rules: Guard
     now: datetime = datetime(2026, 11, 1, tzinfo=UTC)
-    runs: dict[str, RunView] = field(default_factory=dict)
+    runs: dict[str, PolicyRun] = field(default_factory=dict)
     identities: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def active(self) -> list[RunView]:
-        return [one for one in self.runs.values() if one.active]
+    def active(self) -> list[PolicyRun]:
+        return [one for one in self.runs.values() if one.is_active]
 
     def end(self, name: str, state: RunState) -> None:
         self.runs[name] = replace(self.runs[name], state=state, ended=self.now, failed=state is RunState.FAILED)
 
     def begin(self, name: str, trigger: str, identity: str, *, manual: bool = False) -> None:
         assert name not in self.runs
-        self.runs[name] = RunView(name, trigger, identity, manual, self.now, None, None, False)
+        self.runs[name] = PolicyRun(name, trigger, identity, manual, self.now, None, None, False)
 
     def take(self, firings: list[Firing], suspended: bool) -> None:
-        failures, last = guard.failures(list(self.runs.values()))
-        until = guard.retry_at(self.rules.backoff, failures, last)
+        failures, last = guard.count_failures(list(self.runs.values()))
+        until = guard.compute_retry_time(self.rules.backoff, failures, last)
         before = list(self.runs.values())
-        found = guard.judge(
+        found = guard.judge_firings(
             firings, self.rules, before, policy="digits", policy_uid="u1", suspended=suspended, now=self.now,
             retry_at=until,
         )  # fmt: skip
@@ -96,11 +96,11 @@ class Stream:
         assert [one.firing.at for one in found] == sorted(one.firing.at for one in found)
         for one in found:
             place = (one.firing.trigger, one.firing.identity)
-            if isinstance(one, Suppress):
+            if isinstance(one, SuppressFiring):
                 assert one.reason in REASONS
                 assert one.message
                 assert place not in self.identities
-            elif isinstance(one, Known):
+            elif isinstance(one, AlreadyStarted):
                 assert self.identities[place] == one.run
             else:
                 assert not suspended
@@ -108,12 +108,12 @@ class Stream:
                 self.start(one)
                 assert self.identities.setdefault(place, one.run) == one.run
 
-    def start(self, one: Start) -> None:
+    def start(self, one: StartRun) -> None:
         others = list(self.runs.values())
-        cooldown = timedelta(seconds=seconds(self.rules.cooldown))
+        cooldown = timedelta(seconds=parse_duration(self.rules.cooldown))
         assert all(self.now - other.created >= cooldown for other in others)
         if self.rules.max_runs is not None:
-            span = timedelta(seconds=seconds(self.rules.max_runs.per))
+            span = timedelta(seconds=parse_duration(self.rules.max_runs.per))
             assert sum(self.now - other.created < span for other in others) < self.rules.max_runs.count
         for name in one.replaces:
             assert not self.runs[name].manual
@@ -157,8 +157,8 @@ def test_no_edit_of_a_trigger_brings_a_time_from_before_it(
         spec = RetrainingPolicySpec.model_validate({**policy().wire(), "triggers": wanted})
         for later in (0, minutes):
             now += timedelta(minutes=later)
-            status = triggers.anchored(spec, status, now, now)
-            found = triggers.scheduled(spec, status, NOW - timedelta(days=400), now)
+            status = triggers.anchor_schedules(spec, status, now, now)
+            found = triggers.fire_schedules(spec, status, NOW - timedelta(days=400), now)
             assert all(edited < firing.at <= now for firing in found), (edited, found)
             entries = {entry.name: entry for entry in status.triggers if kind is not None}
             for firing in found:
@@ -221,7 +221,7 @@ class Runs(RuleBasedStateMachine):
         self.now = NOW
         self.run = run(manual=manual)
         self.before: tuple[str, ...] = ("run-0",) if before else ()
-        self.dataset = Resolved()
+        self.dataset = ResolvedData()
         self.children: dict[str, Child] = {}
         self.made: dict[str, int] = {}
         self.problem: Problem | None = None
@@ -234,16 +234,16 @@ class Runs(RuleBasedStateMachine):
         """Stages whose object's uid is written down."""
         return {entry.name for entry in self.run.status.stages if entry.uid}
 
-    @rule(state=st.sampled_from(sorted(set(StageState) - ENDED)), stage=st.sampled_from(sorted(REPORTS)))
+    @rule(state=st.sampled_from(sorted(set(StageState) - ENDED_STAGE_STATES)), stage=st.sampled_from(sorted(REPORTS)))
     def the_object_is(self, state: StageState, stage: str) -> None:
         child = self.children.get(stage)
-        if child is not None and child.state not in ENDED:
+        if child is not None and child.state not in ENDED_STAGE_STATES:
             child.state = state
 
     @rule(stage=st.sampled_from(sorted(REPORTS)), how=st.sampled_from(["good", "good", "good", "bad", "none"]))
     def the_object_succeeds(self, stage: str, how: str) -> None:
         child = self.children.get(stage)
-        if child is None or child.state in ENDED:
+        if child is None or child.state in ENDED_STAGE_STATES:
             return
         bad = {
             "dataCheck": BAD_CHECKS,
@@ -256,7 +256,7 @@ class Runs(RuleBasedStateMachine):
     @rule(stage=st.sampled_from(sorted(REPORTS)))
     def the_object_fails(self, stage: str) -> None:
         child = self.children.get(stage)
-        if child is not None and child.state not in ENDED:
+        if child is not None and child.state not in ENDED_STAGE_STATES:
             child.state = StageState.FAILED
 
     @precondition(lambda self: self.known() & set(self.children))
@@ -270,7 +270,9 @@ class Runs(RuleBasedStateMachine):
 
     @rule(problem=st.sampled_from([None, None, "StoreUnreachable", "AccessDenied"]))
     def data_is_resolved_or_not(self, problem: str | None) -> None:
-        self.dataset = Resolved(DIGEST) if problem is None else Resolved(None, Problem(problem, "no", stalled=True))
+        self.dataset = (
+            ResolvedData(DIGEST) if problem is None else ResolvedData(None, Problem(problem, "no", stalled=True))
+        )
 
     @rule()
     def the_run_before_ends(self) -> None:
@@ -299,18 +301,18 @@ class Runs(RuleBasedStateMachine):
     def a_pass(self) -> None:
         self.one_pass()
 
-    def observed(self) -> RunObserved:
-        entry = present(self.run.status)
+    def observed(self) -> RunObservation:
+        entry = current_stage(self.run.status)
         child = self.children.get(entry.name) if entry is not None else None
-        return RunObserved(
+        return RunObservation(
             now=self.now,
             run=self.run,
             policy=self.policy,
             problem=self.problem,
-            before=self.before,
+            earlier_runs=self.before,
             serving="digits-1",
             dataset=self.dataset,
-            stage=Reading(child.state, report=child.report) if child is not None else None,
+            stage=StageReading(child.state, report=child.report) if child is not None else None,
             child=ChildRef(f"run-1-{entry.name}", child.uid) if child is not None and entry is not None else None,
             registered=self.registered,
             version_outcome=self.outcome,
@@ -318,7 +320,7 @@ class Runs(RuleBasedStateMachine):
         )
 
     def one_pass(self, crash_after: int | None = None) -> RunDecision:
-        decision = decide(self.observed())
+        decision = decide_run(self.observed())
         if crash_after == 0:
             return decision
         self.run = self.run.model_copy(update={"status": decision.status})
@@ -328,10 +330,10 @@ class Runs(RuleBasedStateMachine):
             self.carry_out(action)
         return decision
 
-    def carry_out(self, action: ResolveData | BeginStage | StopStage | Register) -> None:
+    def carry_out(self, action: ResolveData | StartStage | StopStage | RegisterVersion) -> None:
         status = self.run.status
-        if isinstance(action, BeginStage):
-            assert status.state not in TERMINAL
+        if isinstance(action, StartStage):
+            assert status.state not in RUN_TERMINAL_STATES
             if action.stage not in self.children:
                 self.made[action.stage] = self.made.get(action.stage, 0) + 1
                 self.children[action.stage] = Child(f"{action.stage}-{self.made[action.stage]}")
@@ -341,9 +343,9 @@ class Runs(RuleBasedStateMachine):
             if action.stage == "evaluate":
                 assert status.result is not None
         elif isinstance(action, StopStage):
-            assert status.state in TERMINAL
+            assert status.state in RUN_TERMINAL_STATES
             self.children.pop(action.stage, None)
-        elif isinstance(action, Register):
+        elif isinstance(action, RegisterVersion):
             assert status.result is not None
             assert self.policy.run.evaluate is None or status.figures
             self.registered = True
@@ -355,7 +357,7 @@ class Runs(RuleBasedStateMachine):
     @invariant()
     def a_run_that_has_ended_stays_as_it_is(self) -> None:
         status = self.run.status
-        kept = status.model_dump(exclude={"outcome", "conditions"}) if status.state in TERMINAL else None
+        kept = status.model_dump(exclude={"outcome", "conditions"}) if status.state in RUN_TERMINAL_STATES else None
         assert self.over is None or kept == self.over
         self.over = kept
 
@@ -367,11 +369,11 @@ class Runs(RuleBasedStateMachine):
     @invariant()
     def looking_changes_nothing(self) -> None:
         picture = self.observed()
-        assert decide(picture) == decide(picture)
-        settled = replace(picture, run=self.run.model_copy(update={"status": decide(picture).status}))
-        entry = present(settled.status)
-        if entry == present(picture.status):
-            assert decide(settled).status == settled.status
+        assert decide_run(picture) == decide_run(picture)
+        settled = replace(picture, run=self.run.model_copy(update={"status": decide_run(picture).status}))
+        entry = current_stage(settled.status)
+        if entry == current_stage(picture.status):
+            assert decide_run(settled).status == settled.status
 
     def teardown(self) -> None:
         """When nothing holds it back, the run ends within its deadline, and so does all that it has made."""
@@ -386,9 +388,9 @@ class Runs(RuleBasedStateMachine):
         self.now = max(self.now, clock.running_since or self.now) if clock is not None else self.now
         self.now += DEADLINE
         self.one_pass()
-        assert self.run.status.state in TERMINAL
+        assert self.run.status.state in RUN_TERMINAL_STATES
         self.one_pass()
-        assert all(child.state in ENDED for child in self.children.values())
+        assert all(child.state in ENDED_STAGE_STATES for child in self.children.values())
 
 
 Runs.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

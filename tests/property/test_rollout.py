@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.core.pods import Failure
+from modelwright.core.pods import PodFailure
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.actions import Remove, Run, SendTraffic
-from modelwright.core.rollout.machine import decide, determine
-from modelwright.core.rollout.observed import Observed, RevisionView, Serving, Traffic, confirmed_serving
+from modelwright.core.rollout.actions import EnsureRevision, RemoveRevision, SetTraffic
+from modelwright.core.rollout.machine import decide_actions, determine_state
+from modelwright.core.rollout.observed import Observation, RevisionView, ServingRevision, TrafficView, confirm_serving
 
 VERSIONS = ["one", "two", "three"]
 
@@ -25,7 +25,7 @@ class World:
     views: dict[str, RevisionView] = field(default_factory=dict)
     named: frozenset[str] = frozenset()
     followed: frozenset[str] = frozenset()
-    serving: Serving | None = None
+    serving: ServingRevision | None = None
     target: Revision | None = None
     replicas: int = 1
     broken: frozenset[str] = frozenset()
@@ -68,7 +68,7 @@ class Rollouts(RuleBasedStateMachine):
                 ready=(view.replicas or 0) if good else 0,
                 available=(view.replicas or 0) if good else 0,
                 current=True,
-                failure=None if good else Failure("ModelLoadFailed", "broken"),
+                failure=None if good else PodFailure("ModelLoadFailed", "broken"),
             )
 
     @rule(version=st.sampled_from(VERSIONS))
@@ -97,39 +97,39 @@ class Rollouts(RuleBasedStateMachine):
     def status_is_lost(self) -> None:
         self.world.serving = None
 
-    def observed(self) -> Observed:
+    def observed(self) -> Observation:
         world = self.world
-        picture = Observed(
+        picture = Observation(
             now=world.now,
             target=world.target,
             replicas=world.replicas,
             revisions=dict(world.views),
-            traffic=Traffic(world.named, confirmed=bool(world.named) and world.followed == world.named),
+            traffic=TrafficView(world.named, confirmed=bool(world.named) and world.followed == world.named),
             serving=world.serving,
         )
-        return replace(picture, serving=confirmed_serving(picture))
+        return replace(picture, serving=confirm_serving(picture))
 
     def one_pass(self, crash_after: int | None = None) -> None:
         before = self.observed()
-        decision = decide(before)
-        assert sum(isinstance(action, SendTraffic) for action in decision.actions) <= 1
+        decision = decide_actions(before)
+        assert sum(isinstance(action, SetTraffic) for action in decision.actions) <= 1
         for count, action in enumerate(decision.actions):
             if count == crash_after:
                 return
             self.carry_out(action, before)
         self.world.serving = before.serving
 
-    def carry_out(self, action: Run | SendTraffic | Remove, before: Observed) -> None:
-        revision = action.routing.shares[0].revision if isinstance(action, SendTraffic) else action.revision
+    def carry_out(self, action: EnsureRevision | SetTraffic | RemoveRevision, before: Observation) -> None:
+        revision = action.split.shares[0].revision if isinstance(action, SetTraffic) else action.revision
         world, key = self.world, revision.hash
-        if isinstance(action, Run):
+        if isinstance(action, EnsureRevision):
             view = world.views.get(key, RevisionView(action.revision, started=world.now, current=False))
             if view.replicas != world.replicas:
                 view = replace(
                     view, replicas=world.replicas, current=False, available=min(view.available, world.replicas)
                 )
             world.views[key] = view
-        elif isinstance(action, SendTraffic):
+        elif isinstance(action, SetTraffic):
             others = [view for other, view in world.views.items() if other != key]
             if key not in world.named and any(v.available for v in others if v.revision.hash in world.named):
                 assert before.revisions[key].available >= world.replicas, (
@@ -141,7 +141,7 @@ class Rollouts(RuleBasedStateMachine):
             assert world.target is None or key != world.target.hash, "the wanted revision was removed"
             if before.serving is not None:
                 waited = world.now - before.serving.since
-                assert waited >= before.settle or key not in world.followed, "removed before traffic had settled"
+                assert waited >= before.settle_time or key not in world.followed, "removed before traffic had settled"
             del world.views[key]
             world.followed -= {key}
 
@@ -153,8 +153,8 @@ class Rollouts(RuleBasedStateMachine):
     @invariant()
     def looking_changes_nothing(self) -> None:
         picture = self.observed()
-        assert decide(picture) == decide(picture)
-        assert determine(picture) == determine(picture)
+        assert decide_actions(picture) == decide_actions(picture)
+        assert determine_state(picture) == determine_state(picture)
 
     def teardown(self) -> None:
         """When everything stands still and works, the wanted version serves alone within a few passes."""
@@ -167,7 +167,7 @@ class Rollouts(RuleBasedStateMachine):
             self.world.now += timedelta(seconds=10)
             self.one_pass()
         end = self.observed()
-        assert determine(end).state is RolloutState.SUCCEEDED
+        assert determine_state(end).state is RolloutState.SUCCEEDED
         assert set(self.world.views) == {self.world.target.hash} == self.world.named
 
 

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from modelwright.core.analysis.evidence import Arm, Failure, Shares, Value
-from modelwright.core.rollout.record import TERMINAL
+from modelwright.core.analysis.evidence import Arm, MeasurementFailure, MetricValue, RequestShares
+from modelwright.core.rollout.record import TERMINAL_STATES
 from modelwright.kube import kinds
 from tests.lib.rollout_harness import JUDGED, World, bad, good
 from tests.lib.simulated import Died
@@ -18,10 +18,10 @@ from tests.lib.simulated import Died
 EVIDENCE: dict[str, Any] = {
     "good": good(),
     "bad": bad(),
-    "too few": Shares(Arm(5, 0), Arm(50, 0)),
-    "one arm": Shares(Arm(5000, 0), None),
-    "nothing": Value(None, why="the query gave nothing"),
-    "server gone": Failure("MetricsServerUnreachable", "connection refused"),
+    "too few": RequestShares(Arm(5, 0), Arm(50, 0)),
+    "one arm": RequestShares(Arm(5000, 0), None),
+    "nothing": MetricValue(None, why="the query gave nothing"),
+    "server gone": MeasurementFailure("MetricsServerUnreachable", "connection refused"),
 }
 COMMANDS = ("pause", "resume", "promote", "abort", "retry", "release")
 
@@ -116,7 +116,7 @@ class Rollouts(RuleBasedStateMachine):
     @invariant()
     def one_rollout_at_a_time(self) -> None:
         states = [record.get("status", {}).get("state") for record in self._records()]
-        assert sum(state not in {str(t) for t in TERMINAL} for state in states) <= 2, (
+        assert sum(state not in {str(t) for t in TERMINAL_STATES} for state in states) <= 2, (
             "one, and the one it takes over from"
         )
 
@@ -137,7 +137,7 @@ class Rollouts(RuleBasedStateMachine):
         last = self._records()[-1]["status"]
         if last.get("paused") and last["state"] == "Holding":
             return
-        assert last["state"] in {str(t) for t in TERMINAL}
+        assert last["state"] in {str(t) for t in TERMINAL_STATES}
         model = self.world.model
         ready = next(c["status"] for c in model["status"]["conditions"] if c["type"] == "Ready")
         wanted = model["spec"]["version"]["name"]

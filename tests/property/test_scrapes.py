@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwright.core.analysis.counters import MoreBadThanAll, arm, arm_blocks, growth
+from modelwright.core.analysis.counters import MoreBadThanTotal, count_arm, count_arm_blocks, sum_growth
 from modelwright.core.analysis.evidence import Arm, Series
-from modelwright.core.analysis.scrapes import Counts, block_ends, clean, counted, thinned
+from modelwright.core.analysis.scrapes import CounterGrowth, block_ends, clean_samples, count_growth, thin_samples
 
 UNTIMED = settings(deadline=None)
 START, END = 100.0, 300.0
@@ -50,13 +50,13 @@ def rising(target: list[Series]) -> list[Series]:
     return [
         Series(one.labels, tuple(zip(times, sorted(values), strict=True)))
         for one in target
-        if (samples := clean(one.samples))
+        if (samples := clean_samples(one.samples))
         for times, values in [zip(*samples, strict=True)]
     ]
 
 
-def grown(found: Counts, group: int = 0, start: float = START, end: float = END) -> float:
-    return growth(found.groups[group], start, end)
+def grown(found: CounterGrowth, group: int = 0, start: float = START, end: float = END) -> float:
+    return sum_growth(found.groups[group], start, end)
 
 
 @UNTIMED
@@ -64,18 +64,18 @@ def grown(found: Counts, group: int = 0, start: float = START, end: float = END)
 def test_counts_never_fall_and_bad_ones_never_outnumber_all(
     bad: list[Series], total: list[Series], start: float, length: float
 ) -> None:
-    found = counted([bad, total], start)
+    found = count_growth([bad, total], start)
     for one in itertools.chain(*found.groups):
         values = [value for _, value in one.samples]
         assert values == sorted(values)
         assert all(0 <= value < math.inf for value in values)
     end = start + length
     try:
-        whole = arm(*found.groups, start, end)
-    except MoreBadThanAll:
+        whole = count_arm(*found.groups, start, end)
+    except MoreBadThanTotal:
         return
     assert 0 <= whole.events <= whole.trials
-    parts = arm_blocks(*found.groups, start, (*block_ends(start, end), end))
+    parts = count_arm_blocks(*found.groups, start, (*block_ends(start, end), end))
     assert Arm(sum(part.trials for part in parts), sum(part.events for part in parts)) == whole
     assert all(0 <= part.events <= part.trials for part in parts)
 
@@ -84,9 +84,9 @@ def test_counts_never_fall_and_bad_ones_never_outnumber_all(
 @given(ANY, ANY, st.randoms())
 def test_the_order_of_series_changes_nothing(bad: list[Series], total: list[Series], order: random.Random) -> None:
     unique = list({tuple(sorted(one.labels.items())): one for one in total}.values())
-    found = counted([bad, unique], START)
+    found = count_growth([bad, unique], START)
     order.shuffle(unique)
-    again = counted([bad, unique], START)
+    again = count_growth([bad, unique], START)
     assert bool(again.doubled) == bool(found.doubled)
     assert grown(again, 1) == pytest.approx(grown(found, 1))
 
@@ -95,16 +95,16 @@ def test_the_order_of_series_changes_nothing(bad: list[Series], total: list[Seri
 @given(ONE_TARGET, st.sampled_from([{"job": "y", "endpoint": "metrics"}, {"prometheus_replica": "1"}]))
 def test_a_copy_of_a_target_changes_nothing(target: list[Series], label: dict[str, str]) -> None:
     copy = [Series({**one.labels, **label}, one.samples) for one in target]
-    found = counted([[*target, *copy]], START)
+    found = count_growth([[*target, *copy]], START)
     assert not found.doubled
-    assert grown(found) == pytest.approx(grown(counted([target], START)))
+    assert grown(found) == pytest.approx(grown(count_growth([target], START)))
 
 
 @UNTIMED
 @given(ONE_TARGET.map(rising), st.integers(0, 330))
 def test_one_more_scrape_without_news_changes_nothing(target: list[Series], at: int) -> None:
     """All that the scrape before had, with the same values."""
-    valid = [clean(one.samples) for one in target]
+    valid = [clean_samples(one.samples) for one in target]
     times = sorted({time for samples in valid for time, _ in samples})
     before = max((time for time in times if time < at), default=None)
     if before is None or float(at) in times:
@@ -117,16 +117,20 @@ def test_one_more_scrape_without_news_changes_nothing(target: list[Series], at: 
         for one, samples in zip(target, valid, strict=True)
     ]
     start = START if not before <= START < at else before
-    assert grown(counted([more], start), start=start) == pytest.approx(grown(counted([target], start), start=start))
+    assert grown(count_growth([more], start), start=start) == pytest.approx(
+        grown(count_growth([target], start), start=start)
+    )
 
 
 @UNTIMED
 @given(ONE_TARGET)
 def test_what_is_kept_says_the_same(target: list[Series]) -> None:
-    kept = thinned([clean(one.samples) for one in target], START)
+    kept = thin_samples([clean_samples(one.samples) for one in target], START)
     again = [Series(one.labels, tuple(samples)) for one, samples in zip(target, kept, strict=True)]
     for end in (*block_ends(START, END), 1000.0):
-        assert grown(counted([again], START), end=end) == pytest.approx(grown(counted([target], START), end=end))
+        assert grown(count_growth([again], START), end=end) == pytest.approx(
+            grown(count_growth([target], START), end=end)
+        )
 
 
 @dataclass
@@ -170,6 +174,6 @@ def test_every_error_after_the_first_scrape_counts(bursts: list[tuple[int, int, 
     series = [
         Series({"job": "x", "instance": "a", "code": code}, tuple(samples)) for code, samples in process.scraped.items()
     ]
-    found = counted([[one for one in series if one.labels["code"] != "200"], series], START)
+    found = count_growth([[one for one in series if one.labels["code"] != "200"], series], START)
     bad = sum(count for code, count in process.truth.items() if code != "200")
-    assert arm(*found.groups, START, 1000.0) == Arm(sum(process.truth.values()), bad)
+    assert count_arm(*found.groups, START, 1000.0) == Arm(sum(process.truth.values()), bad)

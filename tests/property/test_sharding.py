@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwright.core.sharding import Claim, Ownership, Peer, State
+from modelwright.core.sharding import NamespaceClaim, NamespaceOwnership, NamespaceState, PeerLease
 
 SHARDS = ("default", "red", "blue")
 NAMESPACES = ("one", "two")
@@ -30,13 +30,13 @@ class Lease:
 class Process:
     """A replica of a shard's operator. `position`: what its stream of Namespaces has brought so far."""
 
-    own: Ownership
+    own: NamespaceOwnership
     position: int = 0
     fresh: bool = False
     alive: bool = True
-    claims: tuple[Claim, ...] = ()
-    peers: list[Peer] | None = None
-    writes: list[tuple[Claim, Callable[[], None]]] = field(default_factory=list)
+    claims: tuple[NamespaceClaim, ...] = ()
+    peers: list[PeerLease] | None = None
+    writes: list[tuple[NamespaceClaim, Callable[[], None]]] = field(default_factory=list)
 
     @property
     def shard(self) -> str:
@@ -49,9 +49,9 @@ class World:
     def __init__(self) -> None:
         self.version = 1
         self.log: list[tuple[int, str, str | None]] = []
-        self.now: dict[str, State] = {}
+        self.now: dict[str, NamespaceState] = {}
         self.leases = {shard: Lease() for shard in SHARDS}
-        self.processes = [Process(Ownership(shard)) for shard in SHARDS for _ in range(2)]
+        self.processes = [Process(NamespaceOwnership(shard)) for shard in SHARDS for _ in range(2)]
         for name in NAMESPACES:
             self.label(name, "default")
         for process in self.processes:
@@ -64,7 +64,7 @@ class World:
         if shard is None:
             self.now.pop(name, None)
         else:
-            self.now[name] = State(shard, self.version)
+            self.now[name] = NamespaceState(shard, self.version)
 
     def leads(self, process: Process) -> bool:
         lease = self.leases[process.shard]
@@ -75,18 +75,18 @@ class World:
 
     def relist(self, process: Process) -> None:
         """Its stream was too old, or it was just elected: what the stream brings after that may be older."""
-        process.own.listed(self.now, self.version)
+        process.own.apply_list(self.now, self.version)
 
     def next_event(self, process: Process) -> None:
         for version, name, shard in self.log:
             if version > process.position:
                 process.position = version
                 if shard is None:
-                    process.own.deleted(name, version)
+                    process.own.apply_deletion(name, version)
                 else:
-                    process.own.changed(name, State(shard, version))
+                    process.own.apply_change(name, NamespaceState(shard, version))
                 return
-        process.own.passed(self.version)
+        process.own.apply_bookmark(self.version)
 
     def elect(self, process: Process) -> None:
         lease = self.leases[process.shard]
@@ -103,7 +103,7 @@ class World:
 
     def renew(self, process: Process) -> None:
         if self.leads(process):
-            self.leases[process.shard].followed = process.own.followed if process.fresh else None
+            self.leases[process.shard].followed = process.own.followed_version if process.fresh else None
 
     def die(self, process: Process) -> None:
         """kill -9; the Lease runs out later, and another process may come in its place."""
@@ -125,7 +125,7 @@ class World:
     def restart(self, process: Process) -> None:
         if not process.alive:
             place = self.processes.index(process)
-            self.processes[place] = Process(Ownership(process.shard))
+            self.processes[place] = Process(NamespaceOwnership(process.shard))
             self.relist(self.processes[place])
 
     def judge(self, process: Process) -> None:
@@ -133,21 +133,21 @@ class World:
         if not (self.leads(process) and process.fresh):
             process.claims, process.peers = (), None
         elif not process.claims:
-            process.claims = process.own.waiting()
+            process.claims = process.own.pending_claims()
         elif process.peers is None:
             process.peers = [
-                Peer(shard, shard, lease.followed, led=lease.holder is not None and not lease.run_out)
+                PeerLease(shard, shard, lease.followed, led=lease.holder is not None and not lease.run_out)
                 for shard, lease in self.leases.items()
                 if shard != process.shard
             ]
         else:
-            process.own.begin(process.claims, process.peers)
+            process.own.activate_claims(process.claims, process.peers)
             process.claims, process.peers = (), None
 
     def write(self, process: Process, name: str) -> None:
         """A write that is sent now and ends later."""
         if self.may_write(process, name):
-            context = process.own.writing(name)
+            context = process.own.guard_write(name)
             claim = context.__enter__()
             process.writes.append((claim, lambda: (context.__exit__(None, None, None), None)[1]))
 

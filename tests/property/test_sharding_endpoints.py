@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1.model import Model
-from modelwright.core.sharding import Ownership, State
+from modelwright.core.sharding import NamespaceOwnership, NamespaceState
 from modelwright.kube import kinds
 from modelwright.kube.sharded import ShardStore
 from modelwright.kube.store import Store
@@ -56,7 +56,7 @@ def verdicts(store: Store) -> dict[tuple[str, str], str | None]:
     found = {}
     for raw in store.list(kinds.MODEL):
         if "endpoint" in raw["spec"] and "unheardOf" not in raw["spec"]["version"]:
-            problem = observe._conflict(context, raw, Model.parse(raw))
+            problem = observe._hostname_conflict(context, raw, Model.parse(raw))
             found[raw["metadata"]["namespace"], raw["metadata"]["name"]] = problem.message if problem else None
     return found
 
@@ -66,11 +66,11 @@ def test_every_shard_comes_to_the_answer_of_one_operator_with_all_models(made: l
     whole = Store(routing.INDEXERS)
     for model in made:
         whole.apply(kinds.MODEL, None, model)
-    states = {f"ns{number}": State(SHARDS[number % 3], 1) for number in range(6)}
+    states = {f"ns{number}": NamespaceState(SHARDS[number % 3], 1) for number in range(6)}
     answers: dict[tuple[str, str], str | None] = {}
     for shard in SHARDS:
-        own = Ownership(shard)
-        own.listed(states, 10)
+        own = NamespaceOwnership(shard)
+        own.apply_list(states, 10)
         store = ShardStore(own, routing.INDEXERS)
         for model in rng.sample(made, len(made)):
             store.apply(kinds.MODEL, "ADDED", model)
@@ -80,18 +80,18 @@ def test_every_shard_comes_to_the_answer_of_one_operator_with_all_models(made: l
 
 @given(models(), st.integers(0, 5), st.integers(0, 2))
 def test_a_namespace_that_moves_changes_no_answer(made: list[Object], moved: int, to: int) -> None:
-    states = {f"ns{number}": State(SHARDS[number % 3], 1) for number in range(6)}
+    states = {f"ns{number}": NamespaceState(SHARDS[number % 3], 1) for number in range(6)}
     shards = {}
     for shard in SHARDS:
-        own = Ownership(shard)
-        own.listed(states, 10)
+        own = NamespaceOwnership(shard)
+        own.apply_list(states, 10)
         shards[own] = ShardStore(own, routing.INDEXERS)
         for model in made:
             shards[own].apply(kinds.MODEL, "ADDED", model)
     before = {key: text for store in shards.values() for key, text in verdicts(store).items()}
     name = f"ns{moved}"
     for own, store in shards.items():
-        change = own.changed(name, State(SHARDS[to], 20))
+        change = own.changed(name, NamespaceState(SHARDS[to], 20))
         if change.left:
             store.leave(name)
         if change.came:

@@ -20,17 +20,17 @@ POLICIES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", fullmatch=True
 
 @given(POLICIES, SPECS)
 def test_what_was_stored_is_read_again(policy: str, spec: dict[str, Any]) -> None:
-    name = snapshots.stored_name(policy, spec)
+    name = snapshots.policy_object_name(policy, spec)
     assert len(name) <= names.OBJECT_NAME_MAX
-    found = json.loads(json.dumps(snapshots.stored("vision", name, spec)))
-    assert snapshots.spec_in(found, name) == spec
+    found = json.loads(json.dumps(snapshots.build_policy_object("vision", name, spec)))
+    assert snapshots.read_policy_spec(found, name) == spec
 
 
 @given(POLICIES, SPECS, VALUES)
 def test_anything_else_under_its_name_is_nothing(policy: str, spec: dict[str, Any], other: Any) -> None:
-    name = snapshots.stored_name(policy, spec)
+    name = snapshots.policy_object_name(policy, spec)
     same = isinstance(other, dict) and names.content_hash(other, 32) == names.content_hash(spec, 32)
     for found in (None, {}, {"data": other}, {"data": {"spec": other}}):
         expected = other if same and found == {"data": {"spec": other}} else None
         if not (isinstance(other, dict) and "spec" in other):
-            assert snapshots.spec_in(found, name) == expected
+            assert snapshots.read_policy_spec(found, name) == expected

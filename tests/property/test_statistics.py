@@ -10,24 +10,24 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from modelwright.core.analysis.counters import MoreBadThanAll, arm, growth, histogram, over
+from modelwright.core.analysis.counters import MoreBadThanTotal, build_histogram, count_arm, count_over, sum_growth
 from modelwright.core.analysis.courses import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.evidence import (
     Arm,
     Block,
-    Failure,
     Histogram,
     Measurement,
+    MeasurementFailure,
+    MetricValue,
     Outcome,
-    Sample,
+    RequestShares,
     Series,
-    Shares,
-    Value,
+    ValueSample,
     Verdict,
 )
-from modelwright.core.analysis.judge import Rule, combine, judge
-from modelwright.core.analysis.planning import Levels, needed_samples
-from modelwright.core.analysis.scrapes import NEAR_ZERO, counted
+from modelwright.core.analysis.judge import MetricLimits, combine_verdicts, judge_metric
+from modelwright.core.analysis.planning import Levels, estimate_samples
+from modelwright.core.analysis.scrapes import NEAR_ZERO_REQUESTS, count_growth
 from modelwright.core.analysis.sequential import difference_interval, share_interval
 
 INF, NAN = math.inf, math.nan
@@ -46,12 +46,12 @@ def arms(draw: st.DrawFn, least: int = 0, most: int = 20000) -> Arm:
 
 
 @st.composite
-def rules(draw: st.DrawFn) -> Rule:
+def rules(draw: st.DrawFn) -> MetricLimits:
     kind = draw(st.sampled_from(["share", "over", "percentile", "value"]))
     margin, top = draw(LIMITS), draw(LIMITS)
     bottom = None if kind == "percentile" else draw(LIMITS)
     assume(any(limit is not None for limit in (margin, top, bottom)))
-    return Rule(
+    return MetricLimits(
         "metric",
         margin=margin,
         max=top,
@@ -66,9 +66,9 @@ def rules(draw: st.DrawFn) -> Rule:
     )
 
 
-def answers(agree: float, differ: float, half: float = 0.0) -> Sample:
+def answers(agree: float, differ: float, half: float = 0.0) -> ValueSample:
     """Answers whose rows all agree, all differ, and half of them each."""
-    return Sample(0.0, 1.0, ((0.0, agree), (0.5, half), (1.0, differ)))
+    return ValueSample(0.0, 1.0, ((0.0, agree), (0.5, half), (1.0, differ)))
 
 
 COUNTS = st.one_of(st.integers(0, 20000).map(float), st.floats(0, 1000))
@@ -78,54 +78,58 @@ BUCKETS = st.lists(st.integers(0, 500), min_size=4, max_size=4).map(
 EMPTY_BUCKETS = st.sampled_from([(), ((0.1, 0), (0.25, 0), (INF, 0)), ((INF, 0),)])
 NOTHING = st.sampled_from([None, NAN, INF, -INF])
 RESULTS = st.one_of(
-    st.builds(Shares, arms(), st.one_of(st.none(), arms())),
+    st.builds(RequestShares, arms(), st.one_of(st.none(), arms())),
     st.builds(answers, COUNTS, COUNTS, COUNTS),
     st.builds(Histogram, st.one_of(BUCKETS, EMPTY_BUCKETS), st.one_of(st.none(), BUCKETS, EMPTY_BUCKETS)),
-    st.builds(Value, st.one_of(NOTHING, st.floats()), st.one_of(NOTHING, st.floats()), st.text(max_size=5)),
-    st.builds(Failure, st.just("QueryRefused"), st.text(max_size=5), st.booleans()),
+    st.builds(MetricValue, st.one_of(NOTHING, st.floats()), st.one_of(NOTHING, st.floats()), st.text(max_size=5)),
+    st.builds(MeasurementFailure, st.just("QueryRefused"), st.text(max_size=5), st.booleans()),
 )
 NO_EVIDENCE = st.one_of(
-    st.builds(Shares, st.just(Arm(0, 0)), st.one_of(st.none(), arms())),
+    st.builds(RequestShares, st.just(Arm(0, 0)), st.one_of(st.none(), arms())),
     st.builds(answers, st.just(0.0), st.just(0.0)),
     st.builds(Histogram, EMPTY_BUCKETS, st.one_of(st.none(), BUCKETS, EMPTY_BUCKETS)),
-    st.builds(Value, NOTHING, st.one_of(NOTHING, st.floats())),
-    st.builds(Failure, st.just("MetricsServerTimeout"), st.just("")),
+    st.builds(MetricValue, NOTHING, st.one_of(NOTHING, st.floats())),
+    st.builds(MeasurementFailure, st.just("MetricsServerTimeout"), st.just("")),
 )
 
 
-def look(rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float = 0.01) -> Verdict:
-    return judge(rule, Measurement("metric", datetime.now(UTC), result), levels=Levels(alpha, alpha))
+def look(
+    rule: MetricLimits,
+    result: RequestShares | ValueSample | Histogram | MetricValue | MeasurementFailure,
+    alpha: float = 0.01,
+) -> Verdict:
+    return judge_metric(rule, Measurement("metric", datetime.now(UTC), result), levels=Levels(alpha, alpha))
 
 
 @UNTIMED
 @given(rules(), NO_EVIDENCE, ALPHAS)
 def test_no_evidence_of_the_candidate_is_never_success(
-    rule: Rule, result: Shares | Sample | Histogram | Value | Failure, alpha: float
+    rule: MetricLimits, result: RequestShares | ValueSample | Histogram | MetricValue | MeasurementFailure, alpha: float
 ) -> None:
     told = look(rule, result, alpha)
     assert told.outcome is not Outcome.PASS
-    assert combine([told], declared=("metric",)) is not Outcome.PASS
+    assert combine_verdicts([told], declared=("metric",)) is not Outcome.PASS
 
 
 @UNTIMED
 @given(rules(), RESULTS, st.sampled_from(["missing", "empty"]))
 def test_no_evidence_of_the_serving_revision_passes_no_margin(
-    rule: Rule, result: Shares | Histogram | Value | Failure, how: str
+    rule: MetricLimits, result: RequestShares | Histogram | MetricValue | MeasurementFailure, how: str
 ) -> None:
     assume(rule.margin is not None)
-    if isinstance(result, Shares):
-        result = Shares(result.candidate, None if how == "missing" else Arm(0, 0))
+    if isinstance(result, RequestShares):
+        result = RequestShares(result.candidate, None if how == "missing" else Arm(0, 0))
     elif isinstance(result, Histogram):
         result = Histogram(result.candidate, None if how == "missing" else ())
-    elif isinstance(result, Value):
-        result = Value(result.candidate, None if how == "missing" else NAN)
+    elif isinstance(result, MetricValue):
+        result = MetricValue(result.candidate, None if how == "missing" else NAN)
     assert look(rule, result).outcome is not Outcome.PASS
 
 
 @UNTIMED
 @given(rules(), RESULTS)
 def test_any_measurement_gets_a_verdict_that_can_be_told(
-    rule: Rule, result: Shares | Histogram | Value | Failure
+    rule: MetricLimits, result: RequestShares | Histogram | MetricValue | MeasurementFailure
 ) -> None:
     told = look(rule, result)
     assert told.reason
@@ -135,8 +139,8 @@ def test_any_measurement_gets_a_verdict_that_can_be_told(
 
 
 @UNTIMED
-@given(rules(), st.one_of(st.builds(Shares, arms(), arms()), st.builds(Histogram, BUCKETS, BUCKETS)))
-def test_fewer_requests_than_asked_for_never_pass(rule: Rule, result: Shares | Histogram) -> None:
+@given(rules(), st.one_of(st.builds(RequestShares, arms(), arms()), st.builds(Histogram, BUCKETS, BUCKETS)))
+def test_fewer_requests_than_asked_for_never_pass(rule: MetricLimits, result: RequestShares | Histogram) -> None:
     told = look(rule, result)
     if told.outcome is Outcome.PASS:
         assert told.samples is not None
@@ -196,16 +200,16 @@ def test_a_request_gone_bad_never_speaks_for_the_candidate(one: Arm, zero: Arm, 
 @UNTIMED
 @given(arms(300), arms(300), st.sampled_from([0.0, 0.005, 0.02, 0.1]), ALPHAS)
 def test_a_request_gone_bad_never_brings_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
-    rule = Rule("m", margin=margin)
-    if one.events and look(rule, Shares(one, zero), alpha).outcome is Outcome.PASS:
-        assert look(rule, Shares(Arm(one.trials, one.events - 1), zero), alpha).outcome is Outcome.PASS
+    rule = MetricLimits("m", margin=margin)
+    if one.events and look(rule, RequestShares(one, zero), alpha).outcome is Outcome.PASS:
+        assert look(rule, RequestShares(Arm(one.trials, one.events - 1), zero), alpha).outcome is Outcome.PASS
 
 
 @UNTIMED
 @given(arms(), arms(), st.floats(0, 0.5), ALPHAS)
 def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, alpha: float) -> None:
-    narrow = look(Rule("m", margin=margin), Shares(one, zero), alpha).outcome
-    wide = look(Rule("m", margin=margin + 0.1), Shares(one, zero), alpha).outcome
+    narrow = look(MetricLimits("m", margin=margin), RequestShares(one, zero), alpha).outcome
+    wide = look(MetricLimits("m", margin=margin + 0.1), RequestShares(one, zero), alpha).outcome
     if narrow is Outcome.PASS:
         assert wide is Outcome.PASS
     if wide is Outcome.FAIL:
@@ -215,8 +219,8 @@ def test_a_wider_margin_never_turns_a_pass(one: Arm, zero: Arm, margin: float, a
 @UNTIMED
 @given(arms(), st.integers(1, 99), ALPHAS)
 def test_answers_that_agree_are_judged_as_those_that_differ_are(one: Arm, percent: int, alpha: float) -> None:
-    bad = look(Rule("m", max=percent / 100), answers(one.trials - one.events, one.events), alpha)
-    good = look(Rule("m", min=1 - percent / 100), answers(one.events, one.trials - one.events), alpha)
+    bad = look(MetricLimits("m", max=percent / 100), answers(one.trials - one.events, one.events), alpha)
+    good = look(MetricLimits("m", min=1 - percent / 100), answers(one.events, one.trials - one.events), alpha)
     assert bad.low is not None
     assert bad.high is not None
     assume(min(abs(bad.low - percent / 100), abs(bad.high - percent / 100)) > ROUNDING)
@@ -238,10 +242,10 @@ VERDICTS = st.builds(
 def test_verdicts_together_pass_only_when_nothing_speaks_against(
     verdicts: list[Verdict], declared: set[str], random: object
 ) -> None:
-    told = combine(verdicts, declared=declared)
+    told = combine_verdicts(verdicts, declared=declared)
     shuffled = list(verdicts)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert combine(shuffled, declared=declared) is told
+    assert combine_verdicts(shuffled, declared=declared) is told
     deciding = [verdict for verdict in verdicts if not verdict.dry_run]
     outcomes = {verdict.outcome for verdict in deciding}
     if told is Outcome.PASS:
@@ -265,7 +269,7 @@ def counters(draw: st.DrawFn) -> tuple[list[tuple[float, float]], dict[float, in
         if lost:
             samples.append((float(at), draw(st.sampled_from([NAN, INF]))))
             continue
-        if restarts and (step < value / 2 or step < value <= NEAR_ZERO):
+        if restarts and (step < value / 2 or step < value <= NEAR_ZERO_REQUESTS):
             added[float(at)], value = step, step
         else:
             added[float(at)], value = step, value + step
@@ -274,7 +278,7 @@ def counters(draw: st.DrawFn) -> tuple[list[tuple[float, float]], dict[float, in
 
 
 def counted_growth(series: list[Series], start: float, end: float) -> float:
-    return growth(counted([series], start).groups[0], start, end)
+    return sum_growth(count_growth([series], start).groups[0], start, end)
 
 
 @UNTIMED
@@ -323,9 +327,9 @@ SERIES = st.builds(
 def test_counts_are_never_negative_and_bad_never_outnumber_all(
     bad: list[Series], total: list[Series], start: int, length: int
 ) -> None:
-    found = counted([bad, total], start).groups
-    with contextlib.suppress(MoreBadThanAll):
-        both = arm(*found, start, start + length)
+    found = count_growth([bad, total], start).groups
+    with contextlib.suppress(MoreBadThanTotal):
+        both = count_arm(*found, start, start + length)
         assert 0 <= both.events <= both.trials
 
 
@@ -335,15 +339,15 @@ def test_a_histogram_is_cumulative_whatever_the_order(
     series: list[Series], start: int, length: int, random: object
 ) -> None:
     try:
-        made = histogram(counted([series], start).groups[0], start, start + length)
+        made = build_histogram(count_growth([series], start).groups[0], start, start + length)
     except ValueError:
         return
     assert [bound for bound, _ in made] == sorted(bound for bound, _ in made)
     assert [count for _, count in made] == sorted(count for _, count in made)
     shuffled = list(series)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert histogram(counted([shuffled], start).groups[0], start, start + length) == made
-    slow = [over(made, bound) for bound, _ in made if math.isfinite(bound)]
+    assert build_histogram(count_growth([shuffled], start).groups[0], start, start + length) == made
+    slow = [count_over(made, bound) for bound, _ in made if math.isfinite(bound)]
     assert all(found is not None for found in slow)
 
 
@@ -370,13 +374,13 @@ def test_too_few_points_never_win(few: list[tuple[float, float]], higher: bool) 
 def test_with_the_needed_number_the_expected_outcome_is_decided(
     margin: int, base: int, alpha: float, ratio: int
 ) -> None:
-    needed = needed_samples(margin / 100, base / 100, alpha, ratio=ratio)
+    needed = estimate_samples(margin / 100, base / 100, alpha, ratio=ratio)
     assert needed is not None
     # Whole requests in whole blocks are a little less even than those of the plan.
     one, zero = (spread(1.05 * n + 20, n * base / 100) for n in (needed, needed * ratio))
     sums = [Arm(sum(block.trials for block in arm), sum(block.events for block in arm)) for arm in (one, zero)]
-    rule = Rule("m", margin=margin / 100, min_samples=1)
-    assert look(rule, Shares(*sums, blocks=(one, zero)), alpha).outcome is Outcome.PASS
+    rule = MetricLimits("m", margin=margin / 100, min_samples=1)
+    assert look(rule, RequestShares(*sums, blocks=(one, zero)), alpha).outcome is Outcome.PASS
 
 
 def spread(trials: float, events: float, blocks: int = 20) -> tuple[Block, ...]:

@@ -17,10 +17,10 @@ from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core import people
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
-from modelwright.core.rollout.actions import Begin, SendTraffic
-from modelwright.core.rollout.observed import Observed, RevisionView, Rolling, Serving, Traffic
-from modelwright.core.rollout.record import TERMINAL, Record
-from modelwright.core.rollout.steps import compiled
+from modelwright.core.rollout.actions import SetTraffic, StartRollout
+from modelwright.core.rollout.observed import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
+from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
+from modelwright.core.rollout.steps import compile_steps
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = Revision("v1", "aaaa"), Revision("v2", "bbbb")
@@ -39,7 +39,7 @@ def policy(gates: dict[str, Any], undecided: str) -> RolloutPolicySpec:
 
 
 @st.composite
-def pictures(draw: st.DrawFn, state: State, outcome: str, *, late: bool | None = None) -> Observed:
+def pictures(draw: st.DrawFn, state: State, outcome: str, *, late: bool | None = None) -> Observation:
     """A Model whose rollout waits at its first gate, which has come to `outcome`. `late`: the deadline has passed."""
     gates = draw(st.sampled_from(GATES))
     rules = policy(gates, draw(st.sampled_from(["Hold", "Rollback"])))
@@ -52,35 +52,35 @@ def pictures(draw: st.DrawFn, state: State, outcome: str, *, late: bool | None =
         "gates": [{"name": next(iter(gates)), "outcome": outcome, "reason": "r", "message": "60 examples", "at": NOW}],
     }  # fmt: skip
     spec = {"modelRef": {"name": "m"}, "target": {"version": "v2", "revision": NEW.hash}, "number": 2}
-    record = Record(
+    record = RolloutRecord(
         "m-2", "uid", 1, NOW - timedelta(hours=3), ModelRolloutSpec.model_validate(spec),
         ModelRolloutStatus.model_validate(status),
     )  # fmt: skip
-    rolling = Rolling(
-        rules, compiled(rules.strategy), record, 2,
+    rolling = RolloutInput(
+        rules, compile_steps(rules.strategy), record, 2,
         frozen_until=NOW + timedelta(hours=1) if draw(st.sampled_from([False, False, True])) else None,
-        people=draw(st.sampled_from([None, people.Approved(())])),
+        approval=draw(st.sampled_from([None, people.Approved(())])),
     )  # fmt: skip
     ready = draw(st.sampled_from([0, 1]))
     views = {
         OLD.hash: RevisionView(OLD, 1, 1, 1, 1),
         NEW.hash: RevisionView(NEW, 1, 1, ready, ready),
     }
-    return Observed(
-        NOW, NEW, replicas=1, revisions=views, traffic=Traffic(frozenset({OLD.hash}), True, weights={OLD.hash: 100}),
-        serving=Serving(OLD, NOW - timedelta(days=1)), rolling=rolling,
+    return Observation(
+        NOW, NEW, replicas=1, revisions=views, traffic=TrafficView(frozenset({OLD.hash}), True, weights={OLD.hash: 100}),
+        serving=ServingRevision(OLD, NOW - timedelta(days=1)), rollout=rolling,
     )  # fmt: skip
 
 
-def settled(observed: Observed) -> Record:
-    record = machine.settle(observed).record
+def settled(observed: Observation) -> RolloutRecord:
+    record = machine.apply_transitions(observed).record
     assert record is not None
     return record
 
 
-def with_record(observed: Observed, record: Record) -> Observed:
-    assert observed.rolling is not None
-    return replace(observed, rolling=replace(observed.rolling, record=record))
+def with_record(observed: Observation, record: RolloutRecord) -> Observation:
+    assert observed.rollout is not None
+    return replace(observed, rollout=replace(observed.rollout, record=record))
 
 
 @pytest.mark.parametrize("state", BEFORE_STEPS)
@@ -91,11 +91,11 @@ def test_a_gate_that_decides_nothing_puts_nothing_in_quarantine(
     state: State, outcome: str, data: st.DataObject
 ) -> None:
     record = settled(data.draw(pictures(state, outcome)))
-    if record.live:
+    if record.is_active:
         assert record.state is State.HOLDING
         return
     assert (record.state, record.status.reason) == (State.ABORTED, Reason.INCONCLUSIVE)
-    assert record.undecided
+    assert record.ended_undecided
     assert "60 examples" in (record.status.message or "")
 
 
@@ -108,13 +108,13 @@ def test_it_ends_at_the_deadline_and_is_not_begun_again_by_itself(
 ) -> None:
     observed = data.draw(pictures(state, outcome, late=True))
     record = settled(observed)
-    assert record.state in TERMINAL
-    decision = machine.decide(with_record(observed, record))
-    assert not [action for action in decision.actions if isinstance(action, Begin)]
-    sent = [action.routing for action in decision.actions if isinstance(action, SendTraffic)]
+    assert record.state in TERMINAL_STATES
+    decision = machine.decide_actions(with_record(observed, record))
+    assert not [action for action in decision.actions if isinstance(action, StartRollout)]
+    sent = [action.split for action in decision.actions if isinstance(action, SetTraffic)]
     assert all(share.revision == OLD for routing in sent for share in routing.shares)
-    retried = machine.decide(with_record(observed, record.but(retried=True)))
-    assert [action for action in retried.actions if isinstance(action, Begin)]
+    retried = machine.decide_actions(with_record(observed, record.with_status(retried=True)))
+    assert [action for action in retried.actions if isinstance(action, StartRollout)]
 
 
 @pytest.mark.parametrize("state", BEFORE_STEPS)
@@ -125,4 +125,4 @@ def test_a_gate_that_refuses_does(state: State, data: st.DataObject) -> None:
     if record.state is State.HOLDING:
         return
     assert record.state is State.ROLLED_BACK
-    assert not record.undecided
+    assert not record.ended_undecided

@@ -17,16 +17,16 @@ from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
-from modelwright.core.rollout.actions import SendTraffic
-from modelwright.core.rollout.observed import Observed, RevisionView, Rolling, Serving, Traffic
-from modelwright.core.rollout.record import COUNTED, TERMINAL, Record
-from modelwright.core.rollout.steps import compiled
-from modelwright.core.rollout.watch import watched
+from modelwright.core.rollout.actions import SetTraffic
+from modelwright.core.rollout.observed import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
+from modelwright.core.rollout.record import DEADLINE_STATES, TERMINAL_STATES, RolloutRecord
+from modelwright.core.rollout.steps import compile_steps
+from modelwright.core.rollout.watch import select_measured_step
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = Revision("v1", "aaaa"), Revision("v2", "bbbb")
 ALL: tuple[Outcome | None, ...] = (*Outcome, None)
-LIVE = [state for state in State if state not in TERMINAL]
+LIVE = [state for state in State if state not in TERMINAL_STATES]
 STEPPED = [State.PROGRESSING, State.HOLDING, State.AWAITING_APPROVAL, State.PROMOTING]
 HEADER = {"headers": [{"name": "x-beta", "value": "yes"}]}
 STRATEGIES: tuple[dict[str, Any], ...] = (
@@ -55,11 +55,11 @@ POLICIES = policies()
 class Picture:
     """What is observed, and what was drawn for it."""
 
-    observed: Observed
+    observed: Observation
     weight: int
 
     @property
-    def record(self) -> Record:
+    def record(self) -> RolloutRecord:
         assert self.observed.record is not None
         return self.observed.record
 
@@ -76,7 +76,7 @@ def pictures(
     """A Model in the middle of a rollout. `exposed`: requests reach the candidate. `dead`: it has no ready pod, and
     what serves has. `outcomes`: what the metrics come to."""
     policy = draw(st.sampled_from(POLICIES))
-    steps = compiled(policy.strategy)
+    steps = compile_steps(policy.strategy)
     index = draw(st.integers(0, len(steps) - 1))
     weight = draw(st.sampled_from([0, steps[index].weight, steps[max(0, index - 1)].weight, 50, 100]))
     matched = (draw(st.booleans()) or (exposed and weight == 0)) and weight < 100
@@ -102,7 +102,7 @@ def pictures(
     if state is State.ROLLING_BACK:
         status["ending"] = State.ROLLED_BACK
     spec = {"modelRef": {"name": "m"}, "target": {"version": "v2", "revision": NEW.hash}, "number": 2}
-    record = Record(
+    record = RolloutRecord(
         "m-2", "uid", 1, NOW - timedelta(hours=1), ModelRolloutSpec.model_validate(spec),
         ModelRolloutStatus.model_validate(status),
     )  # fmt: skip
@@ -111,40 +111,40 @@ def pictures(
     shares = {key: share for key, share in ((OLD.hash, 100 - weight), (NEW.hash, weight)) if share}
     outcome = draw(st.sampled_from(outcomes))
     own = state is not State.PROMOTING and record.step_status is not None and record.step_status.confirmed_at
-    rolling = Rolling(
+    rolling = RolloutInput(
         policy, steps, record, 2,
         outcome=outcome if own else None,
-        watched=None if own else outcome,
+        earlier_outcome=None if own else outcome,
         frozen_until=NOW + timedelta(hours=1) if draw(st.sampled_from([False, False, True])) else None,
         comparer_ready=draw(st.booleans()),
         replica_weighted=draw(st.sampled_from([False, False, True])),
         surge=draw(st.sampled_from([None, None, 1])),
-        wins=draw(st.sampled_from([None, True, False])),
+        ab_test_won=draw(st.sampled_from([None, True, False])),
     )  # fmt: skip
     views = {
         OLD.hash: RevisionView(OLD, full, full, full, full if dead else draw(st.sampled_from([full, 0]))),
         NEW.hash: RevisionView(NEW, draw(st.sampled_from([full, 1])), full, available, available),
     }
     named = frozenset(shares) | {OLD.hash}
-    traffic = Traffic(
+    traffic = TrafficView(
         named, draw(st.booleans()), weights=shares, matched=NEW.hash if matched else None,
         mirror=draw(st.sampled_from([0, 20])),
     )  # fmt: skip
     target = draw(st.sampled_from([NEW, NEW, NEW, None]))
-    observed = Observed(
-        NOW, target, replicas=full, revisions=views, traffic=traffic, serving=Serving(OLD, NOW - timedelta(days=1)),
-        rolling=rolling,
+    observed = Observation(
+        NOW, target, replicas=full, revisions=views, traffic=traffic, serving=ServingRevision(OLD, NOW - timedelta(days=1)),
+        rollout=rolling,
     )  # fmt: skip
     return Picture(observed, weight)
 
 
-def share_after(observed: Observed) -> int | None:
+def share_after(observed: Observation) -> int | None:
     """Percent that the decision sends to the candidate; None when it leaves traffic as it is."""
-    sends = [action for action in machine.decide(observed).actions if isinstance(action, SendTraffic)]
+    sends = [action for action in machine.decide_actions(observed).actions if isinstance(action, SetTraffic)]
     assert len(sends) <= 1, "two actions of one pass move traffic"
     if not sends:
         return None
-    routing = sends[0].routing
+    routing = sends[0].split
     return max(sum(share.weight for share in routing.shares if share.revision == NEW), 1 if routing.matched else 0)
 
 
@@ -153,7 +153,7 @@ def share_after(observed: Observed) -> int | None:
 @given(data=st.data())
 def test_a_candidate_with_requests_and_without_pods_is_turned_back(state: State, data: st.DataObject) -> None:
     picture = data.draw(pictures(state, exposed=True, dead=True))
-    after = machine.settle(picture.observed)
+    after = machine.apply_transitions(picture.observed)
     assert after.record is not None
     assert after.record.state is State.ROLLING_BACK or share_after(after) == 0
 
@@ -163,15 +163,15 @@ def test_a_candidate_with_requests_and_without_pods_is_turned_back(state: State,
 @given(data=st.data())
 def test_a_metric_that_fails_turns_it_back_or_holds_it(state: State, data: st.DataObject) -> None:
     picture = data.draw(pictures(state, exposed=True, outcomes=[Outcome.FAIL]))
-    rolling = picture.observed.rolling
+    rolling = picture.observed.rollout
     assert rolling is not None
-    after = machine.settle(picture.observed)
+    after = machine.apply_transitions(picture.observed)
     assert after.record is not None
     if rolling.policy.on_failure == "Rollback":
         assert after.record.state is State.ROLLING_BACK
         return
     assert after.record.state is not State.PROMOTING
-    assert after.record.step == picture.record.step, "it goes no step further"
+    assert after.record.step_index == picture.record.step_index, "it goes no step further"
 
 
 @pytest.mark.parametrize("state", STEPPED)
@@ -179,23 +179,23 @@ def test_a_metric_that_fails_turns_it_back_or_holds_it(state: State, data: st.Da
 @given(data=st.data())
 def test_evidence_is_measured_whenever_requests_reach_it(state: State, data: st.DataObject) -> None:
     picture = data.draw(pictures(state, exposed=True))
-    rolling = picture.observed.rolling
+    rolling = picture.observed.rollout
     assert rolling is not None
-    found = watched(picture.record, rolling.steps, exposed=True)
+    found = select_measured_step(picture.record, rolling.steps, exposed=True)
     assert found is not None
     entry = picture.record.step_status
     assert entry is not None
-    assert found.own == (state is not State.PROMOTING and entry.confirmed_at is not None)
-    assert found.own or found.step.weight or found.step.match or found.early
+    assert found.is_current == (state is not State.PROMOTING and entry.confirmed_at is not None)
+    assert found.is_current or found.step.weight or found.step.match or found.early
 
 
-@pytest.mark.parametrize("state", sorted(COUNTED))
+@pytest.mark.parametrize("state", sorted(DEADLINE_STATES))
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_the_deadline_turns_it_back(state: State, data: st.DataObject) -> None:
     picture = data.draw(pictures(state, exposed=True))
     late = replace(picture.observed, now=NOW + timedelta(hours=2))
-    after = machine.settle(late)
+    after = machine.apply_transitions(late)
     assert after.record is not None
     assert after.record.state is State.ROLLING_BACK
 
@@ -206,13 +206,17 @@ def test_the_deadline_turns_it_back(state: State, data: st.DataObject) -> None:
 def test_nothing_is_promoted_and_no_share_grows_without_a_pass(state: State, data: st.DataObject) -> None:
     outcomes = [outcome for outcome in ALL if outcome is not Outcome.PASS]
     picture = data.draw(pictures(state, outcomes=outcomes))
-    rolling = picture.observed.rolling
+    rolling = picture.observed.rollout
     assert rolling is not None
-    after = machine.settle(picture.observed)
+    after = machine.apply_transitions(picture.observed)
     assert after.record is not None
-    step = rolling.steps[picture.record.step]
+    step = rolling.steps[picture.record.step_index]
     if rolling.outcome is not None:
-        assert after.record.state is not State.PROMOTING or step.last
+        assert after.record.state is not State.PROMOTING or step.is_promotion
     share = share_after(after)
-    if share is not None and after.record.step == picture.record.step and after.record.state in STEPPED[:-1]:
+    if (
+        share is not None
+        and after.record.step_index == picture.record.step_index
+        and after.record.state in STEPPED[:-1]
+    ):
         assert share <= max(picture.weight, step.weight, 1 if step.match else 0)

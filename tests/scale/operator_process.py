@@ -33,7 +33,7 @@ class OperatorProcess:
     ) -> None:
         self._log = log
         self._program = program
-        self.port, webhooks = ports.free(2)
+        self.port, webhooks = ports.free_ports(2)
         fixed = {
             "http_host": "127.0.0.1",
             "http_port": self.port,

@@ -17,7 +17,7 @@ import yaml
 from demo.kubectl import Json, Kubectl
 from devcluster import host, parts, ports
 from devcluster.cluster import Cluster
-from devcluster.progress import Quiet
+from devcluster.progress import NoProgress
 from tests.servers.processes import Processes
 
 NAMESPACE = "argocd"
@@ -43,11 +43,11 @@ class ArgoCd:
 
     def __enter__(self) -> ArgoCd:
         parts.build(["argocd", "kustomize"])
-        host.install({"redis-server": "redis-server"}, Quiet())
+        host.install({"redis-server": "redis-server"}, NoProgress())
         with self._stack as stack:
             self._objects()
             self._processes = stack.enter_context(Processes(self.folder))
-            redis, repository, web, *metrics = ports.free(6)
+            redis, repository, web, *metrics = ports.free_ports(6)
             common = ["--redis", f"127.0.0.1:{redis}"]
             server = [*common, "--repo-server", f"127.0.0.1:{repository}", "--repo-server-plaintext"]
             store = ["redis-server", "--bind", "127.0.0.1", "--port", str(redis)]
@@ -152,9 +152,9 @@ class ArgoCd:
             "KUBECONFIG": str(config),
             "HOME": str(self.folder),
             "TMPDIR": str(self.folder),
-            "PATH": f"{parts.path('kustomize').parent}:{os.environ['PATH']}",
+            "PATH": f"{parts.binary_path('kustomize').parent}:{os.environ['PATH']}",
         }
-        self._processes.start(name, [str(parts.path("argocd")), *arguments], environment)
+        self._processes.start(name, [str(parts.binary_path("argocd")), *arguments], environment)
 
     def _kubeconfig(self, account: str) -> str:
         config = yaml.safe_load(self.cluster.kubeconfig.read_text())

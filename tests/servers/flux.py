@@ -45,12 +45,12 @@ def running(cluster: Cluster, folder: Path) -> Iterator[Flux]:
     crds = _crds()
     kubectl.apply(*crds)
     environment = {"KUBECONFIG": str(cluster.kubeconfig), "RUNTIME_NAMESPACE": "default", "HOME": str(folder)}
-    store, *others = (f"127.0.0.1:{port}" for port in ports.free(5))
+    store, *others = (f"127.0.0.1:{port}" for port in ports.free_ports(5))
     stored = ["--storage-path", str(folder), "--storage-addr", store, "--storage-adv-addr", store]
     with Processes(folder) as processes:
         for name, more in zip(CONTROLLERS, (stored, []), strict=True):
             metrics, health = others.pop(), others.pop()
-            command = [str(parts.path(name)), "--metrics-addr", metrics, "--health-addr", health, *more]
+            command = [str(parts.binary_path(name)), "--metrics-addr", metrics, "--health-addr", health, *more]
             processes.start(name, command, environment)
             processes.wait(f"http://{health}/readyz")
         yield Flux(kubectl)

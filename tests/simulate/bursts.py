@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from modelwright.core.analysis.blocks import Pair
-from modelwright.core.analysis.dispersion import MOST, dispersion
-from modelwright.core.analysis.judge import UNBLOCKED
-from modelwright.core.analysis.scrapes import FIRST_BLOCK, block_ends
-from modelwright.core.analysis.sequential import PRIOR, difference_interval
-from modelwright.core.rollout.evaluation import MIN_SAMPLES
+from modelwright.core.analysis.blocks import BlockPair
+from modelwright.core.analysis.dispersion import MAX_DISPERSION, estimate_dispersion
+from modelwright.core.analysis.judge import UNBLOCKED_LEVEL_SHARE
+from modelwright.core.analysis.scrapes import FIRST_BLOCK_SECONDS, block_ends
+from modelwright.core.analysis.sequential import SHARE_PRIOR, difference_interval
+from modelwright.core.rollout.evaluation import DEFAULT_MIN_SAMPLES
 from modelwright.core.shadow import DISAGREEMENT_POINTS
 from tests.simulate import command, mirror, tables
 from tests.simulate.command import Figure
@@ -31,11 +31,11 @@ def below(counts: Blocks, limit: float) -> Floats:
     """Where the sums prove that the candidate's share is below `limit`: shape (rollouts, blocks), as
     `sequential.share_interval` does."""
     n, k = np.cumsum(counts.n1, axis=1), np.cumsum(counts.k1, axis=1)
-    a, b = PRIOR
+    a, b = SHARE_PRIOR
     mixture = _LOG_GAMMA(a + k) + _LOG_GAMMA(b + n - k) - _LOG_GAMMA(a + b + n)
     mixture -= math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
     evidence = mixture - k * math.log(limit) - (n - k) * math.log1p(-limit)
-    return np.asarray((k <= n * limit) & (n >= MIN_SAMPLES) & (evidence >= -math.log(LEVELS.passes)))
+    return np.asarray((k <= n * limit) & (n >= DEFAULT_MIN_SAMPLES) & (evidence >= -math.log(LEVELS.passes)))
 
 
 def passed(counts: Blocks, limit: float) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def passed(counts: Blocks, limit: float) -> tuple[float, float]:
     held = 0
     for run in np.flatnonzero(found.any(axis=1)):
         looks = np.flatnonzero(found[run])
-        held += any(dispersion(counts.pairs(run, at + 1)) <= MOST for at in looks)
+        held += any(estimate_dispersion(counts.pairs(run, at + 1)) <= MAX_DISPERSION for at in looks)
     return float(found.any(axis=1).mean()), held / len(found)
 
 
@@ -55,8 +55,8 @@ def beside_neighbours(counts: Blocks, limit: float) -> float:
     found, held = below(counts, limit), 0
     for run in np.flatnonzero(found.any(axis=1)):
         n, k = counts.n1[run], counts.k1[run]
-        pairs = [Pair(n[at], k[at], n[at + 1], k[at + 1]) for at in range(0, len(n) - 1, 2)]
-        held += any(dispersion(pairs[: (at + 1) // 2]) <= MOST for at in np.flatnonzero(found[run]))
+        pairs = [BlockPair(n[at], k[at], n[at + 1], k[at + 1]) for at in range(0, len(n) - 1, 2)]
+        held += any(estimate_dispersion(pairs[: (at + 1) // 2]) <= MAX_DISPERSION for at in np.flatnonzero(found[run]))
     return held / len(found)
 
 
@@ -114,10 +114,10 @@ def mirrored(random: np.random.Generator, runs: int) -> Iterator[Figure]:
 
 def early(random: np.random.Generator, runs: int) -> Iterator[Figure]:
     """A/A before the first block has ended, a look each second: only a Fail can come."""
-    level = LEVELS.fails * UNBLOCKED
+    level = LEVELS.fails * UNBLOCKED_LEVEL_SHARE
     for burst in BURSTS:
         for margin in (0.0, 0.02):
-            lengths = [1.0] * int(FIRST_BLOCK)
+            lengths = [1.0] * int(FIRST_BLOCK_SECONDS)
             counts = blocks(random, runs, Truth(0.05, 0.05, burst), 0.1, lengths, RATE)
             arrays = [np.cumsum(one, axis=1) for one in (counts.n1, counts.k1, counts.n0, counts.k0)]
             failed = 0

@@ -11,16 +11,16 @@ import numpy as np
 from scipy import stats
 
 from modelwright.core.monitoring import bins, drift
-from modelwright.core.monitoring.bins import MOST_BINS, MOST_ORDERED_BINS, Bins
-from modelwright.core.monitoring.distances import ORDERED, Method
-from modelwright.core.monitoring.drift import Comparison, Correction
+from modelwright.core.monitoring.bins import MAX_BINS, MAX_ORDERED_BINS, Bins
+from modelwright.core.monitoring.distances import ORDERED_METHODS, DistanceMethod
+from modelwright.core.monitoring.drift import Correction, DriftMethods
 from tests.simulate import command
 from tests.simulate.command import TENTH, Figure
 
 PAGE = command.ROOT / "docs" / "how-to" / "drift.md"
 FIGURES = command.FOLDER / "drift.json"
 REFERENCE = 1000
-ALPHA = drift.ALPHA
+ALPHA = drift.ERROR_RATE
 CONFIDENCE = 0.999
 
 Random = np.random.Generator
@@ -56,11 +56,11 @@ LABELS: dict[str, Draw] = {
 SIZES = (50, 200, 500, 2000, 10_000)
 
 
-def reference(values: Values, labels: bool, comparison: Comparison) -> Bins:
+def reference(values: Values, labels: bool, comparison: DriftMethods) -> Bins:
     """The bins of a sample."""
     if labels:
-        return bins.of([str(int(value)) for value in values.tolist()])
-    return numbers(values, MOST_ORDERED_BINS if comparison.numbers in ORDERED else MOST_BINS)
+        return bins.build_bins([str(int(value)) for value in values.tolist()])
+    return numbers(values, MAX_ORDERED_BINS if comparison.numbers in ORDERED_METHODS else MAX_BINS)
 
 
 def numbers(values: Values, most: int) -> Bins:
@@ -70,7 +70,7 @@ def numbers(values: Values, most: int) -> Bins:
     ends = np.searchsorted(ordered, cuts, side="right")
     begins, ends = np.concatenate(([0], ends)), np.concatenate((ends, [len(ordered)]))
     if len(cuts) < 2 or (begins == ends).any():
-        return bins.of(values.tolist(), most=most)
+        return bins.build_bins(values.tolist(), most=most)
     means = np.add.reduceat((ordered - ordered.mean()) / ordered.std(), begins) / (ends - begins)
     counts = (*(ends - begins).tolist(), 0, len(values) - len(ordered))
     return Bins(counts, tuple(cuts.tolist()), centers=tuple(means.tolist()))
@@ -82,7 +82,7 @@ def count(found: Bins, values: Values) -> list[int]:
         numbers, times = np.unique(values, return_counts=True)
         counts = [0] * len(found.counts)
         for number, many in zip(numbers.tolist(), times.tolist(), strict=True):
-            counts[found.place(str(int(number)))] += many
+            counts[found.bin_of(str(int(number)))] += many
         return counts
     missing = np.isnan(values)
     places = np.searchsorted(np.array(found.cuts), values[~missing], side="left")
@@ -91,11 +91,11 @@ def count(found: Bins, values: Values) -> list[int]:
     return counts
 
 
-def alarm(before: list[Values], now: list[Values], labels: bool, comparison: Comparison) -> bool:
+def alarm(before: list[Values], now: list[Values], labels: bool, comparison: DriftMethods) -> bool:
     """Whether a look at these features calls anything drift. Each has its reference sample."""
     made = [reference(values, labels, comparison) for values in before]
     rows = {str(n): (found, count(found, values)) for n, (found, values) in enumerate(zip(made, now, strict=True))}
-    return drift.look(rows, comparison).excess > 1
+    return drift.compare_features(rows, comparison).excess > 1
 
 
 def correlated(random: Random, rows: int, features: int, correlation: float) -> list[Values]:
@@ -116,17 +116,17 @@ Cell = tuple[str, Callable[[Random], bool]]
 
 def false_alarms() -> Iterator[Cell]:
     """Cells without drift: (name, one look)."""
-    for method in Method:
+    for method in DistanceMethod:
         for kind, draws in (("numbers", NUMBERS), ("labels", LABELS)):
-            if kind == "labels" and method in ORDERED:
+            if kind == "labels" and method in ORDERED_METHODS:
                 continue
-            comparison = Comparison(numbers=method) if kind == "numbers" else Comparison(categories=method)
+            comparison = DriftMethods(numbers=method) if kind == "numbers" else DriftMethods(categories=method)
             for name, draw in draws.items():
                 for rows in SIZES:
 
                     def look(
                         random: Random, draw: Draw = draw, rows: int = rows, labels: bool = kind == "labels",
-                        comparison: Comparison = comparison,
+                        comparison: DriftMethods = comparison,
                     ) -> bool:  # fmt: skip
                         return alarm([draw(random, REFERENCE)], [draw(random, rows)], labels, comparison)
 
@@ -141,14 +141,14 @@ def false_alarms() -> Iterator[Cell]:
                 ) -> bool:  # fmt: skip
                     before = correlated(random, REFERENCE, features, correlation)
                     now = correlated(random, rows, features, correlation)
-                    return alarm(before, now, False, Comparison(correction=correction))
+                    return alarm(before, now, False, DriftMethods(correction=correction))
 
                 yield f"no drift: {correction}, {features} features, correlation {correlation:g}, n {rows}", looks
     for size in (1, 2, 5, 10):
 
         def batch(random: Random, size: int = size) -> bool:
             now = batches(random, 500, size, 1)
-            return alarm([random.normal(size=REFERENCE)], [now], False, Comparison())
+            return alarm([random.normal(size=REFERENCE)], [now], False, DriftMethods())
 
         yield f"no drift: requests of {size} similar rows, one of each counted, n 500", batch
 
@@ -175,7 +175,7 @@ def power() -> Iterator[tuple[str, int, Callable[[Random], bool]]]:
             def look(
                 random: Random, before: Draw = before, now: Draw = now, labels: bool = labels, rows: int = rows
             ) -> bool:
-                return alarm([before(random, REFERENCE)], [now(random, rows)], labels, Comparison())
+                return alarm([before(random, REFERENCE)], [now(random, rows)], labels, DriftMethods())
 
             yield name, rows, look
 
@@ -223,7 +223,7 @@ def tables() -> str:
         "| without drift, most alarms of any kind of data | " + " | ".join(f"{n:,} rows" for n in SIZES) + " |",
     ]
     rows.append("|---|" + "---|" * len(SIZES))
-    for method in Method:
+    for method in DistanceMethod:
         most = [
             max(v for name, v in found.items() if name.startswith(f"no drift: {method},") and f", n {n}:" in name)
             for n in SIZES

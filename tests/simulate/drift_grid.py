@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelwright.core.monitoring import drift as compared
-from modelwright.core.monitoring.bins import MOST_BINS, MOST_ORDERED_BINS
-from modelwright.core.monitoring.distances import ORDERED
-from modelwright.core.monitoring.drift import Comparison
+from modelwright.core.monitoring.bins import MAX_BINS, MAX_ORDERED_BINS
+from modelwright.core.monitoring.distances import ORDERED_METHODS
+from modelwright.core.monitoring.drift import DriftMethods
 from tests.simulate import command, drift
 from tests.simulate.command import Figure
 from tests.simulate.drift import Random, Values
@@ -56,14 +56,14 @@ class Cell:
         rows = {
             str(n): (found, drift.count(found, values)) for n, (found, values) in enumerate(zip(made, now, strict=True))
         }
-        still = compared.look(rows, Comparison()).excess > 1
+        still = compared.compare_features(rows, DriftMethods()).excess > 1
         rows["0"] = (made[0], drift.count(made[0], now[0] + MOVED))
-        return still, compared.look(rows, Comparison()).excess > 1
+        return still, compared.compare_features(rows, DriftMethods()).excess > 1
 
 
 def most_bins() -> int:
     """Most bins of a number by the default method."""
-    return MOST_ORDERED_BINS if Comparison().numbers in ORDERED else MOST_BINS
+    return MAX_ORDERED_BINS if DriftMethods().numbers in ORDERED_METHODS else MAX_BINS
 
 
 def counted(random: Random, cell: Cell) -> list[Values]:

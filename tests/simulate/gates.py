@@ -15,13 +15,13 @@ from scipy import stats
 
 from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.core import scoring
-from modelwright.core.analysis.bounds import PairedExamples, as_good
+from modelwright.core.analysis.bounds import PairedExamples, equally_good
 from tests.simulate import command
 from tests.simulate.command import Figure
 
 PAGE = command.ROOT / "docs" / "how-to" / "gates.md"
 FIGURES = command.FOLDER / "gates.json"
-ALPHA = 1 - scoring.CONFIDENCE
+ALPHA = 1 - scoring.DEFAULT_CONFIDENCE
 PARTS = ("a", "b", "c", "d", "e")
 """Five slices."""
 ASKED, POWER = 0.8, 0.85
@@ -39,7 +39,7 @@ def level_of_pairs(n: int, limit: float, alpha: float) -> float:
     shares = [max(0.0, -limit) + more for more in NUISANCE if 2 * (max(0.0, -limit) + more) + limit <= 1]
     most = max(2 * share + limit for share in shares)
     losses = np.arange(min(n, int(n * most + 8 * (n * most) ** 0.5 + 12)) + 1)
-    needed = np.array([_least(n - lost, lambda k, lost=lost: PairedExamples(n, k, lost).against(limit) <= alpha)
+    needed = np.array([_least(n - lost, lambda k, lost=lost: PairedExamples(n, k, lost).p_value(limit) <= alpha)
                        for lost in losses.tolist()])  # fmt: skip
     found = []
     for lost in shares:
@@ -69,7 +69,7 @@ Json = dict[str, Any]
 def documented(differing: float, margin: float, parts: int) -> int:
     """Examples in each part with which an equal candidate passes all of them with POWER."""
     each = POWER ** (1 / parts)
-    found = as_good(differing).needed(-margin, ALPHA, each)
+    found = equally_good(differing).required_examples(-margin, ALPHA, each)
     assert found is not None
     return found
 
@@ -87,7 +87,9 @@ def outcomes(margin: float, slices: tuple[str, ...], report: Callable[[str | Non
     """What the gate says of so many reports."""
     metric = EvaluationMetric.model_validate({"name": "accuracy", "minDelta": f"-{margin}", "slices": list(slices)})
     return Counter(
-        scoring.evaluate([metric], {"metrics": [report(part) for part in (None, *slices)]}, first=False).outcome.value
+        scoring.evaluate_report(
+            [metric], {"metrics": [report(part) for part in (None, *slices)]}, first=False
+        ).outcome.value
         for _ in range(runs)
     )
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.analysis import betting
-from modelwright.core.analysis.evidence import Sample
-from modelwright.core.analysis.planning import Levels, needed_answers, needed_pairs
+from modelwright.core.analysis.evidence import ValueSample
+from modelwright.core.analysis.planning import Levels, estimate_answers, estimate_pairs
 from modelwright.core.analysis.sequential import difference_interval
 from modelwright.core.shadow import DISAGREEMENT_POINTS
 from tests.simulate import command, tables
@@ -38,8 +38,8 @@ def decisions(
     at = np.array(points)
     found = []
     for gains, bets, alpha in (
-        ((limit - at) / (high - limit), betting.BOLD, levels.passes),
-        ((at - limit) / (limit - low), betting.CAREFUL, levels.fails),
+        ((limit - at) / (high - limit), betting.BOLD_BETS, levels.passes),
+        ((at - limit) / (limit - low), betting.CAREFUL_BETS, levels.fails),
     ):
         sizes, logs = np.array([bet for bet, _ in bets]), np.array([log for _, log in bets])
         wealth = weights @ np.log1p(np.outer(gains, sizes)) + logs
@@ -47,8 +47,8 @@ def decisions(
     proven, refuted = found[0], found[1] & ~found[0]
     flat = weights.reshape(-1, len(points))
     for index in np.linspace(0, len(flat) - 1, CHECKED).astype(int):
-        sample = Sample(low, high, tuple(zip(points, flat[index].tolist(), strict=True)))
-        told = betting.decided(sample, limit, levels.passes, levels.fails, at_most=True)
+        sample = ValueSample(low, high, tuple(zip(points, flat[index].tolist(), strict=True)))
+        told = betting.decide_mean(sample, limit, levels.passes, levels.fails, at_most=True)
         assert (told is True, told is False) == (proven.reshape(-1)[index], refuted.reshape(-1)[index])
     return proven, refuted
 
@@ -57,7 +57,7 @@ def parts(rows: int) -> Weights:
     """What an answer adds to the points, by how many of its rows differ: shape (rows + 1, points)."""
     found = np.zeros((rows + 1, len(DISAGREEMENT_POINTS)))
     for differing in range(rows + 1):
-        for index, part in betting.split(differing / rows, DISAGREEMENT_POINTS):
+        for index, part in betting.split_value(differing / rows, DISAGREEMENT_POINTS):
             found[differing, index] = part
     return found
 
@@ -119,14 +119,14 @@ def power(random: np.random.Generator, runs: int) -> Iterator[Figure]:
     """How many answers and pairs a decision takes."""
     right = []
     for limit, share in ((0.02, 0.0), (0.02, 0.01), (0.05, 0.02), (0.02, 0.04), (0.02, 0.1)):
-        most = needed_answers(limit, share, LEVELS.fails if share > limit else LEVELS.passes)
+        most = estimate_answers(limit, share, LEVELS.fails if share > limit else LEVELS.passes)
         assert most is not None
         bad = np.cumsum(random.multinomial(-(-most // 20), (1 - share, share), size=(runs, 20)), axis=1).astype(
             np.float64
         )
         right.append(ever(decisions(bad, (0.0, 1.0), limit)[share > limit]))
     for base, margin, worse in tables.PAIRS:
-        most = needed_pairs(margin, base, LEVELS.fails if worse > margin else LEVELS.passes, worse=worse)
+        most = estimate_pairs(margin, base, LEVELS.fails if worse > margin else LEVELS.passes, worse=worse)
         assert most is not None
         counts = differences(pairs(random, runs, base, 0.5, worse, -(-most // 20), looks=20))
         right.append(ever(decisions(counts, PAIR, margin)[worse > margin]))

@@ -20,16 +20,22 @@ import numpy as np
 from modelwright.api.v1alpha1 import policy as api
 from modelwright.api.v1alpha1.model import Serving
 from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatus
-from modelwright.core.analysis.blocks import Pair
+from modelwright.core.analysis.blocks import BlockPair
 from modelwright.core.analysis.courses import decide_winner
-from modelwright.core.analysis.dispersion import MOST, dispersion
-from modelwright.core.analysis.evidence import Arm, Block, Measurement, Outcome, Shares
-from modelwright.core.analysis.planning import Ask, Stage, levels, needed_rate, needed_samples
+from modelwright.core.analysis.dispersion import MAX_DISPERSION, estimate_dispersion
+from modelwright.core.analysis.evidence import Arm, Block, Measurement, Outcome, RequestShares
+from modelwright.core.analysis.planning import (
+    SampleSizeQuery,
+    StepTraffic,
+    estimate_rate,
+    estimate_samples,
+    split_levels,
+)
 from modelwright.core.analysis.score import score_interval
 from modelwright.core.analysis.scrapes import block_ends
 from modelwright.core.rollout import evaluation
-from modelwright.core.rollout.record import Record
-from modelwright.core.rollout.steps import compiled
+from modelwright.core.rollout.record import RolloutRecord
+from modelwright.core.rollout.steps import compile_steps
 from tests.simulate import command, tables, vectors
 from tests.simulate.command import Figure
 from tests.simulate.vectors import Floats
@@ -48,8 +54,8 @@ POLICY = api.RolloutPolicySpec.model_validate(
         },
     }
 )
-EVERY = compiled(POLICY.strategy)
-COMPARED = tuple(step for step in EVERY if not step.last)
+EVERY = compile_steps(POLICY.strategy)
+COMPARED = tuple(step for step in EVERY if not step.is_promotion)
 STEPS = tuple(step.weight / 100 for step in COMPARED)
 """The candidate's shares in the steps where it is compared; at 100 % there is nothing to compare with."""
 RATE, LOOK, HOLD, DEADLINE = 20.0, 30.0, 120.0, 1800.0
@@ -59,7 +65,7 @@ LONGEST = timedelta(seconds=Serving().max_request_seconds)
 BEGIN = datetime.fromtimestamp(0, UTC)
 """Of each step."""
 METRICS = tuple(metric.name for metric in POLICY.analysis.metrics) if POLICY.analysis is not None else ()
-RECORD = Record(
+RECORD = RolloutRecord(
     name="simulated",
     uid="",
     generation=1,
@@ -70,7 +76,7 @@ RECORD = Record(
     status=ModelRolloutStatus(),
 )
 """What the operator's code is asked about; no look was out of its limits before."""
-LEVELS = levels(CONFIDENCE, metrics=2, steps=len(STEPS))
+LEVELS = split_levels(CONFIDENCE, metrics=2, steps=len(STEPS))
 """Those of a step before 1/64 of a Fail's is set aside for requests before the first step is confirmed."""
 PASSES, FAILS = -math.log(LEVELS.passes), -math.log(LEVELS.fails)
 """Log evidence that decides."""
@@ -94,10 +100,10 @@ class Blocks:
     n0: Floats
     k0: Floats
 
-    def pairs(self, run: int, until: int) -> list[Pair]:
+    def pairs(self, run: int, until: int) -> list[BlockPair]:
         """The first blocks of one rollout."""
         counts = (x[run, :until].tolist() for x in (self.n1, self.k1, self.n0, self.k0))
-        return [Pair(*map(float, pair)) for pair in zip(*counts, strict=True)]
+        return [BlockPair(*map(float, pair)) for pair in zip(*counts, strict=True)]
 
 
 def drawn(random: np.random.Generator, trials: Floats, share: Floats | float, burst: int) -> Floats:
@@ -131,7 +137,8 @@ def ever_passed(counts: Blocks, margin: float, *, held: bool = True) -> np.ndarr
     if held:
         for run in np.flatnonzero(found.any(axis=1)):
             found[run] = [
-                passed and dispersion(counts.pairs(run, at + 1)) <= MOST for at, passed in enumerate(found[run])
+                passed and estimate_dispersion(counts.pairs(run, at + 1)) <= MAX_DISPERSION
+                for at, passed in enumerate(found[run])
             ]
     return np.asarray(found.any(axis=1))
 
@@ -260,7 +267,7 @@ def _rollout(run: int, every: list[float], steps: list[tuple[list[Blocks], Any]]
     clock = 0.0
     for index, (metrics, near) in enumerate(steps):
         begin, done = clock, False
-        hold = evaluation.least_hold(POLICY, COMPARED[index], LONGEST).total_seconds()
+        hold = evaluation.minimum_hold(POLICY, COMPARED[index], LONGEST).total_seconds()
         while not done:
             clock += LOOK
             if clock > DEADLINE:
@@ -288,9 +295,9 @@ def look(run: int, every: list[float], metrics: list[Blocks], index: int, age: f
             for trials, bad in ((counts.n1, counts.k1), (counts.n0, counts.k0))
         ]
         sums = [Arm(sum(block.trials for block in arm), sum(block.events for block in arm)) for arm in arms]
-        shares = Shares(sums[0], sums[1], blocks=(arms[0], arms[1]))
+        shares = RequestShares(sums[0], sums[1], blocks=(arms[0], arms[1]))
         found.append(Measurement(metric, BEGIN + timedelta(seconds=age), shares))
-    outcome, _ = evaluation.outcome_of(
+    outcome, _ = evaluation.evaluate_step(
         POLICY, EVERY, COMPARED[index], found, RECORD, index=index, complete_at=BEGIN + LONGEST
     )
     return outcome
@@ -381,7 +388,7 @@ def power(random: np.random.Generator, runs: int) -> Iterator[Figure]:
     for truth, margin, ratio in POWER:
         worse = truth.candidate - truth.serving
         alpha = LEVELS.passes if worse < margin else LEVELS.fails
-        most = needed_samples(margin, truth.serving, alpha, ratio=ratio, worse=worse)
+        most = estimate_samples(margin, truth.serving, alpha, ratio=ratio, worse=worse)
         assert most is not None
         right, erred = decided(random, runs, truth, margin, ratio, most)
         what = (
@@ -421,9 +428,9 @@ def policies(random: np.random.Generator, runs: int) -> Iterator[Figure]:
     yield Figure(
         "default policy, 0.1 requests/s: Inconclusive at the deadline", undecided / runs, "share", at_least=1.0
     )
-    stages = [Stage(weight, 1 - weight, HOLD) for weight in STEPS]
-    asks = [Ask(margin, base, LEVELS.passes) for margin, base in zip(MARGINS, (0.01, 0.05), strict=True)]
-    rate = needed_rate(stages, asks, DEADLINE)
+    stages = [StepTraffic(weight, 1 - weight, HOLD) for weight in STEPS]
+    asks = [SampleSizeQuery(margin, base, LEVELS.passes) for margin, base in zip(MARGINS, (0.01, 0.05), strict=True)]
+    rate = estimate_rate(stages, asks, DEADLINE)
     yield Figure(
         f"rate that needed_rate asks for, 1 % errors, 5 % slow, {DEADLINE / 60:g} min",
         math.inf if rate is None else rate,
@@ -460,7 +467,7 @@ def winners(random: np.random.Generator, runs: int) -> Iterator[Figure]:
     """The end of an A/B test."""
     for candidate, count in ((0.04, 10000), (0.05, 10000), (0.05, 1000)):
         pairs = zip(random.binomial(count, candidate, runs), random.binomial(count, 0.05, runs), strict=True)
-        won = sum(score_interval(Pair(count, float(k1), count, float(k0)), 0.05).high <= 0 for k1, k0 in pairs)
+        won = sum(score_interval(BlockPair(count, float(k1), count, float(k0)), 0.05).high <= 0 for k1, k0 in pairs)
         what = f"A/B test, 5 to {100 * candidate:g} %, {count:,} requests each: won"
         yield Figure(what, won / runs, "share", *((None, 0.9) if candidate == 0.04 else (0.05 + 3 / 200, None)))
     for correlation in (0.3, 0.5, 0.8, 0.9):

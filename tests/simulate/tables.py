@@ -8,15 +8,22 @@ import math
 import re
 from pathlib import Path
 
-from modelwright.core.analysis.planning import Ask, Stage, levels, needed_pairs, needed_rate, needed_samples
+from modelwright.core.analysis.planning import (
+    SampleSizeQuery,
+    StepTraffic,
+    estimate_pairs,
+    estimate_rate,
+    estimate_samples,
+    split_levels,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "concepts" / "evidence.md"
 FIGURES = ROOT / "docs" / "figures" / "simulate.json"
 MIRROR = ROOT / "docs" / "figures" / "mirror.json"
 BURSTS = ROOT / "docs" / "figures" / "bursts.json"
-LEVELS = levels(0.95, metrics=2, steps=2)
-CANARY = (Stage(0.1, 0.9, 120.0), Stage(0.5, 0.5, 120.0))
+LEVELS = split_levels(0.95, metrics=2, steps=2)
+CANARY = (StepTraffic(0.1, 0.9, 120.0), StepTraffic(0.5, 0.5, 120.0))
 
 NEEDED = (
     (0.0, 0.0, 0.02),
@@ -57,7 +64,7 @@ def needed() -> str:
     for serving, candidate, margin in NEEDED:
         worse = candidate - serving
         alpha = LEVELS.passes if worse < margin else LEVELS.fails
-        counts = [needed_samples(margin, serving, alpha, ratio=ratio, worse=worse) for ratio in (9.0, 1.0)]
+        counts = [estimate_samples(margin, serving, alpha, ratio=ratio, worse=worse) for ratio in (9.0, 1.0)]
         told = " | ".join("never" if count is None else f"{count:,}" for count in counts)
         what = "as good" if worse == 0 else _percent(candidate)
         outcome = "Pass" if worse < margin else "Fail"
@@ -73,8 +80,8 @@ def paired() -> str:
     ]
     for serving, margin, worse in PAIRS:
         alpha = LEVELS.passes if worse < margin else LEVELS.fails
-        counts = [needed_pairs(margin, serving, alpha, worse=worse, common=common) for common in (0.5, 0.9)]
-        counts.append(needed_samples(margin, serving, alpha, ratio=1.0, worse=worse))
+        counts = [estimate_pairs(margin, serving, alpha, worse=worse, common=common) for common in (0.5, 0.9)]
+        counts.append(estimate_samples(margin, serving, alpha, ratio=1.0, worse=worse))
         told = " | ".join("never" if count is None else f"{count:,}" for count in counts)
         what = "as good" if worse == 0 else _percent(serving + worse)
         outcome = "Pass" if worse < margin else "Fail"
@@ -90,8 +97,8 @@ def rates() -> str:
         "|---|---|---|---|",
     ]
     for errors, slow in ((0.01, 0.05), (0.001, 0.01)):
-        asks = (Ask(0.02, errors, LEVELS.passes), Ask(0.05, slow, LEVELS.passes))
-        found = [needed_rate(CANARY, asks, 60.0 * minutes) for minutes in deadlines]
+        asks = (SampleSizeQuery(0.02, errors, LEVELS.passes), SampleSizeQuery(0.05, slow, LEVELS.passes))
+        found = [estimate_rate(CANARY, asks, 60.0 * minutes) for minutes in deadlines]
         told = " | ".join("never" if rate is None else f"{math.ceil(rate)} per second" for rate in found)
         rows.append(f"| {_percent(errors)} errors, {_percent(slow)} slow | {told} |")
     return "\n".join(rows)

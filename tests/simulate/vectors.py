@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.analysis.blocks import HARM, PRIOR
+from modelwright.core.analysis.blocks import BET_PRIOR, HARM_PRIOR_REQUESTS
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bet = tuple[float, Floats, Floats]
@@ -36,7 +36,7 @@ def beyond(n1: Floats, k1: Floats, n0: Floats, k0: Floats, limit: float) -> Floa
     def bets(past: tuple[Floats, ...]) -> list[Bet]:
         serving = share(past[0], past[1])
         begin = np.minimum(0.95, serving + max(0.0, 2 * limit) + 0.02)
-        harmed = (past[3] + HARM * begin) / (past[2] + HARM)
+        harmed = (past[3] + HARM_PRIOR_REQUESTS * begin) / (past[2] + HARM_PRIOR_REQUESTS)
         gross = np.minimum(serving, 0.4), np.full_like(serving, 0.5)
         return [(1 / 3, serving, harmed), (1 / 3, *late(past, serving, harmed)), (1 / 3, *gross)]
 
@@ -45,7 +45,7 @@ def beyond(n1: Floats, k1: Floats, n0: Floats, k0: Floats, limit: float) -> Floa
 
 def share(trials: Floats, events: Floats) -> Floats:
     """What is bet on, from earlier counts."""
-    return (events + PRIOR[0]) / (trials + sum(PRIOR))
+    return (events + BET_PRIOR[0]) / (trials + sum(BET_PRIOR))
 
 
 def late(past: tuple[Floats, ...], one: Floats, zero: Floats) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modelwright.cli.plugin import subcommands
+from modelwright.cli.plugin import verb_options
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -183,7 +183,7 @@ def test_the_plugin_has_what_actions_and_hook_ask_for() -> None:
     for name in ("lint", "wait"):
         for step in action(name)["runs"]["steps"]:
             lines += [found.split() for found in re.findall(r"kubectl-modelwright [a-z].*", step["run"])]
-    known = subcommands()
+    known = verb_options()
     assert {line[1] for line in lines} == {"lint", "status", "why"}
     for line in lines:
         assert {word for word in line if re.match("--?[a-z]", word)} <= known[line[1]].keys()

@@ -24,7 +24,7 @@ SUFFIXES = ("_bucket", "_sum", "_count", "_total")
 
 def exported() -> set[str]:
     """Names of all metrics, without what the client adds to them."""
-    found = [*metrics_page.operator(), *metrics_page.observer(), *metrics_page.comparer()]
+    found = [*metrics_page.operator_metrics(), *metrics_page.observer_metrics(), *metrics_page.comparer_metrics()]
     return {one.name.removesuffix("_total") for one in found}
 
 
@@ -57,7 +57,7 @@ def test_there_is_no_page_without_an_alert() -> None:
 @pytest.mark.parametrize("page", sorted(RUNBOOKS.glob("Modelwright*.md")), ids=lambda page: page.stem)
 def test_a_page_names_commands_and_metrics_that_exist(page: Path) -> None:
     text = page.read_text()
-    commands = plugin.commands()
+    commands = plugin.build_commands()
     for line in re.findall(r"`kubectl modelwright ([^`]+)`", text):
         name, *arguments = line.split()
         commands[name].make_context(name, arguments)

@@ -63,10 +63,10 @@ def test_leftovers_are_listed_and_go_when_asked() -> None:
 
 @pytest.mark.parametrize("minor", ["", "1.32"])
 def test_the_tree_names_all_that_it_builds(minor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = {f"bin/{part.folder().name}" for part in parts.PARTS}
+    built = {f"bin/{part.folder().name}" for part in parts.GO_TOOLS}
     monkeypatch.setenv("MODELWRIGHT_KUBERNETES", minor)
-    named = cache.named()
-    assert built | {f"bin/{part.folder().name}" for part in parts.PARTS} <= named
+    named = cache.named_versions()
+    assert built | {f"bin/{part.folder().name}" for part in parts.GO_TOOLS} <= named
     prefix = os.path.basename(os.path.realpath(".venv"))
     assert any(name == prefix for name in named if name.startswith("venv-"))
 
@@ -76,7 +76,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a bit of everything, each file larger and younger than the one before."""
     monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path))
     monkeypatch.delenv("MODELWRIGHT_KUBERNETES", raising=False)
-    argocd, etcd = (part for name in ("argocd", "etcd") for part in parts.PARTS if part.name == name)
+    argocd, etcd = (part for name in ("argocd", "etcd") for part in parts.GO_TOOLS if part.name == name)
     files = (
         "locks/etcd.lock",
         f"crds/argocd-{argocd.version()}/manifests/install.yaml",
@@ -99,7 +99,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_entries_are_parts_by_version_the_largest_last(there: Path) -> None:
-    found = cache.entries(there, cache.named())
+    found = cache.entries(there, cache.named_versions())
     assert [entry.size for entry in found] == sorted(entry.size for entry in found)
     assert all(entry.size >= 100_000 for entry in found)
     assert {entry.path.rpartition("-")[0] for entry in found if entry.peer} == {"bin/argocd", "crds/argocd"}
@@ -134,7 +134,7 @@ def test_beyond_the_limit_the_oldest_of_peers_goes(there: Path, monkeypatch: pyt
 def test_pruning_drops_what_the_tree_does_not_name(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cache.main(["--prune"]) == 0
     assert "bin/etcd-0.1.0 is dropped" in capsys.readouterr().out
-    assert [entry.path for entry in cache.entries(there, cache.named()) if entry.leftover] == []
+    assert [entry.path for entry in cache.entries(there, cache.named_versions()) if entry.leftover] == []
     assert len(list(there.glob("bin/*"))) == 2
     assert (there / "base/context").is_dir()
 
@@ -152,7 +152,7 @@ def test_an_empty_cache_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_part_of_a_peer_is_built_for_all() -> None:
-    asked = {part.name for part in parts.PARTS if part.asked}
+    asked = {part.name for part in parts.GO_TOOLS if part.on_request}
     assert {name for peer in PEERS for name in peer.parts} <= asked
     # The cluster of `make test` itself, where there is a Docker engine.
     assert "kind" not in {name for peer in PEERS for name in peer.parts}
@@ -162,4 +162,4 @@ def test_no_part_of_a_peer_is_built_for_all() -> None:
     ("size", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (12_345_678, "12.3 MB"), (10**13, "10000.0 GB")]
 )
 def test_sizes(size: int, text: str) -> None:
-    assert cache.shown(size) == text
+    assert cache.format_size(size) == text

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from modelwright.cli import facts
 from modelwright.kube import kinds
-from modelwright.kube.access import AccessUnknown, Audience, KubeAccess
+from modelwright.kube.access import AccessUndetermined, Audience, KubeAccessReviewer
 from modelwright.kube.errors import Denied, Invalid
 from modelwright.obs import logging as json_logging
 from tests.lib import stepped
@@ -148,7 +148,11 @@ def test_the_plugin_prints_no_signature() -> None:
     artifact = {"uri": SIGNED, "format": {"name": "any"}}
     lineage = {"dataset": {"uri": HELD_OUT, "digest": "sha256:" + "d" * 64}}
     seen = cli_world.seen(cli_world.version("v2", 10, "Serving", artifact=artifact, lineage=lineage))
-    shown = [facts.lineage(seen, "v2"), json.dumps(facts.lineage_json(seen, "v2")), facts.card(seen, "v2")]
+    shown = [
+        facts.render_lineage(seen, "v2"),
+        json.dumps(facts.lineage_data(seen, "v2")),
+        facts.render_card(seen, "v2"),
+    ]
     assert all("https://store.example.com/data.csv?..." in text for text in shown)
     assert not [canary for canary in CANARIES if any(canary in text for text in shown)]
 
@@ -223,8 +227,8 @@ async def test_a_review_that_is_refused_tells_no_token(overheard: Overheard, err
         async def review(self, *_: Any) -> Object:
             raise error(422, "Invalid", f'TokenReview "x" is invalid: spec.token: {TOKEN}')
 
-    with pytest.raises(AccessUnknown) as told:
-        await KubeAccess(Client()).who(TOKEN, Audience.ANY)  # type: ignore[arg-type]
+    with pytest.raises(AccessUndetermined) as told:
+        await KubeAccessReviewer(Client()).who(TOKEN, Audience.ANY)  # type: ignore[arg-type]
     assert TOKEN not in str(told.value)
     assert not overheard.found()
 
@@ -234,7 +238,7 @@ def test_libraries_that_log_bodies_are_silent_at_debug() -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
-        json_logging.configure("DEBUG")
+        json_logging.configure_logging("DEBUG")
         for name in ("kopf.objects", "kubernetes.client.rest", "kubernetes.aio.client.rest", "aiohttp.client"):
             assert not logging.getLogger(name).isEnabledFor(logging.DEBUG), name
     finally:

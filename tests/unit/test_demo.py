@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.text import Text
 
 from demo import digits, figures, platform
-from demo.console import DemoError, Story, gallery, picture
-from demo.graded import GradedLoad, Grades, requests
+from demo.console import DemoError, Story, draw_gallery, draw_picture
+from demo.graded import GradedLoad, Grades, build_requests
 from demo.kubectl import headline, is_ready, is_stalled, is_true
-from demo.loop import Known, Loop, LoopFacts, policy, query, wish
-from demo.rollouts import View, deciding, latest
-from demo.runs import RunView, refused, youngest
-from demo.story import BETTER, EXAMPLE, FAILING, MODEL, NAMESPACE, SLOW, WRONG, Chapter, Demo, Facts, Outcome
-from demo.tally import Phase, tally
+from demo.loop import ExistingNames, Loop, LoopFacts, drift_query, load_policy, manual_run
+from demo.rollouts import RolloutView, failed_verdicts, find_rollout
+from demo.runs import RunView, failed_checks, newest_run
+from demo.story import BETTER, EXAMPLE, FAILING, MODEL, NAMESPACE, SLOW, WRONG, Chapter, ChapterOutcome, Demo, DemoFacts
+from demo.tally import Phase, count_answers
 from devcluster.errors import ClusterError
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
 from modelwright.api.v1alpha1.training import TrainingRun
@@ -33,9 +33,9 @@ POLICIES = EXAMPLE / "policies.yaml"
 
 def test_a_picture_has_half_as_many_lines_as_pixels_and_shows_light_and_dark():
     pixels = [16.0 if x < 4 else 0.0 for _ in range(8) for x in range(8)]
-    plain = picture(pixels, colour=False)
+    plain = draw_picture(pixels, colour=False)
     assert [line.plain for line in plain] == ["████████        "] * 8
-    coloured = picture(pixels, colour=True)
+    coloured = draw_picture(pixels, colour=True)
     assert len(coloured) == 8
     assert {line.plain for line in coloured} == {"▀" * 16}
     assert str(coloured[0].spans[0].style) == "rgb(255,255,255) on rgb(255,255,255)"
@@ -44,7 +44,7 @@ def test_a_picture_has_half_as_many_lines_as_pixels_and_shows_light_and_dark():
 
 def test_each_caption_stands_below_its_picture():
     captions = [Text(f"says {n}") for n in range(5)]
-    lines = gallery([[0.0] * 64] * 5, captions, colour=False, columns=4).plain.splitlines()
+    lines = draw_gallery([[0.0] * 64] * 5, captions, colour=False, columns=4).plain.splitlines()
     assert lines[8].split() == ["says", "0", "says", "1", "says", "2", "says", "3"]
     assert lines[8].index("says 1") - lines[8].index("says 0") == 19
     assert lines[18].split() == ["says", "4"]
@@ -52,7 +52,7 @@ def test_each_caption_stands_below_its_picture():
 
 
 def test_the_held_out_digits_are_those_no_version_was_trained_on():
-    held = digits.holdout()
+    held = digits.load_holdout()
     assert len(held.pictures) == len(held.labels) == 540
     shown = held.first_of_each(4)
     assert len({held.labels[index] for index in shown}) == 4
@@ -122,7 +122,7 @@ def test_a_phase_counts_what_was_due_in_it_and_tells_errors_of_the_model_from_lo
         (10.0, 0.1, "v2"),
         lost=[failure(3.0, 500), failure(4.0, 502), failure(4.5, None), failure(12.0, 500)],
     )
-    counts = tally(report, Phase("v3", 1.0, 10.0))
+    counts = count_answers(report, Phase("v3", 1.0, 10.0))
     assert (dict(counts.versions), len(counts.errors), len(counts.lost), counts.requests) == (
         {"v2": 2, "v3": 2},
         1,
@@ -135,9 +135,9 @@ def test_a_phase_counts_what_was_due_in_it_and_tells_errors_of_the_model_from_lo
 
 def test_slow_answers_of_the_candidate_are_bad_and_those_of_others_are_not():
     report = load_report((1.0, 0.9, "v2"), (2.0, 0.05, "v4"), (3.0, 0.2, "v4"), (4.0, 0.3, "v4"))
-    counts = tally(report, Phase("v4", 0.0, 10.0, slow=0.1))
+    counts = count_answers(report, Phase("v4", 0.0, 10.0, slow=0.1))
     assert (counts.slow, counts.first_bad, counts.rollback_seconds) == (2, 3.2, pytest.approx(1.1))
-    assert tally(report, Phase("v4", 0.0, 10.0)).rollback_seconds is None
+    assert count_answers(report, Phase("v4", 0.0, 10.0)).rollback_seconds is None
 
 
 def rollout(
@@ -185,26 +185,26 @@ VERDICTS = [
 def test_a_rollout_is_told_in_one_line_with_the_verdicts_of_its_step(status: dict, line: str, metrics: list[str]):
     steps = [{"index": 0, "kind": "mirror"}, {"index": 1, "kind": "weight"}]
     known = {"from": {"version": "digits-v1"}, "steps": steps, "verdicts": VERDICTS} if status else {}
-    view = View.of(rollout(**known, **status))
+    view = RolloutView.of(rollout(**known, **status))
     assert view.headline() == line
     assert [verdict.metric for verdict in view.verdicts] == metrics
     assert view.ended is (status.get("state") == "RolledBack")
 
 
 def test_the_deciding_verdict_is_the_one_that_failed_last():
-    assert [verdict.metric for verdict in deciding(rollout(verdicts=VERDICTS))] == ["errors"]
+    assert [verdict.metric for verdict in failed_verdicts(rollout(verdicts=VERDICTS))] == ["errors"]
     earlier = {"step": 0, "metric": "slow", "outcome": "Fail", "message": "before"}
-    assert [verdict.metric for verdict in deciding(rollout(verdicts=[earlier, *VERDICTS]))] == ["errors", "slow"]
-    assert deciding(rollout()) == ()
+    assert [verdict.metric for verdict in failed_verdicts(rollout(verdicts=[earlier, *VERDICTS]))] == ["errors", "slow"]
+    assert failed_verdicts(rollout()) == ()
 
 
 def test_the_latest_rollout_to_a_version_is_found_and_those_of_before_are_not():
     old, new = rollout("a", created="2026-01-01T00:00:00Z"), rollout("b", created="2026-01-01T00:00:05Z")
     other = rollout("c", to="digits-v3", created="2026-01-01T00:00:09Z")
-    assert latest([new, old, other], "digits", "digits-v2", frozenset()) is new
-    assert latest([new, old, other], "digits", "digits-v2", frozenset({"b"})) is old
-    assert latest([new, old, other], "digits", "digits-v2", frozenset({"a", "b"})) is None
-    assert latest([new], "faces", "digits-v2", frozenset()) is None
+    assert find_rollout([new, old, other], "digits", "digits-v2", frozenset()) is new
+    assert find_rollout([new, old, other], "digits", "digits-v2", frozenset({"b"})) is old
+    assert find_rollout([new, old, other], "digits", "digits-v2", frozenset({"a", "b"})) is None
+    assert find_rollout([new], "faces", "digits-v2", frozenset()) is None
 
 
 def test_without_a_terminal_a_line_is_said_when_something_changed():
@@ -214,8 +214,8 @@ def test_without_a_terminal_a_line_is_said_when_something_changed():
     with story.watching() as watch:
         for samples in (10, 20, 30):
             verdict = {"step": 1, "metric": "errors", "outcome": "Inconclusive", "message": f"{samples} so far"}
-            watch.update(1, View.of(rollout(**progress, verdicts=[verdict])), {"digits-v1": 27}, {}, "lost: 0")
-        watch.update(9, View.of(rollout(**progress, verdicts=VERDICTS)), {"digits-v1": 27}, {}, "lost: 0")
+            watch.update(1, RolloutView.of(rollout(**progress, verdicts=[verdict])), {"digits-v1": 27}, {}, "lost: 0")
+        watch.update(9, RolloutView.of(rollout(**progress, verdicts=VERDICTS)), {"digits-v1": 27}, {}, "lost: 0")
     said = out.getvalue()
     assert said.count("Progressing, step 2/4") == 2
     assert "10 so far" in said
@@ -223,9 +223,9 @@ def test_without_a_terminal_a_line_is_said_when_something_changed():
     assert "errors: Fail: 14 of 38" in said
 
 
-def outcome(chapter: Chapter, *answers: tuple[float, float, str], lost: Sequence[Lost] = ()) -> Outcome:
+def outcome(chapter: Chapter, *answers: tuple[float, float, str], lost: Sequence[Lost] = ()) -> ChapterOutcome:
     phase = Phase(chapter.version, 0.0, 100.0, chapter.slow)
-    return Outcome(chapter, phase, rollout(), tally(load_report(*answers, lost=lost), phase))
+    return ChapterOutcome(chapter, phase, rollout(), count_answers(load_report(*answers, lost=lost), phase))
 
 
 def test_figures_have_the_projects_form(tmp_path: Path):
@@ -235,17 +235,24 @@ def test_figures_have_the_projects_form(tmp_path: Path):
         outcome(SLOW, (1.0, 0.5, "digits-v4"), (80.0, 0.5, "digits-v4")),
         outcome(WRONG, (1.0, 0.1, "digits-v2"), (2.0, 0.1, "digits-v5")),
     ]
-    facts = Facts(
+    facts = DemoFacts(
         {"digits-v1": 0.8222}, outcomes, load_report((1.0, 0.1, "v"), lost=[failure(2.0, 500), failure(3.0, None)])
     )
     story = SimpleNamespace(elapsed=lambda: 901.0, seconds={"cluster": 8.04})
     path = tmp_path / "figures" / "demo.json"
     loop = LoopFacts(
-        quiet=0.4, seen=31.0, run=40.2, registered=120.0, served=301.0, usual=0.99, before=0.62, after=0.98
+        quiet=0.4,
+        drift_seconds=31.0,
+        run_seconds=40.2,
+        registered_seconds=120.0,
+        served_seconds=301.0,
+        usual=0.99,
+        before=0.62,
+        after=0.98,
     )
     loop.checks, loop.stages = ("nulls:pixel*",), ("dataCheck",)
     loop.reports = [load_report((1.0, 0.1, "v")), load_report((1.0, 0.1, "v"))]
-    figures.write(path, "python -m demo", figures.of(SimpleNamespace(facts=facts, story=story), loop))
+    figures.write(path, "python -m demo", figures.collect_figures(SimpleNamespace(facts=facts, story=story), loop))
     written = json.loads(path.read_text())
     assert set(written) == {"command", "date", "commit", "host", "figures"}
     assert set(written["host"]) == {"cores", "memoryGiB"}
@@ -273,16 +280,19 @@ def test_figures_have_the_projects_form(tmp_path: Path):
     ("facts", "failing"),
     [
         (LoopFacts(), {"new model in service", "new model", "checks that failed"}),
-        (LoopFacts(served=10.0, before=0.9, after=0.9, checks=("a",)), {"new model"}),
-        (LoopFacts(served=10.0, quiet=1.5, before=0.5, after=0.9, checks=("a",)), {"usual requests"}),
-        (LoopFacts(served=10.0, before=0.5, after=0.9, checks=("a",), stages=("dataCheck", "train")), {"begun"}),
+        (LoopFacts(served_seconds=10.0, before=0.9, after=0.9, checks=("a",)), {"new model"}),
+        (LoopFacts(served_seconds=10.0, quiet=1.5, before=0.5, after=0.9, checks=("a",)), {"usual requests"}),
+        (
+            LoopFacts(served_seconds=10.0, before=0.5, after=0.9, checks=("a",), stages=("dataCheck", "train")),
+            {"begun"},
+        ),
     ],
 )
 def test_a_bound_of_the_loop_that_does_not_hold_says_so(facts: LoopFacts, failing: set[str]):
     demo = SimpleNamespace(
-        facts=Facts({}, [], load_report((1.0, 0.1, "v"))), story=SimpleNamespace(elapsed=lambda: 1.0, seconds={})
+        facts=DemoFacts({}, [], load_report((1.0, 0.1, "v"))), story=SimpleNamespace(elapsed=lambda: 1.0, seconds={})
     )
-    wrong = [figure["name"] for figure in figures.of(demo, facts) if figure["holds"] is False]
+    wrong = [figure["name"] for figure in figures.collect_figures(demo, facts) if figure["holds"] is False]
     assert len(wrong) == len(failing)
     assert all(any(name.endswith(end) for end in failing) for name in wrong)
 
@@ -308,7 +318,7 @@ def test_the_demo_counts_its_steps():
         assert Path(figures.ROOT / "demo" / file).read_text().count(step) == steps
 
 
-BODIES, TRUTH = requests(
+BODIES, TRUTH = build_requests(
     digits.Digits([[float(i % 17) for i in range(64)], [16.0] * 64], [3, 5]), ["plain", "inverted"]
 )
 
@@ -443,7 +453,7 @@ def test_a_run_is_told_in_one_line_with_its_stages_and_failed_checks(
     view = RunView.of(run)
     assert (view.headline(), view.ended) == (line, ended)
     assert [(each.metric, each.outcome) for each in view.verdicts] == verdicts
-    assert len(refused(run)) == sum(outcome == "Fail" for _, outcome in verdicts)
+    assert len(failed_checks(run)) == sum(outcome == "Fail" for _, outcome in verdicts)
 
 
 def test_a_run_is_shown_like_a_rollout():
@@ -461,9 +471,9 @@ def test_the_youngest_new_run_of_the_policy_is_taken():
     old, new = training_run("a"), training_run("b", created="2026-01-01T00:00:05Z")
     other = training_run("c", created="2026-01-01T00:00:09Z")
     other["spec"]["policyRef"] = {"name": "faces"}
-    assert youngest([new, old, other], "digits", frozenset()) is new
-    assert youngest([new, old, other], "digits", frozenset({"b"})) is old
-    assert youngest([other], "digits", frozenset()) is None
+    assert newest_run([new, old, other], "digits", frozenset()) is new
+    assert newest_run([new, old, other], "digits", frozenset({"b"})) is old
+    assert newest_run([other], "digits", frozenset()) is None
 
 
 def loop_with(runs: Sequence[dict], rollouts: Sequence[dict] = ()) -> Loop:
@@ -472,30 +482,35 @@ def loop_with(runs: Sequence[dict], rollouts: Sequence[dict] = ()) -> Loop:
 
 
 DONE = training_run(state="Succeeded", version="digits-drift-1")
-NOTHING_BEFORE = Known(frozenset(), frozenset())
+NOTHING_BEFORE = ExistingNames(frozenset(), frozenset())
 
 
 def test_what_is_seen_first_of_the_loop_is_noted_with_its_time():
     loop = loop_with([])
-    assert loop.look(NOTHING_BEFORE, 5.0, 0.9) is None
-    assert loop.look(NOTHING_BEFORE, 8.0, 4.0) is None
+    assert loop.observe_progress(NOTHING_BEFORE, 5.0, 0.9) is None
+    assert loop.observe_progress(NOTHING_BEFORE, 8.0, 4.0) is None
     loop.demo = loop_with([training_run(state="Training")]).demo
-    assert isinstance(loop.look(NOTHING_BEFORE, 12.0, 9.0), RunView)
+    assert isinstance(loop.observe_progress(NOTHING_BEFORE, 12.0, 9.0), RunView)
     loop.demo = loop_with([DONE]).demo
-    assert isinstance(loop.look(NOTHING_BEFORE, 60.0, 9.0), RunView)
+    assert isinstance(loop.observe_progress(NOTHING_BEFORE, 60.0, 9.0), RunView)
     going = rollout("digits-9", to="digits-drift-1", state="Progressing", weight=10)
     loop.demo = loop_with([DONE], [going]).demo
-    assert isinstance(loop.look(NOTHING_BEFORE, 70.0, 9.0), View)
+    assert isinstance(loop.observe_progress(NOTHING_BEFORE, 70.0, 9.0), RolloutView)
     loop.demo = loop_with([DONE], [rollout("digits-9", to="digits-drift-1", state="Succeeded")]).demo
-    loop.look(NOTHING_BEFORE, 99.0, None)
+    loop.observe_progress(NOTHING_BEFORE, 99.0, None)
     facts = loop.facts
-    assert (facts.seen, facts.run, facts.registered, facts.served) == (8.0, 12.0, 60.0, 99.0)
+    assert (facts.drift_seconds, facts.run_seconds, facts.registered_seconds, facts.served_seconds) == (
+        8.0,
+        12.0,
+        60.0,
+        99.0,
+    )
     assert facts.version == "digits-drift-1"
 
 
 def test_runs_of_before_the_drift_are_not_the_loop_s():
     loop = loop_with([training_run("old", state="Failed")])
-    assert loop.look(Known(frozenset({"old"}), frozenset()), 1.0, None) is None
+    assert loop.observe_progress(ExistingNames(frozenset({"old"}), frozenset()), 1.0, None) is None
     assert loop.facts == LoopFacts()
 
 
@@ -515,12 +530,12 @@ def test_a_run_or_rollout_that_ends_badly_ends_the_demo_with_what_it_says(
     runs: list[dict], rollouts: list[dict], told: str
 ):
     with pytest.raises(DemoError, match=told):
-        loop_with(runs, rollouts).look(NOTHING_BEFORE, 1.0, None)
+        loop_with(runs, rollouts).observe_progress(NOTHING_BEFORE, 1.0, None)
 
 
 def test_the_policy_and_the_wish_are_what_the_api_takes_and_images_are_filled_in():
     images = {"trainer": "registry/trainer@sha256:1", "datacheck": "registry/datacheck@sha256:2"}
-    made = RetrainingPolicy.model_validate(policy(images))
+    made = RetrainingPolicy.model_validate(load_policy(images))
     run = made.spec.run
     assert run.data_check is not None
     assert run.evaluate is not None
@@ -531,9 +546,9 @@ def test_the_policy_and_the_wish_are_what_the_api_takes_and_images_are_filled_in
     ]
     assert used == [images["datacheck"], images["trainer"], images["trainer"]]
     assert made.spec.model_ref.name == MODEL
-    assert f'namespace="{NAMESPACE}",model="{MODEL}"' in query()
-    assert "$(" not in query()
-    asked = wish("kubernetes-admin")
+    assert f'namespace="{NAMESPACE}",model="{MODEL}"' in drift_query()
+    assert "$(" not in drift_query()
+    asked = manual_run("kubernetes-admin")
     asked["metadata"]["name"] = "digits-by-hand-1"
     assert TrainingRun.model_validate(asked).spec.policy_ref.name == made.name
 

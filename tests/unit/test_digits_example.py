@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from datacheck.__main__ import look
+from datacheck.__main__ import check_dataset
 from demo import digits
 from examples.digits import data, evaluate, retrain, shift, train
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
-from modelwright.core.scoring import evaluate as judge
-from modelwright.fetch.digest import Entry, of_directory
-from modelwright.serving.gates import gated_figures
+from modelwright.core.scoring import evaluate_report as judge
+from modelwright.fetch.digest import FileEntry, directory_digest
+from modelwright.serving.gates import format_gated_figures
 
 VERSIONS = {
     1: ["--model", "logistic-regression", "--c", "0.01", "--train-samples", "60"],
@@ -54,7 +54,7 @@ def test_two_versions_and_their_result(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_each_bad_version_is_bad_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    held = digits.holdout()
+    held = digits.load_holdout()
     args = {
         3: ["--model", "encoded-svm", "--c", "10", "--train-samples", "150"],
         5: ["--model", "svm", "--c", "10", "--label-shift", "1"],
@@ -95,8 +95,8 @@ def test_the_same_arguments_give_the_same_bytes_and_another_model_is_refused(
 
 def test_the_trainer_and_the_fetch_image_agree_on_the_digest():
     files = {"b/c.txt": b"bc", "a.txt": b"a"}
-    entries = [Entry(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items()]
-    assert train.digest(files) == of_directory(entries)
+    entries = [FileEntry(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items()]
+    assert train.digest(files) == directory_digest(entries)
     assert train.digest(b"a") == f"sha256:{hashlib.sha256(b'a').hexdigest()}"
 
 
@@ -131,7 +131,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_data_sets_are_real_digits_in_three_ways_and_no_picture_is_in_two_of_them(sets: Path):
     known, held = data.read(sets / "shifted"), data.read(sets / "holdout")
     assert (len(known), len(held)) == (3 * 1257, 3 * 540)
-    assert held.pictures[:540].tolist() == digits.holdout().pictures
+    assert held.pictures[:540].tolist() == digits.load_holdout().pictures
     assert {tuple(row) for row in known.pictures}.isdisjoint(map(tuple, held.pictures))
     for labelled in (known, held):
         assert (labelled.pictures.min(), labelled.pictures.max()) == (0, 16)
@@ -146,7 +146,7 @@ def test_the_policy_is_one_and_its_schema_takes_the_good_data_and_refuses_the_da
     inputs = {"schema": POLICY["spec"]["run"]["dataCheck"]["schema"]}
     found = {}
     for name in ("plain", "shifted", "damaged"):
-        checks, _ = look(sets / name, inputs, datetime(2026, 1, 1, tzinfo=UTC))
+        checks, _ = check_dataset(sets / name, inputs, datetime(2026, 1, 1, tzinfo=UTC))
         found[name] = [check.name for check in checks if not check.passed]
     assert found == {
         "plain": [],
@@ -250,7 +250,7 @@ def test_both_versions_are_scored_on_the_same_pictures_held_out_from_the_new_one
     gates = RetrainingPolicy.model_validate(POLICY).spec.run.evaluate
     assert gates is not None
     assert judge(gates.gates, report, first=False).reason == "MetricOutOfLimits"
-    gated = {"GATED_FIGURES": gated_figures(gates.gates)}
+    gated = {"GATED_FIGURES": format_gated_figures(gates.gates)}
     _, short = run_stage(
         evaluate.main, tmp_path, monkeypatch, **where, **gated, also=[*also, "serving"], parameters=parameters
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.api.crd.definition import KINDS
-from modelwright.cli.lint import lint
+from modelwright.cli.lint import lint_files
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -49,7 +49,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", [p for p in PAGES if BLOCK.search(p.read_text())], ids=ids)
 def test_manifests_are_accepted(page: Path) -> None:
     blocks = [(f"block {number}", text) for number, text in enumerate(BLOCK.findall(page.read_text()), start=1)]
-    assert [finding for finding in lint(blocks, None) if finding.wrong] == []
+    assert [finding for finding in lint_files(blocks, None) if finding.is_error] == []
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if OURS.search(p.read_text())], ids=ids)

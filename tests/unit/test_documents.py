@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright import documents
-from modelwright.documents import Bounds, DocumentError, TooLarge
+from modelwright.documents import DocumentError, DocumentTooLarge, JsonLimits
 
-WIDE = Bounds(1 << 20)
+WIDE = JsonLimits(1 << 20)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text('[]{},"\\x\n\u00e9\u2603')
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text('[]{},"\\a'), inner, max_size=5)
@@ -38,12 +38,16 @@ def depth(value: Any) -> int:
 def test_what_is_within_the_bounds_is_read_and_one_less_is_too_little(value: Any, indent: int | None, ascii: bool):
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
     size, values, levels = len(text.encode()), count(value), depth(value)
-    assert documents.read(text, Bounds(size, values, levels)) == value
-    assert documents.read(text.encode(), Bounds(size, values, levels)) == value
-    for less in (Bounds(size - 1, values, levels), Bounds(size, values - 1, levels), Bounds(size, values, levels - 1)):
+    assert documents.parse_json(text, JsonLimits(size, values, levels)) == value
+    assert documents.parse_json(text.encode(), JsonLimits(size, values, levels)) == value
+    for less in (
+        JsonLimits(size - 1, values, levels),
+        JsonLimits(size, values - 1, levels),
+        JsonLimits(size, values, levels - 1),
+    ):
         if less.values >= 0 and less.depth >= 0:
-            with pytest.raises(TooLarge):
-                documents.read(text, less)
+            with pytest.raises(DocumentTooLarge):
+                documents.parse_json(text, less)
 
 
 @given(st.text('[]{},"\\:a1\n '))
@@ -52,9 +56,9 @@ def test_any_text_is_read_as_json_does_or_refused(text: str):
         expected = json.loads(text)
     except (ValueError, RecursionError):
         with pytest.raises(DocumentError):
-            documents.read(text, WIDE)
+            documents.parse_json(text, WIDE)
     else:
-        assert documents.read(text, WIDE) == expected
+        assert documents.parse_json(text, WIDE) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_any_text_is_read_as_json_does_or_refused(text: str):
 )
 def test_what_is_no_json_is_refused_with_a_reason(body: bytes, why: str):
     with pytest.raises(DocumentError, match=why):
-        documents.read(body, WIDE)
+        documents.parse_json(body, WIDE)
 
 
 BOMBS = {
@@ -96,7 +100,7 @@ def test_a_bomb_takes_no_more_than_a_few_times_its_size(bomb: str):
     tracemalloc.start()
     try:
         with pytest.raises(DocumentError):
-            documents.read(body, Bounds(1 << 21))
+            documents.parse_json(body, JsonLimits(1 << 21))
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -104,12 +108,12 @@ def test_a_bomb_takes_no_more_than_a_few_times_its_size(bomb: str):
 
 @pytest.mark.parametrize("one", [b"[]", b"[1]", b'{"a":1}', b'"\xe2\x98\x83"'])
 def test_what_is_just_within_the_bounds_stays_small(one: bytes):
-    bounds = Bounds(1 << 20, 100_000)
+    bounds = JsonLimits(1 << 20, 100_000)
     weight = one.count(b"[") + 4 * one.count(b"{") + 1
     body = b"[" + b",".join([one] * min(bounds.values // weight - 1, bounds.size // (len(one) + 1) - 1)) + b"]"
     tracemalloc.start()
     try:
-        documents.read(body, bounds)
+        documents.parse_json(body, bounds)
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
         tracemalloc.stop()

@@ -99,14 +99,14 @@ BROKEN = {"passed": False, "failed": ["tests/unit/test_x.py::test_y"]}
     ids=["none", "passed", "cause is known", "no cause", "what", "passed and failed", "commit", "keys", "order"],
 )
 def test_a_row_that_leaves_something_out_is_a_fault(rows: list[flakes.Row], fault: str | None) -> None:
-    found = flakes.faults(rows)
+    found = flakes.row_faults(rows)
     assert len(found) == (fault is not None)
     if fault is not None:
         assert re.search(fault, found[0])
 
 
 def test_every_failed_run_that_is_recorded_has_a_cause() -> None:
-    assert flakes.faults(flakes.read(ROOT)) == []
+    assert flakes.row_faults(flakes.read(ROOT)) == []
 
 
 PASSES, LOADED, FAILS = row(), row(load=4), row(**BROKEN)
@@ -192,7 +192,7 @@ def test_runs_are_of_the_committed_tree_and_append_a_row_each(project: Path, mon
     *earlier, third = flakes.read(project)
     assert earlier == [first, second]
     assert (third["commit"], third["passed"], third["failed"]) == (bad, False, ["t/test_x.py::test_y"])
-    assert [fault.partition(": ")[2] for fault in flakes.faults([third])] == [
+    assert [fault.partition(": ")[2] for fault in flakes.row_faults([third])] == [
         "cause is empty; find out why t/test_x.py::test_y failed, and write it there"
     ]
     said = [log.read_text() for each in (2**32 - 1, 0) for log in (project / flakes.LOGS).glob(f"*-{each}.log")]
@@ -213,7 +213,7 @@ def test_a_run_that_names_no_failure_and_ends_with_one_is_a_failure_too(project:
 
 
 def test_the_load_is_there_meanwhile_and_gone_afterwards() -> None:
-    with flakes._busy(2) as processes:
+    with flakes._busy_processes(2) as processes:
         assert [process.poll() for process in processes] == [None, None]
     assert [process.poll() for process in processes] == [-signal.SIGKILL] * 2
 

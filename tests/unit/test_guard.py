@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modelwright import guard
-from modelwright.guard import GuardedResolver, Lookups
+from modelwright.guard import DnsLookups, GuardedResolver
 
 
 class Dns:
@@ -63,19 +63,19 @@ async def test_slow_names_of_one_purpose_keep_no_other_purpose_waiting(dns: Dns)
     slow = [asyncio.create_task(probes.resolve(f"slow{n}", 80)) for n in range(20)]
     await asyncio.sleep(0.05)
     assert await metrics.resolve("prometheus", 80)
-    assert sum(dns.asked[f"slow{n}"] for n in range(20)) == guard.AT_ONCE
+    assert sum(dns.asked[f"slow{n}"] for n in range(20)) == guard.MAX_CONCURRENT_LOOKUPS
     told = await asyncio.gather(*slow, return_exceptions=True)
     assert all(isinstance(error, OSError) for error in told)
 
 
 async def test_a_name_that_was_slow_is_left_alone_for_a_while(dns: Dns) -> None:
-    lookups = Lookups()
+    lookups = DnsLookups()
     with pytest.raises(OSError, match="did not answer"):
-        await lookups.find("slow", socket.AF_UNSPEC)
+        await lookups.resolve_name("slow", socket.AF_UNSPEC)
     dns.release.set()
     await asyncio.sleep(0.1)
     with pytest.raises(OSError, match="asked again in a minute"):
-        await lookups.find("slow", socket.AF_UNSPEC)
+        await lookups.resolve_name("slow", socket.AF_UNSPEC)
     assert dns.asked["slow"] == 1
 
 

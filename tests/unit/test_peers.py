@@ -74,7 +74,7 @@ AGAIN = "make test-peers PEER=argocd"
     ],
 )
 def test_what_is_to_be_run_again(rows: list[peers.Row], now: dict[str, str], line: str | None) -> None:
-    assert peers.stale(rows, {"argocd": now}) == ([] if line is None else [line])
+    assert peers.stale_peers(rows, {"argocd": now}) == ([] if line is None else [line])
 
 
 def test_a_new_row_takes_the_place_of_its_peers_and_no_others() -> None:
@@ -88,8 +88,8 @@ def test_a_new_row_takes_the_place_of_its_peers_and_no_others() -> None:
 def test_what_a_peer_depends_on_is_there(peer: Peer) -> None:
     assert [what for what, found in peers.hashes(ROOT, peer).items() if not found] == []
     assert all((ROOT / path).is_file() for path in peer.wire)
-    known = {part.name: part for part in parts.PARTS}
-    assert [name for name in peer.parts if not known[name].asked] == []
+    known = {part.name: part for part in parts.GO_TOOLS}
+    assert [name for name in peer.parts if not known[name].on_request] == []
     assert re.fullmatch(r"\d+\.\d+\.\d+", peers.version(peer))
 
 
@@ -140,7 +140,7 @@ def _test(project: Path, body: str) -> None:
 
 
 def _stale(project: Path) -> list[str]:
-    return peers.stale(peers.read(project), {"dummy": peers.hashes(project, DUMMY)})
+    return peers.stale_peers(peers.read(project), {"dummy": peers.hashes(project, DUMMY)})
 
 
 def test_a_run_that_passed_is_written_and_holds_until_something_changes(project: Path) -> None:

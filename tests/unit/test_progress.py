@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devcluster.progress import NEVER_DONE, Shown, Step, forecast, left_of
+from devcluster.progress import NEVER_DONE, LiveProgress, Step, forecast, left_of
 
 WAITING, DONE = Step(100), Step(100, "done", 50)
 
@@ -55,7 +55,7 @@ def test_a_line_says_it_in_minutes() -> None:
 
 
 def test_lines_in_ci_say_how_much_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    with Shown("build") as shown:
+    with LiveProgress("build") as shown:
         shown.add("build a", 30)
         shown.add("build b", 10)
         with shown.step("build a"):

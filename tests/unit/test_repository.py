@@ -19,4 +19,4 @@ def test_operator_is_the_standard_library() -> None:
 
 
 def test_crds_and_field_reference_have_not_drifted() -> None:
-    assert crd.check(ROOT) == "", "run `python -m modelwright crd generate`"
+    assert crd.diff_files(ROOT) == "", "run `python -m modelwright crd generate`"

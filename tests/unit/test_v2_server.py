@@ -158,7 +158,7 @@ def test_a_bad_model_file_is_named(tmp_path: Path, content: str | None, message:
 @contextlib.contextmanager
 def process(directory: Path, behaviour: object) -> Iterator[tuple[subprocess.Popen, int]]:
     (directory / "model.json").write_text(json.dumps({"behaviour": behaviour}))
-    port = ports.free(1)[0]
+    port = ports.free_ports(1)[0]
     env = {**os.environ, "MODEL_DIR": str(directory), "MODEL_NAME": "digits", "MODEL_HTTP_PORT": str(port)}
     child = subprocess.Popen([sys.executable, SERVER], env=env, stdout=subprocess.PIPE, text=True)
     try:

@@ -57,7 +57,7 @@ class FakeApiServer:
 
     def save(self, obj: Object, *, tell: bool = True) -> Object:
         """Store an object and (unless `tell` is False) send the watch event."""
-        kind = kinds.of(obj)
+        kind = kinds.kind_of(obj)
         obj = copy.deepcopy(obj)
         meta = obj["metadata"]
         place = (kind, meta.get("namespace") or "", meta["name"])
@@ -72,7 +72,7 @@ class FakeApiServer:
 
     def remove(self, obj: Object, *, tell: bool = True) -> None:
         """Delete an object and (unless `tell` is False) send the watch event."""
-        kind = kinds.of(obj)
+        kind = kinds.kind_of(obj)
         gone = self.objects.pop((kind, obj["metadata"].get("namespace") or "", obj["metadata"]["name"]))
         self._version += 1
         gone["metadata"]["resourceVersion"] = str(self._version)

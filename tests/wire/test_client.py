@@ -11,7 +11,7 @@ import pytest
 
 from modelwright.app.main import RECURSION_LIMIT
 from modelwright.kube import errors, kinds
-from modelwright.kube.client import PAGE, KubeClient, load_configuration
+from modelwright.kube.client import PAGE_OBJECTS, KubeClient, load_configuration
 from modelwright.kube.store import Store
 from tests.unit.kube.fakes import model
 from tests.wire import apiserver
@@ -172,24 +172,24 @@ async def test_what_is_sent(server: FakeApiServer, client: KubeClient) -> None:
 
 
 async def test_a_list_follows_its_pages_and_fills_in_the_kind(server: FakeApiServer, client: KubeClient) -> None:
-    for n in range(PAGE * 2 + 1):
+    for n in range(PAGE_OBJECTS * 2 + 1):
         server.save(model(f"m-{n:05}"))
     found = await client.list(kinds.MODEL, labels="a=b")
-    assert len(found) == PAGE * 2 + 1
+    assert len(found) == PAGE_OBJECTS * 2 + 1
     assert {(o["apiVersion"], o["kind"]) for o in found} == {("modelwright.dev/v1alpha1", "Model")}
     asked = [parse_qs(urlsplit(path).query) for _, path in server.requests]
     assert [query["limit"] for query in asked] == [["8"], ["32"], ["128"], ["500"], ["500"]]
     assert {query["labelSelector"][0] for query in asked} == {"a=b"}
     server.requests.clear()
-    assert len(await client.list(kinds.MODEL, metadata_only=True)) == PAGE * 2 + 1
+    assert len(await client.list(kinds.MODEL, metadata_only=True)) == PAGE_OBJECTS * 2 + 1
     assert len(server.requests) == 3, "what tells which objects there are is small"
 
 
 async def test_a_list_whose_pages_expire_starts_anew_once(server: FakeApiServer, client: KubeClient) -> None:
-    for n in range(PAGE + 1):
+    for n in range(PAGE_OBJECTS + 1):
         server.save(model(f"m-{n:05}"))
     server.fault("GET", "continue=", answer(410, '{"reason":"Expired"}'))
-    assert len(await client.list(kinds.MODEL)) == PAGE + 1
+    assert len(await client.list(kinds.MODEL)) == PAGE_OBJECTS + 1
     server.fault("GET", "continue=", answer(410, '{"reason":"Expired"}'), times=2)
     with pytest.raises(errors.Transient):
         await client.list(kinds.MODEL)

@@ -11,7 +11,7 @@ import pytest
 
 from modelwright.kube import errors, kinds, streams, wire
 from modelwright.kube.kinds import Kind
-from modelwright.kube.streams import Stream, StreamClient
+from modelwright.kube.streams import KindStream, StreamClient
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import model
 from tests.wire.apiserver import FakeApiServer, answer
@@ -27,13 +27,13 @@ class Follower:
         self.events: list[tuple[str, str]] = []
         self.lists = 0
         self.bookmarks: list[str] = []
-        self.stream = Stream(
+        self.stream = KindStream(
             client, kinds.MODEL, relist=self._relist, take=self._take, wanted=wanted,
             passed=self.bookmarks.append, clock=SystemClock(),
         )  # fmt: skip
 
     async def _relist(self) -> str:
-        version = await self.client.version(kinds.MODEL)
+        version = await self.client.current_version(kinds.MODEL)
         self.lists += 1
         return version
 
@@ -91,9 +91,9 @@ async def test_what_nobody_wants_is_not_decoded(
         @staticmethod
         def event(line: bytes) -> Any:
             decoded.append(line)
-            return wire.event(line)
+            return wire.parse_event(line)
 
-        take = staticmethod(wire.take)
+        take = staticmethod(wire.parse_object)
         is_large = staticmethod(wire.is_large)
 
     named: list[list[bytes]] = []
@@ -172,9 +172,9 @@ async def test_a_list_has_all_pages_and_one_version(server: FakeApiServer, clien
     for number in range(3):
         server.save(model(name=f"m{number}"))
     kind: Kind = kinds.MODEL
-    found, version = await client.listed(kind)
+    found, version = await client.list_all(kind)
     assert [(obj["metadata"]["name"], obj["kind"]) for obj in found] == [(f"m{n}", "Model") for n in range(3)]
-    assert version == await client.version(kind)
+    assert version == await client.current_version(kind)
     server.fault("GET", "limit=", answer(403, '{"kind":"Status","message":"no"}'))
     with pytest.raises(errors.Denied):
-        await client.listed(kind)
+        await client.list_all(kind)

@@ -16,13 +16,13 @@ from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.rights import MISSING, Right
 from modelwright.kube.store import Object, Store
-from modelwright.kube.sweep import Sweep, Watched
+from modelwright.kube.sweep import Resync, WatchedKind
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import model
 from tests.wire import apiserver
 from tests.wire.apiserver import FakeApiServer, answer, refuse
 
-WATCHED = (Watched(kinds.MODEL), Watched(kinds.DEPLOYMENT, MANAGED_SELECTOR))
+WATCHED = (WatchedKind(kinds.MODEL), WatchedKind(kinds.DEPLOYMENT, MANAGED_SELECTOR))
 
 
 class Frame:
@@ -34,11 +34,11 @@ class Frame:
     def __init__(self, server: FakeApiServer, inactivity: float = 70.0, namespaces: tuple[str, ...] = ()) -> None:
         self.server = server
         self.namespaces = namespaces
-        self.watched = tuple(Watched(what.kind, what.labels, namespaces) for what in WATCHED)
-        self.streams: watch.Streams | None = None
+        self.watched = tuple(WatchedKind(what.kind, what.labels, namespaces) for what in WATCHED)
+        self.streams: watch.KopfStreams | None = None
         self.completed: list[str] = []
         self.store = Store()
-        self.sink: watch.Sink = self.store.apply
+        self.sink: watch.EventSink = self.store.apply
         self._inactivity = inactivity
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -51,15 +51,15 @@ class Frame:
 
     def _run(self) -> None:
         configuration = self.server.configuration()
-        settings = watch.settings()
+        settings = watch.build_settings()
         settings.watching.inactivity_timeout = self._inactivity
         settings.watching.reconnect_backoff = 0.05
         settings.networking.error_backoffs = (0.05, 0.05, 0.05)
 
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-            login = leader.Login(configuration, SystemClock())
-            streams = watch.Streams(self.watched, lambda *event: self.sink(*event), settings, self.namespaces)
+            login = leader.KopfLogin(configuration, SystemClock())
+            streams = watch.KopfStreams(self.watched, lambda *event: self.sink(*event), settings, self.namespaces)
             streams.completed = self.completed.append
             self.streams, self.listed = streams, streams.listed
             await streams.run(login.connection_info, ready=asyncio.Event(), stop=self._stop)
@@ -83,7 +83,7 @@ class Frame:
         await until(lambda: self.ended)
 
     def names(self) -> set[str]:
-        return {name for _, name in self.store.names(kinds.MODEL)}
+        return {name for _, name in self.store.list_names(kinds.MODEL)}
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -119,8 +119,8 @@ async def frame(server: FakeApiServer) -> AsyncIterator[Frame]:
     await frame.stop()
 
 
-def sweep_of(frame: Frame, client: KubeClient) -> Sweep:
-    return Sweep(
+def sweep_of(frame: Frame, client: KubeClient) -> Resync:
+    return Resync(
         client,
         frame.store,
         WATCHED,
@@ -190,9 +190,9 @@ async def test_after_410_what_vanished_is_not_told_and_the_sweep_drops_the_ghost
     heard: list[tuple[Object | None, Object | None]] = []
     frame.store.subscribe(lambda kind, old, new: heard.append((old, new)))
     client = KubeClient(server.configuration())
-    report = await sweep_of(frame, client).once()
+    report = await sweep_of(frame, client).resync_once()
     await client.close()
-    assert report.ghosts == [(kinds.MODEL, ("vision", "first"))]
+    assert report.stale == [(kinds.MODEL, ("vision", "first"))]
     assert frame.names() == {"second", "new"}
     [(old, new)] = heard
     assert old is not None
@@ -203,9 +203,9 @@ async def test_after_410_what_vanished_is_not_told_and_the_sweep_drops_the_ghost
 async def test_a_sweep_beside_a_healthy_watch_finds_nothing(frame: Frame, server: FakeApiServer) -> None:
     await until(lambda: frame.names() == {"first", "second"})
     client = KubeClient(server.configuration())
-    report = await sweep_of(frame, client).once()
+    report = await sweep_of(frame, client).resync_once()
     await client.close()
-    assert (report.ghosts, report.behind, report.ahead) == ([], [], [])
+    assert (report.stale, report.behind, report.ahead) == ([], [], [])
 
 
 async def test_a_stream_that_ends_is_opened_again_where_it_was(frame: Frame, server: FakeApiServer) -> None:
@@ -285,11 +285,11 @@ async def test_a_right_that_is_taken_away_ends_nothing_is_named_and_what_happene
     server.fault("GET", "/models?limit", refuse(403, CANNOT.format("list", " at the cluster scope")), times=8)
     server.send(kinds.MODEL, None)
     missing = Right("list", "models.modelwright.dev", "")
-    await until(lambda: missing in MISSING.known())
+    await until(lambda: missing in MISSING.list_missing())
     server.save(model("meanwhile"))
     await until(lambda: "meanwhile" in frame.names())
     assert not frame.ended
-    assert missing not in MISSING.known()
+    assert missing not in MISSING.list_missing()
 
 
 async def test_a_token_that_is_refused_is_asked_for_again_with_pauses_and_ends_nothing(
@@ -314,12 +314,12 @@ async def test_a_namespace_that_may_not_be_read_keeps_no_other_one_waiting(
     frame.start()
     await until(lambda: frame.listed is not None and frame.listed.is_set())
     assert frame.streams is not None
-    assert frame.streams.unread("closed")
-    assert not frame.streams.unread("vision")
-    assert Right("list", "models.modelwright.dev", "closed") in MISSING.known()
+    assert frame.streams.is_unread("closed")
+    assert not frame.streams.is_unread("vision")
+    assert Right("list", "models.modelwright.dev", "closed") in MISSING.list_missing()
     server.faults.clear()
     await until(lambda: frame.completed == ["closed"])
-    assert not frame.streams.unread("closed")
+    assert not frame.streams.is_unread("closed")
     await frame.stop()
 
 

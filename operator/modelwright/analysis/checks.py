@@ -7,19 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from modelwright.analysis import promql
-from modelwright.analysis.prometheus import Prometheus
-from modelwright.analysis.promql import Match
+from modelwright.analysis.prometheus import PrometheusClient
+from modelwright.analysis.promql import LabelMatcher
 from modelwright.api.reasons import Reason
 from modelwright.core.analysis import counters
-from modelwright.core.analysis.evidence import Series, Shares
-from modelwright.core.analysis.scrapes import Counts, block_ends
-from modelwright.sandbox.process import SANDBOX, Unknown
+from modelwright.core.analysis.evidence import RequestShares, Series
+from modelwright.core.analysis.scrapes import CounterGrowth, block_ends
+from modelwright.sandbox.process import SANDBOX, NoAnswer
 
 _GRPC_NAMES = (
     "OK Canceled Unknown InvalidArgument DeadlineExceeded NotFound AlreadyExists PermissionDenied ResourceExhausted "
     "FailedPrecondition Aborted OutOfRange Unimplemented Internal Unavailable DataLoss Unauthenticated"
 )
-VOCABULARIES = (
+LABEL_VOCABULARIES = (
     ("status of HTTP", frozenset(["0", *map(str, range(100, 600))])),
     ("class of HTTP's statuses", frozenset(f"{digit}xx" for digit in range(1, 6))),
     ("class of HTTP's statuses", frozenset(f"{digit}XX" for digit in range(1, 6))),
@@ -30,7 +30,7 @@ VOCABULARIES = (
 """Values that a label can have when those it has are among them: (what each is, all values)."""
 
 
-Pair = Sequence[tuple[Series, ...]]
+SeriesPair = Sequence[tuple[Series, ...]]
 """Of one revision: what the bad requests' series counted, and those of all requests."""
 
 
@@ -42,7 +42,7 @@ class NoEvidence(Exception):
         self.reason = reason
 
 
-def single(found: Counts) -> tuple[tuple[Series, ...], ...]:
+def require_single_scrape(found: CounterGrowth) -> tuple[tuple[Series, ...], ...]:
     """What was counted for each selector. Raises NoEvidence when a target that is scraped twice can't be counted."""
     if found.doubled:
         message = f"{found.doubled}: let one job of one Prometheus scrape it, or name that job in the selector"
@@ -50,44 +50,44 @@ def single(found: Counts) -> tuple[tuple[Series, ...], ...]:
     return found.groups
 
 
-def shares(pairs: Sequence[Pair], start: float, end: float) -> Shares:
+def compute_shares(pairs: Sequence[SeriesPair], start: float, end: float) -> RequestShares:
     """The shares of bad requests of the candidate and, when there is a second pair, of the serving revision; then by
     blocks too. Raises NoEvidence."""
     try:
-        arms = [counters.arm(bad, total, start, end) for bad, total in pairs]
-    except counters.MoreBadThanAll as error:
+        arms = [counters.count_arm(bad, total, start, end) for bad, total in pairs]
+    except counters.MoreBadThanTotal as error:
         message = f"{error}: the selector of all requests must match the bad ones too"
         raise NoEvidence(Reason.MORE_BAD_THAN_ALL, message) from None
     if len(arms) == 1:
-        return Shares(arms[0], None)
+        return RequestShares(arms[0], None)
     ends = tuple(block_ends(start, end))
-    one, zero = (counters.arm_blocks(bad, total, start, ends) for bad, total in pairs)
-    return Shares(arms[0], arms[1], blocks=(one, zero))
+    one, zero = (counters.count_arm_blocks(bad, total, start, ends) for bad, total in pairs)
+    return RequestShares(arms[0], arms[1], blocks=(one, zero))
 
 
-async def missing_data(server: Prometheus, query: str, at: float, who: str) -> str:
+async def explain_missing_data(server: PrometheusClient, query: str, at: float, who: str) -> str:
     """Why a number of `query` at `at` (unix seconds) is no measurement: it would be the same without any data, and
     there is none. Empty when it is one. `who`: namespace whose query it is. Raises Fault."""
-    found = await promql.parsed_here(query, "prometheus.query", who)
-    if found is None or not found.always:
+    found = await promql.try_parse_query(query, "prometheus.query", who)
+    if found is None or not found.always_gives_number:
         return ""
-    if not found.data:
+    if not found.presence_query:
         return "the query reads no series, so its number measures nothing"
-    number, _ = await server.number(found.data, at)
+    number, _ = await server.query_number(found.presence_query, at)
     return "" if number is not None else "the query gives a number without any data, and none of its series is there"
 
 
 @dataclass(slots=True)
-class Selectors:
+class SelectorChecks:
     """Whether selectors of bad requests that found nothing can find anything: no bad requests, or a selector misspelt.
 
     `_existing`: those of which some series are known, with the connection.
     """
 
-    _existing: set[tuple[str, str]] = field(default_factory=set)
+    _known_selectors: set[tuple[str, str]] = field(default_factory=set)
 
-    async def check(
-        self, server: Prometheus, pair: Sequence[str], found: Sequence[Pair], what: str, at: float, who: str
+    async def check_bad_selector(
+        self, server: PrometheusClient, pair: Sequence[str], found: Sequence[SeriesPair], what: str, at: float, who: str
     ) -> None:
         """Raise NoEvidence when the first selector of `pair` (bad, all) found nothing, and can't.
 
@@ -98,47 +98,52 @@ class Selectors:
         requests = [one for _, every in found for one in every]
         if any(series for series, _ in found) or not requests:
             return
-        names, others = await promql.named(bad, what, who)
-        names_of_all, asked = await promql.named(total, what, who)
+        names, others = await promql.split_matchers(bad, what, who)
+        names_of_all, asked = await promql.split_matchers(total, what, who)
         if not names:
             problem = "it names no metric"
         elif names == names_of_all and names[0].sign == "=":
             problem = ""
             for match in (match for match in others if match not in asked):
-                problem = problem or await _impossible(match, requests, who)
+                problem = problem or await _explain_impossible_match(match, requests, who)
         else:
-            problem = await self._missing(server, names, others, at, who)
+            problem = await self._explain_missing_series(server, names, others, at, who)
         if problem:
             raise NoEvidence(Reason.BAD_SELECTOR_MATCHES_NOTHING, f"{what} is {bad}, and {problem}: change it")
 
-    async def _missing(
-        self, server: Prometheus, names: Sequence[Match], others: Sequence[Match], at: float, who: str
+    async def _explain_missing_series(
+        self,
+        server: PrometheusClient,
+        names: Sequence[LabelMatcher],
+        others: Sequence[LabelMatcher],
+        at: float,
+        who: str,
     ) -> str:
         """Which series with these names and labels, whatever their values, are missing; empty when there are some."""
         kept = [match for match in others if match.label == server.connection.enforced_label]
         for match in others:
-            if match.sign in ("=", "=~") and not (await _matching(match, [""], who))[""]:
-                kept.append(Match(match.label, "", "!="))
+            if match.sign in ("=", "=~") and not (await _match_values(match, [""], who))[""]:
+                kept.append(LabelMatcher(match.label, "", "!="))
         plain = len(names) == 1 and names[0].sign == "="
-        bare = promql.select(names[0].value, kept) if plain else promql.select("", [*names, *kept])
+        bare = promql.build_selector(names[0].value, kept) if plain else promql.build_selector("", [*names, *kept])
         key = (server.connection.name, bare)
-        if key not in self._existing:
+        if key not in self._known_selectors:
             query = " or ".join(f"count({bare}{past})" for past in ("", " offset 1h", " offset 1d"))
-            number, _ = await server.number(query, at)
+            number, _ = await server.query_number(query, at)
             if number is None:
                 return (
                     f"no series of {bare} is there, nor was there an hour or a day ago (a counter that appears with "
                     "the first error must begin at 0)"
                 )
-            self._existing.add(key)
+            self._known_selectors.add(key)
         return ""
 
 
-async def _impossible(match: Match, series: Iterable[Series], who: str) -> str:
+async def _explain_impossible_match(match: LabelMatcher, series: Iterable[Series], who: str) -> str:
     """Why no series beside these can match; empty when one can."""
     values = {one.labels.get(match.label, "") for one in series}
-    known = [(what, words) for what, words in VOCABULARIES if values - {""} <= words]
-    matching = await _matching(match, sorted({"", *values}.union(*(words for _, words in known))), who)
+    known = [(what, words) for what, words in LABEL_VOCABULARIES if values - {""} <= words]
+    matching = await _match_values(match, sorted({"", *values}.union(*(words for _, words in known))), who)
     if any(matching[value] for value in values | {""}):
         return ""
     if not any(values):
@@ -149,7 +154,7 @@ async def _impossible(match: Match, series: Iterable[Series], who: str) -> str:
     return ""
 
 
-async def _matching(match: Match, values: Sequence[str], who: str) -> dict[str, bool]:
+async def _match_values(match: LabelMatcher, values: Sequence[str], who: str) -> dict[str, bool]:
     """Which of `values` the matcher matches. All, by a pattern that only RE2 can read, and by one that takes too long:
     Python goes back in a text where RE2 doesn't."""
     if match.sign in ("=", "!="):
@@ -157,9 +162,9 @@ async def _matching(match: Match, values: Sequence[str], who: str) -> dict[str, 
     found = None
     if "[:" not in match.value:  # a class of characters, which Python takes for the characters themselves
         question = {"pattern": match.value, "texts": list(values)}
-        found = SANDBOX.known("patterns", question)
+        found = SANDBOX.get_cached("patterns", question)
         if found is None:
-            found = await SANDBOX.in_turn(who, SANDBOX.ask, "patterns", question, keep=True)
-    if found is None or isinstance(found, Unknown):
+            found = await SANDBOX.run_in_turn(who, SANDBOX.send_question, "patterns", question, keep=True)
+    if found is None or isinstance(found, NoAnswer):
         return dict.fromkeys(values, True)
     return {value: one is (match.sign == "=~") for value, one in zip(values, found, strict=True)}

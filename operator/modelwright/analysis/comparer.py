@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from modelwright.analysis.connections import Connection
-from modelwright.analysis.port import Ask
-from modelwright.analysis.web import Fault, Web
+from modelwright.analysis.port import MeasurementRequest
+from modelwright.analysis.web import JsonClient, MeasurementError
 from modelwright.api import names
 from modelwright.api.reasons import Reason
 from modelwright.core import shadow
-from modelwright.core.shadow import Summary, SummaryError
-from modelwright.documents import Bounds
+from modelwright.core.shadow import ComparisonSummary, SummaryError
+from modelwright.documents import JsonLimits
 
 ComparerUrl = Callable[[str, str], str]
 """Where the comparer of (namespace, model) answers, without a path."""
 
 
-SUMMARY = Bounds(64 << 10, values=10_000, depth=16)
+SUMMARY_LIMITS = JsonLimits(64 << 10, values=10_000, depth=16)
 
 
-def in_cluster(namespace: str, model: str) -> str:
+def comparer_service_url(namespace: str, model: str) -> str:
     """The comparer's Service, as pods see it."""
     return f"http://{names.comparer_name(model)}.{namespace}.svc"
 
 
-def strangers(count: int) -> str:
+def describe_rejected_requests(count: int) -> str:
     """That nothing but requests without the token has come, and what may be the cause."""
     return (
         f"the comparer has refused {count} requests without the token of the Model's route, and had none with it: "
@@ -34,20 +34,22 @@ def strangers(count: int) -> str:
     )
 
 
-async def summary(web: Web, url: ComparerUrl, ask: Ask) -> Summary:
+async def fetch_summary(web: JsonClient, url: ComparerUrl, ask: MeasurementRequest) -> ComparisonSummary:
     """What the comparer has counted. Raises Fault, also when it compares other revisions."""
     if ask.serving is None:
-        raise Fault(Reason.COMPARER_UNREACHABLE, "nothing serves yet, so there is nothing to compare with")
+        raise MeasurementError(Reason.COMPARER_UNREACHABLE, "nothing serves yet, so there is nothing to compare with")
     name = names.comparer_name(ask.model)
     connection = Connection(name=name, type="HTTP", url=url(ask.namespace, ask.model), timeout="5s")
     try:
-        answer = await web.ask(connection, "/summary", bounds=SUMMARY)
+        answer = await web.request_json(connection, "/summary", bounds=SUMMARY_LIMITS)
         if answer.status != 200:
-            raise Fault(Reason.COMPARER_UNREACHABLE, f"answered {answer.status}")
-        return shadow.parse(answer.document or {}, serving=ask.serving.revision, candidate=ask.candidate.revision)
+            raise MeasurementError(Reason.COMPARER_UNREACHABLE, f"answered {answer.status}")
+        return shadow.parse_summary(
+            answer.document or {}, serving=ask.serving.revision, candidate=ask.candidate.revision
+        )
     except SummaryError as error:
-        raise Fault(Reason.COMPARER_UNREACHABLE, str(error)) from None
-    except Fault as fault:
-        raise Fault(
+        raise MeasurementError(Reason.COMPARER_UNREACHABLE, str(error)) from None
+    except MeasurementError as fault:
+        raise MeasurementError(
             Reason.COMPARER_UNREACHABLE, f"the comparer {ask.namespace}/{name}: {fault.failure.message}"
         ) from None

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic.alias_generators import to_camel
 
 from modelwright import addresses
-from modelwright.api.common import DNS_LABEL, seconds
+from modelwright.api.common import DNS_LABEL, parse_duration
 
-MAX_TIMEOUT = 60.0
+MAX_TIMEOUT_SECONDS = 60.0
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 ConnectionType = Literal["Prometheus", "HTTP"]
-PLACEHOLDER = "$(NAMESPACE)"
+NAMESPACE_PLACEHOLDER = "$(NAMESPACE)"
 """In values of queryParameters: the namespace that is asked for."""
 FilePath = Annotated[str, StringConstraints(strict=True, min_length=2, max_length=4096, pattern=r"^/")]
 
@@ -27,7 +27,7 @@ class ConnectionsError(ValueError):
     """The file of connections can't be used; the message names the entry and what is wrong with it."""
 
 
-class _Part(BaseModel):
+class _ConnectionModel(BaseModel):
     """camelCase in the file, frozen, unknown members refused."""
 
     model_config = ConfigDict(
@@ -35,14 +35,14 @@ class _Part(BaseModel):
     )
 
 
-class BasicAuth(_Part):
+class BasicAuth(_ConnectionModel):
     """A user name, and the file that holds the password."""
 
     username: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[^:]+$")]
     password_file: FilePath
 
 
-class OAuth2(_Part):
+class OAuth2(_ConnectionModel):
     """Client credentials (RFC 6749, section 4.4): the client's secret goes to tokenUrl alone, the token that is had for
     it to the connection's URL alone."""
 
@@ -57,25 +57,25 @@ class OAuth2(_Part):
 
     @field_validator("token_url")
     @classmethod
-    def _usable(cls, url: str) -> str:
-        return _plain_url(url)
+    def _check_url(cls, url: str) -> str:
+        return _check_plain_url(url)
 
     @field_validator("parameters")
     @classmethod
-    def _known(cls, parameters: dict[str, str]) -> dict[str, str]:
+    def _check_parameters(cls, parameters: dict[str, str]) -> dict[str, str]:
         for name in parameters:
             if name in ("grant_type", "scope", "client_id", "client_secret"):
                 raise ValueError(f"{name} is set by the operator: use clientId, clientSecretFile or scopes")
         return parameters
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.ca_file is not None and not self.token_url.startswith("https://"):
             raise ValueError("caFile has no effect with an http URL")
         return self
 
 
-def _plain_url(url: str) -> str:
+def _check_plain_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -87,12 +87,12 @@ def _plain_url(url: str) -> str:
         raise ValueError("must hold no credentials: use bearerTokenFile, basicAuth, headerFiles or oauth2")
     if parts.query or parts.fragment:
         raise ValueError("must have no query and no fragment: use queryParameters")
-    if addresses.refused(host):
+    if addresses.is_forbidden(host):
         raise ValueError(f"{host} is a link-local or metadata address, which is never asked")
     return url
 
 
-class Connection(_Part):
+class Connection(_ConnectionModel):
     """How to reach one server. Files are read at each use, so what rotates is followed.
 
     `enforced_label`: label that every selector of a user's query must have, with the Model's namespace as its value;
@@ -117,24 +117,24 @@ class Connection(_Part):
 
     @field_validator("enforced_label", mode="before")
     @classmethod
-    def _decided(cls, label: Any) -> Any:
+    def _normalize_label(cls, label: Any) -> Any:
         return None if label == "" else label
 
     @field_validator("url")
     @classmethod
-    def _usable(cls, url: str) -> str:
-        return _plain_url(url).rstrip("/")
+    def _check_url(cls, url: str) -> str:
+        return _check_plain_url(url).rstrip("/")
 
     @field_validator("timeout")
     @classmethod
-    def _bounded(cls, timeout: str) -> str:
-        if not 0 < seconds(timeout) <= MAX_TIMEOUT:
-            raise ValueError(f"must be more than 0s and at most {MAX_TIMEOUT:.0f}s")
+    def _check_timeout(cls, timeout: str) -> str:
+        if not 0 < parse_duration(timeout) <= MAX_TIMEOUT_SECONDS:
+            raise ValueError(f"must be more than 0s and at most {MAX_TIMEOUT_SECONDS:.0f}s")
         return timeout
 
     @field_validator("headers")
     @classmethod
-    def _plain(cls, headers: dict[str, str]) -> dict[str, str]:
+    def _check_headers(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if name.lower() in SECRET_HEADERS:
                 raise ValueError(f"{name} is a credential: use bearerTokenFile, basicAuth, headerFiles or oauth2")
@@ -144,7 +144,7 @@ class Connection(_Part):
 
     @field_validator("header_files")
     @classmethod
-    def _named(cls, files: dict[str, str]) -> dict[str, str]:
+    def _check_header_files(cls, files: dict[str, str]) -> dict[str, str]:
         for name in files:
             if not _is_header(name):
                 raise ValueError(f"{name!r} is no header")
@@ -152,16 +152,16 @@ class Connection(_Part):
 
     @field_validator("query_parameters")
     @classmethod
-    def _filled(cls, parameters: dict[str, str]) -> dict[str, str]:
+    def _check_query_parameters(cls, parameters: dict[str, str]) -> dict[str, str]:
         for name, value in parameters.items():
             if not name or len(name) + len(value) > 1024:
                 raise ValueError(f"{name[:80]!r} has no name, or has more than 1024 characters with its value")
-            if "$(" in value.replace(PLACEHOLDER, ""):
-                raise ValueError(f"{name}: the one placeholder is {PLACEHOLDER}")
+            if "$(" in value.replace(NAMESPACE_PLACEHOLDER, ""):
+                raise ValueError(f"{name}: the one placeholder is {NAMESPACE_PLACEHOLDER}")
         return parameters
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _check_consistency(self) -> Self:
         by_file = {name.lower() for name in self.header_files}
         ways = (
             ("bearerTokenFile", self.bearer_token_file is not None),
@@ -185,13 +185,15 @@ class Connection(_Part):
     @property
     def timeout_seconds(self) -> float:
         """Time for one answer."""
-        return seconds(self.timeout)
+        return parse_duration(self.timeout)
 
-    def in_namespace(self, namespace: str) -> Connection:
+    def for_namespace(self, namespace: str) -> Connection:
         """This connection as it is used for objects of a namespace."""
         if not self.query_parameters:
             return self
-        filled = {name: value.replace(PLACEHOLDER, namespace) for name, value in self.query_parameters.items()}
+        filled = {
+            name: value.replace(NAMESPACE_PLACEHOLDER, namespace) for name, value in self.query_parameters.items()
+        }
         return self.model_copy(update={"query_parameters": filled})
 
 
@@ -202,7 +204,7 @@ def _is_header(name: str) -> bool:
 Connections = Mapping[str, Connection]
 
 
-def load(path: str) -> dict[str, Connection]:
+def load_connections(path: str) -> dict[str, Connection]:
     """The connections in a file, by name; none for an empty `path`. Raises ConnectionsError."""
     if not path:
         return {}
@@ -214,10 +216,10 @@ def load(path: str) -> dict[str, Connection]:
         # The text is not repeated: a token may have been pasted into it.
         mark = getattr(error, "problem_mark", None)
         raise ConnectionsError(f"{path} is no YAML{f', line {mark.line + 1}' if mark else ''}") from None
-    return parse(document, path)
+    return parse_connections(document, path)
 
 
-def parse(document: Any, where: str) -> dict[str, Connection]:
+def parse_connections(document: Any, where: str) -> dict[str, Connection]:
     """The connections in a document of the file, by name. Raises ConnectionsError, which begins with `where`."""
     if document is None:
         return {}
@@ -233,14 +235,14 @@ def parse(document: Any, where: str) -> dict[str, Connection]:
         try:
             connection = Connection.model_validate(entry)
         except ValidationError as error:
-            raise ConnectionsError(f"{label}: {_told(error)}") from None
+            raise ConnectionsError(f"{label}: {_format_validation_errors(error)}") from None
         if connection.name in found:
             raise ConnectionsError(f"{label}: the name is used twice")
         found[connection.name] = connection
     return found
 
 
-def _told(error: ValidationError) -> str:
+def _format_validation_errors(error: ValidationError) -> str:
     problems = []
     for problem in error.errors(include_url=False, include_input=False):
         field = ".".join(map(str, problem["loc"]))

@@ -9,25 +9,25 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from modelwright.analysis.connections import Connection
-from modelwright.analysis.port import Ask, Target
-from modelwright.analysis.promql import placeholders
-from modelwright.analysis.web import Fault, Web
+from modelwright.analysis.port import MeasurementRequest, RevisionTarget
+from modelwright.analysis.promql import build_placeholders
+from modelwright.analysis.web import JsonClient, MeasurementError
 from modelwright.api.reasons import Reason
 
 _PLACEHOLDER = re.compile(r"\$\(([^()]*)\)")
-KNOWN = ("NAMESPACE", "MODEL", "VERSION", "REVISION")
+HTTP_PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION", "REVISION")
 
 
-async def number(web: Web, connection: Connection, path: str, pointer: str) -> tuple[float | None, str]:
+async def read_number(web: JsonClient, connection: Connection, path: str, pointer: str) -> tuple[float | None, str]:
     """The number at `pointer` (RFC 6901) in the document at `path`; or None, and why there is none. Raises Fault."""
-    answer = await web.ask(connection, path)
+    answer = await web.request_json(connection, path)
     if answer.status >= 400:
-        raise Fault(Reason.METRICS_SERVER_ERROR, f"connection {connection.name}: answered {answer.status}")
-    found, why = at(answer.document, pointer)
+        raise MeasurementError(Reason.METRICS_SERVER_ERROR, f"connection {connection.name}: answered {answer.status}")
+    found, why = resolve_pointer(answer.document, pointer)
     if why:
         return None, why
     if isinstance(found, bool) or not isinstance(found, int | float):
-        return None, f"what is at {pointer or 'the top'} of the document is {_kind(found)}, not a number"
+        return None, f"what is at {pointer or 'the top'} of the document is {_describe_type(found)}, not a number"
     try:
         value = float(found)
     except OverflowError:
@@ -37,15 +37,15 @@ async def number(web: Web, connection: Connection, path: str, pointer: str) -> t
     )
 
 
-def filled(path: str, ask: Ask, target: Target) -> str:
+def fill_path(path: str, ask: MeasurementRequest, target: RevisionTarget) -> str:
     """`path` with its placeholders filled in. Raises Fault, permanent, for one that is not known, and for a path that
     would leave the connection's own."""
-    known = placeholders(ask, target)
+    known = build_placeholders(ask, target)
 
     def value(found: re.Match[str]) -> str:
-        if found[1] not in KNOWN:
-            listed = ", ".join(f"$({name})" for name in KNOWN)
-            raise Fault(
+        if found[1] not in HTTP_PLACEHOLDERS:
+            listed = ", ".join(f"$({name})" for name in HTTP_PLACEHOLDERS)
+            raise MeasurementError(
                 Reason.QUERY_REFUSED, f"$({found[1]}) is no placeholder of http; known are {listed}", permanent=True
             )
         return quote(known[found[1]], safe="")
@@ -56,29 +56,31 @@ def filled(path: str, ask: Ask, target: Target) -> str:
         unquote(part).partition(";")[0] in (".", "..")
         for part in re.split(r"[/\\]|%2f|%5c", whole.partition("?")[0], flags=re.I)
     ):
-        raise Fault(Reason.QUERY_REFUSED, f"http.path must not go up: {path}", permanent=True)
+        raise MeasurementError(Reason.QUERY_REFUSED, f"http.path must not go up: {path}", permanent=True)
     if "#" in whole:
-        raise Fault(Reason.QUERY_REFUSED, f"http.path has a fragment, which is never sent: {path}", permanent=True)
+        raise MeasurementError(
+            Reason.QUERY_REFUSED, f"http.path has a fragment, which is never sent: {path}", permanent=True
+        )
     return whole
 
 
-def at(document: Any, pointer: str) -> tuple[Any, str]:
+def resolve_pointer(document: Any, pointer: str) -> tuple[Any, str]:
     """What a JSON pointer points to, and why nothing is there ("" when something is)."""
     found = document
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")
         if isinstance(found, dict) and key in found:
             found = found[key]
-        elif isinstance(found, Sequence) and not isinstance(found, str) and _index(key, len(found)):
+        elif isinstance(found, Sequence) and not isinstance(found, str) and _is_index(key, len(found)):
             found = found[int(key)]
         else:
             return None, f"the document has nothing at {pointer}"
     return found, ""
 
 
-def _index(key: str, length: int) -> bool:
+def _is_index(key: str, length: int) -> bool:
     return re.fullmatch(r"0|[1-9][0-9]{0,8}", key) is not None and int(key) < length
 
 
-def _kind(found: Any) -> str:
+def _describe_type(found: Any) -> str:
     return {dict: "an object", list: "a list", str: "a text", bool: "true or false"}.get(type(found), "null")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelwright.analysis.port import Ask
+from modelwright.analysis.port import MeasurementRequest
 from modelwright.api.reasons import Reason
 from modelwright.core import gates
 from modelwright.core.analysis import figures
-from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from modelwright.core.analysis.figures import Figure
-from modelwright.core.gates import Report
+from modelwright.core.gates import GateReport
 from modelwright.core.scoring import GateResult
 
 
-def environment(ask: Ask) -> dict[str, str]:
+def build_environment(ask: MeasurementRequest) -> dict[str, str]:
     """What the containers are told of the revisions. SERVING_* is absent while nothing serves."""
     told = {
         "MODEL_NAME": ask.model,
@@ -32,26 +32,30 @@ def environment(ask: Ask) -> dict[str, str]:
     return told
 
 
-def result(job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], name: str) -> Figure | Value | Failure | None:
+def read_job_result(
+    job: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], name: str
+) -> Figure | MetricValue | MeasurementFailure | None:
     """What a Job (batch/v1) with its pods says of the figure `name`; None while it runs.
 
     The report is that of the evaluation gate: {"metrics": [{"name", "candidate", "serving"?, "n"?, ...}]}.
     """
-    found = gates.read_job(job, pods)
+    found = gates.read_job_outcome(job, pods)
     if isinstance(found, GateResult):
-        return Failure(Reason.METRIC_JOB_FAILED, found.message)
-    return figure_of(found, name) if isinstance(found, Report) else None
+        return MeasurementFailure(Reason.METRIC_JOB_FAILED, found.message)
+    return parse_figure(found, name) if isinstance(found, GateReport) else None
 
 
-def figure_of(report: Report, name: str) -> Figure | Value | Failure:
+def parse_figure(report: GateReport, name: str) -> Figure | MetricValue | MeasurementFailure:
     """The figure in a report, for both revisions, with its error."""
     entries = report.content.get("metrics")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        return Failure(
+        return MeasurementFailure(
             Reason.METRIC_JOB_FAILED, 'the report needs "metrics", a list of {"name", "candidate", "serving"}'
         )
     found = [entry for entry in entries if entry.get("name") == name and entry.get("slice") is None]
     if len(found) != 1:
-        return Failure(Reason.METRIC_JOB_FAILED, f"{name} is in the report {len(found)} times, and must be there once")
-    figure = figures.read(name, None, found)
-    return Value(None, None, figure) if isinstance(figure, str) else figure
+        return MeasurementFailure(
+            Reason.METRIC_JOB_FAILED, f"{name} is in the report {len(found)} times, and must be there once"
+        )
+    figure = figures.parse_report_figure(name, None, found)
+    return MetricValue(None, None, figure) if isinstance(figure, str) else figure

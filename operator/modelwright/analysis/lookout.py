@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from modelwright.analysis import measure, promql
 from modelwright.analysis.connections import Connections
-from modelwright.analysis.prometheus import Prometheus
-from modelwright.analysis.web import Fault, Web
-from modelwright.api.common import seconds
+from modelwright.analysis.prometheus import PrometheusClient
+from modelwright.analysis.web import JsonClient, MeasurementError
+from modelwright.api.common import parse_duration
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import PrometheusTrigger
 from modelwright.core.retraining import triggers
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class PolledTrigger:
     """A trigger that is to be looked at. `known`: what the placeholders of its query stand for."""
 
     trigger: PrometheusTrigger
-    known: Mapping[str, str]
+    placeholders: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BreachStreak:
     """Looks in a row that were beyond the limit, as of the last look. `value`: what it gave; `problem`: why it gave
     nothing (reason, message)."""
 
@@ -41,13 +41,13 @@ class Row:
 
 
 @dataclass(slots=True)
-class _Entry:
-    watch: Watch
+class _TriggerEntry:
+    polled: PolledTrigger
     task: asyncio.Task[None]
-    row: Row = field(default_factory=Row)
+    streak: BreachStreak = field(default_factory=BreachStreak)
 
 
-class Lookout:
+class TriggerPoller:
     """The rows of every trigger that is watched. Belongs to one event loop; only `close` waits.
 
     `wake` is called when a row is long enough to fire, and when a trigger begins or ceases to give a number. Rows are
@@ -56,85 +56,85 @@ class Lookout:
 
     def __init__(self, connections: Connections, wake: Callable[[Key], None], *, clock: Clock | None = None) -> None:
         self._connections = connections
-        self._wake = wake
+        self._notify = wake
         self._clock: Clock = clock or SystemClock()
-        self._web = Web()
-        self._entries: dict[Key, dict[str, _Entry]] = {}
+        self._web = JsonClient()
+        self._entries: dict[Key, dict[str, _TriggerEntry]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    def watch(self, policy: Key, uid: str, wanted: Mapping[str, Watch]) -> Mapping[str, Row]:
+    def sync_triggers(self, policy: Key, uid: str, wanted: Mapping[str, PolledTrigger]) -> Mapping[str, BreachStreak]:
         """Look at these triggers of a policy, by name, and at no others; the rows as they are now."""
         entries = self._entries.setdefault(policy, {})
-        for name in [name for name, entry in entries.items() if wanted.get(name) != entry.watch]:
-            self._end(entries.pop(name))
+        for name in [name for name, entry in entries.items() if wanted.get(name) != entry.polled]:
+            self._stop_entry(entries.pop(name))
         for name, watch in wanted.items():
             if name not in entries:
-                run = asyncio.ensure_future(self._run(policy, uid, name))
-                entries[name] = _Entry(watch, run)
+                run = asyncio.ensure_future(self._poll_trigger(policy, uid, name))
+                entries[name] = _TriggerEntry(watch, run)
         if not entries:
             del self._entries[policy]
-        return {name: entry.row for name, entry in entries.items()}
+        return {name: entry.streak for name, entry in entries.items()}
 
-    def taken(self, policy: Key, name: str) -> None:
+    def reset_streak(self, policy: Key, name: str) -> None:
         """The row of a trigger has fired: it begins anew."""
         entry = self._entries.get(policy, {}).get(name)
         if entry is not None:
-            entry.row = Row(0, entry.row.value, entry.row.problem)
+            entry.streak = BreachStreak(0, entry.streak.value, entry.streak.problem)
 
     async def close(self) -> None:
         """Stop all looks, and wait until they have ended."""
         for policy in list(self._entries):
-            self.watch(policy, "", {})
+            self.sync_triggers(policy, "", {})
         await asyncio.gather(*self._ending, return_exceptions=True)
         await self._web.close()
 
-    def _end(self, entry: _Entry) -> None:
+    def _stop_entry(self, entry: _TriggerEntry) -> None:
         entry.task.cancel()
         self._ending.add(entry.task)
         entry.task.add_done_callback(self._ending.discard)
 
-    async def _run(self, policy: Key, uid: str, name: str) -> None:
+    async def _poll_trigger(self, policy: Key, uid: str, name: str) -> None:
         # The entry is there once the caller has gone on.
         await asyncio.sleep(0)
         entry = self._entries[policy][name]
-        interval = seconds(entry.watch.trigger.interval)
+        interval = parse_duration(entry.polled.trigger.interval)
         # Where in the interval a policy looks follows from its uid: a thousand of them don't look at once.
-        await self._clock.sleep(_phase(uid, name) * interval)
+        await self._clock.sleep(_phase_share(uid, name) * interval)
         due = self._clock.monotonic()
         while True:
-            before, entry.row = entry.row, await self._look(entry, policy)
-            fires = triggers.breached(entry.watch.trigger, entry.row.count)
-            if fires or (entry.row.problem is None) != (before.problem is None):
-                self._wake(policy)
+            before, entry.streak = entry.streak, await self._poll_once(entry, policy)
+            fires = triggers.is_breached(entry.polled.trigger, entry.streak.count)
+            if fires or (entry.streak.problem is None) != (before.problem is None):
+                self._notify(policy)
             due = max(due + interval, self._clock.monotonic())
             await self._clock.sleep(due - self._clock.monotonic())
 
-    async def _look(self, entry: _Entry, policy: Key) -> Row:
-        trigger = entry.watch.trigger
+    async def _poll_once(self, entry: _TriggerEntry, policy: Key) -> BreachStreak:
+        trigger = entry.polled.trigger
         problem = None
         try:
-            value, why = await self._ask(entry.watch, policy.namespace)
+            value, why = await self._query_value(entry.polled, policy.namespace)
             if value is None:
                 problem = (str(Reason.NO_DATA), why)
-        except Fault as fault:
+        except MeasurementError as fault:
             value, problem = None, (fault.failure.reason, fault.failure.message)
         except Exception as error:
             # A look that can't be made must not end those that follow.
             log.exception("a trigger of %s could not be looked at", policy)
             value, problem = None, (str(Reason.INTERNAL_ERROR), repr(error))
-        return Row(triggers.looked(trigger, entry.row.count, value), value, problem)
+        return BreachStreak(triggers.update_breach_streak(trigger, entry.streak.count, value), value, problem)
 
-    async def _ask(self, watch: Watch, namespace: str) -> tuple[float | None, str]:
+    async def _query_value(self, watch: PolledTrigger, namespace: str) -> tuple[float | None, str]:
         trigger = watch.trigger
-        connection = measure.named(self._connections, trigger.provider, "Prometheus", namespace)
-        query = promql.fill(trigger.query, watch.known)
+        connection = measure.find_connection(self._connections, trigger.provider, "Prometheus", namespace)
+        query = promql.fill_placeholders(trigger.query, watch.placeholders)
         if connection.enforced_label is not None:
-            query = await promql.enforced(query, connection.enforced_label, namespace, "prometheus.query")
+            query = await promql.enforce_label(query, connection.enforced_label, namespace, "prometheus.query")
         else:
-            await promql.parse(query, "prometheus.query", namespace)
-        return await Prometheus(self._web, connection).number(query, self._clock.now().timestamp())
+            await promql.parse_query(query, "prometheus.query", namespace)
+        return await PrometheusClient(self._web, connection).query_number(query, self._clock.now().timestamp())
 
 
-def _phase(uid: str, name: str) -> float:
+def _phase_share(uid: str, name: str) -> float:
     """A share of the interval, 0 to 1, that is the policy's own."""
     return zlib.crc32(f"{uid}/{name}".encode()) / 2**32

@@ -9,7 +9,7 @@ from typing import Protocol
 from modelwright.api import names
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
-from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from modelwright.core.analysis.figures import Figure
 from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
@@ -19,7 +19,7 @@ POD_NAME_BASE = 58
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RevisionTarget:
     """A revision as its requests are counted.
 
     `pods`: regular expression (RE2) that matches the whole names of its pods. `service`: name of its own Service, which
@@ -28,12 +28,12 @@ class Target:
 
     version: str
     revision: str
-    pods: str
+    pod_pattern: str
     service: str
     metrics: RuntimeMetrics | None = None
 
     @classmethod
-    def of(cls, model: str, revision: Revision, metrics: RuntimeMetrics | None = None) -> Target:
+    def for_revision(cls, model: str, revision: Revision, metrics: RuntimeMetrics | None = None) -> RevisionTarget:
         """The target for a revision of `model`, by the names that its children have."""
         name = names.revision_name(model, revision.hash)
         # Names are DNS labels, so there is nothing to escape; long ones are cut by the API server.
@@ -50,7 +50,7 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class MeasurementRequest:
     """All that a look needs. `key` names the rollout (its uid) and the step.
 
     `wake`: whose pass is to be woken when there is news. `since`: evidence counts from here. `began`: when the step's
@@ -59,23 +59,25 @@ class Ask:
     """
 
     key: str
-    wake: Key
+    notify_key: Key
     namespace: str
     model: str
-    candidate: Target
-    serving: Target | None
+    candidate: RevisionTarget
+    serving: RevisionTarget | None
     since: datetime
     interval: timedelta
     metrics: tuple[Metric, ...]
     mirror: bool = False
     gateway: Gateway | None = None
-    began: datetime | None = None
+    pods_requested_at: datetime | None = None
 
 
-class Jobs(Protocol):
+class JobRunner(Protocol):
     """What runs the Jobs of metrics."""
 
-    async def measure(self, ask: Ask, metric: Metric) -> Figure | Value | Failure:
+    async def run_metric_job(
+        self, ask: MeasurementRequest, metric: Metric
+    ) -> Figure | MetricValue | MeasurementFailure:
         """Run the Job of `metric` (its `job` is set) to its end, or take up the one that an earlier operator has
         started. Never raises for what a Job does; ends within the metric's own timeout."""
         ...

@@ -20,23 +20,23 @@ from yarl import URL
 from modelwright import documents
 from modelwright.analysis.connections import Connection, OAuth2
 from modelwright.api.reasons import Reason
-from modelwright.core.analysis.evidence import Failure
-from modelwright.documents import Bounds, DocumentError, TooLarge
+from modelwright.core.analysis.evidence import MeasurementFailure
+from modelwright.documents import DocumentError, DocumentTooLarge, JsonLimits
 from modelwright.guard import GuardedResolver
 
-ONE = Bounds(1 << 20)
+NUMBER_LIMITS = JsonLimits(1 << 20)
 """An answer of which one number is taken."""
-SAMPLES = Bounds(4 << 20, values=800_000, depth=16)
+SAMPLES_LIMITS = JsonLimits(4 << 20, values=800_000, depth=16)
 """Raw samples of a time, or a course: 170,000 of them; who asks for more asks for a shorter time."""
 REQUESTS_PER_CONNECTION = 8
 """At once, so that one server that hangs keeps nobody from asking another."""
 _CREDENTIAL_BYTES = 64 * 1024
-_SHOWN = 300
+_EXCERPT_BYTES = 300
 _TOKEN_BYTES = 64 * 1024
-_TOKEN_BOUNDS = Bounds(_TOKEN_BYTES, values=1_000, depth=8)
+_TOKEN_LIMITS = JsonLimits(_TOKEN_BYTES, values=1_000, depth=8)
 _TOKEN_SECONDS = 300.0
 """How long a token without an expiry is used."""
-_TOKEN_MOST_SECONDS = 86_400
+_MAX_TOKEN_SECONDS = 86_400
 _TOKEN_LEEWAY = 30.0
 _OAUTH2_ERRORS = frozenset(
     {
@@ -48,16 +48,16 @@ _OAUTH2_ERRORS = frozenset(
         "invalid_scope",
     }
 )
-_SHORTEST_SECRET = 8
+_MIN_SECRET_CHARACTERS = 8
 """Characters of a header's value that can be a secret; "1" is none."""
 
 
-class Fault(Exception):
+class MeasurementError(Exception):
     """Nothing was measured; `failure` says why. Never leaves this package."""
 
     def __init__(self, reason: str, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
-        self.failure = Failure(reason, message, permanent)
+        self.failure = MeasurementFailure(reason, message, permanent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class _Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JsonResponse:
     """An answer of a server, whole: its status and the JSON document in it; None for an empty body. An answer that is
     an error may quote the request; its credentials are taken out."""
 
@@ -78,59 +78,64 @@ class Answer:
     document: Any
 
 
-class Web:
+class JsonClient:
     """One pool of connections for all servers. Used in one event loop; `close` it at the end."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         # Comparers come and go: what nobody waits for is not kept.
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._tls: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
         self._tokens: dict[str, _Token] = {}
-        self._token_turns: dict[str, asyncio.Lock] = {}
+        self._token_locks: dict[str, asyncio.Lock] = {}
 
-    async def ask(
-        self, connection: Connection, path: str, *, form: Mapping[str, str] | None = None, bounds: Bounds = ONE
-    ) -> Answer:
+    async def request_json(
+        self,
+        connection: Connection,
+        path: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        bounds: JsonLimits = NUMBER_LIMITS,
+    ) -> JsonResponse:
         """GET `path` (encoded, with its query) below the connection's URL; POST when there is a `form`.
 
         Raises Fault when the answer is beyond `bounds`, when there is no whole JSON answer, and for 3xx, 401, 403, 404,
         429 and 5xx without a JSON body; any other answer is returned, whatever its status.
         """
         key = f"{connection.name} {connection.url}"
-        turn = self._turns.setdefault(key, asyncio.Semaphore(REQUESTS_PER_CONNECTION))
+        turn = self._semaphores.setdefault(key, asyncio.Semaphore(REQUESTS_PER_CONNECTION))
         async with turn:
             url = URL(connection.url + _with_parameters(connection, path), encoded=True)
             try:
                 async with asyncio.timeout(connection.timeout_seconds):
-                    headers = await self._headers(connection)
+                    headers = await self._build_headers(connection)
                 async with (
                     asyncio.timeout(connection.timeout_seconds),
-                    self._client().request(
+                    self._open_session().request(
                         "GET" if form is None else "POST",
                         url,
                         data=form,
                         headers=headers,
-                        ssl=self._context(connection, connection.ca_file),
+                        ssl=self._tls_context(connection, connection.ca_file),
                         allow_redirects=False,
                     ) as response,
                 ):
                     if response.status == 401:
                         # One that was revoked is not kept until it ends.
                         self._tokens.pop(connection.name, None)
-                    return await self._read(connection, response, _secrets(headers, connection), bounds)
+                    return await self._read_response(connection, response, _list_secrets(headers, connection), bounds)
             except TimeoutError:
-                raise Fault(
+                raise MeasurementError(
                     Reason.METRICS_SERVER_TIMEOUT,
                     f"connection {connection.name}: no answer within {connection.timeout}",
                 ) from None
             except aiohttp.ClientPayloadError:
-                raise Fault(
+                raise MeasurementError(
                     Reason.METRICS_ANSWER_INVALID, f"connection {connection.name}: the answer was cut off"
                 ) from None
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise Fault(
-                    Reason.METRICS_SERVER_UNREACHABLE, f"connection {connection.name}: {_told(error)}"
+                raise MeasurementError(
+                    Reason.METRICS_SERVER_UNREACHABLE, f"connection {connection.name}: {_describe_error(error)}"
                 ) from None
 
     async def close(self) -> None:
@@ -139,7 +144,7 @@ class Web:
             await self._session.close()
             self._session = None
 
-    def _client(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, resolver=GuardedResolver(), ttl_dns_cache=10)
             self._session = aiohttp.ClientSession(
@@ -150,24 +155,24 @@ class Web:
             )
         return self._session
 
-    async def _headers(self, connection: Connection) -> dict[str, str]:
+    async def _build_headers(self, connection: Connection) -> dict[str, str]:
         headers = dict(connection.headers)
         for name, path in connection.header_files.items():
-            headers[name] = _credential(connection, path)
+            headers[name] = _read_credential(connection, path)
         if connection.oauth2 is not None:
-            headers["Authorization"] = f"Bearer {await self._token(connection, connection.oauth2)}"
+            headers["Authorization"] = f"Bearer {await self._get_token(connection, connection.oauth2)}"
         if connection.bearer_token_file is not None:
-            token = _credential(connection, connection.bearer_token_file)
+            token = _read_credential(connection, connection.bearer_token_file)
             headers["Authorization"] = f"Bearer {token}"
         if connection.basic_auth is not None:
-            password = _credential(connection, connection.basic_auth.password_file)
+            password = _read_credential(connection, connection.basic_auth.password_file)
             headers["Authorization"] = aiohttp.encode_basic_auth(connection.basic_auth.username, password)
         return headers
 
-    async def _token(self, connection: Connection, how: OAuth2) -> str:
+    async def _get_token(self, connection: Connection, how: OAuth2) -> str:
         """A token for the client's credentials; kept until it ends, or the client's secret changes."""
-        async with self._token_turns.setdefault(connection.name, asyncio.Lock()):
-            secret = _credential(connection, how.client_secret_file)
+        async with self._token_locks.setdefault(connection.name, asyncio.Lock()):
+            secret = _read_credential(connection, how.client_secret_file)
             kept, now = self._tokens.get(connection.name), asyncio.get_running_loop().time()
             if kept is None or kept.secret != secret or kept.until <= now:
                 kept = await self._fetch_token(connection, how, secret, now)
@@ -179,11 +184,11 @@ class Web:
         if how.scopes:
             form["scope"] = " ".join(how.scopes)
         client = aiohttp.encode_basic_auth(quote_plus(how.client_id), quote_plus(secret))
-        async with self._client().post(
+        async with self._open_session().post(
             how.token_url,
             data=form,
             headers={"Authorization": client},
-            ssl=self._context(connection, how.ca_file),
+            ssl=self._tls_context(connection, how.ca_file),
             allow_redirects=False,
         ) as response:
             body = await response.content.read(_TOKEN_BYTES)
@@ -192,7 +197,7 @@ class Web:
             status = response.status
         source = f"connection {connection.name}: oauth2.tokenUrl"
         try:
-            document = documents.read(body, _TOKEN_BOUNDS)
+            document = documents.parse_json(body, _TOKEN_LIMITS)
         except DocumentError:
             document = None
         answer = document if isinstance(document, dict) else {}
@@ -202,18 +207,18 @@ class Web:
             why = f" ({code})" if code in _OAUTH2_ERRORS else ""
             denied = status in (400, 401, 403)
             reason = Reason.METRICS_ACCESS_DENIED if denied else Reason.METRICS_SERVER_ERROR
-            raise Fault(reason, f"{source} answered {status}{why}")
+            raise MeasurementError(reason, f"{source} answered {status}{why}")
         token, kind = answer.get("access_token"), str(answer.get("token_type", "Bearer"))
         usable = isinstance(token, str) and token and token.isascii() and token.isprintable()
         if not usable or kind.lower() != "bearer":
-            raise Fault(Reason.METRICS_ANSWER_INVALID, f"{source} gave no bearer token")
+            raise MeasurementError(Reason.METRICS_ANSWER_INVALID, f"{source} gave no bearer token")
         given = answer.get("expires_in")
         lives = _TOKEN_SECONDS
         if isinstance(given, int | float) and not isinstance(given, bool) and given >= 0:
-            lives = float(min(given, _TOKEN_MOST_SECONDS))
+            lives = float(min(given, _MAX_TOKEN_SECONDS))
         return _Token(str(token), secret, now + lives - min(_TOKEN_LEEWAY, lives / 2))
 
-    def _context(self, connection: Connection, ca_file: str | None) -> ssl.SSLContext | bool:
+    def _tls_context(self, connection: Connection, ca_file: str | None) -> ssl.SSLContext | bool:
         """TLS settings; made anew when the CA file has changed."""
         if ca_file is None:
             return True
@@ -225,22 +230,22 @@ class Web:
                 kept = (stamp, ssl.create_default_context(cafile=ca_file))
                 self._tls[ca_file] = kept
         except OSError as error:  # ssl.SSLError is one
-            raise Fault(
+            raise MeasurementError(
                 Reason.CREDENTIALS_UNREADABLE,
-                f"connection {connection.name}: caFile {ca_file}: {_reason(error)}",
+                f"connection {connection.name}: caFile {ca_file}: {_describe_os_error(error)}",
             ) from None
         return kept[1]
 
-    async def _read(
-        self, connection: Connection, response: aiohttp.ClientResponse, secrets: list[bytes], bounds: Bounds
-    ) -> Answer:
+    async def _read_response(
+        self, connection: Connection, response: aiohttp.ClientResponse, secrets: list[bytes], bounds: JsonLimits
+    ) -> JsonResponse:
         name, status = connection.name, response.status
         if 300 <= status < 400:
-            raise Fault(
+            raise MeasurementError(
                 Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}, and redirects are not followed"
             )
         if status in (401, 403):
-            raise Fault(
+            raise MeasurementError(
                 Reason.METRICS_ACCESS_DENIED,
                 f"connection {name}: answered {status}: its credentials are missing or refused",
             )
@@ -250,48 +255,49 @@ class Web:
             if len(body) > bounds.size:
                 # What is left would have to be read before the connection could be used again.
                 response.close()
-                raise Fault(
+                raise MeasurementError(
                     Reason.METRICS_ANSWER_TOO_LARGE,
                     f"connection {name}: the answer is larger than {bounds.size} bytes",
                 )
         if status >= 400:
-            body = _without(body, secrets)
+            body = _mask_secrets(body, secrets)
         try:
-            document = documents.read(body, bounds) if body else None
-        except TooLarge as error:
-            raise Fault(Reason.METRICS_ANSWER_TOO_LARGE, f"connection {name}: the answer {error}") from None
+            document = documents.parse_json(body, bounds) if body else None
+        except DocumentTooLarge as error:
+            raise MeasurementError(Reason.METRICS_ANSWER_TOO_LARGE, f"connection {name}: the answer {error}") from None
         except DocumentError:
             if status >= 400:
-                raise Fault(
-                    Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}{_excerpt(body, secrets)}"
+                raise MeasurementError(
+                    Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}{_format_excerpt(body, secrets)}"
                 ) from None
-            raise Fault(
-                Reason.METRICS_ANSWER_INVALID, f"connection {name}: the answer is no JSON{_excerpt(body, secrets)}"
+            raise MeasurementError(
+                Reason.METRICS_ANSWER_INVALID,
+                f"connection {name}: the answer is no JSON{_format_excerpt(body, secrets)}",
             ) from None
         if document is None and status >= 400:
-            raise Fault(Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}")
-        return Answer(status, document)
+            raise MeasurementError(Reason.METRICS_SERVER_ERROR, f"connection {name}: answered {status}")
+        return JsonResponse(status, document)
 
 
-def _credential(connection: Connection, path: str) -> str:
+def _read_credential(connection: Connection, path: str) -> str:
     try:
         with Path(path).open("rb") as file:
             text = file.read(_CREDENTIAL_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        told = _reason(error) if isinstance(error, OSError) else "is no text"
-        raise Fault(Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path}: {told}") from None
+        told = _describe_os_error(error) if isinstance(error, OSError) else "is no text"
+        raise MeasurementError(Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path}: {told}") from None
     if not text or not text.isprintable():
-        raise Fault(
+        raise MeasurementError(
             Reason.CREDENTIALS_UNREADABLE, f"connection {connection.name}: {path} is empty or more than one line"
         )
     return text
 
 
-def _reason(error: OSError) -> str:
+def _describe_os_error(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """What went wrong, without the headers that some of aiohttp's errors carry."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"can't connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
@@ -312,14 +318,14 @@ def _with_parameters(connection: Connection, path: str) -> str:
     given = {name for name, _ in parse_qsl(query.replace(";", "&"), keep_blank_values=True)}
     if twice := sorted(given & connection.query_parameters.keys()):
         message = f"connection {connection.name} sets the query parameter {twice[0]}: leave it out of the path"
-        raise Fault(Reason.QUERY_REFUSED, message, permanent=True)
+        raise MeasurementError(Reason.QUERY_REFUSED, message, permanent=True)
     added = urlencode(connection.query_parameters)
     return f"{place}?{query}&{added}" if query else f"{place}?{added}"
 
 
-def _secrets(headers: Mapping[str, str], connection: Connection) -> list[bytes]:
+def _list_secrets(headers: Mapping[str, str], connection: Connection) -> list[bytes]:
     """What of a request must never be told, in the forms in which a server may quote it; the longest first."""
-    found = {value for value in headers.values() if len(value) >= _SHORTEST_SECRET}
+    found = {value for value in headers.values() if len(value) >= _MIN_SECRET_CHARACTERS}
     found |= {headers[name] for name in connection.header_files}
     kind, _, credential = headers.get("Authorization", "").partition(" ")
     found |= {credential} if credential else set()
@@ -329,12 +335,12 @@ def _secrets(headers: Mapping[str, str], connection: Connection) -> list[bytes]:
     return [value.encode() for value in sorted(found | quoted, key=len, reverse=True) if value]
 
 
-def _without(body: bytearray, secrets: list[bytes]) -> bytearray:
+def _mask_secrets(body: bytearray, secrets: list[bytes]) -> bytearray:
     for secret in secrets:
         body = body.replace(secret, b"***")
     return body
 
 
-def _excerpt(body: bytearray, secrets: list[bytes]) -> str:
-    text = " ".join(bytes(_without(body, secrets)[:_SHOWN]).decode(errors="replace").split())
+def _format_excerpt(body: bytearray, secrets: list[bytes]) -> str:
+    text = " ".join(bytes(_mask_secrets(body, secrets)[:_EXCERPT_BYTES]).decode(errors="replace").split())
     return f": {text}" if text else ""

@@ -16,11 +16,11 @@ LIST_TYPE = "x-kubernetes-list-type"
 LIST_MAP_KEYS = "x-kubernetes-list-map-keys"
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 INT_OR_STRING = "x-kubernetes-int-or-string"
-NAMES = "x-modelwright-names"
+NAMED_OBJECT = "x-modelwright-names"
 """Mark of a field in a schema of the types; no CRD has it."""
 
 
-def problem(message: str, field_path: str = "") -> PydanticCustomError:
+def validation_error(message: str, field_path: str = "") -> PydanticCustomError:
     """A pydantic error whose text is `message` alone; `field_path` (".metadata.name") says where below the value."""
     # Braces would be read as places to fill in.
     return PydanticCustomError("rule", "{text}", {"text": message, "field_path": field_path})
@@ -38,13 +38,13 @@ class Cel:
     check: Callable[[Any], bool] | None = None
     field_path: str = ""
 
-    def validate(self, value: Any) -> Any:
+    def validate_value(self, value: Any) -> Any:
         """Return `value`, or raise the pydantic error of this rule."""
         if self.check is not None and not self.check(value):
-            raise problem(self.message, self.field_path)
+            raise validation_error(self.message, self.field_path)
         return value
 
-    def wire(self) -> dict[str, str]:
+    def to_rule(self) -> dict[str, str]:
         """The rule as an entry of x-kubernetes-validations."""
         entry = {"rule": self.rule, "message": self.message}
         if self.field_path:
@@ -54,16 +54,16 @@ class Cel:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
         if self.check is None:
-            return core_schema.no_info_after_validator_function(_same, schema)
-        return core_schema.no_info_after_validator_function(self.validate, schema)
+            return core_schema.no_info_after_validator_function(_pass_through, schema)
+        return core_schema.no_info_after_validator_function(self.validate_value, schema)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = dict(handler(schema))
-        json_schema[VALIDATIONS] = [*json_schema.get(VALIDATIONS, []), self.wire()]
+        json_schema[VALIDATIONS] = [*json_schema.get(VALIDATIONS, []), self.to_rule()]
         return json_schema
 
 
-def _same(value: Any) -> Any:
+def _pass_through(value: Any) -> Any:
     return value
 
 
@@ -74,7 +74,7 @@ class ListType:
     kind: Literal["atomic", "set", "map"]
     keys: tuple[str, ...] = ()
 
-    def validate(self, value: Sequence[Any]) -> Sequence[Any]:
+    def refuse_duplicates(self, value: Sequence[Any]) -> Sequence[Any]:
         """Return `value`, or raise the pydantic error for its first duplicate."""
         if self.kind == "atomic" or len(value) < 2:
             return value
@@ -83,12 +83,12 @@ class ListType:
             # On the wire and in Python these keys are spelled the same: none has two words.
             key = tuple(getattr(item, name) for name in self.keys) if self.keys else item
             if key in seen:
-                raise problem("duplicate entry", f"[{index}]")
+                raise validation_error("duplicate entry", f"[{index}]")
             seen.add(key)
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.validate, handler(source))
+        return core_schema.no_info_after_validator_function(self.refuse_duplicates, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = dict(handler(schema))
@@ -109,7 +109,7 @@ class Open:
 
 
 @dataclass(frozen=True)
-class Names:
+class NamedObject:
     """What a field names or holds, so that admission asks its writer's right to it: `crd/rights.py` makes the policies.
 
     `what`: a ServiceAccount, Secret or Claim (PersistentVolumeClaim) by name; an open PodTemplate (its `spec` is
@@ -118,7 +118,7 @@ class Names:
     decide where a Secret goes, in the same object or, with "../", in the one above.
     """
 
-    what: Literal[
+    kind: Literal[
         "ServiceAccount", "Secret", "Claim", "PodTemplate", "PodSpec", "Container", "Volumes", "Manifest", "Nothing"
     ]
     pvc: bool = False
@@ -126,7 +126,7 @@ class Names:
     why: str = ""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), NAMES: asdict(self)}
+        return {**handler(schema), NAMED_OBJECT: asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,12 @@ class Cut:
 
     limit: int
 
-    def validate(self, value: str) -> str:
+    def cut_text(self, value: str) -> str:
         """`value`, or its beginning with an ellipsis."""
         return value if len(value) <= self.limit else value[: self.limit - 1] + "…"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.validate, handler(source))
+        return core_schema.no_info_after_validator_function(self.cut_text, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {**handler(schema), "maxLength": self.limit}
@@ -154,16 +154,16 @@ class IntOrString:
     max_length: int
     message: str
 
-    def validate(self, value: Any) -> int | str:
+    def parse_value(self, value: Any) -> int | str:
         """Return `value`, or raise the pydantic error of this type."""
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         if isinstance(value, str) and len(value) <= self.max_length and re.search(self.pattern + r"\Z", value):
             return value
-        raise problem(self.message)
+        raise validation_error(self.message)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.validate)
+        return core_schema.no_info_plain_validator_function(self.parse_value)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {INT_OR_STRING: True, "minimum": 0, "pattern": self.pattern, "maxLength": self.max_length}

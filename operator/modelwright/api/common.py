@@ -23,10 +23,10 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from modelwright.api.cel import VALIDATIONS, Cel, Cut, IntOrString, Open, problem
+from modelwright.api.cel import VALIDATIONS, Cel, Cut, IntOrString, Open, validation_error
 from modelwright.api.names import API_VERSION
 
-OPEN_MEMBERS = 1024
+MAX_OPEN_MEMBERS = 1024
 """Members that an object of another API may have."""
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -42,7 +42,7 @@ DECIMAL = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 RFC3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 
 
-def matching(pattern: str, message: str) -> Cel:
+def pattern_rule(pattern: str, message: str) -> Cel:
     """A rule that the whole text matches `pattern` (the common part of RE2 and Python), refused with `message`."""
     compiled = re.compile(pattern.removeprefix("^").removesuffix("$"))
     return Cel(f"self.matches(r'{pattern}')", message, lambda value: compiled.fullmatch(value) is not None)
@@ -64,14 +64,14 @@ class Wire(BaseModel):
         schema = handler(source)
         for rule in cls.__cel__:
             if rule.check is not None:
-                schema = core_schema.no_info_after_validator_function(rule.validate, schema)
+                schema = core_schema.no_info_after_validator_function(rule.validate_value, schema)
         return schema
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = handler(schema)
         if cls.__cel__:
-            handler.resolve_ref_schema(json_schema)[VALIDATIONS] = [rule.wire() for rule in cls.__cel__]
+            handler.resolve_ref_schema(json_schema)[VALIDATIONS] = [rule.to_rule() for rule in cls.__cel__]
         return json_schema
 
     def wire(self) -> dict[str, Any]:
@@ -94,13 +94,13 @@ class StatusWire(Wire):
     model_config = ConfigDict(extra="ignore")
 
 
-def _write_time(value: datetime) -> str:
+def _format_time(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _whole_seconds(value: datetime) -> datetime:
+def _truncate_to_seconds(value: datetime) -> datetime:
     if value.tzinfo is None:
-        raise problem("a time needs a time zone")
+        raise validation_error("a time needs a time zone")
     return value if value.microsecond == 0 else value.replace(microsecond=0)
 
 
@@ -108,10 +108,10 @@ class _WholeSeconds:
     """Times have whole seconds, as Kubernetes writes them, so that what is written equals what is read."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(_whole_seconds, handler(source))
+        return core_schema.no_info_after_validator_function(_truncate_to_seconds, handler(source))
 
 
-Timestamp = Annotated[datetime, _WholeSeconds(), PlainSerializer(_write_time, return_type=str)]
+Timestamp = Annotated[datetime, _WholeSeconds(), PlainSerializer(_format_time, return_type=str)]
 """A point in time, UTC, in whole seconds; RFC 3339 on the wire."""
 
 Bool = Annotated[bool, Strict()]
@@ -126,13 +126,13 @@ Subdomain = Annotated[str, StringConstraints(strict=True, min_length=1, max_leng
 """A DNS subdomain (RFC 1123), as most object names are."""
 Hostname = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=253, pattern=HOSTNAME)]
 LabelValue = Annotated[str, StringConstraints(strict=True, max_length=63, pattern=LABEL_VALUE)]
-OpenObject = Annotated[dict[str, Any], Field(max_length=OPEN_MEMBERS), Open()]
+OpenObject = Annotated[dict[str, Any], Field(max_length=MAX_OPEN_MEMBERS), Open()]
 """An object that another API defines; see `cel.Open`. How large it may be below that, no schema can say:
 docs/adr/0026-what-one-object-may-take.md."""
 Decimal = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=32),
-    matching(DECIMAL, 'must be a decimal number written as text, such as "0.981"'),
+    pattern_rule(DECIMAL, 'must be a decimal number written as text, such as "0.981"'),
 ]
 Quantity = Annotated[
     int | str,
@@ -143,42 +143,42 @@ Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 
 StatusText = Annotated[str, Cut(4096)]
 """A text of a status for people."""
-StatusWord = Annotated[str, Cut(253)]
+ShortStatusText = Annotated[str, Cut(253)]
 """A name or word of a status."""
 StatusInt = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
-AUTHORS_MAX = 16
+MAX_AUTHORS = 16
 """So many people are named as authors of one object at most."""
-_CHANGED_BY = (
+_CHANGED_BY_DESCRIPTION = (
     "Who answers for the content as it stands, as the API server knows them. Admission demands the writer's own name "
     "whenever this or {what} changes, unless the writer has the verb `attribute` on the object. Needed only where a "
     "RolloutPolicy asks for approval: without it the author is unknown, and nobody is a second person."
 )
 
 
-def changed_by(what: str) -> Any:
+def changed_by_field(what: str) -> Any:
     """spec.changedBy of a kind; `what` names the content that it is about."""
-    return Field(default=None, description=_CHANGED_BY.format(what=what))
+    return Field(default=None, description=_CHANGED_BY_DESCRIPTION.format(what=what))
 
 
-POLICY_BYTES = 128 << 10
+MAX_POLICY_BYTES = 128 << 10
 """What the spec of a policy may have as compact JSON: each rollout and each run keeps a copy."""
 
 INT64_MAX = 2**53
 """Bound of 64-bit integers: the largest that every JSON reader keeps exactly."""
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
 
 
-def seconds(duration: str) -> float:
+def parse_duration(duration: str) -> float:
     """Seconds of a duration such as "10m" or "1h30m"; ValueError when it is none."""
     if not re.fullmatch(DURATION.removeprefix("^").removesuffix("$"), duration):
         raise ValueError(f'"{duration}" is not a duration such as 10m or 1h30m (units h, m, s, ms)')
-    return sum(int(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(duration))
+    return sum(int(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(duration))
 
 
-class Reference(Wire):
+class LocalObjectReference(Wire):
     """A reference to an object in the same namespace, by name."""
 
     name: Subdomain = Field(description="Name of the object, in the same namespace.")
@@ -211,7 +211,7 @@ class ObjectMeta(BaseModel):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
-TOO_LARGE = "tooLarge"
+TOO_LARGE_KEY = "tooLarge"
 """Member of an object that was not read whole, beside metadata and status: why not."""
 
 
@@ -229,21 +229,21 @@ class InvalidObject(ValueError):
         return "; ".join(f"{path}: {text}" if path else text for path, text in self.problems)
 
 
-def _path(location: tuple[int | str, ...], below: str) -> str:
+def _format_path(location: tuple[int | str, ...], below: str) -> str:
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location) + below
     return text.removeprefix(".")
 
 
-def problems(error: ValidationError) -> tuple[tuple[str, str], ...]:
+def list_problems(error: ValidationError) -> tuple[tuple[str, str], ...]:
     """(path on the wire, what is wrong) of each error that pydantic found."""
     found = []
     for entry in error.errors(include_url=False):
         context = entry.get("ctx") or {}
-        found.append((_path(entry["loc"], str(context.get("field_path", ""))), entry["msg"]))
+        found.append((_format_path(entry["loc"], str(context.get("field_path", ""))), entry["msg"]))
     return tuple(found)
 
 
-def _without_bad_status(obj: Mapping[str, Any], error: ValidationError) -> Mapping[str, Any]:
+def _drop_bad_status(obj: Mapping[str, Any], error: ValidationError) -> Mapping[str, Any]:
     """`obj` without the members of its status that `error` is about."""
     status = obj.get("status")
     if not isinstance(status, Mapping):
@@ -253,10 +253,10 @@ def _without_bad_status(obj: Mapping[str, Any], error: ValidationError) -> Mappi
     return {**obj, "status": {key: value for key, value in status.items() if key not in bad}}
 
 
-def _oversize(obj: Mapping[str, Any], spec_bytes: int | None) -> tuple[str, str] | None:
+def _size_problem(obj: Mapping[str, Any], spec_bytes: int | None) -> tuple[str, str] | None:
     """(path, what is wrong) of an object that is too large to be read."""
-    if TOO_LARGE in obj:
-        return "", str(obj[TOO_LARGE])
+    if TOO_LARGE_KEY in obj:
+        return "", str(obj[TOO_LARGE_KEY])
     if spec_bytes is None:
         return None
     size = len(json.dumps(obj.get("spec"), ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
@@ -265,7 +265,7 @@ def _oversize(obj: Mapping[str, Any], spec_bytes: int | None) -> tuple[str, str]
     return "spec", f"it has {size:,} bytes as JSON, and may have {spec_bytes:,}: each rollout or run keeps a copy of it"
 
 
-def _name(kind: str, obj: Mapping[str, Any]) -> str:
+def _format_object_name(kind: str, obj: Mapping[str, Any]) -> str:
     metadata = obj.get("metadata") or {}
     return f"{kind} {metadata.get('namespace', '')}/{metadata.get('name', '')}".replace(" /", " ")
 
@@ -286,16 +286,16 @@ class Resource(Wire):
 
         Members of the status that are not understood are left out: a newer operator may have written them.
         """
-        if (why := _oversize(obj, cls.__spec_bytes__)) is not None:
-            raise InvalidObject(_name(cls.__name__, obj), (why,))
+        if (why := _size_problem(obj, cls.__spec_bytes__)) is not None:
+            raise InvalidObject(_format_object_name(cls.__name__, obj), (why,))
         try:
             return cls.model_validate(obj, by_alias=True, by_name=False)
         except ValidationError as error:
-            understood = _without_bad_status(obj, error)
+            understood = _drop_bad_status(obj, error)
         try:
             return cls.model_validate(understood, by_alias=True, by_name=False)
         except ValidationError as error:
-            raise InvalidObject(_name(cls.__name__, obj), problems(error)) from error
+            raise InvalidObject(_format_object_name(cls.__name__, obj), list_problems(error)) from error
 
     @property
     def name(self) -> str:

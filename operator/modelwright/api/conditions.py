@@ -51,14 +51,14 @@ class Condition(StatusWire):
 Conditions = Annotated[tuple[Condition, ...], Field(max_length=16), ListType("map", ("type",))]
 
 
-def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
+def find_condition(conditions: Iterable[Condition], type_: str) -> Condition | None:
     """The condition of this type, if there is one."""
     return next((condition for condition in conditions if condition.type == type_), None)
 
 
 def is_true(conditions: Iterable[Condition], type_: str) -> bool:
     """True when the condition of this type is there and its status is True."""
-    condition = find(conditions, type_)
+    condition = find_condition(conditions, type_)
     return condition is not None and condition.status == "True"
 
 
@@ -77,7 +77,7 @@ def with_condition(
     lastTransitionTime is `now` only when the status differs from what it was; otherwise it stays.
     """
     word = "Unknown" if status is None else str(status)
-    old = find(conditions, type_)
+    old = find_condition(conditions, type_)
     new = Condition(
         type=type_,
         status=word,

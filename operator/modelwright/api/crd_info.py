@@ -16,7 +16,7 @@ class Column:
     type: Literal["string", "integer", "boolean", "date"] = "string"
     wide: bool = False
 
-    def wire(self) -> dict[str, str | int]:
+    def to_printer_column(self) -> dict[str, str | int]:
         """The column as an entry of additionalPrinterColumns."""
         entry: dict[str, str | int] = {
             "name": self.name,
@@ -29,9 +29,11 @@ class Column:
         return entry
 
 
-READY = Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether what is wanted is what there is.")
-REASON = Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not.", wide=True)
-AGE = Column("Age", ".metadata.creationTimestamp", "Time since it was created.", type="date")
+READY_COLUMN = Column(
+    "Ready", '.status.conditions[?(@.type=="Ready")].status', "Whether what is wanted is what there is."
+)
+REASON_COLUMN = Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not.", wide=True)
+AGE_COLUMN = Column("Age", ".metadata.creationTimestamp", "Time since it was created.", type="date")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Scale:
     status_replicas: str
     selector: str
 
-    def wire(self) -> dict[str, str]:
+    def to_subresource(self) -> dict[str, str]:
         """The entry of a CRD's subresources."""
         return {
             "specReplicasPath": self.spec_replicas,

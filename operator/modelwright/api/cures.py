@@ -7,12 +7,12 @@ from typing import Final
 
 from modelwright.api.reasons import Reason as R
 
-_LOG = "read the operator's log (kubectl logs -n modelwright-system deploy/modelwright) and report it"
-_CONNECTION = "correct `connections` of the operator's chart"
-_STORE = "check spec.artifact.uri and what it names in the store"
-_SIZES = "set spec.serving.resources or helperPods.resources within what the namespace allows, or raise that"
+_READ_LOG = "read the operator's log (kubectl logs -n modelwright-system deploy/modelwright) and report it"
+_CORRECT_CONNECTION = "correct `connections` of the operator's chart"
+_CHECK_STORE = "check spec.artifact.uri and what it names in the store"
+_ADJUST_RESOURCES = "set spec.serving.resources or helperPods.resources within what the namespace allows, or raise that"
 
-CURES: Final[Mapping[R, str]] = {
+REMEDIES: Final[Mapping[R, str]] = {
     # Objects that are not there, or not as they are named
     R.VERSION_NOT_FOUND: "apply the ModelVersion, or name another one in spec.version.name",
     R.WAITING_FOR_VERSION: "apply the ModelVersion, or name another one in spec.version.name",
@@ -38,7 +38,7 @@ CURES: Final[Mapping[R, str]] = {
     R.RESOLVE_POD_CHANGED: "keep the webhook from changing it, such as by labels in helperPods.labels of the chart",
     R.KIND_NOT_ALLOWED: "add the kind to training.kinds of the operator's chart",
     R.KIND_NOT_INSTALLED: "install the controller of the kind",
-    R.INTERNAL_ERROR: _LOG,
+    R.INTERNAL_ERROR: _READ_LOG,
     # The endpoint
     R.ROUTE_CONFLICT: "choose another hostname or pathPrefix in spec.endpoint",
     R.HOSTNAME_NOT_ALLOWED: "choose a hostname that settings.hostnames of the chart allows, or have it allowed",
@@ -53,7 +53,7 @@ CURES: Final[Mapping[R, str]] = {
     R.WAITING_FOR_OBSERVER: "see the observer's pod: kubectl get pods -l modelwright.dev/role=observer",
     # Pods
     R.PODS_FORBIDDEN: "change the pods as the message says, or the namespace's Pod Security level or policy",
-    R.QUOTA_EXCEEDED: _SIZES,
+    R.QUOTA_EXCEEDED: _ADJUST_RESOURCES,
     R.IMAGE_PULL_FAILED: "correct the image, or give the pods an imagePullSecret; mirror it where there is no registry",
     R.MODEL_LOAD_FAILED: "read the model server's log: kubectl logs POD -c model; spec.artifact.path names a part",
     R.CONTAINER_CONFIG_ERROR: "create the Secret or ConfigMap that the message names",
@@ -66,7 +66,7 @@ CURES: Final[Mapping[R, str]] = {
     # Artifacts
     R.SIGNATURE_MISSING: "sign the artifact, or remove spec.signatures of the Model",
     R.SIGNATURE_INVALID: "sign the artifact with a key of spec.signatures, or add the key that has signed it",
-    R.ARTIFACT_NOT_FOUND: _STORE,
+    R.ARTIFACT_NOT_FOUND: _CHECK_STORE,
     R.ACCESS_DENIED: "check the keys of the Secret in credentialsSecretRef, or the ServiceAccount's role",
     R.STORE_UNREACHABLE: "check AWS_ENDPOINT_URL and the like in the Secret, network policies, and HTTPS_PROXY",
     R.DOWNLOAD_STALLED: "check the network to the store; it is tried again",
@@ -81,11 +81,11 @@ CURES: Final[Mapping[R, str]] = {
     R.WAITING_FOR_SIGNATURE: "see the resolve pod: kubectl get pods -l modelwright.dev/role=resolve",
     # Measuring
     R.ANALYSIS_ERROR: "kubectl modelwright why MODEL names the metric and its fault",
-    R.METRICS_SERVER_UNREACHABLE: f"{_CONNECTION} (url, caFile), or let the operator reach it in network policies",
-    R.METRICS_SERVER_TIMEOUT: f"see why the server is slow, or raise the connection's timeout; {_CONNECTION}",
+    R.METRICS_SERVER_UNREACHABLE: f"{_CORRECT_CONNECTION} (url, caFile), or let the operator reach it in network policies",
+    R.METRICS_SERVER_TIMEOUT: f"see why the server is slow, or raise the connection's timeout; {_CORRECT_CONNECTION}",
     R.METRICS_SERVER_ERROR: "see the metrics server's log",
-    R.METRICS_ACCESS_DENIED: f"{_CONNECTION}: its credentials (bearerTokenFile, basicAuth, oauth2, headerFiles)",
-    R.METRICS_ANSWER_INVALID: f"{_CONNECTION}: url must be that of an API like Prometheus'",
+    R.METRICS_ACCESS_DENIED: f"{_CORRECT_CONNECTION}: its credentials (bearerTokenFile, basicAuth, oauth2, headerFiles)",
+    R.METRICS_ANSWER_INVALID: f"{_CORRECT_CONNECTION}: url must be that of an API like Prometheus'",
     R.METRICS_ANSWER_TOO_LARGE: "let the query give fewer series",
     R.METRICS_STALE: "have Prometheus scrape the pods: see its page of targets",
     R.QUERY_REFUSED: "correct the query of the metric",

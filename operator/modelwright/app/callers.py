@@ -7,20 +7,20 @@ import math
 import re
 from collections import OrderedDict
 
-from modelwright.kube.access import Access, AccessUnknown, Audience, Question, User
+from modelwright.kube.access import AccessReviewer, AccessUndetermined, Audience, PathAccess, User
 from modelwright.obs.clock import Clock
 
 TOKEN_SECONDS = 10.0
 """How long an answer of the API server holds: a busy sender isn't asked after each time."""
 MAX_TOKENS = 1024
 MAX_BUCKETS = 1024
-RATE, BURST = 5.0, 50.0
+REQUESTS_PER_SECOND, REQUEST_BURST = 5.0, 50.0
 """Requests a second, and at once: of one address whose tokens nobody knows yet, and of one user."""
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that goes no further: with this status, for this reason, and to be sent again in `retry` seconds."""
 
     def __init__(self, status: int, why: str, retry: int = 0) -> None:
@@ -29,16 +29,16 @@ class Refused(Exception):
         self.retry = retry
 
 
-class Callers:
+class CallerAuthenticator:
     """Tokens are kept by their hash only. `audience`: whose tokens are taken."""
 
-    def __init__(self, access: Access, clock: Clock, audience: Audience = Audience.OURS) -> None:
+    def __init__(self, access: AccessReviewer, clock: Clock, audience: Audience = Audience.OURS) -> None:
         self._access = access
         self._clock = clock
         self._audience = audience
         self._tokens: OrderedDict[bytes, tuple[float, User | None]] = OrderedDict()
-        self._addresses = Rates(clock)
-        self._users = Rates(clock)
+        self._addresses = KeyedRateLimiter(clock)
+        self._users = KeyedRateLimiter(clock)
 
     async def identify(self, header: str, address: str) -> User:
         """Who sends a request with this Authorization header. Raises Refused, and AccessUnknown.
@@ -50,70 +50,72 @@ class Callers:
         key = hashlib.sha256(given[1].encode()).digest() if given is not None else b""
         until, user = self._tokens.get(key, (0.0, None))
         if user is None:
-            self._take(self._addresses, address, "this address")
+            self._take_token(self._addresses, address, "this address")
         if given is not None and self._clock.monotonic() >= until:
             was_known, user = user is not None, await self._access.who(given[1], self._audience)
-            self._remember(key, user)
+            self._cache_user(key, user)
             if user is not None and not was_known:
-                self._addresses.give_back(address)
+                self._addresses.return_token(address)
         if user is None:
-            raise Refused(401, "a valid token is needed: Authorization: Bearer <token>")
-        self._take(self._users, user.name, user.name)
+            raise RequestRefused(401, "a valid token is needed: Authorization: Bearer <token>")
+        self._take_token(self._users, user.name, user.name)
         return user
 
-    def _remember(self, key: bytes, user: User | None) -> None:
+    def _cache_user(self, key: bytes, user: User | None) -> None:
         self._tokens.pop(key, None)
         self._tokens[key] = (self._clock.monotonic() + TOKEN_SECONDS, user)
         while len(self._tokens) > MAX_TOKENS:
             self._tokens.popitem(last=False)
 
     @staticmethod
-    def _take(rates: Rates, key: str, whose: str) -> None:
-        wait = rates.wait(key)
+    def _take_token(rates: KeyedRateLimiter, key: str, whose: str) -> None:
+        wait = rates.take_token(key)
         if wait > 0:
-            raise Refused(429, f"too many requests from {whose}", math.ceil(wait))
+            raise RequestRefused(429, f"too many requests from {whose}", math.ceil(wait))
 
 
-class Readers:
+class PageReaders:
     """Who may read a page: asked of the API server, and remembered for a short time.
 
     While the API server doesn't answer, who was let in lately is let in: the page says how the operator stands just
     then.
     """
 
-    LATELY_SECONDS = 600.0
+    GRACE_SECONDS = 600.0
 
-    def __init__(self, callers: Callers, access: Access, question: Question, clock: Clock) -> None:
+    def __init__(
+        self, callers: CallerAuthenticator, access: AccessReviewer, question: PathAccess, clock: Clock
+    ) -> None:
         self._callers = callers
         self._access = access
-        self._question = question
+        self._page = question
         self._clock = clock
-        self._tokens: OrderedDict[bytes, float] = OrderedDict()
+        self._admitted_until: OrderedDict[bytes, float] = OrderedDict()
         self._allowed: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
 
-    async def admit(self, header: str, address: str) -> None:
+    async def check_allowed(self, header: str, address: str) -> None:
         """Return when they may. Raises Refused, and AccessUnknown."""
         key, now = hashlib.sha256(header.strip().encode()).digest(), self._clock.monotonic()
         try:
             user = await self._callers.identify(header, address)
-            allowed = await self._may(key, user)
-        except AccessUnknown:
-            if now < self._tokens.get(key, 0.0):
+            allowed = await self._is_allowed(key, user)
+        except AccessUndetermined:
+            if now < self._admitted_until.get(key, 0.0):
                 return
             raise
         if not allowed:
-            self._tokens.pop(key, None)
-            raise Refused(403, f"{user.name} may not {self._question.verb} {self._question.path}")
-        self._tokens.pop(key, None)
-        self._tokens[key] = now + self.LATELY_SECONDS
-        while len(self._tokens) > MAX_TOKENS:
-            self._tokens.popitem(last=False)
+            self._admitted_until.pop(key, None)
+            raise RequestRefused(403, f"{user.name} may not {self._page.verb} {self._page.path}")
+        self._admitted_until.pop(key, None)
+        self._admitted_until[key] = now + self.GRACE_SECONDS
+        while len(self._admitted_until) > MAX_TOKENS:
+            self._admitted_until.popitem(last=False)
 
-    async def _may(self, key: bytes, user: User) -> bool:
+    async def _is_allowed(self, key: bytes, user: User) -> bool:
         """By token, since two tokens of a user may have different groups."""
         until, allowed = self._allowed.get(key, (0.0, False))
         if self._clock.monotonic() >= until:
-            allowed = await self._access.may(user, self._question)
+            allowed = await self._access.may(user, self._page)
             self._allowed.pop(key, None)
             self._allowed[key] = (self._clock.monotonic() + TOKEN_SECONDS, allowed)
             while len(self._allowed) > MAX_TOKENS:
@@ -121,34 +123,41 @@ class Readers:
         return allowed
 
 
-def metrics_readers(access: Access, clock: Clock) -> Readers:
+def metrics_readers(access: AccessReviewer, clock: Clock) -> PageReaders:
     """Who may `get` /metrics, as for the metrics of Kubernetes' own components; with any token of the cluster, since
     Prometheus has one for the API server."""
-    return Readers(Callers(access, clock, Audience.ANY), access, Question("get", "/metrics"), clock)
+    return PageReaders(CallerAuthenticator(access, clock, Audience.ANY), access, PathAccess("get", "/metrics"), clock)
 
 
-class Rates:
+class KeyedRateLimiter:
     """A token bucket for each of many; those are forgotten that were not heard of for longest."""
 
-    def __init__(self, clock: Clock, *, rate: float = RATE, burst: float = BURST, buckets: int = MAX_BUCKETS) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        rate: float = REQUESTS_PER_SECOND,
+        burst: float = REQUEST_BURST,
+        buckets: int = MAX_BUCKETS,
+    ) -> None:
         self._clock = clock
         self._rate = rate
         self._burst = burst
-        self._most = buckets
+        self._max_buckets = buckets
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def wait(self, key: str) -> float:
+    def take_token(self, key: str) -> float:
         """Take one; seconds until the next one when there is none, 0 when it was taken."""
         now = self._clock.monotonic()
         left, at = self._buckets.pop(key, (self._burst, now))
         left = min(self._burst, left + (now - at) * self._rate)
         taken = left >= 1
         self._buckets[key] = (left - 1 if taken else left, now)
-        if len(self._buckets) > self._most:
+        if len(self._buckets) > self._max_buckets:
             self._buckets.popitem(last=False)
         return 0.0 if taken else (1 - left) / self._rate
 
-    def give_back(self, key: str) -> None:
+    def return_token(self, key: str) -> None:
         """What was taken last is there again."""
         if key in self._buckets:
             left, at = self._buckets[key]

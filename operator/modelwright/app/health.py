@@ -10,53 +10,53 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from modelwright.app.callers import Readers, Refused
-from modelwright.kube.access import AccessUnknown
-from modelwright.listener import Listener, Room
+from modelwright.app.callers import PageReaders, RequestRefused
+from modelwright.kube.access import AccessUndetermined
+from modelwright.listener import ConnectionLimits, Listener
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
 
 log = logging.getLogger(__name__)
 
-MAX_LATE = 5.0
+MAX_LOOP_DELAY_SECONDS = 5.0
 BEAT_SECONDS = 0.1
 WINDOW_SECONDS = 60.0
-ROOM = Room(head_bytes=16 << 10, fields=32)
+LISTENER_LIMITS = ConnectionLimits(head_bytes=16 << 10, max_headers=32)
 RETRY_SECONDS = 5
 
 Check = Callable[[], str | None]
 """Returns what is wrong, in words; None when all is well."""
 
 
-class Health:
+class HealthChecks:
     """Named checks; a probe answers 200 when all of its kind pass, else 503 with what is wrong, one line each."""
 
     def __init__(self) -> None:
         self._live: dict[str, Check] = {}
         self._ready: dict[str, Check] = {}
 
-    def add_live(self, name: str, check: Check) -> None:
+    def add_liveness_check(self, name: str, check: Check) -> None:
         """A failing one means that only a restart helps."""
         self._live[name] = check
 
-    def add_ready(self, name: str, check: Check) -> None:
+    def add_readiness_check(self, name: str, check: Check) -> None:
         """A failing one means that the process can't do its work right now."""
         self._ready[name] = check
 
-    def live(self) -> list[str]:
+    def failing_liveness(self) -> list[str]:
         """What speaks for a restart; empty when nothing does."""
-        return _failing(self._live)
+        return _run_checks(self._live)
 
-    def ready(self) -> list[str]:
+    def failing_readiness(self) -> list[str]:
         """What keeps the process from its work; empty when nothing does."""
-        return _failing(self._ready)
+        return _run_checks(self._ready)
 
 
-def _failing(checks: dict[str, Check]) -> list[str]:
+def _run_checks(checks: dict[str, Check]) -> list[str]:
     return [f"{name}: {wrong}" for name, check in checks.items() if (wrong := check()) is not None]
 
 
-class LoopWatch:
+class LoopMonitor:
     """How long the event loop stands still: a beat ten times a second (`run`) that comes late by as much.
 
     What is shorter than the time between two beats may go unseen.
@@ -65,29 +65,29 @@ class LoopWatch:
     def __init__(self, clock: Clock, cpu_seconds: Callable[[], float] = time.thread_time) -> None:
         self._clock = clock
         self._cpu_seconds = cpu_seconds
-        self._last = self._window = clock.monotonic()
+        self._last_beat = self._window_start = clock.monotonic()
         self._longest = [(0.0, 0.0), (0.0, 0.0)]
         """(wall, CPU) seconds of the minute before this one, and of this one."""
 
     async def run(self) -> None:
         """Measure until cancelled. Belongs to the loop's own thread."""
         while True:
-            self._last, cpu = self._clock.monotonic(), self._cpu_seconds()
+            self._last_beat, cpu = self._clock.monotonic(), self._cpu_seconds()
             await self._clock.sleep(BEAT_SECONDS)
-            self._note(self._late(), self._cpu_seconds() - cpu)
+            self._record_delay(self._seconds_late(), self._cpu_seconds() - cpu)
 
-    def check(self) -> str | None:
+    def check_liveness(self) -> str | None:
         """For /livez: complains when the loop is, or just was, 5 s late."""
-        late = self._late()
-        return f"the event loop is {late:.1f} s late" if late > MAX_LATE else None
+        late = self._seconds_late()
+        return f"the event loop is {late:.1f} s late" if late > MAX_LOOP_DELAY_SECONDS else None
 
-    def _late(self) -> float:
-        return max(0.0, self._clock.monotonic() - self._last - BEAT_SECONDS)
+    def _seconds_late(self) -> float:
+        return max(0.0, self._clock.monotonic() - self._last_beat - BEAT_SECONDS)
 
-    def _note(self, wall: float, cpu: float) -> None:
+    def _record_delay(self, wall: float, cpu: float) -> None:
         now = self._clock.monotonic()
-        if now - self._window >= WINDOW_SECONDS:
-            self._window = now
+        if now - self._window_start >= WINDOW_SECONDS:
+            self._window_start = now
             self._longest = [self._longest[1], (0.0, 0.0)]
         before, this = self._longest
         # Other callbacks that ran between the beats used CPU time too: no more than the stand took can be its own.
@@ -96,25 +96,25 @@ class LoopWatch:
         metrics.LOOP_STAND.labels("cpu").set(max(before[1], this[1]))
 
 
-async def serve(
-    health: Health,
+async def start_server(
+    health: HealthChecks,
     host: str,
     port: int,
     *,
-    readers: Readers | None = None,
+    readers: PageReaders | None = None,
     tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> Listener:
     """Start the server. Without `readers` anybody may read /metrics; the probes are anybody's. Raises OSError when the
     port is taken."""
 
     async def livez(_: web.Request) -> web.Response:
-        return _answer(health.live())
+        return _build_response(health.failing_liveness())
 
     async def readyz(_: web.Request) -> web.Response:
-        return _answer(health.ready())
+        return _build_response(health.failing_readiness())
 
     async def show_metrics(request: web.Request) -> web.Response:
-        if readers is not None and (no := await _refusal(readers, request)) is not None:
+        if readers is not None and (no := await _refuse_reader(readers, request)) is not None:
             return no
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -128,25 +128,25 @@ async def serve(
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", show_metrics)
     app.router.add_post("/triggers/{path:.*}", moved)
-    listener = await Listener.start(app, host, port, ROOM, tls=tls)
+    listener = await Listener.start(app, host, port, LISTENER_LIMITS, tls=tls)
     log.info("serving /livez, /readyz and /metrics", extra={"port": listener.port})
     return listener
 
 
-async def _refusal(readers: Readers, request: web.Request) -> web.Response | None:
+async def _refuse_reader(readers: PageReaders, request: web.Request) -> web.Response | None:
     try:
-        await readers.admit(request.headers.get("Authorization", ""), request.remote or "")
-    except Refused as refused:
+        await readers.check_allowed(request.headers.get("Authorization", ""), request.remote or "")
+    except RequestRefused as refused:
         headers = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else {}
         if refused.retry:
             headers["Retry-After"] = str(refused.retry)
         return web.Response(status=refused.status, text=str(refused), headers=headers)
-    except AccessUnknown as error:
+    except AccessUndetermined as error:
         log.warning("it can't be checked who reads /metrics", extra={"error": str(error)})
         headers = {"Retry-After": str(RETRY_SECONDS)}
         return web.Response(status=503, text=f"it can't be checked who asks: {error}", headers=headers)
     return None
 
 
-def _answer(failing: list[str]) -> web.Response:
+def _build_response(failing: list[str]) -> web.Response:
     return web.Response(status=503 if failing else 200, text="\n".join(failing) if failing else "ok")

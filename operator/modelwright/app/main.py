@@ -26,17 +26,17 @@ from modelwright.analysis import connections
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.app import health
 from modelwright.app.callers import metrics_readers
-from modelwright.app.leader import Leader
-from modelwright.app.settings import Settings, SettingsError
-from modelwright.app.tasks import cancel, unless
-from modelwright.app.webhooks import Webhooks
+from modelwright.app.leader import LeaderSession
+from modelwright.app.settings import InvalidSettings, Settings
+from modelwright.app.tasks import cancel_task, run_unless
+from modelwright.app.webhooks import WebhookServer
 from modelwright.kube import errors, kinds
-from modelwright.kube.access import Audience, KubeAccess
-from modelwright.kube.client import KubeClient, NoCluster, load_configuration
+from modelwright.kube.access import Audience, KubeAccessReviewer
+from modelwright.kube.client import ClusterNotConfigured, KubeClient, load_configuration
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
 from modelwright.kube.rights import MISSING
-from modelwright.listener import AUTHORITY, Certificate
+from modelwright.listener import AUTHORITY, TlsCertificate
 from modelwright.obs import logging as json_logging
 from modelwright.obs.clock import SteadyClock
 
@@ -44,8 +44,8 @@ log = logging.getLogger("modelwright.app")
 
 RETRY_SECONDS = 2.0
 REVIEWS_PER_SECOND = 20
-SETTINGS_WRONG = 2
-MOST_NAMED = 5
+EXIT_INVALID_SETTINGS = 2
+MAX_NAMED_RIGHTS = 5
 RECURSION_LIMIT = 40_000
 """Go reads JSON that is nested 10,000 deep, and admission does not look into fields that another API defines. One such
 object must not keep a list or a watch of its kind from being read; a pass over it may fail."""
@@ -57,56 +57,56 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._clock = SteadyClock()
-        self._health = health.Health()
+        self._health = health.HealthChecks()
         self._stopping = asyncio.Event()
         self._exit_code = 0
         self._kinds_found = False
-        self._leader: Leader | None = None
+        self._leader: LeaderSession | None = None
 
     async def run(self) -> int:
         """Run until told to stop, or until something asks for a restart. Exit code: 0 as told, 1 after a failure."""
         self._install_signal_handlers()
         settings = self._settings
         async with contextlib.AsyncExitStack() as stack:
-            loop_watch = health.LoopWatch(self._clock)
-            stack.push_async_callback(cancel, asyncio.create_task(loop_watch.run(), name="loop watch"))
+            loop_watch = health.LoopMonitor(self._clock)
+            stack.push_async_callback(cancel_task, asyncio.create_task(loop_watch.run(), name="loop watch"))
             configuration = await load_configuration()
             # The Lease must not wait behind other requests, nor for our limiter.
             client = KubeClient(
                 configuration,
                 clock=self._clock,
                 request_seconds=settings.lease_renew_seconds / 2,
-                on_date=self._clock.told,
+                on_date=self._clock.observe_server_time,
             )
             stack.push_async_callback(client.close)
-            elector = self._elector(client)
+            elector = self._build_elector(client)
             stack.push_async_callback(elector.release)
             self._add_checks(loop_watch, elector)
-            certificate = Certificate(settings.tls_folder).context if settings.tls_folder else None
+            certificate = TlsCertificate(settings.tls_folder).get_context if settings.tls_folder else None
             readers = None
             if settings.metrics_authentication == "Required":
-                readers = metrics_readers(self._access(configuration, stack), self._clock)
-            server = await health.serve(
+                readers = metrics_readers(self._build_reviewer(configuration, stack), self._clock)
+            server = await health.start_server(
                 self._health, settings.http_host, settings.http_port, readers=readers, tls=certificate
             )
             stack.push_async_callback(server.close)
-            hooks = Webhooks(
-                self._access(configuration, stack),
-                self._policy,
-                self._accept,
+            hooks = WebhookServer(
+                self._build_reviewer(configuration, stack),
+                self._find_policy,
+                self._accept_events,
                 self._not_leading,
-                leader=lambda: settings.webhooks_of(elector.leader_address),
-                tls=self._trust,
+                leader=lambda: settings.webhooks_url(elector.leader_address),
+                tls=self._leader_tls,
                 audience=Audience.ANY if settings.webhook_tokens == "Any" else Audience.OURS,
                 clock=self._clock,
             )
             door = await hooks.serve(settings.http_host, settings.webhook_port, certificate)
             stack.push_async_callback(door.close)
-            served = await unless(self._stopping, self._wait_for_kinds(client))
+            served = await run_unless(self._stopping, self._wait_for_kinds(client))
             if served and not settings.warm_standby:
-                await unless(self._stopping, elector.acquire())
+                await run_unless(self._stopping, elector.acquire())
             if served and not self._stopping.is_set():
-                await self._lead(configuration, elector, served)
+                await self._run_leader(configuration, elector, served)
         log.info("the operator has ended", extra={"exit_code": self._exit_code})
         return self._exit_code
 
@@ -117,19 +117,19 @@ class Operator:
             self._exit_code = exit_code
             self._stopping.set()
 
-    async def _lead(self, configuration: Configuration, elector: LeaderElector, served: set[Kind]) -> None:
+    async def _run_leader(self, configuration: Configuration, elector: LeaderElector, served: set[Kind]) -> None:
         elected = asyncio.Event()
-        holding = asyncio.create_task(self._hold(elector, elected), name="lease")
-        self._leader = Leader(
+        holding = asyncio.create_task(self._hold_lease(elector, elected), name="lease")
+        self._leader = LeaderSession(
             self._settings, configuration, elector, served, elected=elected, clock=self._clock, stop=self.stop
         )
         try:
             await self._leader.run(self._stopping, self._install_signal_handlers)
         finally:
-            await cancel(holding)
+            await cancel_task(holding)
 
-    async def _hold(self, elector: LeaderElector, elected: asyncio.Event) -> None:
-        if not elector.leading:
+    async def _hold_lease(self, elector: LeaderElector, elected: asyncio.Event) -> None:
+        if not elector.is_leading:
             await elector.acquire()
         elected.set()
         await elector.renew()
@@ -158,14 +158,14 @@ class Operator:
             log.warning("waiting for our CRDs to be installed", extra=fields)
             await self._clock.sleep(RETRY_SECONDS)
 
-    def _access(self, configuration: Configuration, stack: contextlib.AsyncExitStack) -> KubeAccess:
+    def _build_reviewer(self, configuration: Configuration, stack: contextlib.AsyncExitStack) -> KubeAccessReviewer:
         """With a client of its own: reviews store nothing, and what strangers send to one server must use up neither
         the rate of our writes nor that of the other server."""
         client = KubeClient(configuration, clock=self._clock, qps=REVIEWS_PER_SECOND, burst=2 * REVIEWS_PER_SECOND)
         stack.push_async_callback(client.close)
-        return KubeAccess(client)
+        return KubeAccessReviewer(client)
 
-    def _trust(self) -> tuple[ssl.SSLContext, str] | None:
+    def _leader_tls(self) -> tuple[ssl.SSLContext, str] | None:
         """How a standby checks the leader's certificate: by the ca.crt beside its own, where there is one."""
         settings = self._settings
         if not settings.tls_folder:
@@ -175,23 +175,25 @@ class Operator:
         return ssl.create_default_context(cafile=cafile), settings.server_name
 
     def _not_leading(self) -> str | None:
-        return None if self._leader is not None and self._leader.works else "this process does not lead"
+        return None if self._leader is not None and self._leader.is_active else "this process does not lead"
 
-    def _policy(self, namespace: str, name: str) -> RetrainingPolicySpec | None:
-        return self._leader.policy(namespace, name) if self._leader is not None else None
+    def _find_policy(self, namespace: str, name: str) -> RetrainingPolicySpec | None:
+        return self._leader.retraining_policy_spec(namespace, name) if self._leader is not None else None
 
-    async def _accept(self, namespace: str, policy: str, trigger: str, events: Sequence[tuple[str, str]]) -> None:
+    async def _accept_events(
+        self, namespace: str, policy: str, trigger: str, events: Sequence[tuple[str, str]]
+    ) -> None:
         assert self._leader is not None  # noqa: S101 - _not_leading has looked
-        await self._leader.inbox.put(namespace, policy, trigger, events)
+        await self._leader.webhook_queue.put(namespace, policy, trigger, events)
 
-    def _elector(self, client: KubeClient) -> LeaderElector:
+    def _build_elector(self, client: KubeClient) -> LeaderElector:
         settings = self._settings
         return LeaderElector(
             client,
             namespace=settings.namespace,
             name=settings.lease_name,
             instance=settings.instance,
-            on_lost=_die,
+            on_lost=_exit_at_once,
             address=settings.address,
             pod_uid=settings.pod_uid,
             shard=settings.shard,
@@ -201,7 +203,7 @@ class Operator:
             retry_seconds=settings.lease_retry_seconds,
         )
 
-    def _add_checks(self, loop_watch: health.LoopWatch, elector: LeaderElector) -> None:
+    def _add_checks(self, loop_watch: health.LoopMonitor, elector: LeaderElector) -> None:
         settings = self._settings
 
         def contact() -> str | None:
@@ -215,18 +217,18 @@ class Operator:
             return f"not renewed for {age:.0f} s" if age is not None and age > settings.lease_seconds else None
 
         def store() -> str | None:
-            complete = self._leader is not None and self._leader.synced
-            if complete or (elector.standing_by and not settings.warm_standby):
+            complete = self._leader is not None and self._leader.is_synced
+            if complete or (elector.is_standing_by and not settings.warm_standby):
                 return None
-            missing = ", ".join(map(str, MISSING.known()[:MOST_NAMED]))
+            missing = ", ".join(map(str, MISSING.list_missing()[:MAX_NAMED_RIGHTS]))
             return "the first lists are not complete yet" + (f": this process may not {missing}" if missing else "")
 
-        self._health.add_live("event loop", loop_watch.check)
-        self._health.add_live("Lease", lease)
-        self._health.add_live("workers", lambda: self._leader.stuck() if self._leader else None)
-        self._health.add_ready("CRDs", lambda: None if self._kinds_found else "not found yet")
-        self._health.add_ready("API server", contact)
-        self._health.add_ready("store", store)
+        self._health.add_liveness_check("event loop", loop_watch.check_liveness)
+        self._health.add_liveness_check("Lease", lease)
+        self._health.add_liveness_check("workers", lambda: self._leader.describe_stuck() if self._leader else None)
+        self._health.add_readiness_check("CRDs", lambda: None if self._kinds_found else "not found yet")
+        self._health.add_readiness_check("API server", contact)
+        self._health.add_readiness_check("store", store)
 
     def _install_signal_handlers(self) -> None:
         loop = asyncio.get_running_loop()
@@ -234,7 +236,7 @@ class Operator:
             loop.add_signal_handler(number, self.stop, f"{signal.Signals(number).name} received")
 
 
-def _die(why: str) -> NoReturn:
+def _exit_at_once(why: str) -> NoReturn:
     """End without any clean-up: another process may be the leader by now."""
     log.critical("the Lease is lost: this process ends at once", extra={"why": why})
     logging.shutdown()
@@ -245,22 +247,22 @@ def main() -> int:
     """Run the operator with the settings of the environment; returns the exit code (2: a setting is wrong)."""
     try:
         settings = Settings.from_environment()
-        connections.load(settings.connections_file)
-        kinds.learn(settings.training_kinds)
+        connections.load_connections(settings.connections_file)
+        kinds.register_kinds(settings.training_kinds)
         if settings.tls_folder:
-            Certificate(settings.tls_folder)
+            TlsCertificate(settings.tls_folder)
     except OSError as error:
         print(f"wrong settings: MODELWRIGHT_TLS_FOLDER: {error}", file=sys.stderr)
-        return SETTINGS_WRONG
-    except (SettingsError, connections.ConnectionsError) as error:
+        return EXIT_INVALID_SETTINGS
+    except (InvalidSettings, connections.ConnectionsError) as error:
         print(f"wrong settings: {error}", file=sys.stderr)
-        return SETTINGS_WRONG
-    json_logging.configure(settings.log_level)
+        return EXIT_INVALID_SETTINGS
+    json_logging.configure_logging(settings.log_level)
     sys.setrecursionlimit(RECURSION_LIMIT)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Operator(settings).run())
-    except NoCluster as error:
+    except ClusterNotConfigured as error:
         log.error(str(error))
         return 1
     except Exception:

@@ -11,18 +11,18 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from modelwright.app.settings import Settings, SettingsError
+from modelwright.app.settings import InvalidSettings, Settings
 from modelwright.kube import errors, kinds
-from modelwright.kube.client import KubeClient, NoCluster, load_configuration
-from modelwright.kube.lease import ADDRESS
+from modelwright.kube.client import ClusterNotConfigured, KubeClient, load_configuration
+from modelwright.kube.lease import ANNOTATION_ADDRESS
 from modelwright.obs.clock import Clock, SystemClock
 
-MAX_TOLD = 4096
-ANSWER_SECONDS = 5.0
-LOOK_SECONDS = 1.0
+MAX_QUOTED_BYTES = 4096
+RESPONSE_SECONDS = 5.0
+POLL_SECONDS = 1.0
 
 
-class Wrong(Exception):
+class CheckFailed(Exception):
     """What is not as it must be, and what to do."""
 
 
@@ -34,83 +34,85 @@ class SelfCheck:
         self._settings = settings
         self._clock = clock
 
-    def all(self) -> dict[str, Callable[[], Awaitable[str]]]:
+    def list_checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
         """The checks by name, in the order in which one builds on the other."""
-        return {"CRDs": self.kinds, "rights": self.rights, "leader": self.leader}
+        return {"CRDs": self.check_kinds, "rights": self.check_rights, "leader": self.check_leader}
 
-    async def kinds(self) -> str:
+    async def check_kinds(self) -> str:
         """Our CRDs are served."""
         served = await self._client.served_kinds()
         missing = [f"{k.plural}.{k.group}" for k in kinds.OWN_KINDS if k not in served]
         if missing:
-            raise Wrong(f"not installed: {', '.join(missing)}; install the chart modelwright-crds")
+            raise CheckFailed(f"not installed: {', '.join(missing)}; install the chart modelwright-crds")
         return f"{len(kinds.OWN_KINDS)} kinds of ours are served"
 
-    async def rights(self) -> str:
+    async def check_rights(self) -> str:
         """What is watched can be read."""
         places = self._settings.watch_namespaces or (None,)
         for namespace in places:
             try:
                 await self._client.list(kinds.MODEL, namespace, metadata_only=True)
             except errors.Denied as error:
-                raise Wrong(f"Models of {namespace or 'the cluster'} can't be read: {error}") from None
+                raise CheckFailed(f"Models of {namespace or 'the cluster'} can't be read: {error}") from None
         if self._settings.shard:
             for kind, namespace in ((kinds.NAMESPACE, None), (kinds.LEASE, self._settings.namespace)):
                 try:
                     await self._client.list(kind, namespace, metadata_only=True)
                 except errors.Denied as error:
-                    raise Wrong(f"a shard has to list {kind.plural}, and may not: {error}") from None
+                    raise CheckFailed(f"a shard has to list {kind.plural}, and may not: {error}") from None
             return f"what shard {self._settings.shard} needs can be read"
         return f"Models can be read in {', '.join(self._settings.watch_namespaces) or 'the whole cluster'}"
 
-    async def leader(self) -> str:
+    async def check_leader(self) -> str:
         """The Lease is being renewed, as seen by this clock alone, and its holder answers that it is ready."""
         where = f"Lease {self._settings.namespace}/{self._settings.lease_name}"
         held: list[tuple[str, str]] = []
-        for _ in range(round(self._settings.lease_seconds / LOOK_SECONDS)):
+        for _ in range(round(self._settings.lease_seconds / POLL_SECONDS)):
             lease = await self._client.get(kinds.LEASE, self._settings.namespace, self._settings.lease_name) or {}
             spec = lease.get("spec") or {}
             if spec.get("holderIdentity"):
                 held.append((spec["holderIdentity"], spec.get("renewTime", "")))
                 if held[0] != held[-1]:
-                    address = (lease["metadata"].get("annotations") or {}).get(ADDRESS)
-                    return await self._ready(spec["holderIdentity"], address)
-            await self._clock.sleep(LOOK_SECONDS)
+                    address = (lease["metadata"].get("annotations") or {}).get(ANNOTATION_ADDRESS)
+                    return await self._check_ready(spec["holderIdentity"], address)
+            await self._clock.sleep(POLL_SECONDS)
         if not held:
-            raise Wrong(f"nobody holds the {where}: is a pod of the operator running?")
-        raise Wrong(f"{held[-1][0]} holds the {where} and does not renew it: look at that pod's log")
+            raise CheckFailed(f"nobody holds the {where}: is a pod of the operator running?")
+        raise CheckFailed(f"{held[-1][0]} holds the {where} and does not renew it: look at that pod's log")
 
-    async def _ready(self, holder: str, address: str | None) -> str:
+    async def _check_ready(self, holder: str, address: str | None) -> str:
         if not address:
             return f"{holder} leads"
         try:
             async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)) as session,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=RESPONSE_SECONDS)) as session,
                 # Only whether it is ready is asked, by the address in its Lease: no certificate has that.
                 session.get(f"{self._settings.scheme}://{address}/readyz", ssl=False) as answer,
             ):
                 if answer.status != 200:
-                    told = (await answer.content.read(MAX_TOLD)).decode(errors="replace")
-                    raise Wrong(f"{holder} leads and is not ready: {told}")
+                    told = (await answer.content.read(MAX_QUOTED_BYTES)).decode(errors="replace")
+                    raise CheckFailed(f"{holder} leads and is not ready: {told}")
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Wrong(f"{holder} leads and does not answer at {address} ({error!r}): a NetworkPolicy?") from None
+            raise CheckFailed(
+                f"{holder} leads and does not answer at {address} ({error!r}): a NetworkPolicy?"
+            ) from None
         return f"{holder} leads and is ready"
 
 
-async def _run(settings: Settings) -> int:
+async def _run_checks(settings: Settings) -> int:
     client = KubeClient(await load_configuration())
     try:
         check = SelfCheck(client, settings, SystemClock())
-        found = [await _said(name, look) for name, look in check.all().items()]
+        found = [await _report_check(name, look) for name, look in check.list_checks().items()]
     finally:
         await client.close()
     return 0 if all(found) else 1
 
 
-async def _said(name: str, look: Callable[[], Awaitable[str]]) -> bool:
+async def _report_check(name: str, look: Callable[[], Awaitable[str]]) -> bool:
     try:
         print(f"ok      {name}: {await look()}")
-    except (Wrong, errors.ApiError) as error:
+    except (CheckFailed, errors.ApiError) as error:
         print(f"FAILED  {name}: {error}")
         return False
     return True
@@ -120,11 +122,11 @@ def main() -> int:
     """Exit code: 0 all is well, 1 something isn't, 2 a setting is wrong."""
     try:
         settings = Settings.from_environment()
-        kinds.learn(settings.training_kinds)
-        return asyncio.run(_run(settings))
-    except SettingsError as error:
+        kinds.register_kinds(settings.training_kinds)
+        return asyncio.run(_run_checks(settings))
+    except InvalidSettings as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return 2
-    except NoCluster as error:
+    except ClusterNotConfigured as error:
         print(error, file=sys.stderr)
         return 1

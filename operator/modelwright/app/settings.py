@@ -10,26 +10,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from modelwright.api.common import HOSTNAME, problems
+from modelwright.api.common import HOSTNAME, list_problems
 from modelwright.api.names import OPERATOR_LEASE, OPERATOR_NAMESPACE
 from modelwright.api.v1alpha1.helper_pods import HelperPods, variable_problem
-from modelwright.core.sharding import DEFAULT
+from modelwright.core.sharding import DEFAULT_SHARD
 from modelwright.kube.kinds import Kind
 from modelwright.serving.images import INSTANCE_CREDENTIALS
 
 PREFIX = "MODELWRIGHT_"
 
-NEVER_MADE = frozenset(
+FORBIDDEN_GROUPS = frozenset(
     {"", "modelwright.dev", "rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io"}
 )
 """Groups of which a training has nothing made for anybody; the chart and manifests/policies/rights.yaml refuse the
 same."""
 
-FETCH_ENV = {INSTANCE_CREDENTIALS: "false"}
+DEFAULT_FETCH_ENV = {INSTANCE_CREDENTIALS: "false"}
 
-_SHARD = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
-_HOSTNAME = re.compile(HOSTNAME.removeprefix("^").removesuffix("$"))
-_PARTS = {
+_SHARD_PATTERN = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_HOSTNAME_PATTERN = re.compile(HOSTNAME.removeprefix("^").removesuffix("$"))
+_KIND_PATTERNS = {
     "group": re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"),
     "version": re.compile(r"v[0-9]+((alpha|beta)[0-9]+)?"),
     "kind": re.compile(r"[A-Z][A-Za-z0-9]{0,62}"),
@@ -37,7 +37,7 @@ _PARTS = {
 }
 
 
-class SettingsError(ValueError):
+class InvalidSettings(ValueError):
     """A setting is wrong; the message names the environment variable."""
 
 
@@ -69,7 +69,7 @@ class Settings(BaseModel):
     )
     fetch_image: str = Field("modelwright/fetch", min_length=1, description="Image of the fetch init container.")
     fetch_env: dict[str, str] = Field(
-        default_factory=lambda: dict(FETCH_ENV),
+        default_factory=lambda: dict(DEFAULT_FETCH_ENV),
         description="Environment of whatever fetches, a JSON object of names and texts; it wins over an author's "
         f"podTemplate. {INSTANCE_CREDENTIALS} is false unless it is named here.",
     )
@@ -155,33 +155,33 @@ class Settings(BaseModel):
 
     @field_validator("watch_namespaces", "hostnames", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("hostnames")
     @classmethod
-    def _are_hostnames(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_hostnames(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
-            if pattern != "*" and not _HOSTNAME.fullmatch(pattern.replace("{namespace}", "n")):
+            if pattern != "*" and not _HOSTNAME_PATTERN.fullmatch(pattern.replace("{namespace}", "n")):
                 raise ValueError(f"{pattern!r} is no hostname such as {{namespace}}.models.example.com")
         return value
 
     @field_validator("training_kinds", mode="before")
     @classmethod
     def _parse_kinds(cls, value: Any) -> Any:
-        return _kinds(value) if isinstance(value, str) else value
+        return _read_kinds(value) if isinstance(value, str) else value
 
     @field_validator("fetch_env", mode="before")
     @classmethod
     def _parse_fetch_env(cls, value: Any) -> Any:
-        return _fetch_env(value) if isinstance(value, str) else value
+        return _read_fetch_env(value) if isinstance(value, str) else value
 
     @field_validator("helper_pods", mode="before")
     @classmethod
     def _parse_helper_pods(cls, value: Any) -> Any:
-        return _helper_pods(value) if isinstance(value, str) else value
+        return _read_helper_pods(value) if isinstance(value, str) else value
 
     @property
     def address(self) -> str:
@@ -200,7 +200,7 @@ class Settings(BaseModel):
         """The name by which a standby knows the leader's certificate."""
         return self.tls_name or f"modelwright.{self.namespace}.svc"
 
-    def webhooks_of(self, address: str | None) -> str | None:
+    def webhooks_url(self, address: str | None) -> str | None:
         """The URL of the webhooks of the replica with this `address`."""
         return None if address is None else f"{self.scheme}://{address.rpartition(':')[0]}:{self.webhook_port}"
 
@@ -213,26 +213,28 @@ class Settings(BaseModel):
         env = os.environ if environ is None else environ
         given = {k.removeprefix(PREFIX).lower(): v for k, v in env.items() if k.startswith(PREFIX)}
         values = {k: v for k, v in given.items() if k in cls.model_fields}
-        if (values.get("shard") or DEFAULT) != DEFAULT:
+        if (values.get("shard") or DEFAULT_SHARD) != DEFAULT_SHARD:
             # The Lease of `default` is that of an operator without shards: one takes over from the other.
             values.setdefault("lease_name", f"{OPERATOR_LEASE}-{values['shard']}")
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
             lines = [f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-            raise SettingsError("; ".join(lines)) from None
-        if settings.shard and not _SHARD.fullmatch(settings.shard):
-            raise SettingsError(f"{PREFIX}SHARD: {settings.shard!r}: at most 40 lower-case letters, digits and dashes")
+            raise InvalidSettings("; ".join(lines)) from None
+        if settings.shard and not _SHARD_PATTERN.fullmatch(settings.shard):
+            raise InvalidSettings(
+                f"{PREFIX}SHARD: {settings.shard!r}: at most 40 lower-case letters, digits and dashes"
+            )
         if settings.shard and settings.watch_namespaces:
-            raise SettingsError(f"{PREFIX}SHARD and {PREFIX}WATCH_NAMESPACES can't be set both")
+            raise InvalidSettings(f"{PREFIX}SHARD and {PREFIX}WATCH_NAMESPACES can't be set both")
         if not settings.lease_retry_seconds < settings.lease_renew_seconds < settings.lease_seconds:
-            raise SettingsError(
+            raise InvalidSettings(
                 f"{PREFIX}LEASE_RETRY_SECONDS < {PREFIX}LEASE_RENEW_SECONDS < {PREFIX}LEASE_SECONDS must hold"
             )
         return settings
 
 
-def _fetch_env(text: str) -> dict[str, str]:
+def _read_fetch_env(text: str) -> dict[str, str]:
     """The environment in a JSON object, over the default one; raises ValueError that names what is wrong."""
     try:
         given = json.loads(text) if text.strip() else {}
@@ -243,10 +245,10 @@ def _fetch_env(text: str) -> dict[str, str]:
     for name in given:
         if (why := variable_problem(name)) is not None:
             raise ValueError(why)
-    return {**FETCH_ENV, **given}
+    return {**DEFAULT_FETCH_ENV, **given}
 
 
-def _helper_pods(text: str) -> HelperPods:
+def _read_helper_pods(text: str) -> HelperPods:
     """Helper pods of a JSON object; raises ValueError that names each member that is wrong."""
     try:
         given = json.loads(text) if text.strip() else {}
@@ -255,7 +257,7 @@ def _helper_pods(text: str) -> HelperPods:
     try:
         found = HelperPods.model_validate(given, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ValueError("; ".join(f"{path}: {said}" for path, said in problems(error))) from None
+        raise ValueError("; ".join(f"{path}: {said}" for path, said in list_problems(error))) from None
     for where, pods in (("env", found), *((f"roles.{role}.env", pods) for role, pods in found.roles)):
         for name in pods.env:
             if (why := variable_problem(name)) is not None:
@@ -263,7 +265,7 @@ def _helper_pods(text: str) -> HelperPods:
     return found
 
 
-def _kinds(text: str) -> tuple[Kind, ...]:
+def _read_kinds(text: str) -> tuple[Kind, ...]:
     """The kinds of a JSON list; raises ValueError that says which entry is wrong, and how."""
     try:
         entries = json.loads(text) if text.strip() else []
@@ -273,22 +275,22 @@ def _kinds(text: str) -> tuple[Kind, ...]:
         raise ValueError('must be a JSON list, such as [{"group": ..., "version": ..., "kind": ..., "plural": ...}]')
     found: dict[tuple[str, str], Kind] = {}
     for number, entry in enumerate(entries):
-        kind = _kind(f"entry {number + 1}", entry)
+        kind = _read_kind(f"entry {number + 1}", entry)
         if (kind.group, kind.kind) in found:
             raise ValueError(f"entry {number + 1}: {kind.kind} of {kind.group} is listed twice")
         found[kind.group, kind.kind] = kind
     return tuple(found.values())
 
 
-def _kind(where: str, entry: Any) -> Kind:
-    if not isinstance(entry, dict) or set(entry) != set(_PARTS):
+def _read_kind(where: str, entry: Any) -> Kind:
+    if not isinstance(entry, dict) or set(entry) != set(_KIND_PATTERNS):
         raise ValueError(f"{where}: needs group, version, kind and plural, and nothing else")
-    if isinstance(entry["group"], str) and entry["group"] in NEVER_MADE:
+    if isinstance(entry["group"], str) and entry["group"] in FORBIDDEN_GROUPS:
         raise ValueError(
             f"{where}: {entry['kind']} of {entry['group'] or 'the core group'} is never made for anybody: core kinds, "
             "rights, admission, definitions of kinds and the kinds of modelwright.dev are not allowed"
         )
-    for name, pattern in _PARTS.items():
+    for name, pattern in _KIND_PATTERNS.items():
         if not isinstance(entry[name], str) or not pattern.fullmatch(entry[name]):
             raise ValueError(f"{where}: {name} {entry[name]!r} is none")
     return Kind(entry["group"], entry["version"], entry["plural"], entry["kind"], optional=True)

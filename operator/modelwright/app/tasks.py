@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def cancel(task: asyncio.Task[Any]) -> None:
+async def cancel_task(task: asyncio.Task[Any]) -> None:
     """Cancel a task and wait until it is gone, whatever it ends with."""
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await task
 
 
-async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+async def run_unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of `work`; None, with `work` cancelled, when `event` is set first. What `work` raises is raised."""
     doing = asyncio.ensure_future(work)
     waiting = asyncio.ensure_future(event.wait())
@@ -25,5 +25,5 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
         await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
         return doing.result() if doing.done() else None
     finally:
-        await cancel(waiting)
-        await cancel(doing)
+        await cancel_task(waiting)
+        await cancel_task(doing)

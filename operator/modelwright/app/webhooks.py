@@ -19,40 +19,40 @@ from aiohttp import web
 from modelwright import documents
 from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec, Trigger, WebhookTrigger
-from modelwright.app.callers import Callers, Refused
+from modelwright.app.callers import CallerAuthenticator, RequestRefused
 from modelwright.core.retraining import triggers
-from modelwright.kube.access import Access, AccessUnknown, Attempt, Audience, User
-from modelwright.listener import Listener, Room
+from modelwright.kube.access import AccessReviewer, AccessUndetermined, Audience, ObjectAccess, User
+from modelwright.listener import ConnectionLimits, Listener
 from modelwright.obs.clock import Clock, SystemClock
-from modelwright.reconcile.inbox import InboxFull
+from modelwright.reconcile.inbox import WebhookQueueFull
 
 log = logging.getLogger(__name__)
 
 PATH = "/triggers/{namespace}/{policy}/{trigger}"
 RETRY_SECONDS = 5
-READ_SECONDS = 10.0
+BODY_SECONDS = 10.0
 ACCEPT_SECONDS = 25.0
-MAX_UNDER_WAY = 64
-MAX_OF_ONE_USER = 16
-MAX_BACK = 64 << 10
-MAX_BODY = triggers.BODY.size
-ROOM = Room(request_seconds=2 * (READ_SECONDS + ACCEPT_SECONDS))
-PASSED_ON = "Modelwright-Passed-On"
+MAX_CONCURRENT = 64
+MAX_CONCURRENT_PER_USER = 16
+MAX_LEADER_RESPONSE = 64 << 10
+MAX_BODY_BYTES = triggers.BODY_BOUNDS.size
+LISTENER_LIMITS = ConnectionLimits(request_seconds=2 * (BODY_SECONDS + ACCEPT_SECONDS))
+FORWARDED_HEADER = "Modelwright-Passed-On"
 """Header of what a standby passes on: it goes no further, should the leader have changed meanwhile."""
-LAST_RELEASE = "0.1"
+LAST_RELEASE_WITH_API_TOKENS = "0.1"
 """After it, tokens for the API server are not taken any more."""
 
-_TOLD = ("authorization", "content-type", "content-encoding", "ce-")
-_BACK = ("Content-Type", "Retry-After", "Warning", "WWW-Authenticate")
-_DEPRECATED = f'299 - "tokens for the API server are not taken after release {LAST_RELEASE}: use audience {GROUP}"'
+_FORWARDED_HEADERS = ("authorization", "content-type", "content-encoding", "ce-")
+_RETURNED_HEADERS = ("Content-Type", "Retry-After", "Warning", "WWW-Authenticate")
+_DEPRECATION_WARNING = f'299 - "tokens for the API server are not taken after release {LAST_RELEASE_WITH_API_TOKENS}: use audience {GROUP}"'
 
-Happening = tuple[str, str]
+TriggerEvent = tuple[str, str]
 """What a webhook tells of: an identity (there is one run for each), and a message for people."""
-LookUp = Callable[[str, str], RetrainingPolicySpec | None]
-Accept = Callable[[str, str, str, Sequence[Happening]], Awaitable[None]]
+PolicyLookup = Callable[[str, str], RetrainingPolicySpec | None]
+AcceptEvents = Callable[[str, str, str, Sequence[TriggerEvent]], Awaitable[None]]
 
 
-class Webhooks:
+class WebhookServer:
     """`look_up(namespace, policy)` gives a policy's spec, None when there is none. `unready` says why triggers can't be
     taken now (not the leader, the store is not complete), None when they can. `accept(namespace, policy, trigger,
     happenings)` comes back once a pass has dealt with them; it is cancelled after 25 s, and may be called again with
@@ -63,9 +63,9 @@ class Webhooks:
 
     def __init__(
         self,
-        access: Access,
-        look_up: LookUp,
-        accept: Accept,
+        access: AccessReviewer,
+        look_up: PolicyLookup,
+        accept: AcceptEvents,
         unready: Callable[[], str | None],
         *,
         leader: Callable[[], str | None] = lambda: None,
@@ -75,86 +75,86 @@ class Webhooks:
         accept_seconds: float = ACCEPT_SECONDS,
     ) -> None:
         self._access = access
-        self._look_up = look_up
+        self._find_policy = look_up
         self._accept = accept
-        self._unready = unready
+        self._why_unready = unready
         self._leader = leader
         self._tls = tls
         self._accept_seconds = accept_seconds
-        self._callers = Callers(access, clock or SystemClock(), audience)
-        self._under_way = 0
-        self._of_user: Counter[str] = Counter()
+        self._callers = CallerAuthenticator(access, clock or SystemClock(), audience)
+        self._concurrent = 0
+        self._concurrent_by_user: Counter[str] = Counter()
 
     async def serve(self, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> Listener:
         """Start the server; bodies are taken as they were sent. Raises OSError when the port is taken."""
-        app = web.Application(client_max_size=MAX_BODY)
-        app.router.add_post(PATH, self._take)
-        listener = await Listener.start(app, host, port, ROOM, tls=tls)
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_post(PATH, self._handle_request)
+        listener = await Listener.start(app, host, port, LISTENER_LIMITS, tls=tls)
         log.info("serving webhooks", extra={"port": listener.port})
         return listener
 
-    async def _take(self, request: web.Request) -> web.Response:
-        why = self._unready()
-        elsewhere = self._leader() if why is not None and PASSED_ON not in request.headers else None
+    async def _handle_request(self, request: web.Request) -> web.Response:
+        why = self._why_unready()
+        elsewhere = self._leader() if why is not None and FORWARDED_HEADER not in request.headers else None
         if elsewhere is not None:
             why = None
-        if why is None and self._under_way >= MAX_UNDER_WAY:
+        if why is None and self._concurrent >= MAX_CONCURRENT:
             why = "too many webhooks at once"
         if why is not None:
-            return _refused(503, f"triggers can't be taken now: {why}")
-        self._under_way += 1
+            return _error_response(503, f"triggers can't be taken now: {why}")
+        self._concurrent += 1
         try:
             user = await self._callers.identify(request.headers.get("Authorization", ""), request.remote or "")
-            if self._of_user[user.name] >= MAX_OF_ONE_USER:
-                return _refused(429, f"too many webhooks of {user.name} at once")
-            self._of_user[user.name] += 1
+            if self._concurrent_by_user[user.name] >= MAX_CONCURRENT_PER_USER:
+                return _error_response(429, f"too many webhooks of {user.name} at once")
+            self._concurrent_by_user[user.name] += 1
             try:
-                answer = await self._answer(request, user, elsewhere)
+                answer = await self._authorize_request(request, user, elsewhere)
             finally:
-                self._of_user[user.name] -= 1
-                self._of_user += Counter()
-            if not user.ours:
-                answer.headers.setdefault("Warning", _DEPRECATED)
+                self._concurrent_by_user[user.name] -= 1
+                self._concurrent_by_user += Counter()
+            if not user.for_our_audience:
+                answer.headers.setdefault("Warning", _DEPRECATION_WARNING)
             return answer
-        except Refused as refused:
-            return _refused(refused.status, str(refused), retry=refused.retry or RETRY_SECONDS)
-        except AccessUnknown as error:
+        except RequestRefused as refused:
+            return _error_response(refused.status, str(refused), retry=refused.retry or RETRY_SECONDS)
+        except AccessUndetermined as error:
             log.warning("a webhook can't be checked", extra={"error": str(error)})
-            return _refused(503, f"it can't be checked who sends this: {error}")
+            return _error_response(503, f"it can't be checked who sends this: {error}")
         finally:
-            self._under_way -= 1
+            self._concurrent -= 1
 
-    async def _answer(self, request: web.Request, user: User, elsewhere: str | None) -> web.Response:
+    async def _authorize_request(self, request: web.Request, user: User, elsewhere: str | None) -> web.Response:
         namespace, policy, trigger = (request.match_info[name] for name in ("namespace", "policy", "trigger"))
-        if not await self._access.may(user, Attempt("trigger", GROUP, "retrainingpolicies", namespace, policy)):
+        if not await self._access.may(user, ObjectAccess("trigger", GROUP, "retrainingpolicies", namespace, policy)):
             what = f"RetrainingPolicy {policy} in namespace {namespace}"
-            return _refused(403, f'{user.name} needs the verb "trigger" on {what}')
+            return _error_response(403, f'{user.name} needs the verb "trigger" on {what}')
         if elsewhere is not None:
-            return await self._pass_on(request, elsewhere)
-        spec = self._look_up(namespace, policy)
+            return await self._forward_to_leader(request, elsewhere)
+        spec = self._find_policy(namespace, policy)
         if spec is None:
-            return _refused(404, f"there is no RetrainingPolicy {policy} in namespace {namespace}")
+            return _error_response(404, f"there is no RetrainingPolicy {policy} in namespace {namespace}")
         found = next((t for t in spec.triggers if t.name == trigger), None)
         if found is None or found.webhook is None:
-            return _refused(404, _no_webhook(policy, trigger, found))
+            return _error_response(404, _describe_missing_webhook(policy, trigger, found))
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            return _refused(415, "compressed bodies are not read: send it without Content-Encoding")
+            return _error_response(415, "compressed bodies are not read: send it without Content-Encoding")
         try:
-            happenings = _read(trigger, found.webhook, request.headers, await _body(request))
+            happenings = _parse_events(trigger, found.webhook, request.headers, await _read_body(request))
         except TimeoutError:
-            return _slow()
-        except triggers.BadEvent as error:
-            return _refused(400, str(error))
-        return await self._hand_over(namespace, policy, trigger, happenings, user)
+            return _slow_body_response()
+        except triggers.InvalidEventError as error:
+            return _error_response(400, str(error))
+        return await self._accept_events(namespace, policy, trigger, happenings, user)
 
-    async def _pass_on(self, request: web.Request, leader: str) -> web.Response:
+    async def _forward_to_leader(self, request: web.Request, leader: str) -> web.Response:
         """The leader's own answer: it looks at the token again, and at all else for the first time."""
-        told = {name: text for name, text in request.headers.items() if name.lower().startswith(_TOLD)}
+        told = {name: text for name, text in request.headers.items() if name.lower().startswith(_FORWARDED_HEADERS)}
         try:
-            body = await _body(request)
+            body = await _read_body(request)
         except TimeoutError:
-            return _slow()
-        patience = aiohttp.ClientTimeout(total=READ_SECONDS + self._accept_seconds)
+            return _slow_body_response()
+        patience = aiohttp.ClientTimeout(total=BODY_SECONDS + self._accept_seconds)
         tls = self._tls()
         secure: dict[str, Any] = {} if tls is None else {"ssl": tls[0], "server_hostname": tls[1]}
         try:
@@ -163,28 +163,32 @@ class Webhooks:
                 session.post(
                     f"{leader}{request.rel_url.raw_path}",
                     data=body,
-                    headers=told | {PASSED_ON: "true"},
+                    headers=told | {FORWARDED_HEADER: "true"},
                     allow_redirects=False,
                     **secure,
                 ) as answer,
             ):
-                back = {name: answer.headers[name] for name in _BACK if name in answer.headers}
-                return web.Response(status=answer.status, body=await answer.content.read(MAX_BACK), headers=back)
+                back = {name: answer.headers[name] for name in _RETURNED_HEADERS if name in answer.headers}
+                return web.Response(
+                    status=answer.status, body=await answer.content.read(MAX_LEADER_RESPONSE), headers=back
+                )
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("a webhook could not be passed on to the leader", extra={"error": repr(error)})
-            return _refused(503, "the process that leads can't be reached: send it again")
+            return _error_response(503, "the process that leads can't be reached: send it again")
 
-    async def _hand_over(
-        self, namespace: str, policy: str, trigger: str, happenings: Sequence[Happening], user: User
+    async def _accept_events(
+        self, namespace: str, policy: str, trigger: str, happenings: Sequence[TriggerEvent], user: User
     ) -> web.Response:
         if happenings:
             try:
                 async with asyncio.timeout(self._accept_seconds):
                     await self._accept(namespace, policy, trigger, happenings)
             except TimeoutError:
-                return _refused(503, "it was not dealt with in time: send it again, there is one run for each event")
-            except InboxFull as error:
-                return _refused(503, str(error))
+                return _error_response(
+                    503, "it was not dealt with in time: send it again, there is one run for each event"
+                )
+            except WebhookQueueFull as error:
+                return _error_response(503, str(error))
             log.info(
                 "a webhook was taken",
                 extra={
@@ -198,33 +202,35 @@ class Webhooks:
         return web.json_response({"accepted": len(happenings)}, status=202)
 
 
-async def _body(request: web.Request) -> bytes:
+async def _read_body(request: web.Request) -> bytes:
     """The body, at most 1 MiB. Raises TimeoutError."""
-    async with asyncio.timeout(READ_SECONDS):
+    async with asyncio.timeout(BODY_SECONDS):
         return await request.read()
 
 
-def _slow() -> web.Response:
-    return _refused(408, f"the body has not come within {READ_SECONDS:g} s")
+def _slow_body_response() -> web.Response:
+    return _error_response(408, f"the body has not come within {BODY_SECONDS:g} s")
 
 
-def _read(name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes) -> tuple[Happening, ...]:
+def _parse_events(
+    name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
+) -> tuple[TriggerEvent, ...]:
     """What a body tells of. Raises triggers.BadEvent."""
     try:
         if trigger.source == "CloudEvents":
-            return triggers.event(name, trigger, headers, body)
-        return triggers.alerts(name, trigger, documents.read(body, triggers.BODY))
+            return triggers.parse_cloud_event(name, trigger, headers, body)
+        return triggers.parse_alerts(name, trigger, documents.parse_json(body, triggers.BODY_BOUNDS))
     except documents.DocumentError as error:
-        raise triggers.BadEvent(f"the body {error}") from None
+        raise triggers.InvalidEventError(f"the body {error}") from None
 
 
-def _no_webhook(policy: str, name: str, trigger: Trigger | None) -> str:
+def _describe_missing_webhook(policy: str, name: str, trigger: Trigger | None) -> str:
     if trigger is None:
         return f"RetrainingPolicy {policy} has no trigger {name}"
     return f"the trigger {name} of RetrainingPolicy {policy} is no webhook trigger"
 
 
-def _refused(status: int, why: str, *, retry: int = RETRY_SECONDS) -> web.Response:
+def _error_response(status: int, why: str, *, retry: int = RETRY_SECONDS) -> web.Response:
     headers = {}
     if status in (429, 503):
         headers["Retry-After"] = str(retry)

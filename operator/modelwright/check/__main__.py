@@ -1,6 +1,6 @@
 """`python -m modelwright.check`: entry point of the infra gate's container."""
 
-from modelwright.check.command import main
+from modelwright.check.command import run_prober
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_prober())

@@ -10,27 +10,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelwright.check.probe import probe
-from modelwright.check.settings import SettingsError, from_environment
+from modelwright.check.probe import run_probe
+from modelwright.check.settings import ProberSettingsError, read_prober_settings
 
 TERMINATION_BYTES = 4096
 SETTINGS_WRONG = 2
 
 
-def main(environment: Mapping[str, str] | None = None) -> int:
+def run_prober(environment: Mapping[str, str] | None = None) -> int:
     """The exit code: 0 with a result, 2 when a setting is wrong."""
     try:
-        settings = from_environment(os.environ if environment is None else environment)
-    except SettingsError as error:
+        settings = read_prober_settings(os.environ if environment is None else environment)
+    except ProberSettingsError as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG
-    text = cut(asyncio.run(probe(settings)).wire())
+    text = truncate_message(asyncio.run(run_probe(settings)).to_json())
     print(text, flush=True)
-    _leave(settings.termination_log, text)
+    _write_result(settings.termination_log, text)
     return 0
 
 
-def cut(told: dict[str, Any]) -> str:
+def truncate_message(told: dict[str, Any]) -> str:
     """`told` as JSON of at most TERMINATION_BYTES: its message is shortened until that fits."""
     message, text = str(told["message"]), json.dumps(told)
     while len(text) > TERMINATION_BYTES and message:
@@ -40,7 +40,7 @@ def cut(told: dict[str, Any]) -> str:
     return text
 
 
-def _leave(path: Path, text: str) -> None:
+def _write_result(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:

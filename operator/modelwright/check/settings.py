@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 
-class SettingsError(ValueError):
+class ProberSettingsError(ValueError):
     """A variable is missing or wrong; the text names it."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class ProbeSample:
     """A request, and what its answer must hold (None: any answer will do)."""
 
     request: dict[str, Any]
@@ -23,14 +23,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProberSettings:
     """Times in seconds, sizes in bytes."""
 
     url: str  # URL: of the candidate's Service
     model: str  # MODEL_NAME
     protocol: str  # PROTOCOL: V2, TensorFlow, OpenAI or Custom
     readiness_path: str | None  # READINESS_PATH; without one, a pod that accepts a connection is ready
-    samples: tuple[Sample, ...]  # SAMPLES_0, SAMPLES_1, ...: parts of one JSON list
+    samples: tuple[ProbeSample, ...]  # SAMPLES_0, SAMPLES_1, ...: parts of one JSON list
     repeats: int  # REPEATS: how often each sample is sent
     timeout_seconds: float  # TIMEOUT_SECONDS: for everything
     request_seconds: float  # REQUEST_SECONDS: for one answer
@@ -41,43 +41,43 @@ class Settings:
     termination_log: Path  # MODELWRIGHT_TERMINATION_LOG
 
 
-def from_environment(environment: Mapping[str, str]) -> Settings:
+def read_prober_settings(environment: Mapping[str, str]) -> ProberSettings:
     """Settings with what the environment says; SettingsError names the variable that can't be read."""
     needed = {name: environment.get(name, "") for name in ("URL", "MODEL_NAME", "PROTOCOL")}
     for name, text in needed.items():
         if not text:
-            raise SettingsError(f"{name} is needed")
+            raise ProberSettingsError(f"{name} is needed")
     latency = environment.get("LATENCY_SECONDS")
     memory = environment.get("MEMORY_BYTES")
-    return Settings(
+    return ProberSettings(
         url=needed["URL"].rstrip("/"),
         model=needed["MODEL_NAME"],
         protocol=needed["PROTOCOL"],
         readiness_path=environment.get("READINESS_PATH") or None,
-        samples=_samples(environment),
-        repeats=int(_number(environment, "REPEATS", "3")),
-        timeout_seconds=_number(environment, "TIMEOUT_SECONDS", "600"),
-        request_seconds=_number(environment, "REQUEST_SECONDS", "30"),
-        percentile=_number(environment, "LATENCY_PERCENTILE", "0.95") if latency else None,
-        latency_seconds=_number(environment, "LATENCY_SECONDS", "") if latency else None,
-        memory_bytes=int(_number(environment, "MEMORY_BYTES", "")) if memory else None,
+        samples=_read_samples(environment),
+        repeats=int(_read_number(environment, "REPEATS", "3")),
+        timeout_seconds=_read_number(environment, "TIMEOUT_SECONDS", "600"),
+        request_seconds=_read_number(environment, "REQUEST_SECONDS", "30"),
+        percentile=_read_number(environment, "LATENCY_PERCENTILE", "0.95") if latency else None,
+        latency_seconds=_read_number(environment, "LATENCY_SECONDS", "") if latency else None,
+        memory_bytes=int(_read_number(environment, "MEMORY_BYTES", "")) if memory else None,
         metrics_urls=tuple(filter(None, environment.get("METRICS_URLS", "").split(","))),
         termination_log=Path(environment.get("MODELWRIGHT_TERMINATION_LOG") or "/dev/termination-log"),
     )
 
 
-def _number(environment: Mapping[str, str], name: str, default: str) -> float:
+def _read_number(environment: Mapping[str, str], name: str, default: str) -> float:
     text = environment.get(name) or default
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not math.isfinite(number) or number <= 0:
-        raise SettingsError(f"{name} must be a number above 0, not {text!r}")
+        raise ProberSettingsError(f"{name} must be a number above 0, not {text!r}")
     return number
 
 
-def _samples(environment: Mapping[str, str]) -> tuple[Sample, ...]:
+def _read_samples(environment: Mapping[str, str]) -> tuple[ProbeSample, ...]:
     parts, number = [], 0
     while (part := environment.get(f"SAMPLES_{number}")) is not None:
         parts.append(part)
@@ -85,6 +85,6 @@ def _samples(environment: Mapping[str, str]) -> tuple[Sample, ...]:
     if not parts:
         return ()
     try:
-        return tuple(Sample(entry["request"], entry.get("expect")) for entry in json.loads("".join(parts)))
+        return tuple(ProbeSample(entry["request"], entry.get("expect")) for entry in json.loads("".join(parts)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SettingsError(f"SAMPLES_0 and on can't be read: {type(error).__name__}: {error}") from error
+        raise ProberSettingsError(f"SAMPLES_0 and on can't be read: {type(error).__name__}: {error}") from error

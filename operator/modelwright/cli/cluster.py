@@ -18,30 +18,30 @@ from typing import Any
 
 from modelwright.api.names import GROUP
 from modelwright.cli.errors import UserError
-from modelwright.cli.printing import say
+from modelwright.cli.printing import print_text
 
 Json = dict[str, Any]
 
-NEEDED = ("models", "modelversions", "modelrollouts")
+REQUIRED_KINDS = ("models", "modelversions", "modelrollouts")
 """Kinds that nothing can be said without; roles that only approve or command have them too."""
-KINDS = (*NEEDED, "retrainingpolicies", "trainingruns")
-TIMEOUT = 60.0
+VIEW_KINDS = (*REQUIRED_KINDS, "retrainingpolicies", "trainingruns")
+KUBECTL_TIMEOUT = 60.0
 SIGN_IN_TIMEOUT = 600.0
 """Seconds that kubectl has once a credential plugin has said something: a person may be about to sign in."""
-_BEGINNINGS = (
+_KUBECTL_PREFIXES = (
     "Error from server", "Error in configuration", "No resources found", "The connection to the server ",
     "Unable to connect to the server", "You must be logged in", "error: ",
 )  # fmt: skip
 """How what kubectl itself says begins; it is reported by the plugin, and ends the output."""
-_NO_CLUSTER = re.compile(
+_CLUSTER_UNREACHABLE = re.compile(
     r"The connection to the server |Unable to connect to the server|Error in configuration|"
     r"error: (context .* does not exist|current-context |stat .*: no such file|.*no configuration has been provided)"
 )
-_FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
-_INVALID = re.compile(r'The [A-Za-z]+ "')
-_ONE_LINE = re.compile(r"[EWIF][0-9]{4} |Warning: ")
-_MAY_BECOME = re.compile(r"[EWIF][0-9]{0,4}|The( [A-Za-z]*)?")
-_BEFORE_THE_REASON = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error when \w+ "STDIN": )?')
+_FORWARDED_PORT = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
+_VALIDATION_ERROR = re.compile(r'The [A-Za-z]+ "')
+_LOG_LINE = re.compile(r"[EWIF][0-9]{4} |Warning: ")
+_UNDECIDED_LINE = re.compile(r"[EWIF][0-9]{0,4}|The( [A-Za-z]*)?")
+_REASON_PREFIX = re.compile(r'^(error: |Error from server( \(\w+\))?: )?(error when \w+ "STDIN": )?')
 
 
 class ClusterError(UserError):
@@ -54,7 +54,7 @@ class Forbidden(ClusterError):
     needs = ""
 
 
-class NoCluster(ClusterError):
+class ClusterUnreachable(ClusterError):
     """No API server answers, or the kubeconfig names none."""
 
 
@@ -63,30 +63,30 @@ class NoSuchResource(ClusterError):
 
 
 @dataclass(frozen=True)
-class Cluster:
+class KubectlClient:
     """One namespace as its user sees it. `flags` are those of kubectl: context, kubeconfig, namespace. `prompts`:
     whether a credential plugin may ask its user something."""
 
     flags: Sequence[str] = ()
     prompts: bool = True
 
-    def objects(self, *more: str) -> list[Json]:
+    def list_objects(self, *more: str) -> list[Json]:
         """All that `picture` is made of: our kinds, and the pods of models. What the user may not see is left out, but
         for what is needed and `more`: then Forbidden is raised."""
-        needed = (*NEEDED, *more)
+        needed = (*REQUIRED_KINDS, *more)
         try:
-            found = self._items(_listed(KINDS))
+            found = self._get_items(_join_resources(VIEW_KINDS))
         except Forbidden:
-            found = self._items(_listed(needed))
-            for kind in (kind for kind in KINDS if kind not in needed):
-                found += self._items_if_allowed(_listed([kind]))
-        return found + self._items_if_allowed("pods", "-l", f"{GROUP}/model")
+            found = self._get_items(_join_resources(needed))
+            for kind in (kind for kind in VIEW_KINDS if kind not in needed):
+                found += self._get_items_if_allowed(_join_resources([kind]))
+        return found + self._get_items_if_allowed("pods", "-l", f"{GROUP}/model")
 
-    def names(self, kind: str) -> list[str]:
+    def list_names(self, kind: str) -> list[str]:
         """Names of all objects of one of our kinds."""
         return self.run("get", f"{kind}.{GROUP}", "-o", "jsonpath={.items[*].metadata.name}").split()
 
-    def stored_policy(self, name: str) -> Json | None:
+    def read_stored_policy(self, name: str) -> Json | None:
         """The policy in the ControllerRevision of this name; None when it is not there, or this user may not see it."""
         from modelwright.core import snapshots
 
@@ -94,7 +94,7 @@ class Cluster:
             found = json.loads(self.run("get", "controllerrevisions.apps", name, "-o", "json"))
         except ClusterError:
             return None
-        return snapshots.spec_in(found, name)
+        return snapshots.read_policy_spec(found, name)
 
     def whoami(self) -> str:
         """The user's name as the API server knows it, which is what admission compares with."""
@@ -125,36 +125,36 @@ class Cluster:
             return str(error)
         return None
 
-    def _items(self, *arguments: str) -> list[Json]:
+    def _get_items(self, *arguments: str) -> list[Json]:
         found: list[Json] = json.loads(self.run("get", *arguments, "-o", "json"))["items"]
         return found
 
-    def _items_if_allowed(self, *arguments: str) -> list[Json]:
+    def _get_items_if_allowed(self, *arguments: str) -> list[Json]:
         try:
-            return self._items(*arguments)
+            return self._get_items(*arguments)
         except Forbidden:
             return []
 
-    def kustomize(self, folder: Path) -> str:
+    def build_kustomization(self, folder: Path) -> str:
         """The manifests of a kustomization; no server is asked. Raises ClusterError."""
         return self.run("kustomize", str(folder))
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Standard output of a kubectl command. Raises ClusterError."""
-        process, errors = self._start(arguments, subprocess.PIPE if stdin is not None else self._stdin)
+        process, errors = self._start_process(arguments, subprocess.PIPE if stdin is not None else self._stdin)
         try:
-            output = _output(process, stdin, errors)
+            output = _wait_for_output(process, stdin, errors)
         except BaseException:
             process.kill()
             process.wait()
             raise
-        _check(process, errors, arguments, output)
+        _raise_on_failure(process, errors, arguments, output)
         return output
 
-    def lines(self, *arguments: str) -> Generator[str]:
+    def stream_lines(self, *arguments: str) -> Generator[str]:
         """Standard output of a kubectl command, line by line as they come; it is ended when the iterator is closed.
         Raises ClusterError."""
-        process, errors = self._start(arguments, self._stdin)
+        process, errors = self._start_process(arguments, self._stdin)
         try:
             for line in process.stdout or ():
                 yield line.rstrip("\n")
@@ -163,15 +163,15 @@ class Cluster:
             raise
         finally:
             process.wait()
-        _check(process, errors, arguments, "")
+        _raise_on_failure(process, errors, arguments, "")
 
     @contextmanager
-    def forwarded(self, service: str) -> Iterator[int]:
+    def forward_port(self, service: str) -> Iterator[int]:
         """A port on this machine that leads to a pod of a Service, while the context is open. Raises ClusterError."""
-        lines = self.lines("port-forward", f"service/{service}", ":80", "--address=127.0.0.1")
+        lines = self.stream_lines("port-forward", f"service/{service}", ":80", "--address=127.0.0.1")
         with closing(lines) as said:
             for line in said:
-                if found := _FORWARDING.match(line):
+                if found := _FORWARDED_PORT.match(line):
                     yield int(found[1])
                     return
         raise ClusterError(f"kubectl forwards no port to Service {service}")
@@ -180,10 +180,10 @@ class Cluster:
     def _stdin(self) -> int | None:
         return None if self.prompts else subprocess.DEVNULL
 
-    def _start(self, arguments: Sequence[str], stdin: int | None) -> tuple[subprocess.Popen[str], _Errors]:
-        command = [*_program(), *self.flags, *arguments]
+    def _start_process(self, arguments: Sequence[str], stdin: int | None) -> tuple[subprocess.Popen[str], _ErrorReader]:
+        command = [*_find_program(), *self.flags, *arguments]
         reader, writer = os.pipe()
-        errors = _Errors(reader, shown=self.prompts)
+        errors = _ErrorReader(reader, shown=self.prompts)
         try:
             process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=writer, text=True)
         except OSError as error:
@@ -195,19 +195,21 @@ class Cluster:
         return process, errors
 
 
-def _check(process: subprocess.Popen[str], errors: _Errors, arguments: Sequence[str], output: str) -> None:
+def _raise_on_failure(
+    process: subprocess.Popen[str], errors: _ErrorReader, arguments: Sequence[str], output: str
+) -> None:
     """Raises ClusterError when kubectl has failed."""
     # Children of kubectl may hold the pipe for longer than it.
     errors.join(1.0)
     if process.returncode:
-        said = errors.of_kubectl.strip() or output.strip()
+        said = errors.kubectl_text.strip() or output.strip()
         kind = NoSuchResource if "the server doesn't have a resource type" in said else ClusterError
         kind = Forbidden if "forbidden" in said.lower() else kind
-        kind = NoCluster if _NO_CLUSTER.match(said) else kind
-        raise kind(_BEFORE_THE_REASON.sub("", said) or f"kubectl {arguments[0]} ended with {process.returncode}")
+        kind = ClusterUnreachable if _CLUSTER_UNREACHABLE.match(said) else kind
+        raise kind(_REASON_PREFIX.sub("", said) or f"kubectl {arguments[0]} ended with {process.returncode}")
 
 
-def _program() -> list[str]:
+def _find_program() -> list[str]:
     """The words of KUBECTL, such as `k3s kubectl`, else kubectl of the PATH."""
     given = os.environ.get("KUBECTL", "").strip()
     if given and shutil.which(given) is None:
@@ -221,29 +223,29 @@ def _program() -> list[str]:
     return [program]
 
 
-def _output(process: subprocess.Popen[str], stdin: str | None, errors: _Errors) -> str:
+def _wait_for_output(process: subprocess.Popen[str], stdin: str | None, errors: _ErrorReader) -> str:
     """Standard output, once the process has ended. Raises ClusterError when that takes too long."""
     try:
-        return process.communicate(stdin, timeout=TIMEOUT)[0]
+        return process.communicate(stdin, timeout=KUBECTL_TIMEOUT)[0]
     except subprocess.TimeoutExpired:
         pass
-    limit = TIMEOUT
-    if errors.others:
+    limit = KUBECTL_TIMEOUT
+    if errors.has_foreign_text:
         limit = SIGN_IN_TIMEOUT
         try:
-            return process.communicate(timeout=SIGN_IN_TIMEOUT - TIMEOUT)[0]
+            return process.communicate(timeout=SIGN_IN_TIMEOUT - KUBECTL_TIMEOUT)[0]
         except subprocess.TimeoutExpired:
             pass
     raise ClusterError(f"kubectl did not end within {limit:.0f} s")
 
 
-class _Errors(threading.Thread):
+class _ErrorReader(threading.Thread):
     """Reads standard error of kubectl. What others say there, such as a credential plugin that asks to sign in, is
     shown as soon as it comes; what kubectl says is kept."""
 
     def __init__(self, source: int, *, shown: bool) -> None:
         super().__init__(daemon=True)
-        self.of_kubectl, self.others = "", False
+        self.kubectl_text, self.has_foreign_text = "", False
         self._source, self._is_shown = source, shown
         self._line, self._shown_up_to, self._ended = "", 0, False
 
@@ -251,50 +253,54 @@ class _Errors(threading.Thread):
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with os.fdopen(self._source, "rb", buffering=0) as source:
             while piece := source.read(4096):
-                self._take(decoder.decode(piece))
-        self._take(decoder.decode(b"", final=True))
-        if self._line and self._is_kubectls(self._line):
-            self.of_kubectl += self._line
+                self._read_text(decoder.decode(piece))
+        self._read_text(decoder.decode(b"", final=True))
+        if self._line and self._is_from_kubectl(self._line):
+            self.kubectl_text += self._line
 
-    def _take(self, text: str) -> None:
-        if self._shown_up_to and text.startswith(_BEGINNINGS):
+    def _read_text(self, text: str) -> None:
+        if self._shown_up_to and text.startswith(_KUBECTL_PREFIXES):
             # The line of a prompt is ended by the key that its reader presses, which isn't seen here.
             self._end_line()
         for part in text.replace("\r\n", "\n").splitlines(keepends=True):
             self._line += part
-            if not self._is_kubectls(self._line) and not self._may_be_kubectls(self._line):
-                self._show(self._line[self._shown_up_to :])
+            if not self._is_from_kubectl(self._line) and not self._may_be_from_kubectl(self._line):
+                self._print_foreign(self._line[self._shown_up_to :])
                 self._shown_up_to = len(self._line)
             if part.endswith("\n"):
                 self._end_line()
 
     def _end_line(self) -> None:
         if not self._shown_up_to:
-            if self._is_kubectls(self._line):
-                self.of_kubectl += "" if _ONE_LINE.match(self._line) else self._line
-                self._ended = self._ended or not _ONE_LINE.match(self._line)
+            if self._is_from_kubectl(self._line):
+                self.kubectl_text += "" if _LOG_LINE.match(self._line) else self._line
+                self._ended = self._ended or not _LOG_LINE.match(self._line)
             else:
-                self._show(self._line)
+                self._print_foreign(self._line)
         self._line, self._shown_up_to = "", 0
 
-    def _is_kubectls(self, line: str) -> bool:
+    def _is_from_kubectl(self, line: str) -> bool:
         if self._shown_up_to:
             return False
-        return self._ended or line.startswith(_BEGINNINGS) or bool(_INVALID.match(line) or _ONE_LINE.match(line))
+        return (
+            self._ended
+            or line.startswith(_KUBECTL_PREFIXES)
+            or bool(_VALIDATION_ERROR.match(line) or _LOG_LINE.match(line))
+        )
 
-    def _may_be_kubectls(self, line: str) -> bool:
+    def _may_be_from_kubectl(self, line: str) -> bool:
         """Whether more of the line has to be seen first."""
         if self._shown_up_to or line.endswith("\n"):
             return False
-        begun = any(text.startswith(line) for text in (*_BEGINNINGS, "Warning: "))
-        return begun or _MAY_BECOME.fullmatch(line) is not None
+        begun = any(text.startswith(line) for text in (*_KUBECTL_PREFIXES, "Warning: "))
+        return begun or _UNDECIDED_LINE.fullmatch(line) is not None
 
-    def _show(self, text: str) -> None:
+    def _print_foreign(self, text: str) -> None:
         if text.strip():
-            self.others = True
+            self.has_foreign_text = True
         if self._is_shown:
-            say(text, end="", error=True)
+            print_text(text, end="", error=True)
 
 
-def _listed(kinds: Iterable[str]) -> str:
+def _join_resources(kinds: Iterable[str]) -> str:
     return ",".join(f"{kind}.{GROUP}" for kind in kinds)

@@ -8,61 +8,61 @@ from typing import Any
 
 import yaml
 
-from modelwright.addresses import shown
+from modelwright.addresses import redact_uri
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.cli.picture import Picture
-from modelwright.cli.tree import Node, author_words, lines, table
+from modelwright.cli.picture import ModelView
+from modelwright.cli.tree import TreeNode, format_authors, format_table, tree_lines
 from modelwright.core import versions
 
 Json = dict[str, Any]
 
 
-def lineage(seen: Picture, version: str) -> str:
+def render_lineage(seen: ModelView, version: str) -> str:
     """A version back to data and code, through its parents, and forward to where it serves. Raises NotThere."""
-    return "\n".join(lines(_origin(seen, seen.version(version), frozenset())))
+    return "\n".join(tree_lines(_lineage_tree(seen, seen.get_version(version), frozenset())))
 
 
-def lineage_json(seen: Picture, version: str) -> Json:
+def lineage_data(seen: ModelView, version: str) -> Json:
     """The same as data: the version, its own lineage, its ancestors nearest first, its share of the requests, and its
     pods."""
-    found = seen.version(version)
+    found = seen.get_version(version)
     ancestors, known = [], {version}
-    parent = _parent(found)
+    parent = _parent_name(found)
     while parent and parent not in known:
         known.add(parent)
         ancestors.append(parent)
-        parent = next((_parent(v) for v in seen.versions if v.name == parent), None)
+        parent = next((_parent_name(v) for v in seen.versions if v.name == parent), None)
     return {
         "model": seen.model.name,
         "version": version,
-        "digest": _digest(found),
-        "artifact": shown(found.spec.artifact.uri),
-        **({"part": part} if (part := _part(found)) else {}),
-        "lineage": _told(found),
+        "digest": _artifact_digest(found),
+        "artifact": redact_uri(found.spec.artifact.uri),
+        **({"part": part} if (part := _artifact_selection(found)) else {}),
+        "lineage": _redact_lineage(found),
         "ancestors": ancestors,
         "weight": sum(share.weight for share in seen.model.status.traffic if share.version == version),
         "pods": [pod.name for pod in seen.pods if pod.version == version],
     }
 
 
-def diff(seen: Picture, old: str, new: str) -> str:
+def render_diff(seen: ModelView, old: str, new: str) -> str:
     """What differs between two versions of a Model; metrics of the same name and dataset with their difference.
     Raises NotThere."""
-    rows = [("FIELD", old, new, ""), *_differences(seen.version(old), seen.version(new))]
-    return table(rows) if len(rows) > 1 else f"{old} and {new} differ in nothing but their names."
+    rows = [("FIELD", old, new, ""), *_list_differences(seen.get_version(old), seen.get_version(new))]
+    return format_table(rows) if len(rows) > 1 else f"{old} and {new} differ in nothing but their names."
 
 
-def _told(version: ModelVersion) -> Json:
+def _redact_lineage(version: ModelVersion) -> Json:
     """spec.lineage, without what may be a signature."""
     told = version.spec.lineage.wire() if version.spec.lineage is not None else {}
     if data := told.get("dataset"):
-        told["dataset"] = {**data, "uri": shown(data["uri"])}
+        told["dataset"] = {**data, "uri": redact_uri(data["uri"])}
     return told
 
 
-def diff_json(seen: Picture, old: str, new: str) -> Json:
+def diff_data(seen: ModelView, old: str, new: str) -> Json:
     """The same as data. Raises NotThere."""
-    found = _differences(seen.version(old), seen.version(new))
+    found = _list_differences(seen.get_version(old), seen.get_version(new))
     rows = [dict(zip(("field", "old", "new", "change"), row, strict=True)) for row in found]
     return {
         "old": old,
@@ -71,10 +71,10 @@ def diff_json(seen: Picture, old: str, new: str) -> Json:
     }
 
 
-def card(seen: Picture, version: str) -> str:
+def render_card(seen: ModelView, version: str) -> str:
     """A model card in Markdown, with the front matter of Hugging Face, from facts only: what is not known is left out.
     Raises NotThere."""
-    found = seen.version(version)
+    found = seen.get_version(version)
     spec, words = found.spec, found.spec.card
     front: Json = {"library_name": spec.artifact.format.name, "tags": ["modelwright"]}
     if words is not None and words.license:
@@ -100,52 +100,52 @@ def card(seen: Picture, version: str) -> str:
             ("Limitations", words.limitations),
         ):
             parts += [f"## {title}\n\n{text}" if title else text] if text else []
-    parts += [f"## {title}\n\n{body}" for title, body in _sections(seen, found) if body]
+    parts += [f"## {title}\n\n{body}" for title, body in _card_sections(seen, found) if body]
     return "\n\n".join(parts) + "\n"
 
 
-def _origin(seen: Picture, version: ModelVersion, known: frozenset[str]) -> Node:
+def _lineage_tree(seen: ModelView, version: ModelVersion, known: frozenset[str]) -> TreeNode:
     below = [
-        Node(f"artifact {shown(version.spec.artifact.uri)}"),
-        *([Node(f"of it {part}")] if (part := _part(version)) else []),
-        Node(f"digest {_digest(version) or 'not known yet'}"),
+        TreeNode(f"artifact {redact_uri(version.spec.artifact.uri)}"),
+        *([TreeNode(f"of it {part}")] if (part := _artifact_selection(version)) else []),
+        TreeNode(f"digest {_artifact_digest(version) or 'not known yet'}"),
     ]
     told = version.spec.lineage
     if told is None:
-        below.append(Node("spec.lineage says nothing of where it comes from"))
+        below.append(TreeNode("spec.lineage says nothing of where it comes from"))
     else:
         if told.dataset is not None:
-            below.append(Node(f"data {shown(told.dataset.uri)} {told.dataset.digest or ''}".rstrip()))
+            below.append(TreeNode(f"data {redact_uri(told.dataset.uri)} {told.dataset.digest or ''}".rstrip()))
         if told.code is not None:
-            below.append(Node(f"code {told.code.repository} at {told.code.commit}"))
-        below += [Node(f"image {told.image}")] if told.image else []
-        below += [Node(f"TrainingRun {told.training_run}")] if told.training_run else []
-    below += [Node(f"{name} = {value}") for name, value in sorted(version.spec.parameters.items())]
+            below.append(TreeNode(f"code {told.code.repository} at {told.code.commit}"))
+        below += [TreeNode(f"image {told.image}")] if told.image else []
+        below += [TreeNode(f"TrainingRun {told.training_run}")] if told.training_run else []
+    below += [TreeNode(f"{name} = {value}") for name, value in sorted(version.spec.parameters.items())]
     share = sum(share.weight for share in seen.model.status.traffic if share.version == version.name)
-    pods = [Node(f"pod {pod.name}") for pod in seen.pods if pod.version == version.name]
+    pods = [TreeNode(f"pod {pod.name}") for pod in seen.pods if pod.version == version.name]
     if share or pods:
-        below.append(Node(f"serves {share} % of the requests of Model {seen.model.name}", pods))
-    parent = _parent(version)
+        below.append(TreeNode(f"serves {share} % of the requests of Model {seen.model.name}", pods))
+    parent = _parent_name(version)
     if parent is not None:
         older = next((v for v in seen.versions if v.name == parent), None)
         if older is None or parent in known:
-            below.append(Node(f"from version {parent}" + (" (no longer there)" if older is None else "")))
+            below.append(TreeNode(f"from version {parent}" + (" (no longer there)" if older is None else "")))
         else:
-            from_parent = _origin(seen, older, known | {version.name})
-            below.append(Node(f"from {from_parent.text}", from_parent.below))
-    return Node(f"version {version.name}", below)
+            from_parent = _lineage_tree(seen, older, known | {version.name})
+            below.append(TreeNode(f"from {from_parent.text}", from_parent.children))
+    return TreeNode(f"version {version.name}", below)
 
 
-def _parent(version: ModelVersion) -> str | None:
+def _parent_name(version: ModelVersion) -> str | None:
     return version.spec.lineage.parent if version.spec.lineage is not None else None
 
 
-def _digest(version: ModelVersion) -> str | None:
+def _artifact_digest(version: ModelVersion) -> str | None:
     resolved = version.status.artifact.digest if version.status.artifact is not None else None
     return version.spec.artifact.digest or resolved
 
 
-def _part(version: ModelVersion) -> str:
+def _artifact_selection(version: ModelVersion) -> str:
     """Which files of the artifact are meant, '' for all: its digest may be that of the whole."""
     artifact = version.spec.artifact
     parts = [f"path {artifact.path}"] if artifact.path else []
@@ -153,19 +153,19 @@ def _part(version: ModelVersion) -> str:
     return "; ".join([*parts, *([f"exclude {', '.join(artifact.exclude)}"] if artifact.exclude else [])])
 
 
-def _differences(old: ModelVersion, new: ModelVersion) -> Iterator[tuple[str, str, str, str]]:
-    before, after = _flat(old), _flat(new)
+def _list_differences(old: ModelVersion, new: ModelVersion) -> Iterator[tuple[str, str, str, str]]:
+    before, after = _flatten_spec(old), _flatten_spec(new)
     for field in sorted(before.keys() | after.keys()):
         was, is_ = before.get(field, ""), after.get(field, "")
         if was != is_:
-            yield field, was, is_, _change(was, is_) if field.startswith("metrics") else ""
+            yield field, was, is_, _metric_change(was, is_) if field.startswith("metrics") else ""
 
 
-def _flat(version: ModelVersion) -> dict[str, str]:
+def _flatten_spec(version: ModelVersion) -> dict[str, str]:
     spec = version.spec.wire()
     found = {f"metrics[{m['name']}] on {m['dataset']}": str(m["value"]) for m in spec.pop("metrics", ())}
     spec.pop("samples", None)
-    spec.setdefault("artifact", {})["digest"] = _digest(version) or ""
+    spec.setdefault("artifact", {})["digest"] = _artifact_digest(version) or ""
 
     def walk(value: Any, path: str) -> None:
         if isinstance(value, Mapping):
@@ -178,48 +178,50 @@ def _flat(version: ModelVersion) -> dict[str, str]:
     return found
 
 
-def _change(was: str, is_: str) -> str:
+def _metric_change(was: str, is_: str) -> str:
     try:
         return f"{Decimal(is_) - Decimal(was):+}"
     except InvalidOperation:
         return ""
 
 
-def _sections(seen: Picture, version: ModelVersion) -> Iterator[tuple[str, str]]:
+def _card_sections(seen: ModelView, version: ModelVersion) -> Iterator[tuple[str, str]]:
     spec, told = version.spec, version.spec.lineage
     metrics = [("metric", "value", "dataset"), *((m.name, str(m.value), m.dataset) for m in spec.metrics)]
-    yield "Evaluation", _markdown(metrics) if spec.metrics else ""
+    yield "Evaluation", _markdown_table(metrics) if spec.metrics else ""
     parameters = [("parameter", "value"), *sorted(spec.parameters.items())]
     training = []
     if told is not None:
         training += (
-            [f"- Data: `{shown(told.dataset.uri)}` `{told.dataset.digest or ''}`"] if told.dataset is not None else []
+            [f"- Data: `{redact_uri(told.dataset.uri)}` `{told.dataset.digest or ''}`"]
+            if told.dataset is not None
+            else []
         )
         training += [f"- Code: {told.code.repository} at `{told.code.commit}`"] if told.code is not None else []
         training += [f"- Image: `{told.image}`"] if told.image else []
         training += [f"- TrainingRun: {told.training_run}"] if told.training_run else []
         training += [f"- Derived from: {told.parent}"] if told.parent else []
-    yield "Training", "\n".join(training) + ("\n\n" + _markdown(parameters) if spec.parameters else "")
+    yield "Training", "\n".join(training) + ("\n\n" + _markdown_table(parameters) if spec.parameters else "")
     owner, serving = (
         seen.model.spec.owner,
         [
-            f"- Artifact: `{shown(spec.artifact.uri)}`",
-            *([f"- Of it: `{part}`"] if (part := _part(version)) else []),
-            f"- Digest: `{_digest(version) or 'not known yet'}`",
+            f"- Artifact: `{redact_uri(spec.artifact.uri)}`",
+            *([f"- Of it: `{part}`"] if (part := _artifact_selection(version)) else []),
+            f"- Digest: `{_artifact_digest(version) or 'not known yet'}`",
         ],
     )
-    serving += [f"- Stage: {versions.standing(version, seen.model.status)}"]
-    serving += [f"- Author: {', '.join(spec.makers)}"] if spec.makers else []
+    serving += [f"- Stage: {versions.lifecycle_stage(version, seen.model.status)}"]
+    serving += [f"- Author: {', '.join(spec.all_authors)}"] if spec.all_authors else []
     serving += [f"- Owner: {', '.join(filter(None, (owner.team, owner.contact)))}"] if owner is not None else []
     yield "In service", "\n".join(serving)
     decided = [r for r in seen.rollouts if r.spec.target.version == version.name]
     scans = [gate for r in decided for gate in r.status.gates if gate.name == "scan"]
     yield "Scan for code", f"{scans[-1].outcome}: {scans[-1].message}" if scans else ""
-    authored = [line for r in decided for line in author_words(r.status.authors, f"{r.name}: ")]
+    authored = [line for r in decided for line in format_authors(r.status.authors, f"{r.name}: ")]
     rows = [("rollout", "came to", "why"), *((r.name, str(r.status.state), r.status.message or "") for r in decided)]
-    yield "Rollouts", "\n\n".join(filter(None, (_markdown(rows), "\n".join(authored)))) if decided else ""
+    yield "Rollouts", "\n\n".join(filter(None, (_markdown_table(rows), "\n".join(authored)))) if decided else ""
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], ["---"] * len(cells[0]), *cells[1:]])

@@ -10,11 +10,11 @@ from typing import Any
 
 from modelwright.cli import source
 
-NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-_LOCAL = re.compile(r"[\w./ ,+~-]+")
-_FOLDERS = ("resources", "bases", "components")
-_PLUGINS = ("generators", "transformers", "validators", "configurations", "crds")
-_TEXTS = frozenset({
+FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_LOCAL_PATH = re.compile(r"[\w./ ,+~-]+")
+_FOLDER_FIELDS = ("resources", "bases", "components")
+_PLUGIN_FIELDS = ("generators", "transformers", "validators", "configurations", "crds")
+_TEXT_FIELDS = frozenset({
     "annotations", "commonAnnotations", "commonLabels", "images", "labels", "literals", "metadata", "namePrefix",
     "namespace", "nameSuffix", "options", "patch", "replicas",
 })  # fmt: skip
@@ -25,9 +25,9 @@ class NotLocal(Exception):
     """It, or one that it is made of, names something elsewhere; the message says where, and what."""
 
 
-def is_one(folder: Path) -> bool:
+def is_kustomization(folder: Path) -> bool:
     """Whether the folder has a kustomization."""
-    return any((folder / name).is_file() for name in NAMES)
+    return any((folder / name).is_file() for name in FILE_NAMES)
 
 
 def require_local(folder: Path) -> None:
@@ -38,39 +38,41 @@ def require_local(folder: Path) -> None:
         if here in seen:
             continue
         seen.add(here)
-        for file in (here / name for name in NAMES if (here / name).is_file()):
+        for file in (here / name for name in FILE_NAMES if (here / name).is_file()):
             try:
-                contents = [each.content for each in source.documents(file.read_text())]
+                contents = [each.content for each in source.read_documents(file.read_text())]
             except ValueError:
                 raise NotLocal(f"{file} is no YAML") from None
             for content in contents:
                 if isinstance(content, dict):
-                    todo += _folders(file, content)
+                    todo += _referenced_folders(file, content)
 
 
-def _folders(file: Path, content: dict[Any, Any]) -> Iterator[Path]:
+def _referenced_folders(file: Path, content: dict[Any, Any]) -> Iterator[Path]:
     """The folders that it is made of besides."""
-    for field in (*_FOLDERS, *_PLUGINS):
-        for entry in _texts(content.get(field)):
-            if "\n" in entry and field in _PLUGINS:
+    for field in (*_FOLDER_FIELDS, *_PLUGIN_FIELDS):
+        for entry in _list_strings(content.get(field)):
+            if "\n" in entry and field in _PLUGIN_FIELDS:
                 _refuse_address(file, field, entry)
                 continue
             place = file.parent / entry
             # kustomize takes github.com/... for a repository, whatever lies there.
-            if not _LOCAL.fullmatch(entry) or "github.com" in entry.lower() or not place.exists():
+            if not _LOCAL_PATH.fullmatch(entry) or "github.com" in entry.lower() or not place.exists():
                 raise NotLocal(f"{file}: {field}: {entry!a} is no local file or folder")
             if place.is_dir():
                 yield place.resolve()
-            elif field in _PLUGINS:
+            elif field in _PLUGIN_FIELDS:
                 _refuse_address(file, f"{field}: {entry}", place.read_text())
-    rest = {key: value for key, value in content.items() if key not in (*_FOLDERS, *_PLUGINS, *_TEXTS)}
+    rest = {
+        key: value for key, value in content.items() if key not in (*_FOLDER_FIELDS, *_PLUGIN_FIELDS, *_TEXT_FIELDS)
+    }
     for field, value in rest.items():
-        for entry in _texts(value):
+        for entry in _list_strings(value):
             if "\n" not in entry:
                 _refuse_address(file, str(field), entry)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _list_strings(value: Any) -> Iterator[str]:
     """All strings in it, but those that are texts."""
     todo = [value]
     while todo:
@@ -80,7 +82,7 @@ def _texts(value: Any) -> Iterator[str]:
         elif isinstance(each, list):
             todo += each
         elif isinstance(each, dict):
-            todo += [inner for key, inner in each.items() if key not in _TEXTS]
+            todo += [inner for key, inner in each.items() if key not in _TEXT_FIELDS]
 
 
 def _refuse_address(file: Path, field: str, text: str) -> None:

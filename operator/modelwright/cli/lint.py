@@ -17,20 +17,20 @@ from modelwright.api.v1alpha1.runtime import AnyRuntime
 from modelwright.cli import source, wording
 from modelwright.core import endpoints, margins
 from modelwright.core.rollout import lint as rollouts
-from modelwright.core.rollout.steps import compiled
+from modelwright.core.rollout.steps import compile_steps
 
 Json = Mapping[str, Any]
 Level = Literal["error", "warning", "note"]
 
-_BY_KIND = {kind.__name__: kind for kind in KINDS}
-NOT_CHECKED = (
+_KINDS_BY_NAME = {kind.__name__: kind for kind in KINDS}
+OFFLINE_NOTE = (
     "not checked without a server: names that other objects must have (versions, runtimes, policies, Gateways, "
     "Secrets), what the gateway can do, pod templates, what you may write"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintFinding:
     """What is to be said of one object. `level`: error when it would be refused, or could not be followed."""
 
     place: str
@@ -41,7 +41,7 @@ class Finding:
     """Counts from 1; 0 when it is not known."""
 
     @property
-    def wrong(self) -> bool:
+    def is_error(self) -> bool:
         """Whether the object must not be applied."""
         return self.level == "error"
 
@@ -51,34 +51,34 @@ class Finding:
         return self.place.removeprefix(self.file).removeprefix(": ")
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """File, line and object: `iris.yaml:5: Model iris`."""
         parts = (f"{self.file}:{self.line}" if self.line else self.file, self.subject)
         return ": ".join(part for part in parts if part)
 
 
-def lint(files: Iterable[tuple[str, str]], dry_run: Callable[[Json], str | None] | None) -> list[Finding]:
+def lint_files(files: Iterable[tuple[str, str]], dry_run: Callable[[Json], str | None] | None) -> list[LintFinding]:
     """Findings about the documents of files, given as (name, text). `dry_run` asks a server why it would refuse an
     object; None: there is none. Objects of other kinds are passed over."""
-    found: list[Finding] = []
-    objects: list[_Placed] = []
+    found: list[LintFinding] = []
+    objects: list[_PlacedObject] = []
     for name, text in files:
-        found += _file(name, text, dry_run, objects)
+        found += _lint_file(name, text, dry_run, objects)
     return [*found, *_unknown_names(objects)]
 
 
-def check(obj: Json) -> list[tuple[str, Level]]:
+def check_object(obj: Json) -> list[tuple[str, Level]]:
     """What is to be said of one object of ours, without a server."""
-    return list(_document(obj, None))
+    return list(_check_document(obj, None))
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class _PlacedObject:
     """An object of ours, and where it stands."""
 
     file: str
     number: int
-    document: source.Document
+    document: source.YamlDocument
 
     @property
     def content(self) -> Json:
@@ -87,49 +87,51 @@ class _Placed:
 
     @property
     def name(self) -> str:
-        return str(_metadata(self.content).get("name") or "")
+        return str(_metadata_of(self.content).get("name") or "")
 
     @property
     def key(self) -> tuple[str, str]:
         """Kind and namespace."""
-        return str(self.content.get("kind")), str(_metadata(self.content).get("namespace") or "")
+        return str(self.content.get("kind")), str(_metadata_of(self.content).get("namespace") or "")
 
-    def finding(self, text: str, level: Level, line: int | None = None) -> Finding:
+    def build_finding(self, text: str, level: Level, line: int | None = None) -> LintFinding:
         place = f"{self.file}: {self.content.get('kind')} {self.name or f'(document {self.number})'}"
-        at = self.document.line(source.parse_path(text)) if line is None else line
-        return Finding(place, text, level, self.file, at)
+        at = self.document.line_of(source.parse_path(text)) if line is None else line
+        return LintFinding(place, text, level, self.file, at)
 
 
-def _metadata(content: Json) -> Json:
+def _metadata_of(content: Json) -> Json:
     metadata = content.get("metadata")
     return metadata if isinstance(metadata, Mapping) else {}
 
 
-def _file(
-    name: str, text: str, dry_run: Callable[[Json], str | None] | None, objects: list[_Placed]
-) -> Iterator[Finding]:
+def _lint_file(
+    name: str, text: str, dry_run: Callable[[Json], str | None] | None, objects: list[_PlacedObject]
+) -> Iterator[LintFinding]:
     try:
-        documents = list(source.documents(text))
-    except source.NotYaml as error:
-        yield Finding(name, f"is no YAML: {error}", "error", name, error.line)
+        documents = list(source.read_documents(text))
+    except source.InvalidYaml as error:
+        yield LintFinding(name, f"is no YAML: {error}", "error", name, error.line)
         return
     for number, whole in enumerate(documents, start=1):
-        for document in whole.items():
+        for document in whole.list_items():
             content = document.content
             if not isinstance(content, Mapping) or not str(content.get("apiVersion", "")).startswith(f"{GROUP}/"):
                 continue
-            placed = _Placed(name, number, document)
+            placed = _PlacedObject(name, number, document)
             objects.append(placed)
-            for path, line in document.repeated():
-                yield placed.finding(f"{_written(path)}: is there twice, and only the last one counts", "error", line)
-            yield from (placed.finding(said, level) for said, level in _document(content, dry_run))
+            for path, line in document.repeated_fields():
+                yield placed.build_finding(
+                    f"{_format_path(path)}: is there twice, and only the last one counts", "error", line
+                )
+            yield from (placed.build_finding(said, level) for said, level in _check_document(content, dry_run))
 
 
-def _written(path: source.Path) -> str:
+def _format_path(path: source.FieldPath) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
-_NUMBER = re.compile(r"\d+")
+_DIGITS = re.compile(r"\d+")
 _REFERENCES = {
     "Model": (
         (("spec", "version", "name"), "ModelVersion"),
@@ -142,7 +144,7 @@ _REFERENCES = {
 """Fields that name another object of the same namespace, and its kind."""
 
 
-def _unknown_names(objects: list[_Placed]) -> Iterator[Finding]:
+def _unknown_names(objects: list[_PlacedObject]) -> Iterator[LintFinding]:
     """References to a name that no object given has, where one given has nearly that name."""
     names: dict[tuple[str, str], set[str]] = {}
     for placed in objects:
@@ -150,23 +152,23 @@ def _unknown_names(objects: list[_Placed]) -> Iterator[Finding]:
     for placed in objects:
         kind, namespace = placed.key
         for path, wanted in _REFERENCES.get(kind, ()):
-            known, name = names.get((wanted, namespace), set()), _value(placed.content, path)
+            known, name = names.get((wanted, namespace), set()), _value_at(placed.content, path)
             if not isinstance(name, str) or name in known:
                 continue
-            near = wording.near(name, known)
+            near = wording.closest_name(name, known)
             # Versions differ by a number, and the cluster may have the other one.
-            if near is not None and _NUMBER.sub("", near) != _NUMBER.sub("", name):
-                text = f"{_written(path)}: no {wanted} {name} is in these files; did you mean {near}?"
-                yield placed.finding(text, "warning", placed.document.line(path))
+            if near is not None and _DIGITS.sub("", near) != _DIGITS.sub("", name):
+                text = f"{_format_path(path)}: no {wanted} {name} is in these files; did you mean {near}?"
+                yield placed.build_finding(text, "warning", placed.document.line_of(path))
 
 
-def _value(content: Any, path: source.Path) -> Any:
+def _value_at(content: Any, path: source.FieldPath) -> Any:
     for step in path:
         content = content.get(step) if isinstance(content, Mapping) else None
     return content
 
 
-def _with_a_name(document: Json) -> Json:
+def _with_generated_name(document: Json) -> Json:
     """As the API server would name it."""
     metadata = document.get("metadata")
     if not isinstance(metadata, Mapping) or metadata.get("name") or not metadata.get("generateName"):
@@ -174,52 +176,56 @@ def _with_a_name(document: Json) -> Json:
     return {**document, "metadata": {**metadata, "name": f"{metadata['generateName']}x"}}
 
 
-def _document(document: Json, dry_run: Callable[[Json], str | None] | None) -> Iterator[tuple[str, Level]]:
-    kind = _BY_KIND.get(str(document.get("kind")))
+def _check_document(document: Json, dry_run: Callable[[Json], str | None] | None) -> Iterator[tuple[str, Level]]:
+    kind = _KINDS_BY_NAME.get(str(document.get("kind")))
     if document["apiVersion"] != API_VERSION or kind is None:
         yield (
-            f"{document['apiVersion']} has no kind {document.get('kind')}{_meant(document)}; "
-            f"{API_VERSION} has {', '.join(_BY_KIND)}",
+            f"{document['apiVersion']} has no kind {document.get('kind')}{_suggest_kind(document)}; "
+            f"{API_VERSION} has {', '.join(_KINDS_BY_NAME)}",
             "error",
         )
         return
     try:
-        parsed = kind.parse(_with_a_name(document))
+        parsed = kind.parse(_with_generated_name(document))
     except InvalidObject as error:
-        yield from ((f"{path}: {text}" if path else text, "error") for path, text in wording.explain(kind, error))
+        yield from (
+            (f"{path}: {text}" if path else text, "error") for path, text in wording.explain_problems(kind, error)
+        )
         return
     if isinstance(parsed, RolloutPolicy):
-        wrong = rollouts.problems(parsed.spec)
+        wrong = rollouts.find_problems(parsed.spec)
         yield from ((text, "error") for text in wrong)
         if not wrong:
-            found = rollouts.decidability(parsed.spec)
+            found = rollouts.assess_decidability(parsed.spec)
             yield found.message, "error" if found.rate is None and not found.decidable else "note"
-            asked, _, said = rollouts.evidence_asked(parsed.spec, compiled(parsed.spec.strategy))
+            asked, _, said = rollouts.evidence_condition(parsed.spec, compile_steps(parsed.spec.strategy))
             if not asked:
                 yield said, "warning"
-            yield from ((text, "warning") for text in rollouts.warnings(parsed.spec))
+            yield from ((text, "warning") for text in rollouts.find_warnings(parsed.spec))
         gate = parsed.spec.gates.evaluation if parsed.spec.gates is not None else None
         if gate is not None:
-            yield from ((text, "warning") for text in margins.warnings(gate.metrics, "spec.gates.evaluation.metrics"))
+            yield from (
+                (text, "warning") for text in margins.lint_margins(gate.metrics, "spec.gates.evaluation.metrics")
+            )
     if isinstance(parsed, Model) and parsed.spec.endpoint is not None:
-        cut = endpoints.cut_requests(parsed.spec.endpoint, parsed.spec.serving.max_request_seconds)
+        cut = endpoints.describe_short_timeout(parsed.spec.endpoint, parsed.spec.serving.max_request_seconds)
         yield from ((text, "warning") for text in (cut,) if text)
     if isinstance(parsed, AnyRuntime):
-        yield from ((text, "note") for text in _unsaid(parsed))
+        yield from ((text, "note") for text in _undeclared_code(parsed))
     if isinstance(parsed, RetrainingPolicy) and parsed.spec.run.evaluate is not None:
         gates = parsed.spec.run.evaluate.gates
-        yield from ((text, "warning") for text in margins.warnings(gates, "spec.run.evaluate.gates"))
+        yield from ((text, "warning") for text in margins.lint_margins(gates, "spec.run.evaluate.gates"))
     refusal = dry_run(document) if dry_run is not None else None
     if refusal is not None:
         yield f"the API server refuses it: {refusal}", "error"
 
 
-def _meant(document: Json) -> str:
-    name = wording.near(str(document.get("kind")), _BY_KIND)
+def _suggest_kind(document: Json) -> str:
+    name = wording.closest_name(str(document.get("kind")), _KINDS_BY_NAME)
     return f": did you mean {name}?" if name is not None and name != document.get("kind") else ""
 
 
-def _unsaid(runtime: AnyRuntime) -> Iterator[str]:
+def _undeclared_code(runtime: AnyRuntime) -> Iterator[str]:
     for index, entry in enumerate(runtime.spec.formats):
         if entry.code is None:
             yield f"spec.formats[{index}].code: does not say whether {entry.name} is code, so it counts as code"

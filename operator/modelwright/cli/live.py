@@ -12,15 +12,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from modelwright.api.conditions import find
+from modelwright.api.conditions import find_condition
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli.course import Course, Look, course
-from modelwright.cli.picture import NotThere, Picture, age
-from modelwright.cli.printing import cleaned, printable
-from modelwright.cli.tree import gate_words, last_verdicts, verdict_words
-from modelwright.core.rollout.record import TERMINAL
+from modelwright.cli.course import RolloutSeries, VerdictPoint, build_series
+from modelwright.cli.picture import ModelView, ObjectNotFound, format_age
+from modelwright.cli.printing import escape_texts, escape_unprintable
+from modelwright.cli.tree import format_gate, format_verdict, last_verdicts
+from modelwright.core.rollout.record import TERMINAL_STATES
 
-BAR: Final = 40
+BAR_COLUMNS: Final = 40
 """Columns of a bar and of an interval."""
 _STYLES: Final = {
     **dict.fromkeys(("Pass", "Succeeded", "True"), "green"),
@@ -29,23 +29,23 @@ _STYLES: Final = {
 }
 
 
-def view(seen: Picture, now: datetime) -> RenderableType:
+def render_view(seen: ModelView, now: datetime) -> RenderableType:
     """One Model as it stands. `seen.rollout` should have its policy, also where that is stored apart: limits of values
     are in it."""
-    parts: list[RenderableType] = [_head(seen), _shares(seen)]
-    record = seen.rollout
+    parts: list[RenderableType] = [_model_header(seen), _traffic_table(seen)]
+    record = seen.current_rollout
     if record is not None:
-        parts += [Text(), _rollout(record, now)]
-        parts += [_line(f"  {gate_words(gate)}", _STYLES.get(gate.outcome)) for gate in record.status.gates]
-        parts += _metrics(record, now)
+        parts += [Text(), _rollout_header(record, now)]
+        parts += [_styled_line(f"  {format_gate(gate)}", _STYLES.get(gate.outcome)) for gate in record.status.gates]
+        parts += _metric_rows(record, now)
         parts += [
-            _line(f"  {each.approver} said {each.decision} ({each.place}): {each.reason}")
+            _styled_line(f"  {each.approver} said {each.decision} ({each.place}): {each.reason}")
             for each in record.status.approvals
         ]
     return Group(*parts)
 
 
-def interval(look: Look, width: int = BAR) -> str:
+def draw_interval(look: VerdictPoint, width: int = BAR_COLUMNS) -> str:
     """The interval of a metric, its estimate and its limits on a scale of `width` columns: `├──●──┤   ┃`. Empty without
     numbers."""
     low, high = look.low, look.high
@@ -71,11 +71,15 @@ def interval(look: Look, width: int = BAR) -> str:
     return "".join(drawn).rstrip()
 
 
-def _head(seen: Picture) -> Text:
+def _model_header(seen: ModelView) -> Text:
     model = seen.model
-    stalled = find(model.status.conditions, "Stalled")
-    condition = stalled if stalled is not None and stalled.status == "True" else find(model.status.conditions, "Ready")
-    text = _line(f"Model {model.name}", "bold")
+    stalled = find_condition(model.status.conditions, "Stalled")
+    condition = (
+        stalled
+        if stalled is not None and stalled.status == "True"
+        else find_condition(model.status.conditions, "Ready")
+    )
+    text = _styled_line(f"Model {model.name}", "bold")
     if model.spec.suspend:
         return text.append("  suspended", "yellow")
     if condition is None:
@@ -83,13 +87,13 @@ def _head(seen: Picture) -> Text:
     good = condition.type == "Ready" and condition.status == "True"
     bad = condition.type == "Stalled"
     colour = "green" if good else "red" if bad else "yellow"
-    text.append(printable(f"  {condition.type}={condition.status} {condition.reason}"), colour)
+    text.append(escape_unprintable(f"  {condition.type}={condition.status} {condition.reason}"), colour)
     if condition.message and condition.reason != "Serving":
-        text.append(printable(f"\n{condition.message}"))
+        text.append(escape_unprintable(f"\n{condition.message}"))
     return text
 
 
-def _shares(seen: Picture) -> RenderableType:
+def _traffic_table(seen: ModelView) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     serving = seen.model.status.serving
     for share in seen.model.status.traffic:
@@ -98,55 +102,62 @@ def _shares(seen: Picture) -> RenderableType:
         role = "serving" if serving is not None and serving.revision == share.revision else "candidate"
         observed = f"(seen {share.observed_weight} %)" if share.observed_weight is not None else ""
         colour = "green" if role == "serving" else "cyan"
-        bar = ProgressBar(total=100, completed=share.weight, width=BAR, complete_style=colour, finished_style=colour)
+        bar = ProgressBar(
+            total=100, completed=share.weight, width=BAR_COLUMNS, complete_style=colour, finished_style=colour
+        )
         table.add_row(
-            _line(share.version, "bold"), bar, f"{share.weight} %", Text(observed), Text(ready), Text(role, "dim")
+            _styled_line(share.version, "bold"),
+            bar,
+            f"{share.weight} %",
+            Text(observed),
+            Text(ready),
+            Text(role, "dim"),
         )
     return table
 
 
-def _rollout(record: ModelRollout, now: datetime) -> Text:
+def _rollout_header(record: ModelRollout, now: datetime) -> Text:
     status = record.status
     move = f"{status.from_.version} -> {record.spec.target.version}" if status.from_ else record.spec.target.version
-    text = _line(f"rollout {record.name}  {move}  ", "bold")
-    text.append(printable(str(status.state or "Pending")), _STYLES.get(str(status.state), "yellow"))
-    if status.state in TERMINAL:
-        text.append(printable(f"  {status.reason or ''} {age(status.finished_at, now)} ago"))
+    text = _styled_line(f"rollout {record.name}  {move}  ", "bold")
+    text.append(escape_unprintable(str(status.state or "Pending")), _STYLES.get(str(status.state), "yellow"))
+    if status.state in TERMINAL_STATES:
+        text.append(escape_unprintable(f"  {status.reason or ''} {format_age(status.finished_at, now)} ago"))
     else:
-        text.append(printable(f"  step {status.progress}" if status.progress else ""))
+        text.append(escape_unprintable(f"  step {status.progress}" if status.progress else ""))
         text.append("  paused" if status.paused else "", "yellow")
-        text.append(f"  since {age(status.started_at, now)}" if status.started_at else "")
+        text.append(f"  since {format_age(status.started_at, now)}" if status.started_at else "")
     if status.message:
-        text.append(printable(f"\n  {status.message}"))
+        text.append(escape_unprintable(f"\n  {status.message}"))
     return text
 
 
-def _metrics(record: ModelRollout, now: datetime) -> Iterator[RenderableType]:
+def _metric_rows(record: ModelRollout, now: datetime) -> Iterator[RenderableType]:
     try:
-        found: Course | None = cleaned(course(record, now))
-    except NotThere:
+        found: RolloutSeries | None = escape_texts(build_series(record, now))
+    except ObjectNotFound:
         found = None
-    last = max((look.step for judged in found.metrics for look in judged.looks), default=0) if found is not None else 0
+    last = max((look.step for judged in found.metrics for look in judged.points), default=0) if found is not None else 0
     table = Table.grid(padding=(0, 2))
     drawn = set()
     for judged in found.metrics if found is not None else ():
-        look = judged.looks[-1]
+        look = judged.points[-1]
         if look.step != last:
             continue
         drawn.add(judged.metric)
         style = _STYLES.get(look.outcome, "")
         table.add_row(
-            Text(f"  {judged.metric}"), Text(look.outcome, style), Text(interval(look), style), Text(_numbers(look)),
+            Text(f"  {judged.metric}"), Text(look.outcome, style), Text(draw_interval(look), style), Text(_format_numbers(look)),
             Text(judged.unit + (", dry run" if judged.dry_run else ""), "dim"),
         )  # fmt: skip
     if drawn:
         yield table
     for verdict in last_verdicts(record):
         if verdict.metric not in drawn:
-            yield _line(f"  {verdict_words(verdict)}", _STYLES.get(verdict.outcome))
+            yield _styled_line(f"  {format_verdict(verdict)}", _STYLES.get(verdict.outcome))
 
 
-def _numbers(look: Look) -> str:
+def _format_numbers(look: VerdictPoint) -> str:
     estimate = f"{look.estimate:g}" if look.estimate is not None else ""
     between = f"[{look.low:g}, {look.high:g}]" if look.low is not None and look.high is not None else ""
     bounds = {True: "at most", False: "at least", None: "limit"}
@@ -155,5 +166,5 @@ def _numbers(look: Look) -> str:
     return ", ".join(part for part in (" ".join(filter(None, (estimate, between))), *limits, samples) if part)
 
 
-def _line(text: str, style: str | None = None) -> Text:
-    return Text().append(printable(text), style)
+def _styled_line(text: str, style: str | None = None) -> Text:
+    return Text().append(escape_unprintable(text), style)

@@ -17,20 +17,20 @@ from modelwright.api.v1alpha1.training import TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.cli.errors import UserError
 from modelwright.core import versions
-from modelwright.core.rollout.record import TAKEN_BACK
+from modelwright.core.rollout.record import REVERTED_STATES
 
 Json = Mapping[str, Any]
-R = TypeVar("R", bound=Resource)
+ResourceT = TypeVar("ResourceT", bound=Resource)
 
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class NotThere(UserError, LookupError):
+class ObjectNotFound(UserError, LookupError):
     """What was asked for does not exist; the text says what does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class ServingPod:
     """A pod of a serving revision."""
 
     name: str
@@ -42,7 +42,7 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ModelView:
     """One Model; everything else newest first."""
 
     model: Model
@@ -50,32 +50,32 @@ class Picture:
     rollouts: tuple[ModelRollout, ...]
     policies: tuple[RetrainingPolicy, ...]
     runs: tuple[TrainingRun, ...]
-    pods: tuple[Pod, ...]
+    pods: tuple[ServingPod, ...]
 
     @property
-    def rollout(self) -> ModelRollout | None:
+    def current_rollout(self) -> ModelRollout | None:
         """The record that matters now: the one the Model names, else the newest."""
         told = self.model.status.rollout
         named = [r for r in self.rollouts if told is not None and r.name == told.name]
         return next(iter((*named, *self.rollouts)), None)
 
-    def version(self, name: str) -> ModelVersion:
+    def get_version(self, name: str) -> ModelVersion:
         """Raises NotThere."""
-        return self._named(self.versions, name)
+        return self._get_named(self.versions, name)
 
-    def record(self, name: str) -> ModelRollout:
+    def get_rollout(self, name: str) -> ModelRollout:
         """Raises NotThere."""
-        return self._named(self.rollouts, name)
+        return self._get_named(self.rollouts, name)
 
-    def _named(self, among: Sequence[R], name: str) -> R:
+    def _get_named(self, among: Sequence[ResourceT], name: str) -> ResourceT:
         kind = type(among[0]).__name__ if among else "object"
         for found in among:
             if found.name == name:
                 return found
-        raise NotThere(f"Model {self.model.name} has no {kind} {name}; {_there_are(o.name for o in among)}")
+        raise ObjectNotFound(f"Model {self.model.name} has no {kind} {name}; {_list_existing(o.name for o in among)}")
 
 
-def model_of(name: str, objects: Iterable[Json]) -> str:
+def resolve_model_name(name: str, objects: Iterable[Json]) -> str:
     """The Model that a name stands for: its own, or that of a ModelRollout, ModelVersion, TrainingRun,
     RetrainingPolicy or pod of this name, in this order. Raises NotThere."""
     by_kind: dict[str, dict[str, Json]] = {}
@@ -95,40 +95,44 @@ def model_of(name: str, objects: Iterable[Json]) -> str:
     labels = (by_kind.get("Pod", {}).get(name, {}).get("metadata") or {}).get("labels") or {}
     if names.LABEL_MODEL in labels:
         return str(labels[names.LABEL_MODEL])
-    raise NotThere(f"there is no Model {name} here, nor anything of that name that belongs to one; "
-                   f"{_there_are(by_kind.get('Model', {}), 'Models')}")  # fmt: skip
+    raise ObjectNotFound(f"there is no Model {name} here, nor anything of that name that belongs to one; "
+                   f"{_list_existing(by_kind.get('Model', {}), 'Models')}")  # fmt: skip
 
 
-def picture(name: str, objects: Iterable[Json]) -> Picture:
+def build_view(name: str, objects: Iterable[Json]) -> ModelView:
     """The Model of this name and what belongs to it. Objects that this program can't read are left out. Raises
     NotThere, and InvalidObject for a Model that can't be read."""
     known = list(objects)
     raw = next((o for o in known if o["kind"] == "Model" and o["metadata"]["name"] == name), None)
     if raw is None:
         there = (str(o["metadata"]["name"]) for o in known if o["kind"] == "Model")
-        raise NotThere(f"there is no Model {name} here; {_there_are(there, 'Models')}")
-    policies = [p for p in _parsed(RetrainingPolicy, known) if p.spec.model_ref.name == name]
+        raise ObjectNotFound(f"there is no Model {name} here; {_list_existing(there, 'Models')}")
+    policies = [p for p in _parse_objects(RetrainingPolicy, known) if p.spec.model_ref.name == name]
     trained_by = {policy.name for policy in policies}
-    return Picture(
+    return ModelView(
         model=Model.parse(raw),
-        versions=_newest_first(v for v in _parsed(ModelVersion, known) if v.spec.model_ref.name == name),
-        rollouts=_newest_first(r for r in _parsed(ModelRollout, known) if r.spec.model_ref.name == name),
+        versions=_newest_first(v for v in _parse_objects(ModelVersion, known) if v.spec.model_ref.name == name),
+        rollouts=_newest_first(r for r in _parse_objects(ModelRollout, known) if r.spec.model_ref.name == name),
         policies=_newest_first(policies),
         runs=_newest_first(
-            t for t in _parsed(TrainingRun, known) if t.spec.policy_ref.name in trained_by or t.status.model == name
+            t
+            for t in _parse_objects(TrainingRun, known)
+            if t.spec.policy_ref.name in trained_by or t.status.model == name
         ),
-        pods=tuple(sorted((_pod(o) for o in known if _serves(o, name)), key=lambda pod: (pod.version, pod.name))),
+        pods=tuple(
+            sorted((_parse_pod(o) for o in known if _is_serving_pod(o, name)), key=lambda pod: (pod.version, pod.name))
+        ),
     )
 
 
-def result(seen: Picture) -> str | None:
+def move_result(seen: ModelView) -> str | None:
     """How the move to what is wanted came out, in the words of `status --wait`: promoted, failed, or None while it
     goes on."""
     model, status = seen.model, seen.model.status
     if (status.observed_generation or 0) < model.generation:
         return None
     serving = status.serving
-    wanted = versions.wanted(
+    wanted = versions.resolve_target(
         model.name,
         model.spec.version,
         seen.versions,
@@ -141,17 +145,17 @@ def result(seen: Picture) -> str | None:
     if is_true(status.conditions, "Ready"):
         return "promoted"
     state = status.rollout.state if status.rollout is not None else None
-    if is_true(status.conditions, "Stalled") or state in TAKEN_BACK:
+    if is_true(status.conditions, "Stalled") or state in REVERTED_STATES:
         return "failed"
     return None
 
 
-def age(since: datetime | None, now: datetime) -> str:
+def format_age(since: datetime | None, now: datetime) -> str:
     """How long ago, as kubectl says it: 45s, 12m, 3h, 9d; empty when it isn't known."""
-    return "" if since is None else span(now - since)
+    return "" if since is None else format_span(now - since)
 
 
-def span(length: timedelta) -> str:
+def format_span(length: timedelta) -> str:
     """A length of time in its largest unit."""
     seconds = max(int(length.total_seconds()), 0)
     for unit, size, below in (("s", 1, 120), ("m", 60, 120 * 60), ("h", 3600, 48 * 3600)):
@@ -160,7 +164,7 @@ def span(length: timedelta) -> str:
     return f"{seconds // 86400}d"
 
 
-def _parsed(kind: type[R], objects: Iterable[Json]) -> list[R]:
+def _parse_objects(kind: type[ResourceT], objects: Iterable[Json]) -> list[ResourceT]:
     found = []
     for obj in objects:
         if obj["kind"] == kind.__name__:
@@ -171,22 +175,22 @@ def _parsed(kind: type[R], objects: Iterable[Json]) -> list[R]:
     return found
 
 
-def _newest_first(found: Iterable[R]) -> tuple[R, ...]:
-    return tuple(sorted(found, key=lambda o: (o.metadata.creation_timestamp or _LONG_AGO, o.name), reverse=True))
+def _newest_first(found: Iterable[ResourceT]) -> tuple[ResourceT, ...]:
+    return tuple(sorted(found, key=lambda o: (o.metadata.creation_timestamp or _EPOCH, o.name), reverse=True))
 
 
-def _serves(obj: Json, model: str) -> bool:
+def _is_serving_pod(obj: Json, model: str) -> bool:
     labels = (obj["metadata"].get("labels") or {}) if obj["kind"] == "Pod" else {}
     return labels.get(names.LABEL_MODEL) == model and labels.get(names.LABEL_ROLE) == names.ROLE_SERVING
 
 
-def _pod(obj: Json) -> Pod:
+def _parse_pod(obj: Json) -> ServingPod:
     status, metadata = obj.get("status") or {}, obj["metadata"]
     told = status.get("containerStatuses") or ()
     waiting = [(each.get("state") or {}).get("waiting", {}).get("reason") for each in told]
     state = "Terminating" if metadata.get("deletionTimestamp") else next(filter(None, waiting), status.get("phase"))
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
-    return Pod(
+    return ServingPod(
         name=metadata["name"],
         version=str(metadata["labels"].get(names.LABEL_VERSION, "")),
         ready=ready,
@@ -196,7 +200,7 @@ def _pod(obj: Json) -> Pod:
     )
 
 
-def _there_are(found: Iterable[str], what: str = "") -> str:
+def _list_existing(found: Iterable[str], what: str = "") -> str:
     listed = sorted(found)
     if not listed:
         return f"there are no {what}" if what else "there are none"

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from modelwright.cli.errors import UserError
-from modelwright.cli.printing import on_terminal, say
+from modelwright.cli.printing import on_terminal, print_text
 from modelwright.cli.verbs import VERBS, Verb
 
 if TYPE_CHECKING:
-    from modelwright.cli.cluster import Cluster
+    from modelwright.cli.cluster import KubectlClient
 
 PROGRAM: Final = "kubectl modelwright"
 FAILED, INTERRUPTED = 1, 130
-Handler = Callable[[SimpleNamespace, "Cluster"], int]
+Handler = Callable[[SimpleNamespace, "KubectlClient"], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] == "help":
         given = [*given[1:], "--help"]
     ended: list[int] = []
-    app = _app([given[0]], ended.append) if given[0] in VERBS else _overview()
+    app = _build_app([given[0]], ended.append) if given[0] in VERBS else _build_overview()
     try:
         typer.main.get_command(app).main(given, prog_name=PROGRAM)
     except SystemExit:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ended[0]
 
 
-def subcommands() -> dict[str, dict[str, bool]]:
+def verb_options() -> dict[str, dict[str, bool]]:
     """Every verb with its options, and whether they take a value."""
     return {
         name: {
@@ -49,34 +49,34 @@ def subcommands() -> dict[str, dict[str, bool]]:
             if parameter.param_type_name == "option"
             for option in parameter.opts
         }
-        for name, command in commands().items()
+        for name, command in build_commands().items()
     }
 
 
-def commands() -> dict[str, Any]:
+def build_commands() -> dict[str, Any]:
     """Every verb as a command that reads its arguments: `make_context(name, arguments)` refuses what it has not."""
-    group: Any = typer.main.get_command(_app(VERBS, lambda _: None))
+    group: Any = typer.main.get_command(_build_app(VERBS, lambda _: None))
     found: dict[str, Any] = group.commands
     return found
 
 
-def _app(names: Iterable[str], end: Callable[[int], None]) -> typer.Typer:
-    app = _empty()
+def _build_app(names: Iterable[str], end: Callable[[int], None]) -> typer.Typer:
+    app = _empty_app()
     for name in names:
         verb = VERBS[name]
-        app.command(name, help=verb.text, rich_help_panel=verb.group)(_callback(verb, end))
+        app.command(name, help=verb.text, rich_help_panel=verb.group)(_build_callback(verb, end))
     return app
 
 
-def _overview() -> typer.Typer:
+def _build_overview() -> typer.Typer:
     """All verbs without their parameters, which is enough to list them and takes a tenth of the time."""
-    app = _empty()
+    app = _empty_app()
     for verb in VERBS.values():
         app.command(verb.name, help=verb.text, rich_help_panel=verb.group)(lambda: None)
     return app
 
 
-def _empty() -> typer.Typer:
+def _empty_app() -> typer.Typer:
     app = typer.Typer(
         help=inspect.cleandoc(__doc__ or ""),
         add_completion=False,
@@ -89,11 +89,11 @@ def _empty() -> typer.Typer:
     return app
 
 
-def _callback(verb: Verb, end: Callable[[int], None]) -> Callable[..., None]:
+def _build_callback(verb: Verb, end: Callable[[int], None]) -> Callable[..., None]:
     """The function that typer calls, with the parameters of the declaration and of kubectl."""
 
     def call(**values: Any) -> None:
-        code = _run(verb, SimpleNamespace(command=verb.name, **values))
+        code = _run_verb(verb, SimpleNamespace(command=verb.name, **values))
         end(code)
         raise typer.Exit(code)
 
@@ -103,9 +103,9 @@ def _callback(verb: Verb, end: Callable[[int], None]) -> Callable[..., None]:
     return call
 
 
-def _run(verb: Verb, options: SimpleNamespace) -> int:
+def _run_verb(verb: Verb, options: SimpleNamespace) -> int:
     """The exit code of the handler. Errors that its user can do something about are reported in a line."""
-    from modelwright.cli.cluster import Cluster, Forbidden, NoCluster
+    from modelwright.cli.cluster import ClusterUnreachable, Forbidden, KubectlClient
 
     flags = [
         f"--{name}={value}" for name in ("kubeconfig", "context", "namespace") if (value := getattr(options, name))
@@ -113,22 +113,22 @@ def _run(verb: Verb, options: SimpleNamespace) -> int:
     module, _, function = verb.handler.partition(":")
     try:
         handler: Handler = getattr(importlib.import_module(module), function)
-        return handler(options, Cluster(tuple(flags)))
+        return handler(options, KubectlClient(tuple(flags)))
     except Forbidden as error:
         needs = error.needs or verb.needs
-        say(f"error: {error}", error=True)
+        print_text(f"error: {error}", error=True)
         if needs:
-            say(f"{verb.name} needs {needs}, or the same rights by another", error=True)
-    except NoCluster as error:
+            print_text(f"{verb.name} needs {needs}, or the same rights by another", error=True)
+    except ClusterUnreachable as error:
         text = " ".join(str(error).split())
-        say(
+        print_text(
             f"error: no cluster answers: {text} (see `kubectl config get-contexts`, --context, --kubeconfig)",
             error=True,
         )
     except UserError as error:
-        say(f"error: {error}", error=True)
+        print_text(f"error: {error}", error=True)
     except OSError as error:
-        say(f"error: {error.filename or ''}: {error.strerror or error}", error=True)
+        print_text(f"error: {error.filename or ''}: {error.strerror or error}", error=True)
     except KeyboardInterrupt:
         return INTERRUPTED
     except ValueError as error:
@@ -136,7 +136,7 @@ def _run(verb: Verb, options: SimpleNamespace) -> int:
 
         if not isinstance(error, InvalidObject):
             raise
-        say(f"error: {error}", error=True)
+        print_text(f"error: {error}", error=True)
     return FAILED
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.training import TrainingRun
-from modelwright.cli.picture import Picture
-from modelwright.cli.tree import gate_words, table, verdict_words
+from modelwright.cli.picture import ModelView
+from modelwright.cli.tree import format_gate, format_table, format_verdict
 
 Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TimelineEntry:
     """Something that happened to an object. `at` is in UTC."""
 
     at: datetime
@@ -30,43 +30,43 @@ class Entry:
         return {"at": f"{self.at:%Y-%m-%dT%H:%M:%SZ}", "kind": self.kind, "name": self.name, "text": self.text}
 
 
-def timeline(seen: Picture, events: Iterable[Json]) -> list[Entry]:
+def build_timeline(seen: ModelView, events: Iterable[Json]) -> list[TimelineEntry]:
     """All that is on record, the earliest first. `events`: objects of events.k8s.io/v1 of the namespace, of which
     those about the Model and what belongs to it are taken."""
-    found = [*_versions(seen), *_events(seen, events)]
+    found = [*_version_entries(seen), *_event_entries(seen, events)]
     for record in seen.rollouts:
-        found += _rollout(record)
+        found += _rollout_entries(record)
     for run in seen.runs:
-        found += _run(run)
+        found += _run_entries(run)
     # Of what happened in the same second the order of the records is kept.
     return sorted(found, key=lambda entry: entry.at)
 
 
-def shown(entries: Iterable[Entry]) -> str:
+def render_timeline(entries: Iterable[TimelineEntry]) -> str:
     """As a table, in UTC."""
     head = ("TIME (UTC)", "OBJECT", "WHAT")
-    return table([head, *(_cells(entry) for entry in entries)])
+    return format_table([head, *(_entry_cells(entry) for entry in entries)])
 
 
-def _cells(entry: Entry) -> tuple[str, str, str]:
+def _entry_cells(entry: TimelineEntry) -> tuple[str, str, str]:
     return f"{entry.at:%Y-%m-%d %H:%M:%S}", f"{entry.kind} {entry.name}", " ".join(entry.text.split())
 
 
-def _versions(seen: Picture) -> Iterator[Entry]:
+def _version_entries(seen: ModelView) -> Iterator[TimelineEntry]:
     for version in seen.versions:
         created = version.metadata.creation_timestamp
         if created is not None:
             author = f" by {version.spec.author}" if version.spec.author else ""
-            yield Entry(created, "ModelVersion", version.name, f"was registered{author}")
+            yield TimelineEntry(created, "ModelVersion", version.name, f"was registered{author}")
 
 
-def _entry(kind: str, name: str, at: datetime | None, text: str) -> Iterator[Entry]:
+def _dated_entry(kind: str, name: str, at: datetime | None, text: str) -> Iterator[TimelineEntry]:
     if at is not None:
-        yield Entry(at, kind, name, text)
+        yield TimelineEntry(at, kind, name, text)
 
 
-def _rollout(record: ModelRollout) -> Iterator[Entry]:
-    status, entry = record.status, partial(_entry, "ModelRollout", record.name)
+def _rollout_entries(record: ModelRollout) -> Iterator[TimelineEntry]:
+    status, entry = record.status, partial(_dated_entry, "ModelRollout", record.name)
     asked = record.spec.rollback
     if asked is not None:
         text = f"{asked.by} asked to go back to {record.spec.target.version}: {asked.reason}"
@@ -74,13 +74,13 @@ def _rollout(record: ModelRollout) -> Iterator[Entry]:
     move = f"{status.from_.version} -> {record.spec.target.version}" if status.from_ else record.spec.target.version
     yield from entry(status.started_at, f"started: {move}")
     for gate in status.gates:
-        yield from entry(gate.at, gate_words(gate))
+        yield from entry(gate.at, format_gate(gate))
     for step in status.steps:
         what = f"step {step.index + 1} ({step.kind}{f' {step.weight} %' if step.weight else ''})"
         yield from entry(step.started_at, f"{what} started")
         yield from entry(step.confirmed_at, f"{what}: the gateway follows it")
         for verdict in (each for each in status.verdicts if each.step == step.index):
-            yield from entry(verdict.at, f"{what}: {verdict_words(verdict)}")
+            yield from entry(verdict.at, f"{what}: {format_verdict(verdict)}")
         yield from entry(step.finished_at, f"{what} ended" + (f": {step.outcome}" if step.outcome else ""))
     for approval in status.approvals:
         said = f"{approval.approver} said {approval.decision} ({approval.place})"
@@ -92,8 +92,8 @@ def _rollout(record: ModelRollout) -> Iterator[Entry]:
     yield from entry(status.finished_at, f"ended {status.state} ({status.reason}): {status.message or ''}".rstrip(": "))
 
 
-def _run(run: TrainingRun) -> Iterator[Entry]:
-    status, entry = run.status, partial(_entry, "TrainingRun", run.name)
+def _run_entries(run: TrainingRun) -> Iterator[TimelineEntry]:
+    status, entry = run.status, partial(_dated_entry, "TrainingRun", run.name)
     asked = run.spec.manual
     if asked is not None:
         yield from entry(run.metadata.creation_timestamp, f"{asked.by} asked for it: {asked.reason}")
@@ -109,7 +109,7 @@ def _run(run: TrainingRun) -> Iterator[Entry]:
     yield from entry(status.finished_at, f"ended {status.state}{why}{made}: {status.message or ''}".rstrip(": "))
 
 
-def _events(seen: Picture, events: Iterable[Json]) -> Iterator[Entry]:
+def _event_entries(seen: ModelView, events: Iterable[Json]) -> Iterator[TimelineEntry]:
     ours = {("Model", seen.model.name)}
     ours |= {("ModelVersion", each.name) for each in seen.versions}
     ours |= {("ModelRollout", each.name) for each in seen.rollouts}
@@ -119,15 +119,15 @@ def _events(seen: Picture, events: Iterable[Json]) -> Iterator[Entry]:
     for event in events:
         regarding = event.get("regarding") or {}
         about = (str(regarding.get("kind")), str(regarding.get("name")))
-        at = _time(event)
+        at = _event_time(event)
         # Of a pod's life only what goes wrong.
         if about in ours and at is not None and (about[0] != "Pod" or event.get("type") == "Warning"):
             count = (event.get("series") or {}).get("count") or event.get("deprecatedCount") or 1
             times = f" ({count} times)" if count > 1 else ""
-            yield Entry(at, *about, f"{event.get('reason')}: {event.get('note', '')}{times}")
+            yield TimelineEntry(at, *about, f"{event.get('reason')}: {event.get('note', '')}{times}")
 
 
-def _time(event: Json) -> datetime | None:
+def _event_time(event: Json) -> datetime | None:
     """When it happened last."""
     last = (event.get("series") or {}).get("lastObservedTime") or event.get("deprecatedLastTimestamp")
     text = last or event.get("eventTime")

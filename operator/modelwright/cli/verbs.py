@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-COMMANDS: Final[Mapping[str, str]] = {
+ROLLOUT_COMMANDS: Final[Mapping[str, str]] = {
     "pause": "stop where it is; what turns bad still rolls back",
     "resume": "go on, in a freeze window too, which is recorded",
     "promote": "go to the end without further evidence, which is recorded",
@@ -21,10 +21,10 @@ COMMANDS: Final[Mapping[str, str]] = {
     "release": "end the hold of a rollback",
 }
 """What the operator is asked to do with a rollout, by `spec.command` of its record."""
-PICTURES: Final = (".svg", ".png")
+IMAGE_SUFFIXES: Final = (".svg", ".png")
 """How the name of a picture's file may end."""
 
-DRAFTS: Final = ("model", "version", "policy", "retraining")
+DRAFT_KINDS: Final = ("model", "version", "policy", "retraining")
 """What `new` prints."""
 
 READING, WRITING, FILES = "Show", "Act", "Files and projects"
@@ -46,7 +46,7 @@ class Verb:
     def parameters(self) -> Iterator[inspect.Parameter]:
         """Its arguments and options, those of kubectl included."""
         yield from inspect.signature(self.declaration).parameters.values()
-        yield from _OF_KUBECTL
+        yield from _KUBECTL_OPTIONS
 
 
 VERBS: Final[dict[str, Verb]] = {}
@@ -67,27 +67,27 @@ def verb(
     return register
 
 
-def _duration(text: str | float) -> float:
+def _parse_duration(text: str | float) -> float:
     if not isinstance(text, str):
         return text
-    from modelwright.api.common import seconds
+    from modelwright.api.common import parse_duration
 
     try:
-        return seconds(text)
+        return parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
+def _choice_parser(*choices: str) -> Callable[[str], str]:
     def chosen(text: str) -> str:
         if text in choices:
             return text
-        raise typer.BadParameter(_not_one_of(text, choices))
+        raise typer.BadParameter(_choice_error(text, choices))
 
     return chosen
 
 
-def _not_one_of(text: str, choices: tuple[str, ...]) -> str:
+def _choice_error(text: str, choices: tuple[str, ...]) -> str:
     import difflib
 
     near = difflib.get_close_matches(text, choices, n=1)
@@ -95,148 +95,165 @@ def _not_one_of(text: str, choices: tuple[str, ...]) -> str:
     return f'"{text}" is not one of {", ".join(choices)}.{meant}'
 
 
-def _picture(text: str) -> str:
-    if text != "json" and not text.endswith(PICTURES):
-        raise typer.BadParameter(f'"{text}" must end with {" or ".join(PICTURES)}, or be json')
+def _parse_plot_output(text: str) -> str:
+    if text != "json" and not text.endswith(IMAGE_SUFFIXES):
+        raise typer.BadParameter(f'"{text}" must end with {" or ".join(IMAGE_SUFFIXES)}, or be json')
     return text
 
 
-def _project(text: str) -> str:
-    from modelwright.cli.imports.run import registry
+def _parse_project(text: str) -> str:
+    from modelwright.cli.imports.run import load_providers
 
-    return _one_of(*registry())(text)
+    return _choice_parser(*load_providers())(text)
 
 
-def _option(*names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
+def _build_option(*names: str, text: str, metavar: str | None = None, **more: Any) -> Any:
     return typer.Option(*names, help=text, metavar=metavar, show_default=False, **more)
 
 
-def _answer(*more: str) -> Any:
+def _output_option(*more: str) -> Any:
     forms = ("text", "json", *more)
-    return _option("-o", "--output", text="form of the answer", metavar=f"[{'|'.join(forms)}]", parser=_one_of(*forms))
+    return _build_option(
+        "-o", "--output", text="form of the answer", metavar=f"[{'|'.join(forms)}]", parser=_choice_parser(*forms)
+    )
 
 
-Named = Annotated[
+ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL", show_default=False, help="Model, or anything of it: a version, rollout, run, policy or pod"
     ),
 ]
-Output = Annotated[str, _answer()]
-Reason = Annotated[str, _option("--reason", text="why; it stands in the record, with your name", metavar="TEXT")]
-Rollout = Annotated[str | None, _option("--rollout", text="an earlier rollout (default: the newest)", metavar="NAME")]
-Wait = Annotated[bool, _option("--wait", text="until it has ended: exit code 0 as asked for, 1 otherwise")]
-Timeout = Annotated[
+OutputOption = Annotated[str, _output_option()]
+ReasonOption = Annotated[
+    str, _build_option("--reason", text="why; it stands in the record, with your name", metavar="TEXT")
+]
+RolloutOption = Annotated[
+    str | None, _build_option("--rollout", text="an earlier rollout (default: the newest)", metavar="NAME")
+]
+WaitOption = Annotated[bool, _build_option("--wait", text="until it has ended: exit code 0 as asked for, 1 otherwise")]
+TimeoutOption = Annotated[
     float,
-    _option("--timeout", text="of --wait; then the exit code is 2 (default: 10m)", metavar="TIME", parser=_duration),
+    _build_option(
+        "--timeout", text="of --wait; then the exit code is 2 (default: 10m)", metavar="TIME", parser=_parse_duration
+    ),
 ]
-OfVersion = Annotated[
+VersionOption = Annotated[
     str | None,
-    _option("--version", text="default: the named version, else the one that serves", metavar="NAME"),
+    _build_option("--version", text="default: the named version, else the one that serves", metavar="NAME"),
 ]
-_OF_KUBECTL: Final = tuple(
+_KUBECTL_OPTIONS: Final = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
     for name, option in {
-        "namespace": _option("-n", "--namespace", text="namespace (default: that of the context)", metavar="NAME"),
-        "context": _option("--context", text="context of the kubeconfig", metavar="NAME"),
-        "kubeconfig": _option("--kubeconfig", text="kubeconfig file", metavar="FILE"),
+        "namespace": _build_option(
+            "-n", "--namespace", text="namespace (default: that of the context)", metavar="NAME"
+        ),
+        "context": _build_option("--context", text="context of the kubeconfig", metavar="NAME"),
+        "kubeconfig": _build_option("--kubeconfig", text="kubeconfig file", metavar="FILE"),
     }.items()
 )
 
 
 @verb("about:version", needs="")
 def version(
-    client: Annotated[bool, _option("--client", text="of this program only: no cluster is asked")] = False,
-    output: Output = "text",
+    client: Annotated[bool, _build_option("--client", text="of this program only: no cluster is asked")] = False,
+    output: OutputOption = "text",
 ) -> None:
     """versions of this program, operator, CRDs and images"""
 
 
 @verb("show:list_")
 def list_(
-    all_namespaces: Annotated[bool, _option("-A", "--all-namespaces", text="those of all namespaces")] = False,
-    output: Output = "text",
+    all_namespaces: Annotated[bool, _build_option("-A", "--all-namespaces", text="those of all namespaces")] = False,
+    output: OutputOption = "text",
 ) -> None:
     """every Model: version, share of the requests, why not ready"""
 
 
 @verb("show:status")
 def status(
-    model: Named,
-    watch: Annotated[bool, _option("--watch", text="show it again whenever it has changed")] = False,
-    wait: Annotated[bool, _option("--wait", text="until it is promoted (exit code 0) or has failed (1)")] = False,
+    model: ModelArgument,
+    watch: Annotated[bool, _build_option("--watch", text="show it again whenever it has changed")] = False,
+    wait: Annotated[bool, _build_option("--wait", text="until it is promoted (exit code 0) or has failed (1)")] = False,
     timeout: Annotated[
         float,
-        _option(
-            "--timeout", text="of --wait; after it the exit code is 2 (default: 10m)", metavar="TIME", parser=_duration
+        _build_option(
+            "--timeout",
+            text="of --wait; after it the exit code is 2 (default: 10m)",
+            metavar="TIME",
+            parser=_parse_duration,
         ),
     ] = 600.0,
-    output: Output = "text",
+    output: OutputOption = "text",
 ) -> None:
     """a Model as a tree: traffic, rollout, versions, retraining"""
 
 
 @verb("show:history")
-def history(model: Named, output: Output = "text") -> None:
+def history(model: ModelArgument, output: OutputOption = "text") -> None:
     """every rollout that there is a record of"""
 
 
 @verb("show:why")
-def why(model: Named, rollout: Rollout = None, output: Output = "text") -> None:
+def why(model: ModelArgument, rollout: RolloutOption = None, output: OutputOption = "text") -> None:
     """what was decided, by what evidence, and what can be done now"""
 
 
 @verb("show:timeline")
-def timeline(model: Named, output: Output = "text") -> None:
+def timeline(model: ModelArgument, output: OutputOption = "text") -> None:
     """what happened, in order, from records and Events"""
 
 
 @verb("requests:logs")
 def logs(
-    model: Named,
-    version: Annotated[str | None, _option("--version", text="its pods only (default: all)", metavar="NAME")] = None,
-    follow: Annotated[bool, _option("-f", "--follow", text="go on as lines come")] = False,
-    tail: Annotated[int, _option("--tail", text="lines of each pod (default: 100; -1 for all)", metavar="N")] = 100,
-    previous: Annotated[bool, _option("--previous", text="of the containers before the last restart")] = False,
-    output: Output = "text",
+    model: ModelArgument,
+    version: Annotated[
+        str | None, _build_option("--version", text="its pods only (default: all)", metavar="NAME")
+    ] = None,
+    follow: Annotated[bool, _build_option("-f", "--follow", text="go on as lines come")] = False,
+    tail: Annotated[
+        int, _build_option("--tail", text="lines of each pod (default: 100; -1 for all)", metavar="N")
+    ] = 100,
+    previous: Annotated[bool, _build_option("--previous", text="of the containers before the last restart")] = False,
+    output: OutputOption = "text",
 ) -> None:
     """logs of its model containers"""
 
 
 @verb("requests:predict")
 def predict(
-    model: Named,
+    model: ModelArgument,
     file: Annotated[
         str | None,
-        _option("-f", "--file", text="body of the request, JSON; - is standard input", metavar="FILE"),
+        _build_option("-f", "--file", text="body of the request, JSON; - is standard input", metavar="FILE"),
     ] = None,
-    sample: Annotated[bool, _option("--sample", text="send the version's first sample (the default)")] = False,
+    sample: Annotated[bool, _build_option("--sample", text="send the version's first sample (the default)")] = False,
     version: Annotated[
-        str | None, _option("--version", text="a version that runs (default: what serves)", metavar="NAME")
+        str | None, _build_option("--version", text="a version that runs (default: what serves)", metavar="NAME")
     ] = None,
     path: Annotated[
-        str | None, _option("--path", text="default: by the protocol of its runtime", metavar="PATH")
+        str | None, _build_option("--path", text="default: by the protocol of its runtime", metavar="PATH")
     ] = None,
-    output: Output = "text",
+    output: OutputOption = "text",
 ) -> None:
     """send one request to a version, and print the answer"""
 
 
 @verb("show:plot")
 def plot(
-    model: Named,
+    model: ModelArgument,
     rollout: Annotated[
         str | None,
-        _option("--rollout", text="an earlier rollout (default: the named one, else the newest)", metavar="NAME"),
+        _build_option("--rollout", text="an earlier rollout (default: the named one, else the newest)", metavar="NAME"),
     ] = None,
     output: Annotated[
         str | None,
-        _option(
-            "-o", "--output", metavar="FILE", parser=_picture,
-            text=f"a picture ({' or '.join(PICTURES)}), or json for the numbers (default: in the terminal)",
+        _build_option(
+            "-o", "--output", metavar="FILE", parser=_parse_plot_output,
+            text=f"a picture ({' or '.join(IMAGE_SUFFIXES)}), or json for the numbers (default: in the terminal)",
         ),
     ] = None,
-    terminal: Annotated[bool, _option("--terminal", text="in the terminal too, when -o names a file")] = False,
+    terminal: Annotated[bool, _build_option("--terminal", text="in the terminal too, when -o names a file")] = False,
 ) -> None:  # fmt: skip
     """draw a rollout: weights over time, intervals and limits"""
 
@@ -251,7 +268,7 @@ def doctor(
             help="a Model, or anything of it (default: all of the namespace given by -n, else of the cluster)",
         ),
     ] = None,
-    output: Output = "text",
+    output: OutputOption = "text",
 ) -> None:
     """find what is wrong, with the cure; exit code 1 with a fault"""
 
@@ -262,18 +279,18 @@ def explain(
         str | None,
         typer.Argument(metavar="[REASON]", show_default=False, help="of a condition, failure or event (default: all)"),
     ] = None,
-    output: Output = "text",
+    output: OutputOption = "text",
 ) -> None:
     """what a reason means, such as WaitingForPods"""
 
 
 @verb("show:lineage")
-def lineage(model: Named, version: OfVersion = None, output: Output = "text") -> None:
+def lineage(model: ModelArgument, version: VersionOption = None, output: OutputOption = "text") -> None:
     """a version back to data and code, and on to where it serves"""
 
 
 @verb("show:card")
-def card(model: Named, version: OfVersion = None, output: Output = "text") -> None:
+def card(model: ModelArgument, version: VersionOption = None, output: OutputOption = "text") -> None:
     """a model card in Markdown, made from facts"""
 
 
@@ -281,20 +298,24 @@ def card(model: Named, version: OfVersion = None, output: Output = "text") -> No
 def diff(
     old: Annotated[str, typer.Argument(metavar="OLD", show_default=False, help="a version")],
     new: Annotated[str, typer.Argument(metavar="NEW", show_default=False, help="the other version")],
-    output: Output = "text",
+    output: OutputOption = "text",
 ) -> None:
     """what differs between two versions"""
 
 
-def _command(model: Named, reason: Reason, output: Output = "text") -> None: ...
+def _command(model: ModelArgument, reason: ReasonOption, output: OutputOption = "text") -> None: ...
 
 
 def _command_that_ends(
-    model: Named, reason: Reason, wait: Wait = False, timeout: Timeout = 600.0, output: Output = "text"
+    model: ModelArgument,
+    reason: ReasonOption,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 600.0,
+    output: OutputOption = "text",
 ) -> None: ...
 
 
-for _name, _text in COMMANDS.items():
+for _name, _text in ROLLOUT_COMMANDS.items():
     verb("write:command", group=WRITING, needs="the role modelwright-command", name=_name, text=_text)(
         _command if _name in ("pause", "retry", "release") else _command_that_ends
     )
@@ -302,32 +323,35 @@ for _name, _text in COMMANDS.items():
 
 @verb("write:rollback", group=WRITING, needs="the role modelwright-command")
 def rollback(
-    model: Named,
-    reason: Reason,
-    to: Annotated[str | None, _option("--to", text="default: what served before", metavar="VERSION")] = None,
-    wait: Wait = False,
-    timeout: Timeout = 600.0,
-    output: Output = "text",
+    model: ModelArgument,
+    reason: ReasonOption,
+    to: Annotated[str | None, _build_option("--to", text="default: what served before", metavar="VERSION")] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 600.0,
+    output: OutputOption = "text",
 ) -> None:
     """go back at once to a version that has served, and stay there"""
 
 
 def _decision(
-    model: Named,
-    reason: Reason,
+    model: ModelArgument,
+    reason: ReasonOption,
     hash: Annotated[
         str | None,
-        _option("--hash", text="content hash of what you have seen (default: ask, showing it)", metavar="HASH"),
+        _build_option("--hash", text="content hash of what you have seen (default: ask, showing it)", metavar="HASH"),
     ] = None,
     expires: Annotated[
         float | None,
-        _option(
-            "--expires", text="for how long it holds, such as 48h (default: for good)", metavar="TIME", parser=_duration
+        _build_option(
+            "--expires",
+            text="for how long it holds, such as 48h (default: for good)",
+            metavar="TIME",
+            parser=_parse_duration,
         ),
     ] = None,
-    wait: Wait = False,
-    timeout: Timeout = 600.0,
-    output: Output = "text",
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 600.0,
+    output: OutputOption = "text",
 ) -> None: ...
 
 
@@ -340,25 +364,25 @@ for _name, _text in (
 
 @verb("write:retrain", group=WRITING, needs="the roles modelwright-view and modelwright-edit")
 def retrain(
-    model: Named,
-    reason: Reason,
+    model: ModelArgument,
+    reason: ReasonOption,
     policy: Annotated[
-        str | None, _option("--policy", text="RetrainingPolicy, where the Model has several", metavar="NAME")
+        str | None, _build_option("--policy", text="RetrainingPolicy, where the Model has several", metavar="NAME")
     ] = None,
-    wait: Wait = False,
-    timeout: Timeout = 600.0,
-    output: Output = "text",
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 600.0,
+    output: OutputOption = "text",
 ) -> None:
     """ask for a training run"""
 
 
 @verb("write:set_version", group=WRITING, needs="the roles modelwright-view and modelwright-edit")
 def set_version(
-    model: Named,
+    model: ModelArgument,
     version: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="a ModelVersion of the Model")],
-    wait: Wait = False,
-    timeout: Timeout = 600.0,
-    output: Output = "text",
+    wait: WaitOption = False,
+    timeout: TimeoutOption = 600.0,
+    output: OutputOption = "text",
 ) -> None:
     """let a Model serve another version, by its policy"""
 
@@ -366,10 +390,10 @@ def set_version(
 @verb("write:run", group=WRITING, needs="the roles modelwright-view and modelwright-edit")
 def run(
     action: Annotated[
-        str, typer.Argument(metavar="cancel", show_default=False, parser=_one_of("cancel"), help="what to do")
+        str, typer.Argument(metavar="cancel", show_default=False, parser=_choice_parser("cancel"), help="what to do")
     ],
     name: Annotated[str, typer.Argument(metavar="RUN", show_default=False, help="a TrainingRun")],
-    output: Output = "text",
+    output: OutputOption = "text",
 ) -> None:
     """cancel a training run: it is deleted with its pods"""
 
@@ -384,8 +408,8 @@ def lint(
             help="YAML files, folders of them or of a kustomization; - is standard input",
         ),
     ],
-    offline: Annotated[bool, _option("--offline", text="don't ask the server for a dry run")] = False,
-    output: Annotated[str, _answer("github", "sarif")] = "text",
+    offline: Annotated[bool, _build_option("--offline", text="don't ask the server for a dry run")] = False,
+    output: Annotated[str, _output_option("github", "sarif")] = "text",
 ) -> None:
     """check manifests before they are applied"""
 
@@ -395,22 +419,27 @@ def new(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar=f"[{'|'.join(DRAFTS)}]", show_default=False, parser=_one_of(*DRAFTS), help="of which kind"
+            metavar=f"[{'|'.join(DRAFT_KINDS)}]",
+            show_default=False,
+            parser=_choice_parser(*DRAFT_KINDS),
+            help="of which kind",
         ),
     ],
     name: Annotated[str, typer.Argument(metavar="[NAME]", show_default=False, help="default: example")] = "example",
     model: Annotated[
         str | None,
-        _option("--model", text="Model that a version or retraining is of (default: by NAME)", metavar="NAME"),
+        _build_option("--model", text="Model that a version or retraining is of (default: by NAME)", metavar="NAME"),
     ] = None,
-    output: Output = "text",
+    output: OutputOption = "text",
 ) -> None:
     """print a manifest to edit, each field with what it means"""
 
 
 @verb("files:import_", group=FILES, needs="")
 def import_(
-    source: Annotated[str, typer.Argument(metavar="PROJECT", show_default=False, parser=_project, help="the project")],
+    source: Annotated[
+        str, typer.Argument(metavar="PROJECT", show_default=False, parser=_parse_project, help="the project")
+    ],
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -420,8 +449,8 @@ def import_(
             "(default: all of the namespace)",
         ),
     ] = None,
-    gateway: Annotated[str, _option("--gateway", text="Gateway of the endpoints", metavar="NAMESPACE/NAME")] = "",
-    domain: Annotated[str, _option("--domain", text="hostnames are <name>.<domain>", metavar="DOMAIN")] = "",
-    output: Output = "text",
+    gateway: Annotated[str, _build_option("--gateway", text="Gateway of the endpoints", metavar="NAMESPACE/NAME")] = "",
+    domain: Annotated[str, _build_option("--domain", text="hostnames are <name>.<domain>", metavar="DOMAIN")] = "",
+    output: OutputOption = "text",
 ) -> None:
     """turn objects of other projects into ours"""

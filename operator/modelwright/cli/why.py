@@ -5,26 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from modelwright.api.conditions import Condition, ConditionType, find
+from modelwright.api.conditions import Condition, ConditionType, find_condition
 from modelwright.api.v1alpha1.model import RuntimeStatus
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
-from modelwright.cli.picture import Picture, age
-from modelwright.cli.tree import author_words, drift_words, gate_words, verdict_words
-from modelwright.core.rollout.record import TERMINAL, is_undecided
+from modelwright.cli.picture import ModelView, format_age
+from modelwright.cli.tree import format_authors, format_drift, format_gate, format_verdict
+from modelwright.core.rollout.record import TERMINAL_STATES, is_undecided_ending
 
-_AGAIN = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."
-_CAN_DO = {
+_RETRY_HINT = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."
+_STATE_HINTS = {
     RolloutState.AWAITING_APPROVAL: "Somebody who may approve, and is none of its authors, can say "
     "kubectl modelwright approve {model}, or reject {model}.",
     RolloutState.HOLDING: "It waits for evidence, or for you: kubectl modelwright promote {model} (without it), or "
     "abort {model}.",
     RolloutState.PROGRESSING: "kubectl modelwright pause {model} stops it where it is; abort {model} takes it back.",
-    RolloutState.ROLLED_BACK: f"Once the cause is mended, {_AGAIN}",
-    RolloutState.ABORTED: _AGAIN,
+    RolloutState.ROLLED_BACK: f"Once the cause is mended, {_RETRY_HINT}",
+    RolloutState.ABORTED: _RETRY_HINT,
 }
-_UNDECIDED = f"Nothing was found against the version, and it is not in quarantine: {_AGAIN}"
-_GOING_BACK = "Once it is back it holds the Model there, until release {model}; abort {model} ends the rollback."
-_ENDS = {
+_UNDECIDED_HINT = f"Nothing was found against the version, and it is not in quarantine: {_RETRY_HINT}"
+_ROLLBACK_HINT = "Once it is back it holds the Model there, until release {model}; abort {model} ends the rollback."
+_ENDING_PHRASES = {
     RolloutState.SUCCEEDED: "was promoted",
     RolloutState.ROLLED_BACK: "was taken back",
     RolloutState.ABORTED: "was aborted",
@@ -32,42 +32,42 @@ _ENDS = {
 }
 
 
-def why(seen: Picture, now: datetime, rollout: str | None = None) -> str:
+def render_why(seen: ModelView, now: datetime, rollout: str | None = None) -> str:
     """The decision about a Model's newest rollout, or a named one. Raises NotThere."""
-    record = seen.record(rollout) if rollout is not None else seen.rollout
-    parts = [] if rollout is not None else [_model(seen, now)]
-    parts += [_record(record, now)] if record is not None else []
-    return "\n\n".join([*parts, *_can_do(seen, record)])
+    record = seen.get_rollout(rollout) if rollout is not None else seen.current_rollout
+    parts = [] if rollout is not None else [_describe_model(seen, now)]
+    parts += [_describe_rollout(record, now)] if record is not None else []
+    return "\n\n".join([*parts, *_next_actions(seen, record)])
 
 
-def why_json(seen: Picture, now: datetime, rollout: str | None = None) -> dict[str, Any]:
+def why_data(seen: ModelView, now: datetime, rollout: str | None = None) -> dict[str, Any]:
     """The same as data: the Model in words, the rollout's record without its policy, and what can be done. Raises
     NotThere."""
-    record = seen.record(rollout) if rollout is not None else seen.rollout
-    told: dict[str, Any] = {"model": seen.model.name, "says": _model(seen, now), "rollout": None}
+    record = seen.get_rollout(rollout) if rollout is not None else seen.current_rollout
+    told: dict[str, Any] = {"model": seen.model.name, "says": _describe_model(seen, now), "rollout": None}
     told |= {"drift": seen.model.status.drift.wire()} if seen.model.status.drift is not None else {}
     if record is not None:
         status = record.status.wire()
         status.get("policy", {}).pop("spec", None)
         told["rollout"] = {"name": record.name, "spec": record.spec.wire(), "status": status}
-    return told | {"canDo": next(iter(_can_do(seen, record)), "")}
+    return told | {"canDo": next(iter(_next_actions(seen, record)), "")}
 
 
-def _can_do(seen: Picture, record: ModelRollout | None) -> list[str]:
+def _next_actions(seen: ModelView, record: ModelRollout | None) -> list[str]:
     held = seen.model.status.rollout
     if record is None:
         return []
     if held is not None and held.reason == "HeldByRollback":
         return [f"To end the hold: kubectl modelwright release {seen.model.name} --reason ..."]
-    if record.spec.rollback is not None and record.status.state not in TERMINAL:
-        return [_GOING_BACK.format(model=seen.model.name)]
-    if is_undecided(record.status.state, record.status.reason):
-        return [_UNDECIDED.format(model=seen.model.name)]
-    known = [state for state in _CAN_DO if state == record.status.state]
-    return [_CAN_DO[state].format(model=seen.model.name) for state in known]
+    if record.spec.rollback is not None and record.status.state not in TERMINAL_STATES:
+        return [_ROLLBACK_HINT.format(model=seen.model.name)]
+    if is_undecided_ending(record.status.state, record.status.reason):
+        return [_UNDECIDED_HINT.format(model=seen.model.name)]
+    known = [state for state in _STATE_HINTS if state == record.status.state]
+    return [_STATE_HINTS[state].format(model=seen.model.name) for state in known]
 
 
-def _model(seen: Picture, now: datetime) -> str:
+def _describe_model(seen: ModelView, now: datetime) -> str:
     model, status = seen.model, seen.model.status
     serving = f"serves version {status.serving.version}" if status.serving is not None else "serves nothing yet"
     lines = [f"Model {model.name} {serving}."]
@@ -75,7 +75,7 @@ def _model(seen: Picture, now: datetime) -> str:
         lines.append(f"Wanted is version {status.target.version}.")
     said: dict[str, list[str]] = {}
     for type_ in ("Ready", "Stalled"):
-        told = find(status.conditions, type_)
+        told = find_condition(status.conditions, type_)
         if told is not None and told.message and (type_ == "Ready") == (told.status != "True"):
             said.setdefault(f"{told.reason}: {told.message}", []).append(f"{type_} is {told.status}")
     if status.failure is not None:
@@ -83,56 +83,60 @@ def _model(seen: Picture, now: datetime) -> str:
     lines += [": ".join([" and ".join(which), words] if which else [words]) for words, which in said.items()]
     if status.outdated:
         lines.append(status.outdated)
-    lines += [*_by_time_alone(status.conditions), *_code(status.runtime)]
+    lines += [*_evidence_warning(status.conditions), *_code_warning(status.runtime)]
     if status.drift is not None:
-        head, worst = drift_words(status.drift, now)
+        head, worst = format_drift(status.drift, now)
         lines += [f"{head[0].upper()}{head[1:]}:", *(f"- {words}" for words in worst)]
     return "\n".join(lines)
 
 
-def _by_time_alone(conditions: tuple[Condition, ...]) -> list[str]:
-    told = find(conditions, ConditionType.EVIDENCE_ASKED)
+def _evidence_warning(conditions: tuple[Condition, ...]) -> list[str]:
+    told = find_condition(conditions, ConditionType.EVIDENCE_ASKED)
     return [f"Its RolloutPolicy asks for no evidence: {told.message}."] if told and told.status == "False" else []
 
 
-def _code(runtime: RuntimeStatus | None) -> list[str]:
+def _code_warning(runtime: RuntimeStatus | None) -> list[str]:
     if runtime is None or runtime.code is False:
         return []
     said = "runs code that the artifact holds" if runtime.code else "doesn't say whether it runs code of the artifact"
     return [f"{runtime.kind} {runtime.name} {said}: gates.scan of a RolloutPolicy asks for a look at it first."]
 
 
-def _record(record: ModelRollout, now: datetime) -> str:
+def _describe_rollout(record: ModelRollout, now: datetime) -> str:
     status, to = record.status, record.spec.target.version
     move = f"from version {status.from_.version} to {to}" if status.from_ is not None else f"to version {to}"
     lines = [f"Rollout {record.name} {move}"]
-    if status.state in TERMINAL:
-        how = "ended undecided" if is_undecided(status.state, status.reason) else _ENDS[RolloutState(str(status.state))]
-        lines[0] += f" {how} {age(status.finished_at, now)} ago"
+    if status.state in TERMINAL_STATES:
+        how = (
+            "ended undecided"
+            if is_undecided_ending(status.state, status.reason)
+            else _ENDING_PHRASES[RolloutState(str(status.state))]
+        )
+        lines[0] += f" {how} {format_age(status.finished_at, now)} ago"
     elif status.state:
         step = f", step {status.progress}, weight {status.weight or 0} %" if status.progress else ""
-        lines[0] += f" is {status.state}{step}, since {age(status.since, now)}"
+        lines[0] += f" is {status.state}{step}, since {format_age(status.since, now)}"
     lines[0] += f" ({status.reason}): {status.message}" if status.reason else "."
     if record.spec.rollback is not None:
         lines.append(f"{record.spec.rollback.by} asked for it: {record.spec.rollback.reason}")
     if status.policy is not None:
         lines.append(f"It goes by RolloutPolicy {status.policy.name} as of generation {status.policy.generation}.")
-    lines += _by_time_alone(status.conditions)
+    lines += _evidence_warning(status.conditions)
     if status.without_evidence:
         lines.append("A person promoted it without the evidence that the policy asks for.")
     if status.freeze_overridden:
         lines.append("A person let it go on in spite of the policy's freeze.")
-    lines += [f"- {gate_words(gate)}" for gate in status.gates]
+    lines += [f"- {format_gate(gate)}" for gate in status.gates]
     by_step = {step.index: step for step in status.steps}
     for verdict in sorted(status.verdicts, key=lambda v: v.step):
         step_of = by_step.get(verdict.step)
         place = f"step {verdict.step + 1}"
         if step_of is not None:
             place += f" ({step_of.kind}{f' {step_of.weight} %' if step_of.weight else ''})"
-        lines.append(f"- {place}: {verdict_words(verdict)}")
+        lines.append(f"- {place}: {format_verdict(verdict)}")
         if verdict.query and verdict.outcome != "Pass":
             lines.append(f"    asked: {verdict.query}")
-    lines += author_words(status.authors)
+    lines += format_authors(status.authors)
     lines += [f"- {a.approver} said {a.decision} ({a.place}): {a.reason}" for a in status.approvals]
     lines += [
         f"- {c.by} commanded {c.name}{'' if c.accepted else ', which was refused'}: {c.message or c.reason}"

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from modelwright.api.common import InvalidObject, problems
-from modelwright.api.crd.definition import schema
+from modelwright.api.common import InvalidObject, list_problems
+from modelwright.api.crd.definition import build_schema
 
 Json = Mapping[str, Any]
 Location = tuple[int | str, ...]
@@ -18,32 +18,32 @@ Location = tuple[int | str, ...]
 _TOO_SHORT = frozenset({"too_short", "string_too_short"})
 
 
-def explain(kind: Any, error: InvalidObject) -> list[tuple[str, str]]:
+def explain_problems(kind: Any, error: InvalidObject) -> list[tuple[str, str]]:
     """(path, what is wrong and what to write) of each problem; what only follows from another problem is left out."""
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return list(error.problems)
     entries = cause.errors(include_url=False)
-    named = [(entry, *problem) for entry, problem in zip(entries, problems(cause), strict=True)]
+    named = [(entry, *problem) for entry, problem in zip(entries, list_problems(cause), strict=True)]
     replaced = {
         (*entry["loc"][:-1], near)
         for entry in entries
-        if entry["type"] == "extra_forbidden" and (near := _near_field(kind, entry["loc"])) is not None
+        if entry["type"] == "extra_forbidden" and (near := _closest_field(kind, entry["loc"])) is not None
     }
     return [
-        (path, _words(kind, entry, text))
+        (path, _describe_problem(kind, entry, text))
         for entry, path, text in named
-        if not _follows(entry, entries, replaced)
+        if not _is_consequence(entry, entries, replaced)
     ]  # fmt: skip
 
 
-def near(name: str, known: Iterable[str]) -> str | None:
+def closest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
     return found[0] if found else None
 
 
-def _follows(entry: Any, entries: list[Any], replaced: set[Location]) -> bool:
+def _is_consequence(entry: Any, entries: list[Any], replaced: set[Location]) -> bool:
     """Whether the problem is gone once another one is mended."""
     location = entry["loc"]
     if entry["type"] == "missing":
@@ -53,11 +53,11 @@ def _follows(entry: Any, entries: list[Any], replaced: set[Location]) -> bool:
     return False
 
 
-def _words(kind: Any, entry: Any, text: str) -> str:
+def _describe_problem(kind: Any, entry: Any, text: str) -> str:
     given = entry.get("input")
     match entry["type"]:
         case "extra_forbidden":
-            name = _near_field(kind, entry["loc"])
+            name = _closest_field(kind, entry["loc"])
             return f"unknown field; did you mean {name}?" if name is not None else "unknown field"
         case "missing":
             return "required, and not given"
@@ -70,7 +70,7 @@ def _words(kind: Any, entry: Any, text: str) -> str:
             return f"must be {wanted}: write it without quotes"
         case "literal_error" | "enum" if isinstance(given, str):
             expected = str((entry.get("ctx") or {}).get("expected", ""))
-            name = near(given, expected.replace("'", "").replace(" or ", ", ").split(", "))
+            name = closest_name(given, expected.replace("'", "").replace(" or ", ", ").split(", "))
             return (
                 f'is "{given}"; ' + (f"did you mean {name}? " if name is not None else "") + f"It is one of {expected}"
             )
@@ -78,17 +78,17 @@ def _words(kind: Any, entry: Any, text: str) -> str:
             return text
 
 
-def _near_field(kind: Any, location: Location) -> str | None:
+def _closest_field(kind: Any, location: Location) -> str | None:
     *parents, last = location
-    return near(str(last), _fields(_whole(kind), parents))
+    return closest_name(str(last), _field_names(_kind_schema(kind), parents))
 
 
 @cache
-def _whole(kind: Any) -> Json:
-    return schema(kind)
+def _kind_schema(kind: Any) -> Json:
+    return build_schema(kind)
 
 
-def _fields(node: Json, path: Iterable[int | str]) -> Iterator[str]:
+def _field_names(node: Json, path: Iterable[int | str]) -> Iterator[str]:
     """Names of the fields that the schema has at a path; none when the path isn't in it."""
     for step in path:
         below = node.get("items") if isinstance(step, int) else (node.get("properties") or {}).get(step)

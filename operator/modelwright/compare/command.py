@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from modelwright.compare.server import Comparer
-from modelwright.compare.settings import Settings, SettingsError, from_environment
+from modelwright.compare.settings import AgentSettingsError, ComparerSettings, read_comparer_settings
 from modelwright.obs import logging as json_logging
 
 log = logging.getLogger(__name__)
@@ -18,23 +18,23 @@ log = logging.getLogger(__name__)
 SETTINGS_WRONG = 2
 
 
-def main(environment: Mapping[str, str] | None = None) -> int:
+def run_comparer(environment: Mapping[str, str] | None = None) -> int:
     """Exit code: 0 as told by SIGTERM, 2 when a setting is wrong, 1 when the port can't be had."""
     try:
-        settings = from_environment(os.environ if environment is None else environment)
-    except SettingsError as error:
+        settings = read_comparer_settings(os.environ if environment is None else environment)
+    except AgentSettingsError as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG
-    json_logging.configure()
+    json_logging.configure_logging()
     try:
-        asyncio.run(_run(settings))
+        asyncio.run(_serve_until_signal(settings))
     except OSError as error:
         log.error("the comparer can't listen", extra={"error": str(error)})
         return 1
     return 0
 
 
-async def _run(settings: Settings) -> None:
+async def _serve_until_signal(settings: ComparerSettings) -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -44,5 +44,5 @@ async def _run(settings: Settings) -> None:
     log.info("comparing", extra={"port": comparer.port, **pair})
     await told.wait()
     await comparer.stop()
-    summary = comparer.tally.summary()
+    summary = comparer.stats.build_summary()
     log.info("stopped", extra={"compared": summary.compared, "rows": summary.rows, "differ": summary.disagreements})

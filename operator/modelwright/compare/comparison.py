@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-from modelwright.compare.tensors import Tensor, Unreadable, parse
+from modelwright.compare.tensors import Tensor, TensorError, parse_tensors
 from modelwright.core.shadow import DIFFERENCE_BUCKETS, Distribution
 
 Mismatch = Literal["unanswered", "unreadable", "names", "datatypes", "shapes"]
 
-_OVERLOADED = frozenset({408, 425, 429})
+_RETRY_STATUSES = frozenset({408, 425, 429})
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RevisionAnswer:
     """What a revision said. `status` None: nothing came; `timed_out` tells whether it was waited for in vain.
 
     `seconds`: from the request to the end of the answer. `whole` False: the answer was too large to be read.
@@ -32,22 +32,22 @@ class Answer:
     whole: bool = True
 
     @property
-    def good(self) -> bool:
+    def is_success(self) -> bool:
         """Answered as asked."""
         return self.status is not None and 200 <= self.status < 300
 
     @property
-    def timed(self) -> bool:
+    def has_latency(self) -> bool:
         """Whether `seconds` says how fast the revision is: to fail fast is not to be fast."""
-        return self.good or self.timed_out
+        return self.is_success or self.timed_out
 
     @property
-    def refused(self) -> bool:
+    def is_client_error(self) -> bool:
         """The request was found wrong, which says nothing about the server."""
-        return self.status is not None and 400 <= self.status < 500 and self.status not in _OVERLOADED
+        return self.status is not None and 400 <= self.status < 500 and self.status not in _RETRY_STATUSES
 
 
-class Measure:
+class GrowingHistogram:
     """A histogram that grows; `bounds` are its upper bounds, in order, without the infinite one."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -60,12 +60,12 @@ class Measure:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def merge(self, other: Measure) -> None:
+    def merge(self, other: GrowingHistogram) -> None:
         """Count all that `other`, of the same bounds, has counted."""
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
 
-    def wire(self) -> Distribution:
+    def to_distribution(self) -> Distribution:
         """As the summary tells it."""
         total, buckets = 0, []
         for bound, count in zip([*(f"{bound:g}" for bound in self.bounds), "+Inf"], self.counts, strict=True):
@@ -76,7 +76,7 @@ class Measure:
 
 
 @dataclass(slots=True)
-class Comparison:
+class AnswerComparison:
     """What came of one request. `compared` False: the serving revision gave nothing to compare with.
 
     `labels` and `argmax` are [rows, disagreements] of those two ways to compare.
@@ -90,12 +90,12 @@ class Comparison:
     candidate_failed: bool = False
     labels: list[int] = field(default_factory=lambda: [0, 0])
     argmax: list[int] = field(default_factory=lambda: [0, 0])
-    absolute: Measure = field(default_factory=lambda: Measure(DIFFERENCE_BUCKETS))
-    relative: Measure = field(default_factory=lambda: Measure(DIFFERENCE_BUCKETS))
+    absolute: GrowingHistogram = field(default_factory=lambda: GrowingHistogram(DIFFERENCE_BUCKETS))
+    relative: GrowingHistogram = field(default_factory=lambda: GrowingHistogram(DIFFERENCE_BUCKETS))
     non_finite: int = 0
 
     @property
-    def differing(self) -> float | None:
+    def differing_share(self) -> float | None:
         """Share of the rows that differ; None when there is nothing to compare. Of no rows, all differ when the
         candidate gave something else."""
         if not self.compared or not (self.rows or self.mismatch):
@@ -104,44 +104,44 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Tolerance:
+class NumberTolerance:
     """Numbers agree when they are within `relative` of the larger one, or within `absolute`."""
 
     relative: float = 1e-3
     absolute: float = 1e-6
 
-    def near(self, one: float, other: float) -> bool:
+    def agrees(self, one: float, other: float) -> bool:
         """Whether two numbers agree; NaN agrees with NaN."""
         if math.isnan(one) or math.isnan(other):
             return math.isnan(one) and math.isnan(other)
         return math.isclose(one, other, rel_tol=self.relative, abs_tol=self.absolute)
 
 
-def compare(serving: Answer, candidate: Answer, tolerance: Tolerance) -> Comparison:
+def compare_answers(serving: RevisionAnswer, candidate: RevisionAnswer, tolerance: NumberTolerance) -> AnswerComparison:
     """The serving revision's answer is what the candidate's is measured by.
 
     What it refuses, fails to answer or answers in another protocol can't be compared. When the candidate doesn't give
     what the serving revision gave, all rows differ.
     """
-    result = Comparison()
-    result.serving_failed = not serving.good and not serving.refused
-    result.candidate_failed = not candidate.good and (serving.good or not candidate.refused)
-    if not serving.good:
+    result = AnswerComparison()
+    result.serving_failed = not serving.is_success and not serving.is_client_error
+    result.candidate_failed = not candidate.is_success and (serving.is_success or not candidate.is_client_error)
+    if not serving.is_success:
         return result
     try:
-        wanted = _read(serving)
-    except Unreadable:
+        wanted = _parse_answer(serving)
+    except TensorError:
         return result
     result.compared = True
-    result.rows = _rows(wanted)
+    result.rows = _count_rows(wanted)
     given: Mapping[str, Tensor] = {}
-    if not candidate.good:
+    if not candidate.is_success:
         result.mismatch = "unanswered"
     else:
         try:
-            given = _read(candidate)
-            result.mismatch = _mismatch(wanted, given)
-        except Unreadable:
+            given = _parse_answer(candidate)
+            result.mismatch = _find_mismatch(wanted, given)
+        except TensorError:
             result.mismatch = "unreadable"
     if result.mismatch is not None:
         result.disagreements = result.rows
@@ -153,35 +153,35 @@ def compare(serving: Answer, candidate: Answer, tolerance: Tolerance) -> Compari
     return result
 
 
-def _read(answer: Answer) -> dict[str, Tensor]:
+def _parse_answer(answer: RevisionAnswer) -> dict[str, Tensor]:
     if not answer.whole:
-        raise Unreadable("the answer is too large")
-    return parse(answer.body, answer.header_length)
+        raise TensorError("the answer is too large")
+    return parse_tensors(answer.body, answer.header_length)
 
 
-def _rows(tensors: Mapping[str, Tensor]) -> int:
+def _count_rows(tensors: Mapping[str, Tensor]) -> int:
     firsts = {tensor.shape[0] if tensor.shape else None for tensor in tensors.values()}
     first = firsts.pop()
     return first if first is not None and not firsts else 1
 
 
-def _mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Mismatch | None:
+def _find_mismatch(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Mismatch | None:
     if wanted.keys() != given.keys():
         return "names"
     # Of another width, numbers are still numbers; text and integers are not the same labels.
-    if any(_kind(tensor) != _kind(given[name]) for name, tensor in wanted.items()):
+    if any(_value_kind(tensor) != _value_kind(given[name]) for name, tensor in wanted.items()):
         return "datatypes"
     if any(tensor.shape != given[name].shape for name, tensor in wanted.items()):
         return "shapes"
     return None
 
 
-def _kind(tensor: Tensor) -> str:
+def _value_kind(tensor: Tensor) -> str:
     return "number" if tensor.is_float else "text" if tensor.datatype == "BYTES" else "integer"
 
 
 def _compare_tensor(
-    wanted: Tensor, given: Tensor, tolerance: Tolerance, differs: list[bool], result: Comparison
+    wanted: Tensor, given: Tensor, tolerance: NumberTolerance, differs: list[bool], result: AnswerComparison
 ) -> None:
     """Marks the rows of `differs` in which the two tensors, of one shape, differ."""
     rows = len(differs)
@@ -204,7 +204,7 @@ def _compare_tensor(
 
 
 def _compare_numbers(
-    ours: Sequence[float], theirs: Sequence[float], classes: int, tolerance: Tolerance, result: Comparison
+    ours: Sequence[float], theirs: Sequence[float], classes: int, tolerance: NumberTolerance, result: AnswerComparison
 ) -> bool:
     """Whether all numbers of a row agree: each within the tolerance, or, of two sets of probabilities, in the class
     that is most probable. Counts every difference on the way."""
@@ -213,19 +213,19 @@ def _compare_numbers(
         one, other = ours[start : start + classes], theirs[start : start + classes]
         near = True
         for left, right in zip(one, other, strict=True):
-            near &= tolerance.near(left, right)
+            near &= tolerance.agrees(left, right)
             _count_difference(left, right, result)
         if classes > 1:
-            agree = _argmax(one) == _argmax(other)
+            agree = _find_argmax(one) == _find_argmax(other)
             result.argmax[0] += 1
             result.argmax[1] += not agree
-            if _probabilities(one) and _probabilities(other):
+            if _are_probabilities(one) and _are_probabilities(other):
                 near = agree
         same &= near
     return same
 
 
-def _count_difference(one: float, other: float, result: Comparison) -> None:
+def _count_difference(one: float, other: float, result: AnswerComparison) -> None:
     if not math.isfinite(one) or not math.isfinite(other):
         result.non_finite += not (one == other or (math.isnan(one) and math.isnan(other)))
         return
@@ -235,10 +235,10 @@ def _count_difference(one: float, other: float, result: Comparison) -> None:
     result.relative.add(2 * (apart / larger) if larger else 0.0)
 
 
-def _argmax(values: Sequence[float]) -> int:
+def _find_argmax(values: Sequence[float]) -> int:
     """Place of the largest; -1 when one of them is NaN."""
     return -1 if any(map(math.isnan, values)) else max(range(len(values)), key=values.__getitem__)
 
 
-def _probabilities(values: Sequence[float]) -> bool:
+def _are_probabilities(values: Sequence[float]) -> bool:
     return all(value >= 0 for value in values) and abs(sum(values) - 1) <= _SUM_TOLERANCE

@@ -8,21 +8,21 @@ from datetime import datetime
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from modelwright.compare.comparison import Answer, Comparison, Measure
-from modelwright.core.analysis.betting import split
+from modelwright.compare.comparison import AnswerComparison, GrowingHistogram, RevisionAnswer
+from modelwright.core.analysis.betting import split_value
 from modelwright.core.shadow import (
     DIFFERENCE_BUCKETS,
     DISAGREEMENT_POINTS,
     LATENCY_BUCKETS,
-    Agreement,
-    Answers,
-    Difference,
+    AnswerMismatches,
+    ComparedAnswers,
+    ComparisonSummary,
     Latencies,
-    Mismatches,
-    Pair,
-    Paired,
-    Sides,
-    Summary,
+    NumberDifferences,
+    PairedCounts,
+    RevisionCounts,
+    RevisionPair,
+    RowAgreement,
 )
 
 
@@ -39,44 +39,48 @@ class PairCounts:
         self.candidate_only += candidate and not serving
         self.serving_only += serving and not candidate
 
-    def wire(self) -> Paired:
+    def to_paired(self) -> PairedCounts:
         """As the summary has it."""
-        return Paired(
+        return PairedCounts(
             total=self.total, both=self.both, candidate_only=self.candidate_only, serving_only=self.serving_only
         )
 
 
-class Tally(Collector):
+class ComparisonStats(Collector):
     """Counters that only grow. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, pair: Pair, started_at: datetime) -> None:
+    def __init__(self, pair: RevisionPair, started_at: datetime) -> None:
         self.pair, self.started_at = pair, started_at
         self.refused = self.received = self.ignored = self.dropped = self.compared = self.uncomparable = 0
         self.rows = self.disagreements = self.answers = self.agreeing = 0
         self.differing = [0.0] * len(DISAGREEMENT_POINTS)
         self.labels, self.argmax = [0, 0], [0, 0]
-        self.mismatches = dict.fromkeys(Mismatches.model_fields, 0)
+        self.mismatches = dict.fromkeys(AnswerMismatches.model_fields, 0)
         self.errors = {"serving": 0, "candidate": 0}
-        self.latency = {"serving": Measure(LATENCY_BUCKETS), "candidate": Measure(LATENCY_BUCKETS)}
+        self.latency = {"serving": GrowingHistogram(LATENCY_BUCKETS), "candidate": GrowingHistogram(LATENCY_BUCKETS)}
         self.paired_errors = PairCounts()
         self.paired_latency = {bound: PairCounts() for bound in LATENCY_BUCKETS}
-        self.absolute, self.relative, self.non_finite = Measure(DIFFERENCE_BUCKETS), Measure(DIFFERENCE_BUCKETS), 0
+        self.absolute, self.relative, self.non_finite = (
+            GrowingHistogram(DIFFERENCE_BUCKETS),
+            GrowingHistogram(DIFFERENCE_BUCKETS),
+            0,
+        )
 
     @property
     def pending(self) -> int:
         """Copies that were taken and are not finished."""
         return self.received - self.ignored - self.dropped - self.compared - self.uncomparable
 
-    def add(self, serving: Answer, candidate: Answer, found: Comparison) -> None:
+    def add(self, serving: RevisionAnswer, candidate: RevisionAnswer, found: AnswerComparison) -> None:
         """Take what came of one request."""
         self.compared += found.compared
         self.uncomparable += not found.compared
         self.rows += found.rows
         self.disagreements += found.disagreements
-        if (share := found.differing) is not None:
+        if (share := found.differing_share) is not None:
             self.answers += 1
             self.agreeing += not share
-            for index, part in split(share, DISAGREEMENT_POINTS):
+            for index, part in split_value(share, DISAGREEMENT_POINTS):
                 self.differing[index] += part
         for mine, theirs in ((self.labels, found.labels), (self.argmax, found.argmax)):
             mine[0] += theirs[0]
@@ -90,16 +94,18 @@ class Tally(Collector):
         self.errors["candidate"] += found.candidate_failed
         self.paired_errors.add(serving=found.serving_failed, candidate=found.candidate_failed)
         for side, answer in (("serving", serving), ("candidate", candidate)):
-            if answer.timed:
+            if answer.has_latency:
                 self.latency[side].add(answer.seconds)
-        if serving.timed and candidate.timed:
+        if serving.has_latency and candidate.has_latency:
             for bound, pairs in self.paired_latency.items():
                 pairs.add(serving=serving.seconds > bound, candidate=candidate.seconds > bound)
 
-    def summary(self) -> Summary:
+    def build_summary(self) -> ComparisonSummary:
         """The counters as they are told."""
-        answers = Answers(count=self.answers, differing=tuple(zip(DISAGREEMENT_POINTS, self.differing, strict=True)))
-        return Summary(
+        answers = ComparedAnswers(
+            count=self.answers, differing=tuple(zip(DISAGREEMENT_POINTS, self.differing, strict=True))
+        )
+        return ComparisonSummary(
             started_at=self.started_at,
             pair=self.pair,
             refused=self.refused,
@@ -112,43 +118,45 @@ class Tally(Collector):
             disagreements=self.disagreements,
             answers=answers,
             agreement=answers.sample.share,
-            labels=Agreement(rows=self.labels[0], disagreements=self.labels[1]),
-            argmax=Agreement(rows=self.argmax[0], disagreements=self.argmax[1]),
-            mismatches=Mismatches(**self.mismatches),
-            difference=Difference(
-                absolute=self.absolute.wire(), relative=self.relative.wire(), non_finite=self.non_finite
+            labels=RowAgreement(rows=self.labels[0], disagreements=self.labels[1]),
+            argmax=RowAgreement(rows=self.argmax[0], disagreements=self.argmax[1]),
+            mismatches=AnswerMismatches(**self.mismatches),
+            difference=NumberDifferences(
+                absolute=self.absolute.to_distribution(),
+                relative=self.relative.to_distribution(),
+                non_finite=self.non_finite,
             ),
-            errors=Sides(**self.errors),
-            latency=Latencies(**{side: measure.wire() for side, measure in self.latency.items()}),
-            paired_errors=self.paired_errors.wire(),
-            paired_latency=tuple((f"{bound:g}", pairs.wire()) for bound, pairs in self.paired_latency.items()),
+            errors=RevisionCounts(**self.errors),
+            latency=Latencies(**{side: measure.to_distribution() for side, measure in self.latency.items()}),
+            paired_errors=self.paired_errors.to_paired(),
+            paired_latency=tuple((f"{bound:g}", pairs.to_paired()) for bound, pairs in self.paired_latency.items()),
         )
 
     def collect(self) -> Iterator[Metric]:
         """The counters as Prometheus metrics; a fixed number of series."""
-        summary = self.summary()
-        requests = _counter("requests", "Copies of callers' requests, by what became of them.", "result")
+        summary = self.build_summary()
+        requests = _create_counter("requests", "Copies of callers' requests, by what became of them.", "result")
         for name in ("refused", "ignored", "dropped", "compared", "uncomparable"):
             requests.add_metric([name], getattr(summary, name))
         yield requests
-        rows = _counter("rows", "Rows compared.", "result")
+        rows = _create_counter("rows", "Rows compared.", "result")
         rows.add_metric(["agree"], summary.rows - summary.disagreements)
         rows.add_metric(["differ"], summary.disagreements)
         yield rows
-        answers = _counter("answers", "Answers compared, by whether any of their rows differ.", "result")
+        answers = _create_counter("answers", "Answers compared, by whether any of their rows differ.", "result")
         answers.add_metric(["agree"], self.agreeing)
         answers.add_metric(["differ"], self.answers - self.agreeing)
         yield answers
-        mismatches = _counter("mismatches", "Answers of the candidate that differ as a whole.", "what")
+        mismatches = _create_counter("mismatches", "Answers of the candidate that differ as a whole.", "what")
         for name, count in self.mismatches.items():
             mismatches.add_metric([name], count)
         yield mismatches
-        errors = _counter("errors", "Requests that a revision failed to answer.", "revision")
+        errors = _create_counter("errors", "Requests that a revision failed to answer.", "revision")
         for side, count in self.errors.items():
             errors.add_metric([side], count)
         yield errors
-        pairs = _counter("pairs", "Requests that both revisions were asked, by which failed to answer.", "at")
-        for at, count in _counts(summary.paired_errors or Paired()):
+        pairs = _create_counter("pairs", "Requests that both revisions were asked, by which failed to answer.", "at")
+        for at, count in _split_paired(summary.paired_errors or PairedCounts()):
             pairs.add_metric([at], count)
         yield pairs
         slow = CounterMetricFamily(
@@ -157,7 +165,7 @@ class Tally(Collector):
             labels=["over", "at"],
         )
         for bound, paired in summary.paired_latency:
-            for at, count in _counts(paired):
+            for at, count in _split_paired(paired):
                 slow.add_metric([bound, at], count)
         yield slow
         latency = HistogramMetricFamily(
@@ -176,7 +184,7 @@ class Tally(Collector):
         yield GaugeMetricFamily("modelwright_comparer_pending", "Copies waiting or being asked.", self.pending)
 
 
-def _counts(paired: Paired) -> Iterator[tuple[str, int]]:
+def _split_paired(paired: PairedCounts) -> Iterator[tuple[str, int]]:
     """Requests by where they were bad."""
     yield "both", paired.both
     yield "candidate", paired.candidate_only
@@ -184,5 +192,5 @@ def _counts(paired: Paired) -> Iterator[tuple[str, int]]:
     yield "neither", paired.total - paired.both - paired.candidate_only - paired.serving_only
 
 
-def _counter(name: str, text: str, label: str) -> CounterMetricFamily:
+def _create_counter(name: str, text: str, label: str) -> CounterMetricFamily:
     return CounterMetricFamily(f"modelwright_comparer_{name}", text, labels=[label])

@@ -6,7 +6,7 @@ from typing import Any
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint, ParentRef
-from modelwright.core.endpoints import covers
+from modelwright.core.endpoints import wildcard_covers
 from modelwright.core.rollout.observed import Problem
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -21,29 +21,29 @@ def route_problem(route: Mapping[str, Any]) -> Problem | None:
     parents = route["spec"].get("parentRefs", [])
     entries = route.get("status", {}).get("parents", [])
     namespace = route["metadata"].get("namespace")
-    answers = [[e for e in entries if _same_parent(e.get("parentRef", {}), ref, namespace)] for ref in parents]
+    answers = [[e for e in entries if _is_about_parent(e.get("parentRef", {}), ref, namespace)] for ref in parents]
     answered = sum(1 for found in answers if found)
     if answered < len(parents):
         text = f"{answered} of {len(parents)} gateways of spec.endpoint.parentRefs have answered"
         return Problem(Reason.WAITING_FOR_ROUTE, text)
     generation = route["metadata"].get("generation")
-    problems = [_refusal(found, generation) for found in answers]
+    problems = [_find_refusal(found, generation) for found in answers]
     return next((p for p in problems if p is not None and p.stalled), next(filter(None, problems), None))
 
 
-def _same_parent(answered: Mapping[str, Any], ref: Mapping[str, Any], namespace: str | None) -> bool:
+def _is_about_parent(answered: Mapping[str, Any], ref: Mapping[str, Any], namespace: str | None) -> bool:
     """Whether an entry is about `ref`. Some implementations name the listener where the route names none."""
-    return _gateway(answered, namespace) == _gateway(ref, namespace) and all(
+    return _gateway_key(answered, namespace) == _gateway_key(ref, namespace) and all(
         ref.get(field) in (None, answered.get(field)) for field in ("sectionName", "port")
     )
 
 
-def _gateway(ref: Mapping[str, Any], namespace: str | None) -> tuple[Any, ...]:
+def _gateway_key(ref: Mapping[str, Any], namespace: str | None) -> tuple[Any, ...]:
     kind = (ref.get("group") or "gateway.networking.k8s.io", ref.get("kind") or "Gateway")
     return *kind, ref.get("namespace") or namespace, ref.get("name")
 
 
-def _refusal(entries: list[Mapping[str, Any]], generation: int | None) -> Problem | None:
+def _find_refusal(entries: list[Mapping[str, Any]], generation: int | None) -> Problem | None:
     problems = [_entry_problem(entry, generation) for entry in entries]
     current = [p for p in problems if p is None or p.stalled]
     return current[0] if current else problems[0]
@@ -64,7 +64,7 @@ def _entry_problem(entry: Mapping[str, Any], generation: int | None) -> Problem 
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenerAddress:
     """Where a gateway's listener answers. `hosts`: its IP addresses or DNS names, never empty. `hostname`: what callers
     ask it for, which may be a wildcard; None is any name."""
 
@@ -76,15 +76,15 @@ class Address:
     @property
     def origin(self) -> str:
         """scheme://host:port of the first host."""
-        return f"{self.scheme}://{bracketed(self.hosts[0])}:{self.port}"
+        return f"{self.scheme}://{bracket_host(self.hosts[0])}:{self.port}"
 
 
-def bracketed(host: str) -> str:
+def bracket_host(host: str) -> str:
     """A host as it stands in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
-def listener_address(gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint) -> Address | None:
+def find_listener_address(gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint) -> ListenerAddress | None:
     """The listener of `gateway` that a route of `namespace` for `endpoint` is attached to; None while there is none.
 
     Of several, those that say they have routes come first, then HTTPS: a plain listener beside it often only redirects.
@@ -94,14 +94,14 @@ def listener_address(gateway: Mapping[str, Any], namespace: str, endpoint: Endpo
     )
     if not hosts:
         return None
-    found = sorted(_attached(gateway, namespace, endpoint), key=lambda it: it[0])
+    found = sorted(_attached_listeners(gateway, namespace, endpoint), key=lambda it: it[0])
     if not found:
         return None
     _, listener, hostname = found[0]
-    return Address(listener["protocol"].lower(), hosts, listener["port"], hostname)
+    return ListenerAddress(listener["protocol"].lower(), hosts, listener["port"], hostname)
 
 
-def _attached(
+def _attached_listeners(
     gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint
 ) -> Iterator[tuple[tuple[bool, bool], Mapping[str, Any], str | None]]:
     home = gateway["metadata"].get("namespace") or namespace
@@ -110,60 +110,62 @@ def _attached(
     statuses = {status["name"]: status for status in gateway.get("status", {}).get("listeners", ())}
     for listener in gateway["spec"].get("listeners", ()):
         status = statuses.get(listener["name"], {})
-        if not any(_named(listener, ref) for ref in refs) or not _takes(listener, status, endpoint):
+        if not any(_is_named_by(listener, ref) for ref in refs) or not _accepts_endpoint(listener, status, endpoint):
             continue
-        if not _allows(listener, same_namespace=home == namespace):
+        if not _allows_namespace(listener, same_namespace=home == namespace):
             continue
-        hostnames = list(_hostnames(listener.get("hostname"), endpoint))
+        hostnames = list(_common_hostnames(listener.get("hostname"), endpoint))
         if hostnames:
             rank = (status.get("attachedRoutes") == 0, listener["protocol"] != "HTTPS")
             yield rank, listener, hostnames[0]
 
 
-def refusals(
+def list_listener_refusals(
     gateway: Mapping[str, Any], namespace: str, endpoint: Endpoint, labels: Mapping[str, str] | None = None
 ) -> list[str]:
     """Why each listener of `gateway` takes no route of `namespace` for `endpoint`, for people; empty once one does.
     `labels`: those of the namespace; None when they aren't known, and a selector of namespaces is taken to match."""
-    attached = [listener["name"] for _, listener, _ in _attached(gateway, namespace, endpoint)]
+    attached = [listener["name"] for _, listener, _ in _attached_listeners(gateway, namespace, endpoint)]
     same = (gateway["metadata"].get("namespace") or namespace) == namespace
     found = []
     for listener in gateway["spec"].get("listeners", ()):
-        why = _unselected(listener, labels) or ("" if listener["name"] in attached else _why(listener, endpoint, same))
+        why = _selector_refusal(listener, labels) or (
+            "" if listener["name"] in attached else _explain_refusal(listener, endpoint, same)
+        )
         if not why:
             return []
         found.append(f"listener {listener['name']} {why}")
     return found or ["it has no listeners"]
 
 
-def _why(listener: Mapping[str, Any], endpoint: Endpoint, same_namespace: bool) -> str:
-    if not _takes(listener, {}, endpoint):
+def _explain_refusal(listener: Mapping[str, Any], endpoint: Endpoint, same_namespace: bool) -> str:
+    if not _accepts_endpoint(listener, {}, endpoint):
         return f"takes no {endpoint.protocol}Route (protocol, allowedRoutes.kinds)"
-    if not _allows(listener, same_namespace=same_namespace):
+    if not _allows_namespace(listener, same_namespace=same_namespace):
         return "takes no routes of this namespace (allowedRoutes.namespaces)"
-    if not list(_hostnames(listener.get("hostname"), endpoint)):
+    if not list(_common_hostnames(listener.get("hostname"), endpoint)):
         return f"has the hostname {listener['hostname']}, which covers none of spec.endpoint.hostnames"
-    if not any(_named(listener, ref) for ref in endpoint.parent_refs):
+    if not any(_is_named_by(listener, ref) for ref in endpoint.parent_refs):
         return "is not the one that spec.endpoint.parentRefs names by sectionName or port"
     return "is not accepted or not programmed, by the gateway's status"
 
 
-def _unselected(listener: Mapping[str, Any], labels: Mapping[str, str] | None) -> str:
+def _selector_refusal(listener: Mapping[str, Any], labels: Mapping[str, str] | None) -> str:
     allowed = listener.get("allowedRoutes", {}).get("namespaces", {})
-    if labels is None or allowed.get("from") != "Selector" or selects(allowed.get("selector") or {}, labels):
+    if labels is None or allowed.get("from") != "Selector" or matches_selector(allowed.get("selector") or {}, labels):
         return ""
     return "takes routes of namespaces with other labels only (allowedRoutes.namespaces.selector)"
 
 
-def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+def matches_selector(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Whether a LabelSelector (meta/v1) matches these labels."""
     wanted = selector.get("matchLabels") or {}
     return all(labels.get(key) == value for key, value in wanted.items()) and all(
-        _meets(entry, labels) for entry in selector.get("matchExpressions") or ()
+        _matches_expression(entry, labels) for entry in selector.get("matchExpressions") or ()
     )
 
 
-def _meets(entry: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+def _matches_expression(entry: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     key, values = entry["key"], entry.get("values") or ()
     return {
         "In": labels.get(key) in values,
@@ -173,11 +175,11 @@ def _meets(entry: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     }[entry["operator"]]
 
 
-def _named(listener: Mapping[str, Any], ref: ParentRef) -> bool:
+def _is_named_by(listener: Mapping[str, Any], ref: ParentRef) -> bool:
     return ref.section_name in (None, listener["name"]) and ref.port in (None, listener["port"])
 
 
-def _takes(listener: Mapping[str, Any], status: Mapping[str, Any], endpoint: Endpoint) -> bool:
+def _accepts_endpoint(listener: Mapping[str, Any], status: Mapping[str, Any], endpoint: Endpoint) -> bool:
     if listener.get("protocol") not in ("HTTP", "HTTPS"):
         return False
     kinds = {kind.get("kind") for kind in listener.get("allowedRoutes", {}).get("kinds") or ()}
@@ -187,27 +189,27 @@ def _takes(listener: Mapping[str, Any], status: Mapping[str, Any], endpoint: End
     return not any(c["type"] in broken and c["status"] == "False" for c in status.get("conditions", ()))
 
 
-def _allows(listener: Mapping[str, Any], *, same_namespace: bool) -> bool:
+def _allows_namespace(listener: Mapping[str, Any], *, same_namespace: bool) -> bool:
     """Whether routes of a namespace may attach. A Selector may match: the route's status says whether it does."""
     allowed = listener.get("allowedRoutes", {}).get("namespaces", {}).get("from") or "Same"
     return allowed in ("All", "Selector") or (allowed == "Same" and same_namespace)
 
 
-def _hostnames(listener: str | None, endpoint: Endpoint) -> Iterator[str | None]:
+def _common_hostnames(listener: str | None, endpoint: Endpoint) -> Iterator[str | None]:
     """What callers can ask a listener for, by the Gateway API's rule: the narrower of two names that match."""
     for host in endpoint.hostnames or (None,):
         if not listener or host is None:
             yield host or listener
-        elif host == listener or covers(listener, host):
+        elif host == listener or wildcard_covers(listener, host):
             yield host
-        elif covers(host, listener):
+        elif wildcard_covers(host, listener):
             yield listener
 
 
-def url(endpoint: Endpoint, address: Address | None) -> str | None:
+def endpoint_url(endpoint: Endpoint, address: ListenerAddress | None) -> str | None:
     """The URL callers use: the hostname when there is one, else the gateway's address; None while neither is known."""
     if address is None:
         return None
     port = "" if address.port == _DEFAULT_PORTS[address.scheme] else f":{address.port}"
-    host = address.hostname or bracketed(address.hosts[0])
+    host = address.hostname or bracket_host(address.hosts[0])
     return f"{address.scheme}://{host}{port}{endpoint.path_prefix.rstrip('/')}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.common import AUTHORS_MAX
+from modelwright.api.common import MAX_AUTHORS
 from modelwright.api.v1alpha1.model import ChangeStatus, ModelSpec, pod_shape
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
@@ -20,15 +20,15 @@ from modelwright.api.v1alpha1.rollout import AuthorsStatus
 from modelwright.api.v1alpha1.runtime import RuntimeSpec
 from modelwright.api.v1alpha1.version import ModelVersionSpec
 
-RETRAINING = "modelwright:retraining"
+RETRAINING_AUTHOR = "modelwright:retraining"
 """Author of versions that were trained by a RetrainingPolicy for which nobody answers: an unknown one."""
-SERVICE_ACCOUNT = "system:serviceaccount:"
-VERSION = "ModelVersion"
-RUNTIMES = ("ModelRuntime", "ClusterModelRuntime")
+SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
+VERSION_KIND = "ModelVersion"
+RUNTIME_KINDS = ("ModelRuntime", "ClusterModelRuntime")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AuthoredPart:
     """An object that a revision is made of.
 
     `content`: hash of what approvals are about. `by`: who answers for it as it stands; empty when nobody says so.
@@ -53,27 +53,27 @@ class Authors:
     unknown: tuple[str, ...] = ()
     nameless: bool = False
 
-    def has(self, name: str) -> bool:
+    def includes(self, name: str) -> bool:
         """Whether `name` is one of them, in whatever case it is written."""
-        return person(name) in {person(author) for author in self.names}
+        return normalize_name(name) in {normalize_name(author) for author in self.names}
 
 
-def person(name: str) -> str:
+def normalize_name(name: str) -> str:
     """One person's name, however it is written: identity providers differ in case, people don't."""
     return name.strip().casefold()
 
 
 def is_service_account(name: str) -> bool:
     """Whether this is no person's name: everybody who may impersonate a ServiceAccount, or make its tokens, has it."""
-    return person(name).startswith(SERVICE_ACCOUNT)
+    return normalize_name(name).startswith(SERVICE_ACCOUNT_PREFIX)
 
 
-def content_of(spec: RuntimeSpec | RolloutPolicySpec) -> str:
+def hash_spec(spec: RuntimeSpec | RolloutPolicySpec) -> str:
     """Hash of a spec without who answers for it."""
     return names.content_hash(spec.model_dump(mode="json", by_alias=True, exclude={"changed_by"}), 32)
 
 
-def content_of_model(spec: ModelSpec) -> str:
+def hash_model_spec(spec: ModelSpec) -> str:
     """Hash of what of a Model decides about a revision: what shapes its pods, whose signatures it needs, and the policy
     it goes by. Not the version, which has authors of its own."""
     signatures, policy = spec.signatures, spec.rollout_policy_ref
@@ -85,25 +85,27 @@ def content_of_model(spec: ModelSpec) -> str:
     return names.content_hash(content, 32)
 
 
-def version_part(name: str, spec: ModelVersionSpec, digest: str | None, serving: str | None) -> Part:
+def build_version_part(name: str, spec: ModelVersionSpec, digest: str | None, serving: str | None) -> AuthoredPart:
     """The version; it never changes, so its own authors are all there are. `serving`: the version that serves."""
     content = spec.wire()
     for mutable in ("card", "metrics"):
         content.pop(mutable, None)
     hashed = names.content_hash({"name": name, "content": content, "digest": digest}, 32)
-    return Part(VERSION, name, hashed, spec.makers, same=None if name == serving else False, whole=True)
+    return AuthoredPart(
+        VERSION_KIND, name, hashed, spec.all_authors, same=None if name == serving else False, whole=True
+    )
 
 
-def runtime_part(
+def build_runtime_part(
     live: RuntimeSpec, kind: str, name: str, generation: int | None, served: Mapping[str, Any] | None
-) -> Part:
+) -> AuthoredPart:
     """The runtime as it is now. `served`: data of the ControllerRevision of what serves."""
-    content = content_of(live)
-    same = made_by_same(served, kind, name, generation, content)
-    return Part(kind, name, content, (live.changed_by,) if live.changed_by is not None else (), same)
+    content = hash_spec(live)
+    same = is_same_runtime(served, kind, name, generation, content)
+    return AuthoredPart(kind, name, content, (live.changed_by,) if live.changed_by is not None else (), same)
 
 
-def made_by_same(
+def is_same_runtime(
     served: Mapping[str, Any] | None, kind: object, name: object, generation: object, content: object
 ) -> bool:
     """Whether a stored revision was rendered by this very content of this runtime. Ones that an older operator stored
@@ -116,8 +118,8 @@ def made_by_same(
     return (was is not None and was == generation) or (content is not None and runtime.get("content") == content)
 
 
-def followed(
-    known: Sequence[ChangeStatus], parts: Iterable[Part], served: Mapping[str, str], *, settled: bool
+def track_changes(
+    known: Sequence[ChangeStatus], parts: Iterable[AuthoredPart], served: Mapping[str, str], *, settled: bool
 ) -> tuple[ChangeStatus, ...]:
     """What to remember of `parts` now, beside what was `known`.
 
@@ -126,14 +128,16 @@ def followed(
     serves was made of it, and never before.
     """
     before = {change.kind: change for change in known}
-    found = {part.kind: _followed(before.get(part.kind), part, served, settled and not known) for part in parts}
+    found = {part.kind: _track_change(before.get(part.kind), part, served, settled and not known) for part in parts}
     now = {**before, **found}
-    if any(kind in found for kind in RUNTIMES):
-        now = {kind: change for kind, change in now.items() if kind not in RUNTIMES or kind in found}
+    if any(kind in found for kind in RUNTIME_KINDS):
+        now = {kind: change for kind, change in now.items() if kind not in RUNTIME_KINDS or kind in found}
     return tuple(now[kind] for kind in sorted(now))
 
 
-def _followed(known: ChangeStatus | None, part: Part, served: Mapping[str, str], first: bool) -> ChangeStatus:
+def _track_change(
+    known: ChangeStatus | None, part: AuthoredPart, served: Mapping[str, str], first: bool
+) -> ChangeStatus:
     base = served.get(part.kind) or (known.base if known is not None else None) or (part.content if first else None)
     same = base == part.content if part.same is None else part.same
     if same:
@@ -146,12 +150,12 @@ def _followed(known: ChangeStatus | None, part: Part, served: Mapping[str, str],
         name=part.name,
         content=part.content,
         base=base,
-        by=everybody[:AUTHORS_MAX],
-        unknown=not part.by or RETRAINING in part.by or len(everybody) > AUTHORS_MAX,
+        by=everybody[:MAX_AUTHORS],
+        unknown=not part.by or RETRAINING_AUTHOR in part.by or len(everybody) > MAX_AUTHORS,
     )
 
 
-def recorded(
+def record_authors(
     known: Sequence[AuthorsStatus], changes: Iterable[ChangeStatus], rendered: Mapping[str, Any] | None,
     served: Mapping[str, Any] | None,
 ) -> tuple[AuthorsStatus, ...]:  # fmt: skip
@@ -166,8 +170,8 @@ def recorded(
         entry = before.get(change.kind)
         if entry is not None and change.kind in ("Model", "RolloutPolicy") and entry.content != change.content:
             found[change.kind] = entry
-        elif change.kind in RUNTIMES and rendered is not None:
-            made = _of_runtime(change, rendered, served)
+        elif change.kind in RUNTIME_KINDS and rendered is not None:
+            made = _runtime_authors(change, rendered, served)
             found[made.kind] = made
         else:
             found[change.kind] = AuthorsStatus(
@@ -176,62 +180,62 @@ def recorded(
     return tuple(found[kind] for kind in sorted(found))
 
 
-def _of_runtime(now: ChangeStatus, rendered: Mapping[str, Any], served: Mapping[str, Any] | None) -> AuthorsStatus:
+def _runtime_authors(now: ChangeStatus, rendered: Mapping[str, Any], served: Mapping[str, Any] | None) -> AuthorsStatus:
     """Of the runtime, as the candidate was rendered by it: it may have been edited since."""
     runtime, generation = rendered.get("runtime", {}), rendered.get("inputs", {}).get("runtimeGeneration")
     kind, name, content = str(runtime.get("kind")), str(runtime.get("name")), runtime.get("content")
     hashed = content or f"generation {generation}"
-    if made_by_same(served, kind, name, generation, content):
+    if is_same_runtime(served, kind, name, generation, content):
         return AuthorsStatus(kind=kind, name=name, content=hashed)
     signed = runtime.get("changedBy")
     if (kind, name, content) == (now.kind, now.name, now.content):
         return AuthorsStatus(kind=kind, name=name, content=hashed, by=now.by, unknown=now.unknown)
     earlier = now.by if (kind, name) == (now.kind, now.name) else ()
     everybody = tuple(dict.fromkeys((*earlier, *([str(signed)] if signed else []))))
-    return AuthorsStatus(kind=kind, name=name, content=hashed, by=everybody[:AUTHORS_MAX], unknown=not signed)
+    return AuthorsStatus(kind=kind, name=name, content=hashed, by=everybody[:MAX_AUTHORS], unknown=not signed)
 
 
-def authors(entries: Iterable[AuthorsStatus], *, service_accounts: bool = False) -> Authors:
+def collect_authors(entries: Iterable[AuthorsStatus], *, service_accounts: bool = False) -> Authors:
     """Who may not approve, and what has to be known before anybody may. `service_accounts`: whether they count as
     people."""
     everybody: list[str] = []
     unknown: list[str] = []
     nameless = False
     for entry in entries:
-        everybody += [name for name in entry.by if name != RETRAINING]
+        everybody += [name for name in entry.by if name != RETRAINING_AUTHOR]
         what = f"{entry.kind} {entry.name}"
-        if entry.unknown or RETRAINING in entry.by:
-            unknown.append(_cure(entry, what))
-            nameless = nameless or (entry.kind == VERSION and not entry.by)
+        if entry.unknown or RETRAINING_AUTHOR in entry.by:
+            unknown.append(_explain_unknown_author(entry, what))
+            nameless = nameless or (entry.kind == VERSION_KIND and not entry.by)
         accounts = [] if service_accounts else [name for name in entry.by if is_service_account(name)]
-        unknown += [_behind(what, name) for name in accounts]
+        unknown += [_explain_service_account(what, name) for name in accounts]
     return Authors(tuple(dict.fromkeys(everybody)), tuple(unknown), nameless)
 
 
-def _cure(entry: AuthorsStatus, what: str) -> str:
-    if entry.kind == VERSION and not entry.by:
+def _explain_unknown_author(entry: AuthorsStatus, what: str) -> str:
+    if entry.kind == VERSION_KIND and not entry.by:
         return f"{what} has no spec.author, so nobody can be a second person: make the version anew, with its author"
-    if entry.kind == VERSION:
+    if entry.kind == VERSION_KIND:
         return (
             f"{what} was trained by a RetrainingPolicy for which nobody answers: have somebody write their name into "
             "spec.changedBy of the policy, and train again"
         )
-    if len(entry.by) >= AUTHORS_MAX:
-        return f"{what} was changed by more than {AUTHORS_MAX} people: put it back as it was, and change it once"
+    if len(entry.by) >= MAX_AUTHORS:
+        return f"{what} was changed by more than {MAX_AUTHORS} people: put it back as it was, and change it once"
     return (
         f"{what} was changed and nobody says by whom: have somebody who answers for it as it is write their name into "
         "its spec.changedBy"
     )
 
 
-def _behind(what: str, name: str) -> str:
+def _explain_service_account(what: str, name: str) -> str:
     return (
         f"{what} names {name}, and more than one person may use a ServiceAccount: name the person instead, or let "
         "approval.serviceAccounts of the RolloutPolicy say that ServiceAccounts count"
     )
 
 
-def of_training(policy: RetrainingPolicySpec, by: str | None) -> tuple[str, ...]:
+def training_authors(policy: RetrainingPolicySpec, by: str | None) -> tuple[str, ...]:
     """The authors of what a run trains: who answers for its policy, and who has asked for the run."""
-    made = (policy.changed_by or RETRAINING, *([by] if by is not None else []))
+    made = (policy.changed_by or RETRAINING_AUTHOR, *([by] if by is not None else []))
     return tuple(dict.fromkeys(made))

@@ -7,7 +7,7 @@ from typing import TypeVar
 State = TypeVar("State", bound=StrEnum)
 
 
-def state_diagram(
+def render_state_diagram(
     states: Iterable[State], first: State, ends: Collection[State], moves: Mapping[tuple[State, State], Collection[int]]
 ) -> str:
     """A fenced block for Markdown. `moves`: from and to, and the numbers of the rows by which; in `states`' order."""

@@ -26,7 +26,7 @@ def differs(wanted: Any, live: Any) -> bool:
         return any(differs(*pair) for pair in zip(wanted, live, strict=True))
     if wanted is None or live is None:
         return bool(wanted) or bool(live)
-    return quantity(wanted) is None or quantity(wanted) != quantity(live)
+    return parse_quantity(wanted) is None or parse_quantity(wanted) != parse_quantity(live)
 
 
 _SUFFIXES = {
@@ -35,7 +35,7 @@ _SUFFIXES = {
 }  # fmt: skip
 
 
-def quantity(value: Any) -> float | None:
+def parse_quantity(value: Any) -> float | None:
     """The number a Kubernetes quantity stands for, None when it is none: the API server rewrites "0.5" as "500m"."""
     if isinstance(value, bool):
         return None

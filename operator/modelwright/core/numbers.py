@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-LONGEST = 32
+MAX_KEPT_CHARACTERS = 32
 """Characters of a number as it is kept, as the CRD's Decimal has it."""
-LONGEST_READ = 4 * LONGEST
+MAX_READ_CHARACTERS = 4 * MAX_KEPT_CHARACTERS
 """Characters of a number as it is read: some write more digits than anybody needs."""
-LARGEST = 10**300
+MAX_MAGNITUDE = 10**300
 """A larger number is taken for none: differences of figures stay finite."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
-def read(value: object) -> Decimal | None:
+def parse_number(value: object) -> Decimal | None:
     """A finite number of a report (JSON), also when it is written as text; None for anything else.
 
     At most 128 characters as text and an exponent of three digits, so that no arithmetic on it overflows or takes long.
@@ -23,22 +23,22 @@ def read(value: object) -> Decimal | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        if abs(value) > LARGEST:
+        if abs(value) > MAX_MAGNITUDE:
             return None
         text = repr(value)
-        return Decimal(text if len(text) <= LONGEST else f"{value:.17g}")
+        return Decimal(text if len(text) <= MAX_KEPT_CHARACTERS else f"{value:.17g}")
     if not isinstance(value, float | str):
         return None
-    text = repr(value) if isinstance(value, float) else value.strip() if len(value) <= LONGEST_READ else ""
+    text = repr(value) if isinstance(value, float) else value.strip() if len(value) <= MAX_READ_CHARACTERS else ""
     if _NUMBER.fullmatch(text) is None:
         return None
     number = Decimal(text)
-    return number if abs(number) <= LARGEST else None
+    return number if abs(number) <= MAX_MAGNITUDE else None
 
 
-def shown(value: object) -> str:
+def describe_value(value: object) -> str:
     """What a report has in the place of a number, as a message shows it."""
-    if isinstance(value, int) and abs(value) > LARGEST:
+    if isinstance(value, int) and abs(value) > MAX_MAGNITUDE:
         return f"an integer of {value.bit_length()} bits"
-    text = repr(value[: 2 * LONGEST] if isinstance(value, str) else value)
-    return text if len(text) <= 2 * LONGEST else f"{text[: 2 * LONGEST]}…"
+    text = repr(value[: 2 * MAX_KEPT_CHARACTERS] if isinstance(value, str) else value)
+    return text if len(text) <= 2 * MAX_KEPT_CHARACTERS else f"{text[: 2 * MAX_KEPT_CHARACTERS]}…"

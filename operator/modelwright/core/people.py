@@ -16,20 +16,20 @@ from modelwright.api.v1alpha1.approval import Approval
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutTarget
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.api.v1alpha1.version import ModelVersionSpec
-from modelwright.core.authors import Authors, is_service_account, person
+from modelwright.core.authors import Authors, is_service_account, normalize_name
 from modelwright.core.revision import Revision
 
 CONTENT_HASH_LENGTH = 32
 """160 bits: nobody finds a second content for an approved hash."""
 
-LIVE = frozenset(
+LIVE_STATES = frozenset(
     {State.PENDING, State.GATING, State.PROGRESSING, State.HOLDING, State.AWAITING_APPROVAL, State.PROMOTING}
 )
 """States in which a rollout is still on its way to the candidate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class AdmissionState:
     """Whether admission proves who writes approvals and commands, and keeps others from making the operator's pods;
     without that no approval, command, gate, signature or result of a training counts.
 
@@ -42,10 +42,10 @@ class Admission:
     since: datetime | None = None
 
 
-IN_FORCE = Admission(in_force=True)
+IN_FORCE = AdmissionState(in_force=True)
 
 
-def content_hash_of(
+def approval_content_hash(
     target: Revision,
     version: ModelVersionSpec,
     digest: str | None,
@@ -92,7 +92,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class ApprovalsMissing:
     """People are missing. `message`: who has approved, how many are missing, what was not counted and why.
 
     `stalled`: no Approval can help, the version has to be made anew.
@@ -105,10 +105,10 @@ class Waiting:
     stalled: bool = False
 
 
-PeopleDecision = Approved | Rejected | Waiting
+ApprovalDecision = Approved | Rejected | ApprovalsMissing
 
 
-def approvals(
+def evaluate_approvals(
     found: Iterable[Approval],
     *,
     rollout: ModelRollout,
@@ -118,7 +118,7 @@ def approvals(
     now: datetime,
     since: datetime,
     service_accounts: bool = False,
-) -> PeopleDecision:
+) -> ApprovalDecision:
     """What the Approvals in a rollout's namespace come to.
 
     `authors` are those of all that the revision is made of, `required` the number of different people (1 to 10),
@@ -127,25 +127,32 @@ def approvals(
     `service_accounts`: whether they count as people.
     """
     used = {entry.name for entry in rollout.status.approvals}
-    about = sorted((a for a in found if _is_about(a, rollout) and a.name not in used), key=_order)
+    about = sorted((a for a in found if _is_about(a, rollout) and a.name not in used), key=_approval_order)
     counted: dict[str, Approval] = {}
     refused: list[str] = []
     for approval in about:
-        why = _unbound(approval, rollout, content_hash)
+        why = _binding_refusal(approval, rollout, content_hash)
         if why is None and approval.spec.decision == "Reject":
             return Rejected(approval, f"{approval.spec.approver} has rejected it: {approval.spec.reason}")
-        why = why or _uncounted(approval, authors, now, since, service_accounts)
+        why = why or _counting_refusal(approval, authors, now, since, service_accounts)
         if why is not None:
             refused.append(f"{approval.name} of {approval.spec.approver} {why}")
         else:
-            counted.setdefault(person(approval.spec.approver), approval)
+            counted.setdefault(normalize_name(approval.spec.approver), approval)
     given = tuple(counted.values())
     if authors.unknown:
         reason = Reason.NO_AUTHOR if authors.nameless else Reason.AUTHOR_UNKNOWN
-        return Waiting((), required, reason, _sentence("; ".join(authors.unknown), refused), stalled=True)
+        return ApprovalsMissing(
+            (), required, reason, _append_uncounted("; ".join(authors.unknown), refused), stalled=True
+        )
     if len(given) >= required:
         return Approved(given)
-    return Waiting(given, required - len(given), Reason.AWAITING_APPROVAL, _sentence(_so_far(given, required), refused))
+    return ApprovalsMissing(
+        given,
+        required - len(given),
+        Reason.AWAITING_APPROVAL,
+        _append_uncounted(_summarize_approvals(given, required), refused),
+    )
 
 
 def _is_about(approval: Approval, rollout: ModelRollout) -> bool:
@@ -157,12 +164,12 @@ def _is_about(approval: Approval, rollout: ModelRollout) -> bool:
     )
 
 
-def _order(approval: Approval) -> tuple[float, str]:
+def _approval_order(approval: Approval) -> tuple[float, str]:
     created = approval.metadata.creation_timestamp
     return (created.timestamp() if created is not None else 0.0), approval.name
 
 
-def _unbound(approval: Approval, rollout: ModelRollout, content_hash: str) -> str | None:
+def _binding_refusal(approval: Approval, rollout: ModelRollout, content_hash: str) -> str | None:
     """Why an Approval is not about this rollout as it is."""
     spec = approval.spec
     if spec.rollout.uid != rollout.uid:
@@ -176,12 +183,12 @@ def _unbound(approval: Approval, rollout: ModelRollout, content_hash: str) -> st
     return None
 
 
-def _uncounted(
+def _counting_refusal(
     approval: Approval, authors: Authors, now: datetime, since: datetime, service_accounts: bool
 ) -> str | None:
     """Why an approval of this rollout does not count."""
     created, expires = approval.metadata.creation_timestamp, approval.spec.expires
-    if authors.has(approval.spec.approver):
+    if authors.includes(approval.spec.approver):
         return "is an author's own: somebody else has to approve"
     if is_service_account(approval.spec.approver) and not service_accounts:
         return "is a ServiceAccount's, which more than one person may use: a person has to approve in their own name"
@@ -192,18 +199,18 @@ def _uncounted(
     return None
 
 
-def _so_far(given: tuple[Approval, ...], required: int) -> str:
+def _summarize_approvals(given: tuple[Approval, ...], required: int) -> str:
     who = f"approved by {', '.join(a.spec.approver for a in given)}" if given else "nobody has approved yet"
     people = "person" if required == 1 else "different people"
     return f"{len(given)} of {required} {people}: {who}; {required - len(given)} missing"
 
 
-def _sentence(text: str, refused: list[str]) -> str:
+def _append_uncounted(text: str, refused: list[str]) -> str:
     return f"{text}. Not counted: {'; '.join(refused)}" if refused else text
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CommandContext:
     """What decides about a command: where its rollout stands.
 
     `newest`: no later record of the Model exists. `frozen`: a freeze window holds it up. `by_hand`: a person has made
@@ -216,7 +223,7 @@ class Standing:
     newest: bool
     paused: bool = False
     frozen: bool = False
-    by_hand: bool = False
+    manual: bool = False
     released: bool = False
     retried: bool = False
     gates_open: tuple[str, ...] = ()
@@ -224,25 +231,25 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class CommandAccepted:
     """The command is to be carried out, once."""
 
     command: Command
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class CommandRefused:
     """The command means nothing now; `message` says why and what to do. It is recorded as handled too."""
 
     command: Command
     message: str
 
 
-CommandDecision = Accepted | Refused
+CommandDecision = CommandAccepted | CommandRefused
 
 
-def command(
-    wanted: Command | None, handled: Container[str], standing: Standing, admission: Admission = IN_FORCE
+def evaluate_command(
+    wanted: Command | None, handled: Container[str], standing: CommandContext, admission: AdmissionState = IN_FORCE
 ) -> CommandDecision | None:
     """Whether the command of a rollout can be carried out; None when there is none, or it was handled before.
 
@@ -253,32 +260,32 @@ def command(
     if wanted is None or wanted.token in handled or admission.in_force is None:
         return None
     if not admission.in_force:
-        return Refused(wanted, f"{wanted.name}: {admission.problem}; then give it again")
-    why = _REFUSALS[wanted.name](standing)
-    return Accepted(wanted) if why is None else Refused(wanted, f"{wanted.name}: {why}")
+        return CommandRefused(wanted, f"{wanted.name}: {admission.problem}; then give it again")
+    why = _REFUSAL_BY_COMMAND[wanted.name](standing)
+    return CommandAccepted(wanted) if why is None else CommandRefused(wanted, f"{wanted.name}: {why}")
 
 
-def _over(standing: Standing) -> str | None:
+def _ended_refusal(standing: CommandContext) -> str | None:
     if standing.state is State.ROLLING_BACK:
         return "the rollout is going back already"
-    return None if standing.state in LIVE else f"the rollout has ended ({standing.state})"
+    return None if standing.state in LIVE_STATES else f"the rollout has ended ({standing.state})"
 
 
-def _no_pause(standing: Standing) -> str | None:
+def _pause_refusal(standing: CommandContext) -> str | None:
     if standing.state is State.PROMOTING:
         return "all steps are done and the candidate takes over: abort goes back"
-    return _over(standing) or ("the rollout is paused already" if standing.paused else None)
+    return _ended_refusal(standing) or ("the rollout is paused already" if standing.paused else None)
 
 
-def _no_resume(standing: Standing) -> str | None:
+def _resume_refusal(standing: CommandContext) -> str | None:
     held_up = standing.paused or standing.frozen
-    return _over(standing) or (None if held_up else "the rollout is not paused, and in no freeze")
+    return _ended_refusal(standing) or (None if held_up else "the rollout is not paused, and in no freeze")
 
 
-def _no_promotion(standing: Standing) -> str | None:
+def _promotion_refusal(standing: CommandContext) -> str | None:
     if standing.state is State.PROMOTING:
         return "the candidate is being promoted already"
-    ended = _over(standing)
+    ended = _ended_refusal(standing)
     if ended is not None:
         return ended
     if standing.gates_open:
@@ -289,7 +296,7 @@ def _no_promotion(standing: Standing) -> str | None:
     return None
 
 
-def _no_retry(standing: Standing) -> str | None:
+def _retry_refusal(standing: CommandContext) -> str | None:
     if standing.state not in (State.ROLLED_BACK, State.ABORTED):
         return f"only what was rolled back or aborted can be tried again, and this is {standing.state}"
     if not standing.newest:
@@ -297,29 +304,29 @@ def _no_retry(standing: Standing) -> str | None:
     return "it was given already: the revision is free to be tried" if standing.retried else None
 
 
-def _no_release(standing: Standing) -> str | None:
-    if not standing.by_hand:
+def _release_refusal(standing: CommandContext) -> str | None:
+    if not standing.manual:
         return "only a rollback by hand (spec.rollback) holds the Model; this rollout does not"
     if standing.released:
         return "the hold has ended already"
     if not standing.newest:
         return "a later rollout of the Model exists, so this one holds nothing"
-    if standing.state in LIVE:
+    if standing.state in LIVE_STATES:
         return "the rollback is still on its way: abort ends it"
     return None if standing.state is State.SUCCEEDED else f"it ended as {standing.state} and holds nothing"
 
 
-_REFUSALS = {
-    "pause": _no_pause,
-    "resume": _no_resume,
-    "promote": _no_promotion,
-    "abort": _over,
-    "retry": _no_retry,
-    "release": _no_release,
+_REFUSAL_BY_COMMAND = {
+    "pause": _pause_refusal,
+    "resume": _resume_refusal,
+    "promote": _promotion_refusal,
+    "abort": _ended_refusal,
+    "retry": _retry_refusal,
+    "release": _release_refusal,
 }
 
 
-def unserved(wanted: RolloutTarget, served: Iterable[tuple[str, str]]) -> str | None:
+def rollback_target_problem(wanted: RolloutTarget, served: Iterable[tuple[str, str]]) -> str | None:
     """Why a person may not take a Model to `wanted` by hand; None when they may.
 
     `served` are the (version, revision) that have served the Model, the present one included. A rollback has no gates

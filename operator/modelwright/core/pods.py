@@ -20,25 +20,25 @@ _IMAGE_REASONS = frozenset(
     }
 )
 """Those of the kubelet: pkg/kubelet/images/types.go of Kubernetes 1.34."""
-_FETCH = "fetch"
-_FORBIDDEN = " is forbidden: "
-_RANGE = re.compile(r"(maximum|minimum) \S+ usage per |max limit to request ratio per ")
+_FETCH_CONTAINER = "fetch"
+_FORBIDDEN_MARK = " is forbidden: "
+_LIMIT_RANGE_PATTERN = re.compile(r"(maximum|minimum) \S+ usage per |max limit to request ratio per ")
 """What the admission plug-in LimitRanger says."""
-SIZES_OF_SERVING = (
+SERVING_RESOURCES_HINT = (
     "spec.serving.resources has those of the model, and spec.serving.podTemplate those of other containers"
 )
-SIZES_OF_HELPERS = (
+HELPER_RESOURCES_HINT = (
     "spec.helperPods.resources of the Model, or helperPods.resources of the chart, sets those of Modelwright's "
     "containers; those of a template are in it"
 )
 _CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 _MESSAGE_BYTES, _MESSAGES_BYTES = 4096, 12 * 1024
-_REPORT = documents.Bounds(64 << 10)
+_REPORT = documents.JsonLimits(64 << 10)
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class PodFailure:
     """Why pods don't become ready, as it is shown in status.failure."""
 
     reason: str
@@ -47,7 +47,7 @@ class Failure:
     exit_code: int | None = None
 
 
-def diagnose(pods: Iterable[Mapping[str, Any]]) -> Failure | None:
+def diagnose_pods(pods: Iterable[Mapping[str, Any]]) -> PodFailure | None:
     """The most telling failure among `pods` (core/v1 Pods as dicts), or None while all may still become ready.
 
     The newest pod speaks first: an older one may carry a cause that has been mended since.
@@ -62,57 +62,57 @@ def diagnose(pods: Iterable[Mapping[str, Any]]) -> Failure | None:
     return None
 
 
-def over_quota(said: str, sizes: str) -> str | None:
+def explain_quota_refusal(said: str, sizes: str) -> str | None:
     """What to tell of a refusal by a ResourceQuota or LimitRange, as the API server has put it; None for any other.
     `sizes`: where the resources of the containers are set."""
     if "failed quota: " in said:
         return f"the namespace's ResourceQuota asks for resources that containers don't name: {said}; {sizes}"
     if "exceeded quota: " in said:
         return f"the namespace's ResourceQuota has no room: {said}; free some of it, raise it, or ask for less: {sizes}"
-    if _RANGE.search(said):
+    if _LIMIT_RANGE_PATTERN.search(said):
         return f"the namespace's LimitRange refuses the resources of a container: {said}; {sizes}"
     return None
 
 
-def forbidden(deployment: Mapping[str, Any], sizes: str = SIZES_OF_SERVING) -> Failure | None:
+def find_creation_refusal(deployment: Mapping[str, Any], sizes: str = SERVING_RESOURCES_HINT) -> PodFailure | None:
     """The refusal of a Deployment's pods (Pod Security, quota, a missing ServiceAccount), if there is one. `sizes`:
     where the resources of its containers are set."""
     for condition in deployment.get("status", {}).get("conditions", []):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             # Each try names another pod: without its name, a refusal that stays says the same each time.
             said = str(condition.get("message", ""))
-            said = said.partition(_FORBIDDEN)[2] or said
-            quota = over_quota(said, sizes)
+            said = said.partition(_FORBIDDEN_MARK)[2] or said
+            quota = explain_quota_refusal(said, sizes)
             if quota is not None:
-                return Failure(Reason.QUOTA_EXCEEDED, f"pods can't be created: {quota}")
-            return Failure(Reason.PODS_FORBIDDEN, f"pods can't be created: {said}")
+                return PodFailure(Reason.QUOTA_EXCEEDED, f"pods can't be created: {quota}")
+            return PodFailure(Reason.PODS_FORBIDDEN, f"pods can't be created: {said}")
     return None
 
 
-def fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | None:
+def read_fetch_failure(status: Mapping[str, Any] | None) -> tuple[str, str] | None:
     """Reason and message that the fetch program left in a container status, from this run or the one before. None for
     any other message, such as a model server's own."""
     for state in (status or {}).get("state", {}), (status or {}).get("lastState", {}):
         terminated = state.get("terminated")
         if not terminated or terminated.get("exitCode") == 0:
             continue
-        report = parse_report(terminated.get("message", ""))
+        report = parse_termination_report(terminated.get("message", ""))
         reason = report.get("reason") if report else None
         if report and isinstance(reason, str) and reason in FETCH_REASONS:
             return reason, str(report.get("message", ""))
     return None
 
 
-def parse_report(message: str) -> dict[str, Any] | None:
+def parse_termination_report(message: str) -> dict[str, Any] | None:
     """The JSON object a container of ours wrote as its termination message; None when it is none."""
     try:
-        report = documents.read(message, _REPORT)
+        report = documents.parse_json(message, _REPORT)
     except documents.DocumentError:
         return None
     return report if isinstance(report, dict) else None
 
 
-def kept_bytes(pod: Mapping[str, Any]) -> int:
+def termination_message_limit(pod: Mapping[str, Any]) -> int:
     """What the kubelet keeps of a termination message: 4,096 bytes, and 12 KiB for all containers of a pod together.
 
     See https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/.
@@ -123,54 +123,54 @@ def kept_bytes(pod: Mapping[str, Any]) -> int:
     return min(_MESSAGE_BYTES, _MESSAGES_BYTES // max(containers, 1))
 
 
-def is_cut_off(pod: Mapping[str, Any], message: str) -> bool:
+def is_truncated(pod: Mapping[str, Any], message: str) -> bool:
     """Whether a termination message that is no JSON object is as long as the kubelet lets one be, so a part of one.
 
     Of a file that is too long for any container the kubelet keeps the end; of what is too long for this pod, the
     beginning. A character of several bytes that is cut in two may be gone.
     """
-    return len(message.encode()) > kept_bytes(pod) - 4
+    return len(message.encode()) > termination_message_limit(pod) - 4
 
 
-def _pod_failure(pod: Mapping[str, Any]) -> Failure | None:
+def _pod_failure(pod: Mapping[str, Any]) -> PodFailure | None:
     name = pod["metadata"]["name"]
     status = pod.get("status", {})
     for condition in status.get("conditions", []):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return Failure(Reason.UNSCHEDULABLE, f"pod {name} fits no node: {condition.get('message', '')}", name)
+            return PodFailure(Reason.UNSCHEDULABLE, f"pod {name} fits no node: {condition.get('message', '')}", name)
     statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     for container in statuses:
         failure = _container_failure(name, container)
         if failure is not None and failure.reason == Reason.MODEL_LOAD_FAILED:
-            return replace(failure, message=f"{failure.message}{_hint(status)}")
+            return replace(failure, message=f"{failure.message}{_fetch_hint(status)}")
         if failure is not None:
             return failure
     return None
 
 
-def _hint(status: Mapping[str, Any]) -> str:
+def _fetch_hint(status: Mapping[str, Any]) -> str:
     """What the fetch saw in the files that may be why no model is found in them."""
     for container in status.get("initContainerStatuses", []):
         done = container.get("state", {}).get("terminated") or {}
-        if container.get("name") == _FETCH and done.get("exitCode") == 0:
-            hint = (parse_report(done.get("message", "")) or {}).get("hint")
+        if container.get("name") == _FETCH_CONTAINER and done.get("exitCode") == 0:
+            hint = (parse_termination_report(done.get("message", "")) or {}).get("hint")
             return f". {hint[:500]}" if isinstance(hint, str) and hint else ""
     return ""
 
 
-def _container_failure(pod: str, container: Mapping[str, Any]) -> Failure | None:
+def _container_failure(pod: str, container: Mapping[str, Any]) -> PodFailure | None:
     waiting = container.get("state", {}).get("waiting", {})
     if waiting.get("reason") in _IMAGE_REASONS:
         text = f"image {container.get('image')} can't be pulled: {waiting.get('message', waiting['reason'])}"
-        return Failure(Reason.IMAGE_PULL_FAILED, text, pod)
+        return PodFailure(Reason.IMAGE_PULL_FAILED, text, pod)
     if waiting.get("reason") in _CONFIG_REASONS:
         text = f"container {container['name']} can't be started: {waiting.get('message', waiting['reason'])}"
-        return Failure(Reason.CONTAINER_CONFIG_ERROR, text, pod)
+        return PodFailure(Reason.CONTAINER_CONFIG_ERROR, text, pod)
     if container.get("ready"):
         return None
-    report = fetch_failure(container)
+    report = read_fetch_failure(container)
     if report is not None:
-        return Failure(report[0], report[1], pod)
+        return PodFailure(report[0], report[1], pod)
     for state in container.get("state", {}), container.get("lastState", {}):
         terminated = state.get("terminated")
         if not terminated or (terminated.get("exitCode") == 0 and terminated.get("reason") != "OOMKilled"):
@@ -178,10 +178,10 @@ def _container_failure(pod: str, container: Mapping[str, Any]) -> Failure | None
         code = terminated.get("exitCode")
         if terminated.get("reason") == "OOMKilled":
             text = f"container {container['name']} needed more memory than resources.limits.memory and was killed"
-            return Failure(Reason.CONTAINER_OOM_KILLED, text, pod, code)
+            return PodFailure(Reason.CONTAINER_OOM_KILLED, text, pod, code)
         last = _last_line(terminated.get("message", ""))
         text = f"container {container['name']} ended with exit code {code}" + (f": {last}" if last else "")
-        return Failure(Reason.MODEL_LOAD_FAILED, text, pod, code)
+        return PodFailure(Reason.MODEL_LOAD_FAILED, text, pod, code)
     return None
 
 
@@ -190,7 +190,7 @@ def _last_line(text: str) -> str:
     return lines[-1][:500] if lines else ""
 
 
-def has_left(pod: Mapping[str, Any]) -> bool:
+def has_left_report(pod: Mapping[str, Any]) -> bool:
     """Whether a container of the pod ended well and left a termination message."""
     told = (pod.get("status") or {}).get("containerStatuses") or ()
     ended = ((entry.get("state") or {}).get("terminated") or {} for entry in told)

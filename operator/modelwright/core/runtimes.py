@@ -11,12 +11,12 @@ from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, ModelRuntime, 
 from modelwright.api.v1alpha1.version import ModelFormat
 from modelwright.core.rollout.observed import Problem
 
-NAMESPACED = "ModelRuntime"
-CLUSTER = "ClusterModelRuntime"
+NAMESPACED_KIND = "ModelRuntime"
+CLUSTER_KIND = "ClusterModelRuntime"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RuntimeCandidate:
     """A runtime that exists, with where it comes from and which generation of it this is."""
 
     kind: str
@@ -26,15 +26,17 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RuntimeChoice:
     """The runtime taken, the format entry that matched, and a sentence that says why."""
 
-    runtime: Candidate
+    runtime: RuntimeCandidate
     format: SupportedFormat
     reason: str
 
 
-def candidates(namespaced: Iterable[Mapping[str, Any]], shared: Iterable[Mapping[str, Any]]) -> list[Candidate]:
+def parse_candidates(
+    namespaced: Iterable[Mapping[str, Any]], shared: Iterable[Mapping[str, Any]]
+) -> list[RuntimeCandidate]:
     """Those of a namespace's ModelRuntimes and of the cluster's that can be read: one that is newer than this program
     offers nothing to it."""
     found = []
@@ -44,21 +46,23 @@ def candidates(namespaced: Iterable[Mapping[str, Any]], shared: Iterable[Mapping
                 runtime = kind.parse(obj)
             except InvalidObject:
                 continue
-            found.append(Candidate(kind.__name__, runtime.name, runtime.spec, runtime.generation))
+            found.append(RuntimeCandidate(kind.__name__, runtime.name, runtime.spec, runtime.generation))
     return found
 
 
-def choose(wanted: ModelFormat, ref: RuntimeRef | None, candidates: Iterable[Candidate]) -> Choice | Problem:
+def choose_runtime(
+    wanted: ModelFormat, ref: RuntimeRef | None, candidates: Iterable[RuntimeCandidate]
+) -> RuntimeChoice | Problem:
     """The runtime for a format: the one that `ref` names, else the best of those that offer themselves.
 
     Order among those: a namespace's own before the cluster's, higher priority first, then by name, so that two equal
     ones always give the same answer.
     """
     known = list(candidates)
-    return _named(wanted, ref, known) if ref is not None else _best(wanted, known)
+    return _choose_named(wanted, ref, known) if ref is not None else _choose_best(wanted, known)
 
 
-def _named(wanted: ModelFormat, ref: RuntimeRef, known: list[Candidate]) -> Choice | Problem:
+def _choose_named(wanted: ModelFormat, ref: RuntimeRef, known: list[RuntimeCandidate]) -> RuntimeChoice | Problem:
     what = f"{ref.kind} {ref.name}"
     runtime = next((c for c in known if c.kind == ref.kind and c.name == ref.name), None)
     if runtime is None:
@@ -67,23 +71,23 @@ def _named(wanted: ModelFormat, ref: RuntimeRef, known: list[Candidate]) -> Choi
         return Problem(
             Reason.RUNTIME_DISABLED, f"spec.serving.runtimeRef: {what} is disabled (its spec.disabled)", True
         )
-    entry = _matching(runtime.spec, wanted)
+    entry = _find_format(runtime.spec, wanted)
     if entry is None:
-        listed = ", ".join(_text(f.name, f.versions) for f in runtime.spec.formats)
-        text = f"spec.serving.runtimeRef: {what} does not serve format {_wanted(wanted)}; it serves {listed}"
+        listed = ", ".join(_format_name_versions(f.name, f.versions) for f in runtime.spec.formats)
+        text = f"spec.serving.runtimeRef: {what} does not serve format {_format_wanted(wanted)}; it serves {listed}"
         return Problem(Reason.RUNTIME_DOES_NOT_SUPPORT_FORMAT, text, True)
-    return Choice(runtime, entry, f"{what}: named by spec.serving.runtimeRef")
+    return RuntimeChoice(runtime, entry, f"{what}: named by spec.serving.runtimeRef")
 
 
-def _best(wanted: ModelFormat, known: list[Candidate]) -> Choice | Problem:
+def _choose_best(wanted: ModelFormat, known: list[RuntimeCandidate]) -> RuntimeChoice | Problem:
     offers = []
     for candidate in known:
-        entry = None if candidate.spec.disabled else _matching(candidate.spec, wanted, automatic=True)
+        entry = None if candidate.spec.disabled else _find_format(candidate.spec, wanted, automatic=True)
         if entry is not None:
-            offers.append(((candidate.kind != NAMESPACED, -entry.priority, candidate.name), candidate, entry))
+            offers.append(((candidate.kind != NAMESPACED_KIND, -entry.priority, candidate.name), candidate, entry))
     if not offers:
         formats = sorted({f.name for c in known if not c.spec.disabled for f in c.spec.formats})
-        text = f"no runtime serves format {_wanted(wanted)} of spec.artifact.format; formats on offer: " + (
+        text = f"no runtime serves format {_format_wanted(wanted)} of spec.artifact.format; formats on offer: " + (
             ", ".join(formats) or "none, because no ModelRuntime or ClusterModelRuntime exists"
         )
         return Problem(Reason.NO_SUPPORTING_RUNTIME, text, stalled=True)
@@ -96,10 +100,10 @@ def _best(wanted: ModelFormat, known: list[Candidate]) -> Choice | Problem:
         runner_up = offers[1]
         if runner_up[0][:2] == offers[0][0][:2]:
             reason += "; equal in priority, so the name decided"
-    return Choice(best, entry, reason)
+    return RuntimeChoice(best, entry, reason)
 
 
-def _matching(spec: RuntimeSpec, wanted: ModelFormat, *, automatic: bool = False) -> SupportedFormat | None:
+def _find_format(spec: RuntimeSpec, wanted: ModelFormat, *, automatic: bool = False) -> SupportedFormat | None:
     for entry in spec.formats:
         if entry.name != wanted.name or (automatic and not entry.auto_select):
             continue
@@ -108,10 +112,10 @@ def _matching(spec: RuntimeSpec, wanted: ModelFormat, *, automatic: bool = False
     return None
 
 
-def _wanted(wanted: ModelFormat) -> str:
-    return _text(wanted.name, [wanted.version] if wanted.version else None)
+def _format_wanted(wanted: ModelFormat) -> str:
+    return _format_name_versions(wanted.name, [wanted.version] if wanted.version else None)
 
 
-def _text(name: str, versions: Iterable[str] | None) -> str:
+def _format_name_versions(name: str, versions: Iterable[str] | None) -> str:
     listed = "/".join(versions or ())
     return f"{name} {listed}" if listed else name

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelwright.addresses import shown
+from modelwright.addresses import redact_uri
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.core.analysis import figures
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.analysis.figures import Figure
-from modelwright.core.analysis.limits import Limit, compared, shown_figure, weigh
+from modelwright.core.analysis.limits import FigureLimit, describe_comparison, format_figure, weigh_evidence
 
-CONFIDENCE = 0.95
+DEFAULT_CONFIDENCE = 0.95
 """Of a limit, when the policy names none."""
 
 _URI = re.compile(r"[a-z0-9+.-]+://[!-~]{1,2000}\Z")
@@ -42,7 +42,7 @@ class GateResult:
 
 
 @dataclass
-class _Findings:
+class _LimitFindings:
     """What the limits of all figures came to, in the words of the message."""
 
     figures: list[Figure] = field(default_factory=list)
@@ -53,7 +53,7 @@ class _Findings:
     held: list[str] = field(default_factory=list)
 
 
-def evaluate(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, first: bool) -> GateResult:
+def evaluate_report(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, first: bool) -> GateResult:
     """Judges the evaluation's report.
 
     {"metrics": [{"name", "candidate", "serving", "slice"?, "n"?, "better"?, "worse"?, "standardError"?,
@@ -70,39 +70,41 @@ def evaluate(metrics: Sequence[EvaluationMetric], report: Mapping[str, Any], *, 
     are skipped then, and the message says so. No limits at all decide nothing. After TFX' Evaluator, which blesses
     nothing by accident and treats a missing baseline in this way.
     """
-    if not any(_limits(metric, first=False) for metric in metrics):
+    if not any(_list_limits(metric, first=False) for metric in metrics):
         return GateResult(Outcome.INCONCLUSIVE, Reason.NO_LIMITS, "the evaluation has no limits: nothing was judged")
     entries = report.get("metrics")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         text = 'the report needs "metrics", a list of {"name", "candidate", "serving", "slice", "n"}'
         return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
-    found = _Findings()
-    judged = sum(len(_limits(metric, first=first)) for metric, _ in figures.wanted(metrics))
-    for metric, part in figures.wanted(metrics):
-        _judge(found, metric, figures.read(metric.name, part, entries), judged, first=first)
-    skipped = first and any(len(_limits(metric, first=False)) > len(_limits(metric, first=True)) for metric in metrics)
+    found = _LimitFindings()
+    judged = sum(len(_list_limits(metric, first=first)) for metric, _ in figures.list_gated_figures(metrics))
+    for metric, part in figures.list_gated_figures(metrics):
+        _add_findings(found, metric, figures.parse_report_figure(metric.name, part, entries), judged, first=first)
+    skipped = first and any(
+        len(_list_limits(metric, first=False)) > len(_list_limits(metric, first=True)) for metric in metrics
+    )
     note = "nothing serves yet, so limits versus the serving version were skipped" if skipped else ""
-    outcome, reason = _outcome(found, passed=Reason.GATE_PASSED if judged else Reason.NO_BASELINE)
+    outcome, reason = _decide_outcome(found, passed=Reason.GATE_PASSED if judged else Reason.NO_BASELINE)
     shown = (
         found.held if outcome is Outcome.PASS else [*found.wrong, *found.missing, *found.uncertain, *found.undecided]
     )
-    full = _full_report(report.get("fullReport"))
+    full = _parse_full_report(report.get("fullReport"))
     if isinstance(full, str):
         shown, full = [*shown, full], None
     return GateResult(outcome, reason, "; ".join(filter(None, [*shown, note])), tuple(found.figures), full)
 
 
-def _full_report(told: object) -> FullReport | str | None:
+def _parse_full_report(told: object) -> FullReport | str | None:
     """Where the full report is, or why that can't be kept. It decides nothing."""
     if told is None:
         return None
     uri, digest = (told.get("uri"), told.get("digest")) if isinstance(told, Mapping) else (None, None)
     if not isinstance(uri, str) or not _URI.match(uri) or not isinstance(digest, str) or not _DIGEST.match(digest):
         return 'fullReport was left out: it must be {"uri": an address, "digest": "sha256:" and 64 hex digits}'
-    return FullReport(shown(uri), digest)
+    return FullReport(redact_uri(uri), digest)
 
 
-def _outcome(found: _Findings, passed: Reason) -> tuple[Outcome, Reason]:
+def _decide_outcome(found: _LimitFindings, passed: Reason) -> tuple[Outcome, Reason]:
     if found.wrong:
         return Outcome.FAIL, Reason.METRIC_OUT_OF_LIMITS
     if found.missing:
@@ -114,30 +116,38 @@ def _outcome(found: _Findings, passed: Reason) -> tuple[Outcome, Reason]:
     return Outcome.PASS, passed
 
 
-def _judge(found: _Findings, metric: EvaluationMetric, figure: Figure | str, judged: int, *, first: bool) -> None:
+def _add_findings(
+    found: _LimitFindings, metric: EvaluationMetric, figure: Figure | str, judged: int, *, first: bool
+) -> None:
     """Adds the result of one figure. `judged`: limits of all figures, among which a Fail's error is divided."""
     if isinstance(figure, str):
         found.missing.append(figure)
         return
     found.figures.append(figure)
-    alpha = 1 - (float(metric.confidence) if metric.confidence is not None else CONFIDENCE)
+    alpha = 1 - (float(metric.confidence) if metric.confidence is not None else DEFAULT_CONFIDENCE)
     held: list[str] = []
-    for limit in _limits(metric, first=first):
+    for limit in _list_limits(metric, first=first):
         if limit.versus_serving and figure.serving is None:
             found.missing.append(f"{figure.title} has no finite figure for the serving version")
             continue
-        evidence = figure.difference(higher=metric.min_delta is not None) if limit.versus_serving else figure.value()
+        evidence = (
+            figure.difference_evidence(higher=metric.min_delta is not None)
+            if limit.versus_serving
+            else figure.value_evidence()
+        )
         if isinstance(evidence, str):
-            found.uncertain.append(f"{compared(figure, limit)}: whether {limit.name} holds is unknown, {evidence}")
+            found.uncertain.append(
+                f"{describe_comparison(figure, limit)}: whether {limit.name} holds is unknown, {evidence}"
+            )
             continue
-        outcome, text = weigh(figure, limit, evidence, alpha, alpha / judged)
+        outcome, text = weigh_evidence(figure, limit, evidence, alpha, alpha / judged)
         told = {Outcome.PASS: held, Outcome.FAIL: found.wrong, Outcome.INCONCLUSIVE: found.undecided}
         told[outcome].append(text)
-    versus = f" (serving {shown_figure(figure.serving)})" if figure.serving is not None else ""
-    found.held.append(", ".join([f"{figure.title} {shown_figure(figure.candidate)}{versus}", *held]))
+    versus = f" (serving {format_figure(figure.serving)})" if figure.serving is not None else ""
+    found.held.append(", ".join([f"{figure.title} {format_figure(figure.candidate)}{versus}", *held]))
 
 
-def _limits(metric: EvaluationMetric, *, first: bool) -> list[Limit]:
+def _list_limits(metric: EvaluationMetric, *, first: bool) -> list[FigureLimit]:
     """The limits of a metric; `first`: without those versus serving."""
     every = (
         ("min", metric.min, True, False),
@@ -146,7 +156,7 @@ def _limits(metric: EvaluationMetric, *, first: bool) -> list[Limit]:
         ("maxDelta", metric.max_delta, False, True),
     )
     return [
-        Limit(name, float(value), at_least, versus)
+        FigureLimit(name, float(value), at_least, versus)
         for name, value, at_least, versus in every
         if value is not None and not (first and versus)
     ]

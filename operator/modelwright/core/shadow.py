@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from modelwright.core.analysis.evidence import Arm, Histogram, PairedRequests, Sample, Shares, Value
+from modelwright.core.analysis.evidence import Arm, Histogram, MetricValue, PairedRequests, RequestShares, ValueSample
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds, those of the usual Prometheus client."""
@@ -19,11 +19,11 @@ DISAGREEMENT_POINTS = (0.0, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Points at which an answer's share of rows that differ is counted; batches are mostly powers of two."""
 
 DifferenceKind = Literal["absolute", "relative"]
-MOST = 2**53
+MAX_COUNT = 2**53
 """Largest count: up to it, a float holds every whole number."""
-Count = Annotated[int, Field(ge=0, le=MOST)]
-Part = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+ShareValue = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=MAX_COUNT)]
 Buckets = tuple[tuple[str, Count], ...]
 
 
@@ -31,7 +31,7 @@ class SummaryError(ValueError):
     """A summary that can't be evidence; the text says why."""
 
 
-class _Part(BaseModel):
+class _SummaryPart(BaseModel):
     """camelCase on the wire; members that a newer comparer adds are dropped."""
 
     model_config = ConfigDict(
@@ -41,43 +41,45 @@ class _Part(BaseModel):
     def __add__(self, other: Self) -> Self:
         """What two comparers have counted."""
         return self.model_copy(
-            update={name: _added(getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
+            update={name: _add_counts(getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
         )
 
     def __sub__(self, other: Self) -> Self:
         """What a comparer has counted since it had counted `other`."""
         return self.model_copy(
-            update={name: _since(getattr(self, name), getattr(other, name)) for name in type(self).model_fields}
+            update={
+                name: _subtract_counts(getattr(self, name), getattr(other, name)) for name in type(self).model_fields
+            }
         )
 
 
-class Pair(_Part):
+class RevisionPair(_SummaryPart):
     """The hashes of the two revisions that are compared."""
 
     serving: str
     candidate: str
 
 
-class Sides(_Part):
+class RevisionCounts(_SummaryPart):
     """A count for each revision."""
 
     serving: Count = 0
     candidate: Count = 0
 
 
-class Agreement(_Part):
+class RowAgreement(_SummaryPart):
     """Rows that were compared in one way, and those of them that differ."""
 
     rows: Count = 0
     disagreements: Count = 0
 
 
-class Answers(_Part):
+class ComparedAnswers(_SummaryPart):
     """Answers that were compared. `differing`: (share of the rows that differ, answers with that share); an answer
     between two of the DISAGREEMENT_POINTS counts as a part at each, so that its share is kept."""
 
     count: Count = 0
-    differing: tuple[tuple[Part, Weight], ...] = ()
+    differing: tuple[tuple[ShareValue, Weight], ...] = ()
 
     def __add__(self, other: Self) -> Self:
         """What two comparers have counted."""
@@ -87,12 +89,12 @@ class Answers(_Part):
         return self.model_copy(update={"count": self.count + other.count, "differing": tuple(sorted(points.items()))})
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> ValueSample:
         """Share of the rows that agree, of each answer."""
-        return Sample(0.0, 1.0, tuple((1 - share, weight) for share, weight in self.differing))
+        return ValueSample(0.0, 1.0, tuple((1 - share, weight) for share, weight in self.differing))
 
 
-class Mismatches(_Part):
+class AnswerMismatches(_SummaryPart):
     """Answers of the candidate that differ as a whole from the serving revision's, by what is wrong first."""
 
     unanswered: Count = Field(default=0, description="An error, or nothing at all.")
@@ -102,7 +104,7 @@ class Mismatches(_Part):
     shapes: Count = Field(default=0, description="Outputs of another shape.")
 
 
-class Distribution(_Part):
+class Distribution(_SummaryPart):
     """A histogram: `buckets` are (upper bound, count up to it), cumulative, "+Inf" last, as Prometheus writes them."""
 
     count: Count = 0
@@ -115,7 +117,7 @@ class Distribution(_Part):
         return self.sum / self.count if self.count else None
 
 
-class Difference(_Part):
+class NumberDifferences(_SummaryPart):
     """How far apart numbers are. `relative` is a share of the larger of the two, from 0 to 2.
 
     `non_finite`: numbers that one of the two gave as NaN or infinite, and the other didn't.
@@ -126,14 +128,14 @@ class Difference(_Part):
     non_finite: Count = 0
 
 
-class Latencies(_Part):
+class Latencies(_SummaryPart):
     """Seconds from the request to the end of the answer, of good answers and of those waited for in vain."""
 
     serving: Distribution = Distribution()
     candidate: Distribution = Distribution()
 
 
-class Paired(_Part):
+class PairedCounts(_SummaryPart):
     """Requests that both revisions were asked, and those that were bad at both, or at one of them only."""
 
     total: Count = 0
@@ -147,7 +149,7 @@ class Paired(_Part):
         return PairedRequests(self.total, self.both, self.candidate_only, self.serving_only)
 
 
-class Summary(_Part):
+class ComparisonSummary(_SummaryPart):
     """Counters since `started_at`, cumulative. Every request received is, in the end, in exactly one of `ignored` (no
     inference), `dropped` (the comparer was behind, or the body too large), `compared` and `uncomparable`. `refused`:
     requests beside these that didn't carry the token of the Model's route.
@@ -159,7 +161,7 @@ class Summary(_Part):
     """
 
     started_at: AwareDatetime
-    pair: Pair
+    pair: RevisionPair
     refused: Count = 0
     received: Count = 0
     ignored: Count = 0
@@ -168,22 +170,23 @@ class Summary(_Part):
     uncomparable: Count = 0
     rows: Count = 0
     disagreements: Count = 0
-    answers: Answers = Answers()
+    answers: ComparedAnswers = ComparedAnswers()
     agreement: float | None = None
-    labels: Agreement = Agreement()
-    argmax: Agreement = Agreement()
-    mismatches: Mismatches = Mismatches()
-    difference: Difference = Difference()
-    errors: Sides = Sides()
+    labels: RowAgreement = RowAgreement()
+    argmax: RowAgreement = RowAgreement()
+    mismatches: AnswerMismatches = AnswerMismatches()
+    difference: NumberDifferences = NumberDifferences()
+    errors: RevisionCounts = RevisionCounts()
     latency: Latencies = Latencies()
-    paired_errors: Paired | None = None
-    paired_latency: tuple[tuple[str, Paired], ...] = ()
+    paired_errors: PairedCounts | None = None
+    paired_latency: tuple[tuple[str, PairedCounts], ...] = ()
 
     def __add__(self, other: Self) -> Self:
         """What two comparers of the same pair have counted."""
         same = {"started_at", "pair", "agreement"}
         counted = {
-            name: _added(getattr(self, name), getattr(other, name)) for name in type(self).model_fields.keys() - same
+            name: _add_counts(getattr(self, name), getattr(other, name))
+            for name in type(self).model_fields.keys() - same
         }
         answers = self.answers + other.answers
         first = min(self.started_at, other.started_at)
@@ -193,7 +196,8 @@ class Summary(_Part):
         """What a comparer has counted since it had counted `other`."""
         same = {"started_at", "pair", "agreement"}
         counted = {
-            name: _since(getattr(self, name), getattr(other, name)) for name in type(self).model_fields.keys() - same
+            name: _subtract_counts(getattr(self, name), getattr(other, name))
+            for name in type(self).model_fields.keys() - same
         }
         share = counted["answers"].sample.share
         return self.model_copy(update={**counted, "agreement": share})
@@ -203,16 +207,16 @@ class Summary(_Part):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def parse(document: str | bytes | Mapping[str, Any], *, serving: str, candidate: str) -> Summary:
+def parse_summary(document: str | bytes | Mapping[str, Any], *, serving: str, candidate: str) -> ComparisonSummary:
     """The summary in the answer of `GET /summary`. SummaryError when it is none, or about other revisions than these
     (a comparer that is on its way out)."""
     try:
         if isinstance(document, str | bytes):
-            summary = Summary.model_validate_json(document)
+            summary = ComparisonSummary.model_validate_json(document)
         else:
-            summary = Summary.model_validate(document)
-        errors(summary)
-        latency(summary)
+            summary = ComparisonSummary.model_validate(document)
+        error_shares(summary)
+        latency_histogram(summary)
     except (ValidationError, ValueError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
@@ -227,12 +231,12 @@ def parse(document: str | bytes | Mapping[str, Any], *, serving: str, candidate:
     return summary
 
 
-def pending(summary: Summary) -> int:
+def count_pending(summary: ComparisonSummary) -> int:
     """Copies that the comparer has taken, and that have not been answered by both."""
     return max(0, summary.received - summary.ignored - summary.dropped - summary.compared - summary.uncomparable)
 
 
-def agreement(summary: Summary) -> Sample:
+def agreement_sample(summary: ComparisonSummary) -> ValueSample:
     """The share of rows that agree, of each answer compared: the rows of one answer share their fate, so an answer is
     one trial.
 
@@ -242,34 +246,34 @@ def agreement(summary: Summary) -> Sample:
     return summary.answers.sample
 
 
-def errors(summary: Summary) -> Shares:
+def error_shares(summary: ComparisonSummary) -> RequestShares:
     """Requests that the revisions failed to answer, of the very same requests."""
     asked = summary.compared + summary.uncomparable
     failed = summary.errors
     arms = [Arm(asked, min(asked, count)) for count in (failed.candidate, failed.serving)]
-    return Shares(arms[0], arms[1], None if summary.paired_errors is None else summary.paired_errors.pairs)
+    return RequestShares(arms[0], arms[1], None if summary.paired_errors is None else summary.paired_errors.pairs)
 
 
-def latency(summary: Summary) -> Histogram:
+def latency_histogram(summary: ComparisonSummary) -> Histogram:
     """Latencies of both revisions for the very same requests."""
     paired = tuple((float(bound), found.pairs) for bound, found in summary.paired_latency)
-    return Histogram(_bounds(summary.latency.candidate), _bounds(summary.latency.serving), paired)
+    return Histogram(_parse_buckets(summary.latency.candidate), _parse_buckets(summary.latency.serving), paired)
 
 
-def difference(summary: Summary, kind: DifferenceKind) -> Value:
+def mean_difference(summary: ComparisonSummary, kind: DifferenceKind) -> MetricValue:
     """The mean difference of the numbers that both gave. None when there are none, or when one of the two gave NaN or
     infinity where the other didn't: then no mean exists, and the difference isn't small."""
     measured = summary.difference.absolute if kind == "absolute" else summary.difference.relative
     if summary.difference.non_finite:
         numbers = summary.difference.non_finite + measured.count
         why = f"{summary.difference.non_finite} of {numbers} numbers are NaN or infinite in one of the answers"
-        return Value(None, why=why)
+        return MetricValue(None, why=why)
     if not measured.count:
-        return Value(None, why=f"no numbers were compared in {summary.compared} answers")
-    return Value(measured.mean)
+        return MetricValue(None, why=f"no numbers were compared in {summary.compared} answers")
+    return MetricValue(measured.mean)
 
 
-def _added(one: Any, other: Any) -> Any:
+def _add_counts(one: Any, other: Any) -> Any:
     """The sum of two counts, of two parts, or of what two parts count by bounds: cumulative, so bounds that only one of
     them has can be left out. What only one comparer counted is taken from it."""
     if one is None or one == ():
@@ -282,17 +286,17 @@ def _added(one: Any, other: Any) -> Any:
     return one + other
 
 
-def _since(one: Any, other: Any) -> Any:
+def _subtract_counts(one: Any, other: Any) -> Any:
     """As `_added`, of what the same comparer had counted before."""
     if one is None or other is None:
         return one
     if isinstance(one, tuple):
         before = dict(other)
-        return tuple((bound, _since(count, before.get(bound))) for bound, count in one)
+        return tuple((bound, _subtract_counts(count, before.get(bound))) for bound, count in one)
     return one - other
 
 
-def _bounds(distribution: Distribution) -> tuple[tuple[float, int], ...]:
+def _parse_buckets(distribution: Distribution) -> tuple[tuple[float, int], ...]:
     found = tuple((float(bound), count) for bound, count in distribution.buckets)
     pairs = itertools.pairwise(found)
     grows = all(low < high and fewer <= more for (low, fewer), (high, more) in pairs)

@@ -20,7 +20,7 @@ def known_digest(artifact: Artifact, resolved: str | None, asked: Signatures | N
     return None if asked is not None and by_address and digest is not None and digest.startswith("git:") else digest
 
 
-def settled(asked: Signatures, digest: str | None, found: SignatureStatus | None) -> SignatureStatus | None:
+def recall_finding(asked: Signatures, digest: str | None, found: SignatureStatus | None) -> SignatureStatus | None:
     """What stands of an earlier finding: content doesn't change under its digest, so it stands as long as the key that
     has signed is trusted, or nobody has signed and the keys are the same."""
     if digest is None:
@@ -31,34 +31,38 @@ def settled(asked: Signatures, digest: str | None, found: SignatureStatus | None
             "compared with it; make a ModelVersion without it, whose files are pinned then"
         )
         return SignatureStatus(
-            digest=digest, keys=_all(asked), verified=False, reason=Reason.SIGNATURE_INVALID, message=text
+            digest=digest, keys=_combined_key_hash(asked), verified=False, reason=Reason.SIGNATURE_INVALID, message=text
         )
     if found is None or found.digest != digest:
         return None
-    trusted = set(_hashes(asked).values()) if found.verified else {_all(asked)}
+    trusted = set(_key_hashes(asked).values()) if found.verified else {_combined_key_hash(asked)}
     return found if found.keys in trusted else None
 
 
-def told(asked: Signatures, digest: str, report: object) -> SignatureStatus | None:
+def parse_finding(asked: Signatures, digest: str, report: object) -> SignatureStatus | None:
     """The finding in a resolve pod's report; None when there is none that can be understood."""
     if not isinstance(report, Mapping):
         return None
     reason, message = report.get("reason"), str(report.get("message", ""))
     if reason == Reason.SIGNATURE_VERIFIED:
-        key = _hashes(asked).get(str(report.get("key")))
+        key = _key_hashes(asked).get(str(report.get("key")))
         if key is None:
             return None
         return SignatureStatus(digest=digest, keys=key, verified=True, reason=reason, message=message)
     if reason not in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID):
         return None
-    return SignatureStatus(digest=digest, keys=_all(asked), verified=False, reason=reason, message=message)
+    return SignatureStatus(
+        digest=digest, keys=_combined_key_hash(asked), verified=False, reason=reason, message=message
+    )
 
 
-def refusal(asked: Signatures | None, version: ModelVersion, digest: str, serving: str | None) -> Problem | None:
+def signature_problem(
+    asked: Signatures | None, version: ModelVersion, digest: str, serving: str | None
+) -> Problem | None:
     """Why a version must not begin to serve; None when it may. One that serves goes on, whatever is asked for since."""
     if asked is None or asked.mode != "Enforce" or version.name == serving:
         return None
-    found = settled(asked, digest, version.status.signature)
+    found = recall_finding(asked, digest, version.status.signature)
     if found is None:
         failure = version.status.failure
         if failure is not None:
@@ -70,9 +74,9 @@ def refusal(asked: Signatures | None, version: ModelVersion, digest: str, servin
     return Problem(found.reason, f"ModelVersion {version.name}: spec.signatures: {found.message}", stalled=True)
 
 
-def _hashes(asked: Signatures) -> dict[str, str]:
+def _key_hashes(asked: Signatures) -> dict[str, str]:
     return {key.name: names.short_hash(key.pem) for key in asked.public_keys}
 
 
-def _all(asked: Signatures) -> str:
-    return names.content_hash(sorted(_hashes(asked).values()))
+def _combined_key_hash(asked: Signatures) -> str:
+    return names.content_hash(sorted(_key_hashes(asked).values()))

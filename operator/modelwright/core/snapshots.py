@@ -13,19 +13,19 @@ from modelwright.api import names
 
 Json = dict[str, Any]
 
-INLINE_BYTES: Final = 8 << 10
+INLINE_LIMIT_BYTES: Final = 8 << 10
 """What a policy may have as compact JSON to be kept in the record: twice the longest that is known."""
 HASH_LENGTH: Final = 32
 """160 bits: nobody finds a second policy for a name."""
 
 
-def stored_name(policy: str, spec: Mapping[str, Any]) -> str:
+def policy_object_name(policy: str, spec: Mapping[str, Any]) -> str:
     """Name of the ControllerRevision that holds this spec of a policy."""
     kept = policy[: names.OBJECT_NAME_MAX - HASH_LENGTH - 1].rstrip("-.")
     return f"{kept}-{names.content_hash(spec, HASH_LENGTH)}"
 
 
-def stored(namespace: str, name: str, spec: Mapping[str, Any]) -> Json:
+def build_policy_object(namespace: str, name: str, spec: Mapping[str, Any]) -> Json:
     """The ControllerRevision of this name. Records of several Models share it, and outlive Models and policies: it has
     no owner."""
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_ROLE: names.ROLE_POLICY}
@@ -38,7 +38,7 @@ def stored(namespace: str, name: str, spec: Mapping[str, Any]) -> Json:
     }
 
 
-def spec_in(found: Mapping[str, Any] | None, name: str) -> Json | None:
+def read_policy_spec(found: Mapping[str, Any] | None, name: str) -> Json | None:
     """The spec that is stored under this name; None when that is not what the name says, or there is nothing."""
     data = (found or {}).get("data")
     spec = data.get("spec") if isinstance(data, dict) else None

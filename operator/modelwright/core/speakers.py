@@ -14,54 +14,64 @@ from modelwright.core.drift import differs
 
 Object = dict[str, Any]
 
-_WORKS = ("command", "args", "workingDir", "envFrom", "lifecycle", "terminationMessagePath", "terminationMessagePolicy")
+_PROTECTED_MEMBERS = (
+    "command",
+    "args",
+    "workingDir",
+    "envFrom",
+    "lifecycle",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+)
 """Members of a container that decide what it does, and that no admission webhook has a reason to change."""
-MOST_BETWEEN = 3
+MAX_CONTROLLERS_BETWEEN = 3
 """Controllers between a pod and the object of a stage: a TrainJob has a JobSet and a Job."""
 KEPT_RUNNING = "KeptRunning"
 """status.reason of a pod as it is read, whose own containers have ended and which others keep running."""
-_LOADS_CODE = re.compile(
+_CODE_LOADING_VARIABLE = re.compile(
     r"(LD_|MODELWRIGHT_).*|PYTHON(?!UNBUFFERED$|DONTWRITEBYTECODE$|IOENCODING$|UTF8$|HASHSEED$).*|PATH|BASH_ENV"
     r"|NODE_OPTIONS|JAVA_TOOL_OPTIONS|JDK_JAVA_OPTIONS|_JAVA_OPTIONS|PERL5(OPT|LIB)|RUBY(OPT|LIB)"
 )
 """Variables that have a program run something else, or are handed to ours: an injector that acts on annotations sets
 them, and annotations are an author's to write."""
-_SHARED = ("shareProcessNamespace", "hostPID", "hostIPC")
+_SHARED_NAMESPACES = ("shareProcessNamespace", "hostPID", "hostIPC")
 _DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TrustedPods:
     """`pods`: those that are believed, with the messages of the rendered containers only. `others`: why each of the
     rest is not believed, for people."""
 
     pods: tuple[Object, ...]
-    others: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
 
     @property
-    def told(self) -> str:
+    def refusal_text(self) -> str:
         """The rest in one text; empty when there are none."""
-        return "; ".join(self.others[:2])
+        return "; ".join(self.refusals[:2])
 
 
-def of_job(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> Heard:
+def trust_job_pods(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> TrustedPods:
     """The pods that speak for this Job (batch/v1): controlled by it and made from its own template."""
-    return heard(str(job["metadata"]["uid"]), (job.get("spec") or {}).get("template") or {}, pods)
+    return trust_pods(str(job["metadata"]["uid"]), (job.get("spec") or {}).get("template") or {}, pods)
 
 
-def heard(controller: str, template: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> Heard:
+def trust_pods(controller: str, template: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> TrustedPods:
     """The pods that speak for the object with the uid `controller`, which makes them from `template` (labels, spec)."""
     believed, others = [], []
     for pod in pods:
-        why = disbelief(pod, controller, template)
+        why = find_pod_mismatch(pod, controller, template)
         if why is None:
-            believed.append(as_ended(only_rendered(pod, template), template))
+            believed.append(mark_ended(drop_foreign_messages(pod, template), template))
         else:
             others.append(f"pod {pod['metadata']['name']} is not believed: {why}")
-    return Heard(tuple(believed), tuple(others))
+    return TrustedPods(tuple(believed), tuple(others))
 
 
-def of_tree(root: str, pods: Sequence[Mapping[str, Any]], between: Mapping[str, Mapping[str, Any] | None]) -> Heard:
+def trust_tree_pods(
+    root: str, pods: Sequence[Mapping[str, Any]], between: Mapping[str, Mapping[str, Any] | None]
+) -> TrustedPods:
     """The pods that speak for another controller's object, with the uid `root`: their controllers lead to it by uid.
 
     `between`: the controllers that were looked up, by uid as pods and others name them; None where it may not be read,
@@ -70,25 +80,25 @@ def of_tree(root: str, pods: Sequence[Mapping[str, Any]], between: Mapping[str, 
     known = {**{str(pod["metadata"].get("uid")): pod for pod in pods}, **between}
     believed, others = [], []
     for pod in pods:
-        why = _leads_elsewhere(pod, root, known)
+        why = _find_broken_chain(pod, root, known)
         if why is None:
             believed.append(dict(pod))
         else:
             others.append(f"pod {pod['metadata']['name']} is not believed: {why}")
-    return Heard(tuple(believed), tuple(others))
+    return TrustedPods(tuple(believed), tuple(others))
 
 
-def controller_of(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def find_controller(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The reference to what controls an object; None when nothing does, or more than one is said to."""
     owners = [ref for ref in obj["metadata"].get("ownerReferences") or () if ref.get("controller")]
     return owners[0] if len(owners) == 1 else None
 
 
-def _leads_elsewhere(pod: Mapping[str, Any], root: str, known: Mapping[str, Mapping[str, Any] | None]) -> str | None:
+def _find_broken_chain(pod: Mapping[str, Any], root: str, known: Mapping[str, Mapping[str, Any] | None]) -> str | None:
     """Why the controllers of a pod don't lead to `root`; None when they do, or when that can't be known."""
     obj = pod
-    for _ in range(MOST_BETWEEN + 1):
-        owner = controller_of(obj)
+    for _ in range(MAX_CONTROLLERS_BETWEEN + 1):
+        owner = find_controller(obj)
         if owner is None:
             return f"nothing controls {obj.get('kind', 'Pod')} {obj['metadata']['name']}"
         uid = str(owner.get("uid"))
@@ -100,14 +110,14 @@ def _leads_elsewhere(pod: Mapping[str, Any], root: str, known: Mapping[str, Mapp
         if above is None:
             return None
         if above.get("kind") == "Job":
-            why = disbelief(obj, uid, (above.get("spec") or {}).get("template") or {})
+            why = find_pod_mismatch(obj, uid, (above.get("spec") or {}).get("template") or {})
             if why is not None:
                 return f"of Job {owner.get('name')}: {why}"
         obj = above
-    return f"there are more than {MOST_BETWEEN} controllers between it and the stage's object"
+    return f"there are more than {MAX_CONTROLLERS_BETWEEN} controllers between it and the stage's object"
 
 
-def disbelief(pod: Mapping[str, Any], controller: str, template: Mapping[str, Any]) -> str | None:
+def find_pod_mismatch(pod: Mapping[str, Any], controller: str, template: Mapping[str, Any]) -> str | None:
     """Why a pod is not the one that `controller` has had made from `template`; None when it is.
 
     Admission may add: labels and annotations, environment but what loads code, volumes, mounts apart from ours, and
@@ -122,7 +132,7 @@ def disbelief(pod: Mapping[str, Any], controller: str, template: Mapping[str, An
         if key.startswith(f"{names.GROUP}/") and labels.get(key) != value:
             return f"its label {key} is not {value}"
     spec, wanted = pod.get("spec") or {}, template.get("spec") or {}
-    for member in _SHARED:
+    for member in _SHARED_NAMESPACES:
         if bool(spec.get(member)) != bool(wanted.get(member)):
             return f"spec.{member} was changed"
     volumes = _by_name(spec.get("volumes"))
@@ -133,18 +143,18 @@ def disbelief(pod: Mapping[str, Any], controller: str, template: Mapping[str, An
     return _containers_differ(spec, wanted)
 
 
-def only_rendered(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
+def drop_foreign_messages(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
     """The pod without what containers say that others have added to it."""
     status = pod.get("status") or {}
     rendered = _by_name((template.get("spec") or {}).get("containers")).keys()
     told = status.get("containerStatuses")
     if not told or all(entry.get("name") in rendered for entry in told):
         return dict(pod)
-    entries = [entry if entry.get("name") in rendered else _silent(entry) for entry in told]
+    entries = [entry if entry.get("name") in rendered else _without_messages(entry) for entry in told]
     return {**pod, "status": {**status, "containerStatuses": entries}}
 
 
-def as_ended(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
+def mark_ended(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
     """The pod as ended, once all rendered containers have: one that admission has added may run on for good, and then
     the pod's phase stays Running. `status.reason` is KEPT_RUNNING then."""
     status, spec = pod.get("status") or {}, template.get("spec") or {}
@@ -160,7 +170,7 @@ def as_ended(pod: Mapping[str, Any], template: Mapping[str, Any]) -> Object:
     return {**pod, "status": {**status, "phase": "Succeeded" if well else "Failed", "reason": KEPT_RUNNING}}
 
 
-def status_of(pod: Mapping[str, Any], container: str) -> Object:
+def container_status(pod: Mapping[str, Any], container: str) -> Object:
     """The status of one container; empty while there is none."""
     return dict(_by_name((pod.get("status") or {}).get("containerStatuses")).get(container) or {})
 
@@ -187,15 +197,15 @@ def _container_differs(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
             f"its image is {image[:256]}, and must be {asked[:256]}; a webhook that changes the images of pods has to "
             "change them in templates too, or the name that it writes has to be configured"
         )
-    for member in _WORKS:
-        if _differ(wanted.get(member), live.get(member), _DEFAULTS.get(member)):
+    for member in _PROTECTED_MEMBERS:
+        if _members_differ(wanted.get(member), live.get(member), _DEFAULTS.get(member)):
             return f"its {member} was changed"
     environment = _by_name(live.get("env"))
     for name, variable in _by_name(wanted.get("env")).items():
         if differs(variable, environment.get(name)):
             return f"its variable {name} was changed"
     for name in sorted(environment.keys() - _by_name(wanted.get("env")).keys()):
-        if _LOADS_CODE.fullmatch(name):
+        if _CODE_LOADING_VARIABLE.fullmatch(name):
             return (
                 f"the variable {name} was added to it, by which other code speaks for it; keep what injects it out of "
                 "this pod, such as by helperPods.annotations"
@@ -231,12 +241,12 @@ def _same_image(live: str, wanted: str) -> bool:
     return name in (wanted, repository)
 
 
-def _differ(wanted: Any, live: Any, default: Any) -> bool:
+def _members_differ(wanted: Any, live: Any, default: Any) -> bool:
     """Whether two members differ, other than by a default of the API server."""
     return (wanted or default) != (live or default) and differs(wanted or default, live or default)
 
 
-def _silent(entry: Mapping[str, Any]) -> Object:
+def _without_messages(entry: Mapping[str, Any]) -> Object:
     """A container's status without its termination messages."""
     kept = dict(entry)
     for member in ("state", "lastState"):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 
-STARTS, WANTED, OTHERS = range(3)
+RANK_STARTING, RANK_WANTED, RANK_OTHER = range(3)
 """Ranks: a Model that serves nothing yet wants it; a Model or a run wants it; nobody does now."""
-FORGOTTEN = 150.0
+FORGET_AFTER_SECONDS = 150.0
 """Seconds after which somebody who has not asked again has left the line."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Claim:
+class ResolveTicket:
     """A place in a line: by rank, then the oldest first. `created`: as the API server writes times."""
 
     rank: int
@@ -21,25 +21,25 @@ class Claim:
     name: str
 
 
-class Turns:
+class ResolveQueue:
     """The lines of all namespaces. Moments are of a monotonic clock, in seconds."""
 
     def __init__(self, most: int) -> None:
         """`most`: pods at once in a namespace. A fifth of them, at least one, is for claims that somebody wants."""
-        self.most = most
-        self._lines: dict[str, list[Claim]] = {}
-        self._asked: dict[tuple[str, str, str], tuple[Claim, float]] = {}
+        self.max_pods = most
+        self._lines: dict[str, list[ResolveTicket]] = {}
+        self._requested: dict[tuple[str, str, str], tuple[ResolveTicket, float]] = {}
         self._making: dict[str, set[tuple[str, str]]] = {}
         """Kind and name of those whose pods are being made: nobody sees these pods yet."""
 
-    def take(self, namespace: str, claim: Claim, under_way: int, now: float) -> int | None:
+    def request_turn(self, namespace: str, claim: ResolveTicket, under_way: int, now: float) -> int | None:
         """None when a pod may be made at once, which the caller ends with `made`; else how many are before this claim,
         which is then in the line. `under_way`: pods that are there."""
-        self.leave(namespace, claim.kind, claim.name)
+        self.leave_queue(namespace, claim.kind, claim.name)
         under_way += len(self._making.get(namespace, ()))
         line = self._lines.setdefault(namespace, [])
-        free = (self.most if claim.rank < OTHERS else self.most - max(1, self.most // 5)) - under_way
-        self._forget(namespace, line[: max(free, 1)], now)
+        free = (self.max_pods if claim.rank < RANK_OTHER else self.max_pods - max(1, self.max_pods // 5)) - under_way
+        self._drop_expired(namespace, line[: max(free, 1)], now)
         before = bisect.bisect_left(line, claim)
         if before < free:
             if not line:
@@ -47,19 +47,19 @@ class Turns:
             self._making.setdefault(namespace, set()).add((claim.kind, claim.name))
             return None
         line.insert(before, claim)
-        self._asked[namespace, claim.kind, claim.name] = claim, now
+        self._requested[namespace, claim.kind, claim.name] = claim, now
         return before
 
-    def made(self, namespace: str, kind: str, name: str) -> None:
+    def finish_making(self, namespace: str, kind: str, name: str) -> None:
         """The pod of this object was made, or could not be: from now on it counts, if it is there."""
         making = self._making.get(namespace, set())
         making.discard((kind, name))
         if not making:
             self._making.pop(namespace, None)
 
-    def leave(self, namespace: str, kind: str, name: str) -> None:
+    def leave_queue(self, namespace: str, kind: str, name: str) -> None:
         """This object wants no pod any more, or has one."""
-        known = self._asked.pop((namespace, kind, name), None)
+        known = self._requested.pop((namespace, kind, name), None)
         line = self._lines.get(namespace)
         if known is None or line is None:
             return
@@ -67,13 +67,13 @@ class Turns:
         if not line:
             del self._lines[namespace]
 
-    def first(self, namespace: str) -> Claim | None:
+    def next_ticket(self, namespace: str) -> ResolveTicket | None:
         """Whose turn is next; None when nobody waits."""
         line = self._lines.get(namespace)
         return line[0] if line else None
 
-    def _forget(self, namespace: str, claims: list[Claim], now: float) -> None:
+    def _drop_expired(self, namespace: str, claims: list[ResolveTicket], now: float) -> None:
         for claim in claims:
-            if now - self._asked[namespace, claim.kind, claim.name][1] > FORGOTTEN:
-                self._asked.pop((namespace, claim.kind, claim.name))
+            if now - self._requested[namespace, claim.kind, claim.name][1] > FORGET_AFTER_SECONDS:
+                self._requested.pop((namespace, claim.kind, claim.name))
                 self._lines[namespace].remove(claim)

@@ -20,41 +20,41 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class VersionToCreate:
     """A ModelVersion that has to be made from spec.version.template before anything else."""
 
     name: str
     spec: Mapping[str, Any]
 
 
-def stamped_name(model: str, source: VersionSource) -> str:
+def generated_name(model: str, source: VersionSource) -> str:
     """The name of the ModelVersion made from spec.version.template; empty without a template."""
     return names.stamped_version_name(model, source.template.wire()) if source.template else ""
 
 
-def wanted(
+def resolve_target(
     model: str,
     source: VersionSource,
     versions: Iterable[ModelVersion],
     serving: str | None,
     since: datetime | None = None,
-) -> ModelVersion | Stamp | Problem:
+) -> ModelVersion | VersionToCreate | Problem:
     """The version a Model asks for. `versions` are those of its namespace that it may be; `serving` is the name of the
     version that serves now, `since` then; a following Model never goes below it, even when it has been deleted."""
     by_name = {version.name: version for version in versions}
     if source.template is not None:
-        name = stamped_name(model, source)
+        name = generated_name(model, source)
         content = {"modelRef": {"name": model}, **source.template.wire()}
-        return _checked(model, by_name[name]) if name in by_name else Stamp(name, content)
+        return _check_owner(model, by_name[name]) if name in by_name else VersionToCreate(name, content)
     if source.name is not None:
         version = by_name.get(source.name)
         if version is None:
             return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.name: there is no ModelVersion {source.name}")
-        return _checked(model, version)
-    return _highest(model, source, by_name, serving, since)
+        return _check_owner(model, version)
+    return _highest_eligible(model, source, by_name, serving, since)
 
 
-def _checked(model: str, version: ModelVersion) -> ModelVersion | Problem:
+def _check_owner(model: str, version: ModelVersion) -> ModelVersion | Problem:
     if version.spec.model_ref.name != model:
         text = (
             f"spec.version: ModelVersion {version.name} is a version of Model {version.spec.model_ref.name} "
@@ -64,7 +64,7 @@ def _checked(model: str, version: ModelVersion) -> ModelVersion | Problem:
     return version
 
 
-def _highest(
+def _highest_eligible(
     model: str, source: VersionSource, by_name: Mapping[str, ModelVersion], serving: str | None, since: datetime | None
 ) -> ModelVersion | Problem:
     selector = source.follow.selector if source.follow else None
@@ -79,7 +79,7 @@ def _highest(
     ]
     current = by_name.get(serving) if serving else None
     if current is not None:
-        eligible = [version for version in eligible if _order(version) >= _order(current)] or [current]
+        eligible = [version for version in eligible if _age_order(version) >= _age_order(current)] or [current]
     elif serving is not None and since is not None:
         # Its age is lost with it, but whatever is younger than its taking over is younger than it.
         eligible = [version for version in eligible if (version.metadata.creation_timestamp or since) > since]
@@ -88,10 +88,12 @@ def _highest(
             return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.follow: {text}")
     if not eligible:
         return Problem(Reason.WAITING_FOR_VERSION, f"spec.version.follow: Model {model} has no ModelVersion yet")
-    return max(eligible, key=_order)
+    return max(eligible, key=_age_order)
 
 
-def announced(model: str, wanted: Mapping[str, Any], versions: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def newest_trained(
+    model: str, wanted: Mapping[str, Any], versions: Iterable[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
     """The newest ModelVersion of a Model that a TrainingRun has made since the one that the Model names (`wanted`).
     Objects as the API server gives them: a Model may have many, and most are not worth parsing."""
 
@@ -114,7 +116,7 @@ def announced(model: str, wanted: Mapping[str, Any], versions: Iterable[Mapping[
     return max(filter(is_offered, versions), key=age, default=None)
 
 
-def _order(version: ModelVersion) -> tuple[str, str]:
+def _age_order(version: ModelVersion) -> tuple[str, str]:
     created = version.metadata.creation_timestamp
     return (created.isoformat() if created else ""), version.name
 
@@ -136,7 +138,7 @@ def pinned_digest(artifact: Artifact, resolved: str | None) -> str | None:
     return None
 
 
-def told(report: Mapping[str, Any] | None) -> ArtifactStatus | None:
+def parse_artifact_report(report: Mapping[str, Any] | None) -> ArtifactStatus | None:
     """What a resolve pod has found out; None when its report is none."""
     digest, size = (report or {}).get("digest"), (report or {}).get("sizeBytes")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
@@ -156,7 +158,7 @@ def is_packed(artifact: Artifact, digest: str | None) -> bool:
     return artifact.uri.startswith("oci://") or path.lower().endswith(ARCHIVES)
 
 
-def standing(version: ModelVersion, model: ModelStatus) -> str:
+def lifecycle_stage(version: ModelVersion, model: ModelStatus) -> str:
     """Where a version stands, for people: Rejected, Quarantined, Serving, Previous (served last before the present
     one), Retired or Candidate. Who serves is the Model's to say: a version stores only what was found out about it."""
     if version.name == (model.serving.version if model.serving is not None else None):

@@ -2,7 +2,7 @@
 
 import ctypes
 
-from modelwright.fetch.command import main
+from modelwright.fetch.command import run_fetcher
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -18,4 +18,4 @@ def _keep_memory() -> None:
 
 if __name__ == "__main__":
     _keep_memory()
-    raise SystemExit(main())
+    raise SystemExit(run_fetcher())

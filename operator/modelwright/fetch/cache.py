@@ -34,28 +34,28 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.fetch import disk
-from modelwright.fetch.digest import directory_name
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.report import Report
-from modelwright.fetch.settings import Settings
-from modelwright.fetch.threads import in_thread
-from modelwright.fetch.tree import Tree, hash_file, hashes, look
-from modelwright.fetch.workspace import make_folder, remove
+from modelwright.fetch.digest import cache_folder_name
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.report import FetchReport
+from modelwright.fetch.settings import FetchSettings
+from modelwright.fetch.threads import run_in_thread
+from modelwright.fetch.tree import FileTree, hash_file, hash_files, scan_tree
+from modelwright.fetch.workspace import make_folder, remove_path
 
-STATE = ".modelwright"
+STATE_FOLDER = ".modelwright"
 _ABANDONED_SECONDS = 24 * 3600
 
 
-class Cache:
+class ArtifactCache:
     """One digest's place in the shared cache at `root`."""
 
     def __init__(
-        self, root: Path, digest: str, holder: str, settings: Settings, report: Report, *, tree: str = "",
+        self, root: Path, digest: str, holder: str, settings: FetchSettings, report: FetchReport, *, tree: str = "",
         name: str = "", part: str = "",
     ) -> None:  # fmt: skip
         """`tree`: digest of the files, where it is known and `digest` isn't that of the files itself; `name`: how the
         file is called when the artifact is a single one; `part`: key of the selection, when not all is taken."""
-        place = directory_name(digest, part)
+        place = cache_folder_name(digest, part)
         self.root = root
         self.place = root / place
         self._digest = digest
@@ -64,57 +64,59 @@ class Cache:
         self._holder = hashlib.sha256(holder.encode()).hexdigest()[:16]
         self._settings = settings
         self._report = report
-        self._state = root / STATE
+        self._state = root / STATE_FOLDER
         self._manifest = self._state / "manifests" / f"{place}.json"
         self._claim = self._state / "claims" / place
         self._token = f"{self._holder}.{secrets.token_hex(8)}"
-        self._refused: tuple[int, ...] = ()
+        self._rejected_state: tuple[int, ...] = ()
         self.work = self._state / "work" / f"{place}.{self._holder}"
 
-    def lookup(self) -> int | None:
+    def find_size(self) -> int | None:
         """The artifact's size in bytes when it is there and whole, else None. Touches nothing but the volume.
         Blocking."""
         try:
             manifest = json.loads(self._manifest.read_bytes())
-            size, named = int(manifest["sizeBytes"]), _named(manifest)
+            size, named = int(manifest["sizeBytes"]), _parse_manifest(manifest)
             place = self.place.lstat()
             seen = (self._manifest.stat().st_ino, self._manifest.stat().st_mtime_ns, place.st_ino)
-            if manifest["digest"] != self._digest or not stat.S_ISDIR(place.st_mode) or seen == self._refused:
+            if manifest["digest"] != self._digest or not stat.S_ISDIR(place.st_mode) or seen == self._rejected_state:
                 return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        damage = self._damage(named)
+        damage = self._find_damage(named)
         if damage is None:
             return size
         # Who waits looks every two seconds: what was refused isn't hashed again until it is replaced.
-        self._refused = seen
-        self._report.event("cache", f"{self.place}: {damage}; the artifact is downloaded again", digest=self._digest)
+        self._rejected_state = seen
+        self._report.log_event(
+            "cache", f"{self.place}: {damage}; the artifact is downloaded again", digest=self._digest
+        )
         return None
 
-    def _damage(self, named: Tree) -> str | None:
+    def _find_damage(self, named: FileTree) -> str | None:
         """What is wrong with the files, None for nothing. `named` is what the manifest says."""
         if not named.files:
             return "its manifest names no file"
         try:
-            found = look(self.place)
+            found = scan_tree(self.place)
         except RecursionError:
             return "it is nested too deeply"
         except OSError as error:
             return f"it can't be read ({error.strerror or type(error).__name__})"
-        if found.strange:
-            return f"{found.strange[0]!a} has no place in an artifact"
+        if found.unsupported:
+            return f"{found.unsupported[0]!a} has no place in an artifact"
         if found != named:
-            return f"{_difference(found, named)!a} is missing, changed or unknown"
+            return f"{_first_difference(found, named)!a} is missing, changed or unknown"
         if self._settings.verify_cache != "full":
             return None
         try:
-            return self._unproven(found, hashes(self.place, found.files))
+            return self._proof_problem(found, hash_files(self.place, found.files))
         except OSError as error:
             return f"it can't be read ({error.strerror or type(error).__name__})"
 
-    def _unproven(self, found: Tree, hashed: Mapping[str, str]) -> str | None:
+    def _proof_problem(self, found: FileTree, hashed: Mapping[str, str]) -> str | None:
         """Why these files aren't proven to be the artifact; None when they are."""
-        computed = found.digest(hashed)
+        computed = found.compute_digest(hashed)
         if computed == (self._tree or self._digest):
             return None
         if self._tree:
@@ -124,9 +126,9 @@ class Cache:
             return None
         return "nothing proves its files: the digest is of something else, and no digest of theirs is known"
 
-    def prepare(self) -> None:
+    def prepare_folders(self) -> None:
         """Creates the state folders and clears what dead pods left a day ago. Blocking."""
-        with disk.writing(self.root, "The cache"):
+        with disk.translate_errors(self.root, "The cache"):
             make_folder(self.root)
             for name in ("manifests", "claims", "work", "trash"):
                 folder = self._state / name
@@ -135,9 +137,9 @@ class Cache:
                 for place in (self._state, folder):
                     with suppress(PermissionError):
                         place.chmod(0o2775)
-            self._sweep()
+            self._remove_abandoned()
 
-    def _sweep(self) -> None:
+    def _remove_abandoned(self) -> None:
         """Ages are taken from the file system's own clock: a node's may be wrong."""
         probe = self._state / f".clock.{self._token}"
         probe.touch()
@@ -146,31 +148,31 @@ class Cache:
         for folder in ("work", "trash"):
             for child in (self._state / folder).iterdir():
                 with suppress(OSError):
-                    if child != self.work and now - _newest(child) > _ABANDONED_SECONDS:
-                        remove(child)
+                    if child != self.work and now - _newest_mtime(child) > _ABANDONED_SECONDS:
+                        remove_path(child)
 
     @asynccontextmanager
-    async def claimed(self) -> AsyncIterator[bool]:
+    async def hold_claim(self) -> AsyncIterator[bool]:
         """Yields True when this pod should download, False when another pod has meanwhile filled the cache."""
-        mine = await self._acquire()
+        mine = await self._acquire_claim()
         if not mine:
             yield False
             return
-        beat = asyncio.create_task(self._beat())
+        beat = asyncio.create_task(self._renew_claim())
         try:
             yield True
         finally:
             beat.cancel()
             with suppress(asyncio.CancelledError):
                 await beat
-            self._release()
+            self._release_claim()
 
-    async def _acquire(self) -> bool:
+    async def _acquire_claim(self) -> bool:
         seen = ""
         since = time.monotonic()
         told = False
         while True:
-            if await in_thread(self.lookup) is not None:
+            if await run_in_thread(self.find_size) is not None:
                 return False
             if self._create_claim():
                 return True
@@ -179,26 +181,26 @@ class Cache:
                 seen, since = content, time.monotonic()
             # an earlier container of this same pod can't be alive any more
             stale = content.startswith(self._holder + ".") or time.monotonic() - since > self._settings.claim_seconds
-            if content and stale and await self._take_over():
+            if content and stale and await self._take_over_claim():
                 return True
             if not told:
                 told = True
-                self._report.event(
+                self._report.log_event(
                     "wait", f"Another pod is downloading {self._digest}; waiting for it", digest=self._digest
                 )
             await asyncio.sleep(min(2.0, self._settings.claim_seconds / 10))
 
-    def _line(self) -> str:
+    def _claim_line(self) -> str:
         return f"{self._token} {time.monotonic_ns()}"
 
     def _create_claim(self) -> bool:
-        with disk.writing(self.root, "The cache"):
+        with disk.translate_errors(self.root, "The cache"):
             try:
                 descriptor = os.open(self._claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664)
             except FileExistsError:
                 return False
             with os.fdopen(descriptor, "w") as file:
-                file.write(self._line())
+                file.write(self._claim_line())
             return True
 
     def _read_claim(self) -> str:
@@ -211,48 +213,48 @@ class Cache:
 
     def _replace_claim(self) -> None:
         draft = self._claim.with_name(f".{self._claim.name}.{self._token}")
-        draft.write_text(self._line())
+        draft.write_text(self._claim_line())
         draft.replace(self._claim)
 
-    async def _take_over(self) -> bool:
+    async def _take_over_claim(self) -> bool:
         """Several waiters may do this in the same moment: the last one's name stays in the file, and it alone goes
         on."""
-        with disk.writing(self.root, "The cache"):
+        with disk.translate_errors(self.root, "The cache"):
             self._replace_claim()
         await asyncio.sleep(min(1.0, self._settings.claim_seconds / 20))
         won = self._read_claim().startswith(self._token)
         if won:
-            self._report.event(
+            self._report.log_event(
                 "claim", f"The pod that was downloading {self._digest} is gone; this one goes on", digest=self._digest
             )
         return won
 
-    async def _beat(self) -> None:
+    async def _renew_claim(self) -> None:
         while True:
             await asyncio.sleep(self._settings.claim_seconds / 6)
             with suppress(OSError):
                 if self._read_claim().startswith(self._token):
                     self._replace_claim()
 
-    def _release(self) -> None:
+    def _release_claim(self) -> None:
         with suppress(OSError):
             if self._read_claim().startswith(self._token):
                 self._claim.unlink()
 
-    def commit(self, tree: Path, size: int, known: Mapping[str, str]) -> None:
+    def commit_tree(self, tree: Path, size: int, known: Mapping[str, str]) -> None:
         """Makes the finished tree the cached artifact. `known` are the sha256 already known, by path. Blocking."""
-        with disk.writing(self.root, "The cache"):
-            found = look(tree)
+        with disk.translate_errors(self.root, "The cache"):
+            found = scan_tree(tree)
             hashed = {path: known.get(path) or hash_file(tree / path) for path in found.files}
-            if self._unproven(found, hashed):
+            if self._proof_problem(found, hashed):
                 # What was just brought has the artifact's digest: that is the proof.
-                self._tree = found.digest(hashed)
+                self._tree = found.compute_digest(hashed)
             draft = self._manifest.with_name(f".{self._manifest.name}.{self._token}")
             with draft.open("w") as out:
-                json.dump({"digest": self._digest, "sizeBytes": size, **_content(found)}, out)
+                json.dump({"digest": self._digest, "sizeBytes": size, **_format_manifest(found)}, out)
             draft.chmod(0o644)
             # a node that loses power must not keep the name and lose the content
-            sync(tree)
+            sync_filesystem(tree)
             draft.replace(self._manifest)
             tree.chmod(0o755)
             for _ in range(3):
@@ -262,43 +264,43 @@ class Cache:
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                         raise
-                if self.lookup() is not None:
+                if self.find_size() is not None:
                     break
                 # damaged: moved aside, since pods that run may still have it mounted
                 with suppress(FileNotFoundError):
                     self.place.rename(self._state / "trash" / f"{self.place.name}.{secrets.token_hex(8)}")
-            if self.lookup() is None:
+            if self.find_size() is None:
                 raise FetchError(
-                    Reason.INTERNAL_ERROR, f"{self.place}: the cached artifact was changed while it was put there."
+                    FetchReason.INTERNAL_ERROR, f"{self.place}: the cached artifact was changed while it was put there."
                 )
-            sync(self.root)
-            remove(self.work)
+            sync_filesystem(self.root)
+            remove_path(self.work)
 
 
-def _named(manifest: Mapping[str, Any]) -> Tree:
+def _parse_manifest(manifest: Mapping[str, Any]) -> FileTree:
     """What a manifest says is there. KeyError, TypeError or ValueError for one that can't be read."""
     files = {str(item["path"]): int(item["size"]) for item in manifest["files"] if not item.get("link")}
     links = {str(item["path"]): str(item["link"]) for item in manifest["files"] if item.get("link")}
-    return Tree(files, links, frozenset(map(str, manifest.get("folders", ()))))
+    return FileTree(files, links, frozenset(map(str, manifest.get("folders", ()))))
 
 
-def _content(tree: Tree) -> dict[str, Any]:
+def _format_manifest(tree: FileTree) -> dict[str, Any]:
     files = [{"path": path, "size": size} for path, size in sorted(tree.files.items())]
     links = [{"path": path, "size": 0, "link": target} for path, target in sorted(tree.links.items())]
     return {"files": [*files, *links], "folders": sorted(tree.folders)}
 
 
-def _difference(found: Tree, named: Tree) -> str:
+def _first_difference(found: FileTree, named: FileTree) -> str:
     """A path that only one of the two has, or that is another thing in each."""
-    parts = ((found.files, named.files), (found.links, named.links), (_keys(found), _keys(named)))
+    parts = ((found.files, named.files), (found.links, named.links), (_folder_keys(found), _folder_keys(named)))
     return min(path for one, other in parts for path, _ in set(one.items()) ^ set(other.items()))
 
 
-def _keys(tree: Tree) -> Mapping[str, int]:
+def _folder_keys(tree: FileTree) -> Mapping[str, int]:
     return dict.fromkeys(tree.folders, 0)
 
 
-def _newest(path: Path) -> float:
+def _newest_mtime(path: Path) -> float:
     newest = path.lstat().st_mtime
     if path.is_dir() and not path.is_symlink():
         for folder, _, names in os.walk(path):
@@ -306,7 +308,7 @@ def _newest(path: Path) -> float:
     return newest
 
 
-def sync(folder: Path) -> None:
+def sync_filesystem(folder: Path) -> None:
     """Writes the folder's file system, and no other, out to its disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -317,21 +319,21 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def place_into(tree: Path, dest: Path) -> None:
+def move_into(tree: Path, dest: Path) -> None:
     """Moves the tree's entries into `dest`, replacing entries of the same names. Blocking."""
-    with disk.writing(dest, "The artifact"):
+    with disk.translate_errors(dest, "The artifact"):
         for child in sorted(tree.iterdir()):
             target = dest / child.name
             if target.is_symlink() or target.exists():
                 aside = tree.parent / f"replaced.{secrets.token_hex(8)}"
                 target.rename(aside)
                 child.rename(target)
-                remove(aside)
+                remove_path(aside)
             else:
                 child.rename(target)
 
 
 def copy_into(place: Path, dest: Path) -> None:
     """Copies a cached artifact into `dest`. Blocking."""
-    with disk.writing(dest, "The artifact"):
+    with disk.translate_errors(dest, "The artifact"):
         shutil.copytree(place, dest, symlinks=True, dirs_exist_ok=True)

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.errors import FetchError, FetchReason
 
-_SECRET = (
+_SECRET_NAMES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -31,10 +31,10 @@ _SECRET_JSON_KEYS = (
     "identitytoken",
     "registrytoken",
 )
-_LARGEST = 1 << 20
+_MAX_VALUE_BYTES = 1 << 20
 
 
-class Credentials:
+class StoreCredentials:
     """Looks a name up in the mounted Secret first, then in the environment. Its text form shows no values."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
@@ -44,37 +44,41 @@ class Credentials:
     def __repr__(self) -> str:
         return f"Credentials({self._folder})"
 
-    def mounted(self, name: str) -> str:
+    def read_mounted(self, name: str) -> str:
         """The value in the mounted Secret, or ''."""
         path = self._folder / name
         try:
             if not path.is_file():
                 return ""
-            if path.stat().st_size > _LARGEST:
-                raise FetchError(Reason.ACCESS_DENIED, f"The credentials Secret's key {name} is larger than 1 MiB.")
+            if path.stat().st_size > _MAX_VALUE_BYTES:
+                raise FetchError(
+                    FetchReason.ACCESS_DENIED, f"The credentials Secret's key {name} is larger than 1 MiB."
+                )
             return path.read_text("utf-8").strip()
         except PermissionError:
             raise FetchError(
-                Reason.ACCESS_DENIED,
+                FetchReason.ACCESS_DENIED,
                 f"The credentials Secret's key {name} can't be read by this user (uid). Check defaultMode.",
             ) from None
         except UnicodeDecodeError:
-            raise FetchError(Reason.ACCESS_DENIED, f"The credentials Secret's key {name} is not UTF-8 text.") from None
+            raise FetchError(
+                FetchReason.ACCESS_DENIED, f"The credentials Secret's key {name} is not UTF-8 text."
+            ) from None
 
-    def path(self, name: str) -> Path | None:
+    def mounted_path(self, name: str) -> Path | None:
         """The value's file in the mounted Secret, for libraries that want one."""
-        return self._folder / name if self.mounted(name) else None
+        return self._folder / name if self.read_mounted(name) else None
 
     def get(self, name: str) -> str:
         """The value, or ''."""
-        return self.mounted(name) or self._environment.get(name, "").strip()
+        return self.read_mounted(name) or self._environment.get(name, "").strip()
 
-    def flag(self, name: str) -> bool:
+    def is_enabled(self, name: str) -> bool:
         return self.get(name).lower() in ("true", "1", "yes")
 
-    def secrets(self) -> Iterator[str]:
+    def list_secrets(self) -> Iterator[str]:
         """Every value that must never be printed, also in the forms in which it travels."""
-        for name in _SECRET:
+        for name in _SECRET_NAMES:
             value = self.get(name)
             if not value:
                 continue
@@ -85,18 +89,18 @@ class Credentials:
                 yield value.removeprefix("?")
             if value.startswith("{"):
                 try:
-                    yield from _leaves(json.loads(value), "")
+                    yield from _list_json_secrets(json.loads(value), "")
                 except (ValueError, RecursionError):
                     continue
 
 
-def _leaves(node: object, key: str) -> Iterator[str]:
+def _list_json_secrets(node: object, key: str) -> Iterator[str]:
     if isinstance(node, dict):
         for name, child in node.items():
-            yield from _leaves(child, str(name))
+            yield from _list_json_secrets(child, str(name))
     elif isinstance(node, list):
         for child in node:
-            yield from _leaves(child, key)
+            yield from _list_json_secrets(child, key)
     elif isinstance(node, str) and key in _SECRET_JSON_KEYS:
         yield node
         if key == "auth":

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.report import size_text
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.report import format_size
 
 
 def free_bytes(folder: Path) -> int:
@@ -20,24 +20,24 @@ def free_bytes(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def require(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str) -> None:
     """FetchError(DiskFull) unless `needed` bytes fit below `folder`."""
     free = free_bytes(folder)
     if needed > free:
         raise FetchError(
-            Reason.DISK_FULL,
-            f"{what} needs {size_text(needed)} more, but {folder} has {size_text(free)} free. "
+            FetchReason.DISK_FULL,
+            f"{what} needs {format_size(needed)} more, but {folder} has {format_size(free)} free. "
             "Use a larger volume, raise the emptyDir's sizeLimit or the node's disk, or remove models that nothing "
             "uses from the cache.",
         )
 
 
 @contextmanager
-def temporary(what: str) -> Iterator[Path]:
+def temporary_folder(what: str) -> Iterator[Path]:
     """A folder in $TMPDIR or /tmp that is gone afterwards. tempfile's own search ends with "no usable directory" where
     there is no space, which says neither why nor what to do."""
     place = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - a path in the pod
-    with writing(place, what):
+    with translate_errors(place, what):
         folder = Path(tempfile.mkdtemp(dir=place))
     try:
         yield folder
@@ -46,23 +46,23 @@ def temporary(what: str) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(folder: Path, what: str) -> Iterator[None]:
+def translate_errors(folder: Path, what: str) -> Iterator[None]:
     """Turns the operating system's errors into FetchErrors that name the folder and what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise FetchError(
-                Reason.DISK_FULL,
+                FetchReason.DISK_FULL,
                 f"{what}: no space left in {folder}. Use a larger volume or sizeLimit, or remove models that nothing "
                 "uses from the cache.",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise FetchError(
-                Reason.INTERNAL_ERROR,
+                FetchReason.INTERNAL_ERROR,
                 f"{what}: {folder} can't be written ({os.strerror(error.errno)}). Check that the volume is not "
                 "read-only and that fsGroup lets this user write.",
             ) from error
         raise FetchError(
-            Reason.INTERNAL_ERROR, f"{what}: {folder}: {error.strerror or type(error).__name__}."
+            FetchReason.INTERNAL_ERROR, f"{what}: {folder}: {error.strerror or type(error).__name__}."
         ) from error

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from modelwright.fetch import archive, digest, disk, paths, selection
-from modelwright.fetch.digest import Entry
-from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason
-from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source
-from modelwright.fetch.report import Meter, Report, size_text
-from modelwright.fetch.threads import in_thread
-from modelwright.fetch.transfer import Pieces, Transfer, too_large
-from modelwright.fetch.verify import Hasher, mismatch
+from modelwright.fetch.digest import FileEntry
+from modelwright.fetch.errors import ArtifactChanged, FetchError, FetchReason
+from modelwright.fetch.port import ArtifactKind, ArtifactSource, FetchContext, Listing, RemoteFile
+from modelwright.fetch.report import FetchReport, TransferMeter, format_size
+from modelwright.fetch.threads import run_in_thread
+from modelwright.fetch.transfer import Pieces, Transfer, artifact_too_large
+from modelwright.fetch.verify import FileHasher, digest_mismatch
 from modelwright.fetch.workspace import PartialFile, Workspace
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ _GROUP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Result:
+class DownloadResult:
     """Digest of what was found, its size in bytes as stored (packed), and the sha256 of its files by path."""
 
     digest: str
@@ -37,20 +37,20 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Content:
+class ArtifactContent:
     """What an artifact is made of: besides its digest and size, the hashes of its files. `single`: one file that is no
     folder; `within`: the selection's path was looked for in the store; `signature` is the content of that file in a
     folder. `unknown`: why its digest doesn't tell its files."""
 
-    result: Result
-    entries: tuple[Entry, ...] = ()
+    result: DownloadResult
+    entries: tuple[FileEntry, ...] = ()
     single: bool = False
     within: bool = False
     signature: bytes | None = None
     unknown: str = ""
 
 
-class Changed(StrEnum):
+class ChangeDetection(StrEnum):
     """What of some data is compared from look to look."""
 
     ETAG = "ETag"  # what the store says of each object: its ETag, or size and time
@@ -59,7 +59,7 @@ class Changed(StrEnum):
 
 
 @dataclass(frozen=True)
-class Look:
+class Fingerprint:
     """What data is like at one moment: another fingerprint is other data. `size` is in bytes, as far as it is known."""
 
     fingerprint: str
@@ -70,59 +70,63 @@ class Look:
 class Downloader:
     """Resolves, looks at or gets one artifact. All raise FetchError."""
 
-    def __init__(self, context: Context, source: Source, report: Report) -> None:
+    def __init__(self, context: FetchContext, source: ArtifactSource, report: FetchReport) -> None:
         self._context = context
         self._settings = context.settings
         self._source = source
         self._report = report
-        self._meter = Meter()
+        self._meter = TransferMeter()
         self._transfer = Transfer(source, context.settings, self._meter, report)
 
-    async def resolve(self) -> Result:
+    async def resolve(self) -> DownloadResult:
         """Digest and size, with nothing stored."""
-        async with self._progress():
-            return await self._unchanged(self._resolve_once)
+        async with self._report_progress():
+            return await self._retry_while_changing(self._resolve_once)
 
-    async def examine(self, wanted: str, signature: str, limit: int) -> Content:
+    async def examine_files(self, wanted: str, signature: str, limit: int) -> ArtifactContent:
         """Digest, size and the hashes of all files, with nothing stored, and the content of the file called
         `signature`, of at most `limit` bytes. `wanted`: the digest it must have, or ''."""
-        async with self._progress():
-            return await self._unchanged(lambda: self._examine_once(wanted, signature, limit))
+        async with self._report_progress():
+            return await self._retry_while_changing(lambda: self._examine_once(wanted, signature, limit))
 
-    async def read(self, limit: int) -> bytes:
+    async def read_single_file(self, limit: int) -> bytes:
         """The content of an artifact that is one file of at most `limit` bytes; ArtifactNotFound for a folder."""
-        listing = await self._inspect("")
-        if listing.kind is not Kind.FILE:
-            raise FetchError(Reason.ARTIFACT_NOT_FOUND, f"{self._context.uri.safe} is no single file.")
-        return await self._content(listing.files[0], limit)
+        listing = await self._inspect_source("")
+        if listing.kind is not ArtifactKind.FILE:
+            raise FetchError(FetchReason.ARTIFACT_NOT_FOUND, f"{self._context.uri.safe} is no single file.")
+        return await self._read_content(listing.files[0], limit)
 
-    async def look(self, changed: Changed) -> Look:
+    async def take_fingerprint(self, changed: ChangeDetection) -> Fingerprint:
         """A fingerprint of what is there now. Content is read for DIGEST only, and nothing is stored."""
-        if changed is Changed.DIGEST:
+        if changed is ChangeDetection.DIGEST:
             found = await self.resolve()
-            return Look(found.digest, self._meter.total_files, found.size)
-        listing = await self._inspect("")
+            return Fingerprint(found.digest, self._meter.total_files, found.size)
+        listing = await self._inspect_source("")
         count, size = len(listing.files), sum(file.size or 0 for file in listing.files)
-        if changed is Changed.COUNT:
-            return Look(str(count), count, size)
-        fingerprint = listing.pinned if listing.kind is Kind.PINNED else _fingerprint(listing, self._context.uri.safe)
-        return Look(fingerprint, count, size)
+        if changed is ChangeDetection.COUNT:
+            return Fingerprint(str(count), count, size)
+        fingerprint = (
+            listing.pinned
+            if listing.kind is ArtifactKind.PINNED
+            else _compute_fingerprint(listing, self._context.uri.safe)
+        )
+        return Fingerprint(fingerprint, count, size)
 
-    async def get(self, wanted: str, workspace: Workspace) -> Result:
+    async def download_verified(self, wanted: str, workspace: Workspace) -> DownloadResult:
         """Leaves the verified artifact in `workspace.tree`; archives are unpacked there. `wanted`: its digest, or '' to
         take what is there."""
-        async with self._progress():
+        async with self._report_progress():
             try:
-                return await self._unchanged(lambda: self._get_once(wanted, workspace))
+                return await self._retry_while_changing(lambda: self._get_once(wanted, workspace))
             except FetchError as error:
-                if error.reason is not Reason.DIGEST_MISMATCH or not workspace.used_leftovers:
+                if error.reason is not FetchReason.DIGEST_MISMATCH or not workspace.used_leftovers:
                     raise
             # leftovers of an earlier try may be what is wrong: only a download from the first byte proves a mismatch
-            self._report.event("restart", "What an earlier try left doesn't fit; downloading everything again")
-            await in_thread(workspace.wipe)
-            return await self._unchanged(lambda: self._get_once(wanted, workspace))
+            self._report.log_event("restart", "What an earlier try left doesn't fit; downloading everything again")
+            await run_in_thread(workspace.wipe_folder)
+            return await self._retry_while_changing(lambda: self._get_once(wanted, workspace))
 
-    async def _unchanged(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _retry_while_changing(self, operation: Callable[[], Awaitable[T]]) -> T:
         """An artifact that changes while it is read is looked at anew, a few times."""
         for attempt in range(1, self._settings.attempts + 1):
             try:
@@ -130,118 +134,119 @@ class Downloader:
             except ArtifactChanged as error:
                 if attempt == self._settings.attempts:
                     raise FetchError(
-                        Reason.DIGEST_MISMATCH,
+                        FetchReason.DIGEST_MISMATCH,
                         f"{error.message}, {attempt} times. Publish to a new address and register that, instead of "
                         "overwriting.",
                     ) from error
-                self._report.event("changed", f"{error.message}; looking again")
+                self._report.log_event("changed", f"{error.message}; looking again")
                 await asyncio.sleep(self._settings.backoff_seconds)
         raise AssertionError("unreachable")
 
-    async def _inspect(self, wanted: str) -> Listing:
-        listing = await self._transfer.retrying(lambda: self._source.inspect(wanted))
+    async def _inspect_source(self, wanted: str) -> Listing:
+        listing = await self._transfer.with_retries(lambda: self._source.inspect(wanted))
         where = self._context.uri.safe
-        if not listing.files and listing.kind is not Kind.PINNED:
+        if not listing.files and listing.kind is not ArtifactKind.PINNED:
             raise FetchError(
-                Reason.ARTIFACT_NOT_FOUND, f"{where}: nothing is there. Check the path and its upper and lower case."
+                FetchReason.ARTIFACT_NOT_FOUND,
+                f"{where}: nothing is there. Check the path and its upper and lower case.",
             )
         if len(listing.files) > self._settings.max_entries:
             raise FetchError(
-                Reason.ARTIFACT_TOO_LARGE,
+                FetchReason.ARTIFACT_TOO_LARGE,
                 f"{where} has {len(listing.files)} files, over the limit of {self._settings.max_entries} "
                 "(MODELWRIGHT_FETCH_MAX_ENTRIES). Pack them, or raise it for the pods that fetch: spec.helperPods.env "
                 "and spec.serving.podTemplate of the Model, or fetch.env of the chart.",
             )
-        listing = await in_thread(_selected, listing, self._context.selection, where)
-        paths.check_listing((file.path for file in listing.files if not file.unpack), where)
+        listing = await run_in_thread(_select_files, listing, self._context.selection, where)
+        paths.check_listing_paths((file.path for file in listing.files if not file.unpack), where)
         sizes = [file.size for file in listing.files]
         known = sum(size for size in sizes if size is not None)
         if self._settings.max_bytes and known > self._settings.max_bytes:
-            raise too_large(self._settings.max_bytes, f"{where} ({size_text(known)})")
+            raise artifact_too_large(self._settings.max_bytes, f"{where} ({format_size(known)})")
         self._meter.total_files = len(listing.files)
         self._meter.total_bytes = known if None not in sizes else None
         self._meter.bytes = self._meter.resumed = self._meter.files = 0
-        if wanted.startswith("git:") and listing.kind is not Kind.PINNED:
+        if wanted.startswith("git:") and listing.kind is not ArtifactKind.PINNED:
             raise FetchError(
-                Reason.INVALID_URI, f"{where}: a git: digest is only for hf:// artifacts; give a sha256: digest."
+                FetchReason.INVALID_URI, f"{where}: a git: digest is only for hf:// artifacts; give a sha256: digest."
             )
         return listing
 
-    async def _resolve_once(self) -> Result:
-        listing = await self._inspect("")
-        if listing.kind is Kind.PINNED:
-            return _listed(listing)
-        return _result(listing, await self._each(listing.files, self._hash))
+    async def _resolve_once(self) -> DownloadResult:
+        listing = await self._inspect_source("")
+        if listing.kind is ArtifactKind.PINNED:
+            return _pinned_result(listing)
+        return _build_result(listing, await self._map_groups(listing.files, self._hash_group))
 
-    async def _examine_once(self, wanted: str, signature: str, limit: int) -> Content:
-        listing = await self._inspect(wanted)
+    async def _examine_once(self, wanted: str, signature: str, limit: int) -> ArtifactContent:
+        listing = await self._inspect_source(wanted)
         if listing.pinned.startswith("git:"):
             # What a commit holds is the Hub's word alone: its files are what is pinned.
-            listing = replace(listing, kind=Kind.DIRECTORY, pinned="")
-        single = listing.kind is Kind.FILE
-        unknown = "" if single else _unknown(listing)
-        entries = await self._each(listing.files, self._hash) if not unknown else []
-        result = _result(listing, entries) if not unknown else _listed(listing)
+            listing = replace(listing, kind=ArtifactKind.DIRECTORY, pinned="")
+        single = listing.kind is ArtifactKind.FILE
+        unknown = "" if single else _unknown_files_reason(listing)
+        entries = await self._map_groups(listing.files, self._hash_group) if not unknown else []
+        result = _build_result(listing, entries) if not unknown else _pinned_result(listing)
         if wanted and result.digest != wanted:
-            raise mismatch(self._context.uri.safe, wanted, result.digest)
+            raise digest_mismatch(self._context.uri.safe, wanted, result.digest)
         if unknown:
-            return Content(result, within=listing.within, unknown=unknown)
+            return ArtifactContent(result, within=listing.within, unknown=unknown)
         found = None if single else next((file for file in listing.files if file.path == signature), None)
-        bundle = await self._content(found, limit) if found is not None else None
+        bundle = await self._read_content(found, limit) if found is not None else None
         if found is not None and hashlib.sha256(bundle or b"").hexdigest() not in {
             entry.sha256 for entry in entries if entry.path == signature
         }:
             raise ArtifactChanged(f"{self._context.uri.safe}: {signature} changed while it was read")
-        return Content(result, tuple(entries), single, listing.within, bundle)
+        return ArtifactContent(result, tuple(entries), single, listing.within, bundle)
 
-    async def _content(self, file: RemoteFile, limit: int) -> bytes:
+    async def _read_content(self, file: RemoteFile, limit: int) -> bytes:
         sink = _MemorySink(file, limit)
-        await self._transfer.fetch(file, sink)
+        await self._transfer.fetch_file(file, sink)
         return bytes(sink.data)
 
-    async def _get_once(self, wanted: str, workspace: Workspace) -> Result:
+    async def _get_once(self, wanted: str, workspace: Workspace) -> DownloadResult:
         where = self._context.uri.safe
-        listing = await self._inspect(wanted)
-        if wanted and listing.kind is Kind.PINNED and listing.pinned != wanted:
-            raise mismatch(where, wanted, listing.pinned)
-        await in_thread(workspace.open)
-        disk.require(workspace.root, await in_thread(_missing, workspace, listing.files), where)
+        listing = await self._inspect_source(wanted)
+        if wanted and listing.kind is ArtifactKind.PINNED and listing.pinned != wanted:
+            raise digest_mismatch(where, wanted, listing.pinned)
+        await run_in_thread(workspace.open)
+        disk.require_space(workspace.root, await run_in_thread(_missing_bytes, workspace, listing.files), where)
         try:
-            entries = await self._each(listing.files, lambda group: self._store(group, workspace))
-            result = _result(listing, entries)
+            entries = await self._map_groups(listing.files, lambda group: self._store_group(group, workspace))
+            result = _build_result(listing, entries)
             if wanted and result.digest != wanted:
-                raise mismatch(where, wanted, result.digest)
+                raise digest_mismatch(where, wanted, result.digest)
         finally:
             workspace.close()
-        await in_thread(workspace.keep_only, {file.path for file in listing.files if not file.unpack})
-        await self._unpack(tuple(file for file in listing.files if file.unpack), workspace)
+        await run_in_thread(workspace.keep_only, {file.path for file in listing.files if not file.unpack})
+        await self._unpack_archives(tuple(file for file in listing.files if file.unpack), workspace)
         return result
 
-    async def _unpack(self, files: tuple[RemoteFile, ...], workspace: Workspace) -> None:
+    async def _unpack_archives(self, files: tuple[RemoteFile, ...], workspace: Workspace) -> None:
         """Unpacks the archives, or the layers of an image, in their order."""
         where, wanted = self._context.uri.safe, self._context.selection
-        part = archive.Part(wanted)
+        part = archive.UnpackedPart(wanted)
         for file in files:
-            packed = workspace.place(file)
-            self._report.event("unpack", f"Unpacking {file.path}", file=file.path)
+            packed = workspace.finished_path(file)
+            self._report.log_event("unpack", f"Unpacking {file.path}", file=file.path)
             try:
-                await in_thread(archive.unpack, packed, file, workspace.tree, self._settings, where, part)
+                await run_in_thread(archive.unpack_archive, packed, file, workspace.tree, self._settings, where, part)
             except FetchError as error:
-                if not file.whiteouts or wanted.path or error.reason is not Reason.UNSAFE_ARCHIVE:
+                if not file.whiteouts or wanted.path or error.reason is not FetchReason.UNSAFE_ARCHIVE:
                     raise
                 # Above all modelcars: base images hold links and devices that have no place in an artifact.
                 text = f"{error.message} Of an image that holds more than its model, only the model's folder is wanted"
                 raise FetchError(error.reason, f"{text}: name it, as in artifact.path: models.") from error
-            await in_thread(packed.unlink)
-        if files and wanted and not await in_thread(_has_entries, workspace.tree):
-            raise part.seen.nothing(where)
+            await run_in_thread(packed.unlink)
+        if files and wanted and not await run_in_thread(_has_entries, workspace.tree):
+            raise part.candidates.nothing_selected(where)
 
-    async def _each(
-        self, files: tuple[RemoteFile, ...], operation: Callable[[list[RemoteFile]], Awaitable[list[Entry]]]
-    ) -> list[Entry]:
+    async def _map_groups(
+        self, files: tuple[RemoteFile, ...], operation: Callable[[list[RemoteFile]], Awaitable[list[FileEntry]]]
+    ) -> list[FileEntry]:
         """The operation on all files, `parallel` at a time; the first failure ends all."""
-        entries: list[Entry] = []
-        queue = self._groups(files)
+        entries: list[FileEntry] = []
+        queue = self._group_files(files)
 
         async def work(groups: Iterator[list[RemoteFile]]) -> None:
             for group in groups:
@@ -252,10 +257,10 @@ class Downloader:
                 for _ in range(min(self._settings.parallel, len(files))):
                     tasks.create_task(work(queue))
         except BaseExceptionGroup as failures:
-            raise _first(failures) from failures
+            raise _first_failure(failures) from failures
         return entries
 
-    def _groups(self, files: tuple[RemoteFile, ...]) -> Iterator[list[RemoteFile]]:
+    def _group_files(self, files: tuple[RemoteFile, ...]) -> Iterator[list[RemoteFile]]:
         """Small files in handfuls, which one thread then writes or hashes in one go; all others alone.
 
         A handful is kept in memory until it is complete. Its bound leaves room for all handfuls at once, or each could
@@ -282,16 +287,16 @@ class Downloader:
     def _is_small(self, file: RemoteFile) -> bool:
         return file.ranges and file.size is not None and file.size <= self._transfer.part_bytes
 
-    async def _hash(self, group: list[RemoteFile]) -> list[Entry]:
+    async def _hash_group(self, group: list[RemoteFile]) -> list[FileEntry]:
         if self._is_small(group[0]):
-            return await self._with_content(group, _hash_all)
+            return await self._with_content(group, _hash_contents)
         sink = _HashSink(group[0])
-        await self._transfer.fetch(group[0], sink)
+        await self._transfer.fetch_file(group[0], sink)
         self._meter.files += 1
-        return [sink.hasher.entry()]
+        return [sink.hasher.verified_entry()]
 
-    async def _store(self, group: list[RemoteFile], workspace: Workspace) -> list[Entry]:
-        found = await in_thread(workspace.finished, group) if workspace.has_leftovers else {}
+    async def _store_group(self, group: list[RemoteFile], workspace: Workspace) -> list[FileEntry]:
+        found = await run_in_thread(workspace.verify_finished, group) if workspace.has_leftovers else {}
         entries = list(found.values())
         self._meter.resumed += sum(entry.size for entry in entries)
         self._meter.files += len(entries)
@@ -300,34 +305,34 @@ class Downloader:
             return entries
         if self._is_small(missing[0]):
             return entries + await self._with_content(missing, workspace.write_small)
-        partial = await in_thread(workspace.begin, missing[0], self._meter)
+        partial = await run_in_thread(workspace.open_partial, missing[0], self._meter)
         try:
-            await self._transfer.fetch(missing[0], _FileSink(partial))
+            await self._transfer.fetch_file(missing[0], _FileSink(partial))
             self._meter.files += 1
-            return [*entries, await in_thread(partial.finish)]
+            return [*entries, await run_in_thread(partial.finish_file)]
         finally:
             partial.close()
 
     async def _with_content(
-        self, group: list[RemoteFile], operation: Callable[[list[tuple[RemoteFile, Pieces]]], list[Entry]]
-    ) -> list[Entry]:
+        self, group: list[RemoteFile], operation: Callable[[list[tuple[RemoteFile, Pieces]]], list[FileEntry]]
+    ) -> list[FileEntry]:
         """The blocking operation, in a thread, on small files with their bytes."""
         content: list[tuple[RemoteFile, Pieces]] = []
         with ExitStack() as memory:
             for file in group:
-                pieces, grant = await self._transfer.small(file)
+                pieces, grant = await self._transfer.read_small(file)
                 if grant is not None:
-                    memory.callback(grant.free)
+                    memory.callback(grant.release_all)
                 content.append((file, pieces))
                 self._meter.files += 1
-            return await in_thread(operation, content)
+            return await run_in_thread(operation, content)
 
     @asynccontextmanager
-    async def _progress(self) -> AsyncIterator[None]:
+    async def _report_progress(self) -> AsyncIterator[None]:
         async def tell() -> None:
             while True:
                 await asyncio.sleep(self._settings.progress_seconds)
-                self._report.progress(self._meter)
+                self._report.log_progress(self._meter)
 
         task = asyncio.create_task(tell())
         try:
@@ -338,29 +343,29 @@ class Downloader:
                 await task
 
 
-def _hash_all(content: list[tuple[RemoteFile, Pieces]]) -> list[Entry]:
+def _hash_contents(content: list[tuple[RemoteFile, Pieces]]) -> list[FileEntry]:
     entries = []
     for file, pieces in content:
-        hasher = Hasher(file)
+        hasher = FileHasher(file)
         hasher.update_all(pieces)
-        entries.append(hasher.entry())
+        entries.append(hasher.verified_entry())
     return entries
 
 
 class _HashSink:
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
-        self.hasher = Hasher(file)
+        self.hasher = FileHasher(file)
 
     @property
     def offset(self) -> int:
         return self.hasher.size
 
     async def write(self, data: Pieces) -> None:
-        await in_thread(self.hasher.update_all, data)
+        await run_in_thread(self.hasher.update_all, data)
 
     async def reset(self) -> None:
-        self.hasher = Hasher(self._file)
+        self.hasher = FileHasher(self._file)
 
 
 class _MemorySink:
@@ -377,7 +382,7 @@ class _MemorySink:
         self.data.extend(b"".join(data))
         if len(self.data) > self._limit:
             raise FetchError(
-                Reason.ARTIFACT_TOO_LARGE, f"{self._file.path} is over the limit of {size_text(self._limit)}."
+                FetchReason.ARTIFACT_TOO_LARGE, f"{self._file.path} is over the limit of {format_size(self._limit)}."
             )
 
     async def reset(self) -> None:
@@ -393,32 +398,32 @@ class _FileSink:
         return self._partial.offset
 
     async def write(self, data: Pieces) -> None:
-        await in_thread(self._partial.append, data)
+        await run_in_thread(self._partial.append, data)
 
     async def reset(self) -> None:
-        await in_thread(self._partial.restart)
+        await run_in_thread(self._partial.restart)
 
 
-def _selected(listing: Listing, wanted: selection.Selection, where: str) -> Listing:
+def _select_files(listing: Listing, wanted: selection.Selection, where: str) -> Listing:
     """The listing with the files of that part alone. An archive stays: what is taken of it shows when it is
     unpacked."""
     if not wanted:
         return listing
     rest = replace(wanted, path="") if listing.within else wanted
-    if listing.kind is Kind.FILE and rest.path and not listing.files[0].unpack:
+    if listing.kind is ArtifactKind.FILE and rest.path and not listing.files[0].unpack:
         raise FetchError(
-            Reason.INVALID_URI,
+            FetchReason.INVALID_URI,
             f"{where} is one file and no archive: artifact.path names a part of a folder, an archive or an image. "
             "Leave it out.",
         )
     alone = [replace(file, path=rest.name) for file in listing.files if rest.path and file.path == rest.path]
     if alone and not alone[0].unpack:
-        chosen = [file for file in alone if rest.wants(file.path)]
+        chosen = [file for file in alone if rest.matches_patterns(file.path)]
     else:
-        places = [(file, file.path if file.unpack else rest.take(file.path)) for file in listing.files]
+        places = [(file, file.path if file.unpack else rest.place_of(file.path)) for file in listing.files]
         chosen = [replace(file, path=place) for file, place in places if place is not None]
     if not chosen:
-        raise selection.Seen(rest).note_all(file.path for file in listing.files).nothing(where)
+        raise selection.PathCandidates(rest).add_names(file.path for file in listing.files).nothing_selected(where)
     return replace(listing, files=tuple(chosen))
 
 
@@ -426,13 +431,13 @@ def _has_entries(folder: Path) -> bool:
     return any(folder.iterdir())
 
 
-def _fingerprint(listing: Listing, where: str) -> str:
+def _compute_fingerprint(listing: Listing, where: str) -> str:
     """sha256 over the lines `path NUL size NUL version NEWLINE`, sorted by the path's UTF-8 bytes."""
     whole = hashlib.sha256()
     for file in sorted(listing.files, key=lambda file: file.path.encode("utf-8", "surrogateescape")):
         if not file.version:
             raise FetchError(
-                Reason.INVALID_URI,
+                FetchReason.INVALID_URI,
                 f"{where}: the store gives neither a strong ETag nor a time of change; compare by Digest instead.",
             )
         size = "" if file.size is None else str(file.size)
@@ -441,7 +446,7 @@ def _fingerprint(listing: Listing, where: str) -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
-def _unknown(listing: Listing) -> str:
+def _unknown_files_reason(listing: Listing) -> str:
     if listing.varies:
         return "It is an index, from which machines of another architecture get other files: name one manifest."
     if any(file.unpack for file in listing.files):
@@ -449,29 +454,29 @@ def _unknown(listing: Listing) -> str:
     return ""
 
 
-def _listed(listing: Listing) -> Result:
+def _pinned_result(listing: Listing) -> DownloadResult:
     """Of an artifact whose store names it by digest, without reading it."""
-    return Result(listing.pinned, sum(file.size or 0 for file in listing.files))
+    return DownloadResult(listing.pinned, sum(file.size or 0 for file in listing.files))
 
 
-def _result(listing: Listing, entries: list[Entry]) -> Result:
+def _build_result(listing: Listing, entries: list[FileEntry]) -> DownloadResult:
     size = sum(entry.size for entry in entries)
-    if listing.kind is Kind.PINNED:
+    if listing.kind is ArtifactKind.PINNED:
         found = listing.pinned
-    elif listing.kind is Kind.FILE:
+    elif listing.kind is ArtifactKind.FILE:
         found = f"sha256:{entries[0].sha256}"
     else:
-        found = digest.of_directory(entries)
+        found = digest.directory_digest(entries)
     packed = any(file.unpack for file in listing.files)
-    return Result(found, size, {} if packed else {entry.path: entry.sha256 for entry in entries})
+    return DownloadResult(found, size, {} if packed else {entry.path: entry.sha256 for entry in entries})
 
 
-def _missing(workspace: Workspace, files: tuple[RemoteFile, ...]) -> int:
+def _missing_bytes(workspace: Workspace, files: tuple[RemoteFile, ...]) -> int:
     """Bytes that still have to be stored, as far as sizes are known."""
     return max(0, sum(file.size or 0 for file in files) - workspace.stored_bytes())
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The failure to tell: one that another try would not cure, if there is one."""
     leaves: list[BaseException] = []
     pending: list[BaseException] = [group]

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 from model_signing import hashing, manifest
 from model_signing._hashing.hashing import Digest
 
-from modelwright.fetch.digest import Entry
+from modelwright.fetch.digest import FileEntry
 
 
-class Known(hashing.Config):
+class KnownHashes(hashing.Config):
     """Hashes nothing. What the signature itself says was left out is left out, as is the signature, and no more."""
 
-    def __init__(self, entries: Sequence[Entry], *, single: bool, signature: str) -> None:
+    def __init__(self, entries: Sequence[FileEntry], *, single: bool, signature: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._single = single
         self._hashes = {

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.errors import FetchError, FetchReason
 
 _MAX_SEGMENT_BYTES = 255
 _MAX_PATH_BYTES = 3000
 
 
-def safe_relative(name: str, where: str) -> str:
+def check_relative_path(name: str, where: str) -> str:
     """`name` as a clean relative posix path; FetchError(UnsafeArchive) when it could leave the folder.
 
     `where` names what the path was read from (an archive, a listing), for the message.
     """
     shown = ascii(name[:120])
     if not name or "\0" in name:
-        raise _unsafe(where, shown, "is empty or holds a NUL byte")
+        raise _unsafe_path(where, shown, "is empty or holds a NUL byte")
     if "\\" in name:
-        raise _unsafe(where, shown, "holds a backslash")
+        raise _unsafe_path(where, shown, "holds a backslash")
     if name.startswith("/") or (len(name) > 1 and name[1] == ":" and name[0].isalpha()):
-        raise _unsafe(where, shown, "is absolute")
+        raise _unsafe_path(where, shown, "is absolute")
     segments = [segment for segment in name.split("/") if segment not in ("", ".")]
     if ".." in segments:
-        raise _unsafe(where, shown, "climbs out of its folder with '..'")
+        raise _unsafe_path(where, shown, "climbs out of its folder with '..'")
     if not segments:
         return ""
     encoded = [segment.encode("utf-8", "surrogateescape") for segment in segments]
@@ -32,11 +32,11 @@ def safe_relative(name: str, where: str) -> str:
         any(len(segment) > _MAX_SEGMENT_BYTES for segment in encoded)
         or sum(map(len, encoded)) + len(encoded) > _MAX_PATH_BYTES
     ):
-        raise _unsafe(where, shown, "is longer than a file system allows")
+        raise _unsafe_path(where, shown, "is longer than a file system allows")
     return "/".join(segments)
 
 
-def link_target(link: str, target: str, where: str) -> str:
+def resolve_link_target(link: str, target: str, where: str) -> str:
     """The path, inside the folder, that the symbolic link at `link` points to; FetchError(UnsafeArchive) when it is
     outside.
 
@@ -46,7 +46,7 @@ def link_target(link: str, target: str, where: str) -> str:
     """
     shown = ascii(link[:120])
     if not target or target.startswith("/") or "\\" in target or "\0" in target:
-        raise _unsafe(where, shown, "is a link to an absolute or unusable path")
+        raise _unsafe_path(where, shown, "is a link to an absolute or unusable path")
     resolved = link.split("/")[:-1]
     descended = False
     for segment in target.split("/"):
@@ -54,7 +54,7 @@ def link_target(link: str, target: str, where: str) -> str:
             continue
         if segment == "..":
             if not resolved or descended:
-                raise _unsafe(where, shown, "is a link that leads out of the folder")
+                raise _unsafe_path(where, shown, "is a link that leads out of the folder")
             resolved.pop()
         else:
             descended = True
@@ -62,25 +62,25 @@ def link_target(link: str, target: str, where: str) -> str:
     return "/".join(resolved)
 
 
-def check_listing(paths: Iterable[str], where: str) -> None:
+def check_listing_paths(paths: Iterable[str], where: str) -> None:
     """FetchError(UnsafeArchive) unless all `paths` can exist together: none twice, none both a file and a folder."""
     seen = set()
     for path in paths:
-        if safe_relative(path, where) != path:
-            raise _unsafe(where, ascii(path[:120]), "is not a plain relative path")
+        if check_relative_path(path, where) != path:
+            raise _unsafe_path(where, ascii(path[:120]), "is not a plain relative path")
         if path in seen:
-            raise _unsafe(where, ascii(path[:120]), "is there twice")
+            raise _unsafe_path(where, ascii(path[:120]), "is there twice")
         seen.add(path)
     for path in seen:
         parent = path
         while "/" in parent:
             parent = parent.rsplit("/", 1)[0]
             if parent in seen:
-                raise _unsafe(where, ascii(parent[:120]), "is both a file and a folder")
+                raise _unsafe_path(where, ascii(parent[:120]), "is both a file and a folder")
 
 
-def _unsafe(where: str, shown: str, why: str) -> FetchError:
+def _unsafe_path(where: str, shown: str, why: str) -> FetchError:
     return FetchError(
-        Reason.UNSAFE_ARCHIVE,
+        FetchReason.UNSAFE_ARCHIVE,
         f"{where}: the path {shown} {why}; nothing of it was kept. Publish the artifact without it.",
     )

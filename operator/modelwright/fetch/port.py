@@ -9,16 +9,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from modelwright.fetch.credentials import Credentials
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.credentials import StoreCredentials
+from modelwright.fetch.errors import FetchError, FetchReason
 from modelwright.fetch.selection import Selection
-from modelwright.fetch.settings import Settings
+from modelwright.fetch.settings import FetchSettings
 from modelwright.fetch.uri import ArtifactURI
 
 T = TypeVar("T")
 
 
-class Kind(StrEnum):
+class ArtifactKind(StrEnum):
     """How an artifact's digest comes about."""
 
     FILE = "file"  # sha256 of the one file's bytes
@@ -53,7 +53,7 @@ class Listing:
     """What an artifact is made of, at one moment. `varies`: machines of another architecture get other files. `within`:
     it is of the selection's path alone, from which its paths begin."""
 
-    kind: Kind
+    kind: ArtifactKind
     files: tuple[RemoteFile, ...]
     pinned: str = ""
     varies: bool = False
@@ -61,27 +61,27 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Context:
+class FetchContext:
     """What a source gets to work with."""
 
     uri: ArtifactURI
-    credentials: Credentials
-    settings: Settings
+    credentials: StoreCredentials
+    settings: FetchSettings
     source_root: Path = field(default=Path("/mnt/source"))
     selection: Selection = field(default=Selection())
 
-    async def guard(self, awaitable: Awaitable[T], what: str) -> T:
+    async def with_stall_timeout(self, awaitable: Awaitable[T], what: str) -> T:
         """The result, or a retryable DownloadStalled when nothing came for `stall_seconds`."""
         try:
             async with asyncio.timeout(self.settings.stall_seconds):
                 return await awaitable
         except TimeoutError:
             raise FetchError(
-                Reason.DOWNLOAD_STALLED, f"{what}: no answer for {self.settings.stall_seconds:g} s", retry=True
+                FetchReason.DOWNLOAD_STALLED, f"{what}: no answer for {self.settings.stall_seconds:g} s", retry=True
             ) from None
 
 
-class Source(Protocol):
+class ArtifactSource(Protocol):
     """A store that holds one artifact. Every failure is a FetchError whose text holds no secret."""
 
     async def inspect(self, digest: str) -> Listing:
@@ -106,7 +106,7 @@ class Source(Protocol):
 ARCHIVE_SUFFIXES = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
 
 
-def archive_form(name: str) -> str:
+def detect_archive_form(name: str) -> str:
     """`zip`, `tar` or `tar.gz` when the file name says so, else ''."""
     lower = name.lower()
     return next((form for suffix, form in ARCHIVE_SUFFIXES.items() if lower.endswith(suffix) and lower != suffix), "")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 _MASK = "***"
-_PATTERNS = (
+_SECRET_PATTERNS = (
     # user:password@ in any URL; an '@' after the first slash (hf://a/b@rev, oci://r/n@sha256:...) is not one
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@\"'<>]+@"), rf"\1{_MASK}@"),
     # a query string can be a signature: X-Amz-Signature, sig, Signature, token
@@ -23,9 +23,9 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: list[str] = []
         for secret in secrets:
-            self.add(secret)
+            self.add_secret(secret)
 
-    def add(self, secret: str) -> None:
+    def add_secret(self, secret: str) -> None:
         """Remember one more value that must not be printed; each line of a value of many lines counts."""
         for value in {secret, secret.strip(), *(line.strip() for line in secret.splitlines())}:
             if len(value) >= 4 and value not in self._secrets:
@@ -35,6 +35,6 @@ class Redactor:
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, _MASK)
-        for pattern, replacement in _PATTERNS:
+        for pattern, replacement in _SECRET_PATTERNS:
             text = pattern.sub(replacement, text)
         return text

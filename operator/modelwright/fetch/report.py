@@ -13,7 +13,7 @@ from modelwright.fetch.redact import Redactor
 TERMINATION_BYTES = 4096  # the kubelet keeps no more
 
 
-class Meter:
+class TransferMeter:
     """Counts what has come; `total` is None until it is known."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Meter:
         self.retries = 0
 
 
-class Report:
+class FetchReport:
     """Writes lines: JSON objects, or plain text where a person looks at a terminal."""
 
     def __init__(self, redact: Redactor, *, plain: bool = False, stream: TextIO | None = None) -> None:
@@ -35,7 +35,7 @@ class Report:
         self._began = time.monotonic()
         self._last: tuple[float, int] = (self._began, 0)
 
-    def event(self, event: str, message: str, **values: object) -> None:
+    def log_event(self, event: str, message: str, **values: object) -> None:
         """One line. A closed or full stdout never ends a fetch."""
         if self._plain:
             line = self.redact(f"{time.monotonic() - self._began:7.1f}s  {message}")
@@ -52,19 +52,19 @@ class Report:
         except (OSError, ValueError):
             return
 
-    def progress(self, meter: Meter) -> None:
+    def log_progress(self, meter: TransferMeter) -> None:
         """How far the fetch is, and how fast it went since the last such line."""
         now = time.monotonic()
         then, before = self._last
         rate = (meter.bytes - before) / max(now - then, 1e-3)
         self._last = (now, meter.bytes)
         done = meter.bytes + meter.resumed
-        of = "" if meter.total_bytes is None else f" of {size_text(meter.total_bytes)}"
+        of = "" if meter.total_bytes is None else f" of {format_size(meter.total_bytes)}"
         percent = "" if not meter.total_bytes else f" ({100 * done / meter.total_bytes:.0f} %)"
         files = f", {meter.files} of {meter.total_files} files" if meter.total_files > 1 else ""
-        self.event(
+        self.log_event(
             "progress",
-            f"{size_text(done)}{of}{percent}{files}, {size_text(int(rate))}/s"
+            f"{format_size(done)}{of}{percent}{files}, {format_size(int(rate))}/s"
             + (f", {meter.retries} retries" if meter.retries else ""),
             bytes=done,
             totalBytes=meter.total_bytes,
@@ -75,7 +75,7 @@ class Report:
         )
 
 
-def size_text(size: int) -> str:
+def format_size(size: int) -> str:
     """A size for people: 12 B, 3.4 MB, 1.2 GB (powers of 1000)."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
@@ -85,7 +85,7 @@ def size_text(size: int) -> str:
     return f"{value:.1f} TB"
 
 
-def cut(text: str, limit: int) -> str:
+def truncate_utf8(text: str, limit: int) -> str:
     """At most `limit` bytes of UTF-8, cut between characters."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= limit:
@@ -93,11 +93,11 @@ def cut(text: str, limit: int) -> str:
     return encoded[: limit - 3].decode("utf-8", "ignore") + "..."
 
 
-def failure_message(reason: str, message: str) -> str:
+def format_failure(reason: str, message: str) -> str:
     """JSON of a failure, at most TERMINATION_BYTES long however much the message's characters grow in JSON."""
     limit = TERMINATION_BYTES - 200
     while True:
-        text = json.dumps({"reason": reason, "message": cut(message, limit)}, ensure_ascii=False)
+        text = json.dumps({"reason": reason, "message": truncate_utf8(message, limit)}, ensure_ascii=False)
         if len(text.encode("utf-8")) <= TERMINATION_BYTES:
             return text
         limit //= 2

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.errors import FetchError, FetchReason
 
 _PREFIX = "MODELWRIGHT_FETCH_"
 
 
 @dataclass(frozen=True)
-class Settings:
+class FetchSettings:
     """Each field is set by MODELWRIGHT_FETCH_<NAME>; sizes are in bytes, times in seconds."""
 
     stall_seconds: float = 30.0  # a request that brings less than a kilobyte in this time is given up and made again
@@ -39,10 +39,10 @@ class Settings:
     )
 
 
-def from_environment(environment: Mapping[str, str]) -> Settings:
+def read_fetch_settings(environment: Mapping[str, str]) -> FetchSettings:
     """Settings with what the environment says; FetchError names the variable that can't be read."""
     values: dict[str, object] = {}
-    for field in fields(Settings):
+    for field in fields(FetchSettings):
         name = _PREFIX + field.name.upper()
         text = environment.get(name, "").strip()
         if not text:
@@ -68,12 +68,12 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
                 if isinstance(default, str)
                 else "a number above 0"
             )
-            raise FetchError(Reason.INTERNAL_ERROR, f"The environment variable {name} must be {wanted}.") from None
-    return Settings(**values)  # type: ignore[arg-type]
+            raise FetchError(FetchReason.INTERNAL_ERROR, f"The environment variable {name} must be {wanted}.") from None
+    return FetchSettings(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Places:
+class ContainerPaths:
     """Folders and files of the container, which tests put elsewhere."""
 
     credentials: Path
@@ -82,7 +82,7 @@ class Places:
     holder: str
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str], hostname: str) -> Places:
+    def from_environment(cls, environment: Mapping[str, str], hostname: str) -> ContainerPaths:
         return cls(
             credentials=Path(environment.get("MODELWRIGHT_CREDENTIALS") or "/var/run/modelwright/credentials"),
             termination_log=Path(environment.get("MODELWRIGHT_TERMINATION_LOG") or "/dev/termination-log"),

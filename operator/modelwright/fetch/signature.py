@@ -18,22 +18,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from modelwright.fetch import disk
-from modelwright.fetch.digest import Entry
-from modelwright.fetch.report import cut
+from modelwright.fetch.digest import FileEntry
+from modelwright.fetch.report import truncate_utf8
 
 if TYPE_CHECKING:
-    from modelwright.fetch.manifests import Known
+    from modelwright.fetch.manifests import KnownHashes
 
-FILE_NAME = "model.sig"
+SIGNATURE_FILE = "model.sig"
 """Where the signature of a folder is: in the folder."""
-SUFFIX = ".sig"
+SIGNATURE_SUFFIX = ".sig"
 """Where the signature of a single file is: beside it, under its name and this."""
-MAX_BYTES = 32 << 20
+MAX_SIGNATURE_BYTES = 32 << 20
 _SHOWN_BYTES = 1000
 _SHOWN_FILES = 5
 
 
-class Finding(StrEnum):
+class SignatureFinding(StrEnum):
     """What an artifact's signature is worth; a reason in the ModelVersion's status."""
 
     VERIFIED = "SignatureVerified"
@@ -42,70 +42,80 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class SignatureJudgement:
     """A finding, in words for the person who reads the status, and the name of the key that has signed."""
 
-    finding: Finding
+    finding: SignatureFinding
     message: str
     key: str = ""
 
-    def wire(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str]:
         """The member `signature` of the termination message."""
-        told = {"reason": str(self.finding), "message": cut(self.message, _SHOWN_BYTES)}
+        told = {"reason": str(self.finding), "message": truncate_utf8(self.message, _SHOWN_BYTES)}
         return {**told, "key": self.key} if self.key else told
 
 
-def address(uri: str) -> str:
+def signature_uri(uri: str) -> str:
     """Where the signature of the single file at `uri` is."""
     path, mark, query = uri.partition("?") if uri.startswith(("http://", "https://")) else (uri, "", "")
-    return f"{path}{SUFFIX}{mark}{query}"
+    return f"{path}{SIGNATURE_SUFFIX}{mark}{query}"
 
 
-def missing(where: str, *, single: bool) -> Judgement:
+def missing_signature(where: str, *, single: bool) -> SignatureJudgement:
     """No signature of the artifact at `where` is there."""
-    place = f"there is no {PurePosixPath(where).name}{SUFFIX} beside it" if single else f"it holds no {FILE_NAME}"
-    return Judgement(Finding.MISSING, f"{where} is not signed: {place}. Sign it, and publish it as a new ModelVersion.")
+    place = (
+        f"there is no {PurePosixPath(where).name}{SIGNATURE_SUFFIX} beside it"
+        if single
+        else f"it holds no {SIGNATURE_FILE}"
+    )
+    return SignatureJudgement(
+        SignatureFinding.MISSING, f"{where} is not signed: {place}. Sign it, and publish it as a new ModelVersion."
+    )
 
 
-def unfit(why: str) -> Judgement:
+def invalid_signature(why: str) -> SignatureJudgement:
     """The artifact is of a form in which no signature of it can be verified."""
-    return Judgement(Finding.INVALID, why)
+    return SignatureJudgement(SignatureFinding.INVALID, why)
 
 
-def judge(bundle: bytes, entries: Sequence[Entry], keys: Mapping[str, str], *, single: bool) -> Judgement:
+def judge_signature(
+    bundle: bytes, entries: Sequence[FileEntry], keys: Mapping[str, str], *, single: bool
+) -> SignatureJudgement:
     """Whether one of `keys` (PEM, by name) has signed these files with this Sigstore bundle. `single`: one file that is
     no folder. Takes most of a second, nearly all of it for importing the library. Blocking.
     """
-    from modelwright.fetch.manifests import Known  # here, since it is slow
+    from modelwright.fetch.manifests import KnownHashes  # here, since it is slow
 
-    form = _form(bundle)
+    form = _read_hash_form(bundle)
     if form != ("files", "sha256"):
-        return unfit(
+        return invalid_signature(
             f"The signature holds hashes by {' and '.join(form)}; only files and sha256, which are what model_signing "
             "takes by default, are verified."
             if all(form)
             else "The signature can't be read: it is no Sigstore bundle of model_signing 1.0 or later."
         )
     refused = []
-    with disk.temporary("The signature") as folder:
-        signature = Path(folder, FILE_NAME)
-        with disk.writing(folder, "The signature"):
+    with disk.temporary_folder("The signature") as folder:
+        signature = Path(folder, SIGNATURE_FILE)
+        with disk.translate_errors(folder, "The signature"):
             signature.write_bytes(bundle)
         for name, pem in keys.items():
             key = Path(folder, "key.pem")
-            with disk.writing(folder, "The key"):
+            with disk.translate_errors(folder, "The key"):
                 key.write_text(pem)
-            known = Known(entries, single=single, signature=FILE_NAME)
-            error = _refusal(known, key, signature)
+            known = KnownHashes(entries, single=single, signature=SIGNATURE_FILE)
+            error = _key_problem(known, key, signature)
             if error is None:
-                return Judgement(Finding.VERIFIED, f"signed by key {name}{_left_out(known.left_out)}", name)
+                return SignatureJudgement(
+                    SignatureFinding.VERIFIED, f"signed by key {name}{_format_left_out(known.left_out)}", name
+                )
             if known.compared:
-                return unfit(f"The artifact is not what key {name} has signed: {error}")
+                return invalid_signature(f"The artifact is not what key {name} has signed: {error}")
             refused.append(f"{name}: {error}")
-    return unfit(f"None of the Model's keys has signed the artifact. {'; '.join(refused)}")
+    return invalid_signature(f"None of the Model's keys has signed the artifact. {'; '.join(refused)}")
 
 
-def _refusal(known: Known, key: Path, signature: Path) -> str | None:
+def _key_problem(known: KnownHashes, key: Path, signature: Path) -> str | None:
     """Why this key does not vouch for the files; None when it does."""
     from model_signing import verifying
 
@@ -124,7 +134,7 @@ def _refusal(known: Known, key: Path, signature: Path) -> str | None:
     return None
 
 
-def _form(bundle: bytes) -> tuple[str, str]:
+def _read_hash_form(bundle: bytes) -> tuple[str, str]:
     """How the bundle says that files were hashed; two empty words when it can't be read. Not verified yet."""
     try:
         payload = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
@@ -134,8 +144,8 @@ def _form(bundle: bytes) -> tuple[str, str]:
         return "", ""
 
 
-def _left_out(paths: Iterable[PurePosixPath]) -> str:
-    found = sorted(str(path) for path in paths if str(path) != FILE_NAME)
+def _format_left_out(paths: Iterable[PurePosixPath]) -> str:
+    found = sorted(str(path) for path in paths if str(path) != SIGNATURE_FILE)
     if not found:
         return ""
     more = f" and {len(found) - _SHOWN_FILES} more" if len(found) > _SHOWN_FILES else ""

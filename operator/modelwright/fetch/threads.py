@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The function's result. A cancel waits for the function's end: a write that goes on in the background would land
     in a file that the next try has begun anew."""
     future = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))

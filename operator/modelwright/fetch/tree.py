@@ -10,28 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelwright.fetch import digest
-from modelwright.fetch.digest import Entry
+from modelwright.fetch.digest import FileEntry
 from modelwright.fetch.errors import FetchError
-from modelwright.fetch.paths import link_target
+from modelwright.fetch.paths import resolve_link_target
 
 
 @dataclass(frozen=True)
-class Tree:
+class FileTree:
     """What a folder holds, by relative posix path: files with their sizes in bytes, links with their targets, folders
     with nothing in them; and what has no place in an artifact (a device, a pipe, a link that leads out)."""
 
     files: Mapping[str, int]
     links: Mapping[str, str]
     folders: frozenset[str]
-    strange: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
-    def digest(self, hashes: Mapping[str, str]) -> str:
+    def compute_digest(self, hashes: Mapping[str, str]) -> str:
         """The tree's digest, with the sha256 of each of its files."""
-        entries = (Entry(path, size, hashes[path]) for path, size in self.files.items())
-        return digest.of_tree(entries, self.links.items(), self.folders)
+        entries = (FileEntry(path, size, hashes[path]) for path, size in self.files.items())
+        return digest.tree_digest(entries, self.links.items(), self.folders)
 
 
-def look(root: Path) -> Tree:
+def scan_tree(root: Path) -> FileTree:
     """What is in the folder. OSError when it is none, is itself a link, or a part of it can't be read. Blocking."""
     if not stat.S_ISDIR(root.lstat().st_mode):
         raise NotADirectoryError(str(root))
@@ -39,7 +39,7 @@ def look(root: Path) -> Tree:
     links: dict[str, str] = {}
     empty: set[str] = set()
     strange: list[str] = []
-    for folder, folders, names, descriptor in os.fwalk(root, onerror=_raise, follow_symlinks=False):
+    for folder, folders, names, descriptor in os.fwalk(root, onerror=_raise_error, follow_symlinks=False):
         below = os.path.relpath(folder, root)
         if not folders and not names and below != ".":
             empty.add(below)
@@ -54,18 +54,18 @@ def look(root: Path) -> Tree:
                     strange.append(path)
             elif not stat.S_ISDIR(status.st_mode):
                 strange.append(path)
-    return Tree(files, links, frozenset(empty), tuple(strange))
+    return FileTree(files, links, frozenset(empty), tuple(strange))
 
 
-def hashes(root: Path, paths: Iterable[str]) -> dict[str, str]:
+def hash_files(root: Path, paths: Iterable[str]) -> dict[str, str]:
     """sha256 of these files below `root`, by path. OSError for what is no file. Blocking."""
     return {path: hash_file(root / path) for path in paths}
 
 
-def digest_of(root: Path) -> str:
+def folder_digest(root: Path) -> str:
     """The digest of all that is in the folder. Blocking."""
-    found = look(root)
-    return found.digest(hashes(root, found.files))
+    found = scan_tree(root)
+    return found.compute_digest(hash_files(root, found.files))
 
 
 def hash_file(place: Path) -> str:
@@ -79,11 +79,11 @@ def hash_file(place: Path) -> str:
 
 def _leads_out(path: str, target: str) -> bool:
     try:
-        link_target(path, target, "the cache")
+        resolve_link_target(path, target, "the cache")
     except FetchError:
         return True
     return False
 
 
-def _raise(error: OSError) -> None:
+def _raise_error(error: OSError) -> None:
     raise error

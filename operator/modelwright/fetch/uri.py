@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.errors import FetchError, FetchReason
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf", "oci", "pvc")
 
-_FORMS = {
+_SCHEME_FORMS = {
     "s3": "s3://<bucket>/<key or prefix>",
     "gs": "gs://<bucket>/<object or prefix>",
     "az": "az://<account>/<container>/<blob or prefix>",
@@ -21,7 +21,7 @@ _FORMS = {
     "pvc": "pvc://<claim>[/<path>]",
 }
 
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x20\x7f]")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"\$?[a-z0-9][a-z0-9-]{0,62}")
@@ -66,7 +66,7 @@ class ArtifactURI:
         return self.safe
 
 
-def parse(text: str) -> ArtifactURI:
+def parse_uri(text: str) -> ArtifactURI:
     """The parts of `text`; raises FetchError(InvalidURI) that says what is wrong and what the scheme's form is."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in SCHEMES:
@@ -76,123 +76,132 @@ def parse(text: str) -> ArtifactURI:
             else "no known scheme"
         )
         raise FetchError(
-            Reason.INVALID_URI,
+            FetchReason.INVALID_URI,
             f"The artifact uri has {named}; it must begin with one of {', '.join(s + '://' for s in SCHEMES)}.",
         )
     if len(text) > 4096:
-        raise _invalid(scheme, "it is longer than 4096 characters")
-    if _CONTROL.search(text) and (
-        scheme not in ("s3", "gs", "az", "pvc") or _CONTROL.sub("", text.replace(" ", "")) != text.replace(" ", "")
+        raise _invalid_uri(scheme, "it is longer than 4096 characters")
+    if _CONTROL_CHARACTERS.search(text) and (
+        scheme not in ("s3", "gs", "az", "pvc")
+        or _CONTROL_CHARACTERS.sub("", text.replace(" ", "")) != text.replace(" ", "")
     ):
-        raise _invalid(scheme, "it holds a blank or a control character")
+        raise _invalid_uri(scheme, "it holds a blank or a control character")
     return _PARSERS[scheme](scheme, rest, text)
 
 
-def _invalid(scheme: str, why: str) -> FetchError:
-    return FetchError(Reason.INVALID_URI, f"The artifact uri is not usable: {why}. Its form is {_FORMS[scheme]}.")
+def _invalid_uri(scheme: str, why: str) -> FetchError:
+    return FetchError(
+        FetchReason.INVALID_URI, f"The artifact uri is not usable: {why}. Its form is {_SCHEME_FORMS[scheme]}."
+    )
 
 
-def _path(scheme: str, path: str, *, may_be_empty: bool = False) -> tuple[str, bool]:
+def _split_path(scheme: str, path: str, *, may_be_empty: bool = False) -> tuple[str, bool]:
     """The path without its trailing slash, and whether it had one."""
     prefix = path.endswith("/")
     path = path.removesuffix("/")
     if not path:
         if may_be_empty:
             return "", True
-        raise _invalid(scheme, "it names no object, file or folder")
+        raise _invalid_uri(scheme, "it names no object, file or folder")
     segments = path.split("/")
     if any(segment in ("", ".", "..") for segment in segments):
-        raise _invalid(scheme, "its path has an empty, '.' or '..' segment")
+        raise _invalid_uri(scheme, "its path has an empty, '.' or '..' segment")
     return path, prefix
 
 
-def _bucket(scheme: str, rest: str, text: str) -> ArtifactURI:
+def _parse_bucket(scheme: str, rest: str, text: str) -> ArtifactURI:
     bucket, _, key = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise _invalid(scheme, "its bucket name is empty or has characters that a bucket can't have")
-    path, prefix = _path(scheme, key)
+        raise _invalid_uri(scheme, "its bucket name is empty or has characters that a bucket can't have")
+    path, prefix = _split_path(scheme, key)
     return ArtifactURI(scheme, bucket, path, text, prefix=prefix, raw=text)
 
 
-def _azure(scheme: str, rest: str, text: str) -> ArtifactURI:
+def _parse_azure(scheme: str, rest: str, text: str) -> ArtifactURI:
     account, _, tail = rest.partition("/")
     container, _, key = tail.partition("/")
     if not _ACCOUNT.fullmatch(account):
-        raise _invalid(scheme, "its storage account must be 3 to 24 lower-case letters and digits")
+        raise _invalid_uri(scheme, "its storage account must be 3 to 24 lower-case letters and digits")
     if not _CONTAINER.fullmatch(container):
-        raise _invalid(scheme, "its container is missing or has characters that a container can't have")
-    path, prefix = _path(scheme, key)
+        raise _invalid_uri(scheme, "its container is missing or has characters that a container can't have")
+    path, prefix = _split_path(scheme, key)
     return ArtifactURI(scheme, account, path, text, container=container, prefix=prefix, raw=text)
 
 
-def _claim(scheme: str, rest: str, text: str) -> ArtifactURI:
+def _parse_claim(scheme: str, rest: str, text: str) -> ArtifactURI:
     claim, _, tail = rest.partition("/")
     if not _CLAIM.fullmatch(claim):
-        raise _invalid(scheme, "its claim is not the name of a PersistentVolumeClaim")
-    path, prefix = _path(scheme, tail, may_be_empty=True)
+        raise _invalid_uri(scheme, "its claim is not the name of a PersistentVolumeClaim")
+    path, prefix = _split_path(scheme, tail, may_be_empty=True)
     return ArtifactURI(scheme, claim, path, text, prefix=prefix, raw=text)
 
 
-def _http(scheme: str, rest: str, text: str) -> ArtifactURI:
+def _parse_http(scheme: str, rest: str, text: str) -> ArtifactURI:
     del rest
     try:
         split = urlsplit(text)
         host, port = split.hostname, split.port
     except ValueError as error:
-        raise _invalid(scheme, "its host or port can't be read") from error
+        raise _invalid_uri(scheme, "its host or port can't be read") from error
     if not host:
-        raise _invalid(scheme, "it has no host")
+        raise _invalid_uri(scheme, "it has no host")
     if split.fragment:
-        raise _invalid(scheme, "it has a fragment (#...), which no server ever sees")
+        raise _invalid_uri(scheme, "it has a fragment (#...), which no server ever sees")
     name = unquote(split.path).rsplit("/", 1)[-1]
     if not name:
-        raise _invalid(scheme, "it must name one file: HTTP has no folders")
-    if name in (".", "..") or _CONTROL.sub("", name.replace(" ", "")) != name.replace(" ", "") or "\\" in name:
-        raise _invalid(scheme, "its last path segment is not usable as a file name")
+        raise _invalid_uri(scheme, "it must name one file: HTTP has no folders")
+    if (
+        name in (".", "..")
+        or _CONTROL_CHARACTERS.sub("", name.replace(" ", "")) != name.replace(" ", "")
+        or "\\" in name
+    ):
+        raise _invalid_uri(scheme, "its last path segment is not usable as a file name")
     shown_host = f"[{host}]" if ":" in host else host
     authority = shown_host if port is None else f"{shown_host}:{port}"
     safe = f"{scheme}://{authority}{split.path}" + ("?..." if split.query else "")
     return ArtifactURI(scheme, authority, split.path.lstrip("/"), safe, raw=text)
 
 
-def _hub(scheme: str, rest: str, text: str) -> ArtifactURI:
+def _parse_hub(scheme: str, rest: str, text: str) -> ArtifactURI:
     repository, at, revision = rest.partition("@")
     organisation, _, name = repository.partition("/")
     if not _HUB_NAME.fullmatch(organisation) or not _HUB_NAME.fullmatch(name):
-        raise _invalid(scheme, "it must name an organisation and a model, and nothing below it")
+        raise _invalid_uri(scheme, "it must name an organisation and a model, and nothing below it")
     if at and (not _HUB_REVISION.fullmatch(revision) or ".." in revision):
-        raise _invalid(scheme, "its revision is not a branch, a tag or a commit")
+        raise _invalid_uri(scheme, "its revision is not a branch, a tag or a commit")
     return ArtifactURI(scheme, organisation, name, text, reference=revision or "main", raw=text)
 
 
-def _oci(scheme: str, rest: str, text: str) -> ArtifactURI:
+def _parse_oci(scheme: str, rest: str, text: str) -> ArtifactURI:
     registry, _, tail = rest.partition("/")
     if "@" in registry:
         raise FetchError(
-            Reason.INVALID_URI,
+            FetchReason.INVALID_URI,
             "The artifact uri holds a user name or password before the registry; put them into the credentials "
             "Secret (.dockerconfigjson).",
         )
     if not _REGISTRY.fullmatch(registry):
-        raise _invalid(scheme, "its registry is not a host")
+        raise _invalid_uri(scheme, "its registry is not a host")
     name, at, digest = tail.partition("@")
     repository, colon, tag = name.partition(":")
     if not _REPOSITORY.fullmatch(repository):
-        raise _invalid(scheme, "its repository must be lower-case path segments of letters, digits, '.', '_' and '-'")
+        raise _invalid_uri(
+            scheme, "its repository must be lower-case path segments of letters, digits, '.', '_' and '-'"
+        )
     if at and not _OCI_DIGEST.fullmatch(digest):
-        raise _invalid(scheme, "its digest must be sha256: and 64 lower-case hexadecimal digits")
+        raise _invalid_uri(scheme, "its digest must be sha256: and 64 lower-case hexadecimal digits")
     if colon and not _TAG.fullmatch(tag):
-        raise _invalid(scheme, "its tag is not a tag")
+        raise _invalid_uri(scheme, "its tag is not a tag")
     return ArtifactURI(scheme, registry, repository, text, reference=digest or tag or "latest", raw=text)
 
 
 _PARSERS = {
-    "s3": _bucket,
-    "gs": _bucket,
-    "az": _azure,
-    "pvc": _claim,
-    "http": _http,
-    "https": _http,
-    "hf": _hub,
-    "oci": _oci,
+    "s3": _parse_bucket,
+    "gs": _parse_bucket,
+    "az": _parse_azure,
+    "pvc": _parse_claim,
+    "http": _parse_http,
+    "https": _parse_http,
+    "hf": _parse_hub,
+    "oci": _parse_oci,
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from modelwright.fetch.digest import Entry
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.digest import FileEntry
+from modelwright.fetch.errors import FetchError, FetchReason
 from modelwright.fetch.port import RemoteFile
 
 
-class Hasher:
+class FileHasher:
     """sha256 of one file; also the git blob id where the store lists that instead."""
 
     def __init__(self, file: RemoteFile) -> None:
@@ -31,19 +31,21 @@ class Hasher:
         for data in pieces:
             self.update(data)
 
-    def entry(self) -> Entry:
+    def verified_entry(self) -> FileEntry:
         """The file's entry; FetchError(DigestMismatch) when the store had announced other content."""
         found = self._sha256.hexdigest()
         if self._file.sha256 and found != self._file.sha256:
-            raise mismatch(self._file.path, f"sha256:{self._file.sha256}", f"sha256:{found}")
+            raise digest_mismatch(self._file.path, f"sha256:{self._file.sha256}", f"sha256:{found}")
         if self._git is not None and self._git.hexdigest() != self._file.git_blob:
-            raise mismatch(self._file.path, f"git blob {self._file.git_blob}", f"git blob {self._git.hexdigest()}")
-        return Entry(self._file.path, self.size, found)
+            raise digest_mismatch(
+                self._file.path, f"git blob {self._file.git_blob}", f"git blob {self._git.hexdigest()}"
+            )
+        return FileEntry(self._file.path, self.size, found)
 
 
-def mismatch(what: str, wanted: str, found: str) -> FetchError:
+def digest_mismatch(what: str, wanted: str, found: str) -> FetchError:
     return FetchError(
-        Reason.DIGEST_MISMATCH,
+        FetchReason.DIGEST_MISMATCH,
         f"{what} has digest {found}, but {wanted} is pinned. The artifact was changed or damaged after it was "
         "registered: "
         "restore it, or register the new content as a new ModelVersion.",

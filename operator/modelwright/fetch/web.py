@@ -15,13 +15,20 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from modelwright.addresses import refused
-from modelwright.fetch.credentials import Credentials
-from modelwright.fetch.errors import ArtifactChanged, FetchError, Reason, from_status, unreachable, untrusted
-from modelwright.fetch.settings import Settings
+from modelwright.addresses import is_forbidden
+from modelwright.fetch.credentials import StoreCredentials
+from modelwright.fetch.errors import (
+    ArtifactChanged,
+    FetchError,
+    FetchReason,
+    error_from_status,
+    store_unreachable,
+    untrusted_certificate,
+)
+from modelwright.fetch.settings import FetchSettings
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_REDIRECTS = 10
+_MAX_REDIRECTS = 10
 
 
 class _GuardedResolver(AbstractResolver):
@@ -33,26 +40,26 @@ class _GuardedResolver(AbstractResolver):
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
         for result in found:
-            if refused(result["host"]):
-                raise _refused(host)
+            if is_forbidden(result["host"]):
+                raise _refused_host(host)
         return found
 
     async def close(self) -> None:
         await self._inner.close()
 
 
-def _refused(host: str) -> FetchError:
+def _refused_host(host: str) -> FetchError:
     return FetchError(
-        Reason.INVALID_URI,
+        FetchReason.INVALID_URI,
         f"The host {host} is, or leads to, a link-local or metadata address, which no artifact may come from.",
     )
 
 
 def refuse_address(url: str) -> str:
     """The URL's host; FetchError when it is an address that no artifact may come from, or can't be read."""
-    host = _readable(url)[0][1]
-    if refused(host):
-        raise _refused(host)
+    host = _parse_origin(url)[0][1]
+    if is_forbidden(host):
+        raise _refused_host(host)
     return host
 
 
@@ -65,11 +72,11 @@ def refuse_metadata(url: str) -> None:
     except (OSError, UnicodeError):
         # The client will say so itself.
         return
-    if any(refused(str(entry[4][0])) for entry in found):
-        raise _refused(host)
+    if any(is_forbidden(str(entry[4][0])) for entry in found):
+        raise _refused_host(host)
 
 
-def tls(credentials: Credentials) -> ssl.SSLContext:
+def create_tls_context(credentials: StoreCredentials) -> ssl.SSLContext:
     """The system's trusted authorities, and those in the credentials' ca.crt."""
     context = ssl.create_default_context()
     extra = credentials.get("ca.crt")
@@ -78,52 +85,52 @@ def tls(credentials: Credentials) -> ssl.SSLContext:
             context.load_verify_locations(cadata=extra)
         except ssl.SSLError as error:
             raise FetchError(
-                Reason.ACCESS_DENIED, "The credentials Secret's key ca.crt is not a PEM certificate."
+                FetchReason.ACCESS_DENIED, "The credentials Secret's key ca.crt is not a PEM certificate."
             ) from error
     return context
 
 
-def show(url: str) -> str:
+def strip_url_secrets(url: str) -> str:
     """The URL without user, password and query."""
     split = urlsplit(url)
-    return f"{split.scheme}://{netloc(url)}{split.path}"
+    return f"{split.scheme}://{url_netloc(url)}{split.path}"
 
 
-def netloc(url: str) -> str:
+def url_netloc(url: str) -> str:
     """The URL's host and, where it is written, port."""
     split = urlsplit(url)
     host = f"[{split.hostname}]" if split.hostname and ":" in split.hostname else split.hostname or ""
     return f"{host}{f':{split.port}' if split.port else ''}"
 
 
-def origin(url: str) -> tuple[str, str, int | None]:
+def url_origin(url: str) -> tuple[str, str, int | None]:
     split = urlsplit(url)
     return split.scheme, split.hostname or "", split.port or {"http": 80, "https": 443}.get(split.scheme)
 
 
-def _readable(url: str) -> tuple[tuple[str, str, int | None], str]:
+def _parse_origin(url: str) -> tuple[tuple[str, str, int | None], str]:
     """Origin of the URL, and how it is shown."""
     try:
-        return origin(url), show(url)
+        return url_origin(url), strip_url_secrets(url)
     except ValueError:
-        raise FetchError(Reason.INVALID_URI, "A URL's host or port can't be read.") from None
+        raise FetchError(FetchReason.INVALID_URI, "A URL's host or port can't be read.") from None
 
 
-def _joined(url: str, location: str, what: str) -> str:
+def _join_redirect(url: str, location: str, what: str) -> str:
     try:
         return str(URL(url, encoded=True).join(URL(location, encoded=True)))
     except ValueError:
-        raise FetchError(Reason.INVALID_URI, f"{what}: redirects to something that is no URL.") from None
+        raise FetchError(FetchReason.INVALID_URI, f"{what}: redirects to something that is no URL.") from None
 
 
-class Web:
+class StoreHttpClient:
     """A pool of connections. `private` headers go only to the origin that a request was made to, never along a
     redirect."""
 
-    def __init__(self, credentials: Credentials, settings: Settings) -> None:
+    def __init__(self, credentials: StoreCredentials, settings: FetchSettings) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=max(settings.parallel, 4), resolver=_GuardedResolver(), ssl=tls(credentials)
+                limit=max(settings.parallel, 4), resolver=_GuardedResolver(), ssl=create_tls_context(credentials)
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
             auto_decompress=False,
@@ -137,7 +144,7 @@ class Web:
         await self._session.close()
 
     @asynccontextmanager
-    async def get(
+    async def open_response(
         self,
         url: str,
         headers: Mapping[str, str],
@@ -147,13 +154,13 @@ class Web:
         form: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """The response after redirects, with any status. Raises FetchError for failures of the network."""
-        start, what = _readable(url)
+        start, what = _parse_origin(url)
         try:
-            for _ in range(_MOST_REDIRECTS + 1):
+            for _ in range(_MAX_REDIRECTS + 1):
                 refuse_address(url)
-                at_home = _readable(url)[0] == start
+                at_home = _parse_origin(url)[0] == start
                 if form and not at_home:
-                    raise FetchError(Reason.ACCESS_DENIED, f"{what}: redirects credentials to another host.")
+                    raise FetchError(FetchReason.ACCESS_DENIED, f"{what}: redirects credentials to another host.")
                 async with self._session.request(
                     method,
                     URL(url, encoded=True),
@@ -165,36 +172,36 @@ class Web:
                     if response.status not in _REDIRECTS or not location:
                         yield response
                         return
-                    target = _joined(url, location, what)
+                    target = _join_redirect(url, location, what)
                     if urlsplit(target).scheme not in ("http", "https"):
                         raise FetchError(
-                            Reason.INVALID_URI, f"{what}: redirects to something that is not http or https."
+                            FetchReason.INVALID_URI, f"{what}: redirects to something that is not http or https."
                         )
                     if start[0] == "https" and urlsplit(target).scheme == "http":
                         raise FetchError(
-                            Reason.INVALID_URI, f"{what}: redirects from https to plain http, which is refused."
+                            FetchReason.INVALID_URI, f"{what}: redirects from https to plain http, which is refused."
                         )
                     url = target
-            raise FetchError(Reason.STORE_UNREACHABLE, f"{what}: more than {_MOST_REDIRECTS} redirects.")
+            raise FetchError(FetchReason.STORE_UNREACHABLE, f"{what}: more than {_MAX_REDIRECTS} redirects.")
         except aiohttp.ClientConnectorCertificateError as error:
-            raise untrusted(what) from error
+            raise untrusted_certificate(what) from error
         except aiohttp.ClientConnectorDNSError as error:
-            raise unreachable(f"{what}: the host name {error.host} can't be resolved") from error
+            raise store_unreachable(f"{what}: the host name {error.host} can't be resolved") from error
         except aiohttp.ClientConnectorError as error:
-            raise unreachable(
-                f"{what}: no connection to {error.host}:{error.port} ({_cause(error.os_error)})"
+            raise store_unreachable(
+                f"{what}: no connection to {error.host}:{error.port} ({_format_os_error(error.os_error)})"
             ) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
-            raise unreachable(f"{what}: the connection broke ({type(error).__name__})") from error
+            raise store_unreachable(f"{what}: the connection broke ({type(error).__name__})") from error
         except aiohttp.InvalidURL as error:
-            raise FetchError(Reason.INVALID_URI, f"{what}: this is not a usable URL.") from error
+            raise FetchError(FetchReason.INVALID_URI, f"{what}: this is not a usable URL.") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise unreachable(f"{what}: {type(error).__name__}") from error
+            raise store_unreachable(f"{what}: {type(error).__name__}") from error
 
-    async def answers_ranges(self, url: str, private: Mapping[str, str]) -> bool:
+    async def supports_ranges(self, url: str, private: Mapping[str, str]) -> bool:
         """Whether the server gives a part of the resource when it is asked for one."""
-        async with self.get(url, {"Range": "bytes=0-0"}, private) as response:
-            check(response, show(url))
+        async with self.open_response(url, {"Range": "bytes=0-0"}, private) as response:
+            raise_for_status(response, strip_url_secrets(url))
             return response.status == 206
 
     def read_range(
@@ -211,30 +218,30 @@ class Web:
         """The module's read_range, over these connections."""
 
         def opener(address: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-            return self.get(address, headers, private)
+            return self.open_response(address, headers, private)
 
         return read_range(opener, url, start, stop, size=size, ranges=ranges, version=version)
 
 
-Opener = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+ResponseOpener = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
 
 async def read_range(
-    opener: Opener, url: str, start: int, stop: int | None, *, size: int | None, ranges: bool, version: str = ""
+    opener: ResponseOpener, url: str, start: int, stop: int | None, *, size: int | None, ranges: bool, version: str = ""
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of a URL from `start` up to `stop`; `size` is the whole resource's.
 
     ArtifactChanged when its version is no longer `version`, where one is given, or it has become shorter.
     """
-    what = show(url)
+    what = strip_url_secrets(url)
     # some servers answer a request for everything only when it has no Range
     partly = ranges and not (start == 0 and stop in (None, size))
     headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if partly else {}
     async with opener(url, headers) as response:
         if response.status == 416:
             raise ArtifactChanged(f"{what}: it became shorter while it was read")
-        check(response, what)
-        if version and version_of(response.headers) != version:
+        raise_for_status(response, what)
+        if version and resource_version(response.headers) != version:
             raise ArtifactChanged(f"{what}: it changed while it was read")
         began = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if partly and (response.status != 206 or not began):
@@ -243,11 +250,11 @@ async def read_range(
             yield data
 
 
-def _cause(error: OSError) -> str:
+def _format_os_error(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else "failed"
 
 
-def check(response: aiohttp.ClientResponse, what: str, hint: str = "") -> None:
+def raise_for_status(response: aiohttp.ClientResponse, what: str, hint: str = "") -> None:
     """Raises the FetchError of a response with status 400 or more."""
     if response.status < 400 and response.status not in _REDIRECTS:
         return
@@ -255,10 +262,10 @@ def check(response: aiohttp.ClientResponse, what: str, hint: str = "") -> None:
         wait = float(response.headers.get("Retry-After", "0"))
     except ValueError:
         wait = 0.0
-    raise from_status(response.status, what, retry_after=max(wait, 0.0), hint=hint)
+    raise error_from_status(response.status, what, retry_after=max(wait, 0.0), hint=hint)
 
 
-def version_of(headers: Mapping[str, str]) -> str:
+def resource_version(headers: Mapping[str, str]) -> str:
     """What tells one version of a resource from another: a strong ETag, else the modification time, else ''."""
     etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):

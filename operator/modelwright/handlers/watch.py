@@ -22,30 +22,30 @@ from kopf._cogs.clients.errors import APIError
 from modelwright.kube import codec, wire
 from modelwright.kube.kinds import Kind
 from modelwright.kube.rights import MISSING
-from modelwright.kube.sweep import Watched
+from modelwright.kube.sweep import WatchedKind
 
 log = logging.getLogger(__name__)
 
-Sink = Callable[[Kind, str | None, Mapping[str, Any]], object]
-Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
+EventSink = Callable[[Kind, str | None, Mapping[str, Any]], object]
+CredentialsProvider = Callable[[], Awaitable[kopf.ConnectionInfo]]
 
-EVENTS_A_TURN = 50
+MAX_EVENTS_PER_TURN = 50
 """Events of one stream that are taken before others get their turn; one that is large is taken alone."""
-LISTS_AT_ONCE = 4
+MAX_CONCURRENT_LISTS = 4
 """So many streams are listed at the same time: of each a page is in memory."""
 
-REFUSED_SECONDS = (1.0, 5.0, 15.0, 30.0)
+DENIED_RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0)
 """Between two tries of a stream that the API server doesn't let this process have."""
-REFUSED = (401, 403)
+DENIED_CODES = (401, 403)
 
-_LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+_CONNECTION_LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
 
 
 class WatchError(Exception):
     """A watch that can't go on: the API server says so, or what it sends is no event."""
 
 
-class Streams:
+class KopfStreams:
     """One stream of events for each watched kind and namespace.
 
     `sink(kind, event_type, obj)` takes each event; `event_type` is None for objects of a list. It must not keep or
@@ -57,7 +57,11 @@ class Streams:
     """
 
     def __init__(
-        self, watched: Iterable[Watched], sink: Sink, settings: kopf.OperatorSettings, namespaces: Iterable[str] = ()
+        self,
+        watched: Iterable[WatchedKind],
+        sink: EventSink,
+        settings: kopf.OperatorSettings,
+        namespaces: Iterable[str] = (),
     ) -> None:
         self._watched = tuple(watched)
         self._sink = sink
@@ -66,24 +70,24 @@ class Streams:
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisted: Counter[str | None] = Counter()
         self._refused: Counter[str | None] = Counter()
-        self._gate = asyncio.Semaphore(LISTS_AT_ONCE)
+        self._list_slots = asyncio.Semaphore(MAX_CONCURRENT_LISTS)
         self.listed = asyncio.Event()
         """Set once the first list of every stream has reached the sink, or was refused in one of several namespaces."""
         self.completed: Callable[[str], None] = lambda _: None
 
-    def unread(self, namespace: str) -> bool:
+    def is_unread(self, namespace: str) -> bool:
         """Whether something of a namespace has never been read, because the API server refuses it."""
         return bool(self._unlisted) and self._unlisted[namespace] > 0
 
-    async def run(self, login: Login, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    async def run(self, login: CredentialsProvider, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
         """Watch until `stop` is set. A stream that ends ends this, with its error: a store that ages helps nobody.
 
         `login` is asked at start and whenever a token has run out; `ready` is set when Kopf has started.
         """
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry, id="login")(_without_arguments(login))
-        kopf.on.startup(registry=registry, id="streams")(_without_arguments(self._start))
-        kopf.on.cleanup(registry=registry, id="streams")(_without_arguments(self._stop))
+        kopf.on.startup(registry=registry, id="streams")(_without_arguments(self._start_streams))
+        kopf.on.cleanup(registry=registry, id="streams")(_without_arguments(self._stop_streams))
         operator = asyncio.create_task(
             kopf.operator(
                 registry=registry,
@@ -109,129 +113,129 @@ class Streams:
             started.cancel()
             operator.cancel()
 
-    async def _start(self) -> None:
+    async def _start_streams(self) -> None:
         """Open the streams. Called by Kopf, so that they are in its context, where its credentials are."""
         places = [(what, namespace) for what in self._watched for namespace in what.namespaces or (None,)]
         self._unlisted = Counter(namespace for _, namespace in places)
         for what, namespace in places:
             where = f"{what.kind.kind} in {namespace}" if namespace else what.kind.kind
-            self._tasks.append(asyncio.create_task(self._stream(what, namespace), name=f"watch of {where}"))
+            self._tasks.append(asyncio.create_task(self._run_stream(what, namespace), name=f"watch of {where}"))
 
-    async def _stop(self) -> None:
+    async def _stop_streams(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _stream(self, what: Watched, namespace: str | None) -> None:
+    async def _run_stream(self, what: WatchedKind, namespace: str | None) -> None:
         first, refusals = True, 0
         while True:
             pause = self._settings.watching.reconnect_backoff
             try:
-                async with self._gate:
-                    version = await self._list(what, namespace)
-                MISSING.granted("list", what.kind, what.kind.path(namespace))
+                async with self._list_slots:
+                    version = await self._list_kind(what, namespace)
+                MISSING.record_success("list", what.kind, what.kind.path(namespace))
                 if first:
-                    self._first_list(namespace, refused_before=refusals > 0)
+                    self._finish_first_list(namespace, refused_before=refusals > 0)
                 first, refusals = False, 0
                 since: str | None = version
                 while since is not None:
-                    since = await self._watch(what, namespace, since)
-            except _LOST:
+                    since = await self._watch_once(what, namespace, since)
+            except _CONNECTION_LOST:
                 # The list: a watch that is lost is opened again where it was.
                 pass
             except APIError as error:
-                if error.status in REFUSED:
+                if error.status in DENIED_CODES:
                     pause = self._report_refusal(what, namespace, error, refusals)
                     if first and not refusals:
                         self._refused[namespace] += 1
-                        self._see_whether_listed()
+                        self._update_listed()
                     refusals += 1
                 # A list whose continue token has run out begins again as well.
                 elif error.status not in (410, 429):
                     raise
             await asyncio.sleep(pause)
 
-    def _first_list(self, namespace: str | None, *, refused_before: bool) -> None:
+    def _finish_first_list(self, namespace: str | None, *, refused_before: bool) -> None:
         self._unlisted[namespace] -= 1
         self._refused[namespace] -= refused_before
         complete, late = not self._unlisted[namespace], self.listed.is_set()
         self._unlisted = +self._unlisted
-        self._see_whether_listed()
+        self._update_listed()
         if complete and late and namespace is not None:
             self.completed(namespace)
 
-    def _see_whether_listed(self) -> None:
+    def _update_listed(self) -> None:
         """Without what is refused in one of several namespaces; what is refused everywhere is waited for."""
         if all(
             namespace is not None and self._refused[namespace] == left for namespace, left in self._unlisted.items()
         ):
             self.listed.set()
 
-    def _report_refusal(self, what: Watched, namespace: str | None, error: APIError, refusals: int) -> float:
+    def _report_refusal(self, what: WatchedKind, namespace: str | None, error: APIError, refusals: int) -> float:
         """Seconds until the next try."""
-        pause = REFUSED_SECONDS[min(refusals, len(REFUSED_SECONDS) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
+        pause = DENIED_RETRY_SECONDS[min(refusals, len(DENIED_RETRY_SECONDS) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311
         fields = {
             "kind": what.kind.kind,
             "namespace": namespace,
             "error": str(error.message),
             "retry_in": round(pause, 1),
         }
-        MISSING.refused(str(error.message))
+        MISSING.record_refusal(str(error.message))
         log.error("the API server does not let this process list or watch", extra=fields)
         return pause
 
-    async def _list(self, what: Watched, namespace: str | None) -> str:
+    async def _list_kind(self, what: WatchedKind, namespace: str | None) -> str:
         """Give everything there is to the sink; the resourceVersion to watch from."""
         kind, taken, version = what.kind, 0, ""
         path = kind.path(namespace)
 
         async def ask(limit: int, token: str) -> bytes:
-            query = {"limit": str(limit)} | _selected(what) | ({"continue": token} if token else {})
+            query = {"limit": str(limit)} | _label_query(what) | ({"continue": token} if token else {})
             url = f"{path}?{urlencode(query)}"
             async with await api.request("get", url, settings=self._settings, logger=log) as response:
-                with _closed_is_lost():
-                    return await wire.read(response, wire.PAGE_BYTES)
+                with _closed_as_lost():
+                    return await wire.read_body(response, wire.PAGE_BYTES)
 
-        async for page in wire.pages(ask, self._settings.watching.chunk_size or 0):
+        async for page in wire.read_pages(ask, self._settings.watching.chunk_size or 0):
             version = page.version
             for raw in page.items:
-                self._take(kind, None, raw)
+                self._sink_object(kind, None, raw)
                 taken += 1
-                if taken % EVENTS_A_TURN == 0 or wire.is_large(raw):
+                if taken % MAX_EVENTS_PER_TURN == 0 or wire.is_large(raw):
                     await asyncio.sleep(0)
         return version
 
-    async def _watch(self, what: Watched, namespace: str | None, version: str) -> str | None:
+    async def _watch_once(self, what: WatchedKind, namespace: str | None, version: str) -> str | None:
         """One connection: events go to the sink. From where to go on; None when everything must be listed again."""
         try:
             silence = self._settings.watching.inactivity_timeout or 0
-            lines = self._lines(what, namespace, version)
+            lines = self._watch_lines(what, namespace, version)
             async with asyncio.timeout(silence) as timeout, aclosing(lines):
                 taken = 0
                 async for line in lines:
-                    event, raw = wire.event(line)
+                    event, raw = wire.parse_event(line)
                     if event == "ERROR":
                         error = codec.loads(raw)
-                        if error.get("code") in (410, *REFUSED):
+                        if error.get("code") in (410, *DENIED_CODES):
                             return None
                         raise WatchError(f"watch of {what.kind}: {error}")
                     if event == "BOOKMARK":
-                        version = wire.version(raw)
+                        version = wire.parse_version(raw)
                     elif event in ("ADDED", "MODIFIED", "DELETED"):
-                        version = self._take(what.kind, event, raw)
+                        version = self._sink_object(what.kind, event, raw)
                     else:
                         log.warning("an event of an unknown type is ignored", extra={"type": event})
                     timeout.reschedule(asyncio.get_running_loop().time() + silence)
                     taken += 1
-                    if taken % EVENTS_A_TURN == 0 or wire.is_large(raw):
+                    if taken % MAX_EVENTS_PER_TURN == 0 or wire.is_large(raw):
                         await asyncio.sleep(0)
-        except _LOST:
+        except _CONNECTION_LOST:
             pass
         return version
 
-    async def _lines(self, what: Watched, namespace: str | None, version: str) -> AsyncGenerator[bytes]:
+    async def _watch_lines(self, what: WatchedKind, namespace: str | None, version: str) -> AsyncGenerator[bytes]:
         watching = self._settings.watching
-        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version} | _selected(what)
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version} | _label_query(what)
         query["timeoutSeconds"] = str(watching.server_timeout)
         response = await api.request(
             "get",
@@ -243,15 +247,15 @@ class Streams:
             ),
             logger=log,
         )
-        MISSING.granted("watch", what.kind, what.kind.path(namespace))
+        MISSING.record_success("watch", what.kind, what.kind.path(namespace))
         async with response:
-            with _closed_is_lost():
+            with _closed_as_lost():
                 async for line in api.iter_jsonlines(response.content):
                     yield line
 
-    def _take(self, kind: Kind, event: str | None, raw: wire.Raw) -> str:
+    def _sink_object(self, kind: Kind, event: str | None, raw: wire.Raw) -> str:
         """Give an object to the sink; its resourceVersion."""
-        obj = wire.take(kind, raw)
+        obj = wire.parse_object(kind, raw)
         try:
             self._sink(kind, event, obj)
         except Exception:
@@ -260,7 +264,7 @@ class Streams:
         return str(obj["metadata"].get("resourceVersion", ""))
 
 
-def _selected(what: Watched) -> dict[str, str]:
+def _label_query(what: WatchedKind) -> dict[str, str]:
     return {"labelSelector": what.labels} if what.labels else {}
 
 
@@ -273,7 +277,7 @@ def _without_arguments(function: Callable[[], Awaitable[Any]]) -> Callable[..., 
     return handle
 
 
-def settings() -> kopf.OperatorSettings:
+def build_settings() -> kopf.OperatorSettings:
     """Kopf's settings for watching only: nothing is written, stored or posted, and dead streams are noticed."""
     s = kopf.OperatorSettings()
     # Streams of several kinds, and of several operators, should not all end in the same second.
@@ -297,7 +301,7 @@ def settings() -> kopf.OperatorSettings:
 
 
 @contextmanager
-def _closed_is_lost() -> Iterator[None]:
+def _closed_as_lost() -> Iterator[None]:
     """When it signs in again, Kopf closes the session under all that read; aiohttp raises RuntimeError for these."""
     try:
         yield

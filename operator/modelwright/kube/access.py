@@ -33,11 +33,11 @@ class User:
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    ours: bool = True
+    for_our_audience: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class ObjectAccess:
     """A verb on one object."""
 
     verb: str
@@ -48,28 +48,28 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PathAccess:
     """A verb on a path that is no object, such as `get` on /metrics."""
 
     verb: str
     path: str
 
 
-class AccessUnknown(Exception):
+class AccessUndetermined(Exception):
     """It can't be found out now; the message says why, for people, and never holds a token."""
 
 
-class Access(Protocol):
+class AccessReviewer(Protocol):
     """What our servers ask about who calls them. Both methods raise AccessUnknown."""
 
     async def who(self, token: str, audience: Audience) -> User | None:
         """Whose token this is; None when it is nobody's, made for somebody else, or not valid any more."""
 
-    async def may(self, user: User, attempt: Attempt | Question) -> bool:
+    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
         """Whether they may do this."""
 
 
-class KubeAccess:
+class KubeAccessReviewer:
     """Access by TokenReview and SubjectAccessReview.
 
     `client` should be one of its own, with a low `qps` and no write guard: a review stores nothing, and what strangers
@@ -80,17 +80,17 @@ class KubeAccess:
         self._client = client
 
     async def who(self, token: str, audience: Audience) -> User | None:
-        status = await self._review(TOKEN_REVIEW, {"token": token, "audiences": [GROUP]})
+        status = await self._create_review(TOKEN_REVIEW, {"token": token, "audiences": [GROUP]})
         # An authenticator that knows no audiences names none: then the token is one for the API server.
-        if status.get("authenticated") is True and GROUP in _texts(status.get("audiences")):
-            return _user(status, ours=True)
+        if status.get("authenticated") is True and GROUP in _as_texts(status.get("audiences")):
+            return _parse_user(status, ours=True)
         if audience is Audience.OURS:
             return None
-        status = await self._review(TOKEN_REVIEW, {"token": token})
-        return _user(status, ours=False) if status.get("authenticated") is True else None
+        status = await self._create_review(TOKEN_REVIEW, {"token": token})
+        return _parse_user(status, ours=False) if status.get("authenticated") is True else None
 
-    async def may(self, user: User, attempt: Attempt | Question) -> bool:
-        if isinstance(attempt, Question):
+    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
+        if isinstance(attempt, PathAccess):
             attributes = {"nonResourceAttributes": {"verb": attempt.verb, "path": attempt.path}}
         else:
             named = ("verb", "group", "resource", "namespace", "name")
@@ -102,36 +102,36 @@ class KubeAccess:
             "extra": {key: list(values) for key, values in user.extra.items()},
             **attributes,
         }
-        status = await self._review(SUBJECT_ACCESS_REVIEW, spec)
+        status = await self._create_review(SUBJECT_ACCESS_REVIEW, spec)
         return status.get("allowed") is True
 
-    async def _review(self, kind: Kind, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _create_review(self, kind: Kind, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             answer = await self._client.review(kind, spec)
         except errors.Denied as error:
-            raise AccessUnknown(
+            raise AccessUndetermined(
                 f"the operator may not create {kind.plural}.{kind.group}: an administrator has to bind the ClusterRole "
                 "system:auth-delegator to its ServiceAccount"
             ) from error
         except errors.ApiError as error:
             # The message of a refusal may quote what was sent, and that is a token.
             what = f"status {error.status}" if error.status else "no answer"
-            raise AccessUnknown(f"the API server does not answer a {kind.kind} ({what})") from None
-        return _mapping(answer.get("status"))
+            raise AccessUndetermined(f"the API server does not answer a {kind.kind} ({what})") from None
+        return _as_mapping(answer.get("status"))
 
 
-def _user(status: Mapping[str, Any], *, ours: bool) -> User | None:
-    user = _mapping(status.get("user"))
+def _parse_user(status: Mapping[str, Any], *, ours: bool) -> User | None:
+    user = _as_mapping(status.get("user"))
     name = user.get("username")
     if not isinstance(name, str) or not name:
         return None
-    extra = {str(key): _texts(values) for key, values in _mapping(user.get("extra")).items()}
-    return User(name, str(user.get("uid") or ""), _texts(user.get("groups")), extra, ours)
+    extra = {str(key): _as_texts(values) for key, values in _as_mapping(user.get("extra")).items()}
+    return User(name, str(user.get("uid") or ""), _as_texts(user.get("groups")), extra, ours)
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _as_mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _as_texts(value: object) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, list) else ()

@@ -26,7 +26,7 @@ from kubernetes.aio.config.kube_config import load_kube_config
 from modelwright.api.names import FIELD_MANAGER
 from modelwright.kube import codec, errors, kinds, wire
 from modelwright.kube.kinds import Kind
-from modelwright.kube.limiter import Limiter
+from modelwright.kube.limiter import RateLimiter
 from modelwright.kube.rights import MISSING
 from modelwright.kube.token import ServiceAccountToken
 from modelwright.obs import metrics
@@ -35,7 +35,7 @@ from modelwright.obs.clock import Clock, SystemClock
 Object = dict[str, Any]
 Objects = list[Object]
 
-PAGE = 500
+PAGE_OBJECTS = 500
 LIST_BYTES = 48 << 20
 """What the objects of a list that is kept whole may take in memory, as `wire.weight` estimates it."""
 MAX_CONNECTIONS = 32
@@ -50,7 +50,7 @@ _DRY_RUN = {"dryRun": "All"}
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
-class _How(TypedDict, total=False):
+class _RequestOptions(TypedDict, total=False):
     """What a request says beside its address. `verb`: what it is called in errors and metrics, where that is not what
     its method says."""
 
@@ -60,7 +60,7 @@ class _How(TypedDict, total=False):
     verb: str
 
 
-class NoCluster(RuntimeError):
+class ClusterNotConfigured(RuntimeError):
     """There is no way to reach an API server; the message says what to do."""
 
 
@@ -75,7 +75,7 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
         try:
             await load_kube_config(config_file=path or None, client_configuration=configuration)
         except (ConfigException, OSError) as error:
-            raise NoCluster(
+            raise ClusterNotConfigured(
                 f"no way to reach an API server: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount."
             ) from error
     if configuration.proxy is None:
@@ -129,7 +129,7 @@ class KubeClient:
         self._api.user_agent = user_agent
         self._write_guard = write_guard
         self._on_date = on_date
-        self._limiter = Limiter(qps, burst, self._clock)
+        self._limiter = RateLimiter(qps, burst, self._clock)
         self._timeout = aiohttp.ClientTimeout(total=request_seconds, sock_connect=CONNECT_SECONDS)
 
     async def close(self) -> None:
@@ -139,7 +139,7 @@ class KubeClient:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """The object as it is now on the API server (never a cached copy); None when there is none."""
         try:
-            return await self._call("GET", kind, kind.path(namespace, name))
+            return await self._request_object("GET", kind, kind.path(namespace, name))
         except errors.NotFound:
             return None
 
@@ -151,21 +151,23 @@ class KubeClient:
         This is the one write that can never touch an object of somebody else. With `dry_run` it is only checked, and
         nothing is stored.
         """
-        kind, namespace, _ = _address(obj)
+        kind, namespace, _ = _identify_object(obj)
         query = {"fieldManager": field_manager, "fieldValidation": "Strict"}
         if dry_run:
-            return await self._call("POST", kind, kind.path(namespace), query | _DRY_RUN, body=obj, verb="dry-run")
+            return await self._request_object(
+                "POST", kind, kind.path(namespace), query | _DRY_RUN, body=obj, verb="dry-run"
+            )
         if kind == kinds.CONTROLLER_REVISION:
             # Its data may not change by a byte, and any later write (a label, an orphaning deletion) brings it into the
             # API server's own form. Only YAML is brought into that form at once.
             text = json.dumps(obj)
-            return await self._call("POST", kind, kind.path(namespace), query, body=text, content_type=_YAML)
-        return await self._call("POST", kind, kind.path(namespace), query, body=obj)
+            return await self._request_object("POST", kind, kind.path(namespace), query, body=text, content_type=_YAML)
+        return await self._request_object("POST", kind, kind.path(namespace), query, body=obj)
 
     async def review(self, kind: Kind, spec: Mapping[str, Any]) -> Object:
         """Ask a review (such as a TokenReview), which has no name and is never stored; its answer."""
         body = {"apiVersion": kind.api_version, "kind": kind.kind, "spec": spec}
-        return await self._call("POST", kind, kind.path(), body=body, verb="review")
+        return await self._request_object("POST", kind, kind.path(), body=body, verb="review")
 
     async def apply(
         self,
@@ -179,10 +181,10 @@ class KubeClient:
         `metadata.resourceVersion` or `metadata.uid` in `obj` are preconditions: Conflict when they don't hold. With a
         uid the object is never created anew.
         """
-        kind, namespace, name = _address(obj)
+        kind, namespace, name = _identify_object(obj)
         query = {"fieldManager": field_manager, "force": "true", "fieldValidation": "Strict"}
         path = kind.path(namespace, name, subresource)
-        return await self._call("PATCH", kind, path, query, body=obj, content_type=_APPLY, verb="apply")
+        return await self._request_object("PATCH", kind, path, query, body=obj, content_type=_APPLY, verb="apply")
 
     async def patch(self, obj: Mapping[str, Any]) -> Object:
         """Make an existing object say what `obj` says (JSON merge patch): members of maps that `obj` doesn't name stay,
@@ -191,16 +193,16 @@ class KubeClient:
         `metadata.resourceVersion` or `metadata.uid` in `obj` are preconditions: Conflict when they don't hold. Raises
         NotFound when there is no such object; never creates one.
         """
-        kind, namespace, name = _address(obj)
+        kind, namespace, name = _identify_object(obj)
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         path = kind.path(namespace, name)
-        return await self._call("PATCH", kind, path, query, body=obj, content_type=_MERGE)
+        return await self._request_object("PATCH", kind, path, query, body=obj, content_type=_MERGE)
 
     async def replace(self, obj: Mapping[str, Any]) -> Object:
         """PUT `obj`; with `metadata.resourceVersion` it is Conflict unless that is still the newest one."""
-        kind, namespace, name = _address(obj)
+        kind, namespace, name = _identify_object(obj)
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        return await self._call("PUT", kind, kind.path(namespace, name), query, body=obj)
+        return await self._request_object("PUT", kind, kind.path(namespace, name), query, body=obj)
 
     async def delete(
         self, kind: Kind, namespace: str | None, name: str, *, uid: str, resource_version: str | None = None
@@ -219,7 +221,7 @@ class KubeClient:
             "preconditions": preconditions,
         }
         try:
-            await self._call("DELETE", kind, kind.path(namespace, name), body=body)
+            await self._request_object("DELETE", kind, kind.path(namespace, name), body=body)
         except errors.NotFound:
             return
 
@@ -239,26 +241,26 @@ class KubeClient:
         """
         for attempt in (1, 2):
             try:
-                return await self._list(kind, namespace, labels, metadata_only)
+                return await self._list_once(kind, namespace, labels, metadata_only)
             except errors.Transient as error:
                 # The continue token has expired between two pages: once more from the start.
                 if error.status != 410 or attempt == 2:
                     raise
         raise AssertionError("every turn returns or raises")
 
-    async def _list(self, kind: Kind, namespace: str | None, labels: str | None, metadata_only: bool) -> Objects:
+    async def _list_once(self, kind: Kind, namespace: str | None, labels: str | None, metadata_only: bool) -> Objects:
         items: Objects = []
         left = LIST_BYTES
         async for page in self.raw_pages(kind, namespace, labels=labels, metadata_only=metadata_only):
             for raw in page.items:
                 if metadata_only:
-                    items.append(wire.identified(kind, raw))
+                    items.append(wire.parse_identity(kind, raw))
                     continue
-                left -= wire.weight(bytes(raw))
+                left -= wire.estimate_memory(bytes(raw))
                 if left < 0:
                     reason = ValueError(f"the objects of the list take more than {LIST_BYTES >> 20} MiB in memory")
-                    raise errors.no_answer(reason, request=f"list {kind.path(namespace)}")
-                items.append(wire.take(kind, raw))
+                    raise errors.error_without_response(reason, request=f"list {kind.path(namespace)}")
+                items.append(wire.parse_object(kind, raw))
         return items
 
     async def raw_pages(
@@ -270,13 +272,17 @@ class KubeClient:
         async def ask(limit: int, token: str) -> bytes:
             query = {"limit": str(limit)} | ({"labelSelector": labels} if labels else {})
             query |= {"continue": token} if token else {}
-            return await self._raw("GET", kind, path, query, accept=accept, verb="list", at_most=wire.PAGE_BYTES)
+            return await self._request_bytes(
+                "GET", kind, path, query, accept=accept, verb="list", at_most=wire.PAGE_BYTES
+            )
 
         try:
-            async for page in wire.pages(ask, PAGE, first=PAGE if metadata_only else wire.FIRST_OBJECTS):
+            async for page in wire.read_pages(
+                ask, PAGE_OBJECTS, first=PAGE_OBJECTS if metadata_only else wire.FIRST_PAGE_OBJECTS
+            ):
                 yield page
-        except (wire.TooManyBytes, ValueError, RecursionError) as error:
-            raise errors.no_answer(error, request=f"list {path}") from error
+        except (wire.ResponseTooLarge, ValueError, RecursionError) as error:
+            raise errors.error_without_response(error, request=f"list {path}") from error
 
     async def served_kinds(self, among: Iterable[Kind] = kinds.ALL_KINDS) -> set[Kind]:
         """Which of `among` this API server has. Kinds that every cluster has are taken for granted, not asked for."""
@@ -285,36 +291,36 @@ class KubeClient:
         for group_path in {k.group_path for k in asked}:
             group = {k for k in asked if k.group_path == group_path}
             try:
-                answer = await self._call("GET", next(iter(group)), group_path, verb="discover")
+                answer = await self._request_object("GET", next(iter(group)), group_path, verb="discover")
             except errors.NotFound:
                 continue
             present = {(r.get("name"), r.get("kind")) for r in answer.get("resources") or ()}
             served |= {k for k in group if (k.plural, k.kind) in present}
         return served
 
-    async def _call(
-        self, method: str, kind: Kind, path: str, query: Mapping[str, str] | None = None, **how: Unpack[_How]
+    async def _request_object(
+        self, method: str, kind: Kind, path: str, query: Mapping[str, str] | None = None, **how: Unpack[_RequestOptions]
     ) -> Object:
         request = f"{how.get('verb') or method.lower()} {path}"
         try:
-            raw = await self._raw(method, kind, path, query, **how)
-            too_large = wire.weight(raw) > wire.TREE_BYTES
-            answer = wire.take(kind, raw) if too_large else codec.loads(raw)
-        except (wire.TooManyBytes, ValueError, RecursionError) as error:
-            raise errors.no_answer(error, request=request) from error
+            raw = await self._request_bytes(method, kind, path, query, **how)
+            too_large = wire.estimate_memory(raw) > wire.OBJECT_MEMORY_BYTES
+            answer = wire.parse_object(kind, raw) if too_large else codec.loads(raw)
+        except (wire.ResponseTooLarge, ValueError, RecursionError) as error:
+            raise errors.error_without_response(error, request=request) from error
         if not isinstance(answer, dict):
-            raise errors.no_answer(ValueError("the answer is not a JSON object"), request=request)
+            raise errors.error_without_response(ValueError("the answer is not a JSON object"), request=request)
         return answer
 
-    async def _raw(
+    async def _request_bytes(
         self,
         method: str,
         kind: Kind,
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        at_most: int = wire.ANSWER_BYTES,
-        **how: Unpack[_How],
+        at_most: int = wire.RESPONSE_BYTES,
+        **how: Unpack[_RequestOptions],
     ) -> bytes:
         """The answer as it came. Raises TooManyBytes beside ApiError."""
         verb = how.get("verb") or {"POST": "create", "PUT": "update"}.get(method, method.lower())
@@ -343,23 +349,23 @@ class KubeClient:
             try:
                 status = response.status
                 self._read_date(response.headers.get("Date"))
-                raw = await wire.read(response.response, at_most)
+                raw = await wire.read_body(response.response, at_most)
             finally:
                 response.response.release()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             status = 0
-            raise errors.no_answer(error, request=request) from error
+            raise errors.error_without_response(error, request=request) from error
         finally:
             metrics.API_SECONDS.labels(verb).observe(self._clock.monotonic() - start)
             metrics.API_REQUESTS.labels(verb, kind.kind, str(status)).inc()
         if status >= 300:
-            error_ = errors.from_answer(status, raw, response.headers, request=request)
+            error_ = errors.error_from_response(status, raw, response.headers, request=request)
             if isinstance(error_, errors.Throttled):
-                self._limiter.hold(error_.retry_after)
+                self._limiter.pause(error_.retry_after)
             elif isinstance(error_, errors.Denied):
-                self._denied(error_)
+                self._handle_denial(error_)
             raise error_
-        MISSING.granted(verb, kind, path)
+        MISSING.record_success(verb, kind, path)
         return raw
 
     def _read_date(self, header: str | None) -> None:
@@ -369,16 +375,16 @@ class KubeClient:
             moment = email.utils.parsedate_to_datetime(header)
             self._on_date(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
-    def _denied(self, error: errors.Denied) -> None:
+    def _handle_denial(self, error: errors.Denied) -> None:
         hook = self.configuration.refresh_api_key_hook
         if error.status == 403:
-            MISSING.refused(error.message)
+            MISSING.record_refusal(error.message)
         elif isinstance(hook, ServiceAccountToken):
             hook.expire()
 
 
-def _address(obj: Mapping[str, Any]) -> tuple[Kind, str | None, str]:
-    kind = kinds.of(obj)
+def _identify_object(obj: Mapping[str, Any]) -> tuple[Kind, str | None, str]:
+    kind = kinds.kind_of(obj)
     meta = obj.get("metadata") or {}
     namespace = meta.get("namespace") or None
     name = str(meta.get("name") or "")

@@ -18,12 +18,12 @@ QUOTE_MAX = 300
 # Server-side apply answers an object that doesn't fit the schema with a plain 500 and this text.
 _TYPED_PATCH = "failed to create typed patch object"
 _TYPED_PATCH_LINE = re.compile(r"^\.(?P<field>.+?): (?P<message>.+)$")
-_END_OF_OBJECT = '}": '
-_STRICT = re.compile(r'(unknown|duplicate) field "([^"]+)"')
-_TELLING = frozenset({401, 403, 404, 409})
-_TOO_LARGE = ("etcdserver: request is too large", "trying to send message larger than max")
+_AFTER_QUOTED_OBJECT = '}": '
+_STRICT_FIELD = re.compile(r'(unknown|duplicate) field "([^"]+)"')
+_NEEDS_STATUS_BODY = frozenset({401, 403, 404, 409})
+_ETCD_TOO_LARGE = ("etcdserver: request is too large", "trying to send message larger than max")
 """What etcd and its client say of an object beyond etcd's limit, which the API server passes on with 500."""
-_LIMITS = "the API server takes objects of at most 3 MiB, and etcd stores 1.5 MiB of one (its defaults)"
+_SIZE_LIMITS = "the API server takes objects of at most 3 MiB, and etcd stores 1.5 MiB of one (its defaults)"
 _NOT_SERVED = "404 page not found"
 """What the API server says, in plain text, of a group or version that it hasn't."""
 _GO_FIELD = re.compile(r"(cannot unmarshal \S+ into) Go struct field \w+\.(\S+) (of type \S+)")
@@ -76,7 +76,7 @@ class Invalid(ApiError):
     """400, 422 and the like: the object can't be accepted as it is, and sending it again won't help."""
 
 
-class TooLarge(Invalid):
+class ObjectTooLarge(Invalid):
     """413, or what etcd says of it: the object is larger than the API server takes or stores."""
 
 
@@ -96,28 +96,28 @@ class Transient(ApiError):
     retry_after: float | None = None
 
 
-def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, request: str = "") -> ApiError:
+def error_from_response(status: int, body: bytes | str, headers: Mapping[str, str], *, request: str = "") -> ApiError:
     """The exception for an answer that isn't 2xx. Never raises, whatever the body holds.
 
     `body` is a `v1.Status` in JSON as a rule; anything else is quoted in the message, shortened. A refusal, a conflict
     or an absence that isn't told by one is the word of something on the way, or half of an answer: Transient.
     """
-    details = _status_object(body)
+    details = _parse_status(body)
     reason = str(details.get("reason") or "")
-    message = str(details.get("message") or "") or _quote(body) or f"the API server answered {status}"
-    causes = _causes(details)
+    message = str(details.get("message") or "") or _quote_body(body) or f"the API server answered {status}"
+    causes = _parse_causes(details)
     if causes and all(cause.field == "patch" for cause in causes):
         # A merge patch of what doesn't fit is answered with the whole object, in quotes, before what is wrong.
-        message = message.rpartition(_END_OF_OBJECT)[2]
+        message = message.rpartition(_AFTER_QUOTED_OBJECT)[2]
         causes = ()
-    message = _shortened(message, MESSAGE_MAX)
-    causes = causes or _causes_in_text(message)
-    if status in _TELLING and details.get("kind") != "Status" and not message.startswith(_NOT_SERVED):
+    message = _shorten_text(message, MESSAGE_MAX)
+    causes = causes or _parse_causes_in_text(message)
+    if status in _NEEDS_STATUS_BODY and details.get("kind") != "Status" and not message.startswith(_NOT_SERVED):
         return Transient(status, reason or "NoStatus", message, causes, request=request)
     cls: type[ApiError]
-    if status == 413 or (status == 500 and any(text in message for text in _TOO_LARGE)):
-        cls = TooLarge
-        message, reason = f"{message}: {_LIMITS}", "RequestEntityTooLarge"
+    if status == 413 or (status == 500 and any(text in message for text in _ETCD_TOO_LARGE)):
+        cls = ObjectTooLarge
+        message, reason = f"{message}: {_SIZE_LIMITS}", "RequestEntityTooLarge"
     elif status == 500 and message.startswith(_TYPED_PATCH):
         cls = Invalid
         reason = reason or "Invalid"
@@ -132,7 +132,7 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
             message = f"{message}: the API server does not take the token of this process (expired, or not valid yet)"
     elif status == 429:
         throttled = Throttled(status, reason or "TooManyRequests", message, causes, request=request)
-        throttled.retry_after = retry_after(headers) or DEFAULT_RETRY_AFTER
+        throttled.retry_after = parse_retry_after(headers) or DEFAULT_RETRY_AFTER
         return throttled
     elif status == 410:
         # An expired continue token or resourceVersion: reading again from the start is the cure.
@@ -142,12 +142,12 @@ def from_answer(status: int, body: bytes | str, headers: Mapping[str, str], *, r
         cls = Conflict if causes and all(c.field == "metadata.uid" for c in causes) else Invalid
     else:
         transient = Transient(status, reason or "ServerError", message, causes, request=request)
-        transient.retry_after = retry_after(headers)
+        transient.retry_after = parse_retry_after(headers)
         return transient
     return cls(status, reason or cls.__name__, message, causes, request=request)
 
 
-def no_answer(error: BaseException, *, request: str = "") -> Transient:
+def error_without_response(error: BaseException, *, request: str = "") -> Transient:
     """The exception for a request that got no (whole) answer: connection refused, reset, time-out, cut body."""
     text = str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
@@ -160,7 +160,7 @@ def is_terminating(error: ApiError) -> bool:
     return isinstance(error, Denied) and any(cause.reason == "NamespaceTerminating" for cause in error.causes)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds named by a Retry-After header (a number or an HTTP date), 0 to 300; None when there is none."""
     text = next((v for k, v in headers.items() if k.lower() == "retry-after"), None)
     if text is None:
@@ -180,7 +180,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _status_object(body: bytes | str) -> dict[str, Any]:
+def _parse_status(body: bytes | str) -> dict[str, Any]:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
@@ -188,7 +188,7 @@ def _status_object(body: bytes | str) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
+def _parse_causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
     inner = details.get("details")
     entries = inner.get("causes") if isinstance(inner, dict) else None
     if not isinstance(entries, list):
@@ -200,21 +200,23 @@ def _causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
     )
 
 
-def _causes_in_text(message: str) -> tuple[Cause, ...]:
+def _parse_causes_in_text(message: str) -> tuple[Cause, ...]:
     """The fields that strict validation and server-side apply name only in their message."""
     if message.startswith(_TYPED_PATCH):
         lines = (line.strip() for line in message.partition("): ")[2].splitlines())
         found = [m for line in lines if (m := _TYPED_PATCH_LINE.match(line))]
         return tuple(Cause(m["field"], "FieldValueInvalid", m["message"]) for m in found)
-    strict = [Cause(field, f"{kind.capitalize()}Field", f"{kind} field") for kind, field in _STRICT.findall(message)]
+    strict = [
+        Cause(field, f"{kind.capitalize()}Field", f"{kind} field") for kind, field in _STRICT_FIELD.findall(message)
+    ]
     types = [Cause(field, "FieldValueTypeInvalid", f"{a} {b}") for a, field, b in _GO_FIELD.findall(message)]
     return (*strict, *types)
 
 
-def _quote(body: bytes | str) -> str:
+def _quote_body(body: bytes | str) -> str:
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    return _shortened(" ".join(text.split()), QUOTE_MAX)
+    return _shorten_text(" ".join(text.split()), QUOTE_MAX)
 
 
-def _shortened(text: str, length: int) -> str:
+def _shorten_text(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."

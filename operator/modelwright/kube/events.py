@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 300.0
 NOTE_MAX = 1024
-ATTEMPTS = 3
-CONTROLLER = "modelwright.dev/operator"
+MAX_ATTEMPTS = 3
+REPORTING_CONTROLLER = "modelwright.dev/operator"
 
 
 class EventRecorder:
@@ -32,7 +32,7 @@ class EventRecorder:
         self._instance = instance[:128]
         self._capacity = capacity
         self._queue: deque[dict[str, Any]] = deque()
-        self._more = asyncio.Event()
+        self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._sent: dict[bytes, float] = {}
@@ -52,13 +52,13 @@ class EventRecorder:
         wait already, the new one is dropped and counted.
         """
         try:
-            event, key = self._event(obj, type_, reason, note, action)
+            event, key = self._build_event(obj, type_, reason, note, action)
         except Exception:
             log.exception("an Event could not be made", extra={"reason": reason})
             metrics.EVENTS_RECORDED.labels("failed").inc()
             return
         now = self._clock.monotonic()
-        if self._repeated(key, now):
+        if self._is_repeated(key, now):
             metrics.EVENTS_RECORDED.labels("repeated").inc()
         elif len(self._queue) >= self._capacity:
             metrics.EVENTS_RECORDED.labels("dropped").inc()
@@ -66,51 +66,51 @@ class EventRecorder:
             self._sent[key] = now
             self._queue.append(event)
             self._idle.clear()
-            self._more.set()
+            self._wake.set()
 
     async def run(self) -> None:
         """Send what has been recorded, until cancelled."""
         while True:
             while self._queue:
-                await self._send(self._queue.popleft())
+                await self._send_event(self._queue.popleft())
             self._idle.set()
-            self._more.clear()
-            await self._more.wait()
+            self._wake.clear()
+            await self._wake.wait()
 
     async def drain(self, seconds: float) -> None:
         """Wait until everything recorded has been sent, but no longer than `seconds`; `run` must be running."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), seconds)
 
-    async def _send(self, event: dict[str, Any]) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+    async def _send_event(self, event: dict[str, Any]) -> None:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 await self._client.create(event)
             except (errors.Throttled, errors.Transient) as error:
-                if attempt < ATTEMPTS:
+                if attempt < MAX_ATTEMPTS:
                     await self._clock.sleep(error.retry_after or float(attempt))
                     continue
-                self._failed(event, error)
+                self._log_failure(event, error)
             except errors.AlreadyExists:
                 # Our first attempt got there although its answer didn't come back.
                 metrics.EVENTS_RECORDED.labels("sent").inc()
             except Exception as error:
-                self._failed(event, error)
+                self._log_failure(event, error)
             else:
                 metrics.EVENTS_RECORDED.labels("sent").inc()
             return
 
-    def _failed(self, event: dict[str, Any], error: Exception) -> None:
+    def _log_failure(self, event: dict[str, Any], error: Exception) -> None:
         metrics.EVENTS_RECORDED.labels("failed").inc()
         log.warning("an Event was not accepted", extra={"reason": event["reason"], "error": str(error)})
 
-    def _repeated(self, key: bytes, now: float) -> bool:
+    def _is_repeated(self, key: bytes, now: float) -> bool:
         # Oldest first: what has become old is at the front.
         while self._sent and now - next(iter(self._sent.values())) >= REPEAT_SECONDS:
             del self._sent[next(iter(self._sent))]
         return key in self._sent
 
-    def _event(
+    def _build_event(
         self, obj: Mapping[str, Any], type_: str, reason: str, note: str, action: str
     ) -> tuple[dict[str, Any], bytes]:
         meta = obj["metadata"]
@@ -139,7 +139,7 @@ class EventRecorder:
                 "namespace": namespace or "default",
             },
             "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "reportingController": CONTROLLER,
+            "reportingController": REPORTING_CONTROLLER,
             "reportingInstance": self._instance,
             "action": action,
             "reason": reason,

@@ -110,12 +110,12 @@ ALL_KINDS = (
 _BY_GROUP_AND_KIND = {(k.group, k.kind): k for k in ALL_KINDS}
 
 
-def learn(more: Iterable[Kind]) -> None:
+def register_kinds(more: Iterable[Kind]) -> None:
     """Have `of` know these kinds too: those that the configuration lets training make. To be called at start."""
     _BY_GROUP_AND_KIND.update({(kind.group, kind.kind): kind for kind in more})
 
 
-def of(obj: Mapping[str, Any]) -> Kind:
+def kind_of(obj: Mapping[str, Any]) -> Kind:
     """The Kind of a raw object, by the group of its `apiVersion` and its `kind`.
 
     Raises ValueError for an object of a kind the operator doesn't know.

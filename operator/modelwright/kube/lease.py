@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
-ADDRESS = "modelwright.dev/address"
+ANNOTATION_ADDRESS = "modelwright.dev/address"
 """Annotation of the Lease: where its holder's HTTP server is, as host:port."""
-POD_UID = "modelwright.dev/pod-uid"
+ANNOTATION_POD_UID = "modelwright.dev/pod-uid"
 """Annotation of the Lease: the pod its holder runs in."""
-FOLLOWED = "modelwright.dev/followed"
+ANNOTATION_FOLLOWED = "modelwright.dev/followed"
 """Annotation of a shard's Lease: the resourceVersion to which its holder has followed Namespaces (docs/adr/0016)."""
 
 
@@ -89,31 +89,31 @@ class LeaderElector:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._lease: Object | None = None
         # The last state seen of somebody else's Lease, and the moment at which that runs out.
-        self._seen: tuple[str, float] | None = None
-        self._renewed: float | None = None
+        self._observed: tuple[str, float] | None = None
+        self._renewed_at: float | None = None
         self._deadline: Timer | None = None
         self.last_contact: float | None = None
         """Monotonic moment at which the API server last answered about the Lease (for /readyz)."""
-        self.standing_by = False
+        self.is_standing_by = False
         """Whether another process was seen to hold the Lease, and this one waits for it."""
         self.leader_address: str | None = None
         """Where the holder that this one waits for can be reached, as host:port; None when it has not told."""
-        self.followed: Callable[[], int | None] = lambda: None
+        self.followed_version: Callable[[], int | None] = lambda: None
         """How far Namespaces are followed, asked for at each renewal; None: nothing is said."""
 
     @property
-    def leading(self) -> bool:
+    def is_leading(self) -> bool:
         """Whether this process holds the Lease right now, by its own clock."""
-        return self._renewed is not None and self._clock.monotonic() - self._renewed < self._renew_seconds
+        return self._renewed_at is not None and self._clock.monotonic() - self._renewed_at < self._renew_seconds
 
     def seconds_since_renewal(self) -> float | None:
         """Age of the last successful renewal; None when this process isn't the leader."""
-        return None if self._renewed is None else self._clock.monotonic() - self._renewed
+        return None if self._renewed_at is None else self._clock.monotonic() - self._renewed_at
 
-    def guard(self) -> None:
+    def check_may_write(self) -> None:
         """Return if this process may write; raises LeaseLost, after `on_lost`, if the Lease has run out."""
-        if not self.leading:
-            self._lose("the Lease ran out before a write")
+        if not self.is_leading:
+            self._report_loss("the Lease ran out before a write")
             raise LeaseLost("this process does not hold the Lease: it must not write")
 
     async def acquire(self) -> None:
@@ -122,7 +122,7 @@ class LeaderElector:
         while True:
             holder = await self._try_acquire()
             if holder is None:
-                self.standing_by = False
+                self.is_standing_by = False
                 self.leader_address = None
                 metrics.LEADER.set(1)
                 log.info("this process is the leader now", extra={"identity": self.identity})
@@ -130,17 +130,19 @@ class LeaderElector:
             if holder != waiting_for:
                 log.info("standing by", extra={"holder": holder, "identity": self.identity})
                 waiting_for = holder
-            await self._clock.sleep(min(self._retry_seconds * self._rng.uniform(1.0, 1.2), self._until_run_out()))
+            await self._clock.sleep(
+                min(self._retry_seconds * self._rng.uniform(1.0, 1.2), self._seconds_until_expiry())
+            )
 
     async def renew(self) -> None:
         """Renew every `retry_seconds` until the Lease is lost (then `on_lost` has been called) or this is cancelled."""
-        while self._renewed is not None:
+        while self._renewed_at is not None:
             await self._clock.sleep(self._retry_seconds)
             await self._try_renew()
 
     async def release(self) -> None:
         """Give the Lease back, so that a standby takes over at once. Errors are logged: it then runs out by itself."""
-        if not self.leading or self._lease is None:
+        if not self.is_leading or self._lease is None:
             return
         self._stop_holding()
         try:
@@ -152,13 +154,13 @@ class LeaderElector:
 
     async def _give_back(self, lease: Object) -> None:
         try:
-            await self._client.replace(self._desired(lease, holder="", seconds=1.0))
+            await self._client.replace(self._build_lease(lease, holder="", seconds=1.0))
         except errors.Conflict:
             # A renewal that was cut off at shutdown may have got there all the same.
             newest = await self._client.get(kinds.LEASE, self._namespace, self._name)
             if newest is None or (newest.get("spec") or {}).get("holderIdentity") != self.identity:
                 raise
-            await self._client.replace(self._desired(newest, holder="", seconds=1.0))
+            await self._client.replace(self._build_lease(newest, holder="", seconds=1.0))
 
     async def _try_acquire(self) -> str | None:
         """None when the Lease is ours now, else who holds it (or what is in the way)."""
@@ -167,60 +169,60 @@ class LeaderElector:
             lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
             self.last_contact = self._clock.monotonic()
             if lease is None:
-                self._hold(await self._client.create(self._desired(None, holder=self.identity)), start)
+                self._record_renewal(await self._client.create(self._build_lease(None, holder=self.identity)), start)
                 return None
             holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
             # Our own name means that we took it, and the answer was lost.
-            if holder and holder != self.identity and not self._outlived(lease) and not self._run_out(lease):
-                self.standing_by = True
-                self.leader_address = _annotations(lease).get(ADDRESS)
+            if holder and holder != self.identity and not self._is_of_same_pod(lease) and not self._has_expired(lease):
+                self.is_standing_by = True
+                self.leader_address = _lease_annotations(lease).get(ANNOTATION_ADDRESS)
                 return holder
-            self._hold(await self._client.replace(self._desired(lease, holder=self.identity)), start)
+            self._record_renewal(await self._client.replace(self._build_lease(lease, holder=self.identity)), start)
             return None
         except errors.ApiError as error:
             log.warning("the Lease could not be looked at or taken, trying again", extra={"error": str(error)})
             return "another process, or nobody (the last attempt failed)"
 
-    def _outlived(self, lease: Object) -> bool:
+    def _is_of_same_pod(self, lease: Object) -> bool:
         """Whether its holder was an earlier container of this pod."""
-        return bool(self._pod_uid) and _annotations(lease).get(POD_UID) == self._pod_uid
+        return bool(self._pod_uid) and _lease_annotations(lease).get(ANNOTATION_POD_UID) == self._pod_uid
 
-    def _run_out(self, lease: Object) -> bool:
+    def _has_expired(self, lease: Object) -> bool:
         """Whether we have seen this very state of the Lease for as long as its holder was given."""
         now = self._clock.monotonic()
         version = str(lease["metadata"]["resourceVersion"])
-        if self._seen is None or self._seen[0] != version:
+        if self._observed is None or self._observed[0] != version:
             given = float((lease.get("spec") or {}).get("leaseDurationSeconds") or self._lease_seconds)
-            self._seen = (version, now + given)
+            self._observed = (version, now + given)
             return False
-        return now >= self._seen[1]
+        return now >= self._observed[1]
 
-    def _until_run_out(self) -> float:
+    def _seconds_until_expiry(self) -> float:
         """Seconds until the state of the Lease that we have seen runs out; a while when it has, or there is none."""
-        left = self._seen[1] - self._clock.monotonic() if self._seen is not None else 0.0
+        left = self._observed[1] - self._clock.monotonic() if self._observed is not None else 0.0
         return left if left > 0 else self._retry_seconds
 
     async def _try_renew(self) -> None:
         start = self._clock.monotonic()
-        if self._lease is None or self._renewed is None:
+        if self._lease is None or self._renewed_at is None:
             return
         try:
-            renewed = await self._client.replace(self._desired(self._lease, holder=self.identity))
+            renewed = await self._client.replace(self._build_lease(self._lease, holder=self.identity))
         except errors.Conflict:
-            await self._look_again()
+            await self._reread_lease()
             return
         except errors.NotFound:
-            self._lose("the Lease has been deleted")
+            self._report_loss("the Lease has been deleted")
             return
         except errors.ApiError as error:
             log.warning("the Lease could not be renewed, trying again", extra={"error": str(error)})
             return
         # The deadline may have passed while the answer was on its way.
-        if self._renewed is not None:
+        if self._renewed_at is not None:
             self.last_contact = self._clock.monotonic()
-            self._hold(renewed, start)
+            self._record_renewal(renewed, start)
 
-    async def _look_again(self) -> None:
+    async def _reread_lease(self) -> None:
         """Our renewal met a newer Lease: an earlier renewal whose answer was lost, somebody's edit, or a new holder."""
         try:
             lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
@@ -228,15 +230,15 @@ class LeaderElector:
             log.warning("the Lease could not be read, trying again", extra={"error": str(error)})
             return
         if lease is None:
-            self._lose("the Lease has been deleted")
+            self._report_loss("the Lease has been deleted")
         elif (lease.get("spec") or {}).get("holderIdentity") != self.identity:
-            self._lose("another process has taken the Lease")
-        elif self._renewed is not None:
+            self._report_loss("another process has taken the Lease")
+        elif self._renewed_at is not None:
             self._lease = lease
             await self._try_renew()
 
-    def _desired(self, lease: Object | None, *, holder: str, seconds: float | None = None) -> Object:
-        now = _micro_time(self._clock.now())
+    def _build_lease(self, lease: Object | None, *, holder: str, seconds: float | None = None) -> Object:
+        now = _format_micro_time(self._clock.now())
         old = dict((lease or {}).get("spec") or {})
         spec: Object = {
             "holderIdentity": holder,
@@ -250,9 +252,9 @@ class LeaderElector:
         elif old.get("acquireTime"):
             spec["acquireTime"] = old["acquireTime"]
         metadata: Object = {"namespace": self._namespace, "name": self._name}
-        annotations = {ADDRESS: self._address, POD_UID: self._pod_uid} if holder else {}
-        if holder and (followed := self.followed()) is not None:
-            annotations[FOLLOWED] = str(followed)
+        annotations = {ANNOTATION_ADDRESS: self._address, ANNOTATION_POD_UID: self._pod_uid} if holder else {}
+        if holder and (followed := self.followed_version()) is not None:
+            annotations[ANNOTATION_FOLLOWED] = str(followed)
         if any(annotations.values()):
             metadata["annotations"] = {key: value for key, value in annotations.items() if value}
         if self._shard:
@@ -262,33 +264,33 @@ class LeaderElector:
             metadata["uid"] = lease["metadata"]["uid"]
         return {"apiVersion": kinds.LEASE.api_version, "kind": "Lease", "metadata": metadata, "spec": spec}
 
-    def _hold(self, lease: Object, since: float) -> None:
+    def _record_renewal(self, lease: Object, since: float) -> None:
         self._lease = lease
-        self._renewed = since
+        self._renewed_at = since
         if self._deadline is not None:
             self._deadline.cancel()
         left = self._renew_seconds - (self._clock.monotonic() - since)
-        self._deadline = self._clock.call_later(left, self._passed)
+        self._deadline = self._clock.call_later(left, self._on_deadline)
 
-    def _passed(self) -> None:
-        self._lose(f"the Lease could not be renewed for {self._renew_seconds:g} s")
+    def _on_deadline(self) -> None:
+        self._report_loss(f"the Lease could not be renewed for {self._renew_seconds:g} s")
 
-    def _lose(self, why: str) -> None:
-        if self._renewed is not None:
+    def _report_loss(self, why: str) -> None:
+        if self._renewed_at is not None:
             self._stop_holding()
             self._on_lost(why)
 
     def _stop_holding(self) -> None:
-        self._renewed = None
+        self._renewed_at = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         metrics.LEADER.set(0)
 
 
-def _annotations(lease: Object) -> dict[str, str]:
+def _lease_annotations(lease: Object) -> dict[str, str]:
     return lease["metadata"].get("annotations") or {}
 
 
-def _micro_time(moment: datetime) -> str:
+def _format_micro_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

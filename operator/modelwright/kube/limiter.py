@@ -7,7 +7,7 @@ import asyncio
 from modelwright.obs.clock import Clock, SystemClock
 
 
-class Limiter:
+class RateLimiter:
     """`qps` tokens a second, up to `burst` saved; callers are served in the order they came."""
 
     def __init__(self, qps: float, burst: int, clock: Clock | None = None) -> None:
@@ -17,28 +17,28 @@ class Limiter:
         self._qps = qps
         self._burst = float(burst)
         self._tokens = float(burst)
-        self._at = self._clock.monotonic()
-        self._held_until = 0.0
-        self._turn = asyncio.Lock()
+        self._refilled_at = self._clock.monotonic()
+        self._paused_until = 0.0
+        self._order = asyncio.Lock()
 
     async def acquire(self) -> float:
         """Take a token, waiting for it when there is none. Returns the seconds waited."""
         start = self._clock.monotonic()
         # The lock is held while waiting: that is what keeps the order.
-        async with self._turn:
-            while (wait := self._wait()) > 0:
+        async with self._order:
+            while (wait := self._seconds_to_wait()) > 0:
                 await self._clock.sleep(wait)
             self._tokens -= 1
         return self._clock.monotonic() - start
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Give out nothing for `seconds`: the server has asked for a pause."""
-        self._held_until = max(self._held_until, self._clock.monotonic() + seconds)
+        self._paused_until = max(self._paused_until, self._clock.monotonic() + seconds)
 
-    def _wait(self) -> float:
+    def _seconds_to_wait(self) -> float:
         now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._qps)
-        self._at = now
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._qps)
+        self._refilled_at = now
         missing = 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._qps
         # Rounding must not leave a wait of nothing: one more turn of the clock costs less than a busy loop.
-        return max(missing, self._held_until - now) if max(missing, self._held_until - now) > 1e-9 else 0.0
+        return max(missing, self._paused_until - now) if max(missing, self._paused_until - now) > 1e-9 else 0.0

@@ -20,9 +20,9 @@ from modelwright.obs.clock import Clock, SystemClock, Timer
 BASE_DELAY = 1.0
 MAX_DELAY = 300.0
 JITTER = 0.2
-FIRST_OF = 4
+HIGH_PRIORITY_RATIO = 4
 """One in so many keys is handed out from the ordinary line while others go first."""
-BUSY_KEYS, BUSY_SECONDS = 16, 1.0
+BACKLOG_KEYS, BACKLOG_SECONDS = 16, 1.0
 """So many keys handed out within so many seconds are a crowd, even while none of them has to wait for a worker."""
 
 
@@ -50,11 +50,11 @@ class WorkQueue:
     def __init__(self, clock: Clock | None = None, *, rng: random.Random | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._ready: OrderedDict[Key, None] = OrderedDict()
-        self._first: OrderedDict[Key, None] = OrderedDict()
-        self._hurried: set[Key] = set()
-        self._urgent: set[Key] = set()
-        self._turn = 0
+        self._normal_priority: OrderedDict[Key, None] = OrderedDict()
+        self._high_priority: OrderedDict[Key, None] = OrderedDict()
+        self._pending_high_priority: set[Key] = set()
+        self._processing_high_priority: set[Key] = set()
+        self._handouts = 0
         self._dirty: dict[Key, float] = {}
         self._processing: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -65,22 +65,22 @@ class WorkQueue:
         self._timer: Timer | None = None
         self._timer_at = float("inf")
         self._shut_down = False
-        self._handed_out: deque[float] = deque(maxlen=BUSY_KEYS)
+        self._handed_out: deque[float] = deque(maxlen=BACKLOG_KEYS)
 
     def __len__(self) -> int:
         """How many keys are ready to be handed out."""
-        return len(self._ready) + len(self._first)
+        return len(self._normal_priority) + len(self._high_priority)
 
     @property
-    def hurried(self) -> int:
+    def high_priority_len(self) -> int:
         """How many of them go before the others."""
-        return len(self._first)
+        return len(self._high_priority)
 
     @property
-    def busy(self) -> bool:
+    def is_backlogged(self) -> bool:
         """Whether a crowd of keys was handed out just now."""
         times = self._handed_out
-        return len(times) == BUSY_KEYS and self._clock.monotonic() - times[0] < BUSY_SECONDS
+        return len(times) == BACKLOG_KEYS and self._clock.monotonic() - times[0] < BACKLOG_SECONDS
 
     def add(self, key: tuple[str, str, str], *, first: bool = False) -> None:
         """Ask for a pass over `key`, as soon as a worker is free; `first`: before those that can wait."""
@@ -88,18 +88,18 @@ class WorkQueue:
         if self._shut_down:
             return
         if first:
-            self._hurried.add(item)
+            self._pending_high_priority.add(item)
         if item not in self._dirty:
             self._dirty[item] = self._clock.monotonic()
             if item not in self._processing:
                 self._make_ready(item)
-        elif first and item in self._ready:
-            del self._ready[item]
-            self._first[item] = None
+        elif first and item in self._normal_priority:
+            del self._normal_priority[item]
+            self._high_priority[item] = None
 
-    def add_again(self, key: tuple[str, str, str]) -> None:
+    def requeue(self, key: tuple[str, str, str]) -> None:
         """Ask, from the pass over `key`, for another one at once, in the line that this one was in."""
-        self.add(key, first=Key(*key) in self._urgent)
+        self.add(key, first=Key(*key) in self._processing_high_priority)
 
     def add_after(self, key: tuple[str, str, str], seconds: float) -> None:
         """Ask for a pass over `key` in `seconds`; the earliest of several such requests counts."""
@@ -130,11 +130,11 @@ class WorkQueue:
         self.add_after(item, delay)
         return delay
 
-    def failures(self, key: tuple[str, str, str]) -> int:
+    def count_failures(self, key: tuple[str, str, str]) -> int:
         """How often `key` has failed in a row (calls of `add_rate_limited` since the last `forget`)."""
         return self._failures.get(Key(*key), 0)
 
-    def forget(self, key: tuple[str, str, str]) -> None:
+    def reset_failures(self, key: tuple[str, str, str]) -> None:
         """The key is well again: its next failure waits 1 s."""
         self._failures.pop(Key(*key), None)
 
@@ -144,12 +144,12 @@ class WorkQueue:
             if self._shut_down:
                 raise ShutDown
             if len(self):
-                item = self._next()
+                item = self._pop_next()
                 added, now = self._dirty.pop(item), self._clock.monotonic()
                 self._handed_out.append(now)
-                if item in self._hurried:
-                    self._hurried.discard(item)
-                    self._urgent.add(item)
+                if item in self._pending_high_priority:
+                    self._pending_high_priority.discard(item)
+                    self._processing_high_priority.add(item)
                 self._processing.add(item)
                 metrics.QUEUE_DEPTH.set(len(self))
                 metrics.QUEUE_LATENCY.observe(now - added)
@@ -168,7 +168,7 @@ class WorkQueue:
         """The pass over `key` has ended, well or not."""
         item = Key(*key)
         self._processing.discard(item)
-        self._urgent.discard(item)
+        self._processing_high_priority.discard(item)
         if item in self._dirty and not self._shut_down:
             self._make_ready(item)
 
@@ -178,9 +178,9 @@ class WorkQueue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._ready.clear()
-        self._first.clear()
-        self._hurried.clear()
+        self._normal_priority.clear()
+        self._high_priority.clear()
+        self._pending_high_priority.clear()
         self._dirty.clear()
         self._delayed.clear()
         self._due.clear()
@@ -188,13 +188,17 @@ class WorkQueue:
         while self._waiters:
             self._wake_one()
 
-    def _next(self) -> Key:
-        self._turn += 1
-        line = self._first if self._first and (self._turn % FIRST_OF or not self._ready) else self._ready
+    def _pop_next(self) -> Key:
+        self._handouts += 1
+        line = (
+            self._high_priority
+            if self._high_priority and (self._handouts % HIGH_PRIORITY_RATIO or not self._normal_priority)
+            else self._normal_priority
+        )
         return line.popitem(last=False)[0]
 
     def _make_ready(self, item: Key) -> None:
-        (self._first if item in self._hurried else self._ready)[item] = None
+        (self._high_priority if item in self._pending_high_priority else self._normal_priority)[item] = None
         metrics.QUEUE_DEPTH.set(len(self))
         self._wake_one()
 

@@ -12,11 +12,11 @@ from modelwright.obs.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
-KEPT_SECONDS = 1800.0
+FORGET_AFTER_SECONDS = 1800.0
 """A right that nothing has asked for since is not told as missing any more."""
-MOST = 1000
+MAX_RIGHTS = 1000
 
-_CANNOT = re.compile(
+_RBAC_REFUSAL = re.compile(
     r'cannot (?P<verb>[a-z]+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
     r'(?: in the namespace "(?P<namespace>[^"]+)")?'
 )
@@ -34,9 +34,9 @@ class Right(NamedTuple):
         return f"{self.verb} {self.resource} " + (f"in namespace {self.namespace}" if self.namespace else "everywhere")
 
 
-def named(message: str) -> Right | None:
+def parse_missing_right(message: str) -> Right | None:
     """The right that a refusal by RBAC says to be missing; None for one of another kind, as by an admission policy."""
-    found = _CANNOT.search(message)
+    found = _RBAC_REFUSAL.search(message)
     if found is None:
         return None
     plural, slash, subresource = found["resource"].partition("/")
@@ -44,7 +44,7 @@ def named(message: str) -> Right | None:
     return Right(found["verb"], f"{plural}{group}{slash}{subresource}", found["namespace"] or "")
 
 
-def asked(verb: str, kind: Kind, path: str) -> Right:
+def required_right(verb: str, kind: Kind, path: str) -> Right:
     """The right that a request needs. `verb` as `metrics.API_REQUESTS` has it."""
     parts = path.removeprefix(kind.group_path).strip("/").split("/")
     namespace = ""
@@ -62,40 +62,42 @@ class MissingRights:
         self._clock: Clock = clock or SystemClock()
         self._missing: dict[Right, float] = {}
 
-    def refused(self, message: str) -> Right | None:
+    def record_refusal(self, message: str) -> Right | None:
         """Note what a refusal names; None when that is no right."""
-        right = named(message)
+        right = parse_missing_right(message)
         now = self._clock.monotonic()
-        for old in [old for old, seen in self._missing.items() if now - seen > KEPT_SECONDS]:
-            self._forget(old)
-        if right is None or (right not in self._missing and len(self._missing) >= MOST):
+        for old in [old for old, seen in self._missing.items() if now - seen > FORGET_AFTER_SECONDS]:
+            self._remove_right(old)
+        if right is None or (right not in self._missing and len(self._missing) >= MAX_RIGHTS):
             return right
         if right not in self._missing:
             metrics.MISSING_RIGHTS.labels(*right).set(1)
-            log.error("a right is missing: a Role or ClusterRole of the operator has to give it", extra=_fields(right))
+            log.error(
+                "a right is missing: a Role or ClusterRole of the operator has to give it", extra=_log_fields(right)
+            )
         self._missing[right] = now
         return right
 
-    def granted(self, verb: str, kind: Kind, path: str) -> None:
+    def record_success(self, verb: str, kind: Kind, path: str) -> None:
         """A request was answered: what it needs is there."""
         if not self._missing:
             return
-        right = asked(verb, kind, path)
+        right = required_right(verb, kind, path)
         # What is given everywhere is given in each namespace.
         for found in [r for r in self._missing if r == right or (not right.namespace and r[:2] == right[:2])]:
-            log.info("a right that was missing is there", extra=_fields(found))
-            self._forget(found)
+            log.info("a right that was missing is there", extra=_log_fields(found))
+            self._remove_right(found)
 
-    def known(self) -> tuple[Right, ...]:
+    def list_missing(self) -> tuple[Right, ...]:
         """What is missing now."""
         return tuple(self._missing)
 
-    def _forget(self, right: Right) -> None:
+    def _remove_right(self, right: Right) -> None:
         del self._missing[right]
         metrics.MISSING_RIGHTS.remove(*right)
 
 
-def _fields(right: Right) -> dict[str, str]:
+def _log_fields(right: Right) -> dict[str, str]:
     return {
         "verb": right.verb,
         "resource": right.resource,

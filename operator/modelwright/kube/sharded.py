@@ -9,34 +9,39 @@ from typing import Any
 
 from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.model import Model
-from modelwright.core.sharding import Claim, NotOurs, Ownership
+from modelwright.core.sharding import NamespaceClaim, NamespaceNotOwned, NamespaceOwnership
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
 from modelwright.kube.store import Identity, Indexer, Store
-from modelwright.kube.sweep import Place, Sweep, Watched
+from modelwright.kube.sweep import Place, Resync, WatchedKind
 
 Object = dict[str, Any]
 
-EVERYWHERE = frozenset({kinds.GATEWAY})
+CLUSTER_WIDE_KINDS = frozenset({kinds.GATEWAY})
 """Kept from all namespaces: Models of any namespace refer to them. Never written."""
-NO_ANSWER_SECONDS = 60.0
+UNANSWERED_WRITE_SECONDS = 60.0
 """How long the API server works on a request at most: a write without an answer may still be done until then."""
 NEVER_SENT = ("ClientConnectorError", "ClientConnectorDNSError", "ConnectionTimeoutError")
 """What becomes of a request for which there was no connection: no answer, and nothing to wait for."""
-AT_ONCE = 8
-EACH = 200
+MAX_CONCURRENT_LISTS = 8
+MAX_LISTED_NAMESPACES = 200
 """Up to so many namespaces are listed one by one: what others have isn't read then."""
-_KEPT = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
+_KEPT_METADATA = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
 
 
-PASS: ContextVar[Claim | None] = ContextVar("PASS", default=None)
+RECONCILE_CLAIM: ContextVar[NamespaceClaim | None] = ContextVar("PASS", default=None)
 """By which claim the pass under way was begun: what it knows may be old if its namespace has been away since."""
 
 
 def namespaces_to_list(kind: Kind, namespaces: Collection[str]) -> tuple[str | None, ...]:
     """Of which namespaces to list a kind; None is all."""
-    if not kind.namespaced or kind in EVERYWHERE or kind == kinds.MODEL or len(namespaces) > EACH:
+    if (
+        not kind.namespaced
+        or kind in CLUSTER_WIDE_KINDS
+        or kind == kinds.MODEL
+        or len(namespaces) > MAX_LISTED_NAMESPACES
+    ):
         return (None,)
     return tuple(namespaces)
 
@@ -44,71 +49,71 @@ def namespaces_to_list(kind: Kind, namespaces: Collection[str]) -> tuple[str | N
 class ShardStore(Store):
     """Keeps objects of the shard's namespaces; of Models elsewhere only what endpoints are compared by."""
 
-    def __init__(self, own: Ownership, indexers: Mapping[str, Indexer] | None = None) -> None:
+    def __init__(self, own: NamespaceOwnership, indexers: Mapping[str, Indexer] | None = None) -> None:
         super().__init__(indexers)
         self._own = own
 
-    def keeps(self, kind: Kind, namespace: str) -> bool:
+    def keeps_namespace(self, kind: Kind, namespace: str) -> bool:
         """Whether objects of this kind are kept from there."""
-        return not kind.namespaced or kind in EVERYWHERE or self._own.mine(namespace)
+        return not kind.namespaced or kind in CLUSTER_WIDE_KINDS or self._own.is_mine(namespace)
 
     def apply(self, kind: Kind, event_type: str | None, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
         namespace = str(obj["metadata"].get("namespace") or "")
-        if not self.keeps(kind, namespace):
+        if not self.keeps_namespace(kind, namespace):
             if kind == kinds.MODEL:
-                self._take_endpoint(event_type, obj)
+                self._update_endpoint(event_type, obj)
             return None, None
         changed = super().apply(kind, event_type, obj)
         if kind == kinds.MODEL:
-            self._lose(kinds.ENDPOINT, (namespace, str(obj["metadata"]["name"])))
+            self._drop_silently(kinds.ENDPOINT, (namespace, str(obj["metadata"]["name"])))
         return changed
 
     def put(self, obj: Mapping[str, Any], *, quiet: bool = False) -> None:
-        if self.keeps(kinds.of(obj), str(obj["metadata"].get("namespace") or "")):
+        if self.keeps_namespace(kinds.kind_of(obj), str(obj["metadata"].get("namespace") or "")):
             super().put(obj, quiet=quiet)
 
-    def leave(self, namespace: str) -> None:
+    def drop_namespace(self, namespace: str) -> None:
         """Drop what is kept of a namespace that is another shard's from now on. Of its Models the endpoints stay."""
-        for kind in [kind for kind in self._objects if kind.namespaced and not self.keeps(kind, namespace)]:
+        for kind in [kind for kind in self._objects if kind.namespaced and not self.keeps_namespace(kind, namespace)]:
             if kind == kinds.ENDPOINT:
                 continue
             for place in [place for place in self._objects[kind] if place[0] == namespace]:
                 old = self.get(kind, *place)
-                self._lose(kind, place)
+                self._drop_silently(kind, place)
                 if kind == kinds.MODEL and old is not None:
-                    self._take_endpoint(None, old)
+                    self._update_endpoint(None, old)
 
-    def complete(self, namespace: str) -> None:
+    def drop_stale_endpoints(self, namespace: str) -> None:
         """All Models of a namespace that came are kept now: endpoints that are left are of deleted ones."""
         for place in [place for place in self._objects[kinds.ENDPOINT] if place[0] == namespace]:
-            self._lose(kinds.ENDPOINT, place)
+            self._drop_silently(kinds.ENDPOINT, place)
 
-    def _take_endpoint(self, event_type: str | None, model: Mapping[str, Any]) -> None:
+    def _update_endpoint(self, event_type: str | None, model: Mapping[str, Any]) -> None:
         metadata = model["metadata"]
         place = (str(metadata["namespace"]), str(metadata["name"]))
         known = self.get(kinds.ENDPOINT, *place)
-        if known is not None and event_type != "DELETED" and _same(known["metadata"], metadata):
+        if known is not None and event_type != "DELETED" and _is_same_state(known["metadata"], metadata):
             return
-        endpoint = _endpoint(model) if event_type != "DELETED" else None
+        endpoint = _parse_endpoint(model) if event_type != "DELETED" else None
         if endpoint is None:
-            self._lose(kinds.ENDPOINT, place)
+            self._drop_silently(kinds.ENDPOINT, place)
         else:
-            kept = {key: metadata[key] for key in _KEPT if key in metadata}
-            self._keep(kinds.ENDPOINT, {"metadata": kept, "spec": {"endpoint": endpoint}})
+            kept = {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
+            self._store_object(kinds.ENDPOINT, {"metadata": kept, "spec": {"endpoint": endpoint}})
 
-    def _lose(self, kind: Kind, place: Place) -> None:
+    def _drop_silently(self, kind: Kind, place: Place) -> None:
         """Drop without remembering it as deleted: it may come again in this very state."""
         old = self.get(kind, *place)
         if old is not None:
-            self._drop(kind, place)
-            self._notify(kind, old, None)
+            self._drop_object(kind, place)
+            self._notify_listeners(kind, old, None)
 
 
-def _same(known: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _is_same_state(known: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return all(known.get(key) == now.get(key) for key in ("uid", "generation", "deletionTimestamp"))
 
 
-def _endpoint(model: Mapping[str, Any]) -> Object | None:
+def _parse_endpoint(model: Mapping[str, Any]) -> Object | None:
     """What a Model asks of gateways; None when it asks for nothing, or isn't one that its own shard can follow."""
     try:
         parsed = Model.parse(model)
@@ -126,67 +131,75 @@ class ShardClient(KubeClient):
     Events are let through: each is an object of its own.
     """
 
-    def __init__(self, *arguments: Any, own: Ownership, **more: Any) -> None:
+    def __init__(self, *arguments: Any, own: NamespaceOwnership, **more: Any) -> None:
         super().__init__(*arguments, user_agent=f"modelwright-shard-{own.shard}", **more)
         self._own = own
 
-    async def _call(self, method: str, kind: Kind, path: str, *arguments: Any, **more: Any) -> Object:
+    async def _request_object(self, method: str, kind: Kind, path: str, *arguments: Any, **more: Any) -> Object:
         if method == "GET" or kind == kinds.EVENT or more.get("verb") == "dry-run":
-            return await super()._call(method, kind, path, *arguments, **more)
+            return await super()._request_object(method, kind, path, *arguments, **more)
         namespace = path.removeprefix(kind.group_path).split("/")[2] if kind.namespaced else ""
         try:
-            with self._own.writing(namespace) as claim:
-                begun = PASS.get()
+            with self._own.guard_write(namespace) as claim:
+                begun = RECONCILE_CLAIM.get()
                 if begun is not None and begun != claim and begun[0] == namespace:
-                    raise NotOurs(f"namespace {namespace} was another shard's since this pass began")
+                    raise NamespaceNotOwned(f"namespace {namespace} was another shard's since this pass began")
                 try:
-                    return await super()._call(method, kind, path, *arguments, **more)
+                    return await super()._request_object(method, kind, path, *arguments, **more)
                 except asyncio.CancelledError:
-                    self._unknown(claim)
+                    self._hold_claim(claim)
                     raise
                 except errors.Transient as error:
                     if error.reason not in NEVER_SENT:
-                        self._unknown(claim)
+                        self._hold_claim(claim)
                     raise
-        except NotOurs as refused:
+        except NamespaceNotOwned as refused:
             raise errors.Conflict(409, "NotOurs", str(refused), request=f"{method} {path}") from None
 
-    def _unknown(self, claim: Claim) -> None:
-        self._own.hold(claim)
-        self._clock.call_later(NO_ANSWER_SECONDS, lambda: self._own.let_go(claim))
+    def _hold_claim(self, claim: NamespaceClaim) -> None:
+        self._own.begin_write(claim)
+        self._clock.call_later(UNANSWERED_WRITE_SECONDS, lambda: self._own.end_write(claim))
 
 
-class ShardSweep(Sweep):
+class ShardResync(Resync):
     """A sweep over the shard's own namespaces. `complete` says of which everything has been loaded."""
 
-    def __init__(self, *arguments: Any, own: Ownership, complete: Callable[[str], bool], **more: Any) -> None:
+    def __init__(self, *arguments: Any, own: NamespaceOwnership, complete: Callable[[str], bool], **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._own = own
         self._complete = complete
 
-    async def _listed(self, what: Watched) -> tuple[dict[Place, Identity], frozenset[str]]:
-        gate = asyncio.Semaphore(AT_ONCE)
+    async def _list_identities(self, what: WatchedKind) -> tuple[dict[Place, Identity], frozenset[str]]:
+        gate = asyncio.Semaphore(MAX_CONCURRENT_LISTS)
 
         async def one(namespace: str | None) -> list[Object]:
             async with gate:
                 return await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True)
 
-        wanted = namespaces_to_list(what.kind, self._own.namespaces())
+        wanted = namespaces_to_list(what.kind, self._own.list_namespaces())
         found: dict[Place, Identity] = {}
         for objects in await asyncio.gather(*(one(namespace) for namespace in wanted)):
             for obj in objects:
                 meta = obj["metadata"]
                 place = (str(meta.get("namespace") or ""), str(meta["name"]))
-                if self._concerned(what.kind, place):
+                if self._is_concerned(what.kind, place):
                     found[place] = Identity(str(meta["uid"]), str(meta["resourceVersion"]))
         return found, frozenset()
 
-    async def _as_known(self, kind: Kind, place: Place) -> bool:
+    async def _matches_store(self, kind: Kind, place: Place) -> bool:
         # What has come or gone with its namespace during the sweep is no difference.
-        return not self._concerned(kind, place) or await super()._as_known(kind, place)
+        return not self._is_concerned(kind, place) or await super()._matches_store(kind, place)
 
-    def _missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
-        return {place: there for place, there in super()._missing(kind, listed).items() if self._concerned(kind, place)}
+    def _find_missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
+        return {
+            place: there
+            for place, there in super()._find_missing(kind, listed).items()
+            if self._is_concerned(kind, place)
+        }
 
-    def _concerned(self, kind: Kind, place: Place) -> bool:
-        return not kind.namespaced or kind in EVERYWHERE or (self._own.mine(place[0]) and self._complete(place[0]))
+    def _is_concerned(self, kind: Kind, place: Place) -> bool:
+        return (
+            not kind.namespaced
+            or kind in CLUSTER_WIDE_KINDS
+            or (self._own.is_mine(place[0]) and self._complete(place[0]))
+        )

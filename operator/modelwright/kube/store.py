@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from modelwright.api.common import TOO_LARGE
+from modelwright.api.common import TOO_LARGE_KEY
 from modelwright.api.names import LABEL_MODEL
 from modelwright.kube import codec, kinds
 from modelwright.kube.kinds import Kind
@@ -46,27 +46,27 @@ TOMBSTONES = 8192
 LARGE_BYTES = 64 << 10
 NAMESPACE_BYTES = 32 << 20
 """Objects of more than LARGE_BYTES may take so much in all in one namespace; those that come later are too large."""
-INDEXED = 512
+MAX_INDEX_VALUES = 512
 """Under so many values of one index an object is found at most."""
 
-_IDENTITY = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
+_IDENTITY_FIELDS = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
 _UNREAD_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision")
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _StoredObject:
     uid: str
     resource_version: str
     blob: bytes
     index: tuple[tuple[str, str], ...]
     created: str
-    refused: bool
+    is_too_large: bool
     """Whether it is too large."""
-    hidden: bool
+    is_hidden: bool
     """Whether it is, and of a kind whose status is not ours."""
 
     @property
-    def large(self) -> int:
+    def bytes_if_large(self) -> int:
         """Its share of NAMESPACE_BYTES."""
         return len(self.blob) if len(self.blob) > LARGE_BYTES else 0
 
@@ -87,10 +87,10 @@ class Store:
     """
 
     def __init__(self, indexers: Mapping[str, Indexer] | None = None) -> None:
-        self._indexers: dict[str, Indexer] = {"model": _by_model, "owner": _by_owner, **(indexers or {})}
-        self._objects: dict[Kind, dict[tuple[str, str], _Entry]] = defaultdict(dict)
+        self._indexers: dict[str, Indexer] = {"model": _model_index, "owner": _owner_index, **(indexers or {})}
+        self._objects: dict[Kind, dict[tuple[str, str], _StoredObject]] = defaultdict(dict)
         self._indexes: dict[tuple[Kind, str], dict[str, dict[tuple[str, str], None]]] = defaultdict(dict)
-        self._large: defaultdict[str, int] = defaultdict(int)
+        self._large_bytes: defaultdict[str, int] = defaultdict(int)
         self._tombstones: OrderedDict[str, str | None] = OrderedDict()
         self._listeners: list[Listener] = []
 
@@ -109,15 +109,15 @@ class Store:
         shares its parts with `obj`: copy what is to be changed.
         """
         if event_type == "DELETED":
-            return self._remove(kind, obj)
-        return self._keep(kind, obj)
+            return self._handle_deletion(kind, obj)
+        return self._store_object(kind, obj)
 
     def put(self, obj: Mapping[str, Any], *, quiet: bool = False) -> None:
         """Take the API server's answer to a write, so that the next pass doesn't act on the past.
 
         `quiet`: the listeners aren't told, because the writer itself goes on from here.
         """
-        self._keep(kinds.of(obj), obj, quiet=quiet)
+        self._store_object(kinds.kind_of(obj), obj, quiet=quiet)
 
     def forget(
         self, kind: Kind, namespace: str, name: str, uid: str, *, last: str | None = None, quiet: bool = False
@@ -128,24 +128,24 @@ class Store:
         watch by.
         """
         entry = self._objects[kind].get((namespace, name))
-        self._bury(uid, last)
+        self._add_tombstone(uid, last)
         if entry is None or entry.uid != uid:
             return None
-        old = _load(entry)
-        self._drop(kind, (namespace, name))
-        if not quiet and not entry.hidden:
-            self._notify(kind, old, None)
+        old = _parse_stored(entry)
+        self._drop_object(kind, (namespace, name))
+        if not quiet and not entry.is_hidden:
+            self._notify_listeners(kind, old, None)
         return old
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """A copy of the object, or None. `namespace` is None or "" for cluster-scoped kinds."""
         entry = self._objects[kind].get((namespace or "", name))
-        return _load(entry) if entry and not entry.hidden else None
+        return _parse_stored(entry) if entry and not entry.is_hidden else None
 
     def list(self, kind: Kind, namespace: str | None = None) -> Objects:
         """Copies of all objects of a kind (in one namespace), in no particular order."""
         objects = self._objects[kind]
-        return [_load(e) for key, e in objects.items() if not e.hidden and namespace in (None, key[0])]
+        return [_parse_stored(e) for key, e in objects.items() if not e.is_hidden and namespace in (None, key[0])]
 
     def by_model(self, kind: Kind, namespace: str, model: str) -> Objects:
         """The objects of a kind that belong to a Model: by the label modelwright.dev/model, or `spec.modelRef.name`."""
@@ -158,55 +158,57 @@ class Store:
     def by_index(self, index: str, kind: Kind, value: str, namespace: str | None = None) -> Objects:
         """The objects of a kind that the index's function gave `value` for."""
         objects = self._objects[kind]
-        return [_load(objects[place]) for place in self.places(index, kind, value, namespace)]
+        return [_parse_stored(objects[place]) for place in self.list_places(index, kind, value, namespace)]
 
-    def places(self, index: str, kind: Kind, value: str, namespace: str | None = None) -> builtins.list[Place]:
+    def list_places(self, index: str, kind: Kind, value: str, namespace: str | None = None) -> builtins.list[Place]:
         """(namespace, name) of the objects that `by_index` gives. Parses none of them."""
         keys = self._indexes[kind, index].get(value, {})
         return [key for key in keys if namespace is None or key[0] == namespace]
 
-    def newest_first(self, kind: Kind, places: Iterable[Place]) -> builtins.list[Place]:
+    def sort_newest_first(self, kind: Kind, places: Iterable[Place]) -> builtins.list[Place]:
         """These places by the age of what is there, the youngest first; those of one second by name. Parses nothing."""
         objects = self._objects[kind]
         return sorted(places, key=lambda place: (objects[place].created, place[1]), reverse=True)
 
-    def names(self, kind: Kind) -> tuple[tuple[str, str], ...]:
+    def list_names(self, kind: Kind) -> tuple[tuple[str, str], ...]:
         """(namespace, name) of all objects of a kind; "" as the namespace of cluster-scoped ones."""
         return tuple(self._objects[kind])
 
-    def identities(self, kind: Kind) -> dict[tuple[str, str], Identity]:
+    def list_identities(self, kind: Kind) -> dict[tuple[str, str], Identity]:
         """uid and resourceVersion of all objects of a kind, by (namespace, name)."""
         return {key: Identity(e.uid, e.resource_version) for key, e in self._objects[kind].items()}
 
-    def identity(self, kind: Kind, place: Place) -> Identity | None:
+    def identity_of(self, kind: Kind, place: Place) -> Identity | None:
         """uid and resourceVersion of what there is under (namespace, name)."""
         entry = self._objects[kind].get(place)
         return Identity(entry.uid, entry.resource_version) if entry is not None else None
 
-    def buried(self, uid: str, version: str | None = None) -> bool:
+    def is_deleted(self, uid: str, version: str | None = None) -> bool:
         """Whether the object of this uid is known to have been deleted; with `version`, by then or later."""
         if uid not in self._tombstones:
             return False
         last = self._tombstones[uid]
-        return version is None or last is None or not newer(version, last)
+        return version is None or last is None or not is_newer(version, last)
 
     def count(self, kind: Kind) -> int:
         """How many objects of a kind there are."""
         return len(self._objects[kind])
 
-    def _keep(self, kind: Kind, obj: Mapping[str, Any], *, quiet: bool = False) -> tuple[Object | None, Object | None]:
+    def _store_object(
+        self, kind: Kind, obj: Mapping[str, Any], *, quiet: bool = False
+    ) -> tuple[Object | None, Object | None]:
         meta = obj["metadata"]
         key = (str(meta.get("namespace") or ""), str(meta["name"]))
         uid = str(meta.get("uid") or "")
         version = str(meta.get("resourceVersion") or "")
         entry = self._objects[kind].get(key)
-        if self.buried(uid, version) or (entry is not None and not newer(version, entry.resource_version)):
+        if self.is_deleted(uid, version) or (entry is not None and not is_newer(version, entry.resource_version)):
             same = entry is not None and (entry.uid, entry.resource_version) == (uid, version)
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate" if same else "stale").inc()
-            return _unchanged()
-        kept = _trimmed(kind, obj)
+            return _no_change()
+        kept = _trim_object(kind, obj)
         blob = codec.dumps(kept)
-        room = NAMESPACE_BYTES - self._large[key[0]] + (entry.large if entry is not None else 0)
+        room = NAMESPACE_BYTES - self._large_bytes[key[0]] + (entry.bytes_if_large if entry is not None else 0)
         if len(blob) > max(room, LARGE_BYTES):
             kept = _without_content(kept)
             blob = codec.dumps(kept)
@@ -214,23 +216,23 @@ class Store:
             # Only what we don't keep has changed.
             self._objects[kind][key] = replace(entry, resource_version=version)
             metrics.WATCH_EVENTS.labels(kind.kind, "duplicate").inc()
-            return _unchanged()
+            return _no_change()
         new = _with_version(kept, version)
-        refused = TOO_LARGE in kept
+        refused = TOO_LARGE_KEY in kept
         hidden = refused and kind not in kinds.OWN_KINDS
-        index = () if hidden else tuple(self._indexed(kind, new))
-        old = _load(entry) if entry is not None and not entry.hidden else None
-        if refused and not (entry is not None and entry.refused):
-            where = {"kind": kind.kind, "namespace": key[0], "object": key[1], "why": kept[TOO_LARGE]}
+        index = () if hidden else tuple(self._index_values(kind, new))
+        old = _parse_stored(entry) if entry is not None and not entry.is_hidden else None
+        if refused and not (entry is not None and entry.is_too_large):
+            where = {"kind": kind.kind, "namespace": key[0], "object": key[1], "why": kept[TOO_LARGE_KEY]}
             log.warning("an object is too large to be read", extra=where)
         if entry is not None:
-            self._drop(kind, key)
+            self._drop_object(kind, key)
             if entry.uid != uid:
-                self._bury(entry.uid)
+                self._add_tombstone(entry.uid)
         self._tombstones.pop(uid, None)
         created = str(meta.get("creationTimestamp") or "")
-        added = self._objects[kind][key] = _Entry(uid, version, blob, index, created, refused, hidden)
-        self._large[key[0]] += added.large
+        added = self._objects[kind][key] = _StoredObject(uid, version, blob, index, created, refused, hidden)
+        self._large_bytes[key[0]] += added.bytes_if_large
         for name, value in index:
             self._indexes[kind, name].setdefault(value, {})[key] = None
         metrics.WATCH_EVENTS.labels(kind.kind, "kept").inc()
@@ -240,14 +242,14 @@ class Store:
             metrics.STORE_TOO_LARGE.labels(kind.kind).inc()
         given = None if hidden else new
         if not quiet and not (old is None and given is None):
-            self._notify(kind, old, given)
+            self._notify_listeners(kind, old, given)
         return old, given
 
-    def _indexed(self, kind: Kind, obj: Object) -> Iterator[tuple[str, str]]:
+    def _index_values(self, kind: Kind, obj: Object) -> Iterator[tuple[str, str]]:
         """Index and value; an object of a shape that its schema should have refused is kept, and is in no index."""
         for name, of in self._indexers.items():
             try:
-                found = tuple(islice(of(kind, obj), INDEXED))
+                found = tuple(islice(of(kind, obj), MAX_INDEX_VALUES))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 where = {"kind": kind.kind, "namespace": obj["metadata"].get("namespace")}
                 told = {**where, "object": obj["metadata"]["name"], "index": name, "error": str(error)}
@@ -257,24 +259,24 @@ class Store:
             else:
                 yield from ((name, value) for value in found)
 
-    def _remove(self, kind: Kind, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
+    def _handle_deletion(self, kind: Kind, obj: Mapping[str, Any]) -> tuple[Object | None, Object | None]:
         meta = obj["metadata"]
         key = (str(meta.get("namespace") or ""), str(meta["name"]))
         uid = str(meta.get("uid") or "")
-        self._bury(uid, str(meta.get("resourceVersion") or "") or None)
+        self._add_tombstone(uid, str(meta.get("resourceVersion") or "") or None)
         entry = self._objects[kind].get(key)
         if entry is None or entry.uid != uid:
             # Unknown, or another object has taken the name already: nothing of it is left here.
             metrics.WATCH_EVENTS.labels(kind.kind, "stale").inc()
-            return _unchanged()
-        old = _load(entry)
-        self._drop(kind, key)
+            return _no_change()
+        old = _parse_stored(entry)
+        self._drop_object(kind, key)
         metrics.WATCH_EVENTS.labels(kind.kind, "kept").inc()
-        if not entry.hidden:
-            self._notify(kind, old, None)
+        if not entry.is_hidden:
+            self._notify_listeners(kind, old, None)
         return old, None
 
-    def _drop(self, kind: Kind, key: tuple[str, str]) -> None:
+    def _drop_object(self, kind: Kind, key: tuple[str, str]) -> None:
         entry = self._objects[kind].pop(key)
         for name, value in entry.index:
             keys = self._indexes[kind, name][value]
@@ -283,34 +285,34 @@ class Store:
                 del self._indexes[kind, name][value]
         metrics.STORE_OBJECTS.labels(kind.kind).set(len(self._objects[kind]))
         metrics.STORE_BYTES.dec(len(entry.blob))
-        if entry.refused:
+        if entry.is_too_large:
             metrics.STORE_TOO_LARGE.labels(kind.kind).dec()
-        self._large[key[0]] -= entry.large
+        self._large_bytes[key[0]] -= entry.bytes_if_large
 
-    def _bury(self, uid: str, version: str | None = None) -> None:
+    def _add_tombstone(self, uid: str, version: str | None = None) -> None:
         """`version`: the last state there was of it; None when that isn't known."""
         if uid:
             self._tombstones[uid] = version
             if len(self._tombstones) > TOMBSTONES:
                 self._tombstones.popitem(last=False)
 
-    def _notify(self, kind: Kind, old: Object | None, new: Object | None) -> None:
+    def _notify_listeners(self, kind: Kind, old: Object | None, new: Object | None) -> None:
         for listener in self._listeners:
             listener(kind, old, new)
 
 
-def newer(version: str, than: str) -> bool:
+def is_newer(version: str, than: str) -> bool:
     """Whether resourceVersion `version` is newer than another; one that is no number counts as newer if different."""
     if version.isdecimal() and than.isdecimal():
         return int(version) > int(than)
     return version != than
 
 
-def _unchanged() -> tuple[None, None]:
+def _no_change() -> tuple[None, None]:
     return None, None
 
 
-def _by_model(kind: Kind, obj: Object) -> Iterator[str]:
+def _model_index(kind: Kind, obj: Object) -> Iterator[str]:
     if kind in (kinds.MODEL_VERSION, kinds.MODEL_ROLLOUT, kinds.APPROVAL):
         name = ((obj.get("spec") or {}).get("modelRef") or {}).get("name")
     else:
@@ -319,12 +321,12 @@ def _by_model(kind: Kind, obj: Object) -> Iterator[str]:
         yield str(name)
 
 
-def _by_owner(_: Kind, obj: Object) -> Iterator[str]:
+def _owner_index(_: Kind, obj: Object) -> Iterator[str]:
     for reference in obj["metadata"].get("ownerReferences") or ():
         yield str(reference.get("uid") or "")
 
 
-def _trimmed(kind: Kind, obj: Mapping[str, Any]) -> Object:
+def _trim_object(kind: Kind, obj: Mapping[str, Any]) -> Object:
     """The object without what nobody reads, nor its resourceVersion, which is kept beside it. Shares its parts."""
     meta = {k: v for k, v in obj["metadata"].items() if k not in ("managedFields", "selfLink", "resourceVersion")}
     if annotations := meta.get("annotations"):
@@ -334,16 +336,16 @@ def _trimmed(kind: Kind, obj: Mapping[str, Any]) -> Object:
 
 def _without_content(obj: Object) -> Object:
     """What is kept of an object for which its namespace has no room."""
-    meta = {key: obj["metadata"][key] for key in _IDENTITY if key in obj["metadata"]}
+    meta = {key: obj["metadata"][key] for key in _IDENTITY_FIELDS if key in obj["metadata"]}
     status = {"status": obj["status"]} if "status" in obj and len(codec.dumps(obj["status"])) <= LARGE_BYTES else {}
     why = (
         f"there is no room for it: objects of more than {LARGE_BYTES >> 10} KiB may take {NAMESPACE_BYTES >> 20} MiB "
         "in all in a namespace. Delete some of them, then edit this one"
     )
-    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta, **status, TOO_LARGE: why}
+    return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta, **status, TOO_LARGE_KEY: why}
 
 
-def _load(entry: _Entry) -> Object:
+def _parse_stored(entry: _StoredObject) -> Object:
     return _with_version(codec.loads(entry.blob), entry.resource_version)
 
 

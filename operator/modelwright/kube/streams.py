@@ -25,40 +25,40 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
-AT_A_TURN = 50
+MAX_EVENTS_PER_TURN = 50
 """Events or objects that are taken before others get their turn."""
 SILENCE_SECONDS = 75.0
 """A stream without events has a bookmark each minute: one that is silent for longer is dead."""
-LASTS_SECONDS = (290, 350)
+STREAM_SECONDS = (290, 350)
 RECONNECT_SECONDS = 0.1
 RETRY_SECONDS = (1.0, 2.0, 5.0)
-REFUSED_SECONDS = (1.0, 5.0, 15.0, 30.0)
-METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
-METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+DENIED_RETRY_SECONDS = (1.0, 5.0, 15.0, 30.0)
+ACCEPT_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+ACCEPT_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _JSON = "application/json"
 _TYPE = re.compile(rb'\{"type": ?"([A-Z]+)"')
 _NAMESPACE = re.compile(rb'"namespace": ?"([^"]*)"')
 
 
-class Expired(Exception):
+class ResourceVersionExpired(Exception):
     """The resourceVersion to watch from is too old: what has changed since can't be had but by a list."""
 
 
 class StreamClient(KubeClient):
     """A client for lists and watches. It needs connections of its own: each stream keeps one."""
 
-    async def listed(
+    async def list_all(
         self, kind: Kind, namespace: str | None = None, *, metadata_only: bool = False
     ) -> tuple[list[Object], str]:
         """All objects of a kind at one moment, and its resourceVersion."""
         found: list[Object] = []
         version = ""
-        async for objects, of_list in self.pages(kind, namespace, metadata_only=metadata_only):
+        async for objects, of_list in self.iterate_batches(kind, namespace, metadata_only=metadata_only):
             found += objects
             version = of_list
         return found, version
 
-    async def pages(
+    async def iterate_batches(
         self, kind: Kind, namespace: str | None = None, *, labels: str | None = None, metadata_only: bool = False
     ) -> AsyncIterator[tuple[Iterable[Object], str]]:
         """All objects of a kind at one moment, some at a time, with the resourceVersion of that moment. Each is parsed
@@ -67,20 +67,24 @@ class StreamClient(KubeClient):
             batch: list[wire.Raw] = []
             for raw in page.items:
                 batch.append(raw)
-                if len(batch) == AT_A_TURN or wire.is_large(raw):
-                    yield (wire.take(kind, each) for each in batch), page.version
+                if len(batch) == MAX_EVENTS_PER_TURN or wire.is_large(raw):
+                    yield (wire.parse_object(kind, each) for each in batch), page.version
                     batch = []
                     await asyncio.sleep(0)
-            yield (wire.take(kind, each) for each in batch), page.version
+            yield (wire.parse_object(kind, each) for each in batch), page.version
 
-    async def version(self, kind: Kind) -> str:
+    async def current_version(self, kind: Kind) -> str:
         """The resourceVersion of this moment, to watch the kind from."""
-        page = await self._call("GET", kind, kind.path(None), {"limit": "1"}, accept=METADATA_LIST, verb="list")
+        page = await self._request_object(
+            "GET", kind, kind.path(None), {"limit": "1"}, accept=ACCEPT_METADATA_LIST, verb="list"
+        )
         return str(page["metadata"]["resourceVersion"])
 
-    async def lines(self, kind: Kind, version: str, labels: str | None, metadata_only: bool) -> AsyncIterator[bytes]:
+    async def watch_lines(
+        self, kind: Kind, version: str, labels: str | None, metadata_only: bool
+    ) -> AsyncIterator[bytes]:
         """The events after `version`, each as it came, until the stream ends. Raises Expired, and ApiError."""
-        lasts = random.randint(*LASTS_SECONDS)  # noqa: S311 - jitter, not a secret
+        lasts = random.randint(*STREAM_SECONDS)  # noqa: S311 - jitter, not a secret
         query = {
             "watch": "1",
             "resourceVersion": version,
@@ -94,7 +98,7 @@ class StreamClient(KubeClient):
             "GET",
             path,
             query_params=query,
-            header_params={"Accept": METADATA if metadata_only else _JSON},
+            header_params={"Accept": ACCEPT_METADATA if metadata_only else _JSON},
             auth_settings=["BearerToken"],
         )
         # `connect` includes the DNS, which `sock_connect` doesn't.
@@ -104,10 +108,10 @@ class StreamClient(KubeClient):
             response = answer.response
             try:
                 if response.status == 410:
-                    raise Expired
+                    raise ResourceVersionExpired
                 if response.status >= 300:
                     body = await response.read()
-                    raise errors.from_answer(response.status, body, response.headers, request=f"watch {path}")
+                    raise errors.error_from_response(response.status, body, response.headers, request=f"watch {path}")
                 rest = b""
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -116,10 +120,10 @@ class StreamClient(KubeClient):
             finally:
                 response.close()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise errors.no_answer(error, request=f"watch {path}") from error
+            raise errors.error_without_response(error, request=f"watch {path}") from error
 
 
-class Stream:
+class KindStream:
     """One kind, followed until cancelled.
 
     `relist` brings everything up to date by lists, and gives the resourceVersion to watch from; it is called first, and
@@ -144,12 +148,12 @@ class Stream:
         self._client = client
         self._kind = kind
         self._relist = relist
-        self._take = take
+        self._sink = take
         self._clock = clock
         self._labels = labels
         self._metadata_only = metadata_only
         self._wanted = wanted
-        self._passed = passed
+        self._on_bookmark = passed
         self._version = ""
         self._failures = 0
 
@@ -159,54 +163,54 @@ class Stream:
             try:
                 self._version = await self._relist()
                 while True:
-                    await self._connected()
-            except Expired:
+                    await self._watch_once()
+            except ResourceVersionExpired:
                 log.info("a stream has lost its place: listing again", extra={"kind": self._kind.kind})
             except errors.ApiError as error:
                 # The list: a stream's own errors are dealt with where they occur.
-                await self._pause("list", error)
+                await self._pause_after("list", error)
 
-    async def _connected(self) -> None:
+    async def _watch_once(self) -> None:
         """One connection, from the last known place."""
         try:
-            lines = self._client.lines(self._kind, self._version, self._labels, self._metadata_only)
+            lines = self._client.watch_lines(self._kind, self._version, self._labels, self._metadata_only)
             async with aclosing(lines):  # type: ignore[type-var]
                 taken = 0
                 async for line in lines:
                     self._failures = 0
-                    self._line(line)
+                    self._handle_line(line)
                     taken += 1
-                    if not taken % AT_A_TURN or wire.is_large(line):
+                    if not taken % MAX_EVENTS_PER_TURN or wire.is_large(line):
                         await asyncio.sleep(0)
             await self._clock.sleep(RECONNECT_SECONDS)
         except errors.ApiError as error:
-            await self._pause("watch", error)
+            await self._pause_after("watch", error)
 
-    def _line(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         found = _TYPE.match(line)
         event_type = found[1] if found is not None else b""
-        if event_type in (b"ADDED", b"MODIFIED", b"DELETED") and not self._concerns(line):
+        if event_type in (b"ADDED", b"MODIFIED", b"DELETED") and not self._is_wanted(line):
             return
         try:
-            kind, raw = wire.event(line)
+            kind, raw = wire.parse_event(line)
             if kind == "ERROR":
                 code = int(codec.loads(raw).get("code") or 500)
-                raise Expired if code == 410 else errors.from_answer(code, line, {})
-            obj = wire.take(self._kind, raw)
+                raise ResourceVersionExpired if code == 410 else errors.error_from_response(code, line, {})
+            obj = wire.parse_object(self._kind, raw)
             version = str(obj["metadata"]["resourceVersion"])
         except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-            raise errors.no_answer(error, request=f"watch {self._kind.path(None)}") from error
+            raise errors.error_without_response(error, request=f"watch {self._kind.path(None)}") from error
         if kind == "BOOKMARK":
-            self._passed(version)
+            self._on_bookmark(version)
         else:
-            self._take(kind, obj)
+            self._sink(kind, obj)
         self._version = version
 
-    def _concerns(self, line: bytes) -> bool:
+    def _is_wanted(self, line: bytes) -> bool:
         return self._wanted is None or self._wanted(_NAMESPACE.findall(line))
 
-    async def _pause(self, what: str, error: errors.ApiError) -> None:
-        waits = REFUSED_SECONDS if isinstance(error, errors.Denied) else RETRY_SECONDS
+    async def _pause_after(self, what: str, error: errors.ApiError) -> None:
+        waits = DENIED_RETRY_SECONDS if isinstance(error, errors.Denied) else RETRY_SECONDS
         seconds = waits[min(self._failures, len(waits) - 1)]
         self._failures += 1
         log.warning(f"a {what} failed, trying again", extra={"kind": self._kind.kind, "error": str(error)})

@@ -25,25 +25,25 @@ from modelwright.api import names
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
-from modelwright.kube.store import Identity, Store, newer
+from modelwright.kube.store import Identity, Store, is_newer
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 600.0
+INTERVAL_SECONDS = 600.0
 JITTER = 0.2
-GRACE = 120.0
-DISCOVERY = 60.0
-RETRY = 60.0
-STRIKES = 2
-REPAIRS = 100
+GRACE_SECONDS = 120.0
+DISCOVERY_SECONDS = 60.0
+RETRY_SECONDS = 60.0
+MAX_STALLED_RESYNCS = 2
+MAX_REPAIRS = 100
 
 Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedKind:
     """A kind to watch: objects with these labels (a selector; None is all), in these namespaces (none is all)."""
 
     kind: Kind
@@ -53,11 +53,11 @@ class Watched:
 
 def watched_kinds(
     served: Collection[Kind], namespaces: Sequence[str] = (), training: Iterable[Kind] = ()
-) -> tuple[Watched, ...]:
+) -> tuple[WatchedKind, ...]:
     """What the operator watches: of `served`, everything it reads; children of ours only with our label. `training`:
     kinds that runs may be made of."""
     # Pods whose end is a result.
-    telling = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE} in ({','.join(names.ROLES_THAT_TELL)})"
+    telling = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE} in ({','.join(names.REPORTING_ROLES)})"
     selectors: dict[Kind, str | None] = {
         **dict.fromkeys(kinds.OWN_KINDS),
         kinds.DEPLOYMENT: names.MANAGED_SELECTOR,
@@ -76,22 +76,22 @@ def watched_kinds(
         **dict.fromkeys(training, names.MANAGED_SELECTOR),
     }
     return tuple(
-        Watched(kind, labels, tuple(namespaces) if kind.namespaced else ())
+        WatchedKind(kind, labels, tuple(namespaces) if kind.namespaced else ())
         for kind, labels in selectors.items()
         if kind in served
     )
 
 
 @dataclass
-class Report:
+class ResyncReport:
     """What one sweep found, as lists of (kind, (namespace, name))."""
 
-    ghosts: list[tuple[Kind, Place]] = field(default_factory=list)
+    stale: list[tuple[Kind, Place]] = field(default_factory=list)
     behind: list[tuple[Kind, Place]] = field(default_factory=list)
     ahead: list[tuple[Kind, Place]] = field(default_factory=list)
 
 
-class Sweep:
+class Resync:
     """`served` are the kinds found at start, of those in `among`; `look_again` is called after each sweep to enqueue
     every object of ours.
 
@@ -103,16 +103,16 @@ class Sweep:
         self,
         client: KubeClient,
         store: Store,
-        watched: Sequence[Watched],
+        watched: Sequence[WatchedKind],
         *,
         served: Collection[Kind],
         look_again: Callable[[], None],
         on_fatal: Callable[[str], None],
         on_kinds_changed: Callable[[str], None],
         clock: Clock | None = None,
-        interval: float = INTERVAL,
-        grace: float = GRACE,
-        discovery: float = DISCOVERY,
+        interval: float = INTERVAL_SECONDS,
+        grace: float = GRACE_SECONDS,
+        discovery: float = DISCOVERY_SECONDS,
         among: Collection[Kind] = kinds.ALL_KINDS,
         rng: random.Random | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class Sweep:
         self._watched = tuple(watched)
         self._served = frozenset(served)
         self._among = tuple(among)
-        self._look_again = look_again
+        self._enqueue_all = look_again
         self._on_fatal = on_fatal
         self._on_kinds_changed = on_kinds_changed
         self._clock: Clock = clock or SystemClock()
@@ -129,7 +129,7 @@ class Sweep:
         self._grace = grace
         self._discovery = discovery
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._strikes: dict[Kind, int] = {}
+        self._stalled_resyncs: dict[Kind, int] = {}
 
     async def run(self) -> None:
         """Sweep every `interval` +-20 %, until cancelled."""
@@ -137,11 +137,11 @@ class Sweep:
         while True:
             await self._clock.sleep(wait * self._rng.uniform(1 - JITTER, 1 + JITTER))
             try:
-                self._judge(await self.once())
+                self._escalate(await self.resync_once())
             except errors.ApiError as error:
                 metrics.SWEEPS.labels("error").inc()
                 log.warning("a sweep failed, trying again", extra={"error": str(error)})
-                wait = min(RETRY, self._interval)
+                wait = min(RETRY_SECONDS, self._interval)
             else:
                 metrics.SWEEPS.labels("ok").inc()
                 wait = self._interval
@@ -160,73 +160,75 @@ class Sweep:
             if changes:
                 self._on_kinds_changed(", ".join(sorted(changes)))
 
-    async def once(self) -> Report:
+    async def resync_once(self) -> ResyncReport:
         """One sweep, with its repairs. Raises ApiError when the API server doesn't answer."""
-        report = Report()
+        report = ResyncReport()
         suspects: dict[Kind, dict[Place, Identity]] = {}
         for what in self._watched:
             # What is added to the store while the list is under way must not be taken for a ghost.
-            before = self._store.identities(what.kind)
-            listed, unlisted = await self._listed(what)
+            before = self._store.list_identities(what.kind)
+            listed, unlisted = await self._list_identities(what)
             for place, known in before.items():
                 if place[0] in unlisted:
                     continue
                 there = listed.get(place)
                 if there is None or there.uid != known.uid:
-                    if await self._as_known(what.kind, place):
+                    if await self._matches_store(what.kind, place):
                         continue
                     namespace, name = place
                     last = known.resource_version
                     if self._store.forget(what.kind, namespace, name, known.uid, last=last) is not None:
-                        report.ghosts.append((what.kind, place))
+                        report.stale.append((what.kind, place))
                         metrics.WATCH_GHOSTS.labels(what.kind.kind).inc()
-                elif _ahead(known, there) and not await self._as_known(what.kind, place):
+                elif _is_ahead(known, there) and not await self._matches_store(what.kind, place):
                     report.ahead.append((what.kind, place))
-            suspects[what.kind] = self._missing(what.kind, listed)
+            suspects[what.kind] = self._find_missing(what.kind, listed)
         if any(suspects.values()):
             await self._clock.sleep(self._grace)
         for kind, places in suspects.items():
-            late = self._missing(kind, places)
+            late = self._find_missing(kind, places)
             report.behind += [(kind, place) for place in late]
             metrics.WATCH_DIVERGENCE.labels(kind.kind).inc(len(late))
-            await self._repair(kind, late)
-        self._look_again()
+            await self._fetch_missing(kind, late)
+        self._enqueue_all()
         return report
 
-    async def _as_known(self, kind: Kind, place: Place) -> bool:
+    async def _matches_store(self, kind: Kind, place: Place) -> bool:
         """Whether the object itself is in the state that the store holds: then the list was of an older one."""
         obj = await self._client.get(kind, *place)
-        return obj is not None and _identity(obj) == self._store.identity(kind, place)
+        return obj is not None and _identity_of(obj) == self._store.identity_of(kind, place)
 
-    async def _repair(self, kind: Kind, late: Collection[Place]) -> None:
-        for namespace, name in list(late)[:REPAIRS]:
+    async def _fetch_missing(self, kind: Kind, late: Collection[Place]) -> None:
+        for namespace, name in list(late)[:MAX_REPAIRS]:
             obj = await self._client.get(kind, namespace, name)
             if obj is not None:
                 self._store.put(obj)
 
-    def _judge(self, report: Report) -> None:
-        if report.ghosts or report.behind or report.ahead:
+    def _escalate(self, report: ResyncReport) -> None:
+        if report.stale or report.behind or report.ahead:
             log.warning(
                 "a sweep found differences between the API server and the store",
                 extra={
-                    "ghosts": [_name(*g) for g in report.ghosts[:20]],
-                    "behind": [_name(*b) for b in report.behind[:20]],
-                    "ahead": [_name(*a) for a in report.ahead[:20]],
+                    "ghosts": [_format_place(*g) for g in report.stale[:20]],
+                    "behind": [_format_place(*b) for b in report.behind[:20]],
+                    "ahead": [_format_place(*a) for a in report.ahead[:20]],
                 },
             )
         for kind in {what.kind for what in self._watched}:
             behind = any(k == kind for k, _ in report.behind)
-            self._strikes[kind] = self._strikes.get(kind, 0) + 1 if behind else 0
-        stalled = sorted(kind.kind for kind, strikes in self._strikes.items() if strikes >= STRIKES)
+            self._stalled_resyncs[kind] = self._stalled_resyncs.get(kind, 0) + 1 if behind else 0
+        stalled = sorted(kind.kind for kind, strikes in self._stalled_resyncs.items() if strikes >= MAX_STALLED_RESYNCS)
         if report.ahead:
             self._on_fatal(
-                f"the API server knows {_name(*report.ahead[0])} only in an older state than this process: "
+                f"the API server knows {_format_place(*report.ahead[0])} only in an older state than this process: "
                 "it was restored from a backup"
             )
         elif stalled:
-            self._on_fatal(f"the watch of {', '.join(stalled)} has stalled: {STRIKES} sweeps in a row found it behind")
+            self._on_fatal(
+                f"the watch of {', '.join(stalled)} has stalled: {MAX_STALLED_RESYNCS} sweeps in a row found it behind"
+            )
 
-    async def _listed(self, what: Watched) -> tuple[dict[Place, Identity], frozenset[str]]:
+    async def _list_identities(self, what: WatchedKind) -> tuple[dict[Place, Identity], frozenset[str]]:
         """What there is; and the namespaces, of several, that this process may not list: they keep nobody else's sweep
         from its end."""
         found: dict[Place, Identity] = {}
@@ -241,28 +243,28 @@ class Sweep:
                 continue
             for obj in listed:
                 meta = obj["metadata"]
-                found[str(meta.get("namespace") or ""), str(meta["name"])] = _identity(obj)
+                found[str(meta.get("namespace") or ""), str(meta["name"])] = _identity_of(obj)
         return found, frozenset(refused)
 
-    def _missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
+    def _find_missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
         """Those of `listed` that the store lacks or knows only in an older state."""
-        known = self._store.identities(kind)
+        known = self._store.list_identities(kind)
         return {
             place: there
             for place, there in listed.items()
-            if not self._store.buried(there.uid, there.resource_version)
-            and ((here := known.get(place)) is None or newer(there.resource_version, here.resource_version))
+            if not self._store.is_deleted(there.uid, there.resource_version)
+            and ((here := known.get(place)) is None or is_newer(there.resource_version, here.resource_version))
         }
 
 
-def _identity(obj: Mapping[str, Any]) -> Identity:
+def _identity_of(obj: Mapping[str, Any]) -> Identity:
     return Identity(str(obj["metadata"]["uid"]), str(obj["metadata"]["resourceVersion"]))
 
 
-def _ahead(known: Identity, there: Identity) -> bool:
+def _is_ahead(known: Identity, there: Identity) -> bool:
     version = known.resource_version
-    return version.isdecimal() and newer(version, there.resource_version)
+    return version.isdecimal() and is_newer(version, there.resource_version)
 
 
-def _name(kind: Kind, place: Place) -> str:
+def _format_place(kind: Kind, place: Place) -> str:
     return f"{kind.kind} {place[0]}/{place[1]}" if place[0] else f"{kind.kind} {place[1]}"

@@ -11,7 +11,7 @@ from modelwright.obs.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
-EVERY_SECONDS = 60.0
+REREAD_SECONDS = 60.0
 
 
 class ServiceAccountToken:
@@ -24,13 +24,13 @@ class ServiceAccountToken:
     def __init__(self, file: str = SERVICE_TOKEN_FILENAME, *, clock: Clock | None = None) -> None:
         self._file = file
         self._clock: Clock = clock or SystemClock()
-        self._due = 0.0
+        self._reread_at = 0.0
 
     def __call__(self, configuration: Configuration) -> None:
         now = self._clock.monotonic()
-        if now < self._due:
+        if now < self._reread_at:
             return
-        self._due = now + EVERY_SECONDS
+        self._reread_at = now + REREAD_SECONDS
         try:
             with open(self._file) as file:
                 token = file.read().strip()
@@ -42,4 +42,4 @@ class ServiceAccountToken:
 
     def expire(self) -> None:
         """Read the file before the next request, but no more than once a second: many requests may be refused."""
-        self._due = min(self._due, self._clock.monotonic() + 1.0)
+        self._reread_at = min(self._reread_at, self._clock.monotonic() + 1.0)

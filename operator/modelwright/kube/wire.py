@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from modelwright.api.common import TOO_LARGE
+from modelwright.api.common import TOO_LARGE_KEY
 from modelwright.kube import codec
 from modelwright.kube.kinds import Kind
 
@@ -22,23 +22,23 @@ Object = dict[str, Any]
 
 PAGE_BYTES = 4 << 20
 """What a page may have: three times the largest object that etcd stores. One with more is asked for again in parts."""
-FIRST_OBJECTS, GROWTH = 8, 4
+FIRST_PAGE_OBJECTS, PAGE_GROWTH = 8, 4
 """So many objects the first page of a list has; by so much the next ones grow while they are small."""
-TREE_BYTES = 12 << 20
+OBJECT_MEMORY_BYTES = 12 << 20
 """What the values of one object may take in memory, as `weight` estimates it."""
-SMALL_BYTES = 64 << 10
+SMALL_OBJECT_BYTES = 64 << 10
 """An object of so many bytes can't take more than that, whatever it consists of."""
 STATUS_BYTES = 64 << 10
 """So large a status is kept of an object that is too large, so that what it says is not written again and again."""
-ANSWER_BYTES = 16 << 20
+RESPONSE_BYTES = 16 << 20
 """What any other answer of an API server may have."""
 
 Raw = bytes | msgspec.Raw
-Ask = Callable[[int, str], Awaitable[bytes]]
+PageReader = Callable[[int, str], Awaitable[bytes]]
 """Gets a page as it came: of so many objects, from this continue token on. Raises TooManyBytes."""
 
 
-class TooManyBytes(Exception):
+class ResponseTooLarge(Exception):
     """An answer has more bytes than it may have."""
 
 
@@ -73,9 +73,9 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
-_objects = msgspec.json.Decoder(_Object)
-_lists = msgspec.json.Decoder(_List)
-_events = msgspec.json.Decoder(_Event)
+_object_decoder = msgspec.json.Decoder(_Object)
+_list_decoder = msgspec.json.Decoder(_List)
+_event_decoder = msgspec.json.Decoder(_Event)
 
 
 class Page:
@@ -83,13 +83,13 @@ class Page:
 
     def __init__(self, raw: bytes) -> None:
         """Raises ValueError when `raw` is no list."""
-        found = _lists.decode(raw)
+        found = _list_decoder.decode(raw)
         self.version = found.metadata.resourceVersion
-        self.rest = found.metadata.continue_
+        self.continue_token = found.metadata.continue_
         self.items = found.items or []
 
 
-async def pages(ask: Ask, objects: int, *, first: int = FIRST_OBJECTS) -> AsyncIterator[Page]:
+async def read_pages(ask: PageReader, objects: int, *, first: int = FIRST_PAGE_OBJECTS) -> AsyncIterator[Page]:
     """All pages of a list, each of at most so many objects; raises TooManyBytes when a single one is too large.
 
     The first has `first` at most: an API server may need longer for a hundred large ones than an answer may take.
@@ -98,96 +98,96 @@ async def pages(ask: Ask, objects: int, *, first: int = FIRST_OBJECTS) -> AsyncI
     while True:
         try:
             raw = await ask(count, token)
-        except TooManyBytes:
+        except ResponseTooLarge:
             if count == 1:
                 raise
-            count = max(1, count // GROWTH)
+            count = max(1, count // PAGE_GROWTH)
             continue
-        if len(raw) * GROWTH <= PAGE_BYTES:
-            count = min(objects, count * GROWTH)
+        if len(raw) * PAGE_GROWTH <= PAGE_BYTES:
+            count = min(objects, count * PAGE_GROWTH)
         page = Page(raw)
         del raw
         yield page
-        token = page.rest
+        token = page.continue_token
         del page
         if not token:
             return
 
 
-async def read(response: aiohttp.ClientResponse, at_most: int) -> bytes:
+async def read_body(response: aiohttp.ClientResponse, at_most: int) -> bytes:
     """The body of an answer; TooManyBytes, and the connection closed, when it has more than so many."""
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)
         if size > at_most:
             response.close()
-            raise TooManyBytes(f"the answer has more than {at_most} bytes")
+            raise ResponseTooLarge(f"the answer has more than {at_most} bytes")
         parts.append(part)
     return b"".join(parts)
 
 
-def event(line: bytes) -> tuple[str, bytes]:
+def parse_event(line: bytes) -> tuple[str, bytes]:
     """Type and object of a line of a watch. Raises ValueError when it is none."""
-    found = _events.decode(line)
+    found = _event_decoder.decode(line)
     return found.type, bytes(found.object)
 
 
-def take(kind: Kind, raw: Raw) -> Object:
+def parse_object(kind: Kind, raw: Raw) -> Object:
     """The object without managedFields; one that is too large has metadata and status only, and why as TOO_LARGE.
 
     Raises ValueError for what is no object.
     """
     data = bytes(raw)
-    found = _objects.decode(data)
+    found = _object_decoder.decode(data)
     managed = bytes(found.metadata.managedFields)
     for separator in (b":", b": "):
         # Nobody reads them, and anybody may write as many as fit. Within a text their name would not end in a quote.
         data = data.replace(b'"managedFields"' + separator + managed, b'"managedFields":null', 1)
-    if (size := weight(data)) <= TREE_BYTES:
+    if (size := estimate_memory(data)) <= OBJECT_MEMORY_BYTES:
         obj: Object = codec.loads(data)
         obj["metadata"].pop("managedFields", None)
     else:
         status = bytes(found.status)
-        obj = {"metadata": _slim(found.metadata), TOO_LARGE: _too_large(size)}
+        obj = {"metadata": _identity_metadata(found.metadata), TOO_LARGE_KEY: _size_message(size)}
         if 0 < len(status) <= STATUS_BYTES:
             obj["status"] = codec.loads(status)
     obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
     return obj
 
 
-def version(raw: Raw) -> str:
+def parse_version(raw: Raw) -> str:
     """The resourceVersion of an object, or of a bookmark."""
-    return _objects.decode(raw).metadata.resourceVersion
+    return _object_decoder.decode(raw).metadata.resourceVersion
 
 
-def identified(kind: Kind, raw: Raw) -> Object:
+def parse_identity(kind: Kind, raw: Raw) -> Object:
     """The object with what tells which one it is, and in which state, and nothing else."""
-    metadata = _slim(_objects.decode(raw).metadata)
+    metadata = _identity_metadata(_object_decoder.decode(raw).metadata)
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
 
 
 def is_large(raw: Raw) -> bool:
     """Whether an object has so many bytes that others should have their turn after it."""
-    return len(memoryview(raw)) > SMALL_BYTES
+    return len(memoryview(raw)) > SMALL_OBJECT_BYTES
 
 
-def weight(data: bytes) -> int:
+def estimate_memory(data: bytes) -> int:
     """About how many bytes the values of a JSON text take in memory at most: from what separates and begins them."""
     size = len(data)
-    if size <= SMALL_BYTES:
+    if size <= SMALL_OBJECT_BYTES:
         return size
     lists, objects, quotes = data.count(b"["), data.count(b"{"), data.count(b'"')
     return 4 * size + 40 * data.count(b",") + 72 * lists + 200 * objects + 25 * quotes
 
 
-def _too_large(size: int) -> str:
+def _size_message(size: int) -> str:
     return (
-        f"its values would take about {size >> 20} MiB in memory, and may take {TREE_BYTES >> 20}: make it smaller, "
+        f"its values would take about {size >> 20} MiB in memory, and may take {OBJECT_MEMORY_BYTES >> 20}: make it smaller, "
         "most of all lists and maps of very many short values"
     )
 
 
-def _slim(metadata: _Metadata) -> Object:
+def _identity_metadata(metadata: _Metadata) -> Object:
     return {
         key: value
         for key in (

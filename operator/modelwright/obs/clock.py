@@ -15,11 +15,11 @@ from modelwright.obs import metrics
 
 log = logging.getLogger(__name__)
 
-SLEW = 0.05
+MAX_SLEW = 0.05
 """By how much faster or slower than time passes the time of day is brought back to where it should be."""
 SKEW_SECONDS = 30.0
 """A node whose clock differs from the API server's by more is taken to be wrong."""
-JUMP_SECONDS = 5.0
+LOGGED_JUMP_SECONDS = 5.0
 
 
 class Timer(Protocol):
@@ -72,23 +72,23 @@ class SteadyClock:
 
     def __init__(self, base: Clock | None = None) -> None:
         self._base: Clock = base or SystemClock()
-        self._looked = self._base.monotonic()
+        self._updated_at = self._base.monotonic()
         self._now = self._base.now()
         self._correction = timedelta()
-        self._off = False
-        self._told = False
+        self._has_jumped = False
+        self._has_server_time = False
 
     def now(self) -> datetime:
         moment = self._base.monotonic()
-        passed = timedelta(seconds=max(0.0, moment - self._looked))
-        self._looked = moment
+        passed = timedelta(seconds=max(0.0, moment - self._updated_at))
+        self._updated_at = moment
         behind = self._base.now() + self._correction - (self._now + passed)
-        most = SLEW * passed
+        most = MAX_SLEW * passed
         self._now += passed + max(-most, min(most, behind))
-        self._tell(behind.total_seconds())
+        self._log_jump(behind.total_seconds())
         return self._now
 
-    def told(self, moment: datetime) -> None:
+    def observe_server_time(self, moment: datetime) -> None:
         """The API server's time of day, as it has just said."""
         skew = moment - self._base.now()
         metrics.CLOCK_SKEW.set(round(skew.total_seconds()))
@@ -97,10 +97,10 @@ class SteadyClock:
             text = "the clock of this node and that of the API server " + ("differ" if wrong else "agree again")
             log.log(logging.WARNING if wrong else logging.INFO, text, extra={"seconds": round(skew.total_seconds())})
         self._correction = skew if wrong else timedelta()
-        if not self._told and wrong:
+        if not self._has_server_time and wrong:
             # Nothing has been decided by the node's time yet.
-            self._now, self._looked = moment, self._base.monotonic()
-        self._told = True
+            self._now, self._updated_at = moment, self._base.monotonic()
+        self._has_server_time = True
 
     def monotonic(self) -> float:
         return self._base.monotonic()
@@ -111,12 +111,12 @@ class SteadyClock:
     async def sleep(self, seconds: float) -> None:
         await self._base.sleep(seconds)
 
-    def _tell(self, behind: float) -> None:
-        off = abs(behind) > JUMP_SECONDS
-        if off and not self._off:
+    def _log_jump(self, behind: float) -> None:
+        off = abs(behind) > LOGGED_JUMP_SECONDS
+        if off and not self._has_jumped:
             text = "the time of day has jumped: holds, deadlines and schedules go on by the time that has really passed"
             log.warning(text, extra={"seconds": round(behind)})
-        self._off = off
+        self._has_jumped = off
 
 
 class _FakeTimer:
@@ -172,7 +172,7 @@ class FakeClock:
         self._move_to(end)
 
     @property
-    def waiting(self) -> int:
+    def pending_timers(self) -> int:
         """How many timers and sleeps are under way."""
         return sum(timer.callback is not None for _, _, timer in self._timers)
 

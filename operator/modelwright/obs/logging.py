@@ -8,9 +8,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # What Kopf attaches to its records: settings can't be shown, and k8s_ref is spread over our own fields.
-_KOPF = frozenset({"settings", "k8s_skip", "k8s_ref"})
+_KOPF_FIELDS = frozenset({"settings", "k8s_skip", "k8s_ref"})
 
 
 class JsonFormatter(logging.Formatter):
@@ -27,13 +27,13 @@ class JsonFormatter(logging.Formatter):
         if isinstance(reference, dict):
             line |= {"kind": reference.get("kind"), "namespace": reference.get("namespace") or ""}
             line["object"] = reference.get("name")
-        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD and k not in _KOPF}
+        line |= {k: v for k, v in vars(record).items() if k not in _STANDARD_FIELDS and k not in _KOPF_FIELDS}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
+def configure_logging(level: str = "INFO", stream: TextIO | None = None) -> None:
     """Make the root logger write JSON lines, and nothing else; replaces what was configured before."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())

@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def guarded(child: Mapping[str, Any], read: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+def read_child(child: Mapping[str, Any], read: Callable[[], T], otherwise: Callable[[str], T]) -> T:
     """What `read` makes of `child`. An exception of it is a bug of ours, whatever the child says: it is counted, logged
     with the object, and `otherwise` makes a value of the text that says so to people."""
     try:
         return read()
     except Exception as error:
-        return otherwise(noted(child, error))
+        return otherwise(record_bug(child, error))
 
 
-def noted(child: Mapping[str, Any], error: Exception) -> str:
+def record_bug(child: Mapping[str, Any], error: Exception) -> str:
     """Count and log an exception that came of reading `child`; what to say of it to people."""
     metadata = child.get("metadata") or {}
     kind, name = str(child.get("kind", "object")), str(metadata.get("name", ""))

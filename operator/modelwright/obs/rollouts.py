@@ -32,7 +32,7 @@ ROLLBACK_SECONDS = Histogram(
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class VerdictMetrics:
     """What a metric says at present. `values`: candidate, serving, low, high and limit, those that are known."""
 
     outcome: str
@@ -40,35 +40,35 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRollout:
+class RolloutMetrics:
     """A rollout that goes on. `verdicts`: by the metric's name."""
 
     state: str
-    verdicts: Mapping[str, Judged]
+    verdicts: Mapping[str, VerdictMetrics]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelMetrics:
     """How a Model stands. `state`: Ready, Reconciling or Stalled. `weights`: percent by (version, revision)."""
 
     state: str
     weights: Mapping[tuple[str, str], int]
-    rollout: LiveRollout | None = None
+    rollout: RolloutMetrics | None = None
 
 
-class Models(Collector):
+class ModelCollector(Collector):
     """Every Model, with its live rollout; it has one at most."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Standing] = {}
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
 
-    def tell(self, namespace: str, model: str, standing: Standing) -> None:
+    def set_model(self, namespace: str, model: str, standing: ModelMetrics) -> None:
         """How a Model stands now."""
-        self._known[namespace, model] = standing
+        self._models[namespace, model] = standing
 
-    def forget(self, namespace: str, model: str) -> None:
+    def remove_model(self, namespace: str, model: str) -> None:
         """A Model that is gone."""
-        self._known.pop((namespace, model), None)
+        self._models.pop((namespace, model), None)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """All series; Prometheus' client asks from a thread of its own."""
@@ -97,7 +97,7 @@ class Models(Collector):
             "1 for the outcome of the last look at a metric of a live rollout.",
             labels=[*place, "metric", "outcome"],
         )
-        for where, standing in list(self._known.items()):
+        for where, standing in list(self._models.items()):
             model.add_metric([*where, standing.state], 1)
             for revision, percent in standing.weights.items():
                 weight.add_metric([*where, *revision], percent)
@@ -111,5 +111,5 @@ class Models(Collector):
         return model, weight, info, verdict, outcome
 
 
-MODELS = Models()
+MODELS = ModelCollector()
 REGISTRY.register(MODELS)

@@ -7,21 +7,21 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
-from modelwright.compare.tensors import Scalar, Tensor, Unreadable
-from modelwright.core.monitoring.bins import Value
+from modelwright.compare.tensors import Scalar, Tensor, TensorError
+from modelwright.core.monitoring.bins import FeatureValue
 
-LONGEST_NAME = 63
+MAX_NAME_LENGTH = 63
 
 
-def count(tensors: Mapping[str, Tensor]) -> int:
+def count_rows(tensors: Mapping[str, Tensor]) -> int:
     """How many rows a request has. Raises Unreadable when its tensors have not the same number."""
     counts = {tensor.shape[0] if tensor.shape else 1 for tensor in tensors.values()}
     if len(counts) != 1:
-        raise Unreadable("the tensors have not the same number of rows")
+        raise TensorError("the tensors have not the same number of rows")
     return counts.pop()
 
 
-def choose(rows: int, most: int, random: Random) -> Sequence[int]:
+def sample_rows(rows: int, most: int, random: Random) -> Sequence[int]:
     """Which rows of a request are counted: at most `most`, at random.
 
     Rows of one request often resemble each other, and what chance does is reckoned for rows that don't.
@@ -29,15 +29,15 @@ def choose(rows: int, most: int, random: Random) -> Sequence[int]:
     return range(rows) if rows <= most else random.sample(range(rows), most)
 
 
-def names(tensors: Mapping[str, Tensor], rows: int) -> tuple[str, ...]:
+def name_features(tensors: Mapping[str, Tensor], rows: int) -> tuple[str, ...]:
     """The names of the values of a row: a tensor's own when a row of it is one value, else with a place, `input-0[3]`.
 
     Empty when a name is no good as the label of a metric, or two values have the same: callers write them.
     """
-    return _names((name, len(tensor.values) // rows if rows else 0) for name, tensor in tensors.items())
+    return _expand_names((name, len(tensor.values) // rows if rows else 0) for name, tensor in tensors.items())
 
 
-def names_of_server(metadata: bytes, width: int) -> tuple[str, ...]:
+def names_from_metadata(metadata: bytes, width: int) -> tuple[str, ...]:
     """The same of a model's metadata (GET /v2/models/NAME), for rows of `width` values. Empty when it has no names that
     are good, or not of so many values; a single tensor may leave its size open."""
     try:
@@ -50,19 +50,21 @@ def names_of_server(metadata: bytes, width: int) -> tuple[str, ...]:
     if not all(isinstance(name, str) and 0 < math.prod(shape) <= width for name, shape in tensors):
         return ()
     sizes = [(name, math.prod(shape)) for name, shape in tensors]
-    return _names(sizes) if sum(size for _, size in sizes) == width else ()
+    return _expand_names(sizes) if sum(size for _, size in sizes) == width else ()
 
 
-def _names(sizes: Iterable[tuple[str, int]]) -> tuple[str, ...]:
+def _expand_names(sizes: Iterable[tuple[str, int]]) -> tuple[str, ...]:
     found: list[str] = []
     for name, size in sizes:
-        if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME_LENGTH:
             return ()
         found += [name] if size == 1 else [f"{name}[{place}]" for place in range(size)]
     return tuple(found) if len(set(found)) == len(found) else ()
 
 
-def inputs(tensors: Mapping[str, Tensor], width: int, rows: int, chosen: Iterable[int]) -> list[list[Value]]:
+def read_input_rows(
+    tensors: Mapping[str, Tensor], width: int, rows: int, chosen: Iterable[int]
+) -> list[list[FeatureValue]]:
     """The chosen of all `rows`: of each, the values of all tensors, one after the other as the request has them.
 
     Raises Unreadable when a row has not `width` values.
@@ -70,24 +72,24 @@ def inputs(tensors: Mapping[str, Tensor], width: int, rows: int, chosen: Iterabl
     sizes = [(tensor, len(tensor.values) // rows if rows else 0) for tensor in tensors.values()]
     found = sum(size for _, size in sizes)
     if rows and found != width:
-        raise Unreadable(f"a row has {found} values, and the reference has {width}")
+        raise TensorError(f"a row has {found} values, and the reference has {width}")
     return [
-        [_value(value) for tensor, size in sizes for value in tensor.values[row * size : (row + 1) * size]]
+        [_convert_value(value) for tensor, size in sizes for value in tensor.values[row * size : (row + 1) * size]]
         for row in chosen
     ]
 
 
-def answers(tensors: Mapping[str, Tensor], rows: int, chosen: Iterable[int]) -> list[list[Value]]:
+def read_output_rows(tensors: Mapping[str, Tensor], rows: int, chosen: Iterable[int]) -> list[list[FeatureValue]]:
     """The chosen of all `rows` of the first output. Raises Unreadable when it has another number of rows."""
     first = next(iter(tensors.values()))
     if (first.shape[0] if first.shape else 1) != rows:
-        raise Unreadable("the answer has other rows than the request")
+        raise TensorError("the answer has other rows than the request")
     size = len(first.values) // rows if rows else 0
-    found = [[_value(value) for value in first.values[row * size : (row + 1) * size]] for row in chosen]
+    found = [[_convert_value(value) for value in first.values[row * size : (row + 1) * size]] for row in chosen]
     if not all(found):
-        raise Unreadable("the answer has empty rows")
+        raise TensorError("the answer has empty rows")
     return found
 
 
-def _value(value: Scalar) -> Value:
+def _convert_value(value: Scalar) -> FeatureValue:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else float(value)

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from modelwright.compare import settings
-from modelwright.compare.settings import SettingsError
-from modelwright.core.monitoring.distances import Method
-from modelwright.core.monitoring.drift import SHARE_FLOOR, Comparison, Correction
+from modelwright.compare.settings import AgentSettingsError
+from modelwright.core.monitoring.distances import DistanceMethod
+from modelwright.core.monitoring.drift import SHARE_FLOOR, Correction, DriftMethods
 
-__all__ = ["Settings", "SettingsError", "comparison", "from_environment", "seconds"]
+__all__ = ["AgentSettingsError", "DriftMonitorSettings", "build_comparison", "parse_seconds", "read_monitor_settings"]
 
-_TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 @dataclass(frozen=True)
-class Settings:
+class DriftMonitorSettings:
     """Each field is set by the variable of its name in capitals. Sizes are in bytes, times in seconds."""
 
     model_namespace: str  # labels of all metrics
@@ -30,8 +30,8 @@ class Settings:
     min_samples: int = 200  # rows of a window below which it has no figures
     most_rows: int = 10_000  # of the short window
     rows_per_request: int = 1  # that are counted, at random
-    numbers_method: str = Method.KOLMOGOROV_SMIRNOV
-    categories_method: str = Method.CHI_SQUARE
+    numbers_method: str = DistanceMethod.KOLMOGOROV_SMIRNOV
+    categories_method: str = DistanceMethod.CHI_SQUARE
     numbers_floor: str = ""  # the least distance that is called drift; empty for the method's own
     categories_floor: str = ""
     share_floor: float = SHARE_FLOOR  # the same of the difference of shares of missing or unknown values
@@ -45,44 +45,44 @@ class Settings:
     request_timeout_seconds: float = 30.0
     stop_seconds: float = 5.0  # given to what is under way at the end
     copy_token: str = ""  # what the Model's route sets on copies; a request without it is refused
-    copies_without_token: str = settings.REFUSE  # or Count: all of them, while copy_token is empty
+    copies_without_token: str = settings.REFUSE_COPIES  # or Count: all of them, while copy_token is empty
     host: str = ""
     port: int = 8080
 
 
-def from_environment(environment: Mapping[str, str]) -> Settings:
+def read_monitor_settings(environment: Mapping[str, str]) -> DriftMonitorSettings:
     """Settings with what the environment says; SettingsError names the variable that can't be read."""
-    found = Settings(**settings.read(Settings, environment, ("serving_url",)))
-    comparison(found)
-    if not seconds(found.window):
-        raise SettingsError("WINDOW must be longer than nothing")
+    found = DriftMonitorSettings(**settings.read_environment(DriftMonitorSettings, environment, ("serving_url",)))
+    build_comparison(found)
+    if not parse_seconds(found.window):
+        raise AgentSettingsError("WINDOW must be longer than nothing")
     if found.window == found.long_window:
-        raise SettingsError("LONG_WINDOW must differ from WINDOW, or be 0s")
-    seconds(found.long_window)
+        raise AgentSettingsError("LONG_WINDOW must differ from WINDOW, or be 0s")
+    parse_seconds(found.long_window)
     return found
 
 
-def comparison(of: Settings) -> Comparison:
+def build_comparison(of: DriftMonitorSettings) -> DriftMethods:
     """How features are compared. SettingsError names the variable that can't be."""
     try:
-        return Comparison(
-            Method(of.numbers_method),
-            Method(of.categories_method),
+        return DriftMethods(
+            DistanceMethod(of.numbers_method),
+            DistanceMethod(of.categories_method),
             float(of.numbers_floor) if of.numbers_floor else None,
             float(of.categories_floor) if of.categories_floor else None,
             of.share_floor,
             Correction(of.correction),
         )
     except ValueError as error:
-        raise SettingsError(
+        raise AgentSettingsError(
             f"one of NUMBERS_METHOD, CATEGORIES_METHOD, NUMBERS_FLOOR, CATEGORIES_FLOOR, CORRECTION is wrong: {error}"
         ) from error
 
 
-def seconds(time: str) -> float:
+def parse_seconds(time: str) -> float:
     """The seconds of a time such as 1h30m. SettingsError when it is none."""
-    found = _TIME.fullmatch(time)
+    found = _DURATION.fullmatch(time)
     if found is None or not time:
-        raise SettingsError(f"WINDOW and LONG_WINDOW must be times such as 90s, 10m or 1h30m, not {time!r}")
+        raise AgentSettingsError(f"WINDOW and LONG_WINDOW must be times such as 90s, 10m or 1h30m, not {time!r}")
     hours, minutes, rest = (int(part or 0) for part in found.groups())
     return float(hours * 3600 + minutes * 60 + rest)

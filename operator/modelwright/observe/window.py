@@ -8,19 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from modelwright.core.monitoring.bins import Bins
-from modelwright.core.monitoring.reference import Reference
+from modelwright.core.monitoring.reference import BinnedReference
 
-PARTS = 48
+SLICES = 48
 """Of a long window: rows leave it together with those of the same 48th of its time."""
 
 
-class Counts:
+class BinCounts:
     """Rows by bin of each feature, and answers by bin."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: BinnedReference) -> None:
         self.rows = self.answers = 0
-        self.features = [_zeros(bins) for bins in reference.features.values()]
-        self.predictions = _zeros(reference.predictions) if reference.predictions is not None else array("l")
+        self.features = [_zero_counts(bins) for bins in reference.features.values()]
+        self.predictions = _zero_counts(reference.predictions) if reference.predictions is not None else array("l")
 
     def add_row(self, row: bytes, step: int = 1) -> None:
         """Count a row by the bins of its features; `step` -1 takes it out."""
@@ -33,7 +33,7 @@ class Counts:
         self.answers += step
         self.predictions[answer] += step
 
-    def take_out(self, other: Counts) -> None:
+    def subtract_counts(self, other: BinCounts) -> None:
         """Take out all that `other` counts."""
         self.rows -= other.rows
         self.answers -= other.answers
@@ -49,17 +49,17 @@ class RowWindow:
     Not thread-safe: one event loop owns it.
     """
 
-    reference: Reference
+    reference: BinnedReference
     seconds: float
     most_rows: int
     _rows: deque[tuple[float, bytes]] = field(default_factory=deque)
     _answers: deque[tuple[float, int]] = field(default_factory=deque)
-    _counts: Counts = field(init=False)
+    _counts: BinCounts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._counts = Counts(self.reference)
+        self._counts = BinCounts(self.reference)
 
-    def add(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
+    def add_rows(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
         """Count rows, by the bins of their features, and answers, by their bin."""
         for row in rows:
             self._rows.append((now, row))
@@ -67,14 +67,14 @@ class RowWindow:
         for answer in answers:
             self._answers.append((now, answer))
             self._counts.add_answer(answer)
-        self._forget(now)
+        self._drop_expired(now)
 
-    def counts(self, now: float) -> Counts:
+    def current_counts(self, now: float) -> BinCounts:
         """What is in the window now."""
-        self._forget(now)
+        self._drop_expired(now)
         return self._counts
 
-    def _forget(self, now: float) -> None:
+    def _drop_expired(self, now: float) -> None:
         while self._rows and (len(self._rows) > self.most_rows or now - self._rows[0][0] > self.seconds):
             self._counts.add_row(self._rows.popleft()[1], -1)
         while self._answers and (len(self._answers) > self.most_rows or now - self._answers[0][0] > self.seconds):
@@ -82,41 +82,41 @@ class RowWindow:
 
 
 @dataclass(slots=True)
-class PartWindow:
+class SlicedWindow:
     """All rows that are no older than `seconds`, to a 48th of it. Holds counts, not rows, however many there are."""
 
-    reference: Reference
+    reference: BinnedReference
     seconds: float
-    _parts: deque[tuple[float, Counts]] = field(default_factory=deque)
-    _counts: Counts = field(init=False)
+    _slices: deque[tuple[float, BinCounts]] = field(default_factory=deque)
+    _counts: BinCounts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._counts = Counts(self.reference)
+        self._counts = BinCounts(self.reference)
 
-    def add(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
+    def add_rows(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
         """Count rows, by the bins of their features, and answers, by their bin."""
-        self._forget(now)
-        if not self._parts or now - self._parts[-1][0] >= self.seconds / PARTS:
-            self._parts.append((now, Counts(self.reference)))
-        for counts in (self._counts, self._parts[-1][1]):
-            _add(counts, rows, answers)
+        self._drop_expired(now)
+        if not self._slices or now - self._slices[-1][0] >= self.seconds / SLICES:
+            self._slices.append((now, BinCounts(self.reference)))
+        for counts in (self._counts, self._slices[-1][1]):
+            _add_all(counts, rows, answers)
 
-    def counts(self, now: float) -> Counts:
+    def current_counts(self, now: float) -> BinCounts:
         """What is in the window now."""
-        self._forget(now)
+        self._drop_expired(now)
         return self._counts
 
-    def _forget(self, now: float) -> None:
-        while self._parts and now - self._parts[0][0] > self.seconds:
-            self._counts.take_out(self._parts.popleft()[1])
+    def _drop_expired(self, now: float) -> None:
+        while self._slices and now - self._slices[0][0] > self.seconds:
+            self._counts.subtract_counts(self._slices.popleft()[1])
 
 
-def _add(counts: Counts, rows: Iterable[bytes], answers: Iterable[int]) -> None:
+def _add_all(counts: BinCounts, rows: Iterable[bytes], answers: Iterable[int]) -> None:
     for row in rows:
         counts.add_row(row)
     for answer in answers:
         counts.add_answer(answer)
 
 
-def _zeros(bins: Bins) -> array[int]:
+def _zero_counts(bins: Bins) -> array[int]:
     return array("l", bytes(array("l").itemsize * len(bins.counts)))

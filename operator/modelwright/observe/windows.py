@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from modelwright.core.monitoring import drift
 from modelwright.core.monitoring.bins import Bins
-from modelwright.core.monitoring.drift import Comparison, Look
-from modelwright.core.monitoring.reference import Reference
-from modelwright.core.monitoring.worst import KINDS, Worst
-from modelwright.observe.window import PartWindow, RowWindow
+from modelwright.core.monitoring.drift import DriftMethods, DriftReport
+from modelwright.core.monitoring.reference import BinnedReference
+from modelwright.core.monitoring.worst import FEATURE_KINDS, WindowDrift
+from modelwright.observe.window import RowWindow, SlicedWindow
 
-OUTPUT = "output"
+OUTPUT_FEATURE = "output"
 """The name of the predictions, as a feature."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class FeatureShares:
     """Shares of the values of one feature in a window, 0 to 1."""
 
     missing: float
@@ -25,89 +25,89 @@ class Shares:
 
 
 @dataclass(slots=True)
-class Windows:
+class DriftWindows:
     """Windows by name. Below `min_samples` rows a window says nothing. Not thread-safe: one event loop owns it."""
 
-    reference: Reference
-    comparison: Comparison
+    reference: BinnedReference
+    comparison: DriftMethods
     min_samples: int
-    windows: Mapping[str, RowWindow | PartWindow]
+    windows: Mapping[str, RowWindow | SlicedWindow]
     names: tuple[str, ...] = field(init=False)
     """Of all features of a row: the reference's, or the tensors' of the first request that has as many."""
 
     def __post_init__(self) -> None:
         self.names = self.reference.names
 
-    def add(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
+    def add_rows(self, now: float, rows: Sequence[bytes], answers: Sequence[int] = ()) -> None:
         """Count rows, by the bins of their features, and answers, by their bin, in each window."""
         for window in self.windows.values():
-            window.add(now, rows, answers)
+            window.add_rows(now, rows, answers)
 
-    def name(self, place: int) -> str:
+    def feature_name(self, place: int) -> str:
         """The name of a feature by its place in a row."""
         return self.names[place] if self.names else str(place)
 
-    def watched(self, kind: str) -> list[tuple[str, Bins]]:
+    def watched_features(self, kind: str) -> list[tuple[str, Bins]]:
         """Names and bins of what is compared, by kind: `input` or `prediction`."""
         if kind == "input":
-            return [(self.name(place), bins) for place, bins in self.reference.features.items()]
-        return [(OUTPUT, self.reference.predictions)] if self.reference.predictions is not None else []
+            return [(self.feature_name(place), bins) for place, bins in self.reference.features.items()]
+        return [(OUTPUT_FEATURE, self.reference.predictions)] if self.reference.predictions is not None else []
 
     @property
-    def unwatched(self) -> list[tuple[str, str]]:
+    def unwatched_features(self) -> list[tuple[str, str]]:
         """Kind and name of each feature that is free text, and has no distance."""
         return [
-            (kind, name) for kind in KINDS for name, bins in self.watched(kind) if not bins.watchable
+            (kind, name) for kind in FEATURE_KINDS for name, bins in self.watched_features(kind) if not bins.is_watchable
         ]  # fmt: skip
 
-    def rows(self, window: str, now: float) -> int:
+    def count_rows(self, window: str, now: float) -> int:
         """Rows whose inputs are in the window."""
-        return self.windows[window].counts(now).rows
+        return self.windows[window].current_counts(now).rows
 
-    def answers(self, window: str, now: float) -> int:
+    def count_answers(self, window: str, now: float) -> int:
         """Rows whose answers are in the window."""
-        return self.windows[window].counts(now).answers
+        return self.windows[window].current_counts(now).answers
 
-    def inputs(self, window: str, now: float) -> Look | None:
+    def input_drift(self, window: str, now: float) -> DriftReport | None:
         """How far the inputs are from the reference; None below `min_samples`."""
-        counts = self.windows[window].counts(now)
+        counts = self.windows[window].current_counts(now)
         if counts.rows < self.min_samples:
             return None
         found: dict[str, tuple[Bins, Sequence[int]]] = {
-            self.name(place): (bins, rows)
+            self.feature_name(place): (bins, rows)
             for (place, bins), rows in zip(self.reference.features.items(), counts.features, strict=True)
         }
-        return drift.look(found, self.comparison)
+        return drift.compare_features(found, self.comparison)
 
-    def predictions(self, window: str, now: float) -> Look | None:
+    def prediction_drift(self, window: str, now: float) -> DriftReport | None:
         """How far the answers are from the reference; None below `min_samples` or without predictions in it."""
-        counts, bins = self.windows[window].counts(now), self.reference.predictions
+        counts, bins = self.windows[window].current_counts(now), self.reference.predictions
         if bins is None or counts.answers < self.min_samples:
             return None
-        return drift.look({OUTPUT: (bins, counts.predictions)}, self.comparison)
+        return drift.compare_features({OUTPUT_FEATURE: (bins, counts.predictions)}, self.comparison)
 
-    def figures(self, now: float) -> Iterator[Worst]:
+    def list_figures(self, now: float) -> Iterator[WindowDrift]:
         """All figures of all windows."""
         for window in self.windows:
             for kind, rows, look in (
-                ("input", self.rows(window, now), self.inputs(window, now)),
-                ("prediction", self.answers(window, now), self.predictions(window, now)),
+                ("input", self.count_rows(window, now), self.input_drift(window, now)),
+                ("prediction", self.count_answers(window, now), self.prediction_drift(window, now)),
             ):
                 for figure in look.figures if look is not None else ():
-                    yield Worst(window, kind, rows, figure)
+                    yield WindowDrift(window, kind, rows, figure)
 
-    def shares(self, window: str, now: float) -> dict[str, Shares]:
+    def feature_shares(self, window: str, now: float) -> dict[str, FeatureShares]:
         """Shares of missing and unknown values of each input, in its order; empty below `min_samples`."""
-        counts = self.windows[window].counts(now)
+        counts = self.windows[window].current_counts(now)
         if counts.rows < self.min_samples:
             return {}
         return {
-            self.name(place): Shares(rows[-1] / counts.rows, rows[-2] / counts.rows)
+            self.feature_name(place): FeatureShares(rows[-1] / counts.rows, rows[-2] / counts.rows)
             for place, rows in zip(self.reference.features, counts.features, strict=True)
         }
 
 
-def grouped(figures: Mapping[str, float], most: int) -> dict[str, float]:
+def group_features(figures: Mapping[str, float], most: int) -> dict[str, float]:
     """At most `most` figures: neighbours are put together, named by the first and the last, and the largest counts."""
     names = list(figures)
     size = max(1, -(-len(names) // most))

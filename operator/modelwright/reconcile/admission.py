@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from modelwright.api.names import API_VERSION
-from modelwright.core.people import Admission
+from modelwright.core.people import AdmissionState
 from modelwright.kube import errors
 from modelwright.kube.client import KubeClient
 from modelwright.obs.clock import Clock
@@ -21,70 +21,70 @@ log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
-NAME = "modelwright-admission-check"
+CHECK_NAME = "modelwright-admission-check"
 """The policy modelwright-children refuses this name to everybody, since it lets the operator make what it makes."""
-FORGED = "modelwright:nobody"
+FORGED_USER = "modelwright:nobody"
 """The forged name. modelwright-author refuses it even to who may name other authors, so that the check works for an
 operator with an administrator's rights too."""
-INTERVAL = 3600.0
-TURN = 60.0
+INTERVAL_SECONDS = 3600.0
+NAMESPACE_PAUSE_SECONDS = 60.0
 """Seconds from one namespace to the next."""
-RETRY = 30.0
-SHORTEST_RETRY = 1.0
+RETRY_SECONDS = 30.0
+MIN_RETRY_SECONDS = 1.0
 
 
-def forgeries(namespace: str) -> tuple[tuple[Object, str], ...]:
+def build_forgeries(namespace: str) -> tuple[tuple[Object, str], ...]:
     """What nobody may write, each with the words in which its policy refuses it."""
-    model = {"modelRef": {"name": NAME}}
-    target = {"target": {"version": NAME}}
-    signed = {"by": FORGED, "reason": "to see that this is refused"}
-    rollout = {"name": NAME, "uid": NAME}
-    approval = {"contentHash": NAME, "decision": "Approve", "approver": FORGED, "reason": signed["reason"]}
+    model = {"modelRef": {"name": CHECK_NAME}}
+    target = {"target": {"version": CHECK_NAME}}
+    signed = {"by": FORGED_USER, "reason": "to see that this is refused"}
+    rollout = {"name": CHECK_NAME, "uid": CHECK_NAME}
+    approval = {"contentHash": CHECK_NAME, "decision": "Approve", "approver": FORGED_USER, "reason": signed["reason"]}
     artifact = {"uri": "https://example.com/model", "format": {"name": "none"}}
     return (
         (
-            _object("Approval", namespace, {**model, "rollout": rollout, **approval}),
-            f'spec.approver is "{FORGED}", but you are',
+            _forged_object("Approval", namespace, {**model, "rollout": rollout, **approval}),
+            f'spec.approver is "{FORGED_USER}", but you are',
         ),
         (
-            _object("ModelRollout", namespace, {**model, **target, "rollback": signed}),
-            f'spec.rollback.by is "{FORGED}", but you are',
+            _forged_object("ModelRollout", namespace, {**model, **target, "rollback": signed}),
+            f'spec.rollback.by is "{FORGED_USER}", but you are',
         ),
         (
-            _object(
+            _forged_object(
                 "ModelRollout",
                 namespace,
-                {**model, **target, "number": 1, "command": {"name": "promote", "token": NAME, **signed}},
+                {**model, **target, "number": 1, "command": {"name": "promote", "token": CHECK_NAME, **signed}},
             ),
-            f'spec.command.by is "{FORGED}", but you are',
+            f'spec.command.by is "{FORGED_USER}", but you are',
         ),
         (
-            _object("TrainingRun", namespace, {"policyRef": {"name": NAME}, "manual": signed}),
-            f'spec.manual.by is "{FORGED}", but you are',
+            _forged_object("TrainingRun", namespace, {"policyRef": {"name": CHECK_NAME}, "manual": signed}),
+            f'spec.manual.by is "{FORGED_USER}", but you are',
         ),
         (
             # By authors, which policies that don't prove spec.changedBy yet let in.
-            _object("ModelVersion", namespace, {**model, "authors": [FORGED], "artifact": artifact}),
-            f'spec.authors names "{FORGED}", but you are',
+            _forged_object("ModelVersion", namespace, {**model, "authors": [FORGED_USER], "artifact": artifact}),
+            f'spec.authors names "{FORGED_USER}", but you are',
         ),
         (
             {
                 "apiVersion": "apps/v1",
                 "kind": "ControllerRevision",
-                "metadata": {"name": NAME, "namespace": namespace},
+                "metadata": {"name": CHECK_NAME, "namespace": namespace},
                 "revision": 1,
                 "data": {"template": {}},
             },
-            f'metadata.name is "{NAME}", but you are',
+            f'metadata.name is "{CHECK_NAME}", but you are',
         ),
     )
 
 
-def _object(kind: str, namespace: str, spec: Object) -> Object:
+def _forged_object(kind: str, namespace: str, spec: Object) -> Object:
     return {
         "apiVersion": API_VERSION,
         "kind": kind,
-        "metadata": {"name": NAME, "namespace": namespace},
+        "metadata": {"name": CHECK_NAME, "namespace": namespace},
         "spec": spec,
     }
 
@@ -107,9 +107,9 @@ class AdmissionCheck:
         *,
         places: Callable[[], Iterable[str]] = tuple,
         changed: Callable[[str | None], None] = lambda _: None,
-        interval: float = INTERVAL,
-        retry: float = RETRY,
-        turn: float = TURN,
+        interval: float = INTERVAL_SECONDS,
+        retry: float = RETRY_SECONDS,
+        turn: float = NAMESPACE_PAUSE_SECONDS,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -119,100 +119,102 @@ class AdmissionCheck:
         self._interval = interval
         self._retry = retry
         self._turn = turn
-        self._admission = Admission()
-        self._there: dict[str, Admission] = {}
+        self._admission = AdmissionState()
+        self._by_namespace: dict[str, AdmissionState] = {}
         """What was found out in one namespace; the one that was asked longest ago comes first."""
 
-    def admission(self, namespace: str) -> Admission:
+    def admission(self, namespace: str) -> AdmissionState:
         """What is known now for a namespace: its own answer, where the one for all is good and it has had its turn."""
-        return self._there.get(namespace, self._admission) if self._admission.in_force else self._admission
+        return self._by_namespace.get(namespace, self._admission) if self._admission.in_force else self._admission
 
     async def run(self) -> None:
         """Ask again and again; never comes back."""
-        unanswered, due = SHORTEST_RETRY, self._clock.monotonic()
+        unanswered, due = MIN_RETRY_SECONDS, self._clock.monotonic()
         while True:
             if self._clock.monotonic() < due:
-                await self.look_around()
-            elif await self.look():
-                unanswered = SHORTEST_RETRY
+                await self.check_next_namespace()
+            elif await self.check_cluster():
+                unanswered = MIN_RETRY_SECONDS
                 due = self._clock.monotonic() + (self._interval if self._admission.in_force else self._retry)
             else:
                 due = self._clock.monotonic() + min(unanswered, self._retry)
                 unanswered = min(2 * unanswered, self._retry)
-            ill = any(not known.in_force for known in self._there.values())
+            ill = any(not known.in_force for known in self._by_namespace.values())
             turn = min(self._turn, self._retry) if ill else self._turn
             await self._clock.sleep(max(0.0, min(due - self._clock.monotonic(), turn)))
 
-    async def look(self) -> bool:
+    async def check_cluster(self) -> bool:
         """Ask what counts for all. False when there was no answer: what was known before holds on."""
         for namespace in self._namespaces:
             try:
-                found = await self._found(namespace, self._admission)
+                found = await self._probe_namespace(namespace, self._admission)
             except (errors.NotFound, errors.Denied) as error:
-                found = self._unknown(error, self._admission)
+                found = self._unknown_admission(error, self._admission)
                 continue
             except (errors.Transient, errors.Throttled) as error:
                 log.warning("the admission policies can't be checked now", extra={"error": str(error)})
                 return False
             break
-        self._learn(None, self._admission, found)
+        self._update_answer(None, self._admission, found)
         return True
 
-    async def look_around(self) -> None:
+    async def check_next_namespace(self) -> None:
         """Ask in one namespace: in one that was never asked, else where it is longest ago. Where the answer wasn't good
         goes first."""
         if not self._admission.in_force:
             return
         places = set(self._places())
-        self._there = {place: known for place, known in self._there.items() if place in places}
-        order = sorted(places - set(self._there)) + list(self._there)
-        ill = [place for place, known in self._there.items() if not known.in_force]
+        self._by_namespace = {place: known for place, known in self._by_namespace.items() if place in places}
+        order = sorted(places - set(self._by_namespace)) + list(self._by_namespace)
+        ill = [place for place, known in self._by_namespace.items() if not known.in_force]
         if not order:
             return
-        await self._look_in(order[0])
+        await self._check_namespace(order[0])
         if ill and ill[0] != order[0]:
-            await self._look_in(ill[0])
+            await self._check_namespace(ill[0])
 
-    async def _look_in(self, namespace: str) -> None:
-        old = self._there.get(namespace, self._admission)
-        found: Admission | None
+    async def _check_namespace(self, namespace: str) -> None:
+        old = self._by_namespace.get(namespace, self._admission)
+        found: AdmissionState | None
         try:
-            found = await self._found(namespace, old)
+            found = await self._probe_namespace(namespace, old)
         except (errors.Transient, errors.Throttled, errors.NotFound, errors.Denied) as error:
             log.info("the admission policies can't be checked there now", extra={"error": str(error)})
-            found = self._there.get(namespace)
-        self._there.pop(namespace, None)
+            found = self._by_namespace.get(namespace)
+        self._by_namespace.pop(namespace, None)
         if found is not None:
-            self._there[namespace] = found
-            self._learn(namespace, old, found)
+            self._by_namespace[namespace] = found
+            self._update_answer(namespace, old, found)
 
-    async def _found(self, namespace: str, old: Admission) -> Admission:
+    async def _probe_namespace(self, namespace: str, old: AdmissionState) -> AdmissionState:
         """What is so in a namespace. Raises Transient, Throttled, and what says that there is no such namespace (any
         more)."""
         try:
-            accepted = await self._accepted_in(namespace)
+            accepted = await self._accepted_forgeries(namespace)
         except (errors.Transient, errors.Throttled, errors.NotFound):
             raise
         except errors.ApiError as error:
             if errors.is_terminating(error):
                 raise
-            return self._unknown(error, old)
+            return self._unknown_admission(error, old)
         if accepted:
             text = (
                 f"the API server lets anybody write {', '.join(accepted)} in the name of others in namespace "
                 f"{namespace}: an administrator has to install the admission policies of this version "
                 "(manifests/policies, or the chart modelwright-crds), and to bind them to all namespaces"
             )
-            return Admission(False, text, old.since)
-        return Admission(True, "", self._clock.now() if old.in_force is False else old.since)
+            return AdmissionState(False, text, old.since)
+        return AdmissionState(True, "", self._clock.now() if old.in_force is False else old.since)
 
-    def _unknown(self, error: errors.ApiError, old: Admission) -> Admission:
-        return Admission(False, f"whether the admission policies are in force can't be found out: {error}", old.since)
+    def _unknown_admission(self, error: errors.ApiError, old: AdmissionState) -> AdmissionState:
+        return AdmissionState(
+            False, f"whether the admission policies are in force can't be found out: {error}", old.since
+        )
 
-    async def _accepted_in(self, namespace: str) -> list[str]:
+    async def _accepted_forgeries(self, namespace: str) -> list[str]:
         """The forgeries that were not refused, by kind. Raises ApiError when one is refused for another reason."""
         accepted = []
-        for obj, refusal in forgeries(namespace):
+        for obj, refusal in build_forgeries(namespace):
             try:
                 await self._client.create(obj, dry_run=True)
             except errors.ApiError as error:
@@ -222,7 +224,7 @@ class AdmissionCheck:
                 accepted.append(f"{obj['kind']}s")
         return list(dict.fromkeys(accepted))
 
-    def _learn(self, namespace: str | None, old: Admission, new: Admission) -> None:
+    def _update_answer(self, namespace: str | None, old: AdmissionState, new: AdmissionState) -> None:
         if namespace is None:
             self._admission = new
         if new.in_force == old.in_force:

@@ -13,10 +13,10 @@ from modelwright.reconcile.context import Context
 
 Object = dict[str, Any]
 
-_HELPERS = (names.ROLE_RESOLVE, names.ROLE_LOOK, names.ROLE_COMPARER, names.ROLE_OBSERVER)
+_HELPER_ROLES = (names.ROLE_RESOLVE, names.ROLE_DATA_POLL, names.ROLE_COMPARER, names.ROLE_OBSERVER)
 
 
-class Refused(Exception):
+class BlockedError(Exception):
     """An action that can't be done until somebody changes something; carries what to say about it."""
 
     def __init__(self, problem: Problem) -> None:
@@ -24,14 +24,14 @@ class Refused(Exception):
         self.problem = problem
 
 
-def controlled_by(obj: Object, uid: str) -> bool:
+def is_controlled_by(obj: Object, uid: str) -> bool:
     """Whether the owner with this uid is the controller of `obj`."""
     return any(ref.get("controller") and ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
 
 
-def is_placed_otherwise(wanted: Object, live: Object) -> bool:
+def has_other_placement(wanted: Object, live: Object) -> bool:
     """Whether a helper pod, or what makes some, was made with other settings of place and size."""
-    if (wanted["metadata"].get("labels") or {}).get(names.LABEL_ROLE) not in _HELPERS:
+    if (wanted["metadata"].get("labels") or {}).get(names.LABEL_ROLE) not in _HELPER_ROLES:
         return False
     marks = [(obj["metadata"].get("annotations") or {}).get(names.ANNOTATION_HELPER_PODS) for obj in (wanted, live)]
     return bool(marks[0] != marks[1])
@@ -47,47 +47,47 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
     in `wanted` stands for a member that must not be there. Raises Refused when the name is taken, the API server finds
     the object wrong or forbids it; else ApiError.
     """
-    kind = kinds.of(wanted)
+    kind = kinds.kind_of(wanted)
     metadata = wanted["metadata"]
     live = context.store.get(kind, metadata["namespace"], metadata["name"])
     owner = metadata["ownerReferences"][0]
     try:
         if live is None:
-            live, made = await _create(context, kind, wanted)
+            live, made = await _create_child(context, kind, wanted)
             if made:
                 return live, True
-        if not controlled_by(live, owner["uid"]):
-            raise Refused(_former(kind, wanted, live) or _taken(kind, wanted, live))
-        if is_placed_otherwise(wanted, live):
+        if not is_controlled_by(live, owner["uid"]):
+            raise BlockedError(_former_owner_problem(kind, wanted, live) or _name_taken_problem(kind, wanted, live))
+        if has_other_placement(wanted, live):
             # A merge patch would leave what is no longer said of its pods.
             await remove(context, live)
-            return await _create(context, kind, wanted)
-        if not differs(_owned(wanted), live):
+            return await _create_child(context, kind, wanted)
+        if not differs(_comparable_part(wanted), live):
             return live, False
         ids = {"uid": live["metadata"]["uid"]}
         if guarded:
             ids["resourceVersion"] = live["metadata"]["resourceVersion"]
-        live = await context.client.patch(_patch({**wanted, "metadata": {**metadata, **ids}}))
+        live = await context.client.patch(_merge_patch({**wanted, "metadata": {**metadata, **ids}}))
     except errors.Invalid as error:
-        raise Refused(_invalid(kind, error)) from error
+        raise BlockedError(_invalid_problem(kind, error)) from error
     except errors.Denied as error:
         serving = metadata.get("labels", {}).get(names.LABEL_ROLE) == names.ROLE_SERVING
-        sizes = pods.SIZES_OF_SERVING if serving else pods.SIZES_OF_HELPERS
-        quota = pods.over_quota(error.message.partition(" is forbidden: ")[2] or error.message, sizes)
+        sizes = pods.SERVING_RESOURCES_HINT if serving else pods.HELPER_RESOURCES_HINT
+        quota = pods.explain_quota_refusal(error.message.partition(" is forbidden: ")[2] or error.message, sizes)
         if quota is not None:
             text = f"{kind} {metadata['name']} can't be made: {quota}"
-            raise Refused(Problem(Reason.QUOTA_EXCEEDED, text, stalled=True)) from error
+            raise BlockedError(Problem(Reason.QUOTA_EXCEEDED, text, stalled=True)) from error
         text = f"the API server does not let the operator write {kind} {metadata['name']}: {error.message}"
-        raise Refused(Problem(Reason.ACCESS_DENIED, text, stalled=True)) from error
+        raise BlockedError(Problem(Reason.ACCESS_DENIED, text, stalled=True)) from error
     context.store.put(live, quiet=True)
     return live, True
 
 
-async def _create(context: Context, kind: Kind, wanted: Object) -> tuple[Object, bool]:
+async def _create_child(context: Context, kind: Kind, wanted: Object) -> tuple[Object, bool]:
     """The object, and whether it is new. One that is on its way out is waited for (AlreadyExists)."""
     metadata = wanted["metadata"]
     try:
-        live = await context.client.create(_sent(wanted))
+        live = await context.client.create(_without_nulls(wanted))
         context.store.put(live, quiet=True)
         return live, True
     except errors.AlreadyExists:
@@ -95,14 +95,14 @@ async def _create(context: Context, kind: Kind, wanted: Object) -> tuple[Object,
         if found is None or found["metadata"].get("deletionTimestamp"):
             raise
     live = {**found, "apiVersion": wanted["apiVersion"], "kind": wanted["kind"]}
-    if controlled_by(live, metadata["ownerReferences"][0]["uid"]):
+    if is_controlled_by(live, metadata["ownerReferences"][0]["uid"]):
         context.store.put(live, quiet=True)
     return live, False
 
 
 async def remove(context: Context, live: Object, *, guarded: bool = False) -> None:
     """Delete this very object, and forget it at once. `guarded`: only in this very state, else Conflict."""
-    kind, metadata = kinds.of(live), live["metadata"]
+    kind, metadata = kinds.kind_of(live), live["metadata"]
     version = metadata["resourceVersion"] if guarded else None
     await context.client.delete(
         kind, metadata["namespace"], metadata["name"], uid=metadata["uid"], resource_version=version
@@ -110,25 +110,27 @@ async def remove(context: Context, live: Object, *, guarded: bool = False) -> No
     context.store.forget(kind, metadata["namespace"], metadata["name"], metadata["uid"], quiet=True)
 
 
-def _owned(wanted: Object) -> Object:
+def _comparable_part(wanted: Object) -> Object:
     """What is compared with the live object: all of it but the names that found it, and one owner among several."""
     metadata = {key: wanted["metadata"][key] for key in ("labels", "annotations") if key in wanted["metadata"]}
     return {**wanted, "metadata": metadata}
 
 
-def _sent(wanted: Any) -> Any:
+def _without_nulls(wanted: Any) -> Any:
     """`wanted` without its Nones."""
     if isinstance(wanted, dict):
-        return {key: _sent(value) for key, value in wanted.items() if value is not None}
-    return [_sent(value) for value in wanted] if isinstance(wanted, list) else wanted
+        return {key: _without_nulls(value) for key, value in wanted.items() if value is not None}
+    return [_without_nulls(value) for value in wanted] if isinstance(wanted, list) else wanted
 
 
-def _patch(wanted: Object) -> Object:
+def _merge_patch(wanted: Object) -> Object:
     """`wanted` as a merge patch: a None takes a member of a map away; a list is sent whole, without Nones."""
-    return {key: _patch(value) if isinstance(value, dict) else _sent(value) for key, value in wanted.items()}
+    return {
+        key: _merge_patch(value) if isinstance(value, dict) else _without_nulls(value) for key, value in wanted.items()
+    }
 
 
-def _former(kind: Kind, wanted: Object, live: Object) -> Problem | None:
+def _former_owner_problem(kind: Kind, wanted: Object, live: Object) -> Problem | None:
     """What to say of a child that a former owner of the same name has left: it is on its way out by itself."""
     owner = wanted["metadata"]["ownerReferences"][0]
     for ref in live["metadata"].get("ownerReferences") or ():
@@ -140,7 +142,7 @@ def _former(kind: Kind, wanted: Object, live: Object) -> Problem | None:
     return None
 
 
-def _taken(kind: Kind, wanted: Object, live: Object) -> Problem:
+def _name_taken_problem(kind: Kind, wanted: Object, live: Object) -> Problem:
     owners = [f"{ref['kind']} {ref['name']}" for ref in live["metadata"].get("ownerReferences") or ()]
     whose = f"owned by {', '.join(owners)}" if owners else "without an owner"
     text = (
@@ -150,8 +152,8 @@ def _taken(kind: Kind, wanted: Object, live: Object) -> Problem:
     return Problem(Reason.NAME_TAKEN, text, stalled=True)
 
 
-def _invalid(kind: Kind, error: errors.ApiError) -> Problem:
-    if isinstance(error, errors.TooLarge):
+def _invalid_problem(kind: Kind, error: errors.ApiError) -> Problem:
+    if isinstance(error, errors.ObjectTooLarge):
         text = f"the {kind} made from this object is too large: {error.message}. Shorten what goes into it"
         return Problem(Reason.CHILD_TOO_LARGE, text, stalled=True)
     if kind == kinds.DEPLOYMENT:

@@ -7,41 +7,41 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from modelwright.analysis.desk import Desk
-from modelwright.analysis.lookout import Lookout
-from modelwright.analysis.observers import Observers
-from modelwright.core.people import Admission
-from modelwright.core.turns import Turns
+from modelwright.analysis.desk import MeasurementScheduler
+from modelwright.analysis.lookout import TriggerPoller
+from modelwright.analysis.observers import DriftPoller
+from modelwright.core.people import AdmissionState
+from modelwright.core.turns import ResolveQueue
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
 from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
 from modelwright.obs.clock import Clock
-from modelwright.reconcile.inbox import Inbox
+from modelwright.reconcile.inbox import WebhookQueue
 from modelwright.serving.images import Images
-from modelwright.traffic.probe import Probe
+from modelwright.traffic.probe import GatewayProbe
 
-RESOLVE_PODS = 10
+MAX_RESOLVE_PODS = 10
 """At once in a namespace."""
 
 
-class RecentlyAsked:
+class RecentPodRequests:
     """The Deployments that were changed in the last moments, by uid; older ones are forgotten."""
 
-    KEPT = timedelta(seconds=60)
+    RETENTION = timedelta(seconds=60)
 
     def __init__(self) -> None:
         self._times: dict[str, datetime] = {}
 
-    def note(self, uid: str, now: datetime) -> None:
+    def record_request(self, uid: str, now: datetime) -> None:
         """The Deployment of this uid was changed `now`; calls come in the order of time."""
         self._times.pop(uid, None)
         self._times[uid] = now
-        while self._times and now - next(iter(self._times.values())) > self.KEPT:
+        while self._times and now - next(iter(self._times.values())) > self.RETENTION:
             del self._times[next(iter(self._times))]
 
-    def at(self, uid: str) -> datetime | None:
+    def last_request(self, uid: str) -> datetime | None:
         """When it was last changed, if that was lately."""
         return self._times.get(uid)
 
@@ -60,21 +60,21 @@ class Context:
     store: Store
     events: EventRecorder
     clock: Clock
-    wake: Callable[[Key], None]
+    enqueue: Callable[[Key], None]
     served_kinds: frozenset[Kind]
     images: Images
-    probe: Probe | None = None
-    desk: Desk | None = None
-    lookout: Lookout | None = None
-    observers: Observers | None = None
-    inbox: Inbox | None = None
+    probe: GatewayProbe | None = None
+    measurements: MeasurementScheduler | None = None
+    trigger_poller: TriggerPoller | None = None
+    observers: DriftPoller | None = None
+    webhook_queue: WebhookQueue | None = None
     training_kinds: tuple[Kind, ...] = ()
-    settle: timedelta = timedelta(seconds=5)
-    admission: Callable[[str], Admission] = lambda _: Admission()
-    crowded: Callable[[], bool] = lambda: False
-    busy: Callable[[], bool] = lambda: False
-    pods_asked: RecentlyAsked = field(default_factory=RecentlyAsked)
+    settle_time: timedelta = timedelta(seconds=5)
+    admission: Callable[[str], AdmissionState] = lambda _: AdmissionState()
+    is_backlogged: Callable[[], bool] = lambda: False
+    is_busy: Callable[[], bool] = lambda: False
+    pods_requested: RecentPodRequests = field(default_factory=RecentPodRequests)
     hostnames: tuple[str, ...] = ()
-    turns: Turns = field(default_factory=lambda: Turns(RESOLVE_PODS))
-    to_cache: dict[Key, str] = field(default_factory=dict)
-    large_write: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turns: ResolveQueue = field(default_factory=lambda: ResolveQueue(MAX_RESOLVE_PODS))
+    cache_requests: dict[Key, str] = field(default_factory=dict)
+    large_write_lock: asyncio.Lock = field(default_factory=asyncio.Lock)

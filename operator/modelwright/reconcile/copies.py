@@ -5,33 +5,33 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.record import RolloutRecord
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.picture import Picture
+from modelwright.reconcile.picture import ModelSnapshot
 from modelwright.serving import copies
-from modelwright.traffic.port import Routed
+from modelwright.traffic.port import ObservedSplit
 
 Object = dict[str, Any]
 
 
-def token(context: Context, picture: Picture, role: str, revisions: Sequence[Revision]) -> str:
+def mirror_token(context: Context, picture: ModelSnapshot, role: str, revisions: Sequence[Revision]) -> str:
     """Of the copies for the pod of this role, which asks these revisions; empty when none is asked for."""
-    return _token(context, picture.raw, picture.stored, role, revisions)
+    return _compute_token(context, picture.raw, picture.stored, role, revisions)
 
 
-def stale(
-    context: Context, raw: Object, stored: Mapping[str, Object], record: Record | None, routed: Routed
+def has_stale_token(
+    context: Context, raw: Object, stored: Mapping[str, Object], record: RolloutRecord | None, routed: ObservedSplit
 ) -> bool:  # fmt: skip
     """Whether the live route copies requests for the comparer of this record with another token than it asks for."""
-    if not routed.mirror_percent or record is None or record.source is None or record.to is None:
+    if not routed.mirror_percent or record is None or record.from_revision is None or record.candidate is None:
         return False
-    wanted = _token(context, raw, stored, names.ROLE_COMPARER, (record.source, record.to))
+    wanted = _compute_token(context, raw, stored, names.ROLE_COMPARER, (record.from_revision, record.candidate))
     return routed.copy_token != wanted
 
 
-def _token(
+def _compute_token(
     context: Context, raw: Object, stored: Mapping[str, Object], role: str, revisions: Sequence[Revision]
 ) -> str:  # fmt: skip
     if not context.images.copy_token:
         return ""
-    return copies.token(raw, role, [stored[one.hash] for one in revisions if one.hash in stored])
+    return copies.mirror_token(raw, role, [stored[one.hash] for one in revisions if one.hash in stored])

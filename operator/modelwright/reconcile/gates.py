@@ -15,46 +15,46 @@ from modelwright.core import pods as pod_states
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.scoring import GateResult
 from modelwright.kube import errors, kinds
-from modelwright.obs.reading import guarded
+from modelwright.obs.reading import read_child
 from modelwright.reconcile import proofs
-from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
+from modelwright.reconcile.children import BlockedError, ensure, is_controlled_by, remove
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.picture import Picture, Plan
-from modelwright.reconcile.rollouts import Records
+from modelwright.reconcile.picture import ModelSnapshot, RevisionPlan
+from modelwright.reconcile.rollouts import RolloutHistory
 from modelwright.serving import gates as jobs
 from modelwright.serving import helpers
-from modelwright.serving.fetching import Kept
+from modelwright.serving.fetching import CachedContent
 from modelwright.serving.merge import MergeError
 
 Object = dict[str, Any]
 
-PATIENCE = timedelta(seconds=20)
+POD_READ_DELAY = timedelta(seconds=20)
 """How old a Job without a ready pod is before its pods are read: most start sooner, and reading costs a request."""
 
 
-async def run(context: Context, picture: Picture, gate: str) -> bool:
+async def ensure_gate_job(context: Context, picture: ModelSnapshot, gate: str) -> bool:
     """Have the Job of this gate ("scan", "evaluation" or "infra") of the live rollout; whether it had to be made.
 
     One that is there is left as it is: a Job's template can't be changed, and a new operator does not start it anew.
     Raises Refused when it can't be made until somebody changes something; else ApiError.
     """
-    rolling, record, plan = picture.observed.rolling, picture.observed.live, picture.plan
-    if rolling is None or record is None or plan is None or record.to != plan.revision:
+    rolling, record, plan = picture.observation.rollout, picture.observation.active_record, picture.plan
+    if rolling is None or record is None or plan is None or record.candidate != plan.revision:
         # The version is gone or another one is wanted: the next pass decides what that means.
         return False
-    raw = picture.records.raw[record.name]
+    raw = picture.history.raw[record.name]
     wanted = rolling.policy.gates
     there = context.store.get(kinds.JOB, picture.model.namespace, jobs.job_name(raw, gate))
-    if wanted is None or (there is not None and controlled_by(there, record.uid)):
+    if wanted is None or (there is not None and is_controlled_by(there, record.uid)):
         return False
-    images = helpers.of_model(context.images, picture.raw)
+    images = helpers.with_model_placement(context.images, picture.raw)
     try:
         if gate == "infra" and wanted.infra is not None:
-            pods = await _addresses(context, picture, plan.revision) if wanted.infra.memory is not None else []
-            job = jobs.infra(
+            pods = await _pod_addresses(context, picture, plan.revision) if wanted.infra.memory is not None else []
+            job = jobs.infra_job(
                 raw, wanted.infra, plan.revision, plan.stored, plan.version.spec.samples, images,
                 protocol=plan.choice.runtime.spec.protocol,
                 request_seconds=picture.model.spec.serving.max_request_seconds,
@@ -62,61 +62,72 @@ async def run(context: Context, picture: Picture, gate: str) -> bool:
                 pods=pods,
             )  # fmt: skip
         elif gate == "scan" and wanted.scan is not None:
-            job = jobs.scan(raw, wanted.scan, plan.revision, _candidate(plan), images)
+            job = jobs.scan_job(raw, wanted.scan, plan.revision, _candidate_content(plan), images)
         elif gate == "evaluation" and wanted.evaluation is not None:
-            serving = _serving(context, picture, record.source) if record.source is not None else None
-            candidate = _kept(context, picture, plan.version, _candidate(plan))
-            job = jobs.evaluation(
+            serving = (
+                _serving_content(context, picture, record.from_revision) if record.from_revision is not None else None
+            )
+            candidate = _with_cache(context, picture, plan.version, _candidate_content(plan))
+            job = jobs.evaluation_job(
                 raw, wanted.evaluation, plan.revision, candidate, serving, images,
                 service_account=picture.model.spec.serving.service_account_name,
             )  # fmt: skip
         else:
             return False
     except MergeError as error:
-        raise Refused(Problem(Reason.INVALID_POLICY, _of_policy(record, gate, str(error)), stalled=True)) from error
+        raise BlockedError(
+            Problem(Reason.INVALID_POLICY, _policy_message(record, gate, str(error)), stalled=True)
+        ) from error
     try:
         _, made = await ensure(context, job)
-    except Refused as refused:
+    except BlockedError as refused:
         if isinstance(refused.__cause__, errors.Invalid):
-            text = _of_policy(record, gate, f"the API server refuses its Job: {refused.__cause__.message}")
-            raise Refused(Problem(Reason.INVALID_POLICY, text, stalled=True)) from refused
+            text = _policy_message(record, gate, f"the API server refuses its Job: {refused.__cause__.message}")
+            raise BlockedError(Problem(Reason.INVALID_POLICY, text, stalled=True)) from refused
         raise
     return made
 
 
-async def results(context: Context, record: Record, policy: RolloutPolicySpec) -> dict[str, GateResult]:
+async def read_results(context: Context, record: RolloutRecord, policy: RolloutPolicySpec) -> dict[str, GateResult]:
     """What gates of this record came to that have ended and that it does not tell of yet, by gate.
 
     Costs nothing while a Job has a ready pod. What can't be read now is left out, and read by the next pass. Nothing
     counts while anybody might have forged it: see `unproven`.
     """
     wanted, found = policy.gates, {}
-    if wanted is None or not record.live:
+    if wanted is None or not record.is_active:
         return {}
     known = {entry.name for entry in record.status.gates}
     now = context.clock.now()
     for job in context.store.by_owner(kinds.JOB, record.uid):
-        gate = _gate(job, record)
+        gate = _gate_of_job(job, record)
         if gate is None or gate in known or job["metadata"].get("deletionTimestamp"):
             continue
-        if not controlled_by(job, record.uid) or not context.admission(job["metadata"]["namespace"]).in_force:
+        if not is_controlled_by(job, record.uid) or not context.admission(job["metadata"]["namespace"]).in_force:
             continue
-        if not gates.has_ended(job) and not gates.is_stuck(job, now, PATIENCE):
+        if not gates.has_ended(job) and not gates.is_stuck(job, now, POD_READ_DELAY):
             continue
         try:
-            pods = await context.client.list(kinds.POD, job["metadata"]["namespace"], labels=_selector(job))
-            problem = await _over_quota(context, job) if not pods and _may_have_pods(job, now) else None
+            pods = await context.client.list(kinds.POD, job["metadata"]["namespace"], labels=_pod_selector(job))
+            problem = await _quota_problem(context, job) if not pods and _should_have_pods(job, now) else None
         except errors.ApiError:
             continue
         if problem is not None:
             text = f"Job {job['metadata']['name']} can't have a pod: {problem}"
             found[gate] = GateResult(Outcome.ERROR, Reason.QUOTA_EXCEEDED, text)
             continue
-        heard = speakers.of_job(job, pods)
-        result = guarded(
+        heard = speakers.trust_job_pods(job, pods)
+        result = read_child(
             job,
             functools.partial(
-                gates.of_job, job, heard.pods, gate, wanted, first=record.source is None, now=now, unheard=heard.told
+                gates.read_gate_result,
+                job,
+                heard.pods,
+                gate,
+                wanted,
+                first=record.from_revision is None,
+                now=now,
+                unheard=heard.refusal_text,
             ),
             lambda text: GateResult(Outcome.ERROR, Reason.INTERNAL_ERROR, text),
         )
@@ -125,7 +136,7 @@ async def results(context: Context, record: Record, policy: RolloutPolicySpec) -
     return found
 
 
-def unproven(context: Context, namespace: str) -> Problem | None:
+def untrusted_problem(context: Context, namespace: str) -> Problem | None:
     """Why no report of a Job counts there now: others may be able to make pods that pass for the Job's."""
     admission = context.admission(namespace)
     if admission.in_force:
@@ -134,7 +145,7 @@ def unproven(context: Context, namespace: str) -> Problem | None:
     return Problem(Reason.ADMISSION_POLICY_MISSING, text, stalled=admission.in_force is False)
 
 
-async def clean(context: Context, found: Records) -> bool:
+async def remove_spent_jobs(context: Context, found: RolloutHistory) -> bool:
     """Delete Jobs that nobody needs any more, by what is written down of their records; whether one was deleted.
 
     A gate that did not pass keeps its Job, for people to read its log, until there is a newer rollout.
@@ -147,43 +158,43 @@ async def clean(context: Context, found: Records) -> bool:
         return False
     model = newest.spec.model_ref.name
     for job in context.store.by_model(kinds.JOB, found.raw[newest.name]["metadata"]["namespace"], model):
-        record = next((by_uid[uid] for uid in by_uid if controlled_by(job, uid)), None)
+        record = next((by_uid[uid] for uid in by_uid if is_controlled_by(job, uid)), None)
         if record is not None and not job["metadata"].get("deletionTimestamp") and _is_spent(job, record, newest):
             await remove(context, job)
             changed = True
     return changed
 
 
-def _is_spent(job: Object, record: Record, newest: Record) -> bool:
-    gate = _gate(job, record)
+def _is_spent(job: Object, record: RolloutRecord, newest: RolloutRecord) -> bool:
+    gate = _gate_of_job(job, record)
     if gate is None:
         # A metric's Job.
         return False
     told = next((entry for entry in record.status.gates if entry.name == gate), None)
     if told is not None and told.outcome == Outcome.PASS:
         return True
-    if told is None and record.live:
+    if told is None and record.is_active:
         return record is not newest
     return record is not newest or not gates.has_ended(job)
 
 
-def _gate(job: Object, record: Record) -> str | None:
+def _gate_of_job(job: Object, record: RolloutRecord) -> str | None:
     """Which gate of the record a Job is for."""
     owner = {"metadata": {"name": record.name, "uid": record.uid}}
-    return next((gate for gate in gates.IN_JOBS if jobs.job_name(owner, gate) == job["metadata"]["name"]), None)
+    return next((gate for gate in gates.JOB_GATES if jobs.job_name(owner, gate) == job["metadata"]["name"]), None)
 
 
-def _selector(job: Object) -> str:
+def _pod_selector(job: Object) -> str:
     return f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
 
 
-def _may_have_pods(job: Object, now: datetime) -> bool:
+def _should_have_pods(job: Object, now: datetime) -> bool:
     """Whether a Job without pods ought to have had one for START_PATIENCE."""
     asleep = job["spec"].get("suspend") or gates.has_ended(job)
-    return not asleep and gates.is_stuck(job, now, gates.START_PATIENCE)
+    return not asleep and gates.is_stuck(job, now, gates.START_TIMEOUT)
 
 
-async def _over_quota(context: Context, job: Object) -> str | None:
+async def _quota_problem(context: Context, job: Object) -> str | None:
     """Why a quota refuses the pod of a Job; None when none does. Only Events of the Job's controller say so, which the
     operator may not read: so it has the API server check such a pod, and store none."""
     template, metadata = job["spec"]["template"], job["metadata"]
@@ -201,13 +212,13 @@ async def _over_quota(context: Context, job: Object) -> str | None:
         await context.client.create(pod, dry_run=True)
     except errors.Denied as error:
         said = error.message.partition(" is forbidden: ")[2] or error.message
-        return pod_states.over_quota(said, pod_states.SIZES_OF_HELPERS)
+        return pod_states.explain_quota_refusal(said, pod_states.HELPER_RESOURCES_HINT)
     except errors.Invalid:
         return None
     return None
 
 
-async def _addresses(context: Context, picture: Picture, revision: Revision) -> list[str]:
+async def _pod_addresses(context: Context, picture: ModelSnapshot, revision: Revision) -> list[str]:
     """Addresses of the pods of a revision."""
     labels = names.revision_selector(picture.model.name, revision.hash)
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
@@ -216,7 +227,7 @@ async def _addresses(context: Context, picture: Picture, revision: Revision) -> 
     return [address for pod in living if (address := pod.get("status", {}).get("podIP"))]
 
 
-def _serving(context: Context, picture: Picture, source: Revision) -> jobs.Content:
+def _serving_content(context: Context, picture: ModelSnapshot, source: Revision) -> jobs.EvaluatedContent:
     """The artifact of what serves, for the comparison. Raises Refused when that can't be had any more."""
     raw = context.store.get(kinds.MODEL_VERSION, picture.model.namespace, source.version)
     try:
@@ -232,27 +243,31 @@ def _serving(context: Context, picture: Picture, source: Revision) -> jobs.Conte
             f"the evaluation gate compares with ModelVersion {source.version}, which serves and can't be read any "
             "more: create it again, or promote or abort the rollout"
         )
-        raise Refused(Problem(Reason.VERSION_NOT_FOUND, text, stalled=True))
-    return _kept(context, picture, version, jobs.Content(version.name, version.spec.artifact, digest))
+        raise BlockedError(Problem(Reason.VERSION_NOT_FOUND, text, stalled=True))
+    return _with_cache(context, picture, version, jobs.EvaluatedContent(version.name, version.spec.artifact, digest))
 
 
-def _kept(context: Context, picture: Picture, version: ModelVersion, content: jobs.Content) -> jobs.Content:
+def _with_cache(
+    context: Context, picture: ModelSnapshot, version: ModelVersion, content: jobs.EvaluatedContent
+) -> jobs.EvaluatedContent:
     """The content as the evaluation gets it: what loads a model doesn't fetch where what serves doesn't. Raises Refused
     while it isn't in the cache."""
     serving = picture.model.spec.serving
-    claim = proofs.fetched_apart(serving)
+    claim = proofs.prefetch_claim(serving)
     if claim is None:
         return content
-    absent = proofs.missing(context, serving, version)
+    absent = proofs.cache_problem(context, serving, version)
     if absent is not None:
-        raise Refused(absent)
-    return replace(content, kept=Kept(claim, proofs.proof(picture.raw, version, content.digest, context.images)))
+        raise BlockedError(absent)
+    return replace(
+        content, cached=CachedContent(claim, proofs.build_proof(picture.raw, version, content.digest, context.images))
+    )
 
 
-def _candidate(plan: Plan) -> jobs.Content:
-    return jobs.Content(plan.version.name, plan.version.spec.artifact, plan.digest)
+def _candidate_content(plan: RevisionPlan) -> jobs.EvaluatedContent:
+    return jobs.EvaluatedContent(plan.version.name, plan.version.spec.artifact, plan.digest)
 
 
-def _of_policy(record: Record, gate: str, text: str) -> str:
+def _policy_message(record: RolloutRecord, gate: str, text: str) -> str:
     policy = record.status.policy
     return f"gate {gate} of RolloutPolicy {policy.name if policy is not None else ''}: {text}"

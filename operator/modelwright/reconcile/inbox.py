@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 
-MOST = 1000
+MAX_PENDING_EVENTS = 1000
 """Messages that one policy keeps waiting; a sender of more is told to come again."""
 
 
-class InboxFull(Exception):
+class WebhookQueueFull(Exception):
     """A policy has more messages than it deals with."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class WebhookEvent:
     """One event of another system: `identity` is the same however often it is sent."""
 
     trigger: str
@@ -26,22 +26,22 @@ class Message:
     text: str
 
 
-class Inbox:
+class WebhookQueue:
     """Messages by policy. Belongs to one event loop. Nothing is kept: a sender that was told nothing sends again."""
 
     def __init__(self, wake: Callable[[Key], None]) -> None:
-        self._wake = wake
-        self._waiting: dict[Key, list[tuple[Message, asyncio.Future[None]]]] = {}
+        self._enqueue = wake
+        self._pending: dict[Key, list[tuple[WebhookEvent, asyncio.Future[None]]]] = {}
 
     async def put(self, namespace: str, policy: str, trigger: str, events: Sequence[tuple[str, str]]) -> None:
         """Hand over (identity, text) pairs; comes back when a pass has written down what they came to."""
         key = Key(kinds.RETRAINING_POLICY.kind, namespace, policy)
-        waiting = self._waiting.setdefault(key, [])
-        if len(waiting) + len(events) > MOST:
-            raise InboxFull(f"RetrainingPolicy {namespace}/{policy} has {len(waiting)} messages that wait")
+        waiting = self._pending.setdefault(key, [])
+        if len(waiting) + len(events) > MAX_PENDING_EVENTS:
+            raise WebhookQueueFull(f"RetrainingPolicy {namespace}/{policy} has {len(waiting)} messages that wait")
         done = [asyncio.get_running_loop().create_future() for _ in events]
-        waiting += [(Message(trigger, *event), one) for event, one in zip(events, done, strict=True)]
-        self._wake(key)
+        waiting += [(WebhookEvent(trigger, *event), one) for event, one in zip(events, done, strict=True)]
+        self._enqueue(key)
         try:
             await asyncio.gather(*done)
         finally:
@@ -49,19 +49,19 @@ class Inbox:
                 one.cancel()
             self._forget_cancelled(key)
 
-    def look(self, policy: Key) -> tuple[Message, ...]:
+    def pending_events(self, policy: Key) -> tuple[WebhookEvent, ...]:
         """What waits for a pass now, oldest first."""
-        return tuple(message for message, done in self._waiting.get(policy, ()) if not done.done())
+        return tuple(message for message, done in self._pending.get(policy, ()) if not done.done())
 
     def _forget_cancelled(self, policy: Key) -> None:
-        left = [(message, done) for message, done in self._waiting.pop(policy, []) if not done.done()]
+        left = [(message, done) for message, done in self._pending.pop(policy, []) if not done.done()]
         if left:
-            self._waiting[policy] = left
+            self._pending[policy] = left
 
-    def taken(self, policy: Key, messages: Sequence[Message]) -> None:
+    def acknowledge(self, policy: Key, messages: Sequence[WebhookEvent]) -> None:
         """What these messages came to is written down: their senders are told so."""
         dealt = set(messages)
-        for message, done in self._waiting.get(policy, ()):
+        for message, done in self._pending.get(policy, ()):
             if message in dealt and not done.done():
                 done.set_result(None)
         self._forget_cancelled(policy)

@@ -8,41 +8,41 @@ from datetime import timedelta
 from typing import Any
 
 from modelwright.analysis import job as jobs
-from modelwright.analysis.port import Ask
-from modelwright.api.common import seconds
+from modelwright.analysis.port import MeasurementRequest
+from modelwright.api.common import parse_duration
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import JobMetric, Metric
 from modelwright.core import gates, speakers
-from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from modelwright.core.analysis.figures import Figure
-from modelwright.core.people import IN_FORCE, Admission
+from modelwright.core.people import IN_FORCE, AdmissionState
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.store import Store
 from modelwright.obs.clock import Clock
-from modelwright.obs.reading import guarded
-from modelwright.reconcile.children import controlled_by
+from modelwright.obs.reading import read_child
+from modelwright.reconcile.children import is_controlled_by
 from modelwright.serving import helpers
 from modelwright.serving.images import Images
-from modelwright.serving.measuring import LABEL_MEASURES, measures, metric_job
+from modelwright.serving.measuring import LABEL_MEASURES, measured_label, render_metric_job
 from modelwright.serving.merge import MergeError
 
 Object = dict[str, Any]
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """How often the watched Job is looked at; that asks the API server nothing."""
-PATIENCE = timedelta(seconds=20)
+POD_READ_DELAY = timedelta(seconds=20)
 """How long a Job is without a ready pod before its pods are read, and how long until they are read again."""
 GRACE_SECONDS = 60.0
 """How much later than its own deadline a Job must have ended."""
 
 
-class MeasureJobs:
+class MetricJobRunner:
     """What the desk runs Jobs with."""
 
     def __init__(
         self, client: KubeClient, store: Store, clock: Clock, images: Images,
-        admission: Callable[[str], Admission] = lambda _: IN_FORCE,
+        admission: Callable[[str], AdmissionState] = lambda _: IN_FORCE,
     ) -> None:  # fmt: skip
         self._client = client
         self._store = store
@@ -50,7 +50,9 @@ class MeasureJobs:
         self._images = images
         self._admission = admission
 
-    async def measure(self, ask: Ask, metric: Metric) -> Figure | Value | Failure:
+    async def run_metric_job(
+        self, ask: MeasurementRequest, metric: Metric
+    ) -> Figure | MetricValue | MeasurementFailure:
         """Run the Job of `metric` to its end; one that an earlier operator has started is waited for instead.
 
         One that has ended well is deleted. Never raises for what the API server says. Nothing is measured while
@@ -60,85 +62,91 @@ class MeasureJobs:
         admission = self._admission(ask.namespace)
         if not admission.in_force:
             text = admission.problem or "whether the admission policies are in force is being found out"
-            return Failure(Reason.ADMISSION_POLICY_MISSING, text)
+            return MeasurementFailure(Reason.ADMISSION_POLICY_MISSING, text)
         try:
-            job = self._running(ask, metric) or await self._start(ask, metric)
-            if isinstance(job, Failure):
+            job = self._find_running(ask, metric) or await self._start_job(ask, metric)
+            if isinstance(job, MeasurementFailure):
                 return job
-            patience = self._clock.monotonic() + seconds(metric.job.timeout) + GRACE_SECONDS
-            found: Figure | Value | Failure | None = None
+            patience = self._clock.monotonic() + parse_duration(metric.job.timeout) + GRACE_SECONDS
+            found: Figure | MetricValue | MeasurementFailure | None = None
             look_at, why = 0.0, ""
             while not gates.has_ended(job):
                 if self._clock.monotonic() > patience:
-                    return _failed(f"Job {_name(job)} has not ended by its deadline")
-                await self._clock.sleep(LOOK_SECONDS)
-                seen = self._store.get(kinds.JOB, ask.namespace, _name(job))
+                    return _job_failure(f"Job {_job_name(job)} has not ended by its deadline")
+                await self._clock.sleep(POLL_SECONDS)
+                seen = self._store.get(kinds.JOB, ask.namespace, _job_name(job))
                 if seen is None or seen["metadata"]["uid"] != job["metadata"]["uid"]:
-                    return _failed(f"Job {_name(job)} was deleted before it ended")
+                    return _job_failure(f"Job {_job_name(job)} was deleted before it ended")
                 job = seen
-                if self._clock.monotonic() < look_at or not gates.is_stuck(job, self._clock.now(), PATIENCE):
+                if self._clock.monotonic() < look_at or not gates.is_stuck(job, self._clock.now(), POD_READ_DELAY):
                     continue
                 # Its own containers may have ended, and another one keeps the pod, and so the Job, from ending.
-                look_at = self._clock.monotonic() + PATIENCE.total_seconds()
-                found, why = await self._read(ask, metric.job, job)
+                look_at = self._clock.monotonic() + POD_READ_DELAY.total_seconds()
+                found, why = await self._read_report(ask, metric.job, job)
                 if found is not None:
                     break
             if found is None:
-                found, why = await self._read(ask, metric.job, job)
-            if isinstance(found, Figure | Value) or not gates.has_ended(job):
-                await self._client.delete(kinds.JOB, ask.namespace, _name(job), uid=job["metadata"]["uid"])
-            if isinstance(found, Failure) and why:
-                return _failed(f"{found.message}; {why}")
-            return found or _failed(f"Job {_name(job)} has ended, and its pods say nothing yet")
+                found, why = await self._read_report(ask, metric.job, job)
+            if isinstance(found, Figure | MetricValue) or not gates.has_ended(job):
+                await self._client.delete(kinds.JOB, ask.namespace, _job_name(job), uid=job["metadata"]["uid"])
+            if isinstance(found, MeasurementFailure) and why:
+                return _job_failure(f"{found.message}; {why}")
+            return found or _job_failure(f"Job {_job_name(job)} has ended, and its pods say nothing yet")
         except errors.ApiError as error:
-            return _failed(f"the API server: {error}")
+            return _job_failure(f"the API server: {error}")
 
-    async def _read(self, ask: Ask, asked: JobMetric, job: Object) -> tuple[Figure | Value | Failure | None, str]:
+    async def _read_report(
+        self, ask: MeasurementRequest, asked: JobMetric, job: Object
+    ) -> tuple[Figure | MetricValue | MeasurementFailure | None, str]:
         """What the Job's pods say, and which of them are not believed."""
         selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
-        heard = speakers.of_job(job, await self._client.list(kinds.POD, ask.namespace, labels=selector))
-        return guarded(job, functools.partial(jobs.result, job, heard.pods, asked.value), _failed), heard.told
+        heard = speakers.trust_job_pods(job, await self._client.list(kinds.POD, ask.namespace, labels=selector))
+        return read_child(
+            job, functools.partial(jobs.read_job_result, job, heard.pods, asked.value), _job_failure
+        ), heard.refusal_text
 
-    def _running(self, ask: Ask, metric: Metric) -> Object | None:
-        wanted, owner = measures(ask.key, metric.name), ask.key.partition("/")[0]
+    def _find_running(self, ask: MeasurementRequest, metric: Metric) -> Object | None:
+        wanted, owner = measured_label(ask.key, metric.name), ask.key.partition("/")[0]
         for job in self._store.by_model(kinds.JOB, ask.namespace, ask.model):
             metadata = job["metadata"]
-            mine = (metadata.get("labels") or {}).get(LABEL_MEASURES) == wanted and controlled_by(job, owner)
+            mine = (metadata.get("labels") or {}).get(LABEL_MEASURES) == wanted and is_controlled_by(job, owner)
             if mine and not metadata.get("deletionTimestamp") and not gates.has_ended(job):
                 return job
         return None
 
-    async def _start(self, ask: Ask, metric: Metric) -> Object | Failure:
+    async def _start_job(self, ask: MeasurementRequest, metric: Metric) -> Object | MeasurementFailure:
         assert metric.job is not None  # noqa: S101
         uid = ask.key.partition("/")[0]
         rollouts = self._store.by_model(kinds.MODEL_ROLLOUT, ask.namespace, ask.model)
         owner = next((rollout for rollout in rollouts if rollout["metadata"]["uid"] == uid), None)
         if owner is None:
-            return _failed("the ModelRollout is gone")
+            return _job_failure("the ModelRollout is gone")
         try:
-            job = metric_job(
+            job = render_metric_job(
                 owner,
                 metric.name,
                 metric.job,
                 key=ask.key,
                 version=ask.candidate.version,
                 attempt=self._clock.now().isoformat(),
-                environment=jobs.environment(ask),
-                images=helpers.of_model(self._images, self._store.get(kinds.MODEL, ask.namespace, ask.model)),
+                environment=jobs.build_environment(ask),
+                images=helpers.with_model_placement(
+                    self._images, self._store.get(kinds.MODEL, ask.namespace, ask.model)
+                ),
             )
             live = await self._client.create(job)
         except MergeError as error:
-            return Failure(Reason.METRIC_JOB_FAILED, str(error), permanent=True)
+            return MeasurementFailure(Reason.METRIC_JOB_FAILED, str(error), permanent=True)
         except errors.Invalid as error:
             message = f"metric {metric.name}: the API server refuses its Job: {error.message}"
-            return Failure(Reason.METRIC_JOB_FAILED, message, permanent=True)
+            return MeasurementFailure(Reason.METRIC_JOB_FAILED, message, permanent=True)
         self._store.put(live, quiet=True)
         return live
 
 
-def _name(job: Object) -> str:
+def _job_name(job: Object) -> str:
     return str(job["metadata"]["name"])
 
 
-def _failed(message: str) -> Failure:
-    return Failure(Reason.METRIC_JOB_FAILED, message)
+def _job_failure(message: str) -> MeasurementFailure:
+    return MeasurementFailure(Reason.METRIC_JOB_FAILED, message)

@@ -23,48 +23,48 @@ from modelwright.api.v1alpha1.model import (
 )
 from modelwright.api.v1alpha1.rollout import ModelRolloutStatus, RolloutState
 from modelwright.core import endpoints, versions
-from modelwright.core.rollout.machine import Assessment, Decision, decide, determine, settle
-from modelwright.core.rollout.observed import Observed, Problem
-from modelwright.core.rollout.record import TERMINAL, Record
+from modelwright.core.rollout.machine import Assessment, Decision, apply_transitions, decide_actions, determine_state
+from modelwright.core.rollout.observed import Observation, Problem
+from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
 from modelwright.core.status import drift, summarize
-from modelwright.core.status.summarize import Verdict
+from modelwright.core.status.summarize import ConditionSummary
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import Result
+from modelwright.kube.runner import ReconcileResult
 from modelwright.reconcile import figures, gates, monitoring, rollouts, routing
-from modelwright.reconcile.actions import carry_out
-from modelwright.reconcile.children import Refused, ensure
+from modelwright.reconcile.actions import execute_actions
+from modelwright.reconcile.children import BlockedError, ensure
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.observe import observe, route_state
-from modelwright.reconcile.picture import Picture
+from modelwright.reconcile.observe import observe_model, route_state
+from modelwright.reconcile.picture import ModelSnapshot
 from modelwright.reconcile.report import write_status
 from modelwright.serving import network
 from modelwright.serving.metadata import owner_reference
 
 Object = dict[str, Any]
 
-ILL = 10.0
+UNHEALTHY_POLL_SECONDS = 10.0
 """Seconds between two looks at the pods of a revision that serves and isn't whole."""
-REFUSED = 30.0
+DENIED_RETRY_SECONDS = 30.0
 """Seconds until what the API server didn't let the operator write is tried again: a right may be given back."""
-_MAY_PASS = (Reason.ACCESS_DENIED, Reason.QUOTA_EXCEEDED)
+_TRANSIENT_REFUSALS = (Reason.ACCESS_DENIED, Reason.QUOTA_EXCEEDED)
 """Refusals that end without an Event: a right is given, a quota has room."""
-PROGRESS_SECONDS, BUSY_PROGRESS_SECONDS = 3.0, 30.0
+PROGRESS_DELAY_SECONDS, BUSY_PROGRESS_DELAY_SECONDS = 3.0, 30.0
 """How long a status that only reports progress waits, so that what comes next makes one write of it: usually, and while
 many objects are worked on."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ActionOutcome:
     """How acting ended: whether something was written, what stands in the way, the error the queue must hear of; and
     what stands in the way of the observer, which is nobody else's matter. `stamped`: a ModelVersion was made, and
     another pass follows at once."""
 
     changed: bool = False
-    stamped: bool = False
+    version_created: bool = False
     problem: Problem | None = None
     error: errors.ApiError | None = None
-    unobserved: Problem | None = None
+    monitoring_problem: Problem | None = None
 
 
 class ModelReconciler:
@@ -72,88 +72,92 @@ class ModelReconciler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._confirmed: dict[str, str] = {}
+        self._confirmed_routes: dict[str, str] = {}
         """Model uid -> the state of its route that the gateway was last seen to follow."""
-        self._deferred: dict[str, float] = {}
+        self._deferred_since: dict[str, float] = {}
         """Model uid -> since when a status that only reports progress waits."""
 
-    async def reconcile(self, key: Key) -> Result:
+    async def reconcile(self, key: Key) -> ReconcileResult:
         """One pass over the Model of this key."""
         raw = self._context.store.get(kinds.MODEL, key.namespace, key.name)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             if raw is not None:
-                self._confirmed.pop(raw["metadata"]["uid"], None)
-                self._deferred.pop(raw["metadata"]["uid"], None)
-            figures.forget(key.namespace, key.name)
-            monitoring.forget(self._context, key)
-            return Result()
+                self._confirmed_routes.pop(raw["metadata"]["uid"], None)
+                self._deferred_since.pop(raw["metadata"]["uid"], None)
+            figures.forget_model(key.namespace, key.name)
+            monitoring.forget_observer(self._context, key)
+            return ReconcileResult()
         try:
             model = Model.parse(raw)
         except InvalidObject as error:
-            await self._refuse(raw, error)
-            return Result()
-        if self._context.crowded() and _can_wait(model):
-            await self._acknowledge(raw, model)
-            return Result()
-        picture = await observe(self._context, raw, model, self._confirmed_before(model))
-        self._remember(picture)
-        picture = _settled(picture)
-        failed = await self._write_down(picture)
-        decision = decide(picture.observed)
-        outcome = await self._act(picture, decision)
-        if outcome.stamped and model.status.observed_generation is None:
+            await self._reject_spec(raw, error)
+            return ReconcileResult()
+        if self._context.is_backlogged() and _can_wait(model):
+            await self._acknowledge_edit(raw, model)
+            return ReconcileResult()
+        picture = await observe_model(self._context, raw, model, self._confirmed_route_state(model))
+        self._cache_route(picture)
+        picture = _with_transitions(picture)
+        failed = await self._persist_record(picture)
+        decision = decide_actions(picture.observation)
+        outcome = await self._execute(picture, decision)
+        if outcome.version_created and model.status.observed_generation is None:
             # The next pass, which follows at once, has something to report.
-            return Result()
+            return ReconcileResult()
         if outcome.changed:
             # What is told is what is so now, not what was so before the writes.
             before = picture
-            self._carry_over(picture)
-            picture = await observe(self._context, raw, model, self._confirmed_before(model))
-            self._remember(picture)
-            picture = _settled(picture)
-            decision = decide(picture.observed)
-            if _status_of(picture.observed.record) != _status_of(before.observed.record):
+            self._carry_route_confirmation(picture)
+            picture = await observe_model(self._context, raw, model, self._confirmed_route_state(model))
+            self._cache_route(picture)
+            picture = _with_transitions(picture)
+            decision = decide_actions(picture.observation)
+            if _record_status(picture.observation.record) != _record_status(before.observation.record):
                 # One status write a pass: what has just changed is written down by the next one, which follows at once.
-                self._context.wake(key)
-                ended = before.observed.live is not None and picture.observed.live is None
+                self._context.enqueue(key)
+                ended = before.observation.active_record is not None and picture.observation.active_record is None
                 if ended and outcome.problem is None and outcome.error is None and failed is None:
                     # Who reads that the Model is ready may edit it: a record that went on would end as superseded.
-                    return Result()
-        observed = _with(picture.observed, outcome)
-        assessment = _as_told(observed, determine(observed))
-        deferred = await self._report(picture, observed, assessment, outcome.unobserved)
+                    return ReconcileResult()
+        observed = _with_problem(picture.observation, outcome)
+        assessment = _with_recorded_message(observed, determine_state(observed))
+        deferred = await self._report_status(picture, observed, assessment, outcome.monitoring_problem)
         failure = outcome.error or failed
         if failure is not None:
             raise failure
-        refused = REFUSED if outcome.problem is not None and outcome.problem.reason in _MAY_PASS else None
-        requeues = (deferred, refused, _next_look(observed, decision, assessment))
-        return Result(min((seconds for seconds in requeues if seconds is not None), default=None))
+        refused = (
+            DENIED_RETRY_SECONDS
+            if outcome.problem is not None and outcome.problem.reason in _TRANSIENT_REFUSALS
+            else None
+        )
+        requeues = (deferred, refused, _requeue_after(observed, decision, assessment))
+        return ReconcileResult(min((seconds for seconds in requeues if seconds is not None), default=None))
 
-    async def _write_down(self, picture: Picture) -> errors.ApiError | None:
+    async def _persist_record(self, picture: ModelSnapshot) -> errors.ApiError | None:
         """Write the record before anything is done about it. Turning back doesn't wait for that: nothing must stand
         between a bad version and its callers."""
-        found, record = picture.records, picture.observed.record
+        found, record = picture.history, picture.observation.record
         try:
-            await rollouts.end_superseded(self._context, found, picture.observed.now)
-            rolling = picture.observed.rolling
-            if found.newest is None or record is None or rolling is None or picture.observed.suspended:
+            await rollouts.finish_superseded(self._context, found, picture.observation.now)
+            rolling = picture.observation.rollout
+            if found.newest is None or record is None or rolling is None or picture.observation.suspended:
                 return None
             if record.status != found.newest.status or record.generation != record.status.observed_generation:
                 raw = found.raw[record.name]
-                told = determine(picture.observed)
+                told = determine_state(picture.observation)
                 # Of a route that can't be written, say, the Model tells alone: why the record turned back stays there.
                 stuck = told.stalled and told.reason == record.status.reason
-                now, evidence = picture.observed.now, rolling.evidence
-                if await rollouts.write(
+                now, evidence = picture.observation.now, rolling.evidence_condition
+                if await rollouts.write_record(
                     self._context, raw, found.newest, record, now, stalled=stuck, evidence=evidence
                 ):
-                    self._tell_rollout(picture.raw, found.newest, record)
+                    self._emit_rollout_event(picture.raw, found.newest, record)
                     if (record.state, record.status.retried) != (found.newest.state, found.newest.status.retried):
                         # Its stage follows from how the rollout ended.
                         version = Key("ModelVersion", picture.model.namespace, record.spec.target.version)
-                        self._context.wake(version)
-            await gates.clean(self._context, found)
-            await rollouts.forget_old(self._context, found, rolling.policy.history_limit)
+                        self._context.enqueue(version)
+            await gates.remove_spent_jobs(self._context, found)
+            await rollouts.prune_history(self._context, found, rolling.policy.history_limit)
         except errors.NotFound:
             return None
         except errors.ApiError as error:
@@ -162,17 +166,17 @@ class ModelReconciler:
             return error
         return None
 
-    def _tell_rollout(self, raw: Object, old: Record, new: Record) -> None:
+    def _emit_rollout_event(self, raw: Object, old: RolloutRecord, new: RolloutRecord) -> None:
         if new.state is old.state and old.status.state is not None:
             return
         bad = new.state in (RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, RolloutState.ABORTED)
-        to = new.to.version if new.to is not None else new.spec.target.version
+        to = new.candidate.version if new.candidate is not None else new.spec.target.version
         note = f"rollout {new.name} to {to}: {new.state}: {new.status.message}"
         self._context.events.record(raw, "Warning" if bad else "Normal", new.status.reason or str(new.state), note)
 
-    def _confirmed_before(self, model: Model) -> str | None:
+    def _confirmed_route_state(self, model: Model) -> str | None:
         """What is remembered; after a restart, what a Model that is ready tells about its route."""
-        known = self._confirmed.get(model.uid)
+        known = self._confirmed_routes.get(model.uid)
         status = model.status
         if (
             known is not None
@@ -180,46 +184,46 @@ class ModelReconciler:
             or not is_true(status.conditions, "Ready")
         ):
             return known
-        route = self._route(model)
+        route = self._live_route(model)
         return route_state(route) if route is not None else None
 
-    def _route(self, model: Model) -> Object | None:
+    def _live_route(self, model: Model) -> Object | None:
         grpc = model.spec.endpoint is not None and model.spec.endpoint.protocol == "GRPC"
         return self._context.store.get(kinds.GRPC_ROUTE if grpc else kinds.HTTP_ROUTE, model.namespace, model.name)
 
-    def _remember(self, picture: Picture) -> None:
-        if picture.observed.traffic.confirmed and picture.scene.route is not None:
-            self._confirmed[picture.model.uid] = route_state(picture.scene.route)
+    def _cache_route(self, picture: ModelSnapshot) -> None:
+        if picture.observation.traffic.confirmed and picture.routing.route is not None:
+            self._confirmed_routes[picture.model.uid] = route_state(picture.routing.route)
 
-    def _carry_over(self, before: Picture) -> None:
+    def _carry_route_confirmation(self, before: ModelSnapshot) -> None:
         """A route that the gateway was seen to follow counts as followed when copies for the observer are all that its
         next generation adds or takes away: callers get the same by both."""
-        old, new = before.scene.route, self._route(before.model)
-        if not before.observed.traffic.confirmed or old is None or new is None:
+        old, new = before.routing.route, self._live_route(before.model)
+        if not before.observation.traffic.confirmed or old is None or new is None:
             return
         one, other = (route["metadata"].get("generation", 0) for route in (old, new))
         name = before.model.name
-        if other == one + 1 and network.for_callers(old, name) == network.for_callers(new, name):
-            self._confirmed[before.model.uid] = route_state(new)
+        if other == one + 1 and network.hash_for_callers(old, name) == network.hash_for_callers(new, name):
+            self._confirmed_routes[before.model.uid] = route_state(new)
 
-    async def _act(self, picture: Picture, decision: Decision) -> Outcome:
+    async def _execute(self, picture: ModelSnapshot, decision: Decision) -> ActionOutcome:
         """Carry out the decision. Whatever fails, the rest of the pass still tells about it."""
         try:
-            stamps = picture.stamp is not None and not picture.observed.suspended
-            if picture.stamp is not None and stamps:
-                await self._stamp(picture, picture.stamp)
-            changed = await carry_out(self._context, picture, decision.actions)
-            watched, unobserved = await monitoring.keep(self._context, picture)
-            return Outcome(changed or watched, stamps, unobserved=unobserved)
-        except Refused as refused:
-            return Outcome(problem=refused.problem)
+            stamps = picture.version_to_create is not None and not picture.observation.suspended
+            if picture.version_to_create is not None and stamps:
+                await self._create_version(picture, picture.version_to_create)
+            changed = await execute_actions(self._context, picture, decision.actions)
+            watched, unobserved = await monitoring.ensure_observer(self._context, picture)
+            return ActionOutcome(changed or watched, stamps, monitoring_problem=unobserved)
+        except BlockedError as refused:
+            return ActionOutcome(problem=refused.problem)
         except (errors.Conflict, errors.AlreadyExists, errors.NotFound) as error:
             # The picture was old: another look follows at once, and there is nothing to tell.
-            return Outcome(error=error)
+            return ActionOutcome(error=error)
         except errors.ApiError as error:
-            return Outcome(problem=Problem(Reason.PROGRESSING_WITH_RETRY, f"trying again: {error}"), error=error)
+            return ActionOutcome(problem=Problem(Reason.PROGRESSING_WITH_RETRY, f"trying again: {error}"), error=error)
 
-    async def _stamp(self, picture: Picture, stamp: versions.Stamp) -> None:
+    async def _create_version(self, picture: ModelSnapshot, stamp: versions.VersionToCreate) -> None:
         version = {
             "apiVersion": names.API_VERSION,
             "kind": "ModelVersion",
@@ -232,25 +236,25 @@ class ModelReconciler:
             "spec": dict(stamp.spec),
         }
         await ensure(self._context, version)
-        self._context.wake(Key("ModelVersion", picture.model.namespace, stamp.name))
-        self._context.wake(Key("Model", picture.model.namespace, picture.model.name))
+        self._context.enqueue(Key("ModelVersion", picture.model.namespace, stamp.name))
+        self._context.enqueue(Key("Model", picture.model.namespace, picture.model.name))
 
-    async def _report(
-        self, picture: Picture, observed: Observed, assessment: Assessment, unobserved: Problem | None
+    async def _report_status(
+        self, picture: ModelSnapshot, observed: Observation, assessment: Assessment, unobserved: Problem | None
     ) -> float | None:
         """Write the status. Returns in how many seconds a status that only reports progress is due, if deferred."""
         old, model = picture.model.status, picture.model
-        rollout = _rollout(old.rollout, assessment, observed)
+        rollout = _rollout_status(old.rollout, assessment, observed)
         problem = Problem(assessment.reason, assessment.message, assessment.stalled)
         if rollout.since is not None:
-            problem = summarize.out_of_patience(problem, rollout.since, observed.now)
-        verdict = summarize.model_verdict(
+            problem = summarize.escalate_problem(problem, rollout.since, observed.now)
+        verdict = summarize.assess_readiness(
             observed, Assessment(assessment.state, problem.reason, problem.message, problem.stalled)
         )
-        drifted = monitoring.drift(self._context, picture)
+        drifted = monitoring.read_drift(self._context, picture)
         status = ModelStatus(
             observed_generation=model.generation,
-            url=_url(picture, observed, old.url),
+            url=_model_url(picture, observed, old.url),
             serving=ServingStatus(
                 version=observed.serving.revision.version,
                 revision=observed.serving.revision.hash,
@@ -258,54 +262,54 @@ class ModelReconciler:
             )
             if observed.serving
             else None,
-            target=_target(picture, model),
+            target=_target_status(picture, model),
             rollout=rollout,
-            traffic=_traffic(observed, old.traffic),
-            runtime=_runtime(picture, old),
-            replicas=_count(observed, "replicas"),
-            ready_replicas=_count(observed, "ready"),
-            selector=_selector(model),
-            history=_history(old, observed),
-            failure=_failure(observed, verdict),
-            announced=_announced(self._context, model),
+            traffic=_traffic_status(observed, old.traffic),
+            runtime=_runtime_status(picture, old),
+            replicas=_serving_pod_count(observed, "replicas"),
+            ready_replicas=_serving_pod_count(observed, "ready"),
+            selector=_scale_selector(model),
+            history=_serving_history(old, observed),
+            failure=_failure_status(observed, verdict),
+            announced=_latest_trained(self._context, model),
             outdated=picture.plan.outdated if picture.plan else None,
-            changes=_changes(old, observed),
-            drift=drifted if drift.worth_writing(old.drift, drifted) else old.drift,
-            conditions=summarize.conditions(
+            changes=_change_statuses(old, observed),
+            drift=drifted if drift.is_worth_writing(old.drift, drifted) else old.drift,
+            conditions=summarize.build_conditions(
                 old.conditions,
                 verdict,
-                summarize.available(observed),
-                monitored=monitoring.told(self._context, picture, unobserved),
-                evidence=observed.rolling.evidence if observed.rolling is not None else None,
-                endpoint=_endpoint(picture),
+                summarize.assess_availability(observed),
+                monitored=monitoring.monitored_condition(self._context, picture, unobserved),
+                evidence=observed.rollout.evidence_condition if observed.rollout is not None else None,
+                endpoint=_endpoint_condition(picture),
                 generation=model.generation,
                 now=observed.now,
             ),
         )
-        figures.tell(model.namespace, model.name, status, observed.live, picture.looked.verdicts)
+        figures.record_model(model.namespace, model.name, status, observed.active_record, picture.analysis.verdicts)
         if summarize.reports_progress_only(old, status):
             now = self._context.clock.monotonic()
-            waits = BUSY_PROGRESS_SECONDS if self._context.busy() else PROGRESS_SECONDS
-            due = self._deferred.setdefault(model.uid, now) + waits
+            waits = BUSY_PROGRESS_DELAY_SECONDS if self._context.is_busy() else PROGRESS_DELAY_SECONDS
+            due = self._deferred_since.setdefault(model.uid, now) + waits
             if due > now:
                 return due - now
-        self._deferred.pop(model.uid, None)
+        self._deferred_since.pop(model.uid, None)
         if status != old:
             # It is written anyway: with the numbers of now.
             status = status.model_copy(update={"drift": drifted})
         if await write_status(self._context, picture.raw, status, old):
-            self._tell(picture.raw, old, status, verdict)
+            self._emit_events(picture.raw, old, status, verdict)
             if status.serving != old.serving:
-                self._wake_runs(model, old, status)
+                self._enqueue_runs(model, old, status)
         return None
 
-    def _wake_runs(self, model: Model, old: ModelStatus, new: ModelStatus) -> None:
+    def _enqueue_runs(self, model: Model, old: ModelStatus, new: ModelStatus) -> None:
         """The runs that made what serves, or served, report what became of it."""
         for version in {served.version for served in (old.serving, new.serving) if served is not None}:
-            for key in routing.run_of(self._context.store.get(kinds.MODEL_VERSION, model.namespace, version)):
-                self._context.wake(key)
+            for key in routing.producing_run(self._context.store.get(kinds.MODEL_VERSION, model.namespace, version)):
+                self._context.enqueue(key)
 
-    def _tell(self, raw: Object, old: ModelStatus, new: ModelStatus, verdict: Verdict) -> None:
+    def _emit_events(self, raw: Object, old: ModelStatus, new: ModelStatus, verdict: ConditionSummary) -> None:
         """Events speak of transitions: who serves, and what a person has to look at."""
         if new.serving is not None and (old.serving is None or old.serving.revision != new.serving.revision):
             before = f" (before: {old.serving.version})" if old.serving else ""
@@ -321,26 +325,26 @@ class ModelReconciler:
         if verdict.stalled and verdict.reason != was:
             self._context.events.record(raw, "Warning", verdict.reason, verdict.message)
 
-    async def _refuse(self, raw: Object, error: InvalidObject) -> None:
+    async def _reject_spec(self, raw: Object, error: InvalidObject) -> None:
         """A spec that this operator can't read (admission is older or newer than it): say so, touch nothing."""
         old = ModelStatus.model_validate(raw.get("status") or {})
-        verdict = Verdict(Reason.INVALID_SPEC, error.message, stalled=True)
+        verdict = ConditionSummary(Reason.INVALID_SPEC, error.message, stalled=True)
         generation = raw["metadata"].get("generation", 0)
-        told = summarize.concluded(old.conditions, verdict, generation=generation, now=self._context.clock.now())
+        told = summarize.set_readiness(old.conditions, verdict, generation=generation, now=self._context.clock.now())
         status = old.model_copy(update={"observed_generation": generation, "conditions": told})
-        figures.tell(raw["metadata"]["namespace"], raw["metadata"]["name"], status, None, ())
+        figures.record_model(raw["metadata"]["namespace"], raw["metadata"]["name"], status, None, ())
         if await write_status(self._context, raw, status, old):
-            self._tell(raw, old, status, verdict)
+            self._emit_events(raw, old, status, verdict)
 
-    async def _acknowledge(self, raw: Object, model: Model) -> None:
+    async def _acknowledge_edit(self, raw: Object, model: Model) -> None:
         """One write, where a pass takes several: who has edited hears at once that it was seen, however many others
         have edited."""
-        told = summarize.acknowledged(
+        told = summarize.acknowledge_edit(
             model.status.conditions, generation=model.generation, now=self._context.clock.now()
         )
         changes = {"observed_generation": model.generation, "conditions": told, "failure": None}
         await write_status(self._context, raw, model.status.model_copy(update=changes), model.status)
-        self._context.wake(Key("Model", model.namespace, model.name))
+        self._context.enqueue(Key("Model", model.namespace, model.name))
 
 
 def _can_wait(model: Model) -> bool:
@@ -350,65 +354,73 @@ def _can_wait(model: Model) -> bool:
         return False
     status = model.status
     edited = status.observed_generation is not None and status.observed_generation < model.generation
-    return edited and status.rollout is not None and status.rollout.state in TERMINAL
+    return edited and status.rollout is not None and status.rollout.state in TERMINAL_STATES
 
 
-def _announced(context: Context, model: Model) -> AnnouncedStatus | None:
+def _latest_trained(context: Context, model: Model) -> AnnouncedStatus | None:
     source = model.spec.version
-    name = source.name or versions.stamped_name(model.name, source)
+    name = source.name or versions.generated_name(model.name, source)
     wanted = context.store.get(kinds.MODEL_VERSION, model.namespace, name) if name else None
     if wanted is None:
         return None
     # The newest of them decides: the others are older, and a Model may have many.
-    places = routing.offered_by_runs(context.store, model.namespace, model.name)[:1]
+    places = routing.eligible_trained_versions(context.store, model.namespace, model.name)[:1]
     newest = [raw for place in places if (raw := context.store.get(kinds.MODEL_VERSION, *place)) is not None]
-    found = versions.announced(model.name, wanted, newest)
+    found = versions.newest_trained(model.name, wanted, newest)
     if found is None:
         return None
     return AnnouncedStatus(version=found["metadata"]["name"], training_run=found["spec"]["lineage"]["trainingRun"])
 
 
-def _with(observed: Observed, outcome: Outcome) -> Observed:
+def _with_problem(observed: Observation, outcome: ActionOutcome) -> Observation:
     return replace(observed, problem=outcome.problem) if outcome.problem is not None else observed
 
 
-def _next_look(observed: Observed, decision: Decision, assessment: Assessment) -> float | None:
-    under_way = observed.live is not None or bool(observed.leftovers) or assessment.state is RolloutState.PROGRESSING
+def _requeue_after(observed: Observation, decision: Decision, assessment: Assessment) -> float | None:
+    under_way = (
+        observed.active_record is not None
+        or bool(observed.obsolete_revisions)
+        or assessment.state is RolloutState.PROGRESSING
+    )
     if assessment.stalled and not under_way:
         return 30.0
-    if decision.look_again is not None:
-        return decision.look_again.total_seconds()
+    if decision.requeue_after is not None:
+        return decision.requeue_after.total_seconds()
     view = observed.target_view
     if view is not None and view.replicas is not None and view.available < view.replicas:
-        return ILL
+        return UNHEALTHY_POLL_SECONDS
     return None
 
 
-def _settled(picture: Picture) -> Picture:
+def _with_transitions(picture: ModelSnapshot) -> ModelSnapshot:
     """`picture` with its record as it is to be written; at a transition with the numbers that decided."""
-    observed = settle(picture.observed)
-    before, after = picture.observed.record, observed.record
-    moved = before is not None and after is not None and (before.state, before.step) != (after.state, after.step)
-    if moved and picture.observed.rolling is not None and picture.looked.verdicts:
-        record = rollouts.noted(before, picture.looked, picture.observed.now, fresh=True)
-        rolling = replace(picture.observed.rolling, record=record)
-        observed = settle(replace(picture.observed, rolling=rolling))
-    return replace(picture, observed=observed)
+    observed = apply_transitions(picture.observation)
+    before, after = picture.observation.record, observed.record
+    moved = (
+        before is not None
+        and after is not None
+        and (before.state, before.step_index) != (after.state, after.step_index)
+    )
+    if moved and picture.observation.rollout is not None and picture.analysis.verdicts:
+        record = rollouts.with_verdicts(before, picture.analysis, picture.observation.now, fresh=True)
+        rolling = replace(picture.observation.rollout, record=record)
+        observed = apply_transitions(replace(picture.observation, rollout=rolling))
+    return replace(picture, observation=observed)
 
 
-def _as_told(observed: Observed, assessment: Assessment) -> Assessment:
+def _with_recorded_message(observed: Observation, assessment: Assessment) -> Assessment:
     """The record's own words for a state that goes on: its numbers would be a write of the Model at each look."""
-    live = observed.live
+    live = observed.active_record
     if live is None or (live.state, live.status.reason) != (assessment.state, assessment.reason):
         return assessment
     return replace(assessment, message=live.status.message or assessment.message)
 
 
-def _status_of(record: Record | None) -> ModelRolloutStatus | None:
+def _record_status(record: RolloutRecord | None) -> ModelRolloutStatus | None:
     return record.status if record is not None else None
 
 
-def _rollout(old: RolloutStatus | None, assessment: Assessment, observed: Observed) -> RolloutStatus:
+def _rollout_status(old: RolloutStatus | None, assessment: Assessment, observed: Observation) -> RolloutStatus:
     record = observed.record
     name = record.name if record is not None else None
     same = old is not None and (old.state, old.reason, old.name) == (assessment.state, assessment.reason, name)
@@ -418,13 +430,13 @@ def _rollout(old: RolloutStatus | None, assessment: Assessment, observed: Observ
     )
 
 
-def _changes(old: ModelStatus, observed: Observed) -> tuple[ChangeStatus, ...]:
+def _change_statuses(old: ModelStatus, observed: Observation) -> tuple[ChangeStatus, ...]:
     """Who has changed what. Without a policy that asks for approval nothing is added, and nothing forgotten."""
-    found = observed.rolling.changes if observed.rolling is not None else None
+    found = observed.rollout.changes if observed.rollout is not None else None
     return old.changes if found is None else found
 
 
-def _history(old: ModelStatus, observed: Observed) -> tuple[ServedStatus, ...]:
+def _serving_history(old: ModelStatus, observed: Observation) -> tuple[ServedStatus, ...]:
     """Who served before, the latest first."""
     now, before = observed.serving, old.serving
     if now is None or before is None or before.revision == now.revision.hash:
@@ -434,14 +446,14 @@ def _history(old: ModelStatus, observed: Observed) -> tuple[ServedStatus, ...]:
     return (left, *kept)[:10]
 
 
-def _target(picture: Picture, model: Model) -> TargetStatus | None:
+def _target_status(picture: ModelSnapshot, model: Model) -> TargetStatus | None:
     if picture.plan is not None:
         return TargetStatus(version=picture.plan.revision.version, revision=picture.plan.revision.hash)
-    name = model.spec.version.name or (picture.stamp.name if picture.stamp else None)
+    name = model.spec.version.name or (picture.version_to_create.name if picture.version_to_create else None)
     return TargetStatus(version=name) if name else None
 
 
-def _runtime(picture: Picture, old: ModelStatus) -> RuntimeStatus | None:
+def _runtime_status(picture: ModelSnapshot, old: ModelStatus) -> RuntimeStatus | None:
     if picture.plan is None:
         return old.runtime
     choice = picture.plan.choice
@@ -450,13 +462,13 @@ def _runtime(picture: Picture, old: ModelStatus) -> RuntimeStatus | None:
     )
 
 
-def _traffic(observed: Observed, old: tuple[TrafficStatus, ...]) -> tuple[TrafficStatus, ...]:
+def _traffic_status(observed: Observation, old: tuple[TrafficStatus, ...]) -> tuple[TrafficStatus, ...]:
     """Weights as they are configured. Between the writes of a switch the Service and the route name two revisions."""
     named = [view for key, view in sorted(observed.revisions.items()) if key in observed.traffic.named]
     target = observed.target.hash if observed.target else None
     alone = {named[0].revision.hash: 100} if len(named) == 1 else {target: 100}
-    weights = observed.traffic.weights if observed.live is not None else alone
-    seen = _seen_weights(observed, {entry.revision: entry.observed_weight for entry in old})
+    weights = observed.traffic.weights if observed.active_record is not None else alone
+    seen = _observed_weights(observed, {entry.revision: entry.observed_weight for entry in old})
     return tuple(
         TrafficStatus(
             version=view.revision.version,
@@ -469,29 +481,29 @@ def _traffic(observed: Observed, old: tuple[TrafficStatus, ...]) -> tuple[Traffi
     )
 
 
-NOTABLE = 3
+MIN_WEIGHT_CHANGE = 3
 """Points by which an observed share must have moved to be written again."""
 
 
-def _seen_weights(observed: Observed, old: Mapping[str, int | None]) -> dict[str, int]:
+def _observed_weights(observed: Observation, old: Mapping[str, int | None]) -> dict[str, int]:
     """Shares of the requests as they were counted since the step began, where they were."""
-    live = observed.live
-    if live is None or live.status.observed_weight is None or live.to is None or live.source is None:
+    live = observed.active_record
+    if live is None or live.status.observed_weight is None or live.candidate is None or live.from_revision is None:
         return {}
-    share, before = live.status.observed_weight, old.get(live.to.hash)
-    if before is not None and abs(before - share) < NOTABLE:
+    share, before = live.status.observed_weight, old.get(live.candidate.hash)
+    if before is not None and abs(before - share) < MIN_WEIGHT_CHANGE:
         share = before
-    return {live.to.hash: share, live.source.hash: 100 - share}
+    return {live.candidate.hash: share, live.from_revision.hash: 100 - share}
 
 
-def _count(observed: Observed, field: str) -> int | None:
+def _serving_pod_count(observed: Observation, field: str) -> int | None:
     if observed.serving is None:
         return None
     view = observed.revisions.get(observed.serving.revision.hash)
     return int(getattr(view, field) or 0) if view is not None else 0
 
 
-def _failure(observed: Observed, verdict: Verdict) -> FailureStatus | None:
+def _failure_status(observed: Observation, verdict: ConditionSummary) -> FailureStatus | None:
     view = observed.target_view
     if view is not None and view.failure is not None and view.available < (view.replicas or 0):
         failure = view.failure
@@ -505,19 +517,19 @@ def _failure(observed: Observed, verdict: Verdict) -> FailureStatus | None:
     return FailureStatus(reason=verdict.reason, message=verdict.message) if verdict.stalled else None
 
 
-def _endpoint(picture: Picture) -> tuple[bool, Reason, str] | None:
+def _endpoint_condition(picture: ModelSnapshot) -> tuple[bool, Reason, str] | None:
     """The condition EndpointApplied; None when nothing is asked for that a gateway may lack."""
     endpoint = picture.model.spec.endpoint
     if endpoint is None or (endpoint.request_timeout is None and not endpoint.filters):
         return None
-    lacking = picture.traffic.lacking(picture.scene)
+    lacking = picture.traffic.list_unsupported_settings(picture.routing)
     if lacking:
         return False, Reason.ENDPOINT_NOT_SUPPORTED, "; ".join(lacking)
-    hint = endpoints.cut_requests(endpoint, picture.model.spec.serving.max_request_seconds)
+    hint = endpoints.describe_short_timeout(endpoint, picture.model.spec.serving.max_request_seconds)
     return True, Reason.ENDPOINT_APPLIED, hint or "the route has what spec.endpoint asks for"
 
 
-def _selector(model: Model) -> str | None:
+def _scale_selector(model: Model) -> str | None:
     """Pods of all revisions: while a rollout divides the requests, only all of them tell how many are needed."""
     if model.spec.serving.replicas is None:
         return None
@@ -525,11 +537,11 @@ def _selector(model: Model) -> str | None:
     return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def _url(picture: Picture, observed: Observed, before: str | None) -> str | None:
+def _model_url(picture: ModelSnapshot, observed: Observation, before: str | None) -> str | None:
     """Through the endpoint once that was programmed, else inside the cluster; none while nothing serves."""
     if observed.serving is None:
         return None
-    outside = picture.traffic.url(picture.scene)
+    outside = picture.traffic.resolve_url(picture.routing)
     if outside is not None and (observed.traffic.confirmed or outside == before):
         return outside
     metadata = picture.raw["metadata"]

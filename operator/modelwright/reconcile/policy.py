@@ -6,26 +6,26 @@ import asyncio
 from typing import Any
 
 from modelwright.analysis import promql
-from modelwright.analysis.web import Fault
+from modelwright.analysis.web import MeasurementError
 from modelwright.api.common import InvalidObject
 from modelwright.api.conditions import ConditionType, with_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicy, RolloutPolicySpec, RolloutPolicyStatus
 from modelwright.core.rollout import lint
 from modelwright.core.rollout.lint import Decidability
-from modelwright.core.rollout.steps import compiled
-from modelwright.core.status.summarize import Verdict, concluded, conditions
+from modelwright.core.rollout.steps import compile_steps
+from modelwright.core.status.summarize import ConditionSummary, build_conditions, set_readiness
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import Result
+from modelwright.kube.runner import ReconcileResult
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
-from modelwright.sandbox.bounds import BUSY_SECONDS
-from modelwright.sandbox.process import Busy
+from modelwright.sandbox.bounds import BUSY_RETRY_SECONDS
+from modelwright.sandbox.process import SandboxBusy
 
 Object = dict[str, Any]
 
-MANY = 16
+THREAD_THRESHOLD = 16
 """Metrics times steps from which on their plan is made in a thread: each takes some hundredths of a second."""
 
 
@@ -34,37 +34,37 @@ class RolloutPolicyReconciler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._known: dict[Key, tuple[tuple[str, int], Decidability]] = {}
+        self._decidability_cache: dict[Key, tuple[tuple[str, int], Decidability]] = {}
         """What was found of a policy, by its uid and generation."""
 
-    async def reconcile(self, key: Key) -> Result:
+    async def reconcile(self, key: Key) -> ReconcileResult:
         """One pass over the RolloutPolicy of this key."""
         raw = self._context.store.get(kinds.ROLLOUT_POLICY, key.namespace, key.name)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
-            self._known.pop(key, None)
-            return Result()
+            self._decidability_cache.pop(key, None)
+            return ReconcileResult()
         try:
             policy = RolloutPolicy.parse(raw)
         except InvalidObject as error:
-            await self._refuse(raw, error)
-            return Result()
-        wrong = lint.problems(policy.spec)
+            await self._reject_spec(raw, error)
+            return ReconcileResult()
+        wrong = lint.find_problems(policy.spec)
         try:
-            wrong = (*wrong, *await self._refused(policy))
-        except Busy:
-            return Result(BUSY_SECONDS)
+            wrong = (*wrong, *await self._rejected_queries(policy))
+        except SandboxBusy:
+            return ReconcileResult(BUSY_RETRY_SECONDS)
         verdict = (
-            Verdict(Reason.INVALID_POLICY, "; ".join(wrong), stalled=True)
+            ConditionSummary(Reason.INVALID_POLICY, "; ".join(wrong), stalled=True)
             if wrong
-            else Verdict(Reason.POLICY_ACCEPTED, "nothing in it stands against following it")
+            else ConditionSummary(Reason.POLICY_ACCEPTED, "nothing in it stands against following it")
         )
         found = await self._decidability(key, policy)
         now, old = self._context.clock.now(), policy.status
-        evidence = lint.evidence_asked(policy.spec, compiled(policy.spec.strategy))
-        told = conditions(old.conditions, verdict, None, evidence=evidence, generation=policy.generation, now=now)
+        evidence = lint.evidence_condition(policy.spec, compile_steps(policy.spec.strategy))
+        told = build_conditions(old.conditions, verdict, None, evidence=evidence, generation=policy.generation, now=now)
         status = RolloutPolicyStatus(
             observed_generation=policy.generation,
-            requests_per_second=lint.text_of(found.rate) if found.rate is not None else None,
+            requests_per_second=lint.format_rate(found.rate) if found.rate is not None else None,
             conditions=with_condition(
                 told,
                 ConditionType.DECIDABLE,
@@ -76,9 +76,9 @@ class RolloutPolicyReconciler:
             ),
         )
         await write_status(self._context, raw, status, old)
-        return Result()
+        return ReconcileResult()
 
-    async def _refused(self, policy: RolloutPolicy) -> list[str]:
+    async def _rejected_queries(self, policy: RolloutPolicy) -> list[str]:
         """Queries that nothing will send or read, by the fields they stand in. Raises Busy."""
         found, who = [], policy.namespace
         for metric in policy.spec.analysis.metrics if policy.spec.analysis is not None else ():
@@ -89,37 +89,37 @@ class RolloutPolicyReconciler:
                     continue
                 what = f"spec.analysis.metrics[{metric.name}].prometheus.{field}"
                 try:
-                    text = promql.fill(text, dict.fromkeys(promql.PLACEHOLDERS, "x"))
+                    text = promql.fill_placeholders(text, dict.fromkeys(promql.PLACEHOLDERS, "x"))
                     if field == "query":
-                        await promql.parsed_here(text, what, who, wait=False)
+                        await promql.try_parse_query(text, what, who, wait=False)
                     else:
-                        await promql.plain(text, what, who, wait=False)
-                except Fault as fault:
+                        await promql.extend_selector(text, what, who, wait=False)
+                except MeasurementError as fault:
                     message = fault.failure.message
                     found.append(message if message.startswith(what) else f"{what}: {message}")
         return found
 
     async def _decidability(self, key: Key, policy: RolloutPolicy) -> Decidability:
         edit = (policy.uid, policy.generation)
-        before, found = self._known.get(key, (None, None))
+        before, found = self._decidability_cache.get(key, (None, None))
         if found is None or before != edit:
-            if _size(policy.spec) > MANY:
-                found = await asyncio.to_thread(lint.decidability, policy.spec)
+            if _plan_size(policy.spec) > THREAD_THRESHOLD:
+                found = await asyncio.to_thread(lint.assess_decidability, policy.spec)
             else:
-                found = lint.decidability(policy.spec)
-            self._known[key] = (edit, found)
+                found = lint.assess_decidability(policy.spec)
+            self._decidability_cache[key] = (edit, found)
         return found
 
-    async def _refuse(self, raw: Object, error: InvalidObject) -> None:
+    async def _reject_spec(self, raw: Object, error: InvalidObject) -> None:
         """A spec that this operator can't read (admission is older or newer than it)."""
         generation = raw["metadata"].get("generation", 0)
         old = RolloutPolicyStatus.model_validate(raw.get("status") or {})
-        verdict = Verdict(Reason.INVALID_POLICY, error.message, stalled=True)
-        told = concluded(old.conditions, verdict, generation=generation, now=self._context.clock.now())
+        verdict = ConditionSummary(Reason.INVALID_POLICY, error.message, stalled=True)
+        told = set_readiness(old.conditions, verdict, generation=generation, now=self._context.clock.now())
         await write_status(
             self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
         )
 
 
-def _size(policy: RolloutPolicySpec) -> int:
-    return len(policy.analysis.metrics) * len(compiled(policy.strategy)) if policy.analysis is not None else 0
+def _plan_size(policy: RolloutPolicySpec) -> int:
+    return len(policy.analysis.metrics) * len(compile_steps(policy.strategy)) if policy.analysis is not None else 0

@@ -4,10 +4,10 @@ import contextlib
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.common import TOO_LARGE, StatusWire
+from modelwright.api.common import TOO_LARGE_KEY, StatusWire
 from modelwright.api.reasons import Reason
 from modelwright.kube import errors
-from modelwright.kube.runner import Later
+from modelwright.kube.runner import RequeueLater
 from modelwright.reconcile.context import Context
 
 Object = dict[str, Any]
@@ -32,15 +32,15 @@ async def write_status(context: Context, raw: Object, new: StatusWire, old: Stat
         "metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")},
         "status": new.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
-    large = TOO_LARGE in raw
-    if large and context.large_write.locked():
-        raise Later
+    large = TOO_LARGE_KEY in raw
+    if large and context.large_write_lock.locked():
+        raise RequeueLater
     try:
-        async with context.large_write if large else contextlib.nullcontext():
+        async with context.large_write_lock if large else contextlib.nullcontext():
             answer = await context.client.apply(body, subresource="status", field_manager=names.STATUS_FIELD_MANAGER)
     except errors.NotFound:
         return False
-    except errors.TooLarge as error:
+    except errors.ObjectTooLarge as error:
         # Its status can't say it. What the rest of the pass would tell rests on what is written down.
         note = f"the status of {raw['kind']} {metadata['name']} can't be written: {error.message}. Shorten the object"
         context.events.record(raw, "Warning", Reason.STATUS_TOO_LARGE, note)

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from modelwright.analysis import promql
-from modelwright.analysis.lookout import Row, Watch
-from modelwright.analysis.web import Fault
+from modelwright.analysis.lookout import BreachStreak, PolledTrigger
+from modelwright.analysis.web import MeasurementError
 from modelwright.api import names
-from modelwright.api.common import InvalidObject, seconds
+from modelwright.api.common import InvalidObject, parse_duration
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.retraining import (
@@ -23,35 +23,35 @@ from modelwright.api.v1alpha1.retraining import (
 from modelwright.api.v1alpha1.training import RunState, TrainingRun
 from modelwright.core import gates, pods, speakers
 from modelwright.core.retraining import guard, schedule, triggers
-from modelwright.core.retraining.guard import Known, RunView, Start, Suppress
+from modelwright.core.retraining.guard import AlreadyStarted, PolicyRun, StartRun, SuppressFiring
 from modelwright.core.retraining.triggers import Firing
-from modelwright.core.status.summarize import Verdict, conditions
+from modelwright.core.status.summarize import ConditionSummary, build_conditions
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import Result
+from modelwright.kube.runner import ReconcileResult
 from modelwright.obs import metrics
-from modelwright.obs.reading import guarded
-from modelwright.reconcile.children import Refused, controlled_by, ensure, remove
+from modelwright.obs.reading import read_child
+from modelwright.reconcile.children import BlockedError, ensure, is_controlled_by, remove
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.inbox import Message
+from modelwright.reconcile.inbox import WebhookEvent
 from modelwright.reconcile.report import write_status
-from modelwright.reconcile.training import has_ended, runs_of
-from modelwright.sandbox.bounds import BUSY_SECONDS
-from modelwright.sandbox.process import SANDBOX, Busy
+from modelwright.reconcile.training import has_ended, list_runs
+from modelwright.sandbox.bounds import BUSY_RETRY_SECONDS
+from modelwright.sandbox.process import SANDBOX, SandboxBusy
 from modelwright.serving import helpers
 from modelwright.serving import training as renderers
 from modelwright.serving.fetching import FETCH_CONTAINER
 from modelwright.serving.merge import MergeError
-from modelwright.training.port import engine_for
+from modelwright.training.port import choose_engine
 
 Object = dict[str, Any]
-Decision = Start | Suppress | Known
+TriggerDecision = StartRun | SuppressFiring | AlreadyStarted
 
-PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION")
+QUERY_PLACEHOLDERS = ("NAMESPACE", "MODEL", "VERSION")
 """Of a trigger's query."""
 FAILED_OUTCOMES = frozenset({"RolledBack", "Undecided"})
 """Of versions after which triggers back off: one that was not promoted would be trained again at once, and for ever."""
-MOST_COUNTED = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 
 
 class RetrainingPolicyReconciler:
@@ -59,82 +59,92 @@ class RetrainingPolicyReconciler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._compiled: dict[Key, tuple[str, int]] = {}
+        self._checked_expressions: dict[Key, tuple[str, int]] = {}
         """Policies whose expressions can be compiled, with uid and generation: it takes time."""
 
-    async def reconcile(self, key: Key) -> Result:
+    async def reconcile(self, key: Key) -> ReconcileResult:
         """One pass over the RetrainingPolicy of this key."""
         context = self._context
         raw = context.store.get(kinds.RETRAINING_POLICY, key.namespace, key.name)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
-            self._watch(key, "", {})
-            self._compiled.pop(key, None)
-            return Result()
+            self._poll_triggers(key, "", {})
+            self._checked_expressions.pop(key, None)
+            return ReconcileResult()
         try:
             policy = RetrainingPolicy.parse(raw)
         except InvalidObject as error:
-            self._watch(key, "", {})
-            await self._refuse(raw, error)
-            return Result()
-        now, model = context.clock.now(), self._model(policy)
+            self._poll_triggers(key, "", {})
+            await self._reject_spec(raw, error)
+            return ReconcileResult()
+        now, model = context.clock.now(), self._read_model(policy)
         try:
-            problem = _problem(policy, now) or await self._refusal(key, policy)
-            refused = await _refused(policy)
-        except Busy:
-            return Result(BUSY_SECONDS)
-        runs = runs_of(context, raw)
-        views = [_view(run) for run in runs]
-        rows = self._rows(key, policy, model if problem is None else None, refused)
-        messages = context.inbox.look(key) if context.inbox is not None else ()
-        looks, trouble = await self._looks(raw, policy)
-        firings, baselines = self._firings(policy, model, runs, rows, messages, looks, now)
+            problem = _schedule_problem(policy, now) or await self._expression_problem(key, policy)
+            refused = await _rejected_queries(policy)
+        except SandboxBusy:
+            return ReconcileResult(BUSY_RETRY_SECONDS)
+        runs = list_runs(context, raw)
+        views = [_build_run_view(run) for run in runs]
+        rows = self._read_streaks(key, policy, model if problem is None else None, refused)
+        messages = context.webhook_queue.pending_events(key) if context.webhook_queue is not None else ()
+        looks, trouble = await self._read_fingerprints(raw, policy)
+        firings, baselines = self._list_firings(policy, model, runs, rows, messages, looks, now)
         if model is None or problem is not None:
             # Nothing can follow; times of schedules are taken up later, and senders send again.
             firings, messages = [], ()
-        failures, last_failed = guard.failures(views, policy.status.failures or 0, policy.status.last_run)
-        retry_at = guard.retry_at(policy.spec.guard.backoff, failures, last_failed)
-        decisions = guard.judge(
+        failures, last_failed = guard.count_failures(views, policy.status.failures or 0, policy.status.last_run)
+        retry_at = guard.compute_retry_time(policy.spec.guard.backoff, failures, last_failed)
+        decisions = guard.judge_firings(
             firings, policy.spec.guard, views, policy=policy.name, policy_uid=policy.uid,
             suspended=policy.spec.suspend, now=now, retry_at=retry_at,
         )  # fmt: skip
         for decision in decisions:
-            if isinstance(decision, Start):
-                await self._start(policy, decision)
+            if isinstance(decision, StartRun):
+                await self._create_run(policy, decision)
         for name, row in rows.items():
             trigger = next(t for t in policy.spec.triggers if t.name == name)
-            if context.lookout is not None and trigger.prometheus and triggers.breached(trigger.prometheus, row.count):
-                context.lookout.taken(key, name)
-        verdict = self._verdict(policy, model, problem or trouble, rows)
-        runs = runs_of(context, raw)
-        status = self._status(policy, verdict, decisions, baselines, runs, failures, retry_at, now)
+            if (
+                context.trigger_poller is not None
+                and trigger.prometheus
+                and triggers.is_breached(trigger.prometheus, row.count)
+            ):
+                context.trigger_poller.reset_streak(key, name)
+        verdict = self._build_verdict(policy, model, problem or trouble, rows)
+        runs = list_runs(context, raw)
+        status = self._build_status(policy, verdict, decisions, baselines, runs, failures, retry_at, now)
         if await write_status(context, raw, status, policy.status):
-            self._tell(raw, decisions)
-        if context.inbox is not None:
-            context.inbox.taken(key, messages)
-        await self._clean(policy, runs, guard.needed(policy.spec.guard, views, now))
+            self._emit_events(raw, decisions)
+        if context.webhook_queue is not None:
+            context.webhook_queue.acknowledge(key, messages)
+        await self._prune_runs(policy, runs, guard.list_counted_runs(policy.spec.guard, views, now))
         for run in runs:
-            if not has_ended(run) and any(isinstance(decision, Start) and decision.replaces for decision in decisions):
-                context.wake(Key(kinds.TRAINING_RUN.kind, run.namespace, run.name))
-        return Result(self._look_again(policy, model, now))
+            if not has_ended(run) and any(
+                isinstance(decision, StartRun) and decision.replaces for decision in decisions
+            ):
+                context.enqueue(Key(kinds.TRAINING_RUN.kind, run.namespace, run.name))
+        return ReconcileResult(self._requeue_after(policy, model, now))
 
-    async def _refusal(self, key: Key, policy: RetrainingPolicy) -> str | None:
+    async def _expression_problem(self, key: Key, policy: RetrainingPolicy) -> str | None:
         """What is wrong with the expressions of the stages. Raises Busy."""
         template, edit = policy.spec.run, (policy.uid, policy.generation)
         works = {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}
         resources = {name: work for name, work in works.items() if work and work.resource and work.resource.expressions}
-        if not resources or self._compiled.get(key) == edit:
+        if not resources or self._checked_expressions.get(key) == edit:
             return None
         for name, work in resources.items():
-            wrong = await SANDBOX.in_free_turn(policy.namespace, engine_for(work).refusal, work)
+            wrong = await SANDBOX.run_if_free(policy.namespace, choose_engine(work).validate_work, work)
             if wrong is not None:
                 return f"spec.run.{name}.{wrong}"
-        self._compiled[key] = edit
+        self._checked_expressions[key] = edit
         return None
 
-    def _watch(self, key: Key, uid: str, wanted: Mapping[str, Watch]) -> Mapping[str, Row]:
-        return self._context.lookout.watch(key, uid, wanted) if self._context.lookout is not None else {}
+    def _poll_triggers(self, key: Key, uid: str, wanted: Mapping[str, PolledTrigger]) -> Mapping[str, BreachStreak]:
+        return (
+            self._context.trigger_poller.sync_triggers(key, uid, wanted)
+            if self._context.trigger_poller is not None
+            else {}
+        )
 
-    def _model(self, policy: RetrainingPolicy) -> Model | None:
+    def _read_model(self, policy: RetrainingPolicy) -> Model | None:
         raw = self._context.store.get(kinds.MODEL, policy.namespace, policy.spec.model_ref.name)
         if raw is None or raw["metadata"].get("deletionTimestamp"):
             return None
@@ -143,41 +153,41 @@ class RetrainingPolicyReconciler:
         except InvalidObject:
             return None
 
-    def _rows(
-        self, key: Key, policy: RetrainingPolicy, model: Model | None, refused: Mapping[str, Row]
-    ) -> Mapping[str, Row]:
+    def _read_streaks(
+        self, key: Key, policy: RetrainingPolicy, model: Model | None, refused: Mapping[str, BreachStreak]
+    ) -> Mapping[str, BreachStreak]:
         """Looks of the prometheus triggers but `refused` ones; none are made while nothing could follow from them."""
         if model is None or policy.spec.suspend:
-            return self._watch(key, policy.uid, {})
+            return self._poll_triggers(key, policy.uid, {})
         serving = model.status.serving.version if model.status.serving is not None else ""
-        known = dict(zip(PLACEHOLDERS, (policy.namespace, model.name, serving), strict=True))
+        known = dict(zip(QUERY_PLACEHOLDERS, (policy.namespace, model.name, serving), strict=True))
         asked = {t.name: t.prometheus for t in policy.spec.triggers if t.prometheus is not None}
-        wanted = {name: Watch(trigger, known) for name, trigger in asked.items() if name not in refused}
-        return {**refused, **self._watch(key, policy.uid, wanted)}
+        wanted = {name: PolledTrigger(trigger, known) for name, trigger in asked.items() if name not in refused}
+        return {**refused, **self._poll_triggers(key, policy.uid, wanted)}
 
-    def _firings(
-        self, policy: RetrainingPolicy, model: Model | None, runs: Sequence[TrainingRun], rows: Mapping[str, Row],
-        messages: Sequence[Message], looks: Mapping[str, str], now: datetime,
+    def _list_firings(
+        self, policy: RetrainingPolicy, model: Model | None, runs: Sequence[TrainingRun], rows: Mapping[str, BreachStreak],
+        messages: Sequence[WebhookEvent], looks: Mapping[str, str], now: datetime,
     ) -> tuple[list[Firing], dict[str, str]]:  # fmt: skip
         """What has fired, in order of time; and the first state of data of triggers that had none yet."""
         spec, created = policy.spec, policy.metadata.creation_timestamp or now
-        status = _anchored(policy, now)
-        found = list(triggers.scheduled(spec, status, created, now))
+        status = _anchored_status(policy, now)
+        found = list(triggers.fire_schedules(spec, status, created, now))
         serving = model.status.serving if model is not None else None
         if serving is not None and serving.since is not None:
-            found += triggers.aged(spec, status, serving.version, serving.since, now)
+            found += triggers.fire_ages(spec, status, serving.version, serving.since, now)
         last = {entry.name: entry for entry in status.triggers}
         baselines = {}
         for trigger in spec.triggers:
             row = rows.get(trigger.name)
             if trigger.prometheus is not None and row is not None:
-                if triggers.breached(trigger.prometheus, row.count) and row.value is not None:
+                if triggers.is_breached(trigger.prometheus, row.count) and row.value is not None:
                     entry = last.get(trigger.name)
-                    count = _count(trigger.name, entry.identity if entry is not None else None, runs) + 1
-                    found.append(triggers.measured(trigger.name, trigger.prometheus, row.value, count, now))
+                    count = _last_count(trigger.name, entry.identity if entry is not None else None, runs) + 1
+                    found.append(triggers.fire_breach(trigger.name, trigger.prometheus, row.value, count, now))
             elif trigger.data is not None and trigger.name in looks:
                 fingerprint = looks[trigger.name]
-                firing = triggers.changed(trigger.name, trigger.data, fingerprint, last.get(trigger.name), now)
+                firing = triggers.fire_data_change(trigger.name, trigger.data, fingerprint, last.get(trigger.name), now)
                 if firing is not None:
                     found.append(firing)
                 elif trigger.name not in last:
@@ -189,21 +199,21 @@ class RetrainingPolicyReconciler:
         ]  # fmt: skip
         return sorted(found, key=lambda firing: (firing.at, firing.trigger, firing.identity)), baselines
 
-    async def _looks(self, raw: Object, policy: RetrainingPolicy) -> tuple[dict[str, str], str | None]:
+    async def _read_fingerprints(self, raw: Object, policy: RetrainingPolicy) -> tuple[dict[str, str], str | None]:
         """Fingerprints that the looks of the data triggers have left, by trigger; and what is in their way."""
         wanted, wrong = {}, []
         model = self._context.store.get(kinds.MODEL, policy.namespace, policy.spec.model_ref.name)
-        images = helpers.of_model(self._context.images, model)
+        images = helpers.with_model_placement(self._context.images, model)
         for trigger in policy.spec.triggers:
             if trigger.data is not None:
                 try:
-                    cron_job = renderers.data_look(raw, trigger, images)
+                    cron_job = renderers.data_poll_cron_job(raw, trigger, images)
                 except MergeError as error:
                     wrong.append(str(error))
                     continue
                 wanted[cron_job["metadata"]["name"]] = (trigger, cron_job)
         for live in self._context.store.by_owner(kinds.CRON_JOB, policy.uid):
-            if controlled_by(live, policy.uid) and (live["metadata"]["name"] not in wanted or policy.spec.suspend):
+            if is_controlled_by(live, policy.uid) and (live["metadata"]["name"] not in wanted or policy.spec.suspend):
                 await remove(self._context, live)
         if not wanted or policy.spec.suspend:
             return {}, "; ".join(wrong) or None
@@ -212,60 +222,62 @@ class RetrainingPolicyReconciler:
         for trigger, cron_job in wanted.values():
             try:
                 live, _ = await ensure(self._context, cron_job)
-            except Refused as refused:
+            except BlockedError as refused:
                 wrong.append(refused.problem.message)
                 continue
-            fingerprint = guarded(live, functools.partial(self._fingerprint, live, cron_job), lambda text: (text,))
+            fingerprint = read_child(
+                live, functools.partial(self._latest_fingerprint, live, cron_job), lambda text: (text,)
+            )
             if isinstance(fingerprint, str):
                 found[trigger.name] = fingerprint
                 if fingerprint == known.get(trigger.name):
-                    await self._end_looks(live, None)
+                    await self._remove_stuck_polls(live, None)
             elif fingerprint is not None:
                 wrong.append(f"spec.triggers[{trigger.name}].data: {fingerprint[0]}")
                 assert trigger.data is not None  # noqa: S101 - others have no CronJob
-                await self._end_looks(live, timedelta(seconds=seconds(trigger.data.every)))
+                await self._remove_stuck_polls(live, timedelta(seconds=parse_duration(trigger.data.every)))
         return found, "; ".join(wrong) or None
 
-    async def _end_looks(self, cron_job: Object, age: timedelta | None) -> None:
+    async def _remove_stuck_polls(self, cron_job: Object, age: timedelta | None) -> None:
         """Remove Jobs whose look has ended and whose pod another container keeps running: the next look would wait for
         them. `age`: those that are older only."""
         uid = cron_job["metadata"]["uid"]
         for job in self._context.store.by_owner(kinds.JOB, uid):
-            if not controlled_by(job, uid) or gates.has_ended(job):
+            if not is_controlled_by(job, uid) or gates.has_ended(job):
                 continue
             if age is not None and not gates.is_stuck(job, self._context.clock.now(), age):
                 continue
             mine = self._context.store.by_owner(kinds.POD, job["metadata"]["uid"])
-            if mine and all(_has_looked(pod) for pod in mine):
+            if mine and all(_has_polled(pod) for pod in mine):
                 await remove(self._context, job)
 
-    def _fingerprint(self, live: Object, wanted: Object) -> str | tuple[str] | None:
+    def _latest_fingerprint(self, live: Object, wanted: Object) -> str | tuple[str] | None:
         """What the newest look that has ended says: a fingerprint, or (what went wrong,). `live`: the CronJob;
         `wanted`: the same as it is rendered. Only pods of its own Jobs are believed, and only as they are rendered."""
         template = wanted["spec"]["jobTemplate"]["spec"]["template"]
         mine: list[Object] = []
         others: list[str] = []
         for job in self._context.store.by_owner(kinds.JOB, live["metadata"]["uid"]):
-            if controlled_by(job, live["metadata"]["uid"]):
+            if is_controlled_by(job, live["metadata"]["uid"]):
                 uid = job["metadata"]["uid"]
-                heard = speakers.heard(uid, template, self._context.store.by_owner(kinds.POD, uid))
+                heard = speakers.trust_pods(uid, template, self._context.store.by_owner(kinds.POD, uid))
                 mine += heard.pods
-                others += heard.others
+                others += heard.refusals
         mine.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
         for pod in mine:
-            status = speakers.status_of(pod, FETCH_CONTAINER)
+            status = speakers.container_status(pod, FETCH_CONTAINER)
             done = status.get("state", {}).get("terminated", {})
             if done.get("exitCode") == 0:
-                report = pods.parse_report(done.get("message", "")) or {}
+                report = pods.parse_termination_report(done.get("message", "")) or {}
                 said = report.get("fingerprint")
                 return said if isinstance(said, str) and 0 < len(said) <= 253 else ("the look ended without a result",)
-            told = pods.fetch_failure(status)
-            failure = pods.diagnose([pod])
+            told = pods.read_fetch_failure(status)
+            failure = pods.diagnose_pods([pod])
             if told is not None or failure is not None:
                 return (told[1] if told is not None else failure.message if failure is not None else "",)
         return (others[0],) if others else None
 
-    async def _start(self, policy: RetrainingPolicy, decision: Start) -> None:
+    async def _create_run(self, policy: RetrainingPolicy, decision: StartRun) -> None:
         """Make the TrainingRun. Its name follows from what has fired: made already, it is this very run."""
         firing = decision.firing
         body = {
@@ -294,36 +306,36 @@ class RetrainingPolicyReconciler:
             made = {**found, "apiVersion": names.API_VERSION, "kind": kinds.TRAINING_RUN.kind}
         self._context.store.put(made)
 
-    def _verdict(
-        self, policy: RetrainingPolicy, model: Model | None, trouble: str | None, rows: Mapping[str, Row]
-    ) -> Verdict:
+    def _build_verdict(
+        self, policy: RetrainingPolicy, model: Model | None, trouble: str | None, rows: Mapping[str, BreachStreak]
+    ) -> ConditionSummary:
         if trouble is not None:
-            return Verdict(Reason.INVALID_POLICY, trouble, stalled=True)
+            return ConditionSummary(Reason.INVALID_POLICY, trouble, stalled=True)
         if model is None:
             text = f"spec.modelRef: there is no Model {policy.spec.model_ref.name}"
-            return Verdict(Reason.WAITING_FOR_MODEL, text, reconciling=True)
+            return ConditionSummary(Reason.WAITING_FOR_MODEL, text, reconciling=True)
         if policy.spec.suspend:
-            return Verdict(Reason.SUSPENDED, "spec.suspend is true: triggers are let go")
+            return ConditionSummary(Reason.SUSPENDED, "spec.suspend is true: triggers are let go")
         failing = sorted((name, row.problem) for name, row in rows.items() if row.problem is not None)
         if failing:
             name, told = failing[0]
             assert told is not None  # noqa: S101 - only those that have a problem are listed
-            return Verdict(told[0], f"spec.triggers[{name}].prometheus: {told[1]}", stalled=True)
-        return Verdict(Reason.POLICY_ACCEPTED, "triggers are being looked at")
+            return ConditionSummary(told[0], f"spec.triggers[{name}].prometheus: {told[1]}", stalled=True)
+        return ConditionSummary(Reason.POLICY_ACCEPTED, "triggers are being looked at")
 
-    def _status(
-        self, policy: RetrainingPolicy, verdict: Verdict, decisions: Sequence[Decision], baselines: Mapping[str, str],
+    def _build_status(
+        self, policy: RetrainingPolicy, verdict: ConditionSummary, decisions: Sequence[TriggerDecision], baselines: Mapping[str, str],
         runs: Sequence[TrainingRun], failures: int, retry_at: datetime | None, now: datetime,
     ) -> RetrainingPolicyStatus:  # fmt: skip
         old = policy.status
         known = {trigger.name for trigger in policy.spec.triggers}
-        fired = {entry.name: entry for entry in _anchored(policy, now).triggers if entry.name in known}
+        fired = {entry.name: entry for entry in _anchored_status(policy, now).triggers if entry.name in known}
         for name, fingerprint in baselines.items():
             fired[name] = TriggerStatus(name=name, identity=fingerprint)
         counted = {(entry.trigger, entry.reason): entry for entry in old.suppressed if entry.trigger in known}
         for decision in decisions:
             firing = decision.firing
-            outcome, run = _came_to(decision)
+            outcome, run = _trigger_outcome(decision)
             identity = firing.fingerprint or firing.identity
             entry = fired.get(firing.trigger)
             fired[firing.trigger] = TriggerStatus(
@@ -331,11 +343,11 @@ class RetrainingPolicyReconciler:
                 schedule=entry.schedule if entry is not None else None,
                 since=entry.since if entry is not None else None,
             )  # fmt: skip
-            if isinstance(decision, Suppress):
+            if isinstance(decision, SuppressFiring):
                 place = (firing.trigger, decision.reason)
                 before = counted[place].count if place in counted else 0
                 counted[place] = SuppressedStatus(
-                    trigger=firing.trigger, reason=decision.reason, count=min(before + 1, MOST_COUNTED), last_at=now,
+                    trigger=firing.trigger, reason=decision.reason, count=min(before + 1, MAX_COUNT), last_at=now,
                     message=decision.message,
                 )  # fmt: skip
         active = [run.name for run in runs if not has_ended(run)]
@@ -351,22 +363,22 @@ class RetrainingPolicyReconciler:
             last_version=made[-1] if made else old.last_version,
             failures=failures or None,
             retry_at=retry_at if waits else None,
-            conditions=conditions(old.conditions, verdict, None, generation=policy.generation, now=now),
+            conditions=build_conditions(old.conditions, verdict, None, generation=policy.generation, now=now),
         )
 
-    def _tell(self, raw: Object, decisions: Iterable[Decision]) -> None:
+    def _emit_events(self, raw: Object, decisions: Iterable[TriggerDecision]) -> None:
         for decision in decisions:
             firing = decision.firing
-            if isinstance(decision, Start):
+            if isinstance(decision, StartRun):
                 note = f"trigger {firing.trigger}: {firing.message}: run {decision.run}"
                 self._context.events.record(raw, "Normal", Reason.RUN_STARTED, note)
                 metrics.TRIGGERS.labels(firing.kind, "Started").inc()
-            elif isinstance(decision, Suppress):
+            elif isinstance(decision, SuppressFiring):
                 note = f"trigger {firing.trigger}: {firing.message}: no run: {decision.message}"
                 self._context.events.record(raw, "Normal", decision.reason, note)
                 metrics.TRIGGERS.labels(firing.kind, decision.reason).inc()
 
-    async def _clean(self, policy: RetrainingPolicy, runs: Sequence[TrainingRun], needed: frozenset[str]) -> None:
+    async def _prune_runs(self, policy: RetrainingPolicy, runs: Sequence[TrainingRun], needed: frozenset[str]) -> None:
         """Ended runs beyond the limit go, oldest first. The last one that succeeded stays, what follows compares with
         it; so do those that the guard still counts."""
         ended = sorted(
@@ -379,67 +391,67 @@ class RetrainingPolicyReconciler:
             if raw is not None and run.name not in needed and run.name not in good[-1:]:
                 await remove(self._context, raw)
 
-    def _look_again(self, policy: RetrainingPolicy, model: Model | None, now: datetime) -> float | None:
+    def _requeue_after(self, policy: RetrainingPolicy, model: Model | None, now: datetime) -> float | None:
         serving = model.status.serving if model is not None else None
         since = serving.since if serving is not None else None
-        following = triggers.next_look(
+        following = triggers.next_firing_time(
             policy.spec, policy.status, since, policy.metadata.creation_timestamp or now, now
         )
         return max((following - now).total_seconds(), 0.0) + 0.05 if following is not None else None
 
-    async def _refuse(self, raw: Object, error: InvalidObject) -> None:
+    async def _reject_spec(self, raw: Object, error: InvalidObject) -> None:
         """A spec that this operator can't read (admission is older or newer than it)."""
         generation = raw["metadata"].get("generation", 0)
         old = RetrainingPolicyStatus.model_validate(raw.get("status") or {})
-        verdict = Verdict(Reason.INVALID_POLICY, error.message, stalled=True)
-        told = conditions(old.conditions, verdict, None, generation=generation, now=self._context.clock.now())
+        verdict = ConditionSummary(Reason.INVALID_POLICY, error.message, stalled=True)
+        told = build_conditions(old.conditions, verdict, None, generation=generation, now=self._context.clock.now())
         await write_status(
             self._context, raw, old.model_copy(update={"observed_generation": generation, "conditions": told}), old
         )
 
 
-def _has_looked(pod: Object) -> bool:
+def _has_polled(pod: Object) -> bool:
     """Whether the container that looks has ended, for good, and another one runs."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     going = [entry for entry in statuses if "terminated" not in (entry.get("state") or {})]
-    return bool(going) and "terminated" in (speakers.status_of(pod, FETCH_CONTAINER).get("state") or {})
+    return bool(going) and "terminated" in (speakers.container_status(pod, FETCH_CONTAINER).get("state") or {})
 
 
-def _problem(policy: RetrainingPolicy, now: datetime) -> str | None:
+def _schedule_problem(policy: RetrainingPolicy, now: datetime) -> str | None:
     """What is wrong with the first trigger that can never fire, naming the field."""
     for trigger in policy.spec.triggers:
         if trigger.schedule is not None:
-            wrong = schedule.problem(trigger.schedule, now)
+            wrong = schedule.find_schedule_problem(trigger.schedule, now)
             if wrong is not None:
                 return f"spec.triggers[{trigger.name}].{wrong}"
     return None
 
 
-async def _refused(policy: RetrainingPolicy) -> dict[str, Row]:
+async def _rejected_queries(policy: RetrainingPolicy) -> dict[str, BreachStreak]:
     """Triggers whose query nothing will send, by name. The others are evaluated. Raises Busy."""
     found = {}
     for trigger in policy.spec.triggers:
         if trigger.prometheus is not None:
             try:
-                text = promql.fill(trigger.prometheus.query, dict.fromkeys(PLACEHOLDERS, "x"))
-                await promql.parse(text, "query", policy.namespace, wait=False)
-            except Fault as fault:
-                found[trigger.name] = Row(problem=(fault.failure.reason, fault.failure.message))
+                text = promql.fill_placeholders(trigger.prometheus.query, dict.fromkeys(QUERY_PLACEHOLDERS, "x"))
+                await promql.parse_query(text, "query", policy.namespace, wait=False)
+            except MeasurementError as fault:
+                found[trigger.name] = BreachStreak(problem=(fault.failure.reason, fault.failure.message))
     return found
 
 
-def _anchored(policy: RetrainingPolicy, now: datetime) -> RetrainingPolicyStatus:
+def _anchored_status(policy: RetrainingPolicy, now: datetime) -> RetrainingPolicyStatus:
     created = policy.metadata.creation_timestamp
     since = created if policy.status.observed_generation is None and created is not None else now
-    return triggers.anchored(policy.spec, policy.status, since, now)
+    return triggers.anchor_schedules(policy.spec, policy.status, since, now)
 
 
-def _view(run: TrainingRun) -> RunView:
+def _build_run_view(run: TrainingRun) -> PolicyRun:
     status, trigger = run.status, run.spec.trigger
     created = run.metadata.creation_timestamp
     assert created is not None  # noqa: S101 - the API server sets it
     state = RunState(status.state) if status.state in set(RunState) else None
-    return RunView(
+    return PolicyRun(
         name=run.name,
         trigger=trigger.name if trigger is not None else "",
         identity=trigger.identity if trigger is not None else "",
@@ -451,16 +463,16 @@ def _view(run: TrainingRun) -> RunView:
     )
 
 
-def _count(trigger: str, identity: str | None, runs: Iterable[TrainingRun]) -> int:
+def _last_count(trigger: str, identity: str | None, runs: Iterable[TrainingRun]) -> int:
     """How often a trigger that counts has fired, by the policy's record and by the runs that are there."""
     told = [identity] if identity is not None else []
     told += [run.spec.trigger.identity for run in runs if run.spec.trigger and run.spec.trigger.name == trigger]
     return max((int(one) for one in told if one.isdecimal()), default=0)
 
 
-def _came_to(decision: Decision) -> tuple[str, str | None]:
-    if isinstance(decision, Start):
+def _trigger_outcome(decision: TriggerDecision) -> tuple[str, str | None]:
+    if isinstance(decision, StartRun):
         return ("Replaced" if decision.replaces else "Started"), decision.run
-    if isinstance(decision, Known):
+    if isinstance(decision, AlreadyStarted):
         return "Started", decision.run
     return decision.reason, None

@@ -22,35 +22,35 @@ _ENVIRONMENT = cel.NewEnv(variables={"object": cel.Type.DYN})
 def answer(question: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The answers to one question, in the order of its expressions."""
     if "check" in question:
-        return [_compiled(expression) for expression in question["check"]]
-    return [_evaluated(expression, question["object"]) for expression in question["expressions"]]
+        return [_check_expression(expression) for expression in question["check"]]
+    return [_evaluate_expression(expression, question["object"]) for expression in question["expressions"]]
 
 
-def _compiled(expression: str) -> dict[str, Any]:
+def _check_expression(expression: str) -> dict[str, Any]:
     try:
         _ENVIRONMENT.compile(expression)
     except (RuntimeError, ValueError, TypeError) as error:
-        return {"error": _told(error)}
+        return {"error": _format_error(error)}
     return {"value": None}
 
 
-def _evaluated(expression: str, live: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluate_expression(expression: str, live: Mapping[str, Any]) -> dict[str, Any]:
     try:
         value = _ENVIRONMENT.compile(expression).eval(data={"object": live})
         if value.type() == cel.Type.ERROR:
-            return {"error": _told(value.value())}
-        found = _plain(value.plain_value())
+            return {"error": _format_error(value.value())}
+        found = _to_json(value.plain_value())
         size = len(json.dumps(found).encode())
     except MemoryError:
         return {"error": "it needs more memory than it may have"}
     except (RuntimeError, ValueError, TypeError) as error:
-        return {"error": _told(error)}
+        return {"error": _format_error(error)}
     if size > _VALUE_BYTES:
         return {"error": f"what it gives takes {size} bytes as JSON, more than {_VALUE_BYTES}"}
     return {"value": found}
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """`value` as JSON has it; ValueError for what it has no form for."""
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -59,9 +59,9 @@ def _plain(value: Any) -> Any:
             raise ValueError(f"it gives {value}, which is no finite number")
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(member) for key, member in value.items()}
+        return {str(key): _to_json(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
+        return [_to_json(member) for member in value]
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, timedelta):
@@ -69,7 +69,7 @@ def _plain(value: Any) -> Any:
     raise ValueError(f"it gives a {type(value).__name__}, which JSON has no form for")
 
 
-def _told(error: object) -> str:
+def _format_error(error: object) -> str:
     """What the library says, in one line, without the picture of the expression and its own codes."""
     text = str(error).partition("\n")[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ")
     return text.strip()[:300]

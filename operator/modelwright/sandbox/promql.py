@@ -29,7 +29,7 @@ from promql_parser import (
 Json = dict[str, Any]
 
 # What gives a number for no series; scalar() gives NaN, which a comparison makes a number.
-_GIVES_ALWAYS = frozenset({"absent", "absent_over_time", "scalar", "vector"})
+_CONSTANT_FUNCTIONS = frozenset({"absent", "absent_over_time", "scalar", "vector"})
 _SIGNS = ((MatchOp.Equal, "="), (MatchOp.NotEqual, "!="), (MatchOp.Re, "=~"), (MatchOp.NotRe, "!~"))
 _LINE_END = re.compile(r"\s*\n\s*")
 
@@ -37,14 +37,14 @@ _LINE_END = re.compile(r"\s*\n\s*")
 def answer(question: Mapping[str, Any]) -> Json:
     """The answer to one question."""
     try:
-        return _described(promql_parser.parse(question["query"]))
+        return _describe_query(promql_parser.parse(question["query"]))
     except ValueError as error:
         return {"error": str(error).partition("\n")[0][:300]}
     except RecursionError:
         return {"error": "it is nested too deep"}
 
 
-def _described(found: Expr) -> Json:
+def _describe_query(found: Expr) -> Json:
     selectors: list[Json] = []
     functions: set[str] = set()
     counts: list[str] = []
@@ -54,24 +54,24 @@ def _described(found: Expr) -> Json:
         if isinstance(node, Call):
             functions.add(node.func.name)
         elif isinstance(node, MatrixSelector):
-            counts.append(f"count(last_over_time({_printed(node)}))")
+            counts.append(f"count(last_over_time({_print_node(node)}))")
         elif isinstance(node, VectorSelector):
-            selectors.append(_selector(node))
+            selectors.append(_describe_selector(node))
             if not in_range:
                 counts.append(f"count({selectors[-1]['text']})")
-        nodes += [(below, isinstance(node, MatrixSelector)) for below in reversed(_below(node))]
+        nodes += [(below, isinstance(node, MatrixSelector)) for below in reversed(_list_children(node))]
     plain = isinstance(found, VectorSelector) and found.offset is None and found.at is None
     return {
-        "printed": _printed_alike(found),
+        "printed": _print_faithfully(found),
         "selectors": selectors,
         "functions": sorted(functions),
         "plain": plain,
-        "always": _gives(found),
+        "always": _always_gives_number(found),
         "data": " or ".join(dict.fromkeys(counts)),
     }
 
 
-def _below(node: Expr) -> list[Expr]:
+def _list_children(node: Expr) -> list[Expr]:
     """The expressions that `node` is made of. The library's own walk copies what is below each node again, which takes
     minutes where this takes milliseconds. ValueError for a node that is not known here."""
     if isinstance(node, Call):
@@ -89,45 +89,45 @@ def _below(node: Expr) -> list[Expr]:
     raise ValueError(f"a {type(node).__name__} is not known here")
 
 
-def _printed(node: Expr) -> str:
+def _print_node(node: Expr) -> str:
     """`node` in one line. The library's pretty print, because its compact one (`str`) doesn't escape what stands
     between quotes, so that it may read as another query. Strings have no line's end: it is escaped."""
     return _LINE_END.sub(" ", node.prettify()).strip()
 
 
-def _printed_alike(found: Expr) -> str | None:
+def _print_faithfully(found: Expr) -> str | None:
     """The query as it is printed, None when that would be read as another one."""
-    text = _printed(found)
+    text = _print_node(found)
     try:
         return text if promql_parser.parse(text).prettify() == found.prettify() else None
     except ValueError:
         return None
 
 
-def _selector(node: VectorSelector) -> Json:
+def _describe_selector(node: VectorSelector) -> Json:
     matchers: Matchers = node.matchers
     return {
         "name": node.name or "",
-        "text": _printed(node),
-        "matches": [[one.name, one.value, _sign(one.op)] for one in matchers.matchers],
+        "text": _print_node(node),
+        "matches": [[one.name, one.value, _match_sign(one.op)] for one in matchers.matchers],
         "alternatives": bool(matchers.or_matchers),
     }
 
 
-def _sign(op: MatchOp) -> str:
+def _match_sign(op: MatchOp) -> str:
     return next(sign for known, sign in _SIGNS if known == op)
 
 
-def _gives(node: Expr) -> bool:
+def _always_gives_number(node: Expr) -> bool:
     """Whether it gives a number when none of its selectors finds a series, as `... or vector(0)` does."""
     if isinstance(node, VectorSelector | MatrixSelector):
         return False
     if isinstance(node, Call):
-        return node.func.name in _GIVES_ALWAYS or all(_gives(one) for one in node.args)
+        return node.func.name in _CONSTANT_FUNCTIONS or all(_always_gives_number(one) for one in node.args)
     if isinstance(node, BinaryExpr):
-        left, right = _gives(node.lhs), _gives(node.rhs)
+        left, right = _always_gives_number(node.lhs), _always_gives_number(node.rhs)
         sign = str(node.op)
         return left or right if sign == "or" else left if sign == "unless" else left and right
     if isinstance(node, AggregateExpr | ParenExpr | SubqueryExpr | UnaryExpr):
-        return _gives(node.expr)
+        return _always_gives_number(node.expr)
     return True  # a number or a text

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 
-from modelwright.sandbox.bounds import CPU_SECONDS, LANGUAGES, MEMORY_BYTES
+from modelwright.sandbox.bounds import LANGUAGES, MEMORY_BYTES, QUESTION_CPU_SECONDS
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
             raise ValueError(f"no language of the sandbox: {name}")
         language = importlib.import_module(f"modelwright.sandbox.{name}")
         # Its signal ends the process, whatever native code is at work. CPU time, so that a busy host refuses nobody.
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS if question is not None else 0)
+        signal.setitimer(signal.ITIMER_PROF, QUESTION_CPU_SECONDS if question is not None else 0)
         answer = json.dumps(None if question is None else language.answer(question))
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(answer, flush=True)

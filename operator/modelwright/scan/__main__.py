@@ -1,6 +1,6 @@
 """`python -m modelwright.scan`: entry point of the scan gate's container."""
 
-from modelwright.scan.command import main
+from modelwright.scan.command import run_scanner
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_scanner())

@@ -8,27 +8,29 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelwright.check.command import cut
-from modelwright.scan.allow import Allowed
-from modelwright.scan.files import Scan
+from modelwright.check.command import truncate_message
+from modelwright.scan.allow import AllowList
+from modelwright.scan.files import ArtifactScan
 
 SETTINGS_WRONG = 2
 
 
-def main(environment: Mapping[str, str] | None = None) -> int:
+def run_scanner(environment: Mapping[str, str] | None = None) -> int:
     """CANDIDATE_DIR is the artifact; ALLOWED_GLOBALS and ALLOWED_FILES are lists as JSON; the result goes to
     MODELWRIGHT_TERMINATION_LOG."""
     given = os.environ if environment is None else environment
     try:
         root = Path(given["CANDIDATE_DIR"])
-        allowed = Allowed(json.loads(given.get("ALLOWED_GLOBALS", "[]")), json.loads(given.get("ALLOWED_FILES", "[]")))
+        allowed = AllowList(
+            json.loads(given.get("ALLOWED_GLOBALS", "[]")), json.loads(given.get("ALLOWED_FILES", "[]"))
+        )
     except (KeyError, ValueError) as error:
         print(f"wrong settings: {error}", file=sys.stderr)
         return SETTINGS_WRONG
-    found = Scan(allowed).folder(root)
-    for line in found.lines():
+    found = ArtifactScan(allowed).scan_folder(root)
+    for line in found.log_lines():
         print(line)
-    text = cut(found.report())
+    text = truncate_message(found.build_report())
     print(text, flush=True)
     path = Path(given.get("MODELWRIGHT_TERMINATION_LOG", "/dev/termination-log"))
     try:

@@ -21,204 +21,204 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from modelwright.scan import contents, pickles, readers, zips
-from modelwright.scan.allow import Allowed
-from modelwright.scan.findings import MOST_KEPT, Findings
+from modelwright.scan.allow import AllowList
+from modelwright.scan.findings import MAX_FINDINGS, Findings
 
-MOST_DEPTH = 4
-MOST_MEMBERS = 20_000
-MOST_BYTES = 64 << 30
+MAX_DEPTH = 4
+MAX_MEMBERS = 20_000
+MAX_UNPACKED_BYTES = 64 << 30
 """Read of an archive's members and of unpacked streams, for all files together."""
 
-_PACKED: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
+_DECOMPRESSORS: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...] = (
     (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ", lzma.LZMAFile),
     (b"\x5d\x00", lzma.LZMAFile),
 )
-_OTHER_PACKED = ((b"\x04\x22\x4d\x18", "LZ4"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
-_JOBLIB_PACKED = re.compile(rb"ZF[ \t\n\r\f\v]*[+-]?0?[xX]?[0-9a-fA-F]")
-_NO_PICKLE = (
+_UNREADABLE_MAGIC = ((b"\x04\x22\x4d\x18", "LZ4"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
+_OLD_JOBLIB_MAGIC = re.compile(rb"ZF[ \t\n\r\f\v]*[+-]?0?[xX]?[0-9a-fA-F]")
+_PICKLE_ERRORS = (
     KeyError, IndexError, EOFError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, UnicodeError,
     pickle.UnpicklingError, struct.error, RecursionError,
 )  # fmt: skip
 
 
-class Scan:
+class ArtifactScan:
     """One scan of a folder."""
 
-    def __init__(self, allowed: Allowed) -> None:
-        self.found = Findings()
+    def __init__(self, allowed: AllowList) -> None:
+        self.findings = Findings()
         self._allowed = allowed
-        self._left, self._members = MOST_BYTES, MOST_MEMBERS
-        self._formless: list[str] = []
+        self._bytes_left, self._members_left = MAX_UNPACKED_BYTES, MAX_MEMBERS
+        self._unknown_files: list[str] = []
 
-    def folder(self, root: Path) -> Findings:
+    def scan_folder(self, root: Path) -> Findings:
         """All files below `root`. Links are followed by nobody: what they lead to has a place of its own, or none."""
-        for path in _files(root):
+        for path in _walk_files(root):
             # "!" stands before a member of an archive.
             name = str(path.relative_to(root)).replace("!", "%21")
-            if self._allowed.file(name):
-                self.found.allowed.append(name)
+            if self._allowed.allows_file(name):
+                self.findings.allowed.append(name)
                 continue
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode) and path.resolve().is_relative_to(root.resolve()) and path.is_file():
                 # It is scanned where it lies, and again under this name.
                 mode = path.stat().st_mode
             if not stat.S_ISREG(mode):
-                self.found.is_unknown(name, "is no file that can be read")
+                self.findings.add_unknown(name, "is no file that can be read")
                 continue
-            self.found.files += 1
-            self.found.size += path.stat().st_size
+            self.findings.files += 1
+            self.findings.size += path.stat().st_size
             with path.open("rb") as file:
-                self._file(name, file, 0)
-        for name in self._formless:
-            if name not in self.found.tensors:
-                self.found.is_unknown(name, "is of a format that this gate does not know")
-        return self.found
+                self._scan_file(name, file, 0)
+        for name in self._unknown_files:
+            if name not in self.findings.tensors:
+                self.findings.add_unknown(name, "is of a format that this gate does not know")
+        return self.findings
 
-    def _file(self, name: str, file: BinaryIO, depth: int) -> None:
+    def _scan_file(self, name: str, file: BinaryIO, depth: int) -> None:
         """One file, which can be read from the start again."""
-        head = _from_start(file).read(contents.HEAD)
-        judged = contents.judge(name, head, lambda: _from_start(file), self._allowed, self.found)
-        self._hidden(name, head)
-        packed = self._unpack(name, head, file, depth)
-        pickled = self._pickles(name, file, known=packed or (judged and name.endswith(".model")))
+        head = _rewind_file(file).read(contents.HEAD_BYTES)
+        judged = contents.check_content(name, head, lambda: _rewind_file(file), self._allowed, self.findings)
+        self._check_magic(name, head)
+        packed = self._scan_packed(name, head, file, depth)
+        pickled = self._scan_pickles(name, file, known=packed or (judged and name.endswith(".model")))
         if not judged and not packed and not pickled:
-            self._formless.append(name)
+            self._unknown_files.append(name)
 
-    def _hidden(self, name: str, head: bytes) -> None:
+    def _check_magic(self, name: str, head: bytes) -> None:
         """What some loader takes by its first bytes, whatever the file is called."""
-        for magic, called in _OTHER_PACKED:
+        for magic, called in _UNREADABLE_MAGIC:
             if head.startswith(magic):
-                self.found.is_unknown(name, f"is packed with {called}, which this gate can't read")
-        if _JOBLIB_PACKED.match(head):
-            self.found.is_unknown(name, "is packed as joblib once did it, which this gate can't read")
+                self.findings.add_unknown(name, f"is packed with {called}, which this gate can't read")
+        if _OLD_JOBLIB_MAGIC.match(head):
+            self.findings.add_unknown(name, "is packed as joblib once did it, which this gate can't read")
 
-    def _unpack(self, name: str, head: bytes, file: BinaryIO, depth: int) -> bool:
+    def _scan_packed(self, name: str, head: bytes, file: BinaryIO, depth: int) -> bool:
         """Whether it is packed; what is in it has been scanned then."""
-        opener = next((open_ for magic, open_ in _PACKED if head.startswith(magic)), None)
+        opener = next((open_ for magic, open_ in _DECOMPRESSORS if head.startswith(magic)), None)
         if opener is None and head[:1] == b"\x78" and len(head) > 1 and int.from_bytes(head[:2], "big") % 31 == 0:
-            opener = _Zlib
-        is_zip = zipfile.is_zipfile(_from_start(file))
+            opener = _ZlibStream
+        is_zip = zipfile.is_zipfile(_rewind_file(file))
         is_tar = head[257:262] == b"ustar"
         if opener is None and not is_zip and not is_tar:
             return False
-        if depth >= MOST_DEPTH:
-            self.found.is_unknown(name, f"is packed more than {MOST_DEPTH} times")
+        if depth >= MAX_DEPTH:
+            self.findings.add_unknown(name, f"is packed more than {MAX_DEPTH} times")
             return True
         try:
             # It may be several at once: an archive's table is at the end of a file, and a stream begins at its start.
             if is_zip:
-                self._zip(name, _from_start(file), depth)
+                self._scan_zip(name, _rewind_file(file), depth)
             if is_tar:
-                self._tar(name, _from_start(file), depth)
+                self._scan_tar(name, _rewind_file(file), depth)
             if opener is not None:
                 packed = opener
-                self._stream(name, lambda: packed(_from_start(file)), depth)
-        except _TooMuch:
-            self.found.is_unknown(name, "holds more than this gate unpacks")
+                self._scan_stream(name, lambda: packed(_rewind_file(file)), depth)
+        except _LimitExceeded:
+            self.findings.add_unknown(name, "holds more than this gate unpacks")
         except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RuntimeError,
                 NotImplementedError, ValueError, KeyError) as error:  # fmt: skip
-            self.found.is_unknown(name, f"can't be unpacked: {type(error).__name__}: {error}")
+            self.findings.add_unknown(name, f"can't be unpacked: {type(error).__name__}: {error}")
         return True
 
-    def _zip(self, name: str, file: BinaryIO, depth: int) -> None:
+    def _scan_zip(self, name: str, file: BinaryIO, depth: int) -> None:
         with zipfile.ZipFile(file) as archive:
-            if doubt := zips.doubt(file, archive):
-                self.found.is_unknown(name, f"may be another archive to another reader: {doubt}")
+            if doubt := zips.find_ambiguity(file, archive):
+                self.findings.add_unknown(name, f"may be another archive to another reader: {doubt}")
             for entry in archive.infolist():
-                self._count()
+                self._count_member()
                 if entry.is_dir():
                     continue
                 if entry.flag_bits & 0x1:
-                    self.found.is_unknown(f"{name}!{entry.filename}", "is encrypted")
+                    self.findings.add_unknown(f"{name}!{entry.filename}", "is encrypted")
                     continue
-                self._member(f"{name}!{entry.filename}", functools.partial(archive.open, entry), depth)
+                self._scan_member(f"{name}!{entry.filename}", functools.partial(archive.open, entry), depth)
 
-    def _tar(self, name: str, file: BinaryIO, depth: int) -> None:
+    def _scan_tar(self, name: str, file: BinaryIO, depth: int) -> None:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for entry in archive:
-                self._count()
+                self._count_member()
                 if entry.isfile():
-                    self._member(f"{name}!{entry.name}", functools.partial(archive.extractfile, entry), depth)
+                    self._scan_member(f"{name}!{entry.name}", functools.partial(archive.extractfile, entry), depth)
                 elif not entry.isdir():
-                    self.found.is_unknown(f"{name}!{entry.name}", "is a link or a device")
+                    self.findings.add_unknown(f"{name}!{entry.name}", "is a link or a device")
 
-    def _stream(self, name: str, open_: Callable[[], Any], depth: int) -> None:
-        self._member(f"{name}!", open_, depth)
+    def _scan_stream(self, name: str, open_: Callable[[], Any], depth: int) -> None:
+        self._scan_member(f"{name}!", open_, depth)
 
-    def _member(self, name: str, open_: Callable[[], Any], depth: int) -> None:
-        if self._allowed.file(name):
-            self.found.allowed.append(name)
+    def _scan_member(self, name: str, open_: Callable[[], Any], depth: int) -> None:
+        if self._allowed.allows_file(name):
+            self.findings.allowed.append(name)
             return
         with open_() as member:
-            self._file(name, cast(BinaryIO, _Metered(member, self)), depth + 1)
+            self._scan_file(name, cast(BinaryIO, _MeteredMember(member, self)), depth + 1)
 
-    def _count(self) -> None:
-        self._members -= 1
-        if self._members < 0:
-            raise _TooMuch
+    def _count_member(self) -> None:
+        self._members_left -= 1
+        if self._members_left < 0:
+            raise _LimitExceeded
 
-    def spend(self, size: int) -> None:
+    def spend_bytes(self, size: int) -> None:
         """Takes bytes from what may be unpacked."""
-        self._left -= size
-        if self._left < 0:
-            raise _TooMuch
+        self._bytes_left -= size
+        if self._bytes_left < 0:
+            raise _LimitExceeded
 
-    def _pickles(self, name: str, file: BinaryIO, *, known: bool) -> bool:
+    def _scan_pickles(self, name: str, file: BinaryIO, *, known: bool) -> bool:
         """Whether the file is one pickle after another to its end. Names that are not allowed are reported in any case.
         `known`: what it is has been found out, so that its name is no reason to expect a pickle."""
         wanted = contents.may_be_pickle(name) and not known
-        joblibs = self._run(name, file, arrays=True)
+        joblibs = self._run_machine(name, file, arrays=True)
         if joblibs.wrapped:
             # Who doesn't read it with joblib goes on in the middle of the first array.
-            self._run(name, file, arrays=False)
+            self._run_machine(name, file, arrays=False)
         if joblibs.unreadable:
-            self.found.is_unknown(name, f"is a pickle that can't be told: {joblibs.unreadable}")
+            self.findings.add_unknown(name, f"is a pickle that can't be told: {joblibs.unreadable}")
             return True
         if joblibs.whole:
             return True
         if joblibs.count or wanted or joblibs.head:
-            self.found.is_unknown(name, f"is a pickle that can't be read to its end: {joblibs.broken}")
+            self.findings.add_unknown(name, f"is a pickle that can't be read to its end: {joblibs.broken}")
             return True
-        return self._go_on(name, file)
+        return self._try_python_readers(name, file)
 
-    def _go_on(self, name: str, file: BinaryIO) -> bool:
+    def _try_python_readers(self, name: str, file: BinaryIO) -> bool:
         """Whether one of Python's own two readers takes it for a pickle. They differ from each other in what they take
         for a number, and Python's from another version's."""
         taken = False
         for reader in readers.READERS:
             names: list[tuple[str, str]] = []
-            why = readers.read(_from_start(file), reader, names)
+            why = readers.load_with_reader(_rewind_file(file), reader, names)
             for module, called in names:
-                self._seen(name, module, called)
+                self._record_import(name, module, called)
             if why or names:
-                self.found.is_unknown(name, f"is a pickle to some readers: {why or 'it imports'}")
+                self.findings.add_unknown(name, f"is a pickle to some readers: {why or 'it imports'}")
                 taken = True
         return taken
 
-    def _seen(self, name: str, module: str, called: str) -> None:
-        if len(self.found.names) < MOST_KEPT:
-            self.found.names.add(f"{module}.{called}")
-        if not self._allowed.name(module, called):
-            self.found.is_code(name, f"imports {module}.{called}")
+    def _record_import(self, name: str, module: str, called: str) -> None:
+        if len(self.findings.names) < MAX_FINDINGS:
+            self.findings.names.add(f"{module}.{called}")
+        if not self._allowed.allows_global(module, called):
+            self.findings.add_code(name, f"imports {module}.{called}")
 
-    def _run(self, name: str, file: BinaryIO, *, arrays: bool) -> _Run:
-        run, source = _Run(), io.BufferedReader(_Kept(_from_start(file)), 1 << 16)
+    def _run_machine(self, name: str, file: BinaryIO, *, arrays: bool) -> _PickleRun:
+        run, source = _PickleRun(), io.BufferedReader(_UnclosedFile(_rewind_file(file)), 1 << 16)
 
-        seen = functools.partial(self._seen, name)
+        seen = functools.partial(self._record_import, name)
         run.head = source.peek(2)[:1] == b"\x80" and source.peek(2)[1:2] <= b"\x05"
         while source.peek(1)[:1]:
-            machine = pickles.Machine(cast(BinaryIO, source), seen, arrays=arrays, framed=arrays)
+            machine = pickles.PickleMachine(cast(BinaryIO, source), seen, arrays=arrays, framed=arrays)
             try:
                 machine.load()
-            except _TooMuch:
+            except _LimitExceeded:
                 raise
-            except pickles.Unreadable as error:
+            except pickles.OpaquePickleError as error:
                 run.unreadable = str(error)
-            except _NO_PICKLE as error:
+            except _PICKLE_ERRORS as error:
                 run.broken = f"{type(error).__name__}: {error}"
-            run.wrapped = run.wrapped or machine.wrapped
+            run.wrapped = run.wrapped or machine.has_joblib_arrays
             if run.unreadable or run.broken:
                 return run
             run.count += 1
@@ -226,7 +226,7 @@ class Scan:
         return run
 
 
-class _Run:
+class _PickleRun:
     """What came of reading a file as pickles."""
 
     def __init__(self) -> None:
@@ -234,11 +234,11 @@ class _Run:
         self.unreadable = self.broken = ""
 
 
-class _TooMuch(Exception):
+class _LimitExceeded(Exception):
     """More is packed than may be read."""
 
 
-class _Kept(io.RawIOBase):
+class _UnclosedFile(io.RawIOBase):
     """Another file, which stays open when a buffer around this is dropped."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -253,10 +253,10 @@ class _Kept(io.RawIOBase):
         return len(found)
 
 
-class _Metered(io.RawIOBase):
+class _MeteredMember(io.RawIOBase):
     """A member of an archive, whose bytes count."""
 
-    def __init__(self, member: BinaryIO, scan: Scan) -> None:
+    def __init__(self, member: BinaryIO, scan: ArtifactScan) -> None:
         self._member, self._scan = member, scan
 
     def readable(self) -> bool:
@@ -267,7 +267,7 @@ class _Metered(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         found = self._member.read(len(buffer))
-        self._scan.spend(len(found))
+        self._scan.spend_bytes(len(found))
         buffer[: len(found)] = found
         return len(found)
 
@@ -275,22 +275,22 @@ class _Metered(io.RawIOBase):
         before = self._member.tell()
         after = self._member.seek(offset, whence)
         # A stream goes to a place by unpacking all before it.
-        self._scan.spend(after if after < before else after - before)
+        self._scan.spend_bytes(after if after < before else after - before)
         return after
 
     def tell(self) -> int:
         return self._member.tell()
 
 
-class _Zlib(io.RawIOBase):
+class _ZlibStream(io.RawIOBase):
     """A zlib stream, as joblib writes one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._at = file, 0
         self._start = file.tell()
-        self._again()
+        self._restart_stream()
 
-    def _again(self) -> None:
+    def _restart_stream(self) -> None:
         self._file.seek(self._start)
         self._inflate, self._at, self._ready = zlib.decompressobj(), 0, b""
 
@@ -321,7 +321,7 @@ class _Zlib(io.RawIOBase):
                 pass
             offset += self._at
         if offset < self._at:
-            self._again()
+            self._restart_stream()
         while self._at < offset and self.read(min(1 << 20, offset - self._at)):
             pass
         return self._at
@@ -330,12 +330,12 @@ class _Zlib(io.RawIOBase):
         return self._at
 
 
-def _from_start(file: BinaryIO) -> BinaryIO:
+def _rewind_file(file: BinaryIO) -> BinaryIO:
     file.seek(0)
     return file
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _walk_files(root: Path) -> Iterator[Path]:
     def fails(error: OSError) -> None:
         raise error
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_KEPT = 10_000
+MAX_FINDINGS = 10_000
 
 
 @dataclass
@@ -22,15 +22,15 @@ class Findings:
     tensors: set[str] = field(default_factory=set)
     """Files that a graph beside them says are its tensors: numbers, if nothing else is known of them."""
 
-    def is_code(self, path: str, what: str) -> None:
+    def add_code(self, path: str, what: str) -> None:
         """Something that would run and that nobody allows."""
-        _add(self.code, f"{path} {what}")
+        _append_text(self.code, f"{path} {what}")
 
-    def is_unknown(self, path: str, why: str) -> None:
+    def add_unknown(self, path: str, why: str) -> None:
         """Something that can't be told."""
-        _add(self.unknown, f"{path} {why}")
+        _append_text(self.unknown, f"{path} {why}")
 
-    def report(self) -> dict[str, Any]:
+    def build_report(self) -> dict[str, Any]:
         """As the gate reads it. What failed comes first; the log has all of it."""
         outcome, reason = ("Pass", "GatePassed")
         if self.code:
@@ -44,13 +44,13 @@ class Findings:
             parts.append("nothing that would run without being allowed")
         return {"outcome": outcome, "reason": reason, "message": "; ".join(parts)}
 
-    def lines(self) -> list[str]:
+    def log_lines(self) -> list[str]:
         """Each finding, for the log."""
         told = [("code", text) for text in self.code] + [("unknown", text) for text in self.unknown]
         told += [("allowed", path) for path in self.allowed] + [("imports", name) for name in sorted(self.names)]
         return [json.dumps({"finding": kind, "what": text}) for kind, text in told]
 
 
-def _add(to: list[str], text: str) -> None:
-    if len(to) < MOST_KEPT and text not in to[-50:]:
+def _append_text(to: list[str], text: str) -> None:
+    if len(to) < MAX_FINDINGS and text not in to[-50:]:
         to.append(text[:500])

@@ -16,18 +16,18 @@ import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
-MOST_OPERATIONS = 20_000_000
-MOST_TEXT = 16 << 20
+MAX_OPERATIONS = 20_000_000
+MAX_TEXT_BYTES = 16 << 20
 """Bytes of one text. Longer ones are no names, and no model needs them."""
-_SKIPPED_FROM = 64 << 10
+_SKIP_FROM_BYTES = 64 << 10
 """Bytes from which on a value is passed over: it can't become a name."""
 
 
-class Unreadable(Exception):
+class OpaquePickleError(Exception):
     """What it does can't be told; `why` is for people."""
 
 
-class Stand:
+class StandIn:
     """Stands for what the pickle would have imported, or made by calling that."""
 
     __slots__ = ("imported", "origin")
@@ -48,7 +48,7 @@ class Stand:
         """Takes a member."""
 
 
-class Typed(Stand):
+class DtypeStandIn(StandIn):
     """Stands for a numpy dtype. `size`: bytes of an element; `objects`: elements are pickled."""
 
     __slots__ = ("kind", "objects", "size")
@@ -57,48 +57,48 @@ class Typed(Stand):
         super().__init__(_DTYPE)
         self.kind, self.size, self.objects = kind, size, kind == "O"
 
-    def build(self, state: Any) -> None:
+    def apply_state(self, state: Any) -> None:
         """Takes a state as numpy's does, which believes all of it. Raises Unreadable when another size than that of its
         name would follow, or when bytes could be taken for objects."""
         if not isinstance(state, tuple) or len(state) not in (8, 9):
-            raise Unreadable("a type of numpy's has an unknown state")
+            raise OpaquePickleError("a type of numpy's has an unknown state")
         _, _, base, _, fields, size, _, flags = state[:8]
         if type(flags) is not int:
-            raise Unreadable("a type of numpy's has an unknown state")
+            raise OpaquePickleError("a type of numpy's has an unknown state")
         if size not in (-1, self.size) or (size == -1 and self.kind in "SUV"):
-            raise Unreadable("a type of numpy's has another size than its name")
-        parts = [_part(base, 1, self.size)] if base is not None else []
+            raise OpaquePickleError("a type of numpy's has another size than its name")
+        parts = [_check_subtype(base, 1, self.size)] if base is not None else []
         if isinstance(fields, dict):
-            parts += [_part(entry, 0, self.size) for entry in fields.values()]
+            parts += [_check_subtype(entry, 0, self.size) for entry in fields.values()]
         elif fields is not None:
-            raise Unreadable("a type of numpy's has unknown fields")
+            raise OpaquePickleError("a type of numpy's has unknown fields")
         ends = 0
         for start, end, part in sorted(parts, key=lambda placed: placed[:2]):
             if start < ends:
-                raise Unreadable("a type of numpy's has fields that overlap")
+                raise OpaquePickleError("a type of numpy's has fields that overlap")
             ends = end
             self.objects = self.objects or part.objects
         wrong = flags & _OBJECT_FLAGS != _OBJECT_FLAGS if self.objects else flags & ~_OTHER_FLAGS
         if wrong:
-            raise Unreadable("a type of numpy's has flags that do not fit it")
+            raise OpaquePickleError("a type of numpy's has flags that do not fit it")
 
 
-def _part(entry: Any, at: int, whole: int) -> tuple[int, int, Typed]:
+def _check_subtype(entry: Any, at: int, whole: int) -> tuple[int, int, DtypeStandIn]:
     """Where a part of a type begins and ends. `entry`: the part with its offset, or, `at` 1, with its shape."""
-    if not isinstance(entry, tuple) or len(entry) < 2 or not isinstance(entry[0], Typed):
-        raise Unreadable("a type of numpy's has fields of unknown types")
+    if not isinstance(entry, tuple) or len(entry) < 2 or not isinstance(entry[0], DtypeStandIn):
+        raise OpaquePickleError("a type of numpy's has fields of unknown types")
     part, place = entry[0], entry[1]
     lengths = (place if isinstance(place, tuple) else (place,)) if at else ()
     if not all(type(number) is int and number >= 0 for number in lengths or (place,)):
-        raise Unreadable("a type of numpy's has fields at unknown places")
+        raise OpaquePickleError("a type of numpy's has fields at unknown places")
     start = 0 if at else place
     end = start + part.size * math.prod(lengths)
     if end > whole:
-        raise Unreadable("a type of numpy's has fields beyond its end")
+        raise OpaquePickleError("a type of numpy's has fields beyond its end")
     return start, end, part
 
 
-class Wrapper(Stand):
+class JoblibWrapper(StandIn):
     """Stands for what joblib writes before the bytes of an array."""
 
     __slots__ = ("state",)
@@ -108,164 +108,168 @@ class Wrapper(Stand):
         self.state: dict[Any, Any] = {}
 
 
-Seen = Callable[[str, str], None]
+ImportCallback = Callable[[str, str], None]
 _DTYPE = "numpy.dtype"
 _NDARRAY = "numpy.ndarray"
 _OBJECT_FLAGS = 27
 """Of a type that has objects: numpy sets these bits always, and takes a pointer from the bytes where they lack."""
 _OTHER_FLAGS = 16 | 128 | 8
 """Of one that has none: needs Python, aligned as C does it, needs to be set to zero."""
-_MOST_HELD = 64
-_MOST_DIGITS = 4000
+_MAX_OPEN_WRAPPERS = 64
+_MAX_DIGITS = 4000
 """Python refuses longer numbers only since 3.10.7."""
 _WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"
-_MEMBERS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
-_TYPE = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFDSUVmMO]|[biufcSUVmMO](?=\d))(\d{0,9})\Z", re.ASCII)
-_SIZES = {
+_WRAPPER_MEMBERS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
+_DTYPE_NAME = re.compile(r"[<>|=]?([?bBhHiIlLqQefdFDSUVmMO]|[biufcSUVmMO](?=\d))(\d{0,9})\Z", re.ASCII)
+_ITEM_BYTES = {
     "?": 1, "b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "l": 8, "L": 8, "q": 8, "Q": 8, "e": 2, "f": 4, "d": 8,
     "F": 8, "D": 16, "m": 8, "M": 8, "O": 8,
 }  # fmt: skip
 
 
-class Machine(pickle._Unpickler):
+class PickleMachine(pickle._Unpickler):
     """One pickle. `seen` gets each name that would be imported; `arrays`: as joblib reads it; `framed`: by Python's own
     reader, as joblib does, which takes a frame out of the file at once; the one in C does not."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, file: BinaryIO, seen: Seen, *, arrays: bool, framed: bool = True) -> None:
+    def __init__(self, file: BinaryIO, seen: ImportCallback, *, arrays: bool, framed: bool = True) -> None:
         super().__init__(file, encoding="latin-1")
         self._file, self._seen, self._arrays, self._framed = file, seen, arrays, framed
-        self.wrapped = False
+        self.has_joblib_arrays = False
         """Whether something of joblib's is in it, after which other readers go on differently."""
-        self._held: list[tuple[list[Any], int, Any]] = []
+        self._open_wrappers: list[tuple[list[Any], int, Any]] = []
         """Wrappers on the stack, with their places: nothing but joblib's own order of operations may take them."""
 
-    def find_class(self, module: Any, name: Any) -> Stand:
-        if isinstance(module, Stand) or isinstance(name, Stand):
-            raise Unreadable("a name of something to import is made by the pickle itself")
+    def find_class(self, module: Any, name: Any) -> StandIn:
+        if isinstance(module, StandIn) or isinstance(name, StandIn):
+            raise OpaquePickleError("a name of something to import is made by the pickle itself")
         if type(module) is not str or type(name) is not str:
             raise pickle.UnpicklingError("a name is no text")
-        module, name = _of_python_3(module, name, self.proto)
+        module, name = _map_to_python_3(module, name, self.proto)
         self._seen(module, name)
         if name.rpartition(".")[2] == "NumpyArrayWrapper":
-            self.wrapped = True
-            return Stand(_WRAPPER, imported=True)
-        return Stand(f"{module}.{name}", imported=True)
+            self.has_joblib_arrays = True
+            return StandIn(_WRAPPER, imported=True)
+        return StandIn(f"{module}.{name}", imported=True)
 
-    def persistent_load(self, pid: Any) -> Stand:  # noqa: ARG002
-        return Stand()
+    def persistent_load(self, pid: Any) -> StandIn:  # noqa: ARG002
+        return StandIn()
 
     def get_extension(self, code: int) -> None:
-        raise Unreadable(f"it names what to import by the number {code} of a registry")
+        raise OpaquePickleError(f"it names what to import by the number {code} of a registry")
 
     def load(self) -> None:
         """Runs to STOP. Raises Unreadable, or whatever the machine raises for what is no pickle."""
-        self._plain = plain = _Plain(self._file, framed=self._framed)
+        self._plain = plain = _FrameReader(self._file, framed=self._framed)
         self.read, self.readinto, self.readline = plain.read, plain.readinto, plain.readline
         self.metastack: list[Any] = []
         self.stack: list[Any] = []
         self.append = self.stack.append
         self.proto = 0
-        for _ in range(MOST_OPERATIONS):
+        for _ in range(MAX_OPERATIONS):
             try:
                 self.dispatch[self.read(1)[0]](self)
             except pickle._Stop:  # type: ignore[attr-defined]
-                plain.ends("it ends")
+                plain.require_no_frame("it ends")
                 return
-            if self.wrapped and self._arrays:
-                self._hold()
-        raise Unreadable(f"it has more than {MOST_OPERATIONS} operations")
+            if self.has_joblib_arrays and self._arrays:
+                self._track_wrappers()
+        raise OpaquePickleError(f"it has more than {MAX_OPERATIONS} operations")
 
-    def _hold(self) -> None:
+    def _track_wrappers(self) -> None:
         """Sees to it that wrappers go only where joblib has them go: elsewhere its reader might take bytes of an array
         where this one doesn't."""
-        for stack, index, held in self._held:
+        for stack, index, held in self._open_wrappers:
             if len(stack) <= index or stack[index] is not held:
-                raise Unreadable("an array of joblib's is not where joblib puts it")
+                raise OpaquePickleError("an array of joblib's is not where joblib puts it")
         top = self.stack[-1] if self.stack else None
-        if isinstance(top, Stand) and top.origin == _WRAPPER:
+        if isinstance(top, StandIn) and top.origin == _WRAPPER:
             place = (self.stack, len(self.stack) - 1, top)
-            if not any(held is top and index == place[1] and stack is place[0] for stack, index, held in self._held):
-                if isinstance(top, Wrapper) or any(held is top for _, _, held in self._held):
-                    raise Unreadable("an array of joblib's is used twice")
-                if len(self._held) >= _MOST_HELD:
-                    raise Unreadable(f"more than {_MOST_HELD} arrays of joblib's are begun at once")
-                self._held.append(place)
+            if not any(
+                held is top and index == place[1] and stack is place[0] for stack, index, held in self._open_wrappers
+            ):
+                if isinstance(top, JoblibWrapper) or any(held is top for _, _, held in self._open_wrappers):
+                    raise OpaquePickleError("an array of joblib's is used twice")
+                if len(self._open_wrappers) >= _MAX_OPEN_WRAPPERS:
+                    raise OpaquePickleError(f"more than {_MAX_OPEN_WRAPPERS} arrays of joblib's are begun at once")
+                self._open_wrappers.append(place)
 
-    def _let_go(self, thing: Any) -> None:
-        self._held = [entry for entry in self._held if entry[2] is not thing]
+    def _release_wrapper(self, thing: Any) -> None:
+        self._open_wrappers = [entry for entry in self._open_wrappers if entry[2] is not thing]
 
-    def _made(self, callee: Any, arguments: Any) -> Stand:
-        if not isinstance(callee, Stand):
+    def _call_result(self, callee: Any, arguments: Any) -> StandIn:
+        if not isinstance(callee, StandIn):
             raise pickle.UnpicklingError("what is called is no function")
         if callee.origin == _DTYPE and callee.imported:
-            return _typed(arguments)
+            return _parse_dtype(arguments)
         if callee.origin == _NDARRAY and callee.imported:
-            raise Unreadable("it makes an array of numpy's over bytes of its own, which may be taken for objects")
+            raise OpaquePickleError(
+                "it makes an array of numpy's over bytes of its own, which may be taken for objects"
+            )
         if callee.origin == _WRAPPER and self._arrays:
-            raise Unreadable("an array of joblib's is not made as joblib makes it")
-        return Stand(callee.origin)
+            raise OpaquePickleError("an array of joblib's is not made as joblib makes it")
+        return StandIn(callee.origin)
 
     def _instantiate(self, klass: Any, args: Any) -> None:
-        self.append(self._made(klass, args))
+        self.append(self._call_result(klass, args))
 
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = self._made(self.stack[-1], arguments)
+        self.stack[-1] = self._call_result(self.stack[-1], arguments)
 
     def load_newobj(self) -> None:
         arguments = self.stack.pop()
-        self._new(arguments)
+        self._create_object(arguments)
 
     def load_newobj_ex(self) -> None:
         named, arguments = self.stack.pop(), self.stack.pop()
-        self._new(arguments if named == {} else None)
+        self._create_object(arguments if named == {} else None)
 
-    def _new(self, arguments: Any) -> None:
+    def _create_object(self, arguments: Any) -> None:
         callee = self.stack.pop()
-        if not (isinstance(callee, Stand) and callee.origin == _WRAPPER and callee.imported and self._arrays):
-            self.append(self._made(callee, arguments))
+        if not (isinstance(callee, StandIn) and callee.origin == _WRAPPER and callee.imported and self._arrays):
+            self.append(self._call_result(callee, arguments))
             return
         if arguments != ():
-            raise Unreadable("an array of joblib's is not made as joblib makes it")
-        self._let_go(callee)
-        made = Wrapper()
+            raise OpaquePickleError("an array of joblib's is not made as joblib makes it")
+        self._release_wrapper(callee)
+        made = JoblibWrapper()
         self.append(made)
-        self._held.append((self.stack, len(self.stack) - 1, made))
+        self._open_wrappers.append((self.stack, len(self.stack) - 1, made))
 
     def load_build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
-        if not isinstance(target, Stand):
+        if not isinstance(target, StandIn):
             # Without a state that is no mistake to Python.
-            raise Unreadable("what gets a state is no object")
+            raise OpaquePickleError("what gets a state is no object")
         if target.imported:
-            raise Unreadable("it changes what it has imported")
-        if isinstance(target, Typed):
-            target.build(state)
+            raise OpaquePickleError("it changes what it has imported")
+        if isinstance(target, DtypeStandIn):
+            target.apply_state(state)
         elif target.origin == _DTYPE:
-            raise Unreadable("a type of numpy's has a state that does not fit how it is made")
-        elif isinstance(target, Wrapper):
-            self._let_go(target)
-            if not isinstance(state, dict) or not state.keys() <= _MEMBERS:
-                raise Unreadable("an array of joblib's has unknown members")
-            self._plain.ends("an array of joblib's begins")
-            _pass_over_array(self._file, state, self._seen)
-            self.stack[-1] = Stand("numpy.ndarray")
+            raise OpaquePickleError("a type of numpy's has a state that does not fit how it is made")
+        elif isinstance(target, JoblibWrapper):
+            self._release_wrapper(target)
+            if not isinstance(state, dict) or not state.keys() <= _WRAPPER_MEMBERS:
+                raise OpaquePickleError("an array of joblib's has unknown members")
+            self._plain.require_no_frame("an array of joblib's begins")
+            _skip_array(self._file, state, self._seen)
+            self.stack[-1] = StandIn("numpy.ndarray")
 
     def load_stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         self.append(self.find_class(module, name))
 
     def load_frame(self) -> None:
-        self._plain.begins(self.number("<Q"))
+        self._plain.begin_frame(self.number("<Q"))
 
     def load_long_line(self) -> None:
         """INT and LONG."""
         line = self.readline()
-        if len(line) > _MOST_DIGITS:
-            raise Unreadable(f"it has a number of {len(line)} characters")
+        if len(line) > _MAX_DIGITS:
+            raise OpaquePickleError(f"it has a number of {len(line)} characters")
         if line[:-1] in (b"00", b"01"):
             self.append(line[:-1] == b"01")
             return
@@ -277,7 +281,7 @@ class Machine(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it is of protocol {self.proto}")
 
     def load_next_buffer(self) -> None:
-        self.append(Stand())
+        self.append(StandIn())
 
     def load_readonly_buffer(self) -> None:
         """Changes nothing that could be seen."""
@@ -286,10 +290,10 @@ class Machine(pickle._Unpickler):
         """Bytes of this many, or an old text; long ones are passed over."""
         if size < 0:
             raise pickle.UnpicklingError("a length is below zero")
-        if size >= _SKIPPED_FROM:
-            self._plain.take(size)
-            _skip(self._file, size)
-            self.append(Stand())
+        if size >= _SKIP_FROM_BYTES:
+            self._plain.count_bytes(size)
+            _skip_bytes(self._file, size)
+            self.append(StandIn())
             return
         data = self.read(size)
         self.append(data.decode("latin-1") if text else data)
@@ -301,8 +305,8 @@ class Machine(pickle._Unpickler):
 
     def text_of(self, size: int) -> None:
         """A text of this many bytes."""
-        if size > MOST_TEXT:
-            raise Unreadable(f"it has a text of {size} bytes")
+        if size > MAX_TEXT_BYTES:
+            raise OpaquePickleError(f"it has a text of {size} bytes")
         self.append(str(self.read(size), "utf-8", "surrogatepass"))
 
     def number(self, form: str) -> int:
@@ -310,30 +314,30 @@ class Machine(pickle._Unpickler):
         return int(struct.unpack(form, self.read(struct.calcsize(form)))[0])
 
 
-class _Plain:
+class _FrameReader:
     """Reads the file as it is. Frames say how much to read ahead: where that makes a difference, it is Unreadable."""
 
     def __init__(self, file: BinaryIO, *, framed: bool) -> None:
         self._file, self._framed, self._left = file, framed, 0
 
-    def begins(self, size: int) -> None:
+    def begin_frame(self, size: int) -> None:
         """A frame."""
-        self.ends("a frame begins")
+        self.require_no_frame("a frame begins")
         self._left = size
 
-    def ends(self, what: str) -> None:
+    def require_no_frame(self, what: str) -> None:
         """Sees to it that no frame is under way."""
         if self._framed and self._left:
-            raise Unreadable(f"{what} within a frame")
+            raise OpaquePickleError(f"{what} within a frame")
 
-    def take(self, size: int) -> None:
+    def count_bytes(self, size: int) -> None:
         """Counts what is read."""
         if self._framed and size > self._left > 0:
-            raise Unreadable("a value goes beyond its frame")
+            raise OpaquePickleError("a value goes beyond its frame")
         self._left = max(0, self._left - size)
 
     def read(self, size: int) -> bytes:
-        self.take(size)
+        self.count_bytes(size)
         found = self._file.read(size)
         if len(found) < size:
             raise EOFError("it ends in the middle")
@@ -344,32 +348,32 @@ class _Plain:
         return len(buffer)
 
     def readline(self) -> bytes:
-        found = self._file.readline(MOST_TEXT)
+        found = self._file.readline(MAX_TEXT_BYTES)
         if not found.endswith(b"\n"):
-            if len(found) == MOST_TEXT:
-                raise Unreadable(f"it has a line of more than {MOST_TEXT} bytes")
+            if len(found) == MAX_TEXT_BYTES:
+                raise OpaquePickleError(f"it has a line of more than {MAX_TEXT_BYTES} bytes")
             raise EOFError("it ends in the middle")
-        self.take(len(found))
+        self.count_bytes(len(found))
         return found
 
 
-def _teach() -> None:
+def _install_opcodes() -> None:
     op = {entry.name: ord(entry.code) for entry in pickletools.opcodes}
-    table = Machine.dispatch
+    table = PickleMachine.dispatch
     for name in (
         "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "FRAME", "PROTO", "STACK_GLOBAL", "NEXT_BUFFER", "READONLY_BUFFER",
         "BYTEARRAY8",
     ):  # fmt: skip
-        table[op[name]] = getattr(Machine, f"load_{name.lower()}")
+        table[op[name]] = getattr(PickleMachine, f"load_{name.lower()}")
     table[op["BINSTRING"]] = lambda machine: machine.bytes_of(machine.number("<i"), True)
     table[op["BINBYTES"]] = lambda machine: machine.bytes_of(machine.number("<I"), False)
     table[op["BINBYTES8"]] = lambda machine: machine.bytes_of(machine.number("<Q"), False)
-    table[op["INT"]] = table[op["LONG"]] = Machine.load_long_line
+    table[op["INT"]] = table[op["LONG"]] = PickleMachine.load_long_line
     table[op["BINUNICODE"]] = lambda machine: machine.text_of(machine.number("<I"))
     table[op["BINUNICODE8"]] = lambda machine: machine.text_of(machine.number("<Q"))
 
 
-def _of_python_3(module: str, name: str, protocol: int) -> tuple[str, str]:
+def _map_to_python_3(module: str, name: str, protocol: int) -> tuple[str, str]:
     """As Python 3 imports it: old protocols go by the names of Python 2."""
     if protocol >= 3:
         return module, name
@@ -377,19 +381,19 @@ def _of_python_3(module: str, name: str, protocol: int) -> tuple[str, str]:
     return renamed if renamed is not None else (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
 
 
-def _typed(arguments: Any) -> Stand:
+def _parse_dtype(arguments: Any) -> StandIn:
     text = arguments[0] if isinstance(arguments, tuple) and arguments else None
-    found = _TYPE.match(text) if isinstance(text, str) else None
+    found = _DTYPE_NAME.match(text) if isinstance(text, str) else None
     if found is None:
-        return Stand(_DTYPE)
+        return StandIn(_DTYPE)
     kind, digits = found.groups()
     if digits and kind not in "biufcSUVmMO":
-        return Stand(_DTYPE)
-    size = (int(digits) * (4 if kind == "U" else 1)) if digits else _SIZES.get(kind, 0)
-    return Typed(kind, 8 if kind in "mMO" else size)
+        return StandIn(_DTYPE)
+    size = (int(digits) * (4 if kind == "U" else 1)) if digits else _ITEM_BYTES.get(kind, 0)
+    return DtypeStandIn(kind, 8 if kind in "mMO" else size)
 
 
-def _skip(file: BinaryIO, size: int) -> None:
+def _skip_bytes(file: BinaryIO, size: int) -> None:
     while size:
         found = file.read(min(size, 1 << 20))
         if not found:
@@ -397,28 +401,28 @@ def _skip(file: BinaryIO, size: int) -> None:
         size -= len(found)
 
 
-def _pass_over_array(file: BinaryIO, state: dict[Any, Any], seen: Seen) -> None:
+def _skip_array(file: BinaryIO, state: dict[Any, Any], seen: ImportCallback) -> None:
     """joblib writes the bytes of an array between two operations. An array of objects is a pickle there."""
     shape, kind = state.get("shape"), state.get("dtype")
     if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
-        raise Unreadable("an array of joblib's has no known shape")
-    if not isinstance(kind, Typed):
-        raise Unreadable("an array of joblib's has no known type")
+        raise OpaquePickleError("an array of joblib's has no known shape")
+    if not isinstance(kind, DtypeStandIn):
+        raise OpaquePickleError("an array of joblib's has no known type")
     if kind.objects:
-        Machine(file, seen, arrays=False).load()
+        PickleMachine(file, seen, arrays=False).load()
         return
     size = math.prod(shape) * kind.size
     if size > 1 << 50:
-        raise Unreadable("an array of joblib's is larger than can be")
+        raise OpaquePickleError("an array of joblib's is larger than can be")
     aligned = state.get("numpy_array_alignment_bytes")
     if aligned is not None and type(aligned) is not int:
-        raise Unreadable("an array of joblib's has an unknown place")
+        raise OpaquePickleError("an array of joblib's has an unknown place")
     if aligned is not None:
         padding = file.read(1)
         if not padding:
             raise EOFError("it ends in the middle")
-        _skip(file, padding[0])
-    _skip(file, size)
+        _skip_bytes(file, padding[0])
+    _skip_bytes(file, size)
 
 
-_teach()
+_install_opcodes()

@@ -10,25 +10,25 @@ import pickle
 import re
 from typing import Any, BinaryIO
 
-MOST = 64 << 20
+MAX_READ_BYTES = 64 << 20
 """Bytes that are read of a file."""
-_MOST_PLACE = 1 << 20
+_MAX_MEMO_PLACE = 1 << 20
 """Of the memo: the reader in C makes room for as many at once."""
 _NUMBER = re.compile(rb"\s*[+]?(\d+)")
 
 
-class _Endless(Exception):
+class _ReadLimitExceeded(Exception):
     """It goes on for longer than is read, or takes more memory than it should."""
 
 
-class _Takes(type):
+class _AcceptingMeta(type):
     """A class that takes whatever a pickle gives to what it has imported."""
 
     def __setitem__(cls, key: Any, value: Any) -> None:
         """Takes an item."""
 
 
-class _Inert(metaclass=_Takes):
+class _Inert(metaclass=_AcceptingMeta):
     """Stands for what was imported, and for what calling that gives."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Inert:
@@ -49,41 +49,41 @@ class _Inert(metaclass=_Takes):
     append = extend = add = __setstate__
 
 
-class _Source:
+class _BoundedFile:
     """A file of which a part is read, and of which the reader in C is given no places that cost gigabytes."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._left, self._last = file, MOST, b""
+        self._file, self._left, self._last = file, MAX_READ_BYTES, b""
 
     def read(self, size: int = -1) -> bytes:
         """As a file does."""
         found = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
         if len(found) > self._left:
-            raise _Endless(f"it goes on after {MOST} bytes")
+            raise _ReadLimitExceeded(f"it goes on after {MAX_READ_BYTES} bytes")
         if self._last == b"r" and len(found) == 4:
-            self._place(int.from_bytes(found, "little"))
-        self._spend(found)
+            self._check_memo_place(int.from_bytes(found, "little"))
+        self._count_bytes(found)
         return found
 
     def readline(self) -> bytes:
         """As a file does."""
         found = self._file.readline(self._left + 1)
         if len(found) > self._left:
-            raise _Endless(f"it goes on after {MOST} bytes")
+            raise _ReadLimitExceeded(f"it goes on after {MAX_READ_BYTES} bytes")
         if self._last == b"p" and (number := _NUMBER.match(found)) is not None:
-            self._place(int(number[1][:20]))
-        self._spend(found)
+            self._check_memo_place(int(number[1][:20]))
+        self._count_bytes(found)
         return found
 
-    def _place(self, place: int) -> None:
-        if place > _MOST_PLACE:
-            raise _Endless(f"it uses place {place} of its memo")
+    def _check_memo_place(self, place: int) -> None:
+        if place > _MAX_MEMO_PLACE:
+            raise _ReadLimitExceeded(f"it uses place {place} of its memo")
 
-    def _spend(self, found: bytes) -> None:
+    def _count_bytes(self, found: bytes) -> None:
         self._left, self._last = self._left - len(found), found
 
 
-class _Reader:
+class _RecordingUnpickler:
     """What both are given."""
 
     names: list[tuple[str, str]]
@@ -92,7 +92,7 @@ class _Reader:
         """Notes what would be imported."""
         self.names.append((module, name))
         if len(self.names) > 10_000:
-            raise _Endless("it imports more than 10000 names")
+            raise _ReadLimitExceeded("it imports more than 10000 names")
         return _Inert
 
     def persistent_load(self, _: Any) -> _Inert:
@@ -100,25 +100,25 @@ class _Reader:
         return _Inert()
 
 
-class _InC(_Reader, pickle.Unpickler):
+class _CUnpickler(_RecordingUnpickler, pickle.Unpickler):
     pass
 
 
-class _InPython(_Reader, pickle._Unpickler):
+class _PythonUnpickler(_RecordingUnpickler, pickle._Unpickler):
     pass
 
 
-READERS: tuple[Any, ...] = (_InC, _InPython)
+READERS: tuple[Any, ...] = (_CUnpickler, _PythonUnpickler)
 
 
-def read(file: BinaryIO, reader: Any, names: list[tuple[str, str]]) -> str:
+def load_with_reader(file: BinaryIO, reader: Any, names: list[tuple[str, str]]) -> str:
     """Has the reader load the file. Adds what it would import to `names`; says how far it got when that is to STOP, or
     further than is read."""
-    loader = reader(_Source(file), encoding="latin-1")
+    loader = reader(_BoundedFile(file), encoding="latin-1")
     loader.names = names
     try:
         loader.load()
-    except _Endless as error:
+    except _ReadLimitExceeded as error:
         return str(error)
     except MemoryError:
         return "it takes more memory than there is"

@@ -8,15 +8,15 @@ import zipfile
 from typing import BinaryIO
 
 _END, _END64, _PLACE64, _MEMBER = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x03\x04"
-_DESCRIPTORS = (12, 16, 20, 24)
-_MOST_COMMENT = 1 << 16
+_DESCRIPTOR_SIZES = (12, 16, 20, 24)
+_MAX_COMMENT_BYTES = 1 << 16
 
 
-def doubt(file: BinaryIO, archive: zipfile.ZipFile) -> str:
+def find_ambiguity(file: BinaryIO, archive: zipfile.ZipFile) -> str:
     """What makes it doubtful, or nothing. Its table and members have to fill the file without a gap."""
     size = file.seek(0, 2)
-    first = max(0, size - _MOST_COMMENT - 22)
-    tail = _at(file, first, size - first)
+    first = max(0, size - _MAX_COMMENT_BYTES - 22)
+    tail = _read_at(file, first, size - first)
     found = tail.rfind(_END)
     if found < 0 or len(tail) - found < 22:
         return "its end is unknown"
@@ -25,10 +25,10 @@ def doubt(file: BinaryIO, archive: zipfile.ZipFile) -> str:
     if end + 22 + comment != size:
         return "something follows it"
     table_end = end
-    before = _at(file, max(0, end - 20), 20)
+    before = _read_at(file, max(0, end - 20), 20)
     if before.startswith(_PLACE64):
         (place,) = struct.unpack("<8xQ4x", before)
-        record = _at(file, place, 56) if place == end - 76 else b""
+        record = _read_at(file, place, 56) if place == end - 76 else b""
         if len(record) < 56 or not record.startswith(_END64):
             return "it has two ends"
         count64, length64, start64 = struct.unpack("<32xQQQ", record)
@@ -38,10 +38,10 @@ def doubt(file: BinaryIO, archive: zipfile.ZipFile) -> str:
         count, length, start, table_end = count64, length64, start64, place
     if start + length != table_end:
         return "its table is not where it says"
-    return _members(file, archive, count, start)
+    return _check_members(file, archive, count, start)
 
 
-def _members(file: BinaryIO, archive: zipfile.ZipFile, count: int, table: int) -> str:
+def _check_members(file: BinaryIO, archive: zipfile.ZipFile, count: int, table: int) -> str:
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     if count != len(entries):
         return "its table has another length"
@@ -51,16 +51,16 @@ def _members(file: BinaryIO, archive: zipfile.ZipFile, count: int, table: int) -
     if not entries and table != 0:
         return "something stands before it"
     for entry, following in zip(entries, after, strict=True):
-        head = _at(file, entry.header_offset, 30)
+        head = _read_at(file, entry.header_offset, 30)
         if len(head) < 30 or not head.startswith(_MEMBER):
             return "a member has no head"
         flags, named, extra = struct.unpack("<6xH18xHH", head)
         gap = following - (entry.header_offset + 30 + named + extra + entry.compress_size)
-        if gap and not (flags & 0x8 and gap in _DESCRIPTORS):
+        if gap and not (flags & 0x8 and gap in _DESCRIPTOR_SIZES):
             return "something stands between its members"
     return ""
 
 
-def _at(file: BinaryIO, place: int, size: int) -> bytes:
+def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
     file.seek(place)
     return file.read(size)

@@ -6,12 +6,12 @@ from typing import Any
 from modelwright.api import names
 from modelwright.serving import fetching
 from modelwright.serving.images import Images
-from modelwright.serving.merge import MergeError, merge
+from modelwright.serving.merge import MergeError, strategic_merge
 
 Json = dict[str, Any]
 
 
-def pod(images: Images, service_account: str | None = None) -> Json:
+def default_pod_spec(images: Images, service_account: str | None = None) -> Json:
     """The PodSpec that a Job's template is merged into."""
     return {
         # A try is a pod, whose last words are kept.
@@ -19,12 +19,16 @@ def pod(images: Images, service_account: str | None = None) -> Json:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         **({"serviceAccountName": service_account} if service_account else {}),
-        "securityContext": fetching.pod_security(images),
+        "securityContext": fetching.restricted_pod_security(images),
     }
 
 
-def filled(
-    template: Mapping[str, Any], path: str, base: Json, environment: Mapping[str, str], brought: fetching.Brought
+def merge_pod_spec(
+    template: Mapping[str, Any],
+    path: str,
+    base: Json,
+    environment: Mapping[str, str],
+    brought: fetching.FetchedContents,
 ) -> Json:
     """The PodSpec of the author's pod `template`, which is kept as it is, merged into `base`: put before it is what
     brings contents, and in each of its containers `environment` and the directories.
@@ -32,59 +36,59 @@ def filled(
     Raises MergeError, naming the field below `path`, for a template that has no containers.
     """
     where = f"{path}.spec"
-    spec: Json = merge(base, part(template, "spec", dict, path), where)
+    spec: Json = strategic_merge(base, typed_member(template, "spec", dict, path), where)
     own = {
         key: [
-            container(entry, environment, f"{where}.{key}[{index}]", brought.mounts)
+            merge_container(entry, environment, f"{where}.{key}[{index}]", brought.mounts)
             for index, entry in enumerate(found)
         ]
         for key in ("initContainers", "containers")
-        if (found := part(spec, key, list, where))
+        if (found := typed_member(spec, key, list, where))
     }
     if "containers" not in own:
         raise MergeError(f"{where}.containers: at least one container is needed, which writes the report")
     spec |= own
     spec["initContainers"] = [*brought.containers, *own.get("initContainers", [])]
-    spec["volumes"] = [*brought.volumes, *part(spec, "volumes", list, where)]
+    spec["volumes"] = [*brought.volumes, *typed_member(spec, "volumes", list, where)]
     return spec
 
 
-def metadata(template: Mapping[str, Any], path: str, labels: Mapping[str, str]) -> Json:
+def merge_metadata(template: Mapping[str, Any], path: str, labels: Mapping[str, str]) -> Json:
     """The author's pod metadata with our `labels`, which win; labels of our group are ours alone."""
-    given = part(template, "metadata", dict, path)
-    own = part(given, "labels", dict, f"{path}.metadata")
+    given = typed_member(template, "metadata", dict, path)
+    own = typed_member(given, "labels", dict, f"{path}.metadata")
     others = {key: value for key, value in own.items() if not key.startswith(f"{names.GROUP}/")}
     return {**given, "labels": {**others, **labels}}
 
 
-def variables(environment: Mapping[str, str]) -> list[Json]:
+def render_variables(environment: Mapping[str, str]) -> list[Json]:
     """`environment` as a container has it."""
-    return [{"name": key, "value": fetching.literal(value)} for key, value in environment.items()]
+    return [{"name": key, "value": fetching.escape_dollars(value)} for key, value in environment.items()]
 
 
-def container(given: Any, environment: Mapping[str, str], path: str, mounts: Sequence[Json] = ()) -> Json:
+def merge_container(given: Any, environment: Mapping[str, str], path: str, mounts: Sequence[Json] = ()) -> Json:
     """The author's container with our variables before its own, which they win over, and our mounts.
 
     `path` is where it stands, for MergeError when it is no container.
     """
     if not isinstance(given, dict):
         raise MergeError(f"{path}: must be an object")
-    security = fetching.authored_security()
-    own = part(given, "env", list, path)
+    security = fetching.user_container_security()
+    own = typed_member(given, "env", list, path)
     if not all(isinstance(entry, dict) for entry in own):
         raise MergeError(f"{path}.env: must be a list of objects")
-    mounted = [*mounts, *part(given, "volumeMounts", list, path)]
+    mounted = [*mounts, *typed_member(given, "volumeMounts", list, path)]
     return {
         # The last log lines of a script that fails become the message of its Job.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **given,
-        "env": [*variables(environment), *(entry for entry in own if entry.get("name") not in environment)],
+        "env": [*render_variables(environment), *(entry for entry in own if entry.get("name") not in environment)],
         **({"volumeMounts": mounted} if mounted else {}),
-        "securityContext": merge(security, given.get("securityContext") or {}, f"{path}.securityContext"),
+        "securityContext": strategic_merge(security, given.get("securityContext") or {}, f"{path}.securityContext"),
     }
 
 
-def part(of: Mapping[str, Any], key: str, type_: type, path: str) -> Any:
+def typed_member(of: Mapping[str, Any], key: str, type_: type, path: str) -> Any:
     """A member of the author's template, empty when it is absent; MergeError when it is of another type."""
     found = of.get(key)
     if found is None:

@@ -5,14 +5,14 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.core.revision import Revision
-from modelwright.serving.copies import Taker, service_url
+from modelwright.serving.copies import MirrorTarget, service_url
 from modelwright.serving.images import Images
 
 Json = dict[str, Any]
 
 ANNOTATION_PAIR = f"{names.GROUP}/compares"
 """On the pods: "<hash of the serving revision> <hash of the candidate>"; another pair makes another pod."""
-_COMPARER = Taker(
+_COMPARER = MirrorTarget(
     names.ROLE_COMPARER,
     "modelwright.compare",
     names.comparer_name("{model}"),
@@ -22,7 +22,7 @@ _COMPARER = Taker(
 )
 
 
-def deployment(
+def comparer_deployment(
     model: Json, serving: Revision, candidate: Revision, images: Images, *, token: str = "",
     request_seconds: int = 30, service_account: str | None = None,
 ) -> Json:  # fmt: skip
@@ -35,21 +35,21 @@ def deployment(
         "SERVING_REVISION": serving.hash,
         "CANDIDATE_REVISION": candidate.hash,
     }
-    return _COMPARER.deployment(
-        model, _pair(serving, candidate), environment, images, token=token, service_account=service_account,
+    return _COMPARER.render_deployment(
+        model, _pair_key(serving, candidate), environment, images, token=token, service_account=service_account,
         request_seconds=request_seconds,
     )  # fmt: skip
 
 
-def service(model: Json) -> Json:
+def comparer_service(model: Json) -> Json:
     """Where the gateway sends the copies, and where the summary is read: port 80."""
-    return _COMPARER.service(model)
+    return _COMPARER.render_service(model)
 
 
-def ready(live: Mapping[str, Any] | None, serving: Revision, candidate: Revision) -> bool:
+def is_comparer_ready(live: Mapping[str, Any] | None, serving: Revision, candidate: Revision) -> bool:
     """Whether the live Deployment has a pod that compares this pair."""
-    return _COMPARER.ready(live, _pair(serving, candidate))
+    return _COMPARER.is_ready(live, _pair_key(serving, candidate))
 
 
-def _pair(serving: Revision, candidate: Revision) -> str:
+def _pair_key(serving: Revision, candidate: Revision) -> str:
     return f"{serving.hash} {candidate.hash}"

@@ -13,12 +13,12 @@ from modelwright.serving.metadata import child_metadata
 Json = dict[str, Any]
 
 PORT = 8080
-_STOP_SECONDS = 5
-_TOKEN_LENGTH = 52
+_SHUTDOWN_SECONDS = 5
+_TOKEN_CHARACTERS = 52
 
 
 @dataclass(frozen=True)
-class Taker:
+class MirrorTarget:
     """One of them. `role` is also the name of its container, `module` what it runs, `name` that of Deployment and
     Service. `annotation`: put on the pods with what they are made for; another one makes another pod."""
 
@@ -28,7 +28,7 @@ class Taker:
     annotation: str
     resources: Json = field(default_factory=dict)
 
-    def deployment(
+    def render_deployment(
         self, model: Json, made_for: str, environment: Mapping[str, str], images: Images, *,
         token: str, service_account: str | None, request_seconds: int, container: Json | None = None,
         pod: Json | None = None,
@@ -36,11 +36,11 @@ class Taker:
         """One pod. `token`: of the copies that count; empty for all. `container`, `pod`: more members of their specs.
         `request_seconds`: how long an answer is waited for. `service_account`: whose image pull secrets, and identity
         at a store, it needs; it has no rights."""
-        labels = self._labels(model)
+        labels = self._selector_labels(model)
         env = {
             **environment,
             "REQUEST_TIMEOUT_SECONDS": str(request_seconds),
-            "STOP_SECONDS": str(_STOP_SECONDS),
+            "STOP_SECONDS": str(_SHUTDOWN_SECONDS),
             **({"COPY_TOKEN": token} if token else {"COPIES_WITHOUT_TOKEN": "Count"}),
             "PORT": str(PORT),
         }
@@ -57,8 +57,8 @@ class Taker:
                 "periodSeconds": 10,
                 "timeoutSeconds": 5,
             },
-            "resources": helpers.resources(self.resources, images, self.role),
-            "securityContext": fetching.container_security(),
+            "resources": helpers.container_resources(self.resources, images, self.role),
+            "securityContext": fetching.restricted_container_security(),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             **(container or {}),
         }
@@ -66,8 +66,8 @@ class Taker:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             **({"serviceAccountName": service_account} if service_account else {}),
-            "securityContext": fetching.pod_security(images),
-            "terminationGracePeriodSeconds": 2 * _STOP_SECONDS,
+            "securityContext": fetching.restricted_pod_security(images),
+            "terminationGracePeriodSeconds": 2 * _SHUTDOWN_SECONDS,
             **(pod or {}),
             "containers": [own],
         }
@@ -78,63 +78,63 @@ class Taker:
             "prometheus.io/path": "/metrics",
         }
         metadata = {"labels": {**names.model_labels(model["metadata"]["name"]), **labels}, "annotations": annotations}
-        mark = helpers.mark(images, self.role)
+        mark = helpers.placement_annotation(images, self.role)
         return {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": self._metadata(model) | ({"annotations": mark} if mark else {}),
+            "metadata": self._render_metadata(model) | ({"annotations": mark} if mark else {}),
             "spec": {
                 "replicas": 1,
                 "revisionHistoryLimit": 0,
                 # Its counts are in memory: two pods at a time would each have half of them.
                 "strategy": {"type": "Recreate"},
                 "selector": {"matchLabels": labels},
-                "template": helpers.template(metadata, spec, images, self.role),
+                "template": helpers.place_template(metadata, spec, images, self.role),
             },
         }
 
-    def service(self, model: Json) -> Json:
+    def render_service(self, model: Json) -> Json:
         """Where the gateway sends the copies, and where a summary is read: port 80."""
         return {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": self._metadata(model),
+            "metadata": self._render_metadata(model),
             "spec": {
-                "selector": self._labels(model),
+                "selector": self._selector_labels(model),
                 "ports": [{"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"}],
             },
         }
 
-    def made_for(self, deployment: Mapping[str, Any]) -> str | None:
+    def fingerprint_of(self, deployment: Mapping[str, Any]) -> str | None:
         """What the pods of a Deployment are made for."""
         told = (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(self.annotation)
         return str(told) if told is not None else None
 
-    def ready(self, live: Mapping[str, Any] | None, made_for: str) -> bool:
+    def is_ready(self, live: Mapping[str, Any] | None, made_for: str) -> bool:
         """Whether the live Deployment has a pod that is made for this."""
         if live is None or live["metadata"].get("deletionTimestamp"):
             return False
         status = live.get("status", {})
         current = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
         available = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
-        return bool(current and available >= 1 and self.made_for(live) == made_for)
+        return bool(current and available >= 1 and self.fingerprint_of(live) == made_for)
 
-    def _labels(self, model: Json) -> dict[str, str]:
+    def _selector_labels(self, model: Json) -> dict[str, str]:
         """Labels that select it, and that no Service of the Model or of a revision selects."""
         return {names.LABEL_MODEL: names.label_value(model["metadata"]["name"]), names.LABEL_ROLE: self.role}
 
-    def _metadata(self, model: Json) -> Json:
+    def _render_metadata(self, model: Json) -> Json:
         metadata = child_metadata(model, None, self.name.format(model=model["metadata"]["name"]))
         return metadata | {"labels": {**metadata["labels"], names.LABEL_ROLE: self.role}}
 
 
-def token(model: Json, role: str, templates: Sequence[Json]) -> str:
+def mirror_token(model: Json, role: str, templates: Sequence[Json]) -> str:
     """What the route of `model` sets on the copies for the pod of this role, and that pod asks for.
 
     Made of uids: random numbers of the API server, the same at each pass, and others for other revisions. `templates`:
     the ControllerRevisions of the revisions that are asked, whose uids no Event, log or metric tells."""
     uids = [obj["metadata"].get("uid", "") for obj in (model, *templates)]
-    return names.content_hash([role, *uids], _TOKEN_LENGTH)
+    return names.content_hash([role, *uids], _TOKEN_CHARACTERS)
 
 
 def service_url(model: Json, revision: Revision) -> str:

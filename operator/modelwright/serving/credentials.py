@@ -3,14 +3,14 @@ Secret that its version names. Plain variables and mounts ask for no right, and 
 
 from typing import Any
 
-from modelwright.api.v1alpha1.helper_pods import CLEAR_PROXIES, FETCH_VARIABLES, PROXIES
+from modelwright.api.v1alpha1.helper_pods import FETCH_VARIABLES, PLAINTEXT_PROXIES, PROXY_VARIABLES
 from modelwright.serving import authored, fetching
 from modelwright.serving.merge import MergeError
 
 Json = dict[str, Any]
 
-_VARIABLES = FETCH_VARIABLES | (PROXIES - CLEAR_PROXIES) | {"AWS_REGION", "AWS_DEFAULT_REGION"}
-_FREE = frozenset({
+_CHANGEABLE_VARIABLES = FETCH_VARIABLES | (PROXY_VARIABLES - PLAINTEXT_PROXIES) | {"AWS_REGION", "AWS_DEFAULT_REGION"}
+_CHANGEABLE_MEMBERS = frozenset({
     "resources", "image", "imagePullPolicy", "command", "args", "securityContext", "terminationMessagePath",
     "terminationMessagePolicy",
 })  # fmt: skip
@@ -18,26 +18,26 @@ _FREE = frozenset({
 that may mount any Secret."""
 
 
-def keep(spec: Json, fetch: Json, volumes: list[Json], path: str) -> None:
+def check_credentials_kept(spec: Json, fetch: Json, volumes: list[Json], path: str) -> None:
     """Raises MergeError, naming the field below `path`, where `spec`, merged from what is rendered and the author's,
     gives the credentials to another container, or changes what the container `fetch` is given or reads beside them.
     `volumes`: those of the pod before the merge."""
     if not any(volume["name"] == fetching.CREDENTIALS_VOLUME for volume in volumes):
         return
     rendered = {volume["name"]: volume for volume in volumes}
-    for volume in authored.part(spec, "volumes", list, path):
+    for volume in authored.typed_member(spec, "volumes", list, path):
         name = volume.get("name")
         changed = name in rendered and volume != rendered[name]
         if changed and (name == fetching.CREDENTIALS_VOLUME or (name == "tmp" and set(volume) != {"name", "emptyDir"})):
             raise MergeError(f"{path}.volumes[{name}]: is of the container {fetch['name']}, which has credentials")
     for key in ("initContainers", "containers", "ephemeralContainers"):
-        for entry in authored.part(spec, key, list, path):
+        for entry in authored.typed_member(spec, key, list, path):
             where = f"{path}.{key}[{entry['name']}]"
             if key == "initContainers" and entry["name"] == fetch["name"]:
-                _keep_fetch(entry, fetch, where)
+                _check_fetch_container(entry, fetch, where)
             elif any(
                 mount.get("name") == fetching.CREDENTIALS_VOLUME
-                for mount in authored.part(entry, "volumeMounts", list, where)
+                for mount in authored.typed_member(entry, "volumeMounts", list, where)
                 if isinstance(mount, dict)
             ):
                 raise MergeError(
@@ -46,15 +46,17 @@ def keep(spec: Json, fetch: Json, volumes: list[Json], path: str) -> None:
                 )
 
 
-def _keep_fetch(entry: Json, fetch: Json, where: str) -> None:
+def _check_fetch_container(entry: Json, fetch: Json, where: str) -> None:
     for key in sorted(entry.keys() | fetch.keys()):
-        if key not in _FREE and key != "env" and entry.get(key) != fetch.get(key):
+        if key not in _CHANGEABLE_MEMBERS and key != "env" and entry.get(key) != fetch.get(key):
             raise MergeError(f"{where}.{key}: can't be changed where the artifact has a credentialsSecretRef")
-    known = authored.part(fetch, "env", list, where)
-    for variable in authored.part(entry, "env", list, where):
-        if variable not in known and (not isinstance(variable, dict) or variable.get("name") not in _VARIABLES):
+    known = authored.typed_member(fetch, "env", list, where)
+    for variable in authored.typed_member(entry, "env", list, where):
+        if variable not in known and (
+            not isinstance(variable, dict) or variable.get("name") not in _CHANGEABLE_VARIABLES
+        ):
             name = variable.get("name") if isinstance(variable, dict) else variable
             raise MergeError(
                 f"{where}.env[{name}]: where the artifact has a credentialsSecretRef, this container takes "
-                f"{', '.join(sorted(_VARIABLES))}; what the store needs belongs into the Secret"
+                f"{', '.join(sorted(_CHANGEABLE_VARIABLES))}; what the store needs belongs into the Secret"
             )

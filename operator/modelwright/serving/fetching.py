@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from modelwright.api import names
-from modelwright.api.common import Reference
+from modelwright.api.common import LocalObjectReference
 from modelwright.api.v1alpha1.version import Artifact
 from modelwright.serving import helpers
 from modelwright.serving.images import VERIFY_CACHE, Images
@@ -22,12 +22,12 @@ CACHE_VOLUME = "modelwright-cache"
 CREDENTIALS_VOLUME = "modelwright-credentials"
 FETCH_CONTAINER = "fetch"
 """The container of a pod that does nothing but report what the fetch program says."""
-ONLY_CACHED = "--only-cached"
+ONLY_CACHED_FLAG = "--only-cached"
 NON_ROOT_USER = 65532
-_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+_DEFAULT_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 
 
-class Source(Protocol):
+class FetchSource(Protocol):
     """What is fetched, and as whom: an artifact of a version, or data of a run."""
 
     @property
@@ -41,13 +41,13 @@ class Source(Protocol):
         ...
 
     @property
-    def credentials_secret_ref(self) -> Reference | None:
+    def credentials_secret_ref(self) -> LocalObjectReference | None:
         """Secret with the credentials of the store; None is the pod's identity."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class CacheProof:
     """How what is in a shared cache is proven: `size` or `full`, and the digest of the files, where it is known and
     isn't the artifact's own."""
 
@@ -60,15 +60,15 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedContent:
     """Where pods that may not fetch find an artifact: a claim that holds the shared cache, and how that is proven."""
 
     claim: str
-    proof: Proof
+    proof: CacheProof
 
 
 @dataclass(frozen=True, slots=True)
-class _Bare:
+class _SourceWithoutCredentials:
     """An address without credentials: for pods that ask no store."""
 
     uri: str
@@ -77,7 +77,7 @@ class _Bare:
 
 
 def fetch_container(
-    artifact: Source, digest: str | None, images: Images, *, cached: Proof | None, role: str | None = None
+    artifact: FetchSource, digest: str | None, images: Images, *, cached: CacheProof | None, role: str | None = None
 ) -> tuple[Json, list[Json]]:
     """The init container that puts the verified artifact into the model volume or, `cached`, the shared cache, and its
     volumes.
@@ -86,31 +86,33 @@ def fetch_container(
     not serve.
     """
     if cached:
-        arguments = _cache_arguments(_address(artifact), digest, cached)
-        container, volumes = _container(artifact, images, arguments, [_cache_mount(read_only=False)], role)
-        _prove(container, cached)
+        arguments = _cache_arguments(_source_arguments(artifact), digest, cached)
+        container, volumes = _render_container(artifact, images, arguments, [_cache_mount(read_only=False)], role)
+        _require_full_proof(container, cached)
         return container, volumes
-    arguments = ["get", *_address(artifact), *(["--digest", digest] if digest is not None else [])]
+    arguments = ["get", *_source_arguments(artifact), *(["--digest", digest] if digest is not None else [])]
     arguments += ["--dest", "/mnt/artifact"]
-    return _container(artifact, images, arguments, [{"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}], role)
+    return _render_container(artifact, images, arguments, [{"name": MODEL_VOLUME, "mountPath": "/mnt/artifact"}], role)
 
 
-def check_container(artifact: Source, digest: str, images: Images, proof: Proof, *, role: str | None = None) -> Json:
+def check_container(
+    artifact: FetchSource, digest: str, images: Images, proof: CacheProof, *, role: str | None = None
+) -> Json:
     """The init container that verifies what the shared cache holds, and neither asks a store nor writes: it has no
     credentials, and the claim is mounted read-only."""
     # Only the name of a single file is read from it: no claim that it names is mounted, and its signature is left out.
     uri = artifact.uri.partition("?")[0]
-    arguments = [*_cache_arguments(_address(artifact, uri), digest, proof), ONLY_CACHED]
-    source, mount = _Bare(uri), _cache_mount(read_only=True)
-    container, _ = _container(source, images, arguments, [mount], role, source_mounted=False)
-    _prove(container, proof)
+    arguments = [*_cache_arguments(_source_arguments(artifact, uri), digest, proof), ONLY_CACHED_FLAG]
+    source, mount = _SourceWithoutCredentials(uri), _cache_mount(read_only=True)
+    container, _ = _render_container(source, images, arguments, [mount], role, source_mounted=False)
+    _require_full_proof(container, proof)
     return container
 
 
-def only_cached(template: Mapping[str, Any]) -> bool:
+def is_only_cached(template: Mapping[str, Any]) -> bool:
     """Whether the pods of this template take the artifact from the shared cache and never fetch it."""
     containers = template["spec"].get("initContainers") or ()
-    return any(c.get("name") == FETCH_CONTAINER and ONLY_CACHED in (c.get("args") or ()) for c in containers)
+    return any(c.get("name") == FETCH_CONTAINER and ONLY_CACHED_FLAG in (c.get("args") or ()) for c in containers)
 
 
 def cache_claim(template: Mapping[str, Any]) -> str | None:
@@ -127,12 +129,12 @@ def cache_volume(claim: str) -> Json:
     return {"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": claim}}
 
 
-def kept_mount(digest: str, artifact: Source, directory: str, volume: str = CACHE_VOLUME) -> Json:
+def cached_content_mount(digest: str, artifact: FetchSource, directory: str, volume: str = CACHE_VOLUME) -> Json:
     """Where a container reads an artifact of the shared cache, and nothing else of it."""
     return {"name": volume, "mountPath": directory, "subPath": cache_directory(digest, artifact), "readOnly": True}
 
 
-def _cache_arguments(address: list[str], digest: str | None, proof: Proof) -> list[str]:
+def _cache_arguments(address: list[str], digest: str | None, proof: CacheProof) -> list[str]:
     arguments = ["get", *address, *(["--digest", digest] if digest is not None else [])]
     arguments += ["--cache", CACHE_PATH]
     return arguments + (["--tree", proof.tree] if proof.tree and proof.verify == "full" else [])
@@ -142,24 +144,24 @@ def _cache_mount(*, read_only: bool) -> Json:
     return {"name": CACHE_VOLUME, "mountPath": CACHE_PATH, **({"readOnly": True} if read_only else {})}
 
 
-def _prove(container: Json, proof: Proof) -> None:
+def _require_full_proof(container: Json, proof: CacheProof) -> None:
     if proof.verify == "full":
-        enforce(container, {VERIFY_CACHE: "full"})
+        set_variables(container, {VERIFY_CACHE: "full"})
 
 
-def enforce(container: Json, environment: Mapping[str, str]) -> None:
+def set_variables(container: Json, environment: Mapping[str, str]) -> None:
     """Gives the container these variables, whatever it had under their names."""
     kept = [entry for entry in container.get("env") or () if entry.get("name") not in environment]
-    container["env"] = [*kept, *({"name": key, "value": literal(value)} for key, value in environment.items())]
+    container["env"] = [*kept, *({"name": key, "value": escape_dollars(value)} for key, value in environment.items())]
 
 
-def literal(text: str) -> str:
+def escape_dollars(text: str) -> str:
     """`text` as an argument or variable of a container: Kubernetes makes one dollar of two, and expands $(NAME)."""
     return text.replace("$", "$$")
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class FetchedContents:
     """What brings contents into the pod of a Job: init containers, their volumes, and the mounts of who reads them."""
 
     containers: list[Json]
@@ -167,18 +169,18 @@ class Brought:
     mounts: list[Json]
 
 
-def bring(
-    contents: Mapping[str, tuple[Source, str | None, str]], images: Images, role: str,
-    kept: Mapping[str, Kept] | None = None,
-) -> Brought:  # fmt: skip
+def fetch_contents(
+    contents: Mapping[str, tuple[FetchSource, str | None, str]], images: Images, role: str,
+    kept: Mapping[str, CachedContent] | None = None,
+) -> FetchedContents:  # fmt: skip
     """Fetch each of `contents`, by name: (source, digest, directory), in a pod of `role`; those in `kept` are taken
     from the shared cache. Volumes are named apart from each other's and from the author's."""
-    brought = Brought([], [], [])
+    brought = FetchedContents([], [], [])
     for name, (source, digest, directory) in contents.items():
         if kept and name in kept and digest is not None:
             container = check_container(source, digest, images, kept[name].proof, role=role)
-            _take(brought, name, container, kept[name].claim)
-            brought.mounts.append(kept_mount(digest, source, directory, f"modelwright-{name}-cache"))
+            _add_cached_content(brought, name, container, kept[name].claim)
+            brought.mounts.append(cached_content_mount(digest, source, directory, f"modelwright-{name}-cache"))
             continue
         container, volumes = fetch_container(source, digest, images, cached=None, role=role)
         volumes = [*volumes, {"name": MODEL_VOLUME, "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
@@ -192,7 +194,7 @@ def bring(
     return brought
 
 
-def _take(brought: Brought, name: str, container: Json, claim: str) -> None:
+def _add_cached_content(brought: FetchedContents, name: str, container: Json, claim: str) -> None:
     """Adds the container that verifies what is kept, with volumes of its own."""
     renamed = {CACHE_VOLUME: f"modelwright-{name}-cache", "tmp": f"modelwright-{name}-tmp"}
     mounts = [{**mount, "name": renamed[mount["name"]]} for mount in container["volumeMounts"]]
@@ -201,7 +203,7 @@ def _take(brought: Brought, name: str, container: Json, claim: str) -> None:
     brought.volumes.append({"name": renamed["tmp"], "emptyDir": {}})
 
 
-def cache_directory(digest: str, source: Source) -> str:
+def cache_directory(digest: str, source: FetchSource) -> str:
     """Where the cache keeps an artifact, relative to its root. Of a part of it the name says which, as the digest may
     be that of the whole; fetch makes the same name."""
     name = digest.replace(":", "-")
@@ -211,16 +213,16 @@ def cache_directory(digest: str, source: Source) -> str:
     return f"{name}.{hashlib.sha256(part.encode()).hexdigest()[:32]}"
 
 
-def _address(source: Source, uri: str | None = None) -> list[str]:
+def _source_arguments(source: FetchSource, uri: str | None = None) -> list[str]:
     """The arguments that say where the content is (at `uri`, where that differs from the source's), and which part of
     an artifact is meant."""
-    arguments = ["--uri", literal(source.uri if uri is None else uri)]
+    arguments = ["--uri", escape_dollars(source.uri if uri is None else uri)]
     if not isinstance(source, Artifact):
         return arguments
     # With "=", so that a value may begin with a dash.
-    arguments += [f"--path={literal(source.path)}"] if source.path else []
-    arguments += [f"--include={literal(pattern)}" for pattern in source.include or ()]
-    return arguments + [f"--exclude={literal(pattern)}" for pattern in source.exclude or ()]
+    arguments += [f"--path={escape_dollars(source.path)}"] if source.path else []
+    arguments += [f"--include={escape_dollars(pattern)}" for pattern in source.include or ()]
+    return arguments + [f"--exclude={escape_dollars(pattern)}" for pattern in source.exclude or ()]
 
 
 def resolve_pod(
@@ -237,11 +239,11 @@ def resolve_pod(
     return digest_pod(_resolve_metadata(version, model), artifact, images, arguments)
 
 
-def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, digest: str, kept: Kept) -> Json:
+def fill_pod(version: Json, model: str, artifact: Artifact, images: Images, digest: str, kept: CachedContent) -> Json:
     """The pod that brings the artifact of a version of `model` into the shared cache, as the artifact's ServiceAccount
     and with its credentials. Nothing but the fetch program runs in it."""
     container, volumes = fetch_container(artifact, digest, images, cached=kept.proof, role=names.ROLE_RESOLVE)
-    spec = _spec(artifact, container, [*volumes, cache_volume(kept.claim)], images)
+    spec = _render_pod_spec(artifact, container, [*volumes, cache_volume(kept.claim)], images)
     return _fetch_only(_resolve_metadata(version, model), artifact, spec, images)
 
 
@@ -256,46 +258,48 @@ def _resolve_metadata(version: Json, model: str) -> Json:
     }
 
 
-def digest_pod(metadata: Json, source: Source, images: Images, arguments: Sequence[str] = ()) -> Json:
+def digest_pod(metadata: Json, source: FetchSource, images: Images, arguments: Sequence[str] = ()) -> Json:
     """The pod of this `metadata` that hashes the content of `source` and reports its digest."""
-    spec = pod_spec(source, ["resolve", *_address(source), *arguments], images, names.ROLE_RESOLVE)
+    spec = pod_spec(source, ["resolve", *_source_arguments(source), *arguments], images, names.ROLE_RESOLVE)
     return _fetch_only(metadata, source, spec, images)
 
 
-def _fetch_only(metadata: Json, source: Source, spec: Json, images: Images) -> Json:
+def _fetch_only(metadata: Json, source: FetchSource, spec: Json, images: Images) -> Json:
     role = names.ROLE_RESOLVE
     marked = (
-        {"annotations": {**metadata.get("annotations", {}), **mark}} if (mark := helpers.mark(images, role)) else {}
+        {"annotations": {**metadata.get("annotations", {}), **mark}}
+        if (mark := helpers.placement_annotation(images, role))
+        else {}
     )
     metadata = {**metadata, "labels": {**metadata["labels"], **identity_labels(source)}, **marked}
-    template = helpers.template(metadata, {"restartPolicy": "OnFailure", **spec}, images, role)
+    template = helpers.place_template(metadata, {"restartPolicy": "OnFailure", **spec}, images, role)
     return {"apiVersion": "v1", "kind": "Pod", **template}
 
 
-def identity_labels(source: Source) -> dict[str, str]:
+def identity_labels(source: FetchSource) -> dict[str, str]:
     """Labels by which the cloud gives a pod the identity of its ServiceAccount. Azure's webhook acts on pods that carry
     its label only; EKS and GKE go by the ServiceAccount."""
     named = source.service_account_name and source.credentials_secret_ref is None
     return {"azure.workload.identity/use": "true"} if named and source.uri.startswith("az://") else {}
 
 
-def pod_spec(source: Source, arguments: list[str], images: Images, role: str) -> Json:
+def pod_spec(source: FetchSource, arguments: list[str], images: Images, role: str) -> Json:
     """A pod, but for its restartPolicy and its place, in which the fetch program does nothing but report."""
-    return _spec(source, *_container(source, images, arguments, [], role), images)
+    return _render_pod_spec(source, *_render_container(source, images, arguments, [], role), images)
 
 
-def _spec(source: Source, container: Json, volumes: list[Json], images: Images) -> Json:
+def _render_pod_spec(source: FetchSource, container: Json, volumes: list[Json], images: Images) -> Json:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         **({"serviceAccountName": source.service_account_name} if source.service_account_name else {}),
-        "securityContext": pod_security(images),
+        "securityContext": restricted_pod_security(images),
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
     }
 
 
-def pod_security(images: Images) -> Json:
+def restricted_pod_security(images: Images) -> Json:
     """What the `restricted` Pod Security Standard asks of a pod, and a group that lets pods share a cache."""
     ids = {"runAsUser": NON_ROOT_USER, "runAsGroup": NON_ROOT_USER, "fsGroup": NON_ROOT_USER}
     return {
@@ -306,7 +310,7 @@ def pod_security(images: Images) -> Json:
     }
 
 
-def container_security() -> Json:
+def restricted_container_security() -> Json:
     """What the `restricted` Pod Security Standard asks of a container."""
     return {
         "allowPrivilegeEscalation": False,
@@ -315,13 +319,13 @@ def container_security() -> Json:
     }
 
 
-def authored_security() -> Json:
+def user_container_security() -> Json:
     """The same of a container of an author's own, and no more: it may write into its image's directories."""
-    return {key: value for key, value in container_security().items() if key != "readOnlyRootFilesystem"}
+    return {key: value for key, value in restricted_container_security().items() if key != "readOnlyRootFilesystem"}
 
 
-def _container(
-    artifact: Source, images: Images, arguments: list[str], mounts: list[Json], role: str | None, *,
+def _render_container(
+    artifact: FetchSource, images: Images, arguments: list[str], mounts: list[Json], role: str | None, *,
     source_mounted: bool = True,
 ) -> tuple[Json, list[Json]]:  # fmt: skip
     volumes: list[Json] = []
@@ -349,11 +353,13 @@ def _container(
         **({"imagePullPolicy": images.pull_policy} if images.pull_policy else {}),
         "args": arguments,
         "env": environment,
-        "resources": helpers.resources(_RESOURCES, images, role) if role is not None else _RESOURCES,
-        "securityContext": container_security(),
+        "resources": helpers.container_resources(_DEFAULT_RESOURCES, images, role)
+        if role is not None
+        else _DEFAULT_RESOURCES,
+        "securityContext": restricted_container_security(),
         "volumeMounts": mounts,
     }
     proven = "--digest" in arguments and artifact.credentials_secret_ref is None
-    said = helpers.environment(images, role, proven=proven) if role is not None else {}
-    enforce(container, {**said, **images.fetch_env})
+    said = helpers.fetch_environment(images, role, proven=proven) if role is not None else {}
+    set_variables(container, {**said, **images.fetch_env})
     return container, volumes

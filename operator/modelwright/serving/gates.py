@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.common import seconds
+from modelwright.api.common import parse_duration
 from modelwright.api.v1alpha1.helper_pods import ROLE_EVALUATION, ROLE_INFRA, ROLE_SCAN
 from modelwright.api.v1alpha1.policy import EvaluationGate, EvaluationMetric, InfraGate, ScanGate
 from modelwright.api.v1alpha1.version import Artifact, Sample
 from modelwright.core.analysis import figures
-from modelwright.core.drift import quantity
+from modelwright.core.drift import parse_quantity
 from modelwright.core.revision import Revision
 from modelwright.serving import authored, fetching, helpers
 from modelwright.serving.images import Images
@@ -24,26 +24,26 @@ Json = dict[str, Any]
 
 CANDIDATE_DIR = "/mnt/modelwright/candidate"
 SERVING_DIR = "/mnt/modelwright/serving"
-TEMPLATE = "spec.gates.evaluation.template"
+TEMPLATE_PATH = "spec.gates.evaluation.template"
 
 SAMPLES_BYTES = 1 << 20
 """Samples of a version that are sent to a candidate, as JSON: what a container's environment holds for sure."""
-_PART_BYTES = 100_000
+_VARIABLE_BYTES = 100_000
 """Linux takes no longer string than 128 KiB into a process' environment."""
 
-_START_SECONDS = 120
+_POD_START_SECONDS = 120
 """For scheduling the prober and pulling its image; the prober itself keeps to the gate's timeout."""
 _PROBE_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class EvaluatedContent:
     """A version's artifact as the evaluation gets it."""
 
     version: str
     artifact: Artifact
     digest: str
-    kept: fetching.Kept | None = None
+    cached: fetching.CachedContent | None = None
     """Where it is, for pods that may not fetch it."""
 
 
@@ -53,7 +53,7 @@ def job_name(rollout: Json, gate: str) -> str:
     return names.cut_with_hash(f"{name}-{gate}", names.LABEL_VALUE_MAX, name, uid, gate)
 
 
-def infra(
+def infra_job(
     rollout: Json, gate: InfraGate, candidate: Revision, stored: Json, samples: Sequence[Sample], images: Images, *,
     protocol: str, request_seconds: int, service_account: str | None = None, pods: Sequence[str] = (),
 ) -> Json:  # fmt: skip
@@ -65,7 +65,7 @@ def infra(
     be handed over.
     """
     model, namespace = rollout["spec"]["modelRef"]["name"], rollout["metadata"]["namespace"]
-    budget = seconds(gate.timeout)
+    budget = parse_duration(gate.timeout)
     environment = {
         "URL": f"http://{names.revision_name(model, candidate.hash)}.{namespace}.svc",
         "MODEL_NAME": model,
@@ -73,47 +73,52 @@ def infra(
         "REPEATS": str(gate.repeats),
         "TIMEOUT_SECONDS": f"{budget:g}",
         "REQUEST_SECONDS": str(request_seconds),
-        **({"READINESS_PATH": path} if (path := _readiness_path(stored)) else {}),
-        **_samples(samples),
+        **({"READINESS_PATH": path} if (path := _service_readiness_path(stored)) else {}),
+        **_sample_variables(samples),
     }
     if gate.latency is not None:
         environment["LATENCY_PERCENTILE"] = gate.latency.percentile
-        environment["LATENCY_SECONDS"] = f"{seconds(gate.latency.max):g}"
+        environment["LATENCY_SECONDS"] = f"{parse_duration(gate.latency.max):g}"
     if gate.memory is not None:
-        environment["MEMORY_BYTES"] = f"{quantity(gate.memory):.0f}"
+        environment["MEMORY_BYTES"] = f"{parse_quantity(gate.memory):.0f}"
         environment["METRICS_URLS"] = ",".join(_metrics_urls(stored, pods))
     container = _own_container("check", ROLE_INFRA, environment, {"cpu": "100m", "memory": "64Mi"}, "256Mi", images)
-    template = {"metadata": {}, "spec": {**authored.pod(images, service_account), "containers": [container]}}
-    return _job(rollout, ROLE_INFRA, candidate, template, _PROBE_TRIES, math.ceil(budget) + _START_SECONDS, images)
+    template = {
+        "metadata": {},
+        "spec": {**authored.default_pod_spec(images, service_account), "containers": [container]},
+    }
+    return _gate_job(
+        rollout, ROLE_INFRA, candidate, template, _PROBE_TRIES, math.ceil(budget) + _POD_START_SECONDS, images
+    )
 
 
-def scan(rollout: Json, gate: ScanGate, candidate: Revision, wanted: Content, images: Images) -> Json:
+def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: EvaluatedContent, images: Images) -> Json:
     """The Job that reads the candidate's artifact without loading it."""
-    brought = fetching.bring({"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images, ROLE_SCAN)
+    brought = fetching.fetch_contents({"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images, ROLE_SCAN)
     environment = {
         "CANDIDATE_DIR": CANDIDATE_DIR,
-        "ALLOWED_GLOBALS": _listed(gate.allow.globals),
-        "ALLOWED_FILES": _listed(gate.allow.files),
+        "ALLOWED_GLOBALS": _format_list(gate.allow.globals),
+        "ALLOWED_FILES": _format_list(gate.allow.files),
     }
     container = _own_container("scan", ROLE_SCAN, environment, {"cpu": "100m", "memory": "128Mi"}, "2Gi", images)
     spec = {
-        **authored.pod(images, wanted.artifact.service_account_name),
+        **authored.default_pod_spec(images, wanted.artifact.service_account_name),
         "initContainers": brought.containers,
         "containers": [{**container, "volumeMounts": brought.mounts}],
         "volumes": brought.volumes,
     }
-    return _job(
+    return _gate_job(
         rollout, ROLE_SCAN, candidate, {"metadata": {}, "spec": spec}, _PROBE_TRIES,
-        math.ceil(seconds(gate.timeout)), images,
+        math.ceil(parse_duration(gate.timeout)), images,
     )  # fmt: skip
 
 
-def evaluation(
+def evaluation_job(
     rollout: Json,
     gate: EvaluationGate,
     candidate: Revision,
-    wanted: Content,
-    serving: Content | None,
+    wanted: EvaluatedContent,
+    serving: EvaluatedContent | None,
     images: Images,
     *,
     service_account: str | None = None,
@@ -131,9 +136,9 @@ def evaluation(
         "CANDIDATE_DIR": CANDIDATE_DIR,
         "CANDIDATE_VERSION": wanted.version,
         "CANDIDATE_FORMAT": wanted.artifact.format.name,
-        "GATED_FIGURES": gated_figures(gate.metrics),
+        "GATED_FIGURES": format_gated_figures(gate.metrics),
     }
-    contents: dict[str, tuple[fetching.Source, str | None, str]] = {
+    contents: dict[str, tuple[fetching.FetchSource, str | None, str]] = {
         "candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)
     }
     if serving is not None:
@@ -144,13 +149,15 @@ def evaluation(
         }
         contents["serving"] = (serving.artifact, serving.digest, SERVING_DIR)
     parts = {"candidate": wanted, "serving": serving}
-    kept = {name: content.kept for name, content in parts.items() if content is not None and content.kept is not None}
-    base = authored.pod(images, service_account or wanted.artifact.service_account_name)
-    brought = fetching.bring(contents, images, ROLE_EVALUATION, kept)
-    spec = authored.filled(gate.template, TEMPLATE, base, environment, brought)
-    return _job(
+    kept = {
+        name: content.cached for name, content in parts.items() if content is not None and content.cached is not None
+    }
+    base = authored.default_pod_spec(images, service_account or wanted.artifact.service_account_name)
+    brought = fetching.fetch_contents(contents, images, ROLE_EVALUATION, kept)
+    spec = authored.merge_pod_spec(gate.template, TEMPLATE_PATH, base, environment, brought)
+    return _gate_job(
         rollout, ROLE_EVALUATION, candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
-        math.ceil(seconds(gate.timeout)), images, gate.template.get("spec"),
+        math.ceil(parse_duration(gate.timeout)), images, gate.template.get("spec"),
     )  # fmt: skip
 
 
@@ -163,26 +170,31 @@ def _own_container(
         "image": images.operator,
         **_pull_policy(images),
         "command": ["python", "-m", f"modelwright.{name}"],
-        "env": authored.variables(environment),
-        "resources": helpers.resources({"requests": dict(requests), "limits": {"memory": memory}}, images, role),
-        "securityContext": fetching.container_security(),
+        "env": authored.render_variables(environment),
+        "resources": helpers.container_resources(
+            {"requests": dict(requests), "limits": {"memory": memory}}, images, role
+        ),
+        "securityContext": fetching.restricted_container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
-def _listed(texts: Sequence[str]) -> str:
+def _format_list(texts: Sequence[str]) -> str:
     # No dollar is left in it: Kubernetes would expand $(NAME).
     return json.dumps(texts).replace("$", "\\u0024")
 
 
-def gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
+def format_gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
     """The figures that a report must have, as JSON: [{"name", "slice"?}]."""
-    asked = [{"name": m.name, **({"slice": part} if part is not None else {})} for m, part in figures.wanted(metrics)]
+    asked = [
+        {"name": m.name, **({"slice": part} if part is not None else {})}
+        for m, part in figures.list_gated_figures(metrics)
+    ]
     # No dollar is left in it: Kubernetes would expand $(NAME).
     return json.dumps(asked, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
 
 
-def _job(
+def _gate_job(
     rollout: Json, gate: str, candidate: Revision, template: Json, tries: int, timeout: int, images: Images,
     given: Json | None = None,
 ) -> Json:  # fmt: skip
@@ -204,8 +216,8 @@ def _job(
         "spec": {
             "backoffLimit": tries,
             "activeDeadlineSeconds": timeout,
-            "template": helpers.template(
-                authored.metadata(template, TEMPLATE, labels), template["spec"], images, gate, given
+            "template": helpers.place_template(
+                authored.merge_metadata(template, TEMPLATE_PATH, labels), template["spec"], images, gate, given
             ),
         },
     }
@@ -215,7 +227,7 @@ def _pull_policy(images: Images) -> Json:
     return {"imagePullPolicy": images.pull_policy} if images.pull_policy else {}
 
 
-def _samples(samples: Sequence[Sample]) -> dict[str, str]:
+def _sample_variables(samples: Sequence[Sample]) -> dict[str, str]:
     """SAMPLES_0, SAMPLES_1, ...: one JSON list in parts. No dollar is left in it: Kubernetes would expand $(NAME)."""
     if not samples:
         return {}
@@ -225,7 +237,7 @@ def _samples(samples: Sequence[Sample]) -> dict[str, str]:
         raise MergeError(f"spec.samples: they take {len(data)} bytes; the infra gate sends at most {SAMPLES_BYTES}")
     parts, start = [], 0
     while start < len(data):
-        end = min(start + _PART_BYTES, len(data))
+        end = min(start + _VARIABLE_BYTES, len(data))
         while end < len(data) and data[end] & 0xC0 == 0x80:
             end -= 1
         parts.append(data[start:end].decode())
@@ -233,7 +245,7 @@ def _samples(samples: Sequence[Sample]) -> dict[str, str]:
     return {f"SAMPLES_{number}": part for number, part in enumerate(parts)}
 
 
-def _readiness_path(stored: Json) -> str | None:
+def _service_readiness_path(stored: Json) -> str | None:
     """The path that says on the Service's port whether the model is loaded; None when that is asked elsewhere."""
     data = stored["data"]
     for container in data["template"]["spec"]["containers"]:

@@ -7,26 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.common import seconds
+from modelwright.api.common import parse_duration
 from modelwright.api.v1alpha1.policy import JobMetric
 from modelwright.serving import authored, helpers
 from modelwright.serving.images import Images
-from modelwright.serving.merge import MergeError, merge
+from modelwright.serving.merge import MergeError, strategic_merge
 from modelwright.serving.metadata import owner_reference
 
 Json = dict[str, Any]
 
 LABEL_MEASURES = f"{names.GROUP}/measures"
 """On a metric's Job: which metric of which step it measures, as a hash."""
-ROLE = "metric"
+ROLE_METRIC = "metric"
 
 
-def measures(key: str, metric: str) -> str:
+def measured_label(key: str, metric: str) -> str:
     """Value of LABEL_MEASURES: for the metric of this name, of the rollout and step that `key` names."""
     return names.short_hash(f"{key}{chr(0)}{metric}")
 
 
-def metric_job(
+def render_metric_job(
     rollout: Json, metric: str, asked: JobMetric, *, key: str, version: str, attempt: str,
     environment: Mapping[str, str], images: Images,
 ) -> Json:  # fmt: skip
@@ -36,15 +36,19 @@ def metric_job(
     Raises MergeError, naming the field, for a template that is no pod template.
     """
     model = rollout["spec"]["modelRef"]["name"]
-    labels = names.child_labels(role=ROLE, model=model, version=version) | {LABEL_MEASURES: measures(key, metric)}
+    labels = names.child_labels(role=ROLE_METRIC, model=model, version=version) | {
+        LABEL_MEASURES: measured_label(key, metric)
+    }
     where = f"metric {metric}: job.template"
-    given = authored.part(asked.template, "metadata", dict, where)
-    spec = merge(authored.pod(images), authored.part(asked.template, "spec", dict, where), f"{where}.spec")
+    given = authored.typed_member(asked.template, "metadata", dict, where)
+    spec = strategic_merge(
+        authored.default_pod_spec(images), authored.typed_member(asked.template, "spec", dict, where), f"{where}.spec"
+    )
     containers = spec.get("containers")
     if not isinstance(containers, list) or not containers:
         raise MergeError(f"{where}.spec.containers: at least one container is needed, which writes the report")
     spec["containers"] = [
-        authored.container(one, environment, f"{where}.spec.containers[{index}]")
+        authored.merge_container(one, environment, f"{where}.spec.containers[{index}]")
         for index, one in enumerate(containers)
     ]
     own = {key: value for key, value in (given.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")}
@@ -61,11 +65,11 @@ def metric_job(
         },
         "spec": {
             "backoffLimit": 0,
-            "activeDeadlineSeconds": math.ceil(seconds(asked.timeout)),
+            "activeDeadlineSeconds": math.ceil(parse_duration(asked.timeout)),
             # For people, when it has failed; one that has ended well is taken away at once.
             "ttlSecondsAfterFinished": 600,
-            "template": helpers.template(
-                {**given, "labels": {**own, **labels}}, spec, images, ROLE, asked.template.get("spec")
+            "template": helpers.place_template(
+                {**given, "labels": {**own, **labels}}, spec, images, ROLE_METRIC, asked.template.get("spec")
             ),
         },
     }

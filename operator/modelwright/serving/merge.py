@@ -10,7 +10,7 @@ from typing import Any
 
 Json = Any
 
-_KEYS: dict[str, str] = {
+_MERGE_KEYS: dict[str, str] = {
     "containers": "name",
     "initContainers": "name",
     "ephemeralContainers": "name",
@@ -30,7 +30,7 @@ class MergeError(ValueError):
     """A patch that can't be merged; the message begins with the path of the offending field."""
 
 
-def merge(base: Json, patch: Json, path: str = "") -> Json:
+def strategic_merge(base: Json, patch: Json, path: str = "") -> Json:
     """`base` with `patch` merged into it; neither is changed. Raises MergeError naming the field below `path`."""
     if not isinstance(patch, dict):
         return patch
@@ -48,10 +48,10 @@ def merge(base: Json, patch: Json, path: str = "") -> Json:
             merged.pop(key, None)
         elif directive == "replace":
             merged[key] = {name: item for name, item in value.items() if name != "$patch"}
-        elif isinstance(value, list) and key in _KEYS:
-            merged[key] = _merge_list(merged.get(key) or [], value, _KEYS[key], where)
+        elif isinstance(value, list) and key in _MERGE_KEYS:
+            merged[key] = _merge_list(merged.get(key) or [], value, _MERGE_KEYS[key], where)
         elif isinstance(value, dict):
-            merged[key] = merge(merged.get(key), value, where)
+            merged[key] = strategic_merge(merged.get(key), value, where)
         else:
             merged[key] = value
     return merged
@@ -72,7 +72,7 @@ def _merge_list(base: list[Json], patch: list[Json], key: str, path: str) -> lis
             if at is not None:
                 merged.pop(at)
         elif at is None:
-            merged.append(merge({}, entry, where))
+            merged.append(strategic_merge({}, entry, where))
         else:
-            merged[at] = merge(merged[at], entry, where)
+            merged[at] = strategic_merge(merged[at], entry, where)
     return merged

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.api import names
-from modelwright.api.common import Reference, seconds
+from modelwright.api.common import LocalObjectReference, parse_duration
 from modelwright.api.v1alpha1.model import Monitoring
 from modelwright.api.v1alpha1.version import Artifact, ReferenceSample
 from modelwright.core.revision import Revision
 from modelwright.serving import fetching, helpers
-from modelwright.serving.copies import Taker, service_url
+from modelwright.serving.copies import MirrorTarget, service_url
 from modelwright.serving.images import Images
 
 Json = dict[str, Any]
@@ -19,7 +19,7 @@ REFERENCE_DIR = "/mnt/modelwright/reference"
 REFERENCE_BYTES = 16 << 20
 ANNOTATION_OBSERVES = f"{names.GROUP}/observes"
 """On the pods: a hash of all that they are made of; another one makes another pod."""
-_OBSERVER = Taker(
+_MONITOR = MirrorTarget(
     names.ROLE_OBSERVER,
     "modelwright.observe",
     names.observer_name("{model}"),
@@ -30,22 +30,24 @@ _OBSERVER = Taker(
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ReferenceSource:
     """The reference of a version, fetched as its artifact is."""
 
     uri: str
     digest: str | None
     service_account_name: str | None
-    credentials_secret_ref: Reference | None
+    credentials_secret_ref: LocalObjectReference | None
 
 
-def sample(reference: ReferenceSample, artifact: Artifact) -> Sample:
+def reference_source(reference: ReferenceSample, artifact: Artifact) -> ReferenceSource:
     """The reference with the credentials of the artifact."""
-    return Sample(reference.uri, reference.digest, artifact.service_account_name, artifact.credentials_secret_ref)
+    return ReferenceSource(
+        reference.uri, reference.digest, artifact.service_account_name, artifact.credentials_secret_ref
+    )
 
 
-def deployment(
-    model: Json, serving: Revision, wanted: Sample, monitoring: Monitoring, images: Images, *,
+def monitor_deployment(
+    model: Json, serving: Revision, wanted: ReferenceSource, monitoring: Monitoring, images: Images, *,
     token: str = "", request_seconds: int = 30, service_account: str | None = None,
 ) -> Json:  # fmt: skip
     """One pod that observes what the revision `serving` is asked. `token`: of the copies that count; empty for all.
@@ -58,9 +60,9 @@ def deployment(
         "SERVING_URL": service_url(model, serving),
         "REFERENCE": REFERENCE_DIR,
         "REFERENCE_BYTES": str(REFERENCE_BYTES),
-        "WINDOW": _time(seconds(monitoring.window)),
-        "LONG_WINDOW": _time(seconds(monitoring.long_window))
-        if seconds(monitoring.long_window) > seconds(monitoring.window)
+        "WINDOW": _format_window(parse_duration(monitoring.window)),
+        "LONG_WINDOW": _format_window(parse_duration(monitoring.long_window))
+        if parse_duration(monitoring.long_window) > parse_duration(monitoring.window)
         else "0s",
         "MIN_SAMPLES": str(monitoring.min_samples),
         "ROWS_PER_REQUEST": str(monitoring.rows_per_request),
@@ -73,9 +75,11 @@ def deployment(
         environment["NUMBERS_FLOOR"] = monitoring.numbers.floor
     if monitoring.categories.floor is not None:
         environment["CATEGORIES_FLOOR"] = monitoring.categories.floor
-    brought = fetching.bring({"reference": (wanted, wanted.digest, REFERENCE_DIR)}, images, names.ROLE_OBSERVER)
+    brought = fetching.fetch_contents(
+        {"reference": (wanted, wanted.digest, REFERENCE_DIR)}, images, names.ROLE_OBSERVER
+    )
     for fetch in brought.containers:
-        fetching.enforce(fetch, {"MODELWRIGHT_FETCH_MAX_BYTES": str(REFERENCE_BYTES)})
+        fetching.set_variables(fetch, {"MODELWRIGHT_FETCH_MAX_BYTES": str(REFERENCE_BYTES)})
     made_for = names.content_hash(
         [
             serving.hash,
@@ -86,10 +90,10 @@ def deployment(
             token,
             service_account,
             request_seconds,
-            *helpers.mark(images, names.ROLE_OBSERVER).values(),
+            *helpers.placement_annotation(images, names.ROLE_OBSERVER).values(),
         ]
     )
-    return _OBSERVER.deployment(
+    return _MONITOR.render_deployment(
         model, made_for, environment, images, token=token, service_account=service_account,
         request_seconds=request_seconds,
         container={"volumeMounts": brought.mounts},
@@ -97,7 +101,7 @@ def deployment(
     )  # fmt: skip
 
 
-def _time(whole: float) -> str:
+def _format_window(whole: float) -> str:
     """As the observer names its windows: 1h30m, 90s."""
     if whole < 120:
         return f"{max(round(whole), 1)}s"
@@ -106,16 +110,16 @@ def _time(whole: float) -> str:
     return "".join(f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (left, "s")) if number)
 
 
-def service(model: Json) -> Json:
+def monitor_service(model: Json) -> Json:
     """Where the gateway sends the copies: port 80."""
-    return _OBSERVER.service(model)
+    return _MONITOR.render_service(model)
 
 
-def ready(live: Mapping[str, Any] | None, wanted: Json) -> bool:
+def is_monitor_ready(live: Mapping[str, Any] | None, wanted: Json) -> bool:
     """Whether the live Deployment has a pod, and it is made as `wanted` says."""
-    return _OBSERVER.ready(live, _OBSERVER.made_for(wanted) or "")
+    return _MONITOR.is_ready(live, _MONITOR.fingerprint_of(wanted) or "")
 
 
-def same(live: Mapping[str, Any], wanted: Json) -> bool:
+def is_same_monitor(live: Mapping[str, Any], wanted: Json) -> bool:
     """Whether the pods of the live Deployment are to be as `wanted` says."""
-    return _OBSERVER.made_for(live) == _OBSERVER.made_for(wanted)
+    return _MONITOR.fingerprint_of(live) == _MONITOR.fingerprint_of(wanted)

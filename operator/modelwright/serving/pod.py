@@ -7,20 +7,20 @@ from modelwright.api.v1alpha1.model import Serving, pod_template_patch
 from modelwright.api.v1alpha1.runtime import RuntimeSpec
 from modelwright.api.v1alpha1.version import Artifact, VersionContent
 from modelwright.core.revision import Revision
-from modelwright.core.runtimes import Choice
+from modelwright.core.runtimes import RuntimeChoice
 from modelwright.serving import authored, credentials, fetching
 from modelwright.serving.images import Images
-from modelwright.serving.merge import MergeError, merge
+from modelwright.serving.merge import MergeError, strategic_merge
 from modelwright.serving.metadata import serving_labels
 
 Json = dict[str, Any]
 
-_CONTAINERS = ("initContainers", "containers")
+_CONTAINER_LISTS = ("initContainers", "containers")
 
 
 def pod_template(
-    model: Json, serving: Serving, version: str, content: VersionContent, digest: str, choice: Choice,
-    revision: Revision, images: Images, proof: fetching.Proof | None = None,
+    model: Json, serving: Serving, version: str, content: VersionContent, digest: str, choice: RuntimeChoice,
+    revision: Revision, images: Images, proof: fetching.CacheProof | None = None,
 ) -> Json:  # fmt: skip
     """The rendered PodTemplateSpec; `proof` is for what is in a shared cache. Raises MergeError when
     spec.serving.podTemplate can't be merged into it."""
@@ -29,17 +29,17 @@ def pod_template(
     directory = runtime.model_path.replace("$(MODEL_NAME)", name)
     fetch, volumes, mount = _model_files(serving, artifact, digest, images, proof, directory)
     account = serving.service_account_name or artifact.service_account_name
-    environment = _environment(model, serving, version, content, choice, revision, directory)
+    environment = _model_variables(model, serving, version, content, choice, revision, directory)
     template: Json = {
         "metadata": {
             "labels": serving_labels(name, revision),
-            "annotations": {names.ANNOTATION_VERSION_NAME: version, **_scrape(runtime)},
+            "annotations": {names.ANNOTATION_VERSION_NAME: version, **_scrape_annotations(runtime)},
         },
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             **({"serviceAccountName": account} if account else {}),
-            "securityContext": fetching.pod_security(images),
+            "securityContext": fetching.restricted_pod_security(images),
             "terminationGracePeriodSeconds": serving.drain_seconds + serving.max_request_seconds,
             "topologySpreadConstraints": [
                 {
@@ -57,36 +57,36 @@ def pod_template(
     patch = pod_template_patch(serving)
     if patch:
         _refuse_second_account(serving, patch)
-        ours = {entry["name"] for key in _CONTAINERS for entry in template["spec"][key]}
+        ours = {entry["name"] for key in _CONTAINER_LISTS for entry in template["spec"][key]}
         rendered = template["spec"]["volumes"]
-        template = merge(template, patch, "spec.serving.podTemplate")
+        template = strategic_merge(template, patch, "spec.serving.podTemplate")
         if isinstance(template.get("spec"), dict):
-            credentials.keep(template["spec"], fetch, rendered, "spec.serving.podTemplate.spec")
-        _secure(template, ours)
-        for entry in authored.part(template["spec"], "initContainers", list, "spec.serving.podTemplate.spec"):
+            credentials.check_credentials_kept(template["spec"], fetch, rendered, "spec.serving.podTemplate.spec")
+        _secure_containers(template, ours)
+        for entry in authored.typed_member(template["spec"], "initContainers", list, "spec.serving.podTemplate.spec"):
             if entry["name"] == fetch["name"]:
-                fetching.enforce(entry, images.fetch_env)
+                fetching.set_variables(entry, images.fetch_env)
         # The selector of the Deployment stands on these.
         template["metadata"]["labels"] = {**template["metadata"].get("labels", {}), **serving_labels(name, revision)}
     return template
 
 
 def _model_files(
-    serving: Serving, artifact: Artifact, digest: str, images: Images, proof: fetching.Proof | None, directory: str
+    serving: Serving, artifact: Artifact, digest: str, images: Images, proof: fetching.CacheProof | None, directory: str
 ) -> tuple[Json, list[Json], Json]:
     """The init container that answers for the artifact, the volumes, and where the model server reads it."""
     if serving.cache is None:
         fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=None)
         volumes.append({"name": fetching.MODEL_VOLUME, "emptyDir": {}})
         return fetch, volumes, {"name": fetching.MODEL_VOLUME, "mountPath": directory, "readOnly": True}
-    proof = proof or fetching.Proof()
+    proof = proof or fetching.CacheProof()
     volume = fetching.cache_volume(serving.cache.persistent_volume_claim)
     if serving.service_account_name is not None:
         fetch, volumes = fetching.check_container(artifact, digest, images, proof), [volume]
     else:
         fetch, volumes = fetching.fetch_container(artifact, digest, images, cached=proof)
         volumes.append(volume)
-    return fetch, volumes, fetching.kept_mount(digest, artifact, directory)
+    return fetch, volumes, fetching.cached_content_mount(digest, artifact, directory)
 
 
 def _refuse_second_account(serving: Serving, patch: Json) -> None:
@@ -99,16 +99,20 @@ def _refuse_second_account(serving: Serving, patch: Json) -> None:
             )
 
 
-def _secure(template: Json, ours: set[str]) -> None:
+def _secure_containers(template: Json, ours: set[str]) -> None:
     """Gives the author's own containers the defaults that ours have."""
     spec = template.get("spec")
-    for key in _CONTAINERS:
+    for key in _CONTAINER_LISTS:
         path = f"spec.serving.podTemplate.spec.{key}"
-        found = authored.part(spec, key, list, "spec.serving.podTemplate.spec") if isinstance(spec, dict) else []
+        found = (
+            authored.typed_member(spec, key, list, "spec.serving.podTemplate.spec") if isinstance(spec, dict) else []
+        )
         for entry in found:
             if entry["name"] not in ours:
-                given = authored.part(entry, "securityContext", dict, path)
-                entry["securityContext"] = merge(fetching.authored_security(), given, f"{path}.securityContext")
+                given = authored.typed_member(entry, "securityContext", dict, path)
+                entry["securityContext"] = strategic_merge(
+                    fetching.user_container_security(), given, f"{path}.securityContext"
+                )
 
 
 def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environment: list[Json], mount: Json) -> Json:
@@ -118,27 +122,27 @@ def _model_container(name: str, serving: Serving, runtime: RuntimeSpec, environm
         "name": names.MODEL_CONTAINER,
         "ports": [{"name": ports[port], "containerPort": port, "protocol": "TCP"} for port in reversed(ports)],
         "volumeMounts": [mount, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a path in the pod
-        "securityContext": fetching.container_security(),
+        "securityContext": fetching.restricted_container_security(),
         "lifecycle": {"preStop": {"sleep": {"seconds": serving.drain_seconds}}},
         # The last log lines of a model that fails to load become its status.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if serving.drain_seconds == 0:
         del base["lifecycle"]
-    probe = _readiness(name, runtime)
+    probe = _readiness_probe(name, runtime)
     if probe is not None:
         base["readinessProbe"] = probe
-    container = merge(base, runtime.container_wire(), "spec.container")
+    container = strategic_merge(base, runtime.container_manifest(), "spec.container")
     # Ours and the format's come first and win: $(VAR) only sees variables that stand earlier in the list.
     known = {entry["name"] for entry in environment}
     container["env"] = environment + [entry for entry in container.get("env", []) if entry["name"] not in known]
     if serving.resources is not None:
-        container["resources"] = merge(container.get("resources"), serving.resources.wire())
+        container["resources"] = strategic_merge(container.get("resources"), serving.resources.wire())
     return dict(container)
 
 
-def _environment(
-    model: Json, serving: Serving, version: str, content: VersionContent, choice: Choice, revision: Revision,
+def _model_variables(
+    model: Json, serving: Serving, version: str, content: VersionContent, choice: RuntimeChoice, revision: Revision,
     directory: str,
 ) -> list[Json]:  # fmt: skip
     """What every model container is told, and what the runtime says for the format. The format can't change ours."""
@@ -163,7 +167,7 @@ def _environment(
     return [{"name": key, "value": value} for key, value in values.items()]
 
 
-def _readiness(name: str, runtime: RuntimeSpec) -> Json | None:
+def _readiness_probe(name: str, runtime: RuntimeSpec) -> Json | None:
     """Ready means that the model is loaded, not that a port is open. None when the container brings its own probe."""
     readiness = runtime.effective_readiness
     if readiness is None:
@@ -173,7 +177,7 @@ def _readiness(name: str, runtime: RuntimeSpec) -> Json | None:
     return probe
 
 
-def _scrape(runtime: RuntimeSpec) -> dict[str, str]:
+def _scrape_annotations(runtime: RuntimeSpec) -> dict[str, str]:
     if runtime.ports.metrics is None:
         return {}
     return {

@@ -11,10 +11,10 @@ from typing import Any
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import ModelSpec, Serving, pod_shape
 from modelwright.api.v1alpha1.version import VersionContent
-from modelwright.core.authors import content_of
+from modelwright.core.authors import hash_spec
 from modelwright.core.revision import Revision
-from modelwright.core.runtimes import Choice
-from modelwright.serving.fetching import Proof
+from modelwright.core.runtimes import RuntimeChoice
+from modelwright.serving.fetching import CacheProof
 from modelwright.serving.images import Images
 from modelwright.serving.metadata import child_metadata
 from modelwright.serving.pod import pod_template
@@ -22,7 +22,9 @@ from modelwright.serving.pod import pod_template
 Json = dict[str, Any]
 
 
-def identify(version: str, content: VersionContent, digest: str, choice: Choice, serving: Serving) -> Revision:
+def identify_revision(
+    version: str, content: VersionContent, digest: str, choice: RuntimeChoice, serving: Serving
+) -> Revision:
     """The revision that this version, runtime and pod shape make. Renaming or editing the runtime's content doesn't
     change it; choosing another runtime does."""
     shape = pod_shape(serving.model_copy(update={"runtime_ref": None}))
@@ -35,9 +37,9 @@ def identify(version: str, content: VersionContent, digest: str, choice: Choice,
     return Revision(version, names.content_hash(identity))
 
 
-def store(
-    model: Json, spec: ModelSpec, version: str, content: VersionContent, digest: str, choice: Choice,
-    revision: Revision, images: Images, number: int, proof: Proof | None = None,
+def render_stored_revision(
+    model: Json, spec: ModelSpec, version: str, content: VersionContent, digest: str, choice: RuntimeChoice,
+    revision: Revision, images: Images, number: int, proof: CacheProof | None = None,
 ) -> Json:  # fmt: skip
     """The ControllerRevision that keeps everything needed to run `revision` again. Raises MergeError for a podTemplate
     that can't be merged. `number` counts the Model's revisions, for people."""
@@ -51,7 +53,7 @@ def store(
             "version": version,
             "digest": digest,
             "runtime": runtime_entry(choice),
-            "inputs": inputs(choice, images, proof),
+            "inputs": render_inputs(choice, images, proof),
             "ports": choice.runtime.spec.ports.wire(),
             "readinessPath": readiness_path(template),
             "template": template,
@@ -59,14 +61,14 @@ def store(
     }
 
 
-def runtime_entry(choice: Choice) -> Json:
+def runtime_entry(choice: RuntimeChoice) -> Json:
     """What is stored of the runtime that a template was rendered by."""
     runtime = choice.runtime
-    entry = {"kind": runtime.kind, "name": runtime.name, "reason": choice.reason, "content": content_of(runtime.spec)}
+    entry = {"kind": runtime.kind, "name": runtime.name, "reason": choice.reason, "content": hash_spec(runtime.spec)}
     return entry | ({"changedBy": runtime.spec.changed_by} if runtime.spec.changed_by is not None else {})
 
 
-def fresh(stored: Json, revision: Revision) -> Json:
+def copy_for_revision(stored: Json, revision: Revision) -> Json:
     """What is stored of a revision, for other pods of the same content that go by the name of `revision`."""
     copied: Json = copy.deepcopy(stored)
     template = copied["data"]["template"]
@@ -81,20 +83,22 @@ def fresh(stored: Json, revision: Revision) -> Json:
     return copied
 
 
-def inputs(choice: Choice, images: Images, proof: Proof | None = None) -> Json:
+def render_inputs(choice: RuntimeChoice, images: Images, proof: CacheProof | None = None) -> Json:
     """What else went into a stored template: when it differs from today's, the revision is outdated."""
     return {
         "runtimeGeneration": choice.runtime.generation,
         "fetchImage": images.fetch,
         "fetchEnv": dict(images.fetch_env),
-        "cache": (proof or Proof()).wire(),
+        "cache": (proof or CacheProof()).wire(),
         **({"podSecurity": "Platform"} if images.platform_ids else {}),
     }
 
 
-def outdated(stored: Mapping[str, Any], choice: Choice, images: Images, proof: Proof | None = None) -> str | None:
+def outdated_reason(
+    stored: Mapping[str, Any], choice: RuntimeChoice, images: Images, proof: CacheProof | None = None
+) -> str | None:
     """Why a fresh rendering of this revision would differ from the stored one; None when it wouldn't."""
-    was, now = stored["data"].get("inputs", {}), inputs(choice, images, proof)
+    was, now = stored["data"].get("inputs", {}), render_inputs(choice, images, proof)
     changed = []
     if was.get("runtimeGeneration") != now["runtimeGeneration"] and not _same_content(stored, choice):
         changed.append(f"{choice.runtime.kind} {choice.runtime.name} was edited")
@@ -102,7 +106,7 @@ def outdated(stored: Mapping[str, Any], choice: Choice, images: Images, proof: P
         changed.append("the operator brings another fetch image")
     if was.get("fetchEnv", {}) != now["fetchEnv"]:
         changed.append("the administrator has changed the environment of fetch containers")
-    if was.get("cache", Proof().wire()) != now["cache"]:
+    if was.get("cache", CacheProof().wire()) != now["cache"]:
         changed.append("the cache is verified in another way")
     if was.get("podSecurity") != now.get("podSecurity"):
         changed.append("the administrator has changed who gives pods their users and groups")
@@ -111,9 +115,9 @@ def outdated(stored: Mapping[str, Any], choice: Choice, images: Images, proof: P
     return f"{' and '.join(changed)} since this revision was made; set spec.serving.restartedAt to take it up"
 
 
-def _same_content(stored: Mapping[str, Any], choice: Choice) -> bool:
+def _same_content(stored: Mapping[str, Any], choice: RuntimeChoice) -> bool:
     """Whether an edit of the runtime changed nothing but who answers for it."""
-    return bool(stored["data"].get("runtime", {}).get("content") == content_of(choice.runtime.spec))
+    return bool(stored["data"].get("runtime", {}).get("content") == hash_spec(choice.runtime.spec))
 
 
 def readiness_path(template: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from modelwright.api import names
-from modelwright.api.common import Reference, seconds
+from modelwright.api.common import LocalObjectReference, parse_duration
 from modelwright.api.v1alpha1.retraining import (
     DataCheck,
     DatasetSource,
@@ -21,7 +21,7 @@ from modelwright.api.v1alpha1.retraining import (
 from modelwright.api.v1alpha1.training import DatasetStatus
 from modelwright.core.retraining.machine import output_uri
 from modelwright.serving import authored, fetching, helpers
-from modelwright.serving.gates import CANDIDATE_DIR, SERVING_DIR, Content, gated_figures
+from modelwright.serving.gates import CANDIDATE_DIR, SERVING_DIR, EvaluatedContent, format_gated_figures
 from modelwright.serving.images import Images
 from modelwright.serving.merge import MergeError
 from modelwright.serving.metadata import owner_reference
@@ -41,16 +41,16 @@ MANIFEST_BYTES: Final = 1 << 20
 """An object may have 1.5 MiB; its controller wants room for a status."""
 
 _CRON_JOB_NAME_MAX = 52
-_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)
-_LOOK_SECONDS = {"ETag": 1800, "Count": 1800, "Digest": 86400}
-_LATE_SECONDS = 300
+_EVEN_MINUTES = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)
+_POLL_SECONDS = {"ETag": 1800, "Count": 1800, "Digest": 86400}
+_START_DEADLINE_SECONDS = 300
 _INPUTS_VOLUME = "modelwright-inputs"
-_WORDS = {"dataCheck": "check", "train": "train", "evaluate": "evaluate"}
-_REFERENCE = re.compile(r"\$\(([A-Z_]+)\)")
+_NAME_PREFIXES = {"dataCheck": "check", "train": "train", "evaluate": "evaluate"}
+_PLACEHOLDER = re.compile(r"\$\(([A-Z_]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class StageInputs:
     """What a stage of a run works on.
 
     `dataset`, `holdout`: data with the digests that this run began with. `serving`: the version that serves.
@@ -64,28 +64,28 @@ class Inputs:
     dataset: DatasetStatus
     images: Images
     holdout: DatasetStatus | None = None
-    serving: Content | None = None
-    candidate: Content | None = None
+    serving: EvaluatedContent | None = None
+    candidate: EvaluatedContent | None = None
     previous_profile: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class _DataSource:
     """Data as it is fetched."""
 
     uri: str
     service_account_name: str | None
-    credentials_secret_ref: Reference | None
+    credentials_secret_ref: LocalObjectReference | None
 
 
 def stage_name(run: Json, stage: str) -> str:
     """Name of the object that does `stage` (dataCheck, train or evaluate) of this very run, whatever its kind: a DNS
     label that begins with a letter, of at most CHILD_NAME_MAX characters."""
     name, uid = run["metadata"]["name"], run["metadata"]["uid"]
-    return names.cut_with_hash(f"{_WORDS[stage]}-{name}", CHILD_NAME_MAX, name, uid, stage)
+    return names.cut_with_hash(f"{_NAME_PREFIXES[stage]}-{name}", CHILD_NAME_MAX, name, uid, stage)
 
 
-def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
+def stage_job(run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
     """The Job (batch/v1) of a stage that has `work.job`, by the contract of the how-to on training.
 
     The author's pod template is kept as it is; put before it is what fetches data and artifacts, and in each container
@@ -96,8 +96,8 @@ def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
     if work.job is None:
         raise MergeError(f"spec.run.{stage}.job: must be given")
     path = f"spec.run.{stage}.job.template"
-    contents = _contents(stage, inputs)
-    brought = fetching.bring(contents, inputs.images, names.ROLE_TRAINING)
+    contents = _stage_contents(stage, inputs)
+    brought = fetching.fetch_contents(contents, inputs.images, names.ROLE_TRAINING)
     source = {"fieldRef": {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{names.ANNOTATION_INPUTS}']"}}
     brought = replace(
         brought,
@@ -108,26 +108,26 @@ def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
         mounts=[*brought.mounts, {"name": _INPUTS_VOLUME, "mountPath": INPUTS_DIR, "readOnly": True}],
     )
     account = inputs.template.dataset.service_account_name or inputs.template.output.service_account_name
-    spec = authored.filled(
+    spec = authored.merge_pod_spec(
         work.job.template,
         path,
-        authored.pod(inputs.images, account),
-        _environment(run, stage, inputs, contents),
+        authored.default_pod_spec(inputs.images, account),
+        _stage_variables(run, stage, inputs, contents),
         brought,
     )
-    labels = {**work.job.labels, **_labels(run, inputs.model)}
-    metadata = authored.metadata(work.job.template, path, labels)
-    annotations = authored.part(metadata, "annotations", dict, f"{path}.metadata")
-    text = _inputs_json(run, stage, work, inputs, contents)
+    labels = {**work.job.labels, **_run_labels(run, inputs.model)}
+    metadata = authored.merge_metadata(work.job.template, path, labels)
+    annotations = authored.typed_member(metadata, "annotations", dict, f"{path}.metadata")
+    text = _format_inputs(run, stage, work, inputs, contents)
     policy = work.job.pod_failure_policy
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(run, stage_name(run, stage), labels),
+        "metadata": _run_metadata(run, stage_name(run, stage), labels),
         "spec": {
             "backoffLimit": work.job.backoff_limit,
             **({"podFailurePolicy": policy} if policy is not None else {}),
-            "template": helpers.template(
+            "template": helpers.place_template(
                 {**metadata, "annotations": {**annotations, names.ANNOTATION_INPUTS: text}},
                 spec,
                 inputs.images,
@@ -138,7 +138,7 @@ def job(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
     }
 
 
-def resource(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
+def stage_resource(run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
     """The object of a stage that has `work.resource`: the author's manifest with name, namespace, owner and labels of
     ours, and $(RUN), $(MODEL), $(OUTPUT_URI), $(DATASET_URI), $(DATASET_DIGEST), $(SEED) and $(INPUTS) filled in in
     every text. Others, such as $(HOME), stay. Raises MergeError, naming the field of the policy."""
@@ -146,7 +146,7 @@ def resource(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
         raise MergeError(f"spec.run.{stage}.resource: must be given")
     path = f"spec.run.{stage}.resource.manifest"
     kind_of(work.resource, path)
-    given = authored.part(work.resource.manifest, "metadata", dict, path)
+    given = authored.typed_member(work.resource.manifest, "metadata", dict, path)
     namespace = run["metadata"]["namespace"]
     if given.get("namespace") not in (None, namespace):
         raise MergeError(f"{path}.metadata.namespace: must be {namespace}, the policy's own, or absent")
@@ -162,12 +162,12 @@ def resource(run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
         "DATASET_URI": inputs.dataset.uri,
         "DATASET_DIGEST": inputs.dataset.digest,
         "SEED": str(inputs.template.seed),
-        "INPUTS": _inputs_json(run, stage, work, inputs, {}),
+        "INPUTS": _format_inputs(run, stage, work, inputs, {}),
     }
-    manifest: Json = _filled_in(work.resource.manifest, values)
-    labels = authored.metadata(manifest, path, _labels(run, inputs.model))["labels"]
-    kept = authored.part(manifest, "metadata", dict, path)
-    manifest["metadata"] = {**kept, **_metadata(run, stage_name(run, stage), labels)}
+    manifest: Json = _fill_placeholders(work.resource.manifest, values)
+    labels = authored.merge_metadata(manifest, path, _run_labels(run, inputs.model))["labels"]
+    kept = authored.typed_member(manifest, "metadata", dict, path)
+    manifest["metadata"] = {**kept, **_run_metadata(run, stage_name(run, stage), labels)}
     size = len(json.dumps(manifest).encode())
     if size > MANIFEST_BYTES:
         raise MergeError(f"{path}: it takes {size} bytes once it is filled in, and may take {MANIFEST_BYTES}")
@@ -185,15 +185,15 @@ def kind_of(work: ResourceWork, path: str = "manifest") -> tuple[str, str]:
     return found[0], found[1]
 
 
-def resolve_pod(run: Json, which: str, source: DatasetSource, model: str, images: Images) -> Json:
+def dataset_resolve_pod(run: Json, which: str, source: DatasetSource, model: str, images: Images) -> Json:
     """The pod that finds out the digest of a run's dataset or holdout (`which`); it reports as a version's does."""
     name, uid = run["metadata"]["name"], run["metadata"]["uid"]
-    labels = _labels(run, model) | {names.LABEL_ROLE: names.ROLE_RESOLVE}
+    labels = _run_labels(run, model) | {names.LABEL_ROLE: names.ROLE_RESOLVE}
     pod_name = names.cut_with_hash(f"{which}-{name}", names.LABEL_VALUE_MAX, name, uid, which)
-    return fetching.digest_pod(_metadata(run, pod_name, labels), source, images)
+    return fetching.digest_pod(_run_metadata(run, pod_name, labels), source, images)
 
 
-def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
+def data_poll_cron_job(policy: Json, trigger: Trigger, images: Images) -> Json:
     """The CronJob whose pods report a fingerprint of the data that a trigger of this policy watches.
 
     Its minute follows from the policy's uid and the trigger's name, so that many policies don't look at the same time.
@@ -211,14 +211,14 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
         f"{metadata['name']}-{trigger.name}", _CRON_JOB_NAME_MAX, metadata["name"], metadata["uid"], trigger.name
     )
     labels = names.model_labels(model) | {
-        names.LABEL_ROLE: names.ROLE_LOOK,
+        names.LABEL_ROLE: names.ROLE_DATA_POLL,
         names.LABEL_TRIGGER: trigger.name,
-        names.LABEL_LOOK: name,
+        names.LABEL_DATA_POLL: name,
         **fetching.identity_labels(data),
     }
-    arguments = ["look", "--uri", fetching.literal(data.uri), "--changed", data.changed]
-    spec = fetching.pod_spec(data, arguments, images, names.ROLE_LOOK)
-    mark = helpers.mark(images, names.ROLE_LOOK)
+    arguments = ["look", "--uri", fetching.escape_dollars(data.uri), "--changed", data.changed]
+    spec = fetching.pod_spec(data, arguments, images, names.ROLE_DATA_POLL)
+    mark = helpers.placement_annotation(images, names.ROLE_DATA_POLL)
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
@@ -230,11 +230,11 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
             "ownerReferences": [owner_reference(policy)],
         },
         "spec": {
-            "schedule": _schedule(data, f"{path}.every", f"{metadata['uid']}{chr(0)}{trigger.name}"),
+            "schedule": _cron_schedule(data, f"{path}.every", f"{metadata['uid']}{chr(0)}{trigger.name}"),
             "timeZone": "Etc/UTC",
             "concurrencyPolicy": "Forbid",
             # Without it, a CronJob gives up for ever after 100 looks that were missed.
-            "startingDeadlineSeconds": _LATE_SECONDS,
+            "startingDeadlineSeconds": _START_DEADLINE_SECONDS,
             "successfulJobsHistoryLimit": 1,
             "failedJobsHistoryLimit": 1,
             "jobTemplate": {
@@ -242,9 +242,9 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
                 "spec": {
                     # The fetch program tries again by itself, and the next look is not far.
                     "backoffLimit": 0,
-                    "activeDeadlineSeconds": _LOOK_SECONDS[data.changed],
-                    "template": helpers.template(
-                        {"labels": labels}, {"restartPolicy": "Never", **spec}, images, names.ROLE_LOOK
+                    "activeDeadlineSeconds": _POLL_SECONDS[data.changed],
+                    "template": helpers.place_template(
+                        {"labels": labels}, {"restartPolicy": "Never", **spec}, images, names.ROLE_DATA_POLL
                     ),
                 },
             },
@@ -252,11 +252,11 @@ def data_look(policy: Json, trigger: Trigger, images: Images) -> Json:
     }
 
 
-def _schedule(data: DataTrigger, path: str, identity: str) -> str:
+def _cron_schedule(data: DataTrigger, path: str, identity: str) -> str:
     """Five fields that look every `data.every`, at a place within it that `identity` decides."""
-    minutes, rest = divmod(round(seconds(data.every)), 60)
-    if rest or minutes not in _MINUTES:
-        told = ", ".join(f"{m // 60}h" if m % 60 == 0 else f"{m}m" for m in _MINUTES)
+    minutes, rest = divmod(round(parse_duration(data.every)), 60)
+    if rest or minutes not in _EVEN_MINUTES:
+        told = ", ".join(f"{m // 60}h" if m % 60 == 0 else f"{m}m" for m in _EVEN_MINUTES)
         raise MergeError(f"{path}: a CronJob looks at even times only when it is one of {told}; not {data.every}")
     offset = int.from_bytes(names.short_hash(identity).encode()) % minutes
     if minutes < 60:
@@ -266,28 +266,28 @@ def _schedule(data: DataTrigger, path: str, identity: str) -> str:
     return f"{minute} {'*' if step == 1 else hours if step == 24 else f'{hours}-23/{step}'} * * *"
 
 
-def _contents(stage: str, inputs: Inputs) -> dict[str, tuple[fetching.Source, str | None, str]]:
+def _stage_contents(stage: str, inputs: StageInputs) -> dict[str, tuple[fetching.FetchSource, str | None, str]]:
     """What the pod of a stage finds in directories: source, digest and directory, by name."""
-    found: dict[str, tuple[fetching.Source, str | None, str]] = {
-        "dataset": (_data(inputs.template.dataset, inputs.dataset), inputs.dataset.digest, DATASET_DIR)
+    found: dict[str, tuple[fetching.FetchSource, str | None, str]] = {
+        "dataset": (_data_source(inputs.template.dataset, inputs.dataset), inputs.dataset.digest, DATASET_DIR)
     }
     if stage != "evaluate":
         return found
     if inputs.candidate is None:
         raise ValueError("the evaluation needs the candidate")
     if inputs.holdout is not None and inputs.template.holdout is not None:
-        found["holdout"] = (_data(inputs.template.holdout, inputs.holdout), inputs.holdout.digest, HOLDOUT_DIR)
+        found["holdout"] = (_data_source(inputs.template.holdout, inputs.holdout), inputs.holdout.digest, HOLDOUT_DIR)
     found["candidate"] = (inputs.candidate.artifact, inputs.candidate.digest, CANDIDATE_DIR)
     if inputs.serving is not None:
         found["serving"] = (inputs.serving.artifact, inputs.serving.digest, SERVING_DIR)
     return found
 
 
-def _data(source: DatasetSource, status: DatasetStatus) -> _Data:
-    return _Data(status.uri, source.service_account_name, source.credentials_secret_ref)
+def _data_source(source: DatasetSource, status: DatasetStatus) -> _DataSource:
+    return _DataSource(status.uri, source.service_account_name, source.credentials_secret_ref)
 
 
-def _environment(run: Json, stage: str, inputs: Inputs, contents: Mapping[str, Any]) -> dict[str, str]:
+def _stage_variables(run: Json, stage: str, inputs: StageInputs, contents: Mapping[str, Any]) -> dict[str, str]:
     told = {
         "MODEL_NAME": inputs.model,
         "RUN_NAME": run["metadata"]["name"],
@@ -314,11 +314,11 @@ def _environment(run: Json, stage: str, inputs: Inputs, contents: Mapping[str, A
                 f"{name.upper()}_FORMAT": content.artifact.format.name,
             }
     if stage == "evaluate" and inputs.template.evaluate is not None:
-        told["GATED_FIGURES"] = gated_figures(inputs.template.evaluate.gates)
+        told["GATED_FIGURES"] = format_gated_figures(inputs.template.evaluate.gates)
     return told
 
 
-def _inputs_json(run: Json, stage: str, work: Work, inputs: Inputs, contents: Mapping[str, Any]) -> str:
+def _format_inputs(run: Json, stage: str, work: Work, inputs: StageInputs, contents: Mapping[str, Any]) -> str:
     """All inputs of a stage, as JSON; `dir` is told of what is in `contents`."""
 
     def data(name: str, status: DatasetStatus) -> Json:
@@ -335,13 +335,13 @@ def _inputs_json(run: Json, stage: str, work: Work, inputs: Inputs, contents: Ma
         "output": {"uri": output_uri(inputs.template, run["metadata"]["name"])},
     }
     if inputs.serving is not None:
-        document["serving"] = _content(inputs.serving)
+        document["serving"] = _describe_content(inputs.serving)
     if stage == "evaluate":
         # What is held out is told to nobody who trains.
         if inputs.holdout is not None:
             document["holdout"] = data("holdout", inputs.holdout)
         if inputs.candidate is not None:
-            document["candidate"] = _content(inputs.candidate)
+            document["candidate"] = _describe_content(inputs.candidate)
     if stage == "dataCheck":
         if isinstance(work, DataCheck) and work.data_schema is not None:
             document["schema"] = work.data_schema
@@ -358,19 +358,19 @@ def _inputs_json(run: Json, stage: str, work: Work, inputs: Inputs, contents: Ma
     return text
 
 
-def _content(content: Content) -> Json:
+def _describe_content(content: EvaluatedContent) -> Json:
     artifact = content.artifact
     digest = {"digest": content.digest} if content.digest else {}
     return {"version": content.version, "uri": artifact.uri, **digest, "format": artifact.format.name}
 
 
-def _labels(run: Json, model: str) -> dict[str, str]:
+def _run_labels(run: Json, model: str) -> dict[str, str]:
     name = run["metadata"]["name"]
     labels = names.child_labels(role=names.ROLE_TRAINING, model=model, version=name)
     return {**labels, names.LABEL_RUN: names.label_value(name)}
 
 
-def _metadata(run: Json, name: str, labels: Mapping[str, str]) -> Json:
+def _run_metadata(run: Json, name: str, labels: Mapping[str, str]) -> Json:
     return {
         "name": name,
         "namespace": run["metadata"]["namespace"],
@@ -379,12 +379,12 @@ def _metadata(run: Json, name: str, labels: Mapping[str, str]) -> Json:
     }
 
 
-def _filled_in(value: Any, values: Mapping[str, str]) -> Any:
+def _fill_placeholders(value: Any, values: Mapping[str, str]) -> Any:
     """`value` with $(NAME) filled in in every text; what is filled in is not looked at again."""
     if isinstance(value, str):
-        return _REFERENCE.sub(lambda match: values.get(match[1], match[0]), value)
+        return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), value)
     if isinstance(value, dict):
-        return {key: _filled_in(member, values) for key, member in value.items()}
+        return {key: _fill_placeholders(member, values) for key, member in value.items()}
     if isinstance(value, list):
-        return [_filled_in(member, values) for member in value]
+        return [_fill_placeholders(member, values) for member in value]
     return value

@@ -9,7 +9,7 @@ from modelwright.serving.metadata import child_metadata
 
 Json = dict[str, Any]
 
-DEFAULT_METRICS = [
+DEFAULT_AUTOSCALING_METRICS = [
     {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
 ]
 
@@ -18,7 +18,7 @@ NO_PROGRESS_DEADLINE = 2**31 - 1
 five status writes. How long pods may take is spec.serving.startTimeout's to say, and the operator's to see."""
 
 
-def deployment(model: Json, revision: Revision, template: Json, replicas: int | None) -> Json:
+def revision_deployment(model: Json, revision: Revision, template: Json, replicas: int | None) -> Json:
     """The Deployment of a stored pod template. `replicas` None leaves the number to an autoscaler."""
     name = model["metadata"]["name"]
     return {
@@ -35,7 +35,7 @@ def deployment(model: Json, revision: Revision, template: Json, replicas: int | 
     }
 
 
-def disruption_budget(model: Json, revision: Revision) -> Json:
+def revision_disruption_budget(model: Json, revision: Revision) -> Json:
     """One pod at a time may be evicted; a pod that never became ready is in nobody's way."""
     name = model["metadata"]["name"]
     return {
@@ -50,7 +50,7 @@ def disruption_budget(model: Json, revision: Revision) -> Json:
     }
 
 
-def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling, floor: int = 0) -> Json:
+def revision_autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling, floor: int = 0) -> Json:
     """The HorizontalPodAutoscaler of a revision; by default it holds the pods at 80 % of the requested CPU.
 
     `floor`: the least that a rollout needs now, if that is more than minReplicas.
@@ -64,8 +64,8 @@ def autoscaler(model: Json, revision: Revision, autoscaling: Autoscaling, floor:
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": child},
             "minReplicas": least,
-            "maxReplicas": max(autoscaling.most, least),
-            "metrics": [metric.wire() for metric in autoscaling.metrics] or DEFAULT_METRICS,
+            "maxReplicas": max(autoscaling.replica_limit, least),
+            "metrics": [metric.wire() for metric in autoscaling.metrics] or DEFAULT_AUTOSCALING_METRICS,
             **({"behavior": autoscaling.behavior.wire()} if autoscaling.behavior else {}),
         },
     }

@@ -11,16 +11,16 @@ from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core import attachment
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.routing import Routing
+from modelwright.core.rollout.routing import TrafficSplit
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.serving import network
-from modelwright.traffic.port import Evidence, Json, Needs, Routed, Scene
-from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.port import Json, ObservedSplit, RouteStatus, RoutingObjects, TrafficRequirements
+from modelwright.traffic.service import ServiceRouter
 
 if TYPE_CHECKING:
     # The plugin asks what a gateway can do, and has no HTTP client.
-    from modelwright.traffic.probe import Answer, Probe
+    from modelwright.traffic.probe import GatewayProbe, ProbeResponse
 
 MARK_FEATURE = "HTTPRouteResponseHeaderModification"
 MIRROR_FEATURE = "HTTPRouteRequestMirror"
@@ -31,116 +31,118 @@ FILTER_FEATURES = {"ResponseHeaderModifier": MARK_FEATURE, "CORS": CORS_FEATURE}
 """Features that filters of the endpoint need, by type. Others are core, or the gateway's own."""
 
 
-class GatewayTraffic:
+class GatewayRouter:
     """`features` are the gateway class's supportedFeatures; `probe` None trusts the route's status alone."""
 
-    def __init__(self, probe: Probe | None, features: frozenset[str]) -> None:
+    def __init__(self, probe: GatewayProbe | None, features: frozenset[str]) -> None:
         self._probe = probe
-        self._inside = ServiceTraffic()
-        self._marked = MARK_FEATURE in features
+        self._service_router = ServiceRouter()
+        self._can_mark = MARK_FEATURE in features
         self._features = features
 
-    def named(self, scene: Scene) -> frozenset[str]:
+    def list_targets(self, scene: RoutingObjects) -> frozenset[str]:
         """Revisions that the route sends requests to, and the one that the Service selects."""
-        return self.routed(scene).named
+        return self.observe_split(scene).targets
 
-    def routed(self, scene: Scene) -> Routed:
+    def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
         """The route's rules; callers inside count in `named`."""
-        inside = self._inside.named(scene)
+        inside = self._service_router.list_targets(scene)
         if scene.route is None:
-            return Routed(named=inside)
+            return ObservedSplit(targets=inside)
         view = network.read_route(scene.route, scene.model["metadata"]["name"])
-        return Routed(
+        return ObservedSplit(
             weights=view.weights,
             matched=next(iter(view.matched), None),
             mirror_percent=view.mirror_percent,
             observe_percent=view.observe_percent,
             copy_token=view.copy_token,
-            named=inside | view.weights.keys() | view.matched.keys() | view.fallback.keys(),
+            targets=inside | view.weights.keys() | view.matched.keys() | view.fallback.keys(),
         )
 
-    def refusals(self, scene: Scene, needs: Needs) -> tuple[str, ...]:
+    def list_unsupported_needs(self, scene: RoutingObjects, needs: TrafficRequirements) -> tuple[str, ...]:
         """Copies that the gateway doesn't say it can make, and sticky callers, which the Gateway API doesn't know."""
         found = []
         if needs.mirror and is_grpc(scene):
             found.append(NO_GRPC_MIRROR)
         elif needs.mirror and MIRROR_FEATURE not in self._features:
-            found.append(f"spec.strategy.steps.mirror: {_lacks(MIRROR_FEATURE)}")
+            found.append(f"spec.strategy.steps.mirror: {_missing_feature(MIRROR_FEATURE)}")
         elif needs.mirror_percent_below_100 and MIRROR_PERCENT_FEATURE not in self._features:
-            text = f"{_lacks(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
+            text = f"{_missing_feature(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
             found.append(f"spec.strategy.steps.mirror.percent: {text}")
-        if needs.observe and is_grpc(scene):
+        if needs.observe_percent and is_grpc(scene):
             found.append(NO_GRPC_OBSERVER)
-        elif needs.observe and MIRROR_FEATURE not in self._features:
-            found.append(f"spec.monitoring: {_lacks(MIRROR_FEATURE)}")
-        elif 0 < needs.observe < 100 and MIRROR_PERCENT_FEATURE not in self._features:
-            text = f"{_lacks(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
+        elif needs.observe_percent and MIRROR_FEATURE not in self._features:
+            found.append(f"spec.monitoring: {_missing_feature(MIRROR_FEATURE)}")
+        elif 0 < needs.observe_percent < 100 and MIRROR_PERCENT_FEATURE not in self._features:
+            text = f"{_missing_feature(MIRROR_PERCENT_FEATURE)}; only 100 can be had"
             found.append(f"spec.monitoring.mirrorPercent: {text}")
         if needs.sticky:
             text = "the Gateway API has no sticky cookie; of the gateways known here, only Traefik's can keep a caller"
             found.append(f"{sticky_field(needs)}: {text}")
         return tuple(found)
 
-    def lacking(self, scene: Scene) -> tuple[str, ...]:
+    def list_unsupported_settings(self, scene: RoutingObjects) -> tuple[str, ...]:
         """requestTimeout and filters that the gateway's class does not list. Some gateways refuse a route with them."""
         endpoint, found = scene.endpoint, []
         if endpoint is not None and endpoint.request_timeout is not None and TIMEOUT_FEATURE not in self._features:
-            found.append(f"spec.endpoint.requestTimeout: {_lacks(TIMEOUT_FEATURE)}")
+            found.append(f"spec.endpoint.requestTimeout: {_missing_feature(TIMEOUT_FEATURE)}")
         for index, entry in enumerate(endpoint.filters if endpoint is not None else ()):
             needed = FILTER_FEATURES.get(entry.type)
             if needed is not None and needed not in self._features:
-                found.append(f"spec.endpoint.filters[{index}]: {_lacks(needed)}")
+                found.append(f"spec.endpoint.filters[{index}]: {_missing_feature(needed)}")
         return tuple(found)
 
-    def _had(self, endpoint: Endpoint) -> Endpoint:
+    def _supported_endpoint(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint without what the gateway's class does not list."""
         needed = ((entry, FILTER_FEATURES.get(entry.type)) for entry in endpoint.filters)
         filters = tuple(entry for entry, feature in needed if feature is None or feature in self._features)
         timeout = endpoint.request_timeout if TIMEOUT_FEATURE in self._features else None
         return endpoint.model_copy(update={"filters": filters, "request_timeout": timeout})
 
-    def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
+    def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """The Service that the route names as its backend."""
         return [network.revision_service(model, revision, ports)]
 
-    def manifests(self, scene: Scene, routing: Routing, ports: Mapping[str, Mapping[str, int]]) -> list[Json]:
+    def render_manifests(
+        self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
+    ) -> list[Json]:
         """The Service and the route; no route while an older Model has the place, or a revision can't speak gRPC."""
-        service = self._inside.manifests(scene, routing, ports)
-        speechless = is_grpc(scene) and any("grpc" not in ports[key] for key in routing.hashes)
+        service = self._service_router.render_manifests(scene, routing, ports)
+        speechless = is_grpc(scene) and any("grpc" not in ports[key] for key in routing.revision_hashes)
         if scene.endpoint is None or scene.problem is not None or speechless:
             return service
-        return [*service, *self._backends(scene, routing), self._route(scene, routing)]
+        return [*service, *self._render_backends(scene, routing), self._render_route(scene, routing)]
 
-    def _route(self, scene: Scene, routing: Routing) -> Json:
+    def _render_route(self, scene: RoutingObjects, routing: TrafficSplit) -> Json:
         assert scene.endpoint is not None  # noqa: S101
-        marked = self._marked and not is_grpc(scene)
-        through = self._through(scene, routing)
+        marked = self._can_mark and not is_grpc(scene)
+        through = self._traefik_backend(scene, routing)
         copied = routing.mirror_percent or routing.observed_percent
-        if through is None and copied and not self._copies(scene, copied):
+        if through is None and copied and not self._can_mirror(scene, copied):
             # A gateway that doesn't know the filter answers callers with 500.
             routing = replace(routing, mirror_percent=0, observe_percent=0)
-        endpoint = self._had(scene.endpoint)
-        wanted = network.route(scene.model, endpoint, routing, marked=marked, through=through)
+        endpoint = self._supported_endpoint(scene.endpoint)
+        wanted = network.render_route(scene.model, endpoint, routing, marked=marked, through=through)
         return network.without_timeouts(wanted, scene.route) if endpoint.request_timeout is None else wanted
 
-    def _copies(self, scene: Scene, percent: int) -> bool:
+    def _can_mirror(self, scene: RoutingObjects, percent: int) -> bool:
         needed = {MIRROR_FEATURE} if percent == 100 else {MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}
         return needed <= self._features and not is_grpc(scene)
 
-    def _through(self, scene: Scene, routing: Routing) -> str | None:
+    def _traefik_backend(self, scene: RoutingObjects, routing: TrafficSplit) -> str | None:
         """The TraefikService that the route's main rule is to name."""
         return None
 
-    def _backends(self, scene: Scene, routing: Routing) -> list[Json]:
+    def _render_backends(self, scene: RoutingObjects, routing: TrafficSplit) -> list[Json]:
         """What the route names beside Services, in the order of applying."""
         return []
 
-    def unwanted(self, scene: Scene, routing: Routing) -> list[tuple[Kind, str]]:
+    def list_obsolete(self, scene: RoutingObjects, routing: TrafficSplit) -> list[tuple[Kind, str]]:
         """TraefikServices that the route has no use for."""
-        wanted = {manifest["metadata"]["name"] for manifest in self._backends(scene, routing)}
+        wanted = {manifest["metadata"]["name"] for manifest in self._render_backends(scene, routing)}
         return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(scene.traefik) if name not in wanted]
 
-    async def evidence(self, scene: Scene, readiness_path: str | None) -> Evidence:
+    async def check_routing(self, scene: RoutingObjects, readiness_path: str | None) -> RouteStatus:
         """Accepted and resolved at the current generation, and requests through the gateway answered by this route's
         latest rules: the main one, and the match on headers when these can be sent.
 
@@ -148,102 +150,102 @@ class GatewayTraffic:
         word is then all there is.
         """
         if scene.problem is not None:
-            return Evidence(False, scene.problem)
+            return RouteStatus(False, scene.problem)
         if scene.endpoint is None or scene.route is None:
-            return Evidence(False)
+            return RouteStatus(False)
         problem = attachment.route_problem(scene.route)
         if problem is not None:
-            return Evidence(False, problem)
+            return RouteStatus(False, problem)
         unasked = is_grpc(scene) or scene.endpoint.proof == "Status"
         if self._probe is None or unasked or not scene.gateways:
-            return Evidence(True)
-        address = self._address(scene)
+            return RouteStatus(True)
+        address = self._find_address(scene)
         if address is None:
             text = (
                 "none of the gateways in spec.endpoint.parentRefs has an address, and a listener for its hostnames yet"
             )
-            return Evidence(False, Problem(Reason.WAITING_FOR_ROUTE, text))
+            return RouteStatus(False, Problem(Reason.WAITING_FOR_ROUTE, text))
         view = network.read_route(scene.route, scene.model["metadata"]["name"])
         questions: list[tuple[str, Mapping[str, str]]] = [("", {})]
         if view.headers and not any(header.regex for header in view.headers):
             questions.append((network.MATCH_MARK, {header.name: header.value for header in view.headers}))
         for suffix, headers in questions:
-            problem = await self._ask(self._probe, scene, address, readiness_path, suffix, headers)
+            problem = await self._probe_route(self._probe, scene, address, readiness_path, suffix, headers)
             if problem is not None:
-                return Evidence(False, problem)
-        return Evidence(True)
+                return RouteStatus(False, problem)
+        return RouteStatus(True)
 
-    async def _ask(
-        self, probe: Probe, scene: Scene, address: attachment.Address, readiness_path: str | None, suffix: str,
+    async def _probe_route(
+        self, probe: GatewayProbe, scene: RoutingObjects, address: attachment.ListenerAddress, readiness_path: str | None, suffix: str,
         headers: Mapping[str, str],
     ) -> Problem | None:  # fmt: skip
         assert scene.endpoint is not None  # noqa: S101
         assert scene.route is not None  # noqa: S101
-        answer = await probe.ask(address, path=_public_path(scene, readiness_path), headers=headers)
-        mark, marked = network.route_mark(scene.route), answer.headers.get(network.ROUTE_HEADER.lower())
+        answer = await probe.send_probe(address, path=_public_path(scene, readiness_path), headers=headers)
+        mark, marked = network.route_mark(scene.route), answer.headers.get(network.HEADER_ROUTE_MARK.lower())
         seen = marked == mark + suffix if mark is not None else answer.status not in (404, 502, 503, 504)
-        if seen and mark is not None and answer.status in _REFUSALS:
+        if seen and mark is not None and answer.status in _REFUSED_STATUSES:
             # The route sets the mark, so it is in force, whoever asks for credentials then.
             return None
         wrong = ""
         if answer.status == 0 or not seen or (readiness_path is not None and answer.status != 200):
             wrong = answer.error or f"status {answer.status}"
-            wrong += _cure(answer.status)
+            wrong += _suggest_fix(answer.status)
         if mark is not None and marked == mark + network.FALLBACK_MARK:
-            wrong = NOT_BUILT
+            wrong = TRAEFIK_SERVICE_NOT_BUILT
         elif not seen:
             wrong += ", not from the latest route"
         if not wrong and not suffix:
-            wrong = self._doubt(scene, answer)
+            wrong = self._explain_mismatch(scene, answer)
         if not wrong:
             return None
         text = f"a request through the gateway ({address.origin}) got: {wrong}"
         return Problem(Reason.ROUTE_NOT_PROGRAMMED, text)
 
-    def _doubt(self, scene: Scene, answer: Answer) -> str:
+    def _explain_mismatch(self, scene: RoutingObjects, answer: ProbeResponse) -> str:
         """Why an answer that follows the route isn't from what the route names; empty when it is."""
         return ""
 
-    def url(self, scene: Scene) -> str | None:
+    def resolve_url(self, scene: RoutingObjects) -> str | None:
         """The route's hostname or the gateway's address, with the path prefix."""
-        return attachment.url(scene.endpoint, self._address(scene)) if scene.endpoint else None
+        return attachment.endpoint_url(scene.endpoint, self._find_address(scene)) if scene.endpoint else None
 
-    def _address(self, scene: Scene) -> attachment.Address | None:
+    def _find_address(self, scene: RoutingObjects) -> attachment.ListenerAddress | None:
         assert scene.endpoint is not None  # noqa: S101
         for ref in scene.endpoint.parent_refs:
             namespace = scene.model["metadata"]["namespace"]
             gateway = scene.gateways.get((ref.namespace or namespace, ref.name))
-            address = attachment.listener_address(gateway, namespace, scene.endpoint) if gateway else None
+            address = attachment.find_listener_address(gateway, namespace, scene.endpoint) if gateway else None
             if address is not None:
                 return address
         return None
 
 
-_REFUSALS = {
+_REFUSED_STATUSES = {
     401: "the gateway asks for authentication",
     403: "the gateway refuses the operator",
     407: "the gateway asks for authentication",
     429: "a rate limit",
 }
-_REDIRECTS = dict.fromkeys((301, 302, 303, 307, 308), "the listener redirects, or asks for a sign-in")
+_REDIRECT_STATUSES = dict.fromkeys((301, 302, 303, 307, 308), "the listener redirects, or asks for a sign-in")
 
 
-def _cure(status: int) -> str:
+def _suggest_fix(status: int) -> str:
     """What to do when a gateway answers by itself; empty for other answers."""
-    cause = (_REFUSALS | _REDIRECTS).get(status)
+    cause = (_REFUSED_STATUSES | _REDIRECT_STATUSES).get(status)
     if cause is None:
         return ""
     cure = "let the user agent modelwright-probe through, or trust the route's status with spec.endpoint.proof: Status"
     return f" ({cause}: {cure})"
 
 
-NOT_BUILT = (
+TRAEFIK_SERVICE_NOT_BUILT = (
     "an answer of the fallback rule, so Traefik has not built the TraefikService that the route names; it must run "
     "with --providers.kubernetescrd, and every Service named must have a ready pod"
 )
 
 
-def sticky_field(needs: Needs) -> str:
+def sticky_field(needs: TrafficRequirements) -> str:
     """The field of a policy that asks for sticky callers."""
     return "spec.strategy.abTest.sticky" if needs.ab_test else "spec.strategy.sticky"
 
@@ -252,16 +254,16 @@ NO_GRPC_MIRROR = "spec.strategy.steps.mirror: copies are compared by HTTP, and s
 NO_GRPC_OBSERVER = "spec.monitoring: requests are read as JSON over HTTP, and spec.endpoint.protocol is GRPC"
 
 
-def _lacks(feature: str) -> str:
+def _missing_feature(feature: str) -> str:
     return f"the gateway class does not list {feature} in its status.supportedFeatures"
 
 
-def is_grpc(scene: Scene) -> bool:
+def is_grpc(scene: RoutingObjects) -> bool:
     """Whether the Model is reached by gRPC."""
     return scene.endpoint is not None and scene.endpoint.protocol == "GRPC"
 
 
-def _public_path(scene: Scene, readiness_path: str | None) -> str:
+def _public_path(scene: RoutingObjects, readiness_path: str | None) -> str:
     """The path a caller uses for the runtime's readiness path."""
     assert scene.endpoint is not None  # noqa: S101
     prefix, inner = scene.endpoint.path_prefix.rstrip("/"), readiness_path or "/"

@@ -7,15 +7,15 @@ from typing import Any, Protocol, Self
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.routing import Routing
-from modelwright.core.rollout.steps import Step, StepKind
+from modelwright.core.rollout.routing import TrafficSplit
+from modelwright.core.rollout.steps import RolloutStep, StepKind
 from modelwright.kube.kinds import Kind
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class RoutingObjects:
     """The Model, its endpoint, and the live objects that say where its requests go."""
 
     model: Json
@@ -28,12 +28,12 @@ class Scene:
     """Why the endpoint can't be had (a conflict with an older Model)."""
     traefik: Mapping[str, Json] = field(default_factory=dict)
     """The Model's own TraefikServices by name."""
-    pods: Mapping[str, int] = field(default_factory=dict)
+    ready_pods: Mapping[str, int] = field(default_factory=dict)
     """Ready pods by revision hash, of every revision that has or asks for any: a Service that selects all follows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class ObservedSplit:
     """Where the live objects send requests.
 
     `weights`: percent of callers' requests by revision hash, above 0 only, as written (a hand-made edit need not sum to
@@ -45,13 +45,13 @@ class Routed:
     matched: str | None = None
     mirror_percent: int = 0
     sticky: bool = False
-    named: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
     observe_percent: int = 0
     copy_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class TrafficRequirements:
     """What a policy, or the Model, asks of a way of moving traffic.
 
     `weights`: those of a policy's steps, in percent; `replicas`: pods that 100 % of the requests need. `observe`:
@@ -66,10 +66,10 @@ class Needs:
     ab_test: bool = False
     replicas: int = 1
     autoscaling: bool = False
-    observe: int = 0
+    observe_percent: int = 0
 
     @classmethod
-    def of_steps(cls, steps: Sequence[Step], *, ab_test: bool, replicas: int, autoscaling: bool) -> Self:
+    def from_steps(cls, steps: Sequence[RolloutStep], *, ab_test: bool, replicas: int, autoscaling: bool) -> Self:
         """What the steps of a policy ask for, on a Model with so many replicas."""
         return cls(
             weights=tuple(step.weight for step in steps if step.kind is StepKind.WEIGHT and 0 < step.weight < 100),
@@ -84,52 +84,54 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class RouteStatus:
     """Whether the latest configuration is in force. `problem` says what is missing."""
 
     confirmed: bool
     problem: Problem | None = None
 
 
-class Traffic(Protocol):
+class TrafficRouter(Protocol):
     """A way of moving traffic."""
 
-    def named(self, scene: Scene) -> frozenset[str]:
+    def list_targets(self, scene: RoutingObjects) -> frozenset[str]:
         """Hashes of the revisions that the live configuration sends requests to: `routed(scene).named`."""
         ...
 
-    def routed(self, scene: Scene) -> Routed:
+    def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
         """What the live configuration says, whoever has written it."""
         ...
 
-    def refusals(self, scene: Scene, needs: Needs) -> tuple[str, ...]:
+    def list_unsupported_needs(self, scene: RoutingObjects, needs: TrafficRequirements) -> tuple[str, ...]:
         """What `needs` asks for and can't be had, each naming the field. Empty: all can be had."""
         ...
 
-    def lacking(self, scene: Scene) -> tuple[str, ...]:
+    def list_unsupported_settings(self, scene: RoutingObjects) -> tuple[str, ...]:
         """What requestTimeout and filters of the endpoint ask for and can't be had, each naming the field."""
         ...
 
-    def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
+    def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """Manifests that a revision needs of its own to be sent traffic, in the order of applying."""
         ...
 
-    def manifests(self, scene: Scene, routing: Routing, ports: Mapping[str, Mapping[str, int]]) -> list[Json]:
+    def render_manifests(
+        self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
+    ) -> list[Json]:
         """Manifests that make it so, in the order of applying. `ports` by revision hash, of all in `routing.hashes`.
 
         The same for the same routing, but for what takes a surplus out of the live objects.
         """
         ...
 
-    def unwanted(self, scene: Scene, routing: Routing) -> list[tuple[Kind, str]]:
+    def list_obsolete(self, scene: RoutingObjects, routing: TrafficSplit) -> list[tuple[Kind, str]]:
         """Live objects, by kind and name, that `routing` has no use for. To be removed once it is confirmed; sooner
         loses no request, but may send some to the serving revision alone."""
         ...
 
-    async def evidence(self, scene: Scene, readiness_path: str | None) -> Evidence:
+    async def check_routing(self, scene: RoutingObjects, readiness_path: str | None) -> RouteStatus:
         """Whether requests really go where the live configuration says. Never raises for what a gateway does."""
         ...
 
-    def url(self, scene: Scene) -> str | None:
+    def resolve_url(self, scene: RoutingObjects) -> str | None:
         """Where callers find the Model; None while that isn't known."""
         ...

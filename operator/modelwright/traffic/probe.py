@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from modelwright import addresses
-from modelwright.core.attachment import Address, bracketed
-from modelwright.guard import GuardedResolver, Lookups
+from modelwright.core.attachment import ListenerAddress, bracket_host
+from modelwright.guard import DnsLookups, GuardedResolver
 
 TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResponse:
     """`status` 0 means that there was no answer; `error` says why. Header names are in lower case. `cookies`: each
     Set-Cookie."""
 
@@ -24,31 +24,33 @@ class Answer:
     cookies: tuple[str, ...] = ()
 
 
-class Probe:
+class GatewayProbe:
     """One short GET per question over a connection of its own, so that no old connection answers from the past."""
 
     def __init__(self) -> None:
         # Whether the route is programmed is what is asked; whose certificate the gateway shows is the caller's matter.
-        self._lookups = Lookups()
+        self._lookups = DnsLookups()
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
 
-    async def ask(self, address: Address, *, path: str, headers: Mapping[str, str]) -> Answer:
+    async def send_probe(self, address: ListenerAddress, *, path: str, headers: Mapping[str, str]) -> ProbeResponse:
         """GET `path` with `headers` from the listener at `address`, for its hostname when it has one; a wildcard stands
         for one name. Of several hosts (a gateway with IPv4 and IPv6) the first that answers counts."""
-        answer = Answer(0)
+        answer = ProbeResponse(0)
         for host in address.hosts:
-            answer = await self._ask(address, host, path, headers)
+            answer = await self._send_to_host(address, host, path, headers)
             if answer.status:
                 return answer
         return answer
 
-    async def _ask(self, address: Address, target: str, path: str, headers: Mapping[str, str]) -> Answer:
-        host = (address.hostname or bracketed(target)).replace("*", "modelwright-probe")
-        url = f"{address.scheme}://{bracketed(target)}:{address.port}{path}"
-        if addresses.refused(target):
-            return Answer(0, error=f"{target} is a link-local or metadata address, which is never asked")
+    async def _send_to_host(
+        self, address: ListenerAddress, target: str, path: str, headers: Mapping[str, str]
+    ) -> ProbeResponse:
+        host = (address.hostname or bracket_host(target)).replace("*", "modelwright-probe")
+        url = f"{address.scheme}://{bracket_host(target)}:{address.port}{path}"
+        if addresses.is_forbidden(target):
+            return ProbeResponse(0, error=f"{target} is a link-local or metadata address, which is never asked")
         try:
             connector = aiohttp.TCPConnector(force_close=True, resolver=GuardedResolver(self._lookups))
             async with (
@@ -62,6 +64,6 @@ class Probe:
                 ) as response,
             ):
                 found = {key.lower(): value for key, value in response.headers.items()}
-                return Answer(response.status, found, cookies=tuple(response.headers.getall("Set-Cookie", ())))
+                return ProbeResponse(response.status, found, cookies=tuple(response.headers.getall("Set-Cookie", ())))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Answer(0, error=str(error) or type(error).__name__)
+            return ProbeResponse(0, error=str(error) or type(error).__name__)

@@ -3,42 +3,42 @@
 from collections.abc import Mapping
 
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.capacity import achieved_shares, replica_weight
-from modelwright.core.rollout.routing import Routing
+from modelwright.core.rollout.capacity import achieved_shares, nearest_replica_weight
+from modelwright.core.rollout.routing import TrafficSplit
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.serving import network
-from modelwright.traffic.port import Evidence, Json, Needs, Routed, Scene
+from modelwright.traffic.port import Json, ObservedSplit, RouteStatus, RoutingObjects, TrafficRequirements
 
 NEEDS_GATEWAY = "needs a gateway, and the Model has no spec.endpoint"
 
 
-class ServiceTraffic:
+class ServiceRouter:
     """The Service's selector decides. It is in force once written; kube-proxy's delay is covered by the settle time."""
 
-    def named(self, scene: Scene) -> frozenset[str]:
+    def list_targets(self, scene: RoutingObjects) -> frozenset[str]:
         """The revisions that the Service selects and that have pods, or its one revision."""
-        return self.routed(scene).named
+        return self.observe_split(scene).targets
 
-    def routed(self, scene: Scene) -> Routed:
+    def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
         """Everything to the one revision selected; else each revision's share of the ready pods."""
         if scene.service is None:
-            return Routed()
+            return ObservedSplit()
         selected = network.selected_revision(scene.service)
         if selected is not None:
-            return Routed({selected: 100}, named=frozenset({selected}))
+            return ObservedSplit({selected: 100}, targets=frozenset({selected}))
         if not network.selects_all(scene.service):
-            return Routed()
-        return Routed(achieved_shares(scene.pods), named=frozenset(scene.pods))
+            return ObservedSplit()
+        return ObservedSplit(achieved_shares(scene.ready_pods), targets=frozenset(scene.ready_pods))
 
-    def refusals(self, scene: Scene, needs: Needs) -> tuple[str, ...]:
+    def list_unsupported_needs(self, scene: RoutingObjects, needs: TrafficRequirements) -> tuple[str, ...]:
         """All that looks at requests; and weights that so many pods can't make."""
         fields = {
             "spec.strategy.steps.mirror": needs.mirror,
             "spec.strategy.steps.match": needs.match,
             "spec.strategy.sticky": needs.sticky and not needs.ab_test,
             "spec.strategy.abTest": needs.ab_test,
-            "spec.monitoring": needs.observe > 0,
+            "spec.monitoring": needs.observe_percent > 0,
         }
         found = [f"{field} {NEEDS_GATEWAY}" for field, wanted in fields.items() if wanted]
         parts = [weight for weight in needs.weights if 0 < weight < 100]
@@ -46,37 +46,39 @@ class ServiceTraffic:
             text = "without a gateway the numbers of pods make the weights, and spec.serving.autoscaling changes them"
             found.append(f"spec.strategy.steps.weight: {text}; use replicas, or give the Model an endpoint")
         elif parts:
-            found += [refusal for weight in parts if (refusal := _too_fine(weight, needs.replicas))]
+            found += [refusal for weight in parts if (refusal := _explain_weight(weight, needs.replicas))]
         return tuple(found)
 
-    def lacking(self, scene: Scene) -> tuple[str, ...]:
+    def list_unsupported_settings(self, scene: RoutingObjects) -> tuple[str, ...]:
         """Nothing: there is no endpoint."""
         return ()
 
-    def per_revision(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
+    def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """Nothing."""
         return []
 
-    def manifests(self, scene: Scene, routing: Routing, ports: Mapping[str, Mapping[str, int]]) -> list[Json]:
+    def render_manifests(
+        self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
+    ) -> list[Json]:
         """The Service."""
         return [network.model_service(scene.model, routing, ports, scene.service)]
 
-    def unwanted(self, scene: Scene, routing: Routing) -> list[tuple[Kind, str]]:
+    def list_obsolete(self, scene: RoutingObjects, routing: TrafficSplit) -> list[tuple[Kind, str]]:
         """TraefikServices of an endpoint that is no more."""
         return [(kinds.TRAEFIK_SERVICE, name) for name in sorted(scene.traefik)]
 
-    async def evidence(self, scene: Scene, readiness_path: str | None) -> Evidence:
+    async def check_routing(self, scene: RoutingObjects, readiness_path: str | None) -> RouteStatus:
         """Confirmed when the Service is there."""
-        return Evidence(scene.service is not None)
+        return RouteStatus(scene.service is not None)
 
-    def url(self, scene: Scene) -> str | None:
+    def resolve_url(self, scene: RoutingObjects) -> str | None:
         """The Service's name in the cluster's DNS."""
         metadata = scene.model["metadata"]
         return f"http://{metadata['name']}.{metadata['namespace']}.svc"
 
 
-def _too_fine(weight: int, replicas: int) -> str | None:
-    achieved = replica_weight(replicas, weight)
+def _explain_weight(weight: int, replicas: int) -> str | None:
+    achieved = nearest_replica_weight(replicas, weight)
     if achieved is None:
         return None
     return (

@@ -10,12 +10,12 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import Work
 from modelwright.api.v1alpha1.training import StageState
 from modelwright.core import gates
-from modelwright.core.retraining.stage import Reading
+from modelwright.core.retraining.stage import StageReading
 from modelwright.core.scoring import GateResult
 from modelwright.serving import training
-from modelwright.serving.training import Inputs
-from modelwright.training.pods import left_by
-from modelwright.training.profiles import entries
+from modelwright.serving.training import StageInputs
+from modelwright.training.pods import find_report
+from modelwright.training.profiles import list_entries
 
 Json = dict[str, Any]
 
@@ -25,44 +25,46 @@ LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 class JobEngine:
     """Reads what the Job's controller and the kubelet say; `SuccessCriteriaMet` and `FailureTarget` end nothing yet."""
 
-    def kind_of(self, work: Work) -> tuple[str, str]:
+    def resolve_kind(self, work: Work) -> tuple[str, str]:
         """batch/v1 and Job, whatever the work."""
         del work
         return "batch/v1", "Job"
 
-    def manifest(self, run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
+    def render_manifest(self, run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
         """See `serving.training.job`."""
-        return training.job(run, stage, work, inputs)
+        return training.stage_job(run, stage, work, inputs)
 
     def pod_selector(self, live: Json, work: Work) -> str | None:
         """Its own pods, and none of an earlier Job of the same name."""
         del work
         return f"batch.kubernetes.io/controller-uid={live['metadata']['uid']}"
 
-    def read(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> Reading:
+    def read_stage(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> StageReading:
         """A pod that has succeeded is the end, also before the Job says so: it may be deleted in between. `pods`: those
         that are believed. A Job that has failed is overruled by none."""
         done = [pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"]
-        left = left_by(done, work)
+        left = find_report(done, work)
         if left.report is not None and not gates.has_failed(live):
-            return Reading(StageState.SUCCEEDED, report=left.report, image=left.image)
-        found = gates.read_job(live, pods)
+            return StageReading(StageState.SUCCEEDED, report=left.report, image=left.image)
+        found = gates.read_job_outcome(live, pods)
         name = live["metadata"]["name"]
         if isinstance(found, GateResult):
             if found.reason in (Reason.REPORT_MISSING, Reason.REPORT_TOO_LARGE):
-                return Reading(StageState.SUCCEEDED, left.reason, problem=f"Job {name} ended well, but {left.problem}")
+                return StageReading(
+                    StageState.SUCCEEDED, left.reason, problem=f"Job {name} ended well, but {left.problem}"
+                )
             reason = Reason.STAGE_FAILED if found.reason == Reason.JOB_FAILED else found.reason
-            return Reading(StageState.FAILED, reason, found.message)
+            return StageReading(StageState.FAILED, reason, found.message)
         if is_suspended(live):
-            return waiting(live, "Job")
-        failure = gates.never_started(pods, now)
+            return read_suspended(live, "Job")
+        failure = gates.find_start_failure(pods, now)
         if failure is not None:
-            return Reading(StageState.FAILED, failure.reason, f"Job {name}: {failure.message}")
+            return StageReading(StageState.FAILED, failure.reason, f"Job {name}: {failure.message}")
         running = any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
         state = StageState.RUNNING if running else StageState.PENDING
-        return Reading(state, message=found.message if isinstance(found, gates.Running) else "")
+        return StageReading(state, message=found.message if isinstance(found, gates.GateRunning) else "")
 
-    def refusal(self, work: Work) -> str | None:
+    def validate_work(self, work: Work) -> str | None:
         """A Job's template is looked at when it is made."""
         del work
         return None
@@ -73,17 +75,17 @@ def is_suspended(live: Mapping[str, Any]) -> bool:
     status = live.get("status")
     told = isinstance(status, Mapping) and any(
         condition.get("type") == "Suspended" and condition.get("status") == "True"
-        for condition in entries(status, "conditions")
+        for condition in list_entries(status, "conditions")
     )
     return told or (live.get("spec") or {}).get("suspend") is True
 
 
-def waiting(live: Mapping[str, Any], kind: str) -> Reading:
+def read_suspended(live: Mapping[str, Any], kind: str) -> StageReading:
     """A suspended object: queued when it has a queue, which then decides when it goes on."""
     metadata = live["metadata"]
     queue = (metadata.get("labels") or {}).get(LABEL_QUEUE)
     if queue:
-        return Reading(
+        return StageReading(
             StageState.QUEUED, Reason.STAGE_QUEUED, f"{kind} {metadata['name']} waits for quota in LocalQueue {queue}"
         )
-    return Reading(StageState.SUSPENDED, Reason.STAGE_QUEUED, f"{kind} {metadata['name']} is suspended")
+    return StageReading(StageState.SUSPENDED, Reason.STAGE_QUEUED, f"{kind} {metadata['name']} is suspended")

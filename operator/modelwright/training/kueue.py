@@ -13,7 +13,7 @@ def workload_selector(uid: str) -> str:
     return f"{_JOB_UID}={uid}"
 
 
-def why_waiting(workloads: Sequence[Mapping[str, Any]]) -> str:
+def explain_waiting(workloads: Sequence[Mapping[str, Any]]) -> str:
     """Why it has no quota, and why it lost what it had; empty when Kueue has said nothing yet."""
     told = []
     for workload in workloads:

@@ -18,7 +18,7 @@ NO_REPORT = "no container left a report (a JSON object) in its termination messa
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class PodReport:
     """What containers that ended well have left. `reason` and `problem` say why there is no report."""
 
     report: Json | None = None
@@ -27,35 +27,35 @@ class Left:
     problem: str | None = None
 
 
-def left_by(pods: Iterable[Json], work: Work | None = None) -> Left:
+def find_report(pods: Iterable[Json], work: Work | None = None) -> PodReport:
     """The report in the newest pod that has one. Only containers with exit code 0 count.
 
     `work`: the stage, whose gates say what its report is asked for.
     """
     metrics = work.gates if isinstance(work, Evaluate) else ()
-    found: Left | None = None
+    found: PodReport | None = None
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True):
         for status in pod.get("status", {}).get("containerStatuses", []):
             ended = status.get("state", {}).get("terminated") or {}
             message = str(ended.get("message", ""))
             if ended.get("exitCode") != 0 or not message.strip():
                 continue
-            report = pod_states.parse_report(message)
+            report = pod_states.parse_termination_report(message)
             if report is not None:
-                return Left(report, _image(status))
-            found = found or _unreadable(pod, str(status.get("name", "")), message, metrics)
-    return found or Left(reason=Reason.REPORT_MISSING, problem=NO_REPORT)
+                return PodReport(report, _running_image(status))
+            found = found or _describe_unreadable(pod, str(status.get("name", "")), message, metrics)
+    return found or PodReport(reason=Reason.REPORT_MISSING, problem=NO_REPORT)
 
 
-def _image(status: Json) -> str | None:
+def _running_image(status: Json) -> str | None:
     """The image that ran, with its digest where the node has told one."""
     told = str(status.get("imageID", "")).removeprefix("docker-pullable://")
     return told if "@sha256:" in told else status.get("image") or None
 
 
-def _unreadable(pod: Json, container: str, message: str, metrics: Sequence[EvaluationMetric]) -> Left:
-    if pod_states.is_cut_off(pod, message):
-        text = f"of container {container} {gates.cut_off(pod, message, metrics)}"
-        return Left(reason=Reason.REPORT_TOO_LARGE, problem=text)
+def _describe_unreadable(pod: Json, container: str, message: str, metrics: Sequence[EvaluationMetric]) -> PodReport:
+    if pod_states.is_truncated(pod, message):
+        text = f"of container {container} {gates.describe_truncation(pod, message, metrics)}"
+        return PodReport(reason=Reason.REPORT_TOO_LARGE, problem=text)
     text = f"container {container} left {message.strip()[:200]!r} as its termination message, which is no JSON object"
-    return Left(reason=Reason.REPORT_MISSING, problem=text)
+    return PodReport(reason=Reason.REPORT_MISSING, problem=text)

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from modelwright.api.v1alpha1.retraining import Work
-from modelwright.core.retraining.stage import Reading
-from modelwright.serving.training import Inputs
+from modelwright.core.retraining.stage import StageReading
+from modelwright.serving.training import StageInputs
 from modelwright.training.job import JobEngine
 from modelwright.training.resource import ResourceEngine
 
@@ -18,11 +18,11 @@ Json = dict[str, Any]
 class Engine(Protocol):
     """Does stages by one kind of object. It never changes an object that is there: it only makes and reads them."""
 
-    def kind_of(self, work: Work) -> tuple[str, str]:
+    def resolve_kind(self, work: Work) -> tuple[str, str]:
         """apiVersion and kind of the object. Raises MergeError, naming the field, when the manifest has none."""
         ...
 
-    def manifest(self, run: Json, stage: str, work: Work, inputs: Inputs) -> Json:
+    def render_manifest(self, run: Json, stage: str, work: Work, inputs: StageInputs) -> Json:
         """The object to be made for this stage of this run. Raises MergeError, naming the field of the policy."""
         ...
 
@@ -30,18 +30,18 @@ class Engine(Protocol):
         """Label selector of the pods that `read` wants to see; None when it needs none."""
         ...
 
-    def read(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> Reading:
+    def read_stage(self, live: Json, pods: Sequence[Json], work: Work, now: datetime) -> StageReading:
         """Where the live object stands, by itself and its pods (core/v1). What is not understood is never success."""
         ...
 
-    def refusal(self, work: Work) -> str | None:
+    def validate_work(self, work: Work) -> str | None:
         """What a person has to change before the work can be done, by field below the stage; None when nothing."""
         ...
 
 
-_JOB, _RESOURCE = JobEngine(), ResourceEngine()
+_JOB_ENGINE, _RESOURCE_ENGINE = JobEngine(), ResourceEngine()
 
 
-def engine_for(work: Work) -> Engine:
+def choose_engine(work: Work) -> Engine:
     """The engine of a stage's work."""
-    return _JOB if work.job is not None else _RESOURCE
+    return _JOB_ENGINE if work.job is not None else _RESOURCE_ENGINE

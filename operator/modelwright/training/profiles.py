@@ -20,7 +20,7 @@ Outputs = Mapping[str, Any] | str
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EngineState:
     """What an object's own status says. `reason` and `message` are its controller's. `outputs`: its result, when the
     kind has a place for one."""
 
@@ -35,25 +35,25 @@ class KindProfile:
     """A known kind: how its states are read, and which label its pods carry with its name. `between`: kinds that may
     stand between it and its pods, beside Jobs, which the operator may have no right to read."""
 
-    read: Callable[[Object], Found]
+    read_state: Callable[[Object], EngineState]
     pod_label: str
-    between: frozenset[str] = frozenset()
+    intermediate_kinds: frozenset[str] = frozenset()
 
 
-def _conditions(success: str, failure: str, terminal: str = "") -> Callable[[Object], Found]:
+def _condition_reader(success: str, failure: str, terminal: str = "") -> Callable[[Object], EngineState]:
     """Kinds that end by a condition that is True; `terminal` is a member of the status that says it once more."""
 
-    def read(live: Object) -> Found:
-        status = _member(live, "status")
-        told = entries(status, "conditions")
+    def read(live: Object) -> EngineState:
+        status = _get_mapping(live, "status")
+        told = list_entries(status, "conditions")
         held = {str(entry.get("type")): entry for entry in told if entry.get("status") == "True"}
         ended = {str(status.get(terminal))} if terminal else set()
         for type_, state in ((failure, StageState.FAILED), (success, StageState.SUCCEEDED)):
             if type_ in held or type_ in ended:
                 by = held.get(type_, {})
-                return Found(state, str(by.get("reason", "")), str(by.get("message", "")))
+                return EngineState(state, str(by.get("reason", "")), str(by.get("message", "")))
         begun = bool(status.get("jobsStatus") or status.get("replicatedJobsStatus"))
-        return Found(StageState.RUNNING if begun else StageState.PENDING)
+        return EngineState(StageState.RUNNING if begun else StageState.PENDING)
 
     return read
 
@@ -73,16 +73,16 @@ _RAY_DEPLOYMENT = {
 _RAY_ENDS = {"SUCCEEDED": StageState.SUCCEEDED, "FAILED": StageState.FAILED, "STOPPED": StageState.FAILED}
 
 
-def _ray(live: Object) -> Found:
+def _read_ray_job(live: Object) -> EngineState:
     """Complete says that Ray's own job has ended, and nothing of how."""
-    status = _member(live, "status")
+    status = _get_mapping(live, "status")
     deployment, job = str(status.get("jobDeploymentStatus") or ""), str(status.get("jobStatus") or "")
     if deployment == "Complete":
         state = _RAY_ENDS.get(job, StageState.UNKNOWN)
     else:
         state = _RAY_DEPLOYMENT.get(deployment, StageState.UNKNOWN)
     said = "" if state is not StageState.UNKNOWN else f"jobDeploymentStatus {deployment!r} with jobStatus {job!r}"
-    return Found(state, str(status.get("reason") or ""), str(status.get("message") or said))
+    return EngineState(state, str(status.get("reason") or ""), str(status.get("message") or said))
 
 
 _WORKFLOW_PHASES = {
@@ -94,23 +94,23 @@ _WORKFLOW_PHASES = {
     "Failed": StageState.FAILED,
     "Error": StageState.FAILED,
 }
-RESULT = "result"
+RESULT_PARAMETER = "result"
 """Name of the global output parameter of a Workflow that holds the result, as JSON."""
 
 
-def _workflow(live: Object) -> Found:
+def _read_workflow(live: Object) -> EngineState:
     """`status.nodes` is not looked at: it may be compressed, or kept elsewhere."""
-    status = _member(live, "status")
+    status = _get_mapping(live, "status")
     phase = str(status.get("phase") or "")
     state = _WORKFLOW_PHASES.get(phase, StageState.UNKNOWN)
     outputs = None
-    for parameter in entries(_member(status, "outputs"), "parameters"):
-        if parameter.get("name") == RESULT and parameter.get("value") is not None:
+    for parameter in list_entries(_get_mapping(status, "outputs"), "parameters"):
+        if parameter.get("name") == RESULT_PARAMETER and parameter.get("value") is not None:
             value = parameter["value"]
             outputs = value if isinstance(value, str) else json.dumps(value)
     said = "" if state is not StageState.UNKNOWN else f"phase {phase!r}"
     reason = phase if state is StageState.FAILED else ""
-    return Found(state, reason, str(status.get("message") or said), outputs)
+    return EngineState(state, reason, str(status.get("message") or said), outputs)
 
 
 _SPARK_STATES = {
@@ -132,22 +132,22 @@ _SPARK_STATES = {
 }
 
 
-def _spark(live: Object) -> Found:
-    application = _member(_member(live, "status"), "applicationState")
+def _read_spark(live: Object) -> EngineState:
+    application = _get_mapping(_get_mapping(live, "status"), "applicationState")
     told = str(application.get("state") or "")
     state = _SPARK_STATES.get(told, StageState.UNKNOWN)
     said = "" if state is not StageState.UNKNOWN else f"applicationState {told!r}"
     reason = told if state is StageState.FAILED else ""
-    return Found(state, reason, str(application.get("errorMessage") or said))
+    return EngineState(state, reason, str(application.get("errorMessage") or said))
 
 
-def entries(of: Object, key: str) -> list[Object]:
+def list_entries(of: Object, key: str) -> list[Object]:
     """The objects of a list; none where something else is."""
     value = of.get(key)
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
-def _member(of: Object, key: str) -> Object:
+def _get_mapping(of: Object, key: str) -> Object:
     value = of.get(key)
     return value if isinstance(value, Mapping) else {}
 
@@ -157,11 +157,11 @@ _JOB_SET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 PROFILES: Mapping[Profile, KindProfile] = MappingProxyType(
     {
         # Its JobSet has its name.
-        "TrainJob": KindProfile(_conditions("Complete", "Failed"), _JOB_SET_LABEL, frozenset({"JobSet"})),
-        "JobSet": KindProfile(_conditions("Completed", "Failed", "terminalState"), _JOB_SET_LABEL),
+        "TrainJob": KindProfile(_condition_reader("Complete", "Failed"), _JOB_SET_LABEL, frozenset({"JobSet"})),
+        "JobSet": KindProfile(_condition_reader("Completed", "Failed", "terminalState"), _JOB_SET_LABEL),
         # The pod that submits: its Job has the RayJob's name.
-        "RayJob": KindProfile(_ray, "job-name"),
-        "Workflow": KindProfile(_workflow, "workflows.argoproj.io/workflow"),
-        "SparkApplication": KindProfile(_spark, "sparkoperator.k8s.io/app-name"),
+        "RayJob": KindProfile(_read_ray_job, "job-name"),
+        "Workflow": KindProfile(_read_workflow, "workflows.argoproj.io/workflow"),
+        "SparkApplication": KindProfile(_read_spark, "sparkoperator.k8s.io/app-name"),
     }
 )

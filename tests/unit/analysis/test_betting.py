@@ -10,31 +10,39 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from modelwright.core.analysis.betting import BOLD, CAREFUL, Bets, decided, interval, log_wealth, split
-from modelwright.core.analysis.evidence import Sample
-from modelwright.core.analysis.planning import needed_answers, needed_samples
+from modelwright.core.analysis.betting import (
+    BOLD_BETS,
+    CAREFUL_BETS,
+    Bets,
+    decide_mean,
+    log_wealth,
+    mean_interval,
+    split_value,
+)
+from modelwright.core.analysis.evidence import ValueSample
+from modelwright.core.analysis.planning import estimate_answers, estimate_samples
 from modelwright.core.shadow import DISAGREEMENT_POINTS
 
 UNTIMED = settings(deadline=None)
 ROUNDING = 1e-9
 ALPHAS = st.sampled_from([0.05, 0.0125, 1e-4])
 SIDES = st.booleans()
-BETS = st.sampled_from([BOLD, CAREFUL])
+BETS = st.sampled_from([BOLD_BETS, CAREFUL_BETS])
 SHARES = st.floats(0.0, 1.0).map(lambda share: round(share, 6))
 LIMITS = st.sampled_from([0.001, 0.02, 0.3, 0.5, 0.97])
 
 
-def counted(values: Sequence[float], points: Sequence[float] = DISAGREEMENT_POINTS) -> Sample:
+def counted(values: Sequence[float], points: Sequence[float] = DISAGREEMENT_POINTS) -> ValueSample:
     """The values as the comparer counts them."""
     parts: Counter[float] = Counter()
     for value in values:
-        for index, part in split(value, points):
+        for index, part in split_value(value, points):
             parts[points[index]] += part
-    return Sample(points[0], points[-1], tuple(parts.items()))
+    return ValueSample(points[0], points[-1], tuple(parts.items()))
 
 
-def exactly(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Sample:
-    return Sample(low, high, tuple(Counter(values).items()))
+def exactly(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> ValueSample:
+    return ValueSample(low, high, tuple(Counter(values).items()))
 
 
 def log_mean_of_products(values: Sequence[float], limit: float, *, above: bool, bets: Bets) -> float:
@@ -46,7 +54,7 @@ def log_mean_of_products(values: Sequence[float], limit: float, *, above: bool, 
     return math.log(total)
 
 
-@pytest.mark.parametrize("bets", [BOLD, CAREFUL])
+@pytest.mark.parametrize("bets", [BOLD_BETS, CAREFUL_BETS])
 def test_bets_leave_something_and_their_weights_sum_to_one(bets: Bets) -> None:
     assert all(0 <= bet < 1 for bet, _ in bets)
     assert math.fsum(math.exp(log) for _, log in bets) == pytest.approx(1)
@@ -109,7 +117,7 @@ def test_counting_by_points_never_adds_wealth(values: list[float], limit: float,
 
 @given(st.floats(0.0, 1.0))
 def test_a_value_is_split_into_parts_that_keep_its_mean(value: float) -> None:
-    parts = split(value, DISAGREEMENT_POINTS)
+    parts = split_value(value, DISAGREEMENT_POINTS)
     assert math.fsum(part for _, part in parts) == pytest.approx(1)
     assert math.fsum(DISAGREEMENT_POINTS[index] * part for index, part in parts) == pytest.approx(value, abs=1e-12)
     assert all(0 <= part <= 1 for _, part in parts)
@@ -120,8 +128,10 @@ def test_a_value_is_split_into_parts_that_keep_its_mean(value: float) -> None:
 def test_what_two_processes_counted_adds_up(one: list[float], other: list[float], limit: float, above: bool) -> None:
     apart = [dict(counted(values).weights) for values in (one, other)]
     added = tuple((point, sum(weights.get(point, 0.0) for weights in apart)) for point in DISAGREEMENT_POINTS)
-    together = log_wealth(counted(one + other), limit, above=above, bets=BOLD)
-    assert log_wealth(Sample(0.0, 1.0, added), limit, above=above, bets=BOLD) == pytest.approx(together, abs=1e-9)
+    together = log_wealth(counted(one + other), limit, above=above, bets=BOLD_BETS)
+    assert log_wealth(ValueSample(0.0, 1.0, added), limit, above=above, bets=BOLD_BETS) == pytest.approx(
+        together, abs=1e-9
+    )
 
 
 @UNTIMED
@@ -129,14 +139,14 @@ def test_what_two_processes_counted_adds_up(one: list[float], other: list[float]
 def test_the_interval_holds_the_limits_that_are_not_decided(
     counts: list[int], limit: float, alpha: float, at_most: bool
 ) -> None:
-    sample = Sample(-1.0, 1.0, tuple(zip((-1.0, 0.0, 1.0), map(float, counts), strict=True)))
-    found = interval(sample, alpha, alpha, at_most=at_most)
+    sample = ValueSample(-1.0, 1.0, tuple(zip((-1.0, 0.0, 1.0), map(float, counts), strict=True)))
+    found = mean_interval(sample, alpha, alpha, at_most=at_most)
     assert -1 <= found.low <= found.high <= 1
     assert sample.share is None or found.low <= sample.share <= found.high
     assume(min(abs(found.low - limit), abs(found.high - limit)) > 1e-6)
     within = limit > found.high if at_most else limit < found.low
     beyond = limit < found.low if at_most else limit > found.high
-    assert decided(sample, limit, alpha, alpha, at_most=at_most) is (True if within else False if beyond else None)
+    assert decide_mean(sample, limit, alpha, alpha, at_most=at_most) is (True if within else False if beyond else None)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +162,7 @@ def test_the_interval_holds_the_limits_that_are_not_decided(
     ],
 )
 def test_limits_at_the_edge(values: list[float], limit: float, at_most: bool, wanted: bool | None) -> None:
-    assert decided(counted(values), limit, 0.05, 0.05, at_most=at_most) is wanted
+    assert decide_mean(counted(values), limit, 0.05, 0.05, at_most=at_most) is wanted
 
 
 def looks(randomness: random.Random, share: float, rows: int, together: float, answers: int) -> list[tuple[int, int]]:
@@ -175,10 +185,10 @@ def test_at_the_limit_the_level_is_kept_whatever_the_rows_of_an_answer_share(row
         verdicts: list[bool | None] = []
         for _ in range(15):
             for differing, count in looks(randomness, limit, rows, together, 20):
-                for index, part in split(differing / rows, DISAGREEMENT_POINTS):
+                for index, part in split_value(differing / rows, DISAGREEMENT_POINTS):
                     weights[index] += part * count
-            sample = Sample(0.0, 1.0, tuple(zip(DISAGREEMENT_POINTS, weights, strict=True)))
-            verdicts.append(decided(sample, limit, alpha, alpha, at_most=True))
+            sample = ValueSample(0.0, 1.0, tuple(zip(DISAGREEMENT_POINTS, weights, strict=True)))
+            verdicts.append(decide_mean(sample, limit, alpha, alpha, at_most=True))
         passed, failed = passed + (True in verdicts), failed + (False in verdicts)
     # Of 200 runs, more than 18 come with probability 0.005 when each is wrong with probability 0.05.
     assert max(passed, failed) <= 18
@@ -192,12 +202,15 @@ def test_at_the_limit_the_level_is_kept_whatever_the_rows_of_an_answer_share(row
 def test_single_rows_take_no_more_answers_than_an_interval_does(
     limit: float, base: float, most: float, alpha: float
 ) -> None:
-    answers, requests = needed_answers(limit, base, alpha), needed_samples(limit, base, alpha, ratio=None, worse=0.0)
+    answers, requests = (
+        estimate_answers(limit, base, alpha),
+        estimate_samples(limit, base, alpha, ratio=None, worse=0.0),
+    )
     assert answers is not None
     assert requests is not None
     assert answers <= most * requests + 1
 
 
 def test_answers_on_the_limit_are_never_decided() -> None:
-    assert needed_answers(0.02, 0.02, 0.05) is None
-    assert needed_answers(0.0, 0.0, 0.05) is None
+    assert estimate_answers(0.02, 0.02, 0.05) is None
+    assert estimate_answers(0.0, 0.0, 0.05) is None

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.core.analysis.blocks import Difference, Pair, beyond, nearest, paired, within
+from modelwright.core.analysis.blocks import (
+    BlockPair,
+    DifferenceEvidence,
+    evidence_beyond,
+    evidence_within,
+    nearest_null_point,
+    pair_blocks,
+)
 from modelwright.core.analysis.evidence import Block
 from modelwright.core.analysis.scrapes import block_ends
 from tests.simulate import vectors
@@ -21,8 +28,8 @@ def blocks(*counts: tuple[float, float]) -> list[Block]:
     return [Block(end, trials, events) for end, (trials, events) in zip(TIMES, counts, strict=False)]
 
 
-def steady(n1: float, k1: float, n0: float, k0: float, number: int = 20) -> list[Pair]:
-    return [Pair(n1, k1, n0, k0)] * number
+def steady(n1: float, k1: float, n0: float, k0: float, number: int = 20) -> list[BlockPair]:
+    return [BlockPair(n1, k1, n0, k0)] * number
 
 
 @pytest.mark.parametrize(
@@ -40,29 +47,31 @@ def steady(n1: float, k1: float, n0: float, k0: float, number: int = 20) -> list
         (steady(60, 60, 540, 540), -0.05, False, True),
     ],
 )
-def test_what_steady_counts_prove_at_five_percent(counts: list[Pair], limit: float, passes: bool, fails: bool) -> None:
-    assert (within(counts, limit).last >= math.log(20)) == passes
-    assert (beyond(counts, limit).last >= math.log(20)) == fails
+def test_what_steady_counts_prove_at_five_percent(
+    counts: list[BlockPair], limit: float, passes: bool, fails: bool
+) -> None:
+    assert (evidence_within(counts, limit).last >= math.log(20)) == passes
+    assert (evidence_beyond(counts, limit).last >= math.log(20)) == fails
 
 
 def test_without_requests_there_is_no_evidence() -> None:
-    assert within((), 0.02).last == beyond((), 0.02).last == 0
-    assert within((), 0.02).most == 0
+    assert evidence_within((), 0.02).last == evidence_beyond((), 0.02).last == 0
+    assert evidence_within((), 0.02).peak == 0
 
 
 def test_the_most_is_at_least_what_the_last_block_left() -> None:
     turning = [*steady(60, 0, 540, 0), *steady(60, 20, 540, 0, 5)]
-    found = within(turning, 0.02)
-    assert found.most > math.log(20)
+    found = evidence_within(turning, 0.02)
+    assert found.peak > math.log(20)
     assert found.last < 0
 
 
-def likelihood(pair: Pair, p1: float, p0: float) -> float:
+def likelihood(pair: BlockPair, p1: float, p0: float) -> float:
     choose = math.comb(int(pair.n1), int(pair.k1)) * math.comb(int(pair.n0), int(pair.k0))
     return choose * p1**pair.k1 * (1 - p1) ** (pair.n1 - pair.k1) * p0**pair.k0 * (1 - p0) ** (pair.n0 - pair.k0)
 
 
-PASTS = ([], [Pair(3, 0, 9, 1)], [Pair(5, 3, 2, 0), Pair(1, 1, 30, 2)], [Pair(40, 0, 1, 1)])
+PASTS = ([], [BlockPair(3, 0, 9, 1)], [BlockPair(5, 3, 2, 0), BlockPair(1, 1, 30, 2)], [BlockPair(40, 0, 1, 1)])
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.02, 0.3, -0.1])
@@ -70,8 +79,8 @@ PASTS = ([], [Pair(3, 0, 9, 1)], [Pair(5, 3, 2, 0), Pair(1, 1, 30, 2)], [Pair(40
 def test_the_mean_of_a_block_is_at_most_one_wherever_the_hypothesis_is_true(n1: int, n0: int, limit: float) -> None:
     shares = (0.0, 0.02, 0.05, 0.1, 0.35, 0.5, 0.8, 0.98, 1.0)
     for past, p1, p0 in product(PASTS, shares, shares):
-        every = [Pair(n1, k1, n0, k0) for k1 in range(n1 + 1) for k0 in range(n0 + 1)]
-        for evidence, true in ((within, p1 - p0 >= limit), (beyond, p1 - p0 <= limit)):
+        every = [BlockPair(n1, k1, n0, k0) for k1 in range(n1 + 1) for k0 in range(n0 + 1)]
+        for evidence, true in ((evidence_within, p1 - p0 >= limit), (evidence_beyond, p1 - p0 <= limit)):
             if true:
                 before = math.exp(evidence(past, limit).last)
                 mean = sum(likelihood(pair, p1, p0) * math.exp(evidence([*past, pair], limit).last) for pair in every)
@@ -85,7 +94,7 @@ def test_the_nearest_point_is_on_the_limit_and_no_neighbour_is_nearer(sizes: tup
     for q1, q0 in product((1e-6, 0.01, 0.5, 0.99, 1 - 1e-6), repeat=2):
         if q1 - q0 >= limit:
             continue
-        (r1, _), (r0, _) = nearest(n1, (q1, 1 - q1), n0, (q0, 1 - q0), limit)
+        (r1, _), (r0, _) = nearest_null_point(n1, (q1, 1 - q1), n0, (q0, 1 - q0), limit)
         assert r1 - r0 == pytest.approx(limit, abs=1e-12)
 
         def distance(x: float, q1: float = q1, q0: float = q0) -> float:
@@ -107,30 +116,30 @@ def test_the_twin_of_the_simulation_finds_the_same(candidate: float, serving: fl
     random = np.random.default_rng(1)
     n1, n0 = 1 + random.poisson(30, (5, 20)), 1 + random.poisson(300, (5, 20))
     k1, k0 = random.binomial(n1, candidate), random.binomial(n0, serving)
-    for twin, real in ((vectors.within, within), (vectors.beyond, beyond)):
+    for twin, real in ((vectors.within, evidence_within), (vectors.beyond, evidence_beyond)):
         found = twin(n1, k1, n0, k0, limit)
         for run in range(5):
-            pairs = [Pair(*map(float, counts)) for counts in zip(n1[run], k1[run], n0[run], k0[run], strict=True)]
+            pairs = [BlockPair(*map(float, counts)) for counts in zip(n1[run], k1[run], n0[run], k0[run], strict=True)]
             assert real(pairs, limit).last == pytest.approx(found[run, -1], rel=1e-6, abs=1e-6)
 
 
 def test_blocks_wait_until_both_revisions_have_requests() -> None:
     candidate, serving = blocks((0, 0), (5, 1), (7, 0)), blocks((9, 0), (8, 2), (0, 0))
-    assert paired(candidate, serving) == (Pair(5, 1, 17, 2),)
+    assert pair_blocks(candidate, serving) == (BlockPair(5, 1, 17, 2),)
 
 
 def test_a_burst_divides_the_counts() -> None:
-    assert paired(blocks((10, 5)), blocks((20, 0)), burst=5) == (Pair(2, 1, 4, 0),)
+    assert pair_blocks(blocks((10, 5)), blocks((20, 0)), burst=5) == (BlockPair(2, 1, 4, 0),)
 
 
 def test_blocks_of_different_times_are_refused() -> None:
     with pytest.raises(ValueError, match="same times"):
-        paired(blocks((1, 0)), [Block(16.0, 1, 0)])
+        pair_blocks(blocks((1, 0)), [Block(16.0, 1, 0)])
 
 
 def test_a_burst_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        paired(blocks((1, 0)), blocks((1, 0)), burst=0.5)
+        pair_blocks(blocks((1, 0)), blocks((1, 0)), burst=0.5)
 
 
 def test_more_bad_requests_than_requests_are_refused() -> None:
@@ -141,11 +150,11 @@ def test_more_bad_requests_than_requests_are_refused() -> None:
 def test_a_block_that_begins_before_all_are_counted_says_so() -> None:
     candidate, serving = blocks((5, 0), (0, 0), (7, 0)), blocks((9, 0), (8, 0), (6, 0))
     for complete_at, complete in ((-math.inf, [True, True]), (15.0, [False, True]), (16.0, [False, False])):
-        assert [pair.complete for pair in paired(candidate, serving, complete_at=complete_at)] == complete
+        assert [pair.complete for pair in pair_blocks(candidate, serving, complete_at=complete_at)] == complete
 
 
-def early(n1: float, k1: float, n0: float, k0: float, number: int = 20) -> list[Pair]:
-    return [Pair(n1, k1, n0, k0, complete=False)] * number
+def early(n1: float, k1: float, n0: float, k0: float, number: int = 20) -> list[BlockPair]:
+    return [BlockPair(n1, k1, n0, k0, complete=False)] * number
 
 
 @given(
@@ -156,9 +165,9 @@ def early(n1: float, k1: float, n0: float, k0: float, number: int = 20) -> list[
 def test_blocks_that_lack_requests_only_ever_hold_a_pass(
     counts: list[tuple[int, int, int, int]], lacking: int, limit: float
 ) -> None:
-    whole = [Pair(n1, min(k1, n1), n0, min(k0, n0)) for n1, k1, n0, k0 in counts]
+    whole = [BlockPair(n1, min(k1, n1), n0, min(k0, n0)) for n1, k1, n0, k0 in counts]
     partly = [replace(pair, complete=at >= lacking) for at, pair in enumerate(whole)]
-    before, after = (Difference.of(pairs, limit).decided(0.05, 0.0125) for pairs in (whole, partly))
+    before, after = (DifferenceEvidence.from_pairs(pairs, limit).decide(0.05, 0.0125) for pairs in (whole, partly))
     assert after is before or (before is True and after is None)
 
 
@@ -182,8 +191,11 @@ def test_a_candidate_that_hangs_does_not_pass_by_the_time_in_which_nothing_of_it
     for seed in range(20):
         arms = hanging(np.random.default_rng(seed), rate, 0.1, 60.0)
         for known in passed:
-            pairs = paired(*arms, complete_at=60.0 if known else -math.inf)
-            looks = (Difference.of(pairs[:until], 0.02).decided(0.05, 0.0125) for until in range(4, len(pairs) + 1))
+            pairs = pair_blocks(*arms, complete_at=60.0 if known else -math.inf)
+            looks = (
+                DifferenceEvidence.from_pairs(pairs[:until], 0.02).decide(0.05, 0.0125)
+                for until in range(4, len(pairs) + 1)
+            )
             passed[known] += next((found for found in looks if found is not None), False)
     assert passed[True] == 0
     assert rate < 100 or passed[False] == 20
@@ -197,16 +209,16 @@ def test_a_candidate_that_hangs_does_not_pass_by_the_time_in_which_nothing_of_it
         ("that, and harm since", [*early(60, 0, 540, 0), *steady(60, 6, 540, 0, 4)], None),
         ("harm proven by blocks that lack requests", early(60, 12, 540, 0), False),
         ("proven", steady(60, 0, 540, 0), True),
-        ("proven, and one bad block since", [*steady(20, 0, 180, 0, 12), Pair(60, 1, 540, 4)], True),
+        ("proven, and one bad block since", [*steady(20, 0, 180, 0, 12), BlockPair(60, 1, 540, 4)], True),
         ("proven, and harm since", [*steady(60, 0, 540, 0), *steady(60, 12, 540, 0, 4)], None),
         ("harm proven", steady(60, 12, 540, 0), False),
         ("harm proven, and none since", [*steady(60, 12, 540, 0), *steady(60, 0, 540, 0, 4)], False),
         ("nothing yet", [], None),
     ],
 )
-def test_what_was_proven_earlier(case: str, pairs: list[Pair], expected: bool | None) -> None:
-    found = Difference.of(pairs, 0.02)
-    assert found.decided(0.05, 0.0125) is expected
-    interval = found.interval(0.05, 0.0125)
+def test_what_was_proven_earlier(case: str, pairs: list[BlockPair], expected: bool | None) -> None:
+    found = DifferenceEvidence.from_pairs(pairs, 0.02)
+    assert found.decide(0.05, 0.0125) is expected
+    interval = found.confidence_interval(0.05, 0.0125)
     assert (interval.high <= 0.02) == (expected is True)
     assert (interval.low >= 0.02) == (expected is False)

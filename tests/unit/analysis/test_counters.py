@@ -6,15 +6,15 @@ import pytest
 
 from modelwright.core.analysis.counters import (
     Block,
-    MoreBadThanAll,
-    arm,
-    arm_blocks,
-    blocks,
-    boundary,
-    growth,
-    histogram,
-    over,
-    quantile,
+    MoreBadThanTotal,
+    build_blocks,
+    build_histogram,
+    count_arm,
+    count_arm_blocks,
+    count_over,
+    estimate_quantile,
+    find_boundary,
+    sum_growth,
 )
 from modelwright.core.analysis.evidence import Arm, Series
 
@@ -39,7 +39,7 @@ GROWTHS = [
 
 @pytest.mark.parametrize(("case", "given", "expected"), GROWTHS, ids=[case for case, *_ in GROWTHS])
 def test_growth(case: str, given: list[Series], expected: float) -> None:
-    assert growth(given, 100, 200) == expected
+    assert sum_growth(given, 100, 200) == expected
 
 
 ARMS = [
@@ -68,20 +68,20 @@ ARMS = [
 
 @pytest.mark.parametrize(("case", "bad", "total", "expected"), ARMS, ids=[case for case, *_ in ARMS])
 def test_an_arm(case: str, bad: list[Series], total: list[Series], expected: Arm) -> None:
-    assert arm(bad, total, 100, 200) == expected
+    assert count_arm(bad, total, 100, 200) == expected
 
 
 @pytest.mark.parametrize("total", [[], [series((90, 0), (150, 20))]], ids=["no requests", "fewer requests"])
 def test_many_more_bad_requests_than_requests_count_something_else(total: list[Series]) -> None:
-    with pytest.raises(MoreBadThanAll, match="40 bad requests were counted"):
-        arm([series((90, 0), (150, 40))], total, 100, 200)
+    with pytest.raises(MoreBadThanTotal, match="40 bad requests were counted"):
+        count_arm([series((90, 0), (150, 40))], total, 100, 200)
 
 
 def test_blocks_add_up_to_the_whole() -> None:
     bad, total = [series((90, 0), (110, 1), (140, 4))], [series((90, 0), (110, 10), (140, 25))]
-    found = arm_blocks(bad, total, 100, [115, 130, 145])
+    found = count_arm_blocks(bad, total, 100, [115, 130, 145])
     assert found == (Block(115, 10, 1), Block(130, 0, 0), Block(145, 15, 3))
-    assert arm_blocks(bad, total, 100, []) == ()
+    assert count_arm_blocks(bad, total, 100, []) == ()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_blocks_add_up_to_the_whole() -> None:
 def test_a_bad_request_without_its_request_moves_to(
     case: str, so_far: list[tuple[float, int, int]], expected: list[tuple[int, int]]
 ) -> None:
-    assert [(block.trials, block.events) for block in blocks(so_far)] == expected
+    assert [(block.trials, block.events) for block in build_blocks(so_far)] == expected
 
 
 @pytest.mark.parametrize(("trials", "events"), [(1, 2), (3, -1), (-1, -1)])
@@ -110,27 +110,27 @@ def bucket(le: str, grown: float, **labels: str) -> Series:
 
 def test_a_histogram_is_ordered_by_its_bounds_whatever_their_spelling() -> None:
     given = [bucket("+Inf", 10), bucket("2.5e-01", 7), bucket("0.1", 4), bucket("1", 9)]
-    assert histogram(given, 100, 200) == ((0.1, 4), (0.25, 7), (1.0, 9), (math.inf, 10))
+    assert build_histogram(given, 100, 200) == ((0.1, 4), (0.25, 7), (1.0, 9), (math.inf, 10))
 
 
 def test_one_bound_in_two_spellings_is_one_bucket() -> None:
     one = [bucket("0.25", 3), bucket("+Inf", 4)]
     other = [bucket("2.5e-01", 1, pod="b"), bucket("inf", 2, pod="b")]
-    assert histogram(one + other, 100, 200) == ((0.25, 4), (math.inf, 6))
+    assert build_histogram(one + other, 100, 200) == ((0.25, 4), (math.inf, 6))
 
 
 def test_only_bounds_that_all_pods_have_are_kept() -> None:
     one = [bucket("0.1", 1), bucket("0.25", 3), bucket("+Inf", 4)]
     other = [bucket("0.25", 1, pod="b"), bucket("+Inf", 2, pod="b")]
-    assert histogram(one + other, 100, 200) == ((0.25, 4), (math.inf, 6))
+    assert build_histogram(one + other, 100, 200) == ((0.25, 4), (math.inf, 6))
 
 
 def test_buckets_never_fall() -> None:
-    assert histogram([bucket("0.1", 5), bucket("1", 4), bucket("+Inf", 6)], 100, 200)[1] == (1.0, 5)
+    assert build_histogram([bucket("0.1", 5), bucket("1", 4), bucket("+Inf", 6)], 100, 200)[1] == (1.0, 5)
 
 
 def test_no_series_are_no_buckets() -> None:
-    assert histogram([], 100, 200) == ()
+    assert build_histogram([], 100, 200) == ()
 
 
 @pytest.mark.parametrize(
@@ -145,34 +145,34 @@ def test_no_series_are_no_buckets() -> None:
 )
 def test_a_histogram_that_can_not_be_read_is_refused(given: list[Series], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        histogram(given, 100, 200)
+        build_histogram(given, 100, 200)
 
 
 BUCKETS = ((0.1, 50), (0.25, 90), (0.5, 90), (math.inf, 100))
 
 
 def test_a_threshold_on_a_boundary_counts_what_is_over_it() -> None:
-    assert over(BUCKETS, 0.25) == Arm(100, 10)
-    assert over(BUCKETS, 0.1 + 0.15) == Arm(100, 10)
+    assert count_over(BUCKETS, 0.25) == Arm(100, 10)
+    assert count_over(BUCKETS, 0.1 + 0.15) == Arm(100, 10)
 
 
 def test_a_threshold_inside_a_bucket_counts_nothing() -> None:
-    assert boundary(BUCKETS, 0.3) is None
-    assert over(BUCKETS, 0.3) is None
+    assert find_boundary(BUCKETS, 0.3) is None
+    assert count_over(BUCKETS, 0.3) is None
 
 
 def test_no_buckets_are_no_requests_at_any_threshold() -> None:
-    assert over((), 0.3) == Arm(0, 0)
+    assert count_over((), 0.3) == Arm(0, 0)
 
 
 @pytest.mark.parametrize(
     ("share", "expected"), [(0.5, 0.1), (0.25, 0.05), (0.7, 0.175), (0.9, 0.25), (0.95, 0.5), (1.0, 0.5), (0.0, 0.0)]
 )
 def test_a_quantile_is_linear_inside_its_bucket(share: float, expected: float) -> None:
-    assert quantile(BUCKETS, share) == pytest.approx(expected)
+    assert estimate_quantile(BUCKETS, share) == pytest.approx(expected)
 
 
 def test_a_quantile_of_nothing_is_unknown() -> None:
-    assert quantile((), 0.5) is None
-    assert quantile(((0.1, 0), (math.inf, 0)), 0.5) is None
-    assert quantile(((math.inf, 3),), 0.5) is None
+    assert estimate_quantile((), 0.5) is None
+    assert estimate_quantile(((0.1, 0), (math.inf, 0)), 0.5) is None
+    assert estimate_quantile(((math.inf, 3),), 0.5) is None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from modelwright.core.analysis.bounds import student
+from modelwright.core.analysis.bounds import student_cdf
 from modelwright.core.analysis.courses import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.evidence import Outcome
 
@@ -95,4 +95,4 @@ def test_moments_without_both_values_do_not_count(broken: float) -> None:
 @pytest.mark.parametrize("degrees", [1, 1.5, 4, 29, 58.7, 1000])
 @pytest.mark.parametrize("t", [-50.0, -2.5, -0.1, 0.0, 1.0, 2.132, 12.0, 1e6])
 def test_the_distribution_is_that_of_scipy(t: float, degrees: float) -> None:
-    assert student(t, degrees) == pytest.approx(stats.t.cdf(t, degrees), abs=1e-12)
+    assert student_cdf(t, degrees) == pytest.approx(stats.t.cdf(t, degrees), abs=1e-12)

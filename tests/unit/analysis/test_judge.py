@@ -13,18 +13,18 @@ from modelwright.core.analysis.evidence import (
     Arm,
     Block,
     Buckets,
-    Failure,
     Histogram,
     Measurement,
+    MeasurementFailure,
+    MetricValue,
     Outcome,
     PairedRequests,
-    Sample,
-    Shares,
-    Value,
+    RequestShares,
+    ValueSample,
     Verdict,
 )
 from modelwright.core.analysis.figures import Figure
-from modelwright.core.analysis.judge import Rule, combine, judge
+from modelwright.core.analysis.judge import MetricLimits, combine_verdicts, judge_metric
 from modelwright.core.analysis.planning import Levels
 
 PASS, FAIL, ERROR, INCONCLUSIVE = Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE
@@ -32,22 +32,22 @@ ALPHA = 0.0125
 LEVELS = Levels(ALPHA, ALPHA)
 INF = math.inf
 
-Result = Shares | Sample | Value | Histogram | Figure | Failure
+Result = RequestShares | ValueSample | MetricValue | Histogram | Figure | MeasurementFailure
 
 
-def look(rule: Rule, result: Result) -> Verdict:
+def look(rule: MetricLimits, result: Result) -> Verdict:
     at = datetime(2026, 11, 1, tzinfo=UTC)
-    return judge(rule, Measurement(rule.name, at, result, "the query"), levels=LEVELS)
+    return judge_metric(rule, Measurement(rule.name, at, result, "the query"), levels=LEVELS)
 
 
-def shares(candidate: tuple[int, int], serving: tuple[int, int] | None = None) -> Shares:
-    return Shares(Arm(*candidate), None if serving is None else Arm(*serving))
+def shares(candidate: tuple[int, int], serving: tuple[int, int] | None = None) -> RequestShares:
+    return RequestShares(Arm(*candidate), None if serving is None else Arm(*serving))
 
 
-MARGIN = Rule("errors", margin=0.02)
-MAX = Rule("errors", max=0.05)
-BOTH = Rule("errors", margin=0.02, max=0.05)
-AGREE = Rule("agreement", min=0.95)
+MARGIN = MetricLimits("errors", margin=0.02)
+MAX = MetricLimits("errors", max=0.05)
+BOTH = MetricLimits("errors", margin=0.02, max=0.05)
+AGREE = MetricLimits("agreement", min=0.95)
 
 SHARES = [
     ("no requests at all", MARGIN, shares((0, 0), (0, 0)), INCONCLUSIVE, "InsufficientSamples"),
@@ -79,7 +79,7 @@ SHARES = [
 
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), SHARES, ids=[case for case, *_ in SHARES])
-def test_shares(case: str, rule: Rule, result: Shares, outcome: Outcome, reason: str) -> None:
+def test_shares(case: str, rule: MetricLimits, result: RequestShares, outcome: Outcome, reason: str) -> None:
     told = look(rule, result)
     assert (told.outcome, told.reason) == (outcome, reason), told.message
     assert told.query == "the query"
@@ -96,8 +96,8 @@ def test_the_verdict_has_the_numbers() -> None:
     assert told.message.startswith("candidate 1.00 % of 3000 requests; serving 1.00 % of 27000 requests; difference -")
 
 
-def answers(*weights: tuple[float, float]) -> Sample:
-    return Sample(0.0, 1.0, weights)
+def answers(*weights: tuple[float, float]) -> ValueSample:
+    return ValueSample(0.0, 1.0, weights)
 
 
 ANSWERS = [
@@ -114,15 +114,15 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), ANSWERS, ids=[case for case, *_ in ANSWERS])
-def test_answers(case: str, rule: Rule, result: Sample, outcome: Outcome, reason: str) -> None:
+def test_answers(case: str, rule: MetricLimits, result: ValueSample, outcome: Outcome, reason: str) -> None:
     told = look(rule, result)
     assert (told.outcome, told.reason) == (outcome, reason), told.message
 
 
-def paired(trials: int, both: int, candidate_only: int, serving_only: int) -> Shares:
+def paired(trials: int, both: int, candidate_only: int, serving_only: int) -> RequestShares:
     """Requests of a mirror step."""
     found = PairedRequests(trials, both, candidate_only, serving_only)
-    return Shares(found.candidate, found.serving, found)
+    return RequestShares(found.candidate, found.serving, found)
 
 
 PAIRS = [
@@ -141,7 +141,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), PAIRS, ids=[case for case, *_ in PAIRS])
-def test_pairs(case: str, rule: Rule, result: Shares, outcome: Outcome, reason: str) -> None:
+def test_pairs(case: str, rule: MetricLimits, result: RequestShares, outcome: Outcome, reason: str) -> None:
     told = look(rule, result)
     assert (told.outcome, told.reason) == (outcome, reason), told.message
 
@@ -161,10 +161,10 @@ def test_what_is_bad_at_both_does_not_hide_the_difference() -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    [Rule("slow", margin=0.05, threshold=0.25), Rule("p90", margin=0.05, percentile=0.9)],
+    [MetricLimits("slow", margin=0.05, threshold=0.25), MetricLimits("p90", margin=0.05, percentile=0.9)],
     ids=["latency over a threshold", "a percentile"],
 )
-def test_latencies_are_compared_by_pairs_where_there_are_some(rule: Rule) -> None:
+def test_latencies_are_compared_by_pairs_where_there_are_some(rule: MetricLimits) -> None:
     buckets = ((0.1, 400), (0.25, 640), (math.inf, 700))
     alone = Histogram(buckets, buckets)
     bounds = ((0.1, PairedRequests(700, 290, 10, 10)), (0.25, PairedRequests(700, 55, 5, 5)))
@@ -200,23 +200,23 @@ def test_what_lies_on_the_limit_has_no_end_in_sight() -> None:
 
 
 def test_limits_of_one_metric_share_the_level_of_a_fail_and_must_all_pass() -> None:
-    def failing(rule: Rule) -> int:
+    def failing(rule: MetricLimits) -> int:
         return next(bad for bad in range(900) if look(rule, shares((900, bad), (9000, 10 * bad))).outcome is FAIL)
 
     assert failing(MAX) < failing(BOTH)
     passing = Measurement("errors", datetime.now(UTC), shares((900, 22)))
     for fails in (ALPHA, ALPHA / 100):
-        assert judge(MAX, passing, levels=Levels(ALPHA, fails)).outcome is PASS
-    assert judge(MAX, passing, levels=Levels(ALPHA / 100, ALPHA)).outcome is INCONCLUSIVE
+        assert judge_metric(MAX, passing, levels=Levels(ALPHA, fails)).outcome is PASS
+    assert judge_metric(MAX, passing, levels=Levels(ALPHA / 100, ALPHA)).outcome is INCONCLUSIVE
 
 
-def blocks(*counts: tuple[int, int, int, int], times: int = 1) -> Shares:
+def blocks(*counts: tuple[int, int, int, int], times: int = 1) -> RequestShares:
     """Of the candidate and the serving revision: requests and bad ones, `times` over."""
     every = counts * times
     ones = tuple(Block(15.0 * at, n1, k1) for at, (n1, k1, _, _) in enumerate(every, 1))
     zeros = tuple(Block(15.0 * at, n0, k0) for at, (_, _, n0, k0) in enumerate(every, 1))
     sums = [Arm(sum(b.trials for b in arm), sum(b.events for b in arm)) for arm in (ones, zeros)]
-    return Shares(*sums, blocks=(ones, zeros))
+    return RequestShares(*sums, blocks=(ones, zeros))
 
 
 BLOCKS = [
@@ -225,13 +225,13 @@ BLOCKS = [
     ("harm of the margin", MARGIN, blocks((100, 3, 900, 9), times=40), INCONCLUSIVE),
     ("in bursts", MARGIN, blocks((40, 0, 360, 0), (40, 4, 360, 0), (40, 0, 360, 20), times=30), INCONCLUSIVE),
     ("more of it at both in a bad hour", MARGIN, blocks(*[(20, 0, 180, 0)] * 9, (20, 10, 180, 90), times=40), PASS),
-    ("none of it in blocks yet", MARGIN, Shares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())), INCONCLUSIVE),
-    ("gross harm before a block has ended", MARGIN, Shares(Arm(30, 15), Arm(270, 3), blocks=((), ())), FAIL),
+    ("none of it in blocks yet", MARGIN, RequestShares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())), INCONCLUSIVE),
+    ("gross harm before a block has ended", MARGIN, RequestShares(Arm(30, 15), Arm(270, 3), blocks=((), ())), FAIL),
 ]
 
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome"), BLOCKS, ids=[case for case, *_ in BLOCKS])
-def test_blocks(case: str, rule: Rule, result: Shares, outcome: Outcome) -> None:
+def test_blocks(case: str, rule: MetricLimits, result: RequestShares, outcome: Outcome) -> None:
     told = look(rule, result)
     assert told.outcome is outcome, told.message
     assert told.low is not None
@@ -243,16 +243,16 @@ def test_blocks(case: str, rule: Rule, result: Shares, outcome: Outcome) -> None
 def test_what_no_block_has_yet_and_what_blocks_have_share_the_level_of_a_fail() -> None:
     """Two tests of the same requests would err twice as often as one."""
 
-    def fails(level: float, result: Shares) -> bool:
-        told = judge(MARGIN, Measurement("errors", datetime.now(UTC), result), levels=Levels(ALPHA, level))
+    def fails(level: float, result: RequestShares) -> bool:
+        told = judge_metric(MARGIN, Measurement("errors", datetime.now(UTC), result), levels=Levels(ALPHA, level))
         return told.outcome is FAIL
 
-    early = Shares(Arm(30, 15), Arm(270, 3), blocks=((), ()))
-    sums = Shares(Arm(30, 15), Arm(270, 3))
+    early = RequestShares(Arm(30, 15), Arm(270, 3), blocks=((), ()))
+    sums = RequestShares(Arm(30, 15), Arm(270, 3))
     least = math.exp(next(x for x in np.arange(-40, 0, 0.01) if fails(math.exp(x), sums)))
     assert not fails(least * 63, early)
     assert fails(least * 65, early)
-    told = look(MARGIN, Shares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())))
+    told = look(MARGIN, RequestShares(Arm(3000, 30), Arm(27000, 270), blocks=((), ())))
     assert (told.reason, "no block of time" in told.message) == ("InsufficientEvidence", True)
 
 
@@ -265,7 +265,7 @@ def test_bursts_hold_a_pass_until_the_policy_names_them() -> None:
     assert look(replace(MARGIN, burst=5), blocks(*bursts)).outcome is PASS
 
 
-def histogram_of(counted: Shares) -> Histogram:
+def histogram_of(counted: RequestShares) -> Histogram:
     """Bad requests as those that took longer than 0.25 s."""
 
     def buckets(arm: Arm | Block) -> Buckets:
@@ -278,20 +278,20 @@ def histogram_of(counted: Shares) -> Histogram:
 
 
 ABSOLUTE = [
-    ("max of a share", Rule("m", max=0.05), False),
-    ("min of a share", Rule("m", min=0.0), False),
-    ("max of the share over a time", Rule("m", max=0.05, threshold=0.25), True),
-    ("max of a percentile", Rule("m", max=0.25, percentile=0.95), True),
+    ("max of a share", MetricLimits("m", max=0.05), False),
+    ("min of a share", MetricLimits("m", min=0.0), False),
+    ("max of the share over a time", MetricLimits("m", max=0.05, threshold=0.25), True),
+    ("max of a percentile", MetricLimits("m", max=0.25, percentile=0.95), True),
 ]
 
 
 @pytest.mark.parametrize(("case", "rule", "timed"), ABSOLUTE, ids=[case for case, *_ in ABSOLUTE])
 def test_bursts_hold_an_absolute_limit_too_where_the_serving_revision_shows_them(
-    case: str, rule: Rule, timed: bool
+    case: str, rule: MetricLimits, timed: bool
 ) -> None:
     random = np.random.default_rng(3)
     bursts = [(100, 5 * int(random.binomial(20, 0.01)), 900, 5 * int(random.binomial(180, 0.01))) for _ in range(60)]
-    found: Shares | Histogram = blocks(*bursts)
+    found: RequestShares | Histogram = blocks(*bursts)
     if timed:
         found = histogram_of(blocks(*bursts))
     verdict = look(rule, found)
@@ -304,9 +304,9 @@ def test_bursts_hold_an_absolute_limit_too_where_the_serving_revision_shows_them
 FAST = ((0.1, 8000), (0.25, 9700), (0.5, 9950), (INF, 10000))
 SLOW = ((0.1, 500), (0.25, 7000), (0.5, 9900), (INF, 10000))
 NONE = ((0.1, 0), (0.25, 0), (0.5, 0), (INF, 0))
-OVER = Rule("over", threshold=0.25, margin=0.05)
-P95 = Rule("p95", percentile=0.95, margin=0.05)
-P95_MAX = Rule("p95", percentile=0.95, max=0.25)
+OVER = MetricLimits("over", threshold=0.25, margin=0.05)
+P95 = MetricLimits("p95", percentile=0.95, margin=0.05)
+P95_MAX = MetricLimits("p95", percentile=0.95, max=0.25)
 
 HISTOGRAMS = [
     ("as fast", OVER, FAST, FAST, PASS, "WithinLimits"),
@@ -314,10 +314,10 @@ HISTOGRAMS = [
     ("nothing yet", OVER, NONE, NONE, INCONCLUSIVE, "InsufficientSamples"),
     ("no buckets yet", OVER, (), (), INCONCLUSIVE, "InsufficientSamples"),
     ("no buckets of the serving revision yet", OVER, FAST, (), INCONCLUSIVE, "InsufficientSamples"),
-    ("no boundary", Rule("over", threshold=0.3, margin=0.05), FAST, FAST, ERROR, "LatencyThresholdNotABucket"),
+    ("no boundary", MetricLimits("over", threshold=0.3, margin=0.05), FAST, FAST, ERROR, "LatencyThresholdNotABucket"),
     ("no boundary of the serving one", OVER, FAST, ((0.1, 1), (INF, 1)), ERROR, "LatencyThresholdNotABucket"),
-    ("absolute share over", Rule("over", threshold=0.25, max=0.05), FAST, None, PASS, "WithinLimits"),
-    ("... needs no serving revision", Rule("over", threshold=0.25, max=0.05), SLOW, (), FAIL, "LimitExceeded"),
+    ("absolute share over", MetricLimits("over", threshold=0.25, max=0.05), FAST, None, PASS, "WithinLimits"),
+    ("... needs no serving revision", MetricLimits("over", threshold=0.25, max=0.05), SLOW, (), FAIL, "LimitExceeded"),
     ("p95 as fast", P95, FAST, FAST, PASS, "WithinLimits"),
     ("p95 slower", P95, SLOW, FAST, FAIL, "WorseThanServing"),
     ("p95 of nothing", P95, NONE, NONE, INCONCLUSIVE, "InsufficientSamples"),
@@ -328,7 +328,7 @@ HISTOGRAMS = [
     ("p95 with one infinite bucket", P95, ((INF, 9000),), ((INF, 9000),), ERROR, "LatencyThresholdNotABucket"),
     ("p95 in time", P95_MAX, FAST, None, PASS, "WithinLimits"),
     ("p95 too slow", P95_MAX, SLOW, None, FAIL, "LimitExceeded"),
-    ("p95 no boundary", Rule("p", percentile=0.95, max=0.3), FAST, None, ERROR, "LatencyThresholdNotABucket"),
+    ("p95 no boundary", MetricLimits("p", percentile=0.95, max=0.3), FAST, None, ERROR, "LatencyThresholdNotABucket"),
     ("a histogram without need", MARGIN, FAST, FAST, ERROR, "UnexpectedMeasurement"),
 ]
 
@@ -338,7 +338,7 @@ HISTOGRAMS = [
 )
 def test_histograms(
     case: str,
-    rule: Rule,
+    rule: MetricLimits,
     candidate: tuple[tuple[float, int], ...],
     serving: tuple[tuple[float, int], ...] | None,
     outcome: Outcome,
@@ -366,7 +366,7 @@ def test_a_percentile_beyond_the_last_finite_bound_is_compared_there() -> None:
 
 
 def test_a_wrong_threshold_is_told_with_the_right_ones() -> None:
-    told = look(Rule("over", threshold=0.3, max=0.05), Histogram(FAST, None))
+    told = look(MetricLimits("over", threshold=0.3, max=0.05), Histogram(FAST, None))
     assert "0.3 s" in told.message
     assert "0.1, 0.25, 0.5 s" in told.message
 
@@ -379,35 +379,65 @@ def test_a_source_may_count_what_is_over_the_threshold_itself() -> None:
     assert look(OVER, shares((9000, 0), (9000, 0))).outcome is PASS
 
 
-VALUE = Rule("score", max=10, min=2)
+VALUE = MetricLimits("score", max=10, min=2)
 VALUES = [
-    ("within", VALUE, Value(5), PASS, "WithinLimits"),
-    ("at a limit", VALUE, Value(10), PASS, "WithinLimits"),
-    ("above", VALUE, Value(11), FAIL, "LimitExceeded"),
-    ("below", VALUE, Value(1), FAIL, "LimitExceeded"),
-    ("nothing", VALUE, Value(None, why="the answer is empty"), INCONCLUSIVE, "NoData"),
-    ("NaN", VALUE, Value(math.nan), INCONCLUSIVE, "NoData"),
-    ("infinite", VALUE, Value(INF), INCONCLUSIVE, "NoData"),
-    ("worse than the margin", Rule("v", margin=1), Value(5, 3), FAIL, "WorseThanServing"),
-    ("worse within the margin", Rule("v", margin=1), Value(4, 3), PASS, "WithinLimits"),
-    ("better", Rule("v", margin=1), Value(1, 3), PASS, "WithinLimits"),
-    ("less where more is better", Rule("v", margin=1, higher_is_better=True), Value(1, 3), FAIL, "WorseThanServing"),
-    ("more where more is better", Rule("v", margin=1, higher_is_better=True), Value(5, 3), PASS, "WithinLimits"),
-    ("min says that more is better", Rule("v", margin=1, min=0), Value(1, 3), FAIL, "WorseThanServing"),
-    ("min and max say nothing", Rule("v", margin=1, min=0, max=9), Value(1, 3), PASS, "WithinLimits"),
-    ("nothing of the serving one", Rule("v", margin=1), Value(5), INCONCLUSIVE, "NoServingData"),
-    ("NaN of the serving one", Rule("v", margin=1), Value(5, math.nan), INCONCLUSIVE, "NoServingData"),
-    ("that, and a limit holds", Rule("v", margin=1, max=9), Value(5), INCONCLUSIVE, "NoServingData"),
-    ("that, and a limit doesn't", Rule("v", margin=1, max=4), Value(5), FAIL, "LimitExceeded"),
-    ("tolerated", Rule("v", max=4, failures_allowed=1), Value(5), INCONCLUSIVE, "FailureTolerated"),
-    ("once too often", Rule("v", max=4, failures_allowed=1, failures_so_far=1), Value(5), FAIL, "LimitExceeded"),
-    ("in time again", Rule("v", max=4, failures_allowed=1, failures_so_far=1), Value(3), PASS, "WithinLimits"),
-    ("too late", Rule("v", max=4, failures_allowed=1, failures_so_far=2), Value(3), FAIL, "LimitExceeded"),
+    ("within", VALUE, MetricValue(5), PASS, "WithinLimits"),
+    ("at a limit", VALUE, MetricValue(10), PASS, "WithinLimits"),
+    ("above", VALUE, MetricValue(11), FAIL, "LimitExceeded"),
+    ("below", VALUE, MetricValue(1), FAIL, "LimitExceeded"),
+    ("nothing", VALUE, MetricValue(None, why="the answer is empty"), INCONCLUSIVE, "NoData"),
+    ("NaN", VALUE, MetricValue(math.nan), INCONCLUSIVE, "NoData"),
+    ("infinite", VALUE, MetricValue(INF), INCONCLUSIVE, "NoData"),
+    ("worse than the margin", MetricLimits("v", margin=1), MetricValue(5, 3), FAIL, "WorseThanServing"),
+    ("worse within the margin", MetricLimits("v", margin=1), MetricValue(4, 3), PASS, "WithinLimits"),
+    ("better", MetricLimits("v", margin=1), MetricValue(1, 3), PASS, "WithinLimits"),
+    (
+        "less where more is better",
+        MetricLimits("v", margin=1, higher_is_better=True),
+        MetricValue(1, 3),
+        FAIL,
+        "WorseThanServing",
+    ),
+    (
+        "more where more is better",
+        MetricLimits("v", margin=1, higher_is_better=True),
+        MetricValue(5, 3),
+        PASS,
+        "WithinLimits",
+    ),
+    ("min says that more is better", MetricLimits("v", margin=1, min=0), MetricValue(1, 3), FAIL, "WorseThanServing"),
+    ("min and max say nothing", MetricLimits("v", margin=1, min=0, max=9), MetricValue(1, 3), PASS, "WithinLimits"),
+    ("nothing of the serving one", MetricLimits("v", margin=1), MetricValue(5), INCONCLUSIVE, "NoServingData"),
+    ("NaN of the serving one", MetricLimits("v", margin=1), MetricValue(5, math.nan), INCONCLUSIVE, "NoServingData"),
+    ("that, and a limit holds", MetricLimits("v", margin=1, max=9), MetricValue(5), INCONCLUSIVE, "NoServingData"),
+    ("that, and a limit doesn't", MetricLimits("v", margin=1, max=4), MetricValue(5), FAIL, "LimitExceeded"),
+    ("tolerated", MetricLimits("v", max=4, failures_allowed=1), MetricValue(5), INCONCLUSIVE, "FailureTolerated"),
+    (
+        "once too often",
+        MetricLimits("v", max=4, failures_allowed=1, failures_so_far=1),
+        MetricValue(5),
+        FAIL,
+        "LimitExceeded",
+    ),
+    (
+        "in time again",
+        MetricLimits("v", max=4, failures_allowed=1, failures_so_far=1),
+        MetricValue(3),
+        PASS,
+        "WithinLimits",
+    ),
+    (
+        "too late",
+        MetricLimits("v", max=4, failures_allowed=1, failures_so_far=2),
+        MetricValue(3),
+        FAIL,
+        "LimitExceeded",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), VALUES, ids=[case for case, *_ in VALUES])
-def test_values(case: str, rule: Rule, result: Value, outcome: Outcome, reason: str) -> None:
+def test_values(case: str, rule: MetricLimits, result: MetricValue, outcome: Outcome, reason: str) -> None:
     told = look(rule, result)
     assert (told.outcome, told.reason) == (outcome, reason), told.message
 
@@ -420,7 +450,11 @@ def right(n: int, better: int, worse: int) -> Figure:
     return figure(round(0.9 + (better - worse) / n, 6), 0.9, n=n, better=better, worse=worse)
 
 
-LEAST, MOST_ERROR, ABOUT = Rule("s", min=0.9), Rule("s", max=3), Rule("s", margin=0.02, higher_is_better=True)
+LEAST, MOST_ERROR, ABOUT = (
+    MetricLimits("s", min=0.9),
+    MetricLimits("s", max=3),
+    MetricLimits("s", margin=0.02, higher_is_better=True),
+)
 ERRED = {"n": 400, "standard_error": Decimal("0.01")}
 OWN = {"n": 50, "candidate_standard_error": Decimal("0.1")}
 FIGURES = [
@@ -436,26 +470,44 @@ FIGURES = [
     ("as good, of few examples", ABOUT, right(500, 15, 15), INCONCLUSIVE, "TooFewExamples"),
     ("much worse", ABOUT, right(2000, 10, 120), FAIL, "WorseThanServing"),
     ("worse by less than chance", ABOUT, right(500, 10, 25), INCONCLUSIVE, "TooFewExamples"),
-    ("a standard error, as good", Rule("s", margin=0.1), figure(1, 1, **ERRED), PASS, "WithinLimits"),
-    ("a standard error, worse", Rule("s", margin=0.1), figure(1.3, 1, **ERRED), FAIL, "WorseThanServing"),
+    ("a standard error, as good", MetricLimits("s", margin=0.1), figure(1, 1, **ERRED), PASS, "WithinLimits"),
+    ("a standard error, worse", MetricLimits("s", margin=0.1), figure(1.3, 1, **ERRED), FAIL, "WorseThanServing"),
     ("nothing of the serving one", ABOUT, figure(0.9, n=2000), INCONCLUSIVE, "NoServingData"),
-    ("a number alone, within", Rule("s", max=3), figure(2), INCONCLUSIVE, "UncertaintyMissing"),
-    ("a number alone, above", Rule("s", max=3), figure(4), FAIL, "LimitExceeded"),
+    ("a number alone, within", MetricLimits("s", max=3), figure(2), INCONCLUSIVE, "UncertaintyMissing"),
+    ("a number alone, above", MetricLimits("s", max=3), figure(4), FAIL, "LimitExceeded"),
     ("numbers alone, as good", ABOUT, figure(0.9, 0.9), INCONCLUSIVE, "UncertaintyMissing"),
     ("numbers alone, worse", ABOUT, figure(0.8, 0.9), FAIL, "WorseThanServing"),
-    ("an exact number, within", Rule("s", max=3), figure(2, exact=True), PASS, "WithinLimits"),
-    ("an exact number at the limit", Rule("s", max=3), figure(3, exact=True), PASS, "WithinLimits"),
-    ("an exact number, above", Rule("s", max=3), figure(4, exact=True), FAIL, "LimitExceeded"),
-    ("exact numbers at the margin", Rule("s", margin=1), figure(4, 3, exact=True), PASS, "WithinLimits"),
-    ("exact numbers beyond the margin", Rule("s", margin=1), figure(4.1, 3, exact=True), FAIL, "WorseThanServing"),
-    ("one limit holds, one is open", Rule("s", min=0.5, max=0.96), figure(0.95, n=500), INCONCLUSIVE, "TooFewExamples"),
-    ("tolerated", Rule("s", max=3, failures_allowed=1), figure(3.5, **OWN), INCONCLUSIVE, "FailureTolerated"),
-    ("too late", Rule("s", max=3, failures_allowed=1, failures_so_far=2), figure(2, **OWN), FAIL, "LimitExceeded"),
+    ("an exact number, within", MetricLimits("s", max=3), figure(2, exact=True), PASS, "WithinLimits"),
+    ("an exact number at the limit", MetricLimits("s", max=3), figure(3, exact=True), PASS, "WithinLimits"),
+    ("an exact number, above", MetricLimits("s", max=3), figure(4, exact=True), FAIL, "LimitExceeded"),
+    ("exact numbers at the margin", MetricLimits("s", margin=1), figure(4, 3, exact=True), PASS, "WithinLimits"),
+    (
+        "exact numbers beyond the margin",
+        MetricLimits("s", margin=1),
+        figure(4.1, 3, exact=True),
+        FAIL,
+        "WorseThanServing",
+    ),
+    (
+        "one limit holds, one is open",
+        MetricLimits("s", min=0.5, max=0.96),
+        figure(0.95, n=500),
+        INCONCLUSIVE,
+        "TooFewExamples",
+    ),
+    ("tolerated", MetricLimits("s", max=3, failures_allowed=1), figure(3.5, **OWN), INCONCLUSIVE, "FailureTolerated"),
+    (
+        "too late",
+        MetricLimits("s", max=3, failures_allowed=1, failures_so_far=2),
+        figure(2, **OWN),
+        FAIL,
+        "LimitExceeded",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("case", "rule", "result", "outcome", "reason"), FIGURES, ids=[case for case, *_ in FIGURES])
-def test_figures_of_jobs(case: str, rule: Rule, result: Figure, outcome: Outcome, reason: str) -> None:
+def test_figures_of_jobs(case: str, rule: MetricLimits, result: Figure, outcome: Outcome, reason: str) -> None:
     told = look(rule, result)
     assert (told.outcome, told.reason) == (outcome, reason), told.message
     assert (told.candidate, told.samples) == (float(result.candidate), result.n)
@@ -464,27 +516,27 @@ def test_figures_of_jobs(case: str, rule: Rule, result: Figure, outcome: Outcome
 
 
 def test_only_a_look_out_of_the_limits_is_counted() -> None:
-    assert look(VALUE, Value(11)).out_of_limits
-    assert look(Rule("v", max=4, failures_allowed=1), Value(5)).out_of_limits
-    assert not look(VALUE, Value(5)).out_of_limits
-    assert not look(VALUE, Value(None)).out_of_limits
-    assert not look(Rule("v", max=4, failures_so_far=1), Value(3)).out_of_limits
+    assert look(VALUE, MetricValue(11)).out_of_limits
+    assert look(MetricLimits("v", max=4, failures_allowed=1), MetricValue(5)).out_of_limits
+    assert not look(VALUE, MetricValue(5)).out_of_limits
+    assert not look(VALUE, MetricValue(None)).out_of_limits
+    assert not look(MetricLimits("v", max=4, failures_so_far=1), MetricValue(3)).out_of_limits
 
 
 def test_why_there_is_no_value_is_told() -> None:
-    assert look(VALUE, Value(None, why="3 series, one was expected")).message == "3 series, one was expected"
+    assert look(VALUE, MetricValue(None, why="3 series, one was expected")).message == "3 series, one was expected"
 
 
 @pytest.mark.parametrize("permanent", [False, True])
 def test_a_failure_is_an_error_with_its_own_reason(permanent: bool) -> None:
-    told = look(MARGIN, Failure("QueryRefused", "unexpected character", permanent))
+    told = look(MARGIN, MeasurementFailure("QueryRefused", "unexpected character", permanent))
     assert (told.outcome, told.reason, told.message) == (ERROR, "QueryRefused", "unexpected character")
     assert told.permanent == permanent
 
 
-@pytest.mark.parametrize("result", [shares((9000, 0), (9000, 0)), Value(5), Failure("X", "y")])
+@pytest.mark.parametrize("result", [shares((9000, 0), (9000, 0)), MetricValue(5), MeasurementFailure("X", "y")])
 def test_a_dry_run_is_judged_alike_and_marked(result: Result) -> None:
-    rules = [Rule("m", margin=0.02, max=9, dry_run=dry_run) for dry_run in (False, True)]
+    rules = [MetricLimits("m", margin=0.02, max=9, dry_run=dry_run) for dry_run in (False, True)]
     real, dry = (look(rule, result) for rule in rules)
     assert not real.dry_run
     assert dry.dry_run
@@ -493,17 +545,17 @@ def test_a_dry_run_is_judged_alike_and_marked(result: Result) -> None:
 
 def test_a_metric_without_a_limit_is_refused() -> None:
     with pytest.raises(ValueError, match="without a limit it decides nothing"):
-        Rule("errors")
+        MetricLimits("errors")
 
 
 def test_a_percentile_with_a_minimum_is_refused() -> None:
     with pytest.raises(ValueError, match="min has no effect"):
-        Rule("p95", percentile=0.95, min=0.1)
+        MetricLimits("p95", percentile=0.95, min=0.1)
 
 
 def test_a_pass_without_any_sample_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        Rule("errors", max=1, min_samples=0)
+        MetricLimits("errors", max=1, min_samples=0)
 
 
 def verdict(metric: str, outcome: Outcome, *, dry_run: bool = False) -> Verdict:
@@ -527,22 +579,22 @@ def test_verdicts_together(
     case: str, found: list[tuple[str, Outcome]], declared: tuple[str, ...], outcome: Outcome
 ) -> None:
     verdicts = [verdict(*one) for one in found]
-    assert combine(verdicts, declared=declared) is outcome
-    assert combine(reversed(verdicts), declared=declared) is outcome
+    assert combine_verdicts(verdicts, declared=declared) is outcome
+    assert combine_verdicts(reversed(verdicts), declared=declared) is outcome
 
 
 def test_dry_runs_decide_nothing() -> None:
     failed = verdict("dry", FAIL, dry_run=True)
-    assert combine([failed, verdict("a", PASS)], declared=("a",)) is PASS
-    assert combine([failed], declared=()) is INCONCLUSIVE
+    assert combine_verdicts([failed, verdict("a", PASS)], declared=("a",)) is PASS
+    assert combine_verdicts([failed], declared=()) is INCONCLUSIVE
     passed = verdict("a", PASS, dry_run=True)
-    assert combine([passed], declared=("a",)) is INCONCLUSIVE
+    assert combine_verdicts([passed], declared=("a",)) is INCONCLUSIVE
 
 
 def test_requests_in_flight_are_said_in_the_verdict() -> None:
     at, found = datetime(2026, 11, 1, tzinfo=UTC), shares((300, 3), (300, 3))
     plain, told = (
-        judge(MARGIN, Measurement("errors", at, found, in_flight=known), levels=LEVELS).message
+        judge_metric(MARGIN, Measurement("errors", at, found, in_flight=known), levels=LEVELS).message
         for known in ("", "candidate 12, serving 3")
     )
     assert told == f"{plain}; in flight: candidate 12, serving 3"
@@ -550,7 +602,7 @@ def test_requests_in_flight_are_said_in_the_verdict() -> None:
 
 def test_half_of_the_evidence_must_be_from_requests_that_had_the_time_to_end() -> None:
     arms = [tuple(Block(15.0 * n, count, 0) for n in range(1, 41)) for count in (60, 540)]
-    found = Shares(Arm(2400, 0), Arm(21600, 0), None, (arms[0], arms[1]))
+    found = RequestShares(Arm(2400, 0), Arm(21600, 0), None, (arms[0], arms[1]))
     for complete_at, outcome, reason in (
         (0.0, PASS, "WithinLimits"),
         (60.0, PASS, "WithinLimits"),

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from modelwright.core.analysis.counters import arm, growth
+from modelwright.core.analysis.counters import count_arm, sum_growth
 from modelwright.core.analysis.evidence import Arm, Series
-from modelwright.core.analysis.scrapes import FIRST_BLOCK, block_ends, counted
+from modelwright.core.analysis.scrapes import FIRST_BLOCK_SECONDS, block_ends, count_growth
 
 NAN, INF = math.nan, math.inf
 POD = {"__name__": "requests_total", "job": "pods", "instance": "10.0.0.1:8082", "pod": "digits-1"}
@@ -22,9 +22,9 @@ def series(*samples: tuple[float, float], **labels: str) -> Series:
 
 def count(given: list[Series], **options: dict[tuple[str, str], float]) -> float:
     """What was counted from 100 to 200."""
-    found = counted([given], 100, watched=options.get("watched"))
+    found = count_growth([given], 100, watched=options.get("watched"))
     assert not found.doubled
-    return growth(found.groups[0], 100, 200)
+    return sum_growth(found.groups[0], 100, 200)
 
 
 OF_THIS_TARGET = series((90, 1), (150, 1), code="200")
@@ -201,7 +201,7 @@ def test_what_else_is_known_of_a_target_that_began_late(case: str, since: float 
     ],
 )
 def test_copies_that_are_not_alike_are_reported(case: str, given: list[Series]) -> None:
-    found = counted([given], 100)
+    found = count_growth([given], 100)
     assert found.doubled == (
         'pod digits-1 is scraped twice, with job="podmonitor" and with job="pods", and the counters differ'
     )
@@ -213,20 +213,20 @@ def test_a_pod_that_an_annotation_and_a_pod_monitor_have_scraped_is_counted_once
         Series({"__name__": "requests_total", "instance": "10.0.0.1:8082", "pod": "digits-abc-1", "job": job}, samples)
         for job in ("kubernetes-pods", "vision/digits")
     ]
-    found = counted([[], jobs], 100)
+    found = count_growth([[], jobs], 100)
     assert not found.doubled
-    assert arm(*found.groups, 100, 160) == Arm(60, 0)
+    assert count_arm(*found.groups, 100, 160) == Arm(60, 0)
 
 
 def test_the_errors_of_one_selector_show_a_restart_to_another() -> None:
     bad, total = series((90, 2), (110, 3), code="500"), series((90, 2000), (110, 30), code="200")
-    found = counted([[bad], [total]], 100)
-    assert [growth(group, 100, 200) for group in found.groups] == [3, 30]
+    found = count_growth([[bad], [total]], 100)
+    assert [sum_growth(group, 100, 200) for group in found.groups] == [3, 30]
 
 
 def test_the_ends_of_blocks_follow_from_the_begin_alone() -> None:
     early, late = list(block_ends(1000, 1100)), list(block_ends(1000, 1000 + 720 * 3600))
-    assert early == [1000 + FIRST_BLOCK * number for number in range(1, 7)]
+    assert early == [1000 + FIRST_BLOCK_SECONDS * number for number in range(1, 7)]
     assert late[: len(early)] == early
     assert len(late) < 400
-    assert all(later - sooner >= FIRST_BLOCK for sooner, later in itertools.pairwise(late))
+    assert all(later - sooner >= FIRST_BLOCK_SECONDS for sooner, later in itertools.pairwise(late))

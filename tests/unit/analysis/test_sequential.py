@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, special, stats
 
-from modelwright.core.analysis.sequential import PRIOR, Interval, difference_interval, share_interval
+from modelwright.core.analysis.sequential import SHARE_PRIOR, Interval, difference_interval, share_interval
 
 ARMS = [(0, 0), (1, 0), (1, 1), (10, 0), (10, 10), (10, 3), (300, 0), (300, 3), (300, 150), (300, 300), (20000, 260)]
 ALPHAS = [0.05, 0.0125, 1e-6]
@@ -15,14 +15,14 @@ ALPHAS = [0.05, 0.0125, 1e-6]
 
 def log_martingale(trials: int, events: int, p: float) -> float:
     """By its definition: the likelihood averaged over the prior, by the likelihood at p."""
-    a, b = PRIOR
+    a, b = SHARE_PRIOR
     mixture = stats.betabinom.logpmf(events, trials, a, b)
     return float(mixture - stats.binom.logpmf(events, trials, p))
 
 
 def marginal(trials: int, events: int) -> float:
     """Likelihood of one sequence of requests, averaged over the prior."""
-    a, b = PRIOR
+    a, b = SHARE_PRIOR
     return float(special.beta(a + events, b + trials - events) / special.beta(a, b))
 
 
@@ -95,7 +95,7 @@ def test_the_martingale_of_two_arms_has_mean_one_under_the_truth(p1: float, p0: 
 
 
 def test_the_mixture_is_the_average_over_the_prior() -> None:
-    average, _ = integrate.quad(lambda p: stats.beta.pdf(p, *PRIOR) * stats.binom.pmf(3, 10, p), 0, 1)
+    average, _ = integrate.quad(lambda p: stats.beta.pdf(p, *SHARE_PRIOR) * stats.binom.pmf(3, 10, p), 0, 1)
     assert math.log(average) - stats.binom.logpmf(3, 10, 0.2) == pytest.approx(log_martingale(10, 3, 0.2), abs=1e-6)
 
 

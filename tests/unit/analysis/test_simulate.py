@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.analysis.planning import needed_samples
+from modelwright.core.analysis.planning import estimate_samples
 from tests.simulate import mirror
 from tests.simulate.command import Figure, document
 from tests.simulate.run import (
@@ -59,7 +59,7 @@ def test_a_plain_test_that_is_repeated_errs_often(random: np.random.Generator) -
 
 
 def test_the_needed_number_of_requests_decides(random: np.random.Generator) -> None:
-    needed = needed_samples(0.02, 0.01, LEVELS.fails, ratio=9.0, worse=0.09)
+    needed = estimate_samples(0.02, 0.01, LEVELS.fails, ratio=9.0, worse=0.09)
     assert needed is not None
     right, wrong = decided(random, 100, Truth(0.01, 0.1), 0.02, 9.0, needed)
     assert right >= 0.75

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from modelwright.api.conditions import Condition, find, is_true, with_condition
+from modelwright.api.conditions import Condition, find_condition, is_true, with_condition
 from modelwright.api.reasons import Reason
 
 NOW = datetime(2026, 11, 21, 3, 0, 0, 999999, tzinfo=UTC)
@@ -28,9 +28,9 @@ def test_time_moves_only_with_status(changes: list[tuple[str, bool | None, Reaso
     conditions: tuple[Condition, ...] = ()
     for step, (type_, status, reason, message) in enumerate(changes):
         now = NOW + timedelta(seconds=step)
-        before = find(conditions, type_)
+        before = find_condition(conditions, type_)
         conditions = with_condition(conditions, type_, status, reason, message, generation=step, now=now)
-        after = find(conditions, type_)
+        after = find_condition(conditions, type_)
         assert after is not None
         assert (after.reason, after.observed_generation) == (reason.value, step)
         if before is not None and before.status == after.status:

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from modelwright.api.cel import INT_OR_STRING, PRESERVE, VALIDATIONS, Cel, ListType
 from modelwright.api.common import Wire
-from modelwright.api.crd.definition import KINDS, SIZE_LIMIT, definition, schema
-from modelwright.api.crd.schema import NotStructural, structural
+from modelwright.api.crd.definition import KINDS, MAX_CRD_BYTES, build_crd, build_schema
+from modelwright.api.crd.schema import NotStructural, build_structural_schema
 from modelwright.api.v1alpha1 import Model
 from modelwright.cli import crd
 
@@ -53,7 +53,7 @@ def one_field(annotation: Any, **field: Any) -> type[BaseModel]:
 )
 def test_what_a_crd_cannot_express_is_refused(model: type[BaseModel], message: str) -> None:
     with pytest.raises(NotStructural, match=message.replace(".", r"\.")):
-        structural(model)
+        build_structural_schema(model)
 
 
 def test_references_are_inlined_and_rules_of_field_and_type_are_both_kept() -> None:
@@ -63,7 +63,7 @@ def test_references_are_inlined_and_rules_of_field_and_type_are_both_kept() -> N
         __cel__ = (Cel("self.name != 'a'", "not a", lambda self: self.name != "a"),)
         name: Short = Field(description="Name.")
 
-    node = structural(one_field(Annotated[Ruled, Cel("self.name != 'b'", "not b")] | None, default=None))
+    node = build_structural_schema(one_field(Annotated[Ruled, Cel("self.name != 'b'", "not b")] | None, default=None))
     assert "$defs" not in node
     child = node["properties"]["x"]
     assert child["description"] == "X."
@@ -72,7 +72,9 @@ def test_references_are_inlined_and_rules_of_field_and_type_are_both_kept() -> N
 
 
 def test_lists_say_how_they_merge() -> None:
-    node = structural(one_field(Annotated[tuple[Leaf, ...], Field(max_length=2), ListType("map", ("name",))]))
+    node = build_structural_schema(
+        one_field(Annotated[tuple[Leaf, ...], Field(max_length=2), ListType("map", ("name",))])
+    )
     child = node["properties"]["x"]
     assert child["x-kubernetes-list-type"] == "map"
     assert child["x-kubernetes-list-map-keys"] == ["name"]
@@ -94,7 +96,7 @@ def test_every_node_is_complete(kind: Any) -> None:
             if isinstance(node.get(key), dict):
                 walk(node[key], path + "[]")
 
-    whole = schema(kind)
+    whole = build_schema(kind)
     walk(whole, kind.__name__)
     assert "default" not in str(whole["properties"].get("status", {})).replace("'default'", "default").split(
         "description"
@@ -103,7 +105,7 @@ def test_every_node_is_complete(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_definitions(kind: Any) -> None:
-    made = definition(kind)
+    made = build_crd(kind)
     spec = made["spec"]
     assert made["metadata"]["name"] == f"{spec['names']['plural']}.modelwright.dev"
     assert spec["names"]["categories"] == ["modelwright"]
@@ -116,7 +118,7 @@ def test_definitions(kind: Any) -> None:
 
 
 def test_the_fields_behind_scale_are_in_the_schema() -> None:
-    (version,) = definition(Model)["spec"]["versions"]
+    (version,) = build_crd(Model)["spec"]["versions"]
     types = {"specReplicasPath": "integer", "statusReplicasPath": "integer", "labelSelectorPath": "string"}
     assert version["subresources"]["scale"].keys() == types.keys()
     for member, path in version["subresources"]["scale"].items():
@@ -127,29 +129,29 @@ def test_the_fields_behind_scale_are_in_the_schema() -> None:
 
 
 def test_generated_files_stay_small_enough_for_client_side_apply() -> None:
-    for name, text in crd.generated().items():
+    for name, text in crd.render_files().items():
         if name.startswith("crds/"):
-            assert len(text.encode()) < SIZE_LIMIT, name
+            assert len(text.encode()) < MAX_CRD_BYTES, name
             assert text.startswith('{\n "$comment": ' if name.endswith(".json") else "# "), name
 
 
 def test_check_tells_drift_and_generate_mends_it(tmp_path: Any) -> None:
     (tmp_path / "operator/modelwright").mkdir(parents=True)
-    assert crd.generate(tmp_path)
-    assert crd.generate(tmp_path) == []
-    assert crd.check(tmp_path) == ""
+    assert crd.write_files(tmp_path)
+    assert crd.write_files(tmp_path) == []
+    assert crd.diff_files(tmp_path) == ""
     (tmp_path / "crds/models.yaml").write_text("# edited\n")
     (tmp_path / "crds/stray.yaml").write_text("")
-    diff = crd.check(tmp_path)
+    diff = crd.diff_files(tmp_path)
     assert "-# edited" in diff
     assert "crds/stray.yaml: nothing generates this file" in diff
-    assert set(crd.generate(tmp_path)) == {"crds/models.yaml", "crds/stray.yaml (removed)"}
-    assert crd.check(tmp_path) == ""
+    assert set(crd.write_files(tmp_path)) == {"crds/models.yaml", "crds/stray.yaml (removed)"}
+    assert crd.diff_files(tmp_path) == ""
 
 
 def test_elsewhere_nothing_is_written(tmp_path: Any) -> None:
     with pytest.raises(crd.GenerateError, match="not the root of the repository"):
-        crd.generate(tmp_path)
+        crd.write_files(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,4 +169,4 @@ def test_no_field_is_named_as_yaml_reads_a_boolean(kind: Any) -> None:
             for value in schema:
                 yield from names(value)
 
-    assert not {name for name in names(definition(kind)) if name.lower() in booleans}
+    assert not {name for name in names(build_crd(kind)) if name.lower() in booleans}

@@ -14,7 +14,7 @@ import yaml
 from referencing import Registry, Resource
 
 from modelwright.api.crd.definition import KINDS
-from modelwright.api.crd.editors import ALL, FOLDER, file_name, schemas
+from modelwright.api.crd.editors import COMBINED_FILE, SCHEMA_FOLDER, build_json_schemas, schema_file_name
 from modelwright.api.names import API_VERSION
 from tests.expectedfailures.table import Case, cases
 
@@ -39,14 +39,14 @@ Core.yaml_implicit_resolvers = {
 
 @cache
 def validator(name: str) -> Any:
-    every = schemas()
+    every = build_json_schemas()
     registry = Registry().with_resources(
         [(file, Resource.from_contents(content)) for file, content in every.items()]  # type: ignore[misc]
     )
     return jsonschema.Draft7Validator(every[name], registry=registry)
 
 
-def faults(obj: Any, name: str = ALL) -> list[str]:
+def faults(obj: Any, name: str = COMBINED_FILE) -> list[str]:
     """What the schema says: path and message."""
     found = validator(name).iter_errors(obj)
     return sorted(f"{error.json_path.removeprefix('$.')}: {error.message}" for error in found)
@@ -66,7 +66,7 @@ TEXTS = texts()
 
 
 def test_every_schema_is_one_of_draft_7() -> None:
-    for content in schemas().values():
+    for content in build_json_schemas().values():
         jsonschema.Draft7Validator.check_schema(content)
 
 
@@ -146,11 +146,11 @@ def test_every_field_has_the_description_of_the_crd() -> None:
         walk(node["items"], f"{path}[]") if "items" in node else None
 
     for kind in KINDS:
-        walk(schemas()[file_name(kind)], "")
+        walk(build_json_schemas()[schema_file_name(kind)], "")
 
 
 def test_kubeconform_finds_the_schema_of_each_kind_by_its_template() -> None:
-    template = f"{FOLDER}/{{kind}}_{{version}}.json"
+    template = f"{SCHEMA_FOLDER}/{{kind}}_{{version}}.json"
     for name in NAMES:
         path = ROOT / template.format(kind=name.lower(), version=API_VERSION.partition("/")[2])
         assert json.loads(path.read_text())["properties"]["kind"]["enum"] == [name]
@@ -168,5 +168,5 @@ def test_samples_name_the_schema_of_their_kind(folder: str) -> None:
         assert [kind for *_, kind in lines] == OURS.findall(text), path
         for schema, _, kind in lines:
             seen += 1
-            assert (path.parent / schema).resolve() == ROOT / FOLDER / f"{kind.lower()}_v1alpha1.json"
+            assert (path.parent / schema).resolve() == ROOT / SCHEMA_FOLDER / f"{kind.lower()}_v1alpha1.json"
     assert seen >= 4

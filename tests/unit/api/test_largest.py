@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from modelwright.analysis import http, promql
-from modelwright.analysis.web import Fault
-from modelwright.api.common import InvalidObject, seconds
-from modelwright.api.crd.definition import KINDS, schema
+from modelwright.analysis.web import MeasurementError
+from modelwright.api.common import InvalidObject, parse_duration
+from modelwright.api.crd.definition import KINDS, build_schema
 from modelwright.api.v1alpha1.policy import Freeze
 from modelwright.api.v1alpha1.retraining import ScheduleTrigger
 from modelwright.app import webhooks
 from modelwright.core import drift, pods, scoring, versions
 from modelwright.core.retraining import result, schedule
-from modelwright.core.retraining.triggers import BadEvent
+from modelwright.core.retraining.triggers import InvalidEventError
 from modelwright.core.rollout import freeze
 from tests.lib import largest, objects
 from tests.lib.webhook_payloads import HOOKS
@@ -66,7 +66,7 @@ def places() -> list[tuple[Any, tuple[str, ...], Json]]:
     return [
         (kind, path, found)
         for kind in KINDS
-        for path, found in largest.fields(schema(kind)["properties"]["spec"], ("spec",))
+        for path, found in largest.fields(build_schema(kind)["properties"]["spec"], ("spec",))
     ]
 
 
@@ -91,7 +91,7 @@ def test_the_table_of_open_fields_is_true() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_the_largest_value_of_each_field_is_handled_at_once(kind: Any) -> None:
     too_much = []
-    for path, node in largest.fields(schema(kind)["properties"]["spec"], ("spec",)):
+    for path, node in largest.fields(build_schema(kind)["properties"]["spec"], ("spec",)):
         if path_of(kind, path) in SKIPPED:
             continue
         document = largest.put({"spec": BASES[kind.__name__]}, path, largest.value(node))
@@ -116,18 +116,18 @@ def cron(text: str, catch_up: str = "All") -> ScheduleTrigger:
 def schedules(text: str) -> Callable[[], object]:
     trigger, since = cron(text), NOW - timedelta(days=3650)
     return lambda: (
-        schedule.problem(trigger, NOW), schedule.following(trigger, NOW), schedule.due(trigger, since, NOW),
+        schedule.find_schedule_problem(trigger, NOW), schedule.next_time(trigger, NOW), schedule.list_due_times(trigger, since, NOW),
     )  # fmt: skip
 
 
 def freezes(text: str) -> Callable[[], object]:
     windows = [Freeze.model_validate({"schedule": text, "duration": "744h", "timeZone": "Europe/Berlin"})] * 16
-    return lambda: (freeze.problem(windows, NOW), freeze.frozen_until(windows, NOW))
+    return lambda: (freeze.find_window_problem(windows, NOW), freeze.find_freeze_end(windows, NOW))
 
 
 def refused(work: Callable[[], object]) -> Callable[[], object]:
     def tried() -> None:
-        with suppress(Fault, ValueError, BadEvent):
+        with suppress(MeasurementError, ValueError, InvalidEventError):
             work()
 
     return tried
@@ -156,30 +156,32 @@ PARSERS: dict[str, Callable[[], object]] = {
     "a schedule of every minute": schedules("* * * * *"),
     "16 freezes that never come": freezes(NEVER),
     "16 freezes of leap days": freezes(LEAP),
-    "a duration": refused(lambda: seconds("99999ms" * 4)),
-    "digits that are no duration": refused(lambda: seconds("9" * MESSAGE)),
-    "a quantity with a huge exponent": lambda: drift.quantity("1e" + "9" * 30),
-    "a quantity of digits": lambda: drift.quantity("9" * 32 + "Ei"),
-    "a JSON pointer": lambda: http.at(nested(900), "/a" * 900),
-    "a JSON pointer of escapes": lambda: http.at({}, "/" + "~1~0" * 250),
-    "placeholders that are open": refused(lambda: promql.fill("$(" * 2048, KNOWN)),
-    "placeholders": refused(lambda: promql.check_size(promql.fill("$(PODS)" * 585, KNOWN), "q")),
+    "a duration": refused(lambda: parse_duration("99999ms" * 4)),
+    "digits that are no duration": refused(lambda: parse_duration("9" * MESSAGE)),
+    "a quantity with a huge exponent": lambda: drift.parse_quantity("1e" + "9" * 30),
+    "a quantity of digits": lambda: drift.parse_quantity("9" * 32 + "Ei"),
+    "a JSON pointer": lambda: http.resolve_pointer(nested(900), "/a" * 900),
+    "a JSON pointer of escapes": lambda: http.resolve_pointer({}, "/" + "~1~0" * 250),
+    "placeholders that are open": refused(lambda: promql.fill_placeholders("$(" * 2048, KNOWN)),
+    "placeholders": refused(lambda: promql.check_size(promql.fill_placeholders("$(PODS)" * 585, KNOWN), "q")),
     "quotes of a query": refused(lambda: promql.check_size('"\\' * 8192, "q")),
     "braces of a query": refused(lambda: promql.check_size("{}" * 8192, "q")),
     "words of a query": refused(lambda: promql.check_size("a " * 8192, "q")),
-    "a termination message of brackets": lambda: pods.parse_report("[" * MESSAGE),
-    "a termination message of digits": lambda: pods.parse_report("9" * MESSAGE),
-    "a report of many figures": lambda: result.evaluation(
+    "a termination message of brackets": lambda: pods.parse_termination_report("[" * MESSAGE),
+    "a termination message of digits": lambda: pods.parse_termination_report("9" * MESSAGE),
+    "a report of many figures": lambda: result.read_evaluation_report(
         json.loads('{"metrics": [' + ",".join(['{"name":"a"}'] * 300) + "]}"), [], first=False
     ),
-    "a digest": lambda: versions.told({"digest": "sha256:" + "d" * MESSAGE}),
-    "an address": lambda: result.is_below("s3://" + "a/" * 2000, "s3://" + "a/" * 1999),
+    "a digest": lambda: versions.parse_artifact_report({"digest": "sha256:" + "d" * MESSAGE}),
+    "an address": lambda: result.is_below_prefix("s3://" + "a/" * 2000, "s3://" + "a/" * 1999),
     "addresses of scores": lambda: scoring._URI.match("s3://" + "a" * 4096),
-    "a webhook of brackets": refused(lambda: webhooks._read("drift", HOOKS[0], {}, b"[" * (1 << 20))),
-    "a webhook of lists": refused(lambda: webhooks._read("drift", HOOKS[0], {}, wide("[],"))),
-    "a webhook of objects": refused(lambda: webhooks._read("drift", HOOKS[0], {}, wide("{},"))),
-    "a webhook of numbers": refused(lambda: webhooks._read("drift", HOOKS[0], {}, wide("1.5,"))),
-    "a webhook of alerts": refused(lambda: webhooks._read("drift", HOOKS[0], {}, wide('{"labels":{"a":"b"}},'))),
+    "a webhook of brackets": refused(lambda: webhooks._parse_events("drift", HOOKS[0], {}, b"[" * (1 << 20))),
+    "a webhook of lists": refused(lambda: webhooks._parse_events("drift", HOOKS[0], {}, wide("[],"))),
+    "a webhook of objects": refused(lambda: webhooks._parse_events("drift", HOOKS[0], {}, wide("{},"))),
+    "a webhook of numbers": refused(lambda: webhooks._parse_events("drift", HOOKS[0], {}, wide("1.5,"))),
+    "a webhook of alerts": refused(
+        lambda: webhooks._parse_events("drift", HOOKS[0], {}, wide('{"labels":{"a":"b"}},'))
+    ),
 }
 
 

@@ -12,10 +12,10 @@ import yaml
 
 from modelwright.api.cel import PRESERVE
 from modelwright.api.crd import rights
-from modelwright.api.crd.definition import KINDS, schema
+from modelwright.api.crd.definition import KINDS, build_schema
 
 ROOT = Path(__file__).parents[3]
-MARKS = {(mark.plural, mark.field): mark for mark in rights.marks()}
+MARKS = {(mark.plural, mark.field): mark for mark in rights.list_marked_fields()}
 SUSPICIOUS = re.compile(
     r"serviceaccount|secret|claim|^images?$|^command$|^args$|^volumes?$|^template$|^manifest$|^podtemplate$|^uri$",
     re.IGNORECASE,
@@ -57,7 +57,7 @@ def uncovered(spec: Mapping[str, Any], plural: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_no_field_that_names_or_runs_something_is_left_out(kind: Any) -> None:
-    assert uncovered(schema(kind)["properties"]["spec"], kind.__crd__.plural) == []
+    assert uncovered(build_schema(kind)["properties"]["spec"], kind.__crd__.plural) == []
 
 
 @pytest.mark.parametrize("name", ["serviceAccountName", "tokenSecretRef", "persistentVolumeClaim", "image", "command"])
@@ -67,11 +67,11 @@ def test_the_walk_finds_a_field_that_none_covers(name: str) -> None:
     assert uncovered({"properties": {"extra": {PRESERVE: True}}}, "models") == ["spec.extra"]
 
 
-@pytest.mark.parametrize(("plural", "field"), [key for key, mark in MARKS.items() if mark.names.what != "Nothing"])
+@pytest.mark.parametrize(("plural", "field"), [key for key, mark in MARKS.items() if mark.target.kind != "Nothing"])
 def test_what_is_marked_is_read_by_a_policy(plural: str, field: str) -> None:
     texts = [
         str(policy)
-        for policy in rights.policies()
+        for policy in rights.build_policies()
         if policy["kind"] == "ValidatingAdmissionPolicy"
         and plural in policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"]
     ]
@@ -82,11 +82,11 @@ def test_what_is_marked_is_read_by_a_policy(plural: str, field: str) -> None:
 
 
 def test_what_names_nothing_says_why() -> None:
-    assert all(mark.names.why for mark in MARKS.values() if mark.names.what == "Nothing")
+    assert all(mark.target.why for mark in MARKS.values() if mark.target.kind == "Nothing")
 
 
 def test_no_policy_asks_more_than_the_api_server_lets_it() -> None:
-    for policy in rights.policies():
+    for policy in rights.build_policies():
         if policy["kind"] == "ValidatingAdmissionPolicy":
             rules = policy["spec"]["variables"] + policy["spec"]["validations"]
             asked = [rule["expression"].count("authorizer") for rule in rules]
@@ -97,4 +97,4 @@ def test_no_policy_asks_more_than_the_api_server_lets_it() -> None:
 
 def test_the_committed_file_is_what_the_types_say() -> None:
     committed = list(yaml.safe_load_all((ROOT / "manifests/policies/rights.yaml").read_text()))
-    assert committed == rights.policies()
+    assert committed == rights.build_policies()

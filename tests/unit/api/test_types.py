@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from modelwright.api.common import InvalidObject, seconds
+from modelwright.api.common import InvalidObject, parse_duration
 from modelwright.api.crd.definition import KINDS
 from modelwright.api.v1alpha1 import ClusterModelRuntime, Model, ModelVersion
-from modelwright.api.v1alpha1.model import pod_template_patch, wanted_replicas
+from modelwright.api.v1alpha1.model import initial_replicas, pod_template_patch
 from tests.controlplane.objects import specs, whole
 
 
@@ -34,19 +34,19 @@ def test_defaults() -> None:
     parsed = Model.parse(model())
     assert parsed.spec.serving.start_timeout_seconds == 600
     assert (parsed.spec.serving.drain_seconds, parsed.spec.serving.max_request_seconds) == (15, 60)
-    assert wanted_replicas(parsed.spec.serving) == 1
+    assert initial_replicas(parsed.spec.serving) == 1
     assert not parsed.spec.suspend
     assert parsed.status.conditions == ()
     assert (parsed.name, parsed.namespace, parsed.uid, parsed.generation) == ("digits", "vision", "u", 4)
 
 
 def test_replicas_of_a_new_revision() -> None:
-    assert wanted_replicas(Model.parse(model(serving={"replicas": 0})).spec.serving) == 0
+    assert initial_replicas(Model.parse(model(serving={"replicas": 0})).spec.serving) == 0
     autoscaled = Model.parse(model(serving={"autoscaling": {"minReplicas": 3, "maxReplicas": 9}}))
-    assert wanted_replicas(autoscaled.spec.serving) == 3
+    assert initial_replicas(autoscaled.spec.serving) == 3
     external = Model.parse(model(serving={"autoscaling": {"external": {}}}))
-    assert wanted_replicas(external.spec.serving) == 1
-    assert external.spec.serving.scaled_by_others
+    assert initial_replicas(external.spec.serving) == 1
+    assert external.spec.serving.scaled_externally
 
 
 AUTOSCALING: list[tuple[str, dict[str, Any], str]] = [
@@ -185,7 +185,7 @@ def test_what_is_written_is_read_back() -> None:
 
 def test_a_container_is_kept_as_it_was_written() -> None:
     container = {"image": "i", "args": ["--x"], "resources": {"limits": {"cpu": "1"}}}
-    assert runtime(container={"name": "model", **container}).spec.container_wire() == container
+    assert runtime(container={"name": "model", **container}).spec.container_manifest() == container
 
 
 def test_readiness_of_a_runtime() -> None:
@@ -194,20 +194,20 @@ def test_readiness_of_a_runtime() -> None:
     assert default.http_get.path == "/v2/models/$(MODEL_NAME)/ready"
     own = runtime(container={"image": "i", "readinessProbe": {"tcpSocket": {"port": 1}}})
     assert own.spec.effective_readiness is None
-    assert own.spec.container_wire()["readinessProbe"] == {"tcpSocket": {"port": 1}}
-    assert runtime().spec.format("a") is not None
-    assert runtime().spec.format("b") is None
+    assert own.spec.container_manifest()["readinessProbe"] == {"tcpSocket": {"port": 1}}
+    assert runtime().spec.find_format("a") is not None
+    assert runtime().spec.find_format("b") is None
 
 
 @pytest.mark.parametrize(("text", "value"), [("10m", 600), ("1h30m", 5400), ("500ms", 0.5), ("2s", 2)])
 def test_durations(text: str, value: float) -> None:
-    assert seconds(text) == value
+    assert parse_duration(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "1d", "-1s", "1h 30m", "1s\n"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
-        seconds(text)
+        parse_duration(text)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

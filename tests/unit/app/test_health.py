@@ -11,11 +11,15 @@ import pytest
 
 from modelwright.app import callers
 from modelwright.app.callers import metrics_readers
-from modelwright.app.health import Health, serve
-from modelwright.kube.access import AccessUnknown, Attempt, Audience, Question, User
+from modelwright.app.health import HealthChecks, start_server
+from modelwright.kube.access import AccessUndetermined, Audience, ObjectAccess, PathAccess, User
 from modelwright.obs.clock import FakeClock
 
-TOKENS = {"prometheus": User("prometheus", ours=False), "projected": User("prometheus"), "tenant": User("tenant")}
+TOKENS = {
+    "prometheus": User("prometheus", for_our_audience=False),
+    "projected": User("prometheus"),
+    "tenant": User("tenant"),
+}
 
 
 @dataclass
@@ -31,15 +35,15 @@ class FakeAccess:
         assert audience is Audience.ANY
         return TOKENS.get(token)
 
-    async def may(self, user: User, attempt: Attempt | Question) -> bool:
+    async def may(self, user: User, attempt: ObjectAccess | PathAccess) -> bool:
         self._ask(user.name)
-        assert attempt == Question("get", "/metrics")
+        assert attempt == PathAccess("get", "/metrics")
         return user.name in self.readers
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
         if self.broken:
-            raise AccessUnknown("no answer")
+            raise AccessUndetermined("no answer")
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Page:
 async def opened(*, authenticated: bool = True) -> AsyncIterator[Page]:
     access, clock = FakeAccess(), FakeClock()
     readers = metrics_readers(access, clock) if authenticated else None
-    listener = await serve(Health(), "127.0.0.1", 0, readers=readers)
+    listener = await start_server(HealthChecks(), "127.0.0.1", 0, readers=readers)
     try:
         yield Page(access, clock, f"http://127.0.0.1:{listener.port}")
     finally:
@@ -114,13 +118,13 @@ async def test_while_the_api_server_is_silent_who_was_let_in_lately_is_let_in(pa
     page.clock.advance(callers.TOKEN_SECONDS)
     assert (await page.get("prometheus"))[0] == 200
     assert (await page.get("projected"))[0] == 503
-    page.clock.advance(callers.Readers.LATELY_SECONDS)
+    page.clock.advance(callers.PageReaders.GRACE_SECONDS)
     assert (await page.get("prometheus"))[0] == 503
 
 
 async def test_an_address_that_guesses_is_asked_to_wait_and_others_are_not_kept_out(page: Page) -> None:
     assert (await page.get("prometheus"))[0] == 200
-    found = [(await page.get("forged"))[0] for _ in range(int(callers.BURST) + 1)]
+    found = [(await page.get("forged"))[0] for _ in range(int(callers.REQUEST_BURST) + 1)]
     assert (found[0], found[-1]) == (401, 429)
     assert (await page.get("prometheus"))[0] == 200
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.app.installs import Installs
+from modelwright.app.installs import InstallClaims
 from modelwright.app.settings import Settings
-from modelwright.core.installs import ANSWER_SECONDS, ASK_SECONDS, SETTLE_SECONDS
+from modelwright.core.installs import ANSWER_TIMEOUT_SECONDS, QUESTION_INTERVAL_SECONDS, SETTLE_SECONDS
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import Result
+from modelwright.kube.runner import ReconcileResult
 from modelwright.kube.store import Store
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
@@ -36,7 +36,7 @@ class Install:
         self.woken: list[str] = []
         self.passes = 0
         self.deaf = False
-        self.installs = Installs(
+        self.installs = InstallClaims(
             Settings(namespace=namespace, **settings),
             world.api,  # type: ignore[arg-type]
             self.store,
@@ -54,11 +54,11 @@ class Install:
         """One pass; whether it was let through."""
         before = self.passes
 
-        async def reconcile(_: Key) -> Result:
+        async def reconcile(_: Key) -> ReconcileResult:
             self.passes += 1
-            return Result()
+            return ReconcileResult()
 
-        await self.installs.gate(reconcile)(KEY)
+        await self.installs.guard_reconciler(reconcile)(KEY)
         await self.world.settle()
         return self.passes > before
 
@@ -93,7 +93,7 @@ class World:
         self.all.remove(install)
 
     def claim(self) -> Object:
-        return self.api.objects[kinds.CONTROLLER_REVISION, "vision", names.CLAIM]
+        return self.api.objects[kinds.CONTROLLER_REVISION, "vision", names.CLAIM_NAME]
 
     @property
     def holder(self) -> str:
@@ -161,7 +161,7 @@ async def test_two_that_live_stay_as_they_are_for_two_small_writes_each_minute(w
     assert world.holder == "one/modelwright-operator"
     assert await first.work()
     assert not await second.work()
-    assert world.writes() - before <= 2 * (600 / ASK_SECONDS + 1)
+    assert world.writes() - before <= 2 * (600 / QUESTION_INTERVAL_SECONDS + 1)
 
 
 async def test_when_the_first_is_uninstalled_the_second_takes_over_what_it_had(world: World) -> None:
@@ -169,13 +169,13 @@ async def test_when_the_first_is_uninstalled_the_second_takes_over_what_it_had(w
     await first.work()
     await second.work()
     world.uninstall(first)
-    await world.pass_time(ASK_SECONDS + ANSWER_SECONDS + 20)
+    await world.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
     assert world.holder == "two/modelwright-operator"
     assert "vision" in second.woken
     await world.pass_time(SETTLE_SECONDS)
     assert await second.work()
     assert held() == {}
-    assert names.ANNOTATION_ASKED_BY not in world.claim()["metadata"]["annotations"]
+    assert names.ANNOTATION_CONTENDER not in world.claim()["metadata"]["annotations"]
 
 
 async def test_an_install_that_comes_back_in_time_answers_before_it_works(world: World) -> None:
@@ -183,7 +183,7 @@ async def test_an_install_that_comes_back_in_time_answers_before_it_works(world:
     await first.work()
     await second.work()
     world.uninstall(first)
-    await world.pass_time(ANSWER_SECONDS - 20)
+    await world.pass_time(ANSWER_TIMEOUT_SECONDS - 20)
     first = await world.start("one")
     await world.pass_time(600)
     assert world.holder == "one/modelwright-operator"
@@ -196,7 +196,7 @@ async def test_an_install_that_comes_back_too_late_is_the_second(world: World) -
     await first.work()
     await second.work()
     world.uninstall(first)
-    await world.pass_time(ASK_SECONDS + ANSWER_SECONDS + 20)
+    await world.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
     first = await world.start("one")
     assert not await first.work()
     await world.pass_time(SETTLE_SECONDS)
@@ -210,13 +210,13 @@ async def test_one_whose_watch_is_behind_reads_the_claims_anew_before_its_first_
     world.uninstall(first)
     # A warm standby that has heard of nothing since.
     old = copy.deepcopy(world.claim())
-    await world.pass_time(ASK_SECONDS + ANSWER_SECONDS + 20)
+    await world.pass_time(QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS + 20)
     standby = Install(world, "one")
     standby.store._objects[kinds.CONTROLLER_REVISION].clear()
     standby.store.put({**old, "apiVersion": "apps/v1", "kind": "ControllerRevision"}, quiet=True)
     world.all.append(standby)
     await world.settle()
-    assert standby.installs.read.is_set()
+    assert standby.installs.claims_read.is_set()
     assert not await standby.work()
 
 
@@ -227,7 +227,7 @@ async def test_of_two_that_wait_for_one_that_is_gone_one_takes_over(world: World
     await second.work()
     await third.work()
     world.uninstall(first)
-    await world.pass_time(2 * (ASK_SECONDS + ANSWER_SECONDS))
+    await world.pass_time(2 * (QUESTION_INTERVAL_SECONDS + ANSWER_TIMEOUT_SECONDS))
     assert world.holder in ("two/modelwright-operator", "three/modelwright-operator")
     let = [await second.work(), await third.work()]
     assert sorted(let) == [False, True]
@@ -236,7 +236,7 @@ async def test_of_two_that_wait_for_one_that_is_gone_one_takes_over(world: World
 async def test_a_claim_that_somebody_deletes_is_made_again(world: World) -> None:
     install = await world.start("one")
     await install.work()
-    world.api.user_delete(kinds.CONTROLLER_REVISION, "vision", names.CLAIM)
+    world.api.user_delete(kinds.CONTROLLER_REVISION, "vision", names.CLAIM_NAME)
     await world.settle()
     assert install.woken == ["vision"]
     assert await install.work()

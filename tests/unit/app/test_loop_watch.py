@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from modelwright.app.health import LoopWatch
-from modelwright.app.tasks import cancel
+from modelwright.app.health import LoopMonitor
+from modelwright.app.tasks import cancel_task
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 from tests.lib.loops import none_holds_the_loop
@@ -19,7 +19,7 @@ def longest(clock: str) -> float:
 
 async def test_a_stand_is_kept_for_a_minute_or_two_by_wall_and_cpu() -> None:
     clock, cpu = FakeClock(), [0.0]
-    run = asyncio.ensure_future(LoopWatch(clock, lambda: cpu[0]).run())
+    run = asyncio.ensure_future(LoopMonitor(clock, lambda: cpu[0]).run())
     await asyncio.sleep(0)
 
     async def after(seconds: float, cpu_seconds: float) -> None:
@@ -39,16 +39,16 @@ async def test_a_stand_is_kept_for_a_minute_or_two_by_wall_and_cpu() -> None:
             await after(0.1, 0.0)
     assert longest("wall") == pytest.approx(0, abs=1e-6)
     assert longest("cpu") == 0.0
-    await cancel(run)
+    await cancel_task(run)
 
 
 def test_a_loop_that_is_late_asks_for_a_restart() -> None:
     clock = FakeClock()
-    watch = LoopWatch(clock)
+    watch = LoopMonitor(clock)
     clock.advance(5)
-    assert watch.check() is None
+    assert watch.check_liveness() is None
     clock.advance(1)
-    assert watch.check() == "the event loop is 5.9 s late"
+    assert watch.check_liveness() == "the event loop is 5.9 s late"
 
 
 def test_a_callback_that_holds_the_loop_fails_a_test_that_watches_it() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.app.leader import look_again, router
+from modelwright.app.leader import build_router, enqueue_spread
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key, WorkQueue
 from modelwright.kube.store import Store
@@ -35,16 +35,16 @@ def poison(kind: kinds.Kind, spec: Any) -> dict[str, Any]:
 async def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.Kind, spec: Any) -> None:
     clock = FakeClock()
     store, queue = Store(routing.INDEXERS), WorkQueue(clock)
-    store.subscribe(router(store, queue))
+    store.subscribe(build_router(store, queue))
     obj = poison(kind, spec)
     obj["metadata"] |= {"uid": "u1", "resourceVersion": "1"}
     store.apply(kind, "ADDED", obj)
-    look_again(store, queue, 600)
+    enqueue_spread(store, queue, 600)
     clock.advance(61)
     place = (obj["metadata"].get("namespace", ""), "poison")
-    assert store.names(kind) == (place,)
+    assert store.list_names(kind) == (place,)
     queued = {await queue.get() for _ in range(len(queue))}
-    assert kind not in routing.LOOKED_AT or Key(kind.kind, *place) in queued
+    assert kind not in routing.RECONCILED_KINDS or Key(kind.kind, *place) in queued
 
 
 @POISON

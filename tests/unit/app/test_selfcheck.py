@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from modelwright.app.health import Health, serve
-from modelwright.app.selfcheck import SelfCheck, Wrong
+from modelwright.app.health import HealthChecks, start_server
+from modelwright.app.selfcheck import CheckFailed, SelfCheck
 from modelwright.app.settings import Settings
 from modelwright.kube import errors, kinds
-from modelwright.kube.lease import ADDRESS
+from modelwright.kube.lease import ANNOTATION_ADDRESS
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import FakeClient
 
@@ -37,8 +37,8 @@ class Renewing(SystemClock):
 async def client() -> AsyncIterator[FakeClient]:
     """With a Lease whose holder is ready."""
     found = FakeClient()
-    health = Health()
-    listener = await serve(health, "127.0.0.1", 0)
+    health = HealthChecks()
+    listener = await start_server(health, "127.0.0.1", 0)
     found.save(lease("a", f"127.0.0.1:{listener.port}"))
     yield found
     await listener.close()
@@ -51,7 +51,7 @@ def lease(holder: str, address: str = "") -> dict[str, Any]:
         "metadata": {
             "namespace": "system",
             "name": "lease",
-            "annotations": {ADDRESS: address} if address else None,
+            "annotations": {ANNOTATION_ADDRESS: address} if address else None,
         },
         "spec": {"holderIdentity": holder, "renewTime": "2026-11-28T17:59:59Z"},
     }
@@ -62,43 +62,43 @@ def check(client: Any, *, renews: bool = True) -> SelfCheck:
 
 
 async def test_a_healthy_install_passes_each_check(client: FakeClient) -> None:
-    found = {name: await look() for name, look in check(client).all().items()}
+    found = {name: await look() for name, look in check(client).list_checks().items()}
     assert found.keys() == {"CRDs", "rights", "leader"}
     assert found["leader"] == "a leads and is ready"
 
 
 async def test_missing_crds_are_named(client: FakeClient) -> None:
     client.served.discard(kinds.MODEL)
-    with pytest.raises(Wrong, match=r"models\.modelwright\.dev; install the chart modelwright-crds"):
-        await check(client).kinds()
+    with pytest.raises(CheckFailed, match=r"models\.modelwright\.dev; install the chart modelwright-crds"):
+        await check(client).check_kinds()
 
 
 async def test_missing_rights_are_named(client: FakeClient) -> None:
     client.failing["list"] = [errors.Denied(403, "Forbidden", "no binding")]
-    with pytest.raises(Wrong, match=r"Models of the cluster can't be read: .*no binding"):
-        await check(client).rights()
+    with pytest.raises(CheckFailed, match=r"Models of the cluster can't be read: .*no binding"):
+        await check(client).check_rights()
 
 
 async def test_a_shard_reads_namespaces_and_leases_too(client: FakeClient) -> None:
     shard = SelfCheck(client, SETTINGS.model_copy(update={"shard": "red"}), Renewing(client, renews=True))
-    assert await shard.rights() == "what shard red needs can be read"
+    assert await shard.check_rights() == "what shard red needs can be read"
     client.failing["list"] = [None, errors.Denied(403, "Forbidden", "no binding")]
-    with pytest.raises(Wrong, match=r"a shard has to list namespaces, and may not: .*no binding"):
-        await shard.rights()
+    with pytest.raises(CheckFailed, match=r"a shard has to list namespaces, and may not: .*no binding"):
+        await shard.check_rights()
 
 
 async def test_a_lease_that_nobody_renews_is_not_led(client: FakeClient) -> None:
-    with pytest.raises(Wrong, match="a holds the Lease system/lease and does not renew it"):
-        await check(client, renews=False).leader()
+    with pytest.raises(CheckFailed, match="a holds the Lease system/lease and does not renew it"):
+        await check(client, renews=False).check_leader()
 
 
 async def test_a_lease_that_nobody_holds(client: FakeClient) -> None:
     client.save(lease(""))
-    with pytest.raises(Wrong, match="nobody holds the Lease"):
-        await check(client).leader()
+    with pytest.raises(CheckFailed, match="nobody holds the Lease"):
+        await check(client).check_leader()
 
 
 async def test_a_leader_that_does_not_answer(client: FakeClient) -> None:
     client.save(lease("a", "127.0.0.1:1"))
-    with pytest.raises(Wrong, match="a leads and does not answer"):
-        await check(client).leader()
+    with pytest.raises(CheckFailed, match="a leads and does not answer"):
+        await check(client).check_leader()

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from modelwright.api.v1alpha1.helper_pods import FETCH_VARIABLES
-from modelwright.app.settings import Settings, SettingsError
+from modelwright.app.settings import InvalidSettings, Settings
 from modelwright.fetch import settings as fetch
 from modelwright.kube.kinds import Kind
 
@@ -44,7 +44,7 @@ def test_values_come_from_the_environment() -> None:
     ],
 )
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=name):
+    with pytest.raises(InvalidSettings, match=name):
         Settings.from_environment({name: value})
 
 
@@ -70,13 +70,13 @@ def test_nobody_acts_as_the_node_unless_an_administrator_says_so() -> None:
     ],
 )
 def test_an_environment_for_fetch_that_would_not_hold_is_refused(text: str, told: str) -> None:
-    with pytest.raises(SettingsError, match="MODELWRIGHT_FETCH_ENV") as error:
+    with pytest.raises(InvalidSettings, match="MODELWRIGHT_FETCH_ENV") as error:
         Settings.from_environment({"MODELWRIGHT_FETCH_ENV": text})
     assert told in str(error.value)
 
 
 def test_helper_pods_are_a_json_object() -> None:
-    assert not Settings.from_environment({"MODELWRIGHT_HELPER_PODS": " "}).helper_pods.members()
+    assert not Settings.from_environment({"MODELWRIGHT_HELPER_PODS": " "}).helper_pods.to_pod_members()
     given = {
         "tolerations": [{"key": "dedicated", "operator": "Exists"}],
         "resources": {"limits": {"cpu": 1}},
@@ -84,9 +84,9 @@ def test_helper_pods_are_a_json_object() -> None:
         "roles": {"scan": {"nodeSelector": {"pool": "scan"}}},
     }
     found = Settings.from_environment({"MODELWRIGHT_HELPER_PODS": json.dumps(given)}).helper_pods
-    assert found.of("scan").node_selector == {"pool": "scan"}
-    assert found.of("look").node_selector is None
-    assert found.of("scan").members()["tolerations"] == given["tolerations"]
+    assert found.for_role("scan").node_selector == {"pool": "scan"}
+    assert found.for_role("look").node_selector is None
+    assert found.for_role("scan").to_pod_members()["tolerations"] == given["tolerations"]
 
 
 WRONG_HELPERS = [
@@ -104,13 +104,13 @@ WRONG_HELPERS = [
 
 @pytest.mark.parametrize(("text", "told"), WRONG_HELPERS)
 def test_helper_pods_that_can_not_be_had_are_refused_by_name(text: str, told: str) -> None:
-    with pytest.raises(SettingsError, match="MODELWRIGHT_HELPER_PODS") as error:
+    with pytest.raises(InvalidSettings, match="MODELWRIGHT_HELPER_PODS") as error:
         Settings.from_environment({"MODELWRIGHT_HELPER_PODS": text})
     assert told in str(error.value)
 
 
 def test_what_an_administrator_may_set_is_what_fetch_reads() -> None:
-    fields = {f"MODELWRIGHT_FETCH_{field.name.upper()}" for field in dataclasses.fields(fetch.Settings)}
+    fields = {f"MODELWRIGHT_FETCH_{field.name.upper()}" for field in dataclasses.fields(fetch.FetchSettings)}
     assert fields | {"MODELWRIGHT_FETCH_LOG"} == FETCH_VARIABLES
 
 
@@ -147,12 +147,12 @@ def test_kinds_of_training_are_a_json_list() -> None:
     ids=lambda value: value[:60],
 )
 def test_wrong_kinds_of_training_are_told_by_entry(text: str, told: str) -> None:
-    with pytest.raises(SettingsError, match=r"MODELWRIGHT_TRAINING_KINDS: .*" + re.escape(told)):
+    with pytest.raises(InvalidSettings, match=r"MODELWRIGHT_TRAINING_KINDS: .*" + re.escape(told)):
         Settings.from_environment({"MODELWRIGHT_TRAINING_KINDS": text})
 
 
 def test_lease_times_must_fit_together() -> None:
-    with pytest.raises(SettingsError, match="MODELWRIGHT_LEASE_RENEW_SECONDS"):
+    with pytest.raises(InvalidSettings, match="MODELWRIGHT_LEASE_RENEW_SECONDS"):
         Settings.from_environment({"MODELWRIGHT_LEASE_RENEW_SECONDS": "20"})
 
 
@@ -178,10 +178,10 @@ def test_each_shard_has_a_lease_and_the_default_one_that_of_an_operator_without_
 
 @pytest.mark.parametrize("more", [{"MODELWRIGHT_SHARD": "Red_1"}, {"MODELWRIGHT_SHARD": "-red"}])
 def test_a_shards_name_can_be_the_end_of_a_name(more: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match=r"MODELWRIGHT_SHARD: .* lower-case letters"):
+    with pytest.raises(InvalidSettings, match=r"MODELWRIGHT_SHARD: .* lower-case letters"):
         Settings.from_environment(more)
 
 
 def test_a_shard_has_no_list_of_namespaces() -> None:
-    with pytest.raises(SettingsError, match="can't be set both"):
+    with pytest.raises(InvalidSettings, match="can't be set both"):
         Settings.from_environment({"MODELWRIGHT_SHARD": "red", "MODELWRIGHT_WATCH_NAMESPACES": "vision"})

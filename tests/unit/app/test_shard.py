@@ -10,15 +10,15 @@ import pytest
 
 from modelwright.api.names import LABEL_SHARD
 from modelwright.app.settings import Settings
-from modelwright.app.shard import Leases, Shard
-from modelwright.core.sharding import Ownership, Peer, State
+from modelwright.app.shard import PeerLeases, ShardSession
+from modelwright.core.sharding import NamespaceOwnership, NamespaceState, PeerLease
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from modelwright.kube.lease import ADDRESS, FOLLOWED, LeaderElector
+from modelwright.kube.lease import ANNOTATION_ADDRESS, ANNOTATION_FOLLOWED, LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.runner import Result
+from modelwright.kube.runner import ReconcileResult
 from modelwright.kube.sharded import ShardStore
-from modelwright.kube.sweep import Watched
+from modelwright.kube.sweep import WatchedKind
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 
@@ -27,7 +27,7 @@ RED = Settings(shard="red", lease_name="modelwright-operator-red")
 
 
 def lease(name: str, shard: str = "", *, holder: str = "somebody", version: int = 1, **annotations: str) -> Object:
-    known = {"address": ADDRESS, "followed": FOLLOWED}
+    known = {"address": ANNOTATION_ADDRESS, "followed": ANNOTATION_FOLLOWED}
     metadata: Object = {"name": name, "resourceVersion": str(version)}
     metadata["annotations"] = {known[key]: value for key, value in annotations.items()}
     if shard:
@@ -36,7 +36,7 @@ def lease(name: str, shard: str = "", *, holder: str = "somebody", version: int 
 
 
 def test_every_operators_lease_counts_but_its_own() -> None:
-    found = Leases(RED, FakeClock()).peers(
+    found = PeerLeases(RED, FakeClock()).list_peers(
         [
             lease("modelwright-operator-red", "red", followed="9"),
             lease("blue", "blue", followed="12"),
@@ -47,19 +47,19 @@ def test_every_operators_lease_counts_but_its_own() -> None:
         ]
     )
     assert found == [
-        Peer("blue", "blue", 12),
-        Peer("another-red", "red", 12),
-        Peer("unsharded", "", None),
-        Peer("modelwright-operator", "", None),
+        PeerLease("blue", "blue", 12),
+        PeerLease("another-red", "red", 12),
+        PeerLease("unsharded", "", None),
+        PeerLease("modelwright-operator", "", None),
     ]
 
 
 def test_a_lease_is_free_when_given_back_or_seen_unchanged_for_its_time() -> None:
     clock = FakeClock()
-    leases = Leases(RED, clock)
+    leases = PeerLeases(RED, clock)
 
     def led(*, version: int, holder: str = "somebody") -> bool:
-        return leases.peers([lease("blue", "blue", version=version, holder=holder)])[0].led
+        return leases.list_peers([lease("blue", "blue", version=version, holder=holder)])[0].led
 
     assert not led(version=1, holder="")
     assert led(version=2)
@@ -75,14 +75,16 @@ def test_a_lease_is_free_when_given_back_or_seen_unchanged_for_its_time() -> Non
 
 @pytest.mark.parametrize("text", ["", "rubbish", "-5"])
 def test_what_is_no_resource_version_says_nothing(text: str) -> None:
-    (found,) = Leases(RED, FakeClock()).peers([lease("blue", "blue", followed=text)])
+    (found,) = PeerLeases(RED, FakeClock()).list_peers([lease("blue", "blue", followed=text)])
     assert found.followed is None
 
 
 def test_shards_without_a_leader_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    own = Ownership("default")
-    own.listed({"a": State("default", 1), "b": State("red", 2), "c": State("nobodys", 3)}, 3)
-    Leases(Settings(shard="default"), FakeClock()).report(own, [lease("modelwright-operator-red", "red")])
+    own = NamespaceOwnership("default")
+    own.apply_list(
+        {"a": NamespaceState("default", 1), "b": NamespaceState("red", 2), "c": NamespaceState("nobodys", 3)}, 3
+    )
+    PeerLeases(Settings(shard="default"), FakeClock()).report_shards(own, [lease("modelwright-operator-red", "red")])
     assert metrics.REGISTRY.get_sample_value("modelwright_shard_led", {"shard": "red"}) == 1
     assert metrics.REGISTRY.get_sample_value("modelwright_shard_led", {"shard": "default"}) == 1
     assert metrics.REGISTRY.get_sample_value("modelwright_shard_led", {"shard": "nobodys"}) == 0
@@ -121,7 +123,7 @@ def a_model(namespace: str, name: str = "digits") -> Object:
 class Fixture:
     def __init__(self) -> None:
         self.clock, self.client = FakeClock(), ListClient()
-        self.own = Ownership("red")
+        self.own = NamespaceOwnership("red")
         self.store = ShardStore(self.own)
         self.queue = WorkQueue(self.clock)
         self.elector = LeaderElector(
@@ -133,11 +135,11 @@ class Fixture:
             clock=self.clock,  # type: ignore[arg-type]
         )
         self.stopped: list[str] = []
-        self.shard = Shard(
+        self.shard = ShardSession(
             RED, self.own, self.client, self.store, self.queue, self.elector, clock=self.clock,  # type: ignore[arg-type]
             stop=lambda why, code: self.stopped.append(why),
         )  # fmt: skip
-        self.shard._watched = (Watched(kinds.MODEL),)
+        self.shard._watched = (WatchedKind(kinds.MODEL),)
 
     async def turns(self, count: int = 20) -> None:
         for _ in range(count):
@@ -146,14 +148,14 @@ class Fixture:
 
 async def test_a_new_leader_lists_namespaces_before_it_says_how_far_it_has_followed() -> None:
     it = Fixture()
-    it.own.listed({"vision": State("red", 5)}, 10)
+    it.own.apply_list({"vision": NamespaceState("red", 5)}, 10)
     it.shard.followed.set()
     it.client.objects = {kinds.NAMESPACE: [a_namespace("vision", "blue", 50)], kinds.LEASE: []}
-    assert it.elector.followed() is None
-    leading = asyncio.create_task(it.shard.lead())
+    assert it.elector.followed_version() is None
+    leading = asyncio.create_task(it.shard.run_leader())
     await it.turns()
-    assert it.elector.followed() == 100
-    assert not it.own.mine("vision")
+    assert it.elector.followed_version() == 100
+    assert not it.own.is_mine("vision")
     leading.cancel()
 
 
@@ -161,11 +163,11 @@ async def test_passes_wait_for_the_namespace_to_be_begun_and_to_be_complete() ->
     it = Fixture()
     passes: list[Key] = []
 
-    async def reconcile(key: Key) -> Result:
+    async def reconcile(key: Key) -> ReconcileResult:
         passes.append(key)
-        return Result()
+        return ReconcileResult()
 
-    gated = it.shard.gate(reconcile)
+    gated = it.shard.guard_reconciler(reconcile)
     it.client.objects = {kinds.NAMESPACE: [a_namespace("vision", "red", 50)], kinds.MODEL: [a_model("vision")]}
     it.shard.followed.set()
     await it.shard._list_namespaces()
@@ -173,10 +175,10 @@ async def test_passes_wait_for_the_namespace_to_be_begun_and_to_be_complete() ->
     await gated(key)
     assert passes == []
     await it.turns()
-    assert it.shard.complete("vision")
+    assert it.shard.is_complete("vision")
     await gated(key)
     assert passes == [], "loaded, and not begun"
-    leading = asyncio.create_task(it.shard.lead())
+    leading = asyncio.create_task(it.shard.run_leader())
     await it.turns()
     assert len(it.queue) == 1
     await gated(key)
@@ -188,6 +190,6 @@ async def test_passes_wait_for_the_namespace_to_be_begun_and_to_be_complete() ->
 
 async def test_an_older_list_ends_the_process() -> None:
     it = Fixture()
-    it.own.listed({}, 500)
+    it.own.apply_list({}, 500)
     await it.shard._list_namespaces()
     assert it.stopped == ["Namespaces are listed as of 100, after 500 had been seen"]

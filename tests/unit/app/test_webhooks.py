@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from modelwright.app import callers, webhooks
-from modelwright.app.callers import Rates
+from modelwright.app.callers import KeyedRateLimiter
 from modelwright.kube.access import Audience
 from modelwright.obs.clock import FakeClock
 from tests.lib.webhooks import SENDER, URL, Door, alert, opened
@@ -233,8 +233,8 @@ async def test_no_token_is_ever_logged_or_told(door: Door, caplog: pytest.LogCap
 
 
 async def test_an_address_that_sends_too_much_is_asked_to_wait(door: Door) -> None:
-    answers = [await door.post(token=None) for _ in range(int(callers.BURST) + 1)]
-    assert [status for status, *_ in answers[:-1]] == [401] * int(callers.BURST)
+    answers = [await door.post(token=None) for _ in range(int(callers.REQUEST_BURST) + 1)]
+    assert [status for status, *_ in answers[:-1]] == [401] * int(callers.REQUEST_BURST)
     status, headers, said = answers[-1]
     assert (status, headers["Retry-After"]) == (429, "1")
     assert "too many requests from this address" in said["error"]
@@ -250,7 +250,7 @@ async def test_an_address_that_sends_too_much_is_asked_to_wait(door: Door) -> No
 
 async def test_users_are_limited_each_for_themselves(door: Door) -> None:
     """Behind a proxy, and from a standby, all come from one address."""
-    for number in range(int(callers.BURST)):
+    for number in range(int(callers.REQUEST_BURST)):
         assert (await door.post(token=f"good.token-{1 + number % 2}"))[0] == 202
     status, headers, said = await door.post()
     assert (status, headers["Retry-After"]) == (429, "1")
@@ -300,15 +300,15 @@ async def test_only_so_many_are_under_way_at_once(door: Door, monkeypatch: pytes
 
 def test_addresses_that_were_not_heard_of_for_longest_are_forgotten() -> None:
     clock = FakeClock()
-    rates = Rates(clock, rate=1.0, burst=1.0, buckets=2)
-    assert rates.wait("a") == 0
-    assert rates.wait("a") == 1.0
-    assert [rates.wait(remote) for remote in ("b", "a", "c", "d")] == [0, 1.0, 0, 0]
-    assert rates.wait("a") == 0
+    rates = KeyedRateLimiter(clock, rate=1.0, burst=1.0, buckets=2)
+    assert rates.take_token("a") == 0
+    assert rates.take_token("a") == 1.0
+    assert [rates.take_token(remote) for remote in ("b", "a", "c", "d")] == [0, 1.0, 0, 0]
+    assert rates.take_token("a") == 0
     clock.advance(0.5)
-    assert rates.wait("a") == pytest.approx(0.5)
+    assert rates.take_token("a") == pytest.approx(0.5)
     clock.advance(0.5)
-    assert rates.wait("a") == 0
+    assert rates.take_token("a") == 0
 
 
 async def test_probes_and_metrics_are_on_another_port(door: Door) -> None:

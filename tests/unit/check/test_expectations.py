@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelwright.check.expectations import difference
+from modelwright.check.expectations import find_difference
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy host is no finding."""
@@ -25,7 +25,7 @@ ANSWER = {"model_name": "digits", "outputs": [{"name": "y", "shape": [2], "data"
     ],
 )
 def test_what_is_expected_may_be_a_part_and_numbers_may_be_near(expected: dict[str, Any]) -> None:
-    assert difference(expected, ANSWER) is None
+    assert find_difference(expected, ANSWER) is None
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_what_is_expected_may_be_a_part_and_numbers_may_be_near(expected: dict[s
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(expected: dict[str, Any], said: str) -> None:
-    found = difference(expected, ANSWER)
+    found = find_difference(expected, ANSWER)
     assert found is not None
     assert said in found
 
@@ -57,4 +57,4 @@ _JSON = st.recursive(
 @UNTIMED
 @given(value=_JSON)
 def test_everything_holds_itself(value: Any) -> None:
-    assert difference(value, value) is None
+    assert find_difference(value, value) is None

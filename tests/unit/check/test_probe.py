@@ -21,9 +21,9 @@ import pytest
 from aiohttp import web
 
 from modelwright.api.reasons import Reason
-from modelwright.check.command import SETTINGS_WRONG, TERMINATION_BYTES, cut, main
-from modelwright.check.probe import Result, percentile, probe
-from modelwright.check.settings import Sample, Settings, SettingsError, from_environment
+from modelwright.check.command import SETTINGS_WRONG, TERMINATION_BYTES, run_prober, truncate_message
+from modelwright.check.probe import ProbeResult, compute_percentile, run_probe
+from modelwright.check.settings import ProberSettings, ProberSettingsError, ProbeSample, read_prober_settings
 from modelwright.core import gates
 from modelwright.core.protocols import request_path
 from tests.servers.v2.server import Behaviour, Server
@@ -34,15 +34,15 @@ RIGHT = {"outputs": [{"name": "output-0", "data": [3]}]}
 
 
 @contextlib.asynccontextmanager
-async def model(**behaviour: Any) -> AsyncIterator[Settings]:
+async def model(**behaviour: Any) -> AsyncIterator[ProberSettings]:
     """A model server, and the settings to probe it once with one sample."""
     server = Server("digits", "digits-2", Behaviour.from_json(behaviour))
     port = await server.listen("127.0.0.1", 0)
     await server.load()
     url = f"http://127.0.0.1:{port}"
     try:
-        yield Settings(
-            url, "digits", "V2", "/v2/models/digits/ready", (Sample(REQUEST, RIGHT),), 1, 10, 5, None, None, None,
+        yield ProberSettings(
+            url, "digits", "V2", "/v2/models/digits/ready", (ProbeSample(REQUEST, RIGHT),), 1, 10, 5, None, None, None,
             (f"{url}/metrics",), Path("/nowhere"),
         )  # fmt: skip
     finally:
@@ -51,28 +51,28 @@ async def model(**behaviour: Any) -> AsyncIterator[Settings]:
 
 async def test_a_good_model_passes_with_its_figures() -> None:
     async with model() as settings:
-        found = await probe(replace(settings, repeats=4, percentile=0.95, latency_seconds=5, memory_bytes=1 << 40))
-    told = found.wire()
+        found = await run_probe(replace(settings, repeats=4, percentile=0.95, latency_seconds=5, memory_bytes=1 << 40))
+    told = found.to_json()
     assert (told["outcome"], told["reason"], told["requests"]) == ("Pass", "GatePassed", 4)
     assert told["latency"].keys() == {"p50", "p95"}
     assert told["memoryBytes"] > 0
     assert "4 requests answered as expected" in told["message"]
-    assert gates.judged("infra", told).outcome == "Pass"
+    assert gates.parse_judged_report("infra", told).outcome == "Pass"
 
 
 async def test_the_first_round_warms_up_and_does_not_count_for_latency() -> None:
     async with model() as settings:
-        assert len((await probe(replace(settings, repeats=3))).seconds) == 2
-        assert len((await probe(settings)).seconds) == 1
+        assert len((await run_probe(replace(settings, repeats=3))).seconds) == 2
+        assert len((await run_probe(settings)).seconds) == 1
 
 
 async def test_without_samples_it_still_shows_that_the_model_loads() -> None:
     async with model() as settings:
-        found = await probe(replace(settings, samples=()))
+        found = await run_probe(replace(settings, samples=()))
         assert (found.outcome, found.requests) == ("Pass", 0)
         assert "loaded and ready, no samples" in found.message
         wanted = replace(settings, samples=(), percentile=0.95, latency_seconds=5)
-        assert (await probe(wanted)).reason == "LatencyNotMeasured"
+        assert (await run_probe(wanted)).reason == "LatencyNotMeasured"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_what_is_wrong_is_found(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("modelwright.check.probe._READY_EVERY", 0.01)
     async with model(**behaviour) as settings:
-        found = await probe(replace(settings, **changes))
+        found = await run_probe(replace(settings, **changes))
     assert (found.outcome, found.reason) == (outcome, reason)
     assert said in found.message
 
@@ -121,7 +121,7 @@ async def test_a_model_that_loads_late_is_waited_for(monkeypatch: pytest.MonkeyP
     port = await server.listen("127.0.0.1", 0)
     async with model() as settings:
         loading = asyncio.create_task(server.load())
-        found = await probe(replace(settings, url=f"http://127.0.0.1:{port}"))
+        found = await run_probe(replace(settings, url=f"http://127.0.0.1:{port}"))
         await loading
     await server.stop(0.1)
     assert found.outcome == "Pass"
@@ -161,7 +161,7 @@ HELD = "process_resident_memory_bytes"
 )
 async def test_memory_is_that_of_the_largest_pod_and_every_pod_must_tell(texts: Any, held: int | None) -> None:
     async with model() as settings, telling(*texts) as urls:
-        found = await probe(replace(settings, metrics_urls=urls, memory_bytes=1 << 40))
+        found = await run_probe(replace(settings, metrics_urls=urls, memory_bytes=1 << 40))
     assert found.memory_bytes == held
     assert found.outcome == ("Inconclusive" if held is None else "Pass")
 
@@ -184,13 +184,13 @@ def test_samples_go_where_the_protocol_says(protocol: str, request_: dict[str, A
 
 def test_a_percentile_is_the_nearest_rank() -> None:
     values = [float(n) for n in range(1, 21)]
-    assert [percentile(values, share) for share in (0.01, 0.5, 0.95, 0.96, 0.999)] == [1, 10, 19, 20, 20]
-    assert percentile([7.0], 0.5) == 7
+    assert [compute_percentile(values, share) for share in (0.01, 0.5, 0.95, 0.96, 0.999)] == [1, 10, 19, 20, 20]
+    assert compute_percentile([7.0], 0.5) == 7
 
 
 @pytest.mark.parametrize("message", ["short", "long " * 2000, "ö" * 5000, '"\n' * 4000, ""])
 def test_the_result_fits_into_a_termination_message(message: str) -> None:
-    text = cut(Result(message=message, requests=9, seconds=[0.1] * 9, memory_bytes=5).wire())
+    text = truncate_message(ProbeResult(message=message, requests=9, seconds=[0.1] * 9, memory_bytes=5).to_json())
     assert len(text.encode()) <= TERMINATION_BYTES
     told = json.loads(text)
     assert told["message"] == message or (told["message"].endswith("...") and len(told["message"]) > 100)
@@ -203,11 +203,11 @@ NEEDED = {"URL": "http://digits-a.vision.svc/", "MODEL_NAME": "digits", "PROTOCO
 def test_settings_come_from_the_environment() -> None:
     samples = json.dumps([{"request": REQUEST, "expect": RIGHT}, {"request": {}}])
     given = {"SAMPLES_0": samples[:20], "SAMPLES_1": samples[20:], "LATENCY_SECONDS": "0.2", "MEMORY_BYTES": "1048576"}
-    found = from_environment({**NEEDED, **given, "METRICS_URLS": "http://a/metrics,http://b/metrics"})
-    assert found.samples == (Sample(REQUEST, RIGHT), Sample({}, None))
+    found = read_prober_settings({**NEEDED, **given, "METRICS_URLS": "http://a/metrics,http://b/metrics"})
+    assert found.samples == (ProbeSample(REQUEST, RIGHT), ProbeSample({}, None))
     assert (found.url, found.percentile, found.latency_seconds) == ("http://digits-a.vision.svc", 0.95, 0.2)
     assert (found.memory_bytes, len(found.metrics_urls), found.repeats) == (1048576, 2, 3)
-    plain = from_environment(NEEDED)
+    plain = read_prober_settings(NEEDED)
     assert (plain.samples, plain.percentile, plain.memory_bytes, plain.metrics_urls) == ((), None, None, ())
 
 
@@ -222,9 +222,9 @@ def test_settings_come_from_the_environment() -> None:
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SettingsError, match=named):
-        from_environment(NEEDED | wrong)
-    assert main(NEEDED | wrong) == SETTINGS_WRONG
+    with pytest.raises(ProberSettingsError, match=named):
+        read_prober_settings(NEEDED | wrong)
+    assert run_prober(NEEDED | wrong) == SETTINGS_WRONG
     assert named in capsys.readouterr().err
 
 
@@ -241,12 +241,12 @@ async def test_the_program_leaves_its_result_and_ends_well_whatever_it_says(tmp_
         run = asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, text=True)
         done = await run
     assert done.returncode == 0
-    assert gates.judged("infra", json.loads(log.read_text())).reason == "UnexpectedAnswer"
+    assert gates.parse_judged_report("infra", json.loads(log.read_text())).reason == "UnexpectedAnswer"
     assert json.loads(done.stdout) == json.loads(log.read_text())
 
 
 def test_every_reason_is_a_documented_one() -> None:
     source = (ROOT / "operator/modelwright/check/probe.py").read_text()
-    found = {*re.findall(r'Failed\((?:FAIL|INCONCLUSIVE), "(\w+)"', source), Result().reason}
+    found = {*re.findall(r'Failed\((?:FAIL|INCONCLUSIVE), "(\w+)"', source), ProbeResult().reason}
     assert len(found) > 7
     assert found <= set(Reason)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.cli import cluster
-from modelwright.cli.cluster import Cluster, ClusterError, Forbidden
+from modelwright.cli.cluster import ClusterError, Forbidden, KubectlClient
 
 SIGN_IN = "To sign in, open https://login.example.com/device and enter the code ABCD-1234: "
 
@@ -26,14 +26,14 @@ def program(folder: Path, text: str) -> Path:
 def test_kubectl_may_be_several_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     file = program(tmp_path, 'echo "$@"')
     monkeypatch.setenv("KUBECTL", words.format(file=file))
-    assert Cluster(("--context=a",)).run("get", "pods") == "--context=a get pods\n"
+    assert KubectlClient(("--context=a",)).run("get", "pods") == "--context=a get pods\n"
 
 
 def test_a_program_with_a_blank_in_its_name_is_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "my programs"
     folder.mkdir()
     monkeypatch.setenv("KUBECTL", str(program(folder, "echo here")))
-    assert Cluster().run("version") == "here\n"
+    assert KubectlClient().run("version") == "here\n"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_program_with_a_blank_in_its_name_is_one_word(tmp_path: Path, monkeypa
 def test_words_that_can_not_be_run_are_named(monkeypatch: pytest.MonkeyPatch, words: str, says: str) -> None:
     monkeypatch.setenv("KUBECTL", words)
     with pytest.raises(ClusterError, match=says):
-        Cluster().run("version")
+        KubectlClient().run("version")
 
 
 def test_a_request_to_sign_in_is_seen_while_kubectl_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_a_request_to_sign_in_is_seen_while_kubectl_waits(tmp_path: Path, monkey
         answer.write_text("signed-in\n")
 
     monkeypatch.setattr(cluster, "say", say)
-    assert Cluster().run("get", "pods") == "signed-in\n"
+    assert KubectlClient().run("get", "pods") == "signed-in\n"
     assert shown == [SIGN_IN]
 
 
@@ -69,7 +69,7 @@ def test_an_error_after_a_prompt_is_kubectls_though_no_line_ends_between(
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, text)))
     monkeypatch.setattr(cluster, "say", lambda *_, **__: answer.write_text("signed-in\n"))
     with pytest.raises(Forbidden, match=r"^no$"):
-        Cluster().run("get", "pods")
+        KubectlClient().run("get", "pods")
 
 
 def test_a_credential_plugin_reads_what_its_user_types(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_what_kubectl_says_is_the_error_and_is_not_shown_twice(
     (tmp_path / "written").write_text(f"{written}\n")
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, f"cat {tmp_path}/written >&2; exit 1")))
     with pytest.raises(ClusterError) as error:
-        Cluster().run("get", "pods")
+        KubectlClient().run("get", "pods")
     assert str(error.value) == said
     assert capsys.readouterr().err == ""
 
@@ -111,7 +111,7 @@ def test_what_a_plugin_said_first_does_not_hide_that_it_is_forbidden(
     text = "echo 'signed in as alice' >&2; echo 'Error from server (Forbidden): pods is forbidden' >&2; exit 1"
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, text)))
     with pytest.raises(Forbidden, match=r"^pods is forbidden$"):
-        Cluster().run("get", "pods")
+        KubectlClient().run("get", "pods")
     assert capsys.readouterr().err == "signed in as alice\n"
 
 
@@ -119,7 +119,7 @@ def test_what_a_plugin_says_can_not_steer_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, r"printf 'code\033[2J 1\r\n' >&2")))
-    Cluster().run("get", "pods")
+    KubectlClient().run("get", "pods")
     assert capsys.readouterr().err == "code\\x1b[2J 1\n"
 
 
@@ -127,7 +127,7 @@ def test_completion_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, f"printf '{SIGN_IN}' >&2; read code || echo nobody")))
-    assert Cluster(prompts=False).run("get", "pods") == "nobody\n"
+    assert KubectlClient(prompts=False).run("get", "pods") == "nobody\n"
     assert capsys.readouterr().err == ""
 
 
@@ -137,4 +137,4 @@ def test_a_kubectl_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, f"read word < {never}")))
     monkeypatch.setattr(cluster, "TIMEOUT", 0.0)
     with pytest.raises(ClusterError, match="kubectl did not end within 0 s"):
-        Cluster().run("get", "pods")
+        KubectlClient().run("get", "pods")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from modelwright.cli.complete import FILES, NO_FILES, complete
+from modelwright.cli.complete import FILES, NO_FILES, complete_words
 
 CASES = [
     ("nothing yet", [""], {"status", "why", "rollback"}, NO_FILES),
@@ -44,7 +44,7 @@ def names(flags: Sequence[str], kind: str) -> Iterable[str]:
 
 @pytest.mark.parametrize(("words", "offered", "directive"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_what_is_offered_after(words: list[str], offered: set[str], directive: int) -> None:
-    found, told = complete(words, names)
+    found, told = complete_words(words, names)
     assert told == directive
     assert offered <= set(found)
     assert found == sorted(found)

@@ -9,19 +9,19 @@ import pytest
 import yaml
 
 from modelwright.cli import lint, plugin
-from modelwright.cli.drafts import draft
-from modelwright.cli.verbs import DRAFTS
+from modelwright.cli.drafts import render_draft
+from modelwright.cli.verbs import DRAFT_KINDS
 
 
-@pytest.mark.parametrize("what", DRAFTS)
+@pytest.mark.parametrize("what", DRAFT_KINDS)
 def test_a_draft_passes_lint(what: str) -> None:
-    found = lint.lint([("draft.yaml", draft(what, "iris"))], None)
+    found = lint.lint_files([("draft.yaml", render_draft(what, "iris"))], None)
     assert [finding.text for finding in found if finding.level != "note"] == []
 
 
-@pytest.mark.parametrize("what", DRAFTS)
+@pytest.mark.parametrize("what", DRAFT_KINDS)
 def test_each_line_of_a_draft_fits_and_has_its_comment_before_it(what: str) -> None:
-    lines = draft(what, "iris").splitlines()
+    lines = render_draft(what, "iris").splitlines()
     assert max(map(len, lines)) <= 112
     at = lines.index("spec:")
     fields = [index for index, line in enumerate(lines) if index > at and line[:2] == "  " and line[2].isalpha()]
@@ -30,9 +30,9 @@ def test_each_line_of_a_draft_fits_and_has_its_comment_before_it(what: str) -> N
 
 
 def test_optional_fields_are_named_with_what_they_are() -> None:
-    text = draft("model", "iris")
+    text = render_draft("model", "iris")
     assert "  # endpoint: Where it is reached from outside, through the Gateway API." in text
-    assert "# author" not in draft("version", "iris-1")
+    assert "# author" not in render_draft("version", "iris-1")
 
 
 NAMES = [
@@ -45,7 +45,7 @@ NAMES = [
 
 @pytest.mark.parametrize(("name", "model", "found"), NAMES, ids=[name for name, _, _ in NAMES])
 def test_a_version_names_its_model(name: str, model: str | None, found: str) -> None:
-    content: Any = yaml.safe_load(draft("version", name, model))
+    content: Any = yaml.safe_load(render_draft("version", name, model))
     assert content["metadata"]["name"] == name
     assert content["spec"]["modelRef"]["name"] == found
 

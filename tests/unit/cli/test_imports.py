@@ -16,9 +16,9 @@ import yaml
 from modelwright.api.v1alpha1 import Model, ModelVersion, RolloutPolicy
 from modelwright.cli import lint, plugin
 from modelwright.cli.imports import artifacts, policies, run
-from modelwright.cli.imports.documents import Imported, Options
-from modelwright.cli.imports.fields import Path as Place
-from modelwright.cli.imports.fields import dotted
+from modelwright.cli.imports.documents import ImportedObject, ImportOptions
+from modelwright.cli.imports.fields import FieldPath as Place
+from modelwright.cli.imports.fields import format_path
 
 Json = dict[str, Any]
 
@@ -37,12 +37,12 @@ def documents(name: str) -> list[Json]:
     return list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
 
 
-def outcome(name: str, values: list[Json], **options: str) -> list[Imported]:
-    return run.imported(run.registry()[name], values, Options(**options))[0]
+def outcome(name: str, values: list[Json], **options: str) -> list[ImportedObject]:
+    return run.import_objects(run.load_providers()[name], values, ImportOptions(**options))[0]
 
 
 def test_each_provider_has_its_line() -> None:
-    assert list(run.registry()) == PROVIDERS
+    assert list(run.load_providers()) == PROVIDERS
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -61,7 +61,7 @@ def test_examples_become_what_is_written_down(
 def test_what_comes_of_them_passes_lint(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     plugin.main(["import", name, str(GOLDEN / f"{name}.yaml"), "--gateway", "gateways/models", "--domain", "a.example"])
     told = capsys.readouterr().out
-    assert [found for found in lint.lint([("imported", told)], None) if found.wrong] == []
+    assert [found for found in lint.lint_files([("imported", told)], None) if found.is_error] == []
     kinds = {"Model": Model, "ModelVersion": ModelVersion, "RolloutPolicy": RolloutPolicy}
     found = [document for document in yaml.safe_load_all(told) if document]
     assert {kinds[document["kind"]].parse(document).kind for document in found} >= {"Model"}
@@ -114,11 +114,11 @@ MERE_NAMES = ("spec.args[].name", "spec.template.containers[].name", "spec.predi
 """By which parts of one object name each other."""
 
 
-def means_nothing(path: Place, found: Imported) -> bool:
+def means_nothing(path: Place, found: ImportedObject) -> bool:
     """Whether a leaf says only what an object is, or where something would be that isn't imported."""
     if path == ("metadata", "namespace"):
         return not found.objects
-    return path[0] in ("apiVersion", "kind") or re.sub(r"[0-9]+", "", dotted(path)) in MERE_NAMES
+    return path[0] in ("apiVersion", "kind") or re.sub(r"[0-9]+", "", format_path(path)) in MERE_NAMES
 
 
 def with_another(values: list[Json], index: int, path: Place, value: Any) -> list[Json]:
@@ -131,16 +131,16 @@ def flat(values: list[Json]) -> list[Json]:
     return [each for value in values for each in (value["items"] if value["kind"] == "List" else [value])]
 
 
-def is_noted(found: list[Imported], index: int, path: Place) -> bool:
+def is_noted(found: list[ImportedObject], index: int, path: Place) -> bool:
     if any(note.startswith("can't be read as ") for note in found[index].notes):
         return True
-    places = {dotted(path[:end]) for end in range(2, len(path) + 1)} | {dotted(path[:1])}
+    places = {format_path(path[:end]) for end in range(2, len(path) + 1)} | {format_path(path[:1])}
     return any(note.partition(": ")[0] in places for note in found[index].notes)
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_every_leaf_is_used_or_noted(name: str) -> None:
-    values = [value for value in flat(documents(name)) if run.registry()[name].owns(value)]
+    values = [value for value in flat(documents(name)) if run.load_providers()[name].owns(value)]
     whole = outcome(name, values)
     dropped = []
     for index, document in enumerate(values):
@@ -150,13 +150,13 @@ def test_every_leaf_is_used_or_noted(name: str) -> None:
             if all(
                 outcome(name, with_another(values, index, path, value)) == whole for value in others(at(document, path))
             ):
-                dropped.append(f"{document['kind']} {document['metadata']['name']}: {dotted(path)}")
+                dropped.append(f"{document['kind']} {document['metadata']['name']}: {format_path(path)}")
     assert dropped == []
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_field_that_nobody_knows_is_noted_wherever_it_stands(name: str) -> None:
-    values = [value for value in flat(documents(name)) if run.registry()[name].owns(value)]
+    values = [value for value in flat(documents(name)) if run.load_providers()[name].owns(value)]
     whole = outcome(name, values)
     dropped = []
     for index, document in enumerate(values):
@@ -168,14 +168,14 @@ def test_a_field_that_nobody_knows_is_noted_wherever_it_stands(name: str) -> Non
             found = outcome(name, changed)
             made = json.dumps([each.objects + each.drafts for each in found])
             if "surprise" not in made and not is_noted(found, index, (*path, "surprise")):
-                dropped.append(f"{document['kind']} {document['metadata']['name']}: {dotted(path)}")
+                dropped.append(f"{document['kind']} {document['metadata']['name']}: {format_path(path)}")
     assert dropped == []
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_value_of_another_type_is_an_error_of_that_object_alone(name: str) -> None:
     wrong = itertools.cycle(([1], {"a": None}, -1.5, True, None, "", "{{x}}", 2**70))
-    values = [value for value in flat(documents(name)) if run.registry()[name].owns(value)]
+    values = [value for value in flat(documents(name)) if run.load_providers()[name].owns(value)]
     for index, document in enumerate(values):
         for path in (*leaves(document), *filter(None, mappings(document))):
             if path[0] == "kind":
@@ -214,7 +214,7 @@ def test_the_shipped_runtimes_are_those_of_the_manifests() -> None:
                 found[document["metadata"]["name"]] = {
                     each["name"]: tuple(each.get("versions", ())) for each in formats
                 }
-    assert found == {name: dict(formats) for name, formats in artifacts.SHIPPED.items()}
+    assert found == {name: dict(formats) for name, formats in artifacts.SHIPPED_FORMATS.items()}
 
 
 # --- KServe
@@ -234,7 +234,7 @@ def sklearn(uri: str = "gs://models/iris/1", predictor: Json | None = None, **mo
     return service({"model": model, **(predictor or {})})
 
 
-def from_kserve(value: Json, **options: str) -> Imported:
+def from_kserve(value: Json, **options: str) -> ImportedObject:
     (found,) = outcome("kserve", [value], **options)
     return found
 
@@ -379,7 +379,7 @@ def test_yaml_that_no_server_has_seen_is_no_crash(
     ],
 )
 def test_a_condition_is_limits_or_none(condition: str, limits: Json | None) -> None:
-    assert policies.limits(condition) == limits
+    assert policies.parse_limits(condition) == limits
 
 
 def rollout(*steps: Json) -> Json:

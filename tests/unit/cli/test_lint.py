@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from modelwright.cli import reports
-from modelwright.cli.lint import Finding, lint
+from modelwright.cli.lint import LintFinding, lint_files
 from tests.lib import objects
 
 MODEL = objects.model("vision", "digits", version="v1")
@@ -42,7 +42,7 @@ CASES = [
 
 @pytest.mark.parametrize(("document", "says"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_what_is_said_of(document: dict[str, object], says: str | None) -> None:
-    wrong = [finding for finding in lint([("f.yaml", yaml.safe_dump(document))], None) if finding.wrong]
+    wrong = [finding for finding in lint_files([("f.yaml", yaml.safe_dump(document))], None) if finding.is_error]
     if says is None:
         assert wrong == []
     else:
@@ -50,21 +50,21 @@ def test_what_is_said_of(document: dict[str, object], says: str | None) -> None:
 
 
 def test_a_policy_is_told_what_requests_it_needs() -> None:
-    finding, _ = lint([("f.yaml", yaml.safe_dump(POLICY))], None)
+    finding, _ = lint_files([("f.yaml", yaml.safe_dump(POLICY))], None)
     assert (finding.level, finding.place) == ("note", "f.yaml: RolloutPolicy canary")
 
 
 def test_a_policy_that_promotes_by_time_alone_is_warned_of() -> None:
-    _, finding = lint([("f.yaml", yaml.safe_dump(POLICY))], None)
-    assert (finding.level, finding.wrong) == ("warning", False)
+    _, finding = lint_files([("f.yaml", yaml.safe_dump(POLICY))], None)
+    assert (finding.level, finding.is_error) == ("warning", False)
     assert finding.text.startswith("it promotes by time alone: it has no analysis, no gate and no approval")
     judged = {**POLICY["spec"], "analysis": {"metrics": [{"name": "e", "builtin": "error-rate", "margin": "0.02"}]}}
-    assert [f.level for f in lint([("f.yaml", yaml.safe_dump({**POLICY, "spec": judged}))], None)] == ["note"]
+    assert [f.level for f in lint_files([("f.yaml", yaml.safe_dump({**POLICY, "spec": judged}))], None)] == ["note"]
 
 
 def test_a_margin_that_bursts_break_is_warned_of() -> None:
     judged = {**POLICY["spec"], "analysis": {"metrics": [{"name": "e", "builtin": "error-rate", "margin": "0"}]}}
-    found = lint([("f.yaml", yaml.safe_dump({**POLICY, "spec": judged}))], None)
+    found = lint_files([("f.yaml", yaml.safe_dump({**POLICY, "spec": judged}))], None)
     assert [f.level for f in found if "leaves no room for bursts" in f.text] == ["warning"]
 
 
@@ -97,25 +97,25 @@ spec:
     ],
 )  # fmt: skip
 def test_an_error_has_its_line_and_says_what_to_write(written: str, line: int, says: str) -> None:
-    (finding,) = lint([("f.yaml", MANIFEST % written)], None)
+    (finding,) = lint_files([("f.yaml", MANIFEST % written)], None)
     assert (finding.level, finding.line, finding.text) == ("error", line, says)
 
 
 def test_a_value_of_a_list_of_words_has_the_nearest_one() -> None:
     metric = {"name": "e", "builtin": "error-rates", "margin": "0.02"}
     spec = {**POLICY["spec"], "analysis": {"metrics": [metric]}}
-    (finding,) = lint([("f.yaml", yaml.safe_dump({**POLICY, "spec": spec}))], None)
+    (finding,) = lint_files([("f.yaml", yaml.safe_dump({**POLICY, "spec": spec}))], None)
     assert 'is "error-rates"; did you mean error-rate? It is one of ' in finding.text
 
 
 def test_broken_yaml_has_its_line() -> None:
-    (finding,) = lint([("f.yaml", "a: 1\nb: [\nc: {")], None)
-    assert (finding.wrong, finding.line) == (True, 3)
+    (finding,) = lint_files([("f.yaml", "a: 1\nb: [\nc: {")], None)
+    assert (finding.is_error, finding.line) == (True, 3)
 
 
 def test_objects_of_a_list_are_judged_at_their_lines() -> None:
     listed = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: modelwright.dev/v1alpha1\n  kind: Modell\n"
-    (finding,) = lint([("f.yaml", listed)], None)
+    (finding,) = lint_files([("f.yaml", listed)], None)
     assert (finding.line, "did you mean Model?" in finding.text) == (4, True)
 
 
@@ -125,24 +125,24 @@ def test_a_name_that_another_file_has_nearly_is_warned_of() -> None:
     def versions(*names: str) -> list[tuple[str, str]]:
         return [(f"{name}.yaml", yaml.safe_dump(objects.version("vision", name))) for name in names]
 
-    (finding,) = lint([model, *versions("digits-candidate-1")], None)
+    (finding,) = lint_files([model, *versions("digits-candidate-1")], None)
     assert (finding.level, finding.file) == ("warning", "model.yaml")
     wanted = "spec.version.name: no ModelVersion digits-candidat-1 is in these files; did you mean digits-candidate-1?"
     assert finding.text == wanted
-    assert lint([model, *versions("digits-candidate-1", "digits-candidat-1")], None) == []
+    assert lint_files([model, *versions("digits-candidate-1", "digits-candidat-1")], None) == []
     # Another number is another version, which the cluster may have.
-    assert lint([model, *versions("digits-candidat-2")], None) == []
+    assert lint_files([model, *versions("digits-candidat-2")], None) == []
 
 
-REFUSED = Finding("a,b.yaml: Model x", "100 %:\nno", "error", "a,b.yaml", 7)
+REFUSED = LintFinding("a,b.yaml: Model x", "100 %:\nno", "error", "a,b.yaml", 7)
 
 
 def test_findings_for_github() -> None:
-    assert list(reports.github([REFUSED])) == ["::error file=a%2Cb.yaml,line=7::Model x: 100 %25:%0Ano"]
+    assert list(reports.github_commands([REFUSED])) == ["::error file=a%2Cb.yaml,line=7::Model x: 100 %25:%0Ano"]
 
 
 def test_findings_as_sarif() -> None:
-    (run,) = reports.sarif([REFUSED])["runs"]
+    (run,) = reports.sarif_report([REFUSED])["runs"]
     (result,) = run["results"]
     assert result == {
         "level": "error",
@@ -165,8 +165,8 @@ def test_every_manifest_of_this_repository_passes() -> None:
         if not left_out.intersection(path.relative_to(root).parts)
     ]
     assert len(files) > 30
-    found = lint([(str(path.relative_to(root)), path.read_text()) for path in files], None)
-    assert [finding for finding in found if finding.wrong] == []
+    found = lint_files([(str(path.relative_to(root)), path.read_text()) for path in files], None)
+    assert [finding for finding in found if finding.is_error] == []
 
 
 NARROW = [{"name": "accuracy", "minDelta": "-0.005"}]
@@ -198,15 +198,15 @@ NARROW = [{"name": "accuracy", "minDelta": "-0.005"}]
 def test_a_margin_within_chance_is_a_warning_with_the_examples_it_takes(
     kind: str, spec: dict[str, object], field: str
 ) -> None:
-    found = lint([("f.yaml", yaml.safe_dump({**POLICY, "kind": kind, "spec": spec}))], None)
+    found = lint_files([("f.yaml", yaml.safe_dump({**POLICY, "kind": kind, "spec": spec}))], None)
     warned = [finding for finding in found if "examples" in finding.text]
-    assert [(finding.wrong, finding.text.partition(":")[0]) for finding in warned] == [(False, field)]
+    assert [(finding.is_error, finding.text.partition(":")[0]) for finding in warned] == [(False, field)]
 
 
 def test_broken_yaml_and_what_the_server_refuses_are_errors() -> None:
-    (broken,) = lint([("f.yaml", "a: [")], None)
-    assert broken.wrong
-    (refused,) = lint([("f.yaml", yaml.safe_dump(MODEL))], lambda _: "exceeded quota")
+    (broken,) = lint_files([("f.yaml", "a: [")], None)
+    assert broken.is_error
+    (refused,) = lint_files([("f.yaml", yaml.safe_dump(MODEL))], lambda _: "exceeded quota")
     assert refused.text == "the API server refuses it: exceeded quota"
 
 
@@ -219,7 +219,7 @@ def test_a_runtime_is_asked_whether_a_format_is_code(code: dict[str, bool], note
             "container": {"image": "example.com/mine:1"},
         },
     }  # fmt: skip
-    found = lint([("f.yaml", yaml.safe_dump(runtime))], None)
+    found = lint_files([("f.yaml", yaml.safe_dump(runtime))], None)
     assert [(finding.level, finding.text.split(":")[0]) for finding in found] == [
         ("note", "spec.formats[0].code")
     ] * notes
@@ -229,8 +229,8 @@ def test_a_gateway_that_ends_requests_early_is_warned_of() -> None:
     endpoint = {"parentRefs": [{"name": "g"}], "requestTimeout": "30s"}
     spec = {"version": {"name": "v1"}, "serving": {"maxRequestSeconds": 600}, "endpoint": endpoint}
     model = {"apiVersion": "modelwright.dev/v1alpha1", "kind": "Model", "metadata": {"name": "slow"}, "spec": spec}
-    (finding,) = lint([("f.yaml", yaml.safe_dump(model))], None)
-    assert (finding.level, finding.wrong) == ("warning", False)
+    (finding,) = lint_files([("f.yaml", yaml.safe_dump(model))], None)
+    assert (finding.level, finding.is_error) == ("warning", False)
     assert "spec.endpoint.requestTimeout (30s) is less than spec.serving.maxRequestSeconds (600)" in finding.text
     endpoint["requestTimeout"] = "10m"
-    assert lint([("f.yaml", yaml.safe_dump(model))], None) == []
+    assert lint_files([("f.yaml", yaml.safe_dump(model))], None) == []

@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from modelwright.cli import printing
-from modelwright.cli.course import course
-from modelwright.cli.live import interval, view
-from modelwright.cli.picture import Picture
+from modelwright.cli.course import build_series
+from modelwright.cli.live import draw_interval, render_view
+from modelwright.cli.picture import ModelView
 from tests.unit.cli import world
 from tests.unit.cli.world import NOW, condition
 
@@ -29,14 +29,14 @@ ERRORS = {
 }  # fmt: skip
 
 
-def moving(*verdicts: Json, **status: Any) -> Picture:
+def moving(*verdicts: Json, **status: Any) -> ModelView:
     record = {**world.ON_ITS_WAY, "status": {**world.ON_ITS_WAY["status"], "verdicts": list(verdicts), **status}}
     return world.seen(record)
 
 
-def drawn(seen: Picture) -> str:
+def drawn(seen: ModelView) -> str:
     file = io.StringIO()
-    Console(file=file, width=150).print(view(seen, NOW))
+    Console(file=file, width=150).print(render_view(seen, NOW))
     return file.getvalue()
 
 
@@ -84,9 +84,9 @@ SCALES = {
 @pytest.mark.parametrize(("shape", "numbers"), SCALES.values(), ids=SCALES)
 def test_on_a_scale_of_ten_columns(shape: str, numbers: Json) -> None:
     seen = moving({**ERRORS, **numbers, "serving": "0"})
-    assert seen.rollout is not None
-    (judged,) = course(seen.rollout, NOW).metrics
-    assert interval(judged.looks[-1], 10) == shape
+    assert seen.current_rollout is not None
+    (judged,) = build_series(seen.current_rollout, NOW).metrics
+    assert draw_interval(judged.points[-1], 10) == shape
 
 
 def on_a_terminal(kubectl: Path, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -132,7 +132,7 @@ def test_help_has_colours_on_a_terminal_only(kubectl: Path) -> None:
 
 def test_good_and_bad_words_are_painted_and_the_text_stays() -> None:
     text = "errors: Fail; ready, ReadyToGo, Ready=True, RolledBack"
-    painted = printing.painted(text)
+    painted = printing.colour_states(text)
     assert painted == (
         "errors: \x1b[31mFail\x1b[0m; \x1b[32mready\x1b[0m, ReadyToGo, \x1b[32mReady=True\x1b[0m, "
         "\x1b[31mRolledBack\x1b[0m"

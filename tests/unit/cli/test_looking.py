@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from modelwright.cli import facts, tree
-from modelwright.cli.picture import NotThere, age, model_of, picture, result
-from modelwright.cli.why import why, why_json
+from modelwright.cli.picture import ObjectNotFound, build_view, format_age, move_result, resolve_model_name
+from modelwright.cli.why import render_why, why_data
 from tests.unit.cli import world
 from tests.unit.cli.world import NOW, condition, seen
 
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 def test_the_tree_tells_who_serves_what_is_decided_and_by_which_numbers() -> None:
     assert (
-        tree.tree(seen(), NOW)
+        tree.render_tree(seen(), NOW)
         == """\
 Model digits  Ready=False RolloutInProgress  http://digits.example.com
 ├─ step 1 of 3
@@ -51,27 +51,27 @@ def test_drift_is_told_with_the_numbers_of_the_worst_features() -> None:
     first = "drifted: input age: PSI 0.31, limit 0.08 (floor 0.05), 812 rows in 10m"
     second = "input plan: share of missing values 0.01, limit 0.08 (floor 0.05), 812 rows in 10m"
     third = "input comment: not watched, it is free text"
-    assert f"├─ {head}\n│  ├─ {first}\n│  ├─ {second}\n│  └─ {third}\n" in tree.tree(looked, NOW)
-    assert f"\nR{head[1:]}:\n- {first}\n- {second}\n- {third}\n" in why(looked, NOW)
-    assert why_json(looked, NOW)["drift"]["worst"][0]["value"] == "0.31"
+    assert f"├─ {head}\n│  ├─ {first}\n│  ├─ {second}\n│  └─ {third}\n" in tree.render_tree(looked, NOW)
+    assert f"\nR{head[1:]}:\n- {first}\n- {second}\n- {third}\n" in render_why(looked, NOW)
+    assert why_data(looked, NOW)["drift"]["worst"][0]["value"] == "0.31"
 
 
 def test_a_version_that_was_trained_for_a_model_that_names_another_is_pointed_out() -> None:
     announced = {"version": "v2", "trainingRun": "nightly"}
-    told = tree.tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
+    told = tree.render_tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
     assert "v2  Candidate  accuracy 0.97  trained by nightly  announced: name it in spec.version" in told
 
 
 def test_the_history_has_a_line_for_each_rollout_the_newest_first() -> None:
     by_hand = world.rollout("digits-back", 9, "v0", "Succeeded", None, finishedAt="2026-11-26T09:01:00Z")
-    lines = tree.history(seen(by_hand), NOW).splitlines()
+    lines = tree.render_history(seen(by_hand), NOW).splitlines()
     assert [line.split()[0] for line in lines] == ["ROLLOUT", "digits-2", "digits-back", "digits-1"]
     assert "bob" in lines[2]
     assert lines[2].split()[-1] == "60s"
 
 
 def test_why_gives_the_evidence_and_what_can_be_done() -> None:
-    told = why(seen(), NOW)
+    told = render_why(seen(), NOW)
     assert "Model digits serves version v1." in told
     assert "Wanted is version v2." in told
     assert "from version v1 to v2 is Progressing, step 1/3, weight 10 %, since 60m (StepHolding): waiting for" in told
@@ -85,10 +85,10 @@ def test_why_says_that_a_policy_promotes_by_time_alone() -> None:
     asked = condition("EvidenceAsked", "True", "EvidenceAsked", "gate infra")
     said = "Its RolloutPolicy asks for no evidence: it promotes by time alone: it has no analysis."
     ready = condition("Ready", "True", "Serving")
-    assert said in why(seen(world.model(ready, conditions=[ready, alone])), NOW)
-    assert "asks for no evidence" not in why(seen(world.model(ready, conditions=[ready, asked])), NOW)
+    assert said in render_why(seen(world.model(ready, conditions=[ready, alone])), NOW)
+    assert "asks for no evidence" not in render_why(seen(world.model(ready, conditions=[ready, asked])), NOW)
     ended = world.rollout("digits-2", 11, "v2", "Succeeded", conditions=[alone], finishedAt="2026-11-26T11:30:00Z")
-    assert said in why(seen(ended), NOW)
+    assert said in render_why(seen(ended), NOW)
 
 
 def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() -> None:
@@ -99,11 +99,11 @@ def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() ->
     ]
     ended = world.rollout("digits-2", 11, "v2", "Succeeded", authors=authors, finishedAt="2026-11-26T11:30:00Z")
     told = "author of Model digits: alice, somebody unknown"
-    for text in (why(seen(ended), NOW), tree.tree(seen(ended), NOW)):
+    for text in (render_why(seen(ended), NOW), tree.render_tree(seen(ended), NOW)):
         assert told in text
         assert "author of ModelVersion v2: dora" in text
         assert "RolloutPolicy canary:" not in text
-    assert f"- digits-2: {told}" in facts.card(seen(ended), "v2")
+    assert f"- digits-2: {told}" in facts.render_card(seen(ended), "v2")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() ->
 )
 def test_why_says_that_the_artifact_is_code(code: dict[str, bool], said: str | None) -> None:
     runtime = {"kind": "ClusterModelRuntime", "name": "mlserver", **code}
-    told = why(seen(world.model(condition("Ready", "True", "Serving"), runtime=runtime)), NOW)
+    told = render_why(seen(world.model(condition("Ready", "True", "Serving"), runtime=runtime)), NOW)
     assert (said in told) if said else ("code" not in told)
 
 
@@ -125,7 +125,7 @@ def test_why_says_a_thing_once_that_several_conditions_say() -> None:
     text, both = "version v2 was taken back", ("GateFailed", "version v2 was taken back")
     ready, stalled = condition("Ready", "False", *both), condition("Stalled", "True", *both)
     stuck = world.model(ready, conditions=[ready, stalled], failure={"reason": "GateFailed", "message": text})
-    told = why(seen(stuck), NOW)
+    told = render_why(seen(stuck), NOW)
     assert f"Ready is False and Stalled is True: GateFailed: {text}" in told
     assert told.count(text) == 1
 
@@ -138,7 +138,7 @@ def test_why_says_a_thing_once_that_several_conditions_say() -> None:
 def test_why_says_what_can_be_done_in_each_state(state: str, hint: str) -> None:
     ended = {"finishedAt": "2026-11-26T11:30:00Z"} if state in ("RolledBack", "Aborted", "Succeeded") else {}
     record = world.rollout("digits-2", 11, "v2", state, 2, reason="X", message="m", **ended)
-    told = why(seen(record), NOW)
+    told = render_why(seen(record), NOW)
     assert (hint in told) if hint else ("kubectl modelwright" not in told)
 
 
@@ -151,7 +151,7 @@ def test_why_says_of_an_aborted_rollout_whether_its_version_is_in_quarantine(
     reason: str, said: str, missing: str
 ) -> None:
     ended = "2026-11-26T11:30:00Z"
-    told = why(
+    told = render_why(
         seen(world.rollout("digits-2", 11, "v2", "Aborted", 2, reason=reason, message="m", finishedAt=ended)), NOW
     )
     assert said in told
@@ -162,14 +162,14 @@ def test_why_says_of_an_aborted_rollout_whether_its_version_is_in_quarantine(
 
 def test_why_says_what_a_rollback_by_hand_does_while_it_is_on_its_way() -> None:
     on_its_way = world.model(condition("Ready", "False", "WaitingForRoute"), name="digits-back", state="Promoting")
-    told = why(seen(on_its_way, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)
+    told = render_why(seen(on_its_way, world.rollout("digits-back", 12, "v0", "Promoting", None)), NOW)
     assert told.endswith("holds the Model there, until release digits; abort digits ends the rollback.")
 
 
 def test_an_earlier_rollout_can_be_asked_about() -> None:
-    assert "Rollout digits-1 to version v1 was promoted 3h ago (Promoted)" in why(seen(), NOW, "digits-1")
-    with pytest.raises(NotThere, match="no ModelRollout digits-9; there are digits-1, digits-2"):
-        why(seen(), NOW, "digits-9")
+    assert "Rollout digits-1 to version v1 was promoted 3h ago (Promoted)" in render_why(seen(), NOW, "digits-1")
+    with pytest.raises(ObjectNotFound, match="no ModelRollout digits-9; there are digits-1, digits-2"):
+        render_why(seen(), NOW, "digits-9")
 
 
 RESULTS = [
@@ -188,35 +188,35 @@ RESULTS = [
 def test_what_waiting_comes_to(told: Json, state: str, generation: int, expected: str | None) -> None:
     model = world.model(told, state=state)
     model["metadata"]["generation"] = generation
-    assert result(seen(model)) == expected
+    assert move_result(seen(model)) == expected
 
 
 def test_a_model_that_follows_is_waited_for_until_it_has_seen_its_newest_version() -> None:
     model = world.model(condition("Ready", "True", "Serving"), state="Succeeded")
     model["spec"]["version"] = {"follow": {}}
-    assert result(seen(model)) == "promoted"
-    assert result(seen(model, world.version("v3", 11, "Candidate"))) is None
-    assert result(seen(model, world.version("v3", 11, "Quarantined"))) == "promoted"
+    assert move_result(seen(model)) == "promoted"
+    assert move_result(seen(model, world.version("v3", 11, "Candidate"))) is None
+    assert move_result(seen(model, world.version("v3", 11, "Quarantined"))) == "promoted"
 
 
 @pytest.mark.parametrize("name", ["digits", "digits-2", "v2", "digits-nightly", "digits-r1-a"])
 def test_a_model_is_found_by_the_name_of_anything_that_belongs_to_it(name: str) -> None:
-    assert model_of(name, world.namespace()) == "digits"
+    assert resolve_model_name(name, world.namespace()) == "digits"
 
 
 def test_a_name_that_is_nowhere_is_told_with_what_is_there() -> None:
-    with pytest.raises(NotThere, match="nor anything of that name that belongs to one; there are digits"):
-        model_of("faces", world.namespace())
-    with pytest.raises(NotThere, match="there are no Models"):
-        picture("faces", [])
+    with pytest.raises(ObjectNotFound, match="nor anything of that name that belongs to one; there are digits"):
+        resolve_model_name("faces", world.namespace())
+    with pytest.raises(ObjectNotFound, match="there are no Models"):
+        build_view("faces", [])
 
 
 def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
-    told = facts.lineage(seen(), "v2")
+    told = facts.render_lineage(seen(), "v2")
     for text in ("data s3://data/digits", "code https://example.com/r at abc", "TrainingRun nightly", "C = 10",
                  "serves 10 % of the requests of Model digits", "pod digits-r2-a", "from version v1"):  # fmt: skip
         assert text in told, told
-    data = facts.lineage_json(seen(), "v2")
+    data = facts.lineage_data(seen(), "v2")
     assert (data["ancestors"], data["weight"], data["pods"]) == (["v1"], 10, ["digits-r2-a"])
     json.dumps(data)
 
@@ -224,22 +224,22 @@ def test_lineage_goes_back_to_data_and_code_and_forward_to_pods() -> None:
 def test_which_part_of_the_artifact_is_meant_stands_beside_its_digest() -> None:
     artifact = {"uri": "oci://reg.io/car:1", "format": {"name": "plain"}, "path": "models", "exclude": ["*.bin", "._*"]}
     found = seen(world.version("v2", 10, "Candidate", artifact=artifact))
-    assert "of it path models; exclude *.bin, ._*" in facts.lineage(found, "v2")
-    assert facts.lineage_json(found, "v2")["part"] == "path models; exclude *.bin, ._*"
-    assert "- Of it: `path models; exclude *.bin, ._*`" in facts.card(found, "v2")
-    assert "part" not in facts.lineage_json(seen(), "v1")
+    assert "of it path models; exclude *.bin, ._*" in facts.render_lineage(found, "v2")
+    assert facts.lineage_data(found, "v2")["part"] == "path models; exclude *.bin, ._*"
+    assert "- Of it: `path models; exclude *.bin, ._*`" in facts.render_card(found, "v2")
+    assert "part" not in facts.lineage_data(seen(), "v1")
 
 
 def test_lineage_that_names_itself_or_what_is_gone_ends() -> None:
     loop = world.version("v1", 8, "Serving", lineage={"parent": "v2"})
-    assert "from version v2" in facts.lineage(seen(loop), "v2")
-    assert facts.lineage_json(seen(loop), "v2")["ancestors"] == ["v1"]
+    assert "from version v2" in facts.render_lineage(seen(loop), "v2")
+    assert facts.lineage_data(seen(loop), "v2")["ancestors"] == ["v1"]
     gone = world.version("v2", 10, "Candidate", lineage={"parent": "v9"})
-    assert "from version v9 (no longer there)" in facts.lineage(seen(gone), "v2")
+    assert "from version v9 (no longer there)" in facts.render_lineage(seen(gone), "v2")
 
 
 def test_a_difference_is_by_field_and_metrics_with_their_change() -> None:
-    told = facts.diff(seen(), "v1", "v2")
+    told = facts.render_diff(seen(), "v1", "v2")
     assert "metrics[accuracy] on holdout   0.95" in told
     assert "+0.02" in told
     assert "parameters.C" in told
@@ -247,7 +247,7 @@ def test_a_difference_is_by_field_and_metrics_with_their_change() -> None:
 
 
 def test_a_card_has_the_front_matter_and_only_what_is_known() -> None:
-    text = facts.card(seen(), "v2")
+    text = facts.render_card(seen(), "v2")
     _, front, body = text.split("---\n", 2)
     loaded = yaml.safe_load(front)
     assert loaded["license"] == "apache-2.0"
@@ -260,4 +260,4 @@ def test_a_card_has_the_front_matter_and_only_what_is_known() -> None:
 @pytest.mark.parametrize(("ago", "expected"), [("11:59:15", "45s"), ("10:00:00", "2h"), ("11:00:00", "60m")])
 def test_an_age_is_in_its_largest_unit(ago: str, expected: str) -> None:
     begun = NOW.replace(hour=int(ago[:2]), minute=int(ago[3:5]), second=int(ago[6:]))
-    assert age(begun, NOW) == expected
+    assert format_age(begun, NOW) == expected

@@ -9,12 +9,12 @@ from modelwright.cli import metrics_page
 from modelwright.obs.metrics import REGISTRY
 
 SOURCE = Path(__file__).parents[3] / "operator" / "modelwright"
-EXPORTED = [*metrics_page.operator(), *metrics_page.observer(), *metrics_page.comparer()]
+EXPORTED = [*metrics_page.operator_metrics(), *metrics_page.observer_metrics(), *metrics_page.comparer_metrics()]
 
 
 def test_everything_that_the_operator_serves_is_in_it() -> None:
     served = {family.name for family in REGISTRY.collect() if family.name.startswith("modelwright_")}
-    assert served == {one.name.removesuffix("_total") for one in metrics_page.operator()}
+    assert served == {one.name.removesuffix("_total") for one in metrics_page.operator_metrics()}
 
 
 def test_every_metric_in_the_source_is_in_it() -> None:

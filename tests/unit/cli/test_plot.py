@@ -12,8 +12,8 @@ import pytest
 
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.cli import plot, plugin
-from modelwright.cli.course import Course, Judged, course
-from modelwright.cli.picture import NotThere
+from modelwright.cli.course import MetricSeries, RolloutSeries, build_series
+from modelwright.cli.picture import ObjectNotFound
 from tests.unit.cli import world
 
 Json = dict[str, Any]
@@ -64,11 +64,11 @@ def record(state: str = "RolledBack", *verdicts: Json, spec: Json | None = None,
 ALL = (AGREES, PASSES, FAILS, SLOW, ORDERS, UNKNOWN)
 
 
-def drawn(*verdicts: Json, **changes: Any) -> Course:
-    return course(ModelRollout.parse(record("RolledBack", *verdicts, **changes)), world.NOW)
+def drawn(*verdicts: Json, **changes: Any) -> RolloutSeries:
+    return build_series(ModelRollout.parse(record("RolledBack", *verdicts, **changes)), world.NOW)
 
 
-def one(*verdicts: Json, **changes: Any) -> Judged:
+def one(*verdicts: Json, **changes: Any) -> MetricSeries:
     (found,) = drawn(*verdicts, **changes).metrics
     return found
 
@@ -79,7 +79,7 @@ def one(*verdicts: Json, **changes: Any) -> Judged:
      ("Progressing", [])],
 )  # fmt: skip
 def test_a_weight_counts_from_when_it_was_seen_and_ends_with_the_rollout(state: str, ends: list[Any]) -> None:
-    found = course(ModelRollout.parse(record(state)), world.NOW)
+    found = build_series(ModelRollout.parse(record(state)), world.NOW)
     assert [(when.minute, weight) for when, weight in found.weights] == [(0, 0), (2, 0), (5, 10), (15, 50), *ends]
     assert found.ended == (world.NOW if state == "Progressing" else found.weights[-1][0])
 
@@ -91,8 +91,8 @@ def test_a_weight_that_was_never_seen_in_force_is_not_drawn() -> None:
 
 def test_a_margin_is_about_a_difference_in_points() -> None:
     found = one(PASSES)
-    (look,) = found.looks
-    assert (found.what, found.unit) == ("difference", "candidate − serving (percentage points)")
+    (look,) = found.points
+    assert (found.limit_kind, found.unit) == ("difference", "candidate − serving (percentage points)")
     assert (look.low, look.estimate, look.high, look.serving) == (-1.2, 0.1, 1.85, None)
     assert [(limit.value, limit.at_most) for limit in look.limits] == [(2.0, True)]
     assert (look.step, look.begun.minute, look.at.minute, look.ended.minute) == (2, 4, 13, 14)
@@ -100,26 +100,26 @@ def test_a_margin_is_about_a_difference_in_points() -> None:
 
 def test_a_metric_that_was_judged_by_its_margin_and_by_its_maximum_is_two_series() -> None:
     found = drawn(PASSES, FAILS).metrics
-    assert [(judged.metric, judged.what) for judged in found] == [("errors", "difference"), ("errors", "share")]
-    assert [(limit.value, limit.at_most) for limit in found[1].looks[0].limits] == [(10.0, True)]
+    assert [(judged.metric, judged.limit_kind) for judged in found] == [("errors", "difference"), ("errors", "share")]
+    assert [(limit.value, limit.at_most) for limit in found[1].points[0].limits] == [(10.0, True)]
 
 
 @pytest.mark.parametrize(("spec", "at_most"), [(SPEC, False), ({"strategy": "of another time"}, None)])
 def test_without_the_policy_nobody_can_tell_an_upper_limit_from_a_lower_one(spec: Json, at_most: bool | None) -> None:
     found = drawn(AGREES, spec=spec)
-    assert [(limit.value, limit.at_most) for limit in found.metrics[0].looks[0].limits] == [(70.0, at_most)]
+    assert [(limit.value, limit.at_most) for limit in found.metrics[0].points[0].limits] == [(70.0, at_most)]
     assert any("no policy that this program can read" in note for note in found.notes) == (at_most is None)
 
 
 def test_a_percentile_is_judged_as_a_share_so_its_seconds_are_not_drawn_beside_it() -> None:
-    (look,) = one(SLOW).looks
-    assert (look.estimate, look.serving, look.low, look.high, look.mark) == (None, None, 0.1, 0.8, 0.8)
+    (look,) = one(SLOW).points
+    assert (look.estimate, look.serving, look.low, look.high, look.marker_value) == (None, None, 0.1, 0.8, 0.8)
 
 
 def test_a_value_has_no_interval_and_all_limits_of_its_policy() -> None:
     found = one(ORDERS)
-    (look,) = found.looks
-    assert (found.what, found.unit) == ("value", "value (its own unit)")
+    (look,) = found.points
+    assert (found.limit_kind, found.unit) == ("value", "value (its own unit)")
     assert (look.low, look.estimate, look.serving) == (None, 5.2, 5.5)
     assert [(limit.value, limit.at_most) for limit in look.limits] == [(3.0, False), (4.5, False)]
 
@@ -129,8 +129,8 @@ def test_what_the_record_lacks_is_said() -> None:
     assert notes[0].startswith("One look for each metric and step is on record")
     assert notes[1] == "orders at step 3 has no numbers (Error): Prometheus did not answer"
     assert drawn().notes == ("No verdict is on record.",)
-    with pytest.raises(NotThere, match=r"digits-2 \(Pending\) has begun no step, so there is nothing to draw"):
-        course(ModelRollout.parse(record("Pending", steps=[])), world.NOW)
+    with pytest.raises(ObjectNotFound, match=r"digits-2 \(Pending\) has begun no step, so there is nothing to draw"):
+        build_series(ModelRollout.parse(record("Pending", steps=[])), world.NOW)
 
 
 def texts(file: Path) -> str:
@@ -139,7 +139,7 @@ def texts(file: Path) -> str:
 
 
 def test_the_picture_names_the_rollout_its_axes_units_steps_and_limits(tmp_path: Path) -> None:
-    plot.save(drawn(*ALL), tmp_path / "a.svg")
+    plot.save_image(drawn(*ALL), tmp_path / "a.svg")
     found = texts(tmp_path / "a.svg")
     for text in (
         "digits-2: digits v1 → v2 (RolledBack, AnalysisFailed)",
@@ -159,17 +159,17 @@ def test_the_picture_names_the_rollout_its_axes_units_steps_and_limits(tmp_path:
 
 
 def test_a_picture_is_in_the_format_of_its_name_and_drawn_without_verdicts_too(tmp_path: Path) -> None:
-    plot.save(drawn(), tmp_path / "a.png")
+    plot.save_image(drawn(), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_terminal_shows_the_same_and_colours_only_where_they_are_wanted() -> None:
-    plain = plot.terminal(drawn(*ALL), colours=False, columns=90)
+    plain = plot.draw_terminal(drawn(*ALL), colours=False, columns=90)
     for text in ("digits-2: digits v1 → v2", "min since 2026-11-26 11:00:00 UTC", "limit at least 70", "F Fail"):
         assert text in plain
     assert "\x1b" not in plain
     assert {len(line) for line in plain.splitlines() if line.endswith("┐")} == {90}
-    assert "\x1b[38;5;" in plot.terminal(drawn(*ALL), colours=True, columns=90)
+    assert "\x1b[38;5;" in plot.draw_terminal(drawn(*ALL), colours=True, columns=90)
 
 
 @pytest.mark.parametrize(("module", "arguments"), [("matplotlib", ["-o", "x.svg"]), ("plotext", [])])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.cli import plugin
-from modelwright.cli.cluster import Cluster, Forbidden
+from modelwright.cli.cluster import Forbidden, KubectlClient
 from tests.unit.cli import world
 
 
@@ -46,7 +46,7 @@ def test_help_lists_every_verb(arguments: list[str], capsys: pytest.CaptureFixtu
         plugin.main(arguments)
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert [name for name in plugin.subcommands() if f"\n  {name} " not in shown] == []
+    assert [name for name in plugin.verb_options() if f"\n  {name} " not in shown] == []
     assert [line for line in shown.splitlines()[1:] if line.endswith("...")] == []
 
 
@@ -56,7 +56,7 @@ def test_help_of_a_verb_lists_its_options(arguments: list[str], capsys: pytest.C
         plugin.main(arguments)
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    assert [option for option in plugin.subcommands()["status"] if option not in shown] == []
+    assert [option for option in plugin.verb_options()["status"] if option not in shown] == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_kustomization_is_rendered_before_it_is_judged(
 
 
 def test_every_command_can_answer_as_data() -> None:
-    assert [name for name, options in plugin.subcommands().items() if "--output" not in options] == []
+    assert [name for name, options in plugin.verb_options().items() if "--output" not in options] == []
 
 
 def test_what_became_of_a_command_is_data_too(kubectl: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,14 +234,14 @@ def forbid(kubectl: Path, *what: str) -> None:
 @pytest.mark.parametrize("what", ["pods", "trainingruns"])
 def test_who_may_not_see_pods_or_training_still_sees_models(kubectl: Path, what: str) -> None:
     forbid(kubectl, what)
-    assert {obj["kind"] for obj in Cluster().objects()} >= {"Model", "ModelRollout"}
+    assert {obj["kind"] for obj in KubectlClient().list_objects()} >= {"Model", "ModelRollout"}
 
 
 def test_what_a_command_is_about_must_be_seen(kubectl: Path) -> None:
     forbid(kubectl, "retrainingpolicies")
-    assert Cluster().objects()
+    assert KubectlClient().list_objects()
     with pytest.raises(Forbidden):
-        Cluster().objects("retrainingpolicies")
+        KubectlClient().list_objects("retrainingpolicies")
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def test_nothing_of_the_plugin_prints_past_it() -> None:
 
 @given(st.text())
 def test_what_is_printable_stays_so_and_keeps_lines(text: str) -> None:
-    once = printing.printable(text)
-    assert printing.printable(once) == once
+    once = printing.escape_unprintable(text)
+    assert printing.escape_unprintable(once) == once
     assert once.count("\n") == text.count("\n")
     assert not set(once) & {"\x1b", "\x07", "\r", "\x9b", "\u202e"}
     if text.isascii() and text.isprintable():
@@ -82,7 +82,7 @@ def test_what_is_printable_stays_so_and_keeps_lines(text: str) -> None:
 
 
 def test_colours_of_the_program_stay_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    printing.say("\x1b[31mred\x1b[0m \x1b[2J", colours=True)
+    printing.print_text("\x1b[31mred\x1b[0m \x1b[2J", colours=True)
     assert capsys.readouterr().out == "\x1b[31mred\x1b[0m \\x1b[2J\n"
 
 
@@ -120,5 +120,5 @@ def test_no_field_of_a_file_that_is_judged_commands_one(
 
 
 def test_outside_of_github_nothing_is_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    printing.say("::a ##[b]")
+    printing.print_text("::a ##[b]")
     assert capsys.readouterr().out == "::a ##[b]\n"

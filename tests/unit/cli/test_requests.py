@@ -126,7 +126,7 @@ def test_a_timeline_is_in_the_order_of_what_happened() -> None:
     verdict = {**world.VERDICT, "at": "2026-11-26T11:10:00Z"}
     status = {**world.ON_ITS_WAY["status"], "approvals": [approval], "commands": [command], "verdicts": [verdict]}
     events = [event("Model", "digits", "2026-11-26T11:15:00.5Z", reason="StepInProgress", note="step 1 of 3")]
-    found = timeline.timeline(seen({**world.ON_ITS_WAY, "status": status}), events)
+    found = timeline.build_timeline(seen({**world.ON_ITS_WAY, "status": status}), events)
     assert [f"{entry.at:%H:%M} {entry.name}: {entry.text}" for entry in found] == [
         "08:00 v1: was registered",
         "08:00 digits-1: started: v1",
@@ -159,8 +159,8 @@ EVENTS = {
 
 @pytest.mark.parametrize(("one", "texts"), EVENTS.values(), ids=EVENTS)
 def test_of_events(one: Json, texts: list[str]) -> None:
-    records = len(timeline.timeline(seen(), []))
-    found = timeline.timeline(seen(), [one])
+    records = len(timeline.build_timeline(seen(), []))
+    found = timeline.build_timeline(seen(), [one])
     assert len(found) == records + len(texts)
     assert {entry.text for entry in found} >= set(texts)
 

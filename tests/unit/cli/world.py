@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from modelwright.cli.picture import Picture, picture
+from modelwright.cli.picture import ModelView, build_view
 from tests.lib import objects
 
 Json = dict[str, Any]
@@ -142,5 +142,5 @@ def namespace(*instead: Json, ready: Json | None = None) -> list[Json]:
     return [*(o for o in given if (o["kind"], o["metadata"]["name"]) not in replaced), *instead]
 
 
-def seen(*instead: Json, ready: Json | None = None) -> Picture:
-    return picture("digits", namespace(*instead, ready=ready))
+def seen(*instead: Json, ready: Json | None = None) -> ModelView:
+    return build_view("digits", namespace(*instead, ready=ready))

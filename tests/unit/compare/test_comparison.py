@@ -8,9 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelwright.compare.comparison import Answer, Comparison, Measure, Tolerance, compare
-from modelwright.compare.tally import Tally
-from modelwright.core.shadow import Pair, Paired
+from modelwright.compare.comparison import (
+    AnswerComparison,
+    GrowingHistogram,
+    NumberTolerance,
+    RevisionAnswer,
+    compare_answers,
+)
+from modelwright.compare.tally import ComparisonStats
+from modelwright.core.shadow import PairedCounts, RevisionPair
 from tests.unit.compare.builders import EPOCH
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,13 +25,13 @@ UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAN = math.nan
 
 
-def answer(*outputs: tuple[str, str, list[int], list[Any]], status: int = 200) -> Answer:
+def answer(*outputs: tuple[str, str, list[int], list[Any]], status: int = 200) -> RevisionAnswer:
     entries = [dict(zip(("name", "datatype", "shape", "data"), output, strict=True)) for output in outputs]
-    return Answer(status, 0.01, json.dumps({"outputs": entries}).encode())
+    return RevisionAnswer(status, 0.01, json.dumps({"outputs": entries}).encode())
 
 
-def of(one: tuple[str, list[int], list[Any]], other: tuple[str, list[int], list[Any]]) -> Comparison:
-    return compare(answer(("y", *one)), answer(("y", *other)), Tolerance())
+def of(one: tuple[str, list[int], list[Any]], other: tuple[str, list[int], list[Any]]) -> AnswerComparison:
+    return compare_answers(answer(("y", *one)), answer(("y", *other)), NumberTolerance())
 
 
 @pytest.mark.parametrize(
@@ -105,13 +111,13 @@ def test_a_batch_of_single_numbers_has_no_classes() -> None:
 def test_a_row_agrees_when_all_its_outputs_agree() -> None:
     label, probability = ("label", "INT64", [2], [1, 2]), ("p", "FP64", [2, 2], [0.9, 0.1, 0.2, 0.8])
     other = ("p", "FP64", [2, 2], [0.1, 0.9, 0.2, 0.8])
-    found = compare(answer(label, probability), answer(other, label), Tolerance())
+    found = compare_answers(answer(label, probability), answer(other, label), NumberTolerance())
     assert (found.rows, found.disagreements, found.labels, found.argmax) == (2, 1, [2, 0], [2, 1])
 
 
 def test_outputs_without_a_common_first_dimension_are_one_row() -> None:
     first, second = ("a", "INT64", [2], [1, 2]), ("b", "INT64", [3], [1, 2, 3])
-    found = compare(answer(first, second), answer(first, ("b", "INT64", [3], [1, 2, 4])), Tolerance())
+    found = compare_answers(answer(first, second), answer(first, ("b", "INT64", [3], [1, 2, 4])), NumberTolerance())
     assert (found.rows, found.disagreements) == (1, 1)
 
 
@@ -124,16 +130,16 @@ def test_outputs_without_a_common_first_dimension_are_one_row() -> None:
         (answer(("y", "BYTES", [2], ["1", "2"])), "datatypes"),
         (answer(("y", "INT64", [2, 1], [1, 2])), "shapes"),
         (answer(("y", "INT64", [3], [1, 2, 3])), "shapes"),
-        (Answer(200, 0.01, b"nonsense"), "unreadable"),
-        (Answer(200, 0.01, b"", whole=False), "unreadable"),
+        (RevisionAnswer(200, 0.01, b"nonsense"), "unreadable"),
+        (RevisionAnswer(200, 0.01, b"", whole=False), "unreadable"),
         (answer(("y", "INT64", [2], [1, 2]), status=500), "unanswered"),
-        (Answer(422, 0.01), "unanswered"),
-        (Answer(None, 30, timed_out=True), "unanswered"),
-        (Answer(None, 0.01), "unanswered"),
+        (RevisionAnswer(422, 0.01), "unanswered"),
+        (RevisionAnswer(None, 30, timed_out=True), "unanswered"),
+        (RevisionAnswer(None, 0.01), "unanswered"),
     ],
 )
-def test_what_the_candidate_does_not_give_are_rows_that_differ(given_: Answer, mismatch: str) -> None:
-    found = compare(answer(("y", "INT64", [2], [1, 2])), given_, Tolerance())
+def test_what_the_candidate_does_not_give_are_rows_that_differ(given_: RevisionAnswer, mismatch: str) -> None:
+    found = compare_answers(answer(("y", "INT64", [2], [1, 2])), given_, NumberTolerance())
     assert (found.compared, found.rows, found.disagreements, found.mismatch) == (True, 2, 2, mismatch)
     assert found.candidate_failed == (mismatch == "unanswered")
     assert not found.serving_failed
@@ -145,20 +151,20 @@ GOOD = answer(("y", "INT64", [1], [1]))
 @pytest.mark.parametrize(
     ("serving", "candidate", "failed"),
     [
-        (Answer(200, 0, b"nonsense"), GOOD, (False, False)),
-        (Answer(400, 0), Answer(400, 0), (False, False)),
-        (Answer(404, 0), GOOD, (False, False)),
-        (Answer(400, 0), Answer(500, 0), (False, True)),
-        (Answer(429, 0), GOOD, (True, False)),
-        (Answer(302, 0), GOOD, (True, False)),
-        (Answer(503, 0), Answer(400, 0), (True, False)),
-        (Answer(503, 0), Answer(None, 0), (True, True)),
+        (RevisionAnswer(200, 0, b"nonsense"), GOOD, (False, False)),
+        (RevisionAnswer(400, 0), RevisionAnswer(400, 0), (False, False)),
+        (RevisionAnswer(404, 0), GOOD, (False, False)),
+        (RevisionAnswer(400, 0), RevisionAnswer(500, 0), (False, True)),
+        (RevisionAnswer(429, 0), GOOD, (True, False)),
+        (RevisionAnswer(302, 0), GOOD, (True, False)),
+        (RevisionAnswer(503, 0), RevisionAnswer(400, 0), (True, False)),
+        (RevisionAnswer(503, 0), RevisionAnswer(None, 0), (True, True)),
     ],
 )
 def test_what_the_serving_revision_does_not_answer_cannot_be_compared(
-    serving: Answer, candidate: Answer, failed: tuple[bool, bool]
+    serving: RevisionAnswer, candidate: RevisionAnswer, failed: tuple[bool, bool]
 ) -> None:
-    found = compare(serving, candidate, Tolerance())
+    found = compare_answers(serving, candidate, NumberTolerance())
     assert (found.compared, found.rows, found.disagreements) == (False, 0, 0)
     assert (found.serving_failed, found.candidate_failed) == failed
 
@@ -179,30 +185,34 @@ def test_an_answer_agrees_with_itself(values: list[float]) -> None:
 def test_comparing_is_symmetric_and_always_tellable(one: list[float], other: list[float], shape: list[int]) -> None:
     there, back = of(("FP64", shape, one), ("FP64", shape, other)), of(("FP64", shape, other), ("FP64", shape, one))
     assert there.disagreements == back.disagreements
-    tally = Tally(Pair(serving="a", candidate="b"), EPOCH)
+    tally = ComparisonStats(RevisionPair(serving="a", candidate="b"), EPOCH)
     for found in (there, back):
         tally.add(GOOD, GOOD, found)
-    json.dumps(tally.summary().wire(), allow_nan=False)
+    json.dumps(tally.build_summary().wire(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
     ("serving", "candidate", "over"),
     [
-        (Answer(200, 0.1), Answer(200, 0.1), {}),
-        (Answer(200, 0.3), Answer(200, 0.1), {"0.1": "serving", "0.25": "serving"}),
-        (Answer(200, 0.3), Answer(200, 0.6), {"0.1": "both", "0.25": "both", "0.5": "candidate"}),
-        (Answer(200, 0.3), Answer(None, 0.6, timed_out=True), {"0.1": "both", "0.25": "both", "0.5": "candidate"}),
-        (Answer(200, 0.3), Answer(500, 0.6), None),
-        (Answer(None, 0.3), Answer(200, 0.6), None),
+        (RevisionAnswer(200, 0.1), RevisionAnswer(200, 0.1), {}),
+        (RevisionAnswer(200, 0.3), RevisionAnswer(200, 0.1), {"0.1": "serving", "0.25": "serving"}),
+        (RevisionAnswer(200, 0.3), RevisionAnswer(200, 0.6), {"0.1": "both", "0.25": "both", "0.5": "candidate"}),
+        (
+            RevisionAnswer(200, 0.3),
+            RevisionAnswer(None, 0.6, timed_out=True),
+            {"0.1": "both", "0.25": "both", "0.5": "candidate"},
+        ),
+        (RevisionAnswer(200, 0.3), RevisionAnswer(500, 0.6), None),
+        (RevisionAnswer(None, 0.3), RevisionAnswer(200, 0.6), None),
     ],
     ids=["as fast", "serving slower", "candidate slower", "candidate hangs", "candidate fails", "serving fails"],
 )
 def test_slow_requests_are_counted_in_pairs_where_both_times_are_known(
-    serving: Answer, candidate: Answer, over: dict[str, str] | None
+    serving: RevisionAnswer, candidate: RevisionAnswer, over: dict[str, str] | None
 ) -> None:
-    tally = Tally(Pair(serving="a", candidate="b"), EPOCH)
-    tally.add(serving, candidate, Comparison())
-    for bound, found in tally.summary().paired_latency:
+    tally = ComparisonStats(RevisionPair(serving="a", candidate="b"), EPOCH)
+    tally.add(serving, candidate, AnswerComparison())
+    for bound, found in tally.build_summary().paired_latency:
         assert found.total == (over is not None)
         where = "both" if over is not None and float(bound) < 0.1 else (over or {}).get(bound)
         assert (found.both, found.candidate_only, found.serving_only) == (
@@ -213,7 +223,7 @@ def test_slow_requests_are_counted_in_pairs_where_both_times_are_known(
 
 
 def test_failures_are_counted_in_pairs() -> None:
-    tally = Tally(Pair(serving="a", candidate="b"), EPOCH)
+    tally = ComparisonStats(RevisionPair(serving="a", candidate="b"), EPOCH)
     for serving_failed, candidate_failed, times in (
         (True, True, 2),
         (False, True, 3),
@@ -221,9 +231,9 @@ def test_failures_are_counted_in_pairs() -> None:
         (False, False, 9),
     ):
         for _ in range(times):
-            tally.add(GOOD, GOOD, Comparison(serving_failed=serving_failed, candidate_failed=candidate_failed))
-    told = tally.summary()
-    assert told.paired_errors == Paired(total=15, both=2, candidate_only=3, serving_only=1)
+            tally.add(GOOD, GOOD, AnswerComparison(serving_failed=serving_failed, candidate_failed=candidate_failed))
+    told = tally.build_summary()
+    assert told.paired_errors == PairedCounts(total=15, both=2, candidate_only=3, serving_only=1)
     assert (told.errors.candidate, told.errors.serving) == (5, 3)
     exported = {
         (sample.name, *sample.labels.values()): sample.value for metric in tally.collect() for sample in metric.samples
@@ -235,8 +245,8 @@ def test_failures_are_counted_in_pairs() -> None:
 
 
 def test_a_measure_counts_up_to_and_including_its_bounds() -> None:
-    measure = Measure((0.5, 1.0))
+    measure = GrowingHistogram((0.5, 1.0))
     for value in (0.1, 0.5, 0.7, 5.0):
         measure.add(value)
-    told = measure.wire()
+    told = measure.to_distribution()
     assert (told.buckets, told.count, told.sum) == ((("0.5", 2), ("1", 3), ("+Inf", 4)), 4, pytest.approx(6.3))

@@ -22,16 +22,16 @@ from aiohttp import web
 
 from devcluster import ports
 from modelwright.api import names
-from modelwright.compare.copies import MARK
+from modelwright.compare.copies import SHADOW_HEADER
 from modelwright.compare.server import Comparer
-from modelwright.compare.settings import Settings, SettingsError, from_environment
+from modelwright.compare.settings import AgentSettingsError, ComparerSettings, read_comparer_settings
 from modelwright.core import shadow
 from tests.load import client as load
 
 ROOT = Path(__file__).parents[3]
 INFER = "/v2/models/digits/infer"
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP64", "shape": [2, 2], "data": [1, 2, 3, 4]}]}).encode()
-TOKEN_HEADER, TOKEN = names.HEADER_OF_COPIES, "sesame"
+TOKEN_HEADER, TOKEN = names.COPY_TOKEN_HEADER, "sesame"
 KNOWN: dict[str, Any] = {"copy_token": TOKEN}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -70,18 +70,20 @@ class Between:
         async with self.session.request(method, self.url + path, **options) as response:
             assert response.status == 202
 
-    async def summary(self, finished: bool = True) -> shadow.Summary:
+    async def summary(self, finished: bool = True) -> shadow.ComparisonSummary:
         """What is told; when all copies are through, unless not `finished`."""
-        while finished and self.comparer.tally.pending:  # noqa: ASYNC110 - what counts has no event for a test
+        while finished and self.comparer.stats.pending:  # noqa: ASYNC110 - what counts has no event for a test
             await asyncio.sleep(0.005)
         async with self.session.get(f"{self.url}/summary") as response:
-            return shadow.parse(await response.text(), serving="old", candidate="new")
+            return shadow.parse_summary(await response.text(), serving="old", candidate="new")
 
 
 @contextlib.asynccontextmanager
 async def comparing(serving: Handler, candidate: Handler, **settings: Any) -> AsyncIterator[Between]:
     async with server(serving) as old, server(candidate) as new, aiohttp.ClientSession() as session:
-        values = Settings(old, new, "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1, **KNOWN | settings)
+        values = ComparerSettings(
+            old, new, "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1, **KNOWN | settings
+        )
         comparer = Comparer(values)
         await comparer.start()
         try:
@@ -126,7 +128,7 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
     headers = {name.lower(): value for name, value in received.items()}
     kept = {name.lower() for name in list(sent)[:7]}
     assert {name: headers.get(name) for name in kept} == {n.lower(): v for n, v in sent.items() if n.lower() in kept}
-    assert headers.keys() - kept == {"host", "content-length", "accept-encoding", MARK.lower()}
+    assert headers.keys() - kept == {"host", "content-length", "accept-encoding", SHADOW_HEADER.lower()}
     assert headers["accept-encoding"] == "identity"
     assert headers["host"].startswith("127.0.0.1")
 
@@ -141,7 +143,7 @@ async def test_sends_what_a_model_server_needs_and_nothing_of_the_connection_ses
         [(TOKEN_HEADER, f"{TOKEN}, guess")],
         [(TOKEN_HEADER, TOKEN), (TOKEN_HEADER, "guess")],
         [(TOKEN_HEADER, "\xfc")],
-        [("Authorization", TOKEN), (MARK, "1")],
+        [("Authorization", TOKEN), (SHADOW_HEADER, "1")],
     ],
     ids=str,
 )
@@ -181,9 +183,11 @@ async def test_it_is_ready_once_it_has_reached_both_and_stays_so() -> None:
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             return response.status, await response.text()
 
-    port = ports.free(1)[0]
+    port = ports.free_ports(1)[0]
     async with server(good) as old:
-        values = Settings(old, f"http://127.0.0.1:{port}", "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1)
+        values = ComparerSettings(
+            old, f"http://127.0.0.1:{port}", "old", "new", host="127.0.0.1", port=0, stop_seconds=0.1
+        )
         comparer = Comparer(values)
         await comparer.start()
         try:
@@ -206,7 +210,7 @@ async def test_what_is_no_inference_is_ignored() -> None:
         await between.copy("/v2/models/digits/ready")
         await between.copy("/v1/models/digits:predict")
         await between.copy("/v2/models/digits/infer/more")
-        await between.copy(headers={MARK: "1"})
+        await between.copy(headers={SHADOW_HEADER: "1"})
         summary = await between.summary()
     assert (summary.received, summary.ignored, summary.compared) == (5, 5, 0)
     assert summary.agreement is None
@@ -238,7 +242,7 @@ async def test_one_that_does_not_answer_is_given_up_and_was_slow() -> None:
 
 async def test_nothing_at_the_address_is_an_error_and_not_slow() -> None:
     async with comparing(good, good) as between:
-        between.comparer._settings = Settings(  # both addresses lead nowhere
+        between.comparer._settings = ComparerSettings(  # both addresses lead nowhere
             "http://127.0.0.1:9", "http://127.0.0.1:9", "old", "new", host="127.0.0.1", port=0, **KNOWN
         )
         await between.copy()
@@ -354,7 +358,7 @@ async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finishe
 
     async with server(slow) as old, server(good) as new, aiohttp.ClientSession() as session:
         comparer = Comparer(
-            Settings(old, new, "old", "new", host="127.0.0.1", port=0, concurrency=1, stop_seconds=10, **KNOWN)
+            ComparerSettings(old, new, "old", "new", host="127.0.0.1", port=0, concurrency=1, stop_seconds=10, **KNOWN)
         )
         await comparer.start()
         between = Between(comparer, session)
@@ -362,8 +366,8 @@ async def test_what_waits_is_dropped_at_the_end_and_what_is_under_way_is_finishe
             await between.copy()
         await asked.wait()
         await comparer.stop()
-        summary = comparer.tally.summary()
-    assert (summary.received, summary.compared, summary.dropped, comparer.tally.pending) == (3, 1, 2, 0)
+        summary = comparer.stats.build_summary()
+    assert (summary.received, summary.compared, summary.dropped, comparer.stats.pending) == (3, 1, 2, 0)
 
 
 NEEDED = {
@@ -373,7 +377,7 @@ NEEDED = {
 
 
 def test_settings_come_from_the_environment() -> None:
-    settings = from_environment({**NEEDED, "RELATIVE_TOLERANCE": "0.01", "QUEUE_LENGTH": "8", "HOST": ""})
+    settings = read_comparer_settings({**NEEDED, "RELATIVE_TOLERANCE": "0.01", "QUEUE_LENGTH": "8", "HOST": ""})
     assert (settings.serving_url, settings.candidate_revision) == ("http://digits-a.vision", "b")
     assert (settings.relative_tolerance, settings.queue_length, settings.host) == (0.01, 8, "")
 
@@ -394,8 +398,8 @@ def test_settings_come_from_the_environment() -> None:
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, str], named: str) -> None:
-    with pytest.raises(SettingsError, match=named):
-        from_environment(NEEDED | wrong)
+    with pytest.raises(AgentSettingsError, match=named):
+        read_comparer_settings(NEEDED | wrong)
 
 
 @contextlib.asynccontextmanager
@@ -426,7 +430,7 @@ def artifact(folder: Path, **behaviour: Any) -> Path:
 
 @contextlib.asynccontextmanager
 async def model(folder: Path, version: str) -> AsyncIterator[str]:
-    port = str(ports.free(1)[0])
+    port = str(ports.free_ports(1)[0])
     settings = {"MODEL_DIR": str(folder), "MODEL_NAME": "digits", "MODEL_VERSION": version, "MODEL_HTTP_PORT": port}
     async with process(str(ROOT / "tests/servers/v2/server.py"), said="loaded", **settings):
         yield f"http://127.0.0.1:{port}"
@@ -439,7 +443,7 @@ async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_e
         new = await stack.enter_async_context(model(artifact(tmp_path / "new", wrongShare=0.2, seed=11), "v2"))
         settings = {
             "SERVING_URL": old, "CANDIDATE_URL": new, "SERVING_REVISION": "old", "CANDIDATE_REVISION": "new",
-            "HOST": "127.0.0.1", "PORT": str(ports.free(1)[0]), "PYTHONPATH": str(ROOT / "operator"),
+            "HOST": "127.0.0.1", "PORT": str(ports.free_ports(1)[0]), "PYTHONPATH": str(ROOT / "operator"),
             "COPIES_WITHOUT_TOKEN": "Count",
         }  # fmt: skip
         comparer, _ = await stack.enter_async_context(
@@ -454,7 +458,7 @@ async def test_a_model_that_is_wrong_on_a_fifth_under_constant_load_is_counted_e
                 assert response.status == 202
         while True:
             async with session.get(f"{url}/summary") as response:
-                summary = shadow.parse(await response.read(), serving="old", candidate="new")
+                summary = shadow.parse_summary(await response.read(), serving="old", candidate="new")
             if summary.compared + summary.uncomparable + summary.dropped == requests:
                 break
             await asyncio.sleep(0.05)

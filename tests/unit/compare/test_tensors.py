@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelwright.compare.tensors import Unreadable, parse
+from modelwright.compare.tensors import TensorError, parse_tensors
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy host is no finding."""
@@ -44,13 +44,13 @@ def with_binary(entry: dict[str, Any], data: bytes) -> tuple[bytes, int]:
     ],
 )
 def test_reads_json(datatype: str, shape: list[int], data: list[Any], values: list[Any]) -> None:
-    tensor = parse(answer(output(datatype, shape, data)))["y"]
+    tensor = parse_tensors(answer(output(datatype, shape, data)))["y"]
     assert (tensor.shape, list(tensor.values)) == (tuple(shape), values)
     assert tensor.is_float == (datatype in ("FP16", "FP32", "FP64", "BF16"))
 
 
 def test_null_is_nan_because_strict_json_has_no_other_way() -> None:
-    assert math.isnan(parse(answer(output("FP32", [1], [None])))["y"].values[0])
+    assert math.isnan(parse_tensors(answer(output("FP32", [1], [None])))["y"].values[0])
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_null_is_nan_because_strict_json_has_no_other_way() -> None:
 )
 def test_reads_binary_data(datatype: str, shape: list[int], data: bytes, values: list[Any]) -> None:
     body, head = with_binary(output(datatype, shape, size=len(data)), data)
-    assert list(parse(body, head)["y"].values) == values
+    assert list(parse_tensors(body, head)["y"].values) == values
 
 
 def test_json_and_binary_outputs_stand_side_by_side() -> None:
     first = {"name": "a", "datatype": "INT8", "shape": [1], "parameters": {"binary_data_size": 1}}
     third = {"name": "c", "datatype": "INT8", "shape": [2], "parameters": {"binary_data_size": 2}}
     head = answer(first, output("FP64", [1], [2.5]), third)
-    found = parse(head + b"\x01\x02\x03", len(head))
+    found = parse_tensors(head + b"\x01\x02\x03", len(head))
     assert [list(found[name].values) for name in ("a", "y", "c")] == [[1], [2.5], [2, 3]]
 
 
@@ -113,8 +113,8 @@ def test_json_and_binary_outputs_stand_side_by_side() -> None:
     ],
 )
 def test_what_is_no_answer_of_the_protocol_is_unreadable(body: bytes, head: int | None) -> None:
-    with pytest.raises(Unreadable):
-        parse(body, head)
+    with pytest.raises(TensorError):
+        parse_tensors(body, head)
 
 
 _JSON = st.recursive(
@@ -127,12 +127,12 @@ _JSON = st.recursive(
 @UNTIMED
 @given(entry=st.fixed_dictionaries(dict.fromkeys(("name", "datatype", "shape", "data", "parameters"), _JSON)))
 def test_no_json_makes_it_fail_in_another_way(entry: dict[str, Any]) -> None:
-    with contextlib.suppress(Unreadable):
-        parse(json.dumps({"outputs": [entry | {"datatype": "FP32"}]}).encode())
+    with contextlib.suppress(TensorError):
+        parse_tensors(json.dumps({"outputs": [entry | {"datatype": "FP32"}]}).encode())
 
 
 @UNTIMED
 @given(body=st.binary(), head=st.none() | st.integers(-5, 50))
 def test_no_bytes_make_it_fail_in_another_way(body: bytes, head: int | None) -> None:
-    with contextlib.suppress(Unreadable):
-        parse(body, head)
+    with contextlib.suppress(TensorError):
+        parse_tensors(body, head)

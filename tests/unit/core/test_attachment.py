@@ -7,7 +7,14 @@ import pytest
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.attachment import Address, listener_address, refusals, route_problem, selects, url
+from modelwright.core.attachment import (
+    ListenerAddress,
+    endpoint_url,
+    find_listener_address,
+    list_listener_refusals,
+    matches_selector,
+    route_problem,
+)
 
 
 def endpoint(*refs: Mapping[str, Any], **more: Any) -> Endpoint:
@@ -101,8 +108,8 @@ def shared(*listeners: dict[str, Any], **statuses: dict[str, Any]) -> dict[str, 
     return gateway(*listeners, namespace="gateways", **statuses)
 
 
-def answers(scheme: str, port: int, hostname: str | None = None) -> Address:
-    return Address(scheme, ("192.0.2.1",), port, hostname)
+def answers(scheme: str, port: int, hostname: str | None = None) -> ListenerAddress:
+    return ListenerAddress(scheme, ("192.0.2.1",), port, hostname)
 
 
 BROKEN = {"conditions": [{"type": "Programmed", "status": "False"}]}
@@ -133,10 +140,10 @@ ADDRESSES = [
     ("the endpoint's when the listener has none", gateway(HTTP), endpoint(hostnames=["a.x", "b.x"]),
      answers("http", 80, "a.x")),
     ("two families of addresses", gateway(HTTP, address="fd00::7 192.0.2.1"), endpoint(),
-     Address("http", ("fd00::7", "192.0.2.1"), 80)),
+     ListenerAddress("http", ("fd00::7", "192.0.2.1"), 80)),
     ("the named one", gateway(HTTP, HTTPS), endpoint({"name": "g", "sectionName": "https"}),
-     Address("https", ("192.0.2.1",), 443)),
-    ("by port", gateway(HTTP, HTTPS), endpoint({"name": "g", "port": 443}), Address("https", ("192.0.2.1",), 443)),
+     ListenerAddress("https", ("192.0.2.1",), 443)),
+    ("by port", gateway(HTTP, HTTPS), endpoint({"name": "g", "port": 443}), ListenerAddress("https", ("192.0.2.1",), 443)),
     ("no listener of that name", gateway(HTTP), endpoint({"name": "g", "sectionName": "x"}), None),
     ("no address yet", gateway(HTTP, address=None), endpoint(), None),
     ("another gateway", gateway(HTTP), endpoint({"name": "h"}), None),
@@ -145,8 +152,8 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize(("found", "wanted", "expected"), [c[1:] for c in ADDRESSES], ids=[c[0] for c in ADDRESSES])
-def test_where_a_listener_answers(found: dict[str, Any], wanted: Endpoint, expected: Address | None) -> None:
-    assert listener_address(found, "vision", wanted) == expected
+def test_where_a_listener_answers(found: dict[str, Any], wanted: Endpoint, expected: ListenerAddress | None) -> None:
+    assert find_listener_address(found, "vision", wanted) == expected
 
 
 SELECTED = shared(listener(HTTP, allowed="Selector"))
@@ -178,7 +185,7 @@ REFUSALS = [
 def test_why_no_listener_takes_a_route(
     found: dict[str, Any], wanted: Endpoint, labels: Mapping[str, str] | None, expected: list[str]
 ) -> None:
-    assert refusals(found, "vision", wanted, labels) == expected
+    assert list_listener_refusals(found, "vision", wanted, labels) == expected
 
 
 @pytest.mark.parametrize(
@@ -188,20 +195,20 @@ def test_why_no_listener_takes_a_route(
 )  # fmt: skip
 def test_expressions_of_a_selector(operator: str, values: list[str] | None, matches: bool) -> None:
     entry = {"key": "team", "operator": operator, **({"values": values} if values else {})}
-    assert selects({"matchExpressions": [entry]}, {"team": "a"}) is matches
+    assert matches_selector({"matchExpressions": [entry]}, {"team": "a"}) is matches
 
 
 URLS = [
-    ("a hostname", endpoint(), Address("http", ("192.0.2.1",), 80, "a.x"), "http://a.x"),
-    ("the address", endpoint(), Address("http", ("192.0.2.1",), 80), "http://192.0.2.1"),
-    ("another port", endpoint(), Address("http", ("192.0.2.1",), 8080), "http://192.0.2.1:8080"),
-    ("TLS", endpoint(), Address("https", ("192.0.2.1",), 443, "a.x"), "https://a.x"),
-    ("an IPv6 address in brackets", endpoint(), Address("http", ("fd00::7",), 8080), "http://[fd00::7]:8080"),
-    ("a path", endpoint(pathPrefix="/a/b"), Address("http", ("192.0.2.1",), 80), "http://192.0.2.1/a/b"),
+    ("a hostname", endpoint(), ListenerAddress("http", ("192.0.2.1",), 80, "a.x"), "http://a.x"),
+    ("the address", endpoint(), ListenerAddress("http", ("192.0.2.1",), 80), "http://192.0.2.1"),
+    ("another port", endpoint(), ListenerAddress("http", ("192.0.2.1",), 8080), "http://192.0.2.1:8080"),
+    ("TLS", endpoint(), ListenerAddress("https", ("192.0.2.1",), 443, "a.x"), "https://a.x"),
+    ("an IPv6 address in brackets", endpoint(), ListenerAddress("http", ("fd00::7",), 8080), "http://[fd00::7]:8080"),
+    ("a path", endpoint(pathPrefix="/a/b"), ListenerAddress("http", ("192.0.2.1",), 80), "http://192.0.2.1/a/b"),
     ("not known yet", endpoint(), None, None),
 ]
 
 
 @pytest.mark.parametrize(("wanted", "address", "expected"), [c[1:] for c in URLS], ids=[c[0] for c in URLS])
-def test_urls(wanted: Endpoint, address: Address | None, expected: str | None) -> None:
-    assert url(wanted, address) == expected
+def test_urls(wanted: Endpoint, address: ListenerAddress | None, expected: str | None) -> None:
+    assert endpoint_url(wanted, address) == expected

@@ -13,21 +13,21 @@ from modelwright.api.v1alpha1.model import ChangeStatus
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.api.v1alpha1.rollout import AuthorsStatus
 from modelwright.core import authors
-from modelwright.core.authors import Part, followed, recorded
+from modelwright.core.authors import AuthoredPart, record_authors, track_changes
 from tests.lib import objects
 
 Known = tuple[ChangeStatus, ...]
 
 
-def model(content: str, by: str | None) -> Part:
-    return Part("Model", "fraud", content, (by,) if by else ())
+def model(content: str, by: str | None) -> AuthoredPart:
+    return AuthoredPart("Model", "fraud", content, (by,) if by else ())
 
 
 def seen(*edits: tuple[str, str | None], known: Known = (), served: str | None = None) -> ChangeStatus:
     """What is remembered after each of these states of the Model was seen; the first is what serves."""
     for content, by in edits:
         bases = {"Model": served} if served else {}
-        known = followed(known, [model(content, by)], bases, settled=not known)
+        known = track_changes(known, [model(content, by)], bases, settled=not known)
     return known[0]
 
 
@@ -71,33 +71,35 @@ def test_edits_are_remembered(
 
 def test_what_is_first_seen_on_its_way_is_no_base() -> None:
     """After an upgrade in the middle of a rollout, say, nobody knows what has changed."""
-    (found,) = followed((), [model("b", None)], {}, settled=False)
+    (found,) = track_changes((), [model("b", None)], {}, settled=False)
     assert (found.base, found.by, found.unknown) == (None, (), True)
-    (found,) = followed((found,), [model("b", "alice")], {}, settled=False)
+    (found,) = track_changes((found,), [model("b", "alice")], {}, settled=False)
     assert (found.by, found.unknown) == (("alice",), False)
     # Once it serves, its ModelRollout says what it was made of.
-    (found,) = followed((found,), [model("b", "alice")], {"Model": "b"}, settled=True)
+    (found,) = track_changes((found,), [model("b", "alice")], {"Model": "b"}, settled=True)
     assert (found.base, found.by, found.unknown) == ("b", (), False)
 
 
 def test_an_edit_right_after_a_rollout_succeeded_is_its_editors_alone() -> None:
     known = seen(("a", None), ("b", "alice"))
-    (found,) = followed((known,), [model("c", "bob")], {"Model": "b"}, settled=False)
+    (found,) = track_changes((known,), [model("c", "bob")], {"Model": "b"}, settled=False)
     assert (found.base, found.by) == ("b", ("bob",))
 
 
 def test_what_is_settled_forgets_nobody_when_the_content_is_another() -> None:
     """A policy may be edited while its Model serves: the next rollout goes by it."""
-    (found,) = followed((), [Part("RolloutPolicy", "p", "a", ())], {}, settled=True)
-    (found,) = followed((found,), [Part("RolloutPolicy", "p", "b", ("alice",))], {}, settled=True)
-    (found,) = followed((found,), [Part("RolloutPolicy", "p", "c", ("bob",))], {"RolloutPolicy": "a"}, settled=True)
+    (found,) = track_changes((), [AuthoredPart("RolloutPolicy", "p", "a", ())], {}, settled=True)
+    (found,) = track_changes((found,), [AuthoredPart("RolloutPolicy", "p", "b", ("alice",))], {}, settled=True)
+    (found,) = track_changes(
+        (found,), [AuthoredPart("RolloutPolicy", "p", "c", ("bob",))], {"RolloutPolicy": "a"}, settled=True
+    )
     assert (found.base, found.by) == ("a", ("alice", "bob"))
 
 
 def test_another_object_has_its_own_authors_only() -> None:
-    (found,) = followed((), [Part("RolloutPolicy", "p", "a", ())], {}, settled=True)
-    (found,) = followed((found,), [Part("RolloutPolicy", "p", "b", ("alice",))], {}, settled=True)
-    (found,) = followed((found,), [Part("RolloutPolicy", "q", "x", ("bob",))], {}, settled=True)
+    (found,) = track_changes((), [AuthoredPart("RolloutPolicy", "p", "a", ())], {}, settled=True)
+    (found,) = track_changes((found,), [AuthoredPart("RolloutPolicy", "p", "b", ("alice",))], {}, settled=True)
+    (found,) = track_changes((found,), [AuthoredPart("RolloutPolicy", "q", "x", ("bob",))], {}, settled=True)
     assert (found.name, found.base, found.by) == ("q", "a", ("bob",))
 
 
@@ -105,7 +107,7 @@ def test_more_people_than_fit_are_unknown_and_never_dropped() -> None:
     found = seen(("a", None), *((f"c{n}", f"p{n}") for n in range(16)))
     assert (len(found.by), found.unknown) == (16, False)
     for content in ("x", "y"):
-        (found,) = followed((found,), [model(content, "p16")], {}, settled=False)
+        (found,) = track_changes((found,), [model(content, "p16")], {}, settled=False)
         assert (len(found.by), found.unknown) == (16, True)
 
 
@@ -132,7 +134,7 @@ def test_a_rollout_keeps_the_authors_of_what_it_goes_by() -> None:
     began = [entry("Model", "m", unknown=True), entry("RolloutPolicy", "p", "alice")]
     # The policy was edited since: the rollout has its snapshot. The Model is the same, and somebody answers for it now.
     now = [change("Model", "m", "bob"), change("RolloutPolicy", "q", "carol")]
-    assert recorded(began, now, None, None) == (entry("Model", "m", "bob"), entry("RolloutPolicy", "p", "alice"))
+    assert record_authors(began, now, None, None) == (entry("Model", "m", "bob"), entry("RolloutPolicy", "p", "alice"))
 
 
 def data(content: str | None, generation: int = 1, by: str | None = None, name: str = "x") -> dict[str, Any]:
@@ -195,12 +197,12 @@ def data(content: str | None, generation: int = 1, by: str | None = None, name: 
 def test_of_a_runtime_counts_what_the_candidate_was_rendered_by(
     what: str, now: ChangeStatus, rendered: Any, served: Any, by: tuple[str, ...], unknown: bool
 ) -> None:
-    (found,) = recorded((), [now], rendered, served)
+    (found,) = record_authors((), [now], rendered, served)
     assert (found.by, found.unknown) == (by, unknown), what
 
 
 def of_model(**spec: Any) -> str:
-    return authors.content_of_model(Model.parse(objects.model("risk", **spec)).spec)
+    return authors.hash_model_spec(Model.parse(objects.model("risk", **spec)).spec)
 
 
 def test_what_of_a_model_needs_a_name_is_what_decides_about_its_revisions() -> None:
@@ -219,19 +221,19 @@ def test_what_of_a_model_needs_a_name_is_what_decides_about_its_revisions() -> N
 
 
 def test_the_version_that_serves_has_no_author_unless_it_was_made_anew() -> None:
-    def part(serving: str | None, **spec: Any) -> Part:
+    def part(serving: str | None, **spec: Any) -> AuthoredPart:
         version = objects.version("risk", "v2", "fraud")
         version["spec"] |= spec
-        return authors.version_part("v2", ModelVersion.parse(version).spec, "d", serving)
+        return authors.build_version_part("v2", ModelVersion.parse(version).spec, "d", serving)
 
-    (known,) = followed((), [part("v2", author="bob")], {}, settled=True)
-    (found,) = followed((known,), [part("v2", author="bob")], {}, settled=False)
+    (known,) = track_changes((), [part("v2", author="bob")], {}, settled=True)
+    (found,) = track_changes((known,), [part("v2", author="bob")], {}, settled=False)
     assert (found.by, found.unknown) == ((), False)
-    (found,) = followed((known,), [part("v2", author="alice", parameters={"a": "b"})], {}, settled=False)
+    (found,) = track_changes((known,), [part("v2", author="alice", parameters={"a": "b"})], {}, settled=False)
     assert found.by == ("alice",)
-    (found,) = followed((known,), [part("v1", author="bob", authors=["carol", "bob"])], {}, settled=False)
+    (found,) = track_changes((known,), [part("v1", author="bob", authors=["carol", "bob"])], {}, settled=False)
     assert found.by == ("bob", "carol")
-    (found,) = followed((known,), [part("v1")], {}, settled=False)
+    (found,) = track_changes((known,), [part("v1")], {}, settled=False)
     assert found.unknown
 
 
@@ -246,8 +248,8 @@ def test_a_training_has_the_authors_of_its_policy_and_of_its_run() -> None:
     }
     unsigned = RetrainingPolicySpec.model_validate(spec)
     signed = RetrainingPolicySpec.model_validate(spec | {"changedBy": "alice"})
-    assert authors.of_training(unsigned, None) == ("modelwright:retraining",)
-    assert authors.of_training(unsigned, "bob") == ("modelwright:retraining", "bob")
-    assert authors.of_training(signed, None) == ("alice",)
-    assert authors.of_training(signed, "alice") == ("alice",)
-    assert authors.of_training(signed, "bob") == ("alice", "bob")
+    assert authors.training_authors(unsigned, None) == ("modelwright:retraining",)
+    assert authors.training_authors(unsigned, "bob") == ("modelwright:retraining", "bob")
+    assert authors.training_authors(signed, None) == ("alice",)
+    assert authors.training_authors(signed, "alice") == ("alice",)
+    assert authors.training_authors(signed, "bob") == ("alice", "bob")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.drawing import state_diagram
+from modelwright.core.drawing import render_state_diagram
 from modelwright.core.retraining import drawing as of_runs
 from modelwright.core.retraining import machine as runs
 from modelwright.core.rollout import direct, machine, record
@@ -36,7 +36,7 @@ class Letters(StrEnum):
 
 def test_a_drawing_has_the_states_in_order_and_the_rows_of_each_move() -> None:
     a, b, c = Letters
-    drawn = state_diagram(Letters, a, {c}, {(b, c): {10, 2}, (a, b): {3}})
+    drawn = render_state_diagram(Letters, a, {c}, {(b, c): {10, 2}, (a, b): {3}})
     assert drawn == (
         "```mermaid\nstateDiagram-v2\n    [*] --> A\n    A --> B: 3\n    B --> C: 2, 10\n    C --> [*]\n```\n"
     )
@@ -44,7 +44,7 @@ def test_a_drawing_has_the_states_in_order_and_the_rows_of_each_move() -> None:
 
 @pytest.mark.parametrize(
     ("drawing", "table", "left_out"),
-    [(of_rollouts, machine.TABLE, WITHOUT_A_RECORD_TO_MOVE), (of_runs, runs.TABLE, {runs.TABLE[0].name})],
+    [(of_rollouts, machine.TABLE, WITHOUT_A_RECORD_TO_MOVE), (of_runs, runs.RUN_TABLE, {runs.RUN_TABLE[0].name})],
     ids=["rollouts", "runs"],
 )
 def test_every_row_that_may_move_a_record_is_come_to(
@@ -64,7 +64,9 @@ def test_every_row_that_may_move_a_record_is_come_to(
 
 
 @pytest.mark.parametrize(
-    ("drawing", "terminal"), [(of_rollouts, record.TERMINAL), (of_runs, runs.TERMINAL)], ids=["rollouts", "runs"]
+    ("drawing", "terminal"),
+    [(of_rollouts, record.TERMINAL_STATES), (of_runs, runs.RUN_TERMINAL_STATES)],
+    ids=["rollouts", "runs"],
 )
 def test_every_state_is_come_to_and_what_has_ended_stays(drawing: Any, terminal: Any) -> None:
     moves = drawing.moves()

@@ -11,28 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1.model import DriftStatus
-from modelwright.core.monitoring.distances import Method
-from modelwright.core.monitoring.drift import Aspect, Figure
-from modelwright.core.monitoring.worst import Worst, worst
-from modelwright.core.status.drift import SHOWN, summarize, worth_writing
+from modelwright.core.monitoring.distances import DistanceMethod
+from modelwright.core.monitoring.drift import Aspect, FeatureDrift
+from modelwright.core.monitoring.worst import WindowDrift, select_worst
+from modelwright.core.status.drift import MAX_SHOWN, is_worth_writing, summarize_drift
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
-def looked(**excess: float) -> Sequence[Worst]:
-    return worst(
-        Worst("10m", "input", 500, Figure(name, Aspect.DISTANCE, 0.1 * value, 0.1, 0.05, Method.KOLMOGOROV_SMIRNOV))
+def looked(**excess: float) -> Sequence[WindowDrift]:
+    return select_worst(
+        WindowDrift(
+            "10m",
+            "input",
+            500,
+            FeatureDrift(name, Aspect.DISTANCE, 0.1 * value, 0.1, 0.05, DistanceMethod.KOLMOGOROV_SMIRNOV),
+        )
         for name, value in excess.items()
     )
 
 
-def told(*looks: Sequence[Worst], version: str = "v1") -> tuple[DriftStatus | None, int]:
+def told(*looks: Sequence[WindowDrift], version: str = "v1") -> tuple[DriftStatus | None, int]:
     """The status after these looks, when it is written only where that is worth it, and the writes."""
     written, writes = None, 0
     status: DriftStatus | None = None
     for look in looks:
-        status = summarize(status, version, look, NOW)
-        if worth_writing(written, status):
+        status = summarize_drift(status, version, look, NOW)
+        if is_worth_writing(written, status):
             written, writes = status, writes + 1
     return written, writes
 
@@ -84,9 +89,9 @@ def test_a_write_is_made_when(case: str) -> None:
 
 def test_what_was_found_against_another_reference_is_forgotten() -> None:
     status, _ = told(looked(a=2))
-    assert summarize(status, "v2", [], NOW) is None
-    assert worth_writing(status, None)
-    other = summarize(status, "v2", looked(a=0.1), NOW)
+    assert summarize_drift(status, "v2", [], NOW) is None
+    assert is_worth_writing(status, None)
+    other = summarize_drift(status, "v2", looked(a=0.1), NOW)
     assert other is not None
     assert not other.drifted
 
@@ -96,9 +101,9 @@ def test_it_is_bounded_and_drifted_exactly_when_a_feature_is(looks: list[dict[st
     status = None
     for look in looks:
         found = looked(**look)
-        status = summarize(status, "v1", found, NOW)
+        status = summarize_drift(status, "v1", found, NOW)
         assert status is not None
-        assert 0 < len(status.worst) <= SHOWN
+        assert 0 < len(status.worst) <= MAX_SHOWN
         assert status.drifted == any(one.drifted for one in status.worst)
         assert status.drifted or all(one.figure.excess <= 1 for one in found)
 
@@ -111,15 +116,15 @@ def test_a_hundred_features_that_have_all_drifted_alike_are_one_write_in_a_day()
 
 def test_free_text_is_told_once_also_while_there_is_no_figure() -> None:
     text = (("input", "comment"),)
-    first = summarize(None, "v1", (), NOW, text)
+    first = summarize_drift(None, "v1", (), NOW, text)
     assert first is not None
     assert (first.drifted, first.worst) == (False, ())
     assert [(one.kind, one.feature) for one in first.unwatched] == list(text)
-    assert worth_writing(None, first)
-    assert summarize(first, "v1", (), NOW, text) is first
-    figures = summarize(first, "v1", looked(age=0.5), NOW, text)
+    assert is_worth_writing(None, first)
+    assert summarize_drift(first, "v1", (), NOW, text) is first
+    figures = summarize_drift(first, "v1", looked(age=0.5), NOW, text)
     assert figures is not None
     assert figures.unwatched == first.unwatched
-    assert not worth_writing(first, figures)
-    assert worth_writing(figures, summarize(figures, "v1", looked(age=0.5), NOW, ()))
-    assert summarize(first, "v2", (), NOW) is None
+    assert not is_worth_writing(first, figures)
+    assert is_worth_writing(figures, summarize_drift(figures, "v1", looked(age=0.5), NOW, ()))
+    assert summarize_drift(first, "v2", (), NOW) is None

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.endpoints import (
-    DEPTH,
-    Claim,
-    age,
-    conflict,
-    not_allowed,
-    places,
-    rival_places,
+    GROUPING_DEPTH,
+    EndpointClaim,
+    age_key,
+    find_conflict,
+    hostname_problem,
+    list_index_places,
+    list_rival_places,
 )
 
 
@@ -23,15 +23,15 @@ def endpoint(*refs: dict[str, Any], **more: Any) -> Endpoint:
     return Endpoint.model_validate({"parentRefs": list(refs) or [{"name": "g"}], **more})
 
 
-def claim(name: str, created: int = 1, namespace: str = "vision", **more: Any) -> Claim:
+def claim(name: str, created: int = 1, namespace: str = "vision", **more: Any) -> EndpointClaim:
     refs = more.pop("refs", [{"name": "g"}])
-    return Claim(namespace, name, f"2026-11-21T{created:02}:00:00Z", endpoint(*refs, **more))
+    return EndpointClaim(namespace, name, f"2026-11-21T{created:02}:00:00Z", endpoint(*refs, **more))
 
 
 SHARED = [{"name": "g", "namespace": "gw"}]
 
 
-def rival(created: int = 2, **more: Any) -> Claim:
+def rival(created: int = 2, **more: Any) -> EndpointClaim:
     return claim("me", created, "other", refs=SHARED, **more)
 
 
@@ -136,8 +136,8 @@ CLASHES = [
 
 
 @pytest.mark.parametrize(("mine", "other", "expected"), [c[1:] for c in CLASHES], ids=[c[0] for c in CLASHES])
-def test_conflicts(mine: Claim, other: Claim, expected: bool) -> None:
-    found = conflict(mine, [other])
+def test_conflicts(mine: EndpointClaim, other: EndpointClaim, expected: bool) -> None:
+    found = find_conflict(mine, [other])
     assert (found is not None) is expected
     if found is not None:
         assert (found.reason, found.stalled) == (Reason.ROUTE_CONFLICT, True)
@@ -145,7 +145,7 @@ def test_conflicts(mine: Claim, other: Claim, expected: bool) -> None:
 
 
 def test_of_several_rivals_the_oldest_is_named() -> None:
-    found = conflict(claim("me", 9), [claim("second", 2), claim("first", 1), claim("third", 3)])
+    found = find_conflict(claim("me", 9), [claim("second", 2), claim("first", 1), claim("third", 3)])
     assert found is not None
     assert "vision/first" in found.message
 
@@ -163,21 +163,21 @@ CLAIMS = st.builds(
 
 
 @given(CLAIMS, CLAIMS)
-def test_whoever_is_in_conflict_is_found_by_the_places_of_both(a: Claim, b: Claim) -> None:
-    mine, other = sorted((a, b), key=age, reverse=True)
-    if conflict(mine, [other]) is None:
+def test_whoever_is_in_conflict_is_found_by_the_places_of_both(a: EndpointClaim, b: EndpointClaim) -> None:
+    mine, other = sorted((a, b), key=age_key, reverse=True)
+    if find_conflict(mine, [other]) is None:
         return
     wires = [(c.namespace, c.endpoint.wire()) for c in (mine, other)]
-    assert set(rival_places(*wires[0], younger=False)) & set(places(*wires[1]))
-    assert set(rival_places(*wires[1], younger=True)) & set(places(*wires[0]))
+    assert set(list_rival_places(*wires[0], younger=False)) & set(list_index_places(*wires[1]))
+    assert set(list_rival_places(*wires[1], younger=True)) & set(list_index_places(*wires[0]))
 
 
 def test_places_are_bounded_whatever_an_endpoint_says() -> None:
     hosts = [f"{'a.' * 117}h{number}.example.com" for number in range(16)]
     refs = [{"name": "g", "port": number + 1} for number in range(8)]
     wire = endpoint(*refs, hostnames=hosts, pathPrefix="/a" * 128).wire()
-    assert len(list(places("vision", wire))) <= 16 * 8 * (2 * DEPTH + 3)
-    assert len(set(rival_places("vision", wire, younger=False))) <= 16 * (128 + 130)
+    assert len(list(list_index_places("vision", wire))) <= 16 * 8 * (2 * GROUPING_DEPTH + 3)
+    assert len(set(list_rival_places("vision", wire, younger=False))) <= 16 * (128 + 130)
 
 
 ALLOWED = [
@@ -196,7 +196,7 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("hosts", "patterns", "told"), [row[1:] for row in ALLOWED], ids=[row[0] for row in ALLOWED])
 def test_hostnames_by_namespace(hosts: list[str], patterns: list[str], told: str | None) -> None:
-    found = not_allowed("vision", endpoint(hostnames=hosts), patterns)
+    found = hostname_problem("vision", endpoint(hostnames=hosts), patterns)
     assert (found is None) is (told is None)
     if found is not None and told is not None:
         assert (found.reason, found.stalled) == (Reason.HOSTNAME_NOT_ALLOWED, True)
@@ -204,9 +204,9 @@ def test_hostnames_by_namespace(hosts: list[str], patterns: list[str], told: str
 
 
 @given(CLAIMS, CLAIMS)
-def test_of_two_exactly_one_yields_or_none(a: Claim, b: Claim) -> None:
+def test_of_two_exactly_one_yields_or_none(a: EndpointClaim, b: EndpointClaim) -> None:
     if (a.namespace, a.name) == (b.namespace, b.name):
         return
-    assert not (conflict(a, [b]) and conflict(b, [a]))
+    assert not (find_conflict(a, [b]) and find_conflict(b, [a]))
     if a.endpoint == b.endpoint and a.namespace == b.namespace:
-        assert conflict(a, [b]) or conflict(b, [a])
+        assert find_conflict(a, [b]) or find_conflict(b, [a])

@@ -11,8 +11,8 @@ from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatus, StepStatus
 from modelwright.core.analysis.evidence import Block, Outcome, Verdict
 from modelwright.core.rollout import evaluation
-from modelwright.core.rollout.record import Record
-from modelwright.core.rollout.steps import compiled
+from modelwright.core.rollout.record import RolloutRecord
+from modelwright.core.rollout.steps import compile_steps
 
 ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
 SCORE = {"name": "score", "job": {"template": {}, "value": "accuracy"}, "min": "0.9"}
@@ -22,9 +22,9 @@ SIZE = {"name": "size", "prometheus": {"query": "up"}, "max": "3"}
 def levels(name: str, *metrics: dict[str, Any], **spec: Any) -> tuple[float, float]:
     wire = {"strategy": {"preset": "Canary"}, "analysis": {"metrics": metrics, "interval": "10m"}, "deadline": "1h"}
     policy = RolloutPolicySpec.model_validate({**wire, **spec})
-    steps = compiled(policy.strategy)
-    asked = evaluation.asked(policy, steps[0])
-    found = evaluation.levels(policy, steps, asked, next(metric for metric in asked if metric.name == name))
+    steps = compile_steps(policy.strategy)
+    asked = evaluation.metrics_for_step(policy, steps[0])
+    found = evaluation.error_levels(policy, steps, asked, next(metric for metric in asked if metric.name == name))
     return found.passes, found.fails
 
 
@@ -49,17 +49,19 @@ def test_a_pass_that_was_written_before_keeps_its_blocks_at_the_transition() -> 
     look = begin + timedelta(minutes=1)
     step = StepStatus(index=0, kind="weight", weight=10, started_at=begin, confirmed_at=begin)
     spec = ModelRolloutSpec.model_validate({"modelRef": {"name": "digits"}, "number": 2, "target": {"version": "v2"}})
-    record = Record(
+    record = RolloutRecord(
         name="digits-2", uid="", generation=1, created=begin, spec=spec,
         status=ModelRolloutStatus(step=0, steps=(step,)),
     )  # fmt: skip
     arm = (Block(begin.timestamp() + 15, 500, 5),)
     verdict = Verdict("errors", Outcome.PASS, "WithinLimits", "", blocks=(arm, arm))
     hold = timedelta(hours=1)
-    written = evaluation.noted(record, (verdict,), Outcome.PASS, {"errors": look}, look, hold=hold)
+    written = evaluation.record_verdicts(record, (verdict,), Outcome.PASS, {"errors": look}, look, hold=hold)
     (before,) = written.status.verdicts
     assert before.blocks is None
     later = look + timedelta(seconds=1)
-    ended = evaluation.noted(written, (verdict,), Outcome.PASS, {"errors": look}, later, hold=hold, fresh=True)
+    ended = evaluation.record_verdicts(
+        written, (verdict,), Outcome.PASS, {"errors": look}, later, hold=hold, fresh=True
+    )
     (after,) = ended.status.verdicts
     assert after.blocks is not None

@@ -9,7 +9,7 @@ import pytest
 from modelwright.api.v1alpha1.policy import Gates
 from modelwright.core import gates
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.gates import Report, Running
+from modelwright.core.gates import GateReport, GateRunning
 from modelwright.core.scoring import GateResult
 from modelwright.core.speakers import KEPT_RUNNING
 
@@ -31,7 +31,7 @@ from modelwright.core.speakers import KEPT_RUNNING
     ],
 )
 def test_the_probers_word_is_taken_when_it_is_understood(report: Any, outcome: str, reason: str) -> None:
-    found = gates.judged("infra", report)
+    found = gates.parse_judged_report("infra", report)
     assert (found.outcome, found.reason) == (outcome, reason)
 
 
@@ -73,35 +73,37 @@ REPORT = json.dumps({"metrics": []})
     ],
 )
 def test_a_job_that_has_not_ended_says_what_it_waits_for(found: Any, pods: Any, said: str) -> None:
-    state = gates.read_job(found, pods)
-    assert isinstance(state, Running)
+    state = gates.read_job_outcome(found, pods)
+    assert isinstance(state, GateRunning)
     assert said in state.message
 
 
 def test_a_pod_that_failed_and_is_kept_running_by_another_container_ends_the_job() -> None:
     kept = pod("Failed", ended(3, "no such file"))
     kept["status"]["reason"] = KEPT_RUNNING
-    found = gates.read_job(job(), [kept])
+    found = gates.read_job_outcome(job(), [kept])
     assert isinstance(found, GateResult)
     assert (found.outcome, found.reason) == (Outcome.ERROR, "JobFailed")
     assert "no such file" in found.message
     assert "keeps it running" in found.message
     del kept["status"]["reason"]
-    assert isinstance(gates.read_job(job(), [kept]), gates.Running), "the Job's controller makes another one"
+    assert isinstance(gates.read_job_outcome(job(), [kept]), gates.GateRunning), (
+        "the Job's controller makes another one"
+    )
 
 
 def test_the_report_of_the_newest_pod_that_ended_well_counts() -> None:
     older = pod("Succeeded", ended(0, '{"metrics": [1]}'))
     newer = pod("Succeeded", ended(0, REPORT), second=5)
     failed = pod("Failed", ended(1, '{"metrics": [2]}'), second=9)
-    assert gates.read_job(job("Complete"), [older, newer, failed]) == Report({"metrics": []})
-    assert gates.read_job(job(), [newer]) == Report({"metrics": []})
+    assert gates.read_job_outcome(job("Complete"), [older, newer, failed]) == GateReport({"metrics": []})
+    assert gates.read_job_outcome(job(), [newer]) == GateReport({"metrics": []})
 
 
 def test_any_container_of_the_pod_may_report() -> None:
     found = pod("Succeeded", ended(0, "bye"), name="sidecar")
     found["status"]["containerStatuses"] += pod("Succeeded", ended(0, REPORT))["status"]["containerStatuses"]
-    assert gates.read_job(job("Complete"), [found]) == Report({"metrics": []})
+    assert gates.read_job_outcome(job("Complete"), [found]) == GateReport({"metrics": []})
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_any_container_of_the_pod_may_report() -> None:
     ],
 )
 def test_an_end_without_a_report_is_an_error_that_says_why(found: Any, pods: Any, reason: str, said: str) -> None:
-    state = gates.read_job(found, pods)
+    state = gates.read_job_outcome(found, pods)
     assert isinstance(state, GateResult)
     assert (state.outcome, state.reason) == (Outcome.ERROR, reason)
     assert said in state.message
@@ -172,7 +174,7 @@ STUCK = [pod("Pending", waiting("ImagePullBackOff"))]
 def test_a_gate_comes_to_a_result_once_its_job_can_say_no_more(
     found: Any, pods: Any, gate: str, first: bool, minutes: int, wanted: tuple[str, str] | None
 ) -> None:
-    result = gates.of_job(found, pods, gate, GATES, first=first, now=BEGAN + timedelta(minutes=minutes))
+    result = gates.read_gate_result(found, pods, gate, GATES, first=first, now=BEGAN + timedelta(minutes=minutes))
     assert (result and (result.outcome, result.reason)) == wanted
 
 
@@ -203,7 +205,7 @@ def test_a_report_that_was_cut_off_is_an_error_that_names_the_first_figure_that_
     found["status"]["initContainerStatuses"] = [{"name": f"fetch-{n}", "state": {}} for n in range(containers - 1)]
     metric = {"name": "accuracy", "min": "0.5", "slices": ["day", "night"]}
     policy = Gates.model_validate({"evaluation": {"template": {}, "metrics": [metric]}})
-    result = gates.of_job(job("Complete"), [found], "evaluation", policy, first=True, now=BEGAN)
+    result = gates.read_gate_result(job("Complete"), [found], "evaluation", policy, first=True, now=BEGAN)
     assert result is not None
     assert (result.outcome, result.reason) == ("Error", "ReportTooLarge")
     assert f"larger than the {kept} bytes" in result.message

@@ -5,8 +5,14 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
-from modelwright.core.rollout.lint import decidability, evidence_asked, problems, text_of, warnings
-from modelwright.core.rollout.steps import compiled
+from modelwright.core.rollout.lint import (
+    assess_decidability,
+    evidence_condition,
+    find_problems,
+    find_warnings,
+    format_rate,
+)
+from modelwright.core.rollout.steps import compile_steps
 
 Object = dict[str, Any]
 ERRORS = {"name": "errors", "builtin": "error-rate", "margin": "0.02"}
@@ -47,7 +53,7 @@ def ab_test(*metrics: Object, winner: str, duration: str = "1h", **more: Any) ->
     ],
 )
 def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
-    assert problems(spec) == ()
+    assert find_problems(spec) == ()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +117,7 @@ def test_nothing_is_wrong_with(spec: RolloutPolicySpec) -> None:
     ],
 )
 def test_what_is_wrong_names_its_field(spec: RolloutPolicySpec, told: str) -> None:
-    assert any(told in text for text in problems(spec)), problems(spec)
+    assert any(told in text for text in find_problems(spec)), find_problems(spec)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +134,9 @@ def test_what_is_wrong_names_its_field(spec: RolloutPolicySpec, told: str) -> No
     ],
 )
 def test_the_requests_that_a_policy_takes(spec: RolloutPolicySpec, rate: str) -> None:
-    found = decidability(spec)
+    found = assess_decidability(spec)
     assert found.rate is not None
-    assert text_of(found.rate) == rate
+    assert format_rate(found.rate) == rate
     assert found.decidable == (float(rate) <= 20)
 
 
@@ -166,16 +172,16 @@ def test_the_requests_that_a_policy_takes(spec: RolloutPolicySpec, rate: str) ->
     ],
 )
 def test_what_is_not_decided_in_time(spec: RolloutPolicySpec, reason: str, told: str) -> None:
-    found = decidability(spec)
+    found = assess_decidability(spec)
     assert (found.decidable, found.reason) == (False, reason)
     assert told in found.message
     assert (found.rate is None) == (reason == "NeverDecidable")
 
 
 def test_the_deadline_that_is_named_is_enough() -> None:
-    found = decidability(policy(ERRORS, SLOW, deadline="7m"))
+    found = assess_decidability(policy(ERRORS, SLOW, deadline="7m"))
     deadline = found.message.split("would have to be ")[1].split(";")[0]
-    assert decidability(policy(ERRORS, SLOW, deadline=deadline)).decidable
+    assert assess_decidability(policy(ERRORS, SLOW, deadline=deadline)).decidable
 
 
 @pytest.mark.parametrize(
@@ -193,19 +199,19 @@ def test_the_deadline_that_is_named_is_enough() -> None:
     ],
 )
 def test_what_takes_more_requests(less: RolloutPolicySpec, more: RolloutPolicySpec) -> None:
-    one, other = decidability(less).rate, decidability(more).rate
+    one, other = assess_decidability(less).rate, assess_decidability(more).rate
     assert one is not None
     assert other is not None
     assert 0 < one < other
 
 
 def test_a_metric_that_needs_less_takes_no_more_requests() -> None:
-    assert decidability(policy(ERRORS, SLOW)).rate == decidability(policy(ERRORS)).rate
+    assert assess_decidability(policy(ERRORS, SLOW)).rate == assess_decidability(policy(ERRORS)).rate
 
 
 @pytest.mark.parametrize(("rate", "text"), [(0.0, "0"), (0.031, "0.04"), (1.0, "1"), (1.01, "2"), (23.2, "24")])
 def test_rates_as_text(rate: float, text: str) -> None:
-    assert text_of(rate) == text
+    assert format_rate(rate) == text
 
 
 @pytest.mark.parametrize(
@@ -222,7 +228,7 @@ def test_rates_as_text(rate: float, text: str) -> None:
     ids=["by time", "recreate", "blue/green", "a metric", "a gate", "an approval", "a test"],
 )
 def test_whether_a_policy_asks_for_evidence(spec: RolloutPolicySpec, asked: bool) -> None:
-    assert evidence_asked(spec, compiled(spec.strategy))[0] is asked
+    assert evidence_condition(spec, compile_steps(spec.strategy))[0] is asked
 
 
 ZERO = {**ERRORS, "margin": "0"}
@@ -241,7 +247,7 @@ NO_ROOM = [
 
 @pytest.mark.parametrize(("case", "metric", "warned"), NO_ROOM, ids=[case for case, *_ in NO_ROOM])
 def test_a_margin_without_room_for_bursts_is_warned_of(case: str, metric: Object, warned: bool) -> None:
-    found = list(warnings(policy(metric)))
+    found = list(find_warnings(policy(metric)))
     assert len(found) == warned
     for text in found:
         assert text.startswith(f"spec.analysis.metrics[{metric['name']}].margin: {metric['margin']} leaves no room")

@@ -20,6 +20,6 @@ CASES = [
 @pytest.mark.parametrize(("limits", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_what_is_said_of(limits: dict[str, str], said: str | None) -> None:
     metric = EvaluationMetric.model_validate({"name": "accuracy", **limits})
-    found = list(margins.warnings([metric], "spec.here"))
+    found = list(margins.lint_margins([metric], "spec.here"))
     assert len(found) == (said is not None)
     assert all(said in text and text.startswith("spec.here: m") and "of accuracy" in text for text in found if said)

@@ -15,7 +15,15 @@ from modelwright.api.v1alpha1.rollout import AuthorsStatus, Command, CommandName
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core import authors, people
 from modelwright.core.authors import Authors
-from modelwright.core.people import Accepted, Admission, Approved, Refused, Rejected, Standing, Waiting
+from modelwright.core.people import (
+    AdmissionState,
+    ApprovalsMissing,
+    Approved,
+    CommandAccepted,
+    CommandContext,
+    CommandRefused,
+    Rejected,
+)
 from modelwright.core.revision import Revision
 from tests.lib import objects
 
@@ -53,16 +61,16 @@ def approval(approver: str, created: datetime = NOW - timedelta(minutes=5), **ch
 
 def of_version(author: str | None, name: str = "fraud-v2") -> AuthorsStatus:
     by = (author,) if author is not None else ()
-    unknown = author is None or author == authors.RETRAINING
+    unknown = author is None or author == authors.RETRAINING_AUTHOR
     return AuthorsStatus(kind="ModelVersion", name=name, content="c", by=by, unknown=unknown)
 
 
 def judged(
     *found: Approval, required: int = 1, author: str | None = "dora", accounts: bool = False,
     others: tuple[AuthorsStatus, ...] = (),
-) -> people.PeopleDecision:  # fmt: skip
-    known = authors.authors((of_version(author), *others), service_accounts=accounts)
-    return people.approvals(
+) -> people.ApprovalDecision:  # fmt: skip
+    known = authors.collect_authors((of_version(author), *others), service_accounts=accounts)
+    return people.evaluate_approvals(
         found, rollout=ROLLOUT, content_hash=HASH, authors=known, required=required, now=NOW, since=ASKED,
         service_accounts=accounts,
     )  # fmt: skip
@@ -78,12 +86,12 @@ def test_enough_different_people_approve() -> None:
 
 def test_the_same_person_counts_once_and_the_message_says_who_is_missing() -> None:
     decision = judged(approval("alice"), approval("alice"), required=3)
-    assert isinstance(decision, Waiting)
+    assert isinstance(decision, ApprovalsMissing)
     assert decision.missing == 2
     assert decision.reason == "AwaitingApproval"
     assert decision.message == "1 of 3 different people: approved by alice; 2 missing"
     nobody = judged()
-    assert isinstance(nobody, Waiting)
+    assert isinstance(nobody, ApprovalsMissing)
     assert nobody.message == "0 of 1 person: nobody has approved yet; 1 missing"
 
 
@@ -102,7 +110,7 @@ def test_the_same_person_counts_once_and_the_message_says_who_is_missing() -> No
 )
 def test_what_does_not_count_is_told(bad: Approval, why: str) -> None:
     decision = judged(bad)
-    assert isinstance(decision, Waiting)
+    assert isinstance(decision, ApprovalsMissing)
     assert "Not counted: " in decision.message
     assert why in decision.message
     assert not decision.stalled
@@ -120,7 +128,7 @@ def test_what_does_not_count_is_told(bad: Approval, why: str) -> None:
 )
 def test_words_about_other_things_are_not_even_told(unrelated: Approval) -> None:
     decision = judged(unrelated)
-    assert isinstance(decision, Waiting)
+    assert isinstance(decision, ApprovalsMissing)
     assert "Not counted" not in decision.message
 
 
@@ -141,8 +149,8 @@ def test_what_was_counted_at_one_place_is_not_counted_at_another_even_within_the
     )
     arguments: dict[str, Any] = {"content_hash": HASH, "required": 1, "now": NOW, "since": ASKED}
     arguments["authors"] = Authors(("dora",))
-    assert isinstance(people.approvals([first], rollout=record, **arguments), Waiting)
-    assert people.approvals([first, second], rollout=record, **arguments) == Approved((second,))
+    assert isinstance(people.evaluate_approvals([first], rollout=record, **arguments), ApprovalsMissing)
+    assert people.evaluate_approvals([first, second], rollout=record, **arguments) == Approved((second,))
 
 
 def test_one_rejection_outweighs_all_approvals_whenever_it_was_given() -> None:
@@ -155,13 +163,13 @@ def test_one_rejection_outweighs_all_approvals_whenever_it_was_given() -> None:
 
 def test_a_rejection_of_other_content_rejects_nothing_but_is_told() -> None:
     decision = judged(approval("carol", decision="Reject", contentHash="other"))
-    assert isinstance(decision, Waiting)
+    assert isinstance(decision, ApprovalsMissing)
     assert "of carol was given for another content" in decision.message
 
 
 def test_without_an_author_nobody_is_a_second_person() -> None:
     decision = judged(approval("alice"), approval("bob"), author=None)
-    assert isinstance(decision, Waiting)
+    assert isinstance(decision, ApprovalsMissing)
     assert (decision.reason, decision.stalled, decision.missing) == ("NoAuthor", True, 1)
     assert "ModelVersion fraud-v2 has no spec.author" in decision.message
     assert isinstance(judged(approval("alice", decision="Reject"), author=None), Rejected)
@@ -218,7 +226,7 @@ def test_four_eyes_belong_to_two_people(what: str, found: list[str], how: dict[s
     if reason is None:
         assert isinstance(decision, Approved), what
     else:
-        assert isinstance(decision, Waiting), what
+        assert isinstance(decision, ApprovalsMissing), what
         assert (decision.reason, decision.stalled) == (reason, reason != "AwaitingApproval")
 
 
@@ -242,8 +250,8 @@ ENTRIES = st.lists(
 def test_no_author_counts_nobody_counts_twice_and_nothing_unknown_passes(
     entries: list[AuthorsStatus], approvers: list[str], required: int, accounts: bool
 ) -> None:
-    known = authors.authors(entries, service_accounts=accounts)
-    decision = people.approvals(
+    known = authors.collect_authors(entries, service_accounts=accounts)
+    decision = people.evaluate_approvals(
         [approval(name) for name in approvers], rollout=ROLLOUT, content_hash=HASH, authors=known, required=required,
         now=NOW, since=ASKED, service_accounts=accounts,
     )  # fmt: skip
@@ -273,13 +281,13 @@ def test_approved_means_as_many_different_people_and_never_the_author(
         assert len(counted) == len(set(counted)) >= required
         assert set(counted) == right
     else:
-        assert isinstance(decision, Waiting)
+        assert isinstance(decision, ApprovalsMissing)
         assert decision.missing == required - len(right) > 0
 
 
 def content(version: dict[str, Any], revision: str = "r1", digest: str = "d", policy: Any = None) -> str:
     parsed = ModelVersion.parse(version)
-    return people.content_hash_of(Revision(parsed.name, revision), parsed.spec, digest, policy)
+    return people.approval_content_hash(Revision(parsed.name, revision), parsed.spec, digest, policy)
 
 
 def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_edited() -> None:
@@ -298,7 +306,9 @@ def test_the_hash_follows_everything_that_is_approved_and_nothing_that_may_be_ed
         content(plain, digest="e"),
         content(plain, policy={}),
         content(plain, policy={"deadline": "1h"}),
-        people.content_hash_of(Revision("v2", "r1"), ModelVersion.parse(plain).spec, "d", None, "by another runtime"),
+        people.approval_content_hash(
+            Revision("v2", "r1"), ModelVersion.parse(plain).spec, "d", None, "by another runtime"
+        ),
     ]
     assert len({base, *others}) == len(others) + 1
     assert content(plain, policy={"changedBy": "dora", "a": 1}) == content(plain, policy={"a": 1})
@@ -322,17 +332,17 @@ def order(name: Any) -> Command:
     return Command(name=name, token="t", by="sven", reason="as agreed")
 
 
-def obeyed(name: str, standing: Standing) -> str | None:
+def obeyed(name: str, standing: CommandContext) -> str | None:
     """None when the command is accepted, else why not."""
-    decision = people.command(order(name), set(), standing)
+    decision = people.evaluate_command(order(name), set(), standing)
     assert decision is not None
-    return decision.message if isinstance(decision, Refused) else None
+    return decision.message if isinstance(decision, CommandRefused) else None
 
 
 @pytest.mark.parametrize("name", get_args(CommandName))
 @pytest.mark.parametrize("state", list(State))
 def test_commands_mean_something_in_some_states_only(name: str, state: State) -> None:
-    why = obeyed(name, Standing(state, newest=True))
+    why = obeyed(name, CommandContext(state, newest=True))
     assert (why is None) == (state in MEANINGFUL[name]), why
     assert why is None or why.startswith(f"{name}: ")
 
@@ -340,47 +350,47 @@ def test_commands_mean_something_in_some_states_only(name: str, state: State) ->
 @pytest.mark.parametrize(
     ("name", "standing", "why"),
     [
-        ("pause", Standing(State.PROGRESSING, True, paused=True), "is paused already"),
-        ("resume", Standing(State.HOLDING, True, paused=True), None),
-        ("resume", Standing(State.HOLDING, True, frozen=True), None),
-        ("pause", Standing(State.HOLDING, True, frozen=True), None),
-        ("resume", Standing(State.HOLDING, True), "is not paused"),
-        ("resume", Standing(State.ABORTED, True, paused=True), "has ended (Aborted)"),
-        ("abort", Standing(State.ROLLING_BACK, True), "is going back already"),
-        ("promote", Standing(State.PROMOTING, True), "is being promoted already"),
-        ("promote", Standing(State.GATING, True, gates_open=("infra",)), "not past a gate: infra not passed"),
+        ("pause", CommandContext(State.PROGRESSING, True, paused=True), "is paused already"),
+        ("resume", CommandContext(State.HOLDING, True, paused=True), None),
+        ("resume", CommandContext(State.HOLDING, True, frozen=True), None),
+        ("pause", CommandContext(State.HOLDING, True, frozen=True), None),
+        ("resume", CommandContext(State.HOLDING, True), "is not paused"),
+        ("resume", CommandContext(State.ABORTED, True, paused=True), "has ended (Aborted)"),
+        ("abort", CommandContext(State.ROLLING_BACK, True), "is going back already"),
+        ("promote", CommandContext(State.PROMOTING, True), "is being promoted already"),
+        ("promote", CommandContext(State.GATING, True, gates_open=("infra",)), "not past a gate: infra not passed"),
         (
             "promote",
-            Standing(State.PROGRESSING, True, approvals_open=("step 3", "step 5")),
+            CommandContext(State.PROGRESSING, True, approvals_open=("step 3", "step 5")),
             "it does not stand for an approval, and one is missing at step 3, step 5",
         ),
-        ("retry", Standing(State.ROLLED_BACK, False), "a later rollout of the Model exists"),
-        ("retry", Standing(State.ROLLED_BACK, True, retried=True), "was given already"),
-        ("release", Standing(State.SUCCEEDED, True, by_hand=True), None),
-        ("release", Standing(State.SUCCEEDED, True, by_hand=True, released=True), "has ended already"),
-        ("release", Standing(State.SUCCEEDED, False, by_hand=True), "this one holds nothing"),
-        ("release", Standing(State.PROGRESSING, True, by_hand=True), "abort ends it"),
-        ("release", Standing(State.ABORTED, True, by_hand=True), "holds nothing"),
-        ("release", Standing(State.SUCCEEDED, True), "only a rollback by hand"),
+        ("retry", CommandContext(State.ROLLED_BACK, False), "a later rollout of the Model exists"),
+        ("retry", CommandContext(State.ROLLED_BACK, True, retried=True), "was given already"),
+        ("release", CommandContext(State.SUCCEEDED, True, manual=True), None),
+        ("release", CommandContext(State.SUCCEEDED, True, manual=True, released=True), "has ended already"),
+        ("release", CommandContext(State.SUCCEEDED, False, manual=True), "this one holds nothing"),
+        ("release", CommandContext(State.PROGRESSING, True, manual=True), "abort ends it"),
+        ("release", CommandContext(State.ABORTED, True, manual=True), "holds nothing"),
+        ("release", CommandContext(State.SUCCEEDED, True), "only a rollback by hand"),
     ],
 )
-def test_why_a_command_is_refused(name: str, standing: Standing, why: str | None) -> None:
+def test_why_a_command_is_refused(name: str, standing: CommandContext, why: str | None) -> None:
     said = obeyed(name, standing)
     assert said is None if why is None else why in str(said)
 
 
 def test_a_command_is_taken_up_once() -> None:
-    standing = Standing(State.PROGRESSING, newest=True)
-    assert people.command(None, set(), standing) is None
-    assert people.command(order("abort"), {"t"}, standing) is None
-    assert people.command(order("abort"), {"other"}, standing) == Accepted(order("abort"))
+    standing = CommandContext(State.PROGRESSING, newest=True)
+    assert people.evaluate_command(None, set(), standing) is None
+    assert people.evaluate_command(order("abort"), {"t"}, standing) is None
+    assert people.evaluate_command(order("abort"), {"other"}, standing) == CommandAccepted(order("abort"))
 
 
 def test_a_command_that_nobody_can_be_held_to_is_refused_for_good() -> None:
-    standing = Standing(State.PROGRESSING, newest=True)
-    assert people.command(order("abort"), set(), standing, Admission()) is None
-    missing = people.command(order("abort"), set(), standing, Admission(False, "policies are missing"))
-    assert missing == Refused(order("abort"), "abort: policies are missing; then give it again")
+    standing = CommandContext(State.PROGRESSING, newest=True)
+    assert people.evaluate_command(order("abort"), set(), standing, AdmissionState()) is None
+    missing = people.evaluate_command(order("abort"), set(), standing, AdmissionState(False, "policies are missing"))
+    assert missing == CommandRefused(order("abort"), "abort: policies are missing; then give it again")
 
 
 @pytest.mark.parametrize(
@@ -388,6 +398,6 @@ def test_a_command_that_nobody_can_be_held_to_is_refused_for_good() -> None:
     [("v1", None, True), ("v1", "a", True), ("v1", "b", False), ("v2", None, True), ("v3", None, False)],
 )
 def test_going_back_is_to_what_has_served(version: str, revision: str | None, may: bool) -> None:
-    why = people.unserved(RolloutTarget(version=version, revision=revision), [("v1", "a"), ("v2", "c")])
+    why = people.rollback_target_problem(RolloutTarget(version=version, revision=revision), [("v1", "a"), ("v2", "c")])
     assert (why is None) == may
     assert why is None or "has never served this Model, so there is no going back to it; what has: v1, v2" in why

@@ -8,21 +8,21 @@ import pytest
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core.pods import Failure
+from modelwright.core.pods import PodFailure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import direct
-from modelwright.core.rollout.actions import Remove, Run, SendTraffic
-from modelwright.core.rollout.document import page
-from modelwright.core.rollout.machine import TABLE, decide, determine
+from modelwright.core.rollout.actions import EnsureRevision, RemoveRevision, SetTraffic
+from modelwright.core.rollout.document import render_rollout_page
+from modelwright.core.rollout.machine import TABLE, decide_actions, determine_state
 from modelwright.core.rollout.observed import (
-    Observed,
+    Observation,
     Problem,
     RevisionView,
-    Serving,
-    Traffic,
-    confirmed_serving,
+    ServingRevision,
+    TrafficView,
+    confirm_serving,
 )
-from modelwright.core.rollout.routing import Routing
+from modelwright.core.rollout.routing import TrafficSplit
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OLD, NEW, THIRD = Revision("v1", "old"), Revision("v2", "new"), Revision("v3", "third")
@@ -34,13 +34,13 @@ def up(revision: Revision, pods: int = 1, of: int = 1) -> RevisionView:
 
 def world(
     *views: RevisionView, target: Revision | None = NEW, named: Revision | None = OLD, **more: object
-) -> Observed:
-    base = Observed(
+) -> Observation:
+    base = Observation(
         now=NOW,
         target=target,
         revisions={view.revision.hash: view for view in views},
-        traffic=Traffic(frozenset({named.hash} if named else ()), confirmed=True),
-        serving=Serving(OLD, NOW - timedelta(hours=1)),
+        traffic=TrafficView(frozenset({named.hash} if named else ()), confirmed=True),
+        serving=ServingRevision(OLD, NOW - timedelta(hours=1)),
     )
     return replace(base, **more)
 
@@ -48,150 +48,150 @@ def world(
 CASES = [
     (
         "a first version: it is run and named at once, since nobody is served by anything else",
-        world(target=NEW, named=None, serving=None, traffic=Traffic()),
+        world(target=NEW, named=None, serving=None, traffic=TrafficView()),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "a new version: it comes up beside the old one, which keeps the traffic",
         world(up(OLD)),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "half of the new pods answer: traffic stays",
         world(up(OLD), up(NEW, 1, 2), replicas=2),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "the new pods answer: traffic moves",
         world(up(OLD), up(NEW)),
         State.PROMOTING,
         Reason.WAITING_FOR_ROUTE,
-        [Run(OLD), Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(OLD), EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "the gateway lags: the old revision stays",
-        world(up(OLD), up(NEW), named=NEW, traffic=Traffic(frozenset({"new"}))),
+        world(up(OLD), up(NEW), named=NEW, traffic=TrafficView(frozenset({"new"}))),
         State.PROMOTING,
         Reason.ROUTE_NOT_PROGRAMMED,
-        [Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "traffic has just moved: the old revision stays for the settle time",
-        world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=4))),
+        world(up(OLD), up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(seconds=4))),
         State.SUCCEEDED,
         Reason.SERVING,
-        [Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "traffic has settled: the old revision leaves",
-        world(up(OLD), up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(seconds=5))),
+        world(up(OLD), up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(seconds=5))),
         State.SUCCEEDED,
         Reason.SERVING,
-        [Run(NEW), SendTraffic(Routing.to(NEW)), Remove(OLD)],
+        [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW)), RemoveRevision(OLD)],
     ),
     (
         "the new version serves alone",
-        world(up(NEW), named=NEW, serving=Serving(NEW, NOW - timedelta(hours=1))),
+        world(up(NEW), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(hours=1))),
         State.SUCCEEDED,
         Reason.SERVING,
-        [Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "a third version supersedes the second: the second leaves, the first keeps the traffic",
         world(up(OLD), up(NEW, 0), target=THIRD),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(THIRD), Remove(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(THIRD), RemoveRevision(NEW)],
     ),
     (
         "the wanted version goes back to the one that serves: the candidate leaves",
         world(up(OLD), up(NEW, 0), target=OLD),
         State.SUCCEEDED,
         Reason.SERVING,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Remove(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), RemoveRevision(NEW)],
     ),
     (
         "the version that serves was deleted: its revision goes on serving",
         world(up(OLD), target=None, problem=Problem(Reason.WAITING_FOR_VERSION, "gone")),
         State.PENDING,
         Reason.WAITING_FOR_VERSION,
-        [Run(OLD), SendTraffic(Routing.to(OLD))],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD))],
     ),
     (
         "a child's name is taken: what serves is kept, nothing else happens",
         world(up(OLD), up(NEW), problem=Problem(Reason.NAME_TAKEN, "taken", stalled=True)),
         State.PENDING,
         Reason.NAME_TAKEN,
-        [Run(OLD), SendTraffic(Routing.to(OLD))],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD))],
     ),
     (
         "the new pods fail: the rollout stalls with their reason, the old revision keeps the traffic",
-        world(up(OLD), replace(up(NEW, 0), failure=Failure(Reason.MODEL_LOAD_FAILED, "exit 1"))),
+        world(up(OLD), replace(up(NEW, 0), failure=PodFailure(Reason.MODEL_LOAD_FAILED, "exit 1"))),
         State.PROGRESSING,
         Reason.MODEL_LOAD_FAILED,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "the new pods are never ready: the rollout stalls at startTimeout, and they go on trying",
         world(up(OLD), replace(up(NEW, 0), started=NOW - timedelta(minutes=11))),
         State.PROGRESSING,
         Reason.START_TIMEOUT,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "all pods of what serves are gone: that is an illness, not a rollout",
-        world(up(NEW, 0), named=NEW, serving=Serving(NEW, NOW - timedelta(hours=1))),
+        world(up(NEW, 0), named=NEW, serving=ServingRevision(NEW, NOW - timedelta(hours=1))),
         State.SUCCEEDED,
         Reason.SERVING,
-        [Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "a first version that never worked gives way to the next at once",
         world(up(OLD, 0), target=NEW, named=OLD, serving=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
     (
         "status was lost in a restore: pods that answer keep the traffic",
         world(up(OLD), up(NEW, 0), named=OLD, serving=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), Run(NEW)],
+        [EnsureRevision(OLD), EnsureRevision(NEW)],
     ),
     (
         "the way to what serves is lost while a candidate comes up: it is made again",
         world(up(OLD), up(NEW, 0), named=None),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "somebody made traffic name a revision that isn't there: it comes back to what serves",
         world(up(OLD), up(NEW, 0), named=THIRD),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "the new pods die before the gateway was seen to follow: traffic goes back to those that answer",
         world(up(OLD), up(NEW, 0), named=NEW),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(OLD), SendTraffic(Routing.to(OLD)), Run(NEW)],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD)), EnsureRevision(NEW)],
     ),
     (
         "nobody answers: traffic isn't moved to and fro",
         world(up(OLD, 0), up(NEW, 0), named=NEW),
         State.PROGRESSING,
         Reason.WAITING_FOR_PODS,
-        [Run(NEW)],
+        [EnsureRevision(NEW)],
     ),
     (
         "the version that serves and the way to it are gone: both are had again",
@@ -200,7 +200,7 @@ CASES = [
         ),
         State.PENDING,
         Reason.WAITING_FOR_VERSION,
-        [Run(OLD), SendTraffic(Routing.to(OLD))],
+        [EnsureRevision(OLD), SetTraffic(TrafficSplit.all_to(OLD))],
     ),
     (
         "suspended: nothing is done",
@@ -214,31 +214,31 @@ CASES = [
         world(up(OLD, 0, 0), up(NEW, 0, 0), replicas=0),
         State.PROMOTING,
         Reason.WAITING_FOR_ROUTE,
-        [Run(OLD), Run(NEW), SendTraffic(Routing.to(NEW))],
+        [EnsureRevision(OLD), EnsureRevision(NEW), SetTraffic(TrafficSplit.all_to(NEW))],
     ),
 ]
 
 
 @pytest.mark.parametrize(("observed", "state", "reason", "actions"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_what_follows_when(observed: Observed, state: State, reason: Reason, actions: list[object]) -> None:
-    assessment = determine(observed)
+def test_what_follows_when(observed: Observation, state: State, reason: Reason, actions: list[object]) -> None:
+    assessment = determine_state(observed)
     assert (assessment.state, assessment.reason) == (state, reason)
-    assert list(decide(observed).actions) == actions
+    assert list(decide_actions(observed).actions) == actions
 
 
 def test_every_row_of_the_table_is_reached_by_a_case() -> None:
-    reached = {next(rule.name for rule in TABLE if rule.holds(case[1])) for case in CASES}
+    reached = {next(rule.name for rule in TABLE if rule.when(case[1])) for case in CASES}
     assert reached == {rule.name for rule in direct.ROWS}
 
 
 def test_a_revision_serves_only_once_it_is_named_confirmed_and_ready() -> None:
     ready = world(up(OLD), up(NEW), named=NEW)
-    assert confirmed_serving(ready) == Serving(NEW, NOW)
+    assert confirm_serving(ready) == ServingRevision(NEW, NOW)
     unconfirmed = replace(ready, traffic=replace(ready.traffic, confirmed=False))
-    assert confirmed_serving(unconfirmed) == ready.serving
+    assert confirm_serving(unconfirmed) == ready.serving
     unready = world(up(OLD), up(NEW, 1, 2), named=NEW, replicas=2)
-    assert confirmed_serving(unready) == unready.serving
+    assert confirm_serving(unready) == unready.serving
 
 
 def test_the_documented_table_is_the_code() -> None:
-    assert Path("docs/concepts/rollout-states.md").read_text() == page(), "run `make generate`"
+    assert Path("docs/concepts/rollout-states.md").read_text() == render_rollout_page(), "run `make generate`"

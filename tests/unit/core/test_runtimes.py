@@ -9,14 +9,14 @@ from modelwright.api.v1alpha1.model import RuntimeRef
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.api.v1alpha1.version import ModelFormat
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.runtimes import CLUSTER, NAMESPACED, Candidate, Choice, choose
+from modelwright.core.runtimes import CLUSTER_KIND, NAMESPACED_KIND, RuntimeCandidate, RuntimeChoice, choose_runtime
 from tests.lib import objects
 
 
-def runtime(name: str, *formats: dict[str, Any], kind: str = CLUSTER, **spec: Any) -> Candidate:
+def runtime(name: str, *formats: dict[str, Any], kind: str = CLUSTER_KIND, **spec: Any) -> RuntimeCandidate:
     listed = list(formats) or [{"name": "sklearn"}]
     parsed = ClusterModelRuntime.parse(objects.runtime(name, formats=listed, **spec))
-    return Candidate(kind, name, parsed.spec, 1)
+    return RuntimeCandidate(kind, name, parsed.spec, 1)
 
 
 SKLEARN = ModelFormat(name="sklearn")
@@ -29,7 +29,7 @@ CHOICES = [
     ("equal in priority: by name", SKLEARN, None, [runtime("b"), runtime("a")], "a",
      "also matched: b (priority 0); equal in priority, so the name decided"),
     ("the namespace's own before a higher priority", SKLEARN, None,
-     [runtime("own", kind=NAMESPACED), runtime("z", {"name": "sklearn", "priority": 9})], "own",
+     [runtime("own", kind=NAMESPACED_KIND), runtime("z", {"name": "sklearn", "priority": 9})], "own",
      "ModelRuntime own: format sklearn"),
     ("many others are cut", SKLEARN, None, [runtime(n) for n in "abcdef"], "a", "d (priority 0), ..."),
     ("a version that is listed", SKLEARN_1, None, [runtime("a", {"name": "sklearn", "versions": ["0", "1"]})], "a", ""),
@@ -41,18 +41,20 @@ CHOICES = [
      [runtime("a", {"name": "sklearn", "autoSelect": False}), runtime("b")], "b", ""),
     ("one that isn't for choosing may be named", SKLEARN, RuntimeRef(name="a"),
      [runtime("a", {"name": "sklearn", "autoSelect": False}), runtime("b")], "a", "named by spec.serving.runtimeRef"),
-    ("the kind that is named", SKLEARN, RuntimeRef(kind=NAMESPACED, name="a"),
-     [runtime("a"), runtime("a", kind=NAMESPACED)], "a", "ModelRuntime a: named"),
+    ("the kind that is named", SKLEARN, RuntimeRef(kind=NAMESPACED_KIND, name="a"),
+     [runtime("a"), runtime("a", kind=NAMESPACED_KIND)], "a", "ModelRuntime a: named"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("wanted", "ref", "known", "name", "says"), [c[1:] for c in CHOICES], ids=[c[0] for c in CHOICES]
 )
-def test_choices(wanted: ModelFormat, ref: RuntimeRef | None, known: list[Candidate], name: str, says: str) -> None:
+def test_choices(
+    wanted: ModelFormat, ref: RuntimeRef | None, known: list[RuntimeCandidate], name: str, says: str
+) -> None:
     for order in (known, known[::-1]):
-        found = choose(wanted, ref, order)
-        assert isinstance(found, Choice)
+        found = choose_runtime(wanted, ref, order)
+        assert isinstance(found, RuntimeChoice)
         assert found.runtime.name == name
         assert says in found.reason
         assert found.format.name == "sklearn"
@@ -66,7 +68,7 @@ PROBLEMS = [
      Reason.NO_SUPPORTING_RUNTIME, "format sklearn 1", True),
     ("the named one is missing: it may come", SKLEARN, RuntimeRef(name="a"), [runtime("b")],
      Reason.WAITING_FOR_RUNTIME, "there is no ClusterModelRuntime a", False),
-    ("one of that name but of the other kind", SKLEARN, RuntimeRef(name="a"), [runtime("a", kind=NAMESPACED)],
+    ("one of that name but of the other kind", SKLEARN, RuntimeRef(name="a"), [runtime("a", kind=NAMESPACED_KIND)],
      Reason.WAITING_FOR_RUNTIME, "there is no ClusterModelRuntime a", False),
     ("the named one is disabled", SKLEARN, RuntimeRef(name="a"), [runtime("a", disabled=True)],
      Reason.RUNTIME_DISABLED, "spec.disabled", True),
@@ -80,9 +82,9 @@ PROBLEMS = [
     ("wanted", "ref", "known", "reason", "says", "stalled"), [c[1:] for c in PROBLEMS], ids=[c[0] for c in PROBLEMS]
 )
 def test_problems(
-    wanted: ModelFormat, ref: RuntimeRef | None, known: list[Candidate], reason: Reason, says: str, stalled: bool
+    wanted: ModelFormat, ref: RuntimeRef | None, known: list[RuntimeCandidate], reason: Reason, says: str, stalled: bool
 ) -> None:
-    found = choose(wanted, ref, known)
+    found = choose_runtime(wanted, ref, known)
     assert isinstance(found, Problem)
     assert (found.reason, found.stalled) == (reason, stalled)
     assert says in found.message

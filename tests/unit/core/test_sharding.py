@@ -5,16 +5,24 @@ from __future__ import annotations
 import pytest
 
 from modelwright.api.names import LABEL_SHARD
-from modelwright.core.sharding import Change, NotOurs, Ownership, Peer, State, WentBack, shard_of
+from modelwright.core.sharding import (
+    ClusterRestored,
+    NamespaceNotOwned,
+    NamespaceOwnership,
+    NamespaceState,
+    OwnershipChange,
+    PeerLease,
+    shard_of,
+)
 
-QUIET = Peer("blue", "blue", 1000)
+QUIET = PeerLease("blue", "blue", 1000)
 
 
-def begun(shard: str = "red", namespace: str = "vision", version: int = 10) -> Ownership:
+def begun(shard: str = "red", namespace: str = "vision", version: int = 10) -> NamespaceOwnership:
     """A shard that works on one namespace."""
-    own = Ownership(shard)
-    own.listed({namespace: State(shard, version)}, version)
-    assert own.begin(own.waiting(), [QUIET]) == (namespace,)
+    own = NamespaceOwnership(shard)
+    own.apply_list({namespace: NamespaceState(shard, version)}, version)
+    assert own.activate_claims(own.pending_claims(), [QUIET]) == (namespace,)
     return own
 
 
@@ -27,131 +35,141 @@ def test_a_namespace_without_the_label_is_the_default_shards(labels: dict[str, s
 
 
 def test_nothing_is_followed_and_nothing_written_before_the_first_list() -> None:
-    own = Ownership("red")
-    assert own.changed("vision", State("red", 5)) == Change()
-    assert own.followed is None
+    own = NamespaceOwnership("red")
+    assert own.apply_change("vision", NamespaceState("red", 5)) == OwnershipChange()
+    assert own.followed_version is None
     assert not own.may_write("vision")
 
 
 def test_it_waits_until_every_other_leader_has_followed_to_the_change() -> None:
-    own = Ownership("red")
-    own.listed({"vision": State("blue", 5)}, 9)
-    assert own.changed("vision", State("red", 12)) == Change(came=("vision",))
-    waiting = own.waiting()
+    own = NamespaceOwnership("red")
+    own.apply_list({"vision": NamespaceState("blue", 5)}, 9)
+    assert own.apply_change("vision", NamespaceState("red", 12)) == OwnershipChange(came=("vision",))
+    waiting = own.pending_claims()
     assert waiting == (("vision", 12),)
     for followed in (None, 11):
-        assert own.begin(waiting, [Peer("blue", "blue", followed), Peer("green", "green", 50)]) == ()
+        assert (
+            own.activate_claims(waiting, [PeerLease("blue", "blue", followed), PeerLease("green", "green", 50)]) == ()
+        )
         assert not own.may_write("vision")
-    assert own.begin(waiting, [Peer("blue", "blue", 12), Peer("green", "green", 50)]) == ("vision",)
+    assert own.activate_claims(waiting, [PeerLease("blue", "blue", 12), PeerLease("green", "green", 50)]) == ("vision",)
     assert own.may_write("vision")
-    assert own.waiting() == ()
+    assert own.pending_claims() == ()
 
 
 def test_a_lease_that_nobody_holds_is_not_waited_for() -> None:
-    own = Ownership("red")
-    own.listed({"vision": State("red", 5)}, 9)
-    assert own.begin(own.waiting(), [Peer("blue", "blue", None, led=False)]) == ("vision",)
+    own = NamespaceOwnership("red")
+    own.apply_list({"vision": NamespaceState("red", 5)}, 9)
+    assert own.activate_claims(own.pending_claims(), [PeerLease("blue", "blue", None, led=False)]) == ("vision",)
 
 
 def test_a_second_lease_of_the_same_shard_and_an_unsharded_operator_are_never_passed() -> None:
-    own = Ownership("red")
-    own.listed({"vision": State("red", 5)}, 9)
-    assert own.begin(own.waiting(), [Peer("another", "red", 99)]) == ()
-    assert own.begin(own.waiting(), [Peer("modelwright-operator", "", None)]) == ()
+    own = NamespaceOwnership("red")
+    own.apply_list({"vision": NamespaceState("red", 5)}, 9)
+    assert own.activate_claims(own.pending_claims(), [PeerLease("another", "red", 99)]) == ()
+    assert own.activate_claims(own.pending_claims(), [PeerLease("modelwright-operator", "", None)]) == ()
 
 
 def test_a_verdict_about_an_earlier_claim_begins_nothing() -> None:
-    own = Ownership("red")
-    own.listed({"vision": State("red", 5)}, 9)
-    before = own.waiting()
-    own.changed("vision", State("blue", 10))
-    own.changed("vision", State("red", 11))
-    assert own.begin(before, [QUIET]) == ()
-    assert own.begin(own.waiting(), [Peer("blue", "blue", 10)]) == ()
+    own = NamespaceOwnership("red")
+    own.apply_list({"vision": NamespaceState("red", 5)}, 9)
+    before = own.pending_claims()
+    own.apply_change("vision", NamespaceState("blue", 10))
+    own.apply_change("vision", NamespaceState("red", 11))
+    assert own.activate_claims(before, [QUIET]) == ()
+    assert own.activate_claims(own.pending_claims(), [PeerLease("blue", "blue", 10)]) == ()
 
 
 def test_another_edit_of_the_namespace_interrupts_nothing() -> None:
     own = begun()
-    assert own.changed("vision", State("red", 20)) == Change()
+    assert own.apply_change("vision", NamespaceState("red", 20)) == OwnershipChange()
     assert own.may_write("vision")
-    assert own.followed == 20
+    assert own.followed_version == 20
 
 
 def test_what_has_changed_unseen_is_given_up_and_comes_again() -> None:
     own = begun()
-    assert own.listed({"vision": State("red", 30)}, 40) == Change(came=("vision",), left=("vision",))
+    assert own.apply_list({"vision": NamespaceState("red", 30)}, 40) == OwnershipChange(
+        came=("vision",), left=("vision",)
+    )
     assert not own.may_write("vision")
-    assert own.waiting() == (("vision", 30),)
-    assert own.listed({"vision": State("red", 30)}, 50) == Change()
+    assert own.pending_claims() == (("vision", 30),)
+    assert own.apply_list({"vision": NamespaceState("red", 30)}, 50) == OwnershipChange()
 
 
 def test_a_namespace_that_leaves_is_not_written_in_and_said_only_when_writes_have_ended() -> None:
     own = begun()
-    with own.writing("vision"):
-        assert own.changed("vision", State("blue", 20)) == Change(left=("vision",))
-        own.passed(30)
-        assert own.followed == 10
-        with pytest.raises(NotOurs, match="shard red does not work on namespace vision"), own.writing("vision"):
+    with own.guard_write("vision"):
+        assert own.apply_change("vision", NamespaceState("blue", 20)) == OwnershipChange(left=("vision",))
+        own.apply_bookmark(30)
+        assert own.followed_version == 10
+        with (
+            pytest.raises(NamespaceNotOwned, match="shard red does not work on namespace vision"),
+            own.guard_write("vision"),
+        ):
             pass
-    assert own.followed == 30
+    assert own.followed_version == 30
 
 
 def test_a_write_whose_end_is_not_known_holds_the_namespace_back() -> None:
     own = begun()
-    with own.writing("vision") as claim:
-        own.hold(claim)
-    own.changed("vision", State("blue", 20))
-    assert own.followed == 10
-    own.let_go(claim)
-    assert own.followed == 20
+    with own.guard_write("vision") as claim:
+        own.begin_write(claim)
+    own.apply_change("vision", NamespaceState("blue", 20))
+    assert own.followed_version == 10
+    own.end_write(claim)
+    assert own.followed_version == 20
 
 
 def test_writes_of_a_later_claim_hold_nothing_back() -> None:
     own = begun()
-    with own.writing("vision"):
-        own.changed("vision", State("blue", 20))
-        own.changed("vision", State("red", 30))
-        assert own.begin(own.waiting(), [QUIET]) == ("vision",)
-        late = own.writing("vision")
+    with own.guard_write("vision"):
+        own.apply_change("vision", NamespaceState("blue", 20))
+        own.apply_change("vision", NamespaceState("red", 30))
+        assert own.activate_claims(own.pending_claims(), [QUIET]) == ("vision",)
+        late = own.guard_write("vision")
         late.__enter__()
-        assert own.followed == 10
-    assert own.followed == 30
+        assert own.followed_version == 10
+    assert own.followed_version == 30
 
 
 def test_events_that_a_list_has_covered_change_nothing() -> None:
     own = begun(version=10)
-    own.listed({"vision": State("red", 10)}, 50)
-    assert own.changed("vision", State("blue", 9)) == Change()
-    assert own.deleted("vision", 8) == Change()
-    own.passed(7)
+    own.apply_list({"vision": NamespaceState("red", 10)}, 50)
+    assert own.apply_change("vision", NamespaceState("blue", 9)) == OwnershipChange()
+    assert own.apply_deletion("vision", 8) == OwnershipChange()
+    own.apply_bookmark(7)
     assert own.may_write("vision")
-    assert own.followed == 50
+    assert own.followed_version == 50
 
 
 def test_a_deleted_namespace_leaves_and_one_of_its_name_is_another() -> None:
     own = begun()
-    assert own.deleted("vision", 20) == Change(left=("vision",))
-    assert not own.mine("vision")
-    assert own.changed("vision", State("red", 30)) == Change(came=("vision",))
+    assert own.apply_deletion("vision", 20) == OwnershipChange(left=("vision",))
+    assert not own.is_mine("vision")
+    assert own.apply_change("vision", NamespaceState("red", 30)) == OwnershipChange(came=("vision",))
     assert not own.may_write("vision")
-    assert own.listed({}, 40) == Change(left=("vision",))
+    assert own.apply_list({}, 40) == OwnershipChange(left=("vision",))
 
 
 def test_a_list_from_before_what_was_seen_is_a_restored_backup() -> None:
     own = begun()
-    with pytest.raises(WentBack, match="as of 9, after 10"):
-        own.listed({}, 9)
+    with pytest.raises(ClusterRestored, match="as of 9, after 10"):
+        own.apply_list({}, 9)
 
 
 def test_what_belongs_to_no_namespace_is_the_default_shards() -> None:
-    assert Ownership("default").may_write("")
-    assert not Ownership("red").may_write("")
-    with pytest.raises(NotOurs, match="what belongs to no namespace"), Ownership("red").writing(""):
+    assert NamespaceOwnership("default").may_write("")
+    assert not NamespaceOwnership("red").may_write("")
+    with (
+        pytest.raises(NamespaceNotOwned, match="what belongs to no namespace"),
+        NamespaceOwnership("red").guard_write(""),
+    ):
         pass
 
 
 def test_sizes_count_the_namespaces_of_each_shard() -> None:
-    own = Ownership("red")
-    own.listed({"a": State("red", 1), "b": State("blue", 2), "c": State("red", 3)}, 3)
-    assert own.sizes() == {"red": 2, "blue": 1}
-    assert own.namespaces() == ("a", "c")
+    own = NamespaceOwnership("red")
+    own.apply_list({"a": NamespaceState("red", 1), "b": NamespaceState("blue", 2), "c": NamespaceState("red", 3)}, 3)
+    assert own.count_by_shard() == {"red": 2, "blue": 1}
+    assert own.list_namespaces() == ("a", "c")

@@ -115,24 +115,24 @@ OTHERS = {
 
 @pytest.mark.parametrize("found", BELIEVED.values(), ids=BELIEVED.keys())
 def test_a_pod_is_believed(found: Object) -> None:
-    assert speakers.disbelief(found, UID, TEMPLATE) is None
+    assert speakers.find_pod_mismatch(found, UID, TEMPLATE) is None
 
 
 @pytest.mark.parametrize(("found", "said"), OTHERS.values(), ids=OTHERS.keys())
 def test_a_pod_is_not_believed(found: Object, said: str) -> None:
-    why = speakers.disbelief(found, UID, TEMPLATE)
+    why = speakers.find_pod_mismatch(found, UID, TEMPLATE)
     assert why is not None
     assert said in why
-    heard = speakers.heard(UID, TEMPLATE, [found, pod()])
+    heard = speakers.trust_pods(UID, TEMPLATE, [found, pod()])
     assert len(heard.pods) == 1
-    assert heard.told == f"pod gate-x is not believed: {why}"
+    assert heard.refusal_text == f"pod gate-x is not believed: {why}"
 
 
 def test_containers_that_were_added_say_nothing() -> None:
     found = with_container("containers")
     evil = {"name": "istio-proxy", "state": {"terminated": {"exitCode": 0, "message": '{"outcome": "Pass"}'}}}
     found["status"]["containerStatuses"].insert(0, evil)
-    (kept,) = speakers.heard(UID, TEMPLATE, [found]).pods
+    (kept,) = speakers.trust_pods(UID, TEMPLATE, [found]).pods
     told = {entry["name"]: entry["state"]["terminated"].get("message") for entry in kept["status"]["containerStatuses"]}
     assert told == {"istio-proxy": None, "score": "{}"}
 
@@ -158,7 +158,7 @@ def test_a_pod_whose_own_containers_have_ended_counts_as_ended(
 ) -> None:
     template = {**TEMPLATE, "spec": {**TEMPLATE["spec"], "restartPolicy": restarts}}
     live = pod() | {"status": {"phase": "Running", "containerStatuses": statuses}}
-    (found,) = speakers.heard(UID, template, [live]).pods
+    (found,) = speakers.trust_pods(UID, template, [live]).pods
     assert found["status"]["phase"] == phase
     assert (found["status"].get("reason") == speakers.KEPT_RUNNING) == (phase != "Running")
 
@@ -201,12 +201,12 @@ TREES: dict[str, tuple[Object, dict[str, Object | None], str]] = {
 def test_a_pod_of_another_kind_is_believed_when_its_controllers_lead_to_the_stages_object(
     pod: Object, between: dict[str, Object | None], said: str
 ) -> None:
-    heard = speakers.of_tree("set", [pod], between)
+    heard = speakers.trust_tree_pods("set", [pod], between)
     assert len(heard.pods) == (0 if said else 1)
-    assert said in heard.told
+    assert said in heard.refusal_text
 
 
 def test_two_controllers_are_none() -> None:
     pod = controlled("Pod", "p", "p", SET)
     pod["metadata"]["ownerReferences"] *= 2
-    assert speakers.of_tree("set", [pod], {}).pods == ()
+    assert speakers.trust_tree_pods("set", [pod], {}).pods == ()

@@ -8,28 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.api.conditions import Condition, find, is_true
+from modelwright.api.conditions import Condition, find_condition, is_true
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import ModelStatus
-from modelwright.core.pods import Failure
+from modelwright.core.pods import PodFailure
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.machine import determine
-from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Serving, Traffic
+from modelwright.core.rollout.machine import determine_state
+from modelwright.core.rollout.observed import Observation, Problem, RevisionView, ServingRevision, TrafficView
 from modelwright.core.status import summarize
-from modelwright.core.status.summarize import PATIENCE, Verdict, available, conditions, model_verdict, out_of_patience
+from modelwright.core.status.summarize import (
+    MISSING_REFERENCE_TIMEOUT,
+    ConditionSummary,
+    assess_availability,
+    assess_readiness,
+    build_conditions,
+    escalate_problem,
+)
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ONE = Revision("v1", "one")
-SERVES = Observed(
+SERVES = Observation(
     now=NOW,
     target=ONE,
     revisions={"one": RevisionView(ONE, replicas=2, ready=2, available=2)},
-    traffic=Traffic(frozenset({"one"}), confirmed=True),
-    serving=Serving(ONE, NOW - timedelta(hours=1)),
+    traffic=TrafficView(frozenset({"one"}), confirmed=True),
+    serving=ServingRevision(ONE, NOW - timedelta(hours=1)),
 )
 
 
-def pods(observed: Observed, **more: Any) -> Observed:
+def pods(observed: Observation, **more: Any) -> Observation:
     return replace(observed, revisions={"one": replace(observed.revisions["one"], **more)})
 
 
@@ -37,9 +44,9 @@ VERDICTS = [
     ("it serves", SERVES, Reason.SERVING, False, False),
     ("it serves and a pod is missing", pods(SERVES, available=1), Reason.WAITING_FOR_PODS, False, True),
     ("it serves and its Deployment isn't seen yet", pods(SERVES, current=False), Reason.WAITING_FOR_PODS, False, True),
-    ("it serves and all pods fail", pods(SERVES, available=0, failure=Failure(Reason.MODEL_LOAD_FAILED, "boom")),
+    ("it serves and all pods fail", pods(SERVES, available=0, failure=PodFailure(Reason.MODEL_LOAD_FAILED, "boom")),
      Reason.MODEL_LOAD_FAILED, True, False),
-    ("it serves and one pod fails", pods(SERVES, available=1, failure=Failure(Reason.MODEL_LOAD_FAILED, "boom")),
+    ("it serves and one pod fails", pods(SERVES, available=1, failure=PodFailure(Reason.MODEL_LOAD_FAILED, "boom")),
      Reason.WAITING_FOR_PODS, False, True),
     ("it waits for its version", replace(SERVES, target=None), Reason.WAITING_FOR_VERSION, False, True),
     ("what it wants can't be had", replace(SERVES, target=None, problem=Problem(Reason.NAME_TAKEN, "taken", True)),
@@ -53,8 +60,8 @@ VERDICTS = [
 @pytest.mark.parametrize(
     ("observed", "reason", "stalled", "reconciling"), [c[1:] for c in VERDICTS], ids=[c[0] for c in VERDICTS]
 )
-def test_verdicts(observed: Observed, reason: Reason, stalled: bool, reconciling: bool) -> None:
-    verdict = model_verdict(observed, determine(observed))
+def test_verdicts(observed: Observation, reason: Reason, stalled: bool, reconciling: bool) -> None:
+    verdict = assess_readiness(observed, determine_state(observed))
     assert (verdict.reason, verdict.stalled, verdict.reconciling) == (reason, stalled, reconciling)
 
 
@@ -63,11 +70,11 @@ AVAILABLE = [
     ("one of two", pods(SERVES, available=1), True, Reason.REVISION_AVAILABLE),
     ("no ready pod", pods(SERVES, available=0), False, Reason.NO_READY_PODS),
     ("nothing has ever served", replace(pods(SERVES, available=0), serving=None), False, Reason.NOTHING_SERVING),
-    ("traffic goes nowhere", replace(SERVES, traffic=Traffic()), False, Reason.NOTHING_SERVING),
-    ("traffic goes to nobody", replace(SERVES, traffic=Traffic(frozenset({"x"}))), False, Reason.NO_READY_PODS),
+    ("traffic goes nowhere", replace(SERVES, traffic=TrafficView()), False, Reason.NOTHING_SERVING),
+    ("traffic goes to nobody", replace(SERVES, traffic=TrafficView(frozenset({"x"}))), False, Reason.NO_READY_PODS),
     ("one of two that take traffic has no pod",
      replace(SERVES, revisions={**SERVES.revisions, "two": RevisionView(Revision("v2", "two"), replicas=1)},
-             traffic=Traffic(frozenset({"one", "two"}), True)), False, Reason.NO_READY_PODS),
+             traffic=TrafficView(frozenset({"one", "two"}), True)), False, Reason.NO_READY_PODS),
     ("no pods are wanted", replace(pods(SERVES, replicas=0, available=0), replicas=0), False, Reason.SCALED_TO_ZERO),
     ("a candidate that fails changes nothing", replace(
         SERVES, target=Revision("v2", "two"),
@@ -77,8 +84,8 @@ AVAILABLE = [
 
 
 @pytest.mark.parametrize(("observed", "expected", "reason"), [c[1:] for c in AVAILABLE], ids=[c[0] for c in AVAILABLE])
-def test_available(observed: Observed, expected: bool, reason: Reason) -> None:
-    assert available(observed)[:2] == (expected, reason)
+def test_available(observed: Observation, expected: bool, reason: Reason) -> None:
+    assert assess_availability(observed)[:2] == (expected, reason)
 
 
 WAITS = [
@@ -90,19 +97,21 @@ WAITS = [
 @pytest.mark.parametrize(("reason", "final"), [c[1:] for c in WAITS], ids=[c[0] for c in WAITS])
 def test_what_is_missing_is_waited_for_and_then_stalled(reason: Reason, final: Reason) -> None:
     problem = Problem(reason, "spec.x: there is no y")
-    assert out_of_patience(problem, NOW, NOW + PATIENCE - timedelta(seconds=1)) == problem
-    assert out_of_patience(problem, NOW, NOW + PATIENCE) == Problem(final, "spec.x: there is no y", stalled=True)
+    assert escalate_problem(problem, NOW, NOW + MISSING_REFERENCE_TIMEOUT - timedelta(seconds=1)) == problem
+    assert escalate_problem(problem, NOW, NOW + MISSING_REFERENCE_TIMEOUT) == Problem(
+        final, "spec.x: there is no y", stalled=True
+    )
 
 
 @pytest.mark.parametrize("reason", [Reason.WAITING_FOR_PODS, Reason.WAITING_FOR_ROUTE, "SomethingOfANewerOperator"])
 def test_what_takes_its_time_is_waited_for_without_end(reason: str) -> None:
     problem = Problem(reason, "text")
-    assert out_of_patience(problem, NOW, NOW + 100 * PATIENCE) == problem
+    assert escalate_problem(problem, NOW, NOW + 100 * MISSING_REFERENCE_TIMEOUT) == problem
 
 
 STEPS = st.builds(
     lambda state, reason, serves, later: (
-        Verdict(reason, "text", stalled=state == "stalled", reconciling=state == "reconciling"), serves, later
+        ConditionSummary(reason, "text", stalled=state == "stalled", reconciling=state == "reconciling"), serves, later
     ),
     st.sampled_from(["ready", "reconciling", "stalled"]),
     st.sampled_from([Reason.SERVING, Reason.WAITING_FOR_PODS, Reason.NAME_TAKEN]),
@@ -117,16 +126,16 @@ def test_exactly_one_of_three_holds_and_times_move_only_with_a_status(steps: lis
     now = NOW
     for generation, (verdict, serves, later) in enumerate(steps, 1):
         now += timedelta(seconds=later)
-        new = conditions(old, verdict, serves, generation=generation, now=now)
+        new = build_conditions(old, verdict, serves, generation=generation, now=now)
         held = [type_ for type_ in ("Ready", "Reconciling", "Stalled") if is_true(new, type_)]
         assert len(held) == 1
         for condition in new:
             if condition.type != "Available" or serves is not None:
                 assert condition.observed_generation == generation
-            before = find(old, condition.type)
+            before = find_condition(old, condition.type)
             moved = before is None or before.status != condition.status
             assert condition.last_transition_time == (now if moved else before.last_transition_time)  # type: ignore[union-attr]
-        ready = find(new, "Ready")
+        ready = find_condition(new, "Ready")
         assert ready is not None
         assert ready.reason == verdict.reason
         old = new

@@ -11,7 +11,15 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import ModelStatus, ServedStatus, ServingStatus, VersionSource
 from modelwright.api.v1alpha1.version import Artifact, ModelVersion
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.versions import Stamp, announced, pinned_digest, stamped_name, standing, told, wanted
+from modelwright.core.versions import (
+    VersionToCreate,
+    generated_name,
+    lifecycle_stage,
+    newest_trained,
+    parse_artifact_report,
+    pinned_digest,
+    resolve_target,
+)
 from tests.lib import objects
 
 FOLLOW = VersionSource.model_validate({"follow": {}})
@@ -60,7 +68,7 @@ def test_which_version_is_taken(
     source: VersionSource, known: list[ModelVersion], serving: str | None, since: datetime | None, name: str
 ) -> None:
     for order in (known, known[::-1]):
-        found = wanted("digits", source, order, serving, since)
+        found = resolve_target("digits", source, order, serving, since)
         assert isinstance(found, ModelVersion)
         assert found.name == name
 
@@ -84,7 +92,7 @@ def test_why_there_is_none(
     source: VersionSource, known: list[ModelVersion], serving: str | None, since: datetime | None, reason: Reason,
     says: str, stalled: bool,
 ) -> None:  # fmt: skip
-    found = wanted("digits", source, known, serving, since)
+    found = resolve_target("digits", source, known, serving, since)
     assert isinstance(found, Problem)
     assert (found.reason, found.stalled) == (reason, stalled)
     assert says in found.message
@@ -118,18 +126,18 @@ def test_which_version_is_announced_to_a_model_that_names_another(
     known: list[dict[str, Any]], name: str | None
 ) -> None:
     own = trained("pinned", 1)
-    found = announced("digits", own, [own, *known])
+    found = newest_trained("digits", own, [own, *known])
     assert (found["metadata"]["name"] if found else None) == name
 
 
 def test_a_template_is_stamped_once_under_a_name_of_its_content() -> None:
-    found = wanted("digits", TEMPLATE, [], None)
-    assert isinstance(found, Stamp)
-    assert found.name == stamped_name("digits", TEMPLATE)
+    found = resolve_target("digits", TEMPLATE, [], None)
+    assert isinstance(found, VersionToCreate)
+    assert found.name == generated_name("digits", TEMPLATE)
     assert found.spec["modelRef"] == {"name": "digits"}
-    again = wanted("digits", TEMPLATE, [version(found.name)], None)
+    again = resolve_target("digits", TEMPLATE, [version(found.name)], None)
     assert isinstance(again, ModelVersion)
-    theirs = wanted("digits", TEMPLATE, [version(found.name, model="faces")], None)
+    theirs = resolve_target("digits", TEMPLATE, [version(found.name, model="faces")], None)
     assert isinstance(theirs, Problem)
 
 
@@ -139,7 +147,7 @@ def test_following_goes_only_up_whatever_comes_in_whatever_order(made: list[tupl
     serving: ModelVersion | None = None
     for hour, name in made:
         known.append(version(name, hour))
-        found = wanted("digits", FOLLOW, known, serving.name if serving else None, at(hour))
+        found = resolve_target("digits", FOLLOW, known, serving.name if serving else None, at(hour))
         assert isinstance(found, ModelVersion)
         if serving is not None:
             before = serving.metadata.creation_timestamp, serving.name
@@ -188,7 +196,7 @@ def test_where_a_version_stands(serving: str | None, history: list[str], found: 
         serving=ServingStatus(version=serving, revision="1") if serving else None,
         history=tuple(ServedStatus(version=name, revision=name) for name in history),
     )
-    assert standing(ModelVersion.parse(raw), model) == expected
+    assert lifecycle_stage(ModelVersion.parse(raw), model) == expected
 
 
 @pytest.mark.parametrize(
@@ -202,11 +210,11 @@ def test_where_a_version_stands(serving: str | None, history: list[str], found: 
     ],
 )
 def test_what_a_resolve_pod_tells(report: dict[str, object], size: int | None) -> None:
-    found = told(report)
+    found = parse_artifact_report(report)
     assert found is not None
     assert (found.digest, found.size_bytes) == (report["digest"], size)
 
 
 @pytest.mark.parametrize("report", [None, {}, {"digest": 5}, {"digest": "latest"}, {"digest": "sha256:" + "A" * 64}])
 def test_what_is_no_digest_pins_nothing(report: dict[str, object] | None) -> None:
-    assert told(report) is None
+    assert parse_artifact_report(report) is None

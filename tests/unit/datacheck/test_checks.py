@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datacheck.__main__ import look, main
+from datacheck.__main__ import check_dataset, main
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROWS = 400
@@ -71,7 +71,7 @@ WRITERS = {"csv": to_csv, "jsonl": to_jsonl, "parquet": to_parquet, "two files":
 
 
 def failed(folder: Path, schema: dict[str, Any], **inputs: object) -> dict[str, str]:
-    checks, _ = look(folder, {"schema": schema, **inputs}, NOW)
+    checks, _ = check_dataset(folder, {"schema": schema, **inputs}, NOW)
     assert checks
     return {check.name: check.message for check in checks if not check.passed}
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2
 
-from datacheck.checks import Check, apply_types
+from datacheck.checks import CheckResult, apply_types
 from datacheck.dataset import Table
-from datacheck.profile import MOST_BYTES, compare, critical, profile, psi
-from datacheck.result import TERMINATION_BYTES, result
-from datacheck.schema import Schema, parse
+from datacheck.profile import MAX_PROFILE_BYTES, build_profile, compare_with_previous, compute_psi, critical_psi
+from datacheck.result import TERMINATION_BYTES, format_result
+from datacheck.schema import DatasetSchema, parse_schema
 
-SCHEMA = parse(
+SCHEMA = parse_schema(
     {
         "columns": {"pixel*": {"type": "float"}, "age": {"type": "float"}, "city": {"type": "string"}},
         "previous": {"maxRowsChange": "0.5", "maxPsi": "0.2", "maxMeanShift": "3"},
@@ -32,17 +32,17 @@ def frame(rows: int = 1000, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def failed(old: dict[str, Any] | None, new: pd.DataFrame, schema: Schema = SCHEMA) -> list[str]:
+def failed(old: dict[str, Any] | None, new: pd.DataFrame, schema: DatasetSchema = SCHEMA) -> list[str]:
     limits = schema.previous
     assert limits is not None
-    checks = compare(apply_types(Table(new, False, (("a", 0),)), schema), old, limits)
+    checks = compare_with_previous(apply_types(Table(new, False, (("a", 0),)), schema), old, limits)
     assert checks
     return [check.name for check in checks if not check.passed]
 
 
-def profiled(data: pd.DataFrame, schema: Schema = SCHEMA) -> dict[str, Any]:
+def profiled(data: pd.DataFrame, schema: DatasetSchema = SCHEMA) -> dict[str, Any]:
     # As it comes back from status.
-    found: dict[str, Any] = json.loads(json.dumps(profile(apply_types(Table(data, False, (("a", 0),)), schema))))
+    found: dict[str, Any] = json.loads(json.dumps(build_profile(apply_types(Table(data, False, (("a", 0),)), schema))))
     return found
 
 
@@ -69,9 +69,11 @@ def test_what_moved_is_told_by_its_check(new: pd.DataFrame, names: list[str]) ->
 
 @pytest.mark.parametrize("before", [None, {}, {"form": 2}, {"form": 1, "rows": 10, "columns": {}}, {"rows": "x"}])
 def test_without_a_profile_that_is_understood_nothing_fails_and_it_is_said(before: dict[str, Any] | None) -> None:
-    schema = parse({"columns": {"age": {"type": "float"}}, "previous": {"maxPsi": "0.2"}})
+    schema = parse_schema({"columns": {"age": {"type": "float"}}, "previous": {"maxPsi": "0.2"}})
     assert schema.previous is not None
-    (check,) = compare(apply_types(Table(frame()[["age"]], False, (("a", 0),)), schema), before, schema.previous)
+    (check,) = compare_with_previous(
+        apply_types(Table(frame()[["age"]], False, (("a", 0),)), schema), before, schema.previous
+    )
     assert check.passed
     assert "not compared" in check.message or "no dataset was checked before" in check.message
 
@@ -86,7 +88,7 @@ def test_samples_of_the_same_data_are_rarely_called_different(rows: int) -> None
     alarms = 0
     for seed in range(60):
         old, new = frame(2000, 2 * seed)[["age"]], frame(rows, 2 * seed + 1)[["age"]]
-        schema = parse({"columns": {"age": {"type": "float"}}, "previous": {"maxPsi": "0.1"}})
+        schema = parse_schema({"columns": {"age": {"type": "float"}}, "previous": {"maxPsi": "0.1"}})
         alarms += bool(failed(profiled(old, schema), new, schema))
     assert alarms <= 6
 
@@ -94,34 +96,34 @@ def test_samples_of_the_same_data_are_rarely_called_different(rows: int) -> None
 def test_psi_is_the_sum_over_bins_with_half_a_row_more_in_each() -> None:
     old, new = np.asarray([0.5, 0.5]), np.asarray([1.0, 0.0])
     p, q = 50.5 / 101, np.asarray([100.5 / 101, 0.5 / 101])
-    assert psi(old, new, 100, 100) == pytest.approx(sum((each - p) * np.log(each / p) for each in q))
+    assert compute_psi(old, new, 100, 100) == pytest.approx(sum((each - p) * np.log(each / p) for each in q))
 
 
 @pytest.mark.parametrize("bins", [2, 3, 5, 10, 20])
 def test_the_critical_value_is_that_of_chi_squared(bins: int) -> None:
     for columns in (1, 64):
         exact = chi2.ppf(1 - 0.05 / columns, bins - 1) * (1 / 5000 + 1 / 100)
-        assert critical(bins, 5000, 100, columns) == pytest.approx(exact, rel=0.05)
+        assert critical_psi(bins, 5000, 100, columns) == pytest.approx(exact, rel=0.05)
 
 
 def test_a_profile_is_bounded_and_says_what_it_leaves_out() -> None:
     wide = pd.DataFrame({f"c{i}": np.arange(100.0) + i for i in range(100)})
-    schema = parse({"columns": {f"c{i}": {"type": "float"} for i in range(100)}})
+    schema = parse_schema({"columns": {f"c{i}": {"type": "float"} for i in range(100)}})
     found = profiled(wide, schema)
-    assert len(json.dumps(found, separators=(",", ":"))) <= MOST_BYTES
+    assert len(json.dumps(found, separators=(",", ":"))) <= MAX_PROFILE_BYTES
     assert len(found["columns"]) + found["omitted"] == 100
     assert found["columns"]
 
 
-def checks(failing: int, passing: int, length: int = 300) -> list[Check]:
-    return [Check(f"range:pässt{i}", True, "ok" * 20) for i in range(passing)] + [
-        Check(f"range:column{i}", False, "ü" * length) for i in range(failing)
+def checks(failing: int, passing: int, length: int = 300) -> list[CheckResult]:
+    return [CheckResult(f"range:pässt{i}", True, "ok" * 20) for i in range(passing)] + [
+        CheckResult(f"range:column{i}", False, "ü" * length) for i in range(failing)
     ]
 
 
 @pytest.mark.parametrize(("failing", "passing"), [(0, 1), (0, 100), (3, 100), (20, 20), (100, 0)])
 def test_a_result_fits_with_failures_first(failing: int, passing: int) -> None:
-    text = result(checks(failing, passing), BEFORE)
+    text = format_result(checks(failing, passing), BEFORE)
     assert len(text.encode()) <= TERMINATION_BYTES
     report = json.loads(text)
     outcomes = [check["outcome"] for check in report["checks"]]
@@ -133,4 +135,4 @@ def test_a_result_fits_with_failures_first(failing: int, passing: int) -> None:
 
 def test_a_result_needs_a_check() -> None:
     with pytest.raises(ValueError, match="at least one check"):
-        result([], None)
+        format_result([], None)

@@ -15,24 +15,24 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.fetch.archive import unpack
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.port import RemoteFile, archive_form
-from modelwright.fetch.settings import Settings
+from modelwright.fetch.archive import unpack_archive
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.port import RemoteFile, detect_archive_form
+from modelwright.fetch.settings import FetchSettings
 
 
 def _unpack(
-    tmp_path: Path, body: bytes, form: str, settings: Settings | None = None, *, whiteouts: bool = False
+    tmp_path: Path, body: bytes, form: str, settings: FetchSettings | None = None, *, whiteouts: bool = False
 ) -> Path:
     tree = tmp_path / "tree"
     tree.mkdir(exist_ok=True)
     packed = tmp_path / "packed"
     packed.write_bytes(body)
-    unpack(
+    unpack_archive(
         packed,
         RemoteFile("m", "m", len(body), unpack=form, whiteouts=whiteouts),
         tree,
-        settings or Settings(),
+        settings or FetchSettings(),
         "s3://b/m",
     )
     return tree
@@ -196,7 +196,7 @@ def test_hostile_and_damaged_archives_are_refused(tmp_path: Path, form: str, mak
     outside.mkdir()
     with pytest.raises(FetchError) as caught:
         _unpack(outside, make(), form)
-    assert caught.value.reason is Reason.UNSAFE_ARCHIVE, caught.value.message
+    assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE, caught.value.message
     assert "s3://b/m" in caught.value.message
     assert {path.name for path in outside.iterdir()} == {"tree", "packed"}
     assert {path.name for path in tmp_path.iterdir()} == {"outside"}
@@ -210,8 +210,8 @@ def test_a_bomb_is_refused_by_its_announced_size_before_anything_is_written(tmp_
         folder = tmp_path / form
         folder.mkdir()
         with pytest.raises(FetchError) as caught:
-            _unpack(folder, body, form, Settings(max_unpacked_bytes=2_000_000))
-        assert caught.value.reason is Reason.ARTIFACT_TOO_LARGE
+            _unpack(folder, body, form, FetchSettings(max_unpacked_bytes=2_000_000))
+        assert caught.value.reason is FetchReason.ARTIFACT_TOO_LARGE
         assert "MAX_UNPACKED_BYTES" in caught.value.message
         assert list((folder / "tree").iterdir()) == []
 
@@ -221,8 +221,8 @@ def test_a_zip_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
     for sign, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         struct.pack_into("<I", body, body.index(sign) + offset, 100)
     with pytest.raises(FetchError) as caught:
-        _unpack(tmp_path, bytes(body), "zip", Settings(max_unpacked_bytes=2_000_000))
-    assert caught.value.reason in (Reason.UNSAFE_ARCHIVE, Reason.ARTIFACT_TOO_LARGE)
+        _unpack(tmp_path, bytes(body), "zip", FetchSettings(max_unpacked_bytes=2_000_000))
+    assert caught.value.reason in (FetchReason.UNSAFE_ARCHIVE, FetchReason.ARTIFACT_TOO_LARGE)
     assert sum(path.stat().st_size for path in (tmp_path / "tree").iterdir()) < 2_000_000
 
 
@@ -230,7 +230,7 @@ def test_what_grows_out_of_all_proportion_is_refused(tmp_path: Path) -> None:
     body = gzip.compress(_tar(("zeros", bytes(80 << 20))), 9)
     with pytest.raises(FetchError) as caught:
         _unpack(tmp_path, body, "tar.gz")
-    assert caught.value.reason is Reason.UNSAFE_ARCHIVE
+    assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE
     assert "MAX_UNPACKED_RATIO" in caught.value.message
 
 
@@ -238,8 +238,8 @@ def test_what_grows_out_of_all_proportion_is_refused(tmp_path: Path) -> None:
 def test_too_many_entries_are_refused(tmp_path: Path, form: str) -> None:
     members = [(f"f{number}", b"") for number in range(20)]
     with pytest.raises(FetchError) as caught:
-        _unpack(tmp_path, _zip(*members) if form == "zip" else _tar(*members), form, Settings(max_entries=10))
-    assert caught.value.reason is Reason.ARTIFACT_TOO_LARGE
+        _unpack(tmp_path, _zip(*members) if form == "zip" else _tar(*members), form, FetchSettings(max_entries=10))
+    assert caught.value.reason is FetchReason.ARTIFACT_TOO_LARGE
 
 
 def test_a_giant_header_does_not_fill_the_memory(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_giant_header_does_not_fill_the_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 50 << 20
     finally:
         tracemalloc.stop()
-    assert caught.value.reason is Reason.UNSAFE_ARCHIVE
+    assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE
 
 
 def test_a_layer_deletes_what_earlier_layers_brought(tmp_path: Path) -> None:
@@ -283,4 +283,4 @@ def test_a_deletion_marker_is_an_ordinary_file_elsewhere(tmp_path: Path) -> None
     ],
 )
 def test_what_counts_as_an_archive(name: str, form: str) -> None:
-    assert archive_form(name) == form
+    assert detect_archive_form(name) == form

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.fetch.archive import Part, unpack
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.archive import UnpackedPart, unpack_archive
+from modelwright.fetch.errors import FetchError, FetchReason
 from modelwright.fetch.port import RemoteFile
 from modelwright.fetch.selection import Selection
-from modelwright.fetch.settings import Settings
+from modelwright.fetch.settings import FetchSettings
 
 Member = tuple[str, bytes | None] | tuple[str, bytes, str]
 """Name and content, None for a folder; or name, type and target."""
@@ -52,15 +52,20 @@ def zipped(members: dict[str, bytes], links: dict[str, str] | None = None) -> by
 
 
 def unpacked(
-    folder: Path, layers: Sequence[bytes], selection: Selection, *, form: str = "tar", settings: Settings | None = None
-) -> tuple[dict[str, bytes], Part]:
-    tree, part = folder / "tree", Part(selection)
+    folder: Path,
+    layers: Sequence[bytes],
+    selection: Selection,
+    *,
+    form: str = "tar",
+    settings: FetchSettings | None = None,
+) -> tuple[dict[str, bytes], UnpackedPart]:
+    tree, part = folder / "tree", UnpackedPart(selection)
     tree.mkdir()
     for layer in layers:
         packed = folder / "packed"
         packed.write_bytes(layer)
         file = RemoteFile("m", "m", len(layer), unpack=form, whiteouts=form == "tar")
-        unpack(packed, file, tree, settings or Settings(), "oci://reg.io/m:1", part)
+        unpack_archive(packed, file, tree, settings or FetchSettings(), "oci://reg.io/m:1", part)
     return {
         path.relative_to(tree).as_posix(): path.read_bytes() for path in tree.rglob("*") if path.is_file()
     }, part  # fmt: skip
@@ -106,7 +111,7 @@ def test_of_an_image_only_the_models_folder_is_unpacked(tmp_path: Path, base: tu
 def test_within_the_part_the_rules_stay(tmp_path: Path, bad: Member, says: str) -> None:
     with pytest.raises(FetchError) as caught:
         unpacked(tmp_path, [tar(("etc/passwd", b"x"), *MODEL, bad)], Selection("models"))
-    assert caught.value.reason is Reason.UNSAFE_ARCHIVE
+    assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE
     assert says in caught.value.message
 
 
@@ -147,7 +152,7 @@ def test_a_link_above_the_part_is_named_with_where_it_leads(tmp_path: Path) -> N
     layers = [tar(("lib", LINK, "usr/lib"), ("usr/lib/m/x", b"x"))]
     found, part = unpacked(tmp_path, layers, Selection("lib/m"))
     assert found == {}
-    assert "'lib' is a link to 'usr/lib'" in part.seen.nothing("oci://reg.io/m:1").message
+    assert "'lib' is a link to 'usr/lib'" in part.candidates.nothing_selected("oci://reg.io/m:1").message
 
 
 @pytest.mark.parametrize("form", ["tar", "zip"])
@@ -181,19 +186,19 @@ def test_of_a_zip_too_what_is_outside_is_no_matter(tmp_path: Path) -> None:
 def test_what_is_left_out_needs_no_room_but_counts_as_read(tmp_path: Path, form: str) -> None:
     members = {"large": bytes(5_000_000), "m/x": b"x"}
     body = tar(*members.items()) if form == "tar" else zipped(members)
-    limit = Settings(max_unpacked_bytes=2_000_000)
+    limit = FetchSettings(max_unpacked_bytes=2_000_000)
     if form == "zip":
         assert unpacked(tmp_path, [body], Selection("m"), form=form, settings=limit)[0] == {"x": b"x"}
         return
     with pytest.raises(FetchError) as caught:
         unpacked(tmp_path, [body], Selection("m"), form=form, settings=limit)
-    assert caught.value.reason is Reason.ARTIFACT_TOO_LARGE
+    assert caught.value.reason is FetchReason.ARTIFACT_TOO_LARGE
 
 
 def test_a_bomb_outside_of_the_part_is_one_too(tmp_path: Path) -> None:
     with pytest.raises(FetchError) as caught:
         unpacked(tmp_path, [tar(("zeros", bytes(80 << 20)), ("m/x", b"x"))], Selection("m"))
-    assert caught.value.reason is Reason.UNSAFE_ARCHIVE
+    assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE
     assert "MAX_UNPACKED_RATIO" in caught.value.message
 
 
@@ -205,5 +210,5 @@ def test_a_header_after_a_large_member_is_bounded_as_before(tmp_path: Path) -> N
     body = gzip.compress(first.tobuf() + bytes(1 << 20) + header.tobuf() + bytes(200 << 20), 1)
     with pytest.raises(FetchError) as caught:
         unpacked(tmp_path, [body], Selection("m"))
-    assert caught.value.reason is Reason.UNSAFE_ARCHIVE
+    assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE
     assert "header" in caught.value.message

@@ -11,8 +11,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.sources.s3 import with_bucket
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.sources.s3 import add_bucket_to_host
 from tests.fetch.harness import Container, sha256, tree
 from tests.servers.threaded import ThreadedServer, send_body
 
@@ -30,7 +30,7 @@ HOST = "store.example"
     ],
 )
 def test_the_bucket_comes_in_front_of_the_host(endpoint: str, bucket: str, found: str) -> None:
-    assert with_bucket(endpoint, bucket) == found
+    assert add_bucket_to_host(endpoint, bucket) == found
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,15 @@ def test_the_bucket_comes_in_front_of_the_host(endpoint: str, bucket: str, found
 )
 def test_what_makes_no_host_name_is_refused(endpoint: str, bucket: str, says: str) -> None:
     with pytest.raises(FetchError) as caught:
-        with_bucket(endpoint, bucket)
-    assert caught.value.reason is Reason.INVALID_URI
+        add_bucket_to_host(endpoint, bucket)
+    assert caught.value.reason is FetchReason.INVALID_URI
     assert says in caught.value.message
 
 
 @given(bucket=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}", fullmatch=True))
 def test_whatever_the_bucket_the_host_stays_below_the_endpoints(bucket: str) -> None:
     try:
-        found = with_bucket("https://store.example:8443/x", bucket)
+        found = add_bucket_to_host("https://store.example:8443/x", bucket)
     except FetchError:
         return
     assert found == f"https://{bucket}.store.example:8443/x"

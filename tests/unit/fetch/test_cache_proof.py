@@ -18,25 +18,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.fetch import digest
-from modelwright.fetch.cache import STATE, Cache
-from modelwright.fetch.command import main
-from modelwright.fetch.digest import Entry
+from modelwright.fetch.cache import STATE_FOLDER, ArtifactCache
+from modelwright.fetch.command import run_fetcher
+from modelwright.fetch.digest import FileEntry
 from modelwright.fetch.redact import Redactor
-from modelwright.fetch.report import Report
-from modelwright.fetch.settings import Settings
-from modelwright.fetch.tree import digest_of
+from modelwright.fetch.report import FetchReport
+from modelwright.fetch.settings import FetchSettings
+from modelwright.fetch.tree import folder_digest
 
 PINNED = "sha256:" + "a" * 64
 EVIL = b"import os; os.system('id')\n"
 
 
-def cache(root: Path, wanted: str, verify: str, tree: str = "", name: str = "") -> Cache:
-    report = Report(Redactor(), stream=io.StringIO())
-    return Cache(root, wanted, "pod", Settings(verify_cache=verify), report, tree=tree, name=name)
+def cache(root: Path, wanted: str, verify: str, tree: str = "", name: str = "") -> ArtifactCache:
+    report = FetchReport(Redactor(), stream=io.StringIO())
+    return ArtifactCache(root, wanted, "pod", FetchSettings(verify_cache=verify), report, tree=tree, name=name)
 
 
 def manifest(root: Path, wanted: str) -> Path:
-    return root / STATE / "manifests" / f"{wanted.replace(':', '-')}.json"
+    return root / STATE_FOLDER / "manifests" / f"{wanted.replace(':', '-')}.json"
 
 
 def forge(root: Path, wanted: str, files: list[dict[str, Any]]) -> None:
@@ -55,7 +55,7 @@ def fill(place: Path, files: dict[str, bytes]) -> None:
 
 
 FILES = {"model.bin": b"weights", "sub/config.json": b"{}"}
-DIRECTORY = digest.of_directory(Entry(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in FILES.items())
+DIRECTORY = digest.directory_digest(FileEntry(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in FILES.items())
 
 
 def extra(place: Path, root: Path) -> None:
@@ -93,12 +93,12 @@ def test_in_both_modes_there_is_nothing_but_what_is_named(
     tmp_path: Path, verify: str, attack: Callable[[Path, Path], None]
 ) -> None:
     mine = cache(tmp_path, DIRECTORY, verify)
-    mine.prepare()
+    mine.prepare_folders()
     fill(mine.work / "tree", FILES)
-    mine.commit(mine.work / "tree", 9, {})
-    assert cache(tmp_path, DIRECTORY, verify).lookup() == 9
+    mine.commit_tree(mine.work / "tree", 9, {})
+    assert cache(tmp_path, DIRECTORY, verify).find_size() == 9
     attack(mine.place, tmp_path)
-    assert cache(tmp_path, DIRECTORY, verify).lookup() is None
+    assert cache(tmp_path, DIRECTORY, verify).find_size() is None
 
 
 @pytest.mark.parametrize(
@@ -110,38 +110,38 @@ def test_in_both_modes_there_is_nothing_but_what_is_named(
 )  # fmt: skip
 def test_a_forged_manifest_is_found_in_full(tmp_path: Path, wanted: str, tree: str, name: str) -> None:
     mine = cache(tmp_path, wanted, "full", tree, name)
-    mine.prepare()
+    mine.prepare_folders()
     fill(mine.place, {"model.py": EVIL})
     forge(tmp_path, wanted, [said("model.py", EVIL)])
-    assert mine.lookup() is None
+    assert mine.find_size() is None
 
 
 def test_one_file_under_another_name_is_found_in_full(tmp_path: Path) -> None:
     wanted = "sha256:" + hashlib.sha256(EVIL).hexdigest()
     mine = cache(tmp_path, wanted, "full", name="notes.txt")
-    mine.prepare()
+    mine.prepare_folders()
     fill(mine.place, {"sitecustomize.py": EVIL})
     forge(tmp_path, wanted, [said("sitecustomize.py", EVIL)])
-    assert mine.lookup() is None
+    assert mine.find_size() is None
 
 
 def test_a_tree_that_nobody_can_prove_is_brought_again_and_serves(tmp_path: Path) -> None:
     """A ModelVersion whose status is of an older release: the cache is filled again, and nothing is stuck."""
     for _ in range(2):
         mine = cache(tmp_path, PINNED, "full", name="m.zip")
-        mine.prepare()
-        assert mine.lookup() is None
+        mine.prepare_folders()
+        assert mine.find_size() is None
         fill(mine.work / "tree", FILES)
-        mine.commit(mine.work / "tree", 9, {})
-        assert mine.lookup() == 9, "this pod knows what it has brought"
+        mine.commit_tree(mine.work / "tree", 9, {})
+        assert mine.find_size() == 9, "this pod knows what it has brought"
 
 
 def test_another_unpacker_of_the_same_archive_is_no_obstacle(tmp_path: Path) -> None:
     mine = cache(tmp_path, PINNED, "full", tree="sha256:" + "c" * 64, name="m.zip")
-    mine.prepare()
+    mine.prepare_folders()
     fill(mine.work / "tree", FILES)
-    mine.commit(mine.work / "tree", 9, {})
-    assert mine.lookup() == 9
+    mine.commit_tree(mine.work / "tree", 9, {})
+    assert mine.find_size() == 9
 
 
 names = st.sampled_from(["a", "b", "model.bin", "x/y", "x/z", "deep/er/f"])
@@ -188,13 +188,13 @@ def test_any_change_of_the_tree_is_found_in_full(
     files, what, path, body = change
     root = tmp_path / "cache"
     shutil.rmtree(root, ignore_errors=True)
-    tree = digest.of_directory(Entry(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in files.items())
+    tree = digest.directory_digest(FileEntry(p, len(b), hashlib.sha256(b).hexdigest()) for p, b in files.items())
     wanted, known = (PINNED, tree) if packed else (tree, "")
     mine = cache(root, wanted, "full", known)
-    mine.prepare()
+    mine.prepare_folders()
     fill(mine.work / "tree", files)
-    mine.commit(mine.work / "tree", 9, {})
-    assert cache(root, wanted, "full", known).lookup() == 9
+    mine.commit_tree(mine.work / "tree", 9, {})
+    assert cache(root, wanted, "full", known).find_size() == 9
     mutate(mine.place, files, what, path, body)
     if not honest:
         found = [
@@ -205,7 +205,7 @@ def test_any_change_of_the_tree_is_found_in_full(
         folders = ["empty"] if what == "folder" else []
         content = {"digest": wanted, "sizeBytes": 9, "files": found, "folders": folders}
         manifest(root, wanted).write_text(json.dumps(content))
-    assert cache(root, wanted, "full", known).lookup() is None
+    assert cache(root, wanted, "full", known).find_size() is None
 
 
 def test_a_resolve_pod_tells_the_digest_of_an_archives_files_and_nothing_stays(tmp_path: Path) -> None:
@@ -222,24 +222,24 @@ def test_a_resolve_pod_tells_the_digest_of_an_archives_files_and_nothing_stays(t
     log = tmp_path / "log"
     environment = {"MODELWRIGHT_SOURCE_ROOT": str(tmp_path / "source"), "MODELWRIGHT_TERMINATION_LOG": str(log)}
     out = io.StringIO()
-    assert main(["resolve", "--uri", "pvc://models/m.tar", "--tree"], environment, out) == 0, out.getvalue()
+    assert run_fetcher(["resolve", "--uri", "pvc://models/m.tar", "--tree"], environment, out) == 0, out.getvalue()
     told = json.loads(log.read_text())
     expected = tmp_path / "expected"
     fill(expected, FILES)
     (expected / "latest").symlink_to("model.bin")
-    assert told["tree"] == digest_of(expected) != DIRECTORY
+    assert told["tree"] == folder_digest(expected) != DIRECTORY
     # A pod that is given both fills the cache once, and the next one proves it, with the store gone.
     arguments = ["get", "--uri", "pvc://models/m.tar", "--digest", told["digest"], "--tree", told["tree"]]
     arguments += ["--cache", str(tmp_path / "cache")]
     full = {**environment, "MODELWRIGHT_FETCH_VERIFY_CACHE": "full"}
-    assert main(arguments, full, out) == 0, out.getvalue()
+    assert run_fetcher(arguments, full, out) == 0, out.getvalue()
     (claim / "m.tar").unlink()
-    assert main(arguments, full, out) == 0, out.getvalue()
+    assert run_fetcher(arguments, full, out) == 0, out.getvalue()
     assert json.loads(log.read_text())["fetched"] is False
     place = tmp_path / "cache" / told["digest"].replace(":", "-")
     (place / "latest").unlink()
     (place / "latest").symlink_to("sub/config.json")
-    assert main(arguments, full, out) == 1
+    assert run_fetcher(arguments, full, out) == 1
     assert json.loads(log.read_text())["reason"] == "ArtifactNotFound"
 
 
@@ -253,7 +253,7 @@ def test_only_cached_verifies_and_neither_asks_the_store_nor_writes(tmp_path: Pa
     arguments = ["get", "--uri", "pvc://models/digits", "--digest", DIRECTORY, "--cache", str(root)]
 
     def run(*more: str) -> tuple[int, dict[str, Any]]:
-        code = main([*arguments, *more], environment, io.StringIO())
+        code = run_fetcher([*arguments, *more], environment, io.StringIO())
         return code, json.loads(log.read_text())
 
     code, told = run("--only-cached")
@@ -272,15 +272,15 @@ def test_only_cached_verifies_and_neither_asks_the_store_nor_writes(tmp_path: Pa
 
 def test_pods_that_can_prove_nothing_take_turns_and_none_waits_for_ever(tmp_path: Path) -> None:
     async def pod(number: int) -> int | None:
-        report = Report(Redactor(), stream=io.StringIO())
-        chosen = Settings(verify_cache="full", claim_seconds=1.0)
-        mine = Cache(tmp_path, PINNED, f"pod-{number}", chosen, report, name="m.zip")
-        mine.prepare()
-        async with mine.claimed() as own:
+        report = FetchReport(Redactor(), stream=io.StringIO())
+        chosen = FetchSettings(verify_cache="full", claim_seconds=1.0)
+        mine = ArtifactCache(tmp_path, PINNED, f"pod-{number}", chosen, report, name="m.zip")
+        mine.prepare_folders()
+        async with mine.hold_claim() as own:
             if own:
                 fill(mine.work / "tree", FILES)
-                mine.commit(mine.work / "tree", 9, {})
-        return mine.lookup()
+                mine.commit_tree(mine.work / "tree", 9, {})
+        return mine.find_size()
 
     async def all_pods() -> list[int | None]:
         async with asyncio.timeout(60):

@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from modelwright.fetch import uri
-from modelwright.fetch.credentials import Credentials
+from modelwright.fetch.credentials import StoreCredentials
 from modelwright.fetch.errors import FetchError
-from modelwright.fetch.port import Context
+from modelwright.fetch.port import FetchContext
 from modelwright.fetch.selection import Selection
-from modelwright.fetch.settings import Settings
+from modelwright.fetch.settings import FetchSettings
 from modelwright.fetch.sources.pvc import ClaimSource
 
 
 def source(root: Path, address: str, part: Selection) -> ClaimSource:
-    return ClaimSource(Context(uri.parse(address), Credentials(root, {}), Settings(), source_root=root, selection=part))
+    return ClaimSource(
+        FetchContext(
+            uri.parse_uri(address), StoreCredentials(root, {}), FetchSettings(), source_root=root, selection=part
+        )
+    )
 
 
 def listed(root: Path, address: str, part: Selection | None = None) -> list[str]:

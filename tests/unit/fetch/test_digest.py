@@ -7,31 +7,31 @@ import random
 
 import pytest
 
-from modelwright.fetch.digest import Entry, check_form, directory_name, of_directory
+from modelwright.fetch.digest import FileEntry, cache_folder_name, check_digest_form, directory_digest
 from modelwright.fetch.errors import FetchError
 
 
 def test_a_folders_digest_is_the_sha256_of_its_sorted_lines() -> None:
     a, b = hashlib.sha256(b"a").hexdigest(), hashlib.sha256(b"bb").hexdigest()
     lines = f"a.txt\0001\0{a}\nsub/b.txt\0002\0{b}\n".encode()
-    entries = [Entry("sub/b.txt", 2, b), Entry("a.txt", 1, a)]
-    assert of_directory(entries) == "sha256:" + hashlib.sha256(lines).hexdigest()
+    entries = [FileEntry("sub/b.txt", 2, b), FileEntry("a.txt", 1, a)]
+    assert directory_digest(entries) == "sha256:" + hashlib.sha256(lines).hexdigest()
 
 
 def test_the_order_of_files_does_not_matter_but_all_else_does() -> None:
-    entries = [Entry(f"{number}/ü", number, f"{number:064x}") for number in range(20)]
+    entries = [FileEntry(f"{number}/ü", number, f"{number:064x}") for number in range(20)]
     shuffled = random.Random(1).sample(entries, len(entries))
-    assert of_directory(entries) == of_directory(shuffled)
-    for changed in (Entry("x", 0, "0" * 64), Entry("0/ü", 1, "0" * 64), Entry("0/ü", 0, "1" * 64)):
-        assert of_directory([changed, *entries[1:]]) != of_directory(entries)
+    assert directory_digest(entries) == directory_digest(shuffled)
+    for changed in (FileEntry("x", 0, "0" * 64), FileEntry("0/ü", 1, "0" * 64), FileEntry("0/ü", 0, "1" * 64)):
+        assert directory_digest([changed, *entries[1:]]) != directory_digest(entries)
 
 
 def test_names_of_cache_folders() -> None:
-    assert directory_name("sha256:" + "a" * 64) == "sha256-" + "a" * 64
-    assert directory_name("git:" + "b" * 40) == "git-" + "b" * 40
+    assert cache_folder_name("sha256:" + "a" * 64) == "sha256-" + "a" * 64
+    assert cache_folder_name("git:" + "b" * 40) == "git-" + "b" * 40
 
 
 @pytest.mark.parametrize("text", ["", "sha256:", "sha256:" + "A" * 64, "sha256:" + "a" * 63, "md5:" + "a" * 32, "../x"])
 def test_other_forms_are_refused(text: str) -> None:
     with pytest.raises(FetchError, match="--digest"):
-        check_form(text)
+        check_digest_form(text)

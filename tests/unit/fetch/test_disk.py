@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelwright.fetch import disk
-from modelwright.fetch.errors import FetchError, Reason
+from modelwright.fetch.errors import FetchError, FetchReason
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -22,9 +22,9 @@ def test_a_full_tmp_is_told_with_its_path_and_what_to_do(
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(disk.tempfile, "mkdtemp", full)
-    with pytest.raises(FetchError) as told, disk.temporary("The artifact"):
+    with pytest.raises(FetchError) as told, disk.temporary_folder("The artifact"):
         raise AssertionError("there is no such folder")
-    assert told.value.reason == Reason.DISK_FULL
+    assert told.value.reason == FetchReason.DISK_FULL
     assert f"no space left in {tmp_path}" in told.value.message
     assert "sizeLimit" in told.value.message
 
@@ -37,7 +37,7 @@ def test_a_read_only_tmp_is_told_with_its_path(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(disk.tempfile, "mkdtemp", read_only)
     with (
         pytest.raises(FetchError, match="Check that the volume is not read-only") as told,
-        disk.temporary("The artifact"),
+        disk.temporary_folder("The artifact"),
     ):
         raise AssertionError("there is no such folder")
     assert str(tmp_path) in told.value.message
@@ -49,7 +49,7 @@ def test_a_temporary_folder_is_gone_afterwards_and_errors_of_the_work_are_its_ow
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     def work() -> None:
-        with disk.temporary("The artifact") as folder:
+        with disk.temporary_folder("The artifact") as folder:
             (folder / "file").write_text("x")
             raise ConnectionResetError
 

@@ -12,18 +12,18 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.fetch.command import main
-from modelwright.fetch.credentials import Credentials
+from modelwright.fetch.command import run_fetcher
+from modelwright.fetch.credentials import StoreCredentials
 from modelwright.fetch.errors import FetchError
-from modelwright.fetch.sources.http import _for_host
+from modelwright.fetch.sources.http import _authorization_for
 
 TOKEN = "Bearer prod-artifactory-token"
 
 
-def credentials(folder: Path, **secret: str) -> Credentials:
+def credentials(folder: Path, **secret: str) -> StoreCredentials:
     for name, value in secret.items():
         (folder / name).write_text(value)
-    return Credentials(folder, {})
+    return StoreCredentials(folder, {})
 
 
 @pytest.mark.parametrize(
@@ -48,10 +48,10 @@ def credentials(folder: Path, **secret: str) -> Credentials:
 def test_a_credential_is_for_named_hosts(tmp_path: Path, hosts: str, url: str, sent: bool) -> None:
     given_hosts = credentials(tmp_path, HTTP_AUTHORIZATION=TOKEN, HTTP_HOSTS=hosts)
     if sent:
-        assert _for_host(given_hosts, url) == TOKEN
+        assert _authorization_for(given_hosts, url) == TOKEN
         return
     with pytest.raises(FetchError, match="HTTP_HOSTS") as error:
-        _for_host(given_hosts, url)
+        _authorization_for(given_hosts, url)
     assert error.value.reason == "AccessDenied"
     assert TOKEN not in error.value.message
 
@@ -59,24 +59,26 @@ def test_a_credential_is_for_named_hosts(tmp_path: Path, hosts: str, url: str, s
 @pytest.mark.parametrize("entry", ["*.example.com", "https://a/path", "ftp://a", "a?b", "u@a", "https://", "a:99999"])
 def test_an_entry_that_is_no_host_is_refused(tmp_path: Path, entry: str) -> None:
     with pytest.raises(FetchError, match="HTTP_HOSTS has an entry that is no host"):
-        _for_host(credentials(tmp_path, HTTP_AUTHORIZATION=TOKEN, HTTP_HOSTS=f"a.example.com {entry}"), "https://a/x")
+        _authorization_for(
+            credentials(tmp_path, HTTP_AUTHORIZATION=TOKEN, HTTP_HOSTS=f"a.example.com {entry}"), "https://a/x"
+        )
 
 
 def test_hosts_of_the_environment_are_not_for_a_credential_of_the_secret(tmp_path: Path) -> None:
     (tmp_path / "HTTP_AUTHORIZATION").write_text(TOKEN)
-    mixed = Credentials(tmp_path, {"HTTP_HOSTS": "evil.example.com"})
+    mixed = StoreCredentials(tmp_path, {"HTTP_HOSTS": "evil.example.com"})
     with pytest.raises(FetchError, match="Add the key HTTP_HOSTS"):
-        _for_host(mixed, "https://evil.example.com/x")
+        _authorization_for(mixed, "https://evil.example.com/x")
 
 
 @given(st.text(max_size=30))
 def test_no_text_as_a_host_list_sends_it_elsewhere(hosts: str) -> None:
-    class Given(Credentials):
+    class Given(StoreCredentials):
         def mounted(self, name: str) -> str:
             return {"HTTP_AUTHORIZATION": TOKEN, "HTTP_HOSTS": hosts}.get(name, "")
 
     with pytest.raises(FetchError):
-        _for_host(Given(Path("/nowhere"), {}), "https://evil.example.com/x")
+        _authorization_for(Given(Path("/nowhere"), {}), "https://evil.example.com/x")
 
 
 @pytest.mark.parametrize("hosts", [None, "models.example.com"])
@@ -103,7 +105,7 @@ def test_the_host_of_who_names_the_address_sees_nothing(tmp_path: Path, hosts: s
             "MODELWRIGHT_CREDENTIALS": str(tmp_path),
             "MODELWRIGHT_TERMINATION_LOG": str(tmp_path / "log"),
         }
-        code = await asyncio.to_thread(main, ["resolve", "--uri", uri], environment, io.StringIO())
+        code = await asyncio.to_thread(run_fetcher, ["resolve", "--uri", uri], environment, io.StringIO())
         await runner.cleanup()
         return code
 

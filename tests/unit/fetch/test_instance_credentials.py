@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from modelwright.fetch import uri
-from modelwright.fetch.credentials import Credentials
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.port import Context
-from modelwright.fetch.settings import Settings
+from modelwright.fetch.credentials import StoreCredentials
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.port import FetchContext
+from modelwright.fetch.settings import FetchSettings
 from modelwright.fetch.sources import open_source
 from modelwright.fetch.sources.objectstore import ObjectStoreSource
 
@@ -23,15 +23,15 @@ IDENTITIES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI
               "AZURE_FEDERATED_TOKEN_FILE")  # fmt: skip
 
 
-def refusal(address: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, **secret: str) -> tuple[str, int]:
+def refusal(address: str, settings: FetchSettings, monkeypatch: pytest.MonkeyPatch, **secret: str) -> tuple[str, int]:
     """What is told when every way in is denied, and how many there were."""
     tries = []
 
     async def denied(self: ObjectStoreSource, store: Any) -> Any:
         tries.append(store)
-        raise FetchError(Reason.ACCESS_DENIED, "denied (HTTP 403).")
+        raise FetchError(FetchReason.ACCESS_DENIED, "denied (HTTP 403).")
 
-    class Given(Credentials):
+    class Given(StoreCredentials):
         def mounted(self, name: str) -> str:
             return secret.get(name, "")
 
@@ -39,10 +39,10 @@ def refusal(address: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, *
     for name in IDENTITIES:
         monkeypatch.delenv(name, raising=False)
     nothing: Mapping[str, str] = {}
-    context = Context(uri.parse(address), Given(Path("/nowhere"), nothing), settings)
+    context = FetchContext(uri.parse_uri(address), Given(Path("/nowhere"), nothing), settings)
     with pytest.raises(FetchError) as error:
         asyncio.run(open_source(context).inspect(""))
-    assert error.value.reason is Reason.ACCESS_DENIED
+    assert error.value.reason is FetchReason.ACCESS_DENIED
     return error.value.message, len(tries)
 
 
@@ -50,7 +50,7 @@ def refusal(address: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, *
 def test_by_default_only_what_is_public_is_read_and_the_switch_is_named(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message, ways = refusal(address, Settings(), monkeypatch)
+    message, ways = refusal(address, FetchSettings(), monkeypatch)
     assert ways == 1, "the metadata service is not asked"
     for part in ("denied (HTTP 403)", "credentialsSecretRef", "MODELWRIGHT_FETCH_INSTANCE_CREDENTIALS", "fetch.env"):
         assert part in message
@@ -58,12 +58,12 @@ def test_by_default_only_what_is_public_is_read_and_the_switch_is_named(
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_where_it_is_switched_on_the_node_is_asked_after_that(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    message, ways = refusal(address, Settings(instance_credentials=True), monkeypatch)
+    message, ways = refusal(address, FetchSettings(instance_credentials=True), monkeypatch)
     assert ways == 2
     assert "INSTANCE_CREDENTIALS" not in message
 
 
 def test_credentials_that_are_denied_say_nothing_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    message, ways = refusal("s3://models/x", Settings(), monkeypatch, **secret)
+    message, ways = refusal("s3://models/x", FetchSettings(), monkeypatch, **secret)
     assert (message, ways) == ("denied (HTTP 403).", 1)

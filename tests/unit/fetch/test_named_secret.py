@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from modelwright.fetch.command import main
+from modelwright.fetch.command import run_fetcher
 
 
 def resolve(folder: Path, credentials: Path, name: str) -> tuple[int, dict]:
@@ -14,7 +14,7 @@ def resolve(folder: Path, credentials: Path, name: str) -> tuple[int, dict]:
         "MODELWRIGHT_TERMINATION_LOG": str(log),
         "MODELWRIGHT_FETCH_ATTEMPTS": "1",
     }
-    code = main(["resolve", "--uri", "http://127.0.0.1:9/model"], environment)
+    code = run_fetcher(["resolve", "--uri", "http://127.0.0.1:9/model"], environment)
     return code, json.loads(log.read_text())
 
 

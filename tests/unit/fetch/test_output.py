@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.fetch.credentials import Credentials
+from modelwright.fetch.credentials import StoreCredentials
 from modelwright.fetch.redact import Redactor
-from modelwright.fetch.report import TERMINATION_BYTES, Meter, Report, failure_message, size_text
+from modelwright.fetch.report import TERMINATION_BYTES, FetchReport, TransferMeter, format_failure, format_size
 
 
 @pytest.mark.parametrize(
@@ -55,34 +55,34 @@ def test_a_short_or_empty_secret_does_not_garble_everything() -> None:
 
 @given(st.text(max_size=9000), st.sampled_from(["ArtifactNotFound", "StoreUnreachable"]))
 def test_a_failure_fits_the_termination_message(message: str, reason: str) -> None:
-    text = failure_message(reason, message)
+    text = format_failure(reason, message)
     assert len(text.encode()) <= TERMINATION_BYTES
     assert json.loads(text)["reason"] == reason
 
 
 def test_a_failure_full_of_characters_that_grow_in_json_fits_too() -> None:
-    assert len(failure_message("InternalError", '"\n\x01' * 4000).encode()) <= TERMINATION_BYTES
+    assert len(format_failure("InternalError", '"\n\x01' * 4000).encode()) <= TERMINATION_BYTES
 
 
 def test_lines_are_json_and_redacted_and_a_closed_stdout_is_no_failure() -> None:
     out = io.StringIO()
-    report = Report(Redactor(["tell-no-one"]), stream=out)
-    report.event("start", 'say "tell-no-one"', uri="x tell-no-one")
-    meter = Meter()
+    report = FetchReport(Redactor(["tell-no-one"]), stream=out)
+    report.log_event("start", 'say "tell-no-one"', uri="x tell-no-one")
+    meter = TransferMeter()
     meter.total_bytes, meter.bytes, meter.total_files = 2000, 1000, 3
-    report.progress(meter)
+    report.log_progress(meter)
     first, second = map(json.loads, out.getvalue().splitlines())
     assert "tell-no-one" not in out.getvalue()
     assert first["event"] == "start"
     assert (second["bytes"], second["totalBytes"]) == (1000, 2000)
     assert "50 %" in second["message"]
     out.close()
-    report.event("more", "nobody listens")
+    report.log_event("more", "nobody listens")
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (3_400_000_000, "3.4 GB")])
 def test_sizes_for_people(size: int, text: str) -> None:
-    assert size_text(size) == text
+    assert format_size(size) == text
 
 
 def test_a_mounted_secret_comes_before_the_environment_and_all_its_forms_are_secret(tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_a_mounted_secret_comes_before_the_environment_and_all_its_forms_are_sec
     (tmp_path / ".dockerconfigjson").write_text(json.dumps({"auths": {"r": {"auth": auth}}}))
     (tmp_path / "GOOGLE_APPLICATION_CREDENTIALS_JSON").write_text(json.dumps({"private_key": "line-one\nline-two"}))
     environment = {"AWS_SECRET_ACCESS_KEY": "from-environment", "HTTP_AUTHORIZATION": "Token only-this"}
-    credentials = Credentials(tmp_path, environment)
+    credentials = StoreCredentials(tmp_path, environment)
     assert credentials.get("AWS_SECRET_ACCESS_KEY") == "from-file"
     assert credentials.get("NOTHING") == ""
-    redact = Redactor(credentials.secrets())
+    redact = Redactor(credentials.list_secrets())
     for canary in ("from-file", auth, "registry-pass", "line-two", "only-this"):
         assert canary not in redact(f"<{canary}>")
     assert "from-file" not in repr(credentials)

@@ -207,7 +207,9 @@ def test_a_signature_of_one_file_is_looked_for_beside_that_file(
 ) -> None:
     write(container.folder / "mnt" / "claim", {"digits/m.onnx": b"m", "digits/m.onnx.sig": b"bundle"})
     seen: list[bytes] = []
-    monkeypatch.setattr(signature, "judge", lambda bundle, *_, **__: seen.append(bundle) or signature.unfit("no"))
+    monkeypatch.setattr(
+        signature, "judge", lambda bundle, *_, **__: seen.append(bundle) or signature.invalid_signature("no")
+    )
     verify = ("resolve", "--uri", "pvc://claim/digits", "--trusted-key", "k=pem")
     container.run(*verify, "--path=m.onnx")
     assert seen == [b"bundle"]

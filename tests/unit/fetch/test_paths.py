@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.paths import check_listing, link_target, safe_relative
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.paths import check_listing_paths, check_relative_path, resolve_link_target
 
 
 @pytest.mark.parametrize(
     ("name", "clean"), [("a/b", "a/b"), ("./a//b/", "a/b"), ("a/./b", "a/b"), (".", ""), ("..a/b..", "..a/b..")]
 )
 def test_harmless_names_are_cleaned(name: str, clean: str) -> None:
-    assert safe_relative(name, "x.zip") == clean
+    assert check_relative_path(name, "x.zip") == clean
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ def test_harmless_names_are_cleaned(name: str, clean: str) -> None:
 )
 def test_names_that_could_leave_the_folder_are_refused(name: str) -> None:
     with pytest.raises(FetchError) as caught:
-        safe_relative(name, "x.zip")
-    assert caught.value.reason is Reason.UNSAFE_ARCHIVE
+        check_relative_path(name, "x.zip")
+    assert caught.value.reason is FetchReason.UNSAFE_ARCHIVE
     assert "x.zip" in caught.value.message
 
 
 @given(st.text(max_size=60))
 def test_no_name_gets_out(name: str) -> None:
     try:
-        clean = safe_relative(name, "archive")
+        clean = check_relative_path(name, "archive")
     except FetchError:
         return
     joined = posixpath.normpath(posixpath.join("/root/tree", clean))
@@ -45,7 +45,7 @@ def test_no_name_gets_out(name: str) -> None:
     [("a", "b", "b"), ("d/a", "../b", "b"), ("d/e/a", "../../b/c", "b/c"), ("a", "./b", "b")],
 )
 def test_links_inside_the_folder_are_fine(link: str, target: str, place: str) -> None:
-    assert link_target(link, target, "x") == place
+    assert resolve_link_target(link, target, "x") == place
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_links_inside_the_folder_are_fine(link: str, target: str, place: str) ->
 )
 def test_links_that_lead_out_or_might_are_refused(link: str, target: str) -> None:
     with pytest.raises(FetchError, match="link"):
-        link_target(link, target, "x")
+        resolve_link_target(link, target, "x")
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_links_that_lead_out_or_might_are_refused(link: str, target: str) -> Non
 )
 def test_listings_that_can_not_exist_together_are_refused(paths: list[str]) -> None:
     with pytest.raises(FetchError):
-        check_listing(paths, "s3://bucket/m")
+        check_listing_paths(paths, "s3://bucket/m")
 
 
 def test_a_plain_listing_is_fine() -> None:
-    check_listing(["a", "b/c", "b/d", "b.c"], "s3://bucket/m")
+    check_listing_paths(["a", "b/c", "b/d", "b.c"], "s3://bucket/m")

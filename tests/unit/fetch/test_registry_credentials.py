@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelwright.fetch.sources.oci import matching_entry
+from modelwright.fetch.sources.oci import find_auth_entry
 
 CASES = [
     ("its own project's, not the last one", ["r.io/a", "r.io/b"], "r.io", "a/digits", "r.io/a"),
@@ -35,7 +35,7 @@ CASES = [
 def test_which_credentials_a_repository_gets(
     keys: list[str], registry: str, repository: str, chosen: str | None
 ) -> None:
-    found = matching_entry({key: {"auth": key} for key in keys}, registry, repository)
+    found = find_auth_entry({key: {"auth": key} for key in keys}, registry, repository)
     assert found.get("auth") == chosen
-    backwards = matching_entry({key: {"auth": key} for key in reversed(keys)}, registry, repository)
+    backwards = find_auth_entry({key: {"auth": key} for key in reversed(keys)}, registry, repository)
     assert backwards == found

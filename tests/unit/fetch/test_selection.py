@@ -7,8 +7,8 @@ from huggingface_hub.utils import filter_repo_objects
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.selection import MAX_PATH, MAX_PATTERN, MAX_PATTERNS, Seen, Selection, parse
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.selection import MAX_PATH, MAX_PATTERN, MAX_PATTERNS, PathCandidates, Selection, parse_selection
 
 names = st.lists(st.text("ab.*[]-_ü ", min_size=1, max_size=6), min_size=1, max_size=4).map("/".join)
 patterns = st.text("ab.*?[]!-/", min_size=1, max_size=12)
@@ -32,14 +32,14 @@ patterns = st.text("ab.*?[]!-/", min_size=1, max_size=12)
 )
 def test_a_path_that_is_not_plainly_inside_is_refused(path: str, says: str) -> None:
     with pytest.raises(FetchError, match=r"artifact\.path") as caught:
-        parse(path)
-    assert caught.value.reason is Reason.INVALID_URI
+        parse_selection(path)
+    assert caught.value.reason is FetchReason.INVALID_URI
     assert says in caught.value.message
 
 
 @pytest.mark.parametrize("path", ["models", "models/digits", "my model/1", "größe", "model.joblib", "-x", "a..b"])
 def test_other_paths_are_taken_as_they_are(path: str) -> None:
-    assert parse(path).path == path
+    assert parse_selection(path).path == path
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_other_paths_are_taken_as_they_are(path: str) -> None:
 def test_a_pattern_that_can_match_nothing_or_too_slowly_is_refused(given_patterns: list[str], says: str) -> None:
     for field, values in (("include", {"include": given_patterns}), ("exclude", {"exclude": given_patterns})):
         with pytest.raises(FetchError, match=rf"artifact\.{field}") as caught:
-            parse(**values)
+            parse_selection(**values)
         assert says in caught.value.message
 
 
@@ -72,7 +72,7 @@ def test_patterns_mean_what_they_mean_to_huggingface_hub(
 ) -> None:
     theirs = filter_repo_objects(found, allow_patterns=include or None, ignore_patterns=exclude or None)
     ours = Selection("", tuple(include), tuple(exclude))
-    assert [name for name in found if ours.wants(name)] == list(theirs)
+    assert [name for name in found if ours.matches_patterns(name)] == list(theirs)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_patterns_mean_what_they_mean_to_huggingface_hub(
     ],
 )
 def test_what_is_taken_and_where_it_goes(selection: Selection, name: str, place: str | None) -> None:
-    assert selection.take(name) == place
+    assert selection.place_of(name) == place
 
 
 def test_many_stars_do_not_make_matching_slow() -> None:
-    selection = parse(include=["*a" * 64])
-    assert not selection.wants("a" * 63 + "b" * 2900)
-    assert selection.wants("a" * 3000)
+    selection = parse_selection(include=["*a" * 64])
+    assert not selection.matches_patterns("a" * 63 + "b" * 2900)
+    assert selection.matches_patterns("a" * 3000)
 
 
 def test_each_part_has_a_key_of_its_own_and_the_whole_has_none() -> None:
@@ -122,6 +122,6 @@ def test_each_part_has_a_key_of_its_own_and_the_whole_has_none() -> None:
 def test_where_nothing_is_taken_the_message_says_what_is_there(
     selection: Selection, found: list[str], says: str
 ) -> None:
-    error = Seen(selection).note_all(found).nothing("oci://reg.io/m:1")
-    assert error.reason is Reason.ARTIFACT_NOT_FOUND
+    error = PathCandidates(selection).add_names(found).nothing_selected("oci://reg.io/m:1")
+    assert error.reason is FetchReason.ARTIFACT_NOT_FOUND
     assert says in error.message

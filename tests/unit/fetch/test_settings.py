@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from modelwright.fetch.errors import FetchError
-from modelwright.fetch.settings import Settings, from_environment
+from modelwright.fetch.settings import FetchSettings, read_fetch_settings
 
 
 def test_without_variables_the_defaults_stand() -> None:
-    assert from_environment({}) == Settings()
-    assert from_environment({"MODELWRIGHT_FETCH_ATTEMPTS": " "}) == Settings()
+    assert read_fetch_settings({}) == FetchSettings()
+    assert read_fetch_settings({"MODELWRIGHT_FETCH_ATTEMPTS": " "}) == FetchSettings()
 
 
 def test_every_field_has_its_variable() -> None:
-    settings = from_environment(
+    settings = read_fetch_settings(
         {
             "MODELWRIGHT_FETCH_STALL_SECONDS": "2.5",
             "MODELWRIGHT_FETCH_ATTEMPTS": "7",
@@ -41,4 +41,4 @@ def test_every_field_has_its_variable() -> None:
 )
 def test_a_value_that_can_not_be_read_is_named(name: str, value: str) -> None:
     with pytest.raises(FetchError, match=f"MODELWRIGHT_FETCH_{name}"):
-        from_environment({f"MODELWRIGHT_FETCH_{name}": value})
+        read_fetch_settings({f"MODELWRIGHT_FETCH_{name}": value})

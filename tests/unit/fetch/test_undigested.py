@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.fetch.command import main
+from modelwright.fetch.command import run_fetcher
 
 
 def get(folder: Path, *arguments: str, **more: str) -> tuple[int, dict]:
@@ -17,7 +17,7 @@ def get(folder: Path, *arguments: str, **more: str) -> tuple[int, dict]:
         "MODELWRIGHT_SOURCE_ROOT": str(folder),
         **more,
     }
-    code = main(["get", "--uri", "pvc://claim/reference.json", *arguments], environment, io.StringIO())
+    code = run_fetcher(["get", "--uri", "pvc://claim/reference.json", *arguments], environment, io.StringIO())
     return code, json.loads(log.read_text())
 
 

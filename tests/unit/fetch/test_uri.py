@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 
 from modelwright.api.v1alpha1.version import ArtifactUri
 from modelwright.fetch import uri
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.sources import SOURCES
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.sources import SOURCE_MODULES
 
 READ: list[tuple[str, str, str, dict[str, object]]] = [
     ("s3://models/digits/v1", "models", "digits/v1", {}),
@@ -33,7 +33,7 @@ READ: list[tuple[str, str, str, dict[str, object]]] = [
 
 @pytest.mark.parametrize(("text", "authority", "path", "rest"), READ)
 def test_each_scheme_is_taken_apart(text: str, authority: str, path: str, rest: dict[str, object]) -> None:
-    parsed = uri.parse(text)
+    parsed = uri.parse_uri(text)
     assert (parsed.authority, parsed.path) == (authority, path)
     assert {name: getattr(parsed, name) for name in rest} == rest
 
@@ -87,14 +87,14 @@ def test_the_api_admits_what_is_understood(text: str) -> None:
 )
 def test_what_is_wrong_is_named(text: str, says: str) -> None:
     with pytest.raises(FetchError) as caught:
-        uri.parse(text)
-    assert caught.value.reason is Reason.INVALID_URI
+        uri.parse_uri(text)
+    assert caught.value.reason is FetchReason.INVALID_URI
     assert says in caught.value.message
     assert "hunter2" not in caught.value.message
 
 
 def test_user_password_and_query_are_never_shown() -> None:
-    parsed = uri.parse("https://user:hunter2@host:8443/m.zip?X-Amz-Signature=abc&sig=def")
+    parsed = uri.parse_uri("https://user:hunter2@host:8443/m.zip?X-Amz-Signature=abc&sig=def")
     for shown in (str(parsed), parsed.safe, repr(parsed)):
         assert "hunter2" not in shown
         assert "abc" not in shown
@@ -103,7 +103,7 @@ def test_user_password_and_query_are_never_shown() -> None:
 
 
 def test_every_scheme_has_a_source_and_every_source_a_scheme() -> None:
-    assert set(SOURCES) == set(uri.SCHEMES)
+    assert set(SOURCE_MODULES) == set(uri.SCHEMES)
 
 
 @given(st.text(max_size=80))
@@ -111,14 +111,14 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     refusals = set()
     for candidate in (text, *(f"{scheme}://{text}" for scheme in uri.SCHEMES)):
         try:
-            parsed = uri.parse(candidate)
+            parsed = uri.parse_uri(candidate)
         except FetchError as error:
             refusals.add(error.reason)
             continue
         assert ".." not in parsed.path.split("/")
         assert "/" not in parsed.basename
         assert "\0" not in parsed.basename
-    assert refusals <= {Reason.INVALID_URI}
+    assert refusals <= {FetchReason.INVALID_URI}
 
 
 _SEGMENT = st.text(st.characters(categories=["L", "N"], include_characters="-_. %?#"), min_size=1).filter(
@@ -129,4 +129,4 @@ _SEGMENT = st.text(st.characters(categories=["L", "N"], include_characters="-_. 
 @given(st.lists(_SEGMENT, min_size=1, max_size=5))
 def test_keys_of_objects_are_taken_literally(segments: list[str]) -> None:
     key = "/".join(segments)
-    assert uri.parse(f"s3://bucket/{key}").path == key
+    assert uri.parse_uri(f"s3://bucket/{key}").path == key

@@ -10,7 +10,7 @@ import yaml
 from modelwright.api.common import InvalidObject
 from modelwright.api.crd.definition import KINDS
 from modelwright.kube import kinds
-from scripts.argocd import GROUP, HERE, dump, wanted
+from scripts.argocd import GROUP, HERE, dump, render_files
 from tests.lib import argocd
 from tests.lib.argocd_health import NOT_READABLE, Object, file, folder, stored
 from tests.lib.kstatus import computed, faults
@@ -143,9 +143,9 @@ def test_the_retrain_action_makes_a_run_of_the_policy() -> None:
     assert run.namespace == NS
 
 
-@pytest.mark.parametrize("path", wanted(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", render_files(), ids=lambda path: path.name)
 def test_what_argo_cd_reads_is_made_from_the_lua_files(path: Path) -> None:
-    assert path.read_text() == wanted()[path]
+    assert path.read_text() == render_files()[path]
 
 
 def test_the_config_map_holds_the_scripts_as_argo_cd_splits_them() -> None:

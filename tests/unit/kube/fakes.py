@@ -79,7 +79,7 @@ class FakeClient:
 
 
 def _place(obj: Object) -> tuple[Kind, str, str]:
-    return kinds.of(obj), obj["metadata"].get("namespace") or "", obj["metadata"]["name"]
+    return kinds.kind_of(obj), obj["metadata"].get("namespace") or "", obj["metadata"]["name"]
 
 
 def model(name: str = "digits", namespace: str = "vision", **more: Any) -> Object:
@@ -94,4 +94,4 @@ def model(name: str = "digits", namespace: str = "vision", **more: Any) -> Objec
 
 def transient() -> errors.Transient:
     """What a refused connection becomes."""
-    return errors.no_answer(ConnectionRefusedError("connection refused"))
+    return errors.error_without_response(ConnectionRefusedError("connection refused"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.kube.access import TOKEN_REVIEW, Attempt, Audience, KubeAccess, Question, User
+from modelwright.kube.access import TOKEN_REVIEW, Audience, KubeAccessReviewer, ObjectAccess, PathAccess, User
 from modelwright.kube.kinds import Kind
 
 OURS, THEIRS = "modelwright.dev", "https://kubernetes.default.svc"
@@ -46,15 +46,15 @@ class Client:
     ],
 )
 async def test_a_token_is_good_for_whom_it_was_made(made_for: str, taken: Audience, ours: bool | None) -> None:
-    found = await KubeAccess(Client(made_for)).who("token", taken)  # type: ignore[arg-type]
-    assert found == (None if ours is None else User("ann", groups=("a",), ours=ours))
+    found = await KubeAccessReviewer(Client(made_for)).who("token", taken)  # type: ignore[arg-type]
+    assert found == (None if ours is None else User("ann", groups=("a",), for_our_audience=ours))
 
 
 async def test_a_path_is_asked_for_as_a_path() -> None:
     client = Client(OURS)
-    access = KubeAccess(client)  # type: ignore[arg-type]
-    assert await access.may(User("ann"), Question("get", "/metrics"))
-    assert await access.may(User("ann"), Attempt("trigger", "modelwright.dev", "retrainingpolicies", "n", "p"))
+    access = KubeAccessReviewer(client)  # type: ignore[arg-type]
+    assert await access.may(User("ann"), PathAccess("get", "/metrics"))
+    assert await access.may(User("ann"), ObjectAccess("trigger", "modelwright.dev", "retrainingpolicies", "n", "p"))
     path, thing = client.asked
     assert (path["nonResourceAttributes"], "resourceAttributes" in path) == ({"verb": "get", "path": "/metrics"}, False)
     assert (thing["resourceAttributes"]["name"], "nonResourceAttributes" in thing) == ("p", False)

@@ -29,10 +29,14 @@ def status(reason: str = "", message: str = "no", **details: Any) -> bytes:
         (409, b"", errors.Transient),
         (422, status("Invalid"), errors.Invalid),
         (400, status("BadRequest"), errors.Invalid),
-        (413, status("RequestEntityTooLarge"), errors.TooLarge),
-        (413, b"<html>413 Request Entity Too Large</html>", errors.TooLarge),
-        (500, status("", "etcdserver: request is too large"), errors.TooLarge),
-        (500, status("", "rpc error: trying to send message larger than max (2097402 vs. 2097152)"), errors.TooLarge),
+        (413, status("RequestEntityTooLarge"), errors.ObjectTooLarge),
+        (413, b"<html>413 Request Entity Too Large</html>", errors.ObjectTooLarge),
+        (500, status("", "etcdserver: request is too large"), errors.ObjectTooLarge),
+        (
+            500,
+            status("", "rpc error: trying to send message larger than max (2097402 vs. 2097152)"),
+            errors.ObjectTooLarge,
+        ),
         (415, status("UnsupportedMediaType"), errors.Invalid),
         (401, status("Unauthorized"), errors.Denied),
         (403, status("Forbidden"), errors.Denied),
@@ -47,7 +51,7 @@ def status(reason: str = "", message: str = "no", **details: Any) -> bytes:
     ],
 )
 def test_each_status_has_its_class(code: int, body: bytes, expected: type[errors.ApiError]) -> None:
-    error = errors.from_answer(code, body, {})
+    error = errors.error_from_response(code, body, {})
     assert type(error) is expected
     assert error.status == code
     assert error.message
@@ -56,7 +60,7 @@ def test_each_status_has_its_class(code: int, body: bytes, expected: type[errors
 
 def test_causes_name_the_fields() -> None:
     cause = {"field": "spec.replicas", "reason": "FieldValueInvalid", "message": "must not be negative"}
-    error = errors.from_answer(422, status("Invalid", causes=[cause]), {})
+    error = errors.error_from_response(422, status("Invalid", causes=[cause]), {})
     assert error.causes == (errors.Cause("spec.replicas", "FieldValueInvalid", "must not be negative"),)
 
 
@@ -66,7 +70,7 @@ def test_server_side_apply_of_what_does_not_fit_the_schema_is_invalid_although_i
         '  .spec.template.spec.containers[name="c"].bogus: field not declared in schema\n'
         "  .spec.replicas: expected numeric (int or float), got string"
     )
-    error = errors.from_answer(500, status(message=message), {})
+    error = errors.error_from_response(500, status(message=message), {})
     assert isinstance(error, errors.Invalid)
     assert [(c.field, c.message) for c in error.causes] == [
         ('spec.template.spec.containers[name="c"].bogus', "field not declared in schema"),
@@ -76,7 +80,7 @@ def test_server_side_apply_of_what_does_not_fit_the_schema_is_invalid_although_i
 
 def test_strict_decoding_errors_name_their_fields() -> None:
     message = 'strict decoding error: unknown field "spec.bogus", duplicate field "spec.replicas"'
-    error = errors.from_answer(400, status("BadRequest", message), {})
+    error = errors.error_from_response(400, status("BadRequest", message), {})
     assert [(c.field, c.message) for c in error.causes] == [
         ("spec.bogus", "unknown field"),
         ("spec.replicas", "duplicate field"),
@@ -86,19 +90,21 @@ def test_strict_decoding_errors_name_their_fields() -> None:
 def test_a_merge_patch_that_does_not_fit_names_its_field_and_not_the_whole_object() -> None:
     message = ' "" is invalid: patch: Invalid value: "{...}": strict decoding error: unknown field "spec.bogus"'
     cause = {"field": "patch", "reason": "FieldValueInvalid", "message": message}
-    error = errors.from_answer(422, status("Invalid", message, causes=[cause]), {})
+    error = errors.error_from_response(422, status("Invalid", message, causes=[cause]), {})
     assert error.message == 'strict decoding error: unknown field "spec.bogus"'
     assert [c.field for c in error.causes] == ["spec.bogus"]
 
 
 def test_a_wrong_type_names_its_field() -> None:
     message = "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
-    assert [c.field for c in errors.from_answer(400, status("BadRequest", message), {}).causes] == ["spec.replicas"]
+    assert [c.field for c in errors.error_from_response(400, status("BadRequest", message), {}).causes] == [
+        "spec.replicas"
+    ]
 
 
 def test_an_apply_to_another_object_of_the_name_is_a_conflict() -> None:
     cause = {"field": "metadata.uid", "reason": "FieldValueInvalid", "message": "field is immutable"}
-    error = errors.from_answer(422, status("Invalid", causes=[cause, cause]), {})
+    error = errors.error_from_response(422, status("Invalid", causes=[cause, cause]), {})
     assert type(error) is errors.Conflict
 
 
@@ -107,45 +113,47 @@ def test_an_apply_to_another_object_of_the_name_is_a_conflict() -> None:
     [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("99999", errors.MAX_RETRY_AFTER), ("soon", None), ("nan", None)],
 )
 def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
-    assert errors.retry_after({"Retry-After": header}) == seconds
+    assert errors.parse_retry_after({"Retry-After": header}) == seconds
 
 
 def test_retry_after_as_a_date_in_any_case_of_the_name() -> None:
     moment = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    found = errors.retry_after({"retry-after": moment})
+    found = errors.parse_retry_after({"retry-after": moment})
     assert found is not None
     assert 55 < found <= 60
 
 
 def test_throttled_without_a_header_waits_a_little() -> None:
-    error = errors.from_answer(429, b"", {})
+    error = errors.error_from_response(429, b"", {})
     assert isinstance(error, errors.Throttled)
     assert error.retry_after == errors.DEFAULT_RETRY_AFTER
 
 
 def test_an_unavailable_server_may_name_a_time_too() -> None:
-    error = errors.from_answer(503, b"", {"Retry-After": "7"})
+    error = errors.error_from_response(503, b"", {"Retry-After": "7"})
     assert isinstance(error, errors.Transient)
     assert error.retry_after == 7
 
 
 def test_the_text_says_what_was_asked_and_what_was_answered() -> None:
-    error = errors.from_answer(403, status("Forbidden", "may not"), {}, request="create /apis/apps/v1/deployments")
+    error = errors.error_from_response(
+        403, status("Forbidden", "may not"), {}, request="create /apis/apps/v1/deployments"
+    )
     assert str(error) == "create /apis/apps/v1/deployments: may not (403 Forbidden)"
 
 
 def test_no_answer_is_transient_and_says_why() -> None:
-    assert "did not answer in time" in str(errors.no_answer(TimeoutError(), request="get x"))
-    assert "refused" in str(errors.no_answer(ConnectionRefusedError("connection refused")))
+    assert "did not answer in time" in str(errors.error_without_response(TimeoutError(), request="get x"))
+    assert "refused" in str(errors.error_without_response(ConnectionRefusedError("connection refused")))
 
 
 def test_long_bodies_are_cut() -> None:
-    assert len(errors.from_answer(502, b"x" * 10_000, {}).message) <= 300
+    assert len(errors.error_from_response(502, b"x" * 10_000, {}).message) <= 300
 
 
 @given(st.integers(300, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
 def test_any_answer_becomes_an_exception_and_none_is_thrown(code: int, body: bytes, headers: dict[str, str]) -> None:
-    assert errors.from_answer(code, body, headers).status == code
+    assert errors.error_from_response(code, body, headers).status == code
 
 
 @given(
@@ -159,4 +167,4 @@ def test_any_answer_becomes_an_exception_and_none_is_thrown(code: int, body: byt
     )
 )
 def test_any_json_becomes_an_exception(body: Any) -> None:
-    assert errors.from_answer(422, json.dumps(body), {}).status == 422
+    assert errors.error_from_response(422, json.dumps(body), {}).status == 422

@@ -22,14 +22,14 @@ def test_paths(found: str, path: str) -> None:
 
 @pytest.mark.parametrize("kind", kinds.ALL_KINDS, ids=str)
 def test_an_object_tells_its_kind(kind: kinds.Kind) -> None:
-    assert kinds.of({"apiVersion": kind.api_version, "kind": kind.kind}) is kind
+    assert kinds.kind_of({"apiVersion": kind.api_version, "kind": kind.kind}) is kind
 
 
 def test_an_older_version_of_a_group_is_the_same_kind() -> None:
-    assert kinds.of({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler"}).version == "v2"
+    assert kinds.kind_of({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler"}).version == "v2"
 
 
 @pytest.mark.parametrize("obj", [{}, {"apiVersion": "v1", "kind": "Secret"}, {"kind": "Model"}])
 def test_an_unknown_kind_is_named(obj: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=repr(obj.get("kind", ""))):
-        kinds.of(obj)
+        kinds.kind_of(obj)

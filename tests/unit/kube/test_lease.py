@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelwright.api.names import LABEL_SHARD
 from modelwright.kube import errors, kinds
-from modelwright.kube.lease import FOLLOWED, LeaderElector, LeaseLost
+from modelwright.kube.lease import ANNOTATION_FOLLOWED, LeaderElector, LeaseLost
 from modelwright.obs.clock import FakeClock
 from tests.unit.kube.fakes import FakeClient, transient
 
@@ -62,7 +62,7 @@ class World:
             self.clock.advance(step)
             for _ in range(8):
                 await asyncio.sleep(0)
-            assert sum(c.elector.leading for c in self.candidates) <= 1, "two leaders at once"
+            assert sum(c.elector.is_leading for c in self.candidates) <= 1, "two leaders at once"
 
     @property
     def lease(self) -> dict[str, Any]:
@@ -86,12 +86,12 @@ async def world():
 async def test_the_first_candidate_leads_at_once_and_renews(world: World) -> None:
     a = world.candidate("a")
     await world.pass_time(0.25)
-    assert a.elector.leading
+    assert a.elector.is_leading
     assert world.lease["holderIdentity"] == a.elector.identity
     assert world.lease["leaseDurationSeconds"] == 15
     first = world.lease["renewTime"]
     await world.pass_time(60)
-    assert a.elector.leading
+    assert a.elector.is_leading
     assert world.lease["renewTime"] > first
     assert world.lease["leaseTransitions"] == 0
     assert a.lost == []
@@ -102,15 +102,15 @@ async def test_a_second_candidate_waits_while_the_first_renews(world: World) -> 
     await world.pass_time(1)
     b = world.candidate("b")
     await world.pass_time(120)
-    assert a.elector.leading
-    assert not b.elector.leading
+    assert a.elector.is_leading
+    assert not b.elector.is_leading
 
 
 async def test_two_that_start_together_agree_on_one(world: World) -> None:
     world.candidate("a")
     world.candidate("b")
     await world.pass_time(60)
-    assert sum(c.elector.leading for c in world.candidates) == 1
+    assert sum(c.elector.is_leading for c in world.candidates) == 1
 
 
 async def test_a_killed_leader_is_followed_after_its_lease_and_not_before(world: World) -> None:
@@ -121,9 +121,9 @@ async def test_a_killed_leader_is_followed_after_its_lease_and_not_before(world:
     a.kill()
     world.candidates.remove(a)
     await world.pass_time(12)
-    assert not b.elector.leading
+    assert not b.elector.is_leading
     await world.pass_time(8)
-    assert b.elector.leading
+    assert b.elector.is_leading
     assert world.lease["leaseTransitions"] == 1
 
 
@@ -136,8 +136,8 @@ async def test_a_killed_leader_is_followed_at_once_by_the_next_container_of_its_
     world.candidates.remove(a)
     again = world.candidate("a", pod_uid="uid-a")
     await world.pass_time(0.5)
-    assert again.elector.leading
-    assert not b.elector.leading
+    assert again.elector.is_leading
+    assert not b.elector.is_leading
     assert world.lease["leaseTransitions"] == 1
 
 
@@ -148,7 +148,7 @@ async def test_pods_that_do_not_know_their_uid_are_not_taken_for_one(world: Worl
     world.candidates.remove(a)
     again = world.candidate("a")
     await world.pass_time(10)
-    assert not again.elector.leading
+    assert not again.elector.is_leading
 
 
 async def test_a_lease_given_back_is_taken_at_once(world: World) -> None:
@@ -159,10 +159,10 @@ async def test_a_lease_given_back_is_taken_at_once(world: World) -> None:
     a.kill()
     await asyncio.sleep(0)
     await a.elector.release()
-    assert not a.elector.leading
+    assert not a.elector.is_leading
     assert world.lease["holderIdentity"] == ""
     await world.pass_time(3)
-    assert b.elector.leading
+    assert b.elector.is_leading
     assert a.lost == []
 
 
@@ -174,11 +174,11 @@ async def test_a_leader_that_cannot_renew_ends_before_another_may_begin(world: W
     world.client.failing["replace"] = [transient() for _ in range(8)]
     await world.pass_time(10.5)
     assert a.lost == ["the Lease could not be renewed for 10 s"]
-    assert not a.elector.leading
-    assert not b.elector.leading
+    assert not a.elector.is_leading
+    assert not b.elector.is_leading
     world.client.failing.clear()
     await world.pass_time(10)
-    assert b.elector.leading
+    assert b.elector.is_leading
 
 
 async def test_a_renewal_that_hangs_ends_the_leader_as_well(world: World) -> None:
@@ -194,7 +194,7 @@ async def test_a_short_outage_is_survived(world: World) -> None:
     await world.pass_time(5)
     world.client.failing["replace"] = [transient(), transient(), None]
     await world.pass_time(30)
-    assert a.elector.leading
+    assert a.elector.is_leading
     assert a.lost == []
 
 
@@ -204,7 +204,7 @@ async def test_a_renewal_whose_answer_was_lost_is_recognised(world: World) -> No
     # Written, but the answer did not come: the version moved on without us knowing.
     world.client.save(dict(world.client.objects[kinds.LEASE, "ns", "lease"]))
     await world.pass_time(30)
-    assert a.elector.leading
+    assert a.elector.is_leading
     assert a.lost == []
 
 
@@ -222,7 +222,7 @@ async def test_taking_the_lease_with_a_lost_answer_is_recognised(world: World) -
     client = LosesFirstAnswer()
     a = world.candidate("a", client)
     await world.pass_time(5)
-    assert a.elector.leading
+    assert a.elector.is_leading
 
 
 async def test_a_leader_whose_lease_was_taken_ends(world: World) -> None:
@@ -250,22 +250,22 @@ async def test_the_wall_clock_does_not_matter(world: World) -> None:
     for jump in (86400, -3 * 86400, 10**7):
         world.clock.jump_wall_clock(jump)
         await world.pass_time(20)
-        assert a.elector.leading
-        assert not b.elector.leading
+        assert a.elector.is_leading
+        assert not b.elector.is_leading
     a.kill()
     world.clock.jump_wall_clock(-(10**7))
     world.candidates.remove(a)
     await world.pass_time(20)
-    assert b.elector.leading
+    assert b.elector.is_leading
 
 
 async def test_the_guard_lets_a_leader_write_and_nobody_else(world: World) -> None:
     a = world.candidate("a")
     with pytest.raises(LeaseLost):
-        a.elector.guard()
+        a.elector.check_may_write()
     assert a.lost == []
     await world.pass_time(1)
-    a.elector.guard()
+    a.elector.check_may_write()
 
 
 async def test_a_process_that_slept_through_its_lease_may_not_write_even_before_it_notices(world: World) -> None:
@@ -274,10 +274,10 @@ async def test_a_process_that_slept_through_its_lease_may_not_write_even_before_
     # Time passes without the event loop turning: a stopped process, or one long computation.
     world.clock._monotonic += 11
     with pytest.raises(LeaseLost):
-        a.elector.guard()
+        a.elector.check_may_write()
     assert len(a.lost) == 1
     with pytest.raises(LeaseLost):
-        a.elector.guard()
+        a.elector.check_may_write()
     assert len(a.lost) == 1
 
 
@@ -306,7 +306,7 @@ async def test_no_access_is_told_and_tried_again(world: World, caplog: pytest.Lo
     a = world.candidate("a")
     await world.pass_time(12)
     assert "leases may not be read" in caplog.text or any("leases may" in str(vars(r)) for r in caplog.records)
-    assert a.elector.leading
+    assert a.elector.is_leading
 
 
 @pytest.mark.parametrize("times", [(10, 10, 2), (15, 10, 10), (15, 16, 2)])
@@ -376,7 +376,7 @@ def test_never_two_leaders_and_always_one_again_whatever_fails(faults: list[tupl
             cut.cut = False
         await world.pass_time(40)
         alive = [c for c in current.values() if not c.lost]
-        assert sum(c.elector.leading for c in alive) == 1 or len(alive) < 2
+        assert sum(c.elector.is_leading for c in alive) == 1 or len(alive) < 2
         await world.close()
 
     asyncio.run(story())
@@ -391,7 +391,7 @@ async def test_a_standby_knows_where_the_leader_is_until_it_leads_itself(world: 
     assert first.elector.leader_address is None
     first.kill()
     await world.pass_time(20)
-    assert second.elector.leading
+    assert second.elector.is_leading
     assert second.elector.leader_address is None
     await second.elector.release()
     assert not world.client.objects[kinds.LEASE, "ns", "lease"]["metadata"].get("annotations")
@@ -405,11 +405,11 @@ async def test_a_shards_lease_has_its_label_and_says_how_far_namespaces_are_foll
     await elector.acquire()
     metadata = client.objects[kinds.LEASE, "ns", "lease"]["metadata"]
     assert metadata["labels"] == {LABEL_SHARD: "red"}
-    assert FOLLOWED not in metadata.get("annotations", {})
-    elector.followed = lambda: 42
+    assert ANNOTATION_FOLLOWED not in metadata.get("annotations", {})
+    elector.followed_version = lambda: 42
     await elector._try_renew()
-    assert client.objects[kinds.LEASE, "ns", "lease"]["metadata"]["annotations"] == {FOLLOWED: "42"}
+    assert client.objects[kinds.LEASE, "ns", "lease"]["metadata"]["annotations"] == {ANNOTATION_FOLLOWED: "42"}
     await elector.release()
     metadata = client.objects[kinds.LEASE, "ns", "lease"]["metadata"]
     assert metadata["labels"] == {LABEL_SHARD: "red"}
-    assert FOLLOWED not in metadata.get("annotations", {})
+    assert ANNOTATION_FOLLOWED not in metadata.get("annotations", {})

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from modelwright.kube.limiter import Limiter
+from modelwright.kube.limiter import RateLimiter
 from modelwright.obs.clock import FakeClock
 
 
@@ -15,7 +15,7 @@ async def settle() -> None:
 
 async def test_a_burst_passes_at_once_and_then_the_rate_holds() -> None:
     clock = FakeClock()
-    limiter = Limiter(10, 5, clock)
+    limiter = RateLimiter(10, 5, clock)
     passed: list[int] = []
 
     async def one(n: int) -> None:
@@ -34,7 +34,7 @@ async def test_a_burst_passes_at_once_and_then_the_rate_holds() -> None:
 
 async def test_an_idle_limiter_saves_no_more_than_its_burst() -> None:
     clock = FakeClock()
-    limiter = Limiter(10, 2, clock)
+    limiter = RateLimiter(10, 2, clock)
     clock.advance(1000)
     assert await limiter.acquire() == 0
     assert await limiter.acquire() == 0
@@ -47,9 +47,9 @@ async def test_an_idle_limiter_saves_no_more_than_its_burst() -> None:
 
 async def test_hold_stops_everybody_until_the_time_is_over() -> None:
     clock = FakeClock()
-    limiter = Limiter(10, 5, clock)
-    limiter.hold(3)
-    limiter.hold(1)
+    limiter = RateLimiter(10, 5, clock)
+    limiter.pause(3)
+    limiter.pause(1)
     waiting = asyncio.create_task(limiter.acquire())
     await settle()
     clock.advance(2.9)
@@ -62,7 +62,7 @@ async def test_hold_stops_everybody_until_the_time_is_over() -> None:
 
 async def test_a_cancelled_wait_lets_the_next_one_pass() -> None:
     clock = FakeClock()
-    limiter = Limiter(1, 1, clock)
+    limiter = RateLimiter(1, 1, clock)
     await limiter.acquire()
     first, second = (asyncio.create_task(limiter.acquire()) for _ in range(2))
     await settle()
@@ -76,4 +76,4 @@ async def test_a_cancelled_wait_lets_the_next_one_pass() -> None:
 @pytest.mark.parametrize(("qps", "burst"), [(0, 1), (-1, 1), (1, 0)])
 def test_limits_that_let_nothing_pass_are_refused(qps: float, burst: int) -> None:
     with pytest.raises(ValueError, match="qps must be above 0"):
-        Limiter(qps, burst)
+        RateLimiter(qps, burst)

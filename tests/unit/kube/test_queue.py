@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modelwright.kube.queue import BUSY_KEYS, BUSY_SECONDS, MAX_DELAY, Key, ShutDown, WorkQueue
+from modelwright.kube.queue import BACKLOG_KEYS, BACKLOG_SECONDS, MAX_DELAY, Key, ShutDown, WorkQueue
 from modelwright.obs.clock import FakeClock
 
 A = Key("Model", "ns", "a")
@@ -54,7 +54,7 @@ async def test_what_somebody_waits_for_goes_first_and_the_rest_still_moves(queue
         queue.add(key)
     for key in first:
         queue.add(key, first=True)
-    assert (queue.hurried, len(queue)) == (6, 6 + len(rest))
+    assert (queue.high_priority_len, len(queue)) == (6, 6 + len(rest))
     assert await drain(queue) == [*first[:3], rest[0], *first[3:], *rest[1:]]
 
 
@@ -83,13 +83,13 @@ async def test_a_pass_that_has_to_look_again_keeps_its_line(queue: WorkQueue) ->
     queue.add(A, first=True)
     assert await queue.get() == A
     queue.add(B)
-    queue.add_again(A)
+    queue.requeue(A)
     queue.done(A)
     assert await drain(queue) == [A, B]
     queue.add(A)
     assert await queue.get() == A
     queue.add(B)
-    queue.add_again(A)
+    queue.requeue(A)
     queue.done(A)
     assert await drain(queue) == [B, A], "nobody waits for it"
 
@@ -165,15 +165,15 @@ async def test_failures_wait_1_2_4_seconds_up_to_5_minutes_with_jitter(queue: Wo
     for n, delay in enumerate(delays[:8]):
         assert 0.8 * 2**n <= delay <= 1.2 * 2**n
     assert all(0.8 * MAX_DELAY <= d <= MAX_DELAY for d in delays[10:])
-    assert queue.failures(A) == 30
+    assert queue.count_failures(A) == 30
 
 
 async def test_a_key_that_is_well_again_starts_over_and_others_are_not_concerned(queue: WorkQueue) -> None:
     for _ in range(5):
         queue.add_rate_limited(A)
     assert queue.add_rate_limited(B) <= 1.2
-    queue.forget(A)
-    assert queue.failures(A) == 0
+    queue.reset_failures(A)
+    assert queue.count_failures(A) == 0
     assert queue.add_rate_limited(A) <= 1.2
 
 
@@ -250,8 +250,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def forget(self, key: Key) -> None:
-        self.queue.forget(key)
-        assert self.queue.failures(key) == 0
+        self.queue.reset_failures(key)
+        assert self.queue.count_failures(key) == 0
 
     @rule(seconds=st.floats(0, 400))
     def wait(self, seconds: float) -> None:
@@ -285,10 +285,10 @@ TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, d
 
 async def test_it_is_busy_while_a_crowd_is_handed_out_though_none_waits(clock: FakeClock) -> None:
     queue = WorkQueue(clock)
-    for number in range(BUSY_KEYS):
-        assert not queue.busy
+    for number in range(BACKLOG_KEYS):
+        assert not queue.is_backlogged
         queue.add(("Model", "vision", str(number)))
         queue.done(await queue.get())
-    assert queue.busy
-    clock.advance(BUSY_SECONDS)
-    assert not queue.busy
+    assert queue.is_backlogged
+    clock.advance(BACKLOG_SECONDS)
+    assert not queue.is_backlogged

@@ -8,8 +8,8 @@ import pytest
 from kubernetes.aio.client.configuration import Configuration
 
 from modelwright.kube import errors, kinds
-from modelwright.kube.rights import KEPT_SECONDS, MissingRights, Right, asked, named
-from modelwright.kube.token import EVERY_SECONDS, ServiceAccountToken
+from modelwright.kube.rights import FORGET_AFTER_SECONDS, MissingRights, Right, parse_missing_right, required_right
+from modelwright.kube.token import REREAD_SECONDS, ServiceAccountToken
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 
@@ -36,7 +36,7 @@ IN_NAMESPACE = f'{DENIED} in the namespace "vision"'
     ],
 )
 def test_a_refusal_by_rbac_names_the_right_that_is_missing(message: str, right: Right | None) -> None:
-    assert named(message) == right
+    assert parse_missing_right(message) == right
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_refusal_by_rbac_names_the_right_that_is_missing(message: str, right: 
 def test_a_request_that_is_answered_proves_the_right_it_needs(
     verb: str, kind: kinds.Kind, path: str, right: Right
 ) -> None:
-    assert asked(verb, kind, path) == right
+    assert required_right(verb, kind, path) == right
 
 
 def shown() -> set[tuple[str, ...]]:
@@ -67,28 +67,28 @@ def shown() -> set[tuple[str, ...]]:
 def test_a_missing_right_is_logged_once_and_shown_until_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
     missing = MissingRights(FakeClock())
     for _ in range(3):
-        missing.refused(IN_NAMESPACE)
+        missing.record_refusal(IN_NAMESPACE)
     assert [record.message[:19] for record in caplog.records] == ["a right is missing:"]
     assert ("patch", "deployments.apps", "vision") in shown()
-    missing.granted("patch", kinds.DEPLOYMENT, kinds.DEPLOYMENT.path("other", "d"))
-    assert missing.known()
-    missing.granted("patch", kinds.DEPLOYMENT, kinds.DEPLOYMENT.path("vision", "d"))
-    assert not missing.known()
+    missing.record_success("patch", kinds.DEPLOYMENT, kinds.DEPLOYMENT.path("other", "d"))
+    assert missing.list_missing()
+    missing.record_success("patch", kinds.DEPLOYMENT, kinds.DEPLOYMENT.path("vision", "d"))
+    assert not missing.list_missing()
     assert ("patch", "deployments.apps", "vision") not in shown()
 
 
 def test_a_right_that_nothing_asks_for_any_more_is_forgotten() -> None:
     clock = FakeClock()
     missing = MissingRights(clock)
-    missing.refused(IN_NAMESPACE)
-    clock.advance(KEPT_SECONDS + 1)
-    missing.refused("exceeded quota")
-    assert not missing.known()
+    missing.record_refusal(IN_NAMESPACE)
+    clock.advance(FORGET_AFTER_SECONDS + 1)
+    missing.record_refusal("exceeded quota")
+    assert not missing.list_missing()
 
 
 def test_a_refused_token_is_said_to_be_the_tokens_fault() -> None:
     body = '{"kind": "Status", "message": "Unauthorized", "code": 401}'
-    error = errors.from_answer(401, body, {}, request="list /x")
+    error = errors.error_from_response(401, body, {}, request="list /x")
     assert isinstance(error, errors.Denied)
     assert "does not take the token of this process" in str(error)
 
@@ -104,7 +104,7 @@ def test_a_token_is_read_again_each_minute_whatever_the_time_of_day_says(tmp_pat
     hook(configuration)
     file.write_text("two")
     clock.jump_wall_clock(-3600)
-    clock.advance(EVERY_SECONDS - 1)
+    clock.advance(REREAD_SECONDS - 1)
     hook(configuration)
     assert token_of(configuration) == "bearer one"
     clock.advance(1)
@@ -131,6 +131,6 @@ def test_a_token_that_can_not_be_read_just_now_is_kept(tmp_path: Path) -> None:
     hook(configuration)
     for spoil in (lambda: file.write_text(""), file.unlink):
         spoil()
-        clock.advance(EVERY_SECONDS)
+        clock.advance(REREAD_SECONDS)
         hook(configuration)
         assert token_of(configuration) == "bearer one"

@@ -10,7 +10,7 @@ import pytest
 
 from modelwright.kube import errors
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.runner import DENIED_DELAY, Later, Result, Runner
+from modelwright.kube.runner import DENIED_DELAY, ReconcileResult, RequeueLater, WorkerPool
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 from modelwright.obs.logging import JsonFormatter
@@ -18,7 +18,7 @@ from modelwright.obs.logging import JsonFormatter
 A = Key("Model", "ns", "a")
 B = Key("Model", "ns", "b")
 
-Reconcile = Callable[[Key], Awaitable[Result]]
+Reconcile = Callable[[Key], Awaitable[ReconcileResult]]
 
 
 class World:
@@ -27,13 +27,13 @@ class World:
     def __init__(self, workers: int = 2) -> None:
         self.clock = FakeClock()
         self.queue = WorkQueue(self.clock, rng=random.Random(1))
-        self.plan: list[Result | BaseException] = []
+        self.plan: list[ReconcileResult | BaseException] = []
         self.passes: list[Key] = []
-        self.runner = Runner(self.queue, {"Model": self.reconcile}, workers, clock=self.clock)
+        self.runner = WorkerPool(self.queue, {"Model": self.reconcile}, workers, clock=self.clock)
 
-    async def reconcile(self, key: Key) -> Result:
+    async def reconcile(self, key: Key) -> ReconcileResult:
         self.passes.append(key)
-        outcome = self.plan.pop(0) if self.plan else Result()
+        outcome = self.plan.pop(0) if self.plan else ReconcileResult()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -74,7 +74,7 @@ async def test_a_pass_that_asks_for_nothing_is_not_repeated(world: World) -> Non
 
 
 async def test_requeue_after_brings_the_next_pass(world: World) -> None:
-    world.plan = [Result(requeue_after=7)]
+    world.plan = [ReconcileResult(requeue_after=7)]
     world.queue.add(A)
     await world.settle()
     assert await world.passes_after(6.9) == 1
@@ -95,32 +95,32 @@ async def test_a_changed_world_is_looked_at_again_at_once_three_times_and_then_l
 
 
 async def test_transient_errors_wait_longer_each_time_and_success_forgets_them(world: World) -> None:
-    world.plan = [errors.no_answer(TimeoutError()) for _ in range(2)]
+    world.plan = [errors.error_without_response(TimeoutError()) for _ in range(2)]
     world.queue.add(A)
     await world.settle()
     assert await world.passes_after(0.7) == 1
     assert await world.passes_after(0.6) == 2
-    assert world.queue.failures(A) == 2
+    assert world.queue.count_failures(A) == 2
     assert await world.passes_after(1.5) == 2
     assert await world.passes_after(1.0) == 3
-    assert world.queue.failures(A) == 0
+    assert world.queue.count_failures(A) == 0
 
 
 async def test_a_pass_that_has_to_wait_for_its_turn_comes_back_later_and_later(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.plan = [Later() for _ in range(2)]
+    world.plan = [RequeueLater() for _ in range(2)]
     world.queue.add(A)
     await world.settle()
     assert await world.passes_after(1.3) == 2
     assert await world.passes_after(1.5) == 2
     assert await world.passes_after(1.0) == 3
-    assert world.queue.failures(A) == 0
+    assert world.queue.count_failures(A) == 0
     assert not caplog.records
 
 
 async def test_a_transient_error_waits_as_long_as_the_server_asks(world: World) -> None:
-    error = errors.from_answer(503, b"", {"Retry-After": "20"})
+    error = errors.error_from_response(503, b"", {"Retry-After": "20"})
     world.plan = [error]
     world.queue.add(A)
     await world.settle()
@@ -129,10 +129,10 @@ async def test_a_transient_error_waits_as_long_as_the_server_asks(world: World) 
 
 
 async def test_throttling_is_obeyed_and_does_not_count_as_a_failure(world: World) -> None:
-    world.plan = [errors.from_answer(429, b"", {"Retry-After": "5"})]
+    world.plan = [errors.error_from_response(429, b"", {"Retry-After": "5"})]
     world.queue.add(A)
     await world.settle()
-    assert world.queue.failures(A) == 0
+    assert world.queue.count_failures(A) == 0
     assert await world.passes_after(4.9) == 1
     assert await world.passes_after(0.1) == 2
 
@@ -189,13 +189,13 @@ async def test_one_slow_key_does_not_hold_up_the_others() -> None:
     world = World(workers=2)
     hold = asyncio.Event()
 
-    async def reconcile(key: Key) -> Result:
+    async def reconcile(key: Key) -> ReconcileResult:
         world.passes.append(key)
         if key == A:
             await hold.wait()
-        return Result()
+        return ReconcileResult()
 
-    world.runner = Runner(world.queue, {"Model": reconcile}, 2, clock=world.clock)
+    world.runner = WorkerPool(world.queue, {"Model": reconcile}, 2, clock=world.clock)
     world.runner.start()
     world.queue.add(A)
     for n in range(20):
@@ -205,7 +205,7 @@ async def test_one_slow_key_does_not_hold_up_the_others() -> None:
     await world.settle()
     assert len(world.passes) == 21, "A was not started a second time beside itself"
     world.clock.advance(700)
-    [running] = world.runner.running(longer_than=600)
+    [running] = world.runner.list_active(longer_than=600)
     assert running.key == A
     assert running.seconds == 700
     hold.set()
@@ -232,12 +232,12 @@ async def test_stop_waits_for_the_pass_under_way_and_takes_no_other() -> None:
     hold = asyncio.Event()
     ended = []
 
-    async def reconcile(key: Key) -> Result:
+    async def reconcile(key: Key) -> ReconcileResult:
         await hold.wait()
         ended.append(key)
-        return Result()
+        return ReconcileResult()
 
-    runner = Runner(world.queue, {"Model": reconcile}, 1, clock=world.clock)
+    runner = WorkerPool(world.queue, {"Model": reconcile}, 1, clock=world.clock)
     runner.start()
     world.queue.add(A)
     world.queue.add(B)
@@ -253,16 +253,16 @@ async def test_stop_waits_for_the_pass_under_way_and_takes_no_other() -> None:
 async def test_stop_cuts_off_a_pass_that_does_not_end_in_time() -> None:
     world = World()
 
-    async def reconcile(_: Key) -> Result:
+    async def reconcile(_: Key) -> ReconcileResult:
         await asyncio.Event().wait()
-        return Result()
+        return ReconcileResult()
 
-    runner = Runner(world.queue, {"Model": reconcile}, 1, clock=world.clock)
+    runner = WorkerPool(world.queue, {"Model": reconcile}, 1, clock=world.clock)
     runner.start()
     world.queue.add(A)
     await world.settle()
     await runner.stop(0.01)
-    assert runner.running() == []
+    assert runner.list_active() == []
 
 
 async def test_stop_before_the_gate_opens_ends_at_once() -> None:

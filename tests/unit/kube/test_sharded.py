@@ -9,19 +9,19 @@ from typing import Any
 import aiohttp
 import pytest
 
-from modelwright.core.sharding import Ownership, Peer, State
+from modelwright.core.sharding import NamespaceOwnership, NamespaceState, PeerLease
 from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
 from modelwright.kube.sharded import (
-    NO_ANSWER_SECONDS,
-    PASS,
+    RECONCILE_CLAIM,
+    UNANSWERED_WRITE_SECONDS,
     ShardClient,
+    ShardResync,
     ShardStore,
-    ShardSweep,
     namespaces_to_list,
 )
-from modelwright.kube.sweep import Watched
+from modelwright.kube.sweep import WatchedKind
 from modelwright.obs.clock import FakeClock
 from modelwright.reconcile import routing
 from tests.lib import objects
@@ -30,10 +30,12 @@ from tests.unit.kube.fakes import FakeClient
 Object = dict[str, Any]
 
 
-def owning(*namespaces: str, shard: str = "red") -> Ownership:
-    own = Ownership(shard)
-    own.listed({name: State(shard, 5) for name in namespaces} | {"elsewhere": State("blue", 6)}, 10)
-    own.begin(own.waiting(), [Peer("blue", "blue", 99)])
+def owning(*namespaces: str, shard: str = "red") -> NamespaceOwnership:
+    own = NamespaceOwnership(shard)
+    own.apply_list(
+        {name: NamespaceState(shard, 5) for name in namespaces} | {"elsewhere": NamespaceState("blue", 6)}, 10
+    )
+    own.activate_claims(own.pending_claims(), [PeerLease("blue", "blue", 99)])
     return own
 
 
@@ -63,14 +65,14 @@ def test_children_elsewhere_are_not_kept_and_gateways_are() -> None:
         store.put(a_service(namespace, 2))
         metadata = {"namespace": namespace, "name": "models", "uid": namespace, "resourceVersion": "1"}
         store.apply(kinds.GATEWAY, None, {"metadata": metadata})
-    assert store.names(kinds.SERVICE) == (("vision", "digits"),)
+    assert store.list_names(kinds.SERVICE) == (("vision", "digits"),)
     assert store.count(kinds.GATEWAY) == 3
 
 
 def test_of_a_model_elsewhere_only_what_endpoints_are_compared_by_is_kept() -> None:
     store = ShardStore(owning("vision"), routing.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
-    assert store.names(kinds.MODEL) == ()
+    assert store.list_names(kinds.MODEL) == ()
     (kept,) = store.by_index("place", kinds.ENDPOINT, "gateways/models a.example.com/x")
     assert set(kept["metadata"]) == {"name", "namespace", "uid", "generation", "creationTimestamp", "resourceVersion"}
     assert set(kept["spec"]) == {"endpoint"}
@@ -107,7 +109,7 @@ def test_rivals_in_both_shards_are_woken() -> None:
     store.apply(kinds.MODEL, "ADDED", a_model("vision"))
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
     (kept,) = store.list(kinds.ENDPOINT)
-    assert routing.keys(kinds.ENDPOINT, kept, store) == (("Model", "vision", "digits"),)
+    assert routing.affected_keys(kinds.ENDPOINT, kept, store) == (("Model", "vision", "digits"),)
 
 
 def test_a_namespace_that_leaves_and_comes_again_in_the_same_state_is_kept_again() -> None:
@@ -115,12 +117,12 @@ def test_a_namespace_that_leaves_and_comes_again_in_the_same_state_is_kept_again
     store = ShardStore(own, routing.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("vision", 7))
     store.apply(kinds.SERVICE, "ADDED", a_service("vision"))
-    own.changed("vision", State("blue", 20))
-    store.leave("vision")
+    own.apply_change("vision", NamespaceState("blue", 20))
+    store.drop_namespace("vision")
     assert (store.count(kinds.MODEL), store.count(kinds.SERVICE), store.count(kinds.ENDPOINT)) == (0, 0, 1)
     store.put(a_service("vision", 9))
     assert store.count(kinds.SERVICE) == 0, "the late answer of a write brings nothing back"
-    own.changed("vision", State("red", 30))
+    own.apply_change("vision", NamespaceState("red", 30))
     assert store.count(kinds.ENDPOINT) == 1, "its place is not free before the Model is there"
     store.apply(kinds.MODEL, None, a_model("vision", 7))
     store.apply(kinds.SERVICE, None, a_service("vision"))
@@ -131,8 +133,8 @@ def test_an_endpoint_whose_model_is_gone_when_its_namespace_came_goes_too() -> N
     own = owning("vision")
     store = ShardStore(own, routing.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
-    own.changed("elsewhere", State("red", 30))
-    store.complete("elsewhere")
+    own.apply_change("elsewhere", NamespaceState("red", 30))
+    store.drop_stale_endpoints("elsewhere")
     assert store.count(kinds.ENDPOINT) == 0
 
 
@@ -147,7 +149,7 @@ def test_few_namespaces_are_listed_one_by_one_and_models_all_at_once() -> None:
 class Writes:
     """What reaches the API server through a ShardClient, and how each is answered."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, own: Ownership) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, own: NamespaceOwnership) -> None:
         self.sent: list[tuple[str, str]] = []
         self.answer: Callable[[], Object] = dict
         self.clock = FakeClock()
@@ -177,7 +179,7 @@ async def test_the_client_writes_in_its_own_namespaces_only(monkeypatch: pytest.
     for refused in (a_service("elsewhere"), a_service("unheard-of"), runtime):
         with pytest.raises(errors.Conflict, match="shard red does not work on"):
             await writes.client.patch(refused)
-    own.changed("vision", State("blue", 20))
+    own.apply_change("vision", NamespaceState("blue", 20))
     with pytest.raises(errors.Conflict):
         await writes.client.delete(kinds.SERVICE, "vision", "digits", uid="s")
     assert len(writes.sent) == 4
@@ -198,11 +200,11 @@ async def test_a_write_under_way_holds_a_namespace_back_until_it_has_ended(monke
     writing = asyncio.create_task(writes.client.create(a_service("vision")))
     while not writes.sent:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    own.changed("vision", State("blue", 20))
-    assert own.followed == 10
+    own.apply_change("vision", NamespaceState("blue", 20))
+    assert own.followed_version == 10
     writes.gate.set()
     await writing
-    assert own.followed == 20
+    assert own.followed_version == 20
 
 
 async def test_a_write_without_an_answer_counts_for_as_long_as_it_may_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,16 +212,16 @@ async def test_a_write_without_an_answer_counts_for_as_long_as_it_may_be_done(mo
     writes = Writes(monkeypatch, own)
 
     def unanswered() -> Object:
-        raise errors.no_answer(TimeoutError())
+        raise errors.error_without_response(TimeoutError())
 
     writes.answer = unanswered
     with pytest.raises(errors.Transient):
         await writes.client.create(a_service("vision"))
-    own.changed("vision", State("blue", 20))
-    writes.clock.advance(NO_ANSWER_SECONDS - 1)
-    assert own.followed == 10
+    own.apply_change("vision", NamespaceState("blue", 20))
+    writes.clock.advance(UNANSWERED_WRITE_SECONDS - 1)
+    assert own.followed_version == 10
     writes.clock.advance(2)
-    assert own.followed == 20
+    assert own.followed_version == 20
 
 
 async def test_a_write_that_never_left_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,13 +229,13 @@ async def test_a_write_that_never_left_holds_nothing_back(monkeypatch: pytest.Mo
     writes = Writes(monkeypatch, own)
 
     def unsent() -> Object:
-        raise errors.no_answer(aiohttp.ConnectionTimeoutError())
+        raise errors.error_without_response(aiohttp.ConnectionTimeoutError())
 
     writes.answer = unsent
     with pytest.raises(errors.Transient):
         await writes.client.create(a_service("vision"))
-    own.changed("vision", State("blue", 20))
-    assert own.followed == 20
+    own.apply_change("vision", NamespaceState("blue", 20))
+    assert own.followed_version == 20
 
 
 async def test_a_pass_that_was_begun_before_its_namespace_was_away_writes_nothing(
@@ -241,13 +243,13 @@ async def test_a_pass_that_was_begun_before_its_namespace_was_away_writes_nothin
 ) -> None:
     own = owning("vision")
     writes = Writes(monkeypatch, own)
-    PASS.set(own.claim("vision"))
-    own.changed("vision", State("blue", 20))
-    own.changed("vision", State("red", 30))
-    own.begin(own.waiting(), [Peer("blue", "blue", 99)])
+    RECONCILE_CLAIM.set(own.current_claim("vision"))
+    own.apply_change("vision", NamespaceState("blue", 20))
+    own.apply_change("vision", NamespaceState("red", 30))
+    own.activate_claims(own.pending_claims(), [PeerLease("blue", "blue", 99)])
     with pytest.raises(errors.Conflict, match="another shard's since this pass began"):
         await writes.client.create(a_service("vision"))
-    PASS.set(own.claim("vision"))
+    RECONCILE_CLAIM.set(own.current_claim("vision"))
     await writes.client.create(a_service("vision"))
     assert len(writes.sent) == 1
 
@@ -258,14 +260,14 @@ async def test_a_sweep_sees_the_shards_own_and_takes_nothing_of_others_for_lost(
     for namespace in ("vision", "elsewhere"):
         client.objects[kinds.SERVICE, namespace, "digits"] = a_service(namespace)
     complete: set[str] = set()
-    sweep = ShardSweep(
-        client, store, [Watched(kinds.SERVICE)], served=(), look_again=lambda: None, on_fatal=pytest.fail,
+    sweep = ShardResync(
+        client, store, [WatchedKind(kinds.SERVICE)], served=(), look_again=lambda: None, on_fatal=pytest.fail,
         on_kinds_changed=pytest.fail, clock=clock, grace=0, own=own, complete=complete.__contains__,
     )  # fmt: skip
-    report = await sweep.once()
-    assert (report.ghosts, report.behind) == ([], []), "a namespace that is being loaded lacks nothing"
+    report = await sweep.resync_once()
+    assert (report.stale, report.behind) == ([], []), "a namespace that is being loaded lacks nothing"
     complete.add("vision")
-    sweeping = asyncio.create_task(sweep.once())
+    sweeping = asyncio.create_task(sweep.resync_once())
     while not sweeping.done():
         clock.advance(1)
         await asyncio.sleep(0)

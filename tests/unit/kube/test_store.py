@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelwright.api.names import LABEL_MODEL
 from modelwright.kube import kinds
-from modelwright.kube.store import Identity, Object, Store, newer
+from modelwright.kube.store import Identity, Object, Store, is_newer
 from tests.unit.kube.fakes import model
 
 
@@ -56,11 +56,11 @@ def test_versions_are_compared_as_numbers_not_as_text() -> None:
 
 
 def test_versions_that_are_no_numbers_count_as_newer_when_they_differ() -> None:
-    assert newer("b", "a")
-    assert newer("a", "b")
-    assert not newer("a", "a")
-    assert newer("10", "9")
-    assert not newer("9", "10")
+    assert is_newer("b", "a")
+    assert is_newer("a", "b")
+    assert not is_newer("a", "a")
+    assert is_newer("10", "9")
+    assert not is_newer("9", "10")
 
 
 def test_deleted_removes_and_a_second_deleted_does_nothing() -> None:
@@ -80,8 +80,8 @@ def test_a_deleted_object_does_not_come_back_by_a_late_event_or_answer() -> None
     store.apply(kinds.MODEL, "MODIFIED", at(6))
     store.put(at(7))
     assert store.count(kinds.MODEL) == 0
-    assert store.buried("u1")
-    assert store.buried("u1", "8")
+    assert store.is_deleted("u1")
+    assert store.is_deleted("u1", "8")
 
 
 def test_what_is_forgotten_does_not_come_back_whatever_is_said_of_it() -> None:
@@ -90,7 +90,7 @@ def test_what_is_forgotten_does_not_come_back_whatever_is_said_of_it() -> None:
     store.forget(kinds.MODEL, "vision", "digits", "u1")
     store.apply(kinds.MODEL, "MODIFIED", at(7))
     assert store.count(kinds.MODEL) == 0
-    assert store.buried("u1", "9")
+    assert store.is_deleted("u1", "9")
 
 
 def test_an_object_that_has_only_lost_its_labels_comes_back_with_them() -> None:
@@ -98,10 +98,10 @@ def test_an_object_that_has_only_lost_its_labels_comes_back_with_them() -> None:
     store = Store()
     store.apply(kinds.MODEL, "ADDED", at(5))
     store.apply(kinds.MODEL, "DELETED", at(6))
-    assert not store.buried("u1", "7")
+    assert not store.is_deleted("u1", "7")
     store.put(at(7, labels={"a": "b"}))
     assert version_in(store) == "7"
-    assert not store.buried("u1")
+    assert not store.is_deleted("u1")
     store.apply(kinds.MODEL, "DELETED", at(6))
     store.apply(kinds.MODEL, "ADDED", at(7, labels={"a": "b"}))
     assert version_in(store) == "7"
@@ -113,7 +113,7 @@ def test_an_object_that_was_made_anew_replaces_the_old_one() -> None:
     store.apply(kinds.MODEL, "ADDED", at(9, uid="u2"))
     store.apply(kinds.MODEL, "DELETED", at(8, uid="u1"))
     store.apply(kinds.MODEL, "MODIFIED", at(7, uid="u1"))
-    assert store.identities(kinds.MODEL) == {("vision", "digits"): Identity("u2", "9")}
+    assert store.list_identities(kinds.MODEL) == {("vision", "digits"): Identity("u2", "9")}
 
 
 def test_put_is_newer_than_the_events_before_it_and_its_echo_is_no_news() -> None:
@@ -174,7 +174,7 @@ def test_cluster_scoped_objects_have_no_namespace() -> None:
     store.apply(kinds.CLUSTER_MODEL_RUNTIME, None, runtime)
     assert store.get(kinds.CLUSTER_MODEL_RUNTIME, None, "mlserver")
     assert store.get(kinds.CLUSTER_MODEL_RUNTIME, "", "mlserver")
-    assert store.names(kinds.CLUSTER_MODEL_RUNTIME) == (("", "mlserver"),)
+    assert store.list_names(kinds.CLUSTER_MODEL_RUNTIME) == (("", "mlserver"),)
 
 
 def test_objects_are_found_by_model_and_by_owner_and_no_longer_after_a_change() -> None:
@@ -268,8 +268,8 @@ def test_the_memory_of_deleted_objects_is_bounded(monkeypatch: pytest.MonkeyPatc
         store.apply(kinds.MODEL, "DELETED", at(n + 1, uid=f"u{n}"))
         if n == 50:
             break
-    assert not store.buried("u0")
-    assert store.buried("u50")
+    assert not store.is_deleted("u0")
+    assert store.is_deleted("u50")
 
 
 def test_what_a_sweep_dropped_comes_back_in_a_newer_state_only() -> None:

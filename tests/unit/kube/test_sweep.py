@@ -10,7 +10,7 @@ import pytest
 from modelwright.api.names import MANAGED_SELECTOR
 from modelwright.kube import kinds
 from modelwright.kube.store import Store
-from modelwright.kube.sweep import Report, Sweep, Watched, watched_kinds
+from modelwright.kube.sweep import Resync, ResyncReport, WatchedKind, watched_kinds
 from modelwright.obs.clock import FakeClock
 from tests.unit.kube.fakes import FakeClient, model, transient
 
@@ -26,10 +26,10 @@ class World:
         self.looked_again = 0
         self.changes: list[tuple[bool, bool]] = []
         self.store.subscribe(lambda kind, old, new: self.changes.append((old is not None, new is not None)))
-        self.sweep = Sweep(
+        self.sweep = Resync(
             self.client,  # type: ignore[arg-type]
             self.store,
-            (Watched(kinds.MODEL), Watched(kinds.DEPLOYMENT, MANAGED_SELECTOR)),
+            (WatchedKind(kinds.MODEL), WatchedKind(kinds.DEPLOYMENT, MANAGED_SELECTOR)),
             served=kinds.ALL_KINDS,
             look_again=self._look_again,
             on_fatal=lambda why: self.ended.append(("fatal", why)),
@@ -49,8 +49,8 @@ class World:
             self.clock.advance(step)
         return task
 
-    async def once(self) -> Report:
-        return await (await self.let_run(self.sweep.once(), 121))
+    async def once(self) -> ResyncReport:
+        return await (await self.let_run(self.sweep.resync_once(), 121))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def world() -> World:
 async def test_a_world_in_step_is_left_alone_and_everything_is_looked_at(world: World) -> None:
     world.store.put(world.client.save(model()))
     world.changes.clear()
-    assert await world.once() == Report()
+    assert await world.once() == ResyncReport()
     assert world.changes == []
     assert world.looked_again == 1
 
@@ -70,7 +70,7 @@ async def test_a_ghost_is_dropped_and_its_dependents_hear_of_it(world: World) ->
     world.store.put({**model(uid="gone", resourceVersion="5")})
     world.changes.clear()
     report = await world.once()
-    assert report.ghosts == [DIGITS]
+    assert report.stale == [DIGITS]
     assert world.store.count(kinds.MODEL) == 0
     assert world.changes == [(True, False)]
 
@@ -79,7 +79,7 @@ async def test_an_object_made_anew_unnoticed_is_a_ghost_of_the_old_one(world: Wo
     world.store.put(model(uid="old", resourceVersion="5"))
     world.client.save(model())
     report = await world.once()
-    assert report.ghosts == [DIGITS]
+    assert report.stale == [DIGITS]
     assert report.behind == [DIGITS]
     found = world.store.get(kinds.MODEL, "vision", "digits")
     assert found is not None
@@ -96,7 +96,7 @@ async def test_what_is_created_while_the_list_is_under_way_is_no_ghost(world: Wo
 
     world.sweep._client = Slow()  # type: ignore[assignment]
     report = await world.once()
-    assert report.ghosts == []
+    assert report.stale == []
     assert world.store.count(kinds.MODEL) == 1
 
 
@@ -112,21 +112,21 @@ async def test_what_the_watch_has_not_brought_after_two_minutes_is_fetched(world
 
 async def test_what_the_watch_brings_within_two_minutes_is_fine(world: World) -> None:
     there = world.client.save(model())
-    task = await world.let_run(world.sweep.once(), 60)
+    task = await world.let_run(world.sweep.resync_once(), 60)
     world.store.put(there)
     report = await (await world.let_run(_wait(task), 62))
-    assert report == Report()
+    assert report == ResyncReport()
 
 
 async def test_two_sweeps_in_a_row_behind_end_the_process_and_one_does_not(world: World) -> None:
     world.client.save(model(uid="u1"))
-    world.sweep._judge(await world.once())
+    world.sweep._escalate(await world.once())
     assert world.ended == []
-    world.sweep._judge(await world.once())
+    world.sweep._escalate(await world.once())
     assert world.ended == [], "the second sweep was fine"
     for _ in range(2):
         world.client.save(model(uid="u1"))
-        world.sweep._judge(await world.once())
+        world.sweep._escalate(await world.once())
     [(how, why)] = world.ended
     assert how == "fatal"
     assert "the watch of Model has stalled" in why
@@ -137,7 +137,7 @@ async def test_an_api_server_restored_from_a_backup_ends_the_process(world: Worl
     world.store.put({**there, "metadata": {**there["metadata"], "resourceVersion": "99999"}})
     report = await world.once()
     assert report.ahead == [DIGITS]
-    world.sweep._judge(report)
+    world.sweep._escalate(report)
     assert world.ended[0][0] == "fatal"
     assert "restored from a backup" in world.ended[0][1]
 
@@ -154,7 +154,7 @@ async def test_a_list_of_an_older_state_than_the_object_itself_is_not_believed(
     world.store.put(client.save(model(uid="u1")))
     world.changes.clear()
     world.sweep._client = client  # type: ignore[assignment]
-    assert await world.once() == Report()
+    assert await world.once() == ResyncReport()
     assert world.store.count(kinds.MODEL) == 1
     assert world.changes == []
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.api.common import TOO_LARGE, InvalidObject
+from modelwright.api.common import TOO_LARGE_KEY, InvalidObject
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.kube import codec, kinds, wire
 from modelwright.kube.store import NAMESPACE_BYTES, Store
@@ -26,7 +26,7 @@ def fat(name: str = "fat", samples: int = 16, body: Any = SMALLEST) -> bytes:
 
 
 def test_an_object_whose_values_take_too_much_has_metadata_and_status_only() -> None:
-    found = wire.take(kinds.MODEL_VERSION, fat())
+    found = wire.parse_object(kinds.MODEL_VERSION, fat())
     assert found["metadata"]["uid"] == "uid-fat"
     assert found["status"]["conditions"][0]["type"] == "Ready"
     assert "spec" not in found
@@ -36,10 +36,10 @@ def test_an_object_whose_values_take_too_much_has_metadata_and_status_only() -> 
 
 def test_an_object_at_the_bound_takes_no_more_than_16_mib_and_one_beyond_it_hardly_anything() -> None:
     whole, beyond = fat(samples=3), fat(samples=16)
-    assert wire.weight(whole) <= wire.TREE_BYTES < wire.weight(beyond)
+    assert wire.estimate_memory(whole) <= wire.OBJECT_MEMORY_BYTES < wire.estimate_memory(beyond)
     for raw, bound in ((whole, 16 << 20), (beyond, 3 << 20)):
         tracemalloc.start()
-        found = wire.take(kinds.MODEL_VERSION, raw)
+        found = wire.parse_object(kinds.MODEL_VERSION, raw)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < bound, found.keys()
@@ -57,13 +57,13 @@ def test_the_weight_is_no_less_than_what_the_values_take(unit: str) -> None:
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(value) == 50_000
-    assert taken <= wire.weight(raw)
+    assert taken <= wire.estimate_memory(raw)
 
 
 def test_a_sample_that_is_a_picture_is_read() -> None:
     """224 x 224 x 3 numbers: what a well-behaved user sends, up to what the infra gate takes."""
     picture = {"data": [round(n * 0.000123 % 1, 3) for n in range(150_528)]}
-    found = wire.take(kinds.MODEL_VERSION, fat(samples=1, body=picture))
+    found = wire.parse_object(kinds.MODEL_VERSION, fat(samples=1, body=picture))
     assert len(found["spec"]["samples"][0]["request"]["data"]) == 150_528
 
 
@@ -72,17 +72,17 @@ def test_managed_fields_are_dropped_unread_and_a_text_that_looks_like_them_stays
     obj = version(NS, "v1")
     text = '"managedFields":[]'
     obj["metadata"] |= {"annotations": {"a": text, "b": "[]"}, "managedFields": [], "uid": "u", "resourceVersion": "1"}
-    found = wire.take(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
+    found = wire.parse_object(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
     assert found["metadata"]["annotations"] == {"a": text, "b": "[]"}
     assert "managedFields" not in found["metadata"]
     managed = [{"manager": "x", "fieldsV1": {f"f:{n}": [] for n in range(200_000)}}]
     obj["metadata"]["managedFields"] = managed
-    assert "spec" in wire.take(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
+    assert "spec" in wire.parse_object(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
 
 
 def test_an_object_that_is_nested_as_deep_as_go_reads_is_measured() -> None:
     raw = fat(samples=1, body={"a": 0}).replace(b'{"a":0}', b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
-    assert wire.take(kinds.MODEL_VERSION, raw)["metadata"]["name"] == "fat"
+    assert wire.parse_object(kinds.MODEL_VERSION, raw)["metadata"]["name"] == "fat"
 
 
 async def test_a_page_with_too_many_bytes_is_asked_for_in_parts() -> None:
@@ -94,12 +94,12 @@ async def test_a_page_with_too_many_bytes_is_asked_for_in_parts() -> None:
         asked.append(limit)
         part = b",".join(objects[start : start + limit])
         if len(part) > wire.PAGE_BYTES:
-            raise wire.TooManyBytes
+            raise wire.ResponseTooLarge
         rest = str(start + limit) if start + limit < len(objects) else ""
         return b'{"metadata":{"resourceVersion":"9","continue":"%s"},"items":[%s]}' % (rest.encode(), part)
 
-    found = [raw async for page in wire.pages(ask, 100) for raw in page.items]
-    assert [wire.identified(kinds.MODEL_VERSION, raw)["metadata"]["name"] for raw in found] == [
+    found = [raw async for page in wire.read_pages(ask, 100) for raw in page.items]
+    assert [wire.parse_identity(kinds.MODEL_VERSION, raw)["metadata"]["name"] for raw in found] == [
         f"v{n}" for n in range(30)
     ]
     assert len(asked) < 60
@@ -107,29 +107,29 @@ async def test_a_page_with_too_many_bytes_is_asked_for_in_parts() -> None:
 
 async def test_one_object_that_no_page_can_hold_is_refused() -> None:
     async def ask(limit: int, token: str) -> bytes:
-        raise wire.TooManyBytes
+        raise wire.ResponseTooLarge
 
-    with pytest.raises(wire.TooManyBytes):
-        [page async for page in wire.pages(ask, 100)]
+    with pytest.raises(wire.ResponseTooLarge):
+        [page async for page in wire.read_pages(ask, 100)]
 
 
 def taken(store: Store, raw: bytes, kind: kinds.Kind = kinds.MODEL_VERSION) -> None:
-    store.apply(kind, None, wire.take(kind, raw))
+    store.apply(kind, None, wire.parse_object(kind, raw))
 
 
 def test_one_namespace_fills_the_store_to_a_bound_and_leaves_room_to_others() -> None:
     store, text = Store(), {"a": "x" * (1 << 20)}
     for number in range(NAMESPACE_BYTES // (1 << 20) + 10):
         taken(store, fat(f"v{number}", samples=1, body=text))
-    refused = [obj for obj in store.list(kinds.MODEL_VERSION, NS) if TOO_LARGE in obj]
+    refused = [obj for obj in store.list(kinds.MODEL_VERSION, NS) if TOO_LARGE_KEY in obj]
     assert 10 <= len(refused) <= 12
-    assert "there is no room for it" in refused[0][TOO_LARGE]
+    assert "there is no room for it" in refused[0][TOO_LARGE_KEY]
     store.apply(kinds.MODEL_VERSION, None, {**version("other", "v1"), "metadata": {
         "name": "v1", "namespace": "other", "uid": "o", "resourceVersion": "1"}})  # fmt: skip
-    assert TOO_LARGE not in (store.get(kinds.MODEL_VERSION, "other", "v1") or {})
+    assert TOO_LARGE_KEY not in (store.get(kinds.MODEL_VERSION, "other", "v1") or {})
     store.forget(kinds.MODEL_VERSION, NS, "v0", "uid-v0")
     taken(store, fat("later", samples=1, body=text))
-    assert TOO_LARGE not in (store.get(kinds.MODEL_VERSION, NS, "later") or {})
+    assert TOO_LARGE_KEY not in (store.get(kinds.MODEL_VERSION, NS, "later") or {})
 
 
 def test_a_child_that_is_too_large_is_given_to_nobody_and_known_to_the_sweep() -> None:
@@ -140,6 +140,6 @@ def test_a_child_that_is_too_large_is_given_to_nobody_and_known_to_the_sweep() -
     assert store.get(kinds.DEPLOYMENT, NS, "fat") is None
     assert store.list(kinds.DEPLOYMENT) == store.by_model(kinds.DEPLOYMENT, NS, "digits") == []
     assert told == []
-    known = store.identity(kinds.DEPLOYMENT, (NS, "fat"))
+    known = store.identity_of(kinds.DEPLOYMENT, (NS, "fat"))
     assert known is not None
     assert known.uid == "uid-fat"

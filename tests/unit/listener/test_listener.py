@@ -19,9 +19,11 @@ import pytest
 from aiohttp import web
 
 from modelwright import listener
-from modelwright.listener import Certificate, Listener, Noise, Room
+from modelwright.listener import ConnectionLimits, Listener, LogThrottle, TlsCertificate
 
-QUICK = Room(connections=8, per_address=8, head_seconds=0.2, request_seconds=0.4, keepalive_seconds=0.2)
+QUICK = ConnectionLimits(
+    max_connections=8, max_per_address=8, head_seconds=0.2, request_seconds=0.4, keepalive_seconds=0.2
+)
 PATIENT = replace(QUICK, head_seconds=60.0, request_seconds=60.0, keepalive_seconds=60.0)
 HALF = b"GET /ok HTTP/1.1\r\nHost: x\r\nX: "
 WHOLE = b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -49,7 +51,7 @@ async def fail(_: web.Request) -> web.Response:
 
 @contextlib.asynccontextmanager
 async def serving(
-    room: Room, tls: Callable[[], ssl.SSLContext] | None = None, host: str = "127.0.0.1"
+    room: ConnectionLimits, tls: Callable[[], ssl.SSLContext] | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[Listener]:
     app = web.Application()
     app.router.add_get("/ok", ok)
@@ -128,7 +130,7 @@ async def test_a_head_that_does_not_come_whole_in_time_ends_the_connection(sent:
     async with serving(QUICK) as server:
         client = await Client.of(server, sent)
         assert await client.closed()
-        assert server.open == 0
+        assert server.open_connections == 0
 
 
 async def test_a_head_that_comes_byte_by_byte_has_no_more_time() -> None:
@@ -197,8 +199,8 @@ async def test_half_sent_requests_make_room_for_whole_ones() -> None:
         for _ in range(20):
             client = await Client.of(server, WHOLE)
             assert await client.status() == 200
-        assert server.open <= PATIENT.connections
-        assert server.refused >= 50 - PATIENT.connections
+        assert server.open_connections <= PATIENT.max_connections
+        assert server.refused_connections >= 50 - PATIENT.max_connections
         assert all([await client.closed() for client in flood[:40]])
 
 
@@ -222,12 +224,12 @@ async def test_a_request_under_way_is_closed_for_nobody() -> None:
 
 
 async def test_one_address_has_its_share_only() -> None:
-    async with serving(replace(PATIENT, per_address=4)) as server:
+    async with serving(replace(PATIENT, max_per_address=4)) as server:
         for _ in range(20):
             await Client.of(server, HALF)
         client = await Client.of(server, WHOLE)
         assert await client.status() == 200
-        assert server.open <= 4
+        assert server.open_connections <= 4
 
 
 async def test_malformed_requests_are_one_line_in_the_log_and_our_mistakes_have_a_traceback(
@@ -255,13 +257,13 @@ async def test_malformed_requests_are_one_line_in_the_log_and_our_mistakes_have_
 
 def test_warnings_that_strangers_cause_are_counted_between_two() -> None:
     now, told = [0.0], logging.getLogger("test")
-    noise = Noise(told, lambda: now[0])
+    noise = LogThrottle(told, lambda: now[0])
     found: list[tuple[str, Any]] = []
     told.warning = lambda message, extra: found.append((message, extra["not_logged_before"]))  # type: ignore[assignment]
     for second in (0, 1, 2, 61, 62):
         now[0] = float(second)
-        noise.warn("a", "why")
-    noise.warn("b", "why")
+        noise.warn_throttled("a", "why")
+    noise.warn_throttled("b", "why")
     assert found == [("a", 0), ("a", 2), ("b", 0)]
 
 
@@ -287,8 +289,8 @@ async def met_as(server: Listener) -> str:
 async def test_a_certificate_that_changes_is_read_again_and_a_bad_one_is_not_used(tmp_path: Path) -> None:
     now = [0.0]
     certificate(tmp_path, "first")
-    mounted = Certificate(str(tmp_path), lambda: now[0])
-    async with serving(QUICK, mounted.context) as server:
+    mounted = TlsCertificate(str(tmp_path), lambda: now[0])
+    async with serving(QUICK, mounted.get_context) as server:
         first = await met_as(server)
         certificate(tmp_path, "second")
         assert await met_as(server) == first
@@ -300,9 +302,9 @@ async def test_a_certificate_that_changes_is_read_again_and_a_bad_one_is_not_use
         assert await met_as(server) == second
         half = await Client.of(server, b"\x16\x03\x01")
         assert await half.closed()
-        assert server.open <= 1
+        assert server.open_connections <= 1
     with pytest.raises(ssl.SSLError):
-        Certificate(str(tmp_path))
+        TlsCertificate(str(tmp_path))
 
 
 FLOOD = """

@@ -13,10 +13,18 @@ import pytest
 import yaml
 
 from modelwright.analysis import builtin
-from modelwright.analysis.port import Ask, Gateway, Target
-from modelwright.analysis.web import Fault
+from modelwright.analysis.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.analysis.web import MeasurementError
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime, RuntimeMetrics
-from modelwright.core.analysis.evidence import Arm, Failure, Histogram, Sample, Series, Shares, Value
+from modelwright.core.analysis.evidence import (
+    Arm,
+    Histogram,
+    MeasurementFailure,
+    MetricValue,
+    RequestShares,
+    Series,
+    ValueSample,
+)
 from modelwright.core.revision import Revision
 from tests.lib.measurement import CANDIDATE, RUNTIME, SERVING, SINCE, TRAEFIK, Bench, FakeServer, ask, metric
 
@@ -27,9 +35,9 @@ BARE = replace(CANDIDATE, metrics=None)
 RUNTIMES = Path(__file__).parents[3] / "manifests" / "runtimes"
 
 
-def meant(counted: builtin.Counted | None, **labels: str) -> bool:
+def meant(counted: builtin.SeriesSelector | None, **labels: str) -> bool:
     assert counted is not None
-    return counted.of([Series(labels, ())]) != ()
+    return counted.select_series([Series(labels, ())]) != ()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +54,7 @@ def meant(counted: builtin.Counted | None, **labels: str) -> bool:
     ],
 )
 async def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> None:
-    assert (await builtin.source(ask(**changes), wanted, CANDIDATE)).name == name
+    assert (await builtin.find_counters(ask(**changes), wanted, CANDIDATE)).name == name
 
 
 @pytest.mark.parametrize(
@@ -60,10 +68,10 @@ async def test_the_source(wanted: str, changes: dict[str, Any], name: str) -> No
     ],
 )
 async def test_where_nothing_counts_the_policy_must_be_changed(
-    wanted: str, changes: dict[str, Any], target: Target, told: str
+    wanted: str, changes: dict[str, Any], target: RevisionTarget, told: str
 ) -> None:
-    with pytest.raises(Fault) as refused:
-        await builtin.source(ask(**changes), wanted, target)
+    with pytest.raises(MeasurementError) as refused:
+        await builtin.find_counters(ask(**changes), wanted, target)
     assert refused.value.failure.permanent
     assert refused.value.failure.reason == "MetricSourceMissing"
     assert told in refused.value.failure.message
@@ -73,10 +81,10 @@ async def test_where_nothing_counts_the_policy_must_be_changed(
     "gateway", [TRAEFIK, Gateway(TRAEFIK.controller, grpc=True), ISTIO, Gateway(ISTIO.controller, True), ENVOY]
 )
 @pytest.mark.parametrize("serving", [SERVING, None])
-async def test_every_selector_is_promql(gateway: Gateway, serving: Target | None) -> None:
+async def test_every_selector_is_promql(gateway: Gateway, serving: RevisionTarget | None) -> None:
     asked = ask(gateway=gateway, serving=serving)
-    found = await builtin.source(asked, "Gateway", CANDIDATE)
-    for counted in (found.all, found.bad, found.latency):
+    found = await builtin.find_counters(asked, "Gateway", CANDIDATE)
+    for counted in (found.all_requests, found.bad_requests, found.latency):
         for selector in counted.selectors if counted is not None else ():
             assert isinstance(promql_parser.parse(selector), promql_parser.VectorSelector)
 
@@ -101,9 +109,9 @@ async def test_traefiks_names_of_services(service: str, candidate: bool, serving
     labels = {"service": "traefik-metrics"} | {label: service}
     asked = ask()
     for target, expected in ((CANDIDATE, candidate), (SERVING, serving)):
-        found = await builtin.source(asked, "Gateway", target)
-        assert meant(found.all, **labels) is expected
-        selectors = [promql_parser.parse(text).matchers.matchers for text in found.all.selectors]
+        found = await builtin.find_counters(asked, "Gateway", target)
+        assert meant(found.all_requests, **labels) is expected
+        selectors = [promql_parser.parse(text).matchers.matchers for text in found.all_requests.selectors]
         asked_for = any(re.fullmatch(one.value, labels.get(one.name, "")) for matchers in selectors for one in matchers)
         assert asked_for is (candidate or serving)
 
@@ -114,44 +122,46 @@ async def test_traefiks_names_of_services(service: str, candidate: bool, serving
 )
 async def test_what_counts_as_an_error(code: str, bad: bool) -> None:
     service = "vision-digits-bbbbbbbbbb-http-80@kubernetesgateway"
-    assert meant((await builtin.source(ask(), "Auto", CANDIDATE)).bad, service=service, code=code) is bad
-    found = await builtin.source(ask(gateway=ISTIO), "Auto", CANDIDATE)
-    assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", response_code=code) is bad
+    assert (
+        meant((await builtin.find_counters(ask(), "Auto", CANDIDATE)).bad_requests, service=service, code=code) is bad
+    )
+    found = await builtin.find_counters(ask(gateway=ISTIO), "Auto", CANDIDATE)
+    assert meant(found.bad_requests, destination_service_name="digits-bbbbbbbbbb", response_code=code) is bad
 
 
 @pytest.mark.parametrize(
     ("code", "bad"), [("0", False), ("1", False), ("2", True), ("5", False), ("13", True), ("14", True)]
 )
 async def test_what_counts_as_an_error_of_grpc(code: str, bad: bool) -> None:
-    found = await builtin.source(ask(gateway=replace(ISTIO, grpc=True)), "Auto", CANDIDATE)
-    assert meant(found.bad, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
+    found = await builtin.find_counters(ask(gateway=replace(ISTIO, grpc=True)), "Auto", CANDIDATE)
+    assert meant(found.bad_requests, destination_service_name="digits-bbbbbbbbbb", grpc_response_status=code) is bad
 
 
 @pytest.mark.parametrize(("gateway", "name"), [(TRAEFIK, "Traefik"), (ENVOY, "Envoy Gateway")])
 async def test_some_do_not_tell_errors_of_grpc_so_the_runtime_does(gateway: Gateway, name: str) -> None:
     asked = ask(gateway=replace(gateway, grpc=True))
-    assert (await builtin.source(asked, "Auto", CANDIDATE, errors=True)).name == "Runtime"
-    assert (await builtin.source(asked, "Gateway", CANDIDATE)).name == "Gateway"
-    with pytest.raises(Fault, match=f"{name} counts gRPC calls that went well") as refused:
-        await builtin.source(asked, "Gateway", CANDIDATE, errors=True)
+    assert (await builtin.find_counters(asked, "Auto", CANDIDATE, errors=True)).name == "Runtime"
+    assert (await builtin.find_counters(asked, "Gateway", CANDIDATE)).name == "Gateway"
+    with pytest.raises(MeasurementError, match=f"{name} counts gRPC calls that went well") as refused:
+        await builtin.find_counters(asked, "Gateway", CANDIDATE, errors=True)
     assert refused.value.failure.permanent
 
 
 async def test_a_runtimes_counters_are_narrowed_to_the_revisions_pods() -> None:
-    found = await builtin.source(ask(gateway=None), "Auto", CANDIDATE)
+    found = await builtin.find_counters(ask(gateway=None), "Auto", CANDIDATE)
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
-    assert found.all.selectors == (f"v2_requests_total{{{pods}}}",)
-    assert found.bad is not None
-    assert found.bad.selectors == (f'v2_requests_total{{code=~"5..",{pods}}}',)
+    assert found.all_requests.selectors == (f"v2_requests_total{{{pods}}}",)
+    assert found.bad_requests is not None
+    assert found.bad_requests.selectors == (f'v2_requests_total{{code=~"5..",{pods}}}',)
 
 
 @pytest.mark.parametrize("model", ["a", "m" * 30, "m" * 46, "m" * 50])
 def test_pods_are_matched_as_the_api_server_names_them(model: str) -> None:
-    target = Target.of(model, Revision("v", "bbbbbbbbbb"))
+    target = RevisionTarget.for_revision(model, Revision("v", "bbbbbbbbbb"))
     # A ReplicaSet adds its own hash, and the generated name is cut before five characters are added.
     pod = f"{f'{model}-bbbbbbbbbb-5d8f9c7b6d-'[:58]}x7k2p"
-    assert re.fullmatch(target.pods, pod)
-    assert not re.fullmatch(target.pods, pod.replace("bb", "cc"))
+    assert re.fullmatch(target.pod_pattern, pod)
+    assert not re.fullmatch(target.pod_pattern, pod.replace("bb", "cc"))
 
 
 @pytest.mark.parametrize("field", ["errors", "latency"])
@@ -159,7 +169,7 @@ async def test_a_runtime_that_does_not_count_it_is_told(bench: Bench, field: str
     target = replace(CANDIDATE, metrics=RuntimeMetrics(requests="a"))
     wanted = metric(builtin="error-rate") if field == "errors" else metric(builtin="latency-over", threshold="1s")
     found = (await bench.measure(ask(wanted, gateway=None, candidate=target))).result
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert found.permanent
     assert f"(spec.metrics.{field})" in found.message
 
@@ -185,7 +195,7 @@ async def test_requests_in_flight_are_told_where_the_runtime_knows_them_and_else
     server.handler = server.vector("7")
     metrics = (metric(builtin="error-rate"), metric(name="slow", builtin="latency-over", threshold="1s"))
     look = bench.look(ask(*metrics, candidate=candidate, serving=serving))
-    assert [await bench.measurer()._in_flight(look, one) for one in metrics] == [told, told]
+    assert [await bench.measurer()._describe_in_flight(look, one) for one in metrics] == [told, told]
     asked = [form["query"] for _, form, _ in server.requests]
     assert len(asked) == queries
     pods = 'namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"'
@@ -206,18 +216,20 @@ SHIPPED = {
 async def test_shipped_runtimes_name_their_gauges_of_requests_in_flight(name: str) -> None:
     text = (RUNTIMES / f"{name}.yaml").read_text()
     metrics = ClusterModelRuntime.parse(yaml.safe_load(text)).spec.metrics
-    query = await builtin.in_flight(ask(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics))
+    query = await builtin.build_in_flight_query(ask(metric(builtin="error-rate")), replace(CANDIDATE, metrics=metrics))
     head = SHIPPED[name]
     assert query == (head and f'sum({head}namespace="vision",pod=~"digits-bbbbbbbbbb-[a-z0-9-]+"}})')
     if metrics is not None:
-        source = await builtin.source(ask(gateway=None), "Runtime", replace(CANDIDATE, metrics=metrics), errors=True)
-        assert (source.name, source.bad is not None) == ("Runtime", True)
+        source = await builtin.find_counters(
+            ask(gateway=None), "Runtime", replace(CANDIDATE, metrics=metrics), errors=True
+        )
+        assert (source.name, source.bad_requests is not None) == ("Runtime", True)
 
 
 async def test_requests_in_flight_that_can_not_be_had_are_left_out(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply({"status": "error", "error": "no"}, status=500)
     look = bench.look(ask(metric(builtin="error-rate"), candidate=replace(CANDIDATE, metrics=KNOWING)))
-    assert await bench.measurer()._in_flight(look, look.ask.metrics[0]) == ""
+    assert await bench.measurer()._describe_in_flight(look, look.request.metrics[0]) == ""
 
 
 async def test_in_a_mirror_step_the_newest_comparer_knows_the_copies_in_flight(
@@ -235,7 +247,7 @@ async def test_in_a_mirror_step_the_newest_comparer_knows_the_copies_in_flight(
 async def test_a_runtimes_selector_that_is_none_is_told_with_its_field(bench: Bench) -> None:
     target = replace(CANDIDATE, metrics=RuntimeMetrics(requests="rate(a[5m])"))
     found = (await bench.measure(ask(metric(builtin="throughput"), gateway=None, candidate=target))).result
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert found.permanent
     assert "spec.metrics.requests of the runtime of digits-v2 must be a plain selector" in found.message
 
@@ -263,14 +275,14 @@ LATENCIES = Histogram(((0.1, 1), (float("inf"), 3)), ((0.1, 3), (float("inf"), 3
 @pytest.mark.parametrize(
     ("fields", "result"),
     [
-        ({"builtin": "agreement", "min": "0.9"}, Sample(0.0, 1.0, ((1.0, 100.0), (0.5, 8.0), (0.0, 2.0)))),
-        ({"builtin": "absolute-difference"}, Value(0.5)),
-        ({"builtin": "relative-difference"}, Value(0.25)),
-        ({"builtin": "error-rate"}, Shares(Arm(120, 5), Arm(120, 2))),
-        ({"builtin": "error-rate", "source": "Gateway"}, Shares(Arm(120, 5), Arm(120, 2))),
+        ({"builtin": "agreement", "min": "0.9"}, ValueSample(0.0, 1.0, ((1.0, 100.0), (0.5, 8.0), (0.0, 2.0)))),
+        ({"builtin": "absolute-difference"}, MetricValue(0.5)),
+        ({"builtin": "relative-difference"}, MetricValue(0.25)),
+        ({"builtin": "error-rate"}, RequestShares(Arm(120, 5), Arm(120, 2))),
+        ({"builtin": "error-rate", "source": "Gateway"}, RequestShares(Arm(120, 5), Arm(120, 2))),
         ({"builtin": "latency-over", "threshold": "100ms"}, LATENCIES),
         ({"builtin": "latency-percentile", "percentile": "0.9"}, LATENCIES),
-        ({"builtin": "throughput", "min": "1"}, Value(2.0, 2.0)),
+        ({"builtin": "throughput", "min": "1"}, MetricValue(2.0, 2.0)),
     ],
 )
 async def test_in_a_mirror_step_the_comparer_measures(
@@ -287,12 +299,12 @@ async def test_copies_that_all_lack_the_token_are_no_evidence_and_the_verdict_na
     nothing = {key: value for key, value in SUMMARY.items() if key in ("startedAt", "pair")}
     server.handler = server.reply(nothing | {"refused": 305})
     found = await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)
-    assert isinstance(found.result, Value)
+    assert isinstance(found.result, MetricValue)
     assert found.result.candidate is None
     assert "305 requests without the token" in repr(found)
     assert "settings.copyToken" in repr(found)
     server.handler = server.reply(SUMMARY | {"refused": 305})
-    assert isinstance((await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)).result, Shares)
+    assert isinstance((await bench.measure(ask(metric(builtin="error-rate"), mirror=True), 60)).result, RequestShares)
 
 
 async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidence_of_this_one(
@@ -305,7 +317,7 @@ async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidenc
         mirror=True,
         began=SINCE + timedelta(seconds=1),
     )
-    memory = bench.look(asked).memory
+    memory = bench.look(asked).state
     later = SUMMARY | {
         "received": 140, "compared": 118, "uncomparable": 12, "errors": {"serving": 2, "candidate": 8},
         "answers": {"count": 118, "differing": [[0, 101], [0.5, 8], [1, 9]]},
@@ -314,12 +326,12 @@ async def test_what_the_comparer_counted_in_an_earlier_mirror_step_is_no_evidenc
     found = []
     for summary in (SUMMARY, later):
         server.handler = server.reply(summary)
-        look = replace(bench.look(asked), memory=memory)
-        found.append([(await bench.measurer().measure(look, one)).result for one in asked.metrics])
+        look = replace(bench.look(asked), state=memory)
+        found.append([(await bench.measurer().measure_metric(look, one)).result for one in asked.metrics])
     none, new = found
-    assert [none[0], none[1].size] == [Shares(Arm(0, 0), Arm(0, 0)), 0]
-    assert new[0] == Shares(Arm(10, 3), Arm(10, 0))
-    assert new[1] == Sample(0.0, 1.0, ((1.0, 1.0), (0.5, 0.0), (0.0, 7.0)))
+    assert [none[0], none[1].size] == [RequestShares(Arm(0, 0), Arm(0, 0)), 0]
+    assert new[0] == RequestShares(Arm(10, 3), Arm(10, 0))
+    assert new[1] == ValueSample(0.0, 1.0, ((1.0, 1.0), (0.5, 0.0), (0.0, 7.0)))
     assert new[2] == Histogram(((0.1, 0), (float("inf"), 2)), ((0.1, 0), (float("inf"), 0)))
 
 
@@ -328,7 +340,7 @@ async def test_the_comparer_is_asked_once_a_look(bench: Bench, server: FakeServe
     asked = ask(metric(builtin="error-rate"), metric(name="a", builtin="agreement", min="0.9"), mirror=True)
     look, measurer = bench.look(asked), bench.measurer()
     for wanted in asked.metrics:
-        await measurer.measure(look, wanted)
+        await measurer.measure_metric(look, wanted)
     assert len(server.requests) == 1
 
 
@@ -340,7 +352,7 @@ async def test_what_a_comparer_counted_is_not_lost_with_its_pod(bench: Bench, se
     for summary in told:
         server.handler = server.reply(summary | {"uncomparable": 0})
         found.append(await bench.measure(asked))
-    trials = [one.result.candidate.trials for one in found if isinstance(one.result, Shares)]
+    trials = [one.result.candidate.trials for one in found if isinstance(one.result, RequestShares)]
     assert trials == [110, 110, 120, 121, 121, 121]
 
 
@@ -364,19 +376,19 @@ async def test_a_summary_that_is_no_evidence_is_a_failure(
 ) -> None:
     server.handler = server.reply(document)
     found = (await bench.measure(ask(metric(builtin="agreement", min="0.9"), mirror=True))).result
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert (found.reason, found.permanent) == ("ComparerUnreachable", False)
     assert told in found.message
 
 
 async def test_nothing_is_compared_while_nothing_serves(bench: Bench) -> None:
-    asked: Ask = ask(metric(builtin="error-rate"), mirror=True, serving=None)
+    asked: MeasurementRequest = ask(metric(builtin="error-rate"), mirror=True, serving=None)
     found = (await bench.measure(asked)).result
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert "nothing serves yet" in found.message
 
 
 async def test_a_comparer_that_has_only_just_started_has_no_rate(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply(SUMMARY | {"startedAt": (SINCE + timedelta(minutes=2)).isoformat()})
     found = (await bench.measure(ask(metric(builtin="throughput", min="1"), mirror=True))).result
-    assert found == Value(None, why="the comparer has only just started")
+    assert found == MetricValue(None, why="the comparer has only just started")

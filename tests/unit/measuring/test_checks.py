@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from modelwright.analysis import checks, promql
-from modelwright.analysis.promql import Match
+from modelwright.analysis.promql import LabelMatcher
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
-from modelwright.core.analysis.evidence import Arm, Outcome, Points, Series, Shares, Value
-from modelwright.core.analysis.judge import Rule, judge
+from modelwright.core.analysis.evidence import Arm, MetricValue, Outcome, RequestShares, Series, ValuePairs
+from modelwright.core.analysis.judge import MetricLimits, judge_metric
 from modelwright.core.analysis.planning import Levels
 from tests.lib.measurement import CANDIDATE, SINCE, Bench, FakeServer, ask, metric
 from tests.lib.scrape_counters import Counting, runtime, traefik
@@ -55,8 +55,8 @@ async def test_a_bad_selector_that_can_match_nothing_is_no_evidence(
 ) -> None:
     server.handler = Counting(*series)
     found = await bench.measure(ask(own(bad)))
-    assert isinstance(found.result, Value)
-    verdict = judge(Rule("m", margin=0.02), found, levels=LEVELS)
+    assert isinstance(found.result, MetricValue)
+    verdict = judge_metric(MetricLimits("m", margin=0.02), found, levels=LEVELS)
     assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "BadSelectorMatchesNothing")
     assert verdict.message.startswith("prometheus.bad is ")
     assert reported in verdict.message
@@ -85,17 +85,17 @@ async def test_no_bad_requests_are_evidence_where_the_selector_can_match(
     bench: Bench, server: FakeServer, bad: str, series: tuple[Any, ...]
 ) -> None:
     server.handler = Counting(*series)
-    assert (await bench.measure(ask(own(bad)))).result == Shares(Arm(4000, 0), Arm(4000, 0))
+    assert (await bench.measure(ask(own(bad)))).result == RequestShares(Arm(4000, 0), Arm(4000, 0))
 
 
 async def test_a_name_that_is_known_is_asked_for_once(bench: Bench, server: FakeServer) -> None:
     server.handler = Counting(*GOOD)
     asked = ask(own(f"old_total{{{PODS}}}"))
     for seconds in (50, 60):
-        assert isinstance((await bench.measure(asked, seconds)).result, Value)
+        assert isinstance((await bench.measure(asked, seconds)).result, MetricValue)
     server.handler = counting = Counting(*GOOD, OVER)
     for seconds in (70, 80):
-        assert isinstance((await bench.measure(asked, seconds)).result, Shares)
+        assert isinstance((await bench.measure(asked, seconds)).result, RequestShares)
     assert counting.counts == [
         " or ".join(f'count(old_total{{pod!=""}}{past})' for past in ("", " offset 1h", " offset 1d"))
     ]
@@ -107,7 +107,7 @@ async def test_a_name_is_looked_for_in_ones_own_namespace_only(bench: Bench, ser
     server.handler = Counting(*((labels | {"namespace": "vision"}, samples) for labels, samples in GOOD), ELSEWHERE)
     wanted = own(f"lost_total{{{namespace}}}", f"orders_total{{{namespace},{PODS}}}")
     found = (await bench.measure(ask(wanted))).result
-    assert isinstance(found, Value)
+    assert isinstance(found, MetricValue)
     assert found.reason == "BadSelectorMatchesNothing"
     assert 'namespace="vision"' in found.why
 
@@ -117,10 +117,10 @@ async def test_a_runtimes_errors_that_can_match_nothing_are_reported(bench: Benc
     metrics = RuntimeMetrics(requests="v2_requests_total", errors='v2_requests_total{cod=~"5.."}')
     wanted = metric(builtin="error-rate", source="Runtime")
     found = (await bench.measure(ask(wanted, candidate=replace(CANDIDATE, metrics=metrics)))).result
-    assert isinstance(found, Value)
+    assert isinstance(found, MetricValue)
     assert found.reason == "BadSelectorMatchesNothing"
     assert found.why.startswith("spec.metrics.errors of the runtime of digits-v2 is v2_requests_total{cod=~")
-    assert (await bench.measure(ask(wanted))).result == Shares(Arm(400, 0), Arm(400, 0))
+    assert (await bench.measure(ask(wanted))).result == RequestShares(Arm(400, 0), Arm(400, 0))
 
 
 COPY = {"job": "podmonitor", "endpoint": "metrics"}
@@ -134,7 +134,7 @@ async def test_a_pod_under_two_jobs_is_counted_once(bench: Bench, server: FakeSe
         runtime("b", "500", (51, 3), **COPY),
     )
     asked = ask(metric(builtin="error-rate", source="Runtime"), serving=None)
-    assert (await bench.measure(asked)).result == Shares(Arm(106, 3), None)
+    assert (await bench.measure(asked)).result == RequestShares(Arm(106, 3), None)
 
 
 async def test_two_jobs_that_differ_are_reported(bench: Bench, server: FakeServer) -> None:
@@ -143,7 +143,7 @@ async def test_two_jobs_that_differ_are_reported(bench: Bench, server: FakeServe
         *(runtime("b", "", (-4, 100), (51, 200), **COPY, status=code) for code in ("200", "404")),
     )
     found = await bench.measure(ask(metric(builtin="throughput", min="1", source="Runtime"), serving=None))
-    assert found.result == Value(
+    assert found.result == MetricValue(
         None,
         why='pod digits-bbbbbbbbbb-x-y is scraped twice, with job="podmonitor" and with job="pods", and the counters '
         "differ: let one job of one Prometheus scrape it, or name that job in the selector",
@@ -156,7 +156,7 @@ async def test_bad_requests_that_are_no_part_of_all_are_reported(bench: Bench, s
         *GOOD, *(orders(which, (-5, 0), (50, 9000), name="lost_total", status="500") for which in "ab")
     )
     found = (await bench.measure(ask(own(f"lost_total{{{PODS}}}")))).result
-    assert isinstance(found, Value)
+    assert isinstance(found, MetricValue)
     assert found.reason == "MoreBadThanAll"
     assert found.why.startswith("9000 bad requests were counted, and 4000 in all")
 
@@ -187,16 +187,16 @@ QUERIES = [
 
 @pytest.mark.parametrize(("query", "gives"), QUERIES)
 async def test_which_queries_give_a_number_without_data(query: str, gives: bool) -> None:
-    found = await promql.parsed_here(query, "q", "vision")
-    assert (found is not None and found.always) is gives
+    found = await promql.try_parse_query(query, "q", "vision")
+    assert (found is not None and found.always_gives_number) is gives
 
 
 async def test_the_data_of_a_query_are_all_its_series() -> None:
     query = 'sum(rate(a{x="y"}[5m] offset 1h)) / sum(b) or vector(0) * b'
     assert (
-        await promql.parse(query, "q", "vision")
-    ).data == 'count(last_over_time(a{x="y"}[5m] offset 1h)) or count(b)'
-    assert (await promql.parse("vector(1)", "q", "vision")).data == ""
+        await promql.parse_query(query, "q", "vision")
+    ).presence_query == 'count(last_over_time(a{x="y"}[5m] offset 1h)) or count(b)'
+    assert (await promql.parse_query("vector(1)", "q", "vision")).presence_query == ""
 
 
 class Fallback(Counting):
@@ -231,7 +231,7 @@ async def test_a_value_without_data_is_no_evidence(
 ) -> None:
     server.handler = Fallback(*series)
     found = await bench.measure(ask(metric(prometheus={"query": query}, max="0.1")))
-    verdict = judge(Rule("m", max=0.1), found, levels=LEVELS)
+    verdict = judge_metric(MetricLimits("m", max=0.1), found, levels=LEVELS)
     assert (verdict.outcome, verdict.reason) == (Outcome.INCONCLUSIVE, "ValueWithoutData")
     assert expected in verdict.message
 
@@ -241,15 +241,15 @@ async def test_a_value_with_data_is_taken_as_it_is(bench: Bench, server: FakeSer
     server.handler = Fallback(*(orders(which, (50, 0), name="errors") for which in "ab"), *requests)
     gateway = {} if requests else {"gateway": None, "candidate": replace(CANDIDATE, metrics=None)}
     asked = ask(metric(prometheus={"query": ERRORS}, margin="0.1"), **gateway)
-    assert (await bench.measure(asked)).result == Value(0.0, 0.0)
+    assert (await bench.measure(asked)).result == MetricValue(0.0, 0.0)
 
 
 async def test_a_value_of_the_serving_revision_without_data_is_no_evidence(bench: Bench, server: FakeServer) -> None:
     server.handler = Fallback(orders("b", (50, 0), name="errors"), traefik("b", "200", (-5, 7), (50, 8)))
     found = await bench.measure(ask(metric(prometheus={"query": ERRORS}, margin="0.1")))
-    assert isinstance(found.result, Value)
+    assert isinstance(found.result, MetricValue)
     assert (found.result.candidate, found.result.serving) == (0.0, None)
-    assert judge(Rule("m", margin=0.1), found, levels=LEVELS).reason == "NoServingData"
+    assert judge_metric(MetricLimits("m", margin=0.1), found, levels=LEVELS).reason == "NoServingData"
 
 
 async def test_a_course_without_data_decides_no_test(bench: Bench, server: FakeServer) -> None:
@@ -262,8 +262,8 @@ async def test_a_course_without_data_decides_no_test(bench: Bench, server: FakeS
 
     server.handler = handle
     wanted = metric(prometheus={"query": ERRORS}, margin="0.1")
-    found = await bench.measurer().series(ask(wanted), wanted, SINCE + timedelta(hours=1))
-    assert isinstance(found, Points)
+    found = await bench.measurer().measure_range(ask(wanted), wanted, SINCE + timedelta(hours=1))
+    assert isinstance(found, ValuePairs)
     assert found.pairs == ()
     assert "none of its series is there; serving revision: " in found.why
 
@@ -275,8 +275,8 @@ async def test_shares_come_by_blocks_of_time_too(bench: Bench, server: FakeServe
         *(orders(which, *zip(times, values, strict=True), status=code) for (which, code), values in counted.items())
     )
     found = (await bench.measure(ask(own(f'orders_total{{{PODS},status=~"5.."}}')))).result
-    assert found == Shares(Arm(40, 2), Arm(360, 0))
-    assert isinstance(found, Shares)
+    assert found == RequestShares(Arm(40, 2), Arm(360, 0))
+    assert isinstance(found, RequestShares)
     assert found.blocks is not None
     candidate, serving = ([(block.trials, block.events) for block in arm] for arm in found.blocks)
     assert candidate == [(10, 0), (10, 1), (10, 1), (10, 0)]
@@ -286,4 +286,4 @@ async def test_shares_come_by_blocks_of_time_too(bench: Bench, server: FakeServe
 
 async def test_a_pattern_that_goes_back_for_ever_holds_nothing_and_proves_nothing(prompt_loop: None) -> None:
     series = [Series({"code": "a" * 40}, ())]
-    assert await checks._impossible(Match("code", "(a|aa)+!", "=~"), series, "vision") == ""
+    assert await checks._explain_impossible_match(LabelMatcher("code", "(a|aa)+!", "=~"), series, "vision") == ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis.connections import ConnectionsError, load, parse
+from modelwright.analysis.connections import ConnectionsError, load_connections, parse_connections
 
 GOOD = {"name": "default", "type": "Prometheus", "url": "http://prometheus.monitoring.svc:9090/"}
 
@@ -28,9 +28,9 @@ connections:
 - {name: json, type: HTTP, url: "http://10.0.0.1:80", basicAuth: {username: u, passwordFile: /p}}
 """
     )
-    found = load(str(file))
+    found = load_connections(str(file))
     assert list(found) == ["default", "tenant", "json"]
-    assert found["tenant"].in_namespace("vision").query_parameters == {"namespace": "vision"}
+    assert found["tenant"].for_namespace("vision").query_parameters == {"namespace": "vision"}
     assert found["default"].url == "https://prometheus.example.com/base"
     assert found["default"].timeout_seconds == 3
     assert found["json"].timeout_seconds == 10
@@ -40,11 +40,11 @@ connections:
 def test_no_connections(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
-    assert load(str(file)) == {}
+    assert load_connections(str(file)) == {}
 
 
 def test_no_file() -> None:
-    assert load("") == {}
+    assert load_connections("") == {}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_no_file() -> None:
 def test_a_bad_entry_is_refused_naming_it_without_its_secrets(changes: dict[str, Any], told: str) -> None:
     entry = {key: value for key, value in (GOOD | changes).items() if value is not None}
     with pytest.raises(ConnectionsError) as refused:
-        parse({"connections": [entry]}, "c.yaml")
+        parse_connections({"connections": [entry]}, "c.yaml")
     assert str(refused.value).startswith("c.yaml: connections[0]")
     assert told in str(refused.value)
     assert "hunter2" not in str(refused.value)
@@ -105,7 +105,7 @@ def test_a_bad_entry_is_refused_naming_it_without_its_secrets(changes: dict[str,
 
 def test_a_name_is_used_once() -> None:
     with pytest.raises(ConnectionsError, match=r"connections\[1\] \(default\): the name is used twice"):
-        parse({"connections": [GOOD, GOOD]}, "c.yaml")
+        parse_connections({"connections": [GOOD, GOOD]}, "c.yaml")
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     with pytest.raises(ConnectionsError) as refused:
-        load(str(file))
+        load_connections(str(file))
     assert told in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 
 def test_a_missing_file_is_told() -> None:
     with pytest.raises(ConnectionsError, match="can't be read"):
-        load("/does/not/exist.yaml")
+        load_connections("/does/not/exist.yaml")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis.desk import PATIENCE
-from modelwright.analysis.port import Ask
+from modelwright.analysis.desk import NOTIFY_GRACE
+from modelwright.analysis.port import MeasurementRequest
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.core.analysis.evidence import Failure, Measurement, Value
+from modelwright.core.analysis.evidence import Measurement, MeasurementFailure, MetricValue
 from modelwright.kube.queue import Key
 from tests.lib.measurement import SINCE, TRAEFIK, FakeServer, metric
 from tests.lib.measurement import ask as any_ask
@@ -24,7 +24,7 @@ OTHER = metric(name="o", http={"provider": "json", "path": "/", "value": ""})
 JOB = metric(name="j", job={"template": {"spec": {}}, "value": "score"})
 
 
-def ask(*metrics: Metric, **changes: Any) -> Ask:
+def ask(*metrics: Metric, **changes: Any) -> MeasurementRequest:
     """Without a gateway, so that all requests are those of the metrics."""
     return any_ask(*metrics, **{"gateway": None} | changes)
 
@@ -36,10 +36,10 @@ class SlowJobs:
         self.started: list[str] = []
         self.end = asyncio.Event()
 
-    async def measure(self, ask: Ask, metric: Metric) -> Value | Failure:
+    async def run_metric_job(self, ask: MeasurementRequest, metric: Metric) -> MetricValue | MeasurementFailure:
         self.started.append(metric.name)
         await self.end.wait()
-        return Value(0.5)
+        return MetricValue(0.5)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def office(server: FakeServer) -> AsyncIterator[Office]:
 async def test_a_pass_never_waits_and_is_woken(office: Office, server: FakeServer) -> None:
     server.handler = server.vector("4")
     (found,) = await office.look(ask(QUERY))
-    assert found == Measurement("q", SINCE + timedelta(seconds=60), Value(4.0), "sum(a)")
+    assert found == Measurement("q", SINCE + timedelta(seconds=60), MetricValue(4.0), "sum(a)")
     assert office.asked == 1
 
 
@@ -65,14 +65,14 @@ async def test_looks_repeat_each_interval_by_themselves(office: Office, server: 
         await office.pass_by(1)
         await office.woken.get()
         assert office.asked == count
-        (found,) = office.desk.look(ask(QUERY)) or ()
+        (found,) = office.desk.get_measurements(ask(QUERY)) or ()
         assert found.at == SINCE + timedelta(seconds=60 + 30 * (count - 1))
 
 
 async def test_passes_in_between_start_no_looks(office: Office) -> None:
     await office.look(ask(QUERY))
     for _ in range(5):
-        assert office.desk.look(ask(QUERY)) is not None
+        assert office.desk.get_measurements(ask(QUERY)) is not None
     await office.pass_by(1)
     assert office.asked == 1
 
@@ -87,16 +87,16 @@ async def test_what_failed_is_looked_at_sooner_and_the_rest_when_it_is_due(
     server.handler = handle
     asked = ask(QUERY, OTHER, interval=timedelta(seconds=interval))
     first, other = await office.look(asked)
-    assert isinstance(first.result, Failure)
-    assert other.result == Value(1.0)
+    assert isinstance(first.result, MeasurementFailure)
+    assert other.result == MetricValue(1.0)
     server.requests.clear()
     server.handler = server.vector("2")
     await office.pass_by(sooner)
     await office.woken.get()
     paths = {path for path, _, _ in server.requests}
     assert paths == ({"/api/v1/query"} if sooner < interval else {"/api/v1/query", "/"})
-    again, kept = office.desk.look(asked) or ()
-    assert again.result == Value(2.0)
+    again, kept = office.desk.get_measurements(asked) or ()
+    assert again.result == MetricValue(2.0)
     if sooner < interval:
         assert kept == other
 
@@ -107,19 +107,19 @@ async def test_a_server_that_is_gone_for_good_is_asked_again_and_again(office: O
     for _ in range(5):
         await office.pass_by(10)
         await office.woken.get()
-        (found,) = office.desk.look(ask(QUERY)) or ()
-        assert isinstance(found.result, Failure)
+        (found,) = office.desk.get_measurements(ask(QUERY)) or ()
+        assert isinstance(found.result, MeasurementFailure)
         assert not found.result.permanent
     assert office.asked == 6
 
 
 async def test_only_one_look_of_an_ask_goes_on(office: Office, server: FakeServer) -> None:
     server.handler = server.hang
-    assert office.desk.look(ask(QUERY)) is None
+    assert office.desk.get_measurements(ask(QUERY)) is None
     await office.pass_by(100)
-    assert office.desk.look(ask(QUERY)) is None
+    assert office.desk.get_measurements(ask(QUERY)) is None
     await office.pass_by(100)
-    assert office.desk.look(ask(QUERY)) is None
+    assert office.desk.get_measurements(ask(QUERY)) is None
     assert len(server.requests) <= 1
 
 
@@ -127,7 +127,7 @@ async def test_a_metric_that_takes_too_long_is_a_failure(server: FakeServer) -> 
     office = Office(server, look_timeout=0.1)
     server.handler = server.hang
     (late,) = await office.look(ask(QUERY))
-    assert isinstance(late.result, Failure)
+    assert isinstance(late.result, MeasurementFailure)
     assert (late.result.reason, late.result.permanent) == ("MetricsServerTimeout", False)
     await office.desk.close()
 
@@ -146,15 +146,15 @@ async def test_a_metric_that_hangs_keeps_the_others_news_back_for_a_moment_only(
 
     server.handler = handle
     asked = ask(QUERY, OTHER)
-    assert office.desk.look(asked) is None
+    assert office.desk.get_measurements(asked) is None
     await answered.wait()
-    while (found := office.desk.look(asked)) is None:
-        await office.pass_by(PATIENCE)
-    assert [(one.metric, one.result) for one in found] == [("o", Value(1.0))]
-    assert await office.woken.get() == asked.wake
+    while (found := office.desk.get_measurements(asked)) is None:
+        await office.pass_by(NOTIFY_GRACE)
+    assert [(one.metric, one.result) for one in found] == [("o", MetricValue(1.0))]
+    assert await office.woken.get() == asked.notify_key
     go.set()
     await office.woken.get()
-    assert [one.metric for one in office.desk.look(asked) or ()] == ["q", "o"]
+    assert [one.metric for one in office.desk.get_measurements(asked) or ()] == ["q", "o"]
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ async def test_a_metric_that_hangs_keeps_the_others_news_back_for_a_moment_only(
 )
 async def test_another_ask_under_the_same_key_starts_anew(office: Office, changes: dict[str, Any]) -> None:
     await office.look(ask(QUERY))
-    assert office.desk.look(replace(ask(QUERY), **changes)) is None
+    assert office.desk.get_measurements(replace(ask(QUERY), **changes)) is None
 
 
 async def test_another_interval_is_the_same_ask(office: Office) -> None:
     await office.look(ask(QUERY))
-    assert office.desk.look(ask(QUERY, interval=timedelta(seconds=5))) is not None
+    assert office.desk.get_measurements(ask(QUERY, interval=timedelta(seconds=5))) is not None
 
 
 async def test_what_the_step_cannot_measure_is_left_out(office: Office, server: FakeServer) -> None:
@@ -185,7 +185,7 @@ async def test_what_the_step_cannot_measure_is_left_out(office: Office, server: 
 
 
 async def test_without_a_metric_that_can_be_measured_nothing_is_waited_for(office: Office) -> None:
-    assert office.desk.look(ask(metric(name="a", builtin="agreement", min="0.9"))) == ()
+    assert office.desk.get_measurements(ask(metric(name="a", builtin="agreement", min="0.9"))) == ()
 
 
 async def test_what_is_forgotten_is_looked_at_no_more(office: Office, server: FakeServer) -> None:
@@ -193,12 +193,12 @@ async def test_what_is_forgotten_is_looked_at_no_more(office: Office, server: Fa
     kept = replace(ask(QUERY), key="kept")
     await office.look(ask(QUERY))
     await office.look(kept)
-    office.desk.forget({"kept"})
+    office.desk.forget_except({"kept"})
     server.requests.clear()
     await office.pass_by(31)
-    assert await office.woken.get() == kept.wake
+    assert await office.woken.get() == kept.notify_key
     assert office.asked == 1
-    assert office.desk.look(ask(QUERY)) is None
+    assert office.desk.get_measurements(ask(QUERY)) is None
 
 
 async def test_an_ask_is_forgotten_when_nobody_asks_any_more(office: Office, server: FakeServer) -> None:
@@ -209,12 +209,12 @@ async def test_an_ask_is_forgotten_when_nobody_asks_any_more(office: Office, ser
         while not office.woken.empty():
             office.woken.get_nowait()
     assert 4 <= office.asked <= 6
-    assert office.desk.look(ask(QUERY)) is None
+    assert office.desk.get_measurements(ask(QUERY)) is None
 
 
 async def test_closing_ends_what_goes_on(office: Office, server: FakeServer) -> None:
     server.handler = server.hang
-    office.desk.look(ask(QUERY))
+    office.desk.get_measurements(ask(QUERY))
     await office.pass_by(1)
     await office.desk.close()
     assert office.woken.empty()
@@ -223,13 +223,13 @@ async def test_closing_ends_what_goes_on(office: Office, server: FakeServer) -> 
 
 async def test_a_hundred_asks_are_all_looked_at(office: Office, server: FakeServer) -> None:
     server.handler = server.vector("1")
-    every = [replace(ask(QUERY), key=str(number), wake=Key("Model", "vision", str(number))) for number in range(100)]
+    every = [replace(ask(QUERY), key=str(number), notify_key=Key("Model", "vision", str(number))) for number in range(100)]
     for asked in every:
-        office.desk.look(asked)
+        office.desk.get_measurements(asked)
     woken = {await office.woken.get() for _ in every}
     assert len(woken) == 100
     assert server.most_at_once <= 8
-    assert all(office.desk.look(asked) for asked in every)
+    assert all(office.desk.get_measurements(asked) for asked in every)
 
 
 async def test_a_server_that_hangs_keeps_no_other_waiting(office: Office, server: FakeServer) -> None:
@@ -238,9 +238,9 @@ async def test_a_server_that_hangs_keeps_no_other_waiting(office: Office, server
 
     server.handler = handle
     for number in range(50):
-        office.desk.look(replace(ask(QUERY), key=str(number)))
-    (found,) = await office.look(replace(ask(OTHER), key="other", wake=Key("Model", "vision", "other")))
-    assert found.result == Value(1.0)
+        office.desk.get_measurements(replace(ask(QUERY), key=str(number)))
+    (found,) = await office.look(replace(ask(OTHER), key="other", notify_key=Key("Model", "vision", "other")))
+    assert found.result == MetricValue(1.0)
 
 
 async def test_a_job_runs_beside_the_looks_at_its_own_pace(server: FakeServer) -> None:
@@ -251,12 +251,12 @@ async def test_a_job_runs_beside_the_looks_at_its_own_pace(server: FakeServer) -
     assert [one.metric for one in await office.look(asked)] == ["q"]
     await office.pass_by(31)
     await office.woken.get()
-    assert [one.metric for one in office.desk.look(asked) or ()] == ["q"]
+    assert [one.metric for one in office.desk.get_measurements(asked) or ()] == ["q"]
     assert jobs.started == ["j"]
     jobs.end.set()
     await office.woken.get()
-    found = {one.metric: one for one in office.desk.look(asked) or ()}
-    assert found["j"].result == Value(0.5)
+    found = {one.metric: one for one in office.desk.get_measurements(asked) or ()}
+    assert found["j"].result == MetricValue(0.5)
     assert found["j"].query == "Job: score"
     await office.pass_by(30)
     assert jobs.started == ["j", "j"]
@@ -265,12 +265,12 @@ async def test_a_job_runs_beside_the_looks_at_its_own_pace(server: FakeServer) -
 
 async def test_without_jobs_a_job_metric_is_refused_for_good(office: Office) -> None:
     (found,) = await office.look(ask(JOB))
-    assert isinstance(found.result, Failure)
+    assert isinstance(found.result, MeasurementFailure)
     assert found.result.permanent
 
 
 async def test_the_observed_weight_is_that_of_the_last_look(office: Office, server: FakeServer) -> None:
-    assert office.desk.observed_weight(ask(QUERY, gateway=TRAEFIK)) is None
+    assert office.desk.get_observed_weight(ask(QUERY, gateway=TRAEFIK)) is None
     labels = {"__name__": "traefik_service_requests_total", "job": "t", "instance": "t", "code": "200"}
     at = SINCE.timestamp()
     result = [
@@ -285,5 +285,5 @@ async def test_the_observed_weight_is_that_of_the_last_look(office: Office, serv
     await office.look(asked)
     await office.pass_by(30)
     await office.woken.get()
-    assert office.desk.observed_weight(asked) == 25
-    assert office.desk.observed_weight(ask(QUERY, gateway=TRAEFIK, mirror=True)) is None
+    assert office.desk.get_observed_weight(asked) == 25
+    assert office.desk.get_observed_weight(ask(QUERY, gateway=TRAEFIK, mirror=True)) is None

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from modelwright.analysis.port import Gateway
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.core.analysis.evidence import Arm, Histogram, Shares
+from modelwright.core.analysis.evidence import Arm, Histogram, RequestShares
 from tests.lib.measurement import START, Bench, FakeServer, ask, metric
 
 ENVOY = Gateway("gateway.envoyproxy.io/gatewayclass-controller")
@@ -68,7 +68,7 @@ async def measured(bench: Bench, server: FakeServer, wanted: Metric) -> Any:
 async def test_errors_are_what_envoy_answered_for_a_server_too(bench: Bench, server: FakeServer) -> None:
     found = await measured(bench, server, metric(builtin="error-rate", source="Gateway"))
     # 3 + 2 + 2 of 6 + 4 + 3 + 2 + 2: who gave up is in no counter of answers.
-    assert found == Shares(Arm(17, 7), Arm(30, 0))
+    assert found == RequestShares(Arm(17, 7), Arm(30, 0))
 
 
 async def test_durations_are_in_milliseconds_and_of_answers_of_the_server(bench: Bench, server: FakeServer) -> None:

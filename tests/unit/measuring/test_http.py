@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelwright.analysis import http
-from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from tests.lib.measurement import CANDIDATE, Bench, FakeServer, ask, metric
 
 DOCUMENT = {"a": {"b": [1, 2.5, "x"]}, "": 3, "c/d": 4, "e~f": 5, "t": True, "n": None, "big": 10**400}
@@ -38,7 +38,7 @@ async def test_a_pointer_gives_a_number_or_why_there_is_none(
 ) -> None:
     server.handler = server.reply({key: part for key, part in DOCUMENT.items() if key != "big"})
     found = (await bench.measure(ask(metric(http={"provider": "json", "path": "/score", "value": pointer})))).result
-    assert isinstance(found, Value)
+    assert isinstance(found, MetricValue)
     assert found.candidate == value
     assert why in found.why
     assert server.requests[0][0] == "/api/score"
@@ -50,7 +50,7 @@ async def test_a_pointer_gives_a_number_or_why_there_is_none(
 async def test_what_is_not_finite_is_no_number(bench: Bench, server: FakeServer, body: str, told: str) -> None:
     server.handler = server.text(body)
     found = (await bench.measure(ask(metric(http={"provider": "json", "path": "/", "value": ""})))).result
-    assert isinstance(found, Value)
+    assert isinstance(found, MetricValue)
     assert found.candidate is None
     assert told in found.why
 
@@ -58,13 +58,13 @@ async def test_what_is_not_finite_is_no_number(bench: Bench, server: FakeServer,
 async def test_an_empty_answer_has_no_number(bench: Bench, server: FakeServer) -> None:
     server.handler = server.text("", status=204)
     found = (await bench.measure(ask(metric(http={"provider": "json", "path": "/", "value": "/a"})))).result
-    assert found == Value(None, why="the document has nothing at /a")
+    assert found == MetricValue(None, why="the document has nothing at /a")
 
 
 async def test_both_revisions_are_asked_for_where_the_path_tells_them_apart(bench: Bench, server: FakeServer) -> None:
     server.handler = server.reply(7)
     own = {"provider": "json", "path": "/$(NAMESPACE)/$(MODEL)?v=$(VERSION)&r=$(REVISION)", "value": ""}
-    assert (await bench.measure(ask(metric(http=own, margin="1")))).result == Value(7.0, 7.0)
+    assert (await bench.measure(ask(metric(http=own, margin="1")))).result == MetricValue(7.0, 7.0)
     assert [path for path, _, _ in server.requests] == [
         "/api/vision/digits?v=digits-v2&r=bbbbbbbbbb",
         "/api/vision/digits?v=digits-v1&r=aaaaaaaaaa",
@@ -90,7 +90,7 @@ async def test_a_path_that_leaves_the_connections_own_is_refused_for_good(
     bench: Bench, server: FakeServer, path: str, told: str
 ) -> None:
     found = (await bench.measure(ask(metric(http={"provider": "json", "path": path, "value": ""})))).result
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert (found.reason, found.permanent) == ("QueryRefused", True)
     assert told in found.message
     assert server.requests == []
@@ -98,4 +98,4 @@ async def test_a_path_that_leaves_the_connections_own_is_refused_for_good(
 
 def test_values_are_encoded() -> None:
     odd: Any = CANDIDATE.__class__("a/b?c", "x", "y", "z")
-    assert http.filled("/v/$(VERSION)", ask(), odd) == "/v/a%2Fb%3Fc"
+    assert http.fill_path("/v/$(VERSION)", ask(), odd) == "/v/a%2Fb%3Fc"

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from modelwright.analysis import job as jobs
-from modelwright.analysis.port import Ask
+from modelwright.analysis.port import MeasurementRequest
 from modelwright.api import names
-from modelwright.core.analysis.evidence import Failure, Value
+from modelwright.core.analysis.evidence import MeasurementFailure, MetricValue
 from modelwright.core.analysis.figures import Figure
 from modelwright.kube import errors, kinds
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile.measure_job import LOOK_SECONDS, MeasureJobs
+from modelwright.reconcile.measure_job import POLL_SECONDS, MetricJobRunner
 from modelwright.serving.images import Images
-from modelwright.serving.measuring import metric_job
+from modelwright.serving.measuring import render_metric_job
 from modelwright.serving.merge import MergeError
 from tests.lib import objects
 from tests.lib.measurement import SINCE, ask, metric
@@ -57,25 +57,25 @@ class Cluster:
                 if of == kind:
                     seen.add((namespace, name))
                     self.store.apply(kind, "MODIFIED", obj)
-            for namespace, name in set(self.store.names(kind)) - seen:
+            for namespace, name in set(self.store.list_names(kind)) - seen:
                 gone = self.store.get(kind, namespace, name)
                 assert gone is not None
                 self.store.apply(kind, "DELETED", gone)
 
     @property
-    def ask(self) -> Ask:
+    def ask(self) -> MeasurementRequest:
         return ask(score(), key=f"{self.rollout['metadata']['uid']}/2")
 
     @property
     def jobs(self) -> list[Object]:
         return [obj for (kind, _, _), obj in self.api.objects.items() if kind == kinds.JOB]
 
-    def measure(self) -> asyncio.Task[Figure | Value | Failure]:
+    def measure(self) -> asyncio.Task[Figure | MetricValue | MeasurementFailure]:
         asked = self.ask
-        measurer = MeasureJobs(self.api, self.store, self.clock, IMAGES)  # type: ignore[arg-type]
-        return asyncio.create_task(measurer.measure(asked, asked.metrics[0]))
+        measurer = MetricJobRunner(self.api, self.store, self.clock, IMAGES)  # type: ignore[arg-type]
+        return asyncio.create_task(measurer.run_metric_job(asked, asked.metrics[0]))
 
-    async def pass_by(self, seconds: float = LOOK_SECONDS) -> None:
+    async def pass_by(self, seconds: float = POLL_SECONDS) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         self.follow()
@@ -98,14 +98,14 @@ def test_a_job_is_the_authors_template_told_of_the_revisions() -> None:
     asked = score({**CONTAINER, "env": [{"name": "MODEL_NAME", "value": "forged"}, {"name": "OWN", "value": "1"}]})
     assert asked.job is not None
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
-    made = metric_job(
+    made = render_metric_job(
         rollout,
         "score",
         asked.job,
         key="u/1",
         version="digits-v2",
         attempt="1",
-        environment=jobs.environment(ask()),
+        environment=jobs.build_environment(ask()),
         images=IMAGES,
     )
     assert made["spec"]["backoffLimit"] == 0
@@ -153,7 +153,7 @@ def test_what_is_no_pod_template_is_told_with_its_field(template: Object, told: 
     asked = asked.model_copy(update={"template": template})
     rollout = {**ROLLOUT, "metadata": {**ROLLOUT["metadata"], "uid": "u"}}
     with pytest.raises(MergeError) as refused:
-        metric_job(rollout, "score", asked, key="u/1", version="v", attempt="1", environment={}, images=IMAGES)
+        render_metric_job(rollout, "score", asked, key="u/1", version="v", attempt="1", environment={}, images=IMAGES)
     assert told in str(refused.value)
 
 
@@ -171,12 +171,15 @@ def test_what_is_no_pod_template_is_told_with_its_field(template: Object, told: 
             Figure("accuracy", Decimal(3), n=50, candidate_standard_error=Decimal("0.5")),
         ),
         ({"candidate": 3, "exact": True}, Figure("accuracy", Decimal(3), exact=True)),
-        ({"candidate": "NaN"}, Value(None, None, "accuracy is 'NaN' for the candidate, which is no finite number")),
-        ({"candidate": True}, Value(None, None, "accuracy is True for the candidate, which is no finite number")),
-        ({}, Value(None, None, "accuracy is None for the candidate, which is no finite number")),
+        (
+            {"candidate": "NaN"},
+            MetricValue(None, None, "accuracy is 'NaN' for the candidate, which is no finite number"),
+        ),
+        ({"candidate": True}, MetricValue(None, None, "accuracy is True for the candidate, which is no finite number")),
+        ({}, MetricValue(None, None, "accuracy is None for the candidate, which is no finite number")),
     ],
 )
-async def test_a_job_is_run_read_and_taken_away(content: Object, found: Figure | Value) -> None:
+async def test_a_job_is_run_read_and_taken_away(content: Object, found: Figure | MetricValue) -> None:
     cluster = Cluster()
     task = cluster.measure()
     await cluster.pass_by()
@@ -208,7 +211,7 @@ async def test_a_job_whose_pod_a_sidecar_keeps_running_is_read_and_taken_away(co
     if code == 0:
         assert found == Figure("accuracy", Decimal("0.9"))
     else:
-        assert isinstance(found, Failure)
+        assert isinstance(found, MeasurementFailure)
         assert "no such file" in found.message
     assert cluster.jobs == [], "its pod would run on, and the next measurement would wait for it"
 
@@ -232,7 +235,7 @@ async def test_a_job_without_a_figure_is_a_failure_and_is_kept_for_people(
     cluster.end(condition, report)
     await cluster.pass_by()
     found = await task
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert (found.reason, found.permanent) == ("MetricJobFailed", False)
     assert told in found.message
     assert len(cluster.jobs) == 1
@@ -261,7 +264,7 @@ async def test_a_job_that_is_deleted_is_a_failure() -> None:
     cluster.api.user_delete(kinds.JOB, "vision", cluster.jobs[0]["metadata"]["name"])
     await cluster.pass_by()
     found = await task
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert "was deleted before it ended" in found.message
 
 
@@ -271,7 +274,7 @@ async def test_a_job_that_never_ends_is_given_up() -> None:
     for _ in range(160):
         await cluster.pass_by()
     found = await task
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert "has not ended by its deadline" in found.message
 
 
@@ -295,7 +298,7 @@ async def test_a_job_that_cannot_be_made_is_a_failure(error: errors.ApiError, pe
 
     cluster.api.before_write = refuse
     found = await cluster.measure()
-    assert isinstance(found, Failure)
+    assert isinstance(found, MeasurementFailure)
     assert found.permanent is permanent
     assert told in found.message
 
@@ -305,4 +308,4 @@ async def test_without_its_rollout_no_job_is_made() -> None:
     cluster.api.user_delete(kinds.MODEL_ROLLOUT, "vision", "digits-1")
     cluster.follow()
     found = await cluster.measure()
-    assert found == Failure("MetricJobFailed", "the ModelRollout is gone")
+    assert found == MeasurementFailure("MetricJobFailed", "the ModelRollout is gone")

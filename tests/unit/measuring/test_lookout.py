@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis.connections import parse
-from modelwright.analysis.lookout import Lookout, Watch
+from modelwright.analysis.connections import parse_connections
+from modelwright.analysis.lookout import PolledTrigger, TriggerPoller
 from modelwright.api.v1alpha1.retraining import PrometheusTrigger
 from modelwright.kube.queue import Key
 from modelwright.obs.clock import FakeClock
@@ -19,9 +19,9 @@ POLICY = Key("RetrainingPolicy", "vision", "digits")
 KNOWN = {"NAMESPACE": "vision", "MODEL": "digits", "VERSION": "v1"}
 
 
-def watch(query: str = "drift", **more: Any) -> Watch:
+def watch(query: str = "drift", **more: Any) -> PolledTrigger:
     fields = {"query": query, "above": "0.2", "consecutive": 3, "interval": "60s"} | more
-    return Watch(PrometheusTrigger.model_validate(fields), KNOWN)
+    return PolledTrigger(PrometheusTrigger.model_validate(fields), KNOWN)
 
 
 class Tower:
@@ -31,7 +31,9 @@ class Tower:
         self.server, self.clock = server, FakeClock()
         self.woken: list[Key] = []
         entry = {"name": "default", "type": "Prometheus", "url": server.url} | connection
-        self.lookout = Lookout(parse({"connections": [entry]}, "test"), self.woken.append, clock=self.clock)
+        self.lookout = TriggerPoller(
+            parse_connections({"connections": [entry]}, "test"), self.woken.append, clock=self.clock
+        )
 
     async def pass_by(self, seconds: float) -> None:
         """Let time pass, second by second, and each look get its answer."""
@@ -43,7 +45,7 @@ class Tower:
     async def _rest(self) -> None:
         """Until every look waits for its next time."""
         await asyncio.sleep(0)
-        while self.clock.waiting < sum(map(len, self.lookout._entries.values())):  # noqa: ASYNC110 - the clock has no event
+        while self.clock.pending_timers < sum(map(len, self.lookout._entries.values())):  # noqa: ASYNC110 - the clock has no event
             await asyncio.sleep(0.001)
 
 
@@ -56,22 +58,22 @@ async def tower(server: FakeServer) -> AsyncIterator[Tower]:
 
 async def test_a_row_that_is_long_enough_wakes_the_policy(tower: Tower, server: FakeServer) -> None:
     server.handler = server.vector("0.5")
-    tower.lookout.watch(POLICY, "uid", {"drift": watch()})
+    tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})
     await tower.pass_by(120)
     assert tower.woken == []
     await tower.pass_by(60)
-    row = tower.lookout.watch(POLICY, "uid", {"drift": watch()})["drift"]
+    row = tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})["drift"]
     assert (row.count, row.value, tower.woken) == (3, 0.5, [POLICY])
     assert len(server.requests) == 3
 
 
 async def test_a_row_that_has_fired_begins_anew(tower: Tower, server: FakeServer) -> None:
     server.handler = server.vector("0.5")
-    tower.lookout.watch(POLICY, "uid", {"drift": watch()})
+    tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})
     await tower.pass_by(180)
-    tower.lookout.taken(POLICY, "drift")
+    tower.lookout.reset_streak(POLICY, "drift")
     await tower.pass_by(120)
-    assert tower.lookout.watch(POLICY, "uid", {"drift": watch()})["drift"].count == 2
+    assert tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})["drift"].count == 2
     assert len(tower.woken) == 1
 
 
@@ -79,7 +81,7 @@ async def test_looks_of_many_policies_are_spread_over_the_interval(tower: Tower,
     server.handler = server.vector("0.1")
     for number in range(50):
         key = Key("RetrainingPolicy", "vision", f"p{number}")
-        tower.lookout.watch(key, f"uid-{number}", {"drift": watch()})
+        tower.lookout.sync_triggers(key, f"uid-{number}", {"drift": watch()})
     most = 0
     for _ in range(60):
         before = len(server.requests)
@@ -94,20 +96,20 @@ async def test_a_look_without_a_number_begins_the_row_anew_and_is_told(
     tower: Tower, server: FakeServer, answer: str | None
 ) -> None:
     server.handler = server.vector("0.5")
-    tower.lookout.watch(POLICY, "uid", {"drift": watch()})
+    tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})
     await tower.pass_by(120)
     server.handler = server.vector(*([answer] if answer else []))
     await tower.pass_by(60)
-    row = tower.lookout.watch(POLICY, "uid", {"drift": watch()})["drift"]
+    row = tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})["drift"]
     assert row.count == 0
     assert row.problem is not None
     assert tower.woken == [POLICY], "what is in its way is told"
 
 
 async def test_a_server_that_is_gone_never_fires(tower: Tower, server: FakeServer) -> None:
-    tower.lookout.watch(POLICY, "uid", {"drift": watch(provider="other")})
+    tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch(provider="other")})
     await tower.pass_by(300)
-    row = tower.lookout.watch(POLICY, "uid", {"drift": watch(provider="other")})["drift"]
+    row = tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch(provider="other")})["drift"]
     assert row.count == 0
     assert row.problem is not None and row.problem[0] == "ConnectionUnknown"  # noqa: PT018
     assert tower.woken == [POLICY], "told once, however long it lasts"
@@ -115,9 +117,9 @@ async def test_a_server_that_is_gone_never_fires(tower: Tower, server: FakeServe
 
 async def test_a_query_on_a_guarded_connection_needs_the_label(server: FakeServer) -> None:
     tower = Tower(server, enforcedLabel="namespace")
-    tower.lookout.watch(POLICY, "uid", {"drift": watch("max(drift)")})
+    tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch("max(drift)")})
     await tower.pass_by(60)
-    row = tower.lookout.watch(POLICY, "uid", {"drift": watch("max(drift)")})["drift"]
+    row = tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch("max(drift)")})["drift"]
     assert row.problem is not None and row.problem[0] == "QueryRefused"  # noqa: PT018
     assert server.requests == []
     await tower.lookout.close()
@@ -125,15 +127,15 @@ async def test_a_query_on_a_guarded_connection_needs_the_label(server: FakeServe
 
 async def test_nothing_goes_on_that_nobody_wants(tower: Tower, server: FakeServer) -> None:
     server.handler = server.vector("0.5")
-    tower.lookout.watch(POLICY, "uid", {"drift": watch()})
+    tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})
     await tower.pass_by(60)
-    tower.lookout.watch(POLICY, "uid", {})
+    tower.lookout.sync_triggers(POLICY, "uid", {})
     await tower.pass_by(600)
     assert len(server.requests) == 1
 
 
 async def test_an_edited_trigger_begins_anew(tower: Tower, server: FakeServer) -> None:
     server.handler = server.vector("0.5")
-    tower.lookout.watch(POLICY, "uid", {"drift": watch()})
+    tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch()})
     await tower.pass_by(120)
-    assert tower.lookout.watch(POLICY, "uid", {"drift": watch(above="0.4")})["drift"].count == 0
+    assert tower.lookout.sync_triggers(POLICY, "uid", {"drift": watch(above="0.4")})["drift"].count == 0

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from modelwright.analysis.observers import INTERVAL, WORST, Observers
-from modelwright.core.monitoring.drift import Aspect, Figure
-from modelwright.core.monitoring.worst import Worst, document
+from modelwright.analysis.observers import POLL_SECONDS, WORST_LIMITS, DriftPoller
+from modelwright.core.monitoring.drift import Aspect, FeatureDrift
+from modelwright.core.monitoring.worst import WindowDrift, build_answer
 from modelwright.kube.queue import Key
 from modelwright.obs.clock import FakeClock
 from tests.lib.measurement import FakeServer, Handler
@@ -18,8 +18,8 @@ MODEL = Key("Model", "vision", "digits")
 
 
 def answer(excess: float, version: str = "v1") -> Handler:
-    figure = Figure("age", Aspect.MISSING, excess * 0.1, 0.1, 0.01)
-    return FakeServer.reply(document(version, [Worst("10m", "input", 500, figure)]))
+    figure = FeatureDrift("age", Aspect.MISSING, excess * 0.1, 0.1, 0.01)
+    return FakeServer.reply(build_answer(version, [WindowDrift("10m", "input", 500, figure)]))
 
 
 class Post:
@@ -28,24 +28,24 @@ class Post:
     def __init__(self, server: FakeServer) -> None:
         self.server, self.clock = server, FakeClock()
         self.woken: list[Key] = []
-        self.observers = Observers(self.woken.append, url=lambda *_: server.url, clock=self.clock)
+        self.observers = DriftPoller(self.woken.append, url=lambda *_: server.url, clock=self.clock)
 
     async def looks(self, count: int) -> None:
         """Let time pass until so many more looks were answered."""
         wanted = len(self.server.requests) + count
         while len(self.server.requests) < wanted:
             await self.rest()
-            self.clock.advance(INTERVAL / 4)
+            self.clock.advance(POLL_SECONDS / 4)
             await self.rest()
 
     async def rest(self) -> None:
         """Until every look waits for its next time."""
         await asyncio.sleep(0)
-        while self.clock.waiting < len(self.observers._entries):  # noqa: ASYNC110 - the clock has no event
+        while self.clock.pending_timers < len(self.observers._entries):  # noqa: ASYNC110 - the clock has no event
             await asyncio.sleep(0.001)
 
     def drifted(self) -> bool | None:
-        told = self.observers.watch(MODEL, "v1", None)
+        told = self.observers.sync_model(MODEL, "v1", None)
         return told.drifted if told is not None else None
 
 
@@ -69,7 +69,7 @@ FAULTS = {
     "an error": lambda: FakeServer.reply({"error": "no"}, status=500),
     "another version": lambda: answer(0, "v0"),
     "no figures": lambda: FakeServer.reply({"worst": [{"window": 3}], "version": "v1"}),
-    "an answer without end": lambda: FakeServer.reply({"version": "v1", "worst": ["x" * WORST.size]}),
+    "an answer without end": lambda: FakeServer.reply({"version": "v1", "worst": ["x" * WORST_LIMITS.size]}),
 }
 
 
@@ -87,10 +87,10 @@ async def test_what_the_status_tells_is_known_after_a_restart(post: Post, server
     server.handler = answer(2)
     post.drifted()
     await post.looks(1)
-    told = post.observers.watch(MODEL, "v1", None)
+    told = post.observers.sync_model(MODEL, "v1", None)
     other = Post(server)
     server.handler = answer(0.9)
-    assert other.observers.watch(MODEL, "v1", told) == told
+    assert other.observers.sync_model(MODEL, "v1", told) == told
     await other.looks(1)
     assert (other.woken, other.drifted()) == ([], True)
     await other.observers.close()
@@ -102,9 +102,9 @@ async def test_another_version_begins_without_figures_and_what_is_forgotten_is_n
     server.handler = answer(2)
     post.drifted()
     await post.looks(1)
-    assert post.observers.watch(MODEL, "v2", None) is None
-    post.observers.forget(MODEL)
+    assert post.observers.sync_model(MODEL, "v2", None) is None
+    post.observers.forget_model(MODEL)
     before = len(server.requests)
-    post.clock.advance(3 * INTERVAL)
+    post.clock.advance(3 * POLL_SECONDS)
     await post.rest()
     assert len(server.requests) == before

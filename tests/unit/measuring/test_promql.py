@@ -11,30 +11,30 @@ from hypothesis import strategies as st
 from promql_parser import VectorSelector
 
 from modelwright.analysis import promql
-from modelwright.analysis.promql import Match
-from modelwright.analysis.web import Fault
+from modelwright.analysis.promql import LabelMatcher
+from modelwright.analysis.web import MeasurementError
 from modelwright.sandbox import promql as sandboxed
 from tests.lib.measurement import CANDIDATE, ask
 
 
 def test_placeholders_are_filled_in() -> None:
     text = 'a{n="$(NAMESPACE)",m="$(MODEL)",v="$(VERSION)",r="$(REVISION)",p=~"$(PODS)"}'
-    filled = promql.fill(text, promql.placeholders(ask(), CANDIDATE))
+    filled = promql.fill_placeholders(text, promql.build_placeholders(ask(), CANDIDATE))
     assert filled == (
         'a{n="vision",m="digits",v="digits-v2",r="bbbbbbbbbb",p=~"digits-bbbbbbbbbb-[a-z0-9-]+"}'
     )  # fmt: skip
 
 
 def test_an_unknown_placeholder_is_refused_for_good() -> None:
-    with pytest.raises(Fault, match=r"\$\(POD\) is no placeholder; known are \$\(NAMESPACE\)") as refused:
-        promql.fill('a{pod="$(POD)"}', promql.placeholders(ask(), CANDIDATE))
+    with pytest.raises(MeasurementError, match=r"\$\(POD\) is no placeholder; known are \$\(NAMESPACE\)") as refused:
+        promql.fill_placeholders('a{pod="$(POD)"}', promql.build_placeholders(ask(), CANDIDATE))
     assert refused.value.failure.permanent
 
 
 @given(st.text())
 def test_any_value_is_read_back_from_between_the_quotes(value: str) -> None:
     value = value.encode(errors="ignore").decode()
-    (found,) = promql_parser.parse(promql.select("a", [Match("l", value)])).matchers.matchers
+    (found,) = promql_parser.parse(promql.build_selector("a", [LabelMatcher("l", value)])).matchers.matchers
     assert found.value == value
 
 
@@ -48,18 +48,18 @@ def test_any_value_is_read_back_from_between_the_quotes(value: str) -> None:
     ],
 )
 async def test_a_plain_selector(text: str, selector: str) -> None:
-    assert sorted(await promql.plain(text, "it", "vision")) == sorted(selector)
+    assert sorted(await promql.extend_selector(text, "it", "vision")) == sorted(selector)
 
 
 async def test_matchers_are_added_to_a_plain_selector() -> None:
-    more = [Match("namespace", "vision"), Match("pod", "digits-x-.*", "=~")]
+    more = [LabelMatcher("namespace", "vision"), LabelMatcher("pod", "digits-x-.*", "=~")]
     assert (
-        await promql.plain('a{code="500"}', "it", "vision", more)
+        await promql.extend_selector('a{code="500"}', "it", "vision", more)
         == 'a{code="500",namespace="vision",pod=~"digits-x-.*"}'
     )
     # Whatever a runtime says, it is narrowed and never widened.
     assert (
-        await promql.plain('a{namespace="other"}', "it", "vision", more[:1])
+        await promql.extend_selector('a{namespace="other"}', "it", "vision", more[:1])
         == 'a{namespace="other",namespace="vision"}'
     )
 
@@ -69,8 +69,8 @@ async def test_matchers_are_added_to_a_plain_selector() -> None:
     ["rate(a[5m])", "sum(a)", "a[5m]", "a offset 5m", "a @ end()", "a + b", "1", '"a"', "(a)", "a{", "a{} b", "-a"],
 )
 async def test_what_is_more_than_a_selector_is_refused_for_good(text: str) -> None:
-    with pytest.raises(Fault, match=r"^prometheus\.bad ") as refused:
-        await promql.plain(text, "prometheus.bad", "vision")
+    with pytest.raises(MeasurementError, match=r"^prometheus\.bad ") as refused:
+        await promql.extend_selector(text, "prometheus.bad", "vision")
     assert refused.value.failure.permanent
     assert refused.value.failure.reason == "QueryRefused"
 
@@ -87,7 +87,7 @@ async def test_what_is_more_than_a_selector_is_refused_for_good(text: str) -> No
     ],
 )
 async def test_a_query_whose_selectors_all_have_the_label(text: str) -> None:
-    assert promql_parser.parse(await promql.enforced(text, "namespace", "vision", "q")).prettify()
+    assert promql_parser.parse(await promql.enforce_label(text, "namespace", "vision", "q")).prettify()
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ async def test_a_query_whose_selectors_all_have_the_label(text: str) -> None:
     ],
 )
 async def test_a_query_that_would_read_more_is_refused_for_good(text: str) -> None:
-    with pytest.raises(Fault, match=r"^q") as refused:
-        await promql.enforced(text, "namespace", "vision", "q")
+    with pytest.raises(MeasurementError, match=r"^q") as refused:
+        await promql.enforce_label(text, "namespace", "vision", "q")
     assert refused.value.failure.permanent
 
 
@@ -129,7 +129,7 @@ async def test_a_query_that_would_read_more_is_refused_for_good(text: str) -> No
     ],
 )
 async def test_what_is_sent_reads_as_what_was_checked(text: str) -> None:
-    sent = await promql.enforced(text, "namespace", "vision", "q")
+    sent = await promql.enforce_label(text, "namespace", "vision", "q")
     assert sent == 'a{namespace="vision",x="\\"} or b{y=\\""}'
 
 
@@ -161,8 +161,8 @@ NESTED = [
 
 @pytest.mark.parametrize("row", NESTED, ids=[row.what for row in NESTED])
 async def test_a_query_that_is_nested_too_deep_is_refused_and_holds_nothing(row: Nesting, prompt_loop: None) -> None:
-    with pytest.raises(Fault) as refused:
-        await promql.enforced(row.text, "namespace", "vision", "prometheus.query")
+    with pytest.raises(MeasurementError) as refused:
+        await promql.enforce_label(row.text, "namespace", "vision", "prometheus.query")
     assert refused.value.failure.message.startswith("prometheus.query ")
     assert row.told in refused.value.failure.message
 
@@ -178,8 +178,8 @@ LARGEST = [
 
 @pytest.mark.parametrize("text", LARGEST, ids=["nested", "signs", "matchers", "arguments", "labels"])
 async def test_the_largest_queries_are_read_and_hold_nothing(text: str, prompt_loop: None) -> None:
-    assert await promql.enforced(text, "namespace", "vision", "q")
-    assert await promql.enforced(text, "namespace", "vision", "q"), "what is kept holds nothing either"
+    assert await promql.enforce_label(text, "namespace", "vision", "q")
+    assert await promql.enforce_label(text, "namespace", "vision", "q"), "what is kept holds nothing either"
 
 
 EXPRESSIONS = st.recursive(

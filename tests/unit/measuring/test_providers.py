@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis.port import Ask
-from modelwright.analysis.web import Fault, Web
-from modelwright.core.analysis.evidence import Failure, Measurement, Value
+from modelwright.analysis.port import MeasurementRequest
+from modelwright.analysis.web import JsonClient, MeasurementError
+from modelwright.core.analysis.evidence import Measurement, MeasurementFailure, MetricValue
 from tests.lib.measurement import Bench, FakeServer, ask, metric
 
-ASKS: dict[str, Callable[[], Ask]] = {
+ASKS: dict[str, Callable[[], MeasurementRequest]] = {
     "prometheus query": lambda: ask(metric(prometheus={"query": "sum(a)"})),
     "prometheus counters": lambda: ask(metric(prometheus={"bad": 'a{code="500"}', "total": "a"})),
     "builtin from a gateway": lambda: ask(metric(builtin="error-rate")),
@@ -28,12 +28,12 @@ ASKS: dict[str, Callable[[], Ask]] = {
 
 
 @pytest.fixture(params=ASKS)
-def asked(request: pytest.FixtureRequest) -> Ask:
+def asked(request: pytest.FixtureRequest) -> MeasurementRequest:
     return ASKS[request.param]()
 
 
-def failure(found: Measurement) -> Failure:
-    assert isinstance(found.result, Failure), found
+def failure(found: Measurement) -> MeasurementFailure:
+    assert isinstance(found.result, MeasurementFailure), found
     return found.result
 
 
@@ -55,7 +55,7 @@ def failure(found: Measurement) -> Failure:
     ],
 )
 async def test_a_fault_is_told_with_its_reason(
-    bench: Bench, server: FakeServer, asked: Ask, handler: Any, reason: str
+    bench: Bench, server: FakeServer, asked: MeasurementRequest, handler: Any, reason: str
 ) -> None:
     server.handler = handler
     found = failure(await bench.measure(asked))
@@ -64,7 +64,9 @@ async def test_a_fault_is_told_with_its_reason(
     assert ("digits-comparer" if asked.mirror else "connection ") in found.message
 
 
-async def test_an_answer_that_would_fill_the_memory_is_refused(bench: Bench, server: FakeServer, asked: Ask) -> None:
+async def test_an_answer_that_would_fill_the_memory_is_refused(
+    bench: Bench, server: FakeServer, asked: MeasurementRequest
+) -> None:
     """1.3 MiB that were 30 MiB of lists."""
     server.handler = FakeServer.text("[" + "[]," * 450_000 + "1]")
     tracemalloc.start()
@@ -92,7 +94,7 @@ async def test_a_server_that_hangs_is_given_up(bench: Bench, server: FakeServer,
     assert "no answer within 50ms" in found.message
 
 
-async def test_a_server_that_is_gone_is_told(bench: Bench, server: FakeServer, asked: Ask) -> None:
+async def test_a_server_that_is_gone_is_told(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         server.url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -101,12 +103,12 @@ async def test_a_server_that_is_gone_is_told(bench: Bench, server: FakeServer, a
     assert "can't connect to 127.0.0.1" in found.message
 
 
-async def test_an_unknown_host_is_told(bench: Bench, server: FakeServer, asked: Ask) -> None:
+async def test_an_unknown_host_is_told(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
     server.url = "http://nowhere.invalid"
     assert failure(await bench.measure(asked)).reason in ("ComparerUnreachable", "MetricsServerUnreachable")
 
 
-async def test_what_speaks_no_http_is_told(bench: Bench, server: FakeServer, asked: Ask) -> None:
+async def test_what_speaks_no_http_is_told(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.com ESMTP\r\n")
         writer.close()
@@ -174,7 +176,9 @@ async def test_header_files_are_read_at_each_use_and_never_told(
     assert "n3w" not in str(found)
 
 
-async def test_query_parameters_are_those_of_the_models_namespace(bench: Bench, server: FakeServer, asked: Ask) -> None:
+async def test_query_parameters_are_those_of_the_models_namespace(
+    bench: Bench, server: FakeServer, asked: MeasurementRequest
+) -> None:
     bench.options["queryParameters"] = {"namespace": "$(NAMESPACE)", "dedup": "true"}
     await bench.measure(asked)
     sent = {path.partition("?")[2] for path, _, _ in server.requests}
@@ -284,7 +288,7 @@ async def test_whatever_an_issuer_says_of_the_time_a_token_is_used(
     bench.options |= issuer.options
     issuer.server.handler = FakeServer.text(f'{{"access_token": "a-token", "expires_in": {lives}}}')
     server.handler = server.vector("1")
-    assert (await bench.measure(QUERY)).result == Value(1.0)
+    assert (await bench.measure(QUERY)).result == MetricValue(1.0)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +352,7 @@ async def test_a_ca_file_that_is_none_is_told(bench: Bench, server: FakeServer, 
     assert str(tmp_path / "ca") in found.message
 
 
-async def test_redirects_are_not_followed(bench: Bench, server: FakeServer, asked: Ask) -> None:
+async def test_redirects_are_not_followed(bench: Bench, server: FakeServer, asked: MeasurementRequest) -> None:
     server.handler = server.reply({}, status=307, Location=f"{server.url}/elsewhere")
     await bench.measure(asked)
     assert not any("elsewhere" in path for path, _, _ in server.requests)
@@ -359,11 +363,11 @@ async def test_a_name_that_leads_to_a_metadata_address_is_not_asked(monkeypatch:
         return [(2, 1, 6, "", ("169.254.169.254", 0))]
 
     monkeypatch.setattr("modelwright.guard.Lookups.find", find)
-    web = Web()
+    web = JsonClient()
     connection = Bench(FakeServer())
     connection.server.url = "http://evil.example.com"
-    with pytest.raises(Fault) as refused:
-        await web.ask(connection.connections()["default"], "/")
+    with pytest.raises(MeasurementError) as refused:
+        await web.request_json(connection.connections()["default"], "/")
     await web.close()
     assert refused.value.failure.reason == "MetricsServerUnreachable"
     assert "metadata addresses" in refused.value.failure.message
@@ -381,12 +385,12 @@ async def test_a_server_is_asked_a_bounded_number_of_times_at_once(bench: Bench,
     server.handler = wait
     measurer = bench.measurer()
     asked = ask(metric(prometheus={"query": "sum(a)"}))
-    every = [asyncio.create_task(measurer.measure(bench.look(asked), asked.metrics[0])) for _ in range(30)]
+    every = [asyncio.create_task(measurer.measure_metric(bench.look(asked), asked.metrics[0])) for _ in range(30)]
     await full.wait()
     go.set()
     found = await asyncio.gather(*every)
     assert server.most_at_once == 8
-    assert {one.result for one in found} == {Value(1.0)}
+    assert {one.result for one in found} == {MetricValue(1.0)}
 
 
 async def test_a_fault_of_our_own_is_a_result_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

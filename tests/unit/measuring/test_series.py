@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from modelwright.analysis.desk import RETRY, SERIES_PATIENCE
-from modelwright.core.analysis.evidence import Failure, Points
+from modelwright.analysis.desk import RANGE_TIMEOUT, RETRY_SECONDS
+from modelwright.core.analysis.evidence import MeasurementFailure, ValuePairs
 from tests.lib.measurement import CANDIDATE, SERVING, SINCE, Bench, FakeServer, ask, metric
 from tests.lib.measurement_scheduler import Office
 
@@ -36,10 +36,10 @@ def matrix(*series: list[str]) -> Any:
 
 async def test_each_revision_is_asked_for_the_whole_test_in_sixty_points(bench: Bench, server: FakeServer) -> None:
     server.handler = matrix(["1", "2.5"])
-    assert await bench.measurer().series(ask(QUERY), QUERY, HOUR) == Points(((1.0, 1.0), (2.5, 2.5)))
+    assert await bench.measurer().measure_range(ask(QUERY), QUERY, HOUR) == ValuePairs(((1.0, 1.0), (2.5, 2.5)))
     assert [path for path, _, _ in server.requests] == ["/api/v1/query_range"] * 2
     forms = [form for _, form, _ in server.requests]
-    assert [target.pods in form["query"] for target, form in zip((CANDIDATE, SERVING), forms, strict=True)] == [
+    assert [target.pod_pattern in form["query"] for target, form in zip((CANDIDATE, SERVING), forms, strict=True)] == [
         True
     ] * 2
     for form in forms:
@@ -53,7 +53,7 @@ async def test_points_are_no_nearer_than_looks(
     bench: Bench, server: FakeServer, minutes: int, step: float, points: int
 ) -> None:
     server.handler = matrix(["1"])
-    await bench.measurer().series(ask(QUERY), QUERY, SINCE + timedelta(minutes=minutes))
+    await bench.measurer().measure_range(ask(QUERY), QUERY, SINCE + timedelta(minutes=minutes))
     form = server.requests[0][1]
     assert float(form["step"]) == step
     assert (float(form["end"]) - float(form["start"])) / step + 1 == points
@@ -63,16 +63,16 @@ async def test_points_are_no_nearer_than_looks(
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
-        (matrix(), Points(why="the query gives no data; serving revision: the query gives no data")),
-        (matrix(["1"], ["2"]), Points(why=f"{SEVERAL}; serving revision: {SEVERAL}")),
+        (matrix(), ValuePairs(why="the query gives no data; serving revision: the query gives no data")),
+        (matrix(["1"], ["2"]), ValuePairs(why=f"{SEVERAL}; serving revision: {SEVERAL}")),
     ],
     ids=["empty", "several series"],
 )
 async def test_what_is_no_course_of_one_value_says_why(
-    bench: Bench, server: FakeServer, handler: Any, expected: Points
+    bench: Bench, server: FakeServer, handler: Any, expected: ValuePairs
 ) -> None:
     server.handler = handler
-    assert await bench.measurer().series(ask(QUERY), QUERY, HOUR) == expected
+    assert await bench.measurer().measure_range(ask(QUERY), QUERY, HOUR) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ async def test_faults_are_failures(
     bench: Bench, server: FakeServer, handler: Any, reason: str, permanent: bool
 ) -> None:
     server.handler = handler
-    found = await bench.measurer().series(ask(QUERY), QUERY, HOUR)
+    found = await bench.measurer().measure_range(ask(QUERY), QUERY, HOUR)
     assert found.failure is not None
     assert (found.failure.reason, found.failure.permanent) == (reason, permanent)
 
 
 async def test_a_query_that_does_not_tell_the_revisions_apart_is_refused(bench: Bench) -> None:
     one = metric(name="q", prometheus={"query": "sum(a)"})
-    failure = (await bench.measurer().series(ask(one), one, HOUR)).failure
+    failure = (await bench.measurer().measure_range(ask(one), one, HOUR)).failure
     assert failure is not None
     assert failure.permanent
     assert "use $(REVISION)" in failure.message
@@ -118,23 +118,23 @@ async def test_a_pass_asks_once_and_is_woken(office: Office, server: FakeServer)
     await office.look(ask(QUERY))
     before = office.asked
     server.handler = matrix(["4"])
-    assert office.desk.series(ask(QUERY), QUERY, HOUR) is None
-    assert office.desk.series(ask(QUERY), QUERY, HOUR) is None
+    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
+    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
     await office.woken.get()
     for _ in range(3):
-        assert office.desk.series(ask(QUERY), QUERY, HOUR) == Points(((4.0, 4.0),))
+        assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) == ValuePairs(((4.0, 4.0),))
     assert office.asked == before + 2
 
 
 async def test_an_ask_that_was_not_looked_at_has_no_series(office: Office) -> None:
-    assert office.desk.series(ask(QUERY), QUERY, HOUR) is None
+    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
     assert office.asked == 0
 
 
 async def test_a_server_that_comes_back_is_asked_again(office: Office, server: FakeServer) -> None:
     """A restart of Prometheus at the very end costs nobody a test of a week."""
     await office.look(ask(QUERY))
-    office.desk.look(ask(QUERY))
+    office.desk.get_measurements(ask(QUERY))
     gone = True
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -142,24 +142,24 @@ async def test_a_server_that_comes_back_is_asked_again(office: Office, server: F
         return await (FakeServer.text("gone", 503) if gone else good)(request)
 
     server.handler = handle
-    office.desk.series(ask(QUERY), QUERY, HOUR)
+    office.desk.get_range_points(ask(QUERY), QUERY, HOUR)
     await ranges(office, 1)
     gone = False
-    assert office.desk.series(ask(QUERY), QUERY, HOUR) is None
-    while office.desk.series(ask(QUERY), QUERY, HOUR) is None:
-        await office.pass_by(RETRY)
-    assert office.desk.series(ask(QUERY), QUERY, HOUR) == Points(((4.0, 4.0),))
+    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None
+    while office.desk.get_range_points(ask(QUERY), QUERY, HOUR) is None:
+        await office.pass_by(RETRY_SECONDS)
+    assert office.desk.get_range_points(ask(QUERY), QUERY, HOUR) == ValuePairs(((4.0, 4.0),))
 
 
 async def test_a_server_that_is_gone_for_good_is_the_answer_in_the_end(office: Office, server: FakeServer) -> None:
     server.handler = FakeServer.text("gone", 503)
     await office.look(ask(QUERY))
     began = office.clock.monotonic()
-    while (found := office.desk.series(ask(QUERY), QUERY, HOUR)) is None:
-        await office.pass_by(RETRY)
-    assert isinstance(found.failure, Failure)
+    while (found := office.desk.get_range_points(ask(QUERY), QUERY, HOUR)) is None:
+        await office.pass_by(RETRY_SECONDS)
+    assert isinstance(found.failure, MeasurementFailure)
     assert found.failure.reason == "MetricsServerError"
-    assert office.clock.monotonic() - began >= SERIES_PATIENCE
+    assert office.clock.monotonic() - began >= RANGE_TIMEOUT
 
 
 async def ranges(office: Office, count: int) -> None:

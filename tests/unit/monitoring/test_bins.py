@@ -8,8 +8,8 @@ import pytest
 
 from modelwright.core.monitoring import bins
 
-NUMBERS = bins.of([float(number) for number in range(100)])
-LABELS = bins.of(["cat", "dog"] * 50 + ["cow"] * 3 + ["", "eel"])
+NUMBERS = bins.build_bins([float(number) for number in range(100)])
+LABELS = bins.build_bins(["cat", "dog"] * 50 + ["cow"] * 3 + ["", "eel"])
 
 PLACES = [
     ("the smallest number", NUMBERS, -5.0, 0),
@@ -28,20 +28,20 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("of", "value", "place"), [case[1:] for case in PLACES], ids=[case[0] for case in PLACES])
-def test_where_a_value_goes(of: bins.Bins, value: bins.Value, place: int) -> None:
-    assert of.place(value) == place
+def test_where_a_value_goes(of: bins.Bins, value: bins.FeatureValue, place: int) -> None:
+    assert of.bin_of(value) == place
 
 
 def test_the_reference_is_counted_as_requests_are() -> None:
     assert LABELS.counts == (50, 50, 4, 0, 1)
-    assert (LABELS.rows, LABELS.known, LABELS.once) == (105, (50, 50, 4), 1)
+    assert (LABELS.row_count, LABELS.known_counts, LABELS.once) == (105, (50, 50, 4), 1)
     assert NUMBERS.counts == (11, *[10] * 8, 9, 0, 0)
 
 
 def test_only_so_many_labels_have_bins_of_their_own() -> None:
-    many = bins.of([str(number % 100) for number in range(3000)])
-    assert len(many.known) == bins.MOST_LABELS + 1
-    assert many.known[-1] == 2400
+    many = bins.build_bins([str(number % 100) for number in range(3000)])
+    assert len(many.known_counts) == bins.MAX_LABELS + 1
+    assert many.known_counts[-1] == 2400
 
 
 WATCHABLE = [
@@ -56,17 +56,17 @@ WATCHABLE = [
 
 
 @pytest.mark.parametrize(("sample", "watchable"), [c[1:] for c in WATCHABLE], ids=[c[0] for c in WATCHABLE])
-def test_free_text_is_not_watched(sample: list[bins.Value], watchable: bool) -> None:
-    assert bins.of(sample).watchable is watchable
+def test_free_text_is_not_watched(sample: list[bins.FeatureValue], watchable: bool) -> None:
+    assert bins.build_bins(sample).is_watchable is watchable
 
 
 def test_a_value_that_never_changed_has_bins_around_it() -> None:
-    constant = bins.of([3.0] * 50)
-    assert [constant.place(value) for value in (2.0, 3.0, 4.0)] == [0, 1, 2]
+    constant = bins.build_bins([3.0] * 50)
+    assert [constant.bin_of(value) for value in (2.0, 3.0, 4.0)] == [0, 1, 2]
     assert constant.counts == (0, 50, 0, 0, 0)
     assert constant.centers == pytest.approx((-1.0, 0.0, 1.0))
 
 
 def test_an_empty_sample_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one row"):
-        bins.of([])
+        bins.build_bins([])

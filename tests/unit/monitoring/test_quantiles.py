@@ -15,7 +15,7 @@ WITHIN = 1e-6
 @pytest.mark.parametrize("tail", TAILS)
 def test_chi_square(tail: float, degrees: int) -> None:
     value = float(stats.chi2.isf(tail, degrees))
-    assert quantiles.chi_square(tail, degrees) == pytest.approx(value, rel=WITHIN)
+    assert quantiles.chi_square_quantile(tail, degrees) == pytest.approx(value, rel=WITHIN)
     assert quantiles.chi_square_tail(value, degrees) == pytest.approx(tail, rel=WITHIN)
 
 
@@ -23,14 +23,14 @@ def test_chi_square(tail: float, degrees: int) -> None:
 @pytest.mark.parametrize("tail", TAILS)
 def test_gamma(tail: float, shape: float) -> None:
     value = float(stats.gamma.isf(tail, shape))
-    assert quantiles.gamma(tail, shape) == pytest.approx(value, rel=WITHIN)
+    assert quantiles.gamma_quantile(tail, shape) == pytest.approx(value, rel=WITHIN)
     assert quantiles.gamma_tail(value, shape) == pytest.approx(tail, rel=WITHIN)
 
 
 @pytest.mark.parametrize("tail", [0.999, 0.9, *TAILS])
 def test_kolmogorov(tail: float) -> None:
     value = float(stats.kstwobign.isf(tail))
-    assert quantiles.kolmogorov(tail) == pytest.approx(value, rel=WITHIN)
+    assert quantiles.kolmogorov_quantile(tail) == pytest.approx(value, rel=WITHIN)
     assert quantiles.kolmogorov_tail(value) == pytest.approx(tail, rel=WITHIN)
 
 
@@ -48,7 +48,7 @@ def test_hypergeometric(events: int, drawn: int, total: int, rows: int) -> None:
     ("drawn", "total", "rows"), [(200, 3, 1200), (500, 15, 1500), (10, 5, 20), (15, 12, 20), (2000, 150, 3000)]
 )
 def test_the_first_number_of_events_beyond_a_tail(tail: float, drawn: int, total: int, rows: int) -> None:
-    found = quantiles.hypergeometric(tail, drawn, total, rows)
+    found = quantiles.hypergeometric_quantile(tail, drawn, total, rows)
     assert quantiles.hypergeometric_tail(found, drawn, total, rows) <= tail
     assert quantiles.hypergeometric_tail(found - 1, drawn, total, rows) > tail
 

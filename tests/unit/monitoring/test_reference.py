@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from modelwright.core.monitoring import reference
-from modelwright.core.monitoring.distances import Method
-from modelwright.core.monitoring.drift import Comparison
-from modelwright.core.monitoring.reference import ReferenceError, label, prediction, read
+from modelwright.core.monitoring.distances import DistanceMethod
+from modelwright.core.monitoring.drift import DriftMethods
+from modelwright.core.monitoring.reference import InvalidReferenceSample, format_label, parse_reference, predicted_value
 
 WRONG = [
     ("no object", [], "with at least one row"),
@@ -32,32 +32,34 @@ WRONG = [
 
 @pytest.mark.parametrize(("document", "said"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
 def test_what_is_wrong_is_said_with_its_place(document: Any, said: str) -> None:
-    with pytest.raises(ReferenceError, match=said):
-        read(document)
+    with pytest.raises(InvalidReferenceSample, match=said):
+        parse_reference(document)
 
 
 def test_numbers_and_text_stand_side_by_side_in_a_row() -> None:
-    found = read({"inputs": [[number, "ab"[number % 2]] for number in range(100)]})
+    found = parse_reference({"inputs": [[number, "ab"[number % 2]] for number in range(100)]})
     assert (found.width, len(found.features), found.predictions) == (2, 2, None)
-    assert found.place([-1.0, "a"]) == bytes([0, 0])
-    assert found.place([99.0, "b"]) == bytes([31, 1])
-    assert found.place([99.0, "never"]) == bytes([31, 3])
+    assert found.place_row([-1.0, "a"]) == bytes([0, 0])
+    assert found.place_row([99.0, "b"]) == bytes([31, 1])
+    assert found.place_row([99.0, "never"]) == bytes([31, 3])
     assert found.place_prediction([1.0]) is None
 
 
 def test_features_have_the_names_of_the_file() -> None:
-    assert read({"inputs": [[1, 2]], "features": ["age", "income"]}).names == ("age", "income")
-    assert read({"inputs": [[1, 2]]}).names == ()
+    assert parse_reference({"inputs": [[1, 2]], "features": ["age", "income"]}).names == ("age", "income")
+    assert parse_reference({"inputs": [[1, 2]]}).names == ()
 
 
 def test_numbers_get_as_many_bins_as_the_method_needs() -> None:
     document = {"inputs": [[number] for number in range(100)]}
-    assert len(read(document, Comparison(numbers=Method.PSI)).features[0].known) == 10
-    assert len(read(document, Comparison(numbers=Method.WASSERSTEIN)).features[0].known) == 32
+    assert len(parse_reference(document, DriftMethods(numbers=DistanceMethod.PSI)).features[0].known_counts) == 10
+    assert (
+        len(parse_reference(document, DriftMethods(numbers=DistanceMethod.WASSERSTEIN)).features[0].known_counts) == 32
+    )
 
 
 def test_null_is_a_value_that_is_missing_in_any_column() -> None:
-    found = read({"inputs": [[None, None], [1, "a"], [2, "a"]]})
+    found = parse_reference({"inputs": [[None, None], [1, "a"], [2, "a"]]})
     assert [bins.counts[-1] for bins in found.features.values()] == [1, 1]
 
 
@@ -77,17 +79,17 @@ PREDICTIONS = [
     ("given", "answer", "place"), [case[1:] for case in PREDICTIONS], ids=[c[0] for c in PREDICTIONS]
 )
 def test_predictions_are_labels_or_quantities(given: list[Any], answer: list[Any], place: int) -> None:
-    assert read({"inputs": [[0]] * 90, "predictions": given}).place_prediction(answer) == place
+    assert parse_reference({"inputs": [[0]] * 90, "predictions": given}).place_prediction(answer) == place
 
 
 def test_of_very_many_features_some_spread_evenly_are_looked_at() -> None:
-    found = read({"inputs": [[0.0] * 5000] * 2})
-    assert len(found.features) == reference.MOST_FEATURES
+    found = parse_reference({"inputs": [[0.0] * 5000] * 2})
+    assert len(found.features) == reference.MAX_FEATURES
     assert (min(found.features), max(found.features)) == (0, 5000 - 5)
-    assert len(found.place([1.0] * 5000)) == reference.MOST_FEATURES
+    assert len(found.place_row([1.0] * 5000)) == reference.MAX_FEATURES
 
 
 def test_labels_are_the_same_however_they_are_written() -> None:
-    assert label(3.0) == label("3") == "3"
-    assert (label(0.5), label(float("inf"))) == ("0.5", "inf")
-    assert prediction(["a", "b"]) == "a b"
+    assert format_label(3.0) == format_label("3") == "3"
+    assert (format_label(0.5), format_label(float("inf"))) == ("0.5", "inf")
+    assert predicted_value(["a", "b"]) == "a b"

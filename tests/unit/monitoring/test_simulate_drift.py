@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modelwright.core.monitoring import bins
-from modelwright.core.monitoring.drift import Comparison
+from modelwright.core.monitoring.drift import DriftMethods
 from tests.simulate import drift
 
 
@@ -12,17 +12,17 @@ from tests.simulate import drift
 def test_rows_are_counted_as_the_observer_counts_them(name: str) -> None:
     random, labels = np.random.default_rng(1), name in drift.LABELS
     draw = (drift.LABELS if labels else drift.NUMBERS)[name]
-    found = drift.reference(draw(random, 300), labels, Comparison())
+    found = drift.reference(draw(random, 300), labels, DriftMethods())
     values = draw(random, 300)
-    wanted: list[bins.Value] = [str(int(value)) if labels else value for value in values.tolist()]
-    assert drift.count(found, values) == found.count(wanted)
+    wanted: list[bins.FeatureValue] = [str(int(value)) if labels else value for value in values.tolist()]
+    assert drift.count(found, values) == found.count_values(wanted)
 
 
-@pytest.mark.parametrize("most", [bins.MOST_BINS, bins.MOST_ORDERED_BINS])
+@pytest.mark.parametrize("most", [bins.MAX_BINS, bins.MAX_ORDERED_BINS])
 @pytest.mark.parametrize("name", drift.NUMBERS)
 def test_bins_are_those_of_the_observer(name: str, most: int) -> None:
     values = drift.NUMBERS[name](np.random.default_rng(2), 500)
-    found, wanted = drift.numbers(values, most), bins.of(values.tolist(), most=most)
+    found, wanted = drift.numbers(values, most), bins.build_bins(values.tolist(), most=most)
     assert (found.counts, found.cuts) == (wanted.counts, wanted.cuts)
     assert found.centers == pytest.approx(wanted.centers)
 

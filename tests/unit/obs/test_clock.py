@@ -93,18 +93,18 @@ def test_a_node_whose_clock_is_wrong_at_the_start_takes_the_time_of_the_api_serv
     right = base.now()
     base.jump_wall_clock(3600)
     clock = SteadyClock(base)
-    clock.told(right)
+    clock.observe_server_time(right)
     assert clock.now() == right
     assert metrics.CLOCK_SKEW._value.get() == -3600
     base.advance(10)
-    clock.told(right + timedelta(seconds=10))
+    clock.observe_server_time(right + timedelta(seconds=10))
     assert clock.now() == right + timedelta(seconds=10)
 
 
 def test_a_second_of_difference_to_the_api_server_is_nothing() -> None:
     base = FakeClock()
     clock = SteadyClock(base)
-    clock.told(base.now() + timedelta(seconds=29))
+    clock.observe_server_time(base.now() + timedelta(seconds=29))
     base.advance(60)
     assert clock.now() == base.now()
 
@@ -113,10 +113,10 @@ def test_a_jump_that_the_api_server_does_not_make_is_forgotten_at_its_next_answe
     base = FakeClock()
     clock = SteadyClock(base)
     right = base.now()
-    clock.told(right)
+    clock.observe_server_time(right)
     base.jump_wall_clock(-3600)
     base.advance(2)
-    clock.told(right + timedelta(seconds=2))
+    clock.observe_server_time(right + timedelta(seconds=2))
     for _ in range(100):
         base.advance(60)
         clock.now()

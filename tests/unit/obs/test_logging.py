@@ -16,7 +16,7 @@ def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     stream = io.StringIO()
-    json_logging.configure("INFO", stream)
+    json_logging.configure_logging("INFO", stream)
     yield stream
     root.handlers[:] = before
     root.setLevel(level)
@@ -71,7 +71,7 @@ def test_warnings_are_json_too(stream: io.StringIO) -> None:
 
 
 def test_kopf_is_never_at_debug_because_it_shows_whole_bodies(stream: io.StringIO) -> None:
-    json_logging.configure("DEBUG", stream)
+    json_logging.configure_logging("DEBUG", stream)
     logging.getLogger("kopf.objects").debug("a body with a secret")
     logging.getLogger("modelwright.x").debug("ours")
     assert [line["message"] for line in lines(stream)] == ["ours"]

@@ -21,12 +21,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from modelwright.api.names import HEADER_OF_COPIES
-from modelwright.compare.copies import MARK
+from modelwright.api.names import COPY_TOKEN_HEADER
+from modelwright.compare.copies import SHADOW_HEADER
 from modelwright.core.monitoring import worst
-from modelwright.core.monitoring.reference import ReferenceError
-from modelwright.observe.command import load, main
-from modelwright.observe.settings import SettingsError, comparison, from_environment, seconds
+from modelwright.core.monitoring.reference import InvalidReferenceSample
+from modelwright.observe.command import load_reference, run_drift_monitor
+from modelwright.observe.settings import AgentSettingsError, build_comparison, parse_seconds, read_monitor_settings
 from tests.lib.drift_monitor import INFER, SAMPLE, TOKEN, Handler, Series, alike, body, parity, told, watching
 
 ROOT = Path(__file__).parents[3]
@@ -63,11 +63,11 @@ async def test_the_worst_features_are_told_with_their_numbers() -> None:
             await watched.copy(body(*([9, number % 3] for number in range(10))))
         await watched.metrics()
         async with watched.session.get(f"{watched.url}/worst") as response:
-            first, *_ = found = worst.parse(await response.json(), "v1")
-    assert first.feature == ("input", "x[0]")
+            first, *_ = found = worst.parse_answer(await response.json(), "v1")
+    assert first.feature_key == ("input", "x[0]")
     assert (first.rows, first.figure.method, first.figure.floor) == (60, "KolmogorovSmirnov", 0.05)
     assert first.figure.excess > 1
-    assert [one.feature for one in found].count(("input", "x[0]")) == 1
+    assert [one.feature_key for one in found].count(("input", "x[0]")) == 1
 
 
 async def test_below_the_least_number_of_rows_nothing_is_worst() -> None:
@@ -102,7 +102,12 @@ async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
 
     async def record(request: web.Request) -> web.StreamResponse:
         seen.append(
-            (request.raw_path, request.headers.get(MARK), request.headers.get("X-Tenant"), await request.read())
+            (
+                request.raw_path,
+                request.headers.get(SHADOW_HEADER),
+                request.headers.get("X-Tenant"),
+                await request.read(),
+            )
         )
         return await parity(request)
 
@@ -158,7 +163,7 @@ async def test_what_is_no_inference_is_ignored() -> None:
     async with watching() as watched:
         await watched.copy(b"", method="GET")
         await watched.copy(b"", "/v2/models/digits/ready")
-        await watched.copy(alike(), headers={MARK: "1"})
+        await watched.copy(alike(), headers={SHADOW_HEADER: "1"})
         assert (await watched.results())["ignored"] == 3
 
 
@@ -194,8 +199,8 @@ async def test_of_a_batch_so_many_rows_count_drawn_at_random() -> None:
         for _ in range(30):
             await watched.copy(body([0, 0], [9, 0], [9, 0], [9, 0], [9, 0]))
         found = await watched.metrics()
-        (window,) = watched.observer.tally.windows.windows.values()
-        counts = window.counts(watched.observer.tally.now())
+        (window,) = watched.observer.stats.windows.windows.values()
+        counts = window.current_counts(watched.observer.stats.now())
     assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
     # A fifth of the rows are 0; the first two of each request would be half.
     assert 0 < counts.features[0][0] < 28
@@ -271,7 +276,7 @@ async def test_features_that_callers_name_badly_have_the_names_of_the_servers_me
     asked: list[str] = []
 
     async def server(request: web.Request) -> web.StreamResponse:
-        asked.append(f"{request.method} {request.raw_path} {request.headers.get(MARK)}")
+        asked.append(f"{request.method} {request.raw_path} {request.headers.get(SHADOW_HEADER)}")
         return web.Response(body=answer, content_type="application/json")
 
     async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
@@ -292,7 +297,7 @@ async def test_a_server_that_tells_no_names_is_asked_again_ever_more_rarely(mode
         return await model(request)
 
     async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
-        watched.observer.tally.now = lambda: now
+        watched.observer.stats.now = lambda: now
         for now in range(0, 600, 20):  # noqa: B007 - the clock
             await watched.copy({"inputs": NAMELESS})
             await watched.metrics()
@@ -322,7 +327,7 @@ async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
 
 
 async def test_what_the_route_has_not_sent_is_refused_and_counts_nowhere() -> None:
-    wrong: list[dict[str, str]] = [{}, {HEADER_OF_COPIES: "guess"}]
+    wrong: list[dict[str, str]] = [{}, {COPY_TOKEN_HEADER: "guess"}]
     async with watching() as watched:
         for headers in wrong:
             async with watched.session.post(watched.url + INFER, json=alike(), headers=headers) as response:
@@ -337,37 +342,42 @@ def test_settings_come_from_the_environment() -> None:
         "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b/",
         "REFERENCE": "/r", "COPY_TOKEN": TOKEN,
     }  # fmt: skip
-    found = from_environment({**needed, "WINDOW": "1h30m", "MIN_SAMPLES": "20", "NUMBERS_METHOD": "PSI"})
-    assert (found.serving_url, seconds(found.window), found.min_samples, found.port) == ("http://a.b", 5400, 20, 8080)
-    assert comparison(found).numbers == "PSI"
+    found = read_monitor_settings({**needed, "WINDOW": "1h30m", "MIN_SAMPLES": "20", "NUMBERS_METHOD": "PSI"})
+    assert (found.serving_url, parse_seconds(found.window), found.min_samples, found.port) == (
+        "http://a.b",
+        5400,
+        20,
+        8080,
+    )
+    assert build_comparison(found).numbers == "PSI"
     for name, value in (
         ("WINDOW", "soon"), ("WINDOW", "0s"), ("LONG_WINDOW", "10m"), ("NUMBERS_METHOD", "Guess"),
         ("CATEGORIES_METHOD", "Wasserstein"), ("NUMBERS_FLOOR", "much"), ("CORRECTION", "none"),
     ):  # fmt: skip
-        with pytest.raises(SettingsError, match=name):
-            from_environment({**needed, name: value})
+        with pytest.raises(AgentSettingsError, match=name):
+            read_monitor_settings({**needed, name: value})
     for name in needed:
-        with pytest.raises(SettingsError, match=name):
-            from_environment({key: value for key, value in needed.items() if key != name})
+        with pytest.raises(AgentSettingsError, match=name):
+            read_monitor_settings({key: value for key, value in needed.items() if key != name})
 
 
 def test_a_reference_is_one_file_or_the_one_file_of_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ReferenceError, match="there are 0"):
-        load(tmp_path, 10_000)
+    with pytest.raises(InvalidReferenceSample, match="there are 0"):
+        load_reference(tmp_path, 10_000)
     file = tmp_path / "sub" / "reference.json"
     file.parent.mkdir()
     file.write_text(json.dumps(SAMPLE))
-    assert load(tmp_path, 10_000).width == load(file, 10_000).width == 2
-    with pytest.raises(ReferenceError, match="at most 100 are read"):
-        load(tmp_path, 100)
+    assert load_reference(tmp_path, 10_000).width == load_reference(file, 10_000).width == 2
+    with pytest.raises(InvalidReferenceSample, match="at most 100 are read"):
+        load_reference(tmp_path, 100)
     file.write_text("{" + "[" * 100_000)
-    with pytest.raises(ReferenceError, match="no JSON"):
-        load(tmp_path, 1_000_000)
+    with pytest.raises(InvalidReferenceSample, match="no JSON"):
+        load_reference(tmp_path, 1_000_000)
     (tmp_path / "other").touch()
-    with pytest.raises(ReferenceError, match="there are 2"):
-        load(tmp_path, 10_000)
-    with pytest.raises(ReferenceError, match="can't be read"):
-        load(tmp_path / "none", 10_000)
+    with pytest.raises(InvalidReferenceSample, match="there are 2"):
+        load_reference(tmp_path, 10_000)
+    with pytest.raises(InvalidReferenceSample, match="can't be read"):
+        load_reference(tmp_path / "none", 10_000)
 
 
 def test_a_reference_that_is_wrong_ends_it_with_the_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,9 +386,9 @@ def test_a_reference_that_is_wrong_ends_it_with_the_field(tmp_path: Path, capsys
         "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b",
         "REFERENCE": str(tmp_path), "COPY_TOKEN": TOKEN,
     }  # fmt: skip
-    assert main(environment) == 2
+    assert run_drift_monitor(environment) == 2
     assert "spec.reference of ModelVersion v1: the file must be" in capsys.readouterr().err
-    assert main({}) == 2
+    assert run_drift_monitor({}) == 2
     assert "MODEL_NAMESPACE" in capsys.readouterr().err
 
 

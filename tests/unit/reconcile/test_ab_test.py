@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.analysis.evidence import Arm, Failure, Points, Shares, Value
+from modelwright.core.analysis.evidence import Arm, MeasurementFailure, MetricValue, RequestShares, ValuePairs
 from modelwright.kube import kinds
 from tests.lib.rollout_harness import NS, World, bad, good
 
@@ -24,14 +24,14 @@ def policy(**winner: Any) -> dict[str, Any]:
     }
 
 
-def both(candidate: Sequence[float], serving: Sequence[float]) -> Points:
-    return Points(tuple(zip(candidate, serving, strict=False)))
+def both(candidate: Sequence[float], serving: Sequence[float]) -> ValuePairs:
+    return ValuePairs(tuple(zip(candidate, serving, strict=False)))
 
 
 def running(spec: dict[str, Any]) -> World:
     """A test that has only just begun, without harm."""
     world = World(spec)
-    world.desk.results |= {"errors": good(), "sales": Value(1.0, 1.0)}
+    world.desk.results |= {"errors": good(), "sales": MetricValue(1.0, 1.0)}
     world.want("v2")
     world.go(lambda: world.weights == {"v1": 50, "v2": 50})
     return world
@@ -59,13 +59,17 @@ def test_the_candidate_wins_by_proof() -> None:
         ({"margin": "3"}, both(BETTER, WORSE), "higher by 2"),
         ({}, both(BETTER, BETTER), "30 time points"),
         ({}, both(BETTER[:29], WORSE), "29 time points"),
-        ({}, Points(why="the query gives no data"), "the query gives no data"),
+        ({}, ValuePairs(why="the query gives no data"), "the query gives no data"),
         ({}, both((float("nan"),) * 40, WORSE), "0 time points"),
-        ({}, Points(failure=Failure("MetricsServerError", "answered 503")), "answered 503; nothing is proven"),
+        (
+            {},
+            ValuePairs(failure=MeasurementFailure("MetricsServerError", "answered 503")),
+            "answered 503; nothing is proven",
+        ),
     ],
     ids=["worse", "better is lower", "within the margin", "alike", "too few points", "empty", "NaN", "server down"],
 )
-def test_without_proof_it_loses(winner: dict[str, str], points: Points, told: str) -> None:
+def test_without_proof_it_loses(winner: dict[str, str], points: ValuePairs, told: str) -> None:
     world = running(policy(**winner))
     world.desk.points = points
     assert ended(world) == ("Aborted", "ABTestLost")
@@ -83,7 +87,7 @@ def test_nothing_is_decided_before_the_values_are_there_and_the_deadline_ends_it
 
 def test_harm_ends_it_early() -> None:
     world = running(policy())
-    world.desk.results["errors"] = Failure("MetricsServerUnreachable", "connection refused")
+    world.desk.results["errors"] = MeasurementFailure("MetricsServerUnreachable", "connection refused")
     world.look()
     assert world.weights == {"v1": 50, "v2": 50}
     world.desk.results["errors"] = bad()
@@ -120,29 +124,29 @@ def test_what_can_not_decide_is_refused(change: dict[str, Any], told: str) -> No
 SHARES = {"metric": "errors", "better": "Lower"}
 AT_THE_END: dict[str, dict[str, Any]] = {
     "the operator starts again, and no look has ended": {},
-    "the metrics server is down": {"errors": Failure("MetricsServerUnreachable", "connection refused")},
+    "the metrics server is down": {"errors": MeasurementFailure("MetricsServerUnreachable", "connection refused")},
 }
 
 
 @pytest.mark.parametrize("case", AT_THE_END)
 def test_a_test_is_not_lost_for_want_of_one_look_at_its_end(case: str) -> None:
     world = running(policy(**SHARES))
-    world.desk.results["errors"] = Shares(Arm(20000, 200), Arm(20000, 1000))
+    world.desk.results["errors"] = RequestShares(Arm(20000, 200), Arm(20000, 1000))
     for _ in range(55):
         world.look(5)
-    world.desk.results = AT_THE_END[case] | {"sales": Value(1.0, 1.0)}
+    world.desk.results = AT_THE_END[case] | {"sales": MetricValue(1.0, 1.0)}
     world.restart()
     for _ in range(30):
         world.look(5)
     assert world.weights == {"v1": 50, "v2": 50}
-    world.desk.results["errors"] = Shares(Arm(20000, 200), Arm(20000, 1000))
+    world.desk.results["errors"] = RequestShares(Arm(20000, 200), Arm(20000, 1000))
     assert ended(world) == ("Succeeded", "Promoted")
 
 
 @pytest.mark.parametrize("case", AT_THE_END)
 def test_it_does_not_wait_for_ever(case: str) -> None:
     world = running(policy(**SHARES))
-    world.desk.results = AT_THE_END[case] | {"sales": Value(1.0, 1.0)}
+    world.desk.results = AT_THE_END[case] | {"sales": MetricValue(1.0, 1.0)}
     assert ended(world) == ("Aborted", "ABTestLost")
     assert "nothing could be measured" in world.record["message"]
     assert world.weights == {"v1": 100}

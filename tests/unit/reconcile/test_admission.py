@@ -9,7 +9,7 @@ import pytest
 
 from modelwright.kube import errors
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile.admission import AdmissionCheck, forgeries
+from modelwright.reconcile.admission import AdmissionCheck, build_forgeries
 
 Object = dict[str, Any]
 
@@ -35,7 +35,7 @@ class Server:
             raise errors.NotFound(404, "NotFound", f'namespaces "{namespace}" not found')
         if obj["kind"] in self.open or namespace in self.open_in:
             return obj
-        refusal = next(words for forged, words in forgeries(namespace) if forged == obj)
+        refusal = next(words for forged, words in build_forgeries(namespace) if forged == obj)
         raise errors.Denied(403, "Forbidden", f"ValidatingAdmissionPolicy 'x' denied request: {refusal} \"op\"")
 
 
@@ -77,7 +77,7 @@ async def test_nothing_is_known_before_the_first_look() -> None:
 
 async def test_refusals_of_every_forgery_are_proof() -> None:
     world = World()
-    assert await world.check.look()
+    assert await world.check.check_cluster()
     assert world.in_force is True
     assert world.check.admission("ns").since is None
     asked = ["Approval", "ModelRollout", "ModelRollout", "TrainingRun", "ModelVersion", "ControllerRevision"]
@@ -88,7 +88,7 @@ async def test_refusals_of_every_forgery_are_proof() -> None:
 async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> None:
     world = World()
     world.server.open = {kind}
-    assert await world.check.look()
+    assert await world.check.check_cluster()
     assert world.in_force is False
     assert f"lets anybody write {kind}s in the name of others" in world.check.admission("ns").problem
 
@@ -96,14 +96,14 @@ async def test_one_accepted_forgery_is_enough_to_honour_nobody(kind: str) -> Non
 async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
     world = World()
     world.server.open = {"Approval"}
-    await world.check.look()
+    await world.check.check_cluster()
     world.server.open = set()
     world.clock.advance(60)
-    await world.check.look()
+    await world.check.check_cluster()
     back = world.clock.now()
     assert (world.in_force, world.check.admission("ns").since) == (True, back)
     world.clock.advance(60)
-    await world.check.look()
+    await world.check.check_cluster()
     assert world.check.admission("ns").since == back
     assert world.changes == 2
 
@@ -119,7 +119,7 @@ async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
 async def test_a_refusal_for_another_reason_is_no_proof(error: errors.ApiError) -> None:
     world = World()
     world.server.error = error
-    assert await world.check.look()
+    assert await world.check.check_cluster()
     assert world.in_force is False
     assert error.message in world.check.admission("ns").problem
 
@@ -127,19 +127,19 @@ async def test_a_refusal_for_another_reason_is_no_proof(error: errors.ApiError) 
 async def test_no_answer_changes_nothing() -> None:
     world = World()
     world.server.error = errors.Transient(0, "Timeout", "no answer")
-    assert not await world.check.look()
+    assert not await world.check.check_cluster()
     assert world.in_force is None
     world.server.error = None
-    await world.check.look()
+    await world.check.check_cluster()
     world.server.error = errors.Throttled(429, "TooManyRequests", "later")
-    assert not await world.check.look()
+    assert not await world.check.check_cluster()
     assert world.in_force is True
 
 
 async def test_the_first_namespace_that_exists_is_asked() -> None:
     world = World("one", "two", "three")
     world.server.missing = {"one"}
-    await world.check.look()
+    await world.check.check_cluster()
     assert world.in_force is True
     assert {namespace for _, namespace in world.server.asked} == {"one", "two"}
 
@@ -194,9 +194,9 @@ async def test_policies_that_are_not_bound_to_a_namespace_stop_what_rests_on_the
     world = World("op")
     world.places = {"a", "b"}
     world.server.open_in = {"b"}
-    await world.check.look()
-    await world.check.look_around()
-    await world.check.look_around()
+    await world.check.check_cluster()
+    await world.check.check_next_namespace()
+    await world.check.check_next_namespace()
     assert world.check.admission("a").in_force is True
     assert world.check.admission("b").in_force is False
     assert "in namespace b" in world.check.admission("b").problem
@@ -226,23 +226,23 @@ async def test_without_an_answer_a_namespace_keeps_what_was_found_out_there() ->
     world = World("op")
     world.places = {"a"}
     world.server.open_in = {"a"}
-    await world.check.look()
-    await world.check.look_around()
+    await world.check.check_cluster()
+    await world.check.check_next_namespace()
     world.server.error = errors.Transient(0, "Timeout", "no answer")
-    await world.check.look_around()
+    await world.check.check_next_namespace()
     assert world.check.admission("a").in_force is False
     world.server.error = None
     world.server.missing = {"a"}
     world.places = set()
-    await world.check.look_around()
+    await world.check.check_next_namespace()
     assert world.check.admission("a").in_force is True
 
 
 async def test_a_namespace_on_its_way_out_proves_nothing_against_the_policies() -> None:
     world = World("op")
     world.places = {"a"}
-    await world.check.look()
+    await world.check.check_cluster()
     cause = errors.Cause("metadata.namespace", "NamespaceTerminating", "namespace a is being terminated")
     world.server.error = errors.Denied(403, "Forbidden", "namespace a is being terminated", (cause,))
-    await world.check.look_around()
+    await world.check.check_next_namespace()
     assert world.check.admission("a").in_force is True

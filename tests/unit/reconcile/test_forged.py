@@ -11,8 +11,8 @@ import pytest
 from modelwright.analysis import job as metric_jobs
 from modelwright.api import names
 from modelwright.core import gates, pods
-from modelwright.core.analysis.evidence import Value
-from modelwright.core.people import Admission
+from modelwright.core.analysis.evidence import MetricValue
+from modelwright.core.people import AdmissionState
 from modelwright.kube import kinds
 from modelwright.obs import metrics
 from modelwright.reconcile import observe, rollouts, version
@@ -27,7 +27,7 @@ from tests.unit.reconcile import test_retraining as retraining
 Object = dict[str, Any]
 INFRA = CANARY | {"gates": {"infra": {"memory": "1Gi"}}, "deadline": "30m"}
 EVIL: Object = {"name": "check", "image": "evil.example/forge:1"}
-MISSING_POLICY = Admission(False, "the API server lets anybody write ControllerRevisions in the name of others")
+MISSING_POLICY = AdmissionState(False, "the API server lets anybody write ControllerRevisions in the name of others")
 
 
 def forge(world: World, job: Object, report: Any, **change: Any) -> None:
@@ -105,11 +105,11 @@ def test_no_gate_counts_while_anybody_could_forge_it() -> None:
     message = next(c for c in world.model["status"]["conditions"] if c["type"] == "Stalled")["message"]
     assert "gate infra does not count" in message
     assert "in the name of others" in message
-    known[0] = Admission(True)
+    known[0] = AdmissionState(True)
     world.go(lambda: world.outcomes == {"infra": ("Pass", "GatePassed")})
 
 
-def _restart(world: World, admission: Callable[[str], Admission]) -> Callable[[], Any]:
+def _restart(world: World, admission: Callable[[str], AdmissionState]) -> Callable[[], Any]:
     def restart() -> Any:
         from tests.lib.stepped import Operator
 
@@ -180,12 +180,12 @@ def test_a_resolve_pod_that_fails_for_good_does_not_crash_loop_and_is_tried_agai
     world.look()
     (pod,) = world.pods_of_resolving()
     said = {"exitCode": 3, "message": json.dumps({"reason": "ArtifactNotFound", "message": "nothing is there"})}
-    status = {"name": "fetch", "restartCount": version.MOST_RESTARTS, "state": {"terminated": said}}
+    status = {"name": "fetch", "restartCount": version.MAX_RESTARTS, "state": {"terminated": said}}
     world.api.set_status(pod, {"phase": "Running", "containerStatuses": [status]})
     world.settle()
     assert world.pods_of_resolving() == []
     assert world.told(world.version("v9"), "Stalled") == ("True", "ArtifactNotFound")
-    world.look(version.REST)
+    world.look(version.CRASH_RETRY_SECONDS)
     world.settle(2)
     assert len(world.pods_of_resolving()) == 1
     assert world.told(world.version("v9"), "Stalled") == ("True", "ArtifactNotFound"), "it stands until a try succeeds"
@@ -221,7 +221,7 @@ def test_no_signature_counts_while_anybody_could_forge_it() -> None:
     world.settle()
     assert world.told(world.version("v2"), "Stalled") == ("True", "AdmissionPolicyMissing")
     assert world.model["status"]["serving"]["version"] == "v1"
-    known[0] = Admission(True)
+    known[0] = AdmissionState(True)
     world.go(lambda: world.told(world.version("v2"), "Verified") == ("True", "SignatureVerified"))
 
 
@@ -286,7 +286,7 @@ def _owned(kind: str, name: str, uid: str, group: str, controller: bool = True) 
 
 @pytest.mark.parametrize("how", [*TREES, ""], ids=lambda how: how or "true")
 def test_a_training_by_another_kind_is_told_by_the_pods_that_its_controllers_lead_to(how: str) -> None:
-    kinds.learn([JOB_SET])
+    kinds.register_kinds([JOB_SET])
     manifest = {"apiVersion": JOB_SET.api_version, "kind": "JobSet", "spec": {}}
     train = {"resource": {"profile": "JobSet", "manifest": manifest}}
     world = retraining.World(retraining.HOURLY, train=train, dataCheck=None)
@@ -339,7 +339,7 @@ def test_no_training_counts_while_anybody_could_forge_it() -> None:
         world.look()
     assert world.states == ["CheckingData"]
     assert "does not count" in world.runs[0]["status"]["message"]
-    known[0] = Admission(True)
+    known[0] = AdmissionState(True)
     world.go(lambda: world.states == ["Succeeded"])
 
 
@@ -426,7 +426,7 @@ def test_a_run_whose_job_can_not_be_read_ends_with_that(monkeypatch: pytest.Monk
 
 
 def test_a_metric_without_bound_is_no_number() -> None:
-    report = gates.Report({"metrics": [{"name": "a", "candidate": "1e99999999"}]})
-    found = metric_jobs.figure_of(report, "a")
-    assert isinstance(found, Value)
+    report = gates.GateReport({"metrics": [{"name": "a", "candidate": "1e99999999"}]})
+    found = metric_jobs.parse_figure(report, "a")
+    assert isinstance(found, MetricValue)
     assert found.candidate is None

@@ -2,7 +2,7 @@
 
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.reconcile.history import orphans
+from modelwright.reconcile.history import list_orphans
 from tests.lib.history import sweep
 from tests.lib.rollout_harness import CANARY, NS, World
 
@@ -11,11 +11,11 @@ def test_a_record_stays_for_history_ttl_after_its_model_has_gone() -> None:
     world = World(CANARY | {"historyTTL": "24h"})
     world.want("v2")
     world.go_to("Succeeded")
-    assert orphans(world.operator.store) == []
+    assert list_orphans(world.operator.store) == []
     world.api.user_delete(kinds.MODEL, NS, "digits")
     world.api.collect()
     world.look()
-    gone = orphans(world.operator.store)
+    gone = list_orphans(world.operator.store)
     assert gone == [Key("ModelRollout", NS, "digits-1"), Key("ModelRollout", NS, "digits-2")]
     sweep(world, gone)
     assert len(world.records) == 2

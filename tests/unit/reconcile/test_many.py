@@ -76,7 +76,7 @@ def test_a_pass_parses_at_most_twenty_of_20_000_versions(
     store: Store, monkeypatch: pytest.MonkeyPatch, what: str, model: Model, wanted: str
 ) -> None:
     counted = Counted(monkeypatch, ModelVersion)
-    found = observe._wanted_version(cast(Any, SimpleNamespace(store=store)), model)
+    found = observe._find_target_version(cast(Any, SimpleNamespace(store=store)), model)
     assert isinstance(found, ModelVersion), what
     assert found.name == wanted
     assert counted.parsed <= 20
@@ -92,7 +92,7 @@ def test_a_whole_pass_of_a_following_model_parses_at_most_twenty_of_20_000(
     model["spec"]["version"] = {"follow": {}}
     api.user_create(model)
     operator = Operator(api, FakeClock())
-    for place in store.names(kinds.MODEL_VERSION):
+    for place in store.list_names(kinds.MODEL_VERSION):
         operator.store.apply(kinds.MODEL_VERSION, None, store.get(kinds.MODEL_VERSION, *place) or {})
     operator.queue.clear()
     counted = Counted(monkeypatch, ModelVersion)
@@ -108,11 +108,11 @@ def test_a_whole_pass_of_a_following_model_parses_at_most_twenty_of_20_000(
 async def test_an_event_of_the_model_wakes_them_some_at_a_time(store: Store) -> None:
     raw = objects.model(NS) | {"spec": {"version": {"name": "v1"}, "signatures": {"mode": "Enforce"}}}
     woken: list[Key] = []
-    keys = list(routing.keys(kinds.MODEL, raw, store))
-    assert keys == [Key("Model", NS, "digits"), Key(routing.VERSIONS, NS, "digits")]
-    versions = routing.Versions(store, woken.append)
+    keys = list(routing.affected_keys(kinds.MODEL, raw, store))
+    assert keys == [Key("Model", NS, "digits"), Key(routing.ALL_VERSIONS_KIND, NS, "digits")]
+    versions = routing.VersionEnqueuer(store, woken.append)
     while (await versions.reconcile(keys[1])).requeue_after is not None:
-        assert len(woken) % routing.AT_ONCE == 0
+        assert len(woken) % routing.VERSION_BATCH == 0
     assert len(woken) == len(set(woken)) == MANY
     assert woken[0] == Key("ModelVersion", NS, f"v{MANY - 1}")
 
@@ -130,10 +130,10 @@ def test_a_pass_parses_a_bounded_number_of_the_runs_of_a_policy(monkeypatch: pyt
         store.apply(kinds.TRAINING_RUN, None, stored(run, number))
     counted = Counted(monkeypatch, TrainingRun)
     policy = {"metadata": {"name": "nightly", "namespace": NS, "uid": "p", "creationTimestamp": "2026-10-01T00:00:00Z"}}
-    found = training.runs_of(cast(Any, SimpleNamespace(store=store)), policy)
-    assert counted.parsed <= training.LIVE_RUNS + training.ENDED_RUNS
-    assert found[-1].name == f"r{1_000 + training.LIVE_RUNS - 1}", "of those that go on the oldest"
-    assert found[0].name == f"r{1_000 - training.ENDED_RUNS}", "of those that have ended the newest"
+    found = training.list_runs(cast(Any, SimpleNamespace(store=store)), policy)
+    assert counted.parsed <= training.MAX_LIVE_RUNS + training.MAX_ENDED_RUNS
+    assert found[-1].name == f"r{1_000 + training.MAX_LIVE_RUNS - 1}", "of those that go on the oldest"
+    assert found[0].name == f"r{1_000 - training.MAX_ENDED_RUNS}", "of those that have ended the newest"
 
 
 @pytest.mark.parametrize(("size", "refused"), [(128 << 10, False), ((128 << 10) + 1, True)])

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from modelwright.analysis.observers import Observers
+from modelwright.analysis.observers import DriftPoller
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import DriftStatus
-from modelwright.core.monitoring.drift import Aspect, Figure
-from modelwright.core.monitoring.worst import Worst
+from modelwright.core.monitoring.drift import Aspect, FeatureDrift
+from modelwright.core.monitoring.worst import WindowDrift
 from modelwright.core.status import drift
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
@@ -156,7 +156,7 @@ def test_other_settings_are_taken_up_by_another_pod_without_copies_meanwhile() -
     assert world.copies == 20
 
 
-class Found(Observers):
+class Found(DriftPoller):
     """Observers that have found what the test says."""
 
     def __init__(self) -> None:
@@ -168,9 +168,9 @@ class Found(Observers):
     def watch(self, model: Key, version: str, told: DriftStatus | None) -> DriftStatus | None:
         self.forgotten = False
         self.rows += 1
-        figure = Figure("age", Aspect.MISSING, 0.1 * (self.excess or 0), 0.1, 0.01)
-        found = [Worst("10m", "input", self.rows, figure)] if self.excess is not None else []
-        return drift.summarize(told, version, found, datetime(2026, 11, 30, tzinfo=UTC))
+        figure = FeatureDrift("age", Aspect.MISSING, 0.1 * (self.excess or 0), 0.1, 0.01)
+        found = [WindowDrift("10m", "input", self.rows, figure)] if self.excess is not None else []
+        return drift.summarize_drift(told, version, found, datetime(2026, 11, 30, tzinfo=UTC))
 
     def forget(self, model: Key) -> None:
         self.forgotten = True
@@ -243,7 +243,7 @@ def test_a_route_with_another_token_in_the_middle_of_a_step_gets_the_right_one_a
     rules = copy.deepcopy(route["spec"]["rules"])
     for rule in rules:
         kept = [one for one in rule["filters"] if one["type"] != "RequestHeaderModifier"]
-        header = {"set": [{"name": names.HEADER_OF_COPIES, "value": was}]}
+        header = {"set": [{"name": names.COPY_TOKEN_HEADER, "value": was}]}
         rule["filters"] = [*([{"type": "RequestHeaderModifier", "requestHeaderModifier": header}] * bool(was)), *kept]
     world.api.user_patch(kinds.HTTP_ROUTE, NS, "digits", {"spec": {"rules": rules}})
     world.look(1)

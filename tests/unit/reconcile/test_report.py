@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from modelwright.api.common import TOO_LARGE
+from modelwright.api.common import TOO_LARGE_KEY
 from modelwright.api.names import API_VERSION
 from modelwright.api.v1alpha1.version import ModelVersionStatus
 from modelwright.kube import errors
-from modelwright.kube.runner import Later
+from modelwright.kube.runner import RequeueLater
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.report import write_status
 
@@ -52,24 +52,24 @@ def context(api: Slow) -> Context:
 
 
 async def test_of_those_that_are_too_large_one_is_written_at_a_time(context: Context, api: Slow) -> None:
-    first = asyncio.create_task(write_status(context, version("a", **{TOO_LARGE: "why"}), NEW, OLD))
+    first = asyncio.create_task(write_status(context, version("a", **{TOO_LARGE_KEY: "why"}), NEW, OLD))
     await asyncio.sleep(0)
-    second = asyncio.create_task(write_status(context, version("b", **{TOO_LARGE: "why"}), NEW, OLD))
+    second = asyncio.create_task(write_status(context, version("b", **{TOO_LARGE_KEY: "why"}), NEW, OLD))
     await asyncio.sleep(0)
     assert second.done(), "it holds its worker"
-    with pytest.raises(Later):
+    with pytest.raises(RequeueLater):
         await second
-    assert not await write_status(context, version("b", **{TOO_LARGE: "why"}), NEW, NEW)
+    assert not await write_status(context, version("b", **{TOO_LARGE_KEY: "why"}), NEW, NEW)
     api.answers.set()
     assert await first
-    assert await write_status(context, version("b", **{TOO_LARGE: "why"}), NEW, OLD)
+    assert await write_status(context, version("b", **{TOO_LARGE_KEY: "why"}), NEW, OLD)
     assert api.asked == ["a", "b"]
 
 
 async def test_others_are_written_meanwhile(context: Context, api: Slow) -> None:
     writes = [
         asyncio.create_task(write_status(context, raw, NEW, OLD))
-        for raw in (version("a", **{TOO_LARGE: "why"}), version("b"), version("c"))
+        for raw in (version("a", **{TOO_LARGE_KEY: "why"}), version("b"), version("c"))
     ]
     await asyncio.sleep(0)
     assert api.asked == ["a", "b", "c"]
@@ -79,8 +79,8 @@ async def test_others_are_written_meanwhile(context: Context, api: Slow) -> None
 
 async def test_after_a_failure_the_next_one_has_its_turn(context: Context, api: Slow) -> None:
     api.answers.set()
-    api.error = errors.no_answer(TimeoutError(), request="apply")
+    api.error = errors.error_without_response(TimeoutError(), request="apply")
     with pytest.raises(errors.Transient):
-        await write_status(context, version("a", **{TOO_LARGE: "why"}), NEW, OLD)
+        await write_status(context, version("a", **{TOO_LARGE_KEY: "why"}), NEW, OLD)
     api.error = None
-    assert await write_status(context, version("b", **{TOO_LARGE: "why"}), NEW, OLD)
+    assert await write_status(context, version("b", **{TOO_LARGE_KEY: "why"}), NEW, OLD)

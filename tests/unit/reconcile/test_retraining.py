@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from modelwright.api import names
-from modelwright.api.v1alpha1.retraining import VersionTemplate
+from modelwright.api.v1alpha1.retraining import TrainedVersionTemplate
 from modelwright.kube import kinds
 from tests.lib import objects
 from tests.lib.retraining_harness import (
@@ -82,7 +82,7 @@ def test_a_version_has_the_labels_of_its_policy_and_none_of_the_run() -> None:
 @pytest.mark.parametrize("label", [*TOOLS, "modelwright.dev/role", "no name/at all"])
 def test_a_policy_gives_no_label_by_which_a_tool_prunes(label: str) -> None:
     with pytest.raises(ValidationError):
-        VersionTemplate.model_validate({"labels": {label: "x"}})
+        TrainedVersionTemplate.model_validate({"labels": {label: "x"}})
 
 
 def test_a_job_that_is_heard_of_before_its_pods_is_judged_by_what_its_pods_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,7 +553,7 @@ def test_a_kind_that_is_not_allowed_ends_the_run_with_that_reason() -> None:
 
 def test_a_kind_that_is_allowed_and_comes_later_is_waited_for() -> None:
     job_set = kinds.Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet", optional=True)
-    kinds.learn([job_set])
+    kinds.register_kinds([job_set])
     manifest = {"apiVersion": job_set.api_version, "kind": "JobSet", "spec": {}}
     world = World(HOURLY, train={"resource": {"profile": "JobSet", "manifest": manifest}}, dataCheck=None)
     world.operator = Operator(world.api, world.clock, training_kinds=(job_set,))

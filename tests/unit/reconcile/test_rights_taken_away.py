@@ -22,7 +22,7 @@ class Rbac:
         world.api.before_write = self._before
 
     def _before(self, verb: str, obj: Object) -> None:
-        kind = kinds.of(obj)
+        kind = kinds.kind_of(obj)
         resource = kind.plural + ("/status" if verb == "status" else "")
         if resource in self.refused:
             self.count += 1

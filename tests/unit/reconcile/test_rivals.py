@@ -34,7 +34,7 @@ def store(*models: Object) -> Store:
 
 
 def woken(model: Object, *others: Object) -> set[str]:
-    keys = routing.keys(kinds.MODEL, model, store(model, *others))
+    keys = routing.affected_keys(kinds.MODEL, model, store(model, *others))
     return {key.namespace for key in keys if key.kind == "Model"} - {model["metadata"]["namespace"]}
 
 
@@ -49,7 +49,7 @@ def test_the_younger_ones_in_its_way_hear_of_a_model_and_the_older_ones_never() 
 
 def problem(mine: Object, *others: Object, hostnames: tuple[str, ...] = ()) -> str | None:
     context: Any = SimpleNamespace(store=store(mine, *others), hostnames=hostnames)
-    found = observe._conflict(context, mine, Model.parse(mine))
+    found = observe._hostname_conflict(context, mine, Model.parse(mine))
     return found.reason.value if found is not None else None
 
 

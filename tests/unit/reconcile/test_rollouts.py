@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.core.analysis.evidence import Arm, Block, Failure, Shares
+from modelwright.core.analysis.evidence import Arm, Block, MeasurementFailure, RequestShares
 from modelwright.kube import errors, kinds
 from tests.lib import objects
 from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, NS, Object, World, bad, by_hand, good, policy
@@ -98,7 +98,7 @@ def parsed(text: str) -> datetime:
 def test_the_record_keeps_the_blocks_that_decided_each_step() -> None:
     world = World(JUDGED)
     blocks = tuple(Block(1796045130.0 + 15 * at, 100, 1) for at in range(20))
-    world.desk.results["errors"] = Shares(Arm(2000, 20), Arm(2000, 20), blocks=(blocks, blocks))
+    world.desk.results["errors"] = RequestShares(Arm(2000, 20), Arm(2000, 20), blocks=(blocks, blocks))
     world.want("v2")
     world.go_to("Succeeded", "Promoted")
     kept = [verdict["blocks"] for verdict in world.record["verdicts"]]
@@ -122,7 +122,7 @@ def test_no_evidence_never_promotes_and_the_deadline_ends_it() -> None:
 
 def test_a_metrics_server_that_is_gone_for_good_never_promotes() -> None:
     world = World(JUDGED)
-    world.desk.results["errors"] = Failure("MetricsServerUnreachable", "connection refused")
+    world.desk.results["errors"] = MeasurementFailure("MetricsServerUnreachable", "connection refused")
     world.want("v2")
     world.go_to("Holding", "AnalysisError")
     world.go_to("Aborted", "Inconclusive")
@@ -704,7 +704,7 @@ def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None
     world.go(lambda: world.weights == {"v1": 90, "v2": 10})
 
     def refuse(verb: str, obj: Object) -> None:
-        if kinds.of(obj) == kinds.HTTP_ROUTE:
+        if kinds.kind_of(obj) == kinds.HTTP_ROUTE:
             raise errors.Transient(500, "Fault", "no route can be written")
 
     world.api.before_write = refuse

@@ -8,7 +8,7 @@ import pytest
 from modelwright.core import snapshots
 from modelwright.kube import errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.reconcile.snapshots import unused
+from modelwright.reconcile.snapshots import list_unused
 from tests.lib.history import sweep
 from tests.lib.retraining_harness import HOURLY, TEMPLATE
 from tests.lib.retraining_harness import World as Retraining
@@ -216,12 +216,12 @@ def test_it_is_deleted_an_hour_after_the_last_record_that_named_it() -> None:
     world.desk.results["errors"] = good()
     (first,) = [Key("ControllerRevision", NS, o["metadata"]["name"]) for o in stored(world)]
     world.set_policy(EDITED | {"historyLimit": 1})
-    assert unused(world.operator.store) == []
+    assert list_unused(world.operator.store) == []
     for version in ("v2", "v3"):
         world.want(version)
         world.go_to("Succeeded")
         world.look()
-    assert unused(world.operator.store) == [first]
+    assert list_unused(world.operator.store) == [first]
     sweep(world, [first])
     assert len(stored(world)) == 2
     world.clock.advance(3601)
@@ -261,7 +261,9 @@ def test_a_record_without_its_model_stays_as_long_as_its_stored_policy_says() ->
     world.clock.advance(3600)
     sweep(world, records)
     assert world.records == []
-    assert unused(world.operator.store) == [Key("ControllerRevision", NS, o["metadata"]["name"]) for o in stored(world)]
+    assert list_unused(world.operator.store) == [
+        Key("ControllerRevision", NS, o["metadata"]["name"]) for o in stored(world)
+    ]
 
 
 def retraining() -> Retraining:

@@ -14,7 +14,7 @@ ETCD = b'{"kind": "Status", "message": "etcdserver: request is too large", "code
 
 
 def too_large() -> errors.ApiError:
-    return errors.from_answer(500, ETCD, {})
+    return errors.error_from_response(500, ETCD, {})
 
 
 def test_a_child_that_is_too_large_is_named_in_the_condition_and_tried_again() -> None:
@@ -70,4 +70,4 @@ def test_a_status_that_is_too_large_is_told_by_an_event() -> None:
 
 @pytest.mark.parametrize("status", [413, 500])
 def test_the_message_says_what_the_limits_are(status: int) -> None:
-    assert "etcd stores 1.5 MiB" in errors.from_answer(status, ETCD, {}).message
+    assert "etcd stores 1.5 MiB" in errors.error_from_response(status, ETCD, {}).message

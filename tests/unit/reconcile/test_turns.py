@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.turns import Turns
+from modelwright.core.turns import ResolveQueue
 from modelwright.kube import kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects
@@ -27,7 +27,7 @@ class Namespace:
         self.restart()
 
     def restart(self) -> None:
-        self.operator = Operator(self.api, self.clock, turns=Turns(self.most))
+        self.operator = Operator(self.api, self.clock, turns=ResolveQueue(self.most))
 
     def add(self, *versions: str) -> None:
         for name in versions:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.analysis.evidence import Arm, Block, Failure, Shares
+from modelwright.core.analysis.evidence import Arm, Block, MeasurementFailure, RequestShares
 from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, World, bad, by_hand, good, policy
 
 SLOW = JUDGED | {"deadline": "1h"}
@@ -53,7 +53,7 @@ def test_the_record_keeps_the_blocks_of_a_metric_that_failed_after_its_step_had_
     world = promoting()
     ends = [1796045130.0 + 15 * at for at in range(20)]
     ones, zeros = tuple(Block(end, 100, 50) for end in ends), tuple(Block(end, 100, 1) for end in ends)
-    world.desk.results["errors"] = Shares(Arm(2000, 1000), Arm(2000, 20), blocks=(ones, zeros))
+    world.desk.results["errors"] = RequestShares(Arm(2000, 1000), Arm(2000, 20), blocks=(ones, zeros))
     world.go_to("RolledBack", "AnalysisFailed")
     (failed,) = (verdict for verdict in world.record["verdicts"] if verdict["outcome"] == "Fail")
     assert failed["step"] == 1
@@ -104,9 +104,9 @@ def test_a_first_step_that_the_gateway_never_confirms_is_judged_all_the_same() -
 
 
 @pytest.mark.parametrize(
-    "found", [None, Failure("MetricsServerUnreachable", "connection refused")], ids=["nothing", "an error"]
+    "found", [None, MeasurementFailure("MetricsServerUnreachable", "connection refused")], ids=["nothing", "an error"]
 )
-def test_what_decides_nothing_between_steps_changes_nothing(found: Failure | None) -> None:
+def test_what_decides_nothing_between_steps_changes_nothing(found: MeasurementFailure | None) -> None:
     world = promoting()
     world.desk.results = {} if found is None else {"errors": found}
     for _ in range(LOOKS):
@@ -226,7 +226,7 @@ def test_no_step_passes_before_the_longest_request_has_ended(strategy: dict[str,
     """A request that hangs is counted when it ends: until then a candidate that lets all of them hang is perfect."""
     metrics = {"interval": "5s", "metrics": [{**ERRORS, "max": "0.5"}]}
     world = World({"strategy": strategy, "analysis": metrics, "deadline": "3h"}, serving=HANGS)
-    world.desk.results["errors"] = Shares(Arm(20000, 10), Arm(20000, 800))
+    world.desk.results["errors"] = RequestShares(Arm(20000, 10), Arm(20000, 800))
     world.want("v2")
     for _ in range(60):
         world.look(10)

@@ -7,7 +7,7 @@ from typing import Any
 
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import Result
+from modelwright.kube.runner import ReconcileResult
 from tests.lib.rollout_harness import NS, World, policy
 
 TEMPLATE = {"artifact": {"uri": "s3://models/v9", "digest": "sha256:" + "9" * 64, "format": {"name": "plain"}}}
@@ -76,9 +76,9 @@ def test_the_runs_that_made_what_serves_and_what_served_hear_of_a_change() -> No
     world.looks()
     heard: list[str] = []
 
-    async def hear(key: Key) -> Result:
+    async def hear(key: Key) -> ReconcileResult:
         heard.append(key.name)
-        return Result()
+        return ReconcileResult()
 
     world.operator.reconcilers["TrainingRun"] = hear
     world.want("v2")

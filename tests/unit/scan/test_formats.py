@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from modelwright.scan import gguf, protobuf
-from modelwright.scan.allow import Allowed
-from modelwright.scan.files import Scan
+from modelwright.scan.allow import AllowList
+from modelwright.scan.files import ArtifactScan
 
 Files = Mapping[str, bytes | str]
 
@@ -26,7 +26,7 @@ def scanned(files: Files, folder: Path, allowed: tuple[str, ...] = ()) -> dict[s
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return Scan(Allowed(("sklearn.*",), allowed)).folder(folder).report()
+    return ArtifactScan(AllowList(("sklearn.*",), allowed)).scan_folder(folder).build_report()
 
 
 def varint(value: int) -> bytes:
@@ -203,7 +203,7 @@ def test_no_length_in_a_head_takes_memory() -> None:
         gguf_file(text(b"k") + struct.pack("<II", 9, 9) + bytes(8)),
         b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60),
     ):
-        with pytest.raises(gguf.Malformed):
-            gguf.templates(io.BytesIO(data))
-    with pytest.raises(protobuf.Malformed):
-        protobuf.keras_metadata(io.BytesIO(part(1, part(5, b" " * (17 << 20)))))
+        with pytest.raises(gguf.GgufError):
+            gguf.read_templates(io.BytesIO(data))
+    with pytest.raises(protobuf.ProtobufError):
+        protobuf.read_keras_metadata(io.BytesIO(part(1, part(5, b" " * (17 << 20)))))

@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from modelwright.scan.allow import Allowed
-from modelwright.scan.command import main
-from modelwright.scan.files import Scan
+from modelwright.scan.allow import AllowList
+from modelwright.scan.command import run_scanner
+from modelwright.scan.files import ArtifactScan
 
 Put = Callable[[Path], Any]
 SKLEARN = ("sklearn.*",)
@@ -47,7 +47,7 @@ WORDS = TfidfVectorizer().fit(["a model is code", "code is a model"])
 
 def scan(put: Put, folder: Path, globals_: tuple[str, ...] = SKLEARN, files: tuple[str, ...] = ()) -> dict[str, Any]:
     put(folder)
-    return Scan(Allowed(globals_, files)).folder(folder).report()
+    return ArtifactScan(AllowList(globals_, files)).scan_folder(folder).build_report()
 
 
 def file(name: str, data: bytes | str) -> Put:
@@ -247,8 +247,8 @@ def test_the_report_fits_and_the_log_has_the_rest(tmp_path: Path, capsys: pytest
         (folder / f"{number}-{'x' * 100}.py").write_text("")
     log = tmp_path / "log"
     told = {"CANDIDATE_DIR": str(folder), "MODELWRIGHT_TERMINATION_LOG": str(log)}
-    assert main(told) == 0
+    assert run_scanner(told) == 0
     assert len(log.read_bytes()) <= 4096
     assert json.loads(log.read_text())["outcome"] == "Fail"
     assert len(capsys.readouterr().out.splitlines()) == 301
-    assert main({}) == 2
+    assert run_scanner({}) == 2

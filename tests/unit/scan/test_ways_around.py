@@ -23,8 +23,8 @@ from joblib.numpy_pickle_compat import _MAX_LEN
 from sklearn.tree import DecisionTreeClassifier
 
 from modelwright.scan import pickles, readers
-from modelwright.scan.allow import Allowed
-from modelwright.scan.files import Scan
+from modelwright.scan.allow import AllowList
+from modelwright.scan.files import ArtifactScan
 
 Load = Callable[[Path], Any]
 CALL = b"cposix\ngetcwd\n(tR"
@@ -38,7 +38,7 @@ def scanned(folder: Path, name: str, data: bytes) -> dict[str, Any]:
     path = folder / "artifact" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
-    return Scan(Allowed(("sklearn.*",))).folder(folder / "artifact").report()
+    return ArtifactScan(AllowList(("sklearn.*",))).scan_folder(folder / "artifact").build_report()
 
 
 def by_pickle(path: Path) -> Any:
@@ -245,12 +245,12 @@ def test_no_number_becomes_an_object_of_numpys(told: Any, why: str, tmp_path: Pa
 @pytest.mark.parametrize("code", "?bBhHiIlLqQefdFDSUVmMOuc")
 @pytest.mark.parametrize("digits", ["", "1", "2", "3", "4", "8", "16", "32"])
 def test_a_type_has_the_size_that_numpy_gives_it(code: str, digits: str) -> None:
-    stand = pickles._typed((code + digits,))
+    stand = pickles._parse_dtype((code + digits,))
     try:
         real = np.dtype(code + digits)
     except TypeError:
         return
-    if isinstance(stand, pickles.Typed):
+    if isinstance(stand, pickles.DtypeStandIn):
         assert (stand.size, stand.objects) == (real.itemsize, real.hasobject)
 
 
@@ -299,14 +299,14 @@ def streamed() -> bytes:
 @pytest.mark.parametrize("put", [case[1] for case in PASS], ids=[case[0] for case in PASS])
 def test_what_libraries_write_passes(put: Callable[[Path], Any], tmp_path: Path) -> None:
     put(tmp_path)
-    report = Scan(Allowed(("sklearn.*",))).folder(tmp_path).report()
+    report = ArtifactScan(AllowList(("sklearn.*",))).scan_folder(tmp_path).build_report()
     assert report["outcome"] == "Pass", report["message"]
 
 
 @pytest.mark.parametrize("place", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"p 99999999\0\n"])
 def test_no_place_of_a_memo_costs_gigabytes(place: bytes) -> None:
     for reader in readers.READERS:
-        assert "memo" in readers.read(io.BytesIO(b"N" + place + b"."), reader, [])
+        assert "memo" in readers.load_with_reader(io.BytesIO(b"N" + place + b"."), reader, [])
 
 
 def test_a_pickle_begins_only_so_many_arrays_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.core.revision import Revision
-from modelwright.core.runtimes import Candidate, Choice, choose
+from modelwright.core.runtimes import RuntimeCandidate, RuntimeChoice, choose_runtime
 from modelwright.serving import revision
 from modelwright.serving.images import Images
 from tests.lib import objects
@@ -49,38 +49,40 @@ def version(**artifact: Any) -> ModelVersion:
     return ModelVersion.parse(objects.version("vision", "digits-v1", **members))
 
 
-def choice(**spec: Any) -> Choice:
+def choice(**spec: Any) -> RuntimeChoice:
     """The runtime `plain`, chosen for the version above."""
     runtime = ClusterModelRuntime.parse(objects.runtime(**spec))
-    chosen = choose(version().spec.artifact.format, None, [Candidate(runtime.kind, runtime.name, runtime.spec, 1)])
-    assert isinstance(chosen, Choice)
+    chosen = choose_runtime(
+        version().spec.artifact.format, None, [RuntimeCandidate(runtime.kind, runtime.name, runtime.spec, 1)]
+    )
+    assert isinstance(chosen, RuntimeChoice)
     return chosen
 
 
-def identify(raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None) -> Revision:
+def identify(raw: Json, chosen: RuntimeChoice | None = None, wanted: ModelVersion | None = None) -> Revision:
     """The revision of a Model."""
     found = wanted or version()
-    return revision.identify(found.name, found.spec, DIGEST, chosen or choice(), parsed(raw).spec.serving)
+    return revision.identify_revision(found.name, found.spec, DIGEST, chosen or choice(), parsed(raw).spec.serving)
 
 
 def stored(
-    raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None, images: Images = IMAGES
+    raw: Json, chosen: RuntimeChoice | None = None, wanted: ModelVersion | None = None, images: Images = IMAGES
 ) -> Json:
     """The ControllerRevision of a Model."""
     found, taken = wanted or version(), chosen or choice()
-    return revision.store(
+    return revision.render_stored_revision(
         raw, parsed(raw).spec, found.name, found.spec, DIGEST, taken, identify(raw, taken, found), images, 1
     )
 
 
 def template(
-    raw: Json, chosen: Choice | None = None, wanted: ModelVersion | None = None, images: Images = IMAGES
+    raw: Json, chosen: RuntimeChoice | None = None, wanted: ModelVersion | None = None, images: Images = IMAGES
 ) -> Json:
     """The pod template of a Model."""
     rendered: Json = stored(raw, chosen, wanted, images)["data"]["template"]
     return rendered
 
 
-def container(raw: Json, chosen: Choice | None = None) -> Json:
+def container(raw: Json, chosen: RuntimeChoice | None = None) -> Json:
     """The model container of a Model."""
     return next(c for c in template(raw, chosen)["spec"]["containers"] if c["name"] == "model")

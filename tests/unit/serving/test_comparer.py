@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.compare.settings import from_environment
+from modelwright.compare.settings import read_comparer_settings
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import Routing, Share
+from modelwright.core.rollout.routing import TrafficShare, TrafficSplit
 from modelwright.serving import comparer, network
 from tests.unit.serving.builders import IMAGES, raw_model
 
@@ -15,7 +15,7 @@ OLD, NEW, NEWER = Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb"), Re
 
 
 def rendered(candidate: Revision = NEW, **options: Any) -> dict[str, Any]:
-    return comparer.deployment(raw_model(), OLD, candidate, IMAGES, **options)
+    return comparer.comparer_deployment(raw_model(), OLD, candidate, IMAGES, **options)
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
@@ -24,7 +24,7 @@ def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 def test_its_environment_is_what_the_program_understands() -> None:
     (container,) = rendered(request_seconds=45)["spec"]["template"]["spec"]["containers"]
-    settings = from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+    settings = read_comparer_settings({entry["name"]: entry["value"] for entry in container["env"]})
     assert settings.serving_url == "http://digits-aaa.vision.svc"
     assert settings.candidate_url == "http://digits-bbb.vision.svc"
     assert (settings.serving_revision, settings.candidate_revision) == ("aaa", "bbb")
@@ -35,12 +35,12 @@ def test_its_environment_is_what_the_program_understands() -> None:
 def test_no_service_of_the_model_or_of_a_revision_selects_it() -> None:
     labels = rendered()["spec"]["template"]["metadata"]["labels"]
     ports = {"aaa": {"http": 8080}, "bbb": {"http": 8080}}
-    one = Routing((Share(OLD, 100),), inside=OLD)
-    both = Routing((Share(OLD, 50), Share(NEW, 50)))
+    one = TrafficSplit((TrafficShare(OLD, 100),), service_revision=OLD)
+    both = TrafficSplit((TrafficShare(OLD, 50), TrafficShare(NEW, 50)))
     services = [network.model_service(raw_model(), routing, ports, None) for routing in (one, both)]
     services += [network.revision_service(raw_model(), revision, ports["aaa"]) for revision in (OLD, NEW)]
     assert not any(selects(service["spec"]["selector"], labels) for service in services)
-    own = comparer.service(raw_model())["spec"]
+    own = comparer.comparer_service(raw_model())["spec"]
     assert selects(own["selector"], labels)
     assert selects(rendered()["spec"]["selector"]["matchLabels"], labels)
     assert own["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
@@ -73,15 +73,15 @@ def live(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_it_is_ready_when_a_pod_compares_this_very_pair(found: Any, candidate: Revision, wanted: bool) -> None:
-    assert comparer.ready(found, OLD, candidate) is wanted
+    assert comparer.is_comparer_ready(found, OLD, candidate) is wanted
 
 
 def test_one_on_its_way_out_is_not_ready() -> None:
     found = live()
     found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert not comparer.ready(found, OLD, NEW)
+    assert not comparer.is_comparer_ready(found, OLD, NEW)
 
 
 def test_its_name_is_the_one_that_routes_send_copies_to() -> None:
-    assert rendered()["metadata"]["name"] == comparer.service(raw_model())["metadata"]["name"]
-    assert comparer.service(raw_model())["metadata"]["name"] == names.comparer_name("digits")
+    assert rendered()["metadata"]["name"] == comparer.comparer_service(raw_model())["metadata"]["name"]
+    assert comparer.comparer_service(raw_model())["metadata"]["name"] == names.comparer_name("digits")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modelwright.api import names
 from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate, ScanGate
 from modelwright.api.v1alpha1.version import Sample
-from modelwright.check.settings import from_environment
+from modelwright.check.settings import read_prober_settings
 from modelwright.core.revision import Revision
 from modelwright.serving import fetching, gates, network, workload
 from modelwright.serving.merge import MergeError
@@ -28,7 +28,7 @@ METRICS = [{"name": "accuracy", "min": "0.9"}]
 def infra(
     samples: tuple[Json, ...] = (), gate: Json | None = None, runtime: Json | None = None, pods: tuple[str, ...] = ()
 ) -> Json:
-    return gates.infra(
+    return gates.infra_job(
         rollout(), InfraGate.model_validate(gate or {}), CANDIDATE, stored(raw_model(), choice(**(runtime or {}))),
         tuple(map(Sample.model_validate, samples)), IMAGES, protocol="V2", request_seconds=30, pods=pods,
     )  # fmt: skip
@@ -37,14 +37,16 @@ def infra(
 def evaluation(spec: Any = None, serving: bool = True, metadata: Any = None, **artifact: Any) -> Json:
     template = {"spec": {"containers": [SCORER]} if spec is None else spec, "metadata": metadata}
     gate = EvaluationGate.model_validate({"template": template, "metrics": METRICS})
-    wanted = gates.Content("digits-v2", version(**artifact).spec.artifact, DIGEST)
-    source = gates.Content("digits-v1", version(uri="pvc://claim/digits/1").spec.artifact, DIGEST)
-    return gates.evaluation(rollout(), gate, CANDIDATE, wanted, source if serving else None, IMAGES)
+    wanted = gates.EvaluatedContent("digits-v2", version(**artifact).spec.artifact, DIGEST)
+    source = gates.EvaluatedContent("digits-v1", version(uri="pvc://claim/digits/1").spec.artifact, DIGEST)
+    return gates.evaluation_job(rollout(), gate, CANDIDATE, wanted, source if serving else None, IMAGES)
 
 
 def scan(allow: Json | None = None) -> Json:
     gate = ScanGate.model_validate({"allow": allow or {}})
-    return gates.scan(rollout(), gate, CANDIDATE, gates.Content("digits-v2", version().spec.artifact, DIGEST), IMAGES)
+    return gates.scan_job(
+        rollout(), gate, CANDIDATE, gates.EvaluatedContent("digits-v2", version().spec.artifact, DIGEST), IMAGES
+    )
 
 
 def pod(job: Json) -> Json:
@@ -74,8 +76,8 @@ def test_a_job_belongs_to_the_rollout_and_nothing_of_the_candidate_selects_its_p
     assert "app.kubernetes.io/instance" not in labels
     selectors = [
         network.revision_service(raw_model(), CANDIDATE, {"http": 8080})["spec"]["selector"],
-        workload.deployment(raw_model(), CANDIDATE, {}, 1)["spec"]["selector"]["matchLabels"],
-        workload.disruption_budget(raw_model(), CANDIDATE)["spec"]["selector"]["matchLabels"],
+        workload.revision_deployment(raw_model(), CANDIDATE, {}, 1)["spec"]["selector"]["matchLabels"],
+        workload.revision_disruption_budget(raw_model(), CANDIDATE)["spec"]["selector"]["matchLabels"],
         {names.LABEL_MODEL: "digits", names.LABEL_ROLE: names.ROLE_SERVING},
     ]
     assert not any(selector.items() <= labels.items() for selector in selectors)
@@ -96,7 +98,7 @@ def test_the_prober_understands_what_it_is_told() -> None:
     samples = ({"request": {"inputs": []}, "expect": {"outputs": [{"data": [3]}]}}, {"request": {}})
     runtime = {"ports": {"http": 8080, "metrics": 8082}}
     job = infra(samples, gate, runtime, ("10.0.0.1", "fd00::1"))
-    settings = from_environment(environment(pod(job)["containers"][0]))
+    settings = read_prober_settings(environment(pod(job)["containers"][0]))
     assert settings.url == "http://digits-bbbbbbbbbb.vision.svc"
     assert (settings.model, settings.protocol, settings.readiness_path) == ("digits", "V2", "/v2/models/digits/ready")
     assert (settings.repeats, settings.timeout_seconds, settings.request_seconds) == (5, 90, 30)
@@ -109,7 +111,7 @@ def test_the_prober_understands_what_it_is_told() -> None:
 
 
 def test_budgets_that_are_not_asked_for_are_not_told() -> None:
-    settings = from_environment(environment(pod(infra())["containers"][0]))
+    settings = read_prober_settings(environment(pod(infra())["containers"][0]))
     assert (settings.percentile, settings.latency_seconds, settings.memory_bytes) == (None, None, None)
     assert (settings.metrics_urls, settings.samples, settings.repeats) == ((), (), 3)
 
@@ -138,7 +140,7 @@ def test_samples_come_through_the_environment_as_they_are(texts: list[str]) -> N
     # The kubelet expands $(NAME) and makes one dollar of two; Linux takes no longer string.
     assert not any("$" in part for part in parts.values())
     assert all(len(f"{key}={value}".encode()) < 128 << 10 for key, value in parts.items())
-    assert [{"request": sample.request} for sample in from_environment(found).samples] == list(requests)
+    assert [{"request": sample.request} for sample in read_prober_settings(found).samples] == list(requests)
 
 
 def test_samples_that_are_too_large_are_refused_by_name() -> None:
@@ -249,8 +251,8 @@ def test_times_and_tries_are_the_policys() -> None:
     gate = EvaluationGate.model_validate(
         {"template": {"spec": {"containers": [SCORER]}}, "metrics": METRICS, "timeout": "1h30m", "backoffLimit": 4}
     )
-    wanted = gates.Content("digits-v2", version().spec.artifact, DIGEST)
-    spec = gates.evaluation(rollout(), gate, CANDIDATE, wanted, None, IMAGES)["spec"]
+    wanted = gates.EvaluatedContent("digits-v2", version().spec.artifact, DIGEST)
+    spec = gates.evaluation_job(rollout(), gate, CANDIDATE, wanted, None, IMAGES)["spec"]
     assert (spec["activeDeadlineSeconds"], spec["backoffLimit"]) == (5400, 4)
     assert json.dumps(spec)
 
@@ -272,10 +274,12 @@ def test_the_scan_reads_the_pinned_artifact_and_gets_the_policys_lists_as_they_a
 def test_of_two_versions_one_may_be_in_the_cache_and_each_has_volumes_of_its_own() -> None:
     template = {"spec": {"containers": [SCORER]}}
     gate = EvaluationGate.model_validate({"template": template, "metrics": METRICS})
-    kept = fetching.Kept("models", fetching.Proof("full"))
-    wanted = gates.Content("digits-v2", version().spec.artifact, DIGEST)
-    source = gates.Content("digits-v1", version(uri="pvc://claim/c").spec.artifact, DIGEST, kept)
-    spec = pod(gates.evaluation(rollout(), gate, CANDIDATE, wanted, source, IMAGES, service_account="digits-server"))
+    kept = fetching.CachedContent("models", fetching.CacheProof("full"))
+    wanted = gates.EvaluatedContent("digits-v2", version().spec.artifact, DIGEST)
+    source = gates.EvaluatedContent("digits-v1", version(uri="pvc://claim/c").spec.artifact, DIGEST, kept)
+    spec = pod(
+        gates.evaluation_job(rollout(), gate, CANDIDATE, wanted, source, IMAGES, service_account="digits-server")
+    )
     assert spec["serviceAccountName"] == "digits-server"
     brought, verified = spec["initContainers"]
     assert "--only-cached" not in brought["args"]

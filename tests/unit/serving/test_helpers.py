@@ -117,7 +117,7 @@ def test_nothing_said_changes_nothing(rendered: Rendered) -> None:
         )
         == rendered()
     )
-    assert helpers.mark(builders.IMAGES, "look") == {}
+    assert helpers.placement_annotation(builders.IMAGES, "look") == {}
 
 
 ONE_ROLE: list[tuple[str, Json, Json, Json]] = [
@@ -130,10 +130,10 @@ ONE_ROLE: list[tuple[str, Json, Json, Json]] = [
 @pytest.mark.parametrize(("everybody", "role", "expected"), [c[1:] for c in ONE_ROLE], ids=[c[0] for c in ONE_ROLE])
 def test_a_role_may_have_its_own(everybody: Json, role: Json, expected: Json) -> None:
     images = with_said(**everybody, roles={"scan": role})
-    found = helpers.template({}, {"containers": []}, images, "scan")
+    found = helpers.place_template({}, {"containers": []}, images, "scan")
     place = {key: value for key, value in found["spec"].items() if key != "containers"}
     assert (found["metadata"].get("labels") or place) == expected
-    other = helpers.template({}, {"containers": []}, images, "infra")
+    other = helpers.place_template({}, {"containers": []}, images, "infra")
     assert other["metadata"] | {k: v for k, v in other["spec"].items() if k != "containers"} == everybody
 
 
@@ -142,14 +142,14 @@ def test_resources_of_a_role_are_merged_by_name() -> None:
     images = with_said(
         resources={"limits": {"cpu": 1}}, roles={"resolve": {"resources": {"limits": {"memory": "2Gi"}}}}
     )
-    assert helpers.resources(default, images, "resolve")["limits"] == {"cpu": 1, "memory": "2Gi"}
-    assert helpers.resources(default, images, "look")["limits"] == {"cpu": 1, "memory": "1Gi"}
+    assert helpers.container_resources(default, images, "resolve")["limits"] == {"cpu": 1, "memory": "2Gi"}
+    assert helpers.container_resources(default, images, "look")["limits"] == {"cpu": 1, "memory": "1Gi"}
 
 
 def test_a_default_request_is_never_above_the_limit_that_is_set() -> None:
     default = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
     images = with_said(resources={"limits": {"cpu": "50m", "memory": "64Mi"}})
-    assert helpers.resources(default, images, "look") == {
+    assert helpers.container_resources(default, images, "look") == {
         "requests": {"cpu": "50m", "memory": "64Mi"},
         "limits": {"cpu": "50m", "memory": "64Mi"},
     }
@@ -164,7 +164,7 @@ WRITTEN: list[tuple[str, Json]] = [
 @pytest.mark.parametrize("given", [case[1] for case in WRITTEN], ids=[case[0] for case in WRITTEN])
 def test_what_a_templates_author_has_written_wins(given: Json) -> None:
     spec = {"containers": [], **{key: value for key, value in given.items() if value is not None}}
-    found = helpers.template(
+    found = helpers.place_template(
         {"labels": {"a": "own"}}, spec, with_said(**SAID | {"labels": {"a": "b"}}), "training", given
     )
     assert {key: found["spec"].get(key) for key in given} == given
@@ -173,25 +173,30 @@ def test_what_a_templates_author_has_written_wins(given: Json) -> None:
 
 def test_pull_secrets_are_added_to_the_authors_once() -> None:
     spec = {"containers": [], "imagePullSecrets": [{"name": "own"}, {"name": "registry"}]}
-    found = helpers.template({}, spec, with_said(imagePullSecrets=[{"name": "registry"}, {"name": "other"}]), "metric")
+    found = helpers.place_template(
+        {}, spec, with_said(imagePullSecrets=[{"name": "registry"}, {"name": "other"}]), "metric"
+    )
     assert [entry["name"] for entry in found["spec"]["imagePullSecrets"]] == ["own", "registry", "other"]
 
 
 def test_another_setting_makes_another_mark_and_that_of_another_role_does_not() -> None:
-    marks = [helpers.mark(with_said(**given), "look") for given in (SAID, SAID | {"priorityClassName": "high"}, SAID)]
+    marks = [
+        helpers.placement_annotation(with_said(**given), "look")
+        for given in (SAID, SAID | {"priorityClassName": "high"}, SAID)
+    ]
     assert marks[0] == marks[2] != marks[1]
-    assert helpers.mark(with_said(roles={"scan": SAID}), "look") == {}
+    assert helpers.placement_annotation(with_said(roles={"scan": SAID}), "look") == {}
 
 
 def test_what_a_models_author_says_wins_over_the_administrators_for_all_and_for_roles() -> None:
     images = with_said(**SAID, roles={"scan": {"nodeSelector": {"pool": "scan"}}})
     model = {"spec": {"helperPods": {"nodeSelector": {"pool": "own"}, "resources": {"limits": {"cpu": "2"}}}}}
     for role in HelperRoles.model_fields:
-        found = helpers.of_model(images, model).helper_pods.of(role).members()
+        found = helpers.with_model_placement(images, model).helper_pods.for_role(role).to_pod_members()
         resources = {**SAID["resources"], "limits": {"cpu": "2"}}
         assert found == {**SAID, "nodeSelector": {"pool": "own"}, "resources": resources}, role
     for nothing in (None, {}, {"spec": {"helperPods": None}}, {"spec": {"helperPods": {"roles": 1}}}):
-        assert helpers.of_model(images, nothing) is images
+        assert helpers.with_model_placement(images, nothing) is images
 
 
 WRONG: list[Json] = [
@@ -229,10 +234,10 @@ def test_an_authors_proxy_sees_plain_http_only_where_it_can_forge_and_read_nothi
 ) -> None:
     """Who names the proxy would choose what is pinned as the digest of somebody else's version."""
     images = replace(builders.IMAGES, helper_pods=HelperPods.model_validate({"env": {"HTTP_PROXY": "http://ours"}}))
-    images = helpers.of_model(images, {"spec": {"helperPods": {"env": PROXIES}}})
+    images = helpers.with_model_placement(images, {"spec": {"helperPods": {"env": PROXIES}}})
     ref = {"credentialsSecretRef": {"name": secret}} if secret else {}
     artifact = builders.version(**ref).spec.artifact
-    found = fetching.bring({"candidate": (artifact, digest, "/x")}, images, "scan").containers[0]
+    found = fetching.fetch_contents({"candidate": (artifact, digest, "/x")}, images, "scan").containers[0]
     environment = {entry["name"]: entry.get("value") for entry in found["env"]}
     assert environment["HTTP_PROXY"] == clear
     assert environment.get("all_proxy") == ("http://mine" if clear == "http://mine" else None)
@@ -275,9 +280,9 @@ def test_elsewhere_pods_name_theirs_which_such_a_platform_refuses(rendered: Rend
 def test_a_change_of_who_gives_users_is_told_of_revisions_and_makes_what_lives_long_again() -> None:
     platform = replace(builders.IMAGES, platform_ids=True)
     kept, chosen = builders.stored(builders.raw_model()), builders.choice()
-    assert revision.outdated(kept, chosen, builders.IMAGES) is None
-    assert "users and groups" in (revision.outdated(kept, chosen, platform) or "")
+    assert revision.outdated_reason(kept, chosen, builders.IMAGES) is None
+    assert "users and groups" in (revision.outdated_reason(kept, chosen, platform) or "")
     again = builders.stored(builders.raw_model(), images=platform)
-    assert revision.outdated(again, chosen, platform) is None
-    assert "users and groups" in (revision.outdated(again, chosen, builders.IMAGES) or "")
-    assert helpers.mark(platform, "look") != helpers.mark(builders.IMAGES, "look")
+    assert revision.outdated_reason(again, chosen, platform) is None
+    assert "users and groups" in (revision.outdated_reason(again, chosen, builders.IMAGES) or "")
+    assert helpers.placement_annotation(platform, "look") != helpers.placement_annotation(builders.IMAGES, "look")

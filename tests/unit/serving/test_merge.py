@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.serving.merge import MergeError, merge
+from modelwright.serving.merge import MergeError, strategic_merge
 
 BASE: dict[str, Any] = {
     "metadata": {"labels": {"a": "1"}},
@@ -81,7 +81,7 @@ CASES = [
 @pytest.mark.parametrize(("patch", "path", "expected"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_merge(patch: Any, path: list[Any], expected: Any) -> None:
     base = copy.deepcopy(BASE)
-    merged = merge(base, patch)
+    merged = strategic_merge(base, patch)
     assert base == BASE
     for key in path:
         merged = merged[key]
@@ -107,7 +107,7 @@ WRONG = [
 @pytest.mark.parametrize(("patch", "begins"), [c[1:] for c in WRONG], ids=[c[0] for c in WRONG])
 def test_what_cannot_be_merged_is_named_by_path(patch: Any, begins: str) -> None:
     with pytest.raises(MergeError) as caught:
-        merge(BASE, patch, "p")
+        strategic_merge(BASE, patch, "p")
     assert str(caught.value).startswith(begins)
 
 
@@ -144,36 +144,38 @@ BASES = MAPS.map(_without_nulls)
 
 @given(base=BASES)
 def test_an_empty_patch_changes_nothing(base: Any) -> None:
-    assert merge(base, {}) == base
+    assert strategic_merge(base, {}) == base
 
 
 @given(base=BASES, patch=MAPS)
 def test_merging_twice_is_merging_once_and_changes_neither_argument(base: Any, patch: Any) -> None:
     before = copy.deepcopy((base, patch))
-    once = merge(base, patch)
-    assert merge(once, patch) == once
+    once = strategic_merge(base, patch)
+    assert strategic_merge(once, patch) == once
     assert (base, patch) == before
 
 
 @given(base=BASES, patch=MAPS)
 def test_no_null_and_no_directive_is_left(base: Any, patch: Any) -> None:
-    assert merge(base, patch) == _without_nulls(merge(base, patch))
+    assert strategic_merge(base, patch) == _without_nulls(strategic_merge(base, patch))
 
 
 @given(base=BASES, patch=MAPS)
 def test_members_the_patch_does_not_name_stay(base: Any, patch: Any) -> None:
-    merged = merge(base, patch)
+    merged = strategic_merge(base, patch)
     assert {k: v for k, v in base.items() if k not in patch} == {k: v for k, v in merged.items() if k not in patch}
     assert not [k for k, v in patch.items() if v is None and k in merged]
 
 
 @given(base=BASES)
 def test_merging_something_into_nothing_gives_it_and_itself_changes_nothing(base: Any) -> None:
-    assert merge({}, base) == base
-    assert merge(base, base) == base
+    assert strategic_merge({}, base) == base
+    assert strategic_merge(base, base) == base
 
 
 def test_a_map_is_deleted_or_replaced_by_directive() -> None:
     base = {"spec": {"a": {"x": 1, "y": 2}, "b": 1}}
-    assert merge(base, {"spec": {"a": {"$patch": "delete"}}}, "p") == {"spec": {"b": 1}}
-    assert merge(base, {"spec": {"a": {"$patch": "replace", "z": 3}}}, "p") == {"spec": {"a": {"z": 3}, "b": 1}}
+    assert strategic_merge(base, {"spec": {"a": {"$patch": "delete"}}}, "p") == {"spec": {"b": 1}}
+    assert strategic_merge(base, {"spec": {"a": {"$patch": "replace", "z": 3}}}, "p") == {
+        "spec": {"a": {"z": 3}, "b": 1}
+    }

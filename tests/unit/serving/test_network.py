@@ -6,7 +6,7 @@ import pytest
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import Routing, Share
+from modelwright.core.rollout.routing import TrafficShare, TrafficSplit
 from modelwright.serving import network
 from tests.unit.serving.builders import raw_model
 
@@ -17,13 +17,13 @@ def endpoint(**more: Any) -> Endpoint:
     return Endpoint.model_validate({"parentRefs": [{"name": "models", "namespace": "gateways"}], **more})
 
 
-def split(weights: dict[str, int]) -> Routing:
-    shares = tuple(Share(Revision(f"digits-{key}", key), weight) for key, weight in weights.items())
-    return Routing(shares, inside=shares[0].revision)
+def split(weights: dict[str, int]) -> TrafficSplit:
+    shares = tuple(TrafficShare(Revision(f"digits-{key}", key), weight) for key, weight in weights.items())
+    return TrafficSplit(shares, service_revision=shares[0].revision)
 
 
 def route(marked: bool = False, weights: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
-    return network.route(raw_model(), endpoint(**more), split(weights or {ONE.hash: 100}), marked=marked)
+    return network.render_route(raw_model(), endpoint(**more), split(weights or {ONE.hash: 100}), marked=marked)
 
 
 def filters(found: dict[str, Any]) -> list[str]:
@@ -35,7 +35,7 @@ def filters(found: dict[str, Any]) -> list[str]:
 
 
 def test_the_models_service_selects_one_revision_and_can_be_read_back() -> None:
-    service = network.model_service(raw_model(), Routing.to(ONE), {ONE.hash: {"http": 8080}}, None)
+    service = network.model_service(raw_model(), TrafficSplit.all_to(ONE), {ONE.hash: {"http": 8080}}, None)
     assert service["metadata"]["name"] == "digits"
     assert network.selected_revision(service) == ONE.hash
     assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(80, 8080)]
@@ -53,7 +53,7 @@ PORTS = [
 def test_a_service_of_all_revisions_sends_to_the_ports_of_each(
     one: dict[str, int], two: dict[str, int], expected: dict[int, Any]
 ) -> None:
-    shares = Routing((Share(ONE, 50), Share(Revision("digits-v2", "bbbbbbbbbb"), 50)))
+    shares = TrafficSplit((TrafficShare(ONE, 50), TrafficShare(Revision("digits-v2", "bbbbbbbbbb"), 50)))
     service = network.model_service(raw_model(), shares, {"aaaaaaaaaa": one, "bbbbbbbbbb": two}, None)
     assert {port["port"]: port["targetPort"] for port in service["spec"]["ports"]} == expected
     assert service["spec"]["selector"] == {"modelwright.dev/model": "digits", "modelwright.dev/role": "serving"}
@@ -154,9 +154,9 @@ def test_a_request_timeout_is_on_every_rule_and_only_when_asked_for() -> None:
 
 
 def test_filters_of_the_endpoint_come_with_the_mark_and_the_token_in_one_filter_of_each_kind() -> None:
-    shares = (Share(ONE, 100),)
-    observed = Routing(shares, inside=ONE, observe_percent=100, copy_token="a-token")
-    found = network.route(raw_model(), endpoint(filters=OWN_FILTERS, pathPrefix="/a"), observed, marked=True)
+    shares = (TrafficShare(ONE, 100),)
+    observed = TrafficSplit(shares, service_revision=ONE, observe_percent=100, copy_token="a-token")
+    found = network.render_route(raw_model(), endpoint(filters=OWN_FILTERS, pathPrefix="/a"), observed, marked=True)
     (rule,) = found["spec"]["rules"]
     kinds = [entry["type"] for entry in rule["filters"]]
     assert kinds == [entry["type"] for entry in OWN_FILTERS] + ["URLRewrite", "RequestMirror"]
@@ -172,12 +172,14 @@ def test_filters_of_the_endpoint_come_with_the_mark_and_the_token_in_one_filter_
 
 def test_the_mark_changes_with_the_filters_and_callers_are_told_apart_by_them_alone() -> None:
     def made(filters: list[dict[str, Any]], token: str = "") -> dict[str, Any]:
-        observed = Routing((Share(ONE, 100),), inside=ONE, observe_percent=100 if token else 0, copy_token=token)
-        return network.route(raw_model(), endpoint(filters=filters), observed, marked=True)
+        observed = TrafficSplit(
+            (TrafficShare(ONE, 100),), service_revision=ONE, observe_percent=100 if token else 0, copy_token=token
+        )
+        return network.render_route(raw_model(), endpoint(filters=filters), observed, marked=True)
 
     plain, filtered = made([]), made(OWN_FILTERS)
     assert network.route_mark(plain) != network.route_mark(filtered)
     assert network.route_mark(filtered) != network.route_mark(made([CORS]))
-    assert network.for_callers(plain, "digits") == network.for_callers(made([], "a"), "digits")
-    assert network.for_callers(filtered, "digits") != network.for_callers(plain, "digits")
-    assert network.for_callers(made(OWN_FILTERS, "a"), "digits") == network.for_callers(filtered, "digits")
+    assert network.hash_for_callers(plain, "digits") == network.hash_for_callers(made([], "a"), "digits")
+    assert network.hash_for_callers(filtered, "digits") != network.hash_for_callers(plain, "digits")
+    assert network.hash_for_callers(made(OWN_FILTERS, "a"), "digits") == network.hash_for_callers(filtered, "digits")

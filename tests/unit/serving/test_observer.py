@@ -8,11 +8,11 @@ import pytest
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Monitoring, NumbersComparison
 from modelwright.api.v1alpha1.version import ReferenceSample
-from modelwright.core.monitoring.distances import Method
-from modelwright.core.monitoring.drift import Comparison, Correction
+from modelwright.core.monitoring.distances import DistanceMethod
+from modelwright.core.monitoring.drift import Correction, DriftMethods
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import Routing, Share
-from modelwright.observe.settings import Settings, comparison, from_environment
+from modelwright.core.rollout.routing import TrafficShare, TrafficSplit
+from modelwright.observe.settings import DriftMonitorSettings, build_comparison, read_monitor_settings
 from modelwright.serving import comparer, network, observer
 from tests.unit.serving.builders import DIGEST, IMAGES, raw_model, version
 
@@ -24,8 +24,8 @@ def rendered(
     serving: Revision = OLD, digest: str | None = DIGEST, monitoring: Monitoring | None = None, **options: Any
 ) -> dict[str, Any]:
     artifact = version(credentialsSecretRef={"name": "store"}).spec.artifact
-    sample = observer.sample(ReferenceSample(uri=URI, digest=digest), artifact)
-    return observer.deployment(raw_model(), serving, sample, monitoring or Monitoring(), IMAGES, **options)
+    sample = observer.reference_source(ReferenceSample(uri=URI, digest=digest), artifact)
+    return observer.monitor_deployment(raw_model(), serving, sample, monitoring or Monitoring(), IMAGES, **options)
 
 
 def pod(**options: Any) -> dict[str, Any]:
@@ -39,13 +39,16 @@ def test_its_environment_is_what_the_program_understands() -> None:
         numbers=NumbersComparison(method="Wasserstein", floor="0.2"), share_floor="0.02",
     )  # fmt: skip
     (container,) = pod(request_seconds=45, monitoring=monitoring)["containers"]
-    settings = from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+    settings = read_monitor_settings({entry["name"]: entry["value"] for entry in container["env"]})
     assert settings.serving_url == "http://digits-aaa.vision.svc"
     assert (settings.model_namespace, settings.model_name, settings.model_version) == ("vision", "digits", "digits-v1")
     assert (settings.window, settings.long_window, settings.rows_per_request) == ("90s", "1h30m", 3)
     assert (settings.min_samples, settings.request_timeout_seconds) == (50, 45)
-    assert comparison(settings) == Comparison(
-        numbers=Method.WASSERSTEIN, numbers_floor=0.2, share_floor=0.02, correction=Correction.BENJAMINI_HOCHBERG
+    assert build_comparison(settings) == DriftMethods(
+        numbers=DistanceMethod.WASSERSTEIN,
+        numbers_floor=0.2,
+        share_floor=0.02,
+        correction=Correction.BENJAMINI_HOCHBERG,
     )
     assert (settings.reference, settings.reference_bytes) == (container["volumeMounts"][0]["mountPath"], 16 << 20)
     assert settings.port == container["ports"][0]["containerPort"]
@@ -61,16 +64,16 @@ def test_windows_have_one_spelling_and_a_long_one_is_longer(
     window: str, long_window: str, told: tuple[str, str]
 ) -> None:
     (container,) = pod(monitoring=Monitoring(window=window, long_window=long_window))["containers"]
-    settings = from_environment({entry["name"]: entry["value"] for entry in container["env"]})
+    settings = read_monitor_settings({entry["name"]: entry["value"] for entry in container["env"]})
     assert (settings.window, settings.long_window) == told
 
 
 def test_the_defaults_of_the_api_are_those_of_the_observer() -> None:
     (container,) = pod()["containers"]
-    settings = from_environment({entry["name"]: entry["value"] for entry in container["env"]})
-    assert comparison(settings) == Comparison()
+    settings = read_monitor_settings({entry["name"]: entry["value"] for entry in container["env"]})
+    assert build_comparison(settings) == DriftMethods()
     assert (settings.window, settings.long_window, settings.rows_per_request) == (
-        Settings.window, Settings.long_window, Settings.rows_per_request,
+        DriftMonitorSettings.window, DriftMonitorSettings.long_window, DriftMonitorSettings.rows_per_request,
     )  # fmt: skip
 
 
@@ -92,12 +95,15 @@ def test_its_reference_is_fetched_as_the_artifact_is_and_no_more_than_that(diges
 def test_no_service_of_the_model_of_a_revision_or_of_the_comparer_selects_it() -> None:
     labels = rendered()["spec"]["template"]["metadata"]["labels"]
     ports = {"aaa": {"http": 8080}, "bbb": {"http": 8080}}
-    one, both = Routing((Share(OLD, 100),), inside=OLD), Routing((Share(OLD, 50), Share(NEW, 50)))
+    one, both = (
+        TrafficSplit((TrafficShare(OLD, 100),), service_revision=OLD),
+        TrafficSplit((TrafficShare(OLD, 50), TrafficShare(NEW, 50))),
+    )
     services = [network.model_service(raw_model(), routing, ports, None) for routing in (one, both)]
     services += [network.revision_service(raw_model(), revision, ports["aaa"]) for revision in (OLD, NEW)]
-    services.append(comparer.service(raw_model()))
+    services.append(comparer.comparer_service(raw_model()))
     assert not any(service["spec"]["selector"].items() <= labels.items() for service in services)
-    own = observer.service(raw_model())
+    own = observer.monitor_service(raw_model())
     assert own["spec"]["selector"].items() <= labels.items()
     assert own["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
     assert rendered()["metadata"]["name"] == own["metadata"]["name"] == names.observer_name("digits")
@@ -113,13 +119,13 @@ OTHERS = [
 
 @pytest.mark.parametrize("changed", [case[1] for case in OTHERS], ids=[case[0] for case in OTHERS])
 def test_what_is_observed_otherwise_is_observed_by_another_pod(changed: dict[str, Any]) -> None:
-    assert not observer.same(rendered(), rendered(**changed))
+    assert not observer.is_same_monitor(rendered(), rendered(**changed))
     assert rendered()["spec"]["selector"] == rendered(**changed)["spec"]["selector"]
     assert rendered()["spec"]["strategy"] == {"type": "Recreate"}
 
 
 def test_another_share_of_copies_is_the_same_pod() -> None:
-    assert observer.same(rendered(), rendered(monitoring=Monitoring(mirror_percent=50)))
+    assert observer.is_same_monitor(rendered(), rendered(monitoring=Monitoring(mirror_percent=50)))
 
 
 def live(**changes: Any) -> dict[str, Any]:
@@ -149,4 +155,4 @@ def going() -> dict[str, Any]:
     ],
 )
 def test_it_is_ready_when_a_pod_observes_this_very_revision(found: Any, serving: Revision, wanted: bool) -> None:
-    assert observer.ready(found, rendered(serving)) is wanted
+    assert observer.is_monitor_ready(found, rendered(serving)) is wanted

@@ -7,7 +7,7 @@ import pytest
 
 from modelwright.api.common import InvalidObject
 from modelwright.fetch import selection
-from modelwright.fetch.digest import directory_name
+from modelwright.fetch.digest import cache_folder_name
 from modelwright.serving import fetching
 from modelwright.serving.fetching import cache_directory, resolve_pod
 from modelwright.serving.merge import MergeError
@@ -134,15 +134,15 @@ def test_a_part_of_the_artifact_is_asked_for_and_has_a_folder_of_its_own_in_the_
     (fetch,) = spec["initContainers"]
     asked = ["--path=-my $$(model)", "--include=*.json", "--include=*.onnx", "--exclude=*.bin"]
     assert fetch["args"][3:7] == asked
-    key = selection.parse(PART["path"], PART["include"], PART["exclude"]).key
+    key = selection.parse_selection(PART["path"], PART["include"], PART["exclude"]).key
     mount = spec["containers"][0]["volumeMounts"][0]
-    assert mount["subPath"] == directory_name(DIGEST, key) == f"{DIGEST.replace(':', '-')}.{key}"
+    assert mount["subPath"] == cache_folder_name(DIGEST, key) == f"{DIGEST.replace(':', '-')}.{key}"
 
 
 @pytest.mark.parametrize("part", [{"path": "größe"}, {"include": ["é*"]}, {"exclude": ["a"]}, {"include": []}, {}])
 def test_operator_and_fetch_name_a_part_in_the_cache_alike(part: dict[str, Any]) -> None:
-    key = selection.parse(part.get("path", ""), part.get("include", ()), part.get("exclude", ())).key
-    assert cache_directory(DIGEST, version(**part).spec.artifact) == directory_name(DIGEST, key)
+    key = selection.parse_selection(part.get("path", ""), part.get("include", ()), part.get("exclude", ())).key
+    assert cache_directory(DIGEST, version(**part).spec.artifact) == cache_folder_name(DIGEST, key)
 
 
 def test_another_part_of_the_artifact_is_another_revision() -> None:
@@ -171,7 +171,7 @@ def test_all_that_fetches_has_the_administrators_environment() -> None:
     containers = [
         resolve_pod(raw, "digits", artifact, images)["spec"]["containers"][0],
         fetching.pod_spec(artifact, ["look"], images, "look")["containers"][0],
-        *fetching.bring({"data": (artifact, None, "/data")}, images, "training").containers,
+        *fetching.fetch_contents({"data": (artifact, None, "/data")}, images, "training").containers,
     ]
     for each in containers:
         assert {"name": "MODELWRIGHT_FETCH_MAX_BYTES", "value": "7"} in each["env"]
@@ -389,7 +389,7 @@ def test_the_pod_that_fills_the_cache_runs_nothing_but_fetch_and_has_what_it_nee
     wanted = version(uri="az://account/models/digits", serviceAccountName="models-reader", digest=DIGEST)
     raw = {**objects.version("vision", "digits-v1"), "apiVersion": "modelwright.dev/v1alpha1", "kind": "ModelVersion"}
     raw["metadata"] |= {"uid": "version-uid"}
-    kept = fetching.Kept("models", fetching.Proof("full", "sha256:" + "e" * 64))
+    kept = fetching.CachedContent("models", fetching.CacheProof("full", "sha256:" + "e" * 64))
     pod = fetching.fill_pod(raw, "digits", wanted.spec.artifact, IMAGES, DIGEST, kept)
     spec = pod["spec"]
     assert spec["serviceAccountName"] == "models-reader"

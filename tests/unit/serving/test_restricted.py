@@ -17,18 +17,22 @@ from tests.lib.restricted_pods import Json, pods, violations
 from tests.unit.serving.builders import IMAGES, raw_model, rollout
 
 WITHOUT_PODS = {names.ROLE_CLAIM, names.ROLE_POLICY}
-ROLES = {value for name, value in vars(names).items() if name.startswith("ROLE_")} - WITHOUT_PODS | {measuring.ROLE}
+ROLES = {value for name, value in vars(names).items() if name.startswith("ROLE_")} - WITHOUT_PODS | {
+    measuring.ROLE_METRIC
+}
 
 
 def comparer_of_a_model() -> list[Json]:
-    return [comparer.deployment(raw_model(), Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb"), IMAGES)]
+    return [
+        comparer.comparer_deployment(raw_model(), Revision("digits-v1", "aaa"), Revision("digits-v2", "bbb"), IMAGES)
+    ]
 
 
 def job_of_a_metric() -> list[Json]:
     work = {"template": {"spec": {"containers": [{"name": "score", "image": "example.com/score:1"}]}}, "value": "score"}
     asked = JobMetric.model_validate(work)
     return [
-        measuring.metric_job(
+        measuring.render_metric_job(
             rollout(), "score", asked, key="u/1", version="digits-v2", attempt="1", environment={}, images=IMAGES
         )
     ]

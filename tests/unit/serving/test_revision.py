@@ -74,7 +74,7 @@ OUTDATED = [
 def test_when_a_stored_revision_is_outdated(edit: dict[str, Any], images: Images, says: str | None) -> None:
     chosen = choice()
     later = replace(chosen, runtime=replace(chosen.runtime, **edit))
-    found = revision.outdated(stored(raw_model(), chosen), later, images)
+    found = revision.outdated_reason(stored(raw_model(), chosen), later, images)
     assert found is None if says is None else found is not None and says in found
     if found:
         assert "spec.serving.restartedAt" in found

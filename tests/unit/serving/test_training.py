@@ -46,16 +46,18 @@ def template(**members: Any) -> RunTemplate:
     )
 
 
-def inputs(of: RunTemplate | None = None, **members: Any) -> training.Inputs:
-    return training.Inputs(
+def inputs(of: RunTemplate | None = None, **members: Any) -> training.StageInputs:
+    return training.StageInputs(
         **{
             "model": "digits",
             "template": of or template(holdout={"uri": "pvc://data/holdout"}),
             "parameters": {"C": "10"},
             "dataset": DatasetStatus(uri="s3://data/digits/", digest=DATA),
             "holdout": DatasetStatus(uri="pvc://data/holdout", digest=HELD_OUT),
-            "serving": gates.Content("digits-v1", version().spec.artifact, DIGEST),
-            "candidate": gates.Content("digits-weekly-1", version(uri="s3://models/digits/x").spec.artifact, DIGEST),
+            "serving": gates.EvaluatedContent("digits-v1", version().spec.artifact, DIGEST),
+            "candidate": gates.EvaluatedContent(
+                "digits-weekly-1", version(uri="s3://models/digits/x").spec.artifact, DIGEST
+            ),
             "previous_profile": {"rows": 1797},
             "images": IMAGES,
             **members,
@@ -71,7 +73,7 @@ def work(stage: StageName, of: RunTemplate | None = None) -> Work:
 
 
 def job(stage: StageName = "train", of: RunTemplate | None = None, **members: Any) -> Json:
-    return training.job(run(), stage, work(stage, of), inputs(of, **members))
+    return training.stage_job(run(), stage, work(stage, of), inputs(of, **members))
 
 
 def pod(found: Json) -> Json:
@@ -261,7 +263,7 @@ def test_the_service_account_is_that_of_the_data_when_the_author_names_none(
 
 def test_dollars_come_through_as_they_are() -> None:
     odd = inputs(parameters={"p": "$(HOME) $$"}, dataset=DatasetStatus(uri="s3://data/$(SEED)/$$x", digest=DATA))
-    found = training.job(run(), "train", work("train"), odd)
+    found = training.stage_job(run(), "train", work("train"), odd)
     # The kubelet makes one dollar of two.
     assert environment(found)["DATASET_URI"] == "s3://data/$$(SEED)/$$$$x"
     assert document(found)["parameters"] == {"p": "$(HOME) $$"}
@@ -308,10 +310,10 @@ MANIFEST: Json = {
 }
 
 
-def resource(stage: StageName = "train", inputs_: training.Inputs | None = None, **members: Any) -> Json:
+def resource(stage: StageName = "train", inputs_: training.StageInputs | None = None, **members: Any) -> Json:
     manifest = {key: value for key, value in {**MANIFEST, **members}.items() if value is not None}
     of = Work.model_validate({"resource": {"manifest": manifest, "profile": "Workflow"}})
-    return training.resource(run(), stage, of, inputs_ or inputs())
+    return training.stage_resource(run(), stage, of, inputs_ or inputs())
 
 
 def test_a_resource_is_the_authors_with_our_name_owner_and_labels() -> None:
@@ -365,13 +367,13 @@ def test_a_resolve_pod_looks_at_the_data_as_the_policy_says(which: Any) -> None:
     source = DatasetSource.model_validate(
         {"uri": "pvc://data/d", "serviceAccountName": "reader", "credentialsSecretRef": {"name": "store"}}
     )
-    found = training.resolve_pod(run(), which, source, "digits", IMAGES)
+    found = training.dataset_resolve_pod(run(), which, source, "digits", IMAGES)
     assert found["spec"]["containers"][0]["args"] == ["resolve", "--uri", "pvc://data/d"]
     assert found["spec"]["serviceAccountName"] == "reader"
     assert found["metadata"]["labels"][names.LABEL_ROLE] == names.ROLE_RESOLVE
     assert found["metadata"]["labels"][names.LABEL_RUN] == "digits-weekly-1"
     assert found["metadata"]["ownerReferences"][0]["kind"] == "TrainingRun"
-    others = [training.resolve_pod(of, w, source, "digits", IMAGES) for of in (run(), run(uid="b"), run("r" * 52))
+    others = [training.dataset_resolve_pod(of, w, source, "digits", IMAGES) for of in (run(), run(uid="b"), run("r" * 52))
               for w in ("dataset", "holdout")]  # fmt: skip
     assert len({other["metadata"]["name"] for other in others}) == 6
     assert all(len(other["metadata"]["name"]) <= 63 for other in others)
@@ -391,13 +393,17 @@ def test_a_resolve_pod_looks_at_the_data_as_the_policy_says(which: Any) -> None:
 )
 def test_a_look_comes_as_often_as_is_asked_for(every: str, pattern: str) -> None:
     for number in range(50):
-        found = training.data_look(policy(uid=f"uid-{number}"), trigger(every=every), IMAGES)["spec"]["schedule"]
+        found = training.data_poll_cron_job(policy(uid=f"uid-{number}"), trigger(every=every), IMAGES)["spec"][
+            "schedule"
+        ]
         assert fullmatch(pattern, found), found
 
 
 @pytest.mark.parametrize(("every", "places"), [("10m", 10), ("1h", 60), ("24h", 1440)])
 def test_a_thousand_policies_look_at_all_times(every: str, places: int) -> None:
-    looks = [training.data_look(policy(uid=f"uid-{number}"), trigger(every=every), IMAGES) for number in range(1000)]
+    looks = [
+        training.data_poll_cron_job(policy(uid=f"uid-{number}"), trigger(every=every), IMAGES) for number in range(1000)
+    ]
     counts: dict[str, int] = {}
     for look in looks:
         counts[look["spec"]["schedule"]] = counts.get(look["spec"]["schedule"], 0) + 1
@@ -406,7 +412,7 @@ def test_a_thousand_policies_look_at_all_times(every: str, places: int) -> None:
 
 
 def test_a_look_is_one_at_a_time_under_the_policys_own_account() -> None:
-    found = training.data_look(
+    found = training.data_poll_cron_job(
         policy(), trigger(changed="Digest", serviceAccountName="reader", credentialsSecretRef={"name": "store"}), IMAGES
     )
     spec = found["spec"]
@@ -420,14 +426,14 @@ def test_a_look_is_one_at_a_time_under_the_policys_own_account() -> None:
     assert template["metadata"]["labels"] == found["metadata"]["labels"]
     labels = found["metadata"]["labels"]
     assert (labels[names.LABEL_ROLE], labels[names.LABEL_TRIGGER]) == ("look", "new-data")
-    assert labels[names.LABEL_LOOK] == found["metadata"]["name"]
+    assert labels[names.LABEL_DATA_POLL] == found["metadata"]["name"]
     assert found["metadata"]["ownerReferences"][0]["kind"] == "RetrainingPolicy"
 
 
 def test_looks_of_other_triggers_and_policies_have_other_names() -> None:
     long = [policy("p" * 40), policy("p" * 40, "b"), policy()]
     triggers = [trigger(), Trigger.model_validate({**trigger().wire(), "name": "t" * 63})]
-    found = [training.data_look(of, t, IMAGES)["metadata"]["name"] for of in long for t in triggers]
+    found = [training.data_poll_cron_job(of, t, IMAGES)["metadata"]["name"] for of in long for t in triggers]
     assert len(set(found)) == 6
     assert all(len(name) <= 52 for name in found)
 
@@ -445,4 +451,4 @@ def test_looks_of_other_triggers_and_policies_have_other_names() -> None:
 )
 def test_what_can_not_be_looked_at_is_refused_by_the_field(data: Json, named: str) -> None:
     with pytest.raises(MergeError, match=rf"spec\.triggers\[new-data\]\.{named}"):
-        training.data_look(policy(), trigger(**data), IMAGES)
+        training.data_poll_cron_job(policy(), trigger(**data), IMAGES)

@@ -14,16 +14,16 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.drift import differs
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.routing import HeaderMatch, Routing
+from modelwright.core.rollout.routing import HeaderCondition, TrafficSplit
 from modelwright.serving import network
 from modelwright.traffic import probe as probe_module
 from modelwright.traffic.gateway_api import (
     MARK_FEATURE,
-    GatewayTraffic,
+    GatewayRouter,
 )
-from modelwright.traffic.port import Needs, Routed, Scene, Traffic
-from modelwright.traffic.probe import Probe
-from modelwright.traffic.service import ServiceTraffic
+from modelwright.traffic.port import ObservedSplit, RoutingObjects, TrafficRequirements, TrafficRouter
+from modelwright.traffic.probe import GatewayProbe
+from modelwright.traffic.service import ServiceRouter
 from tests.lib.traffic_contract import (
     ONE,
     PATH,
@@ -60,54 +60,62 @@ def cluster(request: pytest.FixtureRequest, gateway: FakeGateway) -> Cluster:
 
 
 async def test_before_anything_is_written_nothing_is_named_and_nothing_confirmed(cluster: Cluster) -> None:
-    assert cluster.traffic.named(cluster.scene) == frozenset()
-    assert cluster.routed == Routed()
+    assert cluster.traffic.list_targets(cluster.scene) == frozenset()
+    assert cluster.routed == ObservedSplit()
     assert not await cluster.confirmed()
 
 
 async def test_what_is_sent_to_a_revision_names_it_alone_and_is_confirmed_once_followed(cluster: Cluster) -> None:
     cluster.follow(ONE)
-    assert cluster.traffic.named(cluster.scene) == {ONE.hash}
-    assert cluster.routed == Routed({ONE.hash: 100}, named=frozenset({ONE.hash}))
+    assert cluster.traffic.list_targets(cluster.scene) == {ONE.hash}
+    assert cluster.routed == ObservedSplit({ONE.hash: 100}, targets=frozenset({ONE.hash}))
     assert await cluster.confirmed()
 
 
 async def test_traffic_moves_whole(cluster: Cluster) -> None:
     for revision in (ONE, TWO, ONE):
         cluster.follow(revision)
-        assert cluster.traffic.named(cluster.scene) == {revision.hash}
+        assert cluster.traffic.list_targets(cluster.scene) == {revision.hash}
         assert await cluster.confirmed()
 
 
 async def test_a_crash_between_two_writes_names_both_and_the_rest_follows(cluster: Cluster) -> None:
     cluster.follow(ONE)
     cluster.send(TWO, writes=1)
-    named = cluster.traffic.named(cluster.scene)
+    named = cluster.traffic.list_targets(cluster.scene)
     assert TWO.hash in named
     assert named <= {ONE.hash, TWO.hash}
     cluster.follow(TWO)
-    assert cluster.traffic.named(cluster.scene) == {TWO.hash}
+    assert cluster.traffic.list_targets(cluster.scene) == {TWO.hash}
     assert await cluster.confirmed()
 
 
-def routings(cluster: Cluster) -> list[Routing]:
+def routings(cluster: Cluster) -> list[TrafficSplit]:
     """What this way of moving traffic can do, in an order that a rollout might take."""
     everything = {
-        Needs(mirror=True, mirror_percent_below_100=True): replace(Routing.to(ONE), mirror_percent=50),
-        Needs(observe=10): replace(Routing.to(ONE), observe_percent=10),
-        Needs(observe=100): replace(Routing.to(TWO), observe_percent=100),
-        Needs(match=True, observe=10): replace(
-            Routing.to(ONE), match=(HeaderMatch("x-group", "beta"),), matched=TWO, observe_percent=10
+        TrafficRequirements(mirror=True, mirror_percent_below_100=True): replace(
+            TrafficSplit.all_to(ONE), mirror_percent=50
         ),
-        Needs(match=True): replace(Routing.to(ONE), match=(HeaderMatch("x-group", "beta"),), matched=TWO),
-        Needs(weights=(10,), replicas=20): to(10),
-        Needs(weights=(10,), sticky=True, replicas=20): to(10, sticky=True),
-        Needs(weights=(50,), sticky=True, replicas=20): to(50, sticky=True),
-        Needs(weights=(50,), mirror=True, replicas=20): to(50, mirror_percent=100),
+        TrafficRequirements(observe_percent=10): replace(TrafficSplit.all_to(ONE), observe_percent=10),
+        TrafficRequirements(observe_percent=100): replace(TrafficSplit.all_to(TWO), observe_percent=100),
+        TrafficRequirements(match=True, observe_percent=10): replace(
+            TrafficSplit.all_to(ONE), match=(HeaderCondition("x-group", "beta"),), matched=TWO, observe_percent=10
+        ),
+        TrafficRequirements(match=True): replace(
+            TrafficSplit.all_to(ONE), match=(HeaderCondition("x-group", "beta"),), matched=TWO
+        ),
+        TrafficRequirements(weights=(10,), replicas=20): to(10),
+        TrafficRequirements(weights=(10,), sticky=True, replicas=20): to(10, sticky=True),
+        TrafficRequirements(weights=(50,), sticky=True, replicas=20): to(50, sticky=True),
+        TrafficRequirements(weights=(50,), mirror=True, replicas=20): to(50, mirror_percent=100),
     }
     inside = {} if cluster.scene.endpoint else {"inside": None}
-    can = [routing for needs, routing in everything.items() if not cluster.traffic.refusals(cluster.scene, needs)]
-    return [replace(routing, **inside) for routing in can] + [Routing.to(TWO)]
+    can = [
+        routing
+        for needs, routing in everything.items()
+        if not cluster.traffic.list_unsupported_needs(cluster.scene, needs)
+    ]
+    return [replace(routing, **inside) for routing in can] + [TrafficSplit.all_to(TWO)]
 
 
 async def test_all_that_is_not_refused_can_be_done_and_read_back(cluster: Cluster) -> None:
@@ -115,8 +123,8 @@ async def test_all_that_is_not_refused_can_be_done_and_read_back(cluster: Cluste
     for routing in routings(cluster):
         cluster.follow(routing)
         matched = routing.matched.hash if routing.matched else None
-        assert cluster.routed == Routed(
-            routing.weights, matched, routing.mirror_percent, routing.sticky, frozenset(routing.hashes),
+        assert cluster.routed == ObservedSplit(
+            routing.weights, matched, routing.mirror_percent, routing.sticky, frozenset(routing.revision_hashes),
             routing.observed_percent,
         )  # fmt: skip
         assert await cluster.confirmed()
@@ -128,12 +136,12 @@ async def test_all_that_is_not_refused_can_be_done_and_read_back(cluster: Cluste
 
 async def test_a_crash_after_any_write_never_loses_sight_of_a_revision(cluster: Cluster) -> None:
     cluster.follow(ONE)
-    before = Routing.to(ONE)
+    before = TrafficSplit.all_to(ONE)
     for routing in routings(cluster):
-        for writes in range(1, len(cluster.traffic.manifests(cluster.scene, routing, PORTS))):
+        for writes in range(1, len(cluster.traffic.render_manifests(cluster.scene, routing, PORTS))):
             cluster.send(routing, writes=writes)
-            assert cluster.routed.named <= before.hashes | routing.hashes
-            assert cluster.routed.named & (before.hashes | routing.hashes)
+            assert cluster.routed.targets <= before.revision_hashes | routing.revision_hashes
+            assert cluster.routed.targets & (before.revision_hashes | routing.revision_hashes)
         cluster.follow(routing)
         assert cluster.routed.weights == routing.weights
         before = routing
@@ -141,13 +149,13 @@ async def test_a_crash_after_any_write_never_loses_sight_of_a_revision(cluster: 
 
 def observing(cluster: Cluster) -> bool:
     """Whether this way of moving traffic can send copies to an observer."""
-    return not cluster.traffic.refusals(cluster.scene, Needs(observe=10))
+    return not cluster.traffic.list_unsupported_needs(cluster.scene, TrafficRequirements(observe_percent=10))
 
 
 async def test_the_observer_rests_while_the_comparer_gets_copies(cluster: Cluster) -> None:
     if not observing(cluster):
         return
-    both = replace(Routing.to(ONE), observe_percent=10, mirror_percent=50)
+    both = replace(TrafficSplit.all_to(ONE), observe_percent=10, mirror_percent=50)
     for routing in (replace(both, mirror_percent=0), both):
         cluster.follow(routing)
         cluster.drop_unwanted(routing)
@@ -158,22 +166,24 @@ async def test_the_observer_rests_while_the_comparer_gets_copies(cluster: Cluste
 async def test_callers_see_no_difference_whether_they_are_observed(cluster: Cluster) -> None:
     seen = set()
     for percent in (0, 10, 100, 0):
-        cluster.follow(replace(Routing.to(ONE), observe_percent=percent, copy_token=f"token-{percent}"))
+        cluster.follow(replace(TrafficSplit.all_to(ONE), observe_percent=percent, copy_token=f"token-{percent}"))
         assert cluster.routed.weights == {ONE.hash: 100}
         assert await cluster.confirmed()
         if cluster.scene.route is not None:
-            seen.add(network.for_callers(cluster.scene.route, "digits"))
+            seen.add(network.hash_for_callers(cluster.scene.route, "digits"))
             assert network.read_route(cluster.scene.route, "digits").names_observer("digits") == (
                 percent > 0 and observing(cluster)
             )
     cluster.follow(TWO)
     if cluster.scene.route is not None:
         assert len(seen) == 1
-        assert network.for_callers(cluster.scene.route, "digits") not in seen
+        assert network.hash_for_callers(cluster.scene.route, "digits") not in seen
 
 
 async def test_the_rule_that_copies_sets_the_token_and_no_other_does(cluster: Cluster) -> None:
-    copied = replace(Routing.to(ONE), match=(HeaderMatch("x-group", "beta"),), matched=TWO, copy_token="sesame")
+    copied = replace(
+        TrafficSplit.all_to(ONE), match=(HeaderCondition("x-group", "beta"),), matched=TWO, copy_token="sesame"
+    )
     for routing in (replace(copied, observe_percent=10), replace(copied, mirror_percent=100), copied):
         cluster.follow(routing)
         if cluster.scene.route is None:
@@ -184,14 +194,14 @@ async def test_the_rule_that_copies_sets_the_token_and_no_other_does(cluster: Cl
 
 
 async def test_where_copies_to_an_observer_are_refused_none_are_made(cluster: Cluster) -> None:
-    cluster.follow(replace(Routing.to(ONE), observe_percent=10))
+    cluster.follow(replace(TrafficSplit.all_to(ONE), observe_percent=10))
     assert (cluster.routed.observe_percent == 10) == observing(cluster)
 
 
 async def test_the_same_routing_is_the_same_manifests_whatever_was_before(cluster: Cluster) -> None:
     first = {}
-    for routing in [Routing.to(ONE), *routings(cluster)] * 2:
-        rendered = without_nulls(cluster.traffic.manifests(cluster.scene, routing, PORTS))
+    for routing in [TrafficSplit.all_to(ONE), *routings(cluster)] * 2:
+        rendered = without_nulls(cluster.traffic.render_manifests(cluster.scene, routing, PORTS))
         assert first.setdefault(routing, rendered) == rendered
         cluster.follow(routing)
 
@@ -199,7 +209,7 @@ async def test_the_same_routing_is_the_same_manifests_whatever_was_before(cluste
 async def test_what_was_edited_by_hand_is_seen_and_mended(cluster: Cluster) -> None:
     for routing in routings(cluster):
         cluster.follow(routing)
-        wanted = cluster.traffic.manifests(cluster.scene, routing, PORTS)
+        wanted = cluster.traffic.render_manifests(cluster.scene, routing, PORTS)
         assert not any(drifted(manifest, cluster.scene) for manifest in wanted)
         text = json.dumps([cluster.scene.service, cluster.scene.route, dict(cluster.scene.traefik)])
         edited = re.sub(r'"(weight|percent|modelwright.dev/revision)": ("?)\w+', r'"\1": \g<2>7', text)
@@ -210,7 +220,7 @@ async def test_what_was_edited_by_hand_is_seen_and_mended(cluster: Cluster) -> N
         assert cluster.routed.weights == routing.weights
 
 
-def drifted(manifest: Json, scene: Scene) -> bool:
+def drifted(manifest: Json, scene: RoutingObjects) -> bool:
     live = {"Service": scene.service, "TraefikService": scene.traefik.get(manifest["metadata"]["name"])}
     return differs(manifest["spec"], (live.get(manifest["kind"], scene.route) or {}).get("spec"))
 
@@ -219,7 +229,7 @@ def test_a_key_added_to_the_selector_of_the_service_is_taken_out(cluster: Cluste
     cluster.send(ONE)
     assert cluster.scene.service is not None
     cluster.scene.service["spec"]["selector"]["app"] = "x"
-    (service, *_) = cluster.traffic.manifests(cluster.scene, Routing.to(ONE), PORTS)
+    (service, *_) = cluster.traffic.render_manifests(cluster.scene, TrafficSplit.all_to(ONE), PORTS)
     assert drifted(service, cluster.scene)
     cluster.send(ONE)
     assert cluster.scene.service["spec"]["selector"].keys() == {"modelwright.dev/model", "modelwright.dev/revision"}
@@ -232,20 +242,20 @@ async def test_sending_twice_changes_nothing(cluster: Cluster) -> None:
     cluster.send(ONE)
     cluster.controller()
     assert cluster.scene == before
-    one = Routing.to(ONE)
-    assert cluster.traffic.manifests(before, one, PORTS) == cluster.traffic.manifests(before, one, PORTS)
+    one = TrafficSplit.all_to(ONE)
+    assert cluster.traffic.render_manifests(before, one, PORTS) == cluster.traffic.render_manifests(before, one, PORTS)
 
 
 async def test_the_manifests_name_only_what_the_port_promises(cluster: Cluster) -> None:
     """All are the Model's own, owned and labelled, and a revision's own backends come with the revision."""
     backends = {"digits-comparer"}
     for revision in (ONE, TWO):
-        own = cluster.traffic.per_revision(cluster.model, revision, PORTS[revision.hash])
+        own = cluster.traffic.render_revision_objects(cluster.model, revision, PORTS[revision.hash])
         backends |= {manifest["metadata"]["name"] for manifest in own}
         for manifest in own:
             assert_owned(manifest)
     for routing in routings(cluster):
-        for manifest in cluster.traffic.manifests(cluster.scene, routing, PORTS):
+        for manifest in cluster.traffic.render_manifests(cluster.scene, routing, PORTS):
             assert_owned(manifest)
             for rule in manifest["spec"].get("rules", []):
                 assert {backend["name"] for backend in rule["backendRefs"]} <= backends
@@ -267,7 +277,7 @@ async def test_a_place_that_another_model_has_is_never_confirmed_and_gets_no_rou
     cluster.send(ONE)
     assert cluster.scene.route is None
     assert cluster.scene.service is not None
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert (evidence.confirmed, evidence.problem) == (False, problem)
 
 
@@ -286,11 +296,11 @@ def served(gateway: FakeGateway, way: str) -> Cluster:
 async def test_a_controller_that_lags_or_refuses_is_believed(gateway: FakeGateway, way: str) -> None:
     cluster = served(gateway, way)
     cluster.send(TWO)
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.problem is not None
     assert (evidence.confirmed, evidence.problem.reason) == (False, Reason.WAITING_FOR_ROUTE)
     cluster.controller("False")
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.problem is not None
     assert (evidence.problem.reason, evidence.problem.stalled) == (Reason.ROUTE_NOT_ACCEPTED, True)
     assert gateway.asked == []
@@ -300,7 +310,7 @@ async def test_a_proxy_that_lags_behind_its_controller_is_noticed(gateway: FakeG
     cluster = served(gateway, MARKING)
     cluster.send(TWO)
     cluster.controller()
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.problem is not None
     assert evidence.problem.reason == Reason.ROUTE_NOT_PROGRAMMED
     assert "not from the latest route" in evidence.problem.message
@@ -326,7 +336,7 @@ async def test_what_the_probe_makes_of_an_answer(
     cluster = served(gateway, way)
     for name, value in behaves.items():
         setattr(gateway, name, value)
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.confirmed is expected
     if not expected:
         assert evidence.problem is not None
@@ -340,9 +350,9 @@ async def test_a_gateway_that_asks_for_credentials_follows_the_route_when_the_an
 ) -> None:
     cluster = served(gateway, MARKING)
     gateway.status = status
-    assert (await cluster.traffic.evidence(cluster.scene, PATH)).confirmed
+    assert (await cluster.traffic.check_routing(cluster.scene, PATH)).confirmed
     gateway.route = None
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.problem is not None
     assert "spec.endpoint.proof: Status" in evidence.problem.message
 
@@ -352,7 +362,7 @@ async def test_a_gateway_that_lets_nobody_in_is_trusted_on_request(gateway: Fake
     gateway.status, gateway.route = 401, None
     assert cluster.scene.endpoint is not None
     trusting = replace(cluster.scene, endpoint=cluster.scene.endpoint.model_copy(update={"proof": "Status"}))
-    assert (await cluster.traffic.evidence(trusting, PATH)).confirmed
+    assert (await cluster.traffic.check_routing(trusting, PATH)).confirmed
     assert not gateway.asked
 
 
@@ -362,7 +372,7 @@ async def test_a_gateway_that_is_down_is_said_so(gateway: FakeGateway) -> None:
         free.bind(("127.0.0.1", 0))
         place = cluster.scene.gateways["vision", "g"]
         place["spec"]["listeners"][0]["port"] = free.getsockname()[1]
-        evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+        evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.problem is not None
     assert (evidence.confirmed, evidence.problem.reason) == (False, Reason.ROUTE_NOT_PROGRAMMED)
 
@@ -379,7 +389,7 @@ async def test_a_gateway_that_hangs_is_not_waited_for_long(
 async def test_a_gateway_without_an_address_is_waited_for(gateway: FakeGateway) -> None:
     cluster = served(gateway, MARKING)
     cluster.scene.gateways["vision", "g"]["status"] = {}
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert evidence.problem is not None
     assert (evidence.problem.reason, evidence.problem.stalled) == (Reason.WAITING_FOR_ROUTE, False)
 
@@ -396,9 +406,9 @@ async def test_a_gateway_that_may_not_be_looked_at_is_taken_at_its_word(gateway:
 async def test_a_model_without_a_path_to_ask_is_confirmed_by_the_mark_alone(gateway: FakeGateway) -> None:
     cluster = served(gateway, MARKING)
     gateway.status = 404
-    assert (await cluster.traffic.evidence(cluster.scene, None)).confirmed
+    assert (await cluster.traffic.check_routing(cluster.scene, None)).confirmed
     plain = served(gateway, PLAIN)
-    assert not (await plain.traffic.evidence(plain.scene, None)).confirmed
+    assert not (await plain.traffic.check_routing(plain.scene, None)).confirmed
 
 
 QUESTIONS = [
@@ -414,19 +424,19 @@ QUESTIONS = [
 async def test_the_probe_asks_as_a_caller_would(
     gateway: FakeGateway, spec: dict[str, Any], host: str, path: str
 ) -> None:
-    cluster = Cluster(GatewayTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(**spec), gateway)
+    cluster = Cluster(GatewayRouter(GatewayProbe(), frozenset({MARK_FEATURE})), _endpoint(**spec), gateway)
     cluster.follow(ONE)
     assert await cluster.confirmed()
     assert gateway.asked == [(host, path)]
 
 
 URLS = [
-    ("inside the cluster", ServiceTraffic(), None, "http://digits.vision.svc"),
-    ("by hostname", GatewayTraffic(None, frozenset()), _endpoint(hostnames=["a.x"]), "http://a.x:"),
+    ("inside the cluster", ServiceRouter(), None, "http://digits.vision.svc"),
+    ("by hostname", GatewayRouter(None, frozenset()), _endpoint(hostnames=["a.x"]), "http://a.x:"),
 ]
 
 
 @pytest.mark.parametrize(("traffic", "endpoint", "begins"), [c[1:] for c in URLS], ids=[c[0] for c in URLS])
-def test_where_callers_go(traffic: Traffic, endpoint: Endpoint | None, begins: str) -> None:
+def test_where_callers_go(traffic: TrafficRouter, endpoint: Endpoint | None, begins: str) -> None:
     found = Cluster(traffic, endpoint, FakeGateway(port=8000))
-    assert (traffic.url(found.scene) or "").startswith(begins)
+    assert (traffic.resolve_url(found.scene) or "").startswith(begins)

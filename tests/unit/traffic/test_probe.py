@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.attachment import Address
-from modelwright.traffic.probe import Probe
+from modelwright.core.attachment import ListenerAddress
+from modelwright.traffic.probe import GatewayProbe
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 async def ask(host: str) -> str:
-    answer = await Probe().ask(Address("http", (host,), 80), path="/", headers={})
+    answer = await GatewayProbe().send_probe(ListenerAddress("http", (host,), 80), path="/", headers={})
     assert answer.status == 0
     return answer.error
 

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from modelwright.api.reasons import Reason
-from modelwright.core.rollout.routing import HeaderMatch, Routing
+from modelwright.core.rollout.routing import HeaderCondition, TrafficSplit
 from modelwright.serving import network
-from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, GatewayTraffic
-from modelwright.traffic.port import Routed
-from modelwright.traffic.probe import Probe
-from modelwright.traffic.traefik import TraefikTraffic
+from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, GatewayRouter
+from modelwright.traffic.port import ObservedSplit
+from modelwright.traffic.probe import GatewayProbe
+from modelwright.traffic.traefik import TraefikRouter
 from tests.lib.traffic_contract import ONE, PATH, PORTS, TWO, WAYS, Cluster, FakeGateway, _endpoint, to
 from tests.unit.traffic.test_contract import gateway
 
 __all__ = ["gateway"]
-PLAIN = Routing.to(ONE)
+PLAIN = TrafficSplit.all_to(ONE)
 COPIED = replace(PLAIN, mirror_percent=50)
 
 
@@ -29,7 +29,7 @@ def traefik(gateway: FakeGateway) -> Cluster:
 
 
 async def problem(cluster: Cluster) -> str:
-    evidence = await cluster.traffic.evidence(cluster.scene, PATH)
+    evidence = await cluster.traffic.check_routing(cluster.scene, PATH)
     assert not evidence.confirmed
     assert evidence.problem is not None
     assert evidence.problem.reason == Reason.ROUTE_NOT_PROGRAMMED
@@ -41,7 +41,7 @@ OBSERVED = replace(PLAIN, observe_percent=10)
 
 @pytest.mark.parametrize("routing", [COPIED, OBSERVED, to(10, sticky=True)], ids=["mirror", "observe", "sticky"])
 async def test_while_a_traefik_service_is_not_built_the_serving_revision_answers_and_that_is_said(
-    traefik: Cluster, routing: Routing
+    traefik: Cluster, routing: TrafficSplit
 ) -> None:
     traefik.follow(routing)
     built, traefik.gateway.traefik = traefik.gateway.traefik, {}
@@ -65,13 +65,13 @@ async def test_new_weights_of_sticky_callers_are_confirmed_by_the_cookie(traefik
 async def test_a_route_that_names_a_traefik_service_that_is_gone_sends_to_the_fallback(traefik: Cluster) -> None:
     traefik.follow(to(50, sticky=True))
     traefik.scene = replace(traefik.scene, traefik={})
-    assert traefik.routed == Routed({ONE.hash: 100}, named=frozenset({ONE.hash}))
+    assert traefik.routed == ObservedSplit({ONE.hash: 100}, targets=frozenset({ONE.hash}))
 
 
 @pytest.mark.parametrize("observe", [0, 10])
 def test_weights_alone_stay_in_the_route_and_are_not_observed(traefik: Cluster, observe: int) -> None:
     routing = to(10, observe_percent=observe)
-    kinds = [manifest["kind"] for manifest in traefik.traffic.manifests(traefik.scene, routing, PORTS)]
+    kinds = [manifest["kind"] for manifest in traefik.traffic.render_manifests(traefik.scene, routing, PORTS)]
     assert kinds == ["Service", "HTTPRoute"]
     traefik.follow(routing)
     assert traefik.routed.observe_percent == 0
@@ -104,22 +104,22 @@ async def test_a_gateway_of_any_kind_observes_in_a_step_with_weights(gateway: Fa
 @pytest.mark.parametrize("way", ["Service", "gateway that marks answers"])
 def test_what_another_way_has_left_is_unwanted(traefik: Cluster, way: str) -> None:
     traefik.follow(to(50, mirror_percent=10))
-    names = [name for _, name in WAYS[way](traefik.gateway).traffic.unwanted(traefik.scene, PLAIN)]
+    names = [name for _, name in WAYS[way](traefik.gateway).traffic.list_obsolete(traefik.scene, PLAIN)]
     assert names == ["digits-mirror", "digits-weighted"]
 
 
 def test_callers_who_all_go_to_one_revision_need_no_cookie(traefik: Cluster) -> None:
     for candidate, revision in ((0, ONE), (100, TWO)):
-        manifests = traefik.traffic.manifests(traefik.scene, to(candidate, sticky=True), PORTS)
+        manifests = traefik.traffic.render_manifests(traefik.scene, to(candidate, sticky=True), PORTS)
         (rule,) = manifests[-1]["spec"]["rules"]
         assert [(b["name"], b["weight"]) for b in rule["backendRefs"]] == [(f"digits-{revision.hash}", 100)]
 
 
 def test_every_rule_carries_a_mark_of_its_own_and_all_change_with_any(traefik: Cluster) -> None:
-    match = {"match": (HeaderMatch("x", "y"),), "matched": TWO}
+    match = {"match": (HeaderCondition("x", "y"),), "matched": TWO}
     seen = set()
     for routing in (replace(COPIED, **match), replace(PLAIN, **match), COPIED, PLAIN, to(10, sticky=True, **match)):
-        route = traefik.traffic.manifests(traefik.scene, routing, PORTS)[-1]
+        route = traefik.traffic.render_manifests(traefik.scene, routing, PORTS)[-1]
         marks = [
             entry["responseHeaderModifier"]["set"][0]["value"]
             for rule in route["spec"]["rules"]
@@ -132,7 +132,7 @@ def test_every_rule_carries_a_mark_of_its_own_and_all_change_with_any(traefik: C
     assert len(seen) == 5
 
 
-MATCHED = replace(PLAIN, match=(HeaderMatch("x-group", "beta"),), matched=TWO)
+MATCHED = replace(PLAIN, match=(HeaderCondition("x-group", "beta"),), matched=TWO)
 
 
 @pytest.mark.parametrize("way", ["Traefik", "gateway that marks answers"])
@@ -149,7 +149,7 @@ async def test_a_match_is_confirmed_by_a_request_that_matches(gateway: FakeGatew
 
 async def test_a_match_by_regular_expression_is_believed_with_the_main_rule(gateway: FakeGateway) -> None:
     cluster = WAYS["gateway that marks answers"](gateway)
-    cluster.follow(replace(MATCHED, match=(HeaderMatch("x-group", "b.*", regex=True),)))
+    cluster.follow(replace(MATCHED, match=(HeaderCondition("x-group", "b.*", regex=True),)))
     assert await cluster.confirmed()
     assert len(gateway.asked) == 1
 
@@ -157,14 +157,14 @@ async def test_a_match_by_regular_expression_is_believed_with_the_main_rule(gate
 @pytest.mark.parametrize("features", [[MARK_FEATURE], [MARK_FEATURE, MIRROR_FEATURE]], ids=["no copies", "no percent"])
 def test_a_gateway_is_never_asked_for_copies_that_it_does_not_know(gateway: FakeGateway, features: list[str]) -> None:
     """It would answer callers with 500."""
-    cluster = Cluster(GatewayTraffic(Probe(), frozenset(features)), _endpoint(), gateway)
+    cluster = Cluster(GatewayRouter(GatewayProbe(), frozenset(features)), _endpoint(), gateway)
     cluster.send(COPIED)
     assert "requestMirror" not in str(cluster.scene.route)
     assert cluster.routed.mirror_percent == 0
 
 
 def test_all_is_copied_by_a_gateway_that_knows_no_percentages(gateway: FakeGateway) -> None:
-    cluster = Cluster(GatewayTraffic(Probe(), frozenset({MIRROR_FEATURE})), _endpoint(), gateway)
+    cluster = Cluster(GatewayRouter(GatewayProbe(), frozenset({MIRROR_FEATURE})), _endpoint(), gateway)
     cluster.send(replace(PLAIN, mirror_percent=100))
     assert cluster.scene.route is not None
     copies = [entry["requestMirror"] for entry in cluster.scene.route["spec"]["rules"][0]["filters"]]
@@ -174,18 +174,18 @@ def test_all_is_copied_by_a_gateway_that_knows_no_percentages(gateway: FakeGatew
 
 def test_the_fallback_is_a_revision_with_weight_and_counts_as_named(traefik: Cluster) -> None:
     traefik.follow(replace(to(100, mirror_percent=10), inside=TWO))
-    assert traefik.routed == Routed({TWO.hash: 100}, mirror_percent=10, named=frozenset({TWO.hash}))
+    assert traefik.routed == ObservedSplit({TWO.hash: 100}, mirror_percent=10, targets=frozenset({TWO.hash}))
     traefik.scene = replace(traefik.scene, service=None, traefik={})
-    assert traefik.routed.named == {TWO.hash}
+    assert traefik.routed.targets == {TWO.hash}
 
 
 async def test_a_route_by_grpc_names_services_only(gateway: FakeGateway) -> None:
-    cluster = Cluster(TraefikTraffic(Probe(), frozenset({MARK_FEATURE})), _endpoint(protocol="GRPC"), gateway)
+    cluster = Cluster(TraefikRouter(GatewayProbe(), frozenset({MARK_FEATURE})), _endpoint(protocol="GRPC"), gateway)
     ports = {key: {"http": 8080, "grpc": 9000} for key in PORTS}
-    service, route = cluster.traffic.manifests(cluster.scene, to(10, sticky=True), ports)
+    service, route = cluster.traffic.render_manifests(cluster.scene, to(10, sticky=True), ports)
     assert route["kind"] == "GRPCRoute"
     assert [(b["port"], b["weight"]) for b in route["spec"]["rules"][0]["backendRefs"]] == [(81, 90), (81, 10)]
     assert [port["name"] for port in service["spec"]["ports"]] == ["http", "grpc"]
     # What serves was made for another endpoint: callers inside are kept.
     half = {ONE.hash: {"http": 8080, "grpc": 9000}, TWO.hash: {"http": 8080}}
-    assert [m["kind"] for m in cluster.traffic.manifests(cluster.scene, to(10), half)] == ["Service"]
+    assert [m["kind"] for m in cluster.traffic.render_manifests(cluster.scene, to(10), half)] == ["Service"]

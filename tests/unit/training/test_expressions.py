@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from modelwright.sandbox.process import SANDBOX, Unknown
-from modelwright.training.expressions import check, evaluate
+from modelwright.sandbox.process import SANDBOX, NoAnswer
+from modelwright.training.expressions import check_expressions, evaluate_expressions
 
 LIVE: dict[str, Any] = {
     "metadata": {"name": "train-digits", "managedFields": [{"manager": "x"}]},
@@ -39,7 +39,7 @@ GIVES = [
 
 @pytest.mark.parametrize(("expression", "gives"), [row[1:] for row in GIVES], ids=[row[0] for row in GIVES])
 def test_an_expression_gives_what_it_says(expression: str, gives: Any) -> None:
-    assert evaluate([expression], LIVE) == [gives]
+    assert evaluate_expressions([expression], LIVE) == [gives]
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ def test_an_expression_gives_what_it_says(expression: str, gives: Any) -> None:
     ],
 )
 def test_an_expression_that_gives_nothing_says_why(expression: str, why: str) -> None:
-    (found,) = evaluate([expression], LIVE)
-    assert isinstance(found, Unknown)
+    (found,) = evaluate_expressions([expression], LIVE)
+    assert isinstance(found, NoAnswer)
     assert why in found.why
     assert "\n" not in found.why
 
 
 def test_one_that_gives_nothing_takes_nothing_from_the_others() -> None:
-    found = evaluate(["true", "object.nothing", "object.status.replicas"], LIVE)
+    found = evaluate_expressions(["true", "object.nothing", "object.status.replicas"], LIVE)
     assert (found[0], found[2]) == (True, 3)
-    assert isinstance(found[1], Unknown)
+    assert isinstance(found[1], NoAnswer)
 
 
 DOUBLING = ".map(x, x + x)"
@@ -83,18 +83,18 @@ HOSTILE = [
 
 @pytest.mark.parametrize("expression", [row[1] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
 def test_a_hostile_expression_ends_and_the_next_one_is_answered(expression: str) -> None:
-    (found,) = evaluate([expression], LIVE)
-    assert isinstance(found, Unknown | bool)
-    assert evaluate(["1 + 1"], LIVE) == [2]
+    (found,) = evaluate_expressions([expression], LIVE)
+    assert isinstance(found, NoAnswer | bool)
+    assert evaluate_expressions(["1 + 1"], LIVE) == [2]
 
 
 def test_a_process_that_was_killed_is_started_again() -> None:
-    assert evaluate(["true"], LIVE) == [True]
+    assert evaluate_expressions(["true"], LIVE) == [True]
     process = SANDBOX._process
     assert process is not None
     process.kill()
     process.wait()
-    assert evaluate(["1 + 1"], LIVE) == [2]
+    assert evaluate_expressions(["1 + 1"], LIVE) == [2]
 
 
 @pytest.mark.parametrize(
@@ -112,5 +112,5 @@ def test_a_process_that_was_killed_is_started_again() -> None:
     ],
 )
 def test_what_can_not_be_compiled_is_refused_before_there_is_an_object(expression: str, problem: str | None) -> None:
-    (found,) = check([expression])
+    (found,) = check_expressions([expression])
     assert found is None if problem is None else problem in str(found)

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.retraining import Evaluate
-from modelwright.training.port import engine_for
+from modelwright.training.port import choose_engine
 from tests.unit.training.builders import DIGEST, NOW, condition, container, ended, live, pod, succeeded, work
 
 Json = dict[str, Any]
 JOB = work()
-ENGINE = engine_for(JOB)
+ENGINE = choose_engine(JOB)
 QUEUE = {"kueue.x-k8s.io/queue-name": "gpus"}
 PULL = container(waiting={"reason": "ImagePullBackOff", "message": "not found"})
 
@@ -55,7 +55,7 @@ CASES = [
     ("status", "pods", "state", "reason", "said"), [case[1:] for case in CASES], ids=[f"a Job {c[0]}" for c in CASES]
 )
 def test_a_job_is_read_as(status: Json, pods: list[Json], state: str, reason: str, said: str) -> None:
-    reading = ENGINE.read(live("Job", status), pods, JOB, NOW)
+    reading = ENGINE.read_stage(live("Job", status), pods, JOB, NOW)
     assert (reading.state, reading.reason) == (state, reason)
     assert said in reading.message
     assert (reading.report is not None) == (state == "Succeeded")
@@ -64,7 +64,7 @@ def test_a_job_is_read_as(status: Json, pods: list[Json], state: str, reason: st
 @pytest.mark.parametrize("preempted", [True, False])
 def test_a_queued_job_waits_for_quota_also_when_it_was_preempted(preempted: bool) -> None:
     pods = [pod("Failed", container(**ended(143)))] if preempted else []
-    reading = ENGINE.read(live("Job", {}, {"suspend": True}, labels=QUEUE), pods, JOB, NOW)
+    reading = ENGINE.read_stage(live("Job", {}, {"suspend": True}, labels=QUEUE), pods, JOB, NOW)
     assert (reading.state, reading.reason) == ("Queued", "StageQueued")
     assert reading.message == "Job train-digits waits for quota in LocalQueue gpus"
 
@@ -80,7 +80,7 @@ def test_a_queued_job_waits_for_quota_also_when_it_was_preempted(preempted: bool
 )
 def test_a_job_that_succeeds_without_a_result_says_what_it_left(message: str, problem: str) -> None:
     for status in (conditions(condition("Complete")), {}):
-        reading = ENGINE.read(live("Job", status), [succeeded(message)], JOB, NOW)
+        reading = ENGINE.read_stage(live("Job", status), [succeeded(message)], JOB, NOW)
         assert (reading.state, reading.report) == ("Succeeded", None)
         assert problem in str(reading.problem)
 
@@ -89,13 +89,13 @@ def test_of_an_evaluation_whose_report_was_cut_off_the_first_figure_that_did_not
     gated = [{"name": "accuracy", "min": "0.9", "slices": ["night"]}]
     asked = Evaluate.model_validate({"job": {"template": {}}, "gates": gated})
     message = '{"metrics": [{"name": "accuracy", "candidate": 1}, {"name": "f1", "candidate": ' + "1" * 5000
-    reading = ENGINE.read(live("Job", conditions(condition("Complete"))), [succeeded(message[:4096])], asked, NOW)
+    reading = ENGINE.read_stage(live("Job", conditions(condition("Complete"))), [succeeded(message[:4096])], asked, NOW)
     assert (reading.state, reading.reason, reading.report) == ("Succeeded", "ReportTooLarge", None)
     assert "accuracy of slice night is the first figure that did not fit" in str(reading.problem)
 
 
 def test_a_complete_job_without_pods_has_no_result() -> None:
-    reading = ENGINE.read(live("Job", conditions(condition("Complete"))), [], JOB, NOW)
+    reading = ENGINE.read_stage(live("Job", conditions(condition("Complete"))), [], JOB, NOW)
     assert (reading.state, reading.report) == ("Succeeded", None)
     assert "no container left a report" in str(reading.problem)
 
@@ -103,12 +103,12 @@ def test_a_complete_job_without_pods_has_no_result() -> None:
 def test_the_newest_report_is_taken_and_none_of_a_pod_that_failed() -> None:
     failed = pod("Failed", container(**ended(1, '{"artifact": 0}')), seconds=1)
     old, new = succeeded('{"artifact": 1}', 500), succeeded('{"artifact": 2}', 400)
-    assert ENGINE.read(live("Job"), [old, failed, new], JOB, NOW).report == {"artifact": 2}
+    assert ENGINE.read_stage(live("Job"), [old, failed, new], JOB, NOW).report == {"artifact": 2}
 
 
 def test_a_container_beside_the_one_that_trains_is_in_nobodys_way() -> None:
     two = pod("Succeeded", container("log", **ended(0, "bye")), container("train", **ended(0, '{"artifact": 1}')))
-    assert ENGINE.read(live("Job"), [two], JOB, NOW).report == {"artifact": 1}
+    assert ENGINE.read_stage(live("Job"), [two], JOB, NOW).report == {"artifact": 1}
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_a_container_beside_the_one_that_trains_is_in_nobodys_way() -> None:
     ],
 )
 def test_the_image_is_told_with_its_digest_where_the_node_knows_it(image_id: str, image: str) -> None:
-    assert ENGINE.read(live("Job"), [succeeded(image_id=image_id)], JOB, NOW).image == image
+    assert ENGINE.read_stage(live("Job"), [succeeded(image_id=image_id)], JOB, NOW).image == image
 
 
 def test_the_pods_of_a_job_are_found_by_its_uid() -> None:
     assert ENGINE.pod_selector(live("Job"), JOB) == "batch.kubernetes.io/controller-uid=child-uid"
-    assert ENGINE.kind_of(JOB) == ("batch/v1", "Job")
-    assert ENGINE.refusal(JOB) is None
+    assert ENGINE.resolve_kind(JOB) == ("batch/v1", "Job")
+    assert ENGINE.validate_work(JOB) is None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.training.kueue import why_waiting
+from modelwright.training.kueue import explain_waiting
 from tests.unit.training.builders import condition
 
 Json = dict[str, Any]
@@ -24,9 +24,9 @@ PREEMPTED = condition("Evicted", "Preempted", "Preempted to accommodate a higher
     ids=["nothing yet", "no quota", "preempted", "has quota", "was preempted and goes on"],
 )
 def test_why_it_waits(conditions: list[Json], why: str) -> None:
-    assert why_waiting([{"status": {"conditions": conditions}}]) == why
+    assert explain_waiting([{"status": {"conditions": conditions}}]) == why
 
 
 def test_before_kueue_has_made_a_workload_there_are_no_words() -> None:
-    assert why_waiting([]) == ""
-    assert why_waiting([{}]) == ""
+    assert explain_waiting([]) == ""
+    assert explain_waiting([{}]) == ""

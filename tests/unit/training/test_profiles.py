@@ -6,7 +6,7 @@ import pytest
 
 from modelwright.api.v1alpha1.retraining import PROFILES as NAMES
 from modelwright.api.v1alpha1.training import StageState
-from modelwright.training.port import engine_for
+from modelwright.training.port import choose_engine
 from modelwright.training.profiles import PROFILES
 from tests.unit.training.builders import NOW, condition, live, work
 
@@ -112,7 +112,7 @@ CASES = [
 )
 def test_a_state_is_read_as(kind: str, status: Json | None, spec: Json | None, state: str) -> None:
     asked = work(profile=kind)
-    reading = engine_for(asked).read(live(kind, status, spec), [], asked, NOW)
+    reading = choose_engine(asked).read_stage(live(kind, status, spec), [], asked, NOW)
     assert reading.state == StageState(state)
     assert reading.report is None
 
@@ -122,7 +122,7 @@ def test_a_state_is_read_as(kind: str, status: Json | None, spec: Json | None, s
 def test_a_queued_object_waits_for_its_queue(kind: str, spec: Json | None) -> None:
     asked = work(profile=kind)
     queued = live(kind, None, spec, labels={"kueue.x-k8s.io/queue-name": "gpus"})
-    reading = engine_for(asked).read(queued, [], asked, NOW)
+    reading = choose_engine(asked).read_stage(queued, [], asked, NOW)
     assert reading.state == (StageState.QUEUED if spec else StageState.PENDING)
     assert ("waits for quota in LocalQueue gpus" in reading.message) == bool(spec)
 
@@ -140,7 +140,7 @@ def test_a_queued_object_waits_for_its_queue(kind: str, spec: Json | None) -> No
 )
 def test_the_message_has_the_controllers_own_words(kind: str, status: Json, said: str) -> None:
     asked = work(profile=kind)
-    reading = engine_for(asked).read(live(kind, status), [], asked, NOW)
+    reading = choose_engine(asked).read_stage(live(kind, status), [], asked, NOW)
     assert said in reading.message
     assert f"{kind} train-digits" in reading.message
 
@@ -157,7 +157,7 @@ def test_the_message_has_the_controllers_own_words(kind: str, status: Json, said
 )
 def test_the_pods_of_a_kind_are_found_by_its_label(kind: str, selector: str) -> None:
     asked = work(profile=kind)
-    assert engine_for(asked).pod_selector(live(kind), asked) == selector
+    assert choose_engine(asked).pod_selector(live(kind), asked) == selector
 
 
 def test_every_profile_of_the_api_is_known() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelwright.serving.merge import MergeError
-from modelwright.training.port import engine_for
+from modelwright.training.port import choose_engine
 from tests.unit.training.builders import DIGEST, NOW, container, ended, live, pod, succeeded, work
 
 Json = dict[str, Any]
@@ -22,7 +22,7 @@ DECLARED: Json = {
 
 def read(status: Json | None, pods: tuple[Json, ...] = (), spec: Json | None = None, **resource: Any) -> Any:
     asked = work(**{**DECLARED, **resource})
-    return engine_for(asked).read(live("Thing", status, spec), pods, asked, NOW)
+    return choose_engine(asked).read_stage(live("Thing", status, spec), pods, asked, NOW)
 
 
 CASES = [
@@ -67,7 +67,7 @@ def test_an_object_is_read_by_its_expressions(
 )
 def test_beside_a_profile_success_needs_both_and_failure_either(phase: str, resource: Json, state: str) -> None:
     asked = work(profile="Workflow", **resource)
-    assert engine_for(asked).read(live("Workflow", {"phase": phase}), [], asked, NOW).state == state
+    assert choose_engine(asked).read_stage(live("Workflow", {"phase": phase}), [], asked, NOW).state == state
 
 
 def test_a_hostile_expression_is_not_success_and_is_told() -> None:
@@ -85,17 +85,17 @@ def workflow(value: Any) -> Json:
 def test_a_workflow_gives_its_result_as_a_global_output() -> None:
     asked = work(profile="Workflow")
     pods = [succeeded('{"artifact": "of a pod"}', image_id=f"x@{DIGEST}")]
-    reading = engine_for(asked).read(workflow('{"artifact": 1}'), pods, asked, NOW)
+    reading = choose_engine(asked).read_stage(workflow('{"artifact": 1}'), pods, asked, NOW)
     assert (reading.report, reading.image, reading.problem) == ({"artifact": 1}, f"x@{DIGEST}", None)
     without = live("Workflow", {"phase": "Succeeded"})
-    assert engine_for(asked).read(without, pods, asked, NOW).report == {"artifact": "of a pod"}
+    assert choose_engine(asked).read_stage(without, pods, asked, NOW).report == {"artifact": "of a pod"}
 
 
 def test_a_workflow_that_failed_gives_none() -> None:
     asked = work(profile="Workflow")
     broken = workflow('{"artifact": 1}')
     broken["status"]["phase"] = "Failed"
-    reading = engine_for(asked).read(broken, [], asked, NOW)
+    reading = choose_engine(asked).read_stage(broken, [], asked, NOW)
     assert (reading.state, reading.report) == ("Failed", None)
 
 
@@ -158,18 +158,18 @@ def test_an_image_that_can_not_be_pulled_ends_it_unless_another_pod_runs() -> No
 )
 def test_pods_are_those_of_the_selector(resource: Json, selector: str | None) -> None:
     asked = work(**{**DECLARED, **resource})
-    assert engine_for(asked).pod_selector(live("Thing"), asked) == selector
+    assert choose_engine(asked).pod_selector(live("Thing"), asked) == selector
 
 
 def test_the_kind_is_the_manifests() -> None:
     asked = work(**DECLARED)
-    assert engine_for(asked).kind_of(asked) == ("x/v1", "Thing")
+    assert choose_engine(asked).resolve_kind(asked) == ("x/v1", "Thing")
     nameless = work(**DECLARED, manifest={"apiVersion": "x/v1"})
     with pytest.raises(MergeError, match="kind: must be given"):
-        engine_for(nameless).kind_of(nameless)
+        choose_engine(nameless).resolve_kind(nameless)
 
 
 def test_an_expression_that_can_not_be_compiled_is_refused_by_its_field() -> None:
-    assert engine_for(work(**DECLARED)).refusal(work(**DECLARED)) is None
+    assert choose_engine(work(**DECLARED)).validate_work(work(**DECLARED)) is None
     broken = work(**{**DECLARED, "failure": "object.status.("})
-    assert str(engine_for(broken).refusal(broken)).startswith("resource.failure: ")
+    assert str(choose_engine(broken).validate_work(broken)).startswith("resource.failure: ")

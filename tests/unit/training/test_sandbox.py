@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modelwright.sandbox import bounds
-from modelwright.sandbox.process import Busy, Sandbox, Unknown
+from modelwright.sandbox.process import NoAnswer, Sandbox, SandboxBusy
 
 FOR_EVER = {"pattern": "(a|aa)+!", "texts": ["a" * 60]}
 MATCHES = {"pattern": "a+", "texts": ["aa", "ab"]}
@@ -22,43 +22,43 @@ MATCHES = {"pattern": "a+", "texts": ["aa", "ab"]}
 def sandbox() -> Iterator[Sandbox]:
     found = Sandbox()
     yield found
-    found._end()
+    found._kill_process()
 
 
 def test_a_question_that_takes_for_ever_is_ended_and_not_asked_again(sandbox: Sandbox) -> None:
-    found = sandbox.ask("patterns", FOR_EVER)
-    assert found == Unknown("it took longer than 1 s of CPU time, and was ended")
+    found = sandbox.send_question("patterns", FOR_EVER)
+    assert found == NoAnswer("it took longer than 1 s of CPU time, and was ended")
     assert sandbox._process is None
-    assert sandbox.ask("patterns", FOR_EVER) == sandbox.known("patterns", FOR_EVER) == found
+    assert sandbox.send_question("patterns", FOR_EVER) == sandbox.get_cached("patterns", FOR_EVER) == found
     assert sandbox._process is None, "it was not started for what is known"
-    assert sandbox.ask("patterns", MATCHES) == [True, False]
+    assert sandbox.send_question("patterns", MATCHES) == [True, False]
 
 
 def test_a_question_that_was_ended_is_asked_again_later(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "ENDED_SECONDS", 0.0)
-    sandbox.ask("patterns", FOR_EVER)
-    assert sandbox.known("patterns", FOR_EVER) is None
+    sandbox.send_question("patterns", FOR_EVER)
+    assert sandbox.get_cached("patterns", FOR_EVER) is None
 
 
 def test_an_answer_is_kept_when_that_is_asked_for_and_there_is_room(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sandbox.ask("patterns", MATCHES) == [True, False]
-    assert sandbox.known("patterns", MATCHES) is None
-    sandbox.ask("patterns", MATCHES, keep=True)
-    sandbox.ask("patterns", MATCHES, keep=True)
-    assert sandbox.known("patterns", MATCHES) == [True, False]
-    monkeypatch.setattr(bounds, "KEPT_BYTES", 2 * sandbox._kept_bytes)
+    assert sandbox.send_question("patterns", MATCHES) == [True, False]
+    assert sandbox.get_cached("patterns", MATCHES) is None
+    sandbox.send_question("patterns", MATCHES, keep=True)
+    sandbox.send_question("patterns", MATCHES, keep=True)
+    assert sandbox.get_cached("patterns", MATCHES) == [True, False]
+    monkeypatch.setattr(bounds, "KEPT_BYTES", 2 * sandbox._cache_bytes)
     for text in "bcd":
-        sandbox.ask("patterns", {"pattern": text, "texts": ["aa", "ab"]}, keep=True)
-    assert sandbox.known("patterns", MATCHES) is None
-    assert sandbox._kept_bytes <= bounds.KEPT_BYTES
+        sandbox.send_question("patterns", {"pattern": text, "texts": ["aa", "ab"]}, keep=True)
+    assert sandbox.get_cached("patterns", MATCHES) is None
+    assert sandbox._cache_bytes <= bounds.CACHE_BYTES
 
 
 def test_memory_beyond_the_bound_ends_the_process_only(sandbox: Sandbox) -> None:
-    found = sandbox.ask("patterns", {"pattern": "a", "texts": ["a" * (40 << 20)] * 2})
-    assert isinstance(found, Unknown)
-    assert sandbox.ask("patterns", MATCHES) == [True, False]
+    found = sandbox.send_question("patterns", {"pattern": "a", "texts": ["a" * (40 << 20)] * 2})
+    assert isinstance(found, NoAnswer)
+    assert sandbox.send_question("patterns", MATCHES) == [True, False]
 
 
 def test_only_what_is_asked_for_is_loaded() -> None:
@@ -75,32 +75,32 @@ async def test_a_namespace_with_many_questions_waits_behind_itself(sandbox: Sand
         go_on.wait(60)
         order.append(name)
 
-    hostile = [asyncio.ensure_future(sandbox.in_turn("evil", asks, "evil")) for _ in range(5)]
+    hostile = [asyncio.ensure_future(sandbox.run_in_turn("evil", asks, "evil")) for _ in range(5)]
     await asyncio.sleep(0)
-    honest = asyncio.ensure_future(sandbox.in_turn("vision", asks, "vision"))
+    honest = asyncio.ensure_future(sandbox.run_in_turn("vision", asks, "vision"))
     await asyncio.sleep(0)
-    with pytest.raises(Busy):
-        await sandbox.in_free_turn("evil", asks, "pass")
+    with pytest.raises(SandboxBusy):
+        await sandbox.run_if_free("evil", asks, "pass")
     go_on.set()
     await asyncio.gather(*hostile, honest)
     assert order.index("vision") <= 1
     assert order.count("evil") == 5
-    await sandbox.in_free_turn("evil", asks, "pass")
+    await sandbox.run_if_free("evil", asks, "pass")
     assert order[-1] == "pass"
-    assert not sandbox._turns
+    assert not sandbox._namespace_locks
     assert not sandbox._waiting
 
 
 async def test_a_turn_that_nobody_waits_for_any_more_is_given_on(sandbox: Sandbox) -> None:
     go_on = threading.Event()
-    first = asyncio.ensure_future(sandbox.in_turn("evil", go_on.wait, 60))
-    second: asyncio.Future[Any] = asyncio.ensure_future(sandbox.in_turn("evil", go_on.wait, 60))
+    first = asyncio.ensure_future(sandbox.run_in_turn("evil", go_on.wait, 60))
+    second: asyncio.Future[Any] = asyncio.ensure_future(sandbox.run_in_turn("evil", go_on.wait, 60))
     await asyncio.sleep(0)
     second.cancel()
     go_on.set()
     assert await first
-    assert await sandbox.in_turn("evil", go_on.wait, 60)
-    assert not sandbox._turns
+    assert await sandbox.run_in_turn("evil", go_on.wait, 60)
+    assert not sandbox._namespace_locks
 
 
 async def test_a_namespace_that_broke_the_bounds_comes_after_all_others() -> None:
@@ -111,17 +111,17 @@ async def test_a_namespace_that_broke_the_bounds_comes_after_all_others() -> Non
         go_on.wait(60)
         asked.append(who)
         if breaks:
-            sandbox._end_for(f"{who} {len(asked)}".encode(), "it took longer")
+            sandbox._fail_question(f"{who} {len(asked)}".encode(), "it took longer")
 
     evil = [f"evil-{number}" for number in range(30)]
     go_on.set()
     for who in evil:
-        await sandbox.in_turn(who, asks, who, breaks=True)
+        await sandbox.run_in_turn(who, asks, who, breaks=True)
     asked.clear()
     go_on.clear()
-    hostile = [asyncio.ensure_future(sandbox.in_turn(who, asks, who, breaks=True)) for who in evil]
+    hostile = [asyncio.ensure_future(sandbox.run_in_turn(who, asks, who, breaks=True)) for who in evil]
     await asyncio.sleep(0)
-    honest = [asyncio.ensure_future(sandbox.in_turn(who, asks, who)) for who in ("vision", "speech")]
+    honest = [asyncio.ensure_future(sandbox.run_in_turn(who, asks, who)) for who in ("vision", "speech")]
     await asyncio.sleep(0)
     go_on.set()
     await asyncio.gather(*honest, *hostile)
@@ -131,9 +131,9 @@ async def test_a_namespace_that_broke_the_bounds_comes_after_all_others() -> Non
 
 async def test_who_gives_up_waiting_holds_nobody_up() -> None:
     sandbox, go_on = Sandbox(), threading.Event()
-    first = asyncio.ensure_future(sandbox.in_turn("a", go_on.wait, 60))
+    first = asyncio.ensure_future(sandbox.run_in_turn("a", go_on.wait, 60))
     await asyncio.sleep(0)
-    second, third = (asyncio.ensure_future(sandbox.in_turn(who, go_on.wait, 60)) for who in "bc")
+    second, third = (asyncio.ensure_future(sandbox.run_in_turn(who, go_on.wait, 60)) for who in "bc")
     await asyncio.sleep(0)
     second.cancel()
     go_on.set()
@@ -141,4 +141,4 @@ async def test_who_gives_up_waiting_holds_nobody_up() -> None:
     assert await asyncio.wait_for(third, 60)
     with pytest.raises(asyncio.CancelledError):
         await second
-    assert await asyncio.wait_for(sandbox.in_turn("d", go_on.wait, 60), 60)
+    assert await asyncio.wait_for(sandbox.run_in_turn("d", go_on.wait, 60), 60)

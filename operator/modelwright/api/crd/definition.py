@@ -8,7 +8,12 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from modelwright.api.cel import VALIDATIONS, Cel
-from modelwright.api.crd.schema import structural, with_defaults_told, without_defaults, without_entry_defaults
+from modelwright.api.crd.schema import (
+    build_structural_schema,
+    with_defaults_described,
+    without_defaults,
+    without_entry_defaults,
+)
 from modelwright.api.crd_info import CrdInfo
 from modelwright.api.names import CATEGORY, GROUP, VERSION
 from modelwright.api.v1alpha1 import (
@@ -23,11 +28,11 @@ from modelwright.api.v1alpha1 import (
     TrainingRun,
 )
 
-SIZE_LIMIT = 100_000
+MAX_CRD_BYTES = 100_000
 """Largest CRD in bytes, so that client-side apply, which keeps a copy in an annotation, has room."""
 
 
-class Kind(Protocol):
+class CustomResourceKind(Protocol):
     """What a kind must bring to be turned into a CRD; the classes of `api.v1alpha1` do."""
 
     __name__: str
@@ -50,20 +55,20 @@ KINDS: Sequence[Any] = (
 """Every kind of the API, in the order in which the reference describes them."""
 
 
-def file_name(kind: Any) -> str:
+def crd_file_name(kind: Any) -> str:
     """Name of the file that holds the CRD of `kind`."""
     return f"{kind.__crd__.plural}.yaml"
 
 
-def _member(kind: Any, name: str) -> dict[str, Any] | None:
+def _member_schema(kind: Any, name: str) -> dict[str, Any] | None:
     field = kind.model_fields.get(name)
     if field is None:
         return None
     type_: type[BaseModel] = field.annotation
-    return {**structural(type_), "description": field.description}
+    return {**build_structural_schema(type_), "description": field.description}
 
 
-def schema(kind: Any) -> dict[str, Any]:
+def build_schema(kind: Any) -> dict[str, Any]:
     """The whole structural schema of `kind`: metadata, spec and, where it has one, status."""
     info: CrdInfo = kind.__crd__
     metadata: dict[str, Any] = {"type": "object"}
@@ -75,10 +80,10 @@ def schema(kind: Any) -> dict[str, Any]:
         "metadata": metadata,
     }
     for name in ("spec", "status"):
-        member = _member(kind, name)
+        member = _member_schema(kind, name)
         if member is not None:
             # What a status does not say is not known, and must not read as if it were: no defaults there.
-            told = with_defaults_told(member) if name == "spec" else without_defaults(member)
+            told = with_defaults_described(member) if name == "spec" else without_defaults(member)
             properties[name] = without_entry_defaults(told)
     whole: dict[str, Any] = {
         "type": "object",
@@ -91,22 +96,22 @@ def schema(kind: Any) -> dict[str, Any]:
     return whole
 
 
-def definition(kind: Any) -> dict[str, Any]:
+def build_crd(kind: Any) -> dict[str, Any]:
     """The CustomResourceDefinition of `kind`; NotStructural when its types have no form in one."""
     info: CrdInfo = kind.__crd__
     version: dict[str, Any] = {
         "name": VERSION,
         "served": True,
         "storage": True,
-        "additionalPrinterColumns": [column.wire() for column in info.columns],
-        "schema": {"openAPIV3Schema": schema(kind)},
+        "additionalPrinterColumns": [column.to_printer_column() for column in info.columns],
+        "schema": {"openAPIV3Schema": build_schema(kind)},
     }
     if info.selectable_fields:
         version["selectableFields"] = [{"jsonPath": path} for path in info.selectable_fields]
     if "status" in kind.model_fields:
         version["subresources"] = {"status": {}}
         if info.scale is not None:
-            version["subresources"]["scale"] = info.scale.wire()
+            version["subresources"]["scale"] = info.scale.to_subresource()
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

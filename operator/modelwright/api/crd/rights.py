@@ -15,35 +15,35 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from modelwright.api.cel import NAMES, Names
+from modelwright.api.cel import NAMED_OBJECT, NamedObject
 from modelwright.api.crd.definition import KINDS
 from modelwright.api.names import GROUP
 
 Json = dict[str, Any]
 Path = tuple[str, ...]
 
-ACCOUNTS = 6
-OTHERS = 7
+MAX_ACCOUNTS = 6
+MAX_OTHER_NAMES = 7
 """Different names that are asked one by one, of ServiceAccounts and of each other kind."""
 POLICY_NAMES = "modelwright-names"
 POLICY_MAKES = "modelwright-makes"
-_RETRAINING = "retrainingpolicies"
-_MALFORMED = ": apiVersion, kind and a ServiceAccount must be texts, and spec an object"
-_NEVER = ("", GROUP, "rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io")
-MOST_PARTS = 1000
+_RETRAINING_PLURAL = "retrainingpolicies"
+_MALFORMED_MESSAGE = ": apiVersion, kind and a ServiceAccount must be texts, and spec an object"
+_FORBIDDEN_GROUPS = ("", GROUP, "rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io")
+MAX_PARTS = 1000
 """Containers, variables, volumes and their sources that are read in all pod templates of an object together: beyond it
 the API server takes seconds for one request."""
-_CONTAINERS = "['containers', 'initContainers', 'ephemeralContainers', 'container']"
+_CONTAINER_LISTS = "['containers', 'initContainers', 'ephemeralContainers', 'container']"
 """Lists of containers in a pod spec; the last one stands for the container of a runtime."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class MarkedField:
     """A marked field: its kind's plural, its path from `spec` ("[]" after a list), and what it names."""
 
     plural: str
     path: Path
-    names: Names
+    target: NamedObject
 
     @property
     def field(self) -> str:
@@ -52,66 +52,68 @@ class Mark:
 
 
 @cache
-def marks() -> tuple[Mark, ...]:
+def list_marked_fields() -> tuple[MarkedField, ...]:
     """Every marked field below spec of every kind; those that name nothing too."""
     found = []
     for kind in KINDS:
         source = kind.model_fields["spec"].annotation.model_json_schema(by_alias=True, mode="validation")
         definitions = source.get("$defs", {})
-        found += [Mark(kind.__crd__.plural, path, names) for path, names in _marked(source, definitions, ())]
+        found += [MarkedField(kind.__crd__.plural, path, names) for path, names in _find_marks(source, definitions, ())]
     return tuple(found)
 
 
-def _marked(node: Mapping[str, Any], definitions: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Names]]:
-    if NAMES in node:
-        mark = dict(node[NAMES])
-        yield path, Names(**{**mark, "beside": tuple(mark["beside"])})
+def _find_marks(
+    node: Mapping[str, Any], definitions: Mapping[str, Any], path: Path
+) -> Iterator[tuple[Path, NamedObject]]:
+    if NAMED_OBJECT in node:
+        mark = dict(node[NAMED_OBJECT])
+        yield path, NamedObject(**{**mark, "beside": tuple(mark["beside"])})
     for member in node.get("anyOf", ()):
-        yield from _marked(member, definitions, path)
+        yield from _find_marks(member, definitions, path)
     if "$ref" in node:
-        yield from _marked(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions, path)
+        yield from _find_marks(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions, path)
     for name, child in node.get("properties", {}).items():
-        yield from _marked(child, definitions, (*path, name))
+        yield from _find_marks(child, definitions, (*path, name))
     if "items" in node:
-        yield from _marked(node["items"], definitions, (*path, "[]"))
+        yield from _find_marks(node["items"], definitions, (*path, "[]"))
 
 
-def _distinct(found: Iterator[Mark]) -> list[Mark]:
+def _drop_duplicates(found: Iterator[MarkedField]) -> list[MarkedField]:
     """Each path once: the kinds have no path in common that means another thing."""
-    return list({(mark.path, mark.names): mark for mark in found}.values())
+    return list({(mark.path, mark.target): mark for mark in found}.values())
 
 
-def _of(*what: str) -> list[Mark]:
-    return _distinct(mark for mark in marks() if mark.names.what in what)
+def _fields_naming(*what: str) -> list[MarkedField]:
+    return _drop_duplicates(mark for mark in list_marked_fields() if mark.target.kind in what)
 
 
-def policies() -> list[Json]:
+def build_policies() -> list[Json]:
     """Both policies with their bindings, in the order of applying."""
     return [
-        _policy(POLICY_NAMES, _of("ServiceAccount", "Secret", "Claim", "PodTemplate", "PodSpec", "Container", "Volumes",
-                                  "Manifest"), _names()),
-        _binding(POLICY_NAMES),
-        _policy(POLICY_MAKES, _of("PodTemplate", "PodSpec", "Container", "Manifest"), _makes()),
-        _binding(POLICY_MAKES),
+        _build_policy(POLICY_NAMES, _fields_naming("ServiceAccount", "Secret", "Claim", "PodTemplate", "PodSpec", "Container", "Volumes",
+                                  "Manifest"), _build_names_rules()),
+        _build_binding(POLICY_NAMES),
+        _build_policy(POLICY_MAKES, _fields_naming("PodTemplate", "PodSpec", "Container", "Manifest"), _build_makes_rules()),
+        _build_binding(POLICY_MAKES),
     ]  # fmt: skip
 
 
-def _metadata(name: str) -> Json:
+def _policy_metadata(name: str) -> Json:
     return {
         "name": name,
         "labels": {"app.kubernetes.io/name": "modelwright", "app.kubernetes.io/component": "policies"},
     }
 
 
-def _policy(name: str, about: list[Mark], rules: Json) -> Json:
+def _build_policy(name: str, about: list[MarkedField], rules: Json) -> Json:
     plurals = [kind.__crd__.plural for kind in KINDS]
-    asked = {mark.plural for mark in marks()} & {
-        mark.plural for mark in marks() if mark.names in {m.names for m in about}
+    asked = {mark.plural for mark in list_marked_fields()} & {
+        mark.plural for mark in list_marked_fields() if mark.target in {m.target for m in about}
     }
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
-        "metadata": _metadata(name),
+        "metadata": _policy_metadata(name),
         "spec": {
             "failurePolicy": "Fail",
             "matchConstraints": {
@@ -131,11 +133,11 @@ def _policy(name: str, about: list[Mark], rules: Json) -> Json:
     }
 
 
-def _binding(name: str) -> Json:
+def _build_binding(name: str) -> Json:
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": _metadata(name),
+        "metadata": _policy_metadata(name),
         "spec": {"policyName": name, "validationActions": ["Deny"]},
     }
 
@@ -143,41 +145,41 @@ def _binding(name: str) -> Json:
 # --- Expressions ---
 
 
-def _items(root: str, path: Path) -> tuple[str, str, str]:
+def _items_expression(root: str, path: Path) -> tuple[str, str, str]:
     """(an expression that lists what is at `path`, below `root`; the name of its variable; its field as an expression).
 
     At most one list is on the way, of entries with a `name`. Everything above the last part is in the CRD's schema, so
     that it has the type it should have.
     """
     if "[]" not in path:
-        return f"[?{root}{''.join(f'.?{part}' for part in path)}]", "x", _text(".".join(("spec", *path)))
+        return f"[?{root}{''.join(f'.?{part}' for part in path)}]", "x", _quote_text(".".join(("spec", *path)))
     place = path.index("[]")
     above, below = path[:place], path[place + 1 :]
     listed = f"{root}{''.join(f'.?{part}' for part in above)}.orValue([])"
-    field = f"{_text('.'.join(('spec', *above)) + '[')} + i.name + {_text(']' + ''.join(f'.{part}' for part in below))}"
+    field = f"{_quote_text('.'.join(('spec', *above)) + '[')} + i.name + {_quote_text(']' + ''.join(f'.{part}' for part in below))}"
     return listed, f"i{''.join(f'.?{part}' for part in below)}", field
 
 
-def _text(value: str) -> str:
+def _quote_text(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _pods(root: str) -> str:
+def _pod_specs_expression(root: str) -> str:
     """Pod specs, and what stands for one, as {field, spec}."""
     parts = []
-    for mark in _of("PodTemplate", "PodSpec", "Container", "Volumes", "Manifest"):
-        tail: Path = {"PodTemplate": ("spec",), "Manifest": ("spec",)}.get(mark.names.what, ())
-        listed, item, field = _items(root, (*mark.path, *tail))
-        kind = "list" if mark.names.what == "Volumes" else "map"
+    for mark in _fields_naming("PodTemplate", "PodSpec", "Container", "Volumes", "Manifest"):
+        tail: Path = {"PodTemplate": ("spec",), "Manifest": ("spec",)}.get(mark.target.kind, ())
+        listed, item, field = _items_expression(root, (*mark.path, *tail))
+        kind = "list" if mark.target.kind == "Volumes" else "map"
         spec = {
             "Container": "{'container': dyn([x])}",
             "Volumes": "{'volumes': x}",
             # Of an object of another kind the ServiceAccount alone is read: the right to make it bounds the rest.
             "Manifest": "x.filter(k, k == 'serviceAccountName').size() > 0 ? dyn({'serviceAccountName': "
             "x.serviceAccountName}) : dyn({})",
-        }.get(mark.names.what, "x")
-        if mark.names.what in ("Container", "Volumes"):
-            field = _text("spec")
+        }.get(mark.target.kind, "x")
+        if mark.target.kind in ("Container", "Volumes"):
+            field = _quote_text("spec")
         if item == "x":
             parts.append(
                 f"{listed}.filter(x, type(x) == {kind}).map(x, {{'field': dyn({field}), 'spec': dyn({spec})}})"
@@ -188,36 +190,38 @@ def _pods(root: str) -> str:
     return "\n+ ".join(parts)
 
 
-def _listed(of: str, key: str) -> str:
+def _list_or_empty(of: str, key: str) -> str:
     """The list `of[key]`, empty when it is none."""
-    return f"({_text(key)} in {of} && type({of}.{key}) == list ? {of}.{key} : [])"
+    return f"({_quote_text(key)} in {of} && type({of}.{key}) == list ? {of}.{key} : [])"
 
 
-def _parts(pods: str) -> str:
+def _count_parts(pods: str) -> str:
     """How many containers, variables, volumes and sources of volumes there are; of too long a list its length alone."""
 
     def counted(listed: str, item: str, each: str) -> str:
-        long, of = f"{listed}.size() > {MOST_PARTS}", f"{listed}.filter({item}, type({item}) == map)"
+        long, of = f"{listed}.size() > {MAX_PARTS}", f"{listed}.filter({item}, type({item}) == map)"
         return f"({long} ? {listed}.size() : {listed}.size() + {of}.map({item}, {each}).sum())"
 
     containers = counted(
         "(g in p.spec && type(p.spec[g]) == list ? p.spec[g] : [])",
         "c",
-        f"{_listed('c', 'env')}.size() + {_listed('c', 'envFrom')}.size()",
+        f"{_list_or_empty('c', 'env')}.size() + {_list_or_empty('c', 'envFrom')}.size()",
     )
-    sources = "'projected' in v && type(v.projected) == map ? " + _listed("v.projected", "sources") + ".size() : 0"
-    volumes = counted(_listed("p.spec", "volumes"), "v", sources)
-    pulls = f"{_listed('p.spec', 'imagePullSecrets')}.size()"
-    return f"{pods}.map(p, {_CONTAINERS}.map(g, {containers}).sum()\n+ {volumes} + {pulls}).sum()"
+    sources = (
+        "'projected' in v && type(v.projected) == map ? " + _list_or_empty("v.projected", "sources") + ".size() : 0"
+    )
+    volumes = counted(_list_or_empty("p.spec", "volumes"), "v", sources)
+    pulls = f"{_list_or_empty('p.spec', 'imagePullSecrets')}.size()"
+    return f"{pods}.map(p, {_CONTAINER_LISTS}.map(g, {containers}).sum()\n+ {volumes} + {pulls}).sum()"
 
 
-def _named(of: str, key: str, name: str) -> str:
+def _has_named_member(of: str, key: str, name: str) -> str:
     """Whether `of[key]` is an object whose `name` is a text."""
     inner = f"{of}.{key}"
-    return f"{_text(key)} in {of} && type({inner}) == map && {_text(name)} in {inner} && type({inner}.{name}) == string"
+    return f"{_quote_text(key)} in {of} && type({inner}) == map && {_quote_text(name)} in {inner} && type({inner}.{name}) == string"
 
 
-def _pod_accounts(pods: str) -> str:
+def _pod_account_lines(pods: str) -> str:
     return (
         f"{pods}.map(p, ['serviceAccountName', 'serviceAccount']"
         ".filter(k, k in p.spec && type(p.spec[k]) == string)"
@@ -225,37 +229,37 @@ def _pod_accounts(pods: str) -> str:
     )
 
 
-def _pod_claims(pods: str) -> str:
+def _pod_claim_lines(pods: str) -> str:
     return (
-        f"{pods}.map(p, {_listed('p.spec', 'volumes')}"
-        f".filter(v, type(v) == map && {_named('v', 'persistentVolumeClaim', 'claimName')})"
+        f"{pods}.map(p, {_list_or_empty('p.spec', 'volumes')}"
+        f".filter(v, type(v) == map && {_has_named_member('v', 'persistentVolumeClaim', 'claimName')})"
         r".map(v, string(p.field) + '.volumes ' + string(v.persistentVolumeClaim.claimName)).join('\n')).join('\n')"
     )
 
 
-def _pod_secrets(pods: str) -> str:
+def _pod_secret_lines(pods: str) -> str:
     env = (
-        f"{_listed('c', 'env')}.filter(e, type(e) == map && 'valueFrom' in e && type(e.valueFrom) == map && "
-        f"{_named('e.valueFrom', 'secretKeyRef', 'name')})"
+        f"{_list_or_empty('c', 'env')}.filter(e, type(e) == map && 'valueFrom' in e && type(e.valueFrom) == map && "
+        f"{_has_named_member('e.valueFrom', 'secretKeyRef', 'name')})"
         r".map(e, string(p.field) + '.' + g + '.env ' + string(e.valueFrom.secretKeyRef.name)).join('\n')"
     )
     env_from = (
-        f"{_listed('c', 'envFrom')}.filter(e, type(e) == map && {_named('e', 'secretRef', 'name')})"
+        f"{_list_or_empty('c', 'envFrom')}.filter(e, type(e) == map && {_has_named_member('e', 'secretRef', 'name')})"
         r".map(e, string(p.field) + '.' + g + '.envFrom ' + string(e.secretRef.name)).join('\n')"
     )
     containers = (
-        f"{_CONTAINERS}.filter(g, g in p.spec && type(p.spec[g]) == list).map(g, p.spec[g]"
+        f"{_CONTAINER_LISTS}.filter(g, g in p.spec && type(p.spec[g]) == list).map(g, p.spec[g]"
         f".filter(c, type(c) == map && ('env' in c || 'envFrom' in c)).map(c, {env}\n+ '\\n' + {env_from}).join('\\n'))"
         ".join('\\n')"
     )
     projected = (
         f"('sources' in v[k] && k == 'projected' && type(v[k].sources) == list ? v[k].sources : [])"
-        f".filter(s, type(s) == map && {_named('s', 'secret', 'name')})"
+        f".filter(s, type(s) == map && {_has_named_member('s', 'secret', 'name')})"
         r".map(s, string(p.field) + '.volumes ' + string(s.secret.name)).join('\n')"
     )
     # Sources of all kinds name theirs in one of these ways: secret, azureFile; flexVolume, iscsi, rbd, ...; csi.
     volumes = (
-        f"{_listed('p.spec', 'volumes')}.filter(v, type(v) == map).map(v, v.filter(k, type(v[k]) == map).map(k,\n"
+        f"{_list_or_empty('p.spec', 'volumes')}.filter(v, type(v) == map).map(v, v.filter(k, type(v[k]) == map).map(k,\n"
         "['secretName'].filter(n, n in v[k] && type(v[k][n]) == string)"
         r".map(n, string(p.field) + '.volumes ' + string(v[k][n])).join('\n') + '\n'" "\n"
         "+ ['secretRef', 'nodePublishSecretRef'].filter(n, n in v[k] && type(v[k][n]) == map && 'name' in v[k][n] "
@@ -264,31 +268,31 @@ def _pod_secrets(pods: str) -> str:
         f"+ {projected}).join('\\n')).join('\\n')"
     )  # fmt: skip
     pulls = (
-        f"{_listed('p.spec', 'imagePullSecrets')}.filter(s, type(s) == map && 'name' in s && type(s.name) == string)"
+        f"{_list_or_empty('p.spec', 'imagePullSecrets')}.filter(s, type(s) == map && 'name' in s && type(s.name) == string)"
         r".map(s, string(p.field) + '.imagePullSecrets ' + string(s.name)).join('\n')"
     )
     return f"{pods}.map(p, {containers}\n+ '\\n' + {volumes}\n+ '\\n' + {pulls}).join('\\n')"
 
 
-def _fields(root: str, what: str) -> str:
+def _schema_field_lines(root: str, what: str) -> str:
     """Lines of the fields of the schema that name `what`; empty texts where they are absent."""
     parts = []
-    for mark in _of(what):
+    for mark in _fields_naming(what):
         above, name = mark.path[:-1], mark.path[-1]
-        listed, item, field = _items(root, above)
+        listed, item, field = _items_expression(root, above)
         parent = "x" if item == "x" else item
-        where = f"{field} + {_text('.' + name + ' ')}"
+        where = f"{field} + {_quote_text('.' + name + ' ')}"
         # The address is where the Secret goes, so another one is asked for like another Secret.
-        beside = "".join(f" + ' ' + {_beside(root, mark.path, other)}" for other in mark.names.beside)
+        beside = "".join(f" + ' ' + {_companion_value(root, mark.path, other)}" for other in mark.target.beside)
         if item != "x":
             assert len(above) - above.index("[]") == 2, mark  # noqa: S101
-            listed, parent = f"{listed}.filter(i, has({_plain(item)}))", _plain(item)
+            listed, parent = f"{listed}.filter(i, has({_drop_optionals(item)}))", _drop_optionals(item)
             beside = beside.replace("x.?", f"{parent}.?")
         variable = "x" if item == "x" else "i"
         value = f"{parent}.{name}"
         if what == "Secret":
             has, value = f"has({value})", f"{value}.name"
-        elif mark.names.pvc:
+        elif mark.target.pvc:
             has, value = f"{value}.startsWith('pvc://')", f"{value}.substring(6).split('/')[0]"
         else:
             has = f"has({value})"
@@ -296,25 +300,25 @@ def _fields(root: str, what: str) -> str:
     return "\n+ ".join(parts)
 
 
-def _plain(item: str) -> str:
+def _drop_optionals(item: str) -> str:
     return item.replace(".?", ".")
 
 
-def _beside(root: str, path: Path, other: str) -> str:
+def _companion_value(root: str, path: Path, other: str) -> str:
     if other.startswith("../"):
         place = (*path[:-2], *other.removeprefix("../").split("/"))
         return f"string({root}{''.join(f'.?{part}' for part in place)}.orValue(''))"
     return f"string(x.?{other}.orValue(''))"
 
 
-def _lines(what: str, pods: str, root: str) -> str:
-    text = {"ServiceAccount": _pod_accounts, "Secret": _pod_secrets, "Claim": _pod_claims}[what](pods)
-    return f"{_fields(root, what)}\n+ ({text}).split('\\n').filter(l, l.contains(' '))"
+def _name_lines(what: str, pods: str, root: str) -> str:
+    text = {"ServiceAccount": _pod_account_lines, "Secret": _pod_secret_lines, "Claim": _pod_claim_lines}[what](pods)
+    return f"{_schema_field_lines(root, what)}\n+ ({text}).split('\\n').filter(l, l.contains(' '))"
 
 
 # --- Who may name what ---
 
-_OPERATOR = (
+_IS_OPERATOR = (
     f"authorizer.group('{GROUP}').resource('modelrollouts').subresource('status')"
     ".namespace(request.?namespace.orValue('')).check('patch').allowed()\n"
     "&& authorizer.group('apps').resource('deployments').namespace(request.?namespace.orValue(''))"
@@ -324,96 +328,96 @@ _OPERATOR = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    what: str
+class _RightCheck:
+    kind: str
     variable: str
     resource: str
     verbs: tuple[str, ...]
     """The first is asked for; another is as good for all of them."""
-    most: int
-    for_what: str
+    limit: int
+    purpose: str
 
 
-_QUESTIONS = (
-    _Question("ServiceAccount", "account", "serviceaccounts", ("use", "impersonate"), ACCOUNTS,
+_RIGHT_CHECKS = (
+    _RightCheck("ServiceAccount", "account", "serviceaccounts", ("use", "impersonate"), MAX_ACCOUNTS,
               "to have pods run as the ServiceAccount"),
-    _Question("Secret", "secret", "secrets", ("get",), OTHERS, "to hand the Secret"),
-    _Question("Claim", "claim", "persistentvolumeclaims", ("get",), OTHERS, "to mount the PersistentVolumeClaim"),
+    _RightCheck("Secret", "secret", "secrets", ("get",), MAX_OTHER_NAMES, "to hand the Secret"),
+    _RightCheck("Claim", "claim", "persistentvolumeclaims", ("get",), MAX_OTHER_NAMES, "to mount the PersistentVolumeClaim"),
 )  # fmt: skip
 
 
-def _variable(name: str, expression: str) -> Json:
+def _cel_variable(name: str, expression: str) -> Json:
     return {"name": name, "expression": expression}
 
 
-def _scene() -> list[Json]:
+def _shared_variables() -> list[Json]:
     """Variables that both policies begin with."""
     idle = (
-        f"request.resource.resource == '{_RETRAINING}' && request.operation == 'UPDATE'\n"
+        f"request.resource.resource == '{_RETRAINING_PLURAL}' && request.operation == 'UPDATE'\n"
         "&& dyn(object).spec.run == dyn(oldObject).spec.run\n"
         "&& dyn(object).spec.modelRef == dyn(oldObject).spec.modelRef\n"
         "&& dyn(object).spec.?triggers == dyn(oldObject).spec.?triggers"
     )
     return [
-        _variable("place", "request.?namespace.orValue('')"),
+        _cel_variable("place", "request.?namespace.orValue('')"),
         # Guards, suspend and history of a RetrainingPolicy make nothing. Any other edit is asked about all of it.
-        _variable("spec", f"({idle})\n? dyn({{}}) : dyn(object).spec"),
-        _variable(
+        _cel_variable("spec", f"({idle})\n? dyn({{}}) : dyn(object).spec"),
+        _cel_variable(
             "old",
-            f"request.operation == 'CREATE' || request.resource.resource == '{_RETRAINING}'\n"
+            f"request.operation == 'CREATE' || request.resource.resource == '{_RETRAINING_PLURAL}'\n"
             "? dyn({}) : dyn(oldObject).spec",
         ),
-        _variable("templates", _pods("variables.spec")),
-        _variable("templatesBefore", _pods("variables.old")),
-        _variable("parts", _parts("variables.templates")),
-        _variable("pods", f"variables.parts > {MOST_PARTS} ? [] : variables.templates"),
-        _variable(
-            "podsBefore", f"{_parts('variables.templatesBefore')} > {MOST_PARTS} ? [] : variables.templatesBefore"
+        _cel_variable("templates", _pod_specs_expression("variables.spec")),
+        _cel_variable("templatesBefore", _pod_specs_expression("variables.old")),
+        _cel_variable("parts", _count_parts("variables.templates")),
+        _cel_variable("pods", f"variables.parts > {MAX_PARTS} ? [] : variables.templates"),
+        _cel_variable(
+            "podsBefore", f"{_count_parts('variables.templatesBefore')} > {MAX_PARTS} ? [] : variables.templatesBefore"
         ),
     ]
 
 
-def _too_many_parts() -> Json:
+def _parts_limit_rule() -> Json:
     return {
-        "expression": f"variables.parts <= {MOST_PARTS}",
+        "expression": f"variables.parts <= {MAX_PARTS}",
         "reason": "Invalid",
         "messageExpression": "'spec: its pod templates have ' + string(variables.parts) + ' containers, variables and "
-        f"volumes or more in all, where at most {MOST_PARTS} can be checked: put variables into a ConfigMap'",
+        f"volumes or more in all, where at most {MAX_PARTS} can be checked: put variables into a ConfigMap'",
     }
 
 
-def _names() -> Json:
-    variables, validations = _scene(), [_too_many_parts()]
-    for question in _QUESTIONS:
+def _build_names_rules() -> Json:
+    variables, validations = _shared_variables(), [_parts_limit_rule()]
+    for question in _RIGHT_CHECKS:
         name, many = question.variable, f"{question.variable}s"
-        others = " && l.split(' ')[1] != 'default'" if question.what == "ServiceAccount" else ""
+        others = " && l.split(' ')[1] != 'default'" if question.kind == "ServiceAccount" else ""
         variables += [
-            _variable(f"{many}Before", _lines(question.what, "variables.podsBefore", "variables.old")),
-            _variable(f"{many}Now", _lines(question.what, "variables.pods", "variables.spec")),
-            _variable(f"{many}0", f"variables.{many}Now.filter(l, !(l in variables.{many}Before){others})"),
+            _cel_variable(f"{many}Before", _name_lines(question.kind, "variables.podsBefore", "variables.old")),
+            _cel_variable(f"{many}Now", _name_lines(question.kind, "variables.pods", "variables.spec")),
+            _cel_variable(f"{many}0", f"variables.{many}Now.filter(l, !(l in variables.{many}Before){others})"),
         ]
         every = "\n|| ".join(
             f"authorizer.group('').resource('{question.resource}').namespace(variables.place).check('{verb}').allowed()"
             for verb in question.verbs
         )
-        variables.append(_variable(f"every{name.capitalize()}", every))
-        for number in range(1, question.most + 1):
+        variables.append(_cel_variable(f"every{name.capitalize()}", every))
+        for number in range(1, question.limit + 1):
             rest = f"variables.{many}{number - 1}"
             variables += [
-                _variable(f"{name}{number}", f"{rest}.size() > 0 ? {rest}[0].split(' ')[1] : ''"),
-                _variable(f"{many}{number}", f"{rest}.filter(l, l.split(' ')[1] != variables.{name}{number})"),
+                _cel_variable(f"{name}{number}", f"{rest}.size() > 0 ? {rest}[0].split(' ')[1] : ''"),
+                _cel_variable(f"{many}{number}", f"{rest}.filter(l, l.split(' ')[1] != variables.{name}{number})"),
             ]
         free = f"variables.every{name.capitalize()}"
-        last = f"variables.{many}{question.most}"
+        last = f"variables.{many}{question.limit}"
         validations.append(
             {
                 "expression": f"{last}.size() == 0 || {free}",
                 "reason": "Invalid",
                 "messageExpression": f"{last}[0].split(' ')[0] + ': who may not {question.verbs[0]} all "
-                f"{question.resource} of the namespace names at most {question.most} different ones in an object'",
+                f"{question.resource} of the namespace names at most {question.limit} different ones in an object'",
             }
         )
-        for number in range(1, question.most + 1):
+        for number in range(1, question.limit + 1):
             asked = f"variables.{name}{number}"
             validations.append(
                 {
@@ -421,16 +425,18 @@ def _names() -> Json:
                     f".namespace(variables.place).name({asked}).check('{question.verbs[0]}').allowed()",
                     "reason": "Forbidden",
                     "messageExpression": f"variables.{many}{number - 1}.filter(l, l.split(' ')[1] == {asked})"
-                    f".map(l, l.split(' ')[0]).join(', ')\n+ ': {question.for_what} \"' + {asked} + "
-                    f"'\"{' to pods' if question.what == 'Secret' else ''}, you (\"' + request.userInfo.username\n"
+                    f".map(l, l.split(' ')[0]).join(', ')\n+ ': {question.purpose} \"' + {asked} + "
+                    f"'\"{' to pods' if question.kind == 'Secret' else ''}, you (\"' + request.userInfo.username\n"
                     f'+ \'") need the verb "{question.verbs[0]}" on it\'',
                 }
             )
     return {
         "matchConditions": [
-            _variable("changes-the-spec", "request.operation == 'CREATE' || dyn(object).spec != dyn(oldObject).spec"),
+            _cel_variable(
+                "changes-the-spec", "request.operation == 'CREATE' || dyn(object).spec != dyn(oldObject).spec"
+            ),
             # Its versions name what their writers have named before.
-            _variable("is-not-the-operator", f"!({_OPERATOR})"),
+            _cel_variable("is-not-the-operator", f"!({_IS_OPERATOR})"),
         ],
         "variables": variables,
         "validations": validations,
@@ -440,12 +446,12 @@ def _names() -> Json:
 # --- Who may have what made ---
 
 
-def _code(pods: str) -> str:
+def _code_expression(pods: str) -> str:
     """What runs in a pod: {field, code}, of those that say anything of it."""
     key = "k in c && (k in ['image', 'command', 'args', 'lifecycle']\n|| (type(c[k]) == map && 'exec' in c[k]))"
     keys = "['image', 'command', 'args', 'lifecycle', 'livenessProbe', 'readinessProbe', 'startupProbe']"
     return (
-        f"{pods}.map(p, {{'field': dyn(p.field), 'code': dyn({_CONTAINERS}.filter(g, g in p.spec "
+        f"{pods}.map(p, {{'field': dyn(p.field), 'code': dyn({_CONTAINER_LISTS}.filter(g, g in p.spec "
         f"&& type(p.spec[g]) == list\n&& p.spec[g].exists(c, type(c) == map && {keys}.exists(k, {key})))\n"
         f".map(g, dyn({{'at': dyn(g), 'are': dyn(p.spec[g].filter(c, type(c) == map && {keys}.exists(k, {key}))\n"
         f".map(c, dyn({{'name': dyn('name' in c ? c.name : ''), 'says': dyn({keys}.filter(k, {key})\n"
@@ -453,23 +459,23 @@ def _code(pods: str) -> str:
     )
 
 
-def _may(group: str, resource: str) -> str:
+def _may_create(group: str, resource: str) -> str:
     return f"authorizer.group({group}).resource({resource}).namespace(variables.place).check('create').allowed()"
 
 
-def _you(fields: str, for_what: str, on: str) -> str:
+def _denial_message(fields: str, for_what: str, on: str) -> str:
     return f"{fields} + ': {for_what}, you (\"' + request.userInfo.username\n+ '\") need the verb \"create\" on {on}'"
 
 
-def _makes() -> Json:
-    stages = [mark for mark in _of("PodTemplate") if mark.plural == _RETRAINING]
-    manifests = _of("Manifest")
-    deployed = list(_of("PodSpec", "Container"))
-    fields = ", ".join(sorted({_text(f"spec.{'.'.join(mark.path)}" if mark.names.what == "PodSpec" else "spec")
+def _build_makes_rules() -> Json:
+    stages = [mark for mark in _fields_naming("PodTemplate") if mark.plural == _RETRAINING_PLURAL]
+    manifests = _fields_naming("Manifest")
+    deployed = list(_fields_naming("PodSpec", "Container"))
+    fields = ", ".join(sorted({_quote_text(f"spec.{'.'.join(mark.path)}" if mark.target.kind == "PodSpec" else "spec")
                                for mark in deployed}))  # fmt: skip
     work = "\n+ ".join(
         f"[?variables.spec{''.join(f'.?{part}' for part in mark.path[:-1])}]"
-        f".map(x, {_text(mark.field.rpartition('.')[0])})"
+        f".map(x, {_quote_text(mark.field.rpartition('.')[0])})"
         for mark in stages
     )
     data = "variables.spec.?triggers.orValue([]).filter(i, has(i.data)).map(i, 'spec.triggers[' + i.name + '].data')"
@@ -478,7 +484,7 @@ def _makes() -> Json:
             f"[?variables.spec{''.join(f'.?{part}' for part in mark.path)}.?spec]"
             ".filter(x, !(type(x) == map && (!('serviceAccountName' in x) || type(x.serviceAccountName) == string)\n"
             "&& (!('serviceAccount' in x) || type(x.serviceAccount) == string)))\n"
-            f".map(x, {_text(mark.field + '.spec: must be the spec of a pod, and its ServiceAccount a text')})"
+            f".map(x, {_quote_text(mark.field + '.spec: must be the spec of a pod, and its ServiceAccount a text')})"
             for mark in stages
         ]
         + [
@@ -486,44 +492,46 @@ def _makes() -> Json:
             ".filter(x, !(type(x.?apiVersion.orValue('')) == string && type(x.?kind.orValue('')) == string\n"
             "&& type(x.?spec.orValue({})) == map && (!('spec' in x) || !('serviceAccountName' in x.spec)\n"
             "|| type(x.spec.serviceAccountName) == string)))\n"
-            f".map(x, {_text(mark.field + _MALFORMED)})"
+            f".map(x, {_quote_text(mark.field + _MALFORMED_MESSAGE)})"
             for mark in manifests
         ]
     )
     made = "\n+ ".join(
         f"[?variables.spec{''.join(f'.?{part}' for part in mark.path)}]\n"
-        f".map(x, {{'field': {_text(mark.field)}, 'apiVersion': string(x.?apiVersion.orValue('')), "
+        f".map(x, {{'field': {_quote_text(mark.field)}, 'apiVersion': string(x.?apiVersion.orValue('')), "
         "'kind': string(x.?kind.orValue(''))})"
         for mark in manifests
     )
-    retraining = "\n&& ".join((f"request.resource.resource == '{_RETRAINING}'", "has(variables.spec.run)"))
+    retraining = "\n&& ".join((f"request.resource.resource == '{_RETRAINING_PLURAL}'", "has(variables.spec.run)"))
     variables = [
-        *_scene(),
-        _variable("codeBefore", _code("variables.podsBefore")),
-        _variable(
+        *_shared_variables(),
+        _cel_variable("codeBefore", _code_expression("variables.podsBefore")),
+        _cel_variable(
             "code",
-            _code("variables.pods") + "\n.filter(p, !(p in variables.codeBefore)).map(p, string(p.field))",
+            _code_expression("variables.pods") + "\n.filter(p, !(p in variables.codeBefore)).map(p, string(p.field))",
         ),
-        _variable("deployed", f"variables.code.filter(f, f in [{fields}])"),
-        _variable("works", work),
-        _variable("data", data),
-        _variable(
+        _cel_variable("deployed", f"variables.code.filter(f, f in [{fields}])"),
+        _cel_variable("works", work),
+        _cel_variable("data", data),
+        _cel_variable(
             "jobs",
             f"variables.works + variables.data + variables.code.filter(f, !(f in [{fields}]) "
             "&& !f.startsWith('spec.run.'))",
         ),
-        _variable("malformed", malformed),
-        _variable("manifests", made),
-        _variable(
+        _cel_variable("malformed", malformed),
+        _cel_variable("manifests", made),
+        _cel_variable(
             "kinds",
             "variables.manifests.map(made, {'field': made.field, 'apiVersion': made.apiVersion, 'kind': made.kind,\n"
             "'group': made.apiVersion.contains('/') ? made.apiVersion.split('/')[0] : '',\n"
             "'resource': made.kind.lowerAscii() + 's'})",
         ),
-        _variable("refused", f"variables.kinds.filter(made, made.group in [{', '.join(map(_text, _NEVER))}])"),
+        _cel_variable(
+            "refused", f"variables.kinds.filter(made, made.group in [{', '.join(map(_quote_text, _FORBIDDEN_GROUPS))}])"
+        ),
     ]
     validations: list[Json] = [
-        _too_many_parts(),
+        _parts_limit_rule(),
         {
             "expression": "variables.malformed.size() == 0",
             "reason": "Invalid",
@@ -543,9 +551,9 @@ def _makes() -> Json:
             "rights, admission, definitions of kinds, nor the kinds of modelwright.dev'",
         },
         {
-            "expression": f"!({retraining})\n|| {_may(_text(GROUP), _text('modelversions'))}",
+            "expression": f"!({retraining})\n|| {_may_create(_quote_text(GROUP), _quote_text('modelversions'))}",
             "reason": "Forbidden",
-            "messageExpression": _you(
+            "messageExpression": _denial_message(
                 "'spec.modelRef: a run registers a ModelVersion of the Model \"' + "
                 "string(dyn(object).spec.modelRef.name) + '\"'",
                 "",
@@ -553,32 +561,32 @@ def _makes() -> Json:
             ).replace("': , you", "': you"),
         },
         {
-            "expression": f"variables.deployed.size() == 0 || {_may(_text('apps'), _text('deployments'))}",
+            "expression": f"variables.deployed.size() == 0 || {_may_create(_quote_text('apps'), _quote_text('deployments'))}",
             "reason": "Forbidden",
-            "messageExpression": _you(
+            "messageExpression": _denial_message(
                 "variables.deployed.join(', ')",
                 "to say which image or command runs in Deployments",
                 "deployments.apps",
             ),
         },
         {
-            "expression": f"variables.jobs.size() == 0 || {_may(_text('batch'), _text('jobs'))}",
+            "expression": f"variables.jobs.size() == 0 || {_may_create(_quote_text('batch'), _quote_text('jobs'))}",
             "reason": "Forbidden",
-            "messageExpression": _you("variables.jobs.join(', ')", "to have Jobs made", "jobs.batch"),
+            "messageExpression": _denial_message("variables.jobs.join(', ')", "to have Jobs made", "jobs.batch"),
         },
         {
-            "expression": f"variables.data.size() == 0 || {_may(_text('batch'), _text('cronjobs'))}",
+            "expression": f"variables.data.size() == 0 || {_may_create(_quote_text('batch'), _quote_text('cronjobs'))}",
             "reason": "Forbidden",
-            "messageExpression": _you("variables.data.join(', ')", "a CronJob looks at data", "cronjobs.batch").replace(
-                "data, you", "data: you"
-            ),
+            "messageExpression": _denial_message(
+                "variables.data.join(', ')", "a CronJob looks at data", "cronjobs.batch"
+            ).replace("data, you", "data: you"),
         },
     ]
     for number in range(len(manifests)):
         kind = f"variables.kinds[{number}]"
         validations.append(
             {
-                "expression": f"variables.kinds.size() < {number + 1}\n|| {_may(f'{kind}.group', f'{kind}.resource')}",
+                "expression": f"variables.kinds.size() < {number + 1}\n|| {_may_create(f'{kind}.group', f'{kind}.resource')}",
                 "reason": "Forbidden",
                 "messageExpression": f"{kind}.field + ': to have a ' + {kind}.kind + ' made, you (\"' + "
                 f"request.userInfo.username\n+ '\") need the verb \"create\" on ' + {kind}.resource + '.' + "
@@ -587,7 +595,9 @@ def _makes() -> Json:
         )
     return {
         "matchConditions": [
-            _variable("changes-the-spec", "request.operation == 'CREATE' || dyn(object).spec != dyn(oldObject).spec")
+            _cel_variable(
+                "changes-the-spec", "request.operation == 'CREATE' || dyn(object).spec != dyn(oldObject).spec"
+            )
         ],
         "variables": variables,
         "validations": validations,

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from modelwright.api.cel import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE, NAMES, PRESERVE, VALIDATIONS
-from modelwright.api.common import OPEN_MEMBERS
+from modelwright.api.cel import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE, NAMED_OBJECT, PRESERVE, VALIDATIONS
+from modelwright.api.common import MAX_OPEN_MEMBERS
 
 Schema = dict[str, Any]
 
-KEYWORDS = (
+SHARED_KEYWORDS = (
     "description",
     "enum",
     "default",
@@ -28,47 +28,59 @@ KEYWORDS = (
     "required",
 )
 """What JSON Schema and the structural schema say in the same words."""
-_KEPT = (
+_KEPT_KEYWORDS = (
     "type",
     "format",
-    *KEYWORDS,
+    *SHARED_KEYWORDS,
     LIST_TYPE,
     LIST_MAP_KEYS,
     PRESERVE,
     INT_OR_STRING,
     VALIDATIONS,
 )
-_DROPPED = ("title", "$defs", "properties", "additionalProperties", "items", "const", "anyOf", "$ref", NAMES)
-_INT32 = 2**31 - 1
+_DROPPED_KEYWORDS = (
+    "title",
+    "$defs",
+    "properties",
+    "additionalProperties",
+    "items",
+    "const",
+    "anyOf",
+    "$ref",
+    NAMED_OBJECT,
+)
+_INT32_MAX = 2**31 - 1
 
 
 class NotStructural(ValueError):
     """A type that has no form in a CRD, or lacks what every node must say; the text names the node."""
 
 
-def structural(model: type[BaseModel]) -> Schema:
+def build_structural_schema(model: type[BaseModel]) -> Schema:
     """The structural schema of `model`: references inlined, no null, and every node complete.
 
     Raises NotStructural for a recursive type, a union, a tuple of fixed length, and for a node without type,
     description or bound.
     """
     source = model.model_json_schema(by_alias=True, mode="validation")
-    schema = _convert(source, source.get("$defs", {}), (), model.__name__)
-    _complete(schema, model.__name__)
-    whole: Schema = _without_empty(schema)
+    schema = _to_structural(source, source.get("$defs", {}), (), model.__name__)
+    _require_complete(schema, model.__name__)
+    whole: Schema = _drop_empty_properties(schema)
     return whole
 
 
-def _without_empty(node: Any) -> Any:
+def _drop_empty_properties(node: Any) -> Any:
     """`node` without maps of no properties: the API server drops them, and `kubectl apply` would see a change."""
     if isinstance(node, list):
-        return [_without_empty(item) for item in node]
+        return [_drop_empty_properties(item) for item in node]
     if not isinstance(node, Mapping):
         return node
-    return {key: _without_empty(value) for key, value in node.items() if key != "properties" or value != {}}
+    return {key: _drop_empty_properties(value) for key, value in node.items() if key != "properties" or value != {}}
 
 
-def _convert(node: Mapping[str, Any], definitions: Mapping[str, Any], open_refs: tuple[str, ...], path: str) -> Schema:
+def _to_structural(
+    node: Mapping[str, Any], definitions: Mapping[str, Any], open_refs: tuple[str, ...], path: str
+) -> Schema:
     if "$ref" in node:
         name = node["$ref"].rsplit("/", 1)[-1]
         if name in open_refs:
@@ -79,28 +91,30 @@ def _convert(node: Mapping[str, Any], definitions: Mapping[str, Any], open_refs:
         target.update({key: value for key, value in node.items() if key != "$ref"})
         if rules:
             target[VALIDATIONS] = rules
-        return _convert(target, definitions, (*open_refs, name), path)
+        return _to_structural(target, definitions, (*open_refs, name), path)
     if "anyOf" in node:
-        return _convert(_without_null(node, path), definitions, open_refs, path)
-    unknown = [key for key in node if key not in _KEPT and key not in _DROPPED]
+        return _to_structural(_without_null(node, path), definitions, open_refs, path)
+    unknown = [key for key in node if key not in _KEPT_KEYWORDS and key not in _DROPPED_KEYWORDS]
     if unknown:
         raise NotStructural(f"{path}: {', '.join(unknown)} has no form in a CRD")
-    schema = {key: node[key] for key in _KEPT if key in node}
+    schema = {key: node[key] for key in _KEPT_KEYWORDS if key in node}
     if "const" in node:
         schema["enum"] = [node["const"]]
     if schema.get("type") == "integer" and "maximum" in schema:
-        schema["format"] = "int32" if schema["maximum"] <= _INT32 else "int64"
+        schema["format"] = "int32" if schema["maximum"] <= _INT32_MAX else "int64"
     if "properties" in node:
         schema["properties"] = {
-            name: _convert(child, definitions, open_refs, f"{path}.{name}")
+            name: _to_structural(child, definitions, open_refs, f"{path}.{name}")
             for name, child in node["properties"].items()
         }
     if node.get("additionalProperties") is True:
-        schema |= {PRESERVE: True, "maxProperties": OPEN_MEMBERS}
+        schema |= {PRESERVE: True, "maxProperties": MAX_OPEN_MEMBERS}
     elif isinstance(node.get("additionalProperties"), Mapping):
-        schema["additionalProperties"] = _convert(node["additionalProperties"], definitions, open_refs, f"{path}.*")
+        schema["additionalProperties"] = _to_structural(
+            node["additionalProperties"], definitions, open_refs, f"{path}.*"
+        )
     if "items" in node:
-        schema["items"] = _convert(node["items"], definitions, open_refs, f"{path}[]")
+        schema["items"] = _to_structural(node["items"], definitions, open_refs, f"{path}[]")
     if "default" in schema:
         _set_default(schema)
     return schema
@@ -124,7 +138,7 @@ def _without_null(node: Mapping[str, Any], path: str) -> Schema:
     return {**members[0], **{key: value for key, value in node.items() if key != "anyOf"}}
 
 
-def _complete(node: Schema, path: str, *, described: bool = True) -> None:
+def _require_complete(node: Schema, path: str, *, described: bool = True) -> None:
     """Refuse a node that leaves something open; `described` is False for entries of lists and maps."""
     if node.get(INT_OR_STRING):
         return
@@ -142,21 +156,21 @@ def _complete(node: Schema, path: str, *, described: bool = True) -> None:
     if kind == "array":
         if "maxItems" not in node or LIST_TYPE not in node:
             raise NotStructural(f"{path}: a list needs maxItems and {LIST_TYPE}")
-        _complete(node["items"], f"{path}[]", described=False)
+        _require_complete(node["items"], f"{path}[]", described=False)
     if kind == "object":
         if "additionalProperties" in node:
             if "properties" in node:
                 raise NotStructural(f"{path}: properties and additionalProperties exclude each other in a CRD")
             if "maxProperties" not in node:
                 raise NotStructural(f"{path}: a map needs maxProperties")
-            _complete(node["additionalProperties"], f"{path}.*", described=False)
+            _require_complete(node["additionalProperties"], f"{path}.*", described=False)
         elif "properties" not in node and not node.get(PRESERVE):
             raise NotStructural(f"{path}: an object needs properties, or {PRESERVE}")
         for name, child in node.get("properties", {}).items():
-            _complete(child, f"{path}.{name}")
+            _require_complete(child, f"{path}.{name}")
 
 
-def with_defaults_told(node: Schema) -> Schema:
+def with_defaults_described(node: Schema) -> Schema:
     """`node` with the default of each field added to its description, for readers of `kubectl explain`."""
     told = dict(node)
     default = told.get("default", ...)
@@ -164,10 +178,10 @@ def with_defaults_told(node: Schema) -> Schema:
         text = str(default).lower() if isinstance(default, bool) else str(default)
         told["description"] = f"{told['description']} Default: {text or 'empty'}."
     if "properties" in told:
-        told["properties"] = {name: with_defaults_told(child) for name, child in told["properties"].items()}
+        told["properties"] = {name: with_defaults_described(child) for name, child in told["properties"].items()}
     for key in ("items", "additionalProperties"):
         if isinstance(told.get(key), dict):
-            told[key] = with_defaults_told(told[key])
+            told[key] = with_defaults_described(told[key])
     return told
 
 

@@ -9,44 +9,44 @@ from pydantic import Field, StringConstraints
 
 from modelwright.api.cel import Cel
 from modelwright.api.common import (
-    Reference,
+    LocalObjectReference,
     Resource,
     Subdomain,
     Text63,
     Text253,
     Text1024,
     Wire,
-    matching,
+    pattern_rule,
 )
-from modelwright.api.crd_info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE_COLUMN, Column, CrdInfo
 
 Decision = Literal["Approve", "Reject"]
-RFC3339 = (
+STRICT_RFC3339 = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
     r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _time(value: str) -> datetime:
+def _parse_approval_time(value: str) -> datetime:
     return datetime.fromisoformat(value).astimezone(UTC)
 
 
-def _is_a_time(value: str) -> bool:
+def _is_valid_time(value: str) -> bool:
     try:
-        return _time(value) > _EPOCH
+        return _parse_approval_time(value) > _EPOCH
     except (ValueError, OverflowError):
         return False
 
 
-Time = Annotated[
+TimeText = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=64),
-    matching(RFC3339, "must be a time such as 2026-11-21T03:00:00Z"),
+    pattern_rule(STRICT_RFC3339, "must be a time such as 2026-11-21T03:00:00Z"),
     Cel(
-        f"!self.matches(r'{RFC3339}') || timestamp(self) > timestamp('1970-01-01T00:00:00Z')",
+        f"!self.matches(r'{STRICT_RFC3339}') || timestamp(self) > timestamp('1970-01-01T00:00:00Z')",
         "must be a time that exists",
-        _is_a_time,
+        _is_valid_time,
     ),
 ]
 
@@ -76,7 +76,7 @@ class ApprovalSpec(Wire):
         ),
     )
 
-    model_ref: Reference = Field(description="The Model. Admission demands the verb `approve` on it.")
+    model_ref: LocalObjectReference = Field(description="The Model. Admission demands the verb `approve` on it.")
     rollout: ApprovedRollout = Field(description="The ModelRollout that is approved or rejected.")
     content_hash: Text63 = Field(
         description="status.contentHash of the ModelRollout: the content that was looked at. With another one the "
@@ -85,14 +85,14 @@ class ApprovalSpec(Wire):
     decision: Decision = Field(description="Approve, or Reject: ends the rollout.")
     approver: Text253 = Field(description="Who, as the API server knows them; admission demands the writer's own name.")
     reason: Text1024 = Field(description="Why.")
-    expires_at: Time | None = Field(
+    expires_at: TimeText | None = Field(
         default=None, description="Until when an approval counts, RFC 3339. When absent, as long as the rollout waits."
     )
 
     @property
     def expires(self) -> datetime | None:
         """expiresAt as a time, UTC; None when it counts as long as the rollout waits."""
-        return _time(self.expires_at) if self.expires_at is not None else None
+        return _parse_approval_time(self.expires_at) if self.expires_at is not None else None
 
 
 class Approval(Resource):
@@ -110,7 +110,7 @@ class Approval(Resource):
             Column("Approver", ".spec.approver", "Who."),
             Column("Expires", ".spec.expiresAt", "Until when it counts.", wide=True),
             Column("Why", ".spec.reason", "Why.", wide=True),
-            AGE,
+            AGE_COLUMN,
         ),
         selectable_fields=(".spec.modelRef.name", ".spec.rollout.name"),
     )

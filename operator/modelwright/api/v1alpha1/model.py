@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, Cut, ListType, Names
+from modelwright.api.cel import Cel, Cut, ListType, NamedObject
 from modelwright.api.common import (
-    AUTHORS_MAX,
     DECIMAL,
     DURATION,
     INT64_MAX,
+    MAX_AUTHORS,
     QUALIFIED_NAME,
     RFC3339,
     Bool,
@@ -20,26 +20,26 @@ from modelwright.api.common import (
     Hostname,
     Label,
     LabelValue,
+    LocalObjectReference,
     OpenObject,
     OpenWire,
     Port,
     Quantity,
-    Reference,
     Resource,
+    ShortStatusText,
     StatusInt,
     StatusText,
     StatusWire,
-    StatusWord,
     Subdomain,
     Text253,
     Timestamp,
     Wire,
-    changed_by,
-    matching,
-    seconds,
+    changed_by_field,
+    parse_duration,
+    pattern_rule,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo, Scale
+from modelwright.api.crd_info import AGE_COLUMN, READY_COLUMN, REASON_COLUMN, Column, CrdInfo, Scale
 from modelwright.api.names import MODEL_NAME_MAX
 from modelwright.api.v1alpha1.helper_pods import ModelHelperPods
 from modelwright.api.v1alpha1.version import AccountName, VersionContent
@@ -53,11 +53,11 @@ EndpointProtocol = Literal["HTTP", "GRPC"]
 Duration = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=32),
-    matching(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
+    pattern_rule(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
     Cel(
         f"!self.matches(r'{DURATION}') || (duration(self) >= duration('1s') && duration(self) <= duration('24h'))",
         "must be at least 1s and at most 24h",
-        lambda value: 1 <= seconds(value) <= 86400,
+        lambda value: 1 <= parse_duration(value) <= 86400,
     ),
 ]
 
@@ -209,7 +209,7 @@ class Autoscaling(Wire):
         tuple[MetricSpec, ...],
         Field(max_length=16),
         ListType("atomic"),
-        Names("Nothing", why="metrics of autoscaling/v2"),
+        NamedObject("Nothing", why="metrics of autoscaling/v2"),
     ] = Field(default=(), description="Metrics of autoscaling/v2, at most 16. When empty, CPU at 80 % of the requests.")
     behavior: ScalingBehavior | None = Field(
         default=None, description="How fast it scales up and down. When absent, as Kubernetes does by default."
@@ -221,7 +221,7 @@ class Autoscaling(Wire):
     )
 
     @property
-    def most(self) -> int:
+    def replica_limit(self) -> int:
         """maxReplicas; with external, which has none, minReplicas."""
         return self.min_replicas if self.max_replicas is None else self.max_replicas
 
@@ -241,10 +241,10 @@ class Resources(Wire):
 class PodTemplatePatch(Wire):
     """A strategic merge patch on the rendered pod template."""
 
-    metadata: Annotated[OpenObject, Names("Nothing", why="labels and annotations")] | None = Field(
+    metadata: Annotated[OpenObject, NamedObject("Nothing", why="labels and annotations")] | None = Field(
         default=None, description="Labels and annotations to add; null takes one away. Modelwright's own labels stay."
     )
-    spec: Annotated[OpenObject, Names("PodSpec")] | None = Field(
+    spec: Annotated[OpenObject, NamedObject("PodSpec")] | None = Field(
         default=None,
         description="A partial PodSpec, merged as the API server would (containers by name; the model's is `model`); "
         "null takes a field away (apply with --server-side: a plain kubectl apply drops nulls before they are sent). "
@@ -255,7 +255,7 @@ class PodTemplatePatch(Wire):
 class Cache(Wire):
     """A volume where fetched artifacts stay, so that a pod starts while the store is down."""
 
-    persistent_volume_claim: Annotated[Subdomain, Names("Claim")] = Field(
+    persistent_volume_claim: Annotated[Subdomain, NamedObject("Claim")] = Field(
         description="PersistentVolumeClaim in the same namespace, by digest and shared by all Models that name it; "
         "ReadWriteMany when pods run on several nodes."
     )
@@ -321,7 +321,7 @@ class Serving(Wire):
         Annotated[
             str,
             StringConstraints(strict=True, min_length=1, max_length=64),
-            matching(RFC3339, "must be a time such as 2026-11-21T03:00:00Z"),
+            pattern_rule(RFC3339, "must be a time such as 2026-11-21T03:00:00Z"),
         ]
         | None
     ) = Field(
@@ -339,14 +339,14 @@ class Serving(Wire):
     )
 
     @property
-    def scaled_by_others(self) -> bool:
+    def scaled_externally(self) -> bool:
         """Whether the replicas of what serves are not the operator's to write."""
         return self.autoscaling is not None and self.autoscaling.external is not None
 
     @property
     def start_timeout_seconds(self) -> float:
         """startTimeout in seconds."""
-        return seconds(self.start_timeout)
+        return parse_duration(self.start_timeout)
 
 
 class ParentRef(Wire):
@@ -360,7 +360,7 @@ class ParentRef(Wire):
     port: Port | None = Field(default=None, description="Port of the listener, 1 to 65535. When absent, all that fit.")
 
 
-def _distinct(refs: tuple[ParentRef, ...]) -> bool:
+def _are_distinct(refs: tuple[ParentRef, ...]) -> bool:
     return len(set(refs)) == len(refs)
 
 
@@ -472,7 +472,7 @@ class RouteFilter(Wire):
     )
 
 
-def _each_once(filters: tuple[RouteFilter, ...]) -> bool:
+def _filters_are_unique(filters: tuple[RouteFilter, ...]) -> bool:
     types = [one.type for one in filters if one.type != "ExtensionRef"]
     return len(types) == len(set(types))
 
@@ -515,7 +515,7 @@ class Endpoint(Wire):
         tuple[ParentRef, ...],
         Field(min_length=1, max_length=8),
         ListType("atomic"),
-        Cel("self.all(ref, self.exists_one(other, other == ref))", "the same Gateway is named twice", _distinct),
+        Cel("self.all(ref, self.exists_one(other, other == ref))", "the same Gateway is named twice", _are_distinct),
     ] = Field(description="Gateways that the route attaches to, 1 to 8.")
     hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16), ListType("set")] = Field(
         default=(), description="Hostnames, at most 16; *.example.com matches below. When empty, those of the listener."
@@ -524,7 +524,7 @@ class Endpoint(Wire):
     path_prefix: Annotated[
         str,
         StringConstraints(strict=True, min_length=1, max_length=256),
-        matching(
+        pattern_rule(
             r"^(/|(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)$",
             "must be / or a path such as /team/digits: no end in /, and no part empty or of dots alone",
         ),
@@ -552,7 +552,7 @@ class Endpoint(Wire):
         Cel(
             "self.all(one, one.type == 'ExtensionRef' || self.exists_one(other, other.type == one.type))",
             "each type but ExtensionRef can be there once",
-            _each_once,
+            _filters_are_unique,
         ),
     ] = Field(
         default=(),
@@ -563,10 +563,10 @@ class Endpoint(Wire):
     @property
     def request_timeout_seconds(self) -> float | None:
         """requestTimeout in seconds; None without."""
-        return None if self.request_timeout is None else seconds(self.request_timeout)
+        return None if self.request_timeout is None else parse_duration(self.request_timeout)
 
 
-Floor = Annotated[
+DriftFloor = Annotated[
     Decimal,
     Cel(f"!self.matches(r'{DECIMAL}') || double(self) > 0.0", "must be more than 0", lambda value: float(value) > 0),
 ]
@@ -580,7 +580,7 @@ class NumbersComparison(Wire):
         description="KolmogorovSmirnov: the largest difference of the distribution functions. Wasserstein: the area "
         "between them, in standard deviations. PSI, ChiSquare and JensenShannon compare the shares of ten bins.",
     )
-    floor: Floor | None = Field(
+    floor: DriftFloor | None = Field(
         default=None,
         description="Least distance that is called drift, at any number of rows. When absent, 0.05 for "
         "KolmogorovSmirnov and JensenShannon, 0.1 for the others.",
@@ -595,7 +595,7 @@ class CategoriesComparison(Wire):
         description="ChiSquare: Cohen's w, 0.1 is a small change and 0.3 a medium one. JensenShannon: the distance of "
         "that name. PSI: the population stability index.",
     )
-    floor: Floor | None = Field(
+    floor: DriftFloor | None = Field(
         default=None,
         description="Least distance that is called drift, at any number of rows. When absent, 0.05 for JensenShannon "
         "and 0.1 for the others.",
@@ -613,11 +613,11 @@ class Monitoring(Wire):
     window: Annotated[
         str,
         StringConstraints(strict=True, min_length=1, max_length=32),
-        matching(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
+        pattern_rule(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
         Cel(
             f"!self.matches(r'{DURATION}') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",
             "must be at least 10s and at most 24h",
-            lambda value: 10 <= seconds(value) <= 86400,
+            lambda value: 10 <= parse_duration(value) <= 86400,
         ),
     ] = Field(
         default="10m",
@@ -626,11 +626,11 @@ class Monitoring(Wire):
     long_window: Annotated[
         str,
         StringConstraints(strict=True, min_length=1, max_length=32),
-        matching(DURATION, "must be a duration such as 30s, 10m or 24h (units h, m, s, ms)"),
+        pattern_rule(DURATION, "must be a duration such as 30s, 10m or 24h (units h, m, s, ms)"),
         Cel(
             f"!self.matches(r'{DURATION}') || duration(self) <= duration('168h')",
             "must be at most 168h",
-            lambda value: seconds(value) <= 604_800,
+            lambda value: parse_duration(value) <= 604_800,
         ),
     ] = Field(
         default="24h",
@@ -651,7 +651,7 @@ class Monitoring(Wire):
     categories: CategoriesComparison = Field(
         default_factory=CategoriesComparison, description="How features with labels are compared with the reference."
     )
-    share_floor: Floor = Field(
+    share_floor: DriftFloor = Field(
         default="0.01",
         description="Least difference of the share of missing or unknown values that is called drift.",
     )
@@ -670,7 +670,7 @@ class PublicKey(Wire):
     pem: Annotated[
         str,
         StringConstraints(strict=True, min_length=1, max_length=1024),
-        matching(
+        pattern_rule(
             r"^-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=]+\n)+-----END PUBLIC KEY-----\n?$",
             "must be a public key in PEM, from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----",
         ),
@@ -715,7 +715,7 @@ class ModelSpec(Wire):
         default=None,
         description="Where it is reached from outside, through the Gateway API. When absent, the Service only.",
     )
-    rollout_policy_ref: Reference | None = Field(
+    rollout_policy_ref: LocalObjectReference | None = Field(
         default=None,
         description="RolloutPolicy in the same namespace by which the Model moves to another revision. When absent, "
         "all at once as soon as its pods are ready.",
@@ -739,7 +739,7 @@ class ModelSpec(Wire):
     suspend: Bool = Field(
         default=False, description="Change nothing while true: what serves goes on serving. Deleting still works."
     )
-    changed_by: Text253 | None = changed_by(
+    changed_by: Text253 | None = changed_by_field(
         "what shapes the pods (serving but for replicas, autoscaling and startTimeout), signatures or rolloutPolicyRef"
     )
 
@@ -747,22 +747,24 @@ class ModelSpec(Wire):
 class ServingStatus(StatusWire):
     """The revision that has the traffic."""
 
-    version: StatusWord = Field(description="Name of the ModelVersion.")
-    revision: StatusWord = Field(description="Hash of version, runtime and what shapes the pods.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion.")
+    revision: ShortStatusText = Field(description="Hash of version, runtime and what shapes the pods.")
     since: Timestamp | None = Field(default=None, description="When it took over, UTC.")
 
 
 class TargetStatus(StatusWire):
     """The revision that is wanted."""
 
-    version: StatusWord = Field(description="Name of the ModelVersion.")
-    revision: StatusWord | None = Field(default=None, description="Hash; absent until digest and runtime are known.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion.")
+    revision: ShortStatusText | None = Field(
+        default=None, description="Hash; absent until digest and runtime are known."
+    )
 
 
 class RolloutStatus(StatusWire):
     """The move to the wanted revision."""
 
-    name: StatusWord | None = Field(
+    name: ShortStatusText | None = Field(
         default=None, description="Name of the ModelRollout; absent when the Model moves without a policy."
     )
     state: Annotated[str, Cut(63)] = Field(
@@ -777,8 +779,8 @@ class RolloutStatus(StatusWire):
 class TrafficStatus(StatusWire):
     """The share of one revision."""
 
-    version: StatusWord = Field(description="Name of the ModelVersion.")
-    revision: StatusWord = Field(description="Hash of the revision.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion.")
+    revision: ShortStatusText = Field(description="Hash of the revision.")
     weight: Annotated[int, Field(ge=0, le=100)] = Field(description="Share of the requests, in percent.")
     observed_weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None,
@@ -791,7 +793,7 @@ class RuntimeStatus(StatusWire):
     """The runtime of the wanted revision."""
 
     kind: Annotated[str, Cut(63)] = Field(description="ModelRuntime or ClusterModelRuntime.")
-    name: StatusWord = Field(description="Name of the runtime.")
+    name: ShortStatusText = Field(description="Name of the runtime.")
     reason: StatusText = Field(default="", description="Why this one, and which others would have done.")
     code: bool | None = Field(
         default=None,
@@ -808,30 +810,30 @@ class FailureStatus(StatusWire):
     exit_code: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = Field(
         default=None, description="Exit code of the container that failed."
     )
-    pod: StatusWord | None = Field(default=None, description="Name of the pod that failed.")
-    revision: StatusWord | None = Field(default=None, description="Hash of the revision that failed.")
+    pod: ShortStatusText | None = Field(default=None, description="Name of the pod that failed.")
+    revision: ShortStatusText | None = Field(default=None, description="Hash of the revision that failed.")
 
 
 class ServedStatus(StatusWire):
     """A revision that has served before."""
 
-    version: StatusWord = Field(description="Name of the ModelVersion.")
-    revision: StatusWord = Field(description="Hash of the revision.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion.")
+    revision: ShortStatusText = Field(description="Hash of the revision.")
     until: Timestamp | None = Field(default=None, description="When another took over, UTC.")
 
 
 class AnnouncedStatus(StatusWire):
     """A version that a training has made, and that this Model, which names its version itself, does not take up."""
 
-    version: StatusWord = Field(description="Name of the ModelVersion: what spec.version.name would be.")
-    training_run: StatusWord = Field(description="Name of the TrainingRun that made it.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion: what spec.version.name would be.")
+    training_run: ShortStatusText = Field(description="Name of the TrainingRun that made it.")
 
 
 class DriftFigure(StatusWire):
     """How far one feature is from the reference sample."""
 
     kind: Annotated[str, Cut(63)] = Field(description="input or prediction.")
-    feature: StatusWord = Field(
+    feature: ShortStatusText = Field(
         description="Its name in the reference, in the model server's metadata or in the request, else its place in a "
         "row, from 0; output for predictions."
     )
@@ -861,14 +863,14 @@ class UnwatchedFeature(StatusWire):
     """A feature that is not watched for drift, since it is free text."""
 
     kind: Annotated[str, Cut(63)] = Field(description="input or prediction.")
-    feature: StatusWord = Field(description="Its name, as in worst.")
+    feature: ShortStatusText = Field(description="Its name, as in worst.")
 
 
 class DriftStatus(StatusWire):
     """What the observer has found, with the numbers of when it was written: when a feature begins or ceases to drift,
     or with another change of the status. The present figures are in the observer's metrics."""
 
-    version: StatusWord = Field(description="Name of the ModelVersion whose reference sample is compared with.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion whose reference sample is compared with.")
     drifted: bool = Field(description="Whether any feature has drifted.")
     at: Timestamp = Field(description="When the numbers were read, UTC.")
     worst: Annotated[tuple[DriftFigure, ...], Field(max_length=3), ListType("map", ("kind", "feature"))] = Field(
@@ -885,13 +887,13 @@ class ChangeStatus(StatusWire):
     kind: Annotated[str, Cut(63)] = Field(
         description="Model, ModelVersion, ModelRuntime, ClusterModelRuntime or RolloutPolicy."
     )
-    name: StatusWord = Field(description="Name of the object.")
-    content: StatusWord = Field(description="Hash of what approvals are about, as it is now.")
-    base: StatusWord | None = Field(
+    name: ShortStatusText = Field(description="Name of the object.")
+    content: ShortStatusText = Field(description="Hash of what approvals are about, as it is now.")
+    base: ShortStatusText | None = Field(
         default=None, description="The same of what serves; absent when it is not known, or nothing serves."
     )
-    by: Annotated[tuple[StatusWord, ...], Field(max_length=AUTHORS_MAX), ListType("set")] = Field(
-        default=(), description=f"Who has changed it since. At most {AUTHORS_MAX}."
+    by: Annotated[tuple[ShortStatusText, ...], Field(max_length=MAX_AUTHORS), ListType("set")] = Field(
+        default=(), description=f"Who has changed it since. At most {MAX_AUTHORS}."
     )
     unknown: bool = Field(default=False, description="Whether somebody has whose name is not known.")
 
@@ -966,15 +968,15 @@ class Model(Resource):
         short_name="mdl",
         description="A Model is a stable endpoint: which version it should serve, and how.",
         columns=(
-            READY,
+            READY_COLUMN,
             Column("Serving", ".status.serving.version", "ModelVersion that has the traffic."),
             Column("Target", ".status.target.version", "ModelVersion that is wanted."),
             Column("State", ".status.rollout.state", "Where the move to the wanted revision stands."),
             Column("URL", ".status.url", "Where the Model is reached."),
             Column("Runtime", ".status.runtime.name", "Runtime of the wanted revision.", wide=True),
             Column("Announced", ".status.announced.version", "A newer version that a training has made.", wide=True),
-            REASON,
-            AGE,
+            REASON_COLUMN,
+            AGE_COLUMN,
         ),
         selectable_fields=(".spec.version.name", ".status.serving.version", ".status.rollout.state"),
         name_max=MODEL_NAME_MAX,
@@ -1000,7 +1002,7 @@ class Model(Resource):
     )
 
 
-def wanted_replicas(serving: Serving) -> int:
+def initial_replicas(serving: Serving) -> int:
     """Number of pods a new revision starts with: replicas, else minReplicas, else 1."""
     if serving.autoscaling is not None:
         return serving.autoscaling.min_replicas

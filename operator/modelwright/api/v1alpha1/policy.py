@@ -9,11 +9,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, ListType, Names
+from modelwright.api.cel import Cel, ListType, NamedObject
 from modelwright.api.common import (
     DURATION,
     INT64_MAX,
-    POLICY_BYTES,
+    MAX_POLICY_BYTES,
     QUALIFIED_NAME,
     Bool,
     Decimal,
@@ -21,17 +21,17 @@ from modelwright.api.common import (
     OpenObject,
     Quantity,
     Resource,
+    ShortStatusText,
     StatusWire,
-    StatusWord,
     Text63,
     Text253,
     Wire,
-    changed_by,
-    matching,
-    seconds,
+    changed_by_field,
+    parse_duration,
+    pattern_rule,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd_info import AGE, READY, Column, CrdInfo
+from modelwright.api.crd_info import AGE_COLUMN, READY_COLUMN, Column, CrdInfo
 
 Preset = Literal["Canary", "BlueGreen", "Rolling"]
 Builtin = Literal[
@@ -47,46 +47,46 @@ SHADOW_BUILTINS = ("agreement", "absolute-difference", "relative-difference")
 """Measured by comparing answers, so only in mirror steps."""
 SHARE_BUILTINS = ("error-rate", "latency-over", "latency-percentile", "agreement")
 """Judged as shares of requests, by the sequential test."""
-OF_A_REVISION = ("VERSION", "REVISION", "PODS")
+REVISION_PLACEHOLDERS = ("VERSION", "REVISION", "PODS")
 """Placeholders of a query whose values differ from revision to revision."""
 
 
-def span(low: str, high: str) -> tuple[object, ...]:
+def duration_between(low: str, high: str) -> tuple[object, ...]:
     """What makes a text a duration from `low` to `high`, for Annotated."""
-    least, most = seconds(low), seconds(high)
+    least, most = parse_duration(low), parse_duration(high)
     return (
         StringConstraints(strict=True, min_length=1, max_length=32),
-        matching(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
+        pattern_rule(DURATION, "must be a duration such as 30s, 10m or 1h30m (units h, m, s, ms)"),
         Cel(
             f"!self.matches(r'{DURATION}') || (duration(self) >= duration('{low}') && "
             f"duration(self) <= duration('{high}'))",
             f"must be at least {low} and at most {high}",
-            lambda value: least <= seconds(value) <= most,
+            lambda value: least <= parse_duration(value) <= most,
         ),
     )
 
 
-def _in_order(low: str | None, high: str | None) -> bool:
+def _is_ordered(low: str | None, high: str | None) -> bool:
     """Whether both are finite and the first is not above the second; true when one is absent."""
     return low is None or high is None or (math.isfinite(float(low)) and float(low) <= float(high) < math.inf)
 
 
-def _within(value: str | None, low: float, high: float) -> bool:
+def _is_within(value: str | None, low: float, high: float) -> bool:
     return value is None or low <= float(value) <= high
 
 
 _QUALIFIED = re.compile(QUALIFIED_NAME.removeprefix("^").removesuffix("$"))
 
-Hold = Annotated[str, *span("0s", "720h")]
-Interval = Annotated[str, *span("1s", "1h")]
-Deadline = Annotated[str, *span("1s", "720h")]
-Wait = Annotated[str, *span("1s", "720h")]
-History = Annotated[str, *span("0s", "8760h")]
-Threshold = Annotated[str, *span("1ms", "1h")]
+Hold = Annotated[str, *duration_between("0s", "720h")]
+Interval = Annotated[str, *duration_between("1s", "1h")]
+Deadline = Annotated[str, *duration_between("1s", "720h")]
+Wait = Annotated[str, *duration_between("1s", "720h")]
+History = Annotated[str, *duration_between("0s", "8760h")]
+Threshold = Annotated[str, *duration_between("1ms", "1h")]
 Probability = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=16),
-    matching(r"^0\.[0-9]*[1-9][0-9]*$", 'must be between 0 and 1 and written as text, such as "0.95"'),
+    pattern_rule(r"^0\.[0-9]*[1-9][0-9]*$", 'must be between 0 and 1 and written as text, such as "0.95"'),
 ]
 HeaderName = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=256, pattern=r"^[A-Za-z0-9!#$%&'*+.^_|~-]+$")
@@ -133,14 +133,14 @@ class ApprovalStep(Wire):
     timeout: Wait = Field(
         default="48h", description="Time after which the rollout ends as Aborted without enough approvals, 1s to 720h."
     )
-    service_accounts: Annotated[Bool, Names("Nothing", why="who counts as a person")] = Field(
+    service_accounts: Annotated[Bool, NamedObject("Nothing", why="who counts as a person")] = Field(
         default=False,
         description="Whether ServiceAccounts count as people. When false, their approvals do not count, and the author "
         "of what one has made is unknown: whoever may use a ServiceAccount writes in its name.",
     )
 
 
-def _one_kind(step: Step) -> bool:
+def _has_one_step_kind(step: Step) -> bool:
     kinds = [step.mirror, step.weight, step.match, step.approval]
     given = sum(kind is not None for kind in kinds)
     return given == 1 or (given == 0 and step.hold is not None)
@@ -154,7 +154,9 @@ class Step(Wire):
             "[has(self.mirror), has(self.weight), has(self.match), has(self.approval)].filter(set, set).size() == "
             "(has(self.hold) && !has(self.weight) ? 0 : 1)",
             "a step has exactly one of mirror, weight (with or without hold), match and approval, or hold alone",
-            lambda self: _one_kind(self) and (self.hold is None or self.weight is not None or _bare(self)),
+            lambda self: (
+                _has_one_step_kind(self) and (self.hold is None or self.weight is not None or _is_hold_only(self))
+            ),
         ),
     )
 
@@ -173,7 +175,7 @@ class Step(Wire):
     )
 
 
-def _bare(step: Step) -> bool:
+def _is_hold_only(step: Step) -> bool:
     return step.mirror is None and step.match is None and step.approval is None
 
 
@@ -225,7 +227,7 @@ class Recreate(Wire):
     )
 
 
-def _increasing(steps: tuple[Step, ...]) -> bool:
+def _weights_increase(steps: tuple[Step, ...]) -> bool:
     weights = [step.weight for step in steps if step.weight is not None]
     return all(low < high for low, high in itertools.pairwise(weights))
 
@@ -256,7 +258,7 @@ class Strategy(Wire):
                 "self.filter(s, has(s.weight)).map(s, s.weight).isSorted() && "
                 "self.filter(s, has(s.weight)).all(s, self.exists_one(t, has(t.weight) && t.weight == s.weight))",
                 "weights must increase from step to step",
-                _increasing,
+                _weights_increase,
             ),
             Cel(
                 "!has(self[0].hold) || has(self[0].weight)",
@@ -321,13 +323,13 @@ class EvaluationMetric(Wire):
         Cel(
             "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
             "must not be below min: nothing could pass",
-            lambda self: _in_order(self.min, self.max),
+            lambda self: _is_ordered(self.min, self.max),
             ".max",
         ),
         Cel(
             "!has(self.minDelta) || !has(self.maxDelta) || double(self.minDelta) <= double(self.maxDelta)",
             "must not be below minDelta: nothing could pass",
-            lambda self: _in_order(self.min_delta, self.max_delta),
+            lambda self: _is_ordered(self.min_delta, self.max_delta),
             ".maxDelta",
         ),
         Cel(
@@ -363,17 +365,17 @@ class EvaluationMetric(Wire):
     )
 
 
-MOST_FIGURES = 32
+MAX_FIGURES = 32
 """Figures that gates ask for, each metric's slices counted: they must fit into a termination message."""
 
 
-def few_figures(field: str) -> Cel:
+def max_figures_rule(field: str) -> Cel:
     """The rule that bounds the figures of a list of metrics."""
     return Cel(
-        f"self.{field}.map(m, has(m.slices) ? m.slices.size() + 1 : 1).sum() <= {MOST_FIGURES}",
-        f"asks for more than {MOST_FIGURES} figures, a metric for all data and for each of its slices: a report has no "
+        f"self.{field}.map(m, has(m.slices) ? m.slices.size() + 1 : 1).sum() <= {MAX_FIGURES}",
+        f"asks for more than {MAX_FIGURES} figures, a metric for all data and for each of its slices: a report has no "
         "room for them",
-        lambda self: sum(1 + len(metric.slices) for metric in getattr(self, field)) <= MOST_FIGURES,
+        lambda self: sum(1 + len(metric.slices) for metric in getattr(self, field)) <= MAX_FIGURES,
         f".{field}",
     )
 
@@ -381,9 +383,9 @@ def few_figures(field: str) -> Cel:
 class EvaluationGate(Wire):
     """A Job scores candidate and serving version on data held out, before the candidate gets a serving pod."""
 
-    __cel__: ClassVar[tuple[Cel, ...]] = (few_figures("metrics"),)
+    __cel__: ClassVar[tuple[Cel, ...]] = (max_figures_rule("metrics"),)
 
-    template: Annotated[OpenObject, Names("PodTemplate")] = Field(
+    template: Annotated[OpenObject, NamedObject("PodTemplate")] = Field(
         description="Pod template of the Job (spec.template of batch/v1), with a container that reports by the result "
         "contract; see the how-to on gates."
     )
@@ -449,12 +451,12 @@ class Gates(Wire):
     approval: ApprovalStep | None = Field(default=None, description="People agree.")
 
 
-MOST_BRACKETS = 32
+MAX_BRACKETS = 32
 """Brackets of a query in each other. Its reader takes time that grows with their third power."""
-MOST_SIGNS = 8
+MAX_SIGNS = 8
 """Signs of a query in a row."""
 # Brackets with words between them are counted by the operator: no pattern can.
-_RUN = rf"([(]\s*){{{MOST_BRACKETS + 1}}}|([-+]\s*){{{MOST_SIGNS + 1}}}"
+_RUN = rf"([(]\s*){{{MAX_BRACKETS + 1}}}|([-+]\s*){{{MAX_SIGNS + 1}}}"
 _LONG_RUN = re.compile(_RUN)
 
 PromQL = Annotated[
@@ -462,7 +464,7 @@ PromQL = Annotated[
     StringConstraints(strict=True, min_length=1, max_length=4096),
     Cel(
         f"!self.matches(r'{_RUN}')",
-        f"has more than {MOST_BRACKETS} brackets, or more than {MOST_SIGNS} signs, in a row",
+        f"has more than {MAX_BRACKETS} brackets, or more than {MAX_SIGNS} signs, in a row",
         lambda value: _LONG_RUN.search(value) is None,
     ),
 ]
@@ -511,14 +513,14 @@ class HttpMetric(Wire):
 class JobMetric(Wire):
     """A number that a Job reports; it runs once at each look."""
 
-    template: Annotated[OpenObject, Names("PodTemplate")] = Field(
+    template: Annotated[OpenObject, NamedObject("PodTemplate")] = Field(
         description="Pod template of the Job (spec.template of batch/v1)."
     )
     value: Text63 = Field(description="Name of the figure in its report, as in the result contract.")
     timeout: Wait = Field(default="10m", description="Time for the Job, 1s to 720h.")
 
 
-def _one_source(metric: Metric) -> bool:
+def _has_one_source(metric: Metric) -> bool:
     return sum(part is not None for part in (metric.builtin, metric.prometheus, metric.http, metric.job)) == 1
 
 
@@ -535,12 +537,12 @@ _IS_SHARE = (
 )
 
 
-def _counted(metric: Metric) -> bool:
+def _is_counted(metric: Metric) -> bool:
     """Whether its unit is a share of requests; the unit of a percentile is seconds, though it is judged as a share."""
     return is_share(metric) and metric.builtin != "latency-percentile"
 
 
-_COUNTED = f"({_IS_SHARE} && !(has(self.builtin) && self.builtin == 'latency-percentile'))"
+_IS_COUNTED = f"({_IS_SHARE} && !(has(self.builtin) && self.builtin == 'latency-percentile'))"
 
 
 class Metric(Wire):
@@ -550,7 +552,7 @@ class Metric(Wire):
         Cel(
             "[has(self.builtin), has(self.prometheus), has(self.http), has(self.job)].filter(set, set).size() == 1",
             "a metric needs exactly one of builtin, prometheus, http and job",
-            _one_source,
+            _has_one_source,
         ),
         Cel(
             "has(self.margin) || has(self.max) || has(self.min)",
@@ -637,19 +639,19 @@ class Metric(Wire):
             ".min",
         ),
         Cel(
-            f"!{_COUNTED} || ((!has(self.margin) || (double(self.margin) >= -1.0 && double(self.margin) <= 1.0)) && "
+            f"!{_IS_COUNTED} || ((!has(self.margin) || (double(self.margin) >= -1.0 && double(self.margin) <= 1.0)) && "
             "(!has(self.max) || (double(self.max) >= 0.0 && double(self.max) <= 1.0)) && "
             "(!has(self.min) || (double(self.min) >= 0.0 && double(self.min) <= 1.0)))",
             'limits of a share of requests are shares themselves, at most 1: write "0.02" for 2 in 100',
             lambda self: (
-                not _counted(self)
-                or (_within(self.margin, -1, 1) and _within(self.max, 0, 1) and _within(self.min, 0, 1))
+                not _is_counted(self)
+                or (_is_within(self.margin, -1, 1) and _is_within(self.max, 0, 1) and _is_within(self.min, 0, 1))
             ),
         ),
         Cel(
             "!has(self.min) || !has(self.max) || double(self.min) <= double(self.max)",
             "must not be below min: nothing could pass",
-            lambda self: _in_order(self.min, self.max),
+            lambda self: _is_ordered(self.min, self.max),
             ".max",
         ),
     )
@@ -748,7 +750,7 @@ class Surge(Wire):
 Cron = Annotated[
     str,
     StringConstraints(strict=True, min_length=9, max_length=128),
-    matching(
+    pattern_rule(
         r"^[0-9*/,-]+ [0-9*/,-]+ ([0-9*/,-]+|LW?) [0-9*/,A-Za-z-]+ [0-9*/,#A-Za-z-]+$",
         'must be five fields: minute, hour, day of month, month, day of week, such as "0 18 * * 5"',
     ),
@@ -764,29 +766,29 @@ class Freeze(Wire):
     """A time in which no rollout starts or goes on. Rolling back and aborting are never held up."""
 
     schedule: Cron = Field(description='When it begins, as a cron schedule of five fields, such as "0 18 * * 5".')
-    duration: Annotated[str, *span("1m", "744h")] = Field(description="How long it lasts, 1m to 744h.")
+    duration: Annotated[str, *duration_between("1m", "744h")] = Field(description="How long it lasts, 1m to 744h.")
     time_zone: TimeZone = Field(
         default="UTC", description="Time zone of the schedule, by its IANA name, such as Europe/Berlin."
     )
 
 
-def _steps(spec: RolloutPolicySpec) -> tuple[Step, ...]:
+def _strategy_steps(spec: RolloutPolicySpec) -> tuple[Step, ...]:
     return spec.strategy.steps or ()
 
 
-def _shadow_has_mirror(spec: RolloutPolicySpec) -> bool:
+def _shadow_metrics_have_mirror(spec: RolloutPolicySpec) -> bool:
     asks = spec.analysis is not None and any(m.builtin in SHADOW_BUILTINS for m in spec.analysis.metrics)
-    return not asks or any(step.mirror is not None for step in _steps(spec))
+    return not asks or any(step.mirror is not None for step in _strategy_steps(spec))
 
 
-def _winner_known(spec: RolloutPolicySpec) -> bool:
+def _winner_is_known(spec: RolloutPolicySpec) -> bool:
     test = spec.strategy.ab_test
     if test is None:
         return True
     return spec.analysis is not None and any(m.name == test.winner.metric for m in spec.analysis.metrics)
 
 
-def _confident_query_wins(spec: RolloutPolicySpec) -> bool:
+def _confidence_has_effect(spec: RolloutPolicySpec) -> bool:
     test = spec.strategy.ab_test
     metrics = spec.analysis.metrics if spec.analysis is not None else ()
     queries = [m for m in metrics if m.confidence and m.prometheus is not None and m.prometheus.query is not None]
@@ -802,21 +804,21 @@ class RolloutPolicySpec(Wire):
             "'absolute-difference', 'relative-difference']) || (has(self.strategy.steps) && "
             "self.strategy.steps.exists(s, has(s.mirror)))",
             "agreement and differences are measured in mirror steps, and spec.strategy.steps has none",
-            _shadow_has_mirror,
+            _shadow_metrics_have_mirror,
             ".analysis",
         ),
         Cel(
             "!has(self.strategy.abTest) || (has(self.analysis) && "
             "self.analysis.metrics.exists(m, m.name == self.strategy.abTest.winner.metric))",
             "spec.strategy.abTest.winner.metric names no metric of spec.analysis.metrics",
-            _winner_known,
+            _winner_is_known,
             ".strategy",
         ),
         Cel(
             "!has(self.analysis) || self.analysis.metrics.all(m, !has(m.confidence) || !has(m.prometheus) || "
             "!has(m.prometheus.query) || (has(self.strategy.abTest) && self.strategy.abTest.winner.metric == m.name))",
             "confidence of a query has an effect only on the metric that decides an A/B test",
-            _confident_query_wins,
+            _confidence_has_effect,
             ".analysis",
         ),
         Cel(
@@ -848,7 +850,7 @@ class RolloutPolicySpec(Wire):
         "ends as RolledBack when a metric has failed or the candidate's pods fail, else as Aborted. Waiting for "
         "approvals, pauses and freezes don't count.",
     )
-    keep_previous: Annotated[str, *span("0s", "720h")] = Field(
+    keep_previous: Annotated[str, *duration_between("0s", "720h")] = Field(
         default="5m",
         description="How long the pods of the previous revision are kept after promotion, so that going back is a "
         "switch, 0s to 720h.",
@@ -868,7 +870,7 @@ class RolloutPolicySpec(Wire):
     history_ttl: History = Field(
         default="168h", alias="historyTTL", description="How long ended ModelRollouts outlive their Model, 0s to 8760h."
     )
-    changed_by: Text253 | None = changed_by("anything else of spec")
+    changed_by: Text253 | None = changed_by_field("anything else of spec")
 
 
 class RolloutPolicyStatus(StatusWire):
@@ -877,7 +879,7 @@ class RolloutPolicyStatus(StatusWire):
     observed_generation: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="metadata.generation that this status is about."
     )
-    requests_per_second: StatusWord | None = Field(
+    requests_per_second: ShortStatusText | None = Field(
         default=None,
         description="Requests per second, of a Model, with which a good candidate is decided at each step within "
         "spec.deadline, when 1 request in 100 is an error and 5 in 100 are slow. Absent when no number would do.",
@@ -890,7 +892,7 @@ class RolloutPolicyStatus(StatusWire):
 class RolloutPolicy(Resource):
     """How Models move to another revision."""
 
-    __spec_bytes__: ClassVar[int | None] = POLICY_BYTES
+    __spec_bytes__: ClassVar[int | None] = MAX_POLICY_BYTES
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="rolloutpolicies",
         short_name="rp",
@@ -911,8 +913,8 @@ class RolloutPolicy(Resource):
                 '.status.conditions[?(@.type=="Decidable")].status',
                 "Whether 20 requests per second are enough for that.",
             ),
-            READY,
-            AGE,
+            READY_COLUMN,
+            AGE_COLUMN,
         ),
     )
 

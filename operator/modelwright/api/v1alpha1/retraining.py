@@ -7,29 +7,29 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, Cut, ListType, Names
+from modelwright.api.cel import Cel, Cut, ListType, NamedObject
 from modelwright.api.common import (
     INT64_MAX,
-    POLICY_BYTES,
+    MAX_POLICY_BYTES,
     QUALIFIED_NAME,
     Bool,
     Decimal,
     Label,
     LabelValue,
+    LocalObjectReference,
     OpenObject,
-    Reference,
     Resource,
+    ShortStatusText,
     StatusInt,
     StatusText,
     StatusWire,
-    StatusWord,
     Text253,
     Timestamp,
     Wire,
-    changed_by,
+    changed_by_field,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.crd_info import AGE_COLUMN, READY_COLUMN, REASON_COLUMN, Column, CrdInfo
 from modelwright.api.v1alpha1.policy import (
     Cron,
     Deadline,
@@ -38,8 +38,8 @@ from modelwright.api.v1alpha1.policy import (
     PromQL,
     TimeZone,
     Wait,
-    few_figures,
-    span,
+    duration_between,
+    max_figures_rule,
 )
 from modelwright.api.v1alpha1.version import (
     AccountName,
@@ -50,7 +50,7 @@ from modelwright.api.v1alpha1.version import (
     ModelFormat,
     Parameters,
     Sample,
-    SecretOfStore,
+    StoreSecretRef,
 )
 
 PROFILES = ("TrainJob", "JobSet", "RayJob", "Workflow", "SparkApplication")
@@ -95,7 +95,9 @@ class PrometheusTrigger(Wire):
         description="Looks in a row, 1 to 100. A look without an answer (no data, NaN, an error) counts for nothing "
         "and begins the row anew.",
     )
-    interval: Annotated[str, *span("5s", "24h")] = Field(default="5m", description="Time between looks, 5s to 24h.")
+    interval: Annotated[str, *duration_between("5s", "24h")] = Field(
+        default="5m", description="Time between looks, 5s to 24h."
+    )
 
 
 class DataTrigger(Wire):
@@ -107,7 +109,7 @@ class DataTrigger(Wire):
         description="What is compared: ETag (and size) of all objects, the digest of the content (which is read), or "
         "the number of objects.",
     )
-    every: Annotated[str, *span("1m", "24h")] = Field(
+    every: Annotated[str, *duration_between("1m", "24h")] = Field(
         default="10m",
         description="Time between looks: 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 minutes, or 1, 2, 3, 4, 6, 8, 12 or 24 "
         "hours.",
@@ -115,7 +117,7 @@ class DataTrigger(Wire):
     service_account_name: AccountName | None = Field(
         default=None, description="ServiceAccount of the pod that looks. When absent, `default`."
     )
-    credentials_secret_ref: SecretOfStore | None = Field(
+    credentials_secret_ref: StoreSecretRef | None = Field(
         default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
     )
 
@@ -139,12 +141,12 @@ class WebhookTrigger(Wire):
 class AgeTrigger(Wire):
     """When the serving version has served for some time."""
 
-    after: Annotated[str, *span("1m", "17520h")] = Field(
+    after: Annotated[str, *duration_between("1m", "17520h")] = Field(
         description="Time since it began to serve, 1m to 17520h; fires again after each such time."
     )
 
 
-def _one_of_trigger(trigger: Trigger) -> bool:
+def _has_one_trigger_kind(trigger: Trigger) -> bool:
     kinds = (trigger.schedule, trigger.prometheus, trigger.data, trigger.webhook, trigger.age)
     return sum(kind is not None for kind in kinds) == 1
 
@@ -157,7 +159,7 @@ class Trigger(Wire):
             "[has(self.schedule), has(self.prometheus), has(self.data), has(self.webhook), has(self.age)]"
             ".filter(set, set).size() == 1",
             "a trigger has exactly one of schedule, prometheus, data, webhook and age",
-            _one_of_trigger,
+            _has_one_trigger_kind,
         ),
     )
 
@@ -173,22 +175,26 @@ class MaxRuns(Wire):
     """At most so many runs in a span of time."""
 
     count: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(description="Runs, 1 to 1000.")
-    per: Annotated[str, *span("1m", "8760h")] = Field(description="Span of time that ends now, 1m to 8760h.")
+    per: Annotated[str, *duration_between("1m", "8760h")] = Field(
+        description="Span of time that ends now, 1m to 8760h."
+    )
 
 
 class Backoff(Wire):
     """How long triggers wait after failures in a row: initial, then twice as long after each further one."""
 
-    initial: Annotated[str, *span("1s", "720h")] = Field(
+    initial: Annotated[str, *duration_between("1s", "720h")] = Field(
         default="10m", description="After the first failure, 1s to 720h."
     )
-    max: Annotated[str, *span("1s", "8760h")] = Field(default="24h", description="Longest wait, 1s to 8760h.")
+    max: Annotated[str, *duration_between("1s", "8760h")] = Field(
+        default="24h", description="Longest wait, 1s to 8760h."
+    )
 
 
 class Guard(Wire):
     """What holds triggers back. Runs that a person asks for wait for their turn, and for nothing else."""
 
-    cooldown: Annotated[str, *span("0s", "8760h")] = Field(
+    cooldown: Annotated[str, *duration_between("0s", "8760h")] = Field(
         default="24h", description="Shortest time from the start of a run to the start of the next, 0s to 8760h."
     )
     max_runs: MaxRuns | None = Field(default=None, description="Bound on runs in a span of time. When absent, none.")
@@ -220,7 +226,7 @@ class DatasetSource(Wire):
     service_account_name: AccountName | None = Field(
         default=None, description="ServiceAccount of the pod that finds out the digest. When absent, `default`."
     )
-    credentials_secret_ref: SecretOfStore | None = Field(
+    credentials_secret_ref: StoreSecretRef | None = Field(
         default=None, description="Secret with the credentials of the store, as for a ModelVersion's artifact."
     )
 
@@ -228,13 +234,13 @@ class DatasetSource(Wire):
 class JobWork(Wire):
     """A Job of batch/v1."""
 
-    template: Annotated[OpenObject, Names("PodTemplate")] = Field(
+    template: Annotated[OpenObject, NamedObject("PodTemplate")] = Field(
         description="Pod template of the Job (spec.template). Inputs and results: the how-to on training."
     )
     backoff_limit: Annotated[int, Field(strict=True, ge=0, le=10)] = Field(
         default=1, description="Tries after a failed one, 0 to 10."
     )
-    pod_failure_policy: Annotated[OpenObject, Names("Nothing", why="conditions and exit codes")] | None = Field(
+    pod_failure_policy: Annotated[OpenObject, NamedObject("Nothing", why="conditions and exit codes")] | None = Field(
         default=None, description="spec.podFailurePolicy of the Job, such as to let evicted pods not count."
     )
     labels: Annotated[
@@ -252,7 +258,7 @@ class JobWork(Wire):
     )
 
 
-def _knows_its_states(work: ResourceWork) -> bool:
+def _has_state_source(work: ResourceWork) -> bool:
     return work.profile is not None or (work.success is not None and work.failure is not None)
 
 
@@ -264,11 +270,11 @@ class ResourceWork(Wire):
         Cel(
             "has(self.profile) || (has(self.success) && has(self.failure))",
             "a resource needs a profile, or the expressions success and failure",
-            _knows_its_states,
+            _has_state_source,
         ),
     )
 
-    manifest: Annotated[OpenObject, Names("Manifest")] = Field(
+    manifest: Annotated[OpenObject, NamedObject("Manifest")] = Field(
         description="The object: apiVersion, kind and spec; name, namespace and owner are set here. In its texts "
         "$(RUN), $(MODEL), $(OUTPUT_URI), $(DATASET_URI), $(DATASET_DIGEST), $(SEED) and $(INPUTS) (all of the inputs "
         "as JSON) are filled in."
@@ -317,7 +323,7 @@ class Work(Wire):
 class DataCheck(Work):
     """Looks at the dataset before anything is trained."""
 
-    data_schema: Annotated[OpenObject, Names("Nothing", why="what data is like")] | None = Field(
+    data_schema: Annotated[OpenObject, NamedObject("Nothing", why="what data is like")] | None = Field(
         default=None,
         alias="schema",
         description="What the dataset must be like, handed to the check as it is; the shipped image's form is in the "
@@ -328,7 +334,7 @@ class DataCheck(Work):
 class Evaluate(Work):
     """Scores the new version and the serving one on the same data, held out from both."""
 
-    __cel__: ClassVar[tuple[Cel, ...]] = (*Work.__cel__, few_figures("gates"))
+    __cel__: ClassVar[tuple[Cel, ...]] = (*Work.__cel__, max_figures_rule("gates"))
 
     gates: Annotated[tuple[EvaluationMetric, ...], Field(min_length=1, max_length=32), ListType("map", ("name",))] = (
         Field(
@@ -354,7 +360,7 @@ class Output(Wire):
     service_account_name: AccountName | None = Field(
         default=None, description="spec.artifact.serviceAccountName of the ModelVersion."
     )
-    credentials_secret_ref: SecretOfStore | None = Field(
+    credentials_secret_ref: StoreSecretRef | None = Field(
         default=None, description="spec.artifact.credentialsSecretRef of the ModelVersion."
     )
 
@@ -373,7 +379,7 @@ _NO_TRACKING = (
 )
 
 
-class VersionTemplate(Wire):
+class TrainedVersionTemplate(Wire):
     """What a ModelVersion of a run has beside its result."""
 
     labels: Annotated[
@@ -417,8 +423,8 @@ class RunTemplate(Wire):
         default=None, description="Decides whether the new version is registered. When absent, it always is."
     )
     output: Output = Field(description="Where the artifact goes.")
-    version: VersionTemplate = Field(
-        default_factory=VersionTemplate, description="What the ModelVersion has beside the result."
+    version: TrainedVersionTemplate = Field(
+        default_factory=TrainedVersionTemplate, description="What the ModelVersion has beside the result."
     )
     deadline: Deadline = Field(
         default="24h", description="Time for the whole run, 1s to 720h; what is suspended or queued doesn't count."
@@ -428,7 +434,7 @@ class RunTemplate(Wire):
 class RetrainingPolicySpec(Wire):
     """When, what holds it back, and what a run does."""
 
-    model_ref: Reference = Field(description="The Model that is trained anew.")
+    model_ref: LocalObjectReference = Field(description="The Model that is trained anew.")
     suspend: Bool = Field(default=False, description="Whether triggers are let go. A run that goes on is not touched.")
     triggers: Annotated[tuple[Trigger, ...], Field(max_length=16), ListType("map", ("name",))] = Field(
         default=(), description="Reasons to train, at most 16. When absent, people ask for runs."
@@ -441,14 +447,14 @@ class RetrainingPolicySpec(Wire):
     history_ttl: History = Field(
         default="168h", alias="historyTTL", description="How long ended TrainingRuns outlive the policy, 0s to 8760h."
     )
-    changed_by: Text253 | None = changed_by("modelRef or run")
+    changed_by: Text253 | None = changed_by_field("modelRef or run")
 
 
 class TriggerStatus(StatusWire):
     """What a trigger last did."""
 
-    name: StatusWord = Field(description="Name of the trigger.")
-    identity: StatusWord | None = Field(
+    name: ShortStatusText = Field(description="Name of the trigger.")
+    identity: ShortStatusText | None = Field(
         default=None,
         description="What it last fired for: the time of a schedule, the state of the data, an alert, a number.",
     )
@@ -456,8 +462,8 @@ class TriggerStatus(StatusWire):
     outcome: Annotated[str, Cut(63)] | None = Field(
         default=None, description="Started, Queued, Replaced, or the reason why it was suppressed."
     )
-    run: StatusWord | None = Field(default=None, description="The run it started.")
-    schedule: StatusWord | None = Field(
+    run: ShortStatusText | None = Field(default=None, description="The run it started.")
+    schedule: ShortStatusText | None = Field(
         default=None, description="Cron and time zone of a schedule, to see when somebody edits them."
     )
     since: Timestamp | None = Field(
@@ -468,7 +474,7 @@ class TriggerStatus(StatusWire):
 class SuppressedStatus(StatusWire):
     """Triggers that started no run, by reason."""
 
-    trigger: StatusWord = Field(description="Name of the trigger.")
+    trigger: ShortStatusText = Field(description="Name of the trigger.")
     reason: Annotated[str, Cut(63)] = Field(description="Why, as one of the documented reasons.")
     count: StatusInt = Field(description="How often.")
     last_at: Timestamp = Field(description="When it last was, UTC.")
@@ -487,9 +493,9 @@ class RetrainingPolicyStatus(StatusWire):
     suppressed: Annotated[
         tuple[SuppressedStatus, ...], Field(max_length=128), ListType("map", ("trigger", "reason"))
     ] = Field(default=(), description="Triggers that started no run, by reason. At most 128.")
-    active_run: StatusWord | None = Field(default=None, description="The run that goes on.")
-    last_run: StatusWord | None = Field(default=None, description="The run that ended last.")
-    last_version: StatusWord | None = Field(default=None, description="The ModelVersion that was registered last.")
+    active_run: ShortStatusText | None = Field(default=None, description="The run that goes on.")
+    last_run: ShortStatusText | None = Field(default=None, description="The run that ended last.")
+    last_version: ShortStatusText | None = Field(default=None, description="The ModelVersion that was registered last.")
     failures: StatusInt | None = Field(default=None, description="Runs in a row that came to nothing.")
     retry_at: Timestamp | None = Field(default=None, description="Until when triggers wait because of them, UTC.")
     conditions: Conditions = Field(default=(), description="Ready, Reconciling and Stalled, as kstatus defines them.")
@@ -498,7 +504,7 @@ class RetrainingPolicyStatus(StatusWire):
 class RetrainingPolicy(Resource):
     """When a Model is trained anew, and how."""
 
-    __spec_bytes__: ClassVar[int | None] = POLICY_BYTES
+    __spec_bytes__: ClassVar[int | None] = MAX_POLICY_BYTES
     __crd__: ClassVar[CrdInfo] = CrdInfo(
         plural="retrainingpolicies",
         short_name="rtp",
@@ -511,9 +517,9 @@ class RetrainingPolicy(Resource):
             Column("Last", ".status.lastRun", "The run that ended last."),
             Column("Version", ".status.lastVersion", "The ModelVersion that was registered last."),
             Column("Failures", ".status.failures", "Runs in a row that came to nothing.", type="integer"),
-            READY,
-            REASON,
-            AGE,
+            READY_COLUMN,
+            REASON_COLUMN,
+            AGE_COLUMN,
         ),
         selectable_fields=(".spec.modelRef.name",),
         name_max=40,

@@ -9,15 +9,15 @@ from pydantic import Field
 
 from modelwright.api.cel import Cel, Cut, ListType
 from modelwright.api.common import (
-    AUTHORS_MAX,
     INT64_MAX,
+    MAX_AUTHORS,
+    LocalObjectReference,
     OpenObject,
-    Reference,
     Resource,
+    ShortStatusText,
     StatusInt,
     StatusText,
     StatusWire,
-    StatusWord,
     Subdomain,
     Text63,
     Text253,
@@ -26,7 +26,7 @@ from modelwright.api.common import (
     Wire,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd_info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE_COLUMN, Column, CrdInfo
 
 CommandName = Literal["pause", "resume", "promote", "abort", "retry", "release"]
 
@@ -79,7 +79,7 @@ class ModelRolloutSpec(Wire):
         ),
     )
 
-    model_ref: Reference = Field(description="The Model.")
+    model_ref: LocalObjectReference = Field(description="The Model.")
     model_uid: Text63 | None = Field(default=None, description="uid of the Model; set by the operator.")
     number: Annotated[int, Field(strict=True, ge=1, le=1000000000)] | None = Field(
         default=None, description="Counts the operator's rollouts of the Model; set by the operator."
@@ -110,24 +110,24 @@ class RolloutState(StrEnum):
 class RevisionRef(StatusWire):
     """A revision."""
 
-    version: StatusWord = Field(description="Name of the ModelVersion.")
-    revision: StatusWord = Field(description="Hash of the revision.")
+    version: ShortStatusText = Field(description="Name of the ModelVersion.")
+    revision: ShortStatusText = Field(description="Hash of the revision.")
 
 
 class PolicySnapshot(StatusWire):
     """The policy as it was when the rollout began; later edits concern later rollouts."""
 
-    name: StatusWord = Field(description="Name of the policy.")
+    name: ShortStatusText = Field(description="Name of the policy.")
     generation: int = Field(default=0, ge=0, le=INT64_MAX, description="Its metadata.generation.")
     spec: OpenObject = Field(description="Its spec; empty when storedIn is given.")
-    stored_in: StatusWord | None = Field(
+    stored_in: ShortStatusText | None = Field(
         default=None,
         description="Name of the ControllerRevision that holds a spec of more than 8 KiB (data.spec); it ends with a "
         "hash of that spec.",
     )
 
     @property
-    def lost(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether the spec is stored apart, and has not been found."""
         return self.stored_in is not None and not self.spec
 
@@ -156,15 +156,15 @@ class VerdictStatus(StatusWire):
     """What one metric came to in one step: the latest, and at the end the deciding one."""
 
     step: StatusInt = Field(description="Index of the step.")
-    metric: StatusWord = Field(description="Name of the metric.")
+    metric: ShortStatusText = Field(description="Name of the metric.")
     outcome: Annotated[str, Cut(63)] = Field(description="Pass, Fail, Inconclusive or Error.")
     reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
     message: StatusText = Field(default="", description="Why, with the numbers.")
-    candidate: StatusWord | None = Field(default=None, description="The candidate's figure.")
-    serving: StatusWord | None = Field(default=None, description="The serving revision's figure.")
-    low: StatusWord | None = Field(default=None, description="Lower end of the interval that was judged.")
-    high: StatusWord | None = Field(default=None, description="Upper end of the interval that was judged.")
-    limit: StatusWord | None = Field(default=None, description="The limit it was judged by.")
+    candidate: ShortStatusText | None = Field(default=None, description="The candidate's figure.")
+    serving: ShortStatusText | None = Field(default=None, description="The serving revision's figure.")
+    low: ShortStatusText | None = Field(default=None, description="Lower end of the interval that was judged.")
+    high: ShortStatusText | None = Field(default=None, description="Upper end of the interval that was judged.")
+    limit: ShortStatusText | None = Field(default=None, description="The limit it was judged by.")
     samples: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Requests of the candidate.")
     serving_samples: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="Requests of the serving revision."
@@ -184,7 +184,7 @@ class ReportStatus(StatusWire):
     """A report that is kept elsewhere, by its digest."""
 
     uri: Annotated[str, Cut(2048)] = Field(description="Address of the report.")
-    digest: StatusWord = Field(description="Digest of the report.")
+    digest: ShortStatusText = Field(description="Digest of the report.")
 
 
 class GateStatus(StatusWire):
@@ -205,7 +205,7 @@ class CommandStatus(StatusWire):
 
     name: Annotated[str, Cut(63)] = Field(description="Which command.")
     token: Annotated[str, Cut(63)] = Field(description="Its token.")
-    by: StatusWord = Field(description="Who gave it.")
+    by: ShortStatusText = Field(description="Who gave it.")
     reason: StatusText = Field(default="", description="Why, in their words.")
     at: Timestamp = Field(description="When it was taken up, UTC.")
     accepted: bool = Field(default=True, description="Whether it was carried out.")
@@ -215,8 +215,8 @@ class CommandStatus(StatusWire):
 class ApprovalRecord(StatusWire):
     """A person's word that counted."""
 
-    name: StatusWord = Field(description="Name of the Approval.")
-    approver: StatusWord = Field(description="Who.")
+    name: ShortStatusText = Field(description="Name of the Approval.")
+    approver: ShortStatusText = Field(description="Who.")
     decision: Annotated[str, Cut(63)] = Field(description="Approve or Reject.")
     reason: StatusText = Field(default="", description="Why, in their words.")
     place: Annotated[str, Cut(63)] = Field(description="gate, or step and its index.")
@@ -229,12 +229,12 @@ class AuthorsStatus(StatusWire):
     kind: Annotated[str, Cut(63)] = Field(
         description="Model, ModelVersion, ModelRuntime, ClusterModelRuntime or RolloutPolicy."
     )
-    name: StatusWord = Field(description="Name of the object.")
-    content: StatusWord = Field(description="Hash of what approvals are about.")
-    by: Annotated[tuple[StatusWord, ...], Field(max_length=AUTHORS_MAX), ListType("set")] = Field(
+    name: ShortStatusText = Field(description="Name of the object.")
+    content: ShortStatusText = Field(description="Hash of what approvals are about.")
+    by: Annotated[tuple[ShortStatusText, ...], Field(max_length=MAX_AUTHORS), ListType("set")] = Field(
         default=(),
         description="Who has changed it since what served was made of it. Empty when it is as it was, or when only "
-        f"unknown people have. At most {AUTHORS_MAX}.",
+        f"unknown people have. At most {MAX_AUTHORS}.",
     )
     unknown: bool = Field(default=False, description="Whether somebody has whose name is not known.")
 
@@ -264,12 +264,12 @@ class ModelRolloutStatus(StatusWire):
         default=None, alias="from", description="The revision that served when it began; absent for a first one."
     )
     to: RevisionRef | None = Field(default=None, description="The revision it moves to: the candidate.")
-    held_from: StatusWord | None = Field(
+    held_from: ShortStatusText | None = Field(
         default=None,
         description="Of a rollback by hand: a hash of the Model's spec.version when it began; when that changes, the "
         "hold ends.",
     )
-    content_hash: StatusWord | None = Field(
+    content_hash: ShortStatusText | None = Field(
         default=None,
         description="Hash of what is rolled out: version, digest, revision and policy. Approvals name it.",
     )
@@ -279,7 +279,7 @@ class ModelRolloutStatus(StatusWire):
     )
     policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
     step: StatusInt | None = Field(default=None, description="Index of the present step, from 0.")
-    progress: StatusWord | None = Field(default=None, description="Present step and number of steps, such as 2/3.")
+    progress: ShortStatusText | None = Field(default=None, description="Present step and number of steps, such as 2/3.")
     weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="Share of the callers' requests that the candidate is to have, in percent."
     )
@@ -350,7 +350,7 @@ class ModelRollout(Resource):
             Column("Weight", ".status.weight", "Share of the requests for the candidate, in percent.", type="integer"),
             Column("Verdict", ".status.verdict", "What the metrics of the present step come to."),
             Column("Reason", ".status.reason", "Why it is in this state."),
-            AGE,
+            AGE_COLUMN,
         ),
         selectable_fields=(".spec.modelRef.name", ".status.state"),
     )

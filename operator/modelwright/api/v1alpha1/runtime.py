@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, ListType, Names
+from modelwright.api.cel import Cel, ListType, NamedObject
 from modelwright.api.common import (
     Bool,
     Label,
@@ -16,10 +16,10 @@ from modelwright.api.common import (
     Resource,
     Text253,
     Wire,
-    changed_by,
-    matching,
+    changed_by_field,
+    pattern_rule,
 )
-from modelwright.api.crd_info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE_COLUMN, Column, CrdInfo
 from modelwright.api.v1alpha1.version import FormatName, FormatVersion
 
 RuntimeProtocol = Literal["V2", "TensorFlow", "OpenAI", "Custom"]
@@ -105,7 +105,7 @@ class HttpGet(Wire):
     path: Annotated[
         str,
         StringConstraints(strict=True, min_length=1, max_length=1024),
-        matching(r"^/[!-~]*$", "must begin with / and hold no blanks"),
+        pattern_rule(r"^/[!-~]*$", "must begin with / and hold no blanks"),
     ] = Field(description="Path; $(MODEL_NAME) stands for the name of the Model.")
     port: PortName = Field(default="http", description="Which of the ports: http, grpc or metrics.")
 
@@ -131,7 +131,7 @@ class Readiness(Wire):
 CounterSelector = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=1024),
-    matching(r"^[a-zA-Z_:{][^\n]*$", 'must be a PromQL selector such as requests_total{code=~"5.."}'),
+    pattern_rule(r"^[a-zA-Z_:{][^\n]*$", 'must be a PromQL selector such as requests_total{code=~"5.."}'),
 ]
 
 
@@ -217,7 +217,7 @@ class RuntimeSpec(Wire):
     model_path: Annotated[
         str,
         StringConstraints(strict=True, min_length=1, max_length=1024),
-        matching(
+        pattern_rule(
             r"^(/([A-Za-z0-9_-]|\$\(MODEL_NAME\))([A-Za-z0-9._-]|\$\(MODEL_NAME\))*)+$",
             "must be an absolute path such as /mnt/models; $(MODEL_NAME) stands for the name of the Model",
         ),
@@ -225,13 +225,13 @@ class RuntimeSpec(Wire):
         default="/mnt/models",
         description="Where the artifact is mounted, read-only; $(MODEL_NAME) stands for the Model's name.",
     )
-    container: Annotated[RuntimeContainer, Names("Container")] = Field(
+    container: Annotated[RuntimeContainer, NamedObject("Container")] = Field(
         description="The container of the model server, a Container of core/v1. Its environment begins with "
         "MODEL_NAME, MODEL_NAMESPACE, MODEL_VERSION, MODEL_REVISION, MODEL_FORMAT, MODEL_DIR, MODEL_HTTP_PORT, "
         "MODEL_GRPC_PORT and MODEL_METRICS_PORT, so that command, args and env can use $(MODEL_DIR) and the like."
     )
     volumes: Annotated[
-        tuple[RuntimeVolume, ...], Field(max_length=16), ListType("map", ("name",)), Names("Volumes")
+        tuple[RuntimeVolume, ...], Field(max_length=16), ListType("map", ("name",)), NamedObject("Volumes")
     ] = Field(default=(), description="Further volumes of the pod, of core/v1, at most 16.")
     readiness: Readiness | None = Field(
         default=None,
@@ -244,7 +244,7 @@ class RuntimeSpec(Wire):
         "must be scraped with the labels namespace and pod.",
     )
 
-    changed_by: Text253 | None = changed_by("anything else of spec")
+    changed_by: Text253 | None = changed_by_field("anything else of spec")
 
     @property
     def effective_readiness(self) -> Readiness | None:
@@ -253,11 +253,11 @@ class RuntimeSpec(Wire):
             return self.readiness
         return Readiness(http_get=HttpGet(path="/v2/models/$(MODEL_NAME)/ready"))
 
-    def format(self, name: str) -> SupportedFormat | None:
+    def find_format(self, name: str) -> SupportedFormat | None:
         """The entry for the format `name`, if it is listed."""
         return next((entry for entry in self.formats if entry.name == name), None)
 
-    def container_wire(self) -> dict[str, Any]:
+    def container_manifest(self) -> dict[str, Any]:
         """The container as it stands on the wire, a Container of core/v1 without its name."""
         container = self.container.wire()
         container.pop("name", None)
@@ -269,7 +269,7 @@ _COLUMNS = (
     Column("Protocol", ".spec.protocol", "What it speaks."),
     Column("Disabled", ".spec.disabled", "Whether new revisions may not use it.", type="boolean"),
     Column("Image", ".spec.container.image", "Image of the model server.", wide=True),
-    AGE,
+    AGE_COLUMN,
 )
 
 

@@ -10,12 +10,12 @@ from pydantic import Field
 from modelwright.api.cel import Cel, Cut, ListType
 from modelwright.api.common import (
     INT64_MAX,
+    LocalObjectReference,
     OpenObject,
-    Reference,
     Resource,
+    ShortStatusText,
     StatusText,
     StatusWire,
-    StatusWord,
     Text63,
     Text253,
     Text1024,
@@ -23,7 +23,7 @@ from modelwright.api.common import (
     Wire,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd_info import AGE, Column, CrdInfo
+from modelwright.api.crd_info import AGE_COLUMN, Column, CrdInfo
 from modelwright.api.v1alpha1.rollout import ClockStatus, PolicySnapshot, ReportStatus
 from modelwright.api.v1alpha1.version import Parameters
 
@@ -59,7 +59,7 @@ class TrainingRunSpec(Wire):
         ),
     )
 
-    policy_ref: Reference = Field(description="The RetrainingPolicy whose run this is.")
+    policy_ref: LocalObjectReference = Field(description="The RetrainingPolicy whose run this is.")
     policy_uid: Text63 | None = Field(default=None, description="uid of the policy; set by the operator.")
     trigger: RunTrigger | None = Field(default=None, description="What started it; set by the operator.")
     manual: ManualRun | None = Field(default=None, description="Makes this a run that a person asks for.")
@@ -100,7 +100,7 @@ class DatasetStatus(StatusWire):
     """Data, by its digest."""
 
     uri: Annotated[str, Cut(2048)] = Field(description="Address of the data.")
-    digest: StatusWord = Field(description="Digest that every stage checks.")
+    digest: ShortStatusText = Field(description="Digest that every stage checks.")
 
 
 class StageStatus(StatusWire):
@@ -113,8 +113,10 @@ class StageStatus(StatusWire):
     reason: Annotated[str, Cut(63)] = Field(default="", description="Why, as one of the documented reasons.")
     message: StatusText = Field(default="", description="Why, for people.")
     kind: Annotated[str, Cut(63)] = Field(default="Job", description="Kind of the object that does it.")
-    child: StatusWord = Field(default="", description="Name of the object that does it.")
-    uid: StatusWord = Field(default="", description="Its uid: a stage is done by one object, and never made again.")
+    child: ShortStatusText = Field(default="", description="Name of the object that does it.")
+    uid: ShortStatusText = Field(
+        default="", description="Its uid: a stage is done by one object, and never made again."
+    )
     started_at: Timestamp = Field(description="When it was begun, UTC.")
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
     clock: ClockStatus | None = Field(
@@ -135,8 +137,8 @@ class FigureStatus(StatusWire):
 
     name: Annotated[str, Cut(63)] = Field(description="What was measured.")
     slice: Annotated[str, Cut(63)] = Field(description="Part of the data; empty for all of it.")
-    candidate: StatusWord = Field(description="The new version's figure.")
-    serving: StatusWord | None = Field(default=None, description="The serving version's figure.")
+    candidate: ShortStatusText = Field(description="The new version's figure.")
+    serving: ShortStatusText | None = Field(default=None, description="The serving version's figure.")
     examples: int | None = Field(default=None, ge=0, le=INT64_MAX, description="How many examples it is from.")
     better: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="Examples for which only the new version is right."
@@ -144,10 +146,10 @@ class FigureStatus(StatusWire):
     worse: int | None = Field(
         default=None, ge=0, le=INT64_MAX, description="Examples for which only the serving version is right."
     )
-    standard_error: StatusWord | None = Field(
+    standard_error: ShortStatusText | None = Field(
         default=None, description="Standard error of the difference to the serving version."
     )
-    candidate_standard_error: StatusWord | None = Field(
+    candidate_standard_error: ShortStatusText | None = Field(
         default=None, description="Standard error of the new version's figure."
     )
 
@@ -156,19 +158,19 @@ class ResultMetric(StatusWire):
     """A figure that the training reported."""
 
     name: Annotated[str, Cut(63)] = Field(description="What was measured.")
-    value: StatusWord = Field(description="The figure.")
+    value: ShortStatusText = Field(description="The figure.")
 
 
 class RunResult(StatusWire):
     """What the training reported."""
 
     uri: Annotated[str, Cut(2048)] = Field(description="Address of the artifact.")
-    digest: StatusWord | None = Field(default=None, description="Digest of the artifact, if it was reported.")
+    digest: ShortStatusText | None = Field(default=None, description="Digest of the artifact, if it was reported.")
     format: Annotated[str, Cut(63)] | None = Field(default=None, description="Format of the artifact.")
     format_version: Annotated[str, Cut(63)] | None = Field(default=None, description="Version of the format.")
     image: Annotated[str, Cut(1024)] | None = Field(default=None, description="Image that trained, with its digest.")
     repository: Annotated[str, Cut(1024)] | None = Field(default=None, description="Repository of the code.")
-    commit: StatusWord | None = Field(default=None, description="Commit of the code.")
+    commit: ShortStatusText | None = Field(default=None, description="Commit of the code.")
     reference: DatasetStatus | None = Field(
         default=None, description="Sample of the training data that drift is measured against, if one was reported."
     )
@@ -194,17 +196,17 @@ class TrainingRunStatus(StatusWire):
     reason: Annotated[str, Cut(63)] | None = Field(default=None, description="Why, as one of the documented reasons.")
     message: StatusText | None = Field(default=None, description="Why, for people.")
     since: Timestamp | None = Field(default=None, description="When this state began, UTC.")
-    model: StatusWord | None = Field(default=None, description="The Model that is trained anew.")
+    model: ShortStatusText | None = Field(default=None, description="The Model that is trained anew.")
     policy: PolicySnapshot | None = Field(default=None, description="The policy as it was at the start.")
     started_at: Timestamp | None = Field(default=None, description="When it began, UTC.")
     finished_at: Timestamp | None = Field(default=None, description="When it ended, UTC.")
     clock: ClockStatus | None = Field(default=None, description="The clock of the deadline.")
     dataset: DatasetStatus | None = Field(default=None, description="What is trained on.")
     holdout: DatasetStatus | None = Field(default=None, description="What is evaluated on.")
-    inputs_hash: StatusWord | None = Field(
+    inputs_hash: ShortStatusText | None = Field(
         default=None, description="Hash of data, parameters, seed and templates: two runs with the same one are equal."
     )
-    compared_with: StatusWord | None = Field(
+    compared_with: ShortStatusText | None = Field(
         default=None, description="The serving ModelVersion that the evaluation compares with."
     )
     stages: Annotated[tuple[StageStatus, ...], Field(max_length=8), ListType("map", ("name",))] = Field(
@@ -226,7 +228,7 @@ class TrainingRunStatus(StatusWire):
     confusion_matrix: OpenObject | None = Field(
         default=None, description="Confusion matrix of the new version, as the evaluation reported it."
     )
-    version: StatusWord | None = Field(default=None, description="The ModelVersion that it made.")
+    version: ShortStatusText | None = Field(default=None, description="The ModelVersion that it made.")
     outcome: Annotated[str, Cut(63)] | None = Field(
         default=None,
         description="What became of the version: Announced (the Model is pinned to another), RollingOut, Serving, "
@@ -253,7 +255,7 @@ class TrainingRun(Resource):
             Column("Reason", ".status.reason", "Why it is in this state."),
             Column("Version", ".status.version", "The ModelVersion that it made."),
             Column("Outcome", ".status.outcome", "What became of that version."),
-            AGE,
+            AGE_COLUMN,
         ),
         selectable_fields=(".spec.policyRef.name", ".status.state"),
         name_max=52,

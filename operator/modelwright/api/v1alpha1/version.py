@@ -8,27 +8,27 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from modelwright.api.cel import Cel, Cut, ListType, Names
+from modelwright.api.cel import Cel, Cut, ListType, NamedObject
 from modelwright.api.common import (
-    AUTHORS_MAX,
     INT64_MAX,
+    MAX_AUTHORS,
     Decimal,
+    LocalObjectReference,
     OpenObject,
-    Reference,
     Resource,
+    ShortStatusText,
     StatusText,
     StatusWire,
-    StatusWord,
     Subdomain,
     Text63,
     Text253,
     Text1024,
     Text4096,
     Wire,
-    matching,
+    pattern_rule,
 )
 from modelwright.api.conditions import Conditions
-from modelwright.api.crd_info import AGE, READY, REASON, Column, CrdInfo
+from modelwright.api.crd_info import AGE_COLUMN, READY_COLUMN, REASON_COLUMN, Column, CrdInfo
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "pvc", "oci", "hf")
 """Schemes of artifact addresses that the fetch image understands."""
@@ -59,7 +59,7 @@ _SHAPES = (
 )
 
 
-def _shape(schemes: str, pattern: str, what: str) -> Cel:
+def _shape_rule(schemes: str, pattern: str, what: str) -> Cel:
     """A rule that an address with one of these schemes has the shape `pattern`; other schemes pass."""
     prefix, whole = re.compile(f"({schemes})://"), re.compile(pattern.removeprefix("^").removesuffix("$"))
     return Cel(
@@ -70,7 +70,7 @@ def _shape(schemes: str, pattern: str, what: str) -> Cel:
 
 
 _ANY_SCHEME = re.compile(f"({'|'.join(SCHEMES)})://")
-_SHAPE_RULES = tuple(_shape(*row) for row in _SHAPES)
+_SHAPE_RULES = tuple(_shape_rule(*row) for row in _SHAPES)
 _NO_PARENT = re.compile(r"(^|/)\.\.(/|$)")
 
 ArtifactUri = Annotated[
@@ -87,12 +87,12 @@ ArtifactUri = Annotated[
         "the path may not hold '..'",
         lambda value: _NO_PARENT.search(value) is None,
     ),
-    Names("Claim", pvc=True),
+    NamedObject("Claim", pvc=True),
 ]
 Digest = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=71),
-    matching(
+    pattern_rule(
         r"^(sha256:[0-9a-f]{64}|git:[0-9a-f]{40})$",
         "must be sha256: and 64 lower-case hex digits, or git: and 40 (a Hugging Face commit)",
     ),
@@ -106,14 +106,14 @@ FormatVersion = Annotated[
 ]
 
 
-PATTERNS_MAX = 32
-_DOTS = r"(^|/)\.\.?(/|$)"
-_HAS_DOTS = re.compile(_DOTS)
+MAX_PATTERNS = 32
+_DOT_SEGMENT = r"(^|/)\.\.?(/|$)"
+_HAS_DOTS = re.compile(_DOT_SEGMENT)
 
 
-def _no_dots(what: str) -> Cel:
+def _no_dots_rule(what: str) -> Cel:
     return Cel(
-        f"!self.matches(r'{_DOTS}')",
+        f"!self.matches(r'{_DOT_SEGMENT}')",
         f"{what} may not hold a segment '.' or '..'",
         lambda value: _HAS_DOTS.search(value) is None,
     )
@@ -122,24 +122,24 @@ def _no_dots(what: str) -> Cel:
 ArtifactPath = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=1024, pattern=r"^[^\\\x00-\x1f\x7f]+$"),
-    matching(
+    pattern_rule(
         r"^[^/]+(/[^/]+)*$",
         "must be relative, such as models/digits: no slash at its beginning or end, and no two in a row",
     ),
-    _no_dots("the path"),
+    _no_dots_rule("the path"),
 ]
 FilePattern = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=128, pattern=r"^[^/\\\x00-\x1f\x7f][^\\\x00-\x1f\x7f]*$"),
-    _no_dots("a pattern"),
+    _no_dots_rule("a pattern"),
 ]
 """Bounded as fetch bounds it: what a pattern costs grows with its length and that of the file's name."""
-FilePatterns = Annotated[tuple[FilePattern, ...], Field(max_length=PATTERNS_MAX), ListType("atomic")]
+FilePatterns = Annotated[tuple[FilePattern, ...], Field(max_length=MAX_PATTERNS), ListType("atomic")]
 """Atomic: of a set, the rule that the artifact is immutable would let the order change, which is hashed."""
 
 
-AccountName = Annotated[Subdomain, Names("ServiceAccount")]
-SecretOfStore = Annotated[Reference, Names("Secret", beside=("uri",))]
+AccountName = Annotated[Subdomain, NamedObject("ServiceAccount")]
+StoreSecretRef = Annotated[LocalObjectReference, NamedObject("Secret", beside=("uri",))]
 """A Secret that is used at the address of the same object."""
 
 
@@ -174,12 +174,12 @@ class Artifact(Wire):
         default=None,
         description='Patterns of the files that are taken, such as "*.safetensors", compared with their path below '
         "`path`. They are huggingface_hub's allow_patterns: * stands for slashes too. When absent, all files. At most "
-        f"{PATTERNS_MAX}, of 128 characters.",
+        f"{MAX_PATTERNS}, of 128 characters.",
     )
     exclude: FilePatterns | None = Field(
         default=None,
         description='Patterns of the files that are left out, such as "*.bin", as ignore_patterns of '
-        f"huggingface_hub. At most {PATTERNS_MAX}, of 128 characters.",
+        f"huggingface_hub. At most {MAX_PATTERNS}, of 128 characters.",
     )
     format: ModelFormat = Field(description="What kind of model the artifact is.")
     service_account_name: AccountName | None = Field(
@@ -187,7 +187,9 @@ class Artifact(Wire):
         description="ServiceAccount of the pods that fetch the artifact, and of those that serve it unless the Model "
         "has spec.serving.serviceAccountName. When absent, `default`.",
     )
-    credentials_secret_ref: Annotated[Reference, Names("Secret", beside=("uri", "../reference/uri"))] | None = Field(
+    credentials_secret_ref: (
+        Annotated[LocalObjectReference, NamedObject("Secret", beside=("uri", "../reference/uri"))] | None
+    ) = Field(
         default=None,
         description="Secret mounted into the fetch container: its keys are the credentials of the store. The operator "
         "never reads it. When absent, the identity of the pod's ServiceAccount is used.",
@@ -221,7 +223,7 @@ class Lineage(Wire):
 
     dataset: Dataset | None = Field(default=None, description="The data it was trained on.")
     code: Code | None = Field(default=None, description="The code that trained it.")
-    image: Annotated[Text1024, Names("Nothing", why="a record: nothing runs it")] | None = Field(
+    image: Annotated[Text1024, NamedObject("Nothing", why="a record: nothing runs it")] | None = Field(
         default=None, description="Image of the training container, best with its digest."
     )
     training_run: Text253 | None = Field(default=None, description="Name of the run that trained it.")
@@ -252,10 +254,10 @@ VersionMetrics = Annotated[tuple[VersionMetric, ...], Field(max_length=64), List
 class Sample(Wire):
     """A request that the version must be able to answer."""
 
-    request: Annotated[OpenObject, Names("Nothing", why="the body of a request")] = Field(
+    request: Annotated[OpenObject, NamedObject("Nothing", why="the body of a request")] = Field(
         description="Body of the request, JSON as the runtime's protocol wants it."
     )
-    expect: Annotated[OpenObject, Names("Nothing", why="compared with an answer")] | None = Field(
+    expect: Annotated[OpenObject, NamedObject("Nothing", why="compared with an answer")] | None = Field(
         default=None,
         description="What the answer must hold: each member that is given here, numbers to one part in a thousand. "
         "When absent, any answer with status 200 will do.",
@@ -296,7 +298,7 @@ class VersionContent(Wire):
     card: Card | None = Field(default=None, description="What people should know before they use it.")
 
 
-def _immutable(field: str, *, optional: bool) -> Cel:
+def _immutable_rule(field: str, *, optional: bool) -> Cel:
     """A rule that this member of a spec keeps the value it was created with."""
     same = f"self.{field} == oldSelf.{field}"
     rule = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})" if optional else same
@@ -309,14 +311,14 @@ class ModelVersionSpec(VersionContent):
     """What the version is. Immutable, but for the card, and metrics, which may only be added to."""
 
     __cel__: ClassVar[tuple[Cel, ...]] = (
-        _immutable("modelRef", optional=False),
-        _immutable("author", optional=True),
-        _immutable("authors", optional=True),
-        _immutable("artifact", optional=False),
-        _immutable("parameters", optional=True),
-        _immutable("lineage", optional=True),
-        _immutable("samples", optional=True),
-        _immutable("reference", optional=True),
+        _immutable_rule("modelRef", optional=False),
+        _immutable_rule("author", optional=True),
+        _immutable_rule("authors", optional=True),
+        _immutable_rule("artifact", optional=False),
+        _immutable_rule("parameters", optional=True),
+        _immutable_rule("lineage", optional=True),
+        _immutable_rule("samples", optional=True),
+        _immutable_rule("reference", optional=True),
         Cel(
             "!has(oldSelf.metrics) || "
             "(has(self.metrics) && oldSelf.metrics.all(old, self.metrics.exists(new, new == old)))",
@@ -325,20 +327,20 @@ class ModelVersionSpec(VersionContent):
         ),
     )
 
-    model_ref: Reference = Field(description="The Model this is a version of. Immutable.")
+    model_ref: LocalObjectReference = Field(description="The Model this is a version of. Immutable.")
     author: Text253 | None = Field(
         default=None,
         description="Who made the version, as the API server knows them. Admission demands the writer's own name, "
         "unless the writer has the verb `attribute` on the Model. Immutable.",
     )
-    authors: Annotated[tuple[Text253, ...], Field(max_length=AUTHORS_MAX - 1), ListType("set")] = Field(
+    authors: Annotated[tuple[Text253, ...], Field(max_length=MAX_AUTHORS - 1), ListType("set")] = Field(
         default=(),
         description="Who else has made it, such as those who have changed the training; the operator names them of "
-        f"what it trains. Admission demands the same as of author. Immutable. At most {AUTHORS_MAX - 1}.",
+        f"what it trains. Admission demands the same as of author. Immutable. At most {MAX_AUTHORS - 1}.",
     )
 
     @property
-    def makers(self) -> tuple[str, ...]:
+    def all_authors(self) -> tuple[str, ...]:
         """Everybody that author and authors name, each once."""
         return tuple(dict.fromkeys((*([self.author] if self.author is not None else []), *self.authors)))
 
@@ -354,14 +356,14 @@ class Stage(StrEnum):
 class ArtifactStatus(StatusWire):
     """The content that this version is pinned to."""
 
-    digest: StatusWord = Field(description="Digest that is checked at every start of a pod.")
+    digest: ShortStatusText = Field(description="Digest that is checked at every start of a pod.")
     size_bytes: int | None = Field(default=None, ge=0, le=INT64_MAX, description="Size of the content, in bytes.")
-    tree: StatusWord | None = Field(
+    tree: ShortStatusText | None = Field(
         default=None,
         description="Digest of the files that a pod gets, where `digest` is of something else: an archive, a manifest, "
         "a commit. Found out only for a Model whose shared cache is verified in full.",
     )
-    cached: StatusWord | None = Field(
+    cached: ShortStatusText | None = Field(
         default=None,
         description="Claim of the shared cache that a pod of its own has brought it into last; absent unless the Model "
         "has spec.serving.serviceAccountName.",
@@ -371,8 +373,8 @@ class ArtifactStatus(StatusWire):
 class SignatureStatus(StatusWire):
     """What was found out about the signature of the content."""
 
-    digest: StatusWord = Field(description="Digest of the content that this is about.")
-    keys: StatusWord = Field(
+    digest: ShortStatusText = Field(description="Digest of the content that this is about.")
+    keys: ShortStatusText = Field(
         description="Hash of the key that has signed it; when it is not verified, of all keys that were tried."
     )
     verified: bool = Field(description="Whether one of the Model's keys has signed exactly this content.")
@@ -425,9 +427,9 @@ class ModelVersion(Resource):
             Column("Format", ".spec.artifact.format.name", "Format of the artifact."),
             Column("Stage", ".status.stage", "Rejected or Quarantined; empty otherwise."),
             Column("Digest", ".status.artifact.digest", "Digest of the content it is pinned to.", wide=True),
-            READY,
-            REASON,
-            AGE,
+            READY_COLUMN,
+            REASON_COLUMN,
+            AGE_COLUMN,
         ),
         selectable_fields=(".spec.modelRef.name", ".status.stage"),
     )

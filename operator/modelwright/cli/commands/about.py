@@ -8,39 +8,43 @@ from typing import Any, Final
 
 from modelwright import VERSION
 from modelwright.api.names import GROUP
-from modelwright.cli.cluster import Cluster, Forbidden
+from modelwright.cli.cluster import Forbidden, KubectlClient
 from modelwright.cli.commands.common import Options
 from modelwright.cli.errors import UserError
-from modelwright.cli.printing import say
+from modelwright.cli.printing import print_text
 
-_APP: Final = "app.kubernetes.io"
-_OPERATOR = f"{_APP}/name=modelwright,{_APP}/component=operator"
-_CRDS = f"{_APP}/name=modelwright,{_APP}/component=crds"
+_APP_LABEL: Final = "app.kubernetes.io"
+_OPERATOR_SELECTOR = f"{_APP_LABEL}/name=modelwright,{_APP_LABEL}/component=operator"
+_CRD_SELECTOR = f"{_APP_LABEL}/name=modelwright,{_APP_LABEL}/component=crds"
 Json = dict[str, Any]
 
 
-def version(options: Options, cluster: Cluster) -> int:
+def version(options: Options, cluster: KubectlClient) -> int:
     """Versions of this program, the operators, the CRDs and their images."""
     versions: Json = {"client": VERSION}
     if options.client:
-        _show(options, versions)
+        _print_versions(options, versions)
         return 0
     hidden: list[str] = []
     try:
-        versions["crds"] = _crds(_listed(cluster, hidden, "CRDs", "customresourcedefinitions", "-l", _CRDS))
+        versions["crds"] = _summarize_crds(
+            _list_if_allowed(cluster, hidden, "CRDs", "customresourcedefinitions", "-l", _CRD_SELECTOR)
+        )
         versions["operators"] = [
-            _operator(found)
-            for found in _listed(cluster, hidden, "operator", "deployments.apps", "-A", "-l", _OPERATOR)
+            _summarize_operator(found)
+            for found in _list_if_allowed(
+                cluster, hidden, "operator", "deployments.apps", "-A", "-l", _OPERATOR_SELECTOR
+            )
         ]
     except UserError:
-        _show(options, {"client": VERSION})
+        _print_versions(options, {"client": VERSION})
         raise
     versions["hidden"] = hidden
-    _show(options, versions)
+    _print_versions(options, versions)
     return 0
 
 
-def explain(options: Options, _: Cluster) -> int:
+def explain(options: Options, _: KubectlClient) -> int:
     """What a reason of a condition, failure or event means; without a name all of them."""
     from modelwright.api.reasons import Reason
 
@@ -56,15 +60,15 @@ def explain(options: Options, _: Cluster) -> int:
             raise UserError(f"there is no reason {options.reason}.{meant}")
         found = {name: known[name]}
     if options.output == "json":
-        say(json.dumps(found, indent=2))
+        print_text(json.dumps(found, indent=2))
     else:
-        say("\n".join(f"{name}: {text}" for name, text in found.items()))
+        print_text("\n".join(f"{name}: {text}" for name, text in found.items()))
     return 0
 
 
-def _show(options: Options, versions: Json) -> None:
+def _print_versions(options: Options, versions: Json) -> None:
     if options.output == "json":
-        say(json.dumps(versions, indent=2))
+        print_text(json.dumps(versions, indent=2))
         return
     rows = [("client", versions["client"])]
     if "crds" in versions and "CRDs" not in versions["hidden"]:
@@ -78,10 +82,10 @@ def _show(options: Options, versions: Json) -> None:
     if "operators" in versions and not versions["operators"] and "operator" not in versions["hidden"]:
         rows.append(("operator", "none found"))
     rows += [(what, "you may not list it") for what in versions.get("hidden", ())]
-    say("\n".join(f"{what:<8}  {text}" for what, text in rows))
+    print_text("\n".join(f"{what:<8}  {text}" for what, text in rows))
 
 
-def _listed(cluster: Cluster, hidden: list[str], what: str, *arguments: str) -> list[Json]:
+def _list_if_allowed(cluster: KubectlClient, hidden: list[str], what: str, *arguments: str) -> list[Json]:
     try:
         found: list[Json] = json.loads(cluster.run("get", *arguments, "-o", "json"))["items"]
     except Forbidden:
@@ -90,7 +94,7 @@ def _listed(cluster: Cluster, hidden: list[str], what: str, *arguments: str) -> 
     return found
 
 
-def _crds(found: list[Json]) -> Json:
+def _summarize_crds(found: list[Json]) -> Json:
     from modelwright.api.crd.definition import KINDS
 
     ours = {crd["spec"]["names"]["plural"]: crd for crd in found if crd["spec"]["group"] == GROUP}
@@ -99,7 +103,7 @@ def _crds(found: list[Json]) -> Json:
     return {"found": len(ours), "versions": sorted(served), "missing": missing}
 
 
-def _operator(found: Json) -> Json:
+def _summarize_operator(found: Json) -> Json:
     metadata, spec = found["metadata"], found["spec"]
     (container, *_) = spec["template"]["spec"]["containers"]
     images = {"operator": container["image"]}
@@ -110,7 +114,7 @@ def _operator(found: Json) -> Json:
     return {
         "namespace": metadata["namespace"],
         "name": metadata["name"],
-        "version": (metadata.get("labels") or {}).get(f"{_APP}/version", ""),
+        "version": (metadata.get("labels") or {}).get(f"{_APP_LABEL}/version", ""),
         "replicas": spec.get("replicas", 1),
         "ready": (found.get("status") or {}).get("readyReplicas", 0),
         "images": images,

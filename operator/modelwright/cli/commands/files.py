@@ -12,109 +12,116 @@ import yaml
 
 from modelwright.cli import drafts, kustomization, reports, source
 from modelwright.cli import lint as linting
-from modelwright.cli.cluster import Cluster, Forbidden, NoSuchResource
+from modelwright.cli.cluster import Forbidden, KubectlClient, NoSuchResource
 from modelwright.cli.commands.common import FAILED, Options
 from modelwright.cli.errors import UserError
 from modelwright.cli.imports import run as imports
-from modelwright.cli.imports.documents import Imported, Provider
-from modelwright.cli.imports.documents import Options as Asked
-from modelwright.cli.printing import say
+from modelwright.cli.imports.documents import ImportedObject, Provider
+from modelwright.cli.imports.documents import ImportOptions as Asked
+from modelwright.cli.printing import print_text
 
 
-class NotYaml(UserError):
+class UnreadableFile(UserError):
     """A file that is no YAML; the text says which, and why."""
 
 
-def lint(options: Options, cluster: Cluster) -> int:
-    files = [file for given in options.files for file in _manifests(Path(given), cluster)]
+def lint(options: Options, cluster: KubectlClient) -> int:
+    files = [file for given in options.files for file in _read_manifests(Path(given), cluster)]
     dry_run = None if options.offline else cluster.dry_run
-    findings = linting.lint(files, dry_run)
-    wrong = sum(finding.wrong for finding in findings)
+    findings = linting.lint_files(files, dry_run)
+    wrong = sum(finding.is_error for finding in findings)
     if options.output == "json":
-        report: dict[str, Any] = {"findings": [asdict(one) | {"wrong": one.wrong} for one in findings], "errors": wrong}
-        say(json.dumps(report | ({"notChecked": linting.NOT_CHECKED} if options.offline else {}), indent=2))
+        report: dict[str, Any] = {
+            "findings": [asdict(one) | {"wrong": one.is_error} for one in findings],
+            "errors": wrong,
+        }
+        print_text(json.dumps(report | ({"notChecked": linting.OFFLINE_NOTE} if options.offline else {}), indent=2))
         return FAILED if wrong else 0
     if options.output == "sarif":
-        say(json.dumps(reports.sarif(findings), indent=2))
+        print_text(json.dumps(reports.sarif_report(findings), indent=2))
         return FAILED if wrong else 0
     if options.output == "github":
-        for line in reports.github(findings):
-            say(line, commands=True)
+        for line in reports.github_commands(findings):
+            print_text(line, commands=True)
         return FAILED if wrong else 0
     for finding in findings:
-        say(f"{finding.level}: {finding.where}: {finding.text}")
+        print_text(f"{finding.level}: {finding.location}: {finding.text}")
     if options.offline:
-        say(linting.NOT_CHECKED)
-    say(f"{wrong} errors" if wrong else "nothing stands against it")
+        print_text(linting.OFFLINE_NOTE)
+    print_text(f"{wrong} errors" if wrong else "nothing stands against it")
     return FAILED if wrong else 0
 
 
-def new(options: Options, _: Cluster) -> int:
+def new(options: Options, _: KubectlClient) -> int:
     """Print a manifest to edit."""
-    text = drafts.draft(options.kind, options.name, options.model)
+    text = drafts.render_draft(options.kind, options.name, options.model)
     if options.output == "json":
-        say(json.dumps(yaml.safe_load(text), indent=2))
+        print_text(json.dumps(yaml.safe_load(text), indent=2))
     else:
-        say(text, end="")
+        print_text(text, end="")
     return 0
 
 
-def import_(options: Options, cluster: Cluster) -> int:
+def import_(options: Options, cluster: KubectlClient) -> int:
     """Manifests on standard output, with what has to be done as comments before each."""
-    provider = imports.registry()[options.source]
+    provider = imports.load_providers()[options.source]
     asked = Asked(options.gateway, options.domain)
     try:
-        objects = _objects(provider, options.names or (), cluster)
+        objects = _collect_objects(provider, options.names or (), cluster)
     except Forbidden as error:
         error.needs = f"get and list on {', '.join(provider.resources)}"
         raise
-    found, others = imports.imported(provider, objects, asked)
+    found, others = imports.import_objects(provider, objects, asked)
     for one in found:
-        say(_comments(one), error=options.output == "json")
+        print_text(_render_comments(one), error=options.output == "json")
         if options.output != "json":
-            say("---\n".join(_yaml(obj) for obj in one.objects), end="---\n" if one.objects else "")
+            print_text("---\n".join(_dump_yaml(obj) for obj in one.objects), end="---\n" if one.objects else "")
     if options.output == "json":
         items = [obj for one in found for obj in one.objects]
         # YAML has times, which JSON hasn't.
-        say(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2, default=str))
+        print_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2, default=str))
     if others:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
-        say(f"passed over, since they are no objects of {provider.title}: {counts}", error=True)
-    done = sum(bool(one.objects) or one.part for one in found)
-    say(f"{done} of {len(found)} objects of {provider.title} imported", error=True)
+        print_text(f"passed over, since they are no objects of {provider.title}: {counts}", error=True)
+    done = sum(bool(one.objects) or one.is_part for one in found)
+    print_text(f"{done} of {len(found)} objects of {provider.title} imported", error=True)
     return 0 if found and done == len(found) else FAILED
 
 
-def _comments(one: Imported) -> str:
+def _render_comments(one: ImportedObject) -> str:
     lines = [f"{one.kind} {one.name}", *(f"- {note}" for note in one.notes)]
     for draft in one.drafts:
-        lines += ["", *_yaml(draft).splitlines(), "---"]
+        lines += ["", *_dump_yaml(draft).splitlines(), "---"]
     # A text of the object must not end the comment that it stands in.
     return "\n".join(f"# {part}".rstrip() for line in lines for part in (line.splitlines() or [""]))
 
 
-def _yaml(obj: dict[str, Any]) -> str:
+def _dump_yaml(obj: dict[str, Any]) -> str:
     return yaml.safe_dump(obj, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _objects(provider: Provider, names: Sequence[str], cluster: Cluster) -> list[Any]:
+def _collect_objects(provider: Provider, names: Sequence[str], cluster: KubectlClient) -> list[Any]:
     """Objects of files and of the cluster: those that are named, else all of the provider."""
-    wanted = [name for name in names if not _is_file(name)]
+    wanted = [name for name in names if not _names_file(name)]
     found = [
-        document for name in names if _is_file(name) for path in _files(Path(name)) for document in _documents(path)
+        document
+        for name in names
+        if _names_file(name)
+        for path in _list_files(Path(name))
+        for document in _read_objects(path)
     ]
     if wanted:
         listed = json.loads(cluster.run("get", provider.resources[0], *wanted, "-o", "json"))
         found += listed.get("items", [listed])
         if provider.parts:
-            listed = _listed(provider.resources[1:], cluster)
+            listed = _list_resources(provider.resources[1:], cluster)
             found += [each for each in listed if provider.owns(each) and each["kind"] in provider.parts]
     elif not names:
-        found += _listed(provider.resources, cluster)
+        found += _list_resources(provider.resources, cluster)
     return found
 
 
-def _listed(resources: Sequence[str], cluster: Cluster) -> list[Any]:
+def _list_resources(resources: Sequence[str], cluster: KubectlClient) -> list[Any]:
     """All objects of these resources, of which a cluster needs to have one."""
     found, missing = [], []
     for resource in resources:
@@ -127,21 +134,21 @@ def _listed(resources: Sequence[str], cluster: Cluster) -> list[Any]:
     return found
 
 
-def _is_file(name: str) -> bool:
+def _names_file(name: str) -> bool:
     return name == "-" or name.endswith((".yaml", ".yml", ".json")) or "/" in name or Path(name).is_dir()
 
 
-def _documents(path: Path) -> list[Any]:
+def _read_objects(path: Path) -> list[Any]:
     try:
-        return [each.content for each in source.documents(path.read_text())]
+        return [each.content for each in source.read_documents(path.read_text())]
     except ValueError as error:
-        line = f":{error.line}" if isinstance(error, source.NotYaml) and error.line else ""
-        raise NotYaml(f"{path}{line} is no YAML: {error}") from error
+        line = f":{error.line}" if isinstance(error, source.InvalidYaml) and error.line else ""
+        raise UnreadableFile(f"{path}{line} is no YAML: {error}") from error
 
 
-def _manifests(path: Path, cluster: Cluster) -> list[tuple[str, str]]:
+def _read_manifests(path: Path, cluster: KubectlClient) -> list[tuple[str, str]]:
     """(name, text) of the files at a path; of a folder with a kustomization what kubectl makes of it."""
-    if kustomization.is_one(path):
+    if kustomization.is_kustomization(path):
         try:
             kustomization.require_local(path)
         except kustomization.NotLocal as error:
@@ -149,11 +156,11 @@ def _manifests(path: Path, cluster: Cluster) -> list[tuple[str, str]]:
                 f"{error}, and lint fetches nothing. Where you trust it: kubectl kustomize {path} | "
                 "kubectl modelwright lint -"
             ) from error
-        return [(f"{path} (kustomize)", cluster.kustomize(path))]
-    return [(str(file), file.read_text()) for file in _files(path)]
+        return [(f"{path} (kustomize)", cluster.build_kustomization(path))]
+    return [(str(file), file.read_text()) for file in _list_files(path)]
 
 
-def _files(path: Path) -> list[Path]:
+def _list_files(path: Path) -> list[Path]:
     if str(path) == "-":
         return [Path("/dev/stdin")]
     if path.is_dir():

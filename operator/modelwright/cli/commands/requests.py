@@ -11,97 +11,99 @@ from typing import Any, Final
 
 from modelwright.api import names
 from modelwright.api.names import GROUP
-from modelwright.cli.cluster import Cluster, ClusterError, Forbidden
+from modelwright.cli.cluster import ClusterError, Forbidden, KubectlClient
 from modelwright.cli.commands.common import Options, find_model
 from modelwright.cli.errors import UserError
-from modelwright.cli.picture import NotThere, Picture
-from modelwright.cli.printing import say
+from modelwright.cli.picture import ModelView, ObjectNotFound
+from modelwright.cli.printing import print_text
 from modelwright.core.protocols import request_path
 
-ANSWER_WITHIN: Final = 60.0
+RESPONSE_TIMEOUT: Final = 60.0
 """Seconds that a model has for an answer."""
-PODS_AT_ONCE: Final = 100
+MAX_LOG_PODS: Final = 100
 """From how many pods kubectl reads logs; it refuses more than 5 unless this is said."""
-_LINE: Final = re.compile(r"\[pod/([^/]+)/[^\]]+\] (.*)")
+_LOG_LINE: Final = re.compile(r"\[pod/([^/]+)/[^\]]+\] (.*)")
 
 
-def logs(options: Options, cluster: Cluster) -> int:
+def logs(options: Options, cluster: KubectlClient) -> int:
     """Logs of the model containers."""
     seen = find_model(options.model, cluster)
     version = options.version or (options.model if any(v.name == options.model for v in seen.versions) else None)
     if not any(version in (None, pod.version) for pod in seen.pods):
-        raise NotThere(f"Model {seen.model.name} has no pods{f' of version {version}' if version else ''}")
+        raise ObjectNotFound(f"Model {seen.model.name} has no pods{f' of version {version}' if version else ''}")
     labels = {names.LABEL_MODEL: names.label_value(seen.model.name), names.LABEL_ROLE: names.ROLE_SERVING}
     if version is not None:
         labels[names.LABEL_VERSION] = names.label_value(version)
     arguments = [
         "logs", "-l", ",".join(f"{key}={value}" for key, value in labels.items()), "-c", names.MODEL_CONTAINER,
-        "--prefix", f"--tail={options.tail}", f"--max-log-requests={PODS_AT_ONCE}",
+        "--prefix", f"--tail={options.tail}", f"--max-log-requests={MAX_LOG_PODS}",
         *(["--follow"] if options.follow else []), *(["--previous"] if options.previous else []),
     ]  # fmt: skip
     try:
         if options.output == "json" and not options.follow:
-            say(json.dumps([_parts(line) for line in cluster.lines(*arguments)], indent=2))
+            print_text(json.dumps([_parse_log_line(line) for line in cluster.stream_lines(*arguments)], indent=2))
         else:
-            for line in cluster.lines(*arguments):
-                say(json.dumps(_parts(line)) if options.output == "json" else line)
+            for line in cluster.stream_lines(*arguments):
+                print_text(json.dumps(_parse_log_line(line)) if options.output == "json" else line)
     except Forbidden as error:
         error.needs = "get and list on pods, and get on pods/log"
         raise
     return 0
 
 
-def _parts(line: str) -> dict[str, str]:
-    found = _LINE.fullmatch(line)
+def _parse_log_line(line: str) -> dict[str, str]:
+    found = _LOG_LINE.fullmatch(line)
     return {"pod": found[1], "line": found[2]} if found is not None else {"pod": "", "line": line}
 
 
-def predict(options: Options, cluster: Cluster) -> int:
+def predict(options: Options, cluster: KubectlClient) -> int:
     """Send one request to a version of a Model, and print the answer."""
     if options.file and options.sample:
         raise UserError("--file and --sample are two requests: give one of them")
     seen = find_model(options.model, cluster)
-    version, revision = _revision(options, seen)
-    request = _request(options, seen, version)
-    path = options.path or request_path(_protocol(seen, cluster), seen.model.name, request)
+    version, revision = _target_revision(options, seen)
+    request = _read_request(options, seen, version)
+    path = options.path or request_path(_runtime_protocol(seen, cluster), seen.model.name, request)
     if path is None:
         raise UserError("it isn't known where a request of this protocol goes: give the path with --path")
     try:
-        with cluster.forwarded(names.revision_name(seen.model.name, revision)) as port:
-            status, body = _post(port, path, request)
+        with cluster.forward_port(names.revision_name(seen.model.name, revision)) as port:
+            status, body = _post_json(port, path, request)
     except Forbidden as error:
         error.needs = "get on services, get and list on pods, and create on pods/portforward"
         raise
     if status >= 300:
         raise UserError(f"version {version} answered POST {path} with {status}: {body[:2000]}")
     try:
-        say(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+        print_text(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
     except ValueError as error:
         if options.output == "json":
             raise UserError(f"version {version} answered something else than JSON: {body[:200]}") from error
-        say(body)
+        print_text(body)
     return 0
 
 
-def _revision(options: Options, seen: Picture) -> tuple[str, str]:
+def _target_revision(options: Options, seen: ModelView) -> tuple[str, str]:
     """Name of the version that is asked, and its revision."""
     status = seen.model.status
     named = options.version or (options.model if any(v.name == options.model for v in seen.versions) else None)
     if named is None:
         if status.serving is None:
-            raise NotThere(f"Model {seen.model.name} serves nothing yet")
+            raise ObjectNotFound(f"Model {seen.model.name} serves nothing yet")
         return status.serving.version, status.serving.revision
     running = {share.version: share.revision for share in status.traffic}
     if status.target is not None and any(pod.version == status.target.version for pod in seen.pods):
         running.setdefault(status.target.version, status.target.revision or "")
     if not running.get(named):
-        raise NotThere(f"version {named} of Model {seen.model.name} isn't running; {', '.join(running) or 'none'} is")
+        raise ObjectNotFound(
+            f"version {named} of Model {seen.model.name} isn't running; {', '.join(running) or 'none'} is"
+        )
     return named, running[named]
 
 
-def _request(options: Options, seen: Picture, version: str) -> dict[str, Any]:
+def _read_request(options: Options, seen: ModelView, version: str) -> dict[str, Any]:
     if not options.file:
-        samples = seen.version(version).spec.samples
+        samples = seen.get_version(version).spec.samples
         if not samples:
             raise UserError(f"ModelVersion {version} has no spec.samples: give a request with --file")
         return dict(samples[0].request)
@@ -115,7 +117,7 @@ def _request(options: Options, seen: Picture, version: str) -> dict[str, Any]:
     return request
 
 
-def _protocol(seen: Picture, cluster: Cluster) -> str:
+def _runtime_protocol(seen: ModelView, cluster: KubectlClient) -> str:
     """That of the Model's runtime; V2, which is the default, where this user may not see the runtime."""
     runtime = seen.model.status.runtime
     if runtime is None:
@@ -127,8 +129,8 @@ def _protocol(seen: Picture, cluster: Cluster) -> str:
         return "V2"
 
 
-def _post(port: int, path: str, request: dict[str, Any]) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_WITHIN)
+def _post_json(port: int, path: str, request: dict[str, Any]) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=RESPONSE_TIMEOUT)
     try:
         connection.request("POST", path, json.dumps(request), {"Content-Type": "application/json"})
         response = connection.getresponse()

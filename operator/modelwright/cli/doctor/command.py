@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from modelwright.cli.cluster import Cluster
+from modelwright.cli.cluster import KubectlClient
 
 
-def run(options: SimpleNamespace, cluster: Cluster) -> int:
+def run(options: SimpleNamespace, cluster: KubectlClient) -> int:
     """Exit code: 1 when there is a fault, else 0."""
     from modelwright.cli.doctor import checks, reading, registry, report
 
-    facts = reading.read(cluster, options.namespace, options.model)
-    return report.report(registry.diagnose(facts, checks.SECTIONS), options.output)
+    facts = reading.read_cluster(cluster, options.namespace, options.model)
+    return report.print_report(registry.run_checks(facts, checks.SECTIONS), options.output)

@@ -14,7 +14,7 @@ class NotPermitted(Exception):
     """A check needs what the user may not read; the text says what that is."""
 
 
-class NotRead(Exception):
+class ReadFailed(Exception):
     """A check needs what could not be read for another cause, such as a time-out; the text says which."""
 
 
@@ -32,31 +32,31 @@ class Facts:
     namespace: str | None = None
     """The only one that was read; None: all."""
     objects: Mapping[str, Sequence[Json]] = field(default_factory=dict)
-    unseen: Mapping[str, str] = field(default_factory=dict)
-    failed: Mapping[str, str] = field(default_factory=dict)
+    not_permitted: Mapping[str, str] = field(default_factory=dict)
+    failed_reads: Mapping[str, str] = field(default_factory=dict)
     """The names that could not be read for another cause, and which."""
 
-    def all(self, name: str) -> Sequence[Json]:
+    def list_all(self, name: str) -> Sequence[Json]:
         """Every object that was read under this name. Raises NotPermitted and NotRead."""
-        if name in self.unseen:
-            raise NotPermitted(self.unseen[name])
-        if name in self.failed:
-            raise NotRead(f"{name}: {self.failed[name]}")
+        if name in self.not_permitted:
+            raise NotPermitted(self.not_permitted[name])
+        if name in self.failed_reads:
+            raise ReadFailed(f"{name}: {self.failed_reads[name]}")
         return self.objects.get(name, ())
 
-    def one(self, name: str) -> Json | None:
+    def find_one(self, name: str) -> Json | None:
         """A document of which there is one, such as a list of resources; None when there is none."""
-        return next(iter(self.all(name)), None)
+        return next(iter(self.list_all(name)), None)
 
-    def named(self, plural: str, namespace: str) -> dict[str, Json]:
+    def by_name(self, plural: str, namespace: str) -> dict[str, Json]:
         """Objects of one namespace that were read by their names. Raises NotPermitted."""
-        return {obj["metadata"]["name"]: obj for obj in self.all(f"{plural}/{namespace}")}
+        return {obj["metadata"]["name"]: obj for obj in self.list_all(f"{plural}/{namespace}")}
 
-    def within(self, name: str, namespace: str) -> Iterator[Json]:
+    def in_namespace(self, name: str, namespace: str) -> Iterator[Json]:
         """Those of `all` in one namespace."""
-        return (obj for obj in self.all(name) if obj["metadata"].get("namespace") == namespace)
+        return (obj for obj in self.list_all(name) if obj["metadata"].get("namespace") == namespace)
 
-    def within_seen(self, name: str, namespace: str) -> list[Json]:
+    def readable_in_namespace(self, name: str, namespace: str) -> list[Json]:
         """The same, of what was read; what the user may not see is left out."""
         return [obj for obj in self.objects.get(name, ()) if obj["metadata"].get("namespace") == namespace]
 
@@ -68,7 +68,7 @@ class Facts:
         return sorted(found | ({self.namespace} if self.namespace else set()))
 
 
-def place(obj: Mapping[str, Any]) -> str:
+def describe_object(obj: Mapping[str, Any]) -> str:
     """An object for people: kind namespace/name."""
     metadata = obj["metadata"]
     where = f"{metadata['namespace']}/" if metadata.get("namespace") else ""

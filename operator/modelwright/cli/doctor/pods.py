@@ -16,7 +16,7 @@ from modelwright.serving.images import Images
 
 
 @dataclass(frozen=True, slots=True)
-class _Nothing:
+class _PlaceholderArtifact:
     """An address that is never asked."""
 
     uri: str = "https://example.com/model"
@@ -24,27 +24,27 @@ class _Nothing:
     credentials_secret_ref: None = None
 
 
-def trials(facts: Facts) -> list[Json]:
+def build_trial_pods(facts: Facts) -> list[Json]:
     """A pod for each namespace, and for each way in which its Models place theirs. They carry no label of ours, which
     admission keeps for the operator."""
-    images = _images(facts)
+    images = _operator_images(facts)
     found: dict[str, Json] = {}
     for namespace in facts.namespaces:
-        for model in (None, *facts.within_seen("models", namespace)):
-            body = _pod(namespace, model, images)
+        for model in (None, *facts.readable_in_namespace("models", namespace)):
+            body = _build_pod(namespace, model, images)
             found.setdefault(json.dumps(body, sort_keys=True), body)
     return list(found.values())
 
 
-def _pod(namespace: str, model: Json | None, images: Images) -> Json:
+def _build_pod(namespace: str, model: Json | None, images: Images) -> Json:
     metadata: dict[str, Any] = {"generateName": "modelwright-doctor-", "namespace": namespace, "labels": {}}
-    return digest_pod(metadata, _Nothing(), helpers.of_model(images, model))
+    return digest_pod(metadata, _PlaceholderArtifact(), helpers.with_model_placement(images, model))
 
 
-def _images(facts: Facts) -> Images:
+def _operator_images(facts: Facts) -> Images:
     """Those of the operator, where its Deployment was read; else the shipped ones."""
     for deployment in facts.objects.get("operator-deployments", ()):
-        said = environment(deployment)
+        said = container_environment(deployment)
         try:
             return Images(
                 said.get("MODELWRIGHT_FETCH_IMAGE", "modelwright/fetch"),
@@ -56,7 +56,7 @@ def _images(facts: Facts) -> Images:
     return Images("modelwright/fetch")
 
 
-def environment(deployment: Json) -> dict[str, str]:
+def container_environment(deployment: Json) -> dict[str, str]:
     """The variables of the operator's container that have a value of their own."""
     containers = deployment["spec"]["template"]["spec"]["containers"]
     return {entry["name"]: entry["value"] for entry in containers[0].get("env") or () if "value" in entry}

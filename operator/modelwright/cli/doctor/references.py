@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.cli.doctor.facts import Facts, Json, place
+from modelwright.cli.doctor.facts import Facts, Json, describe_object
 
-_TEMPLATES = ("template", "manifest", "podTemplate", "samples")
+_FREE_FORM_FIELDS = ("template", "manifest", "podTemplate", "samples")
 """Members in which others have the say: what is wrong in there shows in pods."""
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class ObjectReference:
     """`by` names one object of the kind `plural`; `uri`: the store that a Secret is for."""
 
     plural: str
@@ -28,38 +28,38 @@ class Use:
 class References:
     """All of them, each with who names it."""
 
-    uses: tuple[Use, ...]
+    references: tuple[ObjectReference, ...]
 
     @property
     def by_kind(self) -> Mapping[str, Mapping[str, set[str]]]:
         """Names by plural and namespace."""
         found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for use in self.uses:
+        for use in self.references:
             found[use.plural][use.namespace].add(use.name)
         return found
 
-    def of(self, plural: str, namespace: str) -> list[Use]:
+    def in_namespace(self, plural: str, namespace: str) -> list[ObjectReference]:
         """Those of one kind in one namespace."""
-        return [use for use in self.uses if (use.plural, use.namespace) == (plural, namespace)]
+        return [use for use in self.references if (use.plural, use.namespace) == (plural, namespace)]
 
 
-def references(facts: Facts) -> References:
+def collect_references(facts: Facts) -> References:
     """What is named in the facts. Of versions, those that Models use, and those that are not pinned yet."""
-    found: list[Use] = []
-    used = in_use(facts)
+    found: list[ObjectReference] = []
+    used = versions_in_use(facts)
     for obj in facts.objects.get("modelversions", ()):
-        if _at(obj) in used or not (obj.get("status") or {}).get("artifact"):
-            found += _stores(obj, obj["metadata"]["namespace"], obj["spec"])
+        if _object_key(obj) in used or not (obj.get("status") or {}).get("artifact"):
+            found += _store_references(obj, obj["metadata"]["namespace"], obj["spec"])
     for obj in facts.objects.get("retrainingpolicies", ()):
-        found += _stores(obj, obj["metadata"]["namespace"], obj["spec"])
+        found += _store_references(obj, obj["metadata"]["namespace"], obj["spec"])
     for obj in facts.objects.get("models", ()):
-        found += _of_model(obj)
+        found += _model_references(obj)
     for obj in facts.objects.get("operator-deployments", ()):
-        found += _of_operator(obj)
+        found += _operator_references(obj)
     return References(tuple(dict.fromkeys(found)))
 
 
-def in_use(facts: Facts) -> set[tuple[str, str]]:
+def versions_in_use(facts: Facts) -> set[tuple[str, str]]:
     """Namespace and name of the versions that Models want, or send requests to."""
     found = set()
     for obj in facts.objects.get("models", ()):
@@ -74,50 +74,50 @@ def in_use(facts: Facts) -> set[tuple[str, str]]:
     return found
 
 
-def _at(obj: Json) -> tuple[str, str]:
+def _object_key(obj: Json) -> tuple[str, str]:
     return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
-def _stores(obj: Json, namespace: str, node: Any) -> Iterator[Use]:
+def _store_references(obj: Json, namespace: str, node: Any) -> Iterator[ObjectReference]:
     """Wherever an address is: the Secret and the ServiceAccount beside it, and the claim in it."""
     if isinstance(node, list):
         for entry in node:
-            yield from _stores(obj, namespace, entry)
+            yield from _store_references(obj, namespace, entry)
     if not isinstance(node, dict):
         return
-    by, uri = place(obj), str(node.get("uri", ""))
+    by, uri = describe_object(obj), str(node.get("uri", ""))
     secret = (node.get("credentialsSecretRef") or {}).get("name")
     if secret:
-        yield Use("secrets", namespace, secret, by, uri)
+        yield ObjectReference("secrets", namespace, secret, by, uri)
     if node.get("serviceAccountName"):
-        yield Use("serviceaccounts", namespace, node["serviceAccountName"], by)
+        yield ObjectReference("serviceaccounts", namespace, node["serviceAccountName"], by)
     if uri.startswith("pvc://"):
-        yield Use("persistentvolumeclaims", namespace, uri.removeprefix("pvc://").split("/", 1)[0], by)
+        yield ObjectReference("persistentvolumeclaims", namespace, uri.removeprefix("pvc://").split("/", 1)[0], by)
     for key, value in node.items():
-        if key not in _TEMPLATES:
-            yield from _stores(obj, namespace, value)
+        if key not in _FREE_FORM_FIELDS:
+            yield from _store_references(obj, namespace, value)
 
 
-def _of_model(obj: Json) -> Iterator[Use]:
-    namespace, by, spec = obj["metadata"]["namespace"], place(obj), obj["spec"]
-    yield from _stores(obj, namespace, (spec.get("version") or {}).get("template", {}).get("artifact"))
+def _model_references(obj: Json) -> Iterator[ObjectReference]:
+    namespace, by, spec = obj["metadata"]["namespace"], describe_object(obj), obj["spec"]
+    yield from _store_references(obj, namespace, (spec.get("version") or {}).get("template", {}).get("artifact"))
     serving = spec.get("serving") or {}
     if serving.get("serviceAccountName"):
-        yield Use("serviceaccounts", namespace, serving["serviceAccountName"], by)
+        yield ObjectReference("serviceaccounts", namespace, serving["serviceAccountName"], by)
     claim = (serving.get("cache") or {}).get("persistentVolumeClaim")
     if claim:
-        yield Use("persistentvolumeclaims", namespace, claim, by)
+        yield ObjectReference("persistentvolumeclaims", namespace, claim, by)
     for ref in (spec.get("endpoint") or {}).get("parentRefs") or ():
-        yield Use("gateways", ref.get("namespace") or namespace, ref["name"], by)
+        yield ObjectReference("gateways", ref.get("namespace") or namespace, ref["name"], by)
 
 
-def _of_operator(obj: Json) -> Iterator[Use]:
-    namespace, by = obj["metadata"]["namespace"], place(obj)
+def _operator_references(obj: Json) -> Iterator[ObjectReference]:
+    namespace, by = obj["metadata"]["namespace"], describe_object(obj)
     pod = obj["spec"]["template"]["spec"]
     for volume in pod.get("volumes") or ():
         if "secret" in volume:
-            yield Use("secrets", namespace, volume["secret"]["secretName"], by)
+            yield ObjectReference("secrets", namespace, volume["secret"]["secretName"], by)
         if "configMap" in volume:
-            yield Use("configmaps", namespace, volume["configMap"]["name"], by)
+            yield ObjectReference("configmaps", namespace, volume["configMap"]["name"], by)
     for entry in pod.get("imagePullSecrets") or ():
-        yield Use("secrets", namespace, entry["name"], by)
+        yield ObjectReference("secrets", namespace, entry["name"], by)

@@ -8,16 +8,16 @@ from typing import Any, Final, get_args
 from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.rollout import CommandName
 
-_EDITED = ("models", "modelversions", "modelruntimes", "rolloutpolicies", "retrainingpolicies")
-_SEEN = ("models", "modelversions", "rolloutpolicies", "modelrollouts", "retrainingpolicies", "trainingruns")
+_EDIT_PLURALS = ("models", "modelversions", "modelruntimes", "rolloutpolicies", "retrainingpolicies")
+_VIEW_PLURALS = ("models", "modelversions", "rolloutpolicies", "modelrollouts", "retrainingpolicies", "trainingruns")
 
 Right = tuple[str, str]
 """A plural of our group, and a verb."""
 
 ROLES: Final[Mapping[str, tuple[Right, ...]]] = {
-    "view": tuple((plural, "list") for plural in _SEEN),
+    "view": tuple((plural, "list") for plural in _VIEW_PLURALS),
     "edit": (
-        *((plural, verb) for plural in _EDITED for verb in ("create", "patch", "delete")),
+        *((plural, verb) for plural in _EDIT_PLURALS for verb in ("create", "patch", "delete")),
         ("retrainingpolicies", "trigger"),
         ("trainingruns", "create"),
     ),
@@ -31,7 +31,7 @@ ROLES: Final[Mapping[str, tuple[Right, ...]]] = {
 """By role, modelwright-<role>: the rights that it is for. Those to see are asked of `view` alone."""
 
 
-def reviews(namespace: str | None) -> list[dict[str, Any]]:
+def build_reviews(namespace: str | None) -> list[dict[str, Any]]:
     """A SelfSubjectAccessReview for each right, in a namespace or in all."""
     return [
         {

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 
 from modelwright.api.names import API_VERSION
-from modelwright.cli.imports.documents import Document
+from modelwright.cli.imports.documents import ForeignObject
 from modelwright.cli.imports.fields import Fields, Json
 
-SHIPPED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+SHIPPED_FORMATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "huggingface": {"huggingface": ()},
     "mlserver": {"sklearn": ("1",), "xgboost": ("1", "2", "3"), "lightgbm": ("3", "4")},
     "tensorflow-serving": {"tensorflow": ("1", "2")},
@@ -18,42 +18,42 @@ SHIPPED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Formats of the shipped runtimes, with the versions that they list (none: any)."""
 
-_BLOB = re.compile(r"https://([a-z0-9]+)\.blob\.core\.windows\.net/(.+)")
-_COPY = "copy the files to an object store, a volume or a registry, and name that in spec.artifact.uri"
-_FOREIGN = (
+_AZURE_BLOB = re.compile(r"https://([a-z0-9]+)\.blob\.core\.windows\.net/(.+)")
+_COPY_HINT = "copy the files to an object store, a volume or a registry, and name that in spec.artifact.uri"
+_UNSUPPORTED_STORES = (
     (re.compile(r"https://[a-z0-9]+\.file\.core\.windows\.net/.*"), "Azure file shares are no store: mount the share "
      "as a PersistentVolumeClaim and write pvc://CLAIM/PATH"),
-    (re.compile(r"(web)?hdfs://.*"), f"HDFS is no store here: {_COPY}"),
-    (re.compile(r"https?://.*\.git(#.*|@.*)?"), f"git is no store here: {_COPY}"),
+    (re.compile(r"(web)?hdfs://.*"), f"HDFS is no store here: {_COPY_HINT}"),
+    (re.compile(r"https?://.*\.git(#.*|@.*)?"), f"git is no store here: {_COPY_HINT}"),
     (re.compile(r"(s3|gs)://[^/]+/?"), "names a whole bucket: name a folder in it, as in s3://BUCKET/FOLDER"),
     (re.compile(r"hf://[^/]+"), "names no organisation: write hf://ORGANISATION/NAME"),
     (re.compile(r"(file://)?/.*"), "is a path in the server's own image or node: put the files into a store or "
     "a volume, "
      "and name that in spec.artifact.uri"),
     (re.compile(r"(modelscope|ms|wasbs?|abfss?|minio|rclone|models|runs|mlflow-artifacts):.*"), f"is no store "
-    f"here: {_COPY}"),
+    f"here: {_COPY_HINT}"),
 )  # fmt: skip
-_SCHEMES = (("gcs://", "gs://"), ("oci+native://", "oci://"), ("oci+fetch://", "oci://"))
-_HUB = re.compile(r"hf://([^/:@]+/[^/:@]+):(.+)")
+_SCHEME_ALIASES = (("gcs://", "gs://"), ("oci+native://", "oci://"), ("oci+fetch://", "oci://"))
+_HUB_REVISION = re.compile(r"hf://([^/:@]+/[^/:@]+):(.+)")
 
 
-def address(fields: Fields, key: str) -> str:
+def convert_address(fields: Fields, key: str) -> str:
     """The address at a member, in our form; notes what has to be done about it."""
     uri = fields.text(key)
-    blob, hub = _BLOB.fullmatch(uri), _HUB.fullmatch(uri)
+    blob, hub = _AZURE_BLOB.fullmatch(uri), _HUB_REVISION.fullmatch(uri)
     if blob:
         uri = f"az://{blob[1]}/{blob[2]}"
     elif hub:
         uri = f"hf://{hub[1]}@{hub[2]}"
-    for theirs, ours in _SCHEMES:
+    for theirs, ours in _SCHEME_ALIASES:
         uri = ours + uri.removeprefix(theirs) if uri.startswith(theirs) else uri
-    why = next((text for pattern, text in _FOREIGN if pattern.fullmatch(uri)), None)
+    why = next((text for pattern, text in _UNSUPPORTED_STORES if pattern.fullmatch(uri)), None)
     if why is not None:
         fields.note(key, f"{uri} {why}")
     return uri
 
 
-def modelcar(fields: Fields, key: str, uri: str) -> Json:
+def modelcar_path(fields: Fields, key: str, uri: str) -> Json:
     """Which part of KServe's image is the model, for spec.artifact; empty for another kind of address."""
     if not uri.startswith("oci://"):
         return {}
@@ -65,56 +65,56 @@ def modelcar(fields: Fields, key: str, uri: str) -> Json:
     return {"path": "models"}
 
 
-def runtimes_of(name: str) -> list[str]:
+def shipped_runtimes(name: str) -> list[str]:
     """Shipped runtimes that serve a format."""
-    return [runtime for runtime, formats in SHIPPED.items() if name in formats]
+    return [runtime for runtime, formats in SHIPPED_FORMATS.items() if name in formats]
 
 
-def format_of(name: str, version: str, place: Fields, key: str) -> Json:
+def convert_format(name: str, version: str, place: Fields, key: str) -> Json:
     """spec.artifact.format; notes when no shipped runtime serves it. `place` and `key`: where the format was read."""
-    found = runtimes_of(name)
+    found = shipped_runtimes(name)
     if not found:
         text = (
             "no artifact format is given, and runtimes are chosen by it: write it into spec.artifact.format"
             if not name
             else f"no runtime that is shipped serves {name}: write a ModelRuntime that lists it (how-to: runtimes)"
         )
-        place.note(key, text) if key in place else place.remark(text)
+        place.note(key, text) if key in place else place.note_here(text)
         return {"name": name or "unknown", **({"version": version} if version else {})}
     if name == "tensorflow":
-        place.remark(
+        place.note_here(
             "TensorFlow's files are in a folder named by a number (1, 0001) below the address, and the runtime here "
             "wants the SavedModel itself: add that folder to spec.artifact.uri"
         )
-    listed = {entry for runtime in found for entry in SHIPPED[runtime][name]}
+    listed = {entry for runtime in found for entry in SHIPPED_FORMATS[runtime][name]}
     if version and listed and version not in listed:
         major = version.split(".")[0]
         if major in listed:
-            place.remark(
+            place.note_here(
                 f"format version {version} is taken as {major}, which is what the shipped runtime lists: its library "
                 "may be another one than the model was saved with"
             )
             return {"name": name, "version": major}
-        place.remark(f"the shipped runtimes list versions {', '.join(sorted(listed))} of {name}, and not {version}")
+        place.note_here(f"the shipped runtimes list versions {', '.join(sorted(listed))} of {name}, and not {version}")
     return {"name": name, **({"version": version} if version else {})}
 
 
-def version(of: Document, name: str, model: str, artifact: Json) -> Json:
+def build_version(of: ForeignObject, name: str, model: str, artifact: Json) -> Json:
     """A ModelVersion."""
     return {
-        "apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": of.metadata(name),
+        "apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": of.build_metadata(name),
         "spec": {"modelRef": {"name": model}, "artifact": artifact},
     }  # fmt: skip
 
 
-def model(of: Document, name: str, spec: Json, labels: Mapping[str, str] | None = None) -> Json:
+def build_model(of: ForeignObject, name: str, spec: Json, labels: Mapping[str, str] | None = None) -> Json:
     """A Model. Members of its spec without content are left out."""
-    metadata = of.metadata(name) | ({"labels": dict(labels)} if labels else {})
+    metadata = of.build_metadata(name) | ({"labels": dict(labels)} if labels else {})
     wanted = {key: value for key, value in spec.items() if value not in (None, {})}
     return {"apiVersion": API_VERSION, "kind": "Model", "metadata": metadata, "spec": wanted}
 
 
-def credentials(fields: Fields, key: str, artifact: Json) -> None:
+def convert_credentials(fields: Fields, key: str, artifact: Json) -> None:
     """Take a Secret of a store over; its keys have other names here."""
     secret = fields.text(key)
     if secret:

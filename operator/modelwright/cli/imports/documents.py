@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelwright.cli.imports.fields import Fields, Json, Unreadable
+from modelwright.cli.imports.fields import Fields, Json, UnreadableField
 
-_OF_THE_SERVER = (
+_SERVER_FIELDS = (
     "creationTimestamp",
     "finalizers",
     "generation",
@@ -18,18 +18,18 @@ _OF_THE_SERVER = (
     "selfLink",
     "uid",
 )
-_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ImportOptions:
     """What the command line says. `gateway`: namespace/name of a Gateway for endpoints, with hostnames
     <name>.<domain>."""
 
     gateway: str = ""
     domain: str = ""
 
-    def endpoint(self, name: str) -> Json | None:
+    def build_endpoint(self, name: str) -> Json | None:
         """spec.endpoint of a Model; None without a gateway."""
         if not self.gateway:
             return None
@@ -39,36 +39,36 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Document:
+class ForeignObject:
     """One object of another project."""
 
     kind: str
     name: str
     namespace: str
     fields: Fields
-    parts_of: dict[str, None] = field(default_factory=dict)
+    part_of: dict[str, None] = field(default_factory=dict)
     """What it is a part of, where it becomes no object of its own."""
 
     @property
     def spec(self) -> Fields:
         """Its spec."""
-        return self.fields.below("spec")
+        return self.fields.child("spec")
 
-    def metadata(self, name: str) -> Json:
+    def build_metadata(self, name: str) -> Json:
         """Metadata of an object that comes of it."""
         return {"name": name, **({"namespace": self.namespace} if self.namespace else {})}
 
-    def say(self, text: str) -> None:
+    def note_object(self, text: str) -> None:
         """Something of the object as a whole."""
-        self.fields.say(text)
+        self.fields.note_all(text)
 
-    def advise(self, text: str) -> None:
+    def add_advice(self, text: str) -> None:
         """What to do instead of its spec, whatever that holds: nothing reads it."""
-        self.fields.ledger.note(("spec",), text, whole=True)
+        self.fields.ledger.add_note(("spec",), text, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportedObject:
     """What an object becomes. `drafts`: what would be refused as it is. `notes` name what of it has no place, and what
     has to be done."""
 
@@ -77,30 +77,30 @@ class Imported:
     objects: tuple[Json, ...]
     drafts: tuple[Json, ...]
     notes: tuple[str, ...]
-    part: bool = False
+    is_part: bool = False
     """Whether it became a part of others."""
 
 
 @dataclass(frozen=True)
-class Context:
+class ImportContext:
     """Everything that is imported together."""
 
-    documents: Sequence[Document]
-    options: Options
+    objects: Sequence[ForeignObject]
+    options: ImportOptions
 
-    def find(self, kind: str, name: str, namespace: str | None = None) -> Document | None:
+    def find_object(self, kind: str, name: str, namespace: str | None = None) -> ForeignObject | None:
         """The object of this kind and name; in any namespace when none is given."""
         return next(
             (
                 each
-                for each in self.documents
+                for each in self.objects
                 if each.kind == kind and each.name == name and namespace in (None, each.namespace)
             ),
             None,
         )
 
 
-Convert = Callable[[Document, Context], Sequence[Json]]
+ConvertObject = Callable[[ForeignObject, ImportContext], Sequence[Json]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Provider:
     title: str
     groups: tuple[str, ...]
     resources: tuple[str, ...]
-    kinds: Mapping[str, Convert]
+    kinds: Mapping[str, ConvertObject]
     advice: Mapping[str, str]
     parts: Mapping[str, str]
     hints: Mapping[str, str]
@@ -126,28 +126,28 @@ class Provider:
         return group in self.groups and str(value.get("kind")) in {*self.kinds, *self.advice, *self.parts}
 
 
-def document(value: Mapping[str, Any]) -> Document:
+def read_foreign_object(value: Mapping[str, Any]) -> ForeignObject:
     """An object as a Document; Unreadable when it has no name."""
     try:
         json.dumps(value, default=str)
     except (ValueError, RecursionError) as error:
-        raise Unreadable("is nested too deep, or holds itself by an alias") from error
+        raise UnreadableField("is nested too deep, or holds itself by an alias") from error
     fields = Fields(value)
     for key in ("apiVersion", "kind", "status"):
         fields.take(key)
-    metadata = fields.below("metadata")
-    for key in _OF_THE_SERVER:
+    metadata = fields.child("metadata")
+    for key in _SERVER_FIELDS:
         metadata.take(key)
-    if _APPLIED in metadata.below("annotations"):
-        metadata.below("annotations").take(_APPLIED)
+    if _LAST_APPLIED in metadata.child("annotations"):
+        metadata.child("annotations").take(_LAST_APPLIED)
     name, namespace = metadata.text("name"), metadata.text("namespace")
     name = name or metadata.text("generateName").rstrip("-")
     if not name:
-        raise Unreadable("metadata.name: is missing")
-    return Document(str(value["kind"]), name, namespace, fields)
+        raise UnreadableField("metadata.name: is missing")
+    return ForeignObject(str(value["kind"]), name, namespace, fields)
 
 
-def flattened(values: Iterable[Any]) -> Iterable[Any]:
+def flatten_lists(values: Iterable[Any]) -> Iterable[Any]:
     """Objects, those in lists (`kind: List`, `RolloutList`) one by one."""
     for value in values:
         kind = value.get("kind") if isinstance(value, Mapping) else None

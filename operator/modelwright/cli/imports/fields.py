@@ -6,33 +6,33 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 Json = dict[str, Any]
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-NO_PLACE = "has no place here"
+UNSUPPORTED = "has no place here"
 
 
-class Unreadable(ValueError):
+class UnreadableField(ValueError):
     """A field has not the type that its API gives it; the text names the field."""
 
 
-class Ledger:
+class UsageLedger:
     """Which parts of one object were used, and what is to be said of others."""
 
     def __init__(self) -> None:
-        self.used: set[Path] = set()
-        self.notes: dict[tuple[Path, str], bool] = {}
+        self.used: set[FieldPath] = set()
+        self.notes: dict[tuple[FieldPath, str], bool] = {}
         """By place and text: whether the note is about all that is there."""
-        self._noted: set[Path] = set()
+        self._noted: set[FieldPath] = set()
 
-    def note(self, path: Path, text: str, *, whole: bool) -> None:
+    def add_note(self, path: FieldPath, text: str, *, whole: bool) -> None:
         """Say something of a part."""
         self.notes[path, text] = whole or self.notes.get((path, text), False)
         if whole and path:
             self._noted.add(path)
 
-    def covers(self, path: Path) -> bool:
+    def is_covered(self, path: FieldPath) -> bool:
         """Whether the part, or one that holds it, was used or noted."""
         return any(path[:end] in self.used or path[:end] in self._noted for end in range(1, len(path) + 1))
 
@@ -40,14 +40,14 @@ class Ledger:
 class Fields:
     """A mapping of the object, at a path in it. What is taken out of it counts as used."""
 
-    def __init__(self, value: Mapping[str, Any], path: Path = (), ledger: Ledger | None = None) -> None:
+    def __init__(self, value: Mapping[str, Any], path: FieldPath = (), ledger: UsageLedger | None = None) -> None:
         self.value, self.path = value, path
-        self.ledger = Ledger() if ledger is None else ledger
+        self.ledger = UsageLedger() if ledger is None else ledger
 
     def __contains__(self, key: str) -> bool:
         return self.value.get(key) is not None
 
-    def names(self) -> list[str]:
+    def member_names(self) -> list[str]:
         """Names of the members that have a value."""
         return [key for key, value in self.value.items() if value is not None]
 
@@ -62,7 +62,7 @@ class Fields:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise self._wrong(key, "a text", value)
+            raise self._type_error(key, "a text", value)
         return str(value)
 
     def number(self, key: str) -> int | None:
@@ -71,7 +71,7 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(r"-?[0-9]{1,9}", str(value)):
-            raise self._wrong(key, "a whole number", value)
+            raise self._type_error(key, "a whole number", value)
         return int(value)
 
     def decimal(self, key: str) -> float | None:
@@ -80,7 +80,7 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
-            raise self._wrong(key, "a number", value)
+            raise self._type_error(key, "a number", value)
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -89,50 +89,50 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise self._wrong(key, "true or false", value)
+            raise self._type_error(key, "true or false", value)
         return value
 
-    def below(self, key: str) -> Fields:
+    def child(self, key: str) -> Fields:
         """The mapping at a member; an empty one when it is absent."""
         value = self.value.get(key)
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            raise self._wrong(key, "a mapping", value)
+            raise self._type_error(key, "a mapping", value)
         return Fields(value, (*self.path, key), self.ledger)
 
-    def each(self, key: str) -> list[Fields]:
+    def children(self, key: str) -> list[Fields]:
         """The mappings of a list."""
         value = self.value.get(key)
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
-            raise self._wrong(key, "a list of mappings", value)
+            raise self._type_error(key, "a list of mappings", value)
         return [Fields(entry, (*self.path, key, index), self.ledger) for index, entry in enumerate(value)]
 
     def texts(self, key: str) -> dict[str, str]:
         """A mapping of texts, such as labels."""
-        part = self.below(key)
-        return {name: part.text(name) for name in part.names()}
+        part = self.child(key)
+        return {name: part.text(name) for name in part.member_names()}
 
     def note(self, key: str, text: str) -> None:
         """Say of a member what becomes of it; nothing when it is absent."""
         if key in self.value:
-            self.ledger.note((*self.path, key), text, whole=True)
+            self.ledger.add_note((*self.path, key), text, whole=True)
 
-    def say(self, text: str) -> None:
+    def note_all(self, text: str) -> None:
         """Say of this part, and of all that is in it, what becomes of it."""
-        self.ledger.note(self.path, text, whole=True)
+        self.ledger.add_note(self.path, text, whole=True)
 
-    def remark(self, text: str) -> None:
+    def note_here(self, text: str) -> None:
         """Say something about this part; its members have still to be used or noted."""
-        self.ledger.note(self.path, text, whole=False)
+        self.ledger.add_note(self.path, text, whole=False)
 
-    def _wrong(self, key: str, wanted: str, value: object) -> Unreadable:
-        return Unreadable(f"{dotted((*self.path, key))}: must be {wanted}, and is {str(value)[:60]!r}")
+    def _type_error(self, key: str, wanted: str, value: object) -> UnreadableField:
+        return UnreadableField(f"{format_path((*self.path, key))}: must be {wanted}, and is {str(value)[:60]!r}")
 
 
-def dotted(path: Path) -> str:
+def format_path(path: FieldPath) -> str:
     """A path as people write it: spec.steps[0].weight."""
     found = ""
     for part in path:
@@ -143,38 +143,38 @@ def dotted(path: Path) -> str:
     return found.removeprefix(".")
 
 
-def without_places(path: Path) -> str:
+def path_without_indices(path: FieldPath) -> str:
     """A path without the places in lists: spec.steps.weight."""
     return ".".join(str(part) for part in path if not isinstance(part, int))
 
 
-def left_out(root: Fields, hints: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+def list_unused(root: Fields, hints: Mapping[str, str]) -> Iterator[tuple[FieldPath, str]]:
     """The largest parts of which nothing was used or noted, with what is to be said of each. `hints`: what to say, by
     path without places in lists, or by the last name of one; members without a hint take that of the nearest part that
     holds them."""
-    for path in _rest(root.value, (), root.ledger, hints):
-        above = (_hint(path[:end], hints) for end in range(len(path), 1, -1) if not isinstance(path[end - 1], int))
-        yield path, next((text for text in above if text), NO_PLACE)
+    for path in _unused_paths(root.value, (), root.ledger, hints):
+        above = (_find_hint(path[:end], hints) for end in range(len(path), 1, -1) if not isinstance(path[end - 1], int))
+        yield path, next((text for text in above if text), UNSUPPORTED)
 
 
-def _hint(path: Path, hints: Mapping[str, str]) -> str | None:
+def _find_hint(path: FieldPath, hints: Mapping[str, str]) -> str | None:
     last = next((str(part) for part in reversed(path) if not isinstance(part, int)), "")
-    return hints.get(without_places(path)) or hints.get(last)
+    return hints.get(path_without_indices(path)) or hints.get(last)
 
 
-def _rest(value: Any, path: Path, ledger: Ledger, hints: Mapping[str, str]) -> list[Path]:
-    if ledger.covers(path):
+def _unused_paths(value: Any, path: FieldPath, ledger: UsageLedger, hints: Mapping[str, str]) -> list[FieldPath]:
+    if ledger.is_covered(path):
         return []
     if isinstance(value, Mapping):
         members = [((*path, str(key)), member) for key, member in value.items()]
     else:
         members = [((*path, place), member) for place, member in enumerate(value)] if isinstance(value, list) else []
-    found = [each for place, member in members for each in _rest(member, place, ledger, hints)]
-    explained = _hint(path, hints) or not any(_hint(each, hints) for each in found)
-    return [path] if path and explained and not _touched(path, ledger) else found
+    found = [each for place, member in members for each in _unused_paths(member, place, ledger, hints)]
+    explained = _find_hint(path, hints) or not any(_find_hint(each, hints) for each in found)
+    return [path] if path and explained and not _is_partly_used(path, ledger) else found
 
 
-def _touched(path: Path, ledger: Ledger) -> bool:
+def _is_partly_used(path: FieldPath, ledger: UsageLedger) -> bool:
     """Whether something below the path was used or noted."""
     places = [*ledger.used, *(place for place, _ in ledger.notes)]
     return any(place[: len(path)] == path and len(place) > len(path) for place in places)

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from modelwright.cli.imports.fields import Fields, Json
 
-_OF_PODS = (
+_POD_FIELDS = (
     "affinity", "dnsConfig", "dnsPolicy", "enableServiceLinks", "hostAliases", "imagePullSecrets", "initContainers",
     "nodeSelector", "preemptionPolicy", "priorityClassName", "runtimeClassName", "schedulerName", "securityContext",
     "tolerations", "topologySpreadConstraints", "volumes",
 )  # fmt: skip
-_OF_CONTAINERS = ("env", "envFrom", "securityContext", "volumeMounts")
-_OTHERS = (
+_CONTAINER_FIELDS = ("env", "envFrom", "securityContext", "volumeMounts")
+_TOOL_PREFIXES = (
     "app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "argocd.argoproj.io/", "helm.sh/",
     "helm.toolkit.fluxcd.io/", "kubectl.kubernetes.io/", "kustomize.toolkit.fluxcd.io/", "meta.helm.sh/",
 )  # fmt: skip
 """Labels and annotations by which tools know their own objects."""
-_SERVERS_OWN = {
+_RUNTIME_FIELDS = {
     "args": "they are for the server's own image, and would replace all arguments of the runtime here: see "
     "which of them "
     "the runtime needs, and write a ModelRuntime with them",
@@ -26,49 +26,49 @@ _SERVERS_OWN = {
 }
 
 
-def pod_template(pod: Fields, container: Fields | None, others: tuple[Fields, ...] = ()) -> Json:
+def convert_pod_template(pod: Fields, container: Fields | None, others: tuple[Fields, ...] = ()) -> Json:
     """spec.serving.podTemplate.spec of a pod. `container`: that of the model; `others`: beside it."""
-    spec: Json = {key: pod.take(key) for key in _OF_PODS if pod.value.get(key)}
+    spec: Json = {key: pod.take(key) for key in _POD_FIELDS if pod.value.get(key)}
     changed = (
-        {} if container is None else {key: container.take(key) for key in _OF_CONTAINERS if container.value.get(key)}
+        {} if container is None else {key: container.take(key) for key in _CONTAINER_FIELDS if container.value.get(key)}
     )
-    containers = ([{"name": "model", **changed}] if changed else []) + [dict(_whole(other)) for other in others]
+    containers = ([{"name": "model", **changed}] if changed else []) + [dict(_take_all(other)) for other in others]
     if container is not None:
-        for key, text in _SERVERS_OWN.items():
+        for key, text in _RUNTIME_FIELDS.items():
             container.note(key, text)
     return spec | ({"containers": containers} if containers else {})
 
 
-def _whole(part: Fields) -> Json:
-    return {key: part.take(key) for key in part.names()}
+def _take_all(part: Fields) -> Json:
+    return {key: part.take(key) for key in part.member_names()}
 
 
-def resources(container: Fields) -> Json:
+def convert_resources(container: Fields) -> Json:
     """spec.serving.resources of a container."""
-    given = container.below("resources")
+    given = container.child("resources")
     found = {key: given.texts(key) for key in ("requests", "limits") if key in given}
     return {key: value for key, value in found.items() if value}
 
 
-def labels(metadata: Fields, key: str) -> dict[str, str]:
+def convert_labels(metadata: Fields, key: str) -> dict[str, str]:
     """Labels or annotations, without those by which another tool knows its own objects: those are noted."""
-    part, found = metadata.below(key), {}
-    for name in part.names():
-        if name.startswith(_OTHERS):
+    part, found = metadata.child(key), {}
+    for name in part.member_names():
+        if name.startswith(_TOOL_PREFIXES):
             part.note(name, "is of the tool that manages the object, and isn't taken over")
         else:
             found[name] = part.text(name)
     return found
 
 
-def serving(resources: Json, spec: Json, metadata: Mapping[str, dict[str, str]] | None = None) -> Json:
+def build_serving(resources: Json, spec: Json, metadata: Mapping[str, dict[str, str]] | None = None) -> Json:
     """spec.serving of what was found."""
     given = {key: value for key, value in (metadata or {}).items() if value}
     template = ({"metadata": given} if given else {}) | ({"spec": spec} if spec else {})
     return ({"resources": resources} if resources else {}) | ({"podTemplate": template} if template else {})
 
 
-def replicas(place: Fields, key: str, least: int | None, most: int | None, more: Json | None = None) -> Json:
+def convert_replicas(place: Fields, key: str, least: int | None, most: int | None, more: Json | None = None) -> Json:
     """spec.serving.replicas or autoscaling. `key`: the member of `place` that has the fewest pods."""
     if least == 0:
         place.note(key, "0 is taken as 1: scaling to zero is not supported")

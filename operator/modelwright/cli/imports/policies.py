@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from modelwright.api.common import seconds
+from modelwright.api.common import parse_duration
 from modelwright.api.names import API_VERSION
 from modelwright.cli import lint
-from modelwright.cli.imports.documents import Document
+from modelwright.cli.imports.documents import ForeignObject
 from modelwright.cli.imports.fields import Fields, Json
 
-MOST_STEPS, MOST_METRICS = 20, 16
-LONGEST = 720 * 3600
-NEEDS_AUTHORS = (
+MAX_STEPS, MAX_METRICS = 20, 16
+MAX_DURATION_SECONDS = 720 * 3600
+APPROVAL_NOTE = (
     "becomes an approval, which expires after 30 days; it counts only from others than the author, so each "
     "version needs "
     "spec.author (how-to: approvals)"
@@ -22,14 +22,14 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|s)")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
-def span(length: float) -> str:
+def format_duration(length: float) -> str:
     """Seconds as a duration of ours."""
     whole = round(length)
     parts = ((whole // 3600, "h"), (whole % 3600 // 60, "m"), (whole % 60, "s"))
     return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
 
 
-def duration(fields: Fields, key: str) -> float | None:
+def read_duration(fields: Fields, key: str) -> float | None:
     """Seconds of a duration as Go writes them, or of a number of seconds; None when it is absent or unreadable."""
     text = fields.text(key)
     if re.fullmatch(r"[0-9]{1,8}", text):
@@ -41,7 +41,7 @@ def duration(fields: Fields, key: str) -> float | None:
     return None
 
 
-class Steps:
+class StepsBuilder:
     """Steps in the making: each kind goes where it may stand."""
 
     def __init__(self) -> None:
@@ -56,11 +56,11 @@ class Steps:
         self.steps.append({"weight": weight})
         return True
 
-    def hold(self, length: float) -> None:
+    def add_hold(self, length: float) -> None:
         """Stay where the step before has led; before the first one, without callers."""
         if length <= 0:
             return
-        text = span(min(length, LONGEST))
+        text = format_duration(min(length, MAX_DURATION_SECONDS))
         if not self.steps:
             self.set_weight(0)
         last = self.steps[-1]
@@ -70,46 +70,46 @@ class Steps:
         else:
             part["hold"] = text
 
-    def approval(self) -> None:
+    def add_approval(self) -> None:
         """Wait for somebody."""
         if not self.steps:
             self.set_weight(0)
         self.steps.append({"approval": {"required": 1, "timeout": "720h"}})
 
-    def add(self, step: Json) -> None:
+    def add_step(self, step: Json) -> None:
         """A mirror or match step."""
         self.steps.append(step)
 
     @property
-    def held(self) -> float:
+    def total_hold_seconds(self) -> float:
         """Seconds that all holds take; of mirror and match steps without one, that of the API."""
-        return sum(_held(step) for step in self.steps)
+        return sum(_hold_seconds(step) for step in self.steps)
 
-    def bounded(self, place: Fields) -> list[Json]:
+    def limit_steps(self, place: Fields) -> list[Json]:
         """At most as many steps as a policy may have: weights are left out, evenly."""
         plain = [index for index, step in enumerate(self.steps) if "weight" in step and "hold" in step][1:-1]
-        excess = len(self.steps) - MOST_STEPS
+        excess = len(self.steps) - MAX_STEPS
         if excess <= 0:
             return self.steps
         dropped = {plain[index * len(plain) // excess] for index in range(min(excess, len(plain)))}
         gone = [str(self.steps[index]["weight"]) for index in sorted(dropped)]
-        left = [step for index, step in enumerate(self.steps) if index not in dropped][:MOST_STEPS]
-        place.remark(
-            f"has {len(self.steps)} steps, and a policy has at most {MOST_STEPS}: weights "
+        left = [step for index, step in enumerate(self.steps) if index not in dropped][:MAX_STEPS]
+        place.note_here(
+            f"has {len(self.steps)} steps, and a policy has at most {MAX_STEPS}: weights "
             f"{', '.join(gone) or 'at the end'} "
             "are left out"
         )
         return left
 
 
-def _held(step: Json) -> float:
+def _hold_seconds(step: Json) -> float:
     for kind in ("mirror", "match"):
         if kind in step:
-            return seconds(step[kind].get("hold", "1m"))
-    return seconds(step.get("hold", "0s"))
+            return parse_duration(step[kind].get("hold", "1m"))
+    return parse_duration(step.get("hold", "0s"))
 
 
-def limits(condition: str) -> Json | None:
+def parse_limits(condition: str) -> Json | None:
     """max and min of a condition on `result`, such as `result[0] >= 0.95 && result[0] < 2`; None for others."""
     found: Json = {}
     for part in condition.split("&&"):
@@ -125,42 +125,42 @@ def limits(condition: str) -> Json | None:
     return found
 
 
-def opposite(condition: str) -> Json | None:
+def invert_limit(condition: str) -> Json | None:
     """max and min of a condition that says when it fails; None when it has not exactly one limit."""
-    found = limits(condition)
+    found = parse_limits(condition)
     if found is None or len(found) != 1:
         return None
     ((side, value),) = found.items()
     return {"min" if side == "max" else "max": value}
 
 
-def label(text: str) -> str:
+def metric_name(text: str) -> str:
     """A name of a metric: a DNS label."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-") or "metric"
 
 
-def one_line(query: str) -> str:
+def single_line_query(query: str) -> str:
     """A query without line breaks, unless it may hold a comment."""
     return query.strip() if "#" in query else " ".join(query.split())
 
 
-def decimal(value: float) -> str:
+def format_number(value: float) -> str:
     """A number as our texts have it."""
     return f"{value:.12g}"
 
 
-def policy(of: Document, name: str, spec: Json) -> Json:
+def build_policy(of: ForeignObject, name: str, spec: Json) -> Json:
     """A RolloutPolicy."""
-    return {"apiVersion": API_VERSION, "kind": "RolloutPolicy", "metadata": of.metadata(name), "spec": spec}
+    return {"apiVersion": API_VERSION, "kind": "RolloutPolicy", "metadata": of.build_metadata(name), "spec": spec}
 
 
-def decided(of: Document, name: str, spec: Json, metrics: Sequence[tuple[Json, Callable[[str], None]]],
+def build_decidable_policy(of: ForeignObject, name: str, spec: Json, metrics: Sequence[tuple[Json, Callable[[str], None]]],
             interval: float | None) -> Json:  # fmt: skip
     """A RolloutPolicy with those of the metrics by which lint lets it be decided; of each of the others, the function
     beside it says why it is left out."""
     every = [metric for metric, _ in metrics]
-    whole = policy(of, name, spec | (_analysis(every, interval) if every else {}))
-    if not _wrong(whole):
+    whole = build_policy(of, name, spec | (_build_analysis(every, interval) if every else {}))
+    if not _lint_errors(whole):
         return whole
     kept: list[Json] = []
     names: set[str] = set()
@@ -169,22 +169,22 @@ def decided(of: Document, name: str, spec: Json, metrics: Sequence[tuple[Json, C
         if metric["name"] in names:
             say(f"another metric is called {metric['name']} too: this one is left out")
             continue
-        if len(kept) == MOST_METRICS:
-            say(f"a policy has at most {MOST_METRICS} metrics: this one is left out")
+        if len(kept) == MAX_METRICS:
+            say(f"a policy has at most {MAX_METRICS} metrics: this one is left out")
             continue
-        wrong = _wrong(policy(of, name, spec | _analysis([*kept, metric], interval)))
+        wrong = _lint_errors(build_policy(of, name, spec | _build_analysis([*kept, metric], interval)))
         if wrong:
             say(f"is left out, since the policy would be refused with it: {wrong[0]}")
             continue
         names.add(metric["name"])
         kept.append(metric)
-    return policy(of, name, spec | (_analysis(kept, interval) if kept else {}))
+    return build_policy(of, name, spec | (_build_analysis(kept, interval) if kept else {}))
 
 
-def _analysis(metrics: Sequence[Json], interval: float | None) -> Json:
-    every = {} if interval is None else {"interval": span(min(max(interval, 1), 3600))}
+def _build_analysis(metrics: Sequence[Json], interval: float | None) -> Json:
+    every = {} if interval is None else {"interval": format_duration(min(max(interval, 1), 3600))}
     return {"analysis": {**every, "metrics": list(metrics)}}
 
 
-def _wrong(obj: Json) -> list[str]:
-    return [text for text, level in lint.check(obj) if level == "error"]
+def _lint_errors(obj: Json) -> list[str]:
+    return [text for text, level in lint.check_object(obj) if level == "error"]

@@ -9,69 +9,82 @@ from typing import Any
 
 from modelwright.cli import lint
 from modelwright.cli.imports import providers
-from modelwright.cli.imports.documents import Context, Document, Imported, Options, Provider, document, flattened
-from modelwright.cli.imports.fields import Json, Unreadable, dotted, left_out
+from modelwright.cli.imports.documents import (
+    ForeignObject,
+    ImportContext,
+    ImportedObject,
+    ImportOptions,
+    Provider,
+    flatten_lists,
+    read_foreign_object,
+)
+from modelwright.cli.imports.fields import Json, UnreadableField, format_path, list_unused
 
 
-def registry() -> dict[str, Provider]:
+def load_providers() -> dict[str, Provider]:
     """Providers by name: each module of the package `providers` has one."""
     modules = sorted(module.name for module in pkgutil.iter_modules(providers.__path__))
     found = [importlib.import_module(f"{providers.__name__}.{name}").PROVIDER for name in modules]
     return {provider.name: provider for provider in found}
 
 
-def imported(provider: Provider, values: Iterable[Any], options: Options) -> tuple[list[Imported], dict[str, int]]:
+def import_objects(
+    provider: Provider, values: Iterable[Any], options: ImportOptions
+) -> tuple[list[ImportedObject], dict[str, int]]:
     """What each object of the provider becomes, in order; and how many objects of each other kind were passed over."""
-    read: list[Document | Imported] = []
+    read: list[ForeignObject | ImportedObject] = []
     others: dict[str, int] = {}
-    for value in flattened(values):
+    for value in flatten_lists(values):
         if not provider.owns(value):
             kind = str(value.get("kind", "without a kind")) if isinstance(value, Mapping) else ""
             if kind:
                 others[kind] = others.get(kind, 0) + 1
             continue
         try:
-            read.append(document(value))
-        except Unreadable as error:
-            read.append(Imported(str(value["kind"]), "without a name", (), (), (str(error),)))
-    context = Context([each for each in read if isinstance(each, Document)], options)
-    converted = {id(each): _converted(provider, each, context) for each in context.documents}
-    found = [_finished(provider, each, *converted[id(each)]) if isinstance(each, Document) else each for each in read]
+            read.append(read_foreign_object(value))
+        except UnreadableField as error:
+            read.append(ImportedObject(str(value["kind"]), "without a name", (), (), (str(error),)))
+    context = ImportContext([each for each in read if isinstance(each, ForeignObject)], options)
+    converted = {id(each): _convert_object(provider, each, context) for each in context.objects}
+    found = [
+        _build_result(provider, each, *converted[id(each)]) if isinstance(each, ForeignObject) else each
+        for each in read
+    ]
     return found, others
 
 
-def _converted(provider: Provider, each: Document, context: Context) -> tuple[list[Json], str]:
+def _convert_object(provider: Provider, each: ForeignObject, context: ImportContext) -> tuple[list[Json], str]:
     if each.kind in provider.parts:
         return [], ""
     if each.kind in provider.advice:
-        each.advise(provider.advice[each.kind])
+        each.add_advice(provider.advice[each.kind])
         return [], ""
     try:
         return list(provider.kinds[each.kind](each, context)), ""
-    except Unreadable as error:
+    except UnreadableField as error:
         return [], f"can't be read as {provider.title} has it: {error}"
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         # What is in a file was checked by no API server.
         return [], f"can't be read as {provider.title} has it ({type(error).__name__}: {error})"
 
 
-def _finished(provider: Provider, each: Document, objects: list[Json], unread: str) -> Imported:
+def _build_result(provider: Provider, each: ForeignObject, objects: list[Json], unread: str) -> ImportedObject:
     if unread:
-        return Imported(each.kind, each.name, (), (), (unread,))
-    if each.kind in provider.parts and not each.parts_of:
-        each.advise(provider.parts[each.kind])
-    rest = list(left_out(each.fields, provider.hints))
+        return ImportedObject(each.kind, each.name, (), (), (unread,))
+    if each.kind in provider.parts and not each.part_of:
+        each.add_advice(provider.parts[each.kind])
+    rest = list(list_unused(each.fields, provider.hints))
     said = [*each.fields.ledger.notes, *rest]
-    notes = [f"{dotted(path)}: {text}" if path else text for path, text in said]
-    notes += [f"is a part of {what}" for what in each.parts_of]
-    refused = [*_refused(objects)]
+    notes = [f"{format_path(path)}: {text}" if path else text for path, text in said]
+    notes += [f"is a part of {what}" for what in each.part_of]
+    refused = [*_list_refusals(objects)]
     kept, drafts = ((), tuple(objects)) if refused else (tuple(objects), ())
-    return Imported(each.kind, each.name, kept, drafts, (*notes, *refused), bool(each.parts_of))
+    return ImportedObject(each.kind, each.name, kept, drafts, (*notes, *refused), bool(each.part_of))
 
 
-def _refused(objects: Iterable[Json]) -> Iterable[str]:
+def _list_refusals(objects: Iterable[Json]) -> Iterable[str]:
     """What the API or lint has against them."""
     for obj in objects:
-        for text, level in lint.check(obj):
+        for text, level in lint.check_object(obj):
             if level == "error":
                 yield f"{obj['kind']} {obj['metadata']['name']} would be refused: {text}"

@@ -32,30 +32,30 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from modelwright.core.analysis.evidence import Sample
+from modelwright.core.analysis.evidence import ValueSample
 from modelwright.core.analysis.sequential import Interval
 
-_LOGITS = range(-8, 7)
-_ROUNDS = 30
+_BET_LOGITS = range(-8, 7)
+_BISECTIONS = 30
 
 Bets = tuple[tuple[float, float], ...]
 """Bets s with the logarithm of their weights, which sum to 1."""
 
 
-def _bets(a: float, b: float) -> Bets:
+def _build_bets(a: float, b: float) -> Bets:
     """Beta(a, b) on evenly spaced logits of s."""
-    found = [1 / (1 + math.exp(-z)) for z in _LOGITS]
+    found = [1 / (1 + math.exp(-z)) for z in _BET_LOGITS]
     weights = [s**a * (1 - s) ** b for s in found]
     return tuple((s, math.log(weight / sum(weights))) for s, weight in zip(found, weights, strict=True))
 
 
-BOLD, CAREFUL = _bets(2.0, 1.0), _bets(0.5, 1.0)
+BOLD_BETS, CAREFUL_BETS = _build_bets(2.0, 1.0), _build_bets(0.5, 1.0)
 """Bets that a claim is true, and that it is false. Any weights keep the level; they decide how many values are needed.
 Most candidates are well within their limits, and large bets prove that first. Harm is often little more than a limit,
 which takes small ones."""
 
 
-def split(value: float, points: Sequence[float]) -> tuple[tuple[int, float], ...]:
+def split_value(value: float, points: Sequence[float]) -> tuple[tuple[int, float], ...]:
     """A value as parts at its neighbours among `points` (ascending, around it): (index, part). Parts sum to 1, and keep
     the mean."""
     right = bisect_left(points, value)
@@ -65,28 +65,28 @@ def split(value: float, points: Sequence[float]) -> tuple[tuple[int, float], ...
     return (right - 1, 1 - part), (right, part)
 
 
-def decided(sample: Sample, limit: float, passes: float, fails: float, *, at_most: bool) -> bool | None:
+def decide_mean(sample: ValueSample, limit: float, passes: float, fails: float, *, at_most: bool) -> bool | None:
     """Whether the mean is at most (else at least) `limit`. True: proven. False: the opposite is. None: neither.
 
     `passes`, `fails`: the chance, each over all looks, of True when the mean is beyond the limit, and of False when it
     isn't.
     """
-    if log_wealth(sample, limit, above=not at_most, bets=BOLD) >= -math.log(passes):
+    if log_wealth(sample, limit, above=not at_most, bets=BOLD_BETS) >= -math.log(passes):
         return True
-    return False if log_wealth(sample, limit, above=at_most, bets=CAREFUL) >= -math.log(fails) else None
+    return False if log_wealth(sample, limit, above=at_most, bets=CAREFUL_BETS) >= -math.log(fails) else None
 
 
-def interval(sample: Sample, passes: float, fails: float, *, at_most: bool) -> Interval:
+def mean_interval(sample: ValueSample, passes: float, fails: float, *, at_most: bool) -> Interval:
     """All limits at which `decided` is None."""
-    passing, failing = (BOLD, -math.log(passes)), (CAREFUL, -math.log(fails))
+    passing, failing = (BOLD_BETS, -math.log(passes)), (CAREFUL_BETS, -math.log(fails))
     (above, low), (below, high) = (failing, passing) if at_most else (passing, failing)
     return Interval(
-        _end(sample, low, above=True, bets=above, edge=sample.low),
-        _end(sample, high, above=False, bets=below, edge=sample.high),
+        _find_interval_end(sample, low, above=True, bets=above, edge=sample.low),
+        _find_interval_end(sample, high, above=False, bets=below, edge=sample.high),
     )
 
 
-def log_wealth(sample: Sample, limit: float, *, above: bool, bets: Bets) -> float:
+def log_wealth(sample: ValueSample, limit: float, *, above: bool, bets: Bets) -> float:
     """Logarithm of the wealth of bets that the mean is above (else below) `limit`. Infinite when one value is enough to
     refute a limit at the edge of what is possible."""
     room = limit - sample.low if above else sample.high - limit
@@ -101,13 +101,13 @@ def log_wealth(sample: Sample, limit: float, *, above: bool, bets: Bets) -> floa
     return largest + math.log(math.fsum(math.exp(log - largest) for log in logs))
 
 
-def _end(sample: Sample, bound: float, *, above: bool, bets: Bets, edge: float) -> float:
+def _find_interval_end(sample: ValueSample, bound: float, *, above: bool, bets: Bets, edge: float) -> float:
     """The limit nearest to the mean that is refuted, or the edge."""
     inner = sample.share
     if inner is None or log_wealth(sample, edge, above=above, bets=bets) < bound:
         return edge
     outer = edge
-    for _ in range(_ROUNDS):
+    for _ in range(_BISECTIONS):
         middle = (inner + outer) / 2
         if log_wealth(sample, middle, above=above, bets=bets) >= bound:
             outer = middle

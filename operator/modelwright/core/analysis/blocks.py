@@ -21,21 +21,21 @@ from dataclasses import dataclass, field
 from modelwright.core.analysis.evidence import Block
 from modelwright.core.analysis.sequential import Interval
 
-PRIOR = (1.0, 50.0)
+BET_PRIOR = (1.0, 50.0)
 """Bad and good requests that a bet adds to those of earlier blocks. Any prior keeps the level; small shares are what is
 watched."""
-HARM = 50.0
+HARM_PRIOR_REQUESTS = 50.0
 """Requests of a harmful candidate that a bet on harm begins with."""
 _CERTAIN, _NEVER = (1.0, 0.0), (0.0, 1.0)
-_SHOWN = 1e-6
+_INTERVAL_PRECISION = 1e-6
 """Precision of an interval's ends."""
 _TINY = 1e-300
-_CLOSE = 1e-9
+_NEWTON_PRECISION = 1e-9
 """A relative step of Newton's method after which the next would be below rounding."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class BlockPair:
     """The same block of the candidate (`n1` requests, `k1` of them bad) and of the serving revision (`n0`, `k0`).
 
     Counts may be fractions: bursts of b requests that share their fate are worth 1/b of their number.
@@ -48,27 +48,27 @@ class Pair:
     complete: bool = field(default=True, kw_only=True)
     """Whether those of its time that take longest are counted too."""
 
-    def __add__(self, other: Pair) -> Pair:
-        return Pair(
+    def __add__(self, other: BlockPair) -> BlockPair:
+        return BlockPair(
             self.n1 + other.n1, self.k1 + other.k1, self.n0 + other.n0, self.k0 + other.k0,
             complete=self.complete and other.complete,
         )  # fmt: skip
 
 
-NOTHING = Pair(0.0, 0.0, 0.0, 0.0)
+EMPTY_PAIR = BlockPair(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class LogEvidence:
     """Natural logarithm of the evidence against a hypothesis: after the last block, and the most after any block."""
 
     last: float = 0.0
-    most: float = 0.0
+    peak: float = 0.0
 
 
-def paired(
+def pair_blocks(
     candidate: Sequence[Block], serving: Sequence[Block], *, burst: float = 1.0, complete_at: float = -math.inf
-) -> tuple[Pair, ...]:
+) -> tuple[BlockPair, ...]:
     """The blocks of both revisions side by side, merged until both have requests; their counts divided by `burst`.
 
     Those that begin before `complete_at` (unix seconds) lack requests that have not ended: their pairs say so. What
@@ -79,60 +79,60 @@ def paired(
         raise ValueError("the blocks of candidate and serving revision must end at the same times")
     if burst < 1:
         raise ValueError(f"burst is {burst}: it must be at least 1")
-    found, pair = [], NOTHING
+    found, pair = [], EMPTY_PAIR
     complete = complete_at == -math.inf
     for one, zero in zip(candidate, serving, strict=True):
         counts = (one.trials / burst, one.events / burst, zero.trials / burst, zero.events / burst)
-        pair += Pair(*counts, complete=complete)
+        pair += BlockPair(*counts, complete=complete)
         if pair.n1 and pair.n0:
             found.append(pair)
-            pair = NOTHING
+            pair = EMPTY_PAIR
         complete = complete or one.end >= complete_at
     return tuple(found)
 
 
-def within(pairs: Iterable[Pair], limit: float) -> Evidence:
+def evidence_within(pairs: Iterable[BlockPair], limit: float) -> LogEvidence:
     """Evidence that the candidate's share less the serving revision's is below `limit`, -1 to 1: against "at least"."""
-    return _product(pairs, limit, _bets_within)
+    return _multiply_bets(pairs, limit, _bets_within)
 
 
-def beyond(pairs: Iterable[Pair], limit: float) -> Evidence:
+def evidence_beyond(pairs: Iterable[BlockPair], limit: float) -> LogEvidence:
     """Evidence that the candidate's share less the serving revision's is above `limit`: against "at most"."""
-    turned = (Pair(pair.n0, pair.k0, pair.n1, pair.k1) for pair in pairs)
-    return _product(turned, -limit, _bets_beyond)
+    turned = (BlockPair(pair.n0, pair.k0, pair.n1, pair.k1) for pair in pairs)
+    return _multiply_bets(turned, -limit, _bets_beyond)
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class DifferenceEvidence:
     """What blocks of both revisions say about a limit of the difference of their shares.
 
     `within` and `beyond`: the evidence that it is below and above `limit`; `lasting`: that it is below, from complete
     blocks alone. `total`: the sum of the blocks.
     """
 
-    total: Pair
+    total: BlockPair
     limit: float
-    within: Evidence
-    beyond: Evidence
-    lasting: Evidence
+    within: LogEvidence
+    beyond: LogEvidence
+    lasting: LogEvidence
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], limit: float) -> Difference:
+    def from_pairs(cls, pairs: Sequence[BlockPair], limit: float) -> DifferenceEvidence:
         """From blocks in the order of time."""
-        found = within(pairs, limit)
+        found = evidence_within(pairs, limit)
         whole = all(pair.complete for pair in pairs)
-        lasting = found if whole else _product(pairs, limit, _bets_within, complete_only=True)
-        return cls(sum(pairs, NOTHING), limit, found, beyond(pairs, limit), lasting)
+        lasting = found if whole else _multiply_bets(pairs, limit, _bets_within, complete_only=True)
+        return cls(sum(pairs, EMPTY_PAIR), limit, found, evidence_beyond(pairs, limit), lasting)
 
-    def decided(self, passes: float, fails: float, factor: float = 1.0) -> bool | None:
+    def decide(self, passes: float, fails: float, factor: float = 1.0) -> bool | None:
         """True: proven to be below the limit at the level `passes`. False: above it at the level `fails`, now or
         earlier. None: neither. With a `factor`: when there will be so many times the requests, with the same shares.
 
         What proved it to be below may be earlier too, as long as half of the evidence is left: a candidate that turns
         bad loses it within a few blocks. Half must come from complete blocks: one that hangs is perfect before.
         """
-        distance = (factor - 1) * self._distance(self.limit)
-        if self.beyond.most - distance >= -math.log(fails):
+        distance = (factor - 1) * self._log_distance(self.limit)
+        if self.beyond.peak - distance >= -math.log(fails):
             return False
         half = -math.log(passes) / 2
         proven = self.seems_within(passes, distance) and self.lasting.last + distance >= half
@@ -141,22 +141,25 @@ class Difference:
     def seems_within(self, passes: float, distance: float = 0.0) -> bool:
         """Whether it would be proven to be below the limit, if no block lacked requests."""
         wanted = -math.log(passes)
-        return self.within.most + distance >= wanted and self.within.last + distance >= wanted / 2
+        return self.within.peak + distance >= wanted and self.within.last + distance >= wanted / 2
 
-    def interval(self, passes: float, fails: float) -> Interval:
+    def confidence_interval(self, passes: float, fails: float) -> Interval:
         """What the difference is: from `fails` its lower end, from `passes` its upper end, levels as in `decided`.
 
         It lies on the side of the limit that `decided` tells. Beyond that its ends are estimates: the evidence is the
         distance of the counts from the hypothesis, less what the bets had to learn, which is taken to be the same
         elsewhere as at the limit.
         """
-        there = self._distance(self.limit)
+        there = self._log_distance(self.limit)
         last = self.within.last
         if self.lasting != self.within:
             last = min(last, 2 * self.lasting.last)
-        learned = max(0.0, there - last if there > 0 else -there - self.beyond.most)
-        low, high = self._root(math.log(fails) - learned), self._root(learned - math.log(passes))
-        match self.decided(passes, fails):
+        learned = max(0.0, there - last if there > 0 else -there - self.beyond.peak)
+        low, high = (
+            self._limit_at_distance(math.log(fails) - learned),
+            self._limit_at_distance(learned - math.log(passes)),
+        )
+        match self.decide(passes, fails):
             case True:
                 return Interval(min(low, self.limit), min(high, self.limit))
             case False:
@@ -164,18 +167,18 @@ class Difference:
             case _:
                 return Interval(min(low, self.limit), max(high, self.limit))
 
-    def _root(self, distance: float) -> float:
+    def _limit_at_distance(self, distance: float) -> float:
         """The limit that the counts have this distance from; -1 or 1 when there is none."""
         low, high = -1.0, 1.0
-        while high - low > _SHOWN:
+        while high - low > _INTERVAL_PRECISION:
             middle = (low + high) / 2
-            if self._distance(middle) < distance:
+            if self._log_distance(middle) < distance:
                 low = middle
             else:
                 high = middle
         return high if distance > 0 else low
 
-    def _distance(self, limit: float) -> float:
+    def _log_distance(self, limit: float) -> float:
         """Logarithm of the likelihood of all counts by that at the nearest point with this difference; negative for a
         limit below theirs. It grows with the limit."""
         pair = self.total
@@ -183,53 +186,55 @@ class Difference:
             return 0.0
         one, zero = (pair.k1 / pair.n1, 1 - pair.k1 / pair.n1), (pair.k0 / pair.n0, 1 - pair.k0 / pair.n0)
         if one[0] - zero[0] <= limit:
-            return _factor(pair, one, zero, *nearest(pair.n1, one, pair.n0, zero, limit))
-        r0, r1 = nearest(pair.n0, zero, pair.n1, one, -limit)
-        return -_factor(pair, one, zero, r1, r0)
+            return _log_likelihood_ratio(pair, one, zero, *nearest_null_point(pair.n1, one, pair.n0, zero, limit))
+        r0, r1 = nearest_null_point(pair.n0, zero, pair.n1, one, -limit)
+        return -_log_likelihood_ratio(pair, one, zero, r1, r0)
 
 
-Share = tuple[float, float]
+BadAndGoodShare = tuple[float, float]
 """A share of bad requests and that of good ones: neither loses digits near 0."""
-Bet = tuple[float, Share, Share]
+Bet = tuple[float, BadAndGoodShare, BadAndGoodShare]
 """Its stake (of all bets together 1), and the shares of both arms."""
-_Bets = Callable[[Pair, float], tuple[Bet, ...]]
+_BetMaker = Callable[[BlockPair, float], tuple[Bet, ...]]
 """From the counts of all earlier blocks and the limit."""
 
 
-def _bets_within(past: Pair, limit: float) -> tuple[Bet, ...]:
+def _bets_within(past: BlockPair, limit: float) -> tuple[Bet, ...]:
     """That both have the same share, as most candidates do; and that each has its own."""
     del limit
-    pooled = _share(past.n1 + past.n0, past.k1 + past.k0)
-    own = _share(past.n1, past.k1), _share(past.n0, past.k0)
-    late = _late(past)
+    pooled = _smoothed_share(past.n1 + past.n0, past.k1 + past.k0)
+    own = _smoothed_share(past.n1, past.k1), _smoothed_share(past.n0, past.k0)
+    late = _neutral_bet(past)
     return (0.75, pooled, pooled), (0.15, *(late or (pooled, pooled))), (0.1, *(late or own))
 
 
-def _bets_beyond(past: Pair, limit: float) -> tuple[Bet, ...]:
+def _bets_beyond(past: BlockPair, limit: float) -> tuple[Bet, ...]:
     """As `beyond` swaps the arms, the second is the candidate. Its own share, beginning with HARM requests well beyond
     the limit; and gross harm."""
-    serving = _share(past.n1, past.k1)
+    serving = _smoothed_share(past.n1, past.k1)
     begin = min(0.95, serving[0] + max(0.0, -2 * limit) + 0.02)
-    harmed = _share(past.n0, past.k0, (HARM * begin, HARM * (1 - begin)))
+    harmed = _smoothed_share(past.n0, past.k0, (HARM_PRIOR_REQUESTS * begin, HARM_PRIOR_REQUESTS * (1 - begin)))
     gross = (serving if serving[0] < 0.4 else (0.4, 0.6)), (0.5, 0.5)
-    return (1 / 3, serving, harmed), (1 / 3, *(_late(past) or (serving, harmed))), (1 / 3, *gross)
+    return (1 / 3, serving, harmed), (1 / 3, *(_neutral_bet(past) or (serving, harmed))), (1 / 3, *gross)
 
 
-def _late(past: Pair) -> tuple[Share, Share] | None:
+def _neutral_bet(past: BlockPair) -> tuple[BadAndGoodShare, BadAndGoodShare] | None:
     """What the hypothesis allows, so that nothing is staked, before the first block: where shares are large, a bet by
     the prior alone loses much of what it has. None later."""
     return None if past.n1 or past.n0 else (_CERTAIN, _NEVER)
 
 
-def _share(trials: float, events: float, prior: Share = PRIOR) -> Share:
+def _smoothed_share(trials: float, events: float, prior: BadAndGoodShare = BET_PRIOR) -> BadAndGoodShare:
     bad, good = events + prior[0], trials - events + prior[1]
     return bad / (bad + good), good / (bad + good)
 
 
-def _product(pairs: Iterable[Pair], limit: float, bets: _Bets, *, complete_only: bool = False) -> Evidence:
+def _multiply_bets(
+    pairs: Iterable[BlockPair], limit: float, bets: _BetMaker, *, complete_only: bool = False
+) -> LogEvidence:
     """Evidence against n1's share less n0's being at least `limit`: the bets' products, averaged by stake. With
     `complete_only` others are learned from, and nothing is staked on them."""
-    past = NOTHING
+    past = EMPTY_PAIR
     logs: list[float] = []
     last = most = 0.0
     for pair in pairs:
@@ -238,35 +243,43 @@ def _product(pairs: Iterable[Pair], limit: float, bets: _Bets, *, complete_only:
         staked = made if pair.complete or not complete_only else ()
         for index, (_, one, zero) in enumerate(staked):
             if one[0] - zero[0] < limit:
-                logs[index] += _factor(pair, one, zero, *nearest(pair.n1, one, pair.n0, zero, limit))
+                logs[index] += _log_likelihood_ratio(
+                    pair, one, zero, *nearest_null_point(pair.n1, one, pair.n0, zero, limit)
+                )
         last = _log_sum(logs)
         most = max(most, last)
         past += pair
-    return Evidence(last, most)
+    return LogEvidence(last, most)
 
 
-def nearest(n1: float, one: Share, n0: float, zero: Share, limit: float) -> tuple[Share, Share]:
+def nearest_null_point(
+    n1: float, one: BadAndGoodShare, n0: float, zero: BadAndGoodShare, limit: float
+) -> tuple[BadAndGoodShare, BadAndGoodShare]:
     """The point (r1, r0) with r1 - r0 = `limit` that is nearest to (`one`, `zero`), whose difference is less than that.
 
     It makes n1 KL(one, r1) + n0 KL(zero, r0) least.
     """
     if limit < 0:
-        y, x = _apart(n0, zero, n1, one, -limit)
+        y, x = _nearest_apart(n0, zero, n1, one, -limit)
         return x, y
-    return _apart(n1, one, n0, zero, limit)
+    return _nearest_apart(n1, one, n0, zero, limit)
 
 
-def _apart(ny: float, y: Share, nx: float, x: Share, gap: float) -> tuple[Share, Share]:
+def _nearest_apart(
+    ny: float, y: BadAndGoodShare, nx: float, x: BadAndGoodShare, gap: float
+) -> tuple[BadAndGoodShare, BadAndGoodShare]:
     """The nearest point (y, x) with y - x = `gap`, which is at least 0."""
     middle = (1 - gap) / 2
     if nx * (x[0] - middle) + ny * (y[0] - 1 + middle) <= 0:
-        return _lower(ny, y[0], nx, x[0], gap)
+        return _solve_lower_share(ny, y[0], nx, x[0], gap)
     # The root lies above the middle: by the shares of good requests it lies below.
-    bad, good = _lower(nx, x[1], ny, y[1], gap)
+    bad, good = _solve_lower_share(nx, x[1], ny, y[1], gap)
     return (good[1], good[0]), (bad[1], bad[0])
 
 
-def _lower(ny: float, qy: float, nx: float, qx: float, gap: float) -> tuple[Share, Share]:
+def _solve_lower_share(
+    ny: float, qy: float, nx: float, qx: float, gap: float
+) -> tuple[BadAndGoodShare, BadAndGoodShare]:
     """As `_apart`, for x at most (1 - `gap`) / 2: where the likelihood's slope in x is 0.
 
     The slope falls from a pole at 0. Times x (1 - x) it has no pole and is nearly a line. Newton's method finds the
@@ -287,26 +300,28 @@ def _lower(ny: float, qy: float, nx: float, qx: float, gap: float) -> tuple[Shar
             high = x
         slope = -nx + ny * ((qy - y) * (1 - 2 * x - ratio * (1 - 2 * y)) / vy - ratio)
         after = x - value / slope if slope < 0 else math.inf
-        close = abs(after - x) <= _CLOSE * x
+        close = abs(after - x) <= _NEWTON_PRECISION * x
         if not low <= after <= high:
             after = (low + high) / 2
         x = after
-        if close or high - low <= _CLOSE * _CLOSE * high:
+        if close or high - low <= _NEWTON_PRECISION * _NEWTON_PRECISION * high:
             break
     return (x + gap, 1 - gap - x), (x, 1 - x)
 
 
-def _factor(pair: Pair, q1: Share, q0: Share, r1: Share, r0: Share) -> float:
+def _log_likelihood_ratio(
+    pair: BlockPair, q1: BadAndGoodShare, q0: BadAndGoodShare, r1: BadAndGoodShare, r0: BadAndGoodShare
+) -> float:
     """Logarithm of the likelihood of a block's counts at (`q1`, `q0`) by that at (`r1`, `r0`)."""
     return (
-        _ratio(pair.k1, q1[0], r1[0])
-        + _ratio(pair.n1 - pair.k1, q1[1], r1[1])
-        + _ratio(pair.k0, q0[0], r0[0])
-        + _ratio(pair.n0 - pair.k0, q0[1], r0[1])
+        _log_count_ratio(pair.k1, q1[0], r1[0])
+        + _log_count_ratio(pair.n1 - pair.k1, q1[1], r1[1])
+        + _log_count_ratio(pair.k0, q0[0], r0[0])
+        + _log_count_ratio(pair.n0 - pair.k0, q0[1], r0[1])
     )
 
 
-def _ratio(count: float, q: float, r: float) -> float:
+def _log_count_ratio(count: float, q: float, r: float) -> float:
     return count * math.log(q / max(r, _TINY)) if count else 0.0
 
 

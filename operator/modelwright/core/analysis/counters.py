@@ -14,28 +14,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from modelwright.core.analysis.evidence import Arm, Block, Buckets, Series
 
 
-class MoreBadThanAll(Exception):
+class MoreBadThanTotal(Exception):
     """The bad requests can't be a part of all requests: the two count different things."""
 
 
-def growth(series: Iterable[Series], start: float, end: float) -> float:
+def sum_growth(series: Iterable[Series], start: float, end: float) -> float:
     """By how much these counters grew together after `start`, up to `end` (unix seconds)."""
-    return math.fsum(_at(one, end) - _at(one, start) for one in series)
+    return math.fsum(_sample_at(one, end) - _sample_at(one, start) for one in series)
 
 
-def arm(bad: Iterable[Series], total: Iterable[Series], start: float, end: float) -> Arm:
+def count_arm(bad: Iterable[Series], total: Iterable[Series], start: float, end: float) -> Arm:
     """Bad and all requests between two times.
 
     Bad ones that were scraped later than all requests of their pod wait for the next scrape of those. A few more bad
     than all, as when a counter moved during the scrape, are requests too; raises MoreBadThanAll for more than a tenth.
     """
-    trials, events = _both(tuple(bad), tuple(total), start, end)
+    trials, events = _count_total_and_bad(tuple(bad), tuple(total), start, end)
     if events > trials + 1 + trials // 10:
-        raise MoreBadThanAll(f"{events} bad requests were counted, and {trials} in all")
+        raise MoreBadThanTotal(f"{events} bad requests were counted, and {trials} in all")
     return Arm(max(trials, events), events)
 
 
-def arm_blocks(
+def count_arm_blocks(
     bad: Iterable[Series], total: Iterable[Series], start: float, ends: Iterable[float]
 ) -> tuple[Block, ...]:
     """Bad and all requests in each block of time, of which the first begins at `start` (unix seconds); see `blocks`.
@@ -43,10 +43,10 @@ def arm_blocks(
     They add up to the `arm` at the last end.
     """
     bad_series, all_series = tuple(bad), tuple(total)
-    return blocks((end, *_both(bad_series, all_series, start, end)) for end in ends)
+    return build_blocks((end, *_count_total_and_bad(bad_series, all_series, start, end)) for end in ends)
 
 
-def blocks(counts: Iterable[tuple[float, int, int]]) -> tuple[Block, ...]:
+def build_blocks(counts: Iterable[tuple[float, int, int]]) -> tuple[Block, ...]:
     """What was counted in each block of time, from (end in unix seconds, all requests, bad ones) since the step began,
     in order of time.
 
@@ -69,7 +69,7 @@ def blocks(counts: Iterable[tuple[float, int, int]]) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
+def build_histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
     """Requests by duration between two times, from what a histogram's buckets counted (label `le`, in seconds).
 
     One bound may be spelled in several ways ("0.25", "2.5e-01"). Where pods have different buckets, only the bounds
@@ -79,7 +79,7 @@ def histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
     grown: dict[frozenset[tuple[str, str]], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for one in series:
         group = frozenset((name, value) for name, value in one.labels.items() if name != "le")
-        grown[group][_bound(one.labels)].append(_at(one, end) - _at(one, start))
+        grown[group][_parse_bucket_bound(one.labels)].append(_sample_at(one, end) - _sample_at(one, start))
     if not grown:
         return ()
     shared = set.intersection(*(set(buckets) for buckets in grown.values()))
@@ -92,27 +92,27 @@ def histogram(series: Iterable[Series], start: float, end: float) -> Buckets:
     return tuple(counts)
 
 
-def boundary(buckets: Buckets, threshold: float) -> float | None:
+def find_boundary(buckets: Buckets, threshold: float) -> float | None:
     """The finite bucket bound that `threshold` (seconds) is, but for rounding; None when it lies inside a bucket."""
     finite = (bound for bound, _ in buckets if math.isfinite(bound))
     return next((bound for bound in finite if math.isclose(bound, threshold, rel_tol=1e-9)), None)
 
 
-def over(buckets: Buckets, threshold: float) -> Arm | None:
+def count_over(buckets: Buckets, threshold: float) -> Arm | None:
     """Requests that took longer than `threshold` (seconds), of all; None when it is no bucket boundary.
 
     No buckets are no requests.
     """
     if not buckets:
         return Arm(0, 0)
-    bound = boundary(buckets, threshold)
+    bound = find_boundary(buckets, threshold)
     if bound is None:
         return None
     total = buckets[-1][1]
     return Arm(total, total - dict(buckets)[bound])
 
 
-def quantile(buckets: Buckets, share: float) -> float | None:
+def estimate_quantile(buckets: Buckets, share: float) -> float | None:
     """Estimate in seconds, linear within its bucket as Prometheus' `histogram_quantile`; None without requests.
 
     Above the last finite bound it is that bound.
@@ -130,7 +130,7 @@ def quantile(buckets: Buckets, share: float) -> float | None:
     return below + (bound - below) * (rank - before) / (count - before)
 
 
-def _bound(labels: Mapping[str, str]) -> float:
+def _parse_bucket_bound(labels: Mapping[str, str]) -> float:
     text = labels.get("le", "")
     try:
         bound = float(text)
@@ -141,24 +141,24 @@ def _bound(labels: Mapping[str, str]) -> float:
     return bound
 
 
-def _both(bad: Sequence[Series], total: Sequence[Series], start: float, end: float) -> tuple[int, int]:
+def _count_total_and_bad(bad: Sequence[Series], total: Sequence[Series], start: float, end: float) -> tuple[int, int]:
     """All and bad requests between two times."""
     latest: dict[str | None, float] = {}
     for one in total:
         for at, _ in one.samples[-1:]:
-            for whose in (_endpoint(one.labels), None):
+            for whose in (_series_endpoint(one.labels), None):
                 latest[whose] = max(latest.get(whose, at), at)
     events = 0.0
     for one in bad:
-        until = min(end, latest.get(_endpoint(one.labels), latest.get(None, end)))
-        events += _at(one, until) - _at(one, min(start, until))
-    return round(growth(total, start, end)), round(events)
+        until = min(end, latest.get(_series_endpoint(one.labels), latest.get(None, end)))
+        events += _sample_at(one, until) - _sample_at(one, min(start, until))
+    return round(sum_growth(total, start, end)), round(events)
 
 
-def _endpoint(labels: Mapping[str, str]) -> str | None:
+def _series_endpoint(labels: Mapping[str, str]) -> str | None:
     return labels.get("pod", labels.get("instance"))
 
 
-def _at(series: Series, time: float) -> float:
+def _sample_at(series: Series, time: float) -> float:
     index = bisect.bisect_right(series.samples, time, key=lambda sample: sample[0])
     return series.samples[index - 1][1] if index else 0.0

@@ -22,34 +22,34 @@ from itertools import pairwise
 from statistics import fmean, variance
 
 from modelwright.api.reasons import Reason
-from modelwright.core.analysis.bounds import student
+from modelwright.core.analysis.bounds import student_cdf
 from modelwright.core.analysis.evidence import Outcome, Verdict
 
 NEEDED_POINTS = 30
 """Moments with which a difference of one standard deviation is found with probability 0.9, if they are independent."""
-PARTS = 5
+BATCHES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Mean:
+class _MeanEstimate:
     """An estimate of the mean difference with its standard error and degrees of freedom."""
 
     value: float
     error: float
     degrees: float
 
-    def probability(self) -> float:
+    def p_value(self) -> float:
         """Of a mean at least so large when the true one is 0."""
         if not self.error:
             return 0.0 if self.value > 0 else 1.0
-        return 1 - student(self.value / self.error, self.degrees)
+        return 1 - student_cdf(self.value / self.error, self.degrees)
 
-    def reach(self, alpha: float) -> float:
+    def half_width(self, alpha: float) -> float:
         """How far the true mean may lie from this one, on either side with probability `alpha`."""
         low, high = 0.0, 1e9
         while high - low > 1e-9 * high:
             middle = (low + high) / 2
-            if 1 - student(middle, self.degrees) > alpha:
+            if 1 - student_cdf(middle, self.degrees) > alpha:
                 low = middle
             else:
                 high = middle
@@ -78,11 +78,11 @@ def decide_winner(
         return Verdict(metric, Outcome.INCONCLUSIVE, reason, message, samples=count, serving_samples=count)
     sign = 1.0 if higher_is_better else -1.0
     better = [sign * (one - zero) - margin for one, zero in found]
-    means = (_by_parts(better), _by_worth(better))
+    means = (_estimate_by_batches(better), _estimate_by_effective_size(better))
     # Values that never change may be one sample, seen again and again.
-    p = max(mean.probability() for mean in means) if len(set(found)) > 1 else 1.0
+    p = max(mean.p_value() for mean in means) if len(set(found)) > 1 else 1.0
     difference = fmean(one - zero for one, zero in found)
-    reach = max(mean.reach(alpha) for mean in means)
+    reach = max(mean.half_width(alpha) for mean in means)
     wins = p <= alpha
     message = (
         f"candidate {'higher' if difference >= 0 else 'lower'} by {abs(difference):.4g} ({difference - reach:.4g} to "
@@ -104,22 +104,22 @@ def decide_winner(
     )
 
 
-def _by_parts(values: Sequence[float]) -> _Mean:
-    size = len(values) // PARTS
-    first = len(values) - size * PARTS
+def _estimate_by_batches(values: Sequence[float]) -> _MeanEstimate:
+    size = len(values) // BATCHES
+    first = len(values) - size * BATCHES
     parts = [fmean(values[start : start + size]) for start in range(first, len(values), size)]
-    return _Mean(fmean(values), math.sqrt(variance(parts) / PARTS), PARTS - 1)
+    return _MeanEstimate(fmean(values), math.sqrt(variance(parts) / BATCHES), BATCHES - 1)
 
 
-def _by_worth(values: Sequence[float]) -> _Mean:
+def _estimate_by_effective_size(values: Sequence[float]) -> _MeanEstimate:
     n, mean = len(values), fmean(values)
     squares = math.fsum((value - mean) ** 2 for value in values)
     if not squares:
-        return _Mean(mean, 0.0, n - 1)
+        return _MeanEstimate(mean, 0.0, n - 1)
     raw = math.fsum((one - mean) * (other - mean) for one, other in pairwise(values)) / squares
     unbiased = min(1.0, (n * raw + 1) / (n - 3))
     r = min(1 - 2 / n, max(0.0, unbiased + 0.5 * math.sqrt((1 - unbiased**2) / n)))
     worth = n * (1 - r) / (1 + r)
     # The mean that was taken off is correlated with the values, which makes their variance too small.
     spread = squares / (n - 1) / max(0.1, 1 - 1 / worth)
-    return _Mean(mean, math.sqrt(spread / worth), max(1.0, worth - 1))
+    return _MeanEstimate(mean, math.sqrt(spread / worth), max(1.0, worth - 1))

@@ -11,35 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from modelwright.core.analysis.blocks import NOTHING, Pair
+from modelwright.core.analysis.blocks import EMPTY_PAIR, BlockPair
 
-MOST = 1.5
+MAX_DISPERSION = 1.5
 """The largest dispersion with which a Pass is given."""
-PRIOR = 30.0
+PRIOR_BLOCKS = 30.0
 """Blocks without any burst that the estimate begins with: few blocks prove no burst."""
-LEAST_VARIANCE = 0.5
+MIN_VARIANCE = 0.5
 """Blocks are merged up to this variance: below it the squares of independent requests vary too much."""
 
 
-def dispersion(pairs: Iterable[Pair]) -> float:
+def estimate_dispersion(pairs: Iterable[BlockPair]) -> float:
     """1 for independent requests, about b for bursts of b. Fewer than two blocks with bad requests say nothing: 1."""
-    found = list(_spread(pairs))
+    found = list(_excess_and_variance(pairs))
     if len(found) < 2:
         return 1.0
     apart = sum(excess for excess, _ in found) / sum(variance for _, variance in found)
     squares = sum((excess - apart * variance) ** 2 / variance for excess, variance in found)
-    return (squares + PRIOR) / (len(found) - 1 + PRIOR)
+    return (squares + PRIOR_BLOCKS) / (len(found) - 1 + PRIOR_BLOCKS)
 
 
-def _spread(pairs: Iterable[Pair]) -> Iterable[tuple[float, float]]:
+def _excess_and_variance(pairs: Iterable[BlockPair]) -> Iterable[tuple[float, float]]:
     """Of merged blocks: the candidate's bad requests beyond its part of them, and the variance of that by chance."""
-    block = NOTHING
+    block = EMPTY_PAIR
     for pair in pairs:
         block += pair
         trials, events = block.n1 + block.n0, block.k1 + block.k0
         if trials <= 1:
             continue
         variance = events * (trials - events) * block.n1 * block.n0 / (trials**2 * (trials - 1))
-        if variance >= LEAST_VARIANCE:
+        if variance >= MIN_VARIANCE:
             yield block.k1 - events * block.n1 / trials, variance
-            block = NOTHING
+            block = EMPTY_PAIR

@@ -118,15 +118,15 @@ class PairedRequests:
         return Arm(self.trials, self.both + self.serving_only)
 
     @property
-    def differences(self) -> Sample:
+    def differences(self) -> ValueSample:
         """Of each request: 1 when it was bad at the candidate only, -1 at the serving revision only, else 0."""
         same = self.trials - self.candidate_only - self.serving_only
         weights = ((-1.0, float(self.serving_only)), (0.0, float(same)), (1.0, float(self.candidate_only)))
-        return Sample(-1.0, 1.0, weights)
+        return ValueSample(-1.0, 1.0, weights)
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class RequestShares:
     """Bad requests of the candidate and, when something serves, of the serving revision over the same time.
 
     `pairs`: where both were asked the same requests. `blocks`: the same requests by blocks of time, of the candidate
@@ -141,7 +141,7 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ValueSample:
     """Values from `low` to `high`, one of each trial: (value, how many). A value between two points counts as a part of
     a trial at each of them (`betting.split`), so the numbers need not be whole."""
 
@@ -173,14 +173,14 @@ class Sample:
         total = math.fsum(value * weight for value, weight in self.weights)
         return total / self.size if self.size else None
 
-    def times(self, factor: float) -> Sample:
+    def scale_by(self, factor: float) -> ValueSample:
         """The same values, `factor` times as many."""
         weights = tuple((value, weight * factor) for value, weight in self.weights)
-        return Sample(self.low, self.high, weights)
+        return ValueSample(self.low, self.high, weights)
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class MetricValue:
     """One number for each revision; None when there was none to be had (empty, NaN, several series): `why` says it, and
     `reason` is the verdict's when it is the candidate's."""
 
@@ -206,7 +206,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class ValuePairs:
     """A value of each revision over a time that has passed; or `failure`, when nothing was to be had.
 
     `pairs`: the candidate's and the serving revision's at the same moment, oldest first. `why` says what is missing.
@@ -214,11 +214,11 @@ class Points:
 
     pairs: tuple[tuple[float, float], ...] = ()
     why: str = ""
-    failure: Failure | None = None
+    failure: MeasurementFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class MeasurementFailure:
     """Nothing could be measured: server down, refused query, time-out. `permanent`: a person must change the policy."""
 
     reason: str
@@ -232,7 +232,7 @@ class Measurement:
 
     metric: str
     at: datetime
-    result: Shares | Sample | Value | Histogram | Figure | Failure
+    result: RequestShares | ValueSample | MetricValue | Histogram | Figure | MeasurementFailure
     query: str = ""
     in_flight: str = ""
     """Requests that had not ended, in words; empty where the source doesn't know."""

@@ -15,40 +15,40 @@ from dataclasses import dataclass, replace
 
 from modelwright.api.reasons import Reason
 from modelwright.core.analysis import betting, bounds
-from modelwright.core.analysis.blocks import Difference, paired
-from modelwright.core.analysis.counters import boundary, over, quantile
-from modelwright.core.analysis.dispersion import MOST, dispersion
+from modelwright.core.analysis.blocks import DifferenceEvidence, pair_blocks
+from modelwright.core.analysis.counters import count_over, estimate_quantile, find_boundary
+from modelwright.core.analysis.dispersion import MAX_DISPERSION, estimate_dispersion
 from modelwright.core.analysis.evidence import (
     Arm,
     Block,
     Buckets,
-    Failure,
     Histogram,
     Measurement,
+    MeasurementFailure,
+    MetricValue,
     Outcome,
     PairedRequests,
-    Sample,
-    Shares,
-    Value,
+    RequestShares,
+    ValueSample,
     Verdict,
 )
 from modelwright.core.analysis.figures import Figure
-from modelwright.core.analysis.limits import Limit, compared, weigh
-from modelwright.core.analysis.planning import Levels, smallest
+from modelwright.core.analysis.limits import FigureLimit, describe_comparison, weigh_evidence
+from modelwright.core.analysis.planning import Levels, find_smallest
 from modelwright.core.analysis.sequential import Interval, difference_interval, share_interval
 
-UNBLOCKED = 1 / 64
+UNBLOCKED_LEVEL_SHARE = 1 / 64
 """Part of a Fail's level for the time in which no block has ended yet: requests are judged by their sums there, which
 is a test of its own. It is small, since only gross harm shows in so short a time."""
 
 Blocks = tuple[tuple[Block, ...], tuple[Block, ...]]
 """Of the candidate and of the serving revision."""
 
-_SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
+_OUTCOMES_BY_SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.ERROR, Outcome.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class MetricLimits:
     """The limits of one metric, at least one of `margin`, `max` and `min`; all of those given must hold.
 
     `margin`: how much worse than the serving revision is tolerated. `max`, `min`: limits of the metric's own value: a
@@ -77,7 +77,7 @@ class Rule:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        if not self.limits:
+        if not self.limit_count:
             raise ValueError(f"metric {self.name} has no margin, max or min: without a limit it decides nothing")
         if self.percentile is not None and self.min is not None:
             raise ValueError(f"metric {self.name}: min has no effect on a percentile of latency, where less is better")
@@ -86,24 +86,24 @@ class Rule:
             raise ValueError(f"metric {self.name}: min_samples is {self.min_samples}, and must be at least 1")
 
     @property
-    def limits(self) -> int:
+    def limit_count(self) -> int:
         """How many limits share the level of a Fail."""
         return sum(limit is not None for limit in (self.margin, self.max, self.min))
 
 
-def judge(rule: Rule, measurement: Measurement, *, levels: Levels) -> Verdict:
+def judge_metric(rule: MetricLimits, measurement: Measurement, *, levels: Levels) -> Verdict:
     """The verdict on one metric at one look.
 
     `levels`: the chances that this metric ever wrongly passes and fails in this step (`planning.levels`); its limits
     share that of a Fail, and must all pass.
     """
-    levels = Levels(levels.passes, levels.fails / rule.limits)
-    found = max(_findings(rule, measurement, levels), key=_severity)
+    levels = Levels(levels.passes, levels.fails / rule.limit_count)
+    found = max(_judge_limits(rule, measurement, levels), key=_severity_rank)
     message = f"{found.message}; in flight: {measurement.in_flight}" if measurement.in_flight else found.message
     return replace(found, message=message, dry_run=rule.dry_run, query=measurement.query)
 
 
-def combine(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcome:
+def combine_verdicts(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcome:
     """The worst of the verdicts: Fail, Error, Inconclusive, Pass, in this order. Those of dry runs don't count.
 
     `declared`: names of the metrics that decide, so without dry runs. One without a verdict is Inconclusive, and so is
@@ -112,94 +112,102 @@ def combine(verdicts: Iterable[Verdict], *, declared: Collection[str]) -> Outcom
     deciding = [verdict for verdict in verdicts if not verdict.dry_run]
     missing = set(declared) - {verdict.metric for verdict in deciding}
     outcomes = [verdict.outcome for verdict in deciding] + [Outcome.INCONCLUSIVE for _ in missing]
-    return max(outcomes, key=_SEVERITY.index, default=Outcome.INCONCLUSIVE)
+    return max(outcomes, key=_OUTCOMES_BY_SEVERITY.index, default=Outcome.INCONCLUSIVE)
 
 
-def _severity(verdict: Verdict) -> int:
-    return _SEVERITY.index(verdict.outcome)
+def _severity_rank(verdict: Verdict) -> int:
+    return _OUTCOMES_BY_SEVERITY.index(verdict.outcome)
 
 
-def _findings(rule: Rule, measurement: Measurement, levels: Levels) -> list[Verdict]:
+def _judge_limits(rule: MetricLimits, measurement: Measurement, levels: Levels) -> list[Verdict]:
     """What each limit says by itself; for values, what they say together."""
     result = measurement.result
-    if isinstance(result, Failure):
+    if isinstance(result, MeasurementFailure):
         return [Verdict(rule.name, Outcome.ERROR, result.reason, result.message, permanent=result.permanent)]
-    if isinstance(result, Value):
-        return [_value(rule, result)]
+    if isinstance(result, MetricValue):
+        return [_judge_value(rule, result)]
     if isinstance(result, Figure):
-        return [_figure(rule, result, levels)]
-    if isinstance(result, Sample) and rule.margin is None:
-        return _sample(rule, result, levels)
+        return [_judge_figure(rule, result, levels)]
+    if isinstance(result, ValueSample) and rule.margin is None:
+        return _judge_sample(rule, result, levels)
     if isinstance(result, Histogram) and rule.percentile is not None:
-        return _percentile(rule, rule.percentile, result, levels)
+        return _judge_percentile(rule, rule.percentile, result, levels)
     if isinstance(result, Histogram) and rule.threshold is not None:
-        return _over(rule, rule.threshold, result, levels)
-    if isinstance(result, Shares) and rule.percentile is None:
-        return _shares(rule, result, levels)
-    wanted = "a histogram" if isinstance(result, Shares | Sample) else "bad and all requests, not a histogram"
-    return [_error(rule, Reason.UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
+        return _judge_over_threshold(rule, rule.threshold, result, levels)
+    if isinstance(result, RequestShares) and rule.percentile is None:
+        return _judge_shares(rule, result, levels)
+    wanted = (
+        "a histogram" if isinstance(result, RequestShares | ValueSample) else "bad and all requests, not a histogram"
+    )
+    return [_error_verdict(rule, Reason.UNEXPECTED_MEASUREMENT, f"the source must give {wanted} for this metric")]
 
 
-def _error(rule: Rule, reason: str, message: str) -> Verdict:
+def _error_verdict(rule: MetricLimits, reason: str, message: str) -> Verdict:
     return Verdict(rule.name, Outcome.ERROR, reason, message, permanent=True)
 
 
-def _nothing_serves(rule: Rule) -> Verdict:
+def _no_serving_verdict(rule: MetricLimits) -> Verdict:
     message = "nothing was measured of the serving revision, which the margin compares with"
     return Verdict(rule.name, Outcome.INCONCLUSIVE, Reason.NO_SERVING_DATA, message, limit=rule.margin)
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class _LimitClaim:
     """That a share, or the difference of two, is at most (else at least) `limit`.
 
     `of(f)`: its interval, and `decides(f)`: as `decided`, if there were f times as many requests with the same shares.
     `dispersion`: as estimated, where it can be.
     """
 
-    of: Callable[[float], Interval]
+    interval_at: Callable[[float], Interval]
     limit: float
     at_most: bool
     what: str
-    decides: Callable[[float], bool | None] | None = None
+    decide_at: Callable[[float], bool | None] | None = None
     dispersion: float | None = None
     hangs: bool = False
     """Whether all that is missing is evidence from requests that had the time to end."""
     waits: bool = False
     """Whether nothing passes since no block of time has ended."""
 
-    def decided(self, factor: float = 1.0) -> bool | None:
+    def decide(self, factor: float = 1.0) -> bool | None:
         """True: proven. False: the opposite is. None: neither."""
-        if self.decides is not None:
-            return self.decides(factor)
-        interval = self.of(factor)
+        if self.decide_at is not None:
+            return self.decide_at(factor)
+        interval = self.interval_at(factor)
         if interval.high <= self.limit if self.at_most else interval.low >= self.limit:
             return True
         return False if (interval.low > self.limit if self.at_most else interval.high < self.limit) else None
 
 
-def _shares(rule: Rule, shares: Shares, levels: Levels) -> list[Verdict]:
+def _judge_shares(rule: MetricLimits, shares: RequestShares, levels: Levels) -> list[Verdict]:
     candidate, serving = shares.candidate, shares.serving
     found = []
     if rule.margin is not None:
         if shares.pairs is not None:
-            found.append(_paired(rule, rule.margin, shares.pairs, levels))
+            found.append(_judge_pairs(rule, rule.margin, shares.pairs, levels))
         elif serving is None:
-            found.append(_nothing_serves(rule))
+            found.append(_no_serving_verdict(rule))
         else:
-            claim = _difference(rule, rule.margin, shares, serving, levels)
-            verdict = _decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
+            claim = _difference_claim(rule, rule.margin, shares, serving, levels)
+            verdict = _judge_claim(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING)
             found.append(replace(verdict, blocks=shares.blocks))
     for limit, at_most in ((rule.max, True), (rule.min, False)):
         if limit is not None:
-            claim = _share(rule, limit, at_most, candidate, levels, shares.blocks)
-            found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
+            claim = _share_claim(rule, limit, at_most, candidate, levels, shares.blocks)
+            found.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
     return found
 
 
-def _share(
-    rule: Rule, limit: float, at_most: bool, arm: Arm, levels: Levels, blocks: Blocks | None, what: str = "share"
-) -> _Claim:
+def _share_claim(
+    rule: MetricLimits,
+    limit: float,
+    at_most: bool,
+    arm: Arm,
+    levels: Levels,
+    blocks: Blocks | None,
+    what: str = "share",
+) -> _LimitClaim:
     """By an interval from the sums. Whether bad requests come in bursts is seen beside the serving revision only: what
     both have in common drops out."""
 
@@ -208,36 +216,38 @@ def _share(
         passes, fails = (share_interval(trials, events, level) for level in (levels.passes, levels.fails))
         return Interval(fails.low, passes.high) if at_most else Interval(passes.low, fails.high)
 
-    return _Claim(interval, limit, at_most, what, dispersion=_dispersion(rule, blocks))
+    return _LimitClaim(interval, limit, at_most, what, dispersion=_burst_dispersion(rule, blocks))
 
 
-def _dispersion(rule: Rule, blocks: Blocks | None) -> float | None:
+def _burst_dispersion(rule: MetricLimits, blocks: Blocks | None) -> float | None:
     """None where there are no blocks in which both revisions have requests."""
-    pairs = () if blocks is None else paired(*blocks, burst=rule.burst)
-    return dispersion(pairs) if pairs else None
+    pairs = () if blocks is None else pair_blocks(*blocks, burst=rule.burst)
+    return estimate_dispersion(pairs) if pairs else None
 
 
-def _difference(rule: Rule, margin: float, shares: Shares, serving: Arm, levels: Levels) -> _Claim:
+def _difference_claim(
+    rule: MetricLimits, margin: float, shares: RequestShares, serving: Arm, levels: Levels
+) -> _LimitClaim:
     """By blocks where the source has them; else by an interval from the sums, which takes more requests."""
     if shares.blocks is None:
-        by_sums = functools.partial(_by_sums, rule, shares.candidate, serving, levels)
-        return _Claim(by_sums, margin, True, "difference")
-    pairs = paired(*shares.blocks, burst=rule.burst, complete_at=rule.complete_at)
+        by_sums = functools.partial(_interval_by_sums, rule, shares.candidate, serving, levels)
+        return _LimitClaim(by_sums, margin, True, "difference")
+    pairs = pair_blocks(*shares.blocks, burst=rule.burst, complete_at=rule.complete_at)
     if not pairs:
-        return _before_blocks(rule, margin, shares.candidate, serving, levels)
-    found, fails = Difference.of(pairs, margin), levels.fails * (1 - UNBLOCKED)
-    return _Claim(
-        lambda _: found.interval(levels.passes, fails),
+        return _claim_before_blocks(rule, margin, shares.candidate, serving, levels)
+    found, fails = DifferenceEvidence.from_pairs(pairs, margin), levels.fails * (1 - UNBLOCKED_LEVEL_SHARE)
+    return _LimitClaim(
+        lambda _: found.confidence_interval(levels.passes, fails),
         margin,
         True,
         "difference",
-        functools.partial(found.decided, levels.passes, fails),
-        dispersion(pairs),
+        functools.partial(found.decide, levels.passes, fails),
+        estimate_dispersion(pairs),
         found.seems_within(levels.passes),
     )
 
 
-def _by_sums(rule: Rule, one: Arm, zero: Arm, levels: Levels, factor: float) -> Interval:
+def _interval_by_sums(rule: MetricLimits, one: Arm, zero: Arm, levels: Levels, factor: float) -> Interval:
     times = factor / rule.burst
     passes, fails = (
         difference_interval(one.trials * times, one.events * times, zero.trials * times, zero.events * times, level)
@@ -246,53 +256,59 @@ def _by_sums(rule: Rule, one: Arm, zero: Arm, levels: Levels, factor: float) -> 
     return Interval(fails.low, passes.high)
 
 
-def _before_blocks(rule: Rule, margin: float, one: Arm, zero: Arm, levels: Levels) -> _Claim:
+def _claim_before_blocks(rule: MetricLimits, margin: float, one: Arm, zero: Arm, levels: Levels) -> _LimitClaim:
     """No block has ended in which both have requests: gross harm fails, and nothing passes."""
-    early = Levels(levels.passes, levels.fails * UNBLOCKED)
+    early = Levels(levels.passes, levels.fails * UNBLOCKED_LEVEL_SHARE)
 
     def interval(factor: float) -> Interval:
-        return Interval(_by_sums(rule, one, zero, early, factor).low, 1.0)
+        return Interval(_interval_by_sums(rule, one, zero, early, factor).low, 1.0)
 
     def decides(factor: float) -> bool | None:
         return False if interval(factor).low > margin else None
 
-    return _Claim(interval, margin, True, "difference", decides, waits=True)
+    return _LimitClaim(interval, margin, True, "difference", decides, waits=True)
 
 
-def _sample(rule: Rule, sample: Sample, levels: Levels) -> list[Verdict]:
+def _judge_sample(rule: MetricLimits, sample: ValueSample, levels: Levels) -> list[Verdict]:
     return [
-        _decide(rule, _mean(rule, sample, limit, levels, at_most, "share"), sample, None, Reason.LIMIT_EXCEEDED)
+        _judge_claim(
+            rule, _mean_claim(rule, sample, limit, levels, at_most, "share"), sample, None, Reason.LIMIT_EXCEEDED
+        )
         for limit, at_most in ((rule.max, True), (rule.min, False))
         if limit is not None
     ]
 
 
-def _paired(rule: Rule, margin: float, pairs: PairedRequests, levels: Levels) -> Verdict:
+def _judge_pairs(rule: MetricLimits, margin: float, pairs: PairedRequests, levels: Levels) -> Verdict:
     """Compare by the requests that were bad at one revision only: those that are bad at both say nothing about the
     difference, and only make it vary where the revisions are taken one by one."""
-    claim = _mean(rule, pairs.differences, margin, levels, True, "difference")
-    found = _decide(rule, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
+    claim = _mean_claim(rule, pairs.differences, margin, levels, True, "difference")
+    found = _judge_claim(rule, claim, pairs.candidate, pairs.serving, Reason.WORSE_THAN_SERVING)
     alone = f"bad at one alone: {pairs.candidate_only} and {pairs.serving_only}"
     return replace(found, message=f"{found.message}; {alone}")
 
 
-def _mean(rule: Rule, sample: Sample, limit: float, levels: Levels, at_most: bool, what: str) -> _Claim:
-    def counted(factor: float) -> Sample:
-        return sample.times(factor / rule.burst)
+def _mean_claim(
+    rule: MetricLimits, sample: ValueSample, limit: float, levels: Levels, at_most: bool, what: str
+) -> _LimitClaim:
+    def counted(factor: float) -> ValueSample:
+        return sample.scale_by(factor / rule.burst)
 
-    return _Claim(
-        lambda factor: betting.interval(counted(factor), levels.passes, levels.fails, at_most=at_most),
+    return _LimitClaim(
+        lambda factor: betting.mean_interval(counted(factor), levels.passes, levels.fails, at_most=at_most),
         limit,
         at_most,
         what,
-        lambda factor: betting.decided(counted(factor), limit, levels.passes, levels.fails, at_most=at_most),
+        lambda factor: betting.decide_mean(counted(factor), limit, levels.passes, levels.fails, at_most=at_most),
     )
 
 
-def _decide(rule: Rule, claim: _Claim, candidate: Arm | Sample, serving: Arm | None, broken: str) -> Verdict:
-    interval, decided = claim.of(1.0), claim.decided()
+def _judge_claim(
+    rule: MetricLimits, claim: _LimitClaim, candidate: Arm | ValueSample, serving: Arm | None, broken: str
+) -> Verdict:
+    interval, decided = claim.interval_at(1.0), claim.decide()
     short = [
-        f"{arm.trials} of {rule.min_samples} {_noun(arm)} by the {name}"
+        f"{arm.trials} of {rule.min_samples} {_trial_noun(arm)} by the {name}"
         for name, arm in (("candidate", candidate), ("serving revision", serving))
         if arm is not None and arm.trials < rule.min_samples
     ]
@@ -304,7 +320,7 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm | Sample, serving: Arm | N
     elif claim.waits:
         outcome, reason = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_EVIDENCE
         missing = "no block of time (15 s and longer) in which both revisions answered requests has ended yet"
-    elif decided and (claim.dispersion or 0.0) > MOST:
+    elif decided and (claim.dispersion or 0.0) > MAX_DISPERSION:
         outcome, reason = Outcome.INCONCLUSIVE, Reason.OVERDISPERSED
         missing = f"bad requests come in bursts of about {claim.dispersion:.1f}: set the metric's burst, or wait"
     elif decided:
@@ -313,15 +329,19 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm | Sample, serving: Arm | N
         outcome, reason = Outcome.INCONCLUSIVE, Reason.REQUESTS_NOT_ENDED
         missing = "half of the evidence must be from after the first spec.serving.maxRequestSeconds of the step"
     else:
-        outcome, reason, missing = Outcome.INCONCLUSIVE, Reason.INSUFFICIENT_EVIDENCE, _more(claim, candidate)
+        outcome, reason, missing = (
+            Outcome.INCONCLUSIVE,
+            Reason.INSUFFICIENT_EVIDENCE,
+            _describe_missing_requests(claim, candidate),
+        )
     unit = "points" if claim.what == "difference" else "%"
     bound = "at most" if claim.at_most else "at least"
     parts = [
         missing,
-        f"candidate {_counted(candidate)}",
-        "" if serving is None else f"serving {_counted(serving)}",
-        f"{claim.what} {_percent(interval.low)} to {_percent(interval.high)} {unit}, "
-        f"limit {bound} {_percent(claim.limit)}",
+        f"candidate {_describe_trials(candidate)}",
+        "" if serving is None else f"serving {_describe_trials(serving)}",
+        f"{claim.what} {_format_percent(interval.low)} to {_format_percent(interval.high)} {unit}, "
+        f"limit {bound} {_format_percent(claim.limit)}",
         "" if claim.dispersion is None else f"dispersion {claim.dispersion:.1f}",
     ]
     return Verdict(
@@ -339,46 +359,46 @@ def _decide(rule: Rule, claim: _Claim, candidate: Arm | Sample, serving: Arm | N
     )
 
 
-def _more(claim: _Claim, candidate: Arm | Sample) -> str:
-    factor = smallest(lambda f: claim.decided(f) is not None, 1.0, 64.0, within=0.05)
+def _describe_missing_requests(claim: _LimitClaim, candidate: Arm | ValueSample) -> str:
+    factor = find_smallest(lambda f: claim.decide(f) is not None, 1.0, 64.0, within=0.05)
     if factor is None:
         return "too close to the limit to be decided soon"
     more = math.ceil(candidate.trials * (factor - 1))
-    return f"as it looks, some {_rounded(more)} more requests of the candidate decide"
+    return f"as it looks, some {_round_two_digits(more)} more requests of the candidate decide"
 
 
-def _rounded(number: int) -> int:
+def _round_two_digits(number: int) -> int:
     """To two leading digits."""
     return round(number, min(0, 2 - len(str(number))))
 
 
-def _counted(arm: Arm | Sample) -> str:
-    noun = "answers" if isinstance(arm, Sample) else "requests"
-    return f"no {noun}" if arm.share is None else f"{_percent(arm.share)} % of {arm.trials} {noun}"
+def _describe_trials(arm: Arm | ValueSample) -> str:
+    noun = "answers" if isinstance(arm, ValueSample) else "requests"
+    return f"no {noun}" if arm.share is None else f"{_format_percent(arm.share)} % of {arm.trials} {noun}"
 
 
-def _noun(trials: Arm | Sample) -> str:
-    return "answers" if isinstance(trials, Sample) else "requests answered"
+def _trial_noun(trials: Arm | ValueSample) -> str:
+    return "answers" if isinstance(trials, ValueSample) else "requests answered"
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{round(100 * share, 2) + 0.0:.2f}"
 
 
-def _over(rule: Rule, threshold: float, result: Histogram, levels: Levels) -> list[Verdict]:
-    candidate = over(result.candidate, threshold)
+def _judge_over_threshold(rule: MetricLimits, threshold: float, result: Histogram, levels: Levels) -> list[Verdict]:
+    candidate = count_over(result.candidate, threshold)
     if candidate is None:
-        return [_no_boundary(rule, threshold, result.candidate, "candidate")]
+        return [_no_boundary_verdict(rule, threshold, result.candidate, "candidate")]
     serving, blocks = None, None
     if result.serving is not None:
-        serving, blocks = over(result.serving, threshold), _blocks_over(result, threshold)
+        serving, blocks = count_over(result.serving, threshold), _blocks_over(result, threshold)
         if serving is None and rule.margin is not None:
-            return [_no_boundary(rule, threshold, result.serving, "serving revision")]
-    return _shares(rule, Shares(candidate, serving, _pairs(result, threshold), blocks), levels)
+            return [_no_boundary_verdict(rule, threshold, result.serving, "serving revision")]
+    return _judge_shares(rule, RequestShares(candidate, serving, _pairs_over(result, threshold), blocks), levels)
 
 
-def _pairs(result: Histogram, threshold: float) -> PairedRequests | None:
-    bound = boundary(result.candidate, threshold)
+def _pairs_over(result: Histogram, threshold: float) -> PairedRequests | None:
+    bound = find_boundary(result.candidate, threshold)
     return dict(result.pairs).get(threshold if bound is None else bound)
 
 
@@ -388,7 +408,7 @@ def _blocks_over(result: Histogram, threshold: float) -> Blocks | None:
         return None
     ones, zeros = [], []
     for end, candidate, serving in result.blocks:
-        one, zero = over(candidate, threshold), over(serving, threshold)
+        one, zero = count_over(candidate, threshold), count_over(serving, threshold)
         if one is None or zero is None:
             return None
         ones.append(Block(end, one.trials, one.events))
@@ -396,9 +416,9 @@ def _blocks_over(result: Histogram, threshold: float) -> Blocks | None:
     return tuple(ones), tuple(zeros)
 
 
-def _no_boundary(rule: Rule, threshold: float, buckets: Buckets, whose: str) -> Verdict:
+def _no_boundary_verdict(rule: MetricLimits, threshold: float, buckets: Buckets, whose: str) -> Verdict:
     bounds = ", ".join(f"{bound:g}" for bound, _ in buckets if math.isfinite(bound))
-    return _error(
+    return _error_verdict(
         rule,
         Reason.LATENCY_THRESHOLD_NOT_A_BUCKET,
         f"{threshold:g} s is no bucket boundary of the {whose}'s histogram, so the requests over it can't be counted; "
@@ -406,33 +426,35 @@ def _no_boundary(rule: Rule, threshold: float, buckets: Buckets, whose: str) -> 
     )
 
 
-def _percentile(rule: Rule, q: float, result: Histogram, levels: Levels) -> list[Verdict]:
+def _judge_percentile(rule: MetricLimits, q: float, result: Histogram, levels: Levels) -> list[Verdict]:
     """The percentile is at most a time exactly when the share of requests over that time is at most 1 - q."""
     found = []
     if rule.margin is not None:
         if result.serving is None:
-            found.append(_nothing_serves(rule))
+            found.append(_no_serving_verdict(rule))
         else:
-            found.append(_beyond_serving(rule, rule.margin, q, result, result.serving, levels))
+            found.append(_judge_percentile_margin(rule, rule.margin, q, result, result.serving, levels))
     if rule.max is not None:
-        candidate = over(result.candidate, rule.max)
+        candidate = count_over(result.candidate, rule.max)
         if candidate is None:
-            return [_no_boundary(rule, rule.max, result.candidate, "candidate")]
+            return [_no_boundary_verdict(rule, rule.max, result.candidate, "candidate")]
         blocks = _blocks_over(result, rule.max)
-        claim = _share(rule, 1 - q, True, candidate, levels, blocks, f"share over {rule.max:g} s")
-        found.append(_decide(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
-    seconds = quantile(result.candidate, q)
-    serving_seconds = None if result.serving is None else quantile(result.serving, q)
-    told = f"p{100 * q:g} {_seconds(seconds)}"
+        claim = _share_claim(rule, 1 - q, True, candidate, levels, blocks, f"share over {rule.max:g} s")
+        found.append(_judge_claim(rule, claim, candidate, None, Reason.LIMIT_EXCEEDED))
+    seconds = estimate_quantile(result.candidate, q)
+    serving_seconds = None if result.serving is None else estimate_quantile(result.serving, q)
+    told = f"p{100 * q:g} {_format_seconds(seconds)}"
     if serving_seconds is not None:
-        told += f", serving {_seconds(serving_seconds)}"
+        told += f", serving {_format_seconds(serving_seconds)}"
     return [
         replace(verdict, candidate=seconds, serving=serving_seconds, message=f"{told}; {verdict.message}")
         for verdict in found
     ]
 
 
-def _beyond_serving(rule: Rule, margin: float, q: float, result: Histogram, zero: Buckets, levels: Levels) -> Verdict:
+def _judge_percentile_margin(
+    rule: MetricLimits, margin: float, q: float, result: Histogram, zero: Buckets, levels: Levels
+) -> Verdict:
     """Compare the shares over the bucket bound that holds the serving revision's percentile.
 
     The data choose the bound, so the levels are split over all bounds that could have been chosen.
@@ -441,25 +463,25 @@ def _beyond_serving(rule: Rule, margin: float, q: float, result: Histogram, zero
     finite = [bound for bound, _ in zero or one if math.isfinite(bound)]
     at = next((bound for bound, count in zero if count >= q * zero[-1][1]), math.inf)
     at = min(at, finite[-1]) if finite else at
-    candidate, serving = over(one, at), over(zero, at)
+    candidate, serving = count_over(one, at), count_over(zero, at)
     if candidate is None or serving is None:
-        return _no_boundary(rule, at, one, "candidate")
+        return _no_boundary_verdict(rule, at, one, "candidate")
     each = Levels(levels.passes / max(1, len(finite)), levels.fails / max(1, len(finite)))
     if (pairs := dict(result.pairs).get(at)) is not None:
-        found = _paired(rule, margin, pairs, each)
+        found = _judge_pairs(rule, margin, pairs, each)
     else:
         blocks = _blocks_over(result, at)
-        claim = _difference(rule, margin, Shares(candidate, serving, blocks=blocks), serving, each)
-        found = replace(_decide(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING), blocks=blocks)
+        claim = _difference_claim(rule, margin, RequestShares(candidate, serving, blocks=blocks), serving, each)
+        found = replace(_judge_claim(rule, claim, candidate, serving, Reason.WORSE_THAN_SERVING), blocks=blocks)
     return found if math.isinf(at) else replace(found, message=f"requests over {at:g} s: {found.message}")
 
 
-def _seconds(value: float | None) -> str:
+def _format_seconds(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g} s"
 
 
-def _value(rule: Rule, result: Value) -> Verdict:
-    value, serving = _number(result.candidate), _number(result.serving)
+def _judge_value(rule: MetricLimits, result: MetricValue) -> Verdict:
+    value, serving = _finite_or_none(result.candidate), _finite_or_none(result.serving)
     if value is None:
         why = result.why or "the candidate has no value"
         return Verdict(rule.name, Outcome.INCONCLUSIVE, result.reason, why, serving=serving)
@@ -469,23 +491,23 @@ def _value(rule: Rule, result: Value) -> Verdict:
     if rule.min is not None and value < rule.min:
         out.append((f"below the limit of {rule.min:g}", rule.min, Reason.LIMIT_EXCEEDED))
     if rule.margin is not None and serving is not None:
-        worse = serving - value if _higher_is_better(rule) else value - serving
+        worse = serving - value if _is_higher_better(rule) else value - serving
         if worse > rule.margin:
             out.append((f"worse by {worse:g}, tolerated {rule.margin:g}", rule.margin, Reason.WORSE_THAN_SERVING))
     told = f"candidate {value:g}" + ("" if serving is None else f", serving {serving:g}")
     found = Verdict(rule.name, Outcome.PASS, Reason.WITHIN_LIMITS, f"{told}; within the limits", value, serving)
     if out:
         message, limit, reason = out[0]
-        return _beyond(rule, replace(found, reason=reason, message=f"{told}: {message}", limit=limit))
+        return _out_of_limits_verdict(rule, replace(found, reason=reason, message=f"{told}: {message}", limit=limit))
     if rule.failures_so_far > rule.failures_allowed:
-        return _was_beyond(rule, replace(found, message=told))
+        return _earlier_failures_verdict(rule, replace(found, message=told))
     if rule.margin is not None and serving is None:
-        missing = _nothing_serves(rule)
+        missing = _no_serving_verdict(rule)
         return replace(missing, candidate=value, message=f"{told}; {result.why or missing.message}")
     return found
 
 
-def _beyond(rule: Rule, found: Verdict) -> Verdict:
+def _out_of_limits_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
     """A look out of the limits: a Fail, unless it is one of those that are let pass."""
     failures = rule.failures_so_far + 1
     if failures > rule.failures_allowed:
@@ -495,7 +517,7 @@ def _beyond(rule: Rule, found: Verdict) -> Verdict:
     return replace(found, outcome=Outcome.INCONCLUSIVE, reason=reason, message=message, out_of_limits=True)
 
 
-def _was_beyond(rule: Rule, found: Verdict) -> Verdict:
+def _earlier_failures_verdict(rule: MetricLimits, found: Verdict) -> Verdict:
     """More earlier looks were out of the limits than are let pass."""
     message = (
         f"{found.message}; {rule.failures_so_far} earlier looks were out of the limits, {rule.failures_allowed} "
@@ -504,63 +526,63 @@ def _was_beyond(rule: Rule, found: Verdict) -> Verdict:
     return replace(found, outcome=Outcome.FAIL, reason=Reason.LIMIT_EXCEEDED, message=message)
 
 
-def _figure(rule: Rule, figure: Figure, levels: Levels) -> Verdict:
+def _judge_figure(rule: MetricLimits, figure: Figure, levels: Levels) -> Verdict:
     """A Job's figure, by the code of the evaluation gate. One without its error never passes; out of the limits it
     fails as any value does."""
     serving = None if figure.serving is None else float(figure.serving)
     found = []
-    for limit in _limits_of(rule):
+    for limit in _list_figure_limits(rule):
         if limit.versus_serving and serving is None:
-            found.append(replace(_nothing_serves(rule), candidate=float(figure.candidate)))
+            found.append(replace(_no_serving_verdict(rule), candidate=float(figure.candidate)))
             continue
-        found.append(_by_limit(rule, figure, limit, levels))
-    worst = max(found, key=lambda verdict: (verdict.out_of_limits, _severity(verdict)))
+        found.append(_judge_figure_limit(rule, figure, limit, levels))
+    worst = max(found, key=lambda verdict: (verdict.out_of_limits, _severity_rank(verdict)))
     worst = replace(worst, candidate=float(figure.candidate), serving=serving, samples=figure.n)
     if worst.out_of_limits:
-        return _beyond(rule, worst)
-    return _was_beyond(rule, worst) if rule.failures_so_far > rule.failures_allowed else worst
+        return _out_of_limits_verdict(rule, worst)
+    return _earlier_failures_verdict(rule, worst) if rule.failures_so_far > rule.failures_allowed else worst
 
 
-def _limits_of(rule: Rule) -> list[Limit]:
+def _list_figure_limits(rule: MetricLimits) -> list[FigureLimit]:
     """Those of the rule, as the evaluation gate has them."""
-    found = [Limit("min", rule.min, True, False)] if rule.min is not None else []
+    found = [FigureLimit("min", rule.min, True, False)] if rule.min is not None else []
     if rule.max is not None:
-        found.append(Limit("max", rule.max, False, False))
+        found.append(FigureLimit("max", rule.max, False, False))
     if rule.margin is not None:
-        higher = _higher_is_better(rule)
-        found.append(Limit("margin", -rule.margin if higher else rule.margin, higher, True))
+        higher = _is_higher_better(rule)
+        found.append(FigureLimit("margin", -rule.margin if higher else rule.margin, higher, True))
     return found
 
 
-def _by_limit(rule: Rule, figure: Figure, limit: Limit, levels: Levels) -> Verdict:
+def _judge_figure_limit(rule: MetricLimits, figure: Figure, limit: FigureLimit, levels: Levels) -> Verdict:
     """`out_of_limits` of the verdict: proven to be, or a number without its error that is."""
-    evidence = figure.difference(higher=limit.at_least) if limit.versus_serving else figure.value()
+    evidence = figure.difference_evidence(higher=limit.at_least) if limit.versus_serving else figure.value_evidence()
     broken = Reason.WORSE_THAN_SERVING if limit.versus_serving else Reason.LIMIT_EXCEEDED
     if isinstance(evidence, str):
         value = float(figure.candidate - (figure.serving or 0) if limit.versus_serving else figure.candidate)
         out = value < limit.value if limit.at_least else value > limit.value
-        text = f"{compared(figure, limit)}, limit {limit.name} {limit.value:g}: {evidence}"
+        text = f"{describe_comparison(figure, limit)}, limit {limit.name} {limit.value:g}: {evidence}"
         reason = broken if out else Reason.UNCERTAINTY_MISSING
         return Verdict(rule.name, Outcome.INCONCLUSIVE, reason, text, limit=limit.value, out_of_limits=out)
-    outcome, text = weigh(figure, limit, evidence, levels.passes, levels.fails)
+    outcome, text = weigh_evidence(figure, limit, evidence, levels.passes, levels.fails)
     reasons = {Outcome.PASS: Reason.WITHIN_LIMITS, Outcome.FAIL: broken, Outcome.INCONCLUSIVE: Reason.TOO_FEW_EXAMPLES}
     if outcome is Outcome.PASS:
-        text = f"{compared(figure, limit)}, {text}"
+        text = f"{describe_comparison(figure, limit)}, {text}"
     return Verdict(
         rule.name,
         outcome,
         reasons[outcome],
         text,
-        low=bounds.lower(evidence, levels.passes),
-        high=bounds.upper(evidence, levels.passes),
+        low=bounds.lower_bound(evidence, levels.passes),
+        high=bounds.upper_bound(evidence, levels.passes),
         limit=limit.value,
         out_of_limits=outcome is Outcome.FAIL,
     )
 
 
-def _number(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _higher_is_better(rule: Rule) -> bool:
+def _is_higher_better(rule: MetricLimits) -> bool:
     return rule.higher_is_better or (rule.min is not None and rule.max is None)

@@ -10,31 +10,31 @@ import math
 
 from modelwright.core.analysis.evidence import Block
 
-MOST = 64
+MAX_BLOCKS = 64
 """Blocks that are kept of one metric in one step."""
-ROOM = 16 * 1024
+MAX_CHARACTERS = 16 * 1024
 """Characters for all metrics and steps of a rollout."""
-_WIDTH = 48
+_BLOCK_CHARACTERS = 48
 """Characters of a block of ten million requests, with its comma."""
 
-Both = tuple[tuple[Block, ...], tuple[Block, ...]]
+BlocksOfBoth = tuple[tuple[Block, ...], tuple[Block, ...]]
 
 
-def written(blocks: Both, room: int) -> str:
+def format_blocks(blocks: BlocksOfBoth, room: int) -> str:
     """The blocks of candidate and serving revision as text of at most `room` characters, neighbours merged until they
     fit; empty when not even one does."""
-    most = min(MOST, room // _WIDTH)
+    most = min(MAX_BLOCKS, room // _BLOCK_CHARACTERS)
     if most < 1:
         return ""
     size = max(1, math.ceil(len(blocks[0]) / most))
-    merged = [[_sum(arm[at : at + size]) for at in range(0, len(arm), size)] for arm in blocks]
+    merged = [[_merge_blocks(arm[at : at + size]) for at in range(0, len(arm), size)] for arm in blocks]
     return ",".join(
         f"{one.end:.0f} {one.events}/{one.trials} {zero.events}/{zero.trials}"
         for one, zero in zip(*merged, strict=True)
     )
 
 
-def read(text: str) -> Both:
+def parse_blocks(text: str) -> BlocksOfBoth:
     """The blocks that `written` wrote. Raises ValueError for anything else."""
     ones: list[Block] = []
     zeros: list[Block] = []
@@ -46,5 +46,5 @@ def read(text: str) -> Both:
     return tuple(ones), tuple(zeros)
 
 
-def _sum(blocks: tuple[Block, ...]) -> Block:
+def _merge_blocks(blocks: tuple[Block, ...]) -> Block:
     return Block(blocks[-1].end, sum(block.trials for block in blocks), sum(block.events for block in blocks))

@@ -10,15 +10,15 @@ from statistics import NormalDist
 from typing import Literal
 
 from modelwright.core.analysis import betting
-from modelwright.core.analysis.blocks import Pair, beyond, within
-from modelwright.core.analysis.evidence import Sample
+from modelwright.core.analysis.blocks import BlockPair, evidence_beyond, evidence_within
+from modelwright.core.analysis.evidence import ValueSample
 from modelwright.core.analysis.sequential import share_interval
 
-MOST_SAMPLES = 1e9
-COMMON = 0.5
+MAX_SAMPLES = 1e9
+COMMON_BAD_SHARE = 0.5
 """Part of the bad requests of a mirror step that are taken to be bad at both revisions: the request is the cause."""
 _BLOCKS = 24
-_LUCK_OF_PASS, _LUCK_OF_FAIL, _LEARNING = 0.95, 1.15, 0.5
+_LUCK_OF_PASS, _LUCK_OF_FAIL, _LEARNING_COST = 0.95, 1.15, 0.5
 """Fitted to simulation: how unlucky the outcome is, in units of `power`, and what the bets lose while they learn."""
 
 
@@ -30,7 +30,7 @@ class Levels:
     fails: float
 
 
-def levels(confidence: float, metrics: int, steps: int) -> Levels:
+def split_levels(confidence: float, metrics: int, steps: int) -> Levels:
     """The levels of each of `metrics` (those that are judged as shares) at each of `steps` (those that judge them).
 
     Any one Fail turns a rollout back, so all of them share 1 - `confidence` evenly (Bonferroni). A candidate that is
@@ -47,7 +47,7 @@ def levels(confidence: float, metrics: int, steps: int) -> Levels:
 
 
 @functools.lru_cache(maxsize=4096)
-def needed_samples(
+def estimate_samples(
     limit: float, base: float, alpha: float, *, ratio: float | None, worse: float = 0.0, power: float = 0.9
 ) -> int | None:
     """Requests of the candidate after which a decision has been made with probability `power`.
@@ -69,7 +69,7 @@ def needed_samples(
     z = NormalDist().inv_cdf(power) * (1 if passes else -1)
     if ratio is not None:
         z *= _LUCK_OF_PASS if passes else _LUCK_OF_FAIL
-    wanted = -math.log(alpha) + (0.0 if passes else _LEARNING)
+    wanted = -math.log(alpha) + (0.0 if passes else _LEARNING_COST)
 
     def decided(n: float) -> bool:
         one = share * (1 - share) / n
@@ -80,34 +80,34 @@ def needed_samples(
             interval = share_interval(n, bad, alpha)
             return interval.high <= limit if passes else interval.low > limit
         serving = n * ratio * min(1.0, max(0.0, base - luck * zero))
-        block = Pair(n / _BLOCKS, bad / _BLOCKS, n * ratio / _BLOCKS, serving / _BLOCKS)
-        evidence = (within if passes else beyond)([block] * _BLOCKS, limit)
+        block = BlockPair(n / _BLOCKS, bad / _BLOCKS, n * ratio / _BLOCKS, serving / _BLOCKS)
+        evidence = (evidence_within if passes else evidence_beyond)([block] * _BLOCKS, limit)
         return evidence.last >= wanted
 
     if against == limit:
         return None
-    found = smallest(decided, 1.0, MOST_SAMPLES)
+    found = find_smallest(decided, 1.0, MAX_SAMPLES)
     return None if found is None else math.ceil(found)
 
 
-def needed_answers(limit: float, base: float, alpha: float, *, power: float = 0.9) -> int | None:
+def estimate_answers(limit: float, base: float, alpha: float, *, power: float = 0.9) -> int | None:
     """Answers after which it has been decided with probability `power` whether at most `limit` of their rows differ,
     when `base` do. As in `needed_samples`. Taken to differ as a whole, which takes the most answers."""
-    return _needed_values(0.0, ((0.0, 1 - base), (1.0, base)), limit, alpha, power)
+    return _estimate_values(0.0, ((0.0, 1 - base), (1.0, base)), limit, alpha, power)
 
 
-def needed_pairs(
-    limit: float, base: float, alpha: float, *, worse: float = 0.0, common: float = COMMON, power: float = 0.9
+def estimate_pairs(
+    limit: float, base: float, alpha: float, *, worse: float = 0.0, common: float = COMMON_BAD_SHARE, power: float = 0.9
 ) -> int | None:
     """As `needed_samples` with a margin, where both revisions are asked the same requests. `common`: the part of the
     serving revision's bad requests that are bad at the candidate too."""
     own = base * (1 - common)
     values = ((-1.0, own), (0.0, 1 - 2 * own - worse), (1.0, own + worse))
-    return _needed_values(-1.0, values, limit, alpha, power)
+    return _estimate_values(-1.0, values, limit, alpha, power)
 
 
 @functools.lru_cache(maxsize=4096)
-def _needed_values(
+def _estimate_values(
     low: float, values: tuple[tuple[float, float], ...], limit: float, alpha: float, power: float
 ) -> int | None:
     """How many values from `low` to 1 decide whether their mean is at most `limit`; `values`: (value, probability)."""
@@ -118,14 +118,16 @@ def _needed_values(
     luck = NormalDist().inv_cdf(power) * math.sqrt(variance)
 
     def proven(n: float) -> bool:
-        sample = _unlucky(low, values, n, luck * math.sqrt(n) + 0.5 * bool(variance), more=mean < limit)
-        return betting.decided(sample, limit, alpha, alpha, at_most=True) is (mean < limit)
+        sample = _unlucky_sample(low, values, n, luck * math.sqrt(n) + 0.5 * bool(variance), more=mean < limit)
+        return betting.decide_mean(sample, limit, alpha, alpha, at_most=True) is (mean < limit)
 
-    found = smallest(proven, 1.0, MOST_SAMPLES)
+    found = find_smallest(proven, 1.0, MAX_SAMPLES)
     return None if found is None else math.ceil(found)
 
 
-def _unlucky(low: float, values: tuple[tuple[float, float], ...], n: float, off: float, *, more: bool) -> Sample:
+def _unlucky_sample(
+    low: float, values: tuple[tuple[float, float], ...], n: float, off: float, *, more: bool
+) -> ValueSample:
     """n values whose sum is more (else less) by `off` than expected: of pairs, half of that at each revision, as far as
     it has bad requests."""
     counts = {value: n * part for value, part in values}
@@ -136,11 +138,11 @@ def _unlucky(low: float, values: tuple[tuple[float, float], ...], n: float, off:
     else:
         fewer = min(off / 2 if low else off, up)
         up, down = up - fewer, min(n - up + fewer, down + off - fewer) if low else 0.0
-    return Sample(low, 1.0, ((low, down), (0.0, n - up - down), (1.0, up)))
+    return ValueSample(low, 1.0, ((low, down), (0.0, n - up - down), (1.0, up)))
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StepTraffic:
     """A step's parts of all requests that count for each revision (0 to 1), and its shortest time in seconds.
 
     Weight 10: 0.1 and 0.9. Mirroring 20 percent: 0.2 and 0.2.
@@ -152,7 +154,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SampleSizeQuery:
     """A share to be decided: as in `needed_samples`, for a candidate as good as the serving revision.
 
     `unit`: what is counted, as in `needed_answers` and `needed_pairs`. `burst`: bad requests that share their fate.
@@ -166,16 +168,16 @@ class Ask:
     unit: Literal["request", "answer", "pair"] = "request"
     burst: int = 1
 
-    def needed(self, ratio: float | None) -> int | None:
+    def required_samples(self, ratio: float | None) -> int | None:
         """Requests of the candidate that it takes; `ratio` as in `needed_samples`."""
         if self.unit == "answer":
-            return needed_answers(self.limit, self.base, self.alpha)
+            return estimate_answers(self.limit, self.base, self.alpha)
         if self.unit == "pair":
-            return needed_pairs(self.limit, self.base, self.alpha)
-        return needed_samples(self.limit, self.base, self.alpha, ratio=ratio)
+            return estimate_pairs(self.limit, self.base, self.alpha)
+        return estimate_samples(self.limit, self.base, self.alpha, ratio=ratio)
 
 
-def stage_seconds(stage: Stage, asks: Sequence[Ask], rate: float) -> float:
+def estimate_step_seconds(stage: StepTraffic, asks: Sequence[SampleSizeQuery], rate: float) -> float:
     """How long a step takes at `rate` requests per second for the Model; infinity when it can't be decided.
 
     What can't be had at all doesn't count here: a comparison where one revision gets nothing, anything where the
@@ -186,7 +188,7 @@ def stage_seconds(stage: Stage, asks: Sequence[Ask], rate: float) -> float:
         if not stage.candidate or (ask.versus_serving and not stage.serving):
             continue
         ratio = stage.serving / stage.candidate if ask.versus_serving else None
-        needed = ask.needed(ratio)
+        needed = ask.required_samples(ratio)
         if needed is None:
             return math.inf
         seconds = max(seconds, max(needed * ask.burst, ask.min_samples) / (rate * stage.candidate))
@@ -195,29 +197,32 @@ def stage_seconds(stage: Stage, asks: Sequence[Ask], rate: float) -> float:
     return seconds
 
 
-def needed_rate(stages: Sequence[Stage], asks: Sequence[Ask], deadline: float) -> float | None:
+def estimate_rate(stages: Sequence[StepTraffic], asks: Sequence[SampleSizeQuery], deadline: float) -> float | None:
     """Requests per second for the Model with which a good candidate passes all stages by the deadline (seconds).
 
     None when no rate would do: the holds alone take that long, or a limit can't be decided.
     """
-    return needed_rate_of([(stage, asks) for stage in stages], deadline)
+    return estimate_plan_rate([(stage, asks) for stage in stages], deadline)
 
 
-def needed_rate_of(plan: Sequence[tuple[Stage, Sequence[Ask]]], deadline: float) -> float | None:
+def estimate_plan_rate(plan: Sequence[tuple[StepTraffic, Sequence[SampleSizeQuery]]], deadline: float) -> float | None:
     """As `needed_rate`, for stages that each ask for shares of their own."""
     if sum(stage.hold for stage, _ in plan) >= deadline:
         return None
     at_one = [
-        (stage.hold, stage_seconds(Stage(stage.candidate, stage.serving, 0.0), asks, 1.0)) for stage, asks in plan
+        (stage.hold, estimate_step_seconds(StepTraffic(stage.candidate, stage.serving, 0.0), asks, 1.0))
+        for stage, asks in plan
     ]
     if any(math.isinf(seconds) for _, seconds in at_one):
         return None
     if not any(seconds for _, seconds in at_one):
         return 0.0
-    return smallest(lambda rate: sum(max(hold, seconds / rate) for hold, seconds in at_one) <= deadline, 1e-6, 1e12)
+    return find_smallest(
+        lambda rate: sum(max(hold, seconds / rate) for hold, seconds in at_one) <= deadline, 1e-6, 1e12
+    )
 
 
-def smallest(holds: Callable[[float], bool], low: float, high: float, *, within: float = 0.001) -> float | None:
+def find_smallest(holds: Callable[[float], bool], low: float, high: float, *, within: float = 0.001) -> float | None:
     """The smallest number in [low, high] from which on a condition holds, or a little more; None: not even at `high`.
 
     `within`: how much more at most, as a share of it.

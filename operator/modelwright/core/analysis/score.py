@@ -12,38 +12,38 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from modelwright.core.analysis.blocks import Pair, nearest
+from modelwright.core.analysis.blocks import BlockPair, nearest_null_point
 from modelwright.core.analysis.sequential import Interval
 
 _PRECISION = 1e-7
 
 
-def score_interval(counts: Pair, alpha: float) -> Interval:
+def score_interval(counts: BlockPair, alpha: float) -> Interval:
     """The candidate's share less the serving revision's, -1 to 1: each end is wrong with probability `alpha`.
 
     Raises ValueError when a revision has no requests.
     """
     if not counts.n1 or not counts.n0:
         raise ValueError("a score test needs requests of both revisions")
-    turned = Pair(counts.n0, counts.k0, counts.n1, counts.k1)
-    return Interval(-_upper(turned, alpha), _upper(counts, alpha))
+    turned = BlockPair(counts.n0, counts.k0, counts.n1, counts.k1)
+    return Interval(-_upper_end(turned, alpha), _upper_end(counts, alpha))
 
 
-def _upper(counts: Pair, alpha: float) -> float:
+def _upper_end(counts: BlockPair, alpha: float) -> float:
     low, high = counts.k1 / counts.n1 - counts.k0 / counts.n0, 1.0
     while high - low > _PRECISION:
         middle = (low + high) / 2
-        if _refuted(counts, middle, alpha):
+        if _is_refuted(counts, middle, alpha):
             high = middle
         else:
             low = middle
     return high
 
 
-def _refuted(counts: Pair, limit: float, alpha: float) -> bool:
+def _is_refuted(counts: BlockPair, limit: float, alpha: float) -> bool:
     """Whether the difference is proven to be below `limit`, which is above the one that was seen."""
     p1, p0 = counts.k1 / counts.n1, counts.k0 / counts.n0
-    (r1, g1), (r0, g0) = nearest(counts.n1, (p1, 1 - p1), counts.n0, (p0, 1 - p0), limit)
+    (r1, g1), (r0, g0) = nearest_null_point(counts.n1, (p1, 1 - p1), counts.n0, (p0, 1 - p0), limit)
     variance = r1 * g1 / counts.n1 + r0 * g0 / counts.n0
     if variance <= 0:
         return False

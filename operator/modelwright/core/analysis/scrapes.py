@@ -15,23 +15,23 @@ from dataclasses import dataclass
 
 from modelwright.core.analysis.evidence import Series
 
-Target = tuple[str, str]
+ScrapeTarget = tuple[str, str]
 """What Prometheus scrapes: (job, instance)."""
 Samples = list[tuple[float, float]]
 
-NEAR_ZERO = 20.0
+NEAR_ZERO_REQUESTS = 20.0
 """Requests that any target can have counted since the scrape before."""
-PACE = 2.0
+MAX_PACE = 2.0
 """How many times the step's mean pace a target can have counted at since the scrape before."""
-LARGEST = 2.0**53
+MAX_COUNTER_VALUE = 2.0**53
 """No counter of requests gets there: a larger float can't count by one."""
-FIRST_BLOCK = 15.0
-BLOCKS_OF_AN_AGE = 40
+FIRST_BLOCK_SECONDS = 15.0
+BLOCKS_PER_AGE = 40
 REPLICA_LABELS = ("prometheus", "prometheus_replica", "replica", "receive_replica", "__replica__")
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class CounterGrowth:
     """What counters counted since a step began, for each selector that was asked for, in that order.
 
     The samples of these series are (unix seconds, counted since the step began) and never fall. `doubled`: which
@@ -42,13 +42,13 @@ class Counts:
     doubled: str = ""
 
 
-def target(labels: Mapping[str, str]) -> Target | None:
+def scrape_target(labels: Mapping[str, str]) -> ScrapeTarget | None:
     """What the series was scraped from, as far as its labels say."""
     instance = labels.get("instance")
     return None if instance is None else (labels.get("job", ""), instance)
 
 
-def process_of(labels: Mapping[str, str]) -> tuple[str, ...] | None:
+def scraped_process(labels: Mapping[str, str]) -> tuple[str, ...] | None:
     """The process that a series is of, as one job of one Prometheus scrapes it; None without an instance."""
     if "instance" not in labels:
         return None
@@ -62,15 +62,15 @@ def block_ends(start: float, end: float) -> Iterator[float]:
     """
     age = 0.0
     while True:
-        age += max(FIRST_BLOCK, age / BLOCKS_OF_AN_AGE)
+        age += max(FIRST_BLOCK_SECONDS, age / BLOCKS_PER_AGE)
         if start + age > end:
             return
         yield start + age
 
 
-def counted(
-    groups: Sequence[Iterable[Series]], start: float, *, watched: Mapping[Target, float] | None = None
-) -> Counts:
+def count_growth(
+    groups: Sequence[Iterable[Series]], start: float, *, watched: Mapping[ScrapeTarget, float] | None = None
+) -> CounterGrowth:
     """What the counters of each group counted after `start` (unix seconds).
 
     Samples may begin before `start`: the last one at or before it is the baseline. A series without one counts from 0
@@ -84,21 +84,27 @@ def counted(
     nothing. Values that no counter has (not finite, negative, above LARGEST) are ignored. Copies of one target are
     counted once.
     """
-    rows = [_Row(group, dict(one.labels), clean(one.samples)) for group, every in enumerate(groups) for one in every]
+    rows = [
+        _CounterRow(group, dict(one.labels), clean_samples(one.samples))
+        for group, every in enumerate(groups)
+        for one in every
+    ]
     found: list[list[Series]] = [[] for _ in groups]
     doubled = []
-    for of_endpoint in _by_endpoint(rows):
-        single, problem = _merged(of_endpoint)
+    for of_endpoint in _group_by_process(rows):
+        single, problem = _merge_copies(of_endpoint)
         doubled += [problem] if problem else []
         times = sorted({at for row in single for at, _ in row.samples})
-        targets = {target(row.labels) for row in of_endpoint}
+        targets = {scrape_target(row.labels) for row in of_endpoint}
         since = min([*times[:1], *(at for found, at in (watched or {}).items() if found in targets)], default=math.inf)
-        for row, points in zip(single, _walk([row.samples for row in single], times, start, since).points, strict=True):
+        for row, points in zip(
+            single, _walk_series([row.samples for row in single], times, start, since).points, strict=True
+        ):
             found[row.group].append(Series(row.labels, tuple(points)))
-    return Counts(tuple(tuple(group) for group in found), "; ".join(dict.fromkeys(doubled)))
+    return CounterGrowth(tuple(tuple(group) for group in found), "; ".join(dict.fromkeys(doubled)))
 
 
-def thinned(series: Sequence[Samples], start: float) -> list[Samples]:
+def thin_samples(series: Sequence[Samples], start: float) -> list[Samples]:
     """The samples of one target's series that say the same as all of them: `counted` gives the same at the last sample
     and at the end of each block. They are clean already.
 
@@ -108,7 +114,7 @@ def thinned(series: Sequence[Samples], start: float) -> list[Samples]:
     times = sorted({at for samples in series for at, _ in samples})
     if not times:
         return [list(samples) for samples in series]
-    walk = _walk(series, times, start, math.inf)
+    walk = _walk_series(series, times, start, math.inf)
     keep = walk.notable | {times[-1]}
     keep |= {max(before) for one in series if (before := [at for at, _ in one if at <= start])}
     for end in (start, *block_ends(start, times[-1])):
@@ -119,21 +125,21 @@ def thinned(series: Sequence[Samples], start: float) -> list[Samples]:
     return [[(at, value) for at, value in levels if at in keep] for levels in walk.levels]
 
 
-def clean(samples: Iterable[tuple[float, float]]) -> Samples:
+def clean_samples(samples: Iterable[tuple[float, float]]) -> Samples:
     """The samples that a counter can have, oldest first, one for each moment."""
-    valid = [(at, value) for at, value in samples if math.isfinite(at) and 0 <= value <= LARGEST]
+    valid = [(at, value) for at, value in samples if math.isfinite(at) and 0 <= value <= MAX_COUNTER_VALUE]
     return list(dict(sorted(valid)).items())
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _CounterRow:
     group: int
     labels: dict[str, str]
     samples: Samples
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
+class _CounterWalk:
     """For each series (unix seconds, counted), and (unix seconds, value) without small falls; times of changes."""
 
     points: list[Samples]
@@ -141,21 +147,21 @@ class _Walk:
     notable: set[float]
 
 
-def _walk(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _Walk:
+def _walk_series(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _CounterWalk:
     """All series of one target. Series that begin later than `since` count from 0."""
-    if not any(_falls(samples, start) for samples in series):
-        return _rising(series, times, start, since)
-    return _scrape_by_scrape(series, times, start, since)
+    if not any(_ever_falls(samples, start) for samples in series):
+        return _walk_rising(series, times, start, since)
+    return _walk_scrapes(series, times, start, since)
 
 
-def _falls(samples: Samples, start: float) -> bool:
+def _ever_falls(samples: Samples, start: float) -> bool:
     return any(after[1] < before[1] and after[0] > start for before, after in itertools.pairwise(samples))
 
 
-def _rising(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _Walk:
+def _walk_rising(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _CounterWalk:
     """Of series that never fall after `start`: by far the most, and the same as `_scrape_by_scrape` in a tenth of the
     time."""
-    walk = _Walk([], list(series), set())
+    walk = _CounterWalk([], list(series), set())
     for samples in series:
         index = bisect.bisect_right(samples, start, key=lambda sample: sample[0])
         base = samples[index - 1][1] if index else samples[0][1] if samples and samples[0][0] <= since else 0.0
@@ -168,13 +174,13 @@ def _rising(series: Sequence[Samples], times: Sequence[float], start: float, sin
     return walk
 
 
-def _scrape_by_scrape(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _Walk:
+def _walk_scrapes(series: Sequence[Samples], times: Sequence[float], start: float, since: float) -> _CounterWalk:
     at = [dict(samples) for samples in series]
     every = range(len(at))
     level: list[float | None] = [None] * len(at)
     total = [0.0] * len(at)
     gained = 0.0  # what series counted that were there before, so that it is known without `since`
-    walk = _Walk([[] for _ in at], [[] for _ in at], set())
+    walk = _CounterWalk([[] for _ in at], [[] for _ in at], set())
     before: float | None = None
     for now in times:
         if before is not None and now > start:
@@ -182,7 +188,7 @@ def _scrape_by_scrape(series: Sequence[Samples], times: Sequence[float], start: 
             pace = gained / elapsed if elapsed > 0 else 0.0
             whole = math.fsum(value for value in level if value is not None)
             pairs = [(level[i], at[i].get(now)) for i in every if before in at[i]]
-            if _restarted(pairs, whole, max(NEAR_ZERO, PACE * pace * (now - before))):
+            if _has_restarted(pairs, whole, max(NEAR_ZERO_REQUESTS, MAX_PACE * pace * (now - before))):
                 level = [None if value is None else 0.0 for value in level]
                 walk.notable.update((before, now))
             if any((before in samples) != (now in samples) for samples in at):
@@ -212,7 +218,7 @@ def _scrape_by_scrape(series: Sequence[Samples], times: Sequence[float], start: 
     return walk
 
 
-def _restarted(pairs: Iterable[tuple[float | None, float | None]], whole: float, possible: float) -> bool:
+def _has_restarted(pairs: Iterable[tuple[float | None, float | None]], whole: float, possible: float) -> bool:
     """Whether the process began again between two scrapes: (value before, value now) of each series in both.
 
     `whole`: what all its series had; those with timestamps of their own are in few scrapes together, and say nothing of
@@ -225,39 +231,39 @@ def _restarted(pairs: Iterable[tuple[float | None, float | None]], whole: float,
     return was >= whole / 2 and (is_now < was / 2 or is_now <= possible)
 
 
-def _by_endpoint(rows: Sequence[_Row]) -> Iterable[list[_Row]]:
+def _group_by_process(rows: Sequence[_CounterRow]) -> Iterable[list[_CounterRow]]:
     """The rows of each process that is scraped; a series without an instance is one of its own."""
     pods: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    processes = [process_of(row.labels) or ("", "", str(index)) for index, row in enumerate(rows)]
+    processes = [scraped_process(row.labels) or ("", "", str(index)) for index, row in enumerate(rows)]
     for address, exported, pod, *_ in processes:
         pods[address, exported].add(pod)
-    found: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    found: dict[tuple[str, ...], list[_CounterRow]] = defaultdict(list)
     for row, (address, exported, pod, *_) in zip(rows, processes, strict=True):
         # Several pods had one address, one after the other; or one job doesn't say which pod it is.
         found[address, exported, pod if len(pods[address, exported] - {""}) > 1 else ""].append(row)
     return found.values()
 
 
-def _merged(rows: list[_Row]) -> tuple[list[_Row], str]:
+def _merge_copies(rows: list[_CounterRow]) -> tuple[list[_CounterRow], str]:
     """Each counter of one process once, however many jobs or Prometheus scrape it; and what is wrong, if anything."""
-    scrapes: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    scrapes: dict[tuple[str, ...], list[_CounterRow]] = defaultdict(list)
     for row in rows:
-        scrapes[(process_of(row.labels) or ())[3:]].append(row)
+        scrapes[(scraped_process(row.labels) or ())[3:]].append(row)
     if len(scrapes) == 1:
         return rows, ""
-    given = _given_by_scraping(list(scrapes.values()))
-    copies: dict[tuple[object, ...], list[_Row]] = defaultdict(list)
+    given = _scrape_labels(list(scrapes.values()))
+    copies: dict[tuple[object, ...], list[_CounterRow]] = defaultdict(list)
     for row in rows:
         copies[row.group, frozenset(item for item in row.labels.items() if item[0] not in given)].append(row)
     every = (pair for same in copies.values() for pair in itertools.combinations(same, 2))
-    if any(not _agree(one.samples, other.samples) for one, other in every):
-        return rows, _describe(rows)
-    if all(len(same) == 1 for same in copies.values()) and _share_a_name(list(scrapes.values())):
-        return rows, _describe(rows)
-    return [_merge(same) for same in copies.values()], ""
+    if any(not _samples_agree(one.samples, other.samples) for one, other in every):
+        return rows, _describe_double_scrape(rows)
+    if all(len(same) == 1 for same in copies.values()) and _have_shared_name(list(scrapes.values())):
+        return rows, _describe_double_scrape(rows)
+    return [_merge_samples(same) for same in copies.values()], ""
 
 
-def _given_by_scraping(scrapes: Sequence[Sequence[_Row]]) -> set[str]:
+def _scrape_labels(scrapes: Sequence[Sequence[_CounterRow]]) -> set[str]:
     """Labels that say how a process is scraped, and not what it counts: all series of a scrape have the same value,
     and another scrape has another one, or none."""
     names = {name for rows in scrapes for row in rows for name in row.labels} - {"__name__", "le"}
@@ -269,27 +275,27 @@ def _given_by_scraping(scrapes: Sequence[Sequence[_Row]]) -> set[str]:
     }
 
 
-def _merge(copies: list[_Row]) -> _Row:
+def _merge_samples(copies: list[_CounterRow]) -> _CounterRow:
     samples: dict[float, float] = {}
     for row in copies:
         for at, value in row.samples:
             samples[at] = max(value, samples.get(at, 0.0))
-    return _Row(copies[0].group, copies[0].labels, sorted(samples.items()))
+    return _CounterRow(copies[0].group, copies[0].labels, sorted(samples.items()))
 
 
-def _share_a_name(scrapes: Sequence[Sequence[_Row]]) -> bool:
+def _have_shared_name(scrapes: Sequence[Sequence[_CounterRow]]) -> bool:
     names = [{row.labels["__name__"] for row in rows if "__name__" in row.labels} for rows in scrapes]
     return sum(map(len, names)) > len(set().union(*names))
 
 
-def _agree(one: Samples, other: Samples) -> bool:
+def _samples_agree(one: Samples, other: Samples) -> bool:
     """Whether both can be one counter that was read at different times; one value in ten may contradict it, as around a
     restart."""
-    found = [*_between(one, other), *_between(other, one)]
+    found = [*_check_between(one, other), *_check_between(other, one)]
     return found.count(False) <= max(1, len(found) // 10)
 
 
-def _between(one: Samples, other: Samples) -> Iterator[bool]:
+def _check_between(one: Samples, other: Samples) -> Iterator[bool]:
     """For each value of `other`: whether it lies between the values of `one` around it, give or take as much again."""
     times = [at for at, _ in one]
     for at, value in other:
@@ -299,7 +305,7 @@ def _between(one: Samples, other: Samples) -> Iterator[bool]:
             yield low - slack <= value <= high + slack
 
 
-def _describe(rows: Sequence[_Row]) -> str:
+def _describe_double_scrape(rows: Sequence[_CounterRow]) -> str:
     labels = rows[0].labels
     differing = [name for name in ("job", *REPLICA_LABELS) if len({row.labels.get(name) for row in rows}) > 1]
     values = {", ".join(f'{name}="{row.labels.get(name, "")}"' for name in differing) for row in rows}

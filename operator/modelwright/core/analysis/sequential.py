@@ -31,7 +31,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PRIOR = (0.5, 2.0)
+SHARE_PRIOR = (0.5, 2.0)
 """Beta(1/2, 2). Any prior keeps the level; it decides how many requests are needed. What is watched here are small
 shares of bad requests. Beside Jeffreys' Beta(1/2, 1/2), which loses least in the worst case, a Pass takes 6 to 10 %
 fewer requests up to a share of 0.1, and 20 % more at 0.9. Beta(1/2, 10) saves as much again, and doubles the latter."""
@@ -52,10 +52,10 @@ def share_interval(trials: float, events: float, alpha: float) -> Interval:
     """Interval of the share of bad requests, 0 to 1. `alpha` is the chance that it is ever wrong, over all looks.
     Counts may be fractions, which planning needs."""
     arm = _LogMartingale(trials, events)
-    bound = _bound(alpha)
-    top = _slope(lambda s: arm.at(*arm.above(s)), bound)
-    bottom = _slope(lambda s: arm.at(*arm.below(s)), bound)
-    return Interval(arm.below(bottom)[0], arm.above(top)[0])
+    bound = _log_bound(alpha)
+    top = _find_slope(lambda s: arm.log_value(*arm.point_above(s)), bound)
+    bottom = _find_slope(lambda s: arm.log_value(*arm.point_below(s)), bound)
+    return Interval(arm.point_below(bottom)[0], arm.point_above(top)[0])
 
 
 def difference_interval(n1: float, k1: float, n0: float, k0: float, alpha: float) -> Interval:
@@ -63,17 +63,17 @@ def difference_interval(n1: float, k1: float, n0: float, k0: float, alpha: float
     may be fractions."""
     one, zero = _LogMartingale(n1, k1), _LogMartingale(n0, k0)
     apart, same = one.mixture + zero.mixture, _LogMartingale(n1 + n0, k1 + k0).mixture
-    bound = _bound(alpha) + apart - _log_of_mean(apart, same)
-    top = _slope(lambda s: one.at(*one.above(s)) + zero.at(*zero.below(s)), bound)
-    bottom = _slope(lambda s: one.at(*one.below(s)) + zero.at(*zero.above(s)), bound)
+    bound = _log_bound(alpha) + apart - _log_of_mean(apart, same)
+    top = _find_slope(lambda s: one.log_value(*one.point_above(s)) + zero.log_value(*zero.point_below(s)), bound)
+    bottom = _find_slope(lambda s: one.log_value(*one.point_below(s)) + zero.log_value(*zero.point_above(s)), bound)
     # Rounding can go beyond what a difference of shares can be.
     return Interval(
-        max(-1.0, one.below(bottom)[0] - zero.above(bottom)[0]),
-        min(1.0, one.above(top)[0] - zero.below(top)[0]),
+        max(-1.0, one.point_below(bottom)[0] - zero.point_above(bottom)[0]),
+        min(1.0, one.point_above(top)[0] - zero.point_below(top)[0]),
     )
 
 
-def _bound(alpha: float) -> float:
+def _log_bound(alpha: float) -> float:
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}: it must be between 0 and 1")
     return -math.log(alpha)
@@ -85,11 +85,11 @@ class _LogMartingale:
     __slots__ = ("bad", "good", "mixture", "trials")
 
     def __init__(self, trials: float, events: float) -> None:
-        a, b = PRIOR
+        a, b = SHARE_PRIOR
         self.trials, self.bad, self.good = trials, events, trials - events
         self.mixture = _log_beta(a + self.bad, b + self.good) - _log_beta(a, b)
 
-    def at(self, p: float, q: float) -> float:
+    def log_value(self, p: float, q: float) -> float:
         value = self.mixture
         if self.bad:
             value -= self.bad * math.log(p) if p > 0 else -math.inf
@@ -97,21 +97,21 @@ class _LogMartingale:
             value -= self.good * math.log(q) if q > 0 else -math.inf
         return value
 
-    def above(self, slope: float) -> tuple[float, float]:
+    def point_above(self, slope: float) -> tuple[float, float]:
         """Where log M rises with this slope (> 0), at or above the estimate."""
-        return _larger(self.trials, self.bad, slope), _smaller(self.trials, self.good, slope)
+        return _larger_root(self.trials, self.bad, slope), _smaller_root(self.trials, self.good, slope)
 
-    def below(self, slope: float) -> tuple[float, float]:
+    def point_below(self, slope: float) -> tuple[float, float]:
         """Where log M falls with this slope, at or below the estimate."""
-        return _smaller(self.trials, self.bad, slope), _larger(self.trials, self.good, slope)
+        return _smaller_root(self.trials, self.bad, slope), _larger_root(self.trials, self.good, slope)
 
 
-def _larger(n: float, k: float, s: float) -> float:
+def _larger_root(n: float, k: float, s: float) -> float:
     root = math.sqrt((n - s) ** 2 + 4 * s * k)
     return 2 * k / (n - s + root) if n > s else (s - n + root) / (2 * s)
 
 
-def _smaller(n: float, k: float, s: float) -> float:
+def _smaller_root(n: float, k: float, s: float) -> float:
     return 2 * k / (n + s + math.sqrt(max(0.0, (n + s) ** 2 - 4 * s * k)))
 
 
@@ -124,7 +124,7 @@ def _log_of_mean(x: float, y: float) -> float:
     return max(x, y) + math.log1p(math.exp(-abs(x - y))) - math.log(2)
 
 
-def _slope(log_product: Callable[[float], float], bound: float) -> float:
+def _find_slope(log_product: Callable[[float], float], bound: float) -> float:
     """The slope at which the product reaches the bound, rounded outwards; a huge one when it never does.
 
     False position by the logarithm of the slope, in the Illinois variant, with a bisection at every third try.

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-Value = float | str
+FeatureValue = float | str
 """A number (NaN: missing), or the label of a category ("": missing)."""
 
-MOST_BINS = 10
+MAX_BINS = 10
 """Of numbers: ten of equal share, where the shares of bins are compared."""
-MOST_ORDERED_BINS = 32
+MAX_ORDERED_BINS = 32
 """Of numbers where their distribution functions are compared: the more cuts, the nearer to that of the raw values."""
-MOST_LABELS = 20
+MAX_LABELS = 20
 """Categories of their own, the most frequent ones; all others that the reference has are one."""
-LEAST_ROWS = 30
+MIN_LABEL_ROWS = 30
 """Rows of the reference that a category of its own needs: rarer ones are chosen when chance favours them, and would be
 missed in the window."""
-LEAST_COVERED = 0.5
+MIN_COVERED_SHARE = 0.5
 """Share of the reference's rows that categories of their own hold, below which the feature is free text."""
 
 
@@ -46,16 +46,16 @@ class Bins:
     """and that two rows have."""
 
     @property
-    def rows(self) -> int:
+    def row_count(self) -> int:
         """Rows of the reference."""
         return sum(self.counts)
 
     @property
-    def known(self) -> tuple[int, ...]:
+    def known_counts(self) -> tuple[int, ...]:
         """`compared` of the reference."""
-        return self.compared(self.counts)
+        return self.compared_counts(self.counts)
 
-    def compared(self, counts: Sequence[int]) -> tuple[int, ...]:
+    def compared_counts(self, counts: Sequence[int]) -> tuple[int, ...]:
         """Rows by bin as distances are measured over them, without missing values. Unknown labels are with the rare
         ones, most of which would be unknown to another reference; text where numbers are is left out."""
         if self.labels:
@@ -63,26 +63,26 @@ class Bins:
         return tuple(counts[:-2])
 
     @property
-    def unknown(self) -> tuple[int, int]:
+    def expected_unknown(self) -> tuple[int, int]:
         """Rows that are unknown, of how many, as the reference lets expect of others.
 
         The share of labels yet unseen is that of the labels seen once, with a variance of (once + 2 twice) / rows^2
         (Good, 1953, "The population frequencies of species", Biometrika 40): that of fewer rows.
         """
         if not self.once:
-            return self.counts[-2], self.rows
+            return self.counts[-2], self.row_count
         less = self.once / (self.once + 2 * self.twice)
-        return round(self.once * less), max(round(self.rows * less), 1)
+        return round(self.once * less), max(round(self.row_count * less), 1)
 
     @property
-    def watchable(self) -> bool:
+    def is_watchable(self) -> bool:
         """False for free text: too few rows share a label for shares of labels to say anything."""
         if not self.labels:
             return True
-        present = sum(self.known)
-        return present == 0 or sum(self.known[:-1]) / present >= LEAST_COVERED
+        present = sum(self.known_counts)
+        return present == 0 or sum(self.known_counts[:-1]) / present >= MIN_COVERED_SHARE
 
-    def place(self, value: Value) -> int:
+    def bin_of(self, value: FeatureValue) -> int:
         """The bin of a value, 0 to len(counts) - 1."""
         unknown, missing = len(self.counts) - 2, len(self.counts) - 1
         if self.labels:
@@ -93,15 +93,15 @@ class Bins:
             return unknown if value else missing
         return missing if math.isnan(value) else bisect_left(self.cuts, value)
 
-    def count(self, values: Sequence[Value]) -> list[int]:
+    def count_values(self, values: Sequence[FeatureValue]) -> list[int]:
         """How many of `values` are in each bin."""
         counts = [0] * len(self.counts)
         for value in values:
-            counts[self.place(value)] += 1
+            counts[self.bin_of(value)] += 1
         return counts
 
 
-def of(sample: Sequence[Value], *, most: int = MOST_BINS) -> Bins:
+def build_bins(sample: Sequence[FeatureValue], *, most: int = MAX_BINS) -> Bins:
     """Bins by a reference sample of one feature, numbers or labels. Raises ValueError when it is empty.
 
     Numbers go into at most `most` bins of equal share, cut at values of the sample: a value that many rows have is a
@@ -110,7 +110,9 @@ def of(sample: Sequence[Value], *, most: int = MOST_BINS) -> Bins:
     if not sample:
         raise ValueError("a reference sample needs at least one row")
     if any(isinstance(value, str) and value for value in sample):
-        return _of_labels([str(value) if isinstance(value, str) or not math.isnan(value) else "" for value in sample])
+        return _build_label_bins(
+            [str(value) if isinstance(value, str) or not math.isnan(value) else "" for value in sample]
+        )
     numbers = [value for value in sample if isinstance(value, float | int)]
     ordered = sorted(value for value in numbers if not math.isnan(value))
     found = {ordered[len(ordered) * part // most] for part in range(1, most)} if ordered else set()
@@ -120,20 +122,20 @@ def of(sample: Sequence[Value], *, most: int = MOST_BINS) -> Bins:
     cuts = tuple(sorted(found))
     ends = [0, *(bisect_right(ordered, cut) for cut in cuts), len(ordered)]
     counts = (*(end - begin for begin, end in pairwise(ends)), 0, len(sample) - len(ordered))
-    return Bins(counts, cuts, centers=_centers(ordered, cuts, ends))
+    return Bins(counts, cuts, centers=_bin_centers(ordered, cuts, ends))
 
 
-def _of_labels(sample: Sequence[str]) -> Bins:
+def _build_label_bins(sample: Sequence[str]) -> Bins:
     found = Counter(value for value in sample if value)
-    kept = sorted(label for label, count in found.most_common(MOST_LABELS) if count >= LEAST_ROWS)
+    kept = sorted(label for label, count in found.most_common(MAX_LABELS) if count >= MIN_LABEL_ROWS)
     places = {label: place for place, label in enumerate(kept)}
     labels = {label: places.get(label, len(kept)) for label in found}
-    counts = Bins((0,) * (len(kept) + 3), labels=labels).count(sample)
+    counts = Bins((0,) * (len(kept) + 3), labels=labels).count_values(sample)
     once, twice = (sum(count == times for count in found.values()) for times in (1, 2))
     return Bins(tuple(counts), labels=labels, once=once, twice=twice)
 
 
-def _centers(ordered: Sequence[float], cuts: Sequence[float], ends: Sequence[int]) -> tuple[float, ...]:
+def _bin_centers(ordered: Sequence[float], cuts: Sequence[float], ends: Sequence[int]) -> tuple[float, ...]:
     """Infinite values count as the largest finite one."""
     finite = [value for value in ordered if math.isfinite(value)]
     if not finite:

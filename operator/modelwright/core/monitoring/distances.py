@@ -32,7 +32,7 @@ from modelwright.core.monitoring import quantiles
 from modelwright.core.monitoring.bins import Bins
 
 
-class Method(StrEnum):
+class DistanceMethod(StrEnum):
     """How a feature is compared with its reference."""
 
     PSI = "PSI"
@@ -42,29 +42,29 @@ class Method(StrEnum):
     WASSERSTEIN = "Wasserstein"
 
 
-ORDERED = frozenset({Method.KOLMOGOROV_SMIRNOV, Method.WASSERSTEIN})
+ORDERED_METHODS = frozenset({DistanceMethod.KOLMOGOROV_SMIRNOV, DistanceMethod.WASSERSTEIN})
 """Methods for values that have an order: numbers, not categories."""
 
-FLOORS = {
-    Method.PSI: 0.1,
-    Method.CHI_SQUARE: 0.1,
-    Method.JENSEN_SHANNON: 0.05,
-    Method.KOLMOGOROV_SMIRNOV: 0.05,
-    Method.WASSERSTEIN: 0.1,
+DEFAULT_FLOORS = {
+    DistanceMethod.PSI: 0.1,
+    DistanceMethod.CHI_SQUARE: 0.1,
+    DistanceMethod.JENSEN_SHANNON: 0.05,
+    DistanceMethod.KOLMOGOROV_SMIRNOV: 0.05,
+    DistanceMethod.WASSERSTEIN: 0.1,
 }
 """The least value that is called drift, however many rows there are, where the user says no other."""
 
-_ADDED = 1.0
-_LEAST_EXPECTED = {Method.CHI_SQUARE: 1.0, Method.JENSEN_SHANNON: 5.0}
-_GAMMA_FALLS_SHORT = 1.06
-_JENSEN_SHANNON_FALLS_SHORT = 1.8
+_ADDED_ROWS = 1.0
+_LEAST_EXPECTED = {DistanceMethod.CHI_SQUARE: 1.0, DistanceMethod.JENSEN_SHANNON: 5.0}
+_GAMMA_STRETCH = 1.06
+_JENSEN_SHANNON_STRETCH = 1.8
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
     """`value` by `method`; `chance`: what `limit` and `tail` of the method need to know of the samples."""
 
-    method: Method
+    method: DistanceMethod
     value: float
     scale: float
     """(1/n + 1/m)"""
@@ -73,82 +73,84 @@ class Distance:
     spread: tuple[float, float] = (0.0, 0.0)
     """Mean and standard deviation of the Wasserstein distance without drift, for a scale of 1."""
 
-    def limit(self, tail: float) -> float:
+    def chance_limit(self, tail: float) -> float:
         """The value that chance alone passes with probability `tail`."""
         match self.method:
-            case Method.PSI:
-                return quantiles.chi_square(tail, self.degrees) * self.scale
-            case Method.CHI_SQUARE:
-                return math.sqrt(quantiles.chi_square(tail, self.degrees) * self.scale)
-            case Method.JENSEN_SHANNON:
-                return math.sqrt(quantiles.chi_square(tail, self.degrees) * self.scale / 8)
-            case Method.KOLMOGOROV_SMIRNOV:
-                return quantiles.kolmogorov(tail) * math.sqrt(self.scale)
-            case Method.WASSERSTEIN:
-                shape, unit = self._gamma()
-                return quantiles.gamma(tail, shape) * unit if shape else math.inf
+            case DistanceMethod.PSI:
+                return quantiles.chi_square_quantile(tail, self.degrees) * self.scale
+            case DistanceMethod.CHI_SQUARE:
+                return math.sqrt(quantiles.chi_square_quantile(tail, self.degrees) * self.scale)
+            case DistanceMethod.JENSEN_SHANNON:
+                return math.sqrt(quantiles.chi_square_quantile(tail, self.degrees) * self.scale / 8)
+            case DistanceMethod.KOLMOGOROV_SMIRNOV:
+                return quantiles.kolmogorov_quantile(tail) * math.sqrt(self.scale)
+            case DistanceMethod.WASSERSTEIN:
+                shape, unit = self._gamma_parameters()
+                return quantiles.gamma_quantile(tail, shape) * unit if shape else math.inf
 
-    def tail(self) -> float:
+    def tail_probability(self) -> float:
         """The probability of a value as large as this one without drift."""
         match self.method:
-            case Method.PSI:
+            case DistanceMethod.PSI:
                 return quantiles.chi_square_tail(self.value / self.scale, self.degrees)
-            case Method.CHI_SQUARE:
+            case DistanceMethod.CHI_SQUARE:
                 return quantiles.chi_square_tail(self.value**2 / self.scale, self.degrees)
-            case Method.JENSEN_SHANNON:
+            case DistanceMethod.JENSEN_SHANNON:
                 return quantiles.chi_square_tail(8 * self.value**2 / self.scale, self.degrees)
-            case Method.KOLMOGOROV_SMIRNOV:
+            case DistanceMethod.KOLMOGOROV_SMIRNOV:
                 return quantiles.kolmogorov_tail(self.value / math.sqrt(self.scale))
-            case Method.WASSERSTEIN:
-                shape, unit = self._gamma()
+            case DistanceMethod.WASSERSTEIN:
+                shape, unit = self._gamma_parameters()
                 return quantiles.gamma_tail(self.value / unit, shape) if shape else 1.0
 
-    def _gamma(self) -> tuple[float, float]:
+    def _gamma_parameters(self) -> tuple[float, float]:
         """Shape and unit of the gamma distribution of the Wasserstein distance; (0, 0) where all rows are alike."""
         mean, deviation = self.spread
         if mean == 0:
             return 0.0, 0.0
         # Rounded, so that windows of one size share a quantile.
-        unit = _GAMMA_FALLS_SHORT * deviation**2 / mean * math.sqrt(self.scale)
+        unit = _GAMMA_STRETCH * deviation**2 / mean * math.sqrt(self.scale)
         return round((mean / deviation) ** 2, 3), unit
 
 
-def measure(method: Method, reference: Bins, counts: Sequence[int]) -> Distance | None:
+def measure_distance(method: DistanceMethod, reference: Bins, counts: Sequence[int]) -> Distance | None:
     """The distance of `counts`, rows by bin of `reference`; None when either has nothing to compare.
 
     Missing values are left out: their share is compared by itself. Raises ValueError for an ordered
     method and categories.
     """
-    before, now = reference.known, reference.compared(counts)
+    before, now = reference.known_counts, reference.compared_counts(counts)
     rows, seen = sum(before), sum(now)
     if not rows or not seen:
         return None
-    if method in ORDERED and reference.labels:
+    if method in ORDERED_METHODS and reference.labels:
         raise ValueError(f"{method} compares numbers, and these are categories")
     scale = 1 / rows + 1 / seen
-    if method is Method.KOLMOGOROV_SMIRNOV:
-        return Distance(method, max(map(abs, _steps(before, now, rows, seen)), default=0.0), scale, 0)
-    if method is Method.WASSERSTEIN:
-        widths = _widths(reference)
-        area = math.fsum(abs(step) * width for step, width in zip(_steps(before, now, rows, seen), widths, strict=True))
-        return Distance(method, area, scale, 0, _bridge(before, widths))
+    if method is DistanceMethod.KOLMOGOROV_SMIRNOV:
+        return Distance(method, max(map(abs, _cdf_differences(before, now, rows, seen)), default=0.0), scale, 0)
+    if method is DistanceMethod.WASSERSTEIN:
+        widths = _bin_widths(reference)
+        area = math.fsum(
+            abs(step) * width for step, width in zip(_cdf_differences(before, now, rows, seen), widths, strict=True)
+        )
+        return Distance(method, area, scale, 0, _bridge_moments(before, widths))
     pairs = [(was, is_) for was, is_ in zip(before, now, strict=True) if was or is_]
-    if method is Method.PSI:
-        return Distance(method, _psi(pairs), scale, max(len(pairs) - 1, 1))
-    merged = _merged(pairs, _LEAST_EXPECTED[method] * (rows + seen) / min(rows, seen))
+    if method is DistanceMethod.PSI:
+        return Distance(method, _psi_value(pairs), scale, max(len(pairs) - 1, 1))
+    merged = _merge_small_bins(pairs, _LEAST_EXPECTED[method] * (rows + seen) / min(rows, seen))
     degrees = max(len(merged) - 1, 1)
-    if method is Method.CHI_SQUARE:
+    if method is DistanceMethod.CHI_SQUARE:
         return Distance(method, math.sqrt(_chi_square(merged, rows, seen)), scale, degrees)
-    scale *= _small_samples(merged, rows, seen)
+    scale *= _small_sample_factor(merged, rows, seen)
     return Distance(method, math.sqrt(_jensen_shannon(merged, rows, seen)), scale, degrees)
 
 
-def _psi(pairs: Sequence[tuple[int, int]]) -> float:
+def _psi_value(pairs: Sequence[tuple[int, int]]) -> float:
     """A row is added to each bin (Laplace's rule), so that an empty one is no infinity; to the window's no more than
     the reference lets expect there, so that smoothing alone never looks like drift."""
-    before = [was + _ADDED for was, _ in pairs]
+    before = [was + _ADDED_ROWS for was, _ in pairs]
     known, total = math.fsum(before), sum(now for _, now in pairs)
-    after = [now + min(_ADDED, total * was / known) for (_, now), was in zip(pairs, before, strict=True)]
+    after = [now + min(_ADDED_ROWS, total * was / known) for (_, now), was in zip(pairs, before, strict=True)]
     seen = math.fsum(after)
     return math.fsum(
         (now / seen - was / known) * math.log(now * known / (was * seen))
@@ -156,7 +158,7 @@ def _psi(pairs: Sequence[tuple[int, int]]) -> float:
     )
 
 
-def _merged(pairs: Sequence[tuple[int, int]], least: float) -> list[tuple[int, int]]:
+def _merge_small_bins(pairs: Sequence[tuple[int, int]], least: float) -> list[tuple[int, int]]:
     """`pairs` with the bins of fewer than `least` rows in both samples put together: where a sample is to
     have only few rows, what is summed up is not chi-square (Cochran, 1954)."""
     kept, small = [], [0, 0]
@@ -186,23 +188,23 @@ def _jensen_shannon(pairs: Sequence[tuple[int, int]], rows: int, seen: int) -> f
     return max(total, 0.0)
 
 
-def _small_samples(pairs: Sequence[tuple[int, int]], rows: int, seen: int) -> float:
+def _small_sample_factor(pairs: Sequence[tuple[int, int]], rows: int, seen: int) -> float:
     share = min(rows, seen) / (rows + seen)
-    return 1 + _JENSEN_SHANNON_FALLS_SHORT * math.fsum(1 / (share * (was + now)) for was, now in pairs) / len(pairs)
+    return 1 + _JENSEN_SHANNON_STRETCH * math.fsum(1 / (share * (was + now)) for was, now in pairs) / len(pairs)
 
 
-def _steps(before: Sequence[int], now: Sequence[int], rows: int, seen: int) -> list[float]:
+def _cdf_differences(before: Sequence[int], now: Sequence[int], rows: int, seen: int) -> list[float]:
     """The difference of the distribution functions at each cut."""
     pairs = zip(accumulate(before[:-1]), accumulate(now[:-1]), strict=True)
     return [after / seen - was / rows for was, after in pairs]
 
 
-def _widths(reference: Bins) -> tuple[float, ...]:
+def _bin_widths(reference: Bins) -> tuple[float, ...]:
     return tuple(right - left for left, right in pairwise(reference.centers))
 
 
 @lru_cache(maxsize=2048)
-def _bridge(before: tuple[int, ...], widths: tuple[float, ...]) -> tuple[float, float]:
+def _bridge_moments(before: tuple[int, ...], widths: tuple[float, ...]) -> tuple[float, float]:
     """Mean and standard deviation of sum |B(F)| w over the cuts, B a Brownian bridge and F the reference's shares.
 
     Of two normal variables with correlation r and unit variance, E|XY| = 2/pi (sqrt(1 - r^2) + r asin r).

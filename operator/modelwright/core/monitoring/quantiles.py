@@ -15,9 +15,9 @@ _MOST_TERMS = 10_000
 
 
 @lru_cache(maxsize=4096)
-def chi_square(tail: float, degrees: float) -> float:
+def chi_square_quantile(tail: float, degrees: float) -> float:
     """The value that a chi-square variable of `degrees` > 0 exceeds with probability `tail`, 0 < tail < 1."""
-    return 2 * gamma(tail, degrees / 2)
+    return 2 * gamma_quantile(tail, degrees / 2)
 
 
 def chi_square_tail(value: float, degrees: float) -> float:
@@ -26,9 +26,9 @@ def chi_square_tail(value: float, degrees: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def gamma(tail: float, shape: float) -> float:
+def gamma_quantile(tail: float, shape: float) -> float:
     """The value that a gamma variable of `shape` > 0 and scale 1 exceeds with probability `tail`, 0 < tail < 1."""
-    return _solve(lambda value: gamma_tail(value, shape), tail, max(shape, 1.0))
+    return _solve_falling(lambda value: gamma_tail(value, shape), tail, max(shape, 1.0))
 
 
 def gamma_tail(value: float, shape: float) -> float:
@@ -64,9 +64,9 @@ def gamma_tail(value: float, shape: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def kolmogorov(tail: float) -> float:
+def kolmogorov_quantile(tail: float) -> float:
     """The value that the Kolmogorov distribution exceeds with probability `tail`, 0 < tail < 1."""
-    return _solve(kolmogorov_tail, tail, 1.0)
+    return _solve_falling(kolmogorov_tail, tail, 1.0)
 
 
 def kolmogorov_tail(value: float) -> float:
@@ -88,14 +88,14 @@ def hypergeometric_tail(events: int, drawn: int, total: int, rows: int) -> float
     least = max(0, drawn + total - rows)
     if events <= least:
         return 1.0
-    return min(1.0, math.fsum(chance for _, chance in _from_above(drawn, total, rows, events)))
+    return min(1.0, math.fsum(chance for _, chance in _descending_probabilities(drawn, total, rows, events)))
 
 
-def hypergeometric(tail: float, drawn: int, total: int, rows: int) -> int:
+def hypergeometric_quantile(tail: float, drawn: int, total: int, rows: int) -> int:
     """The smallest number of events whose `hypergeometric_tail` is at most `tail`; one more than there can be when
     none is."""
     found, reached = min(drawn, total) + 1, 0.0
-    for events, chance in _from_above(drawn, total, rows, max(0, drawn + total - rows)):
+    for events, chance in _descending_probabilities(drawn, total, rows, max(0, drawn + total - rows)):
         reached += chance
         if reached > tail:
             break
@@ -103,12 +103,12 @@ def hypergeometric(tail: float, drawn: int, total: int, rows: int) -> int:
     return found
 
 
-def _from_above(drawn: int, total: int, rows: int, down_to: int) -> Iterator[tuple[int, float]]:
+def _descending_probabilities(drawn: int, total: int, rows: int, down_to: int) -> Iterator[tuple[int, float]]:
     """Numbers of events and their probabilities, from the largest number there can be."""
     events = min(drawn, total)
     if events < down_to:
         return
-    log = _choose(total, events) + _choose(rows - total, drawn - events) - _choose(rows, drawn)
+    log = _log_choose(total, events) + _log_choose(rows - total, drawn - events) - _log_choose(rows, drawn)
     while True:
         yield events, math.exp(log)
         if events == down_to:
@@ -118,11 +118,11 @@ def _from_above(drawn: int, total: int, rows: int, down_to: int) -> Iterator[tup
         events -= 1
 
 
-def _choose(n: int, k: int) -> float:
+def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def _solve(tail_of: Callable[[float], float], tail: float, start: float) -> float:
+def _solve_falling(tail_of: Callable[[float], float], tail: float, start: float) -> float:
     """Where the falling function `tail_of` reaches `tail`, to 1e-10 of the result."""
     low, high = 0.0, start
     while tail_of(high) > tail:

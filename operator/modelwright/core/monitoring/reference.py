@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.core.monitoring import bins
-from modelwright.core.monitoring.bins import MOST_BINS, MOST_ORDERED_BINS, Bins, Value
-from modelwright.core.monitoring.distances import ORDERED
-from modelwright.core.monitoring.drift import Comparison
+from modelwright.core.monitoring.bins import MAX_BINS, MAX_ORDERED_BINS, Bins, FeatureValue
+from modelwright.core.monitoring.distances import ORDERED_METHODS
+from modelwright.core.monitoring.drift import DriftMethods
 
-MOST_FEATURES = 1024
+MAX_FEATURES = 1024
 """Features that are watched; of more, as many spread evenly."""
-LONGEST_NAME = 63
-MOST_CLASSES = 50
+MAX_NAME_CHARACTERS = 63
+MAX_CLASSES = 50
 """Whole numbers with no more different values than this are labels, not quantities."""
 
 
-class ReferenceError(ValueError):
+class InvalidReferenceSample(ValueError):
     """The sample can't be used; the text says what is wrong and where."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class BinnedReference:
     """Bins of each feature that is watched, and of the predictions.
 
     `width`: features of a row. `features`: place in a row -> its bins. `names`: of all features of a row, empty when
@@ -36,101 +36,109 @@ class Reference:
     predictions: Bins | None = None
     names: tuple[str, ...] = ()
 
-    def place(self, row: Sequence[Value]) -> bytes:
+    def place_row(self, row: Sequence[FeatureValue]) -> bytes:
         """The bin of each feature looked at. `row` has `width` values."""
-        return bytes(found.place(category(row[at]) if found.labels else row[at]) for at, found in self.features.items())
+        return bytes(
+            found.bin_of(format_category(row[at]) if found.labels else row[at]) for at, found in self.features.items()
+        )
 
-    def place_prediction(self, value: Sequence[Value]) -> int | None:
+    def place_prediction(self, value: Sequence[FeatureValue]) -> int | None:
         """The bin of one row of an output: a value, or a number for each class; None without predictions."""
         if self.predictions is None:
             return None
-        found = prediction(value)
-        return self.predictions.place(category(found) if self.predictions.labels else found)
+        found = predicted_value(value)
+        return self.predictions.bin_of(format_category(found) if self.predictions.labels else found)
 
 
-def read(document: Any, comparison: Comparison | None = None) -> Reference:
+def parse_reference(document: Any, comparison: DriftMethods | None = None) -> BinnedReference:
     """The sample of a parsed file: {"inputs": [[value, ...], ...], "predictions": [value, ...], "features": [name,
     ...]}.
 
     Values are numbers, text or null; a prediction may also be a list of numbers, one for each class. `predictions` and
     `features` may be left out. `comparison` says how fine the bins are to be. Raises ReferenceError.
     """
-    how = comparison or Comparison()
-    most = MOST_ORDERED_BINS if how.numbers in ORDERED else MOST_BINS
+    how = comparison or DriftMethods()
+    most = MAX_ORDERED_BINS if how.numbers in ORDERED_METHODS else MAX_BINS
     if not isinstance(document, dict) or not isinstance(document.get("inputs"), list) or not document["inputs"]:
-        raise ReferenceError('the file must be {"inputs": [[...], ...], "predictions": [...]}, with at least one row')
+        raise InvalidReferenceSample(
+            'the file must be {"inputs": [[...], ...], "predictions": [...]}, with at least one row'
+        )
     rows = document["inputs"]
     width = len(rows[0]) if isinstance(rows[0], list) else 0
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width or not width:
-            raise ReferenceError(f"inputs[{number}] must be a list of {width or 'some'} values, like the first row")
+            raise InvalidReferenceSample(
+                f"inputs[{number}] must be a list of {width or 'some'} values, like the first row"
+            )
         if not all(map(_is_value, row)):
-            raise ReferenceError(f"inputs[{number}] holds something that is no number and no text")
-    watched = {width * number // MOST_FEATURES for number in range(MOST_FEATURES)}
-    features = {at: bins.of(_column([row[at] for row in rows]), most=most) for at in sorted(watched)}
-    predictions = _predictions(document.get("predictions"), len(rows), most)
-    return Reference(width, features, predictions, _names(document.get("features"), width))
+            raise InvalidReferenceSample(f"inputs[{number}] holds something that is no number and no text")
+    watched = {width * number // MAX_FEATURES for number in range(MAX_FEATURES)}
+    features = {at: bins.build_bins(_column_values([row[at] for row in rows]), most=most) for at in sorted(watched)}
+    predictions = _parse_predictions(document.get("predictions"), len(rows), most)
+    return BinnedReference(width, features, predictions, _parse_names(document.get("features"), width))
 
 
-def _names(found: Any, width: int) -> tuple[str, ...]:
+def _parse_names(found: Any, width: int) -> tuple[str, ...]:
     if found is None:
         return ()
     if not isinstance(found, list) or len(found) != width:
-        raise ReferenceError(f"features must be a list of {width} names, one for each value of a row")
+        raise InvalidReferenceSample(f"features must be a list of {width} names, one for each value of a row")
     for number, name in enumerate(found):
-        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-            raise ReferenceError(f"features[{number}] must be a name of at most {LONGEST_NAME} printable characters")
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+            raise InvalidReferenceSample(
+                f"features[{number}] must be a name of at most {MAX_NAME_CHARACTERS} printable characters"
+            )
     if len(set(found)) < width:
         twice = next(name for name in found if found.count(name) > 1)
-        raise ReferenceError(f"features names {twice!r} more than once")
+        raise InvalidReferenceSample(f"features names {twice!r} more than once")
     return tuple(found)
 
 
-def _predictions(found: Any, rows: int, most: int) -> Bins | None:
+def _parse_predictions(found: Any, rows: int, most: int) -> Bins | None:
     if found is None or found == []:
         return None
     if not isinstance(found, list) or len(found) != rows:
-        raise ReferenceError(f"predictions must be a list of {rows}, one for each row of inputs")
-    values: list[Value] = []
+        raise InvalidReferenceSample(f"predictions must be a list of {rows}, one for each row of inputs")
+    values: list[FeatureValue] = []
     for number, value in enumerate(found):
         one = value if isinstance(value, list) and value else [value]
         if not all(map(_is_value, one)):
-            raise ReferenceError(f"predictions[{number}] holds something that is no number and no text")
-        values.append(prediction([_value(part) for part in one]))
-    if all(isinstance(value, float) and value.is_integer() for value in values) and len(set(values)) <= MOST_CLASSES:
-        return bins.of([label(value) for value in values])
-    return bins.of(_column(values), most=most)
+            raise InvalidReferenceSample(f"predictions[{number}] holds something that is no number and no text")
+        values.append(predicted_value([_to_feature_value(part) for part in one]))
+    if all(isinstance(value, float) and value.is_integer() for value in values) and len(set(values)) <= MAX_CLASSES:
+        return bins.build_bins([format_label(value) for value in values])
+    return bins.build_bins(_column_values(values), most=most)
 
 
-def prediction(row: Sequence[Value]) -> Value:
+def predicted_value(row: Sequence[FeatureValue]) -> FeatureValue:
     """What one row of an output says: its value, or the place of the largest of several numbers; of several texts,
     all."""
     if len(row) == 1:
         return row[0]
     numbers = [value for value in row if not isinstance(value, str)]
     if len(numbers) < len(row):
-        return " ".join(map(label, row))
+        return " ".join(map(format_label, row))
     return float(max(range(len(numbers)), key=lambda at: -math.inf if math.isnan(numbers[at]) else numbers[at]))
 
 
-def label(value: Value) -> str:
+def format_label(value: FeatureValue) -> str:
     """A value as a category: 3.0 and "3" are the same."""
     if isinstance(value, str):
         return value
     return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
 
 
-def category(value: Value) -> str:
+def format_category(value: FeatureValue) -> str:
     """A value of a feature with categories; "" for a number that is missing."""
-    return "" if not isinstance(value, str) and math.isnan(value) else label(value)
+    return "" if not isinstance(value, str) and math.isnan(value) else format_label(value)
 
 
-def _column(values: list[Any]) -> list[Value]:
-    found = [_value(value) for value in values]
-    return [category(value) for value in found] if any(isinstance(value, str) for value in found) else found
+def _column_values(values: list[Any]) -> list[FeatureValue]:
+    found = [_to_feature_value(value) for value in values]
+    return [format_category(value) for value in found] if any(isinstance(value, str) for value in found) else found
 
 
-def _value(value: Any) -> Value:
+def _to_feature_value(value: Any) -> FeatureValue:
     return value if isinstance(value, str) else math.nan if value is None else float(value)
 
 

@@ -1,9 +1,9 @@
 """The table of runs as a page of the documentation."""
 
 from modelwright.api.v1alpha1.training import RunState
-from modelwright.core.drawing import state_diagram
+from modelwright.core.drawing import render_state_diagram
 from modelwright.core.retraining.drawing import moves
-from modelwright.core.retraining.machine import TABLE, TERMINAL, Rule
+from modelwright.core.retraining.machine import RUN_TABLE, RUN_TERMINAL_STATES, RunStateRow
 
 _HEAD = """# What a TrainingRun does next
 
@@ -31,11 +31,11 @@ _TAIL = """
 """
 
 
-def page() -> str:
+def render_run_page() -> str:
     """The page in Markdown."""
     rows = [
-        f"| {n} | {row.name} | {(row.state or '') if isinstance(row, Rule) else ''} | {row.does} |\n"
-        for n, row in enumerate(TABLE, 1)
+        f"| {n} | {row.name} | {(row.state or '') if isinstance(row, RunStateRow) else ''} | {row.summary} |\n"
+        for n, row in enumerate(RUN_TABLE, 1)
     ]
-    drawing = state_diagram(RunState, RunState.PENDING, TERMINAL, moves())
+    drawing = render_state_diagram(RunState, RunState.PENDING, RUN_TERMINAL_STATES, moves())
     return _HEAD + drawing + _TABLE + "".join(rows) + _TAIL

@@ -16,15 +16,15 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.api.v1alpha1.training import RunState, StageState, TrainingRun
 from modelwright.core.retraining.machine import (
-    STAGES,
-    TABLE,
+    RUN_TABLE,
+    STAGES_BY_STATE,
     ChildRef,
-    Resolved,
-    RunObserved,
-    course,
-    inputs_hash,
+    ResolvedData,
+    RunObservation,
+    hash_inputs,
+    trace_run,
 )
-from modelwright.core.retraining.stage import Reading
+from modelwright.core.retraining.stage import StageReading
 from modelwright.core.rollout.observed import Problem
 
 Moves = dict[tuple[RunState, RunState], set[int]]
@@ -59,65 +59,65 @@ def moves() -> Moves:
     found: Moves = {}
     for stages in _STAGES:
         policy = RetrainingPolicySpec.model_validate({"modelRef": {"name": "digits"}, "run": {**_RUN, **stages}})
-        _explore(policy, found)
+        _explore_run_moves(policy, found)
     return found
 
 
-def _explore(policy: RetrainingPolicySpec, found: Moves) -> None:
+def _explore_run_moves(policy: RetrainingPolicySpec, found: Moves) -> None:
     """Adds to `found` every move of a run of this policy."""
-    numbers = {row.name: number for number, row in enumerate(TABLE, 1)}
+    numbers = {row.name: number for number, row in enumerate(RUN_TABLE, 1)}
     run = TrainingRun.parse(
         {
             "metadata": {"name": "run-1", "namespace": "ml", "uid": "u"},
             "spec": {"policyRef": {"name": "digits"}, "trigger": {"name": "weekly", "identity": "1"}},
         }
     )
-    first = RunObserved(_START, run, policy)
-    known, left = {_place(first)}, [first]
+    first = RunObservation(_START, run, policy)
+    known, left = {_run_key(first)}, [first]
     while left:
-        for seen in _situations(left.pop(0), policy):
+        for seen in _run_situations(left.pop(0), policy):
             before = seen
-            for row, after in course(seen):
+            for row, after in trace_run(seen):
                 if after.state is not before.state:
                     found.setdefault((before.state, after.state), set()).add(numbers[row.name])
                 before = after
-            if _place(before) not in known:
-                known.add(_place(before))
+            if _run_key(before) not in known:
+                known.add(_run_key(before))
                 left.append(before)
 
 
-def _situations(at: RunObserved, policy: RetrainingPolicySpec) -> Iterator[RunObserved]:
+def _run_situations(at: RunObservation, policy: RetrainingPolicySpec) -> Iterator[RunObservation]:
     """What may be seen of a run that has come to `at`."""
-    quiet = RunObserved(at.now, at.run, policy)
+    quiet = RunObservation(at.now, at.run, policy)
     yield quiet
     yield replace(quiet, policy=None)
     yield replace(quiet, problem=_GONE)
-    yield replace(quiet, before=("run-0",))
+    yield replace(quiet, earlier_runs=("run-0",))
     yield replace(quiet, cancelled_by="run-2")
-    yield replace(quiet, dataset=Resolved(_DIGEST))
-    yield replace(quiet, dataset=Resolved(problem=_GONE))
-    yield replace(quiet, dataset=Resolved(_DIGEST), last_inputs=inputs_hash(policy.run, _DIGEST, None, {}))
+    yield replace(quiet, dataset=ResolvedData(_DIGEST))
+    yield replace(quiet, dataset=ResolvedData(problem=_GONE))
+    yield replace(quiet, dataset=ResolvedData(_DIGEST), last_inputs=hash_inputs(policy.run, _DIGEST, None, {}))
     yield replace(quiet, registered=True)
     yield replace(quiet, registered=_GONE)
     for later in (timedelta(hours=2), timedelta(hours=30)):
         yield replace(quiet, now=at.now + later)
-    if at.state not in STAGES:
+    if at.state not in STAGES_BY_STATE:
         return
-    stage = STAGES[at.state]
+    stage = STAGES_BY_STATE[at.state]
     child = ChildRef(f"run-1-{stage}", f"uid-{stage}")
     for reading in (
-        Reading(StageState.RUNNING),
-        Reading(StageState.QUEUED),
-        Reading(StageState.FAILED),
-        Reading(StageState.SUCCEEDED),
-        Reading(StageState.SUCCEEDED, report=_GOOD[stage]),
-        Reading(StageState.SUCCEEDED, report=_BAD[stage]),
+        StageReading(StageState.RUNNING),
+        StageReading(StageState.QUEUED),
+        StageReading(StageState.FAILED),
+        StageReading(StageState.SUCCEEDED),
+        StageReading(StageState.SUCCEEDED, report=_GOOD[stage]),
+        StageReading(StageState.SUCCEEDED, report=_BAD[stage]),
     ):
         yield replace(quiet, stage=reading, child=child)
     for later in (timedelta(hours=2), timedelta(hours=30)):
-        yield replace(quiet, stage=Reading(StageState.RUNNING), child=child, now=at.now + later)
+        yield replace(quiet, stage=StageReading(StageState.RUNNING), child=child, now=at.now + later)
 
 
-def _place(at: RunObserved) -> tuple[object, ...]:
+def _run_key(at: RunObservation) -> tuple[object, ...]:
     """Where a run stands, whenever it was."""
     return (at.state, *((stage.name, stage.state, bool(stage.uid)) for stage in at.status.stages))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from modelwright.addresses import shown
-from modelwright.api.common import seconds
+from modelwright.addresses import redact_uri
+from modelwright.api.common import parse_duration
 from modelwright.api.names import content_hash
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import DatasetSource, RetrainingPolicySpec, RunTemplate, Work
@@ -28,35 +28,35 @@ from modelwright.api.v1alpha1.training import (
 )
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.retraining import result
-from modelwright.core.retraining.stage import ENDED, WAITING, Reading
+from modelwright.core.retraining.stage import ENDED_STAGE_STATES, WAITING_STAGE_STATES, StageReading
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.rule import LOOK_SELDOM
-from modelwright.core.status.summarize import Verdict, conditions
+from modelwright.core.rollout.rule import POLL_IDLE
+from modelwright.core.status.summarize import ConditionSummary, build_conditions
 
-TERMINAL = frozenset({RunState.SUCCEEDED, RunState.SKIPPED, RunState.FAILED, RunState.CANCELLED})
+RUN_TERMINAL_STATES = frozenset({RunState.SUCCEEDED, RunState.SKIPPED, RunState.FAILED, RunState.CANCELLED})
 """States in which a run has ended: only `outcome` and conditions change."""
-MOST_TRANSITIONS = 16
+MAX_TRANSITIONS = 16
 """More in one pass would be a loop: each one takes the run nearer to its end."""
-STAGES: Mapping[RunState, StageName] = {
+STAGES_BY_STATE: Mapping[RunState, StageName] = {
     RunState.CHECKING_DATA: "dataCheck",
     RunState.TRAINING: "train",
     RunState.EVALUATING: "evaluate",
 }
 """States in which an object of the user's works, and the stage that it does."""
 
-Which = Literal["dataset", "holdout"]
+DataRole = Literal["dataset", "holdout"]
 
-_NOT_BEGUN = frozenset({RunState.PENDING, RunState.QUEUED})
-_PASSING = frozenset(
+_NOT_STARTED = frozenset({RunState.PENDING, RunState.QUEUED})
+_TRANSIENT_REASONS = frozenset(
     {Reason.STORE_UNREACHABLE, Reason.DOWNLOAD_STALLED, Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE}
 )
 """What may keep data from being resolved for a while: waited for until the deadline."""
-_MOST_NAMED = 10
+_MAX_NAMED_CHECKS = 10
 """Failed checks that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedData:
     """The digest of data, when it is known; `problem` says why it can't be found out."""
 
     digest: str | None = None
@@ -73,7 +73,7 @@ class ChildRef:
 
 
 @dataclass(frozen=True, slots=True)
-class RunObserved:
+class RunObservation:
     """The whole input of `decide`.
 
     `run`: its status is where it stands. `policy`: the snapshot in status.policy once that is there, else the live one;
@@ -91,11 +91,11 @@ class RunObserved:
     policy_name: str = ""
     policy_generation: int = 0
     problem: Problem | None = None
-    before: tuple[str, ...] = ()
+    earlier_runs: tuple[str, ...] = ()
     serving: str | None = None
-    dataset: Resolved | None = None
-    holdout: Resolved | None = None
-    stage: Reading | None = None
+    dataset: ResolvedData | None = None
+    holdout: ResolvedData | None = None
+    stage: StageReading | None = None
     child: ChildRef | None = None
     last_inputs: str | None = None
     registered: bool | Problem = False
@@ -119,7 +119,7 @@ class RunObserved:
         assert self.policy is not None  # noqa: S101 - rows that come after "the policy can't be read" have one
         return self.policy.run
 
-    def but(self, **changes: Any) -> RunObserved:
+    def with_status(self, **changes: Any) -> RunObservation:
         """This picture with some members of the record changed."""
         status = self.status.model_copy(update=changes)
         return replace(self, run=self.run.model_copy(update={"status": status}))
@@ -129,11 +129,11 @@ class RunObserved:
 class ResolveData:
     """Have the digest of this data found out."""
 
-    which: Which
+    which: DataRole
 
 
 @dataclass(frozen=True, slots=True)
-class BeginStage:
+class StartStage:
     """Make the object of this stage, if there is none of its name. The record says already that it has begun."""
 
     stage: StageName
@@ -147,13 +147,13 @@ class StopStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Register:
+class RegisterVersion:
     """Make the ModelVersion of the result, if it is not there."""
 
     version: str
 
 
-Action = ResolveData | BeginStage | StopStage | Register
+RunAction = ResolveData | StartStage | StopStage | RegisterVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,58 +162,58 @@ class RunDecision:
     have happened (None: only on an event)."""
 
     status: TrainingRunStatus
-    actions: tuple[Action, ...] = ()
-    look: timedelta | None = None
+    actions: tuple[RunAction, ...] = ()
+    requeue_after: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RunStateRow:
     """A row that stays: the run is in `state` (None: the one it was in), explained by `explain`, and `act` follows."""
 
     name: str
-    holds: Callable[[RunObserved], bool]
+    when: Callable[[RunObservation], bool]
     state: RunState | None
-    explain: Callable[[RunObserved], Problem]
-    act: Callable[[RunObserved], tuple[Action, ...]]
-    does: str
+    reason: Callable[[RunObservation], Problem]
+    actions: Callable[[RunObservation], tuple[RunAction, ...]]
+    summary: str
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class RunTransition:
     """A row that changes the record, after which the table is read again from the top."""
 
     name: str
-    holds: Callable[[RunObserved], bool]
-    then: Callable[[RunObserved], RunObserved]
-    does: str
+    when: Callable[[RunObservation], bool]
+    update: Callable[[RunObservation], RunObservation]
+    summary: str
 
 
-Row = Rule | Transition
+RunRow = RunStateRow | RunTransition
 
 
-def decide(observed: RunObserved) -> RunDecision:
+def decide_run(observed: RunObservation) -> RunDecision:
     """The record after all transitions, and what follows from it."""
     if observed.status.state is not None and observed.status.state not in set(RunState):
         # A newer operator wrote it; to guess would be to make objects twice.
         return RunDecision(observed.status)
-    *_, (row, observed) = course(replace(observed, now=observed.now.replace(microsecond=0)))
-    assert isinstance(row, Rule)  # noqa: S101 - a course ends with a row that stays
-    return RunDecision(_with_conditions(observed, row), row.act(observed), _look(observed))
+    *_, (row, observed) = trace_run(replace(observed, now=observed.now.replace(microsecond=0)))
+    assert isinstance(row, RunStateRow)  # noqa: S101 - a course ends with a row that stays
+    return RunDecision(_with_conditions(observed, row), row.actions(observed), _requeue_after(observed))
 
 
-def course(observed: RunObserved) -> Iterator[tuple[Row, RunObserved]]:
+def trace_run(observed: RunObservation) -> Iterator[tuple[RunRow, RunObservation]]:
     """The rows that apply in one pass, each with the picture after it; the last one is the row that stays."""
-    for _ in range(MOST_TRANSITIONS):
-        row = next(row for row in TABLE if row.holds(observed))
-        if isinstance(row, Rule):
-            yield row, _told(observed, row)
+    for _ in range(MAX_TRANSITIONS):
+        row = next(row for row in RUN_TABLE if row.when(observed))
+        if isinstance(row, RunStateRow):
+            yield row, _with_recorded_state(observed, row)
             return
-        observed = row.then(observed)
+        observed = row.update(observed)
         yield row, observed
     raise AssertionError(f"the table of runs does not come to rest at: {row.name}")
 
 
-def present(status: TrainingRunStatus) -> StageStatus | None:
+def current_stage(status: TrainingRunStatus) -> StageStatus | None:
     """The stage whose object matters now: the one that goes on, or of a run that has ended the last one."""
     return status.stages[-1] if status.stages else None
 
@@ -228,12 +228,12 @@ def version_name(run: str) -> str:
     return run
 
 
-def parameters(run: TrainingRun, template: RunTemplate) -> dict[str, str]:
+def merge_parameters(run: TrainingRun, template: RunTemplate) -> dict[str, str]:
     """Parameters of the run: the policy's, and in their place those that a person asked for."""
     return {**template.parameters, **(run.spec.manual.parameters if run.spec.manual is not None else {})}
 
 
-def inputs_hash(template: RunTemplate, dataset: str, holdout: str | None, parameters: Mapping[str, str]) -> str:
+def hash_inputs(template: RunTemplate, dataset: str, holdout: str | None, parameters: Mapping[str, str]) -> str:
     """Hash of all that a run's result depends on: two runs with the same one are equal.
 
     Data counts by digest, wherever it is; the deadline and what only describes the version don't count.
@@ -243,66 +243,68 @@ def inputs_hash(template: RunTemplate, dataset: str, holdout: str | None, parame
     return content_hash({"run": rest, "dataset": dataset, "holdout": holdout, "parameters": dict(parameters)}, 20)
 
 
-def elapsed(clock: ClockStatus | None, now: datetime) -> timedelta:
+def elapsed_time(clock: ClockStatus | None, now: datetime) -> timedelta:
     """What a clock has counted."""
     clock = clock or ClockStatus()
     running = now - clock.running_since if clock.running_since is not None else timedelta(0)
     return timedelta(seconds=clock.elapsed_seconds) + max(running, timedelta(0))
 
 
-def _set(clock: ClockStatus | None, *, runs: bool, now: datetime) -> ClockStatus:
+def _set_running(clock: ClockStatus | None, *, runs: bool, now: datetime) -> ClockStatus:
     clock = clock or ClockStatus()
     if runs and clock.running_since is None:
         return ClockStatus(elapsed_seconds=clock.elapsed_seconds, running_since=now)
     if not runs and clock.running_since is not None:
-        return ClockStatus(elapsed_seconds=int(elapsed(clock, now).total_seconds()))
+        return ClockStatus(elapsed_seconds=int(elapsed_time(clock, now).total_seconds()))
     return clock
 
 
-def _in(o: RunObserved, *states: RunState) -> bool:
+def _is_in_state(o: RunObservation, *states: RunState) -> bool:
     return o.state in states
 
 
-def _live(o: RunObserved) -> bool:
-    return o.state not in TERMINAL
+def _is_active(o: RunObservation) -> bool:
+    return o.state not in RUN_TERMINAL_STATES
 
 
-def _begun(o: RunObserved) -> bool:
-    return _live(o) and o.state not in _NOT_BEGUN
+def _has_started(o: RunObservation) -> bool:
+    return _is_active(o) and o.state not in _NOT_STARTED
 
 
-def _staged(o: RunObserved) -> bool:
-    return o.state in STAGES
+def _is_in_stage(o: RunObservation) -> bool:
+    return o.state in STAGES_BY_STATE
 
 
-def _work(o: RunObserved) -> Work:
+def _stage_work(o: RunObservation) -> Work:
     template = o.template
-    work = {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}[STAGES[o.state]]
+    work = {"dataCheck": template.data_check, "train": template.train, "evaluate": template.evaluate}[
+        STAGES_BY_STATE[o.state]
+    ]
     assert work is not None  # noqa: S101 - a stage is begun only when the policy has it
     return work
 
 
-def _entry(o: RunObserved) -> StageStatus:
-    entry = present(o.status)
+def _stage_entry(o: RunObservation) -> StageStatus:
+    entry = current_stage(o.status)
     assert entry is not None  # noqa: S101 - a run gets into the state of a stage with the stage's entry
     return entry
 
 
-def _stage_is(o: RunObserved, *states: StageState) -> bool:
-    return _staged(o) and o.stage is not None and o.stage.state in states
+def _stage_is_in(o: RunObservation, *states: StageState) -> bool:
+    return _is_in_stage(o) and o.stage is not None and o.stage.state in states
 
 
-def _waits(o: RunObserved) -> bool:
+def _is_waiting(o: RunObservation) -> bool:
     """The object of the stage is held back by a queue or a person: no clock runs."""
-    return _stage_is(o, *WAITING)
+    return _stage_is_in(o, *WAITING_STAGE_STATES)
 
 
-def _with_entry(o: RunObserved, **changes: Any) -> RunObserved:
+def _update_stage(o: RunObservation, **changes: Any) -> RunObservation:
     stages = o.status.stages
-    return o.but(stages=(*stages[:-1], stages[-1].model_copy(update=changes)))
+    return o.with_status(stages=(*stages[:-1], stages[-1].model_copy(update=changes)))
 
 
-def _enter(o: RunObserved, state: RunState, reason: str, message: str) -> RunObserved:
+def _transition_to(o: RunObservation, state: RunState, reason: str, message: str) -> RunObservation:
     """The run in this state for this reason. Times move only when the state does, the message only with the reason;
     the clocks of the run and of the stage stop and start here."""
     status, now = o.status, o.now
@@ -311,470 +313,519 @@ def _enter(o: RunObserved, state: RunState, reason: str, message: str) -> RunObs
         changes = {"state": str(state), "reason": str(reason), "message": message}
         if status.state != state:
             changes["since"] = now
-    ended = state in TERMINAL
+    ended = state in RUN_TERMINAL_STATES
     if ended and status.finished_at is None:
         changes["finished_at"] = now
-    runs = not ended and state not in _NOT_BEGUN and not _waits(o)
-    clock = _set(status.clock, runs=runs, now=now)
+    runs = not ended and state not in _NOT_STARTED and not _is_waiting(o)
+    clock = _set_running(status.clock, runs=runs, now=now)
     if clock != (status.clock or ClockStatus()):
         changes["clock"] = clock
-    o = o.but(**changes)
-    entry = present(o.status)
+    o = o.with_status(**changes)
+    entry = current_stage(o.status)
     if entry is None or entry.finished_at is not None:
         return o
-    clock = _set(entry.clock, runs=runs, now=now)
+    clock = _set_running(entry.clock, runs=runs, now=now)
     if clock != (entry.clock or ClockStatus()):
-        o = _with_entry(o, clock=clock)
-    return _with_entry(o, finished_at=now) if ended else o
+        o = _update_stage(o, clock=clock)
+    return _update_stage(o, finished_at=now) if ended else o
 
 
-def _end(o: RunObserved, state: RunState, reason: str, message: str) -> RunObserved:
+def _end_run(o: RunObservation, state: RunState, reason: str, message: str) -> RunObservation:
     """The run has ended; a stage that goes on has failed with it, for the same reason."""
-    entry = present(o.status)
+    entry = current_stage(o.status)
     if entry is not None and entry.finished_at is None:
-        o = _with_entry(o, state=str(StageState.FAILED), reason=str(reason), message=message)
-    return _enter(o, state, reason, message)
+        o = _update_stage(o, state=str(StageState.FAILED), reason=str(reason), message=message)
+    return _transition_to(o, state, reason, message)
 
 
-def _fail(o: RunObserved, reason: str, message: str) -> RunObserved:
-    return _end(o, RunState.FAILED, reason, message)
+def _fail_run(o: RunObservation, reason: str, message: str) -> RunObservation:
+    return _end_run(o, RunState.FAILED, reason, message)
 
 
-def _begin(o: RunObserved, state: RunState) -> RunObserved:
+def _start_stage(o: RunObservation, state: RunState) -> RunObservation:
     """The run at this stage. What was seen so far was of another object."""
-    entry = StageStatus(name=STAGES[state], state=str(StageState.PENDING), started_at=o.now)
-    o = replace(o.but(stages=(*o.status.stages, entry)), stage=None, child=None)
+    entry = StageStatus(name=STAGES_BY_STATE[state], state=str(StageState.PENDING), started_at=o.now)
+    o = replace(o.with_status(stages=(*o.status.stages, entry)), stage=None, child=None)
     if state is RunState.EVALUATING:
-        o = o.but(compared_with=o.serving)
-    return _enter(o, state, Reason.STAGE_RUNNING, f"the stage {STAGES[state]} goes on")
+        o = o.with_status(compared_with=o.serving)
+    return _transition_to(o, state, Reason.STAGE_RUNNING, f"the stage {STAGES_BY_STATE[state]} goes on")
 
 
-def _pass(o: RunObserved, reason: str = "", message: str = "") -> RunObserved:
+def _pass_stage(o: RunObservation, reason: str = "", message: str = "") -> RunObservation:
     """The present stage has ended well, with something to say or not, and the next one begins."""
-    clock = _set(_entry(o).clock, runs=False, now=o.now)
-    o = _with_entry(o, state=str(StageState.SUCCEEDED), reason=reason, message=message, finished_at=o.now, clock=clock)
+    clock = _set_running(_stage_entry(o).clock, runs=False, now=o.now)
+    o = _update_stage(
+        o, state=str(StageState.SUCCEEDED), reason=reason, message=message, finished_at=o.now, clock=clock
+    )
     if o.state is RunState.CHECKING_DATA:
-        return _begin(o, RunState.TRAINING)
+        return _start_stage(o, RunState.TRAINING)
     if o.state is RunState.TRAINING and o.template.evaluate is not None:
-        return _begin(o, RunState.EVALUATING)
-    return _enter(o, RunState.REGISTERING, Reason.REGISTERING_VERSION, "all stages passed; the ModelVersion is made")
+        return _start_stage(o, RunState.EVALUATING)
+    return _transition_to(
+        o, RunState.REGISTERING, Reason.REGISTERING_VERSION, "all stages passed; the ModelVersion is made"
+    )
 
 
-def _unready(o: RunObserved) -> Problem:
+def _policy_problem(o: RunObservation) -> Problem:
     name = o.run.spec.policy_ref.name
     return o.problem or Problem(Reason.WAITING_FOR_POLICY, f"spec.policyRef: there is no RetrainingPolicy {name}")
 
 
-def _broken(o: RunObserved) -> Problem | None:
+def _fatal_problem(o: RunObservation) -> Problem | None:
     """Why the run can't go on for good."""
-    if not _live(o):
+    if not _is_active(o):
         return None
-    if _begun(o) and o.policy is None:
+    if _has_started(o) and o.policy is None:
         return o.problem or Problem(Reason.INVALID_POLICY, "status.policy of the run can't be read", stalled=True)
-    at_work = _staged(o) and (o.child is not None or bool(_entry(o).uid))
+    at_work = _is_in_stage(o) and (o.child is not None or bool(_stage_entry(o).uid))
     return o.problem if o.problem is not None and o.problem.stalled and not at_work else None
 
 
-def _break(o: RunObserved) -> RunObserved:
-    problem = _broken(o)
+def _fail_fatally(o: RunObservation) -> RunObservation:
+    problem = _fatal_problem(o)
     assert problem is not None  # noqa: S101 - the row holds
-    return _fail(o, problem.reason, problem.message)
+    return _fail_run(o, problem.reason, problem.message)
 
 
-def _waiting_for(o: RunObserved) -> Problem:
-    return Problem(Reason.WAITING_FOR_RUN, f"waits for the end of {', '.join(o.before)}")
+def _queue_problem(o: RunObservation) -> Problem:
+    return Problem(Reason.WAITING_FOR_RUN, f"waits for the end of {', '.join(o.earlier_runs)}")
 
 
-def _start(o: RunObserved) -> RunObserved:
+def _start_run(o: RunObservation) -> RunObservation:
     assert o.policy is not None  # noqa: S101 - a row before keeps a run without a policy
     snapshot = PolicySnapshot(
         name=o.policy_name or o.run.spec.policy_ref.name, generation=o.policy_generation, spec=o.policy.wire()
     )
-    o = o.but(policy=snapshot, model=o.policy.model_ref.name, started_at=o.now)
-    return _enter(o, RunState.RESOLVING, Reason.RESOLVING_DATA, _resolving(o).message)
+    o = o.with_status(policy=snapshot, model=o.policy.model_ref.name, started_at=o.now)
+    return _transition_to(o, RunState.RESOLVING, Reason.RESOLVING_DATA, _resolving_problem(o).message)
 
 
-def _data(o: RunObserved) -> dict[Which, tuple[str, Resolved]]:
+def _data_by_role(o: RunObservation) -> dict[DataRole, tuple[str, ResolvedData]]:
     """Address and digest of all the data of the run; a digest that the policy gives is known from the start."""
     template = o.template
-    found: dict[Which, tuple[str, Resolved]] = {"dataset": _seen(template.dataset, o.dataset)}
+    found: dict[DataRole, tuple[str, ResolvedData]] = {"dataset": _resolve_source(template.dataset, o.dataset)}
     if template.holdout is not None:
-        found["holdout"] = _seen(template.holdout, o.holdout)
+        found["holdout"] = _resolve_source(template.holdout, o.holdout)
     return found
 
 
-def _seen(source: DatasetSource, seen: Resolved | None) -> tuple[str, Resolved]:
-    return source.uri, Resolved(source.digest) if source.digest is not None else seen or Resolved()
+def _resolve_source(source: DatasetSource, seen: ResolvedData | None) -> tuple[str, ResolvedData]:
+    return source.uri, ResolvedData(source.digest) if source.digest is not None else seen or ResolvedData()
 
 
-def _missing(o: RunObserved) -> list[Which]:
-    return [which for which, (_, seen) in _data(o).items() if seen.digest is None]
+def _unresolved_roles(o: RunObservation) -> list[DataRole]:
+    return [which for which, (_, seen) in _data_by_role(o).items() if seen.digest is None]
 
 
-def _no_data(o: RunObserved) -> Problem | None:
-    problems = [seen.problem for _, seen in _data(o).values() if seen.digest is None and seen.problem is not None]
-    return next((problem for problem in problems if problem.stalled and problem.reason not in _PASSING), None)
+def _permanent_data_problem(o: RunObservation) -> Problem | None:
+    problems = [
+        seen.problem for _, seen in _data_by_role(o).values() if seen.digest is None and seen.problem is not None
+    ]
+    return next((problem for problem in problems if problem.stalled and problem.reason not in _TRANSIENT_REASONS), None)
 
 
-def _give_up_data(o: RunObserved) -> RunObserved:
-    problem = _no_data(o)
+def _fail_without_data(o: RunObservation) -> RunObservation:
+    problem = _permanent_data_problem(o)
     assert problem is not None  # noqa: S101 - the row holds
-    return _fail(o, problem.reason, problem.message)
+    return _fail_run(o, problem.reason, problem.message)
 
 
-def _resolving(o: RunObserved) -> Problem:
-    problems = [seen.problem for _, seen in _data(o).values() if seen.digest is None and seen.problem is not None]
+def _resolving_problem(o: RunObservation) -> Problem:
+    problems = [
+        seen.problem for _, seen in _data_by_role(o).values() if seen.digest is None and seen.problem is not None
+    ]
     if problems:
         return replace(problems[0], stalled=False)
-    return Problem(Reason.RESOLVING_DATA, f"the digest of the {' and the '.join(_missing(o))} is being found out")
+    return Problem(
+        Reason.RESOLVING_DATA, f"the digest of the {' and the '.join(_unresolved_roles(o))} is being found out"
+    )
 
 
-def _hash(o: RunObserved) -> str:
-    data = {which: seen.digest for which, (_, seen) in _data(o).items()}
-    return inputs_hash(o.template, data["dataset"] or "", data.get("holdout"), parameters(o.run, o.template))
+def _current_inputs_hash(o: RunObservation) -> str:
+    data = {which: seen.digest for which, (_, seen) in _data_by_role(o).items()}
+    return hash_inputs(o.template, data["dataset"] or "", data.get("holdout"), merge_parameters(o.run, o.template))
 
 
-def _unchanged(o: RunObserved) -> bool:
+def _inputs_unchanged(o: RunObservation) -> bool:
     assert o.policy is not None  # noqa: S101 - see `template`
     skips = o.policy.guard.skip_unchanged and o.run.spec.manual is None
-    return skips and o.last_inputs is not None and _hash(o) == o.last_inputs
+    return skips and o.last_inputs is not None and _current_inputs_hash(o) == o.last_inputs
 
 
-def _with_data(o: RunObserved) -> RunObserved:
-    known = {which: DatasetStatus(uri=shown(uri), digest=seen.digest or "") for which, (uri, seen) in _data(o).items()}
-    return o.but(dataset=known["dataset"], holdout=known.get("holdout"), inputs_hash=_hash(o))
+def _record_data(o: RunObservation) -> RunObservation:
+    known = {
+        which: DatasetStatus(uri=redact_uri(uri), digest=seen.digest or "")
+        for which, (uri, seen) in _data_by_role(o).items()
+    }
+    return o.with_status(dataset=known["dataset"], holdout=known.get("holdout"), inputs_hash=_current_inputs_hash(o))
 
 
-def _skip(o: RunObserved) -> RunObserved:
+def _skip_run(o: RunObservation) -> RunObservation:
     text = "data, parameters, seed and templates are those of the last run that succeeded (spec.guard.skipUnchanged)"
-    return _end(_with_data(o), RunState.SKIPPED, Reason.UNCHANGED, text)
+    return _end_run(_record_data(o), RunState.SKIPPED, Reason.UNCHANGED, text)
 
 
-def _first_stage(o: RunObserved) -> RunObserved:
+def _start_first_stage(o: RunObservation) -> RunObservation:
     state = RunState.CHECKING_DATA if o.template.data_check is not None else RunState.TRAINING
-    return _begin(_with_data(o), state)
+    return _start_stage(_record_data(o), state)
 
 
-def _child_is_new(o: RunObserved) -> bool:
-    return _staged(o) and o.child is not None and not _entry(o).uid
+def _has_new_child(o: RunObservation) -> bool:
+    return _is_in_stage(o) and o.child is not None and not _stage_entry(o).uid
 
 
-def _know_child(o: RunObserved) -> RunObserved:
+def _record_child(o: RunObservation) -> RunObservation:
     assert o.child is not None  # noqa: S101 - the row holds
-    return _with_entry(o, child=o.child.name, uid=o.child.uid, kind=o.child.kind)
+    return _update_stage(o, child=o.child.name, uid=o.child.uid, kind=o.child.kind)
 
 
-def _child_is_lost(o: RunObserved) -> bool:
-    if not _staged(o) or not _entry(o).uid:
+def _has_lost_child(o: RunObservation) -> bool:
+    if not _is_in_stage(o) or not _stage_entry(o).uid:
         return False
-    return o.child is None or o.child.uid != _entry(o).uid
+    return o.child is None or o.child.uid != _stage_entry(o).uid
 
 
-def _lose_child(o: RunObserved) -> RunObserved:
-    entry = _entry(o)
+def _fail_lost_child(o: RunObservation) -> RunObservation:
+    entry = _stage_entry(o)
     text = (
         f"{entry.kind} {entry.child} of the stage {entry.name} is gone, deleted by hand or by its TTL, before its "
         "result was taken; it is not made again"
     )
     # An object that has the name by now is another one, and not this run's to end.
-    return _fail(replace(o, stage=None, child=None), Reason.CHILD_LOST, text)
+    return _fail_run(replace(o, stage=None, child=None), Reason.CHILD_LOST, text)
 
 
-def _fail_stage(o: RunObserved) -> RunObserved:
+def _fail_stage(o: RunObservation) -> RunObservation:
     assert o.stage is not None  # noqa: S101 - the row holds
     reason, said = o.stage.reason, o.stage.message or "it does not say why"
-    entry = _entry(o)
+    entry = _stage_entry(o)
     if reason in set(Reason):
-        return _fail(o, reason, f"stage {entry.name}: {said}")
+        return _fail_run(o, reason, f"stage {entry.name}: {said}")
     why = f" ({reason})" if reason else ""
-    return _fail(o, Reason.STAGE_FAILED, f"stage {entry.name}: {entry.kind} {entry.child} failed{why}: {said}")
+    return _fail_run(o, Reason.STAGE_FAILED, f"stage {entry.name}: {entry.kind} {entry.child} failed{why}: {said}")
 
 
-def _miss_report(o: RunObserved) -> RunObserved:
+def _fail_without_report(o: RunObservation) -> RunObservation:
     assert o.stage is not None  # noqa: S101 - the row holds
-    entry = _entry(o)
+    entry = _stage_entry(o)
     why = f": {o.stage.problem}" if o.stage.problem else ""
     text = f"stage {entry.name}: {entry.kind} {entry.child} ended well, but left no report that can be read"
-    return _fail(o, o.stage.reason or Reason.REPORT_MISSING, text + why)
+    return _fail_run(o, o.stage.reason or Reason.REPORT_MISSING, text + why)
 
 
-def _take_report(o: RunObserved) -> RunObserved:
+def _record_report(o: RunObservation) -> RunObservation:
     """The result into the record, by the write that also ends the stage: its object may be deleted from then on."""
     assert o.stage is not None and o.stage.report is not None  # noqa: S101, PT018 - the row holds
-    stage, report = STAGES[o.state], o.stage.report
+    stage, report = STAGES_BY_STATE[o.state], o.stage.report
     if stage == "dataCheck":
-        return _take_checks(o, result.data_check(report))
+        return _record_checks(o, result.read_data_check_report(report))
     if stage == "evaluate":
-        return _take_evaluation(o, report)
+        return _record_evaluation(o, report)
     assert o.status.dataset is not None  # noqa: S101 - it is written before any stage begins
-    found = result.training(
+    found = result.read_training_report(
         report,
         output_uri=output_uri(o.template, o.run.name),
         dataset_digest=o.status.dataset.digest,
         image=o.stage.image,
     )
-    if isinstance(found, result.Refused):
-        return _fail(o, found.reason, f"stage train: {found.message}")
-    return _pass(o.but(result=found))
+    if isinstance(found, result.ReportRefused):
+        return _fail_run(o, found.reason, f"stage train: {found.message}")
+    return _pass_stage(o.with_status(result=found))
 
 
-def _take_checks(o: RunObserved, found: result.Checked | result.Refused) -> RunObserved:
-    if isinstance(found, result.Refused):
-        return _fail(o, found.reason, f"stage dataCheck: {found.message}")
-    o = o.but(checks=found.checks, profile=dict(found.profile) if found.profile is not None else None)
+def _record_checks(o: RunObservation, found: result.DataCheckResult | result.ReportRefused) -> RunObservation:
+    if isinstance(found, result.ReportRefused):
+        return _fail_run(o, found.reason, f"stage dataCheck: {found.message}")
+    o = o.with_status(checks=found.checks, profile=dict(found.profile) if found.profile is not None else None)
     if found.failed:
-        more = f" and {len(found.failed) - _MOST_NAMED} more" if len(found.failed) > _MOST_NAMED else ""
-        text = f"{len(found.failed)} checks of the dataset failed: {', '.join(found.failed[:_MOST_NAMED])}{more}"
-        return _fail(o, Reason.DATA_REJECTED, f"{text}; see status.checks. Nothing was trained")
-    return _pass(o)
+        more = f" and {len(found.failed) - _MAX_NAMED_CHECKS} more" if len(found.failed) > _MAX_NAMED_CHECKS else ""
+        text = f"{len(found.failed)} checks of the dataset failed: {', '.join(found.failed[:_MAX_NAMED_CHECKS])}{more}"
+        return _fail_run(o, Reason.DATA_REJECTED, f"{text}; see status.checks. Nothing was trained")
+    return _pass_stage(o)
 
 
-def _take_evaluation(o: RunObserved, report: Mapping[str, Any]) -> RunObserved:
+def _record_evaluation(o: RunObservation, report: Mapping[str, Any]) -> RunObservation:
     evaluate = o.template.evaluate
     assert evaluate is not None  # noqa: S101 - the stage is begun only when the policy has it
-    found = result.evaluation(report, evaluate.gates, first=o.status.compared_with is None)
+    found = result.read_evaluation_report(report, evaluate.gates, first=o.status.compared_with is None)
     matrix = dict(found.confusion_matrix) if found.confusion_matrix is not None else None
-    o = o.but(figures=found.figures, confusion_matrix=matrix, full_report=found.full_report)
+    o = o.with_status(figures=found.figures, confusion_matrix=matrix, full_report=found.full_report)
     text = f"{found.reason}: {found.message}"
     if found.outcome is Outcome.PASS:
-        return _pass(o)
+        return _pass_stage(o)
     if found.outcome in (Outcome.FAIL, Outcome.ERROR):
-        return _fail(o, Reason.GATE_FAILED, text)
+        return _fail_run(o, Reason.GATE_FAILED, text)
     if evaluate.on_inconclusive == "Register":
-        return _pass(o, Reason.INCONCLUSIVE, f"{text}. The version is registered (onInconclusive: Register)")
-    return _fail(o, Reason.INCONCLUSIVE, text)
+        return _pass_stage(o, Reason.INCONCLUSIVE, f"{text}. The version is registered (onInconclusive: Register)")
+    return _fail_run(o, Reason.INCONCLUSIVE, text)
 
 
-def _unregistered(o: RunObserved) -> Problem | None:
-    found = o.registered if _in(o, RunState.REGISTERING) else None
+def _registration_problem(o: RunObservation) -> Problem | None:
+    found = o.registered if _is_in_state(o, RunState.REGISTERING) else None
     return found if isinstance(found, Problem) else None
 
 
-def _refuse_version(o: RunObserved) -> RunObserved:
-    problem = _unregistered(o)
+def _fail_registration(o: RunObservation) -> RunObservation:
+    problem = _registration_problem(o)
     assert problem is not None  # noqa: S101 - the row holds
-    return _fail(o, problem.reason, problem.message)
+    return _fail_run(o, problem.reason, problem.message)
 
 
-def _succeed(o: RunObserved) -> RunObserved:
+def _succeed_run(o: RunObservation) -> RunObservation:
     name = version_name(o.run.name)
-    return _end(o.but(version=name), RunState.SUCCEEDED, Reason.VERSION_REGISTERED, f"ModelVersion {name} was made")
-
-
-def _cancel(o: RunObserved) -> RunObserved:
-    return _end(o, RunState.CANCELLED, Reason.REPLACED, f"{o.cancelled_by} has taken its place")
-
-
-def _left(clock: ClockStatus | None, limit: str, now: datetime) -> timedelta:
-    return timedelta(seconds=seconds(limit)) - elapsed(clock, now)
-
-
-def _deadline_passed(o: RunObserved) -> bool:
-    return _begun(o) and not _waits(o) and _left(o.status.clock, o.template.deadline, o.now) <= timedelta(0)
-
-
-def _miss_deadline(o: RunObserved) -> RunObserved:
-    return _fail(
-        o, Reason.DEADLINE_EXCEEDED, _late(o, f"the run did not end within {o.template.deadline} (spec.run.deadline)")
+    return _end_run(
+        o.with_status(version=name), RunState.SUCCEEDED, Reason.VERSION_REGISTERED, f"ModelVersion {name} was made"
     )
 
 
-def _stage_timed_out(o: RunObserved) -> bool:
-    return _staged(o) and not _waits(o) and _left(_entry(o).clock, _work(o).timeout, o.now) <= timedelta(0)
+def _cancel_run(o: RunObservation) -> RunObservation:
+    return _end_run(o, RunState.CANCELLED, Reason.REPLACED, f"{o.cancelled_by} has taken its place")
 
 
-def _time_out(o: RunObserved) -> RunObserved:
-    name, timeout = STAGES[o.state], _work(o).timeout
-    return _fail(
-        o, Reason.STAGE_TIMEOUT, _late(o, f"the stage {name} did not end within {timeout} (spec.run.{name}.timeout)")
+def _remaining_time(clock: ClockStatus | None, limit: str, now: datetime) -> timedelta:
+    return timedelta(seconds=parse_duration(limit)) - elapsed_time(clock, now)
+
+
+def _deadline_passed(o: RunObservation) -> bool:
+    return (
+        _has_started(o)
+        and not _is_waiting(o)
+        and _remaining_time(o.status.clock, o.template.deadline, o.now) <= timedelta(0)
     )
 
 
-def _late(o: RunObserved, text: str) -> str:
-    last = o.stage.message if _staged(o) and o.stage is not None else ""
+def _fail_deadline(o: RunObservation) -> RunObservation:
+    return _fail_run(
+        o,
+        Reason.DEADLINE_EXCEEDED,
+        _with_last_message(o, f"the run did not end within {o.template.deadline} (spec.run.deadline)"),
+    )
+
+
+def _stage_timed_out(o: RunObservation) -> bool:
+    return (
+        _is_in_stage(o)
+        and not _is_waiting(o)
+        and _remaining_time(_stage_entry(o).clock, _stage_work(o).timeout, o.now) <= timedelta(0)
+    )
+
+
+def _fail_stage_timeout(o: RunObservation) -> RunObservation:
+    name, timeout = STAGES_BY_STATE[o.state], _stage_work(o).timeout
+    return _fail_run(
+        o,
+        Reason.STAGE_TIMEOUT,
+        _with_last_message(o, f"the stage {name} did not end within {timeout} (spec.run.{name}.timeout)"),
+    )
+
+
+def _with_last_message(o: RunObservation, text: str) -> str:
+    last = o.stage.message if _is_in_stage(o) and o.stage is not None else ""
     return f"{text}; last: {last}" if last else text
 
 
-def _at_work(o: RunObserved) -> Problem:
-    name, seen = STAGES[o.state], o.stage
+def _stage_problem(o: RunObservation) -> Problem:
+    name, seen = STAGES_BY_STATE[o.state], o.stage
     if seen is None:
         return o.problem or Problem(Reason.STAGE_RUNNING, f"the stage {name} goes on")
-    if seen.state in WAITING:
+    if seen.state in WAITING_STAGE_STATES:
         return Problem(Reason.STAGE_QUEUED, f"stage {name}: {seen.message or seen.state}")
     reason = seen.reason if seen.reason in set(Reason) else Reason.STAGE_RUNNING
     return Problem(reason, f"stage {name}: {seen.message or seen.state}")
 
 
-def _do_stage(o: RunObserved) -> tuple[Action, ...]:
+def _ensure_stage(o: RunObservation) -> tuple[RunAction, ...]:
     # An object whose uid is known and that is gone was lost, by a row before.
-    return (BeginStage(STAGES[o.state]),) if o.child is None else ()
+    return (StartStage(STAGES_BY_STATE[o.state]),) if o.child is None else ()
 
 
-def _registering(o: RunObserved) -> Problem:
-    return _unregistered(o) or Problem(Reason.REGISTERING_VERSION, "all stages passed; the ModelVersion is made")
+def _registering_problem(o: RunObservation) -> Problem:
+    return _registration_problem(o) or Problem(
+        Reason.REGISTERING_VERSION, "all stages passed; the ModelVersion is made"
+    )
 
 
-def _ended(o: RunObserved) -> Problem:
+def _recorded_problem(o: RunObservation) -> Problem:
     return Problem(o.status.reason or "", o.status.message or "")
 
 
-def _outlived(o: RunObserved) -> bool:
+def _object_outlives_run(o: RunObservation) -> bool:
     """The run has ended, and the object of its last stage has not."""
-    return not _live(o) and o.child is not None and (o.kept_running or o.stage is None or o.stage.state not in ENDED)
+    return (
+        not _is_active(o)
+        and o.child is not None
+        and (o.kept_running or o.stage is None or o.stage.state not in ENDED_STAGE_STATES)
+    )
 
 
-def _stop(o: RunObserved) -> tuple[Action, ...]:
-    entry = present(o.status)
-    return tuple(StopStage(stage) for stage in STAGES.values() if entry is not None and stage == entry.name)
+def _stop_stage(o: RunObservation) -> tuple[RunAction, ...]:
+    entry = current_stage(o.status)
+    return tuple(StopStage(stage) for stage in STAGES_BY_STATE.values() if entry is not None and stage == entry.name)
 
 
-def _nothing(_: RunObserved) -> tuple[Action, ...]:
+def _do_nothing(_: RunObservation) -> tuple[RunAction, ...]:
     return ()
 
 
-TABLE: tuple[Row, ...] = (
-    Transition(
+RUN_TABLE: tuple[RunRow, ...] = (
+    RunTransition(
         "the run has succeeded, and something else has become of its version",
-        lambda o: _in(o, RunState.SUCCEEDED) and o.version_outcome not in (None, o.status.outcome),
-        lambda o: o.but(outcome=o.version_outcome),
+        lambda o: _is_in_state(o, RunState.SUCCEEDED) and o.version_outcome not in (None, o.status.outcome),
+        lambda o: o.with_status(outcome=o.version_outcome),
         "write down what",
     ),
-    Rule(
+    RunStateRow(
         "the run has ended, and the object of its last stage has not",
-        _outlived,
+        _object_outlives_run,
         None,
-        _ended,
-        _stop,
+        _recorded_problem,
+        _stop_stage,
         "end that object",
     ),
-    Rule("the run has ended", lambda o: not _live(o), None, _ended, _nothing, "nothing"),
-    Transition(
+    RunStateRow("the run has ended", lambda o: not _is_active(o), None, _recorded_problem, _do_nothing, "nothing"),
+    RunTransition(
         "the ModelVersion is there",
-        lambda o: _in(o, RunState.REGISTERING) and o.registered is True,
-        _succeed,
+        lambda o: _is_in_state(o, RunState.REGISTERING) and o.registered is True,
+        _succeed_run,
         "Succeeded",
     ),
-    Transition(
+    RunTransition(
         "a newer run takes its place",
-        lambda o: o.cancelled_by is not None and not _in(o, RunState.REGISTERING),
-        _cancel,
+        lambda o: o.cancelled_by is not None and not _is_in_state(o, RunState.REGISTERING),
+        _cancel_run,
         "Cancelled",
     ),
-    Transition("it can't go on for good, and no object is at work", lambda o: _broken(o) is not None, _break, "Failed"),
-    Rule(
-        "it has not begun, and there is no policy to go by",
-        lambda o: _in(o, *_NOT_BEGUN) and (o.policy is None or o.problem is not None),
-        RunState.PENDING,
-        _unready,
-        _nothing,
-        "wait",
-    ),
-    Rule(
-        "it has not begun, and an earlier run has not ended",
-        lambda o: _in(o, *_NOT_BEGUN) and bool(o.before),
-        RunState.QUEUED,
-        _waiting_for,
-        _nothing,
-        "wait",
-    ),
-    Transition(
-        "it has not begun", lambda o: _in(o, *_NOT_BEGUN), _start, "keep the policy as it is now, and begin: Resolving"
-    ),
-    Transition(
-        "its data can't be had",
-        lambda o: _in(o, RunState.RESOLVING) and _no_data(o) is not None,
-        _give_up_data,
+    RunTransition(
+        "it can't go on for good, and no object is at work",
+        lambda o: _fatal_problem(o) is not None,
+        _fail_fatally,
         "Failed",
     ),
-    Transition("the object of the stage is there for the first time", _child_is_new, _know_child, "write down its uid"),
-    Transition("the object of the stage is gone, or another one", _child_is_lost, _lose_child, "Failed: ChildLost"),
-    Transition("the object of the stage has failed", lambda o: _stage_is(o, StageState.FAILED), _fail_stage, "Failed"),
-    Transition(
+    RunStateRow(
+        "it has not begun, and there is no policy to go by",
+        lambda o: _is_in_state(o, *_NOT_STARTED) and (o.policy is None or o.problem is not None),
+        RunState.PENDING,
+        _policy_problem,
+        _do_nothing,
+        "wait",
+    ),
+    RunStateRow(
+        "it has not begun, and an earlier run has not ended",
+        lambda o: _is_in_state(o, *_NOT_STARTED) and bool(o.earlier_runs),
+        RunState.QUEUED,
+        _queue_problem,
+        _do_nothing,
+        "wait",
+    ),
+    RunTransition(
+        "it has not begun",
+        lambda o: _is_in_state(o, *_NOT_STARTED),
+        _start_run,
+        "keep the policy as it is now, and begin: Resolving",
+    ),
+    RunTransition(
+        "its data can't be had",
+        lambda o: _is_in_state(o, RunState.RESOLVING) and _permanent_data_problem(o) is not None,
+        _fail_without_data,
+        "Failed",
+    ),
+    RunTransition(
+        "the object of the stage is there for the first time", _has_new_child, _record_child, "write down its uid"
+    ),
+    RunTransition(
+        "the object of the stage is gone, or another one", _has_lost_child, _fail_lost_child, "Failed: ChildLost"
+    ),
+    RunTransition(
+        "the object of the stage has failed", lambda o: _stage_is_in(o, StageState.FAILED), _fail_stage, "Failed"
+    ),
+    RunTransition(
         "the object of the stage has succeeded without a report",
-        lambda o: _stage_is(o, StageState.SUCCEEDED) and o.stage is not None and o.stage.report is None,
-        _miss_report,
+        lambda o: _stage_is_in(o, StageState.SUCCEEDED) and o.stage is not None and o.stage.report is None,
+        _fail_without_report,
         "Failed: ReportMissing",
     ),
-    Transition(
+    RunTransition(
         "the object of the stage has succeeded with a report",
-        lambda o: _stage_is(o, StageState.SUCCEEDED),
-        _take_report,
+        lambda o: _stage_is_in(o, StageState.SUCCEEDED),
+        _record_report,
         "take the result: the next stage, Registering, or Failed",
     ),
-    Transition(
+    RunTransition(
         "the ModelVersion can't be made",
-        lambda o: (problem := _unregistered(o)) is not None and problem.stalled,
-        _refuse_version,
+        lambda o: (problem := _registration_problem(o)) is not None and problem.stalled,
+        _fail_registration,
         "Failed",
     ),
-    Transition("the deadline has passed", _deadline_passed, _miss_deadline, "Failed: DeadlineExceeded"),
-    Transition("the stage's timeout has passed", _stage_timed_out, _time_out, "Failed: StageTimeout"),
-    Rule(
+    RunTransition("the deadline has passed", _deadline_passed, _fail_deadline, "Failed: DeadlineExceeded"),
+    RunTransition("the stage's timeout has passed", _stage_timed_out, _fail_stage_timeout, "Failed: StageTimeout"),
+    RunStateRow(
         "a digest is not known",
-        lambda o: _in(o, RunState.RESOLVING) and bool(_missing(o)),
+        lambda o: _is_in_state(o, RunState.RESOLVING) and bool(_unresolved_roles(o)),
         RunState.RESOLVING,
-        _resolving,
-        lambda o: tuple(ResolveData(which) for which in _missing(o)),
+        _resolving_problem,
+        lambda o: tuple(ResolveData(which) for which in _unresolved_roles(o)),
         "have it found out",
     ),
-    Transition(
+    RunTransition(
         "the last run that succeeded had the same inputs",
-        lambda o: _in(o, RunState.RESOLVING) and _unchanged(o),
-        _skip,
+        lambda o: _is_in_state(o, RunState.RESOLVING) and _inputs_unchanged(o),
+        _skip_run,
         "Skipped",
     ),
-    Transition(
+    RunTransition(
         "all digests are known",
-        lambda o: _in(o, RunState.RESOLVING),
-        _first_stage,
+        lambda o: _is_in_state(o, RunState.RESOLVING),
+        _start_first_stage,
         "write them down, and begin: CheckingData, or Training without a data check",
     ),
-    Rule("a stage goes on", _staged, None, _at_work, _do_stage, "make its object, unless there was one"),
-    Rule(
+    RunStateRow(
+        "a stage goes on", _is_in_stage, None, _stage_problem, _ensure_stage, "make its object, unless there was one"
+    ),
+    RunStateRow(
         "all stages passed",
-        lambda o: _in(o, RunState.REGISTERING),
+        lambda o: _is_in_state(o, RunState.REGISTERING),
         RunState.REGISTERING,
-        _registering,
-        lambda o: (Register(version_name(o.run.name)),),
+        _registering_problem,
+        lambda o: (RegisterVersion(version_name(o.run.name)),),
         "make the ModelVersion",
     ),
 )
 
 
-def _told(o: RunObserved, rule: Rule) -> RunObserved:
-    if not _live(o):
+def _with_recorded_state(o: RunObservation, rule: RunStateRow) -> RunObservation:
+    if not _is_active(o):
         return o
-    moved = _in(o, RunState.QUEUED)
-    if _staged(o) and o.stage is not None:
-        seen, entry = o.stage, _entry(o)
+    moved = _is_in_state(o, RunState.QUEUED)
+    if _is_in_stage(o) and o.stage is not None:
+        seen, entry = o.stage, _stage_entry(o)
         moved = (entry.state, entry.reason) != (str(seen.state), seen.reason) or (
             # Why it waits becomes known only later, and changes with what others do.
-            seen.state in WAITING and entry.message != seen.message
+            seen.state in WAITING_STAGE_STATES and entry.message != seen.message
         )
         if moved:
-            o = _with_entry(o, state=str(seen.state), reason=seen.reason, message=seen.message)
-    why = rule.explain(o)
-    o = _enter(o, rule.state or o.state, why.reason, why.message)
+            o = _update_stage(o, state=str(seen.state), reason=seen.reason, message=seen.message)
+    why = rule.reason(o)
+    o = _transition_to(o, rule.state or o.state, why.reason, why.message)
     # Else a message stays with its reason: those of pods differ from try to try.
-    return o.but(message=why.message) if moved and o.status.message != why.message else o
+    return o.with_status(message=why.message) if moved and o.status.message != why.message else o
 
 
-def _with_conditions(o: RunObserved, rule: Rule) -> TrainingRunStatus:
-    why = rule.explain(o)
+def _with_conditions(o: RunObservation, rule: RunStateRow) -> TrainingRunStatus:
+    why = rule.reason(o)
     bad = o.state in (RunState.FAILED, RunState.CANCELLED)
     reason, message = o.status.reason or why.reason, o.status.message or why.message
-    verdict = Verdict(reason, message, stalled=bad, reconciling=_live(o))
+    verdict = ConditionSummary(reason, message, stalled=bad, reconciling=_is_active(o))
     generation = o.run.generation
-    told = conditions(o.status.conditions, verdict, None, generation=generation, now=o.now)
-    return o.but(conditions=told, observed_generation=generation).status
+    told = build_conditions(o.status.conditions, verdict, None, generation=generation, now=o.now)
+    return o.with_status(conditions=told, observed_generation=generation).status
 
 
-def _look(o: RunObserved) -> timedelta | None:
-    if not _live(o):
-        return LOOK_SELDOM if _outlived(o) else None
-    times = [LOOK_SELDOM]
-    if _begun(o) and not _waits(o):
-        times.append(_left(o.status.clock, o.template.deadline, o.now))
-        if _staged(o):
-            times.append(_left(_entry(o).clock, _work(o).timeout, o.now))
+def _requeue_after(o: RunObservation) -> timedelta | None:
+    if not _is_active(o):
+        return POLL_IDLE if _object_outlives_run(o) else None
+    times = [POLL_IDLE]
+    if _has_started(o) and not _is_waiting(o):
+        times.append(_remaining_time(o.status.clock, o.template.deadline, o.now))
+        if _is_in_stage(o):
+            times.append(_remaining_time(_stage_entry(o).clock, _stage_work(o).timeout, o.now))
     return max(min(times), timedelta(seconds=1))

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from modelwright.addresses import shown
-from modelwright.api.common import INT64_MAX, StatusWire, Text63, problems
+from modelwright.addresses import redact_uri
+from modelwright.api.common import INT64_MAX, StatusWire, Text63, list_problems
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.api.v1alpha1.rollout import ReportStatus
@@ -26,21 +26,21 @@ from modelwright.core import numbers, scoring
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.analysis.figures import Figure
 
-MOST_CHECKS = 128
-MOST_FIGURES = 256
-MOST_LABELS = 64
+MAX_CHECKS = 128
+MAX_FIGURES = 256
+MAX_LABELS = 64
 """Classes of a confusion matrix."""
-MOST_DEPTH = 16
+MAX_DEPTH = 16
 """Nesting of what is kept as it is."""
 
 _MESSAGE_MAX = 1024
-_MOST_UNQUOTED = 4
+_MAX_DECODINGS = 4
 
-Object = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ReportRefused:
     """A report that can't be taken; `message` names the member and says what is wrong."""
 
     reason: str
@@ -48,23 +48,23 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class DataCheckResult:
     """What a data check found. `checks`: those that failed first, at most 128; `failed`: the names of all that did."""
 
     checks: tuple[CheckStatus, ...]
-    profile: Object | None
+    profile: JsonObject | None
     failed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class EvaluationResult:
     """What the evaluation came to: Pass, Fail or Inconclusive; `message` has the numbers."""
 
     outcome: Outcome
     reason: str
     message: str
     figures: tuple[FigureStatus, ...] = ()
-    confusion_matrix: Object | None = None
+    confusion_matrix: JsonObject | None = None
     full_report: ReportStatus | None = None
 
 
@@ -101,7 +101,9 @@ class _Training(StatusWire):
     reference: _Reference | None = None
 
 
-def training(report: Any, *, output_uri: str, dataset_digest: str, image: str | None) -> RunResult | Refused:
+def read_training_report(
+    report: Any, *, output_uri: str, dataset_digest: str, image: str | None
+) -> RunResult | ReportRefused:
     """The result that a training reported, or why it is refused: ReportInvalid, DatasetChanged or OutputNotAllowed.
 
     `output_uri`: where it was told to put the artifact; `image`: of its container.
@@ -109,24 +111,22 @@ def training(report: Any, *, output_uri: str, dataset_digest: str, image: str | 
     try:
         told = _Training.model_validate(report, by_alias=True, by_name=False)
     except ValidationError as error:
-        return _invalid("; ".join(f"{path}: {text}" if path else text for path, text in problems(error)))
+        return _refuse_report("; ".join(f"{path}: {text}" if path else text for path, text in list_problems(error)))
     metrics = []
     for name, value in told.metrics.items():
-        number = _number(value)
+        number = _format_number(value)
         if number is None:
-            return _invalid(f"metrics.{name} is {_shown(value)}, which is no finite number")
+            return _refuse_report(f"metrics.{name} is {_quote_value(value)}, which is no finite number")
         metrics.append(ResultMetric(name=name, value=number))
     if told.dataset is not None and told.dataset.digest not in (None, dataset_digest):
-        text = f"dataset.digest is {_shown(told.dataset.digest)}, but the run began with {dataset_digest}"
-        return Refused(Reason.DATASET_CHANGED, text)
-    if not is_below(told.artifact.uri, output_uri):
-        text = (
-            f"artifact.uri is {shown(told.artifact.uri)[:256]}; it must be {shown(output_uri)} or below it (OUTPUT_URI)"
-        )
-        return Refused(Reason.OUTPUT_NOT_ALLOWED, text)
-    if told.reference is not None and not is_below(told.reference.uri, output_uri):
-        text = f"reference.uri is {shown(told.reference.uri)[:256]}; it must be below {shown(output_uri)} (OUTPUT_URI)"
-        return Refused(Reason.OUTPUT_NOT_ALLOWED, text)
+        text = f"dataset.digest is {_quote_value(told.dataset.digest)}, but the run began with {dataset_digest}"
+        return ReportRefused(Reason.DATASET_CHANGED, text)
+    if not is_below_prefix(told.artifact.uri, output_uri):
+        text = f"artifact.uri is {redact_uri(told.artifact.uri)[:256]}; it must be {redact_uri(output_uri)} or below it (OUTPUT_URI)"
+        return ReportRefused(Reason.OUTPUT_NOT_ALLOWED, text)
+    if told.reference is not None and not is_below_prefix(told.reference.uri, output_uri):
+        text = f"reference.uri is {redact_uri(told.reference.uri)[:256]}; it must be below {redact_uri(output_uri)} (OUTPUT_URI)"
+        return ReportRefused(Reason.OUTPUT_NOT_ALLOWED, text)
     format_, code, reference = told.artifact.format, told.code, told.reference
     return RunResult(
         uri=told.artifact.uri,
@@ -142,7 +142,7 @@ def training(report: Any, *, output_uri: str, dataset_digest: str, image: str | 
     )
 
 
-def is_below(uri: str, prefix: str) -> bool:
+def is_below_prefix(uri: str, prefix: str) -> bool:
     """Whether an address is `prefix` or below it, however it is written: no parent folders, plain or encoded, and no
     query. Of an image, a tag and a digest may follow."""
     prefix = prefix.rstrip("/")
@@ -154,7 +154,7 @@ def is_below(uri: str, prefix: str) -> bool:
     if uri.startswith("oci://") and rest[0] in ":@":
         return "/" not in rest
     decoded = rest
-    for _ in range(_MOST_UNQUOTED):
+    for _ in range(_MAX_DECODINGS):
         decoded = unquote(decoded)
     if unquote(decoded) != decoded or any(char in decoded for char in "\\?#") or not decoded.isprintable():
         return False
@@ -163,52 +163,52 @@ def is_below(uri: str, prefix: str) -> bool:
     return parts[0] == "" and not any(part in ("", ".", "..") for part in (*parts[1:], *hidden[1:]))
 
 
-def data_check(report: Any) -> Checked | Refused:
+def read_data_check_report(report: Any) -> DataCheckResult | ReportRefused:
     """What a data check reported, or why it is refused (ReportInvalid): at least one check, each with a name of its own
     and the outcome Pass or Fail."""
     if not isinstance(report, Mapping):
-        return _invalid("it must be a JSON object")
+        return _refuse_report("it must be a JSON object")
     entries, profile = report.get("checks"), report.get("profile")
     if not isinstance(entries, list) or not entries:
-        return _invalid('"checks" must be a list of at least one {"name", "outcome", "message"}')
+        return _refuse_report('"checks" must be a list of at least one {"name", "outcome", "message"}')
     found: dict[str, CheckStatus] = {}
     for index, entry in enumerate(entries):
-        check = _check(entry)
+        check = _parse_check(entry)
         if isinstance(check, str):
-            return _invalid(f"checks[{index}]{check}")
+            return _refuse_report(f"checks[{index}]{check}")
         if check.name in found:
-            return _invalid(f"checks[{index}].name: {check.name} is there twice")
+            return _refuse_report(f"checks[{index}].name: {check.name} is there twice")
         found[check.name] = check
-    if profile is not None and not (isinstance(profile, Mapping) and _sound(profile)):
-        return _invalid("profile must be a JSON object, of finite numbers, and not too deep")
+    if profile is not None and not (isinstance(profile, Mapping) and _is_storable(profile)):
+        return _refuse_report("profile must be a JSON object, of finite numbers, and not too deep")
     ordered = sorted(found.values(), key=lambda check: check.outcome != "Fail")
     failed = tuple(check.name for check in ordered if check.outcome == "Fail")
-    return Checked(tuple(ordered[:MOST_CHECKS]), profile, failed)
+    return DataCheckResult(tuple(ordered[:MAX_CHECKS]), profile, failed)
 
 
-def evaluation(report: Any, gates_: Sequence[EvaluationMetric], *, first: bool) -> Evaluated:
+def read_evaluation_report(report: Any, gates_: Sequence[EvaluationMetric], *, first: bool) -> EvaluationResult:
     """What an evaluation's report comes to by the policy's gates, as the evaluation gate of a rollout has it.
 
     `first`: nothing serves yet. A confusion matrix that can't be read is left out, and the message says so.
     """
     if not isinstance(report, Mapping):
-        return Evaluated(Outcome.FAIL, Reason.REPORT_INVALID, "the report must be a JSON object")
-    judged = scoring.evaluate(gates_, report, first=first)
-    figures = tuple(_figure(figure) for figure in judged.figures[:MOST_FIGURES])
+        return EvaluationResult(Outcome.FAIL, Reason.REPORT_INVALID, "the report must be a JSON object")
+    judged = scoring.evaluate_report(gates_, report, first=first)
+    figures = tuple(_build_figure_status(figure) for figure in judged.figures[:MAX_FIGURES])
     matrix = report.get("confusionMatrix")
     problem = _matrix_problem(matrix) if matrix is not None else None
     message = judged.message if problem is None else f"{judged.message}; confusionMatrix was left out: {problem}"
     kept = {"labels": matrix["labels"], "counts": matrix["counts"]} if matrix is not None and problem is None else None
     full = judged.full_report
     elsewhere = ReportStatus(uri=full.uri, digest=full.digest) if full is not None else None
-    return Evaluated(judged.outcome, judged.reason, message, figures, kept, elsewhere)
+    return EvaluationResult(judged.outcome, judged.reason, message, figures, kept, elsewhere)
 
 
-def _invalid(text: str) -> Refused:
-    return Refused(Reason.REPORT_INVALID, _text(f"the report breaks the result contract: {text}"))
+def _refuse_report(text: str) -> ReportRefused:
+    return ReportRefused(Reason.REPORT_INVALID, _bound_text(f"the report breaks the result contract: {text}"))
 
 
-def _check(entry: Any) -> CheckStatus | str:
+def _parse_check(entry: Any) -> CheckStatus | str:
     """A check, or what is wrong with it."""
     if not isinstance(entry, Mapping):
         return ' must be {"name", "outcome", "message"}'
@@ -216,27 +216,27 @@ def _check(entry: Any) -> CheckStatus | str:
     if not isinstance(name, str) or not name.strip():
         return ".name must be a text"
     if outcome not in ("Pass", "Fail"):
-        return f".outcome is {_shown(outcome)}; it must be Pass or Fail"
+        return f".outcome is {_quote_value(outcome)}; it must be Pass or Fail"
     if message is not None and not isinstance(message, str):
         return ".message must be a text"
-    return CheckStatus(name=_text(name), outcome=str(outcome), message=_text(message or ""))
+    return CheckStatus(name=_bound_text(name), outcome=str(outcome), message=_bound_text(message or ""))
 
 
-def _figure(figure: Figure) -> FigureStatus:
+def _build_figure_status(figure: Figure) -> FigureStatus:
     return FigureStatus(
         name=figure.name,
         slice=figure.slice or "",
-        candidate=_decimal(figure.candidate),
-        serving=_decimal(figure.serving),
-        examples=_count(figure.n),
-        better=_count(figure.better),
-        worse=_count(figure.worse),
-        standard_error=_decimal(figure.standard_error),
-        candidate_standard_error=_decimal(figure.candidate_standard_error),
+        candidate=_format_decimal(figure.candidate),
+        serving=_format_decimal(figure.serving),
+        examples=_drop_negative(figure.n),
+        better=_drop_negative(figure.better),
+        worse=_drop_negative(figure.worse),
+        standard_error=_format_decimal(figure.standard_error),
+        candidate_standard_error=_format_decimal(figure.candidate_standard_error),
     )
 
 
-def _count(count: int | None) -> int | None:
+def _drop_negative(count: int | None) -> int | None:
     """A count as a status takes it: a report may have one below 0."""
     return count if count is not None and count >= 0 else None
 
@@ -245,22 +245,22 @@ def _matrix_problem(matrix: Any) -> str | None:
     if not isinstance(matrix, Mapping):
         return 'it must be {"labels", "counts"}'
     labels, counts = matrix.get("labels"), matrix.get("counts")
-    if not isinstance(labels, list) or not 1 <= len(labels) <= MOST_LABELS:
-        return f"labels must be a list of 1 to {MOST_LABELS}"
-    if not all(isinstance(label, str | int) and _sound(label) for label in labels):
+    if not isinstance(labels, list) or not 1 <= len(labels) <= MAX_LABELS:
+        return f"labels must be a list of 1 to {MAX_LABELS}"
+    if not all(isinstance(label, str | int) and _is_storable(label) for label in labels):
         return "labels must be texts or integers"
-    if not isinstance(counts, list) or [_width(row) for row in counts] != [len(labels)] * len(labels):
+    if not isinstance(counts, list) or [_row_width(row) for row in counts] != [len(labels)] * len(labels):
         return "counts must have a row and a column for each label"
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= INT64_MAX for row in counts for n in row):
         return "counts must be integers that are not negative"
     return None
 
 
-def _width(row: Any) -> int:
+def _row_width(row: Any) -> int:
     return len(row) if isinstance(row, list) else -1
 
 
-def _sound(value: Any, depth: int = 0) -> bool:
+def _is_storable(value: Any, depth: int = 0) -> bool:
     """Whether a JSON value can be kept as it is: finite numbers that every reader keeps exactly, texts of Unicode."""
     if isinstance(value, str):
         return not any("\ud800" <= char <= "\udfff" for char in value)
@@ -270,40 +270,42 @@ def _sound(value: Any, depth: int = 0) -> bool:
         return abs(value) <= INT64_MAX
     if isinstance(value, float):
         return math.isfinite(value)
-    if depth == MOST_DEPTH:
+    if depth == MAX_DEPTH:
         return False
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _sound(key) and _sound(item, depth + 1) for key, item in value.items())
-    return isinstance(value, list) and all(_sound(item, depth + 1) for item in value)
+        return all(
+            isinstance(key, str) and _is_storable(key) and _is_storable(item, depth + 1) for key, item in value.items()
+        )
+    return isinstance(value, list) and all(_is_storable(item, depth + 1) for item in value)
 
 
-def _number(value: Any) -> str | None:
+def _format_number(value: Any) -> str | None:
     """A finite number as text; None when it is none. A number in quotes is none."""
-    number = numbers.read(value) if not isinstance(value, str) else None
+    number = numbers.parse_number(value) if not isinstance(value, str) else None
     text = repr(value)
-    return None if number is None else text if len(text) <= numbers.LONGEST else f"{number:.17g}"
+    return None if number is None else text if len(text) <= numbers.MAX_KEPT_CHARACTERS else f"{number:.17g}"
 
 
 @overload
-def _decimal(value: Decimal) -> str: ...
+def _format_decimal(value: Decimal) -> str: ...
 
 
 @overload
-def _decimal(value: None) -> None: ...
+def _format_decimal(value: None) -> None: ...
 
 
-def _decimal(value: Decimal | None) -> str | None:
+def _format_decimal(value: Decimal | None) -> str | None:
     if value is None:
         return None
     text = str(value)
-    return text if len(text) <= numbers.LONGEST else f"{value:.17g}"
+    return text if len(text) <= numbers.MAX_KEPT_CHARACTERS else f"{value:.17g}"
 
 
-def _text(text: str) -> str:
+def _bound_text(text: str) -> str:
     """A text from outside as a status takes it."""
     clean = text[: 2 * _MESSAGE_MAX].encode("utf-8", "replace").decode()
     return clean if len(clean) <= _MESSAGE_MAX else clean[: _MESSAGE_MAX - 1] + "…"
 
 
-def _shown(value: Any) -> str:
-    return _text(repr(value)[:80])
+def _quote_value(value: Any) -> str:
+    return _bound_text(repr(value)[:80])

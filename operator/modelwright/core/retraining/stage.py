@@ -8,13 +8,13 @@ from typing import Any
 
 from modelwright.api.v1alpha1.training import StageState
 
-ENDED = frozenset({StageState.SUCCEEDED, StageState.FAILED})
-WAITING = frozenset({StageState.QUEUED, StageState.SUSPENDED})
+ENDED_STAGE_STATES = frozenset({StageState.SUCCEEDED, StageState.FAILED})
+WAITING_STAGE_STATES = frozenset({StageState.QUEUED, StageState.SUSPENDED})
 """States in which the clocks of stage and run stand still."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class StageReading:
     """What the live object says now.
 
     `report`: the JSON object that a container left as its termination message, or that the object itself gives; None

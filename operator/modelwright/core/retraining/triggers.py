@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from modelwright import addresses, documents
-from modelwright.api.common import seconds
+from modelwright.api.common import parse_duration
 from modelwright.api.names import short_hash
 from modelwright.api.v1alpha1.retraining import (
     AgeTrigger,
@@ -24,11 +24,11 @@ from modelwright.api.v1alpha1.retraining import (
 )
 from modelwright.core.retraining import schedule
 
-BODY = documents.Bounds(1 << 20)
+BODY_BOUNDS = documents.JsonLimits(1 << 20)
 """What is read of a webhook's body."""
 IDENTITY_MAX = 253
 MESSAGE_MAX = 1024
-MOST_ALERTS = 100
+MAX_ALERTS = 100
 """Alerts of one request that are taken up; Alertmanager sends the others again."""
 
 _RFC3339 = "%Y-%m-%dT%H:%M:%SZ"
@@ -49,11 +49,11 @@ class Firing:
     waits: bool = False
 
 
-class BadEvent(ValueError):
+class InvalidEventError(ValueError):
     """A request of a webhook that is not what it should be; the text says what is wrong and where."""
 
 
-def scheduled(
+def fire_schedules(
     spec: RetrainingPolicySpec, status: RetrainingPolicyStatus, created: datetime, now: datetime
 ) -> tuple[Firing, ...]:
     """Schedule triggers that are due, in the order of their times. The identity is the time, in RFC 3339.
@@ -66,14 +66,14 @@ def scheduled(
     for trigger in spec.triggers:
         if trigger.schedule is None:
             continue
-        for time in schedule.due(trigger.schedule, _handled(entries.get(trigger.name), created), now):
+        for time in schedule.list_due_times(trigger.schedule, _handled_until(entries.get(trigger.name), created), now):
             identity = time.strftime(_RFC3339)
             text, waits = f"the schedule's time {identity} has come", trigger.schedule.catch_up == "All"
             found.append(Firing(trigger.name, "schedule", identity, time, text, waits=waits))
     return tuple(sorted(found, key=lambda firing: firing.at))
 
 
-def aged(
+def fire_ages(
     spec: RetrainingPolicySpec,
     status: RetrainingPolicyStatus,
     serving_version: str | None,
@@ -92,90 +92,96 @@ def aged(
     for trigger in spec.triggers:
         if trigger.age is None:
             continue
-        count = _spans(trigger.age, serving_since, now)
-        which = _bounded(f"{serving_version}/{serving_since.astimezone(UTC).strftime(_RFC3339)}", IDENTITY_MAX - 12)
-        if count < 1 or count <= _counted(entries.get(trigger.name), which):
+        count = _count_spans(trigger.age, serving_since, now)
+        which = _bound_identity(
+            f"{serving_version}/{serving_since.astimezone(UTC).strftime(_RFC3339)}", IDENTITY_MAX - 12
+        )
+        if count < 1 or count <= _parse_age_count(entries.get(trigger.name), which):
             continue
         text = f"version {serving_version} has served for {count} times {trigger.age.after}"
-        at = serving_since + count * timedelta(seconds=seconds(trigger.age.after))
+        at = serving_since + count * timedelta(seconds=parse_duration(trigger.age.after))
         found.append(Firing(trigger.name, "age", f"{which}/{count}", at, text[:MESSAGE_MAX]))
     return tuple(found)
 
 
-def looked(trigger: PrometheusTrigger, row: int, value: float | None) -> int:
+def update_breach_streak(trigger: PrometheusTrigger, row: int, value: float | None) -> int:
     """Looks in a row beyond the limit, after one that gave `value` (None or NaN: no answer) when there were `row`."""
     if value is None or math.isnan(value):
         return 0
     if trigger.above is not None:
-        beyond = _decimal(value) > Decimal(trigger.above)
+        beyond = _exact_decimal(value) > Decimal(trigger.above)
     else:
-        beyond = trigger.below is not None and _decimal(value) < Decimal(trigger.below)
+        beyond = trigger.below is not None and _exact_decimal(value) < Decimal(trigger.below)
     return row + 1 if beyond else 0
 
 
-def breached(trigger: PrometheusTrigger, row: int) -> bool:
+def is_breached(trigger: PrometheusTrigger, row: int) -> bool:
     """Whether so many looks in a row fire the trigger. The row begins anew, at 0, after it has fired."""
     return row >= trigger.consecutive
 
 
-def measured(trigger_name: str, trigger: PrometheusTrigger, value: float, count: int, now: datetime) -> Firing:
+def fire_breach(trigger_name: str, trigger: PrometheusTrigger, value: float, count: int, now: datetime) -> Firing:
     """The firing of a trigger that was breached, `count` being its firings so far and this one: its identity."""
     limit = f"above {trigger.above}" if trigger.above is not None else f"below {trigger.below}"
     text = f"the query gave {value:.6g}, {limit}, at {trigger.consecutive} looks in a row"
     return Firing(trigger_name, "prometheus", str(count), now, text)
 
 
-def changed(
+def fire_data_change(
     name: str, trigger: DataTrigger, fingerprint: str, last: TriggerStatus | None, at: datetime
 ) -> Firing | None:
     """The firing for data whose fingerprint is not the one that was handled last; the first one ever only tells how
     the data was. The identity is the change, by what was handled before and when: data that changes and comes back is
     another cause each time."""
-    fingerprint = _bounded(fingerprint, IDENTITY_MAX)
+    fingerprint = _bound_identity(fingerprint, IDENTITY_MAX)
     if last is None or last.identity is None or last.identity == fingerprint:
         return None
     before = short_hash(f"{last.identity} {last.at.isoformat() if last.at is not None else ''}")
-    text = f"{trigger.changed} of {addresses.shown(trigger.uri)} has changed"
-    return Firing(name, "data", _bounded(f"{before}/{fingerprint}", IDENTITY_MAX), at, text[:MESSAGE_MAX], fingerprint)
+    text = f"{trigger.changed} of {addresses.redact_uri(trigger.uri)} has changed"
+    return Firing(
+        name, "data", _bound_identity(f"{before}/{fingerprint}", IDENTITY_MAX), at, text[:MESSAGE_MAX], fingerprint
+    )
 
 
-def alerts(name: str, trigger: WebhookTrigger, body: Any) -> tuple[tuple[str, str], ...]:
+def parse_alerts(name: str, trigger: WebhookTrigger, body: Any) -> tuple[tuple[str, str], ...]:
     """(identity, message) of each alert in a request of Alertmanager (webhook, version 4) that fires and has the labels
     that the trigger asks for; at most 100.
 
     An alert is the same one whenever fingerprint and startsAt are: Alertmanager repeats it, from each replica.
     Raises BadEvent.
     """
-    body = _mapping("the body", body)
+    body = _require_object("the body", body)
     if body.get("version") != "4":
-        raise BadEvent(
-            f'"version" of the body is {_shown(body.get("version"))}; it must be "4" (Alertmanager\'s webhook)'
+        raise InvalidEventError(
+            f'"version" of the body is {_quote_value(body.get("version"))}; it must be "4" (Alertmanager\'s webhook)'
         )
     entries = body.get("alerts")
     if not isinstance(entries, list):
-        raise BadEvent('"alerts" of the body must be a list')
+        raise InvalidEventError('"alerts" of the body must be a list')
     found: dict[str, str] = {}
     for index, raw in enumerate(entries):
-        alert = _mapping(f"alerts[{index}]", raw)
-        labels = _mapping(f"alerts[{index}].labels", alert.get("labels"))
+        alert = _require_object(f"alerts[{index}]", raw)
+        labels = _require_object(f"alerts[{index}].labels", alert.get("labels"))
         if alert.get("status") not in ("firing", "resolved"):
-            raise BadEvent(
-                f'alerts[{index}].status is {_shown(alert.get("status"))}; it must be "firing" or "resolved"'
+            raise InvalidEventError(
+                f'alerts[{index}].status is {_quote_value(alert.get("status"))}; it must be "firing" or "resolved"'
             )
-        began = _time(_word(f"alerts[{index}].startsAt", alert.get("startsAt")))
+        began = _parse_utc_time(_require_text(f"alerts[{index}].startsAt", alert.get("startsAt")))
         if began is None:
-            raise BadEvent(f"alerts[{index}].startsAt must be a time in RFC 3339")
-        fingerprint = _word(f"alerts[{index}].fingerprint", alert.get("fingerprint"))
-        if alert["status"] != "firing" or not _matches(trigger, labels) or len(found) == MOST_ALERTS:
+            raise InvalidEventError(f"alerts[{index}].startsAt must be a time in RFC 3339")
+        fingerprint = _require_text(f"alerts[{index}].fingerprint", alert.get("fingerprint"))
+        if alert["status"] != "firing" or not _labels_match(trigger, labels) or len(found) == MAX_ALERTS:
             continue
         annotations = alert.get("annotations")
         summary = annotations.get("summary", "") if isinstance(annotations, Mapping) else ""
         text = f"alert {labels.get('alertname', '')} fires since {began.strftime(_RFC3339)} (trigger {name}): {summary}"
-        found.setdefault(_identity(fingerprint, began.isoformat()), _clean(text))
+        found.setdefault(_build_identity(fingerprint, began.isoformat()), _clean_message(text))
     return tuple(found.items())
 
 
-def event(name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes) -> tuple[tuple[str, str], ...]:
+def parse_cloud_event(
+    name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
+) -> tuple[tuple[str, str], ...]:
     """(identity, message) of a CloudEvent 1.0 that has the attributes that the trigger asks for, in a tuple that is
     empty when it hasn't. `body`: the bytes of the request. In structured mode they are the event, as JSON; in binary
     mode (headers ce-*) they are not read.
@@ -185,22 +191,22 @@ def event(name: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: 
     known = {str(key).lower(): str(value) for key, value in headers.items()}
     media = known.get("content-type", "").partition(";")[0].strip().lower()
     if media.startswith("application/cloudevents-batch"):
-        raise BadEvent("batches of CloudEvents are not taken: send one event a request")
+        raise InvalidEventError("batches of CloudEvents are not taken: send one event a request")
     if media == "application/cloudevents+json":
-        attributes = _mapping("the body", _parsed(body))
+        attributes = _require_object("the body", _parse_body(body))
     elif "ce-specversion" in known:
         attributes = {key.removeprefix("ce-"): unquote(value) for key, value in known.items() if key.startswith("ce-")}
     else:
-        raise BadEvent("no CloudEvent: it needs headers ce-*, or Content-Type: application/cloudevents+json")
+        raise InvalidEventError("no CloudEvent: it needs headers ce-*, or Content-Type: application/cloudevents+json")
     if attributes.get("specversion") != "1.0":
-        raise BadEvent(f'specversion is {_shown(attributes.get("specversion"))}; it must be "1.0"')
-    source, id_, type_ = (_word(key, attributes.get(key)) for key in ("source", "id", "type"))
-    if not _matches(trigger, attributes):
+        raise InvalidEventError(f'specversion is {_quote_value(attributes.get("specversion"))}; it must be "1.0"')
+    source, id_, type_ = (_require_text(key, attributes.get(key)) for key in ("source", "id", "type"))
+    if not _labels_match(trigger, attributes):
         return ()
-    return ((_identity(source, id_), _clean(f"event {type_} {id_} of {source} (trigger {name})")),)
+    return ((_build_identity(source, id_), _clean_message(f"event {type_} {id_} of {source} (trigger {name})")),)
 
 
-def next_look(
+def next_firing_time(
     spec: RetrainingPolicySpec,
     status: RetrainingPolicyStatus,
     serving_since: datetime | None,
@@ -208,10 +214,10 @@ def next_look(
     now: datetime,
 ) -> datetime | None:
     """The next moment at which a schedule or age trigger can fire by itself, UTC; None without such triggers."""
-    return min(_moments(spec, status, serving_since, created, now), default=None)
+    return min(_iterate_firing_times(spec, status, serving_since, created, now), default=None)
 
 
-def _moments(
+def _iterate_firing_times(
     spec: RetrainingPolicySpec,
     status: RetrainingPolicyStatus,
     serving_since: datetime | None,
@@ -222,16 +228,16 @@ def _moments(
     for trigger in spec.triggers:
         if trigger.schedule is not None:
             # Times that were handled don't come again when the clock goes back.
-            handled = _handled(entries.get(trigger.name), created)
-            time = schedule.following(trigger.schedule, max(now, handled))
+            handled = _handled_until(entries.get(trigger.name), created)
+            time = schedule.next_time(trigger.schedule, max(now, handled))
             if time is not None:
                 yield time
         if trigger.age is not None and serving_since is not None:
-            count = max(_spans(trigger.age, serving_since, now), 0) + 1
-            yield serving_since + count * timedelta(seconds=seconds(trigger.age.after))
+            count = max(_count_spans(trigger.age, serving_since, now), 0) + 1
+            yield serving_since + count * timedelta(seconds=parse_duration(trigger.age.after))
 
 
-def anchored(
+def anchor_schedules(
     spec: RetrainingPolicySpec, status: RetrainingPolicyStatus, since: datetime, now: datetime
 ) -> RetrainingPolicyStatus:
     """The status, with the time from which each schedule counts: one that is added or edited has missed nothing, and
@@ -251,35 +257,35 @@ def anchored(
             entries[trigger.name] = TriggerStatus(name=trigger.name, at=since, schedule=text)
         elif entry.schedule != text:
             # A status of an operator that recorded no schedule says nothing about edits, but has a time.
-            timed = _time(entry.identity) if entry.identity is not None else entry.at
+            timed = _parse_utc_time(entry.identity) if entry.identity is not None else entry.at
             edited = entry.since if entry.schedule is None and timed is not None else now
             entries[trigger.name] = entry.model_copy(update={"schedule": text, "since": edited})
     return status.model_copy(update={"triggers": tuple(entries.values())})
 
 
-def _handled(entry: TriggerStatus | None, created: datetime) -> datetime:
+def _handled_until(entry: TriggerStatus | None, created: datetime) -> datetime:
     """Up to when the times of a schedule were dealt with."""
-    handled = (_time(entry.identity) or entry.at) if entry is not None else None
+    handled = (_parse_utc_time(entry.identity) or entry.at) if entry is not None else None
     since = entry.since if entry is not None else None
     return max(filter(None, (created, handled, since)))
 
 
-def _spans(trigger: AgeTrigger, since: datetime, now: datetime) -> int:
-    return (now - since) // timedelta(seconds=seconds(trigger.after))
+def _count_spans(trigger: AgeTrigger, since: datetime, now: datetime) -> int:
+    return (now - since) // timedelta(seconds=parse_duration(trigger.after))
 
 
-def _counted(identity: str | None, which: str) -> int:
+def _parse_age_count(identity: str | None, which: str) -> int:
     """n of an age trigger's identity, when it is of this version and time."""
     head, _, tail = (identity or "").rpartition("/")
     return int(tail) if head == which and tail.isascii() and tail.isdigit() else 0
 
 
-def _decimal(value: float) -> Decimal:
+def _exact_decimal(value: float) -> Decimal:
     """As it is written: 0.2 is not above "0.2"."""
     return Decimal(repr(value))
 
 
-def _time(text: str | None) -> datetime | None:
+def _parse_utc_time(text: str | None) -> datetime | None:
     """A time in RFC 3339, UTC; None when `text` is none."""
     if text is None or "T" not in text:
         return None
@@ -290,37 +296,37 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
-def _mapping(where: str, value: Any) -> Mapping[str, Any]:
+def _require_object(where: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise BadEvent(f"{where} must be a JSON object")
+        raise InvalidEventError(f"{where} must be a JSON object")
     return value
 
 
-def _parsed(body: bytes) -> Any:
+def _parse_body(body: bytes) -> Any:
     try:
-        return documents.read(body, BODY)
+        return documents.parse_json(body, BODY_BOUNDS)
     except documents.DocumentError as error:
-        raise BadEvent(f"the body {_clean(str(error))[:200]}") from None
+        raise InvalidEventError(f"the body {_clean_message(str(error))[:200]}") from None
 
 
-def _word(where: str, value: Any) -> str:
+def _require_text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise BadEvent(f"{where} must be a text of printable characters")
+        raise InvalidEventError(f"{where} must be a text of printable characters")
     return value
 
 
-def _matches(trigger: WebhookTrigger, values: Mapping[str, Any]) -> bool:
-    return all(_attribute(values.get(key)) == wanted for key, wanted in trigger.labels.items())
+def _labels_match(trigger: WebhookTrigger, values: Mapping[str, Any]) -> bool:
+    return all(_canonical_attribute(values.get(key)) == wanted for key, wanted in trigger.labels.items())
 
 
-def _attribute(value: Any) -> str | None:
+def _canonical_attribute(value: Any) -> str | None:
     """The canonical text of an attribute (CloudEvents 1.0, section 3: type system)."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**31) else None
 
 
-def _identity(*parts: str) -> str:
+def _build_identity(*parts: str) -> str:
     """An identity that differs whenever the parts do, readable where they are short."""
     plain = " ".join(parts)
     if len(plain) <= IDENTITY_MAX and not any(" " in part for part in parts):
@@ -328,15 +334,15 @@ def _identity(*parts: str) -> str:
     return short_hash("\0".join(parts), 52)
 
 
-def _bounded(text: str, limit: int) -> str:
+def _bound_identity(text: str, limit: int) -> str:
     return text if len(text) <= limit else short_hash(text, 52)
 
 
-def _clean(text: str) -> str:
+def _clean_message(text: str) -> str:
     """A text from outside as a message: one line, of bounded length."""
     line = "".join(char if char.isprintable() else " " for char in text[: 2 * MESSAGE_MAX]).strip(" :")
     return line[:MESSAGE_MAX] or "-"
 
 
-def _shown(value: Any) -> str:
-    return _clean(repr(value))[:64]
+def _quote_value(value: Any) -> str:
+    return _clean_message(repr(value))[:64]

@@ -3,29 +3,29 @@
 from dataclasses import dataclass
 
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import Routing
+from modelwright.core.rollout.routing import TrafficSplit
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class EnsureRevision:
     """Have this revision's children as they are rendered: made when missing, mended when they drifted.
 
     `pods`: how many, or at least how many where an autoscaler may add to them; None as the Model's spec has it.
     """
 
     revision: Revision
-    pods: int | None = None
+    replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class SendTraffic:
+class SetTraffic:
     """Have requests go so. Also sent when nothing changes: the route is mended when it drifted."""
 
-    routing: Routing
+    split: TrafficSplit
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class RemoveRevision:
     """Take this revision's pods away. Never sent for a revision that traffic names.
 
     `pods_only`: all but the Deployment, which is scaled to nothing. Other pods may then follow as soon as it has none;
@@ -37,7 +37,7 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class StartRollout:
     """Make the ModelRollout of the move to the target."""
 
     number: int
@@ -51,11 +51,11 @@ class RunGate:
 
 
 @dataclass(frozen=True, slots=True)
-class Compare:
+class EnsureComparer:
     """Have the comparer run that asks both revisions what callers ask one of them."""
 
     serving: Revision
     candidate: Revision
 
 
-Action = Run | SendTraffic | Remove | Begin | RunGate | Compare
+Action = EnsureRevision | SetTraffic | RemoveRevision | StartRollout | RunGate | EnsureComparer

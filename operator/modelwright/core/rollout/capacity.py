@@ -15,16 +15,16 @@ WeightedBy = Literal["gateway", "replicas"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pods:
+class PodCounts:
     """A revision's pods: how many its Deployment asks for, and how many answer."""
 
-    asked: int
+    requested: int
     ready: int
 
     @property
-    def held(self) -> int:
+    def budgeted(self) -> int:
         """Pods that count against the budget now: those that are to leave, and still answer, do."""
-        return max(self.asked, self.ready)
+        return max(self.requested, self.ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class CapacityPlan:
     weight: int
 
 
-def feasible(total: int, surge: int) -> bool:
+def is_feasible(total: int, surge: int) -> bool:
     """Whether two revisions can serve side by side within the budget: one pod each at least."""
     return total + surge >= 2
 
 
-def plan(
-    total: int, surge: int, wish: int, candidate: Pods, serving: Pods, weight: int,
+def plan_capacity(
+    total: int, surge: int, wish: int, candidate: PodCounts, serving: PodCounts, weight: int,
     weighted_by: WeightedBy = "gateway", *, least: int = 0,
 ) -> CapacityPlan:  # fmt: skip
     """The next move towards `wish` percent for the candidate; planned again until nothing changes.
@@ -57,63 +57,65 @@ def plan(
     """
     slack = 1 if surge <= 0 else 0
     if weighted_by == "replicas":
-        return _by_replicas(total, total + max(surge, 0), slack, wish, candidate, serving)
+        return _plan_by_replicas(total, total + max(surge, 0), slack, wish, candidate, serving)
     budget = total + max(surge, 0)
-    moved = _moved(total, slack, wish, candidate, serving, weight)
+    moved = _next_weight(total, slack, wish, candidate, serving, weight)
     # Until the gateway follows, either side must be able to carry the larger of the old and the new share.
-    keep_candidate = max(_least(total, slack, max(weight, moved)), least)
-    keep_serving = _least(total, slack, 100 - min(weight, moved))
-    goal = max(_needed(total, wish), least)
+    keep_candidate = max(_minimum_pods(total, slack, max(weight, moved)), least)
+    keep_serving = _minimum_pods(total, slack, 100 - min(weight, moved))
+    goal = max(_pods_for_weight(total, wish), least)
     if slack and 0 < wish < 100:
         goal = min(goal, total - 1)
     goal = max(goal, keep_candidate)
     if wish >= weight:
         serves = max(keep_serving, min(total, budget - goal))
-        goal = _room(goal, candidate, serves, serving, budget)
-        return CapacityPlan(goal, _room(serves, serving, goal, candidate, budget), moved)
-    serves = _room(total, serving, goal, candidate, budget)
-    return CapacityPlan(_room(goal, candidate, serves, serving, budget), serves, moved)
+        goal = _fit_in_budget(goal, candidate, serves, serving, budget)
+        return CapacityPlan(goal, _fit_in_budget(serves, serving, goal, candidate, budget), moved)
+    serves = _fit_in_budget(total, serving, goal, candidate, budget)
+    return CapacityPlan(_fit_in_budget(goal, candidate, serves, serving, budget), serves, moved)
 
 
-def _moved(total: int, slack: int, wish: int, candidate: Pods, serving: Pods, weight: int) -> int:
-    most = _carried(total, slack, candidate.ready)
-    fewest = 100 - _carried(total, slack, serving.ready)
+def _next_weight(total: int, slack: int, wish: int, candidate: PodCounts, serving: PodCounts, weight: int) -> int:
+    most = _carried_percent(total, slack, candidate.ready)
+    fewest = 100 - _carried_percent(total, slack, serving.ready)
     if candidate.ready and fewest <= most:
         return min(max(fewest, min(wish, most)), max(weight, wish))
-    return min(weight, achieved(candidate.ready, serving.ready))
+    return min(weight, achieved_weight(candidate.ready, serving.ready))
 
 
-def _needed(total: int, weight: int) -> int:
+def _pods_for_weight(total: int, weight: int) -> int:
     """Pods that `weight` percent of the requests need."""
     return -(-total * weight // 100)
 
 
-def _least(total: int, slack: int, weight: int) -> int:
+def _minimum_pods(total: int, slack: int, weight: int) -> int:
     """Fewest pods that may be left with `weight` percent."""
-    return max(1, _needed(total, weight) - slack) if weight > 0 else 0
+    return max(1, _pods_for_weight(total, weight) - slack) if weight > 0 else 0
 
 
-def _carried(total: int, slack: int, ready: int) -> int:
+def _carried_percent(total: int, slack: int, ready: int) -> int:
     """Percent of the requests that `ready` pods carry; a broken percent counts as whole."""
     if ready <= 0:
         return 0
     return 100 if ready + slack >= total else -(-100 * (ready + slack) // total)
 
 
-def _room(wanted: int, pods: Pods, others: int, other: Pods, budget: int) -> int:
+def _fit_in_budget(wanted: int, pods: PodCounts, others: int, other: PodCounts, budget: int) -> int:
     """`wanted` pods, or as many more than now as the budget has room for beside the other revision's."""
-    return min(wanted, max(pods.asked, budget - max(others, other.held)))
+    return min(wanted, max(pods.requested, budget - max(others, other.budgeted)))
 
 
-def _by_replicas(total: int, budget: int, slack: int, wish: int, candidate: Pods, serving: Pods) -> CapacityPlan:
+def _plan_by_replicas(
+    total: int, budget: int, slack: int, wish: int, candidate: PodCounts, serving: PodCounts
+) -> CapacityPlan:
     goal, serves = replica_pods(total, wish, budget)
     # Whichever leaves waits for the pods that replace it.
     goal = max(goal, min(candidate.ready, total - slack - serving.ready))
     serves = max(serves, min(serving.ready, total - slack - candidate.ready))
     return CapacityPlan(
-        _room(goal, candidate, serves, serving, budget),
-        _room(serves, serving, goal, candidate, budget),
-        achieved(candidate.ready, serving.ready),
+        _fit_in_budget(goal, candidate, serves, serving, budget),
+        _fit_in_budget(serves, serving, goal, candidate, budget),
+        achieved_weight(candidate.ready, serving.ready),
     )
 
 
@@ -125,16 +127,16 @@ def replica_pods(total: int, wish: int, budget: int | None = None) -> tuple[int,
     if wish >= 100:
         return total, 0
     if wish <= 50:
-        pods = max(1, _round(total * wish, 100 - wish)), total
+        pods = max(1, _round_half_up(total * wish, 100 - wish)), total
     else:
-        pods = total, max(1, _round(total * (100 - wish), wish))
+        pods = total, max(1, _round_half_up(total * (100 - wish), wish))
     if budget is None or sum(pods) <= budget:
         return pods
-    share = min(max(1, _round(budget * wish, 100)), budget - 1)
+    share = min(max(1, _round_half_up(budget * wish, 100)), budget - 1)
     return share, budget - share
 
 
-def replica_weight(total: int, wish: int) -> float | None:
+def nearest_replica_weight(total: int, wish: int) -> float | None:
     """The nearest percentage that pods can make when `wish`, 1..99, can't be had: one side would need less than half a
     pod. None when it can be had, within 1/(2 * total)."""
     small = min(wish, 100 - wish)
@@ -144,15 +146,15 @@ def replica_weight(total: int, wish: int) -> float | None:
     return 100 * candidate / (candidate + serving)
 
 
-def _round(numerator: int, denominator: int) -> int:
+def _round_half_up(numerator: int, denominator: int) -> int:
     """Half up: round() would send the halves to the even neighbour."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def achieved(candidate_ready: int, serving_ready: int) -> int:
+def achieved_weight(candidate_ready: int, serving_ready: int) -> int:
     """Percent of the requests that the candidate gets when every ready pod gets the same; 0 when none is ready."""
     pods = candidate_ready + serving_ready
-    return _round(100 * candidate_ready, pods) if pods else 0
+    return _round_half_up(100 * candidate_ready, pods) if pods else 0
 
 
 def achieved_shares(pods: Mapping[str, int]) -> dict[str, int]:

@@ -2,70 +2,70 @@
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import RolloutState as State
-from modelwright.core.rollout.actions import Action, Remove, Run, SendTraffic
-from modelwright.core.rollout.observed import Observed, Problem
-from modelwright.core.rollout.routing import Routing
-from modelwright.core.rollout.rule import ASK_GATEWAY, LOOK_SELDOM, WATCH_PODS, Rule, after
+from modelwright.core.rollout.actions import Action, EnsureRevision, RemoveRevision, SetTraffic
+from modelwright.core.rollout.observed import Observation, Problem
+from modelwright.core.rollout.routing import TrafficSplit
+from modelwright.core.rollout.rule import POLL_GATEWAY, POLL_IDLE, POLL_PODS, StateRow, requeue_in
 
 
-def keep_named(observed: Observed) -> tuple[Action, ...]:
+def keep_routed_revisions(observed: Observation) -> tuple[Action, ...]:
     """What takes requests now is kept as it was stored, whatever became of its version, runtime or successor; and so
     is the way to what serves."""
     keys = set(observed.traffic.named)
-    keeper = observed.keeper
+    keeper = observed.fallback_revision
     if keeper is not None:
         keys.add(keeper.hash)
-    kept = [Run(observed.revisions[key].revision) for key in sorted(keys) if key in observed.revisions]
-    return (*kept, SendTraffic(Routing.to(keeper))) if keeper is not None else tuple(kept)
+    kept = [EnsureRevision(observed.revisions[key].revision) for key in sorted(keys) if key in observed.revisions]
+    return (*kept, SetTraffic(TrafficSplit.all_to(keeper))) if keeper is not None else tuple(kept)
 
 
-def _keep_others(observed: Observed) -> tuple[Action, ...]:
-    return tuple(action for action in keep_named(observed) if action != _run_target(observed))
+def _keep_other_revisions(observed: Observation) -> tuple[Action, ...]:
+    return tuple(action for action in keep_routed_revisions(observed) if action != _ensure_target(observed))
 
 
-def _run_others(observed: Observed) -> tuple[Action, ...]:
-    return tuple(action for action in _keep_others(observed) if isinstance(action, Run))
+def _ensure_other_revisions(observed: Observation) -> tuple[Action, ...]:
+    return tuple(action for action in _keep_other_revisions(observed) if isinstance(action, EnsureRevision))
 
 
-def sweep(observed: Observed) -> tuple[Remove, ...]:
+def remove_obsolete(observed: Observation) -> tuple[RemoveRevision, ...]:
     """Revisions nobody wants leave, once traffic has been elsewhere for the settle time."""
     if observed.never_served:
-        return tuple(Remove(revision) for revision in observed.leftovers)
-    leaving = ((revision, observed.leaves_at(revision)) for revision in observed.leftovers)
-    return tuple(Remove(revision) for revision, when in leaving if when is not None and when <= observed.now)
+        return tuple(RemoveRevision(revision) for revision in observed.obsolete_revisions)
+    leaving = ((revision, observed.removable_at(revision)) for revision in observed.obsolete_revisions)
+    return tuple(RemoveRevision(revision) for revision, when in leaving if when is not None and when <= observed.now)
 
 
-def _run_target(observed: Observed) -> Run:
+def _ensure_target(observed: Observation) -> EnsureRevision:
     assert observed.target is not None  # noqa: S101 - the table's first row takes what has no target
-    return Run(observed.target)
+    return EnsureRevision(observed.target)
 
 
-def _send(observed: Observed) -> SendTraffic:
+def _route_to_target(observed: Observation) -> SetTraffic:
     assert observed.target is not None  # noqa: S101 - the table's first row takes what has no target
-    return SendTraffic(Routing.to(observed.target))
+    return SetTraffic(TrafficSplit.all_to(observed.target))
 
 
-def _bring_up(observed: Observed) -> tuple[Action, ...]:
+def _start_target(observed: Observation) -> tuple[Action, ...]:
     if observed.never_served:
         # Nobody is served by anything else: naming the target early shows a taken name or a refused route at once,
         # and callers get "unavailable" rather than "not found".
-        return (_run_target(observed), _send(observed), *sweep(observed))
-    return (*_keep_others(observed), _run_target(observed), *sweep(observed))
+        return (_ensure_target(observed), _route_to_target(observed), *remove_obsolete(observed))
+    return (*_keep_other_revisions(observed), _ensure_target(observed), *remove_obsolete(observed))
 
 
-def _switch(observed: Observed) -> tuple[Action, ...]:
-    return (*_run_others(observed), _run_target(observed), _send(observed))
+def _switch_to_target(observed: Observation) -> tuple[Action, ...]:
+    return (*_ensure_other_revisions(observed), _ensure_target(observed), _route_to_target(observed))
 
 
-def keep(observed: Observed) -> tuple[Action, ...]:
-    return (*_switch(observed), *sweep(observed))
+def maintain_target(observed: Observation) -> tuple[Action, ...]:
+    return (*_switch_to_target(observed), *remove_obsolete(observed))
 
 
-def _no_target(observed: Observed) -> Problem:
+def _target_problem(observed: Observation) -> Problem:
     return observed.problem or Problem(Reason.WAITING_FOR_VERSION, "no version to serve yet")
 
 
-def _pods_missing(observed: Observed) -> Problem:
+def _target_pods_problem(observed: Observation) -> Problem:
     view = observed.target_view
     if view is None or observed.target is None:
         return Problem(Reason.WAITING_FOR_PODS, "the pods are about to be made")
@@ -79,67 +79,67 @@ def _pods_missing(observed: Observed) -> Problem:
     return Problem(Reason.WAITING_FOR_PODS, f"{who}: {view.available} of {observed.replicas} pods are ready")
 
 
-def _unconfirmed(observed: Observed) -> Problem:
+def _gateway_problem(observed: Observation) -> Problem:
     if observed.traffic.problem is not None:
         return observed.traffic.problem
     return Problem(Reason.ROUTE_NOT_PROGRAMMED, "waiting for the gateway to follow the new route")
 
 
-def _switching(observed: Observed) -> Problem:
+def _takeover_problem(observed: Observation) -> Problem:
     if observed.traffic.problem is not None:
         return observed.traffic.problem
     version = observed.target.version if observed.target else ""
     return Problem(Reason.WAITING_FOR_ROUTE, f"version {version} is ready and takes over the traffic")
 
 
-def _served(observed: Observed) -> Problem:
+def _serving_problem(observed: Observation) -> Problem:
     version = observed.target.version if observed.target else ""
     return Problem(Reason.SERVING, f"version {version} takes all traffic")
 
 
-ROWS: tuple[Rule, ...] = (
-    Rule(
+ROWS: tuple[StateRow, ...] = (
+    StateRow(
         "there is no target, or it may not be acted upon",
         lambda o: o.target is None or o.problem is not None,
         State.PENDING,
-        _no_target,
-        lambda o: (*keep_named(o), *sweep(o)),
+        _target_problem,
+        lambda o: (*keep_routed_revisions(o), *remove_obsolete(o)),
         "keep what serves",
-        after(LOOK_SELDOM),
+        requeue_in(POLL_IDLE),
     ),
-    Rule(
+    StateRow(
         "the target's pods are not all ready, and it does not serve yet",
         lambda o: not o.target_ready and not o.target_serves,
         State.PROGRESSING,
-        _pods_missing,
-        _bring_up,
+        _target_pods_problem,
+        _start_target,
         "keep what serves, run the target beside it, remove superseded revisions",
-        after(WATCH_PODS),
+        requeue_in(POLL_PODS),
     ),
-    Rule(
+    StateRow(
         "the target's pods are ready, but traffic does not name it alone",
         lambda o: o.target is not None and o.traffic.named != {o.target.hash},
         State.PROMOTING,
-        _switching,
-        _switch,
+        _takeover_problem,
+        _switch_to_target,
         "send all traffic to the target",
-        after(ASK_GATEWAY),
+        requeue_in(POLL_GATEWAY),
     ),
-    Rule(
+    StateRow(
         "traffic names the target, but the gateway has not been seen to follow",
         lambda o: not o.traffic.confirmed,
         State.PROMOTING,
-        _unconfirmed,
-        _switch,
+        _gateway_problem,
+        _switch_to_target,
         "ask the gateway again",
-        after(ASK_GATEWAY),
+        requeue_in(POLL_GATEWAY),
     ),
-    Rule(
+    StateRow(
         "the target serves",
         lambda _: True,
         State.SUCCEEDED,
-        _served,
-        keep,
+        _serving_problem,
+        maintain_target,
         "keep it as it is; remove the old revisions after the settle time",
     ),
 )

@@ -1,12 +1,12 @@
 """The rollout table as a page of the documentation."""
 
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.core.drawing import state_diagram
+from modelwright.core.drawing import render_state_diagram
 from modelwright.core.rollout.drawing import moves
 from modelwright.core.rollout.machine import TABLE
-from modelwright.core.rollout.record import TERMINAL
-from modelwright.core.rollout.rule import Rule
-from modelwright.core.rollout.steps import PRESETS
+from modelwright.core.rollout.record import TERMINAL_STATES
+from modelwright.core.rollout.rule import StateRow
+from modelwright.core.rollout.steps import PRESET_STEPS
 
 _HEAD = """# How a Model moves to another revision
 
@@ -52,19 +52,19 @@ _TAIL = """
 """
 
 
-def page() -> str:
+def render_rollout_page() -> str:
     """The page in Markdown."""
     rows = [
-        f"| {n} | {row.name} | {row.state if isinstance(row, Rule) else ''} | {row.does} |\n"
+        f"| {n} | {row.name} | {row.state if isinstance(row, StateRow) else ''} | {row.summary} |\n"
         for n, row in enumerate(TABLE, 1)
     ]
     presets = [
-        f"- `{name}`: " + ", ".join(_words(step.weight, step.hold) for step in steps) + "\n"
-        for name, steps in PRESETS.items()
+        f"- `{name}`: " + ", ".join(_format_step(step.weight, step.hold) for step in steps) + "\n"
+        for name, steps in PRESET_STEPS.items()
     ]
-    drawing = state_diagram(RolloutState, RolloutState.PENDING, TERMINAL, moves())
+    drawing = render_state_diagram(RolloutState, RolloutState.PENDING, TERMINAL_STATES, moves())
     return _HEAD + drawing + _TABLE + "".join(rows) + _TAIL + "".join(presets)
 
 
-def _words(weight: int | None, hold: str | None) -> str:
+def _format_step(weight: int | None, hold: str | None) -> str:
     return f"weight {weight} %" + (f", hold {hold}" if hold else "")

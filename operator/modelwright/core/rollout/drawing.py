@@ -19,12 +19,19 @@ from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutState
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.pods import Failure
+from modelwright.core.pods import PodFailure
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.machine import TABLE, course
-from modelwright.core.rollout.observed import Observed, Problem, RevisionView, Rolling, Serving, Traffic
-from modelwright.core.rollout.record import Record
-from modelwright.core.rollout.steps import Step, compiled
+from modelwright.core.rollout.machine import TABLE, trace_rows
+from modelwright.core.rollout.observed import (
+    Observation,
+    Problem,
+    RevisionView,
+    RolloutInput,
+    ServingRevision,
+    TrafficView,
+)
+from modelwright.core.rollout.record import RolloutRecord
+from modelwright.core.rollout.steps import RolloutStep, compile_steps
 from modelwright.core.scoring import GateResult
 
 Moves = dict[tuple[RolloutState, RolloutState], set[int]]
@@ -47,7 +54,7 @@ _POLICIES: tuple[dict[str, Any], ...] = (
     {"strategy": {"abTest": _TEST}, "analysis": _EVIDENCE},
     {"strategy": {"recreate": {"timeout": "1m"}}},
 )
-_FAILURE = Failure(Reason.MODEL_LOAD_FAILED, "exit code 1")
+_FAILURE = PodFailure(Reason.MODEL_LOAD_FAILED, "exit code 1")
 _GIVEN = {"token": "1", "by": "a", "reason": "b"}
 _SOON, _LATE, _TOO_LATE = timedelta(minutes=5), timedelta(hours=2), timedelta(hours=72)
 
@@ -74,7 +81,7 @@ class _Situation:
     """Whether the policy asks for what can't be had."""
     unread: bool = False
     """Whether the policy that it began with can't be read."""
-    people: people.PeopleDecision | None = None
+    people: people.ApprovalDecision | None = None
     command: str | None = None
     gate: Outcome | None = None
     wins: bool | None = None
@@ -87,37 +94,41 @@ def moves() -> Moves:
     for written in _POLICIES:
         policy = RolloutPolicySpec.model_validate(written)
         for source, windowed in ((_OLD, False), (None, False), (_OLD, True)):
-            _explore(policy, _record(source), frozenset({_NEW.hash}) if windowed else frozenset(), found)
+            _explore_rollout_moves(
+                policy, _build_record(source), frozenset({_NEW.hash}) if windowed else frozenset(), found
+            )
     return found
 
 
-def _explore(policy: RolloutPolicySpec, first: Record, windowed: frozenset[str], found: Moves) -> None:
+def _explore_rollout_moves(
+    policy: RolloutPolicySpec, first: RolloutRecord, windowed: frozenset[str], found: Moves
+) -> None:
     """Adds to `found` every move of a record that can be come to from `first`. `windowed`: what served before."""
     numbers = {row.name: number for number, row in enumerate(TABLE, 1)}
-    steps = compiled(policy.strategy)
-    known, left = {_place(first)}, [(first, _START)]
+    steps = compile_steps(policy.strategy)
+    known, left = {_record_key(first)}, [(first, _START)]
     while left:
         before, now = left.pop(0)
-        for situation in _situations(before, steps):
-            seen = _observed(policy, steps, before, windowed, now + situation.later, situation)
+        for situation in _rollout_situations(before, steps):
+            seen = _build_observation(policy, steps, before, windowed, now + situation.later, situation)
             record = before
-            for row, after in course(seen):
+            for row, after in trace_rows(seen):
                 assert after.record is not None  # noqa: S101 - a record doesn't go away
                 if after.record.state is not record.state:
                     found.setdefault((record.state, after.record.state), set()).add(numbers[row.name])
                 record = after.record
-            if record.live and _place(record) not in known:
-                known.add(_place(record))
+            if record.is_active and _record_key(record) not in known:
+                known.add(_record_key(record))
                 left.append((record, seen.now))
 
 
-def _situations(record: Record, steps: tuple[Step, ...]) -> Iterator[_Situation]:
+def _rollout_situations(record: RolloutRecord, steps: tuple[RolloutStep, ...]) -> Iterator[_Situation]:
     """The usual course in every combination, and each thing that may come between."""
     wanted = 0
     if record.state is RolloutState.PROMOTING:
         wanted = 100
     elif record.status.step is not None and record.state is not RolloutState.ROLLING_BACK:
-        wanted = steps[record.step].weight
+        wanted = steps[record.step_index].weight
     on = _Situation(wanted)
     outcomes = (None, Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
     for weight, later, outcome in product({0, wanted}, (timedelta(0), _SOON), outcomes):
@@ -148,14 +159,14 @@ def _situations(record: Record, steps: tuple[Step, ...]) -> Iterator[_Situation]
     yield replace(on, weight=0, candidate=False, command="resume")
 
 
-def _observed(
+def _build_observation(
     policy: RolloutPolicySpec,
-    steps: tuple[Step, ...],
-    record: Record,
+    steps: tuple[RolloutStep, ...],
+    record: RolloutRecord,
     windowed: frozenset[str],
     now: datetime,
     so: _Situation,
-) -> Observed:
+) -> Observation:
     weights = {key: weight for key, weight in (("old", 100 - so.weight), ("new", so.weight)) if weight}
     views = {
         revision.hash: RevisionView(
@@ -170,51 +181,51 @@ def _observed(
     }
     # Commands taken up before don't stand in the way of the same one.
     command = Command.model_validate({"name": so.command, **_GIVEN}) if so.command else None
-    record = replace(record, spec=record.spec.model_copy(update={"command": command})).but(commands=())
+    record = replace(record, spec=record.spec.model_copy(update={"command": command})).with_status(commands=())
     promoted = so.weight == 100 and record.state is RolloutState.PROMOTING
     # In a step the Model's Service selects what serves, whatever the route says.
-    named = frozenset(weights) if promoted or record.source is None else frozenset({*weights, _OLD.hash})
-    serving = _NEW if promoted and not so.lags else record.source
-    return Observed(
+    named = frozenset(weights) if promoted or record.from_revision is None else frozenset({*weights, _OLD.hash})
+    serving = _NEW if promoted and not so.lags else record.from_revision
+    return Observation(
         now=now,
         target=so.target,
         problem=None if so.target is not None else Problem(Reason.WAITING_FOR_VERSION, "it was deleted"),
         revisions=views,
-        traffic=Traffic(named, confirmed=not so.lags, weights=weights),
-        serving=Serving(serving, now) if serving is not None else None,
-        rolling=Rolling(
+        traffic=TrafficView(named, confirmed=not so.lags, weights=weights),
+        serving=ServingRevision(serving, now) if serving is not None else None,
+        rollout=RolloutInput(
             policy,
             steps,
             record,
-            refused=Problem(Reason.POLICY_NOT_SUPPORTED, "it can't mirror") if so.unfit else None,
-            unread=Problem(Reason.INVALID_POLICY, "it is gone", stalled=True) if so.unread else None,
+            policy_problem=Problem(Reason.POLICY_NOT_SUPPORTED, "it can't mirror") if so.unfit else None,
+            snapshot_problem=Problem(Reason.INVALID_POLICY, "it is gone", stalled=True) if so.unread else None,
             outcome=so.outcome,
-            watched=so.outcome,
+            earlier_outcome=so.outcome,
             gates={"evaluation": GateResult(so.gate, "", "")} if so.gate is not None else {},
-            people=so.people,
-            command=_command(command, record, policy, frozen=so.frozen),
+            approval=so.people,
+            command=_decide_command(command, record, policy, frozen=so.frozen),
             frozen_until=now + timedelta(hours=1) if so.frozen else None,
-            windowed=windowed,
-            wins=so.wins,
+            rollback_window=windowed,
+            ab_test_won=so.wins,
         ),
     )
 
 
-def _command(
-    command: Command | None, record: Record, policy: RolloutPolicySpec, *, frozen: bool
+def _decide_command(
+    command: Command | None, record: RolloutRecord, policy: RolloutPolicySpec, *, frozen: bool
 ) -> people.CommandDecision | None:
     asked = [name for name in ("evaluation", "approval") if policy.gates is not None]
     passed = {gate.name for gate in record.status.gates if gate.outcome == Outcome.PASS}
     steps = policy.strategy.steps or ()
-    standing = people.Standing(
+    standing = people.CommandContext(
         record.state,
         newest=True,
         paused=bool(record.status.paused),
         frozen=frozen,
         gates_open=tuple(name for name in asked if name not in passed),
-        approvals_open=tuple("step" for step in steps[record.step :] if step.approval is not None),
+        approvals_open=tuple("step" for step in steps[record.step_index :] if step.approval is not None),
     )
-    return people.command(command, (), standing)
+    return people.evaluate_command(command, (), standing)
 
 
 _NO = Approval.parse(
@@ -230,10 +241,10 @@ _NO = Approval.parse(
         },
     }
 )
-_WAITING = people.Waiting((), 1, Reason.AWAITING_APPROVAL, "nobody has approved yet")
+_WAITING = people.ApprovalsMissing((), 1, Reason.AWAITING_APPROVAL, "nobody has approved yet")
 
 
-def _record(source: Revision | None) -> Record:
+def _build_record(source: Revision | None) -> RolloutRecord:
     wire: dict[str, Any] = {
         "metadata": {"name": "m-2", "namespace": "ml", "uid": "u", "creationTimestamp": _START.isoformat()},
         "spec": {"modelRef": {"name": "m"}, "number": 2, "target": {"version": "v2", "revision": "new"}},
@@ -241,10 +252,10 @@ def _record(source: Revision | None) -> Record:
     }
     if source is not None:
         wire["status"]["from"] = {"version": source.version, "revision": source.hash}
-    return Record.of(ModelRollout.parse(wire))
+    return RolloutRecord.from_rollout(ModelRollout.parse(wire))
 
 
-def _place(record: Record) -> tuple[object, ...]:
+def _record_key(record: RolloutRecord) -> tuple[object, ...]:
     """Where a record stands, whenever it was."""
     status, entry = record.status, record.step_status
     return (

@@ -6,20 +6,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from modelwright.api.common import seconds
+from modelwright.api.common import parse_duration
 from modelwright.api.v1alpha1.policy import Freeze
 
 
-def frozen_until(windows: Iterable[Freeze], now: datetime) -> datetime | None:
+def find_freeze_end(windows: Iterable[Freeze], now: datetime) -> datetime | None:
     """When the window that `now` lies in ends, UTC; the latest of several; None outside of all windows.
 
     A window that can't be understood freezes nothing: `problem` tells of it.
     """
-    ends = [end for window in windows if (end := _end(window, now)) is not None]
+    ends = [end for window in windows if (end := _window_end(window, now)) is not None]
     return max(ends, default=None)
 
 
-def _end(window: Freeze, now: datetime) -> datetime | None:
+def _window_end(window: Freeze, now: datetime) -> datetime | None:
     try:
         local = now.astimezone(ZoneInfo(window.time_zone))
         # The last beginning before the next full minute, so that one at this very minute counts.
@@ -27,11 +27,11 @@ def _end(window: Freeze, now: datetime) -> datetime | None:
         began = next(CronSim(window.schedule, minute, reverse=True))
     except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration):
         return None
-    end = began.astimezone(UTC) + timedelta(seconds=seconds(window.duration))
+    end = began.astimezone(UTC) + timedelta(seconds=parse_duration(window.duration))
     return end if began.astimezone(UTC) <= now < end else None
 
 
-def problem(windows: Iterable[Freeze], now: datetime) -> str | None:
+def find_window_problem(windows: Iterable[Freeze], now: datetime) -> str | None:
     """What is wrong with the first window that can't be understood, naming the field."""
     for index, window in enumerate(windows):
         try:

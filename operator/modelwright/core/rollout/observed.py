@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from modelwright.api.common import seconds
+from modelwright.api.common import parse_duration
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import ChangeStatus
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Outcome, Verdict
-from modelwright.core.people import CommandDecision, PeopleDecision
-from modelwright.core.pods import Failure
+from modelwright.core.people import ApprovalDecision, CommandDecision
+from modelwright.core.pods import PodFailure
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.record import Record
-from modelwright.core.rollout.steps import Step
+from modelwright.core.rollout.record import RolloutRecord
+from modelwright.core.rollout.steps import RolloutStep
 from modelwright.core.scoring import GateResult
 
 
@@ -42,15 +42,15 @@ class RevisionView:
     current: bool = True
     """The Deployment controller has seen the latest spec, so the counts speak of it."""
     started: datetime | None = None
-    failure: Failure | None = None
+    failure: PodFailure | None = None
 
-    def has(self, replicas: int) -> bool:
+    def has_available(self, replicas: int) -> bool:
         """All of at least `replicas` pods answer."""
         return self.replicas is not None and self.current and self.available >= max(replicas, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class TrafficView:
     """Where requests go. `named`: revisions that the Service or the route name now (both, in the middle of a switch).
 
     `confirmed`: the gateway was seen to follow the latest configuration; without a gateway, that it is written.
@@ -71,7 +71,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServingRevision:
     """The revision last confirmed to take all traffic, and since when."""
 
     revision: Revision
@@ -79,38 +79,38 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
-class Rolling:
+class RolloutInput:
     """What a policy-led rollout is decided from, beside pods and traffic.
 
     `policy` and `steps` are the record's own as it began; without a live record, those that the next would have.
     """
 
     policy: RolloutPolicySpec
-    steps: tuple[Step, ...]
-    record: Record | None = None
-    number: int = 1
+    steps: tuple[RolloutStep, ...]
+    record: RolloutRecord | None = None
+    next_number: int = 1
     """Number of the next record."""
     problem: Problem | None = None
     """Why no rollout can begin by this policy."""
-    unread: Problem | None = None
+    snapshot_problem: Problem | None = None
     """Why the policy that the live record began with can't be read: it goes on by no other."""
-    evidence: tuple[bool, Reason, str] | None = None
+    evidence_condition: tuple[bool, Reason, str] | None = None
     """Whether the policy asks for evidence, and which; None without a policy."""
-    refused: Problem | None = None
+    policy_problem: Problem | None = None
     """The same as `problem`, where the cause is what this very policy asks for."""
     outcome: Outcome | None = None
     """What the metrics of the present step come to; None when none is asked for in it."""
-    watched: Outcome | None = None
+    earlier_outcome: Outcome | None = None
     """What the metrics of the step before come to, while the present one has no evidence of its own; only a Fail is
     acted on."""
     verdicts: tuple[Verdict, ...] = ()
     gates: Mapping[str, GateResult] = field(default_factory=dict)
     """What gates came to that have ended; a gate that runs is not among them."""
-    unproven: Problem | None = None
+    report_problem: Problem | None = None
     """Why no report of a Job counts now; None when admission keeps others from forging one."""
     changes: tuple[ChangeStatus, ...] | None = None
     """Who has changed what, to remember it; None when no approval is asked for, and what is known stays."""
-    people: PeopleDecision | None = None
+    approval: ApprovalDecision | None = None
     """What people say to the approval that is waited for now."""
     command: CommandDecision | None = None
     """A command that was not taken up yet."""
@@ -122,21 +122,21 @@ class Rolling:
     """Without a gateway: the share of a revision is its share of the pods."""
     surge: int | None = None
     """Pods allowed beyond those that serve; None without a bound."""
-    windowed: frozenset[str] = frozenset()
+    rollback_window: frozenset[str] = frozenset()
     """Revisions that served before, to which the Model may go back without steps."""
     released_by_spec: bool = False
     """spec.version was changed since the rollback by hand began."""
-    led: bool = True
+    has_policy: bool = True
     """Whether the Model has a policy; a rollback by hand needs none."""
-    wins: bool | None = None
+    ab_test_won: bool | None = None
     """Whether the candidate has won the A/B test; None before its end."""
-    test_text: str = ""
-    trouble: str = ""
+    ab_test_message: str = ""
+    last_failure: str = ""
     """What the Model's status last said was in the way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observation:
     """The whole input of `determine` and `decide`."""
 
     now: datetime
@@ -146,25 +146,25 @@ class Observed:
     replicas: int = 1
     """Pods that the target needs before it may take traffic."""
     revisions: Mapping[str, RevisionView] = field(default_factory=dict)
-    traffic: Traffic = Traffic()
-    serving: Serving | None = None
+    traffic: TrafficView = TrafficView()
+    serving: ServingRevision | None = None
     suspended: bool = False
-    settle: timedelta = timedelta(seconds=5)
+    settle_time: timedelta = timedelta(seconds=5)
     """How long an old revision stays after traffic has left it."""
     start_timeout: timedelta = timedelta(minutes=10)
-    rolling: Rolling | None = None
+    rollout: RolloutInput | None = None
     """None for a Model that moves without a policy and was never taken back by hand."""
 
     @property
-    def record(self) -> Record | None:
+    def record(self) -> RolloutRecord | None:
         """The newest ModelRollout of this Model."""
-        return self.rolling.record if self.rolling is not None else None
+        return self.rollout.record if self.rollout is not None else None
 
     @property
-    def live(self) -> Record | None:
+    def active_record(self) -> RolloutRecord | None:
         """The ModelRollout that goes on, if one does."""
         record = self.record
-        return record if record is not None and record.live else None
+        return record if record is not None and record.is_active else None
 
     @property
     def target_view(self) -> RevisionView | None:
@@ -174,7 +174,7 @@ class Observed:
     @property
     def target_ready(self) -> bool:
         """The target's pods answer, all that it needs."""
-        return self.target_view is not None and self.target_view.has(self.replicas)
+        return self.target_view is not None and self.target_view.has_available(self.replicas)
 
     @property
     def target_serves(self) -> bool:
@@ -193,7 +193,7 @@ class Observed:
         return self.serving is None and not any(view is not None and view.available for view in named)
 
     @property
-    def keeper(self) -> Revision | None:
+    def fallback_revision(self) -> Revision | None:
         """The revision that serves, when requests have to stay with it, or come back to it, until the target may take
         them. None when that would move requests from pods that answer, or to where none do."""
         view = self.revisions.get(self.serving.revision.hash) if self.serving is not None else None
@@ -203,11 +203,15 @@ class Observed:
         return None if others and (not view.available or any(o.available for o in others)) else view.revision
 
     @property
-    def leftovers(self) -> tuple[Revision, ...]:
+    def obsolete_revisions(self) -> tuple[Revision, ...]:
         """Revisions with pods that are neither wanted nor named by traffic, in a fixed order."""
         kept = set(self.traffic.named)
-        if self.live is not None:
-            kept.update(revision.hash for revision in (self.live.to, self.live.source) if revision is not None)
+        if self.active_record is not None:
+            kept.update(
+                revision.hash
+                for revision in (self.active_record.candidate, self.active_record.from_revision)
+                if revision is not None
+            )
         if self.target is not None and not self.waits_for_retry:
             kept.add(self.target.hash)
         elif self.serving:
@@ -221,14 +225,14 @@ class Observed:
         return (
             record is not None
             and record.waits_for_retry
-            and record.to is not None
+            and record.candidate is not None
             and self.target is not None
-            and record.to.hash == self.target.hash
+            and record.candidate.hash == self.target.hash
             and (self.serving is None or self.serving.revision.hash != self.target.hash)
         )
 
     @property
-    def settled_at(self) -> datetime | None:
+    def traffic_moved_at(self) -> datetime | None:
         """Since when traffic has been away from what is left over; None while it isn't confirmed to be."""
         if not self.traffic.confirmed or self.serving is None:
             return None
@@ -238,41 +242,45 @@ class Observed:
         ended = record.status.finished_at if record is not None else None
         return max(self.serving.since, ended or self.serving.since)
 
-    def leaves_at(self, revision: Revision) -> datetime | None:
+    def removable_at(self, revision: Revision) -> datetime | None:
         """When a revision that is left over may go; None while traffic isn't confirmed to be elsewhere."""
-        if self.settled_at is None:
+        if self.traffic_moved_at is None:
             return None
-        history = self.serving is not None and self.record is not None and revision == self.record.source
-        return self.settled_at + (self.patience if history else self.settle)
+        history = self.serving is not None and self.record is not None and revision == self.record.from_revision
+        return self.traffic_moved_at + (self.retention if history else self.settle_time)
 
     @property
-    def patience(self) -> timedelta:
+    def retention(self) -> timedelta:
         """How long revisions that are left over stay: the previous one for keepPrevious of a policy, so that going back
         is a switch."""
         record = self.record
-        if self.rolling is None or record is None or record.live or record.state is not RolloutState.SUCCEEDED:
-            return self.settle
-        test = self.rolling.policy.strategy.ab_test
+        if self.rollout is None or record is None or record.is_active or record.state is not RolloutState.SUCCEEDED:
+            return self.settle_time
+        test = self.rollout.policy.strategy.ab_test
         if test is not None and test.loser == "Remove":
-            return self.settle
-        return max(self.settle, timedelta(seconds=seconds(self.rolling.policy.keep_previous)))
+            return self.settle_time
+        return max(self.settle_time, timedelta(seconds=parse_duration(self.rollout.policy.keep_previous)))
 
 
-def presumed_serving(observed: Observed, candidate: str | None) -> Revision | None:
+def infer_serving(observed: Observation, candidate: str | None) -> Revision | None:
     """Who serves where the Model's status does not say it any more, as after the restore of a backup without status:
     the one revision whose pods answer that traffic names beside the target and the `candidate` of the newest record.
     Otherwise a candidate in the middle of its steps would be taken for a first revision, and get all requests."""
     moving_to = {candidate, observed.target.hash if observed.target is not None else None}
     others = [observed.revisions[key] for key in observed.traffic.named - moving_to if key in observed.revisions]
-    return others[0].revision if len(others) == 1 and others[0].has(1) else None
+    return others[0].revision if len(others) == 1 and others[0].has_available(1) else None
 
 
-def confirmed_serving(observed: Observed) -> Serving | None:
+def confirm_serving(observed: Observation) -> ServingRevision | None:
     """Who serves, as of this picture: a revision begins to serve when traffic names it alone, that is confirmed, and
     its pods answer. It goes on being the one that serves, with pods or without, until another takes over."""
     if not observed.traffic.confirmed or len(observed.traffic.named) != 1:
         return observed.serving
-    if observed.live is not None and observed.live.state is not RolloutState.PROMOTING and observed.serving is not None:
+    if (
+        observed.active_record is not None
+        and observed.active_record.state is not RolloutState.PROMOTING
+        and observed.serving is not None
+    ):
         # A step may send everything to the candidate: it serves once it is promoted.
         return observed.serving
     (key,) = observed.traffic.named
@@ -280,4 +288,4 @@ def confirmed_serving(observed: Observed) -> Serving | None:
     if view is None or (observed.serving is not None and observed.serving.revision.hash == key):
         return observed.serving
     needed = observed.replicas if observed.target is not None and observed.target.hash == key else 1
-    return Serving(view.revision, observed.now) if view.has(needed) else observed.serving
+    return ServingRevision(view.revision, observed.now) if view.has_available(needed) else observed.serving

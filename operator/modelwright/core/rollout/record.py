@@ -19,25 +19,29 @@ from modelwright.api.v1alpha1.rollout import (
     StepStatus,
 )
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.steps import Step
+from modelwright.core.rollout.steps import RolloutStep
 
-TERMINAL = frozenset({RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED})
+TERMINAL_STATES = frozenset(
+    {RolloutState.SUCCEEDED, RolloutState.ROLLED_BACK, RolloutState.ABORTED, RolloutState.SUPERSEDED}
+)
 """States in which nothing happens any more."""
-TAKEN_BACK = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
+REVERTED_STATES = frozenset({RolloutState.ROLLED_BACK, RolloutState.ABORTED})
 """States after which the same revision isn't tried again by itself."""
-COUNTED = frozenset({RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.PROMOTING})
+DEADLINE_STATES = frozenset(
+    {RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.PROMOTING}
+)
 """States in which the deadline's clock runs, unless people or a freeze are waited for."""
-FAILED = "Fail"
+FAILED_OUTCOME = "Fail"
 """Outcome of a step that turned the rollout back, or that a person has overruled."""
-_STATES: Mapping[str, RolloutState] = {str(state): state for state in RolloutState}
-_FOR_PEOPLE = frozenset(
+_STATES_BY_NAME: Mapping[str, RolloutState] = {str(state): state for state in RolloutState}
+_APPROVAL_REASONS = frozenset(
     {Reason.AWAITING_APPROVAL, Reason.NO_AUTHOR, Reason.AUTHOR_UNKNOWN, Reason.ADMISSION_POLICY_MISSING}
 )
-_WAITING_FOR_PEOPLE = frozenset({Reason.PAUSED, Reason.FREEZE_WINDOW})
+_CLOCK_STOPPING_REASONS = frozenset({Reason.PAUSED, Reason.FREEZE_WINDOW})
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RolloutRecord:
     """A ModelRollout as a decision sees it."""
 
     name: str
@@ -48,7 +52,7 @@ class Record:
     status: ModelRolloutStatus
 
     @classmethod
-    def of(cls, rollout: ModelRollout) -> Record:
+    def from_rollout(cls, rollout: ModelRollout) -> RolloutRecord:
         """The record of a parsed ModelRollout. One that the API server has must have a creation time."""
         created = rollout.metadata.creation_timestamp
         assert created is not None  # noqa: S101
@@ -57,20 +61,20 @@ class Record:
     @property
     def state(self) -> RolloutState:
         """Where it stands; one that nobody has looked at yet is Pending."""
-        return _STATES.get(self.status.state or "", RolloutState.PENDING)
+        return _STATES_BY_NAME.get(self.status.state or "", RolloutState.PENDING)
 
     @property
-    def live(self) -> bool:
+    def is_active(self) -> bool:
         """Whether it has not ended."""
-        return self.state not in TERMINAL
+        return self.state not in TERMINAL_STATES
 
     @property
-    def by_hand(self) -> bool:
+    def is_manual(self) -> bool:
         """Whether a person made it, to go back at once."""
         return self.spec.rollback is not None
 
     @property
-    def to(self) -> Revision | None:
+    def candidate(self) -> Revision | None:
         """The candidate; None while that isn't known."""
         ref, target = self.status.to, self.spec.target
         if ref is not None:
@@ -78,7 +82,7 @@ class Record:
         return Revision(target.version, target.revision) if target.revision is not None else None
 
     @property
-    def source(self) -> Revision | None:
+    def from_revision(self) -> Revision | None:
         """What served when it began; None for a first revision."""
         ref = self.status.from_
         return Revision(ref.version, ref.revision) if ref is not None else None
@@ -86,26 +90,30 @@ class Record:
     @property
     def baseline(self) -> Revision | None:
         """New pods of the serving revision, beside which the candidate is judged when the policy asks for that."""
-        source = self.source
+        source = self.from_revision
         return Revision(source.version, content_hash([source.hash, self.uid])) if source is not None else None
 
     @property
-    def holds(self) -> bool:
+    def pins_model(self) -> bool:
         """Whether it is a rollback by hand that the Model still has to obey."""
-        return self.by_hand and not self.status.released and self.state not in TAKEN_BACK | {RolloutState.SUPERSEDED}
+        return (
+            self.is_manual
+            and not self.status.released
+            and self.state not in REVERTED_STATES | {RolloutState.SUPERSEDED}
+        )
 
     @property
     def waits_for_retry(self) -> bool:
         """Whether its revision must not be tried again by itself."""
-        return self.state in TAKEN_BACK and not self.status.retried and not self.status.lapsed
+        return self.state in REVERTED_STATES and not self.status.retried and not self.status.lapsed
 
     @property
-    def undecided(self) -> bool:
+    def ended_undecided(self) -> bool:
         """Whether it ended although nothing was found against its version, which is therefore not in quarantine."""
-        return is_undecided(self.status.state, self.status.reason)
+        return is_undecided_ending(self.status.state, self.status.reason)
 
     @property
-    def step(self) -> int:
+    def step_index(self) -> int:
         """Index of the present step."""
         return self.status.step or 0
 
@@ -115,41 +123,45 @@ class Record:
         return next((entry for entry in self.status.steps if entry.index == self.status.step), None)
 
     @property
-    def overruled(self) -> bool:
+    def is_overruled(self) -> bool:
         """Whether a person promoted it although its metrics had failed."""
         entry = self.step_status
-        return self.state is RolloutState.PROMOTING and entry is not None and entry.outcome == FAILED
+        return self.state is RolloutState.PROMOTING and entry is not None and entry.outcome == FAILED_OUTCOME
 
-    def elapsed(self, now: datetime) -> timedelta:
+    def elapsed_time(self, now: datetime) -> timedelta:
         """How much of the deadline is used up."""
         clock = self.status.clock or ClockStatus()
         running = now - clock.running_since if clock.running_since is not None else timedelta(0)
         return timedelta(seconds=clock.elapsed_seconds) + max(running, timedelta(0))
 
-    def but(self, **changes: Any) -> Record:
+    def with_status(self, **changes: Any) -> RolloutRecord:
         """This record with some members of its status changed."""
         return replace(self, status=self.status.model_copy(update=changes))
 
 
-def is_undecided(state: str | None, reason: str | None) -> bool:
+def is_undecided_ending(state: str | None, reason: str | None) -> bool:
     """Whether a rollout ended although nothing was found against its version. Of those that end as Aborted only the
     command `abort` is a finding, a person's."""
     return state == RolloutState.ABORTED and reason != Reason.ABORTED_BY_COMMAND
 
 
-def enter(record: Record, state: RolloutState, reason: str, message: str, now: datetime) -> Record:
+def transition_to(
+    record: RolloutRecord, state: RolloutState, reason: str, message: str, now: datetime
+) -> RolloutRecord:
     """`record` in this state for this reason. Times move only when the state does, the message only with the reason;
     the deadline's clock is stopped and started here."""
     status = record.status
     if (status.state, status.reason) == (state, str(reason)):
         # What people still have to do changes as they write.
-        return record.but(message=message) if reason in _FOR_PEOPLE and status.message != message else record
-    counts = state in COUNTED and reason not in _WAITING_FOR_PEOPLE
+        return (
+            record.with_status(message=message) if reason in _APPROVAL_REASONS and status.message != message else record
+        )
+    counts = state in DEADLINE_STATES and reason not in _CLOCK_STOPPING_REASONS
     clock = status.clock or ClockStatus()
     if counts and clock.running_since is None:
         clock = ClockStatus(elapsed_seconds=clock.elapsed_seconds, running_since=now)
     elif not counts and clock.running_since is not None:
-        clock = ClockStatus(elapsed_seconds=int(record.elapsed(now).total_seconds()))
+        clock = ClockStatus(elapsed_seconds=int(record.elapsed_time(now).total_seconds()))
     changes: Mapping[str, Any] = {
         "state": state,
         "reason": str(reason),
@@ -157,17 +169,17 @@ def enter(record: Record, state: RolloutState, reason: str, message: str, now: d
         "since": now if status.state != state else status.since or now,
         "clock": clock,
         "started_at": status.started_at or now,
-        "finished_at": now if state in TERMINAL and status.finished_at is None else status.finished_at,
+        "finished_at": now if state in TERMINAL_STATES and status.finished_at is None else status.finished_at,
     }
-    return record.but(**changes)
+    return record.with_status(**changes)
 
 
-def begin_step(record: Record, steps: tuple[Step, ...], index: int, now: datetime) -> Record:
+def start_step(record: RolloutRecord, steps: tuple[RolloutStep, ...], index: int, now: datetime) -> RolloutRecord:
     """`record` at the step of this index; the one before, if it is still open, has passed."""
     record = end_step(record, "Pass", now)
     step = steps[index]
     entry = StepStatus(index=index, kind=step.kind, weight=step.weight, started_at=now)
-    return record.but(
+    return record.with_status(
         step=index,
         progress=f"{index + 1}/{len(steps)}",
         weight=step.weight,
@@ -177,43 +189,45 @@ def begin_step(record: Record, steps: tuple[Step, ...], index: int, now: datetim
     )
 
 
-def confirm_step(record: Record, now: datetime) -> Record:
+def confirm_step(record: RolloutRecord, now: datetime) -> RolloutRecord:
     """The present step's traffic is in force: hold and evidence count from now."""
-    return _with_step(record, confirmed_at=now)
+    return _update_step(record, confirmed_at=now)
 
 
-def end_step(record: Record, outcome: str, now: datetime) -> Record:
+def end_step(record: RolloutRecord, outcome: str, now: datetime) -> RolloutRecord:
     """`record` with the present step ended, if it was open."""
     entry = record.step_status
     return (
         record
         if entry is None or entry.finished_at is not None
-        else _with_step(record, finished_at=now, outcome=outcome)
+        else _update_step(record, finished_at=now, outcome=outcome)
     )
 
 
-def overrule_step(record: Record, now: datetime) -> Record:
+def overrule_step(record: RolloutRecord, now: datetime) -> RolloutRecord:
     """`record` with the present step failed, though a person promotes it."""
-    return _with_step(record, finished_at=now, outcome=FAILED)
+    return _update_step(record, finished_at=now, outcome=FAILED_OUTCOME)
 
 
-def _with_step(record: Record, **changes: Any) -> Record:
+def _update_step(record: RolloutRecord, **changes: Any) -> RolloutRecord:
     steps = tuple(
         entry.model_copy(update=changes) if entry.index == record.status.step else entry
         for entry in record.status.steps
     )
-    return record.but(steps=steps)
+    return record.with_status(steps=steps)
 
 
-def turn_back(record: Record, ending: RolloutState, reason: str, message: str, now: datetime) -> Record:
+def start_rollback(
+    record: RolloutRecord, ending: RolloutState, reason: str, message: str, now: datetime
+) -> RolloutRecord:
     """`record` on its way back to what served; it ends in `ending`."""
     failed = reason in (Reason.ANALYSIS_FAILED, Reason.CANDIDATE_UNAVAILABLE) and ending is RolloutState.ROLLED_BACK
-    outcome = FAILED if failed else "Ended"
+    outcome = FAILED_OUTCOME if failed else "Ended"
     record = end_step(record, outcome, now)
-    return enter(record.but(ending=ending, weight=0), RolloutState.ROLLING_BACK, reason, message, now)
+    return transition_to(record.with_status(ending=ending, weight=0), RolloutState.ROLLING_BACK, reason, message, now)
 
 
-def taken_up(record: Record, *, accepted: bool, message: str, now: datetime) -> Record:
+def record_command(record: RolloutRecord, *, accepted: bool, message: str, now: datetime) -> RolloutRecord:
     """`record` with its command written down as carried out or refused."""
     command = record.spec.command
     assert command is not None  # noqa: S101 - only called for a record that has one
@@ -227,4 +241,4 @@ def taken_up(record: Record, *, accepted: bool, message: str, now: datetime) -> 
         message=message,
     )
     kept = [known for known in record.status.commands if known.token != command.token][-63:]
-    return record.but(commands=(*kept, entry))
+    return record.with_status(commands=(*kept, entry))

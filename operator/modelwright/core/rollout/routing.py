@@ -9,7 +9,7 @@ from modelwright.core.revision import Revision
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class TrafficShare:
     """A revision's share of the callers' requests, in percent."""
 
     revision: Revision
@@ -17,7 +17,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderMatch:
+class HeaderCondition:
     """A request header that must have this value, or match it as a regular expression."""
 
     name: str
@@ -26,7 +26,7 @@ class HeaderMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
+class TrafficSplit:
     """Where the requests of a Model are to go.
 
     `shares` sum to 100, the serving revision first. Requests with all the headers of `match` go to `matched`.
@@ -36,19 +36,19 @@ class Routing:
     selects; None selects all revisions in `shares`, weighted by their pods.
     """
 
-    shares: tuple[Share, ...]
-    match: tuple[HeaderMatch, ...] = ()
+    shares: tuple[TrafficShare, ...]
+    match: tuple[HeaderCondition, ...] = ()
     matched: Revision | None = None
     mirror_percent: int = 0
     observe_percent: int = 0
     copy_token: str = ""
     sticky: bool = False
-    inside: Revision | None = None
+    service_revision: Revision | None = None
 
     @classmethod
-    def to(cls, revision: Revision) -> Routing:
+    def all_to(cls, revision: Revision) -> TrafficSplit:
         """Everything to one revision."""
-        return cls((Share(revision, 100),), inside=revision)
+        return cls((TrafficShare(revision, 100),), service_revision=revision)
 
     @property
     def observed_percent(self) -> int:
@@ -61,8 +61,8 @@ class Routing:
         return {share.revision.hash: share.weight for share in self.shares if share.weight > 0}
 
     @property
-    def hashes(self) -> frozenset[str]:
+    def revision_hashes(self) -> frozenset[str]:
         """Every revision that gets requests of callers."""
         found = set(self.weights)
-        found.update(revision.hash for revision in (self.matched, self.inside) if revision is not None)
+        found.update(revision.hash for revision in (self.matched, self.service_revision) if revision is not None)
         return frozenset(found)

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.rollout.actions import Action
-from modelwright.core.rollout.observed import Observed, Problem
-from modelwright.core.rollout.record import Record
+from modelwright.core.rollout.observed import Observation, Problem
+from modelwright.core.rollout.record import RolloutRecord
 
-WATCH_PODS = timedelta(seconds=5)
-ASK_GATEWAY = timedelta(seconds=1)
-LOOK_SELDOM = timedelta(seconds=30)
+POLL_PODS = timedelta(seconds=5)
+POLL_GATEWAY = timedelta(seconds=1)
+POLL_IDLE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,20 @@ class Decision:
     """What to do now, in order, and when to look again although nothing may have happened (None: only on an event)."""
 
     actions: tuple[Action, ...]
-    look_again: timedelta | None = None
+    requeue_after: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class StateRow:
     """A row of the table. When `holds`, the rollout is in `state`, explained by `explain`, and `act` follows."""
 
     name: str
-    holds: Callable[[Observed], bool]
+    when: Callable[[Observation], bool]
     state: State
-    explain: Callable[[Observed], Problem]
-    act: Callable[[Observed], tuple[Action, ...]]
-    does: str
-    look_again: Callable[[Observed], timedelta | None] = lambda _: None
+    reason: Callable[[Observation], Problem]
+    actions: Callable[[Observation], tuple[Action, ...]]
+    summary: str
+    requeue_after: Callable[[Observation], timedelta | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Transition:
     read again from the top. Nothing is done before the change is written down."""
 
     name: str
-    holds: Callable[[Observed], bool]
-    then: Callable[[Observed], Record]
-    does: str
+    when: Callable[[Observation], bool]
+    update: Callable[[Observation], RolloutRecord]
+    summary: str
 
 
-Row = Rule | Transition
+Row = StateRow | Transition
 
 
-def after(wait: timedelta) -> Callable[[Observed], timedelta | None]:
+def requeue_in(wait: timedelta) -> Callable[[Observation], timedelta | None]:
     """Look again in `wait`, whatever is seen."""
     return lambda _: wait

@@ -6,50 +6,52 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelwright.api.v1alpha1.rollout import RolloutState, StepStatus
-from modelwright.core.rollout.record import Record
-from modelwright.core.rollout.steps import Step
+from modelwright.core.rollout.record import RolloutRecord
+from modelwright.core.rollout.steps import RolloutStep
 
-STEPPING = frozenset({RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.AWAITING_APPROVAL})
+STEP_STATES = frozenset({RolloutState.PROGRESSING, RolloutState.HOLDING, RolloutState.AWAITING_APPROVAL})
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class MeasuredStep:
     """A step whose metrics are measured. `since`: its evidence counts from here. `own`: it is the present step, whose
     traffic is confirmed, so that its evidence decides in every way; otherwise only a Fail is acted on. `early`: no step
     that callers' requests reached was confirmed before."""
 
     index: int
-    step: Step
+    step: RolloutStep
     since: datetime
-    own: bool
+    is_current: bool
     early: bool = False
 
 
-def watched(record: Record | None, steps: tuple[Step, ...], *, exposed: bool) -> Watched | None:
+def select_measured_step(
+    record: RolloutRecord | None, steps: tuple[RolloutStep, ...], *, exposed: bool
+) -> MeasuredStep | None:
     """The step whose metrics are to be measured now; None while no evidence can be had.
 
     The present step from when its traffic is confirmed. Until then, and in Promoting, the last confirmed step in which
     callers' requests reached the candidate: its evidence goes on. Before there was one, the present step from its
     begin, if the candidate is `exposed`: callers' requests are sent to it already.
     """
-    if record is None or record.status.step is None or record.step >= len(steps):
+    if record is None or record.status.step is None or record.step_index >= len(steps):
         return None
-    if record.state not in STEPPING and record.state is not RolloutState.PROMOTING:
+    if record.state not in STEP_STATES and record.state is not RolloutState.PROMOTING:
         return None
     entry = record.step_status
     if entry is None:
         return None
     if entry.confirmed_at is not None and record.state is not RolloutState.PROMOTING:
-        return Watched(record.step, steps[record.step], entry.confirmed_at, own=True)
-    before = _last_confirmed(record, steps)
+        return MeasuredStep(record.step_index, steps[record.step_index], entry.confirmed_at, is_current=True)
+    before = _last_confirmed_step(record, steps)
     if before is not None and before.confirmed_at is not None:
-        return Watched(before.index, steps[before.index], before.confirmed_at, own=False)
+        return MeasuredStep(before.index, steps[before.index], before.confirmed_at, is_current=False)
     if not exposed:
         return None
-    return Watched(record.step, steps[record.step], entry.started_at, own=False, early=True)
+    return MeasuredStep(record.step_index, steps[record.step_index], entry.started_at, is_current=False, early=True)
 
 
-def _last_confirmed(record: Record, steps: tuple[Step, ...]) -> StepStatus | None:
+def _last_confirmed_step(record: RolloutRecord, steps: tuple[RolloutStep, ...]) -> StepStatus | None:
     confirmed = (
         entry
         for entry in reversed(record.status.steps)
@@ -58,5 +60,5 @@ def _last_confirmed(record: Record, steps: tuple[Step, ...]) -> StepStatus | Non
     return next(confirmed, None)
 
 
-def _reaches_callers(step: Step) -> bool:
+def _reaches_callers(step: RolloutStep) -> bool:
     return step.weight > 0 or bool(step.match)

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from modelwright.api.conditions import Condition, ConditionType, find, is_true, with_condition
+from modelwright.api.conditions import Condition, ConditionType, find_condition, is_true, with_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import ModelStatus
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.rollout.machine import Assessment
-from modelwright.core.rollout.observed import Observed, Problem
+from modelwright.core.rollout.observed import Observation, Problem
 
-PATIENCE = timedelta(minutes=5)
+MISSING_REFERENCE_TIMEOUT = timedelta(minutes=5)
 """How long a missing referenced object is waited for, or a write tried again, before that is called stalled."""
 
-_STALLED_AFTER_PATIENCE: Mapping[str, Reason] = {
+_REASON_AFTER_TIMEOUT: Mapping[str, Reason] = {
     Reason.WAITING_FOR_VERSION: Reason.VERSION_NOT_FOUND,
     Reason.WAITING_FOR_RUNTIME: Reason.RUNTIME_NOT_FOUND,
     Reason.WAITING_FOR_MODEL: Reason.WAITING_FOR_MODEL,
@@ -29,7 +29,7 @@ _STALLED_AFTER_PATIENCE: Mapping[str, Reason] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ConditionSummary:
     """The three kstatus conditions as one: stalled, on its way, or neither (then ready)."""
 
     reason: str
@@ -38,41 +38,41 @@ class Verdict:
     reconciling: bool = False
 
 
-def out_of_patience(problem: Problem, since: datetime, now: datetime) -> Problem:
+def escalate_problem(problem: Problem, since: datetime, now: datetime) -> Problem:
     """`problem`, stalled under its final reason when what it waits for has been missing for PATIENCE."""
-    final = _STALLED_AFTER_PATIENCE.get(problem.reason)
-    if problem.stalled or final is None or now - since < PATIENCE:
+    final = _REASON_AFTER_TIMEOUT.get(problem.reason)
+    if problem.stalled or final is None or now - since < MISSING_REFERENCE_TIMEOUT:
         return problem
     return Problem(final, problem.message, stalled=True)
 
 
-def model_verdict(observed: Observed, assessment: Assessment) -> Verdict:
+def assess_readiness(observed: Observation, assessment: Assessment) -> ConditionSummary:
     """What a Model's rollout and pods come to."""
     if observed.suspended:
         text = "spec.suspend is true: nothing is changed"
         if assessment.state is RolloutState.SUCCEEDED:
-            return _health(observed, Verdict(Reason.SUSPENDED, f"{text}; {assessment.message}"))
-        return Verdict(Reason.SUSPENDED, f"{text}; was: {assessment.message}", stalled=True)
+            return _check_health(observed, ConditionSummary(Reason.SUSPENDED, f"{text}; {assessment.message}"))
+        return ConditionSummary(Reason.SUSPENDED, f"{text}; was: {assessment.message}", stalled=True)
     if assessment.stalled:
-        return Verdict(assessment.reason, assessment.message, stalled=True)
+        return ConditionSummary(assessment.reason, assessment.message, stalled=True)
     if assessment.state is not RolloutState.SUCCEEDED:
-        return Verdict(assessment.reason, assessment.message, reconciling=True)
-    return _health(observed, Verdict(assessment.reason, assessment.message))
+        return ConditionSummary(assessment.reason, assessment.message, reconciling=True)
+    return _check_health(observed, ConditionSummary(assessment.reason, assessment.message))
 
 
-def _health(observed: Observed, well: Verdict) -> Verdict:
+def _check_health(observed: Observation, well: ConditionSummary) -> ConditionSummary:
     """A revision that serves can still fall ill: then the Model isn't ready, though its rollout has succeeded."""
     view = observed.target_view
     if view is None or view.replicas is None or (view.available >= view.replicas and view.current):
         return well
     if view.failure is not None and view.available == 0:
-        return Verdict(view.failure.reason, view.failure.message, stalled=True)
+        return ConditionSummary(view.failure.reason, view.failure.message, stalled=True)
     detail = f": {view.failure.message}" if view.failure else ""
     text = f"{view.available} of {view.replicas} pods are ready{detail}"
-    return Verdict(Reason.WAITING_FOR_PODS, text, reconciling=True)
+    return ConditionSummary(Reason.WAITING_FOR_PODS, text, reconciling=True)
 
 
-def available(observed: Observed) -> tuple[bool, Reason, str]:
+def assess_availability(observed: Observation) -> tuple[bool, Reason, str]:
     """Whether every revision that traffic names has a pod that answers."""
     if observed.serving is None and not any(v.available for v in observed.revisions.values()):
         return False, Reason.NOTHING_SERVING, "no revision has served yet"
@@ -87,9 +87,9 @@ def available(observed: Observed) -> tuple[bool, Reason, str]:
     return True, Reason.REVISION_AVAILABLE, "every revision that takes traffic has a ready pod"
 
 
-def conditions(
+def build_conditions(
     old: tuple[Condition, ...],
-    verdict: Verdict,
+    verdict: ConditionSummary,
     serving: tuple[bool, Reason, str] | None,
     *,
     monitored: tuple[bool, Reason, str] | None = None,
@@ -115,33 +115,39 @@ def conditions(
             rows.append((wanted, *entry))
         else:
             old = tuple(condition for condition in old if condition.type != wanted)
-    old = concluded(old, verdict, generation=generation, now=now)
+    old = set_readiness(old, verdict, generation=generation, now=now)
     for type_, status, reason, message in rows:
         old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
     return old
 
 
-def concluded(old: tuple[Condition, ...], verdict: Verdict, *, generation: int, now: datetime) -> tuple[Condition, ...]:
+def set_readiness(
+    old: tuple[Condition, ...], verdict: ConditionSummary, *, generation: int, now: datetime
+) -> tuple[Condition, ...]:
     """`old` with Ready, Reconciling and Stalled by this verdict; the others stay as they are."""
     ready = not verdict.stalled and not verdict.reconciling
     quiet = (Reason.UP_TO_DATE, "")
     for type_, status, (reason, message) in (
-        (ConditionType.READY, ready, _said(verdict)),
-        (ConditionType.RECONCILING, verdict.reconciling, _said(verdict) if verdict.reconciling else quiet),
-        (ConditionType.STALLED, verdict.stalled, _said(verdict) if verdict.stalled else quiet),
+        (ConditionType.READY, ready, _reason_and_message(verdict)),
+        (
+            ConditionType.RECONCILING,
+            verdict.reconciling,
+            _reason_and_message(verdict) if verdict.reconciling else quiet,
+        ),
+        (ConditionType.STALLED, verdict.stalled, _reason_and_message(verdict) if verdict.stalled else quiet),
     ):
         old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
     return old
 
 
-def acknowledged(old: tuple[Condition, ...], *, generation: int, now: datetime) -> tuple[Condition, ...]:
+def acknowledge_edit(old: tuple[Condition, ...], *, generation: int, now: datetime) -> tuple[Condition, ...]:
     """`old` for an edit that was seen and not looked into: Ready waits; the others tell of what runs, as before."""
-    verdict = Verdict(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
-    told = concluded(old, verdict, generation=generation, now=now)
+    verdict = ConditionSummary(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
+    told = set_readiness(old, verdict, generation=generation, now=now)
     return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in told)
 
 
-_MOVING = (RolloutState.PENDING, RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.PROMOTING)
+_MOVING_STATES = (RolloutState.PENDING, RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.PROMOTING)
 
 
 def reports_progress_only(old: ModelStatus, new: ModelStatus) -> bool:
@@ -149,12 +155,12 @@ def reports_progress_only(old: ModelStatus, new: ModelStatus) -> bool:
     it may be written a little later. What serves, what is wrong and what people have to do is never progress."""
     if new == old or old.rollout is None or new.rollout is None or old.rollout.name != new.rollout.name:
         return False
-    before = find(old.conditions, ConditionType.RECONCILING)
+    before = find_condition(old.conditions, ConditionType.RECONCILING)
     # An acknowledgement leaves the state as it was before the edit.
     acknowledged = before is not None and before.reason == Reason.NEW_GENERATION
     states = {new.rollout.state} if acknowledged else {old.rollout.state, new.rollout.state}
     return (
-        states <= set(_MOVING)
+        states <= set(_MOVING_STATES)
         and is_true(old.conditions, ConditionType.RECONCILING)
         and is_true(new.conditions, ConditionType.RECONCILING)
         and _without_progress(old) == _without_progress(new)
@@ -167,5 +173,5 @@ def _without_progress(status: ModelStatus) -> tuple[ModelStatus, list[tuple[str,
     return rest, sorted((str(condition.type), condition.status) for condition in status.conditions)
 
 
-def _said(verdict: Verdict) -> tuple[str, str]:
+def _reason_and_message(verdict: ConditionSummary) -> tuple[str, str]:
     return verdict.reason, verdict.message

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from modelwright.fetch.port import Context, Source
+from modelwright.fetch.port import ArtifactSource, FetchContext
 
 # modules are imported when needed: a pod that reads from S3 should not wait for the Hub's library to load
-SOURCES = {
+SOURCE_MODULES = {
     "s3": "s3",
     "gs": "gs",
     "az": "az",
@@ -19,8 +19,8 @@ SOURCES = {
 }
 
 
-def open_source(context: Context) -> Source:
+def open_source(context: FetchContext) -> ArtifactSource:
     """The source for the context's uri. FetchError when its configuration is unusable."""
-    module = import_module(f"{__name__}.{SOURCES[context.uri.scheme]}")
-    source: Source = module.open_source(context)
+    module = import_module(f"{__name__}.{SOURCE_MODULES[context.uri.scheme]}")
+    source: ArtifactSource = module.open_source(context)
     return source

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 from obstore.store import AzureStore
 
-from modelwright.fetch.port import Context, Source
+from modelwright.fetch.port import ArtifactSource, FetchContext
 from modelwright.fetch.sources.objectstore import (
     NO_RETRIES,
     ObjectStoreSource,
-    anonymous,
     check_endpoint,
     client_options,
+    open_anonymous,
 )
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig
 
-_CURE = "Set credentialsSecretRef, or a serviceAccountName with workload identity."
+_CREDENTIALS_HINT = "Set credentialsSecretRef, or a serviceAccountName with workload identity."
 
 
-def open_source(context: Context) -> Source:
+def open_source(context: FetchContext) -> ArtifactSource:
     credentials = context.credentials
     endpoint = check_endpoint("AZURE_ENDPOINT_URL", credentials.get("AZURE_ENDPOINT_URL"))
     config: AzureConfig = {"account_name": context.uri.authority, "container_name": context.uri.container}
@@ -50,4 +50,6 @@ def open_source(context: Context) -> Source:
             [lambda: store({})],
             "the pod's identity got no Azure token. Check the ServiceAccount's annotations.",
         )
-    return anonymous(context, endpoint, lambda: store({"skip_signature": True}), lambda: store({}), _CURE)
+    return open_anonymous(
+        context, endpoint, lambda: store({"skip_signature": True}), lambda: store({}), _CREDENTIALS_HINT
+    )

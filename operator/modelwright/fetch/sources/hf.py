@@ -16,10 +16,16 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from modelwright.fetch.errors import FetchError, Reason, from_status, unreachable, untrusted
-from modelwright.fetch.port import Context, Kind, Listing, RemoteFile, Source
+from modelwright.fetch.errors import (
+    FetchError,
+    FetchReason,
+    error_from_status,
+    store_unreachable,
+    untrusted_certificate,
+)
+from modelwright.fetch.port import ArtifactKind, ArtifactSource, FetchContext, Listing, RemoteFile
 from modelwright.fetch.sources.objectstore import check_endpoint
-from modelwright.fetch.web import Web, refuse_metadata, tls
+from modelwright.fetch.web import StoreHttpClient, create_tls_context, refuse_metadata
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -31,14 +37,14 @@ class HubSource:
     go on with another pod's beginning.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: FetchContext) -> None:
         self._context = context
         self._where = context.uri.safe
         self._repository = f"{context.uri.authority}/{context.uri.path}"
         endpoint = check_endpoint("HF_ENDPOINT", context.credentials.get("HF_ENDPOINT")) or "https://huggingface.co"
         self._endpoint = endpoint
         token = context.credentials.get("HF_TOKEN")
-        certificates = tls(context.credentials)
+        certificates = create_tls_context(context.credentials)
         set_client_factory(
             lambda: httpx.Client(
                 follow_redirects=True,
@@ -51,80 +57,84 @@ class HubSource:
         # False, not None: a token lying about in a home directory must not be used
         self._api = HfApi(endpoint=endpoint, token=token or False, library_name="modelwright-fetch")
         self._private = {"Authorization": f"Bearer {token}"} if token else {}
-        self._web = Web(context.credentials, context.settings)
+        self._web = StoreHttpClient(context.credentials, context.settings)
 
     async def inspect(self, digest: str) -> Listing:
         revision = digest.removeprefix("git:") if digest.startswith("git:") else self._context.uri.reference
-        commit, files = await asyncio.to_thread(self._list, revision)
-        ranges = await self._ranges(files, commit)
-        listed = tuple(self._remote(file, commit, ranges=ranges) for file in files)
+        commit, files = await asyncio.to_thread(self._list_commit, revision)
+        ranges = await self._supports_ranges(files, commit)
+        listed = tuple(self._build_remote_file(file, commit, ranges=ranges) for file in files)
         if digest.startswith("sha256:"):
-            return Listing(Kind.DIRECTORY, listed)
-        return Listing(Kind.PINNED, listed, pinned=f"git:{commit}")
+            return Listing(ArtifactKind.DIRECTORY, listed)
+        return Listing(ArtifactKind.PINNED, listed, pinned=f"git:{commit}")
 
-    def _list(self, revision: str) -> tuple[str, list[RepoFile]]:
+    def _list_commit(self, revision: str) -> tuple[str, list[RepoFile]]:
         try:
             commit = self._api.model_info(
                 self._repository, revision=revision, timeout=self._context.settings.stall_seconds
             ).sha
             if not commit or not _COMMIT.fullmatch(commit):
-                raise FetchError(Reason.STORE_UNREACHABLE, f"{self._where}: the Hub's answer names no commit.")
+                raise FetchError(FetchReason.STORE_UNREACHABLE, f"{self._where}: the Hub's answer names no commit.")
             if _COMMIT.fullmatch(revision) and commit != revision:
                 raise FetchError(
-                    Reason.DIGEST_MISMATCH,
+                    FetchReason.DIGEST_MISMATCH,
                     f"{self._where}: the Hub answered with commit {commit} instead of {revision}.",
                 )
             files = []
             for item in self._api.list_repo_tree(self._repository, recursive=True, revision=commit):
                 if isinstance(item, RepoFile):
-                    files.append(_checked(item))
+                    files.append(_check_repo_file(item))
                 if len(files) > self._context.settings.max_entries:
                     break
             return commit, files
         except RevisionNotFoundError:
             raise FetchError(
-                Reason.ARTIFACT_NOT_FOUND, f"{self._where}: the model has no revision {revision}."
+                FetchReason.ARTIFACT_NOT_FOUND, f"{self._where}: the model has no revision {revision}."
             ) from None
         except GatedRepoError:
             raise FetchError(
-                Reason.ACCESS_DENIED,
+                FetchReason.ACCESS_DENIED,
                 f"{self._where}: the model is gated. Accept its terms on the Hub, and give that account's HF_TOKEN.",
             ) from None
         except RepositoryNotFoundError:
             raise FetchError(
-                Reason.ARTIFACT_NOT_FOUND,
+                FetchReason.ARTIFACT_NOT_FOUND,
                 f"{self._where}: no such model, or it is private and HF_TOKEN may not read it.",
             ) from None
         except HfHubHTTPError as error:
-            raise from_status(error.response.status_code, self._where) from None
+            raise error_from_status(error.response.status_code, self._where) from None
         except httpx.InvalidURL:
-            raise FetchError(Reason.INVALID_URI, f"{self._where}: {self._endpoint} leads to no usable URL.") from None
+            raise FetchError(
+                FetchReason.INVALID_URI, f"{self._where}: {self._endpoint} leads to no usable URL."
+            ) from None
         except HFValidationError:
-            raise FetchError(Reason.INVALID_URI, f"{self._where}: the Hub allows no such name.") from None
+            raise FetchError(FetchReason.INVALID_URI, f"{self._where}: the Hub allows no such name.") from None
         except httpx.TimeoutException:
             raise FetchError(
-                Reason.DOWNLOAD_STALLED,
+                FetchReason.DOWNLOAD_STALLED,
                 f"{self._where}: no answer for {self._context.settings.stall_seconds:g} s",
                 retry=True,
             ) from None
         except httpx.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise untrusted(self._where) from None
-            raise unreachable(f"{self._where}: no connection to {self._endpoint} ({type(error).__name__})") from None
+                raise untrusted_certificate(self._where) from None
+            raise store_unreachable(
+                f"{self._where}: no connection to {self._endpoint} ({type(error).__name__})"
+            ) from None
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise unreachable(
+            raise store_unreachable(
                 f"{self._where}: {self._endpoint} doesn't answer like a Hub ({type(error).__name__})"
             ) from None
 
-    async def _ranges(self, files: list[RepoFile], commit: str) -> bool:
+    async def _supports_ranges(self, files: list[RepoFile], commit: str) -> bool:
         """Whether parts of files can be asked for; tried on one that is large enough to matter."""
         large = next((file for file in files if file.size > self._context.settings.part_bytes), None)
         if large is None:
             return True
         url = hf_hub_url(self._repository, large.path, revision=commit, endpoint=self._endpoint)
-        return await self._context.guard(self._web.answers_ranges(url, self._private), self._where)
+        return await self._context.with_stall_timeout(self._web.supports_ranges(url, self._private), self._where)
 
-    def _remote(self, file: RepoFile, commit: str, *, ranges: bool) -> RemoteFile:
+    def _build_remote_file(self, file: RepoFile, commit: str, *, ranges: bool) -> RemoteFile:
         sha256 = file.lfs.sha256 if file.lfs else ""
         small = file.size <= self._context.settings.part_bytes
         return RemoteFile(
@@ -145,7 +155,7 @@ class HubSource:
         await self._web.close()
 
 
-def _checked(file: RepoFile) -> RepoFile:
+def _check_repo_file(file: RepoFile) -> RepoFile:
     """The file, if it has what its type says: the library takes what it is given. Raises TypeError, ValueError."""
     hashes = [file.blob_id, *([file.lfs.sha256] if file.lfs else [])]
     if not all(isinstance(text, str) for text in (file.path, *hashes)) or type(file.size) is not int or file.size < 0:
@@ -154,5 +164,5 @@ def _checked(file: RepoFile) -> RepoFile:
     return file
 
 
-def open_source(context: Context) -> Source:
+def open_source(context: FetchContext) -> ArtifactSource:
     return HubSource(context)

@@ -10,31 +10,31 @@ from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 
-from modelwright.fetch.errors import FetchError, Reason
-from modelwright.fetch.port import Context, Source
+from modelwright.fetch.errors import FetchError, FetchReason
+from modelwright.fetch.port import ArtifactSource, FetchContext
 from modelwright.fetch.sources.objectstore import (
     NO_RETRIES,
     ObjectStoreSource,
-    anonymous,
     check_endpoint,
     client_options,
+    open_anonymous,
 )
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
 _HOST_STYLE = "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
-_LABELS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_BUCKET_LABELS = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 # set by EKS for a ServiceAccount with a role, and by EKS Pod Identity
-_POD_IDENTITY = (
+_POD_IDENTITY_VARIABLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
 
 
-def with_bucket(endpoint: str, bucket: str) -> str:
+def add_bucket_to_host(endpoint: str, bucket: str) -> str:
     """The endpoint with the bucket in front of its host, where it isn't there already; FetchError(InvalidURI) when the
     two make no host name. Pure."""
     split = urlsplit(endpoint)
@@ -44,24 +44,24 @@ def with_bucket(endpoint: str, bucket: str) -> str:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        if _LABELS.fullmatch(bucket) and ".." not in bucket:
+        if _BUCKET_LABELS.fullmatch(bucket) and ".." not in bucket:
             return f"{split.scheme}://{bucket}.{split.netloc}{split.path}"
         why = f"the bucket {bucket[:120]!a} can't be a part of a host name"
     else:
         why = "AWS_ENDPOINT_URL has an address in place of a host name"
-    raise FetchError(Reason.INVALID_URI, f"{_HOST_STYLE} puts the bucket in front of the store's host, and {why}.")
+    raise FetchError(FetchReason.INVALID_URI, f"{_HOST_STYLE} puts the bucket in front of the store's host, and {why}.")
 
 
-def open_source(context: Context) -> Source:
+def open_source(context: FetchContext) -> ArtifactSource:
     credentials = context.credentials
     endpoint = check_endpoint("AWS_ENDPOINT_URL", credentials.get("AWS_ENDPOINT_URL"))
     config: S3Config = {
         "bucket": context.uri.authority,
         "region": credentials.get("AWS_REGION") or credentials.get("AWS_DEFAULT_REGION") or "us-east-1",
     }
-    if credentials.flag(_HOST_STYLE):
+    if credentials.is_enabled(_HOST_STYLE):
         config["virtual_hosted_style_request"] = True
-        endpoint = with_bucket(endpoint, context.uri.authority) if endpoint else ""
+        endpoint = add_bucket_to_host(endpoint, context.uri.authority) if endpoint else ""
     if endpoint:
         config["endpoint"] = endpoint
     options = client_options(context, endpoint)
@@ -72,7 +72,7 @@ def open_source(context: Context) -> Source:
     key, secret = credentials.get("AWS_ACCESS_KEY_ID"), credentials.get("AWS_SECRET_ACCESS_KEY")
     if bool(key) != bool(secret):
         raise FetchError(
-            Reason.ACCESS_DENIED,
+            FetchReason.ACCESS_DENIED,
             "The credentials have only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; both are needed.",
         )
     if key:
@@ -80,7 +80,7 @@ def open_source(context: Context) -> Source:
         if token := credentials.get("AWS_SESSION_TOKEN"):
             explicit["session_token"] = token
         return ObjectStoreSource(context, endpoint, [lambda: store(explicit)])
-    if any(os.environ.get(name) for name in _POD_IDENTITY):
+    if any(os.environ.get(name) for name in _POD_IDENTITY_VARIABLES):
         return ObjectStoreSource(
             context,
             endpoint,
@@ -88,4 +88,4 @@ def open_source(context: Context) -> Source:
             "the pod's identity got no AWS credentials. Check the ServiceAccount's role.",
         )
     cure = "Set credentialsSecretRef or a serviceAccountName with a role."
-    return anonymous(context, endpoint, lambda: store({"skip_signature": True}), lambda: store({}), cure)
+    return open_anonymous(context, endpoint, lambda: store({"skip_signature": True}), lambda: store({}), cure)

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from modelwright.api.crd.definition import KINDS, schema
+from modelwright.api.crd.definition import KINDS, build_schema
 from modelwright.cli.doctor.facts import Facts
-from modelwright.cli.doctor.roles import reviews
+from modelwright.cli.doctor.roles import build_reviews
 from tests.lib import objects
 
 Json = dict[str, Any]
@@ -59,7 +59,7 @@ def published() -> Json:
         "components": {
             "schemas": {
                 f"dev.modelwright.v1alpha1.{kind.__name__}": {
-                    **schema(kind),
+                    **build_schema(kind),
                     "x-kubernetes-group-version-kind": [{**group, "kind": kind.__name__}],
                 }
                 for kind in KINDS
@@ -146,7 +146,7 @@ def secret(*keys: str) -> Json:
 
 
 def allowed() -> list[Json]:
-    rights = (body["spec"]["resourceAttributes"] for body in reviews(None))
+    rights = (body["spec"]["resourceAttributes"] for body in build_reviews(None))
     return [{"group": r["group"], "resource": r["resource"], "verb": r["verb"], "allowed": "true"} for r in rights]
 
 

@@ -13,17 +13,17 @@ import pytest
 from modelwright.api.crd.definition import KINDS
 from modelwright.cli.doctor import checks
 from modelwright.cli.doctor.facts import Facts
-from modelwright.cli.doctor.registry import CHECKS, Finding, Level, diagnose
+from modelwright.cli.doctor.registry import CHECKS, DoctorFinding, Severity, run_checks
 from tests.lib import objects
 from tests.unit.cli.doctor import cluster
 from tests.unit.cli.doctor.cluster import BEFORE, FEATURES, GATEWAYS, HOME, NOW, NS, but, condition, meta, without
 
 Json = dict[str, Any]
-FAULT, WARNING = Level.FAULT, Level.WARNING
+FAULT, WARNING = Severity.FAULT, Severity.WARNING
 
 
-def found(facts: Facts) -> list[tuple[str, Finding]]:
-    return [entry for entry in diagnose(facts, checks.SECTIONS) if entry[1].level is not Level.OK]
+def found(facts: Facts) -> list[tuple[str, DoctorFinding]]:
+    return [entry for entry in run_checks(facts, checks.SECTIONS) if entry[1].level is not Severity.OK]
 
 
 def pruned() -> Facts:
@@ -106,7 +106,7 @@ QUOTA = 'pods "x" is forbidden: exceeded quota: small, requested: pods=1, used: 
 SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
 KEPT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
-Row = tuple[Callable[[], Facts], str, Level, str, str, str]
+Row = tuple[Callable[[], Facts], str, Severity, str, str, str]
 SEEDED: dict[str, Row] = {
     "an old Kubernetes": (
         lambda: but(server=[{"major": "1", "minor": "31+", "gitVersion": "v1.31.2"}]),
@@ -308,7 +308,7 @@ def test_a_healthy_cluster_has_nothing_but_ok() -> None:
 
 
 def test_every_check_says_something_of_a_healthy_cluster() -> None:
-    assert {name for name, _ in diagnose(cluster.healthy(), checks.SECTIONS)} == CHECKS.keys()
+    assert {name for name, _ in run_checks(cluster.healthy(), checks.SECTIONS)} == CHECKS.keys()
 
 
 @pytest.mark.parametrize("row", SEEDED.values(), ids=SEEDED)
@@ -330,10 +330,10 @@ def test_what_may_not_be_seen_is_no_fault(name: str) -> None:
     """And at least one check says that it could not look, where it needs what was hidden."""
     facts = cluster.healthy()
     kept = {key: objects for key, objects in facts.objects.items() if key != name}
-    reported = found(replace(facts, objects=kept, unseen={name: f'User "vic" cannot list {name}'}))
+    reported = found(replace(facts, objects=kept, not_permitted={name: f'User "vic" cannot list {name}'}))
     assert [one for _, one in reported if one.level in (FAULT, WARNING)] == []
     if name not in UNNEEDED:
-        assert any(one.level is Level.HIDDEN and f"cannot list {name}" in one.text for _, one in reported)
+        assert any(one.level is Severity.HIDDEN and f"cannot list {name}" in one.text for _, one in reported)
 
 
 UNNEEDED = {"namespaces", "leases", "operator-pods", "schema", "gateway-group", "group"}

@@ -14,22 +14,22 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from modelwright.api.cures import CURES
+from modelwright.api.cures import REMEDIES
 from modelwright.api.reasons import FETCH_REASONS, Reason
 from modelwright.cli import plugin
-from modelwright.cli.cluster import Cluster, ClusterError, Forbidden
+from modelwright.cli.cluster import ClusterError, Forbidden
 from modelwright.cli.doctor import command, reading
-from modelwright.cli.doctor.checks.install import FLOOR, POLICIES
+from modelwright.cli.doctor.checks.install import ADMISSION_POLICIES, MINIMUM_KUBERNETES
 from modelwright.cli.doctor.facts import Facts
-from modelwright.cli.doctor.registry import Finding, Level
-from modelwright.cli.doctor.report import MOST, lines
+from modelwright.cli.doctor.registry import DoctorFinding, Severity
+from modelwright.cli.doctor.report import MAX_PRINTED, report_lines
 from modelwright.cli.doctor.roles import ROLES
-from modelwright.cli.picture import NotThere
+from modelwright.cli.picture import ObjectNotFound
 from tests.unit.cli.doctor import cluster
 from tests.unit.cli.doctor.cluster import GATEWAYS, HOME, NS, meta
 
 Json = dict[str, Any]
-PATHS = {path: name for name, path in reading._DOCUMENTS.items()}
+PATHS = {path: name for name, path in reading._API_DOCUMENTS.items()}
 CLUSTER_WIDE = ("--all-namespaces", "validatingadmission", "gatewayclasses", "clustermodelruntimes", "namespaces ")
 
 
@@ -84,7 +84,7 @@ class Kubectl:
 
 def run(kubectl: Kubectl, model: str | None = None, namespace: str | None = None, output: str = "text") -> int:
     options = Namespace(model=model, namespace=namespace, output=output)
-    return command.run(options, cast("Cluster", kubectl))
+    return command.run(options, cast("Any", kubectl))
 
 
 def test_it_needs_nothing_but_what_the_plugins_extra_installs() -> None:
@@ -194,13 +194,13 @@ def test_the_runs_of_one_model_are_those_of_its_policies(capsys: pytest.CaptureF
 
 
 def test_a_model_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(NotThere, match="there are digits"):
+    with pytest.raises(ObjectNotFound, match="there are digits"):
         run(Kubectl(cluster.healthy()), "nosuch")
 
 
 def test_the_namespace_of_a_flag_counts_before_that_of_the_context() -> None:
     kubectl = Kubectl(cluster.healthy(), flags=("--namespace=elsewhere",))
-    with pytest.raises(NotThere):
+    with pytest.raises(ObjectNotFound):
         run(kubectl, "digits")
     assert any("-n elsewhere" in call for call in kubectl.calls)
 
@@ -217,14 +217,16 @@ def test_one_time_out_does_not_end_it(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_many_findings_of_one_check_are_cut_and_counted() -> None:
-    findings = [("Models", Finding(Level.FAULT, f"Model a/m{number}", "x", "y")) for number in range(MOST + 5)]
-    reported = list(lines(findings))
-    assert reported[MOST].strip() == "Models: 5 more; -o json has all"
-    assert reported[-1].startswith(f"{MOST + 5} faults")
+    findings = [
+        ("Models", DoctorFinding(Severity.FAULT, f"Model a/m{number}", "x", "y")) for number in range(MAX_PRINTED + 5)
+    ]
+    reported = list(report_lines(findings))
+    assert reported[MAX_PRINTED].strip() == "Models: 5 more; -o json has all"
+    assert reported[-1].startswith(f"{MAX_PRINTED + 5} faults")
 
 
 def test_a_message_of_several_lines_is_one() -> None:
-    (line, _) = lines([("pods", Finding(Level.FAULT, "Pod a/b", "one\ntwo\n", "z"))])
+    (line, _) = report_lines([("pods", DoctorFinding(Severity.FAULT, "Pod a/b", "one\ntwo\n", "z"))])
     assert line == "fault          pods: Pod a/b: one two; cure: z"
 
 
@@ -243,13 +245,15 @@ def test_the_rights_asked_for_are_those_of_the_shipped_roles() -> None:
 
 def test_the_policies_looked_for_are_the_shipped_ones() -> None:
     shipped = cluster.manifests("manifests/policies/*.yaml")
-    assert set(POLICIES) == {o["metadata"]["name"] for o in shipped if o["kind"] == "ValidatingAdmissionPolicy"}
+    assert set(ADMISSION_POLICIES) == {
+        o["metadata"]["name"] for o in shipped if o["kind"] == "ValidatingAdmissionPolicy"
+    }
 
 
 @pytest.mark.parametrize("chart", ["modelwright", "modelwright-crds"])
 def test_the_oldest_kubernetes_is_that_of_the_charts(chart: str) -> None:
     wanted = yaml.safe_load((cluster.ROOT / f"charts/{chart}/Chart.yaml").read_text())["kubeVersion"]
-    assert wanted == f">={FLOOR[0]}.{FLOOR[1]}.0-0"
+    assert wanted == f">={MINIMUM_KUBERNETES[0]}.{MINIMUM_KUBERNETES[1]}.0-0"
 
 
 def test_reasons_that_stall_have_a_cure() -> None:
@@ -258,7 +262,7 @@ def test_reasons_that_stall_have_a_cure() -> None:
     names = [line.split()[0] for line in text[text.index("# What is asked for cannot be done") :].splitlines()
              if line.startswith("    ") and line.strip().isascii() and " = " in line]  # fmt: skip
     stalling = {Reason[name] for name in names if name.isupper()} | FETCH_REASONS
-    assert stalling - CURES.keys() == {
+    assert stalling - REMEDIES.keys() == {
         # Events about what is seen elsewhere.
         Reason.STATUS_TOO_LARGE, Reason.ANOTHER_INSTALL,
         # Reported beside a metric that is within its limits: it passes when requests end.

@@ -8,8 +8,8 @@ from typing import Any
 
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.api.v1alpha1.training import StageState, TrainingRun, TrainingRunStatus
-from modelwright.core.retraining.machine import ChildRef, Resolved, RunDecision, RunObserved, decide
-from modelwright.core.retraining.stage import Reading
+from modelwright.core.retraining.machine import ChildRef, ResolvedData, RunDecision, RunObservation, decide_run
+from modelwright.core.retraining.stage import StageReading
 
 NOW = datetime(2026, 11, 4, 12, tzinfo=UTC)
 DIGEST = "sha256:" + "1" * 64
@@ -64,7 +64,7 @@ def run(*, manual: bool = False, **status: Any) -> TrainingRun:
     return found.model_copy(update={"status": TrainingRunStatus.model_validate(status)})
 
 
-def picture(**changes: Any) -> RunObserved:
+def picture(**changes: Any) -> RunObservation:
     """A run that nobody has looked at yet, of a policy with all stages, its data resolved."""
     known: dict[str, Any] = {
         "now": NOW,
@@ -72,14 +72,14 @@ def picture(**changes: Any) -> RunObserved:
         "policy": policy(),
         "policy_generation": 3,
         "serving": "digits-1",
-        "dataset": Resolved(DIGEST),
+        "dataset": ResolvedData(DIGEST),
     }
-    return RunObserved(**{**known, **changes})
+    return RunObservation(**{**known, **changes})
 
 
-def after(observed: RunObserved, decision: RunDecision | None = None, **changes: Any) -> RunObserved:
+def after(observed: RunObservation, decision: RunDecision | None = None, **changes: Any) -> RunObservation:
     """The same picture once the decision was written down."""
-    decision = decision or decide(observed)
+    decision = decision or decide_run(observed)
     return replace(observed, run=observed.run.model_copy(update={"status": decision.status}), **changes)
 
 
@@ -87,10 +87,10 @@ def seen(stage: str, state: StageState = StageState.SUCCEEDED, **reading: Any) -
     """What is seen of the object of a stage; one that has succeeded has left a good report."""
     if state is StageState.SUCCEEDED and "report" not in reading:
         reading["report"] = REPORTS[stage]
-    return {"child": ChildRef(f"run-1-{stage}", f"uid-{stage}"), "stage": Reading(state, **reading)}
+    return {"child": ChildRef(f"run-1-{stage}", f"uid-{stage}"), "stage": StageReading(state, **reading)}
 
 
-def during(stage: str, *, known: bool = True, **changes: Any) -> RunObserved:
+def during(stage: str, *, known: bool = True, **changes: Any) -> RunObservation:
     """A picture in the midst of a stage, all before it having passed; its object runs, or isn't there yet."""
     found = after(picture(**changes))
     for before in ("dataCheck", "train", "evaluate"):
@@ -100,6 +100,6 @@ def during(stage: str, *, known: bool = True, **changes: Any) -> RunObserved:
     return after(replace(found, **seen(stage, StageState.RUNNING))) if known else found
 
 
-def later(observed: RunObserved, **spans: float) -> RunObserved:
+def later(observed: RunObservation, **spans: float) -> RunObservation:
     """The same picture after some time (timedelta's arguments)."""
     return replace(observed, now=observed.now + timedelta(**spans))

@@ -9,7 +9,14 @@ import pytest
 from modelwright.api.v1alpha1.retraining import Backoff, Guard
 from modelwright.api.v1alpha1.training import RunState
 from modelwright.core.retraining import guard
-from modelwright.core.retraining.guard import Judgement, Known, RunView, Start, Suppress, run_name
+from modelwright.core.retraining.guard import (
+    AlreadyStarted,
+    FiringDecision,
+    PolicyRun,
+    StartRun,
+    SuppressFiring,
+    build_run_name,
+)
 from modelwright.core.retraining.triggers import Firing
 
 NOW = datetime(2026, 11, 4, 12, tzinfo=UTC)
@@ -21,28 +28,28 @@ def firing(identity: str = "1", *, ago: timedelta = timedelta(0), trigger: str =
     return Firing(trigger, "schedule", identity, NOW - ago, "it is time")
 
 
-def run(name: str, state: RunState = RunState.SUCCEEDED, *, ago: float = 48, **more: Any) -> RunView:
+def run(name: str, state: RunState = RunState.SUCCEEDED, *, ago: float = 48, **more: Any) -> PolicyRun:
     created = NOW - ago * HOUR
     ended = (
         created + HOUR if state in (RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED, RunState.CANCELLED) else None
     )
     known = {"trigger": "weekly", "identity": name, "manual": False, "failed": state is RunState.FAILED, **more}
-    return RunView(name=name, created=created, ended=ended, state=state, **known)
+    return PolicyRun(name=name, created=created, ended=ended, state=state, **known)
 
 
-def active(name: str, **more: Any) -> RunView:
+def active(name: str, **more: Any) -> PolicyRun:
     return run(name, RunState.TRAINING, **more)
 
 
 def judged(
-    firings: list[Firing], runs: list[RunView], told: dict[str, Any] | None = None, **more: Any
-) -> list[Judgement]:
+    firings: list[Firing], runs: list[PolicyRun], told: dict[str, Any] | None = None, **more: Any
+) -> list[FiringDecision]:
     known = {"policy": "digits", "policy_uid": "u1", "suspended": False, "now": NOW, **more}
-    return list(guard.judge(firings, Guard.model_validate({**OPEN, **(told or {})}), runs, **known))
+    return list(guard.judge_firings(firings, Guard.model_validate({**OPEN, **(told or {})}), runs, **known))
 
 
-def told(found: list[Judgement]) -> list[str]:
-    return [str(one.reason) if isinstance(one, Suppress) else type(one).__name__ for one in found]
+def told(found: list[FiringDecision]) -> list[str]:
+    return [str(one.reason) if isinstance(one, SuppressFiring) else type(one).__name__ for one in found]
 
 
 @pytest.mark.parametrize(
@@ -72,15 +79,15 @@ def told(found: list[Judgement]) -> list[str]:
     ],
 )
 def test_a_firing_starts_a_run_unless_something_holds_it_back(
-    guards: dict[str, Any], runs: list[RunView], more: dict[str, Any], result: str
+    guards: dict[str, Any], runs: list[PolicyRun], more: dict[str, Any], result: str
 ) -> None:
     assert told(judged([firing()], runs, guards, **more)) == [result]
 
 
 def test_a_firing_whose_run_exists_is_known_whatever_holds_back() -> None:
-    name = run_name("digits", "u1", "weekly", "1")
+    name = build_run_name("digits", "u1", "weekly", "1")
     (found,) = judged([firing()], [run(name, ago=1)], {"cooldown": "24h"}, suspended=True)
-    assert found == Known(firing(), name)
+    assert found == AlreadyStarted(firing(), name)
     assert told(judged([firing(), firing()], [])) == ["Start", "Known"]
 
 
@@ -115,14 +122,14 @@ def test_a_time_that_is_to_be_caught_up_waits_for_a_place_in_the_queue_and_for_n
 
 def test_replace_names_the_runs_that_go_on_also_those_of_the_same_pass() -> None:
     first, second = judged([firing("a", ago=HOUR), firing("b")], [active("x"), run("y")], {"concurrency": "Replace"})
-    assert isinstance(first, Start)
-    assert isinstance(second, Start)
+    assert isinstance(first, StartRun)
+    assert isinstance(second, StartRun)
     assert (first.replaces, second.replaces) == (("x",), (first.run,))
 
 
 def test_the_message_says_what_holds_back() -> None:
     (found,) = judged([firing()], [run("digits-weekly-abc", ago=1)], {"cooldown": "24h"})
-    assert isinstance(found, Suppress)
+    assert isinstance(found, SuppressFiring)
     assert found.message == "digits-weekly-abc began at 2026-11-04T11:00:00Z, less than 24h ago"
 
 
@@ -148,9 +155,9 @@ def test_the_message_says_what_holds_back() -> None:
     ],
 )  # fmt: skip
 def test_failures_in_a_row_are_counted_from_the_newest_end_to_a_success(
-    runs: list[RunView], kept: int, last_run: str | None, count: int, last: datetime | None
+    runs: list[PolicyRun], kept: int, last_run: str | None, count: int, last: datetime | None
 ) -> None:
-    assert guard.failures(runs, kept, last_run) == (count, last)
+    assert guard.count_failures(runs, kept, last_run) == (count, last)
 
 
 @pytest.mark.parametrize(
@@ -159,18 +166,18 @@ def test_failures_in_a_row_are_counted_from_the_newest_end_to_a_success(
 def test_triggers_wait_twice_as_long_after_each_further_failure_up_to_max(failures: int, minutes: int | None) -> None:
     backoff = Backoff.model_validate({"initial": "10m", "max": "24h"})
     expected = NOW + timedelta(minutes=minutes) if minutes is not None else None
-    assert guard.retry_at(backoff, failures, NOW) == expected
+    assert guard.compute_retry_time(backoff, failures, NOW) == expected
 
 
 def test_max_bounds_the_first_wait_too() -> None:
-    assert guard.retry_at(Backoff.model_validate({"initial": "2h", "max": "1h"}), 1, NOW) == NOW + HOUR
+    assert guard.compute_retry_time(Backoff.model_validate({"initial": "2h", "max": "1h"}), 1, NOW) == NOW + HOUR
 
 
 def test_runs_that_a_guard_counts_are_needed() -> None:
     runs = [run("old", ago=200), run("week", ago=100), run("day", ago=3)]
     weekly = Guard.model_validate({"cooldown": "24h", "maxRuns": {"count": 3, "per": "168h"}})
-    assert guard.needed(weekly, runs, NOW) == {"week", "day"}
-    assert guard.needed(Guard.model_validate({"cooldown": "24h"}), runs, NOW) == {"day"}
+    assert guard.list_counted_runs(weekly, runs, NOW) == {"week", "day"}
+    assert guard.list_counted_runs(Guard.model_validate({"cooldown": "24h"}), runs, NOW) == {"day"}
 
 
 def test_names_of_runs_fit_and_differ_whenever_the_cause_does() -> None:
@@ -184,7 +191,7 @@ def test_names_of_runs_fit_and_differ_whenever_the_cause_does() -> None:
         ("d" * 40, "u1", "w" * 63, "1" * 252),
         ("a.b", "u1", "weekly", "1"),
     ]
-    found = [run_name(*cause) for cause in causes]
+    found = [build_run_name(*cause) for cause in causes]
     assert len(set(found)) == len(causes)
     assert all(len(name) <= 52 and "." not in name for name in found)
     assert found[0].startswith("digits-weekly-")

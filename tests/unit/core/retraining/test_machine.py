@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 
-from modelwright.api.conditions import find
+from modelwright.api.conditions import find_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.training import RunState, StageState
 from modelwright.core.retraining import machine
 from modelwright.core.retraining.machine import (
-    BeginStage,
     ChildRef,
-    Register,
-    Resolved,
+    RegisterVersion,
     ResolveData,
+    ResolvedData,
     RunDecision,
+    StartStage,
     StopStage,
-    decide,
-    inputs_hash,
+    decide_run,
+    hash_inputs,
 )
-from modelwright.core.retraining.stage import Reading
+from modelwright.core.retraining.stage import StageReading
 from modelwright.core.rollout.observed import Problem
 from tests.unit.core.retraining.builders import DIGEST, NOW, OUTPUT, after, during, later, picture, policy, run, seen
 
@@ -34,24 +34,24 @@ def ended(decision: RunDecision) -> tuple[str | None, str | None]:
 
 def ready(decision: RunDecision) -> tuple[str, str, str]:
     """Status of Ready, Reconciling and Stalled."""
-    found = [find(decision.status.conditions, kind) for kind in ("Ready", "Reconciling", "Stalled")]
+    found = [find_condition(decision.status.conditions, kind) for kind in ("Ready", "Reconciling", "Stalled")]
     return tuple(condition.status if condition is not None else "" for condition in found)  # type: ignore[return-value]
 
 
 def test_a_run_goes_through_all_its_stages_and_each_is_written_down_before_its_object_is_made() -> None:
     observed, states, actions = picture(), [], []
     for stage in STAGES:
-        decision = decide(observed)
+        decision = decide_run(observed)
         states.append(decision.status.state)
         actions += decision.actions
         observed = after(replace(after(observed, decision), **seen(stage, StageState.RUNNING)))
-        assert decide(observed).actions == ()
+        assert decide_run(observed).actions == ()
         observed = replace(observed, **seen(stage))
-    decision = decide(observed)
-    assert decision.actions == (Register("run-1"),)
-    done = decide(after(observed, decision, registered=True))
+    decision = decide_run(observed)
+    assert decision.actions == (RegisterVersion("run-1"),)
+    done = decide_run(after(observed, decision, registered=True))
     assert states == ["CheckingData", "Training", "Evaluating"]
-    assert actions == [BeginStage("dataCheck"), BeginStage("train"), BeginStage("evaluate")]
+    assert actions == [StartStage("dataCheck"), StartStage("train"), StartStage("evaluate")]
     assert ended(decision) == ("Registering", "RegisteringVersion")
     assert ended(done) == ("Succeeded", "VersionRegistered")
     assert ready(done) == ("True", "False", "False")
@@ -73,8 +73,8 @@ def test_a_run_goes_through_all_its_stages_and_each_is_written_down_before_its_o
 
 
 def test_stages_that_the_policy_has_not_are_left_out() -> None:
-    decision = decide(picture(policy=policy(check=False, evaluate=False)))
-    assert decision.actions == (BeginStage("train"),)
+    decision = decide_run(picture(policy=policy(check=False, evaluate=False)))
+    assert decision.actions == (StartStage("train"),)
     observed = after(replace(after(picture(policy=policy(check=False, evaluate=False))), **seen("train")))
     assert observed.state is RunState.REGISTERING
 
@@ -97,7 +97,7 @@ def test_stages_that_the_policy_has_not_are_left_out() -> None:
 def test_a_run_that_cannot_begin_waits_or_ends_and_makes_nothing(
     changes: dict[str, Any], state: str, reason: str, conditions: tuple[str, str, str]
 ) -> None:
-    decision = decide(picture(**changes))
+    decision = decide_run(picture(**changes))
     assert ended(decision) == (state, reason)
     assert ready(decision) == conditions
     assert decision.actions == ()
@@ -106,29 +106,29 @@ def test_a_run_that_cannot_begin_waits_or_ends_and_makes_nothing(
 
 
 def test_a_run_begins_when_the_one_before_it_has_ended_and_its_clock_from_then() -> None:
-    waiting = after(picture(before=("run-0",)))
-    begun = decide(replace(later(waiting, hours=9), before=()))
+    waiting = after(picture(earlier_runs=("run-0",)))
+    begun = decide_run(replace(later(waiting, hours=9), before=()))
     assert begun.status.state == "CheckingData"
-    assert machine.elapsed(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
+    assert machine.elapsed_time(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
     ("changes", "which"),
     [
         ({"dataset": None}, ["dataset"]),
-        ({"dataset": Resolved()}, ["dataset"]),
+        ({"dataset": ResolvedData()}, ["dataset"]),
         ({"policy": policy(holdout=True)}, ["holdout"]),
-        ({"policy": policy(holdout=True), "dataset": None, "holdout": Resolved()}, ["dataset", "holdout"]),
+        ({"policy": policy(holdout=True), "dataset": None, "holdout": ResolvedData()}, ["dataset", "holdout"]),
         (
             {"dataset": None, "policy": policy(holdout=True, dataset={"uri": "s3://data/digits/", "digest": DIGEST})},
             ["holdout"],
         ),
-        ({"dataset": Resolved(problem=Problem("StoreUnreachable", "no answer", stalled=True))}, ["dataset"]),
-        ({"dataset": Resolved(problem=Problem("AccessDenied", "not yet"))}, ["dataset"]),
+        ({"dataset": ResolvedData(problem=Problem("StoreUnreachable", "no answer", stalled=True))}, ["dataset"]),
+        ({"dataset": ResolvedData(problem=Problem("AccessDenied", "not yet"))}, ["dataset"]),
     ],
 )
 def test_digests_that_are_not_known_are_found_out_first(changes: dict[str, Any], which: list[str]) -> None:
-    decision = decide(picture(**changes))
+    decision = decide_run(picture(**changes))
     assert decision.status.state == "Resolving"
     assert [action.which for action in decision.actions if isinstance(action, ResolveData)] == which
     assert decision.status.dataset is None
@@ -136,7 +136,9 @@ def test_digests_that_are_not_known_are_found_out_first(changes: dict[str, Any],
 
 @pytest.mark.parametrize("reason", ["ArtifactNotFound", "AccessDenied", "DigestMismatch", "InvalidURI"])
 def test_data_that_cannot_be_had_ends_the_run(reason: str) -> None:
-    decision = decide(picture(dataset=Resolved(problem=Problem(reason, "spec.run.dataset.uri: no", stalled=True))))
+    decision = decide_run(
+        picture(dataset=ResolvedData(problem=Problem(reason, "spec.run.dataset.uri: no", stalled=True)))
+    )
     assert ended(decision) == ("Failed", reason)
     assert decision.actions == ()
 
@@ -149,7 +151,7 @@ def test_data_that_cannot_be_had_ends_the_run(reason: str) -> None:
         ({"policy": policy(guard={"skipUnchanged": False})}, False),
         ({"policy": policy(seed=7)}, False),
         ({"policy": policy(parameters={"C": "1"})}, False),
-        ({"dataset": Resolved("sha256:" + "2" * 64)}, False),
+        ({"dataset": ResolvedData("sha256:" + "2" * 64)}, False),
         ({"policy": policy(train={"job": {"template": {"spec": {}}}})}, False),
         ({"policy": policy(deadline="9h", version={"card": {"summary": "other words"}})}, True),
         ({"policy": policy(dataset={"uri": "s3://elsewhere/digits/"})}, True),
@@ -158,31 +160,31 @@ def test_data_that_cannot_be_had_ends_the_run(reason: str) -> None:
 def test_a_run_with_the_inputs_of_the_last_good_one_is_skipped_unless_a_person_asks(
     changes: dict[str, Any], skipped: bool
 ) -> None:
-    last = decide(picture()).status.inputs_hash
-    decision = decide(picture(last_inputs=last, **changes))
+    last = decide_run(picture()).status.inputs_hash
+    decision = decide_run(picture(last_inputs=last, **changes))
     assert ended(decision) == (("Skipped", "Unchanged") if skipped else ("CheckingData", "StageRunning"))
     assert bool(decision.actions) is not skipped
 
 
 def test_parameters_of_a_person_take_the_place_of_the_policys() -> None:
     template = policy(parameters={"C": "1", "depth": "3"}).run
-    assert machine.parameters(run(manual=True), template) == {"C": "2", "depth": "3"}
-    assert machine.parameters(run(), template) == {"C": "1", "depth": "3"}
+    assert machine.merge_parameters(run(manual=True), template) == {"C": "2", "depth": "3"}
+    assert machine.merge_parameters(run(), template) == {"C": "1", "depth": "3"}
 
 
 def test_the_hash_of_inputs_does_not_depend_on_the_order_of_parameters() -> None:
     template = policy().run
-    assert inputs_hash(template, DIGEST, None, {"a": "1", "b": "2"}) == inputs_hash(
+    assert hash_inputs(template, DIGEST, None, {"a": "1", "b": "2"}) == hash_inputs(
         template, DIGEST, None, {"b": "2", "a": "1"}
     )
-    assert inputs_hash(template, DIGEST, None, {}) != inputs_hash(template, DIGEST, DIGEST, {})
+    assert hash_inputs(template, DIGEST, None, {}) != hash_inputs(template, DIGEST, DIGEST, {})
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_was_begun_and_has_no_object_gets_it_also_after_a_crash(stage: str) -> None:
     observed = during(stage, known=False)
-    assert decide(observed).actions == (BeginStage(stage),)  # type: ignore[arg-type]
-    assert decide(later(observed, minutes=5)).actions == (BeginStage(stage),)  # type: ignore[arg-type]
+    assert decide_run(observed).actions == (StartStage(stage),)  # type: ignore[arg-type]
+    assert decide_run(later(observed, minutes=5)).actions == (StartStage(stage),)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -190,7 +192,7 @@ def test_a_stage_that_was_begun_and_has_no_object_gets_it_also_after_a_crash(sta
     "child", [None, ChildRef("run-1-stage", "another uid")], ids=["none", "another one of the name"]
 )
 def test_an_object_that_is_gone_is_never_made_again(stage: str, child: ChildRef | None) -> None:
-    decision = decide(replace(during(stage), child=child, stage=None))
+    decision = decide_run(replace(during(stage), child=child, stage=None))
     assert ended(decision) == ("Failed", "ChildLost")
     assert f"run-1-{stage}" in (decision.status.message or "")
     assert decision.actions == ()
@@ -200,19 +202,27 @@ def test_an_object_that_is_gone_is_never_made_again(stage: str, child: ChildRef 
 @pytest.mark.parametrize(
     ("reading", "reason", "said"),
     [
-        (Reading(StageState.FAILED, "ImagePullFailed", "no such image"), "ImagePullFailed", "no such image"),
-        (Reading(StageState.FAILED, "BackoffLimitExceeded", "exit 1"), "StageFailed", "(BackoffLimitExceeded): exit 1"),
-        (Reading(StageState.FAILED), "StageFailed", "failed: it does not say why"),
-        (Reading(StageState.SUCCEEDED), "ReportMissing", "left no report"),
-        (Reading(StageState.SUCCEEDED, problem="4097 bytes"), "ReportMissing", "4097 bytes"),
-        (Reading(StageState.SUCCEEDED, "ReportTooLarge", problem="f1 did not fit"), "ReportTooLarge", "f1 did not fit"),
-        (Reading(StageState.SUCCEEDED, report={}), None, ""),
+        (StageReading(StageState.FAILED, "ImagePullFailed", "no such image"), "ImagePullFailed", "no such image"),
+        (
+            StageReading(StageState.FAILED, "BackoffLimitExceeded", "exit 1"),
+            "StageFailed",
+            "(BackoffLimitExceeded): exit 1",
+        ),
+        (StageReading(StageState.FAILED), "StageFailed", "failed: it does not say why"),
+        (StageReading(StageState.SUCCEEDED), "ReportMissing", "left no report"),
+        (StageReading(StageState.SUCCEEDED, problem="4097 bytes"), "ReportMissing", "4097 bytes"),
+        (
+            StageReading(StageState.SUCCEEDED, "ReportTooLarge", problem="f1 did not fit"),
+            "ReportTooLarge",
+            "f1 did not fit",
+        ),
+        (StageReading(StageState.SUCCEEDED, report={}), None, ""),
     ],
 )
 def test_a_stage_that_fails_or_leaves_no_good_report_fails_the_run(
-    stage: str, reading: Reading, reason: str | None, said: str
+    stage: str, reading: StageReading, reason: str | None, said: str
 ) -> None:
-    decision = decide(replace(during(stage), stage=reading))
+    decision = decide_run(replace(during(stage), stage=reading))
     expected = reason or ("GateFailed" if stage == "evaluate" else "ReportInvalid")
     assert ended(decision) == ("Failed", expected)
     assert said in (decision.status.message or "")
@@ -224,7 +234,7 @@ def test_a_stage_that_fails_or_leaves_no_good_report_fails_the_run(
 
 def test_failed_checks_are_listed_and_nothing_is_trained() -> None:
     checks = [{"name": "rows", "outcome": "Pass"}, {"name": "nulls:age", "outcome": "Fail", "message": "12 nulls"}]
-    decision = decide(replace(during("dataCheck"), **seen("dataCheck", report={"checks": checks})))
+    decision = decide_run(replace(during("dataCheck"), **seen("dataCheck", report={"checks": checks})))
     assert ended(decision) == ("Failed", "DataRejected")
     assert decision.status.message == (
         "1 checks of the dataset failed: nulls:age; see status.checks. Nothing was trained"
@@ -244,7 +254,7 @@ def test_failed_checks_are_listed_and_nothing_is_trained() -> None:
 def test_a_result_that_must_not_be_taken_ends_the_run_before_its_evaluation(
     report: dict[str, Any], reason: str
 ) -> None:
-    decision = decide(replace(during("train"), **seen("train", report=report)))
+    decision = decide_run(replace(during("train"), **seen("train", report=report)))
     assert ended(decision) == ("Failed", reason)
     assert decision.status.result is None
 
@@ -252,7 +262,7 @@ def test_a_result_that_must_not_be_taken_ends_the_run_before_its_evaluation(
 def test_a_version_that_does_not_pass_the_gates_is_not_registered() -> None:
     figure = {"name": "accuracy", "candidate": 0.8, "serving": 0.94, "n": 2000, "better": 0, "worse": 280}
     report = {"metrics": [figure]}
-    decision = decide(replace(during("evaluate"), **seen("evaluate", report=report)))
+    decision = decide_run(replace(during("evaluate"), **seen("evaluate", report=report)))
     assert ended(decision) == ("Failed", "GateFailed")
     assert "MetricOutOfLimits: accuracy is 0.8, below min 0.9" in (decision.status.message or "")
     assert decision.status.figures[0].candidate == "0.8"
@@ -272,7 +282,7 @@ def test_an_evaluation_that_proves_nothing_is_no_success_unless_the_policy_leave
         during("evaluate", policy=policy(evaluate={"gates": [{"name": "accuracy", "minDelta": "-0.01"}], **wish})),
         **seen("evaluate", report={"metrics": [figure]}),
     )
-    decision = decide(observed)
+    decision = decide_run(observed)
     assert (decision.status.state, decision.status.reason) == (state, reason)
     entry = decision.status.stages[-1]
     assert entry.reason == "Inconclusive"
@@ -282,18 +292,18 @@ def test_an_evaluation_that_proves_nothing_is_no_success_unless_the_policy_leave
 
 def test_the_evaluation_compares_with_what_served_when_it_began() -> None:
     observed = replace(during("evaluate"), serving="digits-2")
-    assert decide(observed).status.compared_with == "digits-1"
+    assert decide_run(observed).status.compared_with == "digits-1"
     report = {"metrics": [{"name": "accuracy", "candidate": 0.95, "n": 2000}]}
     first = replace(during("evaluate", serving=None), **seen("evaluate", report=report))
-    assert decide(replace(first, serving="digits-2")).status.state == "Registering"
+    assert decide_run(replace(first, serving="digits-2")).status.state == "Registering"
 
 
 @pytest.mark.parametrize("state", [StageState.PENDING, StageState.RUNNING, StageState.UNKNOWN])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_does_not_end_in_time_is_stopped(stage: str, state: StageState) -> None:
     observed = after(replace(during(stage), **seen(stage, state, message="still at it")))
-    assert decide(later(observed, minutes=59)).actions == ()
-    decision = decide(later(observed, minutes=60))
+    assert decide_run(later(observed, minutes=59)).actions == ()
+    decision = decide_run(later(observed, minutes=60))
     assert ended(decision) == ("Failed", "StageTimeout")
     assert f"(spec.run.{stage}.timeout); last: still at it" in (decision.status.message or "")
     assert decision.actions == (StopStage(stage),)  # type: ignore[arg-type]
@@ -301,7 +311,7 @@ def test_a_stage_that_does_not_end_in_time_is_stopped(stage: str, state: StageSt
 
 def test_unknown_is_never_success_and_a_report_of_it_is_not_taken() -> None:
     observed = replace(during("train"), **seen("train", StageState.UNKNOWN, report={"artifact": {"uri": "x"}}))
-    assert decide(observed).status.state == "Training"
+    assert decide_run(observed).status.state == "Training"
 
 
 @pytest.mark.parametrize("state", [StageState.QUEUED, StageState.SUSPENDED])
@@ -312,10 +322,10 @@ def test_no_clock_runs_while_the_object_is_queued_or_suspended(state: StageState
     assert observed.status.message == "stage train: waits for quota: preempted"
     waited = after(later(observed, hours=100))
     assert waited.state is RunState.TRAINING
-    assert decide(waited).look == timedelta(seconds=30)
+    assert decide_run(waited).requeue_after == timedelta(seconds=30)
     resumed = after(replace(waited, **seen("train", StageState.RUNNING)))
-    assert decide(later(resumed, minutes=29)).status.state == "Training"
-    assert ended(decide(later(resumed, minutes=30))) == ("Failed", "StageTimeout")
+    assert decide_run(later(resumed, minutes=29)).status.state == "Training"
+    assert ended(decide_run(later(resumed, minutes=30))) == ("Failed", "StageTimeout")
 
 
 def test_the_message_follows_the_object_but_not_each_word_of_it() -> None:
@@ -324,8 +334,8 @@ def test_the_message_follows_the_object_but_not_each_word_of_it() -> None:
     observed = after(replace(observed, **seen("train", StageState.RUNNING, message="pod a runs")))
     assert observed.status.message == "stage train: pod a runs"
     assert after(replace(observed, **seen("train", StageState.RUNNING, message="pod b runs"))).status == observed.status
-    waiting = after(picture(before=("run-0", "run-x")))
-    assert decide(replace(waiting, before=("run-0",))).status.message == "waits for the end of run-0"
+    waiting = after(picture(earlier_runs=("run-0", "run-x")))
+    assert decide_run(replace(waiting, before=("run-0",))).status.message == "waits for the end of run-0"
 
 
 def test_the_deadline_counts_all_stages() -> None:
@@ -334,54 +344,54 @@ def test_the_deadline_counts_all_stages() -> None:
         observed = after(replace(later(observed, minutes=50), **seen(stage)), child=None, stage=None)
     assert observed.state is RunState.EVALUATING
     observed = after(replace(observed, **seen("evaluate", StageState.RUNNING)))
-    assert decide(later(observed, minutes=19)).actions == ()
-    decision = decide(later(observed, minutes=20))
+    assert decide_run(later(observed, minutes=19)).actions == ()
+    decision = decide_run(later(observed, minutes=20))
     assert ended(decision) == ("Failed", "DeadlineExceeded")
     assert decision.actions == (StopStage("evaluate"),)
 
 
 def test_a_digest_that_is_never_found_out_ends_by_the_deadline() -> None:
     observed = after(picture(dataset=None))
-    assert ended(decide(later(observed, hours=2))) == ("Failed", "DeadlineExceeded")
+    assert ended(decide_run(later(observed, hours=2))) == ("Failed", "DeadlineExceeded")
 
 
 def test_a_result_that_is_there_is_taken_though_its_time_is_up() -> None:
-    decision = decide(replace(later(during("train"), minutes=90), **seen("train")))
+    decision = decide_run(replace(later(during("train"), minutes=90), **seen("train")))
     assert decision.status.state == "Evaluating"
     assert decision.status.result is not None
 
 
 def test_a_clock_that_goes_back_ends_nothing() -> None:
-    assert decide(later(during("train"), hours=-50)).status.state == "Training"
+    assert decide_run(later(during("train"), hours=-50)).status.state == "Training"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_newer_run_ends_this_one_and_its_object(stage: str) -> None:
-    decision = decide(replace(during(stage), cancelled_by="run-2"))
+    decision = decide_run(replace(during(stage), cancelled_by="run-2"))
     assert ended(decision) == ("Cancelled", "Replaced")
     assert decision.actions == (StopStage(stage),)  # type: ignore[arg-type]
 
 
 def test_a_run_that_registers_its_version_is_not_replaced() -> None:
     observed = after(replace(during("evaluate"), **seen("evaluate"), cancelled_by=None))
-    assert decide(replace(observed, cancelled_by="run-2")).actions == (Register("run-1"),)
+    assert decide_run(replace(observed, cancelled_by="run-2")).actions == (RegisterVersion("run-1"),)
 
 
 @pytest.mark.parametrize("state", [StageState.PENDING, StageState.RUNNING, StageState.UNKNOWN, StageState.SUSPENDED])
 def test_the_object_of_a_run_that_has_ended_is_stopped_until_it_has_ended(state: StageState) -> None:
     failed = after(later(during("train"), minutes=60))
-    again = decide(replace(failed, **seen("train", state)))
+    again = decide_run(replace(failed, **seen("train", state)))
     assert again.actions == (StopStage("train"),)
     assert again.status == failed.status
     for end in (StageState.FAILED, StageState.SUCCEEDED):
-        assert decide(replace(failed, **seen("train", end))) == RunDecision(failed.status)
-    assert decide(replace(failed, child=None, stage=None)) == RunDecision(failed.status)
+        assert decide_run(replace(failed, **seen("train", end))) == RunDecision(failed.status)
+    assert decide_run(replace(failed, child=None, stage=None)) == RunDecision(failed.status)
 
 
 def test_what_can_not_be_made_ends_the_run_and_what_is_at_work_goes_on() -> None:
     problem = Problem("InvalidPodTemplate", "spec.run.train.job.template: no containers", stalled=True)
-    assert ended(decide(replace(during("train", known=False), problem=problem))) == ("Failed", "InvalidPodTemplate")
-    assert decide(replace(during("train"), problem=problem)).status.state == "Training"
+    assert ended(decide_run(replace(during("train", known=False), problem=problem))) == ("Failed", "InvalidPodTemplate")
+    assert decide_run(replace(during("train"), problem=problem)).status.state == "Training"
 
 
 @pytest.mark.parametrize(
@@ -395,13 +405,13 @@ def test_what_can_not_be_made_ends_the_run_and_what_is_at_work_goes_on() -> None
 )
 def test_a_run_succeeds_when_its_version_is_there(registered: bool | Problem, state: str, reason: str) -> None:
     observed = replace(during("evaluate"), **seen("evaluate"), registered=registered)
-    assert ended(decide(observed)) == (state, reason)
+    assert ended(decide_run(observed)) == (state, reason)
 
 
 def test_a_version_that_is_there_counts_though_the_deadline_has_passed() -> None:
     observed = after(replace(during("evaluate"), **seen("evaluate")))
-    assert ended(decide(replace(later(observed, hours=9), registered=True))) == ("Succeeded", "VersionRegistered")
-    assert ended(decide(later(observed, hours=9))) == ("Failed", "DeadlineExceeded")
+    assert ended(decide_run(replace(later(observed, hours=9), registered=True))) == ("Succeeded", "VersionRegistered")
+    assert ended(decide_run(later(observed, hours=9))) == ("Failed", "DeadlineExceeded")
 
 
 def test_after_success_only_the_outcome_changes() -> None:
@@ -414,33 +424,33 @@ def test_after_success_only_the_outcome_changes() -> None:
         registered=False,
         version_outcome="RollingOut",
     )
-    decision = decide(wild)
+    decision = decide_run(wild)
     assert decision.status == done.status.model_copy(update={"outcome": "RollingOut"})
-    assert (decision.actions, decision.look) == ((), None)
-    assert decide(after(wild, decision, version_outcome=None)).status.outcome == "RollingOut"
+    assert (decision.actions, decision.requeue_after) == ((), None)
+    assert decide_run(after(wild, decision, version_outcome=None)).status.outcome == "RollingOut"
 
 
 def test_a_state_of_a_newer_operator_is_left_alone() -> None:
     observed = picture(run=run(state="Polishing"))
-    assert decide(observed) == RunDecision(observed.status)
+    assert decide_run(observed) == RunDecision(observed.status)
 
 
 def test_looking_again_changes_nothing() -> None:
     for stage in STAGES:
         for observed in (during(stage), during(stage, known=False)):
-            assert decide(later(after(observed), seconds=10)).status == after(observed).status
+            assert decide_run(later(after(observed), seconds=10)).status == after(observed).status
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(0, 30), (59, 30), (59.75, 15), (59.999, 1)])
 def test_the_next_look_is_not_later_than_the_end_of_a_clock(minutes: float, seconds: int) -> None:
-    assert decide(later(during("train"), minutes=minutes)).look == timedelta(seconds=seconds)
+    assert decide_run(later(during("train"), minutes=minutes)).requeue_after == timedelta(seconds=seconds)
 
 
 def test_every_row_of_the_table_has_a_name_of_its_own() -> None:
-    names = [row.name for row in machine.TABLE]
+    names = [row.name for row in machine.RUN_TABLE]
     assert len(set(names)) == len(names)
 
 
 def test_every_reason_that_rows_give_is_documented() -> None:
     for observed in (picture(), picture(before=("x",)), picture(policy=None), picture(dataset=None), during("train")):
-        assert decide(observed).status.reason in set(Reason)
+        assert decide_run(observed).status.reason in set(Reason)

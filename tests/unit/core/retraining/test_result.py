@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.api.v1alpha1.training import RunResult, TrainingRunStatus
 from modelwright.core.retraining import result
-from modelwright.core.retraining.result import Checked, Evaluated, Refused
+from modelwright.core.retraining.result import DataCheckResult, EvaluationResult, ReportRefused
 
 OUTPUT = "s3://models/digits/run-1"
 DIGEST = "sha256:" + "1" * 64
@@ -28,8 +28,8 @@ WHOLE = {
 }
 
 
-def trained(report: Any, output: str = OUTPUT) -> RunResult | Refused:
-    return result.training(report, output_uri=output, dataset_digest=DIGEST, image="trainer@sha256:2")
+def trained(report: Any, output: str = OUTPUT) -> RunResult | ReportRefused:
+    return result.read_training_report(report, output_uri=output, dataset_digest=DIGEST, image="trainer@sha256:2")
 
 
 def test_a_whole_report_is_taken() -> None:
@@ -88,22 +88,22 @@ def test_the_artifact_alone_is_enough() -> None:
 )
 def test_a_report_that_breaks_the_contract_is_refused_naming_the_member(change: dict[str, Any], said: str) -> None:
     found = trained({**WHOLE, **change})
-    assert isinstance(found, Refused)
+    assert isinstance(found, ReportRefused)
     assert found.reason == "ReportInvalid"
     assert said in found.message
 
 
 @pytest.mark.parametrize("report", [None, [], "x", 1])
 def test_what_is_no_object_is_refused(report: Any) -> None:
-    for found in (trained(report), result.data_check(report)):
-        assert isinstance(found, Refused)
+    for found in (trained(report), result.read_data_check_report(report)):
+        assert isinstance(found, ReportRefused)
         assert found.reason == "ReportInvalid"
-    assert result.evaluation(report, [gate(min="0")], first=False).outcome == "Fail"
+    assert result.read_evaluation_report(report, [gate(min="0")], first=False).outcome == "Fail"
 
 
 def test_another_dataset_than_was_given_is_refused() -> None:
     found = trained({**WHOLE, "dataset": {"uri": "s3://data/digits/", "digest": "sha256:" + "2" * 64}})
-    assert isinstance(found, Refused)
+    assert isinstance(found, ReportRefused)
     assert found.reason == "DatasetChanged"
 
 
@@ -144,20 +144,20 @@ def test_another_dataset_than_was_given_is_refused() -> None:
     ],
 )
 def test_only_what_is_below_the_output_is_taken(uri: str, output: str, allowed: bool) -> None:
-    assert result.is_below(uri, output) is allowed
+    assert result.is_below_prefix(uri, output) is allowed
     found = trained({"artifact": {"uri": uri, "digest": DIGEST}}, output)
     assert isinstance(found, RunResult) is allowed
-    if isinstance(found, Refused):
+    if isinstance(found, ReportRefused):
         assert found.reason in ("OutputNotAllowed", "ReportInvalid")
 
 
 def test_an_artifact_elsewhere_is_told_so() -> None:
     found = trained({"artifact": {"uri": "s3://models/digits/run-2", "digest": DIGEST}})
-    assert isinstance(found, Refused)
+    assert isinstance(found, ReportRefused)
     assert found.reason == "OutputNotAllowed"
     assert found.message == f"artifact.uri is s3://models/digits/run-2; it must be {OUTPUT} or below it (OUTPUT_URI)"
     found = trained({**WHOLE, "reference": {"uri": "s3://models/digits/run-2", "digest": DIGEST}})
-    assert isinstance(found, Refused)
+    assert isinstance(found, ReportRefused)
     assert found.reason == "OutputNotAllowed"
 
 
@@ -166,10 +166,10 @@ def check(name: str = "rows", outcome: Any = "Pass", **more: Any) -> dict[str, A
 
 
 def test_failed_checks_come_first_and_are_named() -> None:
-    found = result.data_check(
+    found = result.read_data_check_report(
         {"checks": [check(), check("nulls:age", "Fail", message="12 of 100 are null")], "profile": {"rows": 100}}
     )
-    assert isinstance(found, Checked)
+    assert isinstance(found, DataCheckResult)
     assert [(one.name, one.outcome, one.message) for one in found.checks] == [
         ("nulls:age", "Fail", "12 of 100 are null"),
         ("rows", "Pass", ""),
@@ -179,8 +179,8 @@ def test_failed_checks_come_first_and_are_named() -> None:
 
 def test_of_many_checks_those_that_failed_are_kept_and_all_count() -> None:
     many = [check(f"a{n}") for n in range(100)] + [check(f"b{n}", "Fail") for n in range(150)]
-    found = result.data_check({"checks": many})
-    assert isinstance(found, Checked)
+    found = result.read_data_check_report({"checks": many})
+    assert isinstance(found, DataCheckResult)
     assert len(found.checks) == 128
     assert {one.outcome for one in found.checks} == {"Fail"}
     assert len(found.failed) == 150
@@ -207,8 +207,8 @@ def test_of_many_checks_those_that_failed_are_kept_and_all_count() -> None:
     ],
 )
 def test_a_data_check_without_a_clear_outcome_is_refused(report: dict[str, Any], said: str) -> None:
-    found = result.data_check(report)
-    assert isinstance(found, Refused)
+    found = result.read_data_check_report(report)
+    assert isinstance(found, ReportRefused)
     assert found.reason == "ReportInvalid"
     assert said in found.message
 
@@ -217,8 +217,10 @@ def gate(name: str = "accuracy", **limits: Any) -> EvaluationMetric:
     return EvaluationMetric.model_validate({"name": name, **limits})
 
 
-def scored(*entries: dict[str, Any], first: bool = False, **more: Any) -> Evaluated:
-    return result.evaluation({"metrics": list(entries), **more}, [gate(min="0.9", minDelta="-0.01")], first=first)
+def scored(*entries: dict[str, Any], first: bool = False, **more: Any) -> EvaluationResult:
+    return result.read_evaluation_report(
+        {"metrics": list(entries), **more}, [gate(min="0.9", minDelta="-0.01")], first=first
+    )
 
 
 SURE = {"n": 2000, "better": 50, "worse": 30}
@@ -316,7 +318,7 @@ def writable(**members: Any) -> None:
 @UNTIMED
 def test_whatever_a_training_reports_is_kept_bounded_or_refused(report: Any) -> None:
     found = trained(report)
-    if isinstance(found, Refused):
+    if isinstance(found, ReportRefused):
         assert len(found.message) <= 1024
         found.message.encode()
     else:
@@ -328,8 +330,8 @@ def test_whatever_a_training_reports_is_kept_bounded_or_refused(report: Any) -> 
 )
 @UNTIMED
 def test_whatever_a_data_check_reports_is_kept_bounded_or_refused(report: Any) -> None:
-    found = result.data_check(report)
-    if isinstance(found, Refused):
+    found = result.read_data_check_report(report)
+    if isinstance(found, ReportRefused):
         found.message.encode()
     else:
         writable(checks=found.checks, profile=found.profile)
@@ -346,6 +348,6 @@ def test_whatever_a_data_check_reports_is_kept_bounded_or_refused(report: Any) -
 )
 @UNTIMED
 def test_whatever_an_evaluation_reports_is_judged(report: Any, first: bool) -> None:
-    found = result.evaluation(report, [gate(min="0.9", minDelta="0", slices=["day"])], first=first)
+    found = result.read_evaluation_report(report, [gate(min="0.9", minDelta="0", slices=["day"])], first=first)
     assert found.message
     writable(figures=found.figures, confusion_matrix=found.confusion_matrix, message=found.message)

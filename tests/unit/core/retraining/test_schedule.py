@@ -32,33 +32,36 @@ def listed(times: tuple[datetime, ...]) -> list[str]:
 )
 def test_after_three_missed_times_none_one_or_three_fire(catch_up: str, fires: list[str]) -> None:
     daily = trigger("0 3 * * *", catchUp=catch_up)
-    assert listed(schedule.due(daily, at("2026-11-01T03:00"), at("2026-11-04T09:00"))) == fires
+    assert listed(schedule.list_due_times(daily, at("2026-11-01T03:00"), at("2026-11-04T09:00"))) == fires
 
 
 @pytest.mark.parametrize("catch_up", ["None", "Latest", "All"])
 def test_a_time_that_has_just_come_fires_whatever_is_caught_up(catch_up: str) -> None:
     daily = trigger("0 3 * * *", catchUp=catch_up)
     now = at("2026-11-04T03:00")
-    assert schedule.due(daily, now - DAY, now) == (now,)
-    assert schedule.due(daily, now - DAY, now - timedelta(seconds=1)) == ()
-    assert schedule.due(daily, now, now + timedelta(seconds=30)) == ()
-    assert schedule.due(daily, now - DAY, now + schedule.GRACE - timedelta(seconds=1)) == (now,)
+    assert schedule.list_due_times(daily, now - DAY, now) == (now,)
+    assert schedule.list_due_times(daily, now - DAY, now - timedelta(seconds=1)) == ()
+    assert schedule.list_due_times(daily, now, now + timedelta(seconds=30)) == ()
+    assert schedule.list_due_times(daily, now - DAY, now + schedule.MISSED_AFTER - timedelta(seconds=1)) == (now,)
 
 
 def test_none_lets_go_what_came_before_the_grace() -> None:
     minutes = trigger("* * * * *", catchUp="None")
-    assert listed(schedule.due(minutes, at("2026-11-01T00:00"), at("2026-11-01T05:00"))) == ["01 04:59", "01 05:00"]
+    assert listed(schedule.list_due_times(minutes, at("2026-11-01T00:00"), at("2026-11-01T05:00"))) == [
+        "01 04:59",
+        "01 05:00",
+    ]
 
 
 def test_years_of_minutes_are_caught_up_by_the_newest_hundred() -> None:
     minutes = trigger("* * * * *", catchUp="All")
     now = at("2026-11-01T00:00")
-    found = schedule.due(minutes, at("2016-11-01T00:00"), now)
+    found = schedule.list_due_times(minutes, at("2016-11-01T00:00"), now)
     assert found == tuple(now - timedelta(minutes=99 - n) for n in range(100))
 
 
 def test_a_clock_that_went_back_fires_nothing() -> None:
-    assert schedule.due(trigger("* * * * *"), at("2026-11-02T00:00"), at("2026-11-01T00:00")) == ()
+    assert schedule.list_due_times(trigger("* * * * *"), at("2026-11-02T00:00"), at("2026-11-01T00:00")) == ()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_a_clock_that_went_back_fires_nothing() -> None:
 def test_a_time_that_is_skipped_or_comes_twice_fires_once(
     zone: str, cron: str, begin: str, end: str, fires: list[str]
 ) -> None:
-    found = schedule.due(trigger(cron, zone, catchUp="All"), at(begin), at(end))
+    found = schedule.list_due_times(trigger(cron, zone, catchUp="All"), at(begin), at(end))
     assert listed(found) == fires
 
 
@@ -90,9 +93,9 @@ def test_a_time_that_is_skipped_or_comes_twice_fires_once(
 @pytest.mark.parametrize("cron", ["30 2 * * *", "0 2,3 * * *", "*/20 2 * * *", "0 */2 * * *", "15 1-4 * * *"])
 def test_looking_often_fires_what_looking_once_fires(zone: str, change: str, cron: str) -> None:
     often, now, end = trigger(cron, zone, catchUp="All"), at(change) - DAY, at(change) + DAY
-    once, found = schedule.due(often, now, end), []
+    once, found = schedule.list_due_times(often, now, end), []
     while now < end:
-        found += schedule.due(often, now, now + timedelta(minutes=7))
+        found += schedule.list_due_times(often, now, now + timedelta(minutes=7))
         now += timedelta(minutes=7)
     assert tuple(time for time in found if time <= end) == once
     assert len(set(found)) == len(found)
@@ -109,11 +112,11 @@ def test_what_is_due_is_what_follows_step_by_step(cron: str, zone: str, begin: d
     chosen = trigger(cron, zone, catchUp="All")
     since = begin.replace(tzinfo=UTC)
     now, expected = since + days * DAY, []
-    following = schedule.following(chosen, since)
+    following = schedule.next_time(chosen, since)
     while following is not None and following <= now:
         expected.append(following)
-        following = schedule.following(chosen, following)
-    assert schedule.due(chosen, since, now) == tuple(expected[-schedule.MOST :])
+        following = schedule.next_time(chosen, following)
+    assert schedule.list_due_times(chosen, since, now) == tuple(expected[-schedule.MAX_CATCH_UP :])
 
 
 @pytest.mark.parametrize(
@@ -127,13 +130,13 @@ def test_what_is_due_is_what_follows_step_by_step(cron: str, zone: str, begin: d
 )
 def test_a_schedule_that_never_comes_is_told_and_fires_nothing(cron: str, zone: str, said: str) -> None:
     now = at("2026-11-01T00:00")
-    found = schedule.problem(trigger(cron, zone), now)
+    found = schedule.find_schedule_problem(trigger(cron, zone), now)
     assert found is not None
     assert found.startswith(said)
-    assert schedule.due(trigger(cron, zone), now - DAY, now) == ()
-    assert schedule.following(trigger(cron, zone), now) is None
+    assert schedule.list_due_times(trigger(cron, zone), now - DAY, now) == ()
+    assert schedule.next_time(trigger(cron, zone), now) is None
 
 
 @pytest.mark.parametrize("cron", ["0 3 * * 1", "0 0 29 2 *", "0 0 LW * *", "0 0 * * 5#3"])
 def test_a_schedule_that_comes_has_no_problem(cron: str) -> None:
-    assert schedule.problem(trigger(cron, "Europe/Berlin"), at("2026-11-01T00:00")) is None
+    assert schedule.find_schedule_problem(trigger(cron, "Europe/Berlin"), at("2026-11-01T00:00")) is None

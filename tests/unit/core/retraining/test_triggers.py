@@ -18,7 +18,7 @@ from modelwright.api.v1alpha1.retraining import (
     WebhookTrigger,
 )
 from modelwright.core.retraining import triggers
-from modelwright.core.retraining.triggers import BadEvent
+from modelwright.core.retraining.triggers import InvalidEventError
 
 NOW = datetime(2026, 11, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -64,14 +64,14 @@ def test_times_count_from_the_one_that_was_handled_and_never_from_before_the_pol
     entry: dict[str, Any] | None, created: datetime, fires: list[str]
 ) -> None:
     known = status(entry) if entry is not None else status()
-    found = triggers.scheduled(policy(daily(catchUp="All")), known, created, NOW)
+    found = triggers.fire_schedules(policy(daily(catchUp="All")), known, created, NOW)
     assert [firing.identity for firing in found] == fires
     assert all(firing.at.strftime("%Y-%m-%dT%H:%M:%SZ") == firing.identity and firing.waits for firing in found)
 
 
 def test_times_of_several_schedules_come_in_their_order() -> None:
     spec = policy(daily(catchUp="All"), {"name": "hourly", "schedule": {"cron": "0 */12 * * *", "catchUp": "All"}})
-    found = triggers.scheduled(spec, status(), NOW - 24 * HOUR, NOW)
+    found = triggers.fire_schedules(spec, status(), NOW - 24 * HOUR, NOW)
     assert [firing.trigger for firing in found] == ["hourly", "daily", "hourly"]
 
 
@@ -96,23 +96,23 @@ def test_age_fires_once_for_each_span_that_the_version_has_served(
     spec = policy({"name": "old", "age": {"after": "10h"}})
     since = datetime(2026, 11, 1, tzinfo=UTC)
     known = status({"name": "old", "identity": identity}) if identity else status()
-    found = triggers.aged(spec, known, "digits-1", since, since + hours * HOUR)
+    found = triggers.fire_ages(spec, known, "digits-1", since, since + hours * HOUR)
     assert [firing.identity for firing in found] == ([fires] if fires else [])
 
 
 def test_without_a_serving_version_nothing_is_old() -> None:
     spec = policy({"name": "old", "age": {"after": "10h"}})
-    assert triggers.aged(spec, status(), None, None, NOW) == ()
-    assert triggers.next_look(spec, status(), None, NOW, NOW) is None
+    assert triggers.fire_ages(spec, status(), None, None, NOW) == ()
+    assert triggers.next_firing_time(spec, status(), None, NOW, NOW) is None
 
 
 def test_a_long_name_of_a_version_is_hashed_and_still_counted() -> None:
     spec, name, since = policy({"name": "old", "age": {"after": "10h"}}), "v" * 253, NOW - 25 * HOUR
-    (firing,) = triggers.aged(spec, status(), name, since, NOW)
+    (firing,) = triggers.fire_ages(spec, status(), name, since, NOW)
     assert len(firing.identity) <= 253
     known = status({"name": "old", "identity": firing.identity})
-    assert triggers.aged(spec, known, name, since, NOW) == ()
-    assert len(triggers.aged(spec, known, name, since, NOW + 10 * HOUR)) == 1
+    assert triggers.fire_ages(spec, known, name, since, NOW) == ()
+    assert len(triggers.fire_ages(spec, known, name, since, NOW + 10 * HOUR)) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,15 +133,15 @@ def test_looks_in_a_row_are_counted_and_one_without_an_answer_begins_anew(
     trigger = PrometheusTrigger.model_validate({"query": "drift", **limit})
     row, found = 0, []
     for value in values:
-        row = triggers.looked(trigger, row, value)
+        row = triggers.update_breach_streak(trigger, row, value)
         found.append(row)
     assert found == rows
 
 
 def test_the_firing_of_a_query_says_value_and_limit_and_is_counted() -> None:
     trigger = PrometheusTrigger.model_validate({"query": "drift", "above": "0.2", "consecutive": 2})
-    assert [triggers.breached(trigger, row) for row in (0, 1, 2, 3)] == [False, False, True, True]
-    firing = triggers.measured("drift", trigger, 0.31, 4, NOW)
+    assert [triggers.is_breached(trigger, row) for row in (0, 1, 2, 3)] == [False, False, True, True]
+    firing = triggers.fire_breach("drift", trigger, 0.31, 4, NOW)
     assert (firing.identity, firing.kind) == ("4", "prometheus")
     assert firing.message == "the query gave 0.31, above 0.2, at 2 looks in a row"
 
@@ -152,21 +152,21 @@ def test_the_first_fingerprint_is_how_the_data_was_and_another_one_fires() -> No
     def last(identity: str | None, at: datetime = NOW) -> TriggerStatus:
         return TriggerStatus(name="new", identity=identity, at=at)
 
-    assert triggers.changed("new", trigger, "a", None, NOW) is None
-    assert triggers.changed("new", trigger, "a", last(None), NOW) is None
-    assert triggers.changed("new", trigger, "a", last("a"), NOW) is None
-    firing = triggers.changed("new", trigger, "b", last("a"), NOW)
+    assert triggers.fire_data_change("new", trigger, "a", None, NOW) is None
+    assert triggers.fire_data_change("new", trigger, "a", last(None), NOW) is None
+    assert triggers.fire_data_change("new", trigger, "a", last("a"), NOW) is None
+    firing = triggers.fire_data_change("new", trigger, "b", last("a"), NOW)
     assert firing is not None
     assert (firing.kind, firing.fingerprint, firing.at) == ("data", "b", NOW)
-    assert firing == triggers.changed("new", trigger, "b", last("a"), NOW), "the same cause, whoever looks"
-    again = triggers.changed("new", trigger, "b", last("a", NOW + timedelta(hours=1)), NOW)
+    assert firing == triggers.fire_data_change("new", trigger, "b", last("a"), NOW), "the same cause, whoever looks"
+    again = triggers.fire_data_change("new", trigger, "b", last("a", NOW + timedelta(hours=1)), NOW)
     assert again is not None
     assert again.identity != firing.identity, "data that changes and comes back is another cause"
-    long = triggers.changed("new", trigger, "x" * 300, last("a"), NOW)
+    long = triggers.fire_data_change("new", trigger, "x" * 300, last("a"), NOW)
     assert long is not None
     assert long.fingerprint is not None
     assert max(len(long.identity), len(long.fingerprint)) <= 253
-    assert triggers.changed("new", trigger, "x" * 300, last(long.fingerprint), NOW) is None
+    assert triggers.fire_data_change("new", trigger, "x" * 300, last(long.fingerprint), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_next_look_is_the_first_time_that_something_can_fire(
     told: list[dict[str, Any]], now: datetime, then: datetime | None
 ) -> None:
     since = datetime(2026, 11, 4, 10, tzinfo=UTC)
-    assert triggers.next_look(policy(*told), status(), since, NOW - 900 * HOUR, now) == then
+    assert triggers.next_firing_time(policy(*told), status(), since, NOW - 900 * HOUR, now) == then
 
 
 def hook(source: str = "Alertmanager", **labels: str) -> WebhookTrigger:
@@ -208,7 +208,7 @@ def body(*entries: Any, **more: Any) -> dict[str, Any]:
 
 def test_an_alert_that_several_replicas_repeat_is_one() -> None:
     again = alert(startsAt="2026-11-04T11:00:00.123456+01:00", annotations={})
-    found = triggers.alerts("drift", hook(), body(alert(), alert(), again))
+    found = triggers.parse_alerts("drift", hook(), body(alert(), alert(), again))
     assert found == (
         (
             "c0ffee 2026-11-04T10:00:00.123456+00:00",
@@ -229,12 +229,12 @@ def test_an_alert_that_several_replicas_repeat_is_one() -> None:
     ],
 )
 def test_alerts_that_fire_and_have_the_labels_are_taken(entry: Any, labels: dict[str, str], taken: int) -> None:
-    assert len(triggers.alerts("drift", hook(**labels), body(entry))) == taken
+    assert len(triggers.parse_alerts("drift", hook(**labels), body(entry))) == taken
 
 
 def test_another_beginning_is_another_alert_and_a_hundred_are_taken() -> None:
     many = [alert(startsAt=f"2026-11-04T10:{n // 60:02}:{n % 60:02}Z") for n in range(150)]
-    found = triggers.alerts("drift", hook(), body(*many))
+    found = triggers.parse_alerts("drift", hook(), body(*many))
     assert len({identity for identity, _ in found}) == len(found) == 100
 
 
@@ -256,8 +256,8 @@ def test_another_beginning_is_another_alert_and_a_hundred_are_taken() -> None:
     ],
 )
 def test_what_is_no_request_of_alertmanager_is_refused_naming_the_member(told: Any, said: str) -> None:
-    with pytest.raises(BadEvent, match=said.replace("[", r"\[").replace(".", r"\.")):
-        triggers.alerts("drift", hook(), told)
+    with pytest.raises(InvalidEventError, match=said.replace("[", r"\[").replace(".", r"\.")):
+        triggers.parse_alerts("drift", hook(), told)
 
 
 EVENT = {"specversion": "1.0", "id": "7", "source": "/data/digits", "type": "dev.data.landed", "rows": 12, "last": True}
@@ -269,8 +269,8 @@ def binary(**more: str) -> dict[str, str]:
 
 
 def test_an_event_is_the_same_one_in_both_modes() -> None:
-    structured = triggers.event("landed", hook("CloudEvents"), STRUCTURED, json.dumps(EVENT).encode())
-    assert structured == triggers.event("landed", hook("CloudEvents"), binary(), b"\x00 no JSON")
+    structured = triggers.parse_cloud_event("landed", hook("CloudEvents"), STRUCTURED, json.dumps(EVENT).encode())
+    assert structured == triggers.parse_cloud_event("landed", hook("CloudEvents"), binary(), b"\x00 no JSON")
     assert structured == (("/data/digits 7", "event dev.data.landed 7 of /data/digits (trigger landed)"),)
 
 
@@ -279,13 +279,18 @@ def test_an_event_is_the_same_one_in_both_modes() -> None:
     [({"type": "dev.data.landed"}, 1), ({"rows": "12", "last": "true"}, 1), ({"type": "other"}, 0), ({"team": ""}, 0)],
 )
 def test_events_with_the_attributes_are_taken(labels: dict[str, str], taken: int) -> None:
-    assert len(triggers.event("landed", hook("CloudEvents", **labels), STRUCTURED, json.dumps(EVENT).encode())) == taken
+    assert (
+        len(triggers.parse_cloud_event("landed", hook("CloudEvents", **labels), STRUCTURED, json.dumps(EVENT).encode()))
+        == taken
+    )
 
 
 def test_source_and_id_make_the_identity_however_they_are_cut() -> None:
     pairs = [("a b", "c"), ("a", "b c"), ("a", "b"), ("x" * 300, "1"), ("x" * 300, "2")]
     found = {
-        triggers.event("e", hook("CloudEvents"), STRUCTURED, json.dumps({**EVENT, "source": s, "id": i}).encode())[0][0]
+        triggers.parse_cloud_event(
+            "e", hook("CloudEvents"), STRUCTURED, json.dumps({**EVENT, "source": s, "id": i}).encode()
+        )[0][0]
         for s, i in pairs
     }
     assert len(found) == len(pairs)
@@ -308,8 +313,8 @@ def test_source_and_id_make_the_identity_however_they_are_cut() -> None:
     ],
 )
 def test_what_is_no_event_is_refused_naming_the_attribute(headers: dict[str, str], told: bytes, said: str) -> None:
-    with pytest.raises(BadEvent, match=said):
-        triggers.event("landed", hook("CloudEvents"), headers, told)
+    with pytest.raises(InvalidEventError, match=said):
+        triggers.parse_cloud_event("landed", hook("CloudEvents"), headers, told)
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -329,8 +334,8 @@ def almost(whole: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 @UNTIMED
 def test_whatever_comes_as_alerts_is_understood_or_refused(told: Any) -> None:
     try:
-        found = triggers.alerts("drift", hook(model="digits"), told)
-    except BadEvent:
+        found = triggers.parse_alerts("drift", hook(model="digits"), told)
+    except InvalidEventError:
         return
     sound(found)
 
@@ -343,8 +348,8 @@ def test_whatever_comes_as_alerts_is_understood_or_refused(told: Any) -> None:
 @UNTIMED
 def test_whatever_comes_as_an_event_is_understood_or_refused(headers: dict[str, str], told: bytes) -> None:
     try:
-        found = triggers.event("landed", hook("CloudEvents"), headers, told)
-    except BadEvent:
+        found = triggers.parse_cloud_event("landed", hook("CloudEvents"), headers, told)
+    except InvalidEventError:
         return
     sound(found)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from modelwright.cli.doctor.facts import Facts, Json
-from modelwright.cli.doctor.references import Use, references
-from modelwright.cli.doctor.registry import Finding, check, each_namespace, fault
+from modelwright.cli.doctor.references import ObjectReference, collect_references
+from modelwright.cli.doctor.registry import DoctorFinding, cluster_check, fault_finding, namespace_check
 
-READ_BY: Final[Mapping[str, tuple[str, ...]]] = {
+KEY_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "s3": ("AWS_",),
     "gs": ("GOOGLE_",),
     "az": ("AZURE_",),
@@ -19,81 +19,83 @@ READ_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "oci": (".dockerconfigjson", "REGISTRY_INSECURE"),
 }
 """Beginnings of the keys that are read for a scheme; ca.crt is for all."""
-TOGETHER: Final[Mapping[str, tuple[str, ...]]] = {
+COMPANION_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "AWS_ACCESS_KEY_ID": ("AWS_SECRET_ACCESS_KEY",),
     "AWS_SECRET_ACCESS_KEY": ("AWS_ACCESS_KEY_ID",),
     "AZURE_CLIENT_SECRET": ("AZURE_CLIENT_ID", "AZURE_TENANT_ID"),
     "HTTP_AUTHORIZATION": ("HTTP_HOSTS",),
 }
 """Keys that are of no use without others."""
-KEYS_PAGE: Final = "docs/how-to/artifacts.md, Credentials, has the keys of each store"
+KEYS_HINT: Final = "docs/how-to/artifacts.md, Credentials, has the keys of each store"
 
 
-@each_namespace("Secrets", "every Secret that is named is there, with the keys of its store")
-def secrets(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("Secrets", "every Secret that is named is there, with the keys of its store")
+def check_secrets(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Secrets of stores, by the names of their keys: values are never read."""
-    for use, found in _named(facts, "secrets", namespace):
+    for use, found in _referenced_objects(facts, "secrets", namespace):
         about = f"Secret {namespace}/{use.name}"
         if found is None:
-            yield fault(about, f"is not there, and {use.by} names it", _create(use))
+            yield fault_finding(about, f"is not there, and {use.by} names it", _create_command(use))
         elif use.uri:
-            yield from _keys(about, use, set(found["keys"]))
+            yield from _check_keys(about, use, set(found["keys"]))
 
 
-def _named(facts: Facts, name: str, namespace: str) -> Iterator[tuple[Use, Json | None]]:
+def _referenced_objects(facts: Facts, name: str, namespace: str) -> Iterator[tuple[ObjectReference, Json | None]]:
     """What objects of the namespace name, with what is there; `name` is that of a resource, as in facts."""
-    uses = references(facts).of(name, namespace)
-    there = facts.named(name, namespace)
+    uses = collect_references(facts).in_namespace(name, namespace)
+    there = facts.by_name(name, namespace)
     return ((use, there.get(use.name)) for use in uses)
 
 
-def _keys(about: str, use: Use, keys: set[str]) -> Iterator[Finding]:
+def _check_keys(about: str, use: ObjectReference, keys: set[str]) -> Iterator[DoctorFinding]:
     scheme = use.uri.partition(":")[0]
-    beginnings = READ_BY.get(scheme, ())
+    beginnings = KEY_PREFIXES.get(scheme, ())
     known = {key for key in keys if key.startswith(beginnings) or key == "ca.crt"}
     if beginnings and not known:
         text = f"has {', '.join(sorted(keys)) or 'no keys'}, and none that {scheme}:// reads, for {use.by}"
-        yield fault(about, text, f"rename its keys: {KEYS_PAGE}")
+        yield fault_finding(about, text, f"rename its keys: {KEYS_HINT}")
     for key in sorted(known):
-        missing = [other for other in TOGETHER.get(key, ()) if other not in keys]
+        missing = [other for other in COMPANION_KEYS.get(key, ()) if other not in keys]
         if missing:
             text = f"has {key} without {' and '.join(missing)}, which {use.by} needs for {scheme}://"
             patch = ", ".join(f'"{other}": "..."' for other in missing)
             cure = f"kubectl -n {use.namespace} patch secret {use.name} -p '{{\"stringData\": {{{patch}}}}}'"
-            yield fault(about, text, cure)
+            yield fault_finding(about, text, cure)
 
 
-def _create(use: Use) -> str:
-    return f"kubectl -n {use.namespace} create secret generic {use.name} --from-literal=KEY=VALUE ({KEYS_PAGE})"
+def _create_command(use: ObjectReference) -> str:
+    return f"kubectl -n {use.namespace} create secret generic {use.name} --from-literal=KEY=VALUE ({KEYS_HINT})"
 
 
-@each_namespace("ServiceAccounts", "every ServiceAccount that is named is there")
-def accounts(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("ServiceAccounts", "every ServiceAccount that is named is there")
+def check_service_accounts(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """ServiceAccounts of pods."""
-    for use, found in _named(facts, "serviceaccounts", namespace):
+    for use, found in _referenced_objects(facts, "serviceaccounts", namespace):
         if found is None:
             cure = f"kubectl -n {namespace} create serviceaccount {use.name}, or correct serviceAccountName"
-            yield fault(f"ServiceAccount {namespace}/{use.name}", f"is not there, and {use.by} names it", cure)
+            yield fault_finding(f"ServiceAccount {namespace}/{use.name}", f"is not there, and {use.by} names it", cure)
 
 
-@each_namespace("claims", "every PersistentVolumeClaim that is named is there")
-def claims(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("claims", "every PersistentVolumeClaim that is named is there")
+def check_claims(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Claims of caches, and of pvc:// addresses."""
-    for use, found in _named(facts, "persistentvolumeclaims", namespace):
+    for use, found in _referenced_objects(facts, "persistentvolumeclaims", namespace):
         about = f"PersistentVolumeClaim {namespace}/{use.name}"
         if found is None:
-            yield fault(about, f"is not there, and {use.by} names it", "make the claim, or correct its name")
+            yield fault_finding(about, f"is not there, and {use.by} names it", "make the claim, or correct its name")
         elif (found.get("status") or {}).get("phase") == "Lost":
-            yield fault(about, f"has lost its volume, and {use.by} names it", "make the claim again, with its data")
+            yield fault_finding(
+                about, f"has lost its volume, and {use.by} names it", "make the claim again, with its data"
+            )
 
 
-@check("operator's Secrets", "every Secret that the operator's Deployment names is there")
-def operators(facts: Facts) -> Iterator[Finding]:
+@cluster_check("operator's Secrets", "every Secret that the operator's Deployment names is there")
+def check_operator_secrets(facts: Facts) -> Iterator[DoctorFinding]:
     """Secrets of connections, of TLS and of the registry: without one of the first its pods don't start."""
-    for home in sorted({obj["metadata"]["namespace"] for obj in facts.all("operator-deployments")}):
-        uses = [use for use in references(facts).of("secrets", home) if not use.uri]
-        there = facts.named("secrets", home) if uses else {}
+    for home in sorted({obj["metadata"]["namespace"] for obj in facts.list_all("operator-deployments")}):
+        uses = [use for use in collect_references(facts).in_namespace("secrets", home) if not use.uri]
+        there = facts.by_name("secrets", home) if uses else {}
         for use in uses:
             if use.name not in there:
                 cure = "make it, or take it out of the chart's connectionSecrets, tls.secretName or imagePullSecrets"
-                yield fault(f"Secret {home}/{use.name}", f"is not there, and {use.by} names it", cure)
+                yield fault_finding(f"Secret {home}/{use.name}", f"is not there, and {use.by} names it", cure)

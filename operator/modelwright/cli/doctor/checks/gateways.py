@@ -7,117 +7,123 @@ from collections.abc import Iterable, Iterator
 from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.model import Endpoint, Model
 from modelwright.api.v1alpha1.policy import RolloutPolicy
-from modelwright.cli.doctor.facts import Facts, Json, NotPermitted, place
-from modelwright.cli.doctor.registry import Finding, check, each_namespace, fault
+from modelwright.cli.doctor.facts import Facts, Json, NotPermitted, describe_object
+from modelwright.cli.doctor.registry import DoctorFinding, cluster_check, fault_finding, namespace_check
 from modelwright.core import attachment
-from modelwright.core.rollout.steps import compiled
+from modelwright.core.rollout.steps import compile_steps
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.traffic import providers
-from modelwright.traffic.port import Needs, Scene
+from modelwright.traffic.port import RoutingObjects, TrafficRequirements
 
-INSTALL = "install the Gateway API's CRDs (v1) and a gateway, or remove spec.endpoint"
-OTHER_CLASS = "remove it, or use a gateway whose class lists the feature"
+INSTALL_GATEWAY = "install the Gateway API's CRDs (v1) and a gateway, or remove spec.endpoint"
+OTHER_CLASS_CURE = "remove it, or use a gateway whose class lists the feature"
 
 
-@check("Gateway API", "it is there, or no Model has an endpoint")
-def gateway_api(facts: Facts) -> Iterator[Finding]:
+@cluster_check("Gateway API", "it is there, or no Model has an endpoint")
+def check_gateway_api(facts: Facts) -> Iterator[DoctorFinding]:
     """Whether the cluster serves the version and the route kinds that endpoints need."""
-    served = _resources(facts, "gateway-resources")
-    wanted = {f"{endpoint.protocol.lower()}routes" for _, endpoint in _with_endpoint(facts.all("models"))}
+    served = _resource_names(facts, "gateway-resources")
+    wanted = {f"{endpoint.protocol.lower()}routes" for _, endpoint in _models_with_endpoint(facts.list_all("models"))}
     if wanted and not served:
-        versions = [entry["version"] for entry in (facts.one("gateway-group") or {}).get("versions", ())]
+        versions = [entry["version"] for entry in (facts.find_one("gateway-group") or {}).get("versions", ())]
         text = f"is served in {', '.join(versions)} only, not v1" if versions else "is not installed"
-        yield fault("gateway.networking.k8s.io", f"{text}, and Models have spec.endpoint", INSTALL)
+        yield fault_finding("gateway.networking.k8s.io", f"{text}, and Models have spec.endpoint", INSTALL_GATEWAY)
         return
     for plural in sorted(wanted - served):
-        yield fault(f"{plural}.gateway.networking.k8s.io", "v1 is not served, and Models need it", INSTALL)
+        yield fault_finding(
+            f"{plural}.gateway.networking.k8s.io", "v1 is not served, and Models need it", INSTALL_GATEWAY
+        )
 
 
-@each_namespace("gateways", "a listener takes the route of every endpoint")
-def listeners(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("gateways", "a listener takes the route of every endpoint")
+def check_listeners(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Each gateway of an endpoint: whether it is there, works, and has a listener for the route."""
-    labels = _labels(facts, namespace)
-    for obj, endpoint in _with_endpoint(facts.within("models", namespace)):
+    labels = _namespace_labels(facts, namespace)
+    for obj, endpoint in _models_with_endpoint(facts.in_namespace("models", namespace)):
         for ref in endpoint.parent_refs:
             home = ref.namespace or namespace
-            about = f"{place(obj)}, Gateway {home}/{ref.name}"
-            gateway = facts.named("gateways", home).get(ref.name)
+            about = f"{describe_object(obj)}, Gateway {home}/{ref.name}"
+            gateway = facts.by_name("gateways", home).get(ref.name)
             if gateway is None:
-                yield fault(about, "the Gateway is not there", "correct spec.endpoint.parentRefs, or make the Gateway")
+                yield fault_finding(
+                    about, "the Gateway is not there", "correct spec.endpoint.parentRefs, or make the Gateway"
+                )
                 continue
-            yield from _programmed(about, gateway)
-            refused = attachment.refusals(gateway, namespace, endpoint, labels)
+            yield from _check_programmed(about, gateway)
+            refused = attachment.list_listener_refusals(gateway, namespace, endpoint, labels)
             if refused:
                 cure = "change the listener, or spec.endpoint.hostnames and parentRefs (sectionName) of the Model"
-                yield fault(about, f"no listener takes its route: {'; '.join(refused)}", cure)
+                yield fault_finding(about, f"no listener takes its route: {'; '.join(refused)}", cure)
 
 
-def _programmed(about: str, gateway: Json) -> Iterator[Finding]:
+def _check_programmed(about: str, gateway: Json) -> Iterator[DoctorFinding]:
     reported = {entry["type"]: entry for entry in (gateway.get("status") or {}).get("conditions") or ()}
     cure = "see that the controller of its gatewayClassName runs, and its log"
     for kind in ("Accepted", "Programmed"):
         entry = reported.get(kind)
         if entry is not None and entry["status"] != "True":
             said = f"{entry.get('reason')}: {entry.get('message')}"
-            yield fault(about, f"the Gateway is not {kind.lower()}: {said}", cure)
+            yield fault_finding(about, f"the Gateway is not {kind.lower()}: {said}", cure)
             return
     if not (gateway.get("status") or {}).get("addresses"):
-        yield fault(about, "the Gateway has no address, so nobody reaches it", cure)
+        yield fault_finding(about, "the Gateway has no address, so nobody reaches it", cure)
 
 
-@each_namespace("features", "gateways can do all that Models and policies ask of them")
-def features(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("features", "gateways can do all that Models and policies ask of them")
+def check_features(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """What a class does not list, of rollouts, shadows, sticky sessions, header matches, time-outs and filters."""
-    policies = {obj["metadata"]["name"]: obj for obj in facts.within_seen("rolloutpolicies", namespace)}
-    for obj in facts.within("models", namespace):
-        model = _parsed(obj)
+    policies = {obj["metadata"]["name"]: obj for obj in facts.readable_in_namespace("rolloutpolicies", namespace)}
+    for obj in facts.in_namespace("models", namespace):
+        model = _parse_model(obj)
         if model is None:
             continue
-        classes = _classes(facts, namespace, model.spec.endpoint)
-        way = providers.choose(model.spec.endpoint, classes, _served(facts), None)
-        scene = Scene(obj, model.spec.endpoint, None, None, {})
-        for text in way.lacking(scene):
-            yield fault(place(obj), text, OTHER_CLASS)
+        classes = _endpoint_classes(facts, namespace, model.spec.endpoint)
+        way = providers.choose_router(model.spec.endpoint, classes, _served_kinds(facts), None)
+        scene = RoutingObjects(obj, model.spec.endpoint, None, None, {})
+        for text in way.list_unsupported_settings(scene):
+            yield fault_finding(describe_object(obj), text, OTHER_CLASS_CURE)
         if model.spec.monitoring is not None:
-            for text in way.refusals(scene, Needs(observe=model.spec.monitoring.mirror_percent)):
-                yield fault(place(obj), text, OTHER_CLASS)
+            for text in way.list_unsupported_needs(
+                scene, TrafficRequirements(observe_percent=model.spec.monitoring.mirror_percent)
+            ):
+                yield fault_finding(describe_object(obj), text, OTHER_CLASS_CURE)
         ref = model.spec.rollout_policy_ref
-        needs = _needs(model, policies[ref.name]) if ref is not None and ref.name in policies else None
-        for text in way.refusals(scene, needs) if needs is not None else ():
+        needs = _policy_needs(model, policies[ref.name]) if ref is not None and ref.name in policies else None
+        for text in way.list_unsupported_needs(scene, needs) if needs is not None else ():
             assert ref is not None  # noqa: S101
-            about = f"RolloutPolicy {namespace}/{ref.name} of {place(obj)}"
-            yield fault(about, text, "change the field, or give the Model a gateway that can")
+            about = f"RolloutPolicy {namespace}/{ref.name} of {describe_object(obj)}"
+            yield fault_finding(about, text, "change the field, or give the Model a gateway that can")
 
 
-def _needs(model: Model, obj: Json) -> Needs | None:
+def _policy_needs(model: Model, obj: Json) -> TrafficRequirements | None:
     try:
         strategy = RolloutPolicy.parse(obj).spec.strategy
     except InvalidObject:
         return None
     scaling = model.spec.serving.autoscaling
     replicas = model.spec.serving.replicas
-    return Needs.of_steps(
-        compiled(strategy),
+    return TrafficRequirements.from_steps(
+        compile_steps(strategy),
         ab_test=strategy.ab_test is not None,
         replicas=1 if replicas is None else replicas,
         autoscaling=scaling is not None,
     )
 
 
-def _classes(facts: Facts, namespace: str, endpoint: Endpoint | None) -> list[Json | None]:
+def _endpoint_classes(facts: Facts, namespace: str, endpoint: Endpoint | None) -> list[Json | None]:
     """The GatewayClass of each Gateway of an endpoint that is there. Raises NotPermitted."""
-    known = {obj["metadata"]["name"]: obj for obj in facts.all("gatewayclasses")} if endpoint is not None else {}
+    known = {obj["metadata"]["name"]: obj for obj in facts.list_all("gatewayclasses")} if endpoint is not None else {}
     found: list[Json | None] = []
     for ref in endpoint.parent_refs if endpoint is not None else ():
-        gateway = facts.named("gateways", ref.namespace or namespace).get(ref.name)
+        gateway = facts.by_name("gateways", ref.namespace or namespace).get(ref.name)
         if gateway is not None:
             found.append(known.get(gateway["spec"]["gatewayClassName"]))
     return found
 
 
-@check("gateway classes", "a controller has accepted each class, or none is used")
-def classes(facts: Facts) -> Iterator[Finding]:
+@cluster_check("gateway classes", "a controller has accepted each class, or none is used")
+def check_classes(facts: Facts) -> Iterator[DoctorFinding]:
     """Classes that are missing, or that no controller has accepted."""
     used = {
         gateway["spec"]["gatewayClassName"]
@@ -125,42 +131,44 @@ def classes(facts: Facts) -> Iterator[Finding]:
         if name.startswith("gateways/")
         for gateway in found
     }
-    known = {obj["metadata"]["name"]: obj for obj in facts.all("gatewayclasses")} if used else {}
+    known = {obj["metadata"]["name"]: obj for obj in facts.list_all("gatewayclasses")} if used else {}
     for name in sorted(used):
         found, about = known.get(name), f"GatewayClass {name}"
         if found is None:
-            yield fault(about, "is not there, and a Gateway names it", "install the gateway's controller")
+            yield fault_finding(about, "is not there, and a Gateway names it", "install the gateway's controller")
             continue
         reported = {entry["type"]: entry["status"] for entry in (found.get("status") or {}).get("conditions") or ()}
         if reported.get("Accepted") != "True":
-            yield fault(about, "no controller has accepted it", "install the controller that its controllerName names")
+            yield fault_finding(
+                about, "no controller has accepted it", "install the controller that its controllerName names"
+            )
 
 
-def _labels(facts: Facts, namespace: str) -> dict[str, str] | None:
+def _namespace_labels(facts: Facts, namespace: str) -> dict[str, str] | None:
     try:
-        found = next((o for o in facts.all("namespaces") if o["metadata"]["name"] == namespace), None)
+        found = next((o for o in facts.list_all("namespaces") if o["metadata"]["name"] == namespace), None)
     except NotPermitted:
         return None
     return found["metadata"].get("labels") or {} if found is not None else None
 
 
-def _served(facts: Facts) -> set[Kind]:
-    there = _resources(facts, "gateway-resources") | _resources(facts, "traefik-resources")
+def _served_kinds(facts: Facts) -> set[Kind]:
+    there = _resource_names(facts, "gateway-resources") | _resource_names(facts, "traefik-resources")
     return {kind for kind in kinds.OPTIONAL_KINDS if kind.plural in there}
 
 
-def _resources(facts: Facts, name: str) -> set[str]:
-    return {entry["name"] for entry in (facts.one(name) or {}).get("resources", ())}
+def _resource_names(facts: Facts, name: str) -> set[str]:
+    return {entry["name"] for entry in (facts.find_one(name) or {}).get("resources", ())}
 
 
-def _with_endpoint(models: Iterable[Json]) -> Iterator[tuple[Json, Endpoint]]:
+def _models_with_endpoint(models: Iterable[Json]) -> Iterator[tuple[Json, Endpoint]]:
     for obj in models:
-        model = _parsed(obj)
+        model = _parse_model(obj)
         if model is not None and model.spec.endpoint is not None:
             yield obj, model.spec.endpoint
 
 
-def _parsed(obj: Json) -> Model | None:
+def _parse_model(obj: Json) -> Model | None:
     """None where this program can't read it; its status says why."""
     try:
         return Model.parse(obj)

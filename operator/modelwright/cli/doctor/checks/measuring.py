@@ -7,15 +7,15 @@ from typing import Any
 
 import yaml
 
-from modelwright.api.cures import CURES
+from modelwright.api.cures import REMEDIES
 from modelwright.api.reasons import Reason
-from modelwright.cli.doctor.facts import Facts, Json, NotPermitted, place
-from modelwright.cli.doctor.registry import Finding, each_namespace, fault, warning
-from modelwright.core.rollout.record import TERMINAL
+from modelwright.cli.doctor.facts import Facts, Json, NotPermitted, describe_object
+from modelwright.cli.doctor.registry import DoctorFinding, fault_finding, namespace_check, warning_finding
+from modelwright.core.rollout.record import TERMINAL_STATES
 
-BUILTIN_FROM = "default"
+BUILTIN_CONNECTION = "default"
 """The connection that builtin metrics are read from."""
-_FAULTS = frozenset(
+_FAULT_REASONS = frozenset(
     {
         Reason.METRICS_SERVER_UNREACHABLE, Reason.METRICS_SERVER_TIMEOUT, Reason.METRICS_SERVER_ERROR,
         Reason.METRICS_ACCESS_DENIED, Reason.METRICS_ANSWER_INVALID, Reason.METRICS_ANSWER_TOO_LARGE,
@@ -27,70 +27,76 @@ _FAULTS = frozenset(
     }
 )  # fmt: skip
 """Of verdicts: what more requests don't change."""
-_UNSCRAPED = frozenset({Reason.NO_DATA, Reason.NO_SERVING_DATA})
+_NO_DATA_REASONS = frozenset({Reason.NO_DATA, Reason.NO_SERVING_DATA})
 
 
-@each_namespace("connections", "every connection that policies name is in the operator's configuration")
-def connections(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("connections", "every connection that policies name is in the operator's configuration")
+def check_connections(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Providers of metrics and triggers, against the operator's connections."""
     wanted = [
         (obj, name)
         for plural in ("rolloutpolicies", "retrainingpolicies")
-        for obj in facts.within(plural, namespace)
-        for name in sorted(_providers(obj["spec"]))
+        for obj in facts.in_namespace(plural, namespace)
+        for name in sorted(_named_connections(obj["spec"]))
     ]
-    if not wanted or not facts.all("operator-deployments"):
+    if not wanted or not facts.list_all("operator-deployments"):
         return
-    known = _known(facts)
+    known = _known_connections(facts)
     for obj, name in wanted:
         if name not in known:
             text = f"names the connection {name}; the operator has {', '.join(sorted(known)) or 'none'}"
-            yield fault(place(obj), text, CURES[Reason.CONNECTION_UNKNOWN])
+            yield fault_finding(describe_object(obj), text, REMEDIES[Reason.CONNECTION_UNKNOWN])
 
 
-def _known(facts: Facts) -> set[str]:
+def _known_connections(facts: Facts) -> set[str]:
     """Names of the connections of all installs. Raises NotPermitted."""
-    for name, why in facts.unseen.items():
+    for name, why in facts.not_permitted.items():
         if name.startswith("configmaps/"):
             raise NotPermitted(why)
     found: set[str] = set()
     for name in facts.objects:
-        for obj in facts.all(name) if name.startswith("configmaps/") else ():
+        for obj in facts.list_all(name) if name.startswith("configmaps/") else ():
             text = (obj.get("data") or {}).get("connections.yaml")
             reported = yaml.safe_load(text) if text else {}
             found |= {entry["name"] for entry in (reported or {}).get("connections") or ()}
     return found
 
 
-def _providers(node: Any) -> set[str]:
+def _named_connections(node: Any) -> set[str]:
     """Names of connections in a policy: where `provider` stands or is left out, and of builtin metrics."""
     if isinstance(node, list):
-        return {name for entry in node for name in _providers(entry)}
+        return {name for entry in node for name in _named_connections(entry)}
     if not isinstance(node, dict):
         return set()
-    found = {str(node[kind].get("provider", BUILTIN_FROM)) for kind in ("prometheus", "http") if _asks(node, kind)}
+    found = {
+        str(node[kind].get("provider", BUILTIN_CONNECTION)) for kind in ("prometheus", "http") if _has_query(node, kind)
+    }
     if "builtin" in node:
-        found.add(BUILTIN_FROM)
-    return found | {name for value in node.values() for name in _providers(value)}
+        found.add(BUILTIN_CONNECTION)
+    return found | {name for value in node.values() for name in _named_connections(value)}
 
 
-def _asks(node: Json, kind: str) -> bool:
+def _has_query(node: Json, kind: str) -> bool:
     return isinstance(node.get(kind), dict) and bool({"query", "bad", "path"} & node[kind].keys())
 
 
-@each_namespace("measurements", "no rollout that goes on lacks its metrics")
-def measurements(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("measurements", "no rollout that goes on lacks its metrics")
+def check_measurements(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Verdicts of rollouts that go on: metrics servers that don't answer, pods that nobody scrapes."""
-    for rollout in facts.within("modelrollouts", namespace):
+    for rollout in facts.in_namespace("modelrollouts", namespace):
         status = rollout.get("status") or {}
-        if status.get("state") in TERMINAL:
+        if status.get("state") in TERMINAL_STATES:
             continue
         for verdict in status.get("verdicts") or ():
             if verdict.get("step") != status.get("step"):
                 continue
-            reason, about = verdict.get("reason"), f"{place(rollout)}, metric {verdict.get('metric')}"
-            text = f"{reason}: {verdict.get('message') or Reason(reason).doc}" if reason in _FAULTS | _UNSCRAPED else ""
-            if reason in _FAULTS:
-                yield fault(about, text, CURES[Reason(reason)])
-            elif reason in _UNSCRAPED:
-                yield warning(about, text, CURES[Reason(reason)])
+            reason, about = verdict.get("reason"), f"{describe_object(rollout)}, metric {verdict.get('metric')}"
+            text = (
+                f"{reason}: {verdict.get('message') or Reason(reason).doc}"
+                if reason in _FAULT_REASONS | _NO_DATA_REASONS
+                else ""
+            )
+            if reason in _FAULT_REASONS:
+                yield fault_finding(about, text, REMEDIES[Reason(reason)])
+            elif reason in _NO_DATA_REASONS:
+                yield warning_finding(about, text, REMEDIES[Reason(reason)])

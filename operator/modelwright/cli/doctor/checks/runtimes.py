@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelwright.api.common import InvalidObject
-from modelwright.api.cures import CURES
+from modelwright.api.cures import REMEDIES
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.cli.doctor.facts import Facts, place
-from modelwright.cli.doctor.registry import Finding, each_namespace, fault
+from modelwright.cli.doctor.facts import Facts, describe_object
+from modelwright.cli.doctor.registry import DoctorFinding, fault_finding, namespace_check
 from modelwright.core import runtimes
 from modelwright.core.rollout.observed import Problem
-from modelwright.core.runtimes import Candidate
+from modelwright.core.runtimes import RuntimeCandidate
 
 
-@each_namespace("runtimes", "a runtime serves each format in use")
-def formats(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("runtimes", "a runtime serves each format in use")
+def check_formats(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """The runtime that each Model's version would get, where the operator has not chosen one."""
-    versions = {obj["metadata"]["name"]: obj for obj in facts.within("modelversions", namespace)}
-    for obj in facts.within("models", namespace):
+    versions = {obj["metadata"]["name"]: obj for obj in facts.in_namespace("modelversions", namespace)}
+    for obj in facts.in_namespace("models", namespace):
         try:
             model = Model.parse(obj)
             if model.status.runtime is not None:
@@ -31,10 +31,14 @@ def formats(facts: Facts, namespace: str) -> Iterator[Finding]:
             wanted = ModelVersion.parse(versions[name]).spec.artifact.format
         except InvalidObject:
             continue
-        found = runtimes.choose(wanted, model.spec.serving.runtime_ref, _candidates(facts, namespace))
+        found = runtimes.choose_runtime(wanted, model.spec.serving.runtime_ref, _list_candidates(facts, namespace))
         if isinstance(found, Problem):
-            yield fault(place(obj), f"version {name}: {found.message}", CURES[Reason(found.reason)])
+            yield fault_finding(
+                describe_object(obj), f"version {name}: {found.message}", REMEDIES[Reason(found.reason)]
+            )
 
 
-def _candidates(facts: Facts, namespace: str) -> list[Candidate]:
-    return runtimes.candidates(facts.within("modelruntimes", namespace), facts.all("clustermodelruntimes"))
+def _list_candidates(facts: Facts, namespace: str) -> list[RuntimeCandidate]:
+    return runtimes.parse_candidates(
+        facts.in_namespace("modelruntimes", namespace), facts.list_all("clustermodelruntimes")
+    )

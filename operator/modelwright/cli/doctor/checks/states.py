@@ -6,92 +6,94 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from modelwright.api.cures import CURES
+from modelwright.api.cures import REMEDIES
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.version import Stage
-from modelwright.cli.doctor.facts import Facts, Json, place
-from modelwright.cli.doctor.registry import Finding, Level, each_namespace, fault, warning
+from modelwright.cli.doctor.facts import Facts, Json, describe_object
+from modelwright.cli.doctor.registry import DoctorFinding, Severity, fault_finding, namespace_check, warning_finding
 
-LONG: Final = timedelta(minutes=5)
+WAIT_LIMIT: Final = timedelta(minutes=5)
 """Something that is waited for longer than this is in the way."""
-_WHY: Final = "kubectl modelwright why {name} -n {namespace} has the evidence"
-_BAD: Final[Mapping[tuple[str, str], Level]] = {
-    ("Stalled", "True"): Level.FAULT,
-    ("Available", "False"): Level.FAULT,
-    ("Monitored", "False"): Level.WARNING,
-    ("EndpointApplied", "False"): Level.WARNING,
-    ("Decidable", "False"): Level.WARNING,
-    ("EvidenceAsked", "False"): Level.WARNING,
+_WHY_HINT: Final = "kubectl modelwright why {name} -n {namespace} has the evidence"
+_CONDITION_LEVELS: Final[Mapping[tuple[str, str], Severity]] = {
+    ("Stalled", "True"): Severity.FAULT,
+    ("Available", "False"): Severity.FAULT,
+    ("Monitored", "False"): Severity.WARNING,
+    ("EndpointApplied", "False"): Severity.WARNING,
+    ("Decidable", "False"): Severity.WARNING,
+    ("EvidenceAsked", "False"): Severity.WARNING,
 }
 """Conditions that say that something is wrong, by type and status."""
-_WAITS: Final = ("Reconciling", "True")
+_WAITING: Final = ("Reconciling", "True")
 
 
-@each_namespace("Models", "no Model is Stalled or waits for something that does not come")
-def models(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("Models", "no Model is Stalled or waits for something that does not come")
+def check_models(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Conditions of Models."""
-    for obj in facts.within("models", namespace):
-        yield from _conditions(facts.now, obj)
+    for obj in facts.in_namespace("models", namespace):
+        yield from _check_conditions(facts.now, obj)
 
 
-@each_namespace("versions", "no ModelVersion in use is Stalled")
-def versions(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("versions", "no ModelVersion in use is Stalled")
+def check_versions(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Conditions of versions; those that were rejected are not in use."""
-    for obj in facts.within("modelversions", namespace):
+    for obj in facts.in_namespace("modelversions", namespace):
         if (obj.get("status") or {}).get("stage") not in (Stage.REJECTED, Stage.QUARANTINED):
-            yield from _conditions(facts.now, obj)
+            yield from _check_conditions(facts.now, obj)
 
 
-@each_namespace("policies", "no RolloutPolicy or RetrainingPolicy is Stalled")
-def policies(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("policies", "no RolloutPolicy or RetrainingPolicy is Stalled")
+def check_policies(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """Conditions of policies."""
     for plural in ("rolloutpolicies", "retrainingpolicies"):
-        for obj in facts.within(plural, namespace):
-            yield from _conditions(facts.now, obj)
+        for obj in facts.in_namespace(plural, namespace):
+            yield from _check_conditions(facts.now, obj)
 
 
-@each_namespace("trainings", "the latest run of each RetrainingPolicy did not fail")
-def trainings(facts: Facts, namespace: str) -> Iterator[Finding]:
+@namespace_check("trainings", "the latest run of each RetrainingPolicy did not fail")
+def check_trainings(facts: Facts, namespace: str) -> Iterator[DoctorFinding]:
     """The newest TrainingRun of each policy."""
     newest: dict[str, Json] = {}
-    for run in facts.within("trainingruns", namespace):
+    for run in facts.in_namespace("trainingruns", namespace):
         policy = run["spec"]["policyRef"]["name"]
         before = newest.get(policy)
-        if before is None or _created(run) > _created(before):
+        if before is None or _creation_time(run) > _creation_time(before):
             newest[policy] = run
     for run in newest.values():
         status = run.get("status") or {}
         if status.get("state") == "Failed":
             text = f"has failed: {status.get('reason')}: {status.get('message')}"
-            yield warning(place(run), text, _cure(run, status.get("reason")))
+            yield warning_finding(describe_object(run), text, _find_cure(run, status.get("reason")))
 
 
-def _conditions(now: datetime, obj: Json) -> Iterator[Finding]:
+def _check_conditions(now: datetime, obj: Json) -> Iterator[DoctorFinding]:
     reported = (obj.get("status") or {}).get("conditions") or ()
     seen: set[str] = set()
     for entry in sorted(reported, key=lambda entry: entry["type"] != "Stalled"):
         reason, kind = entry.get("reason", ""), (entry["type"], entry["status"])
-        level = _BAD.get(kind)
-        if kind == _WAITS and reason in CURES and now - _time(entry) > LONG:
-            level = Level.WARNING
+        level = _CONDITION_LEVELS.get(kind)
+        if kind == _WAITING and reason in REMEDIES and now - _transition_time(entry) > WAIT_LIMIT:
+            level = Severity.WARNING
         if level is None or reason in seen:
             continue
         seen.add(reason)
         text = f"{entry['type']} is {entry['status']}: {reason}: {entry.get('message', '')}"
-        known = reason in CURES or kind != ("Stalled", "True")
+        known = reason in REMEDIES or kind != ("Stalled", "True")
         # Stalled by evidence or by people: the version is refused, and nothing is misconfigured.
-        yield (fault if level is Level.FAULT and known else warning)(place(obj), text, _cure(obj, reason))
+        yield (fault_finding if level is Severity.FAULT and known else warning_finding)(
+            describe_object(obj), text, _find_cure(obj, reason)
+        )
 
 
-def _cure(obj: Json, reason: Any) -> str:
-    if reason in CURES:
-        return CURES[Reason(reason)]
-    return _WHY.format(**obj["metadata"])
+def _find_cure(obj: Json, reason: Any) -> str:
+    if reason in REMEDIES:
+        return REMEDIES[Reason(reason)]
+    return _WHY_HINT.format(**obj["metadata"])
 
 
-def _time(entry: Json) -> datetime:
+def _transition_time(entry: Json) -> datetime:
     return datetime.fromisoformat(entry["lastTransitionTime"])
 
 
-def _created(obj: Json) -> str:
+def _creation_time(obj: Json) -> str:
     return str(obj["metadata"].get("creationTimestamp", ""))

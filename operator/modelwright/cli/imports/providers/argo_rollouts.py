@@ -9,14 +9,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelwright.cli.imports import artifacts, pods, policies
-from modelwright.cli.imports.documents import Context, Document, Provider
+from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
 from modelwright.cli.imports.fields import Fields, Json
 
-_PROGRESS = 600
+_DEFAULT_DEADLINE = 600
 """Seconds of progressDeadlineSeconds, when absent."""
-_ROUTED = "requests are moved by the Model's own route: name its Gateway in spec.endpoint, or with --gateway"
-_SERVICE = "the Model has Services of its own; send callers to the one of its name"
-_OTHER_SOURCE = (
+_ROUTE_HINT = "requests are moved by the Model's own route: name its Gateway in spec.endpoint, or with --gateway"
+_SERVICE_HINT = "the Model has Services of its own; send callers to the one of its name"
+_UNSUPPORTED_SOURCE = (
     "is no source of metrics here: read the figure from Prometheus, or from a server that answers in JSON (http)"
 )
 _HINTS = {
@@ -28,15 +28,15 @@ _HINTS = {
     "spec.progressDeadlineAbort": "the deadline here always takes the version back",
     "spec.analysis": "evidence is kept in the ModelRollout: see spec.historyLimit of the policy",
     "maxUnavailable": "what serves isn't made smaller before the other revision is ready",
-    "canaryService": _SERVICE, "stableService": _SERVICE, "activeService": _SERVICE,
+    "canaryService": _SERVICE_HINT, "stableService": _SERVICE_HINT, "activeService": _SERVICE_HINT,
     "previewService": "a candidate's own address is in status.preview of the ModelRollout",
-    "trafficRouting": _ROUTED,
+    "trafficRouting": _ROUTE_HINT,
     "previewReplicaCount": "a candidate runs at the size that its share of the requests needs",
     "dynamicStableScale": "what serves keeps its pods, so that going back is a switch",
     "abortScaleDownDelaySeconds": "after going back the candidate's pods are removed",
     "scaleDownDelayRevisionLimit": "of revisions that served before, one is kept, for spec.keepPrevious",
     "minPodsPerReplicaSet": "the candidate's size follows from its share",
-    "pingPong": _SERVICE,
+    "pingPong": _SERVICE_HINT,
     "resourcePlugin": "plugins that make other pods have no place here",
     "imagePullPolicy": "is of the image: write it into the ModelRuntime",
     "readinessGates": "a pod counts once the runtime answers that the model is ready",
@@ -73,14 +73,14 @@ _HINTS = {
     "terminationGracePeriodSeconds": "follows from spec.serving.drainSeconds and maxRequestSeconds",
 }  # fmt: skip
 
-Explain = Callable[[str], None]
+ExplainOmission = Callable[[str], None]
 
 
 @dataclass
-class _Evidence:
+class _TemplateMetrics:
     """Metrics of a rollout's templates, with the function that says of each why it is left out."""
 
-    metrics: list[tuple[Json, Explain]]
+    metrics: list[tuple[Json, ExplainOmission]]
     intervals: list[float]
 
     @property
@@ -88,27 +88,31 @@ class _Evidence:
         return min(self.intervals, default=None)
 
 
-def _rollout(document: Document, context: Context) -> Sequence[Json]:
+def _convert_rollout(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
-    strategy = spec.below("strategy")
-    steps, evidence, more = policies.Steps(), _Evidence([], []), _after(document)
+    strategy = spec.child("strategy")
+    steps, evidence, more = policies.StepsBuilder(), _TemplateMetrics([], []), _retention_fields(document)
     if strategy.value.get("blueGreen"):
         strategy.note("canary", "has no effect beside blueGreen")
-        shape = _blue_green(document, context, strategy.below("blueGreen"), steps, evidence, more)
+        shape = _convert_blue_green(document, context, strategy.child("blueGreen"), steps, evidence, more)
     else:
-        shape = _canary(document, context, strategy.below("canary"), steps, evidence, more)
+        shape = _convert_canary(document, context, strategy.child("canary"), steps, evidence, more)
     progress = spec.number("progressDeadlineSeconds")
-    deadline = steps.held + (_PROGRESS if progress is None else max(progress, 1)) * max(len(steps.steps), 1)
+    deadline = steps.total_hold_seconds + (_DEFAULT_DEADLINE if progress is None else max(progress, 1)) * max(
+        len(steps.steps), 1
+    )
     spec.note("progressDeadlineSeconds", "starts again with each sign of progress; spec.deadline of the policy is for "
               "the whole rollout, and has this time for each step beside the holds")  # fmt: skip
-    rest = {"deadline": policies.span(min(deadline, policies.LONGEST)), **more}
-    policy = policies.decided(document, name, {"strategy": shape, **rest}, evidence.metrics, evidence.interval)
-    return [policy, _skeleton(document, context)]
+    rest = {"deadline": policies.format_duration(min(deadline, policies.MAX_DURATION_SECONDS)), **more}
+    policy = policies.build_decidable_policy(
+        document, name, {"strategy": shape, **rest}, evidence.metrics, evidence.interval
+    )
+    return [policy, _build_model(document, context)]
 
 
-def _after(document: Document) -> Json:
+def _retention_fields(document: ForeignObject) -> Json:
     spec = document.spec
-    window, kept = spec.below("rollbackWindow").number("revisions"), spec.number("revisionHistoryLimit")
+    window, kept = spec.child("rollbackWindow").number("revisions"), spec.number("revisionHistoryLimit")
     found: Json = {}
     if window is not None:
         found["rollbackWindow"] = min(max(window, 0), 10)
@@ -121,45 +125,49 @@ def _after(document: Document) -> Json:
     return found
 
 
-def _skeleton(document: Document, context: Context) -> Json:
+def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     """The Model of a Rollout: its artifact is known to its container alone."""
     spec, name = document.spec, document.name
-    template = spec.below("template")
-    pod = template.below("spec")
-    containers = pod.each("containers")
-    document.say(
+    template = spec.child("template")
+    pod = template.child("spec")
+    containers = pod.children("containers")
+    document.note_object(
         f"which artifact it serves is written in no field: write ModelVersion {name}-1 with it, and a "
         "ModelRuntime of the "
         "container where none of the shipped ones will do"
     )
     count = spec.number("replicas")
-    found = pods.replicas(spec, "replicas", count, None)
+    found = pods.convert_replicas(spec, "replicas", count, None)
     main = containers[0] if containers else None
     if main is not None:
         main.note("name", "the model's container is called model")
-    shape = template.below("metadata")
+    shape = template.child("metadata")
     shape.note("labels", "Services that select pods by them would select the Model's pods too: write those that "
         "nothing "
                "selects by into spec.serving.podTemplate.metadata.labels")  # fmt: skip
-    metadata = {"annotations": pods.labels(shape, "annotations")}
-    serving = found | pods.serving(
-        pods.resources(main) if main else {}, pods.pod_template(pod, main, tuple(containers[1:])), metadata
+    metadata = {"annotations": pods.convert_labels(shape, "annotations")}
+    serving = found | pods.build_serving(
+        pods.convert_resources(main) if main else {},
+        pods.convert_pod_template(pod, main, tuple(containers[1:])),
+        metadata,
     )
     if account := pod.text("serviceAccountName"):
         pod.note("serviceAccountName", f"write {account} into spec.artifact.serviceAccountName of the ModelVersion")
-    endpoint = context.options.endpoint(name)
+    endpoint = context.options.build_endpoint(name)
     if endpoint is None:
-        document.say("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
+        document.note_object("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
     wanted: Json = {"version": {"name": f"{name}-1"}, "serving": serving, "endpoint": endpoint,
                     "rolloutPolicyRef": {"name": name}}  # fmt: skip
     if spec.flag("paused"):
         wanted["suspend"] = True
-    return artifacts.model(document, name, wanted, pods.labels(document.fields.below("metadata"), "labels"))
+    return artifacts.build_model(
+        document, name, wanted, pods.convert_labels(document.fields.child("metadata"), "labels")
+    )
 
 
-def _canary(document: Document, context: Context, canary: Fields, steps: policies.Steps, evidence: _Evidence,
+def _convert_canary(document: ForeignObject, context: ImportContext, canary: Fields, steps: policies.StepsBuilder, evidence: _TemplateMetrics,
             more: Json) -> Json:  # fmt: skip
-    _delay(canary, more)
+    _convert_delay(canary, more)
     surge = canary.take("maxSurge")
     if isinstance(surge, int) and not isinstance(surge, bool) and 1 <= surge <= 1000:
         more["surge"] = {"pods": surge}
@@ -168,22 +176,28 @@ def _canary(document: Document, context: Context, canary: Fields, steps: policie
             "maxSurge", "a share of the pods is no bound here: write a number into spec.surge.pods of the policy"
         )
     if "analysis" in canary:
-        _templates(document, context, canary.below("analysis"), evidence)
-    for step in canary.each("steps"):
-        _step(document, context, step, steps, evidence)
+        _read_templates(document, context, canary.child("analysis"), evidence)
+    for step in canary.children("steps"):
+        _convert_step(document, context, step, steps, evidence)
     if not steps.steps:
-        canary.remark("without steps it is a rolling update: the preset Rolling")
+        canary.note_here("without steps it is a rolling update: the preset Rolling")
         return {"preset": "Rolling"}
-    return {"steps": steps.bounded(canary)}
+    return {"steps": steps.limit_steps(canary)}
 
 
-def _delay(part: Fields, more: Json) -> None:
+def _convert_delay(part: Fields, more: Json) -> None:
     delay = part.number("scaleDownDelaySeconds")
     if delay is not None:
-        more["keepPrevious"] = policies.span(min(max(delay, 0), policies.LONGEST))
+        more["keepPrevious"] = policies.format_duration(min(max(delay, 0), policies.MAX_DURATION_SECONDS))
 
 
-def _step(document: Document, context: Context, step: Fields, steps: policies.Steps, evidence: _Evidence) -> None:
+def _convert_step(
+    document: ForeignObject,
+    context: ImportContext,
+    step: Fields,
+    steps: policies.StepsBuilder,
+    evidence: _TemplateMetrics,
+) -> None:
     if "setWeight" in step:
         weight = step.number("setWeight") or 0
         if weight == 100 and not steps.steps:
@@ -191,132 +205,138 @@ def _step(document: Document, context: Context, step: Fields, steps: policies.St
         elif weight != steps.weight and not steps.set_weight(weight):
             step.note("setWeight", f"{weight} isn't more than the weight before: weights only increase here")
     elif "pause" in step or "pause" in step.value:
-        pause = step.below("pause")
-        length = policies.duration(pause, "duration") if "duration" in pause else None
+        pause = step.child("pause")
+        length = policies.read_duration(pause, "duration") if "duration" in pause else None
         if length is not None:
-            steps.hold(length)
+            steps.add_hold(length)
         elif "duration" not in pause:
-            steps.approval()
-            step.note("pause", f"for a person {policies.NEEDS_AUTHORS}")
+            steps.add_approval()
+            step.note("pause", f"for a person {policies.APPROVAL_NOTE}")
     elif "analysis" in step:
-        length = _templates(document, context, step.below("analysis"), evidence)
-        step.below("analysis").remark("its metrics are measured in all steps at which the candidate answers requests")
+        length = _read_templates(document, context, step.child("analysis"), evidence)
+        step.child("analysis").note_here(
+            "its metrics are measured in all steps at which the candidate answers requests"
+        )
         if steps.steps:
-            steps.hold(length)
+            steps.add_hold(length)
     elif "setHeaderRoute" in step:
-        _match(step.below("setHeaderRoute"), steps)
+        _convert_match(step.child("setHeaderRoute"), steps)
     elif "setMirrorRoute" in step:
-        _mirror(step.below("setMirrorRoute"), steps)
+        _convert_mirror(step.child("setMirrorRoute"), steps)
 
 
-def _match(route: Fields, steps: policies.Steps) -> None:
+def _convert_match(route: Fields, steps: policies.StepsBuilder) -> None:
     route.note("name", "the Model's route is its own")
     headers = []
-    for each in route.each("match"):
-        value = each.below("headerValue")
+    for each in route.children("match"):
+        value = each.child("headerValue")
         exact, pattern, prefix = value.text("exact"), value.text("regex"), value.text("prefix")
         found = {"name": each.text("headerName"), "value": exact or pattern or f"{re.escape(prefix)}.*"}
         headers.append(found if exact else {**found, "type": "RegularExpression"})
     if headers:
-        steps.add({"match": {"headers": headers}})
+        steps.add_step({"match": {"headers": headers}})
     else:
-        route.say("the match ends with the next weight automatically")
+        route.note_all("the match ends with the next weight automatically")
 
 
-def _mirror(route: Fields, steps: policies.Steps) -> None:
+def _convert_mirror(route: Fields, steps: policies.StepsBuilder) -> None:
     route.note("name", "the Model's route is its own")
     route.note("match", "copies are made of all requests, and of no choice of them")
     percent = route.number("percentage")
     if "match" in route or percent is not None:
-        steps.add({"mirror": {"percent": min(max(100 if percent is None else percent, 1), 100)}})
+        steps.add_step({"mirror": {"percent": min(max(100 if percent is None else percent, 1), 100)}})
     else:
-        route.say("copying ends with the next weight automatically")
+        route.note_all("copying ends with the next weight automatically")
 
 
-def _blue_green(document: Document, context: Context, part: Fields, steps: policies.Steps, evidence: _Evidence,
+def _convert_blue_green(document: ForeignObject, context: ImportContext, part: Fields, steps: policies.StepsBuilder, evidence: _TemplateMetrics,
                 more: Json) -> Json:  # fmt: skip
-    _delay(part, more)
+    _convert_delay(part, more)
     steps.set_weight(0)
     by_itself, wait = part.flag("autoPromotionEnabled", True), part.number("autoPromotionSeconds")
     if wait and not by_itself:
         part.note("autoPromotionSeconds", "has no effect, there as here: a person promotes")
     if "prePromotionAnalysis" in part:
-        before = part.below("prePromotionAnalysis")
-        length = _templates(document, context, before, evidence)
-        before.remark("nothing is judged before the candidate has requests: its metrics are measured after the "
+        before = part.child("prePromotionAnalysis")
+        length = _read_templates(document, context, before, evidence)
+        before.note_here("nothing is judged before the candidate has requests: its metrics are measured after the "
             "switch, and "
                       "what must pass before is a gate (how-to: gates)")  # fmt: skip
-        steps.hold(length)
+        steps.add_hold(length)
     if by_itself and wait:
-        steps.hold(wait)
+        steps.add_hold(wait)
     if not by_itself:
-        steps.approval()
-        part.note("autoPromotionEnabled", f"promotion by a person {policies.NEEDS_AUTHORS}")
+        steps.add_approval()
+        part.note("autoPromotionEnabled", f"promotion by a person {policies.APPROVAL_NOTE}")
     steps.set_weight(100)
     if "postPromotionAnalysis" in part:
-        steps.hold(_templates(document, context, part.below("postPromotionAnalysis"), evidence))
+        steps.add_hold(_read_templates(document, context, part.child("postPromotionAnalysis"), evidence))
     elif evidence.metrics:
-        steps.hold(120)
-    return {"steps": steps.bounded(part)}
+        steps.add_hold(120)
+    return {"steps": steps.limit_steps(part)}
 
 
-def _templates(document: Document, context: Context, analysis: Fields, evidence: _Evidence) -> float:
+def _read_templates(
+    document: ForeignObject, context: ImportContext, analysis: Fields, evidence: _TemplateMetrics
+) -> float:
     """Takes the metrics of an analysis' templates; seconds that they take by their counts."""
-    given = {each.text("name"): each for each in analysis.each("args")}
-    dry = [each.text("metricName") for each in analysis.each("dryRun")]
-    named: list[Document] = []
+    given = {each.text("name"): each for each in analysis.children("args")}
+    dry = [each.text("metricName") for each in analysis.children("dryRun")]
+    named: list[ForeignObject] = []
     longest = 0.0
-    for each in analysis.each("templates"):
+    for each in analysis.children("templates"):
         kind = "ClusterAnalysisTemplate" if each.flag("clusterScope") else "AnalysisTemplate"
         called = each.text("templateName")
         namespace = None if kind.startswith("Cluster") else document.namespace
-        found = context.find(kind, called, namespace)
+        found = context.find_object(kind, called, namespace)
         if found is None:
             each.note("templateName", f"{kind} {called} isn't among what is imported: give its file too, or write its "
                       "metrics into spec.analysis of the policy")  # fmt: skip
             continue
         named.append(found)
-        found.parts_of[f"RolloutPolicy {document.name}"] = None
-        longest = max(longest, _template(found, given, dry, evidence))
+        found.part_of[f"RolloutPolicy {document.name}"] = None
+        longest = max(longest, _read_template(found, given, dry, evidence))
     for name, each in given.items():
         if "valueFrom" in each:
             each.note("valueFrom", f"argument {name}: use $(PODS), $(REVISION), $(MODEL) or $(NAMESPACE) in the query")
         elif not any(f"args.{name}" in str(found.spec.value.get("metrics")) for found in named):
-            each.say("is used by no metric of the templates that are imported")
+            each.note_all("is used by no metric of the templates that are imported")
     return longest
 
 
-def _template(template: Document, given: dict[str, Fields], dry: Sequence[str], evidence: _Evidence) -> float:
+def _read_template(
+    template: ForeignObject, given: dict[str, Fields], dry: Sequence[str], evidence: _TemplateMetrics
+) -> float:
     spec = template.spec
-    values = {each.text("name"): each.text("value") for each in spec.each("args") if "value" in each}
-    for each in spec.each("args"):
+    values = {each.text("name"): each.text("value") for each in spec.children("args") if "value" in each}
+    for each in spec.children("args"):
         if f"args.{each.text('name')}" not in str(spec.value.get("metrics")):
-            each.say("is used by no metric")
+            each.note_all("is used by no metric")
         elif each.text("name") in given and "value" in given[each.text("name")]:
             each.note("value", "a Rollout gives another value")
     values |= {name: each.text("value") for name, each in given.items() if "value" in each}
-    dry = [*dry, *(each.text("metricName") for each in spec.each("dryRun"))]
+    dry = [*dry, *(each.text("metricName") for each in spec.children("dryRun"))]
     longest = 0.0
-    for written in spec.each("metrics"):
-        each = Fields(_filled(written.value, values), written.path, written.ledger)
-        every, count = policies.duration(each, "interval"), each.number("count") if _counts(each) else None
+    for written in spec.children("metrics"):
+        each = Fields(_fill_arguments(written.value, values), written.path, written.ledger)
+        every, count = policies.read_duration(each, "interval"), each.number("count") if _has_count(each) else None
         each.note("count", "says how long a step of its analysis takes; in the background each step has its own time")
         if every is not None:
             evidence.intervals.append(every)
             longest = max(longest, every * (count or 1))
-        found = _metric(each)
+        found = _convert_metric(each)
         if found is not None:
-            if any(re.fullmatch(pattern, each.text("name")) for pattern in _patterns(dry)):
+            if any(re.fullmatch(pattern, each.text("name")) for pattern in _valid_patterns(dry)):
                 found["dryRun"] = True
-            evidence.metrics.append((found, each.say))
+            evidence.metrics.append((found, each.note_all))
     return longest
 
 
-def _counts(metric: Fields) -> bool:
+def _has_count(metric: Fields) -> bool:
     return re.fullmatch(r"[0-9]{1,6}", str(metric.value.get("count", ""))) is not None
 
 
-def _patterns(texts: Sequence[str]) -> Iterator[str]:
+def _valid_patterns(texts: Sequence[str]) -> Iterator[str]:
     for text in texts:
         try:
             re.compile(text)
@@ -325,26 +345,28 @@ def _patterns(texts: Sequence[str]) -> Iterator[str]:
         yield text
 
 
-def _metric(metric: Fields) -> Json | None:
+def _convert_metric(metric: Fields) -> Json | None:
     """A metric of a template; None when it can't be, which is noted."""
-    provider = metric.below("provider")
-    name = policies.label(metric.text("name"))
-    kind = next(iter(provider.names()), "")
+    provider = metric.child("provider")
+    name = policies.metric_name(metric.text("name"))
+    kind = next(iter(provider.member_names()), "")
     if kind == "job":
-        metric.say(
+        metric.note_all(
             "a Job's exit code is no figure: have it report one by the result contract, and write the metric with job"
         )
         return None
-    source = _prometheus(provider) if kind == "prometheus" else _web(provider) if kind == "web" else None
+    source = (
+        _convert_prometheus(provider) if kind == "prometheus" else _convert_web(provider) if kind == "web" else None
+    )
     if source is None:
-        metric.say(f"{kind or 'its provider'} {_OTHER_SOURCE}")
+        metric.note_all(f"{kind or 'its provider'} {_UNSUPPORTED_SOURCE}")
         return None
     if isinstance(source, str):
-        metric.say(source)
+        metric.note_all(source)
         return None
-    limits = _limits(metric)
+    limits = _convert_limits(metric)
     if limits is None:
-        metric.say(
+        metric.note_all(
             "its condition is no limit of one number, as result >= 0.95 is: write the query so that it gives "
             "one, and max or min"
         )
@@ -355,27 +377,27 @@ def _metric(metric: Fields) -> Json | None:
     return {"name": name, **source, **limits, **({"failureLimit": min(limit, 100)} if limit else {})}
 
 
-def _limits(metric: Fields) -> Json | None:
+def _convert_limits(metric: Fields) -> Json | None:
     good, bad = metric.text("successCondition"), metric.text("failureCondition")
     if good:
         metric.note(
             "failureCondition", "what is neither one nor the other fails here: the limits are those of successCondition"
         )
-        return policies.limits(good)
-    return policies.opposite(bad) if bad else None
+        return policies.parse_limits(good)
+    return policies.invert_limit(bad) if bad else None
 
 
-def _filled(value: Any, values: dict[str, str]) -> Any:
+def _fill_arguments(value: Any, values: dict[str, str]) -> Any:
     """With the arguments filled in, as far as they are known."""
     if isinstance(value, str):
         return re.sub(r"\{\{\s*args\.([^}\s]+)\s*\}\}", lambda found: values.get(found[1], found[0]), value)
     if isinstance(value, Mapping):
-        return {key: _filled(member, values) for key, member in value.items()}
-    return [_filled(member, values) for member in value] if isinstance(value, list) else value
+        return {key: _fill_arguments(member, values) for key, member in value.items()}
+    return [_fill_arguments(member, values) for member in value] if isinstance(value, list) else value
 
 
-def _prometheus(provider: Fields) -> Json | str:
-    query = policies.one_line(provider.below("prometheus").text("query"))
+def _convert_prometheus(provider: Fields) -> Json | str:
+    query = policies.single_line_query(provider.child("prometheus").text("query"))
     missing = re.search(r"\{\{[^}]*\}\}", query)
     if missing:
         return (
@@ -383,14 +405,14 @@ def _prometheus(provider: Fields) -> Json | str:
             "another placeholder"
         )
     if not any(f"$({word})" in query for word in ("PODS", "REVISION", "VERSION")):
-        provider.below("prometheus").remark(
+        provider.child("prometheus").note_here(
             "its query tells no revision apart: narrow it to the candidate's pods by $(PODS), or to $(REVISION)"
         )
     return {"prometheus": {"query": query}}
 
 
-def _web(provider: Fields) -> Json | str:
-    web = provider.below("web")
+def _convert_web(provider: Fields) -> Json | str:
+    web = provider.child("web")
     parts = urlsplit(web.text("url"))
     path = re.fullmatch(r"\{\s*\$?((?:\.[A-Za-z0-9_-]+|\[[0-9]+\])*)\s*\}", web.text("jsonPath", "{$}"))
     if web.text("method", "GET") != "GET" or "body" in web or "jsonBody" in web:
@@ -398,8 +420,8 @@ def _web(provider: Fields) -> Json | str:
     if path is None or not parts.hostname:
         return "its jsonPath is no plain path to one number, or its url has no host: write the metric with http"
     pointer = "".join(f"/{key}" for key in re.findall(r"[A-Za-z0-9_-]+", path[1]))
-    name = policies.label(parts.hostname)
-    web.remark(
+    name = policies.metric_name(parts.hostname)
+    web.note_here(
         f"{parts.scheme}://{parts.netloc} has to be the connection {name} in the operator's configuration "
         "(how-to: metrics)"
     )
@@ -412,7 +434,7 @@ PROVIDER = Provider(
     title="Argo Rollouts",
     groups=("argoproj.io",),
     resources=("rollouts.argoproj.io", "analysistemplates.argoproj.io", "clusteranalysistemplates.argoproj.io"),
-    kinds={"Rollout": _rollout},
+    kinds={"Rollout": _convert_rollout},
     advice={
         "Experiment": "pods for a comparison come and go with a rollout here: spec.analysis of a RolloutPolicy, with "
         "baseline: Fresh for new pods of both",

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from modelwright.cli.imports import artifacts, policies
-from modelwright.cli.imports.documents import Context, Document, Provider
+from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
 from modelwright.cli.imports.fields import Fields, Json
 
-_ROUTE = "is of the route: the Model makes its own, with hostname and path of spec.endpoint"
+_ROUTE_HINT = "is of the route: the Model makes its own, with hostname and path of spec.endpoint"
 _HINTS = {
     "spec.provider": "what the gateway is, the operator reads from its GatewayClass",
     "spec.metricsServer": "the server is a connection in the operator's configuration, which the policy names "
@@ -26,7 +26,7 @@ _HINTS = {
     "spec.service.appProtocol": "ports are the runtime's",
     "spec.service.name": "the Service of a Model has the Model's name",
     "spec.service.gateways": "Istio's own gateways aren't spoken to: name a Gateway of the Gateway API with --gateway",
-    "spec.service": _ROUTE,
+    "spec.service": _ROUTE_HINT,
     "spec.analysis.alerts": "write alerts on the operator's metrics (how-to: watching)",
     "spec.analysis.stepWeightPromotion": "after the last step the candidate takes all requests, with the pods "
     "that it has",
@@ -53,22 +53,22 @@ _HOOKS = {
 }
 _PERCENT_OK, _MILLISECONDS = "request-success-rate", "request-duration"
 
-Explain = Callable[[str], None]
+ExplainOmission = Callable[[str], None]
 
 
-def _canary(document: Document, context: Context) -> Sequence[Json]:
+def _convert_canary(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
-    model = _skeleton(document, context)
+    model = _build_model(document, context)
     key = "analysis" if spec.value.get("analysis") else "canaryAnalysis"
-    analysis = spec.below(key)
+    analysis = spec.child(key)
     if spec.flag("skipAnalysis"):
         spec.note("skipAnalysis", "without a RolloutPolicy a Model moves all at once, so none is made")
         spec.note(key, "has no effect beside skipAnalysis")
         return [model]
-    interval = policies.duration(analysis, "interval") if "interval" in analysis else 60.0
+    interval = policies.read_duration(analysis, "interval") if "interval" in analysis else 60.0
     every = max(60.0 if interval is None else interval, 10.0)
-    steps, gates = policies.Steps(), _hooks(analysis)
-    strategy = _strategy(analysis, steps, every, confirm="confirm-promotion" in gates)
+    steps, gates = policies.StepsBuilder(), _read_hooks(analysis)
+    strategy = _convert_strategy(analysis, steps, every, confirm="confirm-promotion" in gates)
     threshold = analysis.number("threshold")
     tolerated = max(1 if threshold is None else threshold, 1) - 1
     analysis.note("threshold", "is the sum of all checks that fail; here each value has a failureLimit of its "
@@ -77,32 +77,35 @@ def _canary(document: Document, context: Context) -> Sequence[Json]:
     progress = spec.number("progressDeadlineSeconds")
     spec.note("progressDeadlineSeconds", "starts again with each sign of progress; spec.deadline of the policy is for "
               "the whole rollout, and has this time, twice the holds, and an hour for the evidence")  # fmt: skip
-    deadline = 2 * steps.held + (600 if progress is None else max(progress, 1)) + 3600
-    rest: Json = {"strategy": strategy, "deadline": policies.span(min(deadline, policies.LONGEST))}
+    deadline = 2 * steps.total_hold_seconds + (600 if progress is None else max(progress, 1)) + 3600
+    rest: Json = {
+        "strategy": strategy,
+        "deadline": policies.format_duration(min(deadline, policies.MAX_DURATION_SECONDS)),
+    }
     if "confirm-rollout" in gates:
         rest["gates"] = {"approval": {"required": 1, "timeout": "720h"}}
-    metrics = _metrics(document, context, analysis, tolerated)
-    policy = policies.decided(document, name, rest, metrics, every)
+    metrics = _convert_metrics(document, context, analysis, tolerated)
+    policy = policies.build_decidable_policy(document, name, rest, metrics, every)
     model["spec"]["rolloutPolicyRef"] = {"name": name}
     return [policy, model]
 
 
-def _skeleton(document: Document, context: Context) -> Json:
+def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     """The Model of a Canary: its artifact is known to its container alone."""
     spec, name = document.spec, document.name
-    target = spec.below("targetRef")
+    target = spec.child("targetRef")
     what = f"{target.text('kind', 'Deployment')} {target.text('name')}"
-    target.remark(
+    target.note_here(
         f"which artifact {what} serves is written in no field: write ModelVersion {name}-1 with it, and a "
         "ModelRuntime of its "
         "container where none of the shipped ones will do"
     )
     target.take("apiVersion")
-    service = spec.below("service")
-    endpoint = context.options.endpoint(name)
+    service = spec.child("service")
+    endpoint = context.options.build_endpoint(name)
     parents = [
         {key: each.text(key) for key in ("name", "namespace", "sectionName") if key in each}
-        for each in service.each("gatewayRefs")
+        for each in service.children("gatewayRefs")
     ]  # fmt: skip
     if endpoint is None and parents:
         given = service.take("hosts")
@@ -112,72 +115,79 @@ def _skeleton(document: Document, context: Context) -> Json:
         service.note("gatewayRefs", "--gateway is taken instead")
         service.note("hosts", "--domain is taken instead")
     else:
-        document.say(
+        document.note_object(
             "no endpoint, and shares of requests then follow from the number of pods: name a Gateway with --gateway"
         )
     wanted: Json = {"version": {"name": f"{name}-1"}, "endpoint": endpoint}
-    length = policies.duration(service, "timeout") if "timeout" in service else None
+    length = policies.read_duration(service, "timeout") if "timeout" in service else None
     if length is not None:
         wanted["serving"] = {"maxRequestSeconds": min(max(round(length), 1), 86400)}
     if spec.flag("suspend"):
         wanted["suspend"] = True
-    return artifacts.model(document, name, wanted)
+    return artifacts.build_model(document, name, wanted)
 
 
-def _hooks(analysis: Fields) -> set[str]:
+def _read_hooks(analysis: Fields) -> set[str]:
     """Kinds of webhooks that become approvals; the others are noted."""
     found = set()
-    for each in analysis.each("webhooks"):
+    for each in analysis.children("webhooks"):
         kind = each.text("type", "rollout")
         if kind in ("confirm-rollout", "confirm-promotion"):
             found.add(kind)
-            each.say(f"{kind}, asked by a webhook, {policies.NEEDS_AUTHORS}")
+            each.note_all(f"{kind}, asked by a webhook, {policies.APPROVAL_NOTE}")
         else:
-            each.say(f"{kind}: {_HOOKS.get(kind, 'webhooks have no place here')}")
+            each.note_all(f"{kind}: {_HOOKS.get(kind, 'webhooks have no place here')}")
     return found
 
 
-def _strategy(analysis: Fields, steps: policies.Steps, every: float, *, confirm: bool) -> Json:
-    iterations, matches = analysis.number("iterations"), analysis.each("match")
+def _convert_strategy(analysis: Fields, steps: policies.StepsBuilder, every: float, *, confirm: bool) -> Json:
+    iterations, matches = analysis.number("iterations"), analysis.children("match")
     mirror, share = analysis.flag("mirror"), analysis.number("mirrorWeight")
     if mirror:
-        steps.add(
-            {"mirror": {"percent": min(max(100 if share is None else share, 1), 100), "hold": policies.span(every)}}
+        steps.add_step(
+            {
+                "mirror": {
+                    "percent": min(max(100 if share is None else share, 1), 100),
+                    "hold": policies.format_duration(every),
+                }
+            }
         )
     elif share is not None:
         analysis.note("mirrorWeight", "has no effect without mirror")
     if matches:
-        headers = _headers(matches)
+        headers = _convert_headers(matches)
         if headers:
-            steps.add({"match": {"headers": headers, "hold": policies.span(every * max(iterations or 1, 1))}})
+            steps.add_step(
+                {"match": {"headers": headers, "hold": policies.format_duration(every * max(iterations or 1, 1))}}
+            )
     elif iterations:
         if not mirror:
             steps.set_weight(0)
-        steps.hold(every * iterations)
+        steps.add_hold(every * iterations)
     for key in ("maxWeight", "stepWeight", "stepWeights"):
         if (matches or iterations) and key in analysis:
             analysis.note(key, "has no effect, there as here: match or iterations say how it is moved")
     if not matches and not iterations:
-        for weight in _weights(analysis):
+        for weight in _read_weights(analysis):
             if steps.set_weight(weight):
-                steps.hold(every)
+                steps.add_hold(every)
     if confirm:
-        steps.approval()
+        steps.add_approval()
     if not steps.steps or iterations:
         steps.set_weight(100)
-        steps.hold(every)
+        steps.add_hold(every)
     affinity = {"sticky": True} if analysis.value.get("sessionAffinity") else {}
     if affinity and not any("weight" in step for step in steps.steps):
         affinity = {}
         analysis.note("sessionAffinity", "has no effect without weights")
     elif affinity:
-        analysis.below("sessionAffinity").remark(
+        analysis.child("sessionAffinity").note_here(
             "becomes sticky: a caller stays with the candidate during the steps (Traefik)"
         )
-    return {"steps": steps.bounded(analysis), **affinity}
+    return {"steps": steps.limit_steps(analysis), **affinity}
 
 
-def _weights(analysis: Fields) -> list[int]:
+def _read_weights(analysis: Fields) -> list[int]:
     given = analysis.take("stepWeights")
     most, step = analysis.number("maxWeight"), analysis.number("stepWeight")
     if isinstance(given, list) and given:
@@ -192,47 +202,49 @@ def _weights(analysis: Fields) -> list[int]:
     return list(range(size, last + 1, size)) if size else []
 
 
-def _headers(matches: Sequence[Fields]) -> list[Json]:
+def _convert_headers(matches: Sequence[Fields]) -> list[Json]:
     for other in matches[1:]:
-        other.say(
+        other.note_all(
             "one or the other of several matches can't be said in one step: write a regular expression, or a "
             "step for each"
         )
-    headers = matches[0].below("headers")
+    headers = matches[0].child("headers")
     found = []
-    for name in headers.names():
-        value = headers.below(name)
+    for name in headers.member_names():
+        value = headers.child(name)
         exact, pattern, prefix = value.text("exact"), value.text("regex"), value.text("prefix")
         header = {"name": name, "value": exact or pattern or f"{re.escape(prefix)}.*"}
         found.append(header if exact else {**header, "type": "RegularExpression"})
     if not found:
-        matches[0].say("names no headers: requests are chosen by headers only")
+        matches[0].note_all("names no headers: requests are chosen by headers only")
     return found
 
 
-def _metrics(document: Document, context: Context, analysis: Fields, tolerated: int) -> list[tuple[Json, Explain]]:
-    found: list[tuple[Json, Explain]] = []
-    for each in analysis.each("metrics"):
-        metric = _metric(document, context, each, tolerated)
+def _convert_metrics(
+    document: ForeignObject, context: ImportContext, analysis: Fields, tolerated: int
+) -> list[tuple[Json, ExplainOmission]]:
+    found: list[tuple[Json, ExplainOmission]] = []
+    for each in analysis.children("metrics"):
+        metric = _convert_metric(document, context, each, tolerated)
         if metric is not None:
-            found.append((metric, each.say))
+            found.append((metric, each.note_all))
     return found
 
 
-def _metric(document: Document, context: Context, metric: Fields, tolerated: int) -> Json | None:
+def _convert_metric(document: ForeignObject, context: ImportContext, metric: Fields, tolerated: int) -> Json | None:
     name = metric.text("name")
-    span = metric.below("thresholdRange")
+    span = metric.child("thresholdRange")
     least, most = span.decimal("min"), span.decimal("max")
     old = metric.decimal("threshold")
     if least is None and most is None and old is not None:
         least, most = (old, None) if name in (_PERCENT_OK, "istio_requests_total") else (None, old)
     elif old is not None:
         metric.note("threshold", "has no effect beside thresholdRange")
-    called = {"name": policies.label(name)}
+    called = {"name": policies.metric_name(name)}
     asked = "templateRef" in metric or "query" in metric
     if not asked and name in (_PERCENT_OK, "istio_requests_total") and least is not None and 0 < least <= 100:
         metric.note("interval", "errors are counted from the beginning of each step")
-        return {**called, "builtin": "error-rate", "max": policies.decimal(round(1 - least / 100, 6))}
+        return {**called, "builtin": "error-rate", "max": policies.format_number(round(1 - least / 100, 6))}
     if (
         not asked
         and name in (_MILLISECONDS, "istio_request_duration_seconds_bucket")
@@ -240,28 +252,28 @@ def _metric(document: Document, context: Context, metric: Fields, tolerated: int
         and most >= 1
     ):
         metric.note("interval", "slow requests are counted from the beginning of each step")
-        metric.remark(
-            f"99 of 100 requests within {policies.decimal(most)} ms becomes: at most 1 in 100 more than of the "
+        metric.note_here(
+            f"99 of 100 requests within {policies.format_number(most)} ms becomes: at most 1 in 100 more than of the "
             "serving version "
-            f"are slower; {policies.decimal(most)}ms must be a boundary of the histogram's buckets"
+            f"are slower; {policies.format_number(most)}ms must be a boundary of the histogram's buckets"
         )
         return {**called, "builtin": "latency-over", "threshold": f"{round(most)}ms", "margin": "0.01"}
-    query = _query(document, context, metric, name)
+    query = _template_query(document, context, metric, name)
     if query is None:
         return None
     if least is None and most is None:
-        metric.say("has no threshold, so it decides nothing: give it max or min")
+        metric.note_all("has no threshold, so it decides nothing: give it max or min")
         return None
-    limits = ({"max": policies.decimal(most)} if most is not None else {}) | (
-        {"min": policies.decimal(least)} if least is not None else {}
+    limits = ({"max": policies.format_number(most)} if most is not None else {}) | (
+        {"min": policies.format_number(least)} if least is not None else {}
     )
     if "-canary" in query or "-primary" in query:
-        metric.remark(
+        metric.note_here(
             "its query names Flagger's objects (-canary, -primary), which aren't here: narrow it by $(PODS) or "
             "$(REVISION)"
         )
     if query.count("(") > 32 or len(query) > 4096:
-        metric.say(
+        metric.note_all(
             "its query is longer, or has more brackets, than a policy may have: record it by a rule in Prometheus"
         )
         return None
@@ -273,22 +285,22 @@ def _metric(document: Document, context: Context, metric: Fields, tolerated: int
     }
 
 
-def _query(document: Document, context: Context, metric: Fields, name: str) -> str | None:
+def _template_query(document: ForeignObject, context: ImportContext, metric: Fields, name: str) -> str | None:
     """The query of a metric, with our placeholders; None when there is none, which is noted."""
     window = metric.text("interval", "1m")
     variables: dict[str, str] = {}
     if "templateRef" in metric:
-        ref = metric.below("templateRef")
+        ref = metric.child("templateRef")
         called, namespace = ref.text("name"), ref.text("namespace", document.namespace)
-        template = context.find("MetricTemplate", called, namespace)
+        template = context.find_object("MetricTemplate", called, namespace)
         if template is None:
-            metric.say(
+            metric.note_all(
                 f"MetricTemplate {called} of namespace {namespace or 'default'} isn't among what is imported: "
                 "give its file too, or write its query into spec.analysis of the policy"
             )
             return None
-        template.parts_of[f"RolloutPolicy {document.name}"] = None
-        provider = template.spec.below("provider")
+        template.part_of[f"RolloutPolicy {document.name}"] = None
+        provider = template.spec.child("provider")
         kind = provider.text("type")
         provider.note(
             "address",
@@ -296,7 +308,7 @@ def _query(document: Document, context: Context, metric: Fields, name: str) -> s
         )
         if kind != "prometheus":
             template.spec.note("query", f"is a query of {kind}, which is no source of metrics here")
-            metric.say(
+            metric.note_all(
                 f"{kind} is no source of metrics here: read the figure from Prometheus, or from a server that "
                 "answers in JSON (http)"
             )
@@ -307,21 +319,21 @@ def _query(document: Document, context: Context, metric: Fields, name: str) -> s
     elif "query" in metric:
         text = metric.text("query")
     else:
-        metric.say(f"{name} is none of Flagger's own metrics with its limit: give it a query")
+        metric.note_all(f"{name} is none of Flagger's own metrics with its limit: give it a query")
         return None
     known = {"namespace": "$(NAMESPACE)", "target": "$(MODEL)", "service": "$(MODEL)", "interval": window,
              **{f"variables.{key}": value for key, value in variables.items()}}  # fmt: skip
     query = re.sub(r"\{\{-?\s*\.?([A-Za-z_.-]+?)\s*-?\}\}", lambda found: known.get(found[1], found[0]), text)
-    query = policies.one_line(query)
+    query = policies.single_line_query(query)
     missing = re.search(r"\{\{[^}]*\}\}", query)
     if missing:
-        metric.say(
+        metric.note_all(
             f"{missing[0]} in its query has no value that is known here: write the metric with $(PODS) or "
             "another placeholder"
         )
         return None
     if not any(f"$({word})" in query for word in ("PODS", "REVISION", "VERSION")):
-        metric.remark(
+        metric.note_here(
             "its query tells no revision apart: narrow it to the candidate's pods by $(PODS), or to $(REVISION)"
         )
     return query
@@ -332,7 +344,7 @@ PROVIDER = Provider(
     title="Flagger",
     groups=("flagger.app",),
     resources=("canaries.flagger.app", "metrictemplates.flagger.app"),
-    kinds={"Canary": _canary},
+    kinds={"Canary": _convert_canary},
     advice={"AlertProvider": "write alerts on the operator's metrics (how-to: watching)"},
     parts={"MetricTemplate": "no Canary that is imported names it: nothing to import"},
     hints=_HINTS,

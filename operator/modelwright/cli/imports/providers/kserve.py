@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelwright.cli.imports import artifacts, pods, policies
-from modelwright.cli.imports.documents import Context, Document, Provider
+from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
 from modelwright.cli.imports.fields import Fields, Json
 
 _FRAMEWORKS = (
@@ -24,7 +24,7 @@ _OWN_ANNOTATIONS = (
     "serving.kserve.io/", "serving.kubeflow.org/", "autoscaling.knative.dev/", "serving.knative.dev/",
     "networking.knative.dev/", "internal.serving.kserve.io/",
 )  # fmt: skip
-_POLICY = "moving step by step is a RolloutPolicy: name one in spec.rolloutPolicyRef"
+_POLICY_HINT = "moving step by step is a RolloutPolicy: name one in spec.rolloutPolicyRef"
 _SEPARATE = (
     "stays a service of its own: run it as a Deployment and Service that ask the Model's Service, and send callers "
     "to it"
@@ -77,79 +77,79 @@ _HINTS = {
 }  # fmt: skip
 
 
-def _labels(document: Document) -> dict[str, str]:
-    return pods.labels(document.fields.below("metadata"), "labels")
+def _model_labels(document: ForeignObject) -> dict[str, str]:
+    return pods.convert_labels(document.fields.child("metadata"), "labels")
 
 
-def _annotations(document: Document) -> dict[str, str]:
+def _pod_annotations(document: ForeignObject) -> dict[str, str]:
     """Annotations for pods, as KServe hands them on; its own are noted."""
-    annotations = document.fields.below("metadata").below("annotations")
-    for name in annotations.names():
+    annotations = document.fields.child("metadata").child("annotations")
+    for name in annotations.member_names():
         if name.startswith(_OWN_ANNOTATIONS):
             text = "tells KServe how to run it, and has no place here"
             if name.endswith("/stop"):
                 text = "a Model is stopped by spec.serving.replicas: 0; it has no place here"
             annotations.note(name, text)
-    metadata = document.fields.below("metadata")
-    own = {name for name in annotations.names() if name.startswith(_OWN_ANNOTATIONS)}
+    metadata = document.fields.child("metadata")
+    own = {name for name in annotations.member_names() if name.startswith(_OWN_ANNOTATIONS)}
     others = Fields(
-        {"annotations": {k: v for k, v in metadata.below("annotations").value.items() if k not in own}},
+        {"annotations": {k: v for k, v in metadata.child("annotations").value.items() if k not in own}},
         metadata.path, metadata.ledger,
     )  # fmt: skip
-    return pods.labels(others, "annotations")
+    return pods.convert_labels(others, "annotations")
 
 
-def _service(document: Document, context: Context) -> Sequence[Json]:
+def _convert_service(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
-    predictor = spec.below("predictor")
-    found = _model_of(predictor)
-    _notes_of_pods(predictor)
+    predictor = spec.child("predictor")
+    found = _find_model(predictor)
+    _note_containers(predictor)
     if found is None:
-        predictor.say("has no model with a storageUri: nothing to import")
+        predictor.note_all("has no model with a storageUri: nothing to import")
         return ()
     model, format_name = found
-    artifact, runtime = _artifact(document, model, format_name, predictor)
-    version = artifacts.version(document, f"{name}-1", name, artifact)
+    artifact, runtime = _convert_artifact(document, model, format_name, predictor)
+    version = artifacts.build_version(document, f"{name}-1", name, artifact)
     wanted: Json = {"version": {"name": f"{name}-1"}}
-    annotations = _annotations(document) | pods.labels(predictor, "annotations")
-    serving = runtime | _replicas(predictor)
+    annotations = _pod_annotations(document) | pods.convert_labels(predictor, "annotations")
+    serving = runtime | _convert_scaling(predictor)
     if (timeout := predictor.number("timeout")) is not None:
         serving["maxRequestSeconds"] = timeout
-    sidecars = tuple(each for each in predictor.each("containers") if each.value.get("name") != "kserve-container")
-    template = pods.pod_template(predictor, model, sidecars)
-    metadata = {"labels": pods.labels(predictor, "labels"), "annotations": annotations}
-    wanted["serving"] = serving | pods.serving(pods.resources(model), template, metadata)
-    wanted["endpoint"] = context.options.endpoint(name)
+    sidecars = tuple(each for each in predictor.children("containers") if each.value.get("name") != "kserve-container")
+    template = pods.convert_pod_template(predictor, model, sidecars)
+    metadata = {"labels": pods.convert_labels(predictor, "labels"), "annotations": annotations}
+    wanted["serving"] = serving | pods.build_serving(pods.convert_resources(model), template, metadata)
+    wanted["endpoint"] = context.options.build_endpoint(name)
     if wanted["endpoint"] is None:
-        document.say("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
-    others, policy = _canaries(document, predictor)
+        document.note_object("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
+    others, policy = _convert_canaries(document, predictor)
     if policy:
         wanted["rolloutPolicyRef"] = {"name": name}
-    return [version, *others, *policy, artifacts.model(document, name, wanted, _labels(document))]
+    return [version, *others, *policy, artifacts.build_model(document, name, wanted, _model_labels(document))]
 
 
-def _notes_of_pods(predictor: Fields) -> None:
+def _note_containers(predictor: Fields) -> None:
     """Of what is named where it stands, also when nothing comes of the service."""
-    if predictor.value.get("containers") and _model_of(predictor) is None:
+    if predictor.value.get("containers") and _find_model(predictor) is None:
         predictor.note("containers", _HINTS["spec.predictor.containers"])
 
 
-def _model_of(predictor: Fields) -> tuple[Fields, str] | None:
+def _find_model(predictor: Fields) -> tuple[Fields, str] | None:
     for key in ("model", *_FRAMEWORKS):
-        found = predictor.below(key)
+        found = predictor.child(key)
         if any(source in found for source in ("storageUri", "storage", "storageUris")):
-            named = found.below("modelFormat").text("name") if key == "model" else key
+            named = found.child("modelFormat").text("name") if key == "model" else key
             return found, named
     return None
 
 
-def _artifact(document: Document, model: Fields, format_name: str, predictor: Fields) -> tuple[Json, Json]:
+def _convert_artifact(document: ForeignObject, model: Fields, format_name: str, predictor: Fields) -> tuple[Json, Json]:
     """spec.artifact, and what of spec.serving names the runtime."""
-    shape = model.below("modelFormat")
-    uri = _address(model)
-    artifact: Json = {"uri": uri, **artifacts.modelcar(model, "storageUri", uri)}
+    shape = model.child("modelFormat")
+    uri = _convert_storage(model)
+    artifact: Json = {"uri": uri, **artifacts.modelcar_path(model, "storageUri", uri)}
     place, key = (shape, "name") if "name" in shape else (model, "storageUri")
-    artifact["format"] = artifacts.format_of(format_name, shape.text("version"), place, key)
+    artifact["format"] = artifacts.convert_format(format_name, shape.text("version"), place, key)
     account = predictor.text("serviceAccountName")
     if account:
         artifact["serviceAccountName"] = account
@@ -160,7 +160,7 @@ def _artifact(document: Document, model: Fields, format_name: str, predictor: Fi
         )
     spoken = model.text("protocolVersion", "v1")
     if format_name in _SPOKEN_V1 and spoken == "v1":
-        document.say(
+        document.note_object(
             f"callers use protocol v1 (/v1/models/{document.name}:predict): the runtime here speaks V2 "
             f"(/v2/models/{document.name}/infer)"
         )
@@ -170,13 +170,13 @@ def _artifact(document: Document, model: Fields, format_name: str, predictor: Fi
         model.note(
             "protocolVersion", f"{spoken}: the runtime here speaks its own protocol, see its ClusterModelRuntime"
         )
-    return artifact, _runtime(model, format_name)
+    return artifact, _convert_runtime(model, format_name)
 
 
-def _runtime(model: Fields, format_name: str) -> Json:
+def _convert_runtime(model: Fields, format_name: str) -> Json:
     named = model.text("runtime")
     ours = _RUNTIMES.get(named, "")
-    if ours in artifacts.runtimes_of(format_name):
+    if ours in artifacts.shipped_runtimes(format_name):
         return {"runtimeRef": {"kind": "ClusterModelRuntime", "name": ours}}
     model.note(
         "runtime",
@@ -186,21 +186,21 @@ def _runtime(model: Fields, format_name: str) -> Json:
     return {}
 
 
-def _address(model: Fields) -> str:
-    storage = model.below("storage")
+def _convert_storage(model: Fields) -> str:
+    storage = model.child("storage")
     path = storage.text("path")
     found = ""
     if "storageUri" in model:
-        found = artifacts.address(model, "storageUri")
+        found = artifacts.convert_address(model, "storageUri")
         found = f"{found.rstrip('/')}/{path.lstrip('/')}" if path else found
     elif "storageUris" in model:
-        first, *others = model.each("storageUris")
-        found = artifacts.address(first, "uri")
+        first, *others = model.children("storageUris")
+        found = artifacts.convert_address(first, "uri")
         first.note("mountPath", "the artifact is where the runtime looks for it")
         for other in others:
-            other.say("a version has one artifact: put the files together in one place")
+            other.note_all("a version has one artifact: put the files together in one place")
     elif "storage" in model:
-        found = _of_parameters(storage, path)
+        found = _address_from_parameters(storage, path)
     storage.note(
         "key",
         f"{storage.text('key')} is an entry of the Secret storage-config: write what it says into a Secret with "
@@ -211,53 +211,55 @@ def _address(model: Fields) -> str:
     return found
 
 
-def _of_parameters(storage: Fields, path: str) -> str:
-    given = storage.below("parameters")
+def _address_from_parameters(storage: Fields, path: str) -> str:
+    given = storage.child("parameters")
     kind, bucket = given.text("type", "s3"), given.text("bucket")
     scheme = {"s3": "s3", "gcs": "gs", "gs": "gs"}.get(kind)
     if scheme and bucket:
         return f"{scheme}://{bucket}/{path.lstrip('/')}"
-    storage.remark(
+    storage.note_here(
         f"the bucket is named in the Secret storage-config, which isn't read: write {scheme or 's3'}://BUCKET/{path} "
         "into spec.artifact.uri"
     )
     return f"{scheme or 's3'}://BUCKET/{path.lstrip('/')}"
 
 
-def _replicas(predictor: Fields) -> Json:
+def _convert_scaling(predictor: Fields) -> Json:
     least, most = predictor.number("minReplicas"), predictor.number("maxReplicas")
-    metrics = _metrics(predictor)
-    found = pods.replicas(predictor, "minReplicas", least, most, metrics)
+    metrics = _scaling_metrics(predictor)
+    found = pods.convert_replicas(predictor, "minReplicas", least, most, metrics)
     if "autoscaling" not in found and metrics:
-        predictor.remark("has metrics to scale by, and no maxReplicas above minReplicas: the number of pods is fixed")
+        predictor.note_here(
+            "has metrics to scale by, and no maxReplicas above minReplicas: the number of pods is fixed"
+        )
     return found
 
 
-def _metrics(predictor: Fields) -> Json:
+def _scaling_metrics(predictor: Fields) -> Json:
     metric, target = predictor.text("scaleMetric"), predictor.number("scaleTarget")
     kind = predictor.text("scaleMetricType", "Utilization")
-    scaling = predictor.below("autoScaling")
-    found = [] if metric not in ("cpu", "memory") or target is None else [_resource(metric, kind, str(target))]
+    scaling = predictor.child("autoScaling")
+    found = [] if metric not in ("cpu", "memory") or target is None else [_resource_metric(metric, kind, str(target))]
     if not found and (metric or target is not None):
         key = "scaleMetric" if metric else "scaleTarget"
         predictor.note(
             key, f"scaleMetric {metric or 'concurrency'}: pods are scaled by CPU; see spec.serving.autoscaling.metrics"
         )
-    for each in scaling.each("metrics"):
-        of, aim = each.below("resource"), each.below("resource").below("target")
+    for each in scaling.children("metrics"):
+        of, aim = each.child("resource"), each.child("resource").child("target")
         of_name = of.text("name")
         value = next((aim.text(key) for key in ("averageUtilization", "averageValue", "value") if key in aim), "")
         if each.text("type") == "Resource" and of_name in ("cpu", "memory") and value:
-            found.append(_resource(of_name, aim.text("type", "Utilization"), value))
+            found.append(_resource_metric(of_name, aim.text("type", "Utilization"), value))
         else:
-            each.say(
+            each.note_all(
                 "a metric of another kind: write it into spec.serving.autoscaling.metrics as autoscaling/v2 has it"
             )
     behavior = scaling.take("behavior") if "behavior" in scaling else None
     return ({"metrics": found} if found else {}) | ({"behavior": behavior} if behavior else {})
 
 
-def _resource(name: str, kind: str, value: str) -> Json:
+def _resource_metric(name: str, kind: str, value: str) -> Json:
     aim: Json = {"type": kind}
     if kind == "Utilization":
         aim["averageUtilization"] = int(value) if value.isdigit() else value
@@ -266,12 +268,12 @@ def _resource(name: str, kind: str, value: str) -> Json:
     return {"type": "Resource", "resource": {"name": name, "target": aim}}
 
 
-def _canaries(document: Document, predictor: Fields) -> tuple[list[Json], list[Json]]:
+def _convert_canaries(document: ForeignObject, predictor: Fields) -> tuple[list[Json], list[Json]]:
     """Versions of spec.canary, and the policy by which one takes over."""
     name, spec = document.name, document.spec
     percent = predictor.number("canaryTrafficPercent")
     if isinstance(predictor.value.get("canary"), list | dict):
-        predictor.note("canary", _POLICY)
+        predictor.note("canary", _POLICY_HINT)
     versions: list[Json] = []
     weights = [percent] if percent is not None else []
     if percent is not None:
@@ -282,46 +284,46 @@ def _canaries(document: Document, predictor: Fields) -> tuple[list[Json], list[J
             "the rest of the requests is in no manifest: import it first, and then this one as the next version. "
             "See spec.author of a ModelVersion, without which no approval counts",
         )
-    for canary in spec.each("canary"):
-        other = canary.below("predictor")
-        found = _model_of(other)
+    for canary in spec.children("canary"):
+        other = canary.child("predictor")
+        found = _find_model(other)
         share = canary.number("trafficPercent")
         if found is None or share is None:
-            canary.say("has no trafficPercent, or no predictor with a model and a storageUri: nothing to import")
+            canary.note_all("has no trafficPercent, or no predictor with a model and a storageUri: nothing to import")
             continue
         called = f"{name}-{other.text('name') or len(versions) + 2}"
-        artifact, _ = _artifact(document, *found, other)
-        versions.append(artifacts.version(document, called, name, artifact))
+        artifact, _ = _convert_artifact(document, *found, other)
+        versions.append(artifacts.build_version(document, called, name, artifact))
         weights.append(share)
         canary.note(
             "trafficPercent",
             f"{share} % is a step of RolloutPolicy {name}: it begins when spec.version.name of the Model is {called}, "
             "and waits for an approval, which needs spec.author of the ModelVersion",
         )
-    steps = policies.Steps()
+    steps = policies.StepsBuilder()
     for share in sorted({share for share in weights if 0 <= share < 100}):
         steps.set_weight(share)
-        steps.approval()
+        steps.add_approval()
     if not steps.steps:
         return versions, []
-    document.say(
+    document.note_object(
         f"RolloutPolicy {name} asks for no evidence: add spec.analysis, so that errors take a version back by "
         "themselves"
     )
-    return versions, [policies.policy(document, name, {"strategy": {"steps": steps.steps}})]
+    return versions, [policies.build_policy(document, name, {"strategy": {"steps": steps.steps}})]
 
 
-def _llm(document: Document, context: Context) -> Sequence[Json]:
+def _convert_llm(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
-    model = spec.below("model")
-    uri = artifacts.address(model, "uri")
+    model = spec.child("model")
+    uri = artifacts.convert_address(model, "uri")
     if not uri:
-        document.say("spec.model has no uri: nothing to import")
+        document.note_object("spec.model has no uri: nothing to import")
         return ()
     model.note("name", "requests name the model as the runtime does: see the arguments of its ClusterModelRuntime")
     spec.note("runtime", "runtimes of KServe aren't read: vllm is taken; name another in spec.serving.runtimeRef")
-    template = spec.below("template")
-    containers = template.each("containers")
+    template = spec.child("template")
+    containers = template.children("containers")
     main = next(
         (each for each in containers if each.value.get("name") == "main"), containers[0] if containers else None
     )
@@ -329,44 +331,50 @@ def _llm(document: Document, context: Context) -> Sequence[Json]:
         main.take("name")
     artifact: Json = {
         "uri": uri,
-        **artifacts.modelcar(model, "uri", uri),
-        "format": artifacts.format_of("huggingface", "", model, "uri"),
+        **artifacts.modelcar_path(model, "uri", uri),
+        "format": artifacts.convert_format("huggingface", "", model, "uri"),
     }
     if account := template.text("serviceAccountName"):
         artifact["serviceAccountName"] = account
-    scaling = spec.below("scaling")
+    scaling = spec.child("scaling")
     least, most = spec.number("replicas"), None
     if spec.value.get("scaling"):
         least, most = scaling.number("minReplicas"), scaling.number("maxReplicas")
-        for key in scaling.names():
+        for key in scaling.member_names():
             if key not in ("minReplicas", "maxReplicas"):
                 scaling.note(key, "pods are scaled by CPU: write metrics into spec.serving.autoscaling.metrics")
     others = tuple(each for each in containers if each is not main)
     metadata = {
-        "labels": pods.labels(spec, "labels"),
-        "annotations": _annotations(document) | pods.labels(spec, "annotations"),
+        "labels": pods.convert_labels(spec, "labels"),
+        "annotations": _pod_annotations(document) | pods.convert_labels(spec, "annotations"),
     }
     place = scaling if spec.value.get("scaling") else spec
     key = "minReplicas" if place is scaling else "replicas"
     serving: Json = {
         "runtimeRef": {"kind": "ClusterModelRuntime", "name": "vllm"},
-        **pods.replicas(place, key, least, most),
+        **pods.convert_replicas(place, key, least, most),
     }
-    serving |= pods.serving(pods.resources(main) if main else {}, pods.pod_template(template, main, others), metadata)
-    wanted: Json = {"version": {"name": f"{name}-1"}, "serving": serving, "endpoint": _gateways(document, context)}
+    serving |= pods.build_serving(
+        pods.convert_resources(main) if main else {}, pods.convert_pod_template(template, main, others), metadata
+    )
+    wanted: Json = {
+        "version": {"name": f"{name}-1"},
+        "serving": serving,
+        "endpoint": _convert_gateways(document, context),
+    }
     return [
-        artifacts.version(document, f"{name}-1", name, artifact),
-        artifacts.model(document, name, wanted, _labels(document)),
+        artifacts.build_version(document, f"{name}-1", name, artifact),
+        artifacts.build_model(document, name, wanted, _model_labels(document)),
     ]
 
 
-def _gateways(document: Document, context: Context) -> Json | None:
+def _convert_gateways(document: ForeignObject, context: ImportContext) -> Json | None:
     """spec.endpoint: what the command line says, else the Gateways of the service."""
-    asked = context.options.endpoint(document.name)
-    gateway = document.spec.below("router").below("gateway")
+    asked = context.options.build_endpoint(document.name)
+    gateway = document.spec.child("router").child("gateway")
     parents = [
         {key: ref.text(key) for key in ("name", "namespace", "sectionName") if key in ref}
-        for ref in gateway.each("refs")
+        for ref in gateway.children("refs")
     ]
     if asked is not None:
         if parents:
@@ -374,19 +382,19 @@ def _gateways(document: Document, context: Context) -> Json | None:
         return asked
     if parents:
         return {"parentRefs": parents}
-    document.say("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
+    document.note_object("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
     return None
 
 
-def _trained(document: Document, context: Context) -> Sequence[Json]:
+def _convert_trained_model(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
-    model = spec.below("model")
+    model = spec.child("model")
     framework = model.text("framework")
-    uri = artifacts.address(model, "storageUri")
+    uri = artifacts.convert_address(model, "storageUri")
     artifact: Json = {
         "uri": uri,
-        **artifacts.modelcar(model, "storageUri", uri),
-        "format": artifacts.format_of(framework, "", model, "framework"),
+        **artifacts.modelcar_path(model, "storageUri", uri),
+        "format": artifacts.convert_format(framework, "", model, "framework"),
     }
     spec.note(
         "inferenceService",
@@ -396,9 +404,12 @@ def _trained(document: Document, context: Context) -> Sequence[Json]:
     wanted = {
         "version": {"name": f"{name}-1"},
         "serving": {"resources": {"requests": {"memory": memory}}} if memory else {},
-        "endpoint": context.options.endpoint(name),
+        "endpoint": context.options.build_endpoint(name),
     }
-    return [artifacts.version(document, f"{name}-1", name, artifact), artifacts.model(document, name, wanted)]
+    return [
+        artifacts.build_version(document, f"{name}-1", name, artifact),
+        artifacts.build_model(document, name, wanted),
+    ]
 
 
 PROVIDER = Provider(
@@ -409,7 +420,7 @@ PROVIDER = Provider(
         "inferenceservices.serving.kserve.io", "llminferenceservices.serving.kserve.io",
         "trainedmodels.serving.kserve.io", "inferencegraphs.serving.kserve.io",
     ),
-    kinds={"InferenceService": _service, "LLMInferenceService": _llm, "TrainedModel": _trained},
+    kinds={"InferenceService": _convert_service, "LLMInferenceService": _convert_llm, "TrainedModel": _convert_trained_model},
     advice={
         "InferenceGraph": "graphs of models have no place here: a Splitter between versions of one model is a "
         "RolloutPolicy with weights, a Switch by header one with match; sequences and ensembles stay with KServe, or "

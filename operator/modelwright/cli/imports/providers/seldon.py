@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelwright.cli.imports import artifacts, pods, policies
-from modelwright.cli.imports.documents import Context, Document, Provider
+from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
 from modelwright.cli.imports.fields import Fields, Json
 
 _SERVERS = {
@@ -18,7 +18,7 @@ _SERVERS = {
 }
 _FORMATS = ("sklearn", "xgboost", "lightgbm", "tensorflow", "onnx", "pytorch", "huggingface", "mlflow", "tensorrt",
             "python", "alibi-detect", "alibi-explain")  # fmt: skip
-_EVIDENCE = "asks for no evidence: add spec.analysis, so that errors take a version back by themselves"
+_EVIDENCE_HINT = "asks for no evidence: add spec.analysis, so that errors take a version back by themselves"
 _HINTS = {
     "spec.predictors.explainer": "explainers aren't served beside a model: run one as a Model or service of its own",
     "spec.predictors.graph.children": "graphs of models have no place here: keep this predictor with Seldon, or make a "
@@ -60,58 +60,60 @@ _HINTS = {
 }  # fmt: skip
 
 
-def _deployment(document: Document, context: Context) -> Sequence[Json]:
+def _convert_deployment(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
-    predictors = spec.each("predictors")
-    readable = [each for each in predictors if _readable(each)]
+    predictors = spec.children("predictors")
+    readable = [each for each in predictors if _is_convertible(each)]
     protocol = spec.text("protocol", "seldon")
     if not readable:
-        spec.say("no predictor has a graph of one unit with a modelUri and a server that is known: nothing to import")
+        spec.note_all(
+            "no predictor has a graph of one unit with a modelUri and a server that is known: nothing to import"
+        )
         return ()
     if protocol == "seldon":
-        document.say(
+        document.note_object(
             f"callers use Seldon's own protocol (/api/v1.0/predictions): the runtime here speaks V2 "
             f"(/v2/models/{name}/infer)"
         )
     elif protocol not in ("v2", "kfserving"):
         spec.note("protocol", f"{protocol}: the runtime here speaks its own protocol, see its ClusterModelRuntime")
-    main = max((each for each in readable if not each.value.get("shadow")), key=_share, default=readable[0])
-    versions = [_version(document, each) for each in readable]
-    policy = _policy(document, main, [each for each in readable if each is not main])
-    container, template, others = _pod(main)
+    main = max((each for each in readable if not each.value.get("shadow")), key=_traffic_share, default=readable[0])
+    versions = [_build_version(document, each) for each in readable]
+    policy = _build_policy(document, main, [each for each in readable if each is not main])
+    container, template, others = _find_pod(main)
     count = main.number("replicas")
     spec_count = spec.number("replicas")
     place = main if count is not None else spec
-    found = pods.replicas(place, "replicas", count if count is not None else spec_count, None)
-    labels = {"labels": pods.labels(main, "labels")}
-    resources = pods.resources(container) if container else {}
-    pod = pods.pod_template(template, container, others) if template else {}
+    found = pods.convert_replicas(place, "replicas", count if count is not None else spec_count, None)
+    labels = {"labels": pods.convert_labels(main, "labels")}
+    resources = pods.convert_resources(container) if container else {}
+    pod = pods.convert_pod_template(template, container, others) if template else {}
     wanted = {
         "version": {"name": f"{name}-{main.text('name', 'default')}"},
-        "serving": found | pods.serving(resources, pod, labels),
-        "endpoint": _endpoint(document, context),
+        "serving": found | pods.build_serving(resources, pod, labels),
+        "endpoint": _build_endpoint(document, context),
         "rolloutPolicyRef": {"name": name} if policy else None,
     }
-    own = pods.labels(document.fields.below("metadata"), "labels")
-    return [*versions, *policy, artifacts.model(document, name, wanted, own)]
+    own = pods.convert_labels(document.fields.child("metadata"), "labels")
+    return [*versions, *policy, artifacts.build_model(document, name, wanted, own)]
 
 
-def _endpoint(document: Document, context: Context) -> Json | None:
-    found = context.options.endpoint(document.name)
+def _build_endpoint(document: ForeignObject, context: ImportContext) -> Json | None:
+    found = context.options.build_endpoint(document.name)
     if found is None:
-        document.say("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
+        document.note_object("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
     return found
 
 
-def _readable(predictor: Fields) -> bool:
+def _is_convertible(predictor: Fields) -> bool:
     """Whether a predictor is one model; notes why not."""
-    graph = predictor.below("graph")
+    graph = predictor.child("graph")
     if graph.value.get("children"):
         graph.note("children", _HINTS["spec.predictors.graph.children"])
         return False
     graph.take("children")
     if not graph.value.get("modelUri") or graph.text("implementation") not in _SERVERS:
-        graph.say(
+        graph.note_all(
             "has no modelUri, or a server that isn't one of " + ", ".join(_SERVERS) + ": a container of your own is a "
             "ModelRuntime here, and what it loads a ModelVersion"
         )
@@ -119,77 +121,79 @@ def _readable(predictor: Fields) -> bool:
     return True
 
 
-def _share(predictor: Fields) -> int:
+def _traffic_share(predictor: Fields) -> int:
     return predictor.number("traffic") or 0
 
 
-def _version(document: Document, predictor: Fields) -> Json:
-    graph = predictor.below("graph")
+def _build_version(document: ForeignObject, predictor: Fields) -> Json:
+    graph = predictor.child("graph")
     kind = graph.text("type", "MODEL")
     if kind != "MODEL":
         graph.note("type", f"{kind}: units other than models have no place here, and it is taken as a model")
     artifact: Json = {
-        "uri": artifacts.address(graph, "modelUri"),
-        "format": artifacts.format_of(_SERVERS[graph.text("implementation")], "", graph, "implementation"),
+        "uri": artifacts.convert_address(graph, "modelUri"),
+        "format": artifacts.convert_format(_SERVERS[graph.text("implementation")], "", graph, "implementation"),
     }
     if account := graph.text("serviceAccountName"):
         artifact["serviceAccountName"] = account
-    artifacts.credentials(graph, "envSecretRefName", artifact)
-    return artifacts.version(document, f"{document.name}-{predictor.text('name', 'default')}", document.name, artifact)
+    artifacts.convert_credentials(graph, "envSecretRefName", artifact)
+    return artifacts.build_version(
+        document, f"{document.name}-{predictor.text('name', 'default')}", document.name, artifact
+    )
 
 
-def _pod(predictor: Fields) -> tuple[Fields | None, Fields | None, tuple[Fields, ...]]:
+def _find_pod(predictor: Fields) -> tuple[Fields | None, Fields | None, tuple[Fields, ...]]:
     """The model's container of componentSpecs, its pod, and the containers beside it."""
-    unit = predictor.below("graph").text("name")
-    for component in predictor.each("componentSpecs"):
-        pod = component.below("spec")
-        containers = pod.each("containers")
+    unit = predictor.child("graph").text("name")
+    for component in predictor.children("componentSpecs"):
+        pod = component.child("spec")
+        containers = pod.children("containers")
         named = next((each for each in containers if each.value.get("name") == unit), None)
-        if named is not None or len(predictor.each("componentSpecs")) == 1:
+        if named is not None or len(predictor.children("componentSpecs")) == 1:
             if named is not None:
                 named.take("name")
             return named, pod, tuple(each for each in containers if each is not named)
     return None, None, ()
 
 
-def _policy(document: Document, main: Fields, others: Sequence[Fields]) -> list[Json]:
+def _build_policy(document: ForeignObject, main: Fields, others: Sequence[Fields]) -> list[Json]:
     """A policy of the predictors beside the main one: shadows are mirrored, shares are steps."""
-    name, steps = document.name, policies.Steps()
-    main.below("graph").text("name")
+    name, steps = document.name, policies.StepsBuilder()
+    main.child("graph").text("name")
     if others and "traffic" in main:
         main.note("traffic", "follows from the steps of the policy: what the others have not")
     for each in others:
         called = f"{name}-{each.text('name', 'default')}"
         start = f"it begins when spec.version.name of the Model is {called}"
-        each.below("graph").text("name")
+        each.child("graph").text("name")
         if each.flag("shadow"):
-            percent = _share(each) or 100
-            steps.add({"mirror": {"percent": min(max(percent, 1), 100), "hold": "1h"}})
+            percent = _traffic_share(each) or 100
+            steps.add_step({"mirror": {"percent": min(max(percent, 1), 100), "hold": "1h"}})
             each.note("shadow", f"becomes a mirror step of RolloutPolicy {name}, whose answers are compared: {start}")
-    weighted = sorted((each for each in others if not each.value.get("shadow")), key=_share)
+    weighted = sorted((each for each in others if not each.value.get("shadow")), key=_traffic_share)
     for each in weighted:
         called = f"{name}-{each.text('name', 'default')}"
-        steps.set_weight(_share(each))
-        steps.approval()
+        steps.set_weight(_traffic_share(each))
+        steps.add_approval()
         each.note(
             "traffic",
-            f"{_share(each)} % is a step of RolloutPolicy {name}: it begins when spec.version.name of the Model is "
+            f"{_traffic_share(each)} % is a step of RolloutPolicy {name}: it begins when spec.version.name of the Model is "
             f"{called}, and waits for an approval, which needs spec.author of the ModelVersion",
         )
     if not steps.steps:
         return []
-    document.say(f"RolloutPolicy {name} {_EVIDENCE}")
-    held = max(3600.0, 2 * steps.held)
-    strategy = {"steps": steps.bounded(document.fields)}
-    return [policies.policy(document, name, {"strategy": strategy, "deadline": policies.span(held)})]
+    document.note_object(f"RolloutPolicy {name} {_EVIDENCE_HINT}")
+    held = max(3600.0, 2 * steps.total_hold_seconds)
+    strategy = {"steps": steps.limit_steps(document.fields)}
+    return [policies.build_policy(document, name, {"strategy": strategy, "deadline": policies.format_duration(held)})]
 
 
-def _model(document: Document, context: Context) -> Sequence[Json]:
+def _convert_model(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
     if "storageUri" not in spec:
-        spec.say("has no storageUri: nothing to import")
+        spec.note_all("has no storageUri: nothing to import")
         return ()
-    artifact = _artifact(spec)
+    artifact = _read_artifact(spec)
     least, most = spec.number("minReplicas"), spec.number("maxReplicas")
     key = "minReplicas" if least is not None else "replicas"
     count = least if least is not None else spec.number("replicas")
@@ -198,25 +202,25 @@ def _model(document: Document, context: Context) -> Sequence[Json]:
     if least is not None and "replicas" in spec:
         spec.note("replicas", "is where scaling begins: here at minReplicas")
     experiments = [
-        each for each in context.documents
-        if each.kind == "Experiment" and each.namespace == document.namespace and _stable(each) == name
+        each for each in context.objects
+        if each.kind == "Experiment" and each.namespace == document.namespace and _stable_name(each) == name
     ]  # fmt: skip
-    policy = experiments[0].name if experiments and _others(experiments[0], context) else ""
+    policy = experiments[0].name if experiments and _other_candidates(experiments[0], context) else ""
     wanted = {
         "version": {"name": f"{name}-1"},
-        "serving": pods.replicas(spec, key, count, most) | pods.serving(resources, {}),
-        "endpoint": _endpoint(document, context),
+        "serving": pods.convert_replicas(spec, key, count, most) | pods.build_serving(resources, {}),
+        "endpoint": _build_endpoint(document, context),
         "rolloutPolicyRef": {"name": policy} if policy else None,
     }
-    labels = pods.labels(document.fields.below("metadata"), "labels")
+    labels = pods.convert_labels(document.fields.child("metadata"), "labels")
     return [
-        artifacts.version(document, f"{name}-1", name, artifact),
-        artifacts.model(document, name, wanted, labels),
+        artifacts.build_version(document, f"{name}-1", name, artifact),
+        artifacts.build_model(document, name, wanted, labels),
     ]
 
 
-def _artifact(spec: Fields) -> Json:
-    uri = artifacts.address(spec, "storageUri")
+def _read_artifact(spec: Fields) -> Json:
+    uri = artifacts.convert_address(spec, "storageUri")
     folder = spec.number("artifactVersion")
     uri = uri if folder is None else f"{uri.rstrip('/')}/{folder}"
     given = spec.take("requirements") or []
@@ -232,54 +236,54 @@ def _artifact(spec: Fields) -> Json:
         )
     named = known[0] if known else kind
     place = "requirements" if asked else "modelType" if kind else "storageUri"
-    artifact: Json = {"uri": uri, "format": artifacts.format_of(named, "", spec, place)}
-    artifacts.credentials(spec, "secretName", artifact)
+    artifact: Json = {"uri": uri, "format": artifacts.convert_format(named, "", spec, place)}
+    artifacts.convert_credentials(spec, "secretName", artifact)
     return artifact
 
 
-def _stable(experiment: Document) -> str:
+def _stable_name(experiment: ForeignObject) -> str:
     """The model of an experiment that the others are compared with."""
     spec = experiment.spec
-    candidates = spec.each("candidates")
+    candidates = spec.children("candidates")
     return str(spec.value.get("default") or (candidates[0].value.get("name") if candidates else ""))
 
 
-def _others(experiment: Document, context: Context) -> list[tuple[Fields, Document]]:
+def _other_candidates(experiment: ForeignObject, context: ImportContext) -> list[tuple[Fields, ForeignObject]]:
     """Candidates and mirror beside the stable model, with their Models; those that aren't there are left out."""
     spec = experiment.spec
-    entries = [*spec.each("candidates"), *([spec.below("mirror")] if spec.value.get("mirror") else [])]
+    entries = [*spec.children("candidates"), *([spec.child("mirror")] if spec.value.get("mirror") else [])]
     found = []
     for entry in entries:
-        if entry.value.get("name") == _stable(experiment):
+        if entry.value.get("name") == _stable_name(experiment):
             continue
-        model = context.find("Model", str(entry.value.get("name")), experiment.namespace)
+        model = context.find_object("Model", str(entry.value.get("name")), experiment.namespace)
         if model is not None and "storageUri" in model.spec:
             found.append((entry, model))
     return found
 
 
-def _experiment(document: Document, context: Context) -> Sequence[Json]:
-    spec, stable = document.spec, _stable(document)
+def _convert_experiment(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
+    spec, stable = document.spec, _stable_name(document)
     if spec.value.get("resourceType", "model") != "model":
-        spec.say("experiments of pipelines have no place here: it stays with Seldon")
+        spec.note_all("experiments of pipelines have no place here: it stays with Seldon")
         return ()
     spec.take("resourceType")
-    others = _others(document, context)
-    if not others or context.find("Model", stable, document.namespace) is None:
-        spec.say(
+    others = _other_candidates(document, context)
+    if not others or context.find_object("Model", stable, document.namespace) is None:
+        spec.note_all(
             "its Models aren't among what is imported: give their files too, and they become versions of one "
             "Model with "
             "a RolloutPolicy"
         )
         return ()
     spec.note("default", f"{stable} is the Model that callers ask; the other candidates become versions of it")
-    total = sum(each.number("weight") or 0 for each in spec.each("candidates")) or 1
-    steps, versions = policies.Steps(), []
-    mirror = spec.below("mirror")
+    total = sum(each.number("weight") or 0 for each in spec.children("candidates")) or 1
+    steps, versions = policies.StepsBuilder(), []
+    mirror = spec.child("mirror")
     for entry, model in others:
         called = f"{stable}-{model.name}"
         begins = f"it begins when spec.version.name of Model {stable} is {called}"
-        versions.append(artifacts.version(document, called, stable, _artifact(model.spec)))
+        versions.append(artifacts.build_version(document, called, stable, _read_artifact(model.spec)))
         entry.text("name")
         if entry.path == mirror.path:
             percent = entry.number("percent") or 100
@@ -289,24 +293,24 @@ def _experiment(document: Document, context: Context) -> Sequence[Json]:
         if entry.path != mirror.path:
             share = round(100 * (entry.number("weight") or 0) / total)
             steps.set_weight(share)
-            steps.approval()
+            steps.add_approval()
             entry.note(
                 "weight",
                 f"{share} % is a step of RolloutPolicy {document.name}: it begins when spec.version.name of Model "
                 f"{stable} is {stable}-{model.name}, and waits for an approval, which needs spec.author of the "
                 "ModelVersion",
             )
-    for entry in spec.each("candidates"):
+    for entry in spec.children("candidates"):
         if entry.value.get("name") == stable:
             entry.text("name")
             entry.note("weight", "follows from the steps of the policy: what the others have not")
         elif all(entry.path != place.path for place, _ in others):
-            entry.say("its Model isn't among what is imported: give its file too")
-    document.say(f"RolloutPolicy {document.name} {_EVIDENCE}")
-    document.say(f"callers asked for {document.name}.experiment: here they ask for the Model {stable}")
-    strategy = {"steps": steps.bounded(document.fields)}
-    deadline = policies.span(max(3600.0, 2 * steps.held))
-    return [*versions, policies.policy(document, document.name, {"strategy": strategy, "deadline": deadline})]
+            entry.note_all("its Model isn't among what is imported: give its file too")
+    document.note_object(f"RolloutPolicy {document.name} {_EVIDENCE_HINT}")
+    document.note_object(f"callers asked for {document.name}.experiment: here they ask for the Model {stable}")
+    strategy = {"steps": steps.limit_steps(document.fields)}
+    deadline = policies.format_duration(max(3600.0, 2 * steps.total_hold_seconds))
+    return [*versions, policies.build_policy(document, document.name, {"strategy": strategy, "deadline": deadline})]
 
 
 PROVIDER = Provider(
@@ -316,7 +320,7 @@ PROVIDER = Provider(
     resources=(
         "seldondeployments.machinelearning.seldon.io", "models.mlops.seldon.io", "experiments.mlops.seldon.io",
     ),
-    kinds={"SeldonDeployment": _deployment, "Model": _model, "Experiment": _experiment},
+    kinds={"SeldonDeployment": _convert_deployment, "Model": _convert_model, "Experiment": _convert_experiment},
     advice={
         "Pipeline": "pipelines have no place here: it stays with Seldon, or becomes a service of your own that "
         "asks the "

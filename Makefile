@@ -126,7 +126,7 @@ release: setup ## A whole release, see CONTRIBUTING.md: VERSION=1.2.3 REGISTRY=.
 	@$(BIN)/python scripts/release.py "$(VERSION)" --registry "$(REGISTRY)" --url "$(URL)" $(if $(PLAIN_HTTP),--plain-http) $(if $(DRY_RUN),--dry-run)
 
 chart: setup ## helm lint of both charts
-	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.path("helm"))') lint --strict $$chart; done
+	@for chart in $(CHARTS); do $$($(BIN)/python -c 'from devcluster import parts; parts.build(["helm"]); print(parts.binary_path("helm"))') lint --strict $$chart; done
 
 scale: setup ## Pace: beside a bare operator, 100 to 5,000 Models, 100 rollouts at once -> docs/figures/scale*.json (ARGS="--spike --models 100" and others)
 	@$(BIN)/python -m tests.scale $(ARGS)

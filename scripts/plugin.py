@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 KREW = ROOT / "manifests" / "krew"
 LOCK = ROOT / "requirements" / "cli.txt"
-MODULES, PARTS = ("__init__.py", "addresses.py", "documents.py"), ("api", "cli", "core", "kube", "serving", "traffic")
+MODULES, PARTS = ("__init__.py", "untrusted_json.py"), ("api", "cli", "core", "kube", "net", "render", "traffic")
 """Of the package: what the plugin imports."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS: Mapping[str, str] = {

@@ -26,7 +26,7 @@ from scripts.registry import INDEX, MANIFEST, Image, Login, Registry, digest_of
 CHARTS = ("modelwright-crds", "modelwright")
 STARTS: Mapping[str, str] = {
     "operator": "import modelwright.app.main, cel_expr_python, promql_parser, uvloop, orjson, msgspec",
-    "fetch": "import modelwright.fetch.command, obstore, huggingface_hub, model_signing",
+    "fetch": "import modelwright.agents.fetcher.command, obstore, huggingface_hub, model_signing",
     "mlserver": "import mlserver.cli, mlserver_sklearn, mlserver_xgboost, mlserver_lightgbm",
     "trainer": "import examples.digits.train",
     "datacheck": "import datacheck, pandera, pyarrow.parquet",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from modelwright.api.names import STATUS_FIELD_MANAGER
+from modelwright.kube import api_errors, kinds
 from modelwright.kube import client as client_module
-from modelwright.kube import errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
 from modelwright.obs.clock import SystemClock
@@ -44,7 +44,7 @@ def managers(obj: Object) -> list[tuple[str, str]]:
     return [(m["manager"], m["operation"]) for m in obj["metadata"]["managedFields"]]
 
 
-def fields(error: errors.ApiError) -> list[str]:
+def fields(error: api_errors.ApiError) -> list[str]:
     return [cause.field for cause in error.causes]
 
 
@@ -102,7 +102,7 @@ async def test_status_is_applied_apart_from_the_spec(client: KubeClient, namespa
 async def test_what_does_not_fit_is_invalid_and_names_the_field(
     client: KubeClient, namespace: str, verb: str, wrong: Object, field: str
 ) -> None:
-    with pytest.raises(errors.Invalid) as caught:
+    with pytest.raises(api_errors.Invalid) as caught:
         await getattr(client, verb)(deployment(namespace, **wrong))
     assert field in fields(caught.value)
 
@@ -111,7 +111,7 @@ async def test_what_does_not_fit_is_invalid_and_names_the_field(
 async def test_an_unknown_field_deep_in_a_pod_template_is_named(client: KubeClient, namespace: str, verb: str) -> None:
     wrong = deployment(namespace)
     wrong["spec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Always"
-    with pytest.raises(errors.Invalid) as caught:
+    with pytest.raises(api_errors.Invalid) as caught:
         await getattr(client, verb)(wrong)
     assert any("containers[" in field and field.endswith("imagePolicy") for field in fields(caught.value))
 
@@ -120,7 +120,7 @@ async def test_an_unknown_field_deep_in_a_pod_template_is_named(client: KubeClie
 async def test_an_unknown_field_of_our_own_kinds_is_refused_too(client: KubeClient, namespace: str, verb: str) -> None:
     wrong = model(namespace)
     wrong["spec"]["bogus"] = 1
-    with pytest.raises(errors.Invalid, match=r"spec\.bogus"):
+    with pytest.raises(api_errors.Invalid, match=r"spec\.bogus"):
         await getattr(client, verb)(wrong)
 
 
@@ -130,7 +130,7 @@ async def test_a_stale_resource_version_is_a_conflict(client: KubeClient, namesp
     late = deployment(namespace, replicas=4)
     late["metadata"]["resourceVersion"] = first["metadata"]["resourceVersion"]
     for write in (client.apply, client.replace):
-        with pytest.raises(errors.Conflict):
+        with pytest.raises(api_errors.Conflict):
             await write(late)
     found = await client.get(kinds.DEPLOYMENT, namespace, "digits")
     assert found is not None
@@ -144,22 +144,22 @@ async def test_apply_with_a_uid_never_makes_the_object_anew_and_never_meets_anot
     await client.delete(kinds.DEPLOYMENT, namespace, "digits", uid=old["metadata"]["uid"])
     ours = deployment(namespace)
     ours["metadata"]["uid"] = old["metadata"]["uid"]
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await client.apply(ours)
     assert await client.get(kinds.DEPLOYMENT, namespace, "digits") is None
     await client.create(deployment(namespace))
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await client.apply(ours)
 
 
 async def test_delete_asks_for_the_very_object(client: KubeClient, namespace: str) -> None:
     first = await client.create(deployment(namespace))
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await client.delete(kinds.DEPLOYMENT, namespace, "digits", uid="0f5f1e1e-0000-0000-0000-000000000000")
     newer = await client.apply(deployment(namespace, replicas=3))
     uid = first["metadata"]["uid"]
     version = first["metadata"]["resourceVersion"]
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await client.delete(kinds.DEPLOYMENT, namespace, "digits", uid=uid, resource_version=version)
     version = newer["metadata"]["resourceVersion"]
     await client.delete(kinds.DEPLOYMENT, namespace, "digits", uid=uid, resource_version=version)
@@ -167,7 +167,7 @@ async def test_delete_asks_for_the_very_object(client: KubeClient, namespace: st
 
 
 async def test_a_namespace_that_is_not_there(client: KubeClient) -> None:
-    with pytest.raises(errors.NotFound, match="nowhere"):
+    with pytest.raises(api_errors.NotFound, match="nowhere"):
         await client.create(deployment("nowhere"))
     assert await client.get(kinds.DEPLOYMENT, "nowhere", "x") is None
     assert await client.list(kinds.DEPLOYMENT, "nowhere") == []
@@ -176,14 +176,14 @@ async def test_a_namespace_that_is_not_there(client: KubeClient) -> None:
 async def test_rbac_says_denied(client: KubeClient, namespace: str) -> None:
     client._api.set_default_header("Impersonate-User", "nobody")
     for call in (client.create(deployment(namespace)), client.get(kinds.DEPLOYMENT, namespace, "x")):
-        with pytest.raises(errors.Denied, match='User "nobody" cannot'):
+        with pytest.raises(api_errors.Denied, match='User "nobody" cannot'):
             await call
 
 
 async def test_lists_by_page_label_namespace_and_metadata_only(
     client: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "PAGE", 2)
+    monkeypatch.setattr(client_module, "PAGE_OBJECTS", 2)
     for n in range(5):
         await client.create(deployment(namespace, f"d-{n}"))
     assert {o["metadata"]["name"] for o in await client.list(kinds.DEPLOYMENT, namespace)} == {
@@ -243,7 +243,7 @@ async def test_adr_0002_a_create_never_touches_what_is_there(
 ) -> None:
     crd_server.ok("create", "-f", "-", objects=foreign(namespace))
     before = await client.get(kinds.SERVICE, namespace, "digits")
-    with pytest.raises(errors.AlreadyExists):
+    with pytest.raises(api_errors.AlreadyExists):
         await client.create(ours(namespace))
     assert await client.get(kinds.SERVICE, namespace, "digits") == before
 
@@ -353,11 +353,11 @@ async def test_adr_0002_a_merge_patch_with_a_uid_meets_no_other_object_and_makes
 ) -> None:
     service = ours(namespace)
     service["metadata"]["uid"] = "0f5f1e1e-0000-0000-0000-000000000000"
-    with pytest.raises(errors.NotFound):
+    with pytest.raises(api_errors.NotFound):
         await client.patch(service)
     crd_server.ok("create", "-f", "-", objects=foreign(namespace))
     before = await client.get(kinds.SERVICE, namespace, "digits")
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await client.patch(service)
     assert await client.get(kinds.SERVICE, namespace, "digits") == before
 
@@ -369,7 +369,7 @@ async def test_a_patch_that_does_not_fit_is_invalid_and_names_the_field(
     client: KubeClient, namespace: str, wrong: Object, field: str
 ) -> None:
     await client.create(deployment(namespace))
-    with pytest.raises(errors.Invalid) as caught:
+    with pytest.raises(api_errors.Invalid) as caught:
         await client.patch(deployment(namespace, **wrong))
     assert field in fields(caught.value)
 
@@ -379,12 +379,12 @@ async def test_a_patch_on_an_old_state_is_a_conflict(client: KubeClient, namespa
     await client.patch(deployment(namespace, replicas=3))
     late = deployment(namespace, replicas=4)
     late["metadata"]["resourceVersion"] = first["metadata"]["resourceVersion"]
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await client.patch(late)
 
 
 async def test_a_patch_of_the_wrong_type_says_so_in_one_line(client: KubeClient, namespace: str) -> None:
     await client.create(deployment(namespace))
-    with pytest.raises(errors.Invalid) as caught:
+    with pytest.raises(api_errors.Invalid) as caught:
         await client.patch(deployment(namespace, replicas="many"))
     assert len(caught.value.message) < 300, caught.value.message

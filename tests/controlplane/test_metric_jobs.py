@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis.job import build_environment
-from modelwright.serving.images import Images
-from modelwright.serving.measuring import render_metric_job
+from modelwright.measurement.job_report import build_environment
+from modelwright.render.images import Images
+from modelwright.render.metric_job import render_metric_job
 from tests.lib.measurement import ask, metric
 
 pytestmark = pytest.mark.controlplane

@@ -18,7 +18,7 @@ from modelwright.core.authors import Authors
 from modelwright.core.revision import Revision
 from modelwright.kube.client import KubeClient, load_configuration
 from modelwright.obs.clock import SystemClock
-from modelwright.reconcile.admission import FORGED_USER, AdmissionCheck
+from modelwright.reconcile.admission_check import FORGED_USER, AdmissionCheck
 from tests.lib import objects
 from tests.lib.control_plane import ROOT, Server
 from tests.lib.people_rights import RBAC, Object, tried

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from modelwright.serving import fetching
+from modelwright.render import fetch_container
 from tests.lib.control_plane import Server
 from tests.lib.documents import read_all
-from tests.unit.serving import builders
+from tests.unit.render import builders
 
 pytestmark = pytest.mark.controlplane
 
@@ -29,7 +29,7 @@ NAMESPACE = {
 
 def pod(*, platform_ids: bool) -> dict[str, Any]:
     images = replace(builders.IMAGES, platform_ids=platform_ids)
-    spec = fetching.pod_spec(builders.version().spec.artifact, ["resolve"], images, "resolve")
+    spec = fetch_container.pod_spec(builders.version().spec.artifact, ["resolve"], images, "resolve")
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "digits", "namespace": "openshift"}, "spec": spec}
 
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from modelwright.kube.access import AccessUndetermined, Audience, KubeAccessReviewer, ObjectAccess, PathAccess, User
+from modelwright.kube.access_review import (
+    AccessUndetermined,
+    Audience,
+    KubeAccessReviewer,
+    ObjectAccess,
+    PathAccess,
+    User,
+)
 from modelwright.kube.client import KubeClient, load_configuration
 from tests.lib.control_plane import ROOT, Server
 from tests.lib.objects import API_VERSION

@@ -13,9 +13,9 @@ from modelwright.api.v1alpha1 import ClusterModelRuntime
 from modelwright.api.v1alpha1.model import Serving
 from modelwright.api.v1alpha1.version import VersionContent
 from modelwright.core.revision import Revision
-from modelwright.core.runtimes import RuntimeCandidate, RuntimeChoice, choose_runtime
-from modelwright.serving.images import Images
-from modelwright.serving.pod import pod_template
+from modelwright.core.runtime_choice import RuntimeCandidate, RuntimeChoice, choose_runtime
+from modelwright.render.images import Images
+from modelwright.render.pod_template import pod_template
 from tests.lib.control_plane import ROOT
 
 pytestmark = pytest.mark.controlplane

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.app import installs
-from modelwright.app.installs import InstallClaims
+from modelwright.app import install_registry
+from modelwright.app.install_registry import InstallClaims
 from modelwright.app.settings import Settings
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient, load_configuration
+from modelwright.kube.missing_rights import MISSING, Right
 from modelwright.kube.queue import Key
-from modelwright.kube.rights import MISSING, Right
-from modelwright.kube.runner import ReconcileResult
 from modelwright.kube.store import Store
+from modelwright.kube.workers import ReconcileResult
 from modelwright.obs.clock import SystemClock
 from tests.lib.control_plane import Server
 
@@ -70,10 +70,10 @@ async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
 async def test_the_second_waits_while_the_first_answers_and_takes_over_when_it_is_gone(
     client: KubeClient, namespace: str, crd_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installs, "ANSWER_SECONDS", 4.0)
-    monkeypatch.setattr(installs, "ASK_SECONDS", 1.0)
-    monkeypatch.setattr(installs, "SETTLE_SECONDS", 0.0)
-    monkeypatch.setattr(installs, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(install_registry, "ANSWER_TIMEOUT_SECONDS", 4.0)
+    monkeypatch.setattr(install_registry, "QUESTION_INTERVAL_SECONDS", 1.0)
+    monkeypatch.setattr(install_registry, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(install_registry, "RETRY_SECONDS", 0.5)
 
     def claim() -> dict[str, str]:
         found = crd_server.get("controllerrevision", names.CLAIM_NAME, namespace)
@@ -115,9 +115,9 @@ async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_ser
         "spec": {"ports": [{"port": 80}]},
     }  # fmt: skip
     try:
-        with pytest.raises(errors.Denied):
+        with pytest.raises(api_errors.Denied):
             await client.create(service)
-        with pytest.raises(errors.Denied):
+        with pytest.raises(api_errors.Denied):
             await client.list(kinds.MODEL)
         known = MISSING.list_missing()
         assert Right("create", "services", namespace) in known
@@ -130,7 +130,7 @@ async def test_what_the_api_server_says_of_a_missing_right_is_understood(crd_ser
                 await client.list(kinds.MODEL)
                 await client.create(service)
                 break
-            except errors.Denied:
+            except api_errors.Denied:
                 await asyncio.sleep(0.2)
         assert not {Right("create", "services", namespace), Right("list", "models.modelwright.dev", "")} & set(
             MISSING.list_missing()
@@ -146,5 +146,5 @@ async def test_an_object_beyond_the_limit_is_told_as_too_large(client: KubeClien
             "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "big", "namespace": namespace},
             "revision": 1, "data": {"x": "y" * size},
         }  # fmt: skip
-        with pytest.raises(errors.ObjectTooLarge):
+        with pytest.raises(api_errors.ObjectTooLarge):
             await client.create(big)

@@ -50,7 +50,7 @@ def test_free_ports_differ_and_are_below_the_ephemeral_range() -> None:
 
 def test_processes_choose_from_ports_of_their_own_and_none_twice() -> None:
     mine = [port for _ in range(50) for port in ports.free_ports(2)]
-    program = "from devcluster import ports; print(*[port for _ in range(50) for port in ports.free(2)])"
+    program = "from devcluster import ports; print(*[port for _ in range(50) for port in ports.free_ports(2)])"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     theirs = [int(port) for port in said.split()]
     assert len({*mine, *theirs}) == 200

@@ -63,10 +63,10 @@ PEERS = (
             "devcluster/envoy.py",
             "devcluster/tools/envoy-gateway/requirements.txt",
             "operator/modelwright/traffic",
-            "operator/modelwright/serving/network.py",
-            "operator/modelwright/analysis/builtin.py",
+            "operator/modelwright/render/routes.py",
+            "operator/modelwright/measurement/request_counters.py",
         ),
-        wire=("tests/unit/traffic/test_contract.py", "tests/unit/measuring/test_envoy.py"),
+        wire=("tests/unit/traffic/test_contract.py", "tests/unit/measurement/test_envoy.py"),
     ),
 )
 

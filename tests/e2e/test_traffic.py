@@ -21,11 +21,11 @@ from devcluster.cluster import Cluster
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import HeaderCondition, TrafficShare, TrafficSplit
+from modelwright.core.rollout.traffic_split import HeaderCondition, TrafficShare, TrafficSplit
 from modelwright.kube import kinds
-from modelwright.serving import network
+from modelwright.render import routes
+from modelwright.traffic.gateway_probe import GatewayProbe
 from modelwright.traffic.port import RouteStatus, RoutingObjects, TrafficRequirements, TrafficRouter
-from modelwright.traffic.probe import GatewayProbe
 from modelwright.traffic.providers import choose_router
 from modelwright.traffic.service import ServiceRouter
 from tests.e2e.conftest import BOTH_GATEWAYS, has_gateway
@@ -257,7 +257,7 @@ def stage(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Stage]:
         name = names.revision_name("digits", revision.hash)
         labels = names.revision_selector("digits", revision.hash) | {"run": name}
         stage.run(name, labels | {names.LABEL_ROLE: names.ROLE_SERVING}, revision.version)
-        stage.put(network.revision_service(stage.model, revision, PORTS[revision.hash]))
+        stage.put(routes.revision_service(stage.model, revision, PORTS[revision.hash]))
     comparer = names.comparer_name("digits")
     stage.run(comparer, {"run": comparer}, COPIES)
     port = {"name": "http", "port": 80, "targetPort": 8080}
@@ -324,10 +324,10 @@ def test_half_of_the_requests_are_copied_and_callers_see_the_serving_revision_on
 
 def test_without_a_gateway_the_pods_are_the_weights(plain: Stage) -> None:
     inside = ServiceRouter()
-    for manifest in inside.render_manifests(plain.scene(), replace(to(50), inside=None), PORTS):
+    for manifest in inside.render_manifests(plain.scene(), replace(to(50), service_revision=None), PORTS):
         plain.put(manifest)
     pods = {revision.hash: plain.ready(names.revision_name("digits", revision.hash)) for revision in (ONE, TWO)}
-    assert inside.observe_split(replace(plain.scene(), pods=pods)).weights == {ONE.hash: 50, TWO.hash: 50}
+    assert inside.observe_split(replace(plain.scene(), ready_pods=pods)).weights == {ONE.hash: 50, TWO.hash: 50}
     eventually(lambda: len(plain.count_inside(20)) == 2, "both revisions answer", timeout=30)
     counted = plain.count_inside(400)
     assert counted.total() == 400

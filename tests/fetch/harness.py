@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelwright.fetch import digest
-from modelwright.fetch.command import run_fetcher
-from modelwright.fetch.digest import FileEntry
+from modelwright.agents.fetcher import digest
+from modelwright.agents.fetcher.command import run_fetcher
+from modelwright.agents.fetcher.digest import FileEntry
 
 QUICK = {
     # this machine may be a cloud's: its metadata service is none of the tests' business
@@ -86,7 +86,7 @@ class Container:
         """The same in a process of its own, to be killed or measured."""
         self.termination.unlink(missing_ok=True)
         return subprocess.Popen(
-            [sys.executable, "-m", "modelwright.fetch", *map(str, arguments)],
+            [sys.executable, "-m", "modelwright.agents.fetcher", *map(str, arguments)],
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": "operator",

@@ -116,8 +116,8 @@ def test_memory_stays_bounded_however_large_the_artifact(container: Container) -
     container.give(s3.secret(s3.url))
     # Not ru_maxrss: that is never below what the process was forked from, and pytest has everything imported.
     script = (
-        "import pathlib, sys; from modelwright.fetch.__main__ import _keep_memory, main; _keep_memory();"
-        "code = main(sys.argv[1:]); told = pathlib.Path('/proc/self/status').read_text();"
+        "import pathlib, sys; from modelwright.agents.fetcher.__main__ import _keep_memory, run_fetcher; _keep_memory();"
+        "code = run_fetcher(sys.argv[1:]); told = pathlib.Path('/proc/self/status').read_text();"
         "print(int(told.split('VmHWM:')[1].split()[0]) // 1024, file=sys.stderr); sys.exit(code)"
     )
     for command in (("resolve",), ("get", "--digest", sha256(bytes(size)), "--dest", str(container.dest))):
@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_before_or_while_it_fills(
     body = random_bytes(6_000_000)
     server.pages["/m.bin"] = Page(body, ranges=announced, length=announced)
     container.dest.mkdir()
-    command = [sys.executable, "-m", "modelwright.fetch", "get", "--uri", f"{server.url}/m.bin"]
+    command = [sys.executable, "-m", "modelwright.agents.fetcher", "get", "--uri", f"{server.url}/m.bin"]
     command += ["--digest", sha256(body), "--dest", str(container.dest)]
     done = subprocess.run(
         [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.fetch import web
+from modelwright.agents.fetcher import store_http
 from tests.fetch.harness import Container, random_bytes, sha256, tree
 from tests.servers.http_faults import FaultServer, Page
 
@@ -261,7 +261,7 @@ def test_a_bad_authority_certificate_is_named(container: Container, server: Faul
 
 
 def test_urls_are_shown_without_their_secrets() -> None:
-    assert web.strip_url_secrets("https://u:p@h:1/x?sig=1") == "https://h:1/x"
+    assert store_http.strip_url_secrets("https://u:p@h:1/x?sig=1") == "https://h:1/x"
 
 
 def test_the_limit_on_size_holds_with_and_without_an_announced_length(

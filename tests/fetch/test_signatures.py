@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from model_signing import hashing
 
-from modelwright.fetch.digest import FileEntry
-from modelwright.fetch.signature import judge_signature
+from modelwright.agents.fetcher.digest import FileEntry
+from modelwright.agents.fetcher.signature import judge_signature
 from tests.fetch.harness import Container, Outcome, folder_digest, sha256
 from tests.fetch.stores import Store
 from tests.lib.signing import Signer, pem
@@ -272,5 +272,5 @@ def test_a_folder_signed_on_the_command_line_is_verified(
 
 
 def test_a_fetch_without_keys_never_imports_the_library(container: Container) -> None:
-    code = "import sys, modelwright.fetch.command; sys.exit('model_signing' in sys.modules)"
+    code = "import sys, modelwright.agents.fetcher.command; sys.exit('model_signing' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": "operator"}, check=False).returncode == 0

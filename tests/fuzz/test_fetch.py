@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from modelwright.fetch.archive import UnpackedPart, unpack_archive
-from modelwright.fetch.errors import FetchError
-from modelwright.fetch.port import RemoteFile
-from modelwright.fetch.selection import PathCandidates, Selection, parse_selection
-from modelwright.fetch.settings import FetchSettings as Limits
-from modelwright.fetch.tree import scan_tree
+from modelwright.agents.fetcher.archive import UnpackedPart, unpack_archive
+from modelwright.agents.fetcher.errors import FetchError
+from modelwright.agents.fetcher.file_tree import scan_tree
+from modelwright.agents.fetcher.port import RemoteFile
+from modelwright.agents.fetcher.selection import PathCandidates, Selection, parse_selection
+from modelwright.agents.fetcher.settings import FetchSettings as Limits
 from tests.fetch.harness import Container
 from tests.fuzz.strategies import DEEP, bodies, mangled
 from tests.servers.http_faults import FaultServer, Page
@@ -124,7 +124,7 @@ def test_a_redirect_is_followed_or_refused(server: FaultServer, container: Conta
     answers(server, "/m.bin", b"")
     server.pages["/m.bin"] = Page(redirect=location)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modelwright.fetch.web.ThreadedResolver.resolve", unknown)
+        patch.setattr("modelwright.agents.fetcher.store_http.ThreadedResolver.resolve", unknown)
         outcome = container.resolve(f"{server.url}/m.bin")
     assert outcome.reason != "InternalError", outcome.text
 

@@ -17,10 +17,10 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from modelwright.analysis import connections, http, promql
-from modelwright.analysis.connections import Connection, ConnectionsError
-from modelwright.analysis.prometheus import PrometheusClient
-from modelwright.analysis.web import JsonResponse, MeasurementError
+from modelwright.agents import tensors
+from modelwright.agents.comparer.comparison import NumberTolerance, compare_answers
+from modelwright.agents.comparer.comparison import RevisionAnswer as Compared
+from modelwright.agents.drift_monitor import rows
 from modelwright.api.common import InvalidObject, parse_duration
 from modelwright.api.v1alpha1.model import Model
 from modelwright.api.v1alpha1.policy import EvaluationMetric, RolloutPolicy
@@ -29,21 +29,22 @@ from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.training import RunResult, TrainingRun
 from modelwright.api.v1alpha1.version import ModelVersion
 from modelwright.app import webhooks
-from modelwright.cli.imports import run as imports
-from modelwright.cli.imports.documents import ImportOptions
-from modelwright.compare import tensors
-from modelwright.compare.comparison import NumberTolerance, compare_answers
-from modelwright.compare.comparison import RevisionAnswer as Compared
-from modelwright.core import gates, pods, shadow, versions
+from modelwright.cli.imports import importer as imports
+from modelwright.cli.imports.foreign_objects import ImportOptions
+from modelwright.core import gate_results, pod_failures, versions
+from modelwright.core.analysis import comparison
 from modelwright.core.analysis.evidence import Measurement
 from modelwright.core.analysis.judge import MetricLimits, judge_metric
 from modelwright.core.analysis.planning import Levels
-from modelwright.core.monitoring import reference
-from modelwright.core.retraining import result, schedule, triggers
-from modelwright.kube import errors
-from modelwright.observe import rows
+from modelwright.core.drift import reference_sample
+from modelwright.core.retraining import schedule, stage_reports, triggers
+from modelwright.engines import cel_expressions, profiles
+from modelwright.kube import api_errors
+from modelwright.measurement import connections, http_json, queries
+from modelwright.measurement.connections import Connection, ConnectionsError
+from modelwright.measurement.json_client import JsonResponse, MeasurementError
+from modelwright.measurement.prometheus import PrometheusClient
 from modelwright.sandbox.process import NoAnswer
-from modelwright.training import expressions, profiles
 from tests.fuzz.strategies import DEEP, bodies, mangled, objects
 from tests.lib import objects as made
 from tests.lib.webhook_payloads import HOOKS
@@ -101,7 +102,7 @@ async def test_an_answer_of_prometheus_is_numbers_or_a_fault(document: Any, stat
 async def test_a_json_document_has_a_finite_number_or_none(document: Any, pointer: str) -> None:
     with suppress(MeasurementError):
         web: Any = Told(JsonResponse(200, document))
-        value, why = await http.read_number(web, CONNECTION, "/x", pointer)
+        value, why = await http_json.read_number(web, CONNECTION, "/x", pointer)
         assert (value is None) == bool(why)
         assert value is None or math.isfinite(value)
 
@@ -109,11 +110,11 @@ async def test_a_json_document_has_a_finite_number_or_none(document: Any, pointe
 @given(words)
 async def test_a_query_is_understood_or_refused(text: str) -> None:
     with suppress(MeasurementError):
-        await promql.enforce_label(text, "namespace", "vision", "q")
+        await queries.enforce_label(text, "namespace", "vision", "q")
     with suppress(MeasurementError):
-        await promql.extend_selector(text, "q", "vision")
+        await queries.extend_selector(text, "q", "vision")
     with suppress(MeasurementError):
-        promql.fill_placeholders(text, {"MODEL": "digits"})
+        queries.fill_placeholders(text, {"MODEL": "digits"})
 
 
 @given(mangled({"connections": [{"name": "default", "type": "HTTP", "url": "http://a", "timeout": "5s"}]}))
@@ -170,14 +171,14 @@ LEFT = {"reason": "ArtifactNotFound", "message": "m", "digest": DIGEST, "sizeByt
 @given(st.text(max_size=200) | st.sampled_from([DEEP, "1" * 4096, "null"]) | mangled(LEFT).map(json.dumps))
 @example('{"reason": []}')
 def test_a_termination_message_is_a_report_or_none(message: str) -> None:
-    report = pods.parse_termination_report(message)
+    report = pod_failures.parse_termination_report(message)
     assert isinstance(report, dict | None)
     versions.parse_artifact_report(report)
-    gates.parse_judged_report("infra", report or {})
+    gate_results.parse_judged_report("infra", report or {})
     for exit_code in (0, 1):
         status = {"name": "c", "state": {"terminated": {"exitCode": exit_code, "message": message}}}
-        pods.read_fetch_failure(status)
-        pods.diagnose_pods([{"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}}])
+        pod_failures.read_fetch_failure(status)
+        pod_failures.diagnose_pods([{"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}}])
 
 
 TRAINED = {
@@ -198,20 +199,24 @@ GATES = [EvaluationMetric.model_validate({"name": "accuracy", "min": "0.9", "min
 
 @given(mangled(TRAINED))
 def test_a_trainings_report_is_a_result_or_refused(report: Any) -> None:
-    found = result.read_training_report(report, output_uri="s3://models/digits", dataset_digest=DIGEST, image=None)
-    assert isinstance(found, RunResult | result.ReportRefused)
+    found = stage_reports.read_training_report(
+        report, output_uri="s3://models/digits", dataset_digest=DIGEST, image=None
+    )
+    assert isinstance(found, RunResult | stage_reports.ReportRefused)
     json.dumps(found.wire() if isinstance(found, RunResult) else found.message).encode()
 
 
 @given(mangled(CHECKED, SCORED), st.booleans())
 def test_the_reports_of_checks_and_evaluations_are_taken_or_refused(report: Any, first: bool) -> None:
-    assert isinstance(result.read_data_check_report(report), result.DataCheckResult | result.ReportRefused)
-    assert isinstance(result.read_evaluation_report(report, GATES, first=first), result.EvaluationResult)
+    assert isinstance(
+        stage_reports.read_data_check_report(report), stage_reports.DataCheckResult | stage_reports.ReportRefused
+    )
+    assert isinstance(stage_reports.read_evaluation_report(report, GATES, first=first), stage_reports.EvaluationResult)
 
 
 @given(words, words)
 def test_an_address_is_below_another_or_not(uri: str, prefix: str) -> None:
-    assert isinstance(result.is_below_prefix(uri, prefix), bool)
+    assert isinstance(stage_reports.is_below_prefix(uri, prefix), bool)
 
 
 OUTPUTS = {"outputs": [{"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.8, 0.2]}]}
@@ -261,11 +266,15 @@ SUMMARY: dict[str, Any] = {
 @example(SUMMARY | {"answers": {"count": 10**400, "differing": [[0, 1e308], [0, 1e308]]}})
 @example(SUMMARY | {"pairedErrors": {"total": 10**400}})
 def test_a_comparers_summary_is_read_or_refused(document: Any) -> None:
-    with suppress(shadow.SummaryError):
-        found = shadow.parse_summary(document, serving="aaa", candidate="bbb")
+    with suppress(comparison.SummaryError):
+        found = comparison.parse_summary(document, serving="aaa", candidate="bbb")
         for one in (found, found + found):
-            shadow.mean_difference(one, "absolute")
-            results = (shadow.agreement_sample(one), shadow.error_shares(one), shadow.latency_histogram(one))
+            comparison.mean_difference(one, "absolute")
+            results = (
+                comparison.agreement_sample(one),
+                comparison.error_shares(one),
+                comparison.latency_histogram(one),
+            )
             for rule, result in zip(RULES, results, strict=True):
                 judge_metric(rule, Measurement(rule.name, one.started_at, result), levels=Levels(0.05, 0.0125))
 
@@ -277,8 +286,8 @@ REFERENCE = {"inputs": [[1, "a"], [2.5, "b"]], "predictions": [0, [0.1, 0.9]]}
 @example({"inputs": [[10**400]]})
 @example({"inputs": [[1]], "predictions": [10**400]})
 def test_a_reference_sample_is_bins_or_refused(document: Any) -> None:
-    with suppress(reference.InvalidReferenceSample):
-        found = reference.parse_reference(document)
+    with suppress(reference_sample.InvalidReferenceSample):
+        found = reference_sample.parse_reference(document)
         assert len(found.place_row([1.0] * found.width)) == len(found.features)
 
 
@@ -354,12 +363,12 @@ def test_an_object_of_another_project_is_imported_or_noted(name: str, data: st.D
     st.integers(100, 599), bodies({"kind": "Status", "message": "m", "details": {"causes": [{"field": "f"}]}}), words
 )
 def test_an_answer_of_the_api_server_is_an_error_of_ours(status: int, body: bytes, retry: str) -> None:
-    assert isinstance(errors.error_from_response(status, body, {"Retry-After": retry}), errors.ApiError)
+    assert isinstance(api_errors.error_from_response(status, body, {"Retry-After": retry}), api_errors.ApiError)
 
 
 @given(words | st.sampled_from(["nan", "inf", "-1", "1e999", "Mon, 32 Foo 99999 25:61:61 GMT", "9" * 400]))
 def test_a_retry_after_is_seconds_or_none(text: str) -> None:
-    found = errors.parse_retry_after({"Retry-After": text})
+    found = api_errors.parse_retry_after({"Retry-After": text})
     assert found is None or 0 <= found <= 300
 
 
@@ -408,7 +417,7 @@ CEL = (
 @given(st.lists(st.sampled_from(CEL) | st.text(max_size=5), max_size=12).map("".join), objects)
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_an_expression_gives_a_value_or_says_why_not(text: str, live: Any) -> None:
-    (why,) = expressions.check_expressions([text])
+    (why,) = cel_expressions.check_expressions([text])
     assert why is None or isinstance(why, str)
-    (found,) = expressions.evaluate_expressions([text], {"metadata": {}, "status": live})
+    (found,) = cel_expressions.evaluate_expressions([text], {"metadata": {}, "status": live})
     json.dumps(found.why if isinstance(found, NoAnswer) else found)

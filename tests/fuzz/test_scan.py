@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.scan import readers
-from modelwright.scan.allow import AllowList
-from modelwright.scan.files import ArtifactScan
+from modelwright.agents.scanner import readers
+from modelwright.agents.scanner.allow_list import AllowList
+from modelwright.agents.scanner.artifact_scan import ArtifactScan
 
 LINES = st.sampled_from(
     [b"0", b"1", b"01", b"010", b"0x1", b"1L", b"1\0x", b" 1", b"+1", b"1_0", b"-1", b"'a'", b"'os'", b"a", b"os",

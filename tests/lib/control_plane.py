@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from devcluster import ControlPlane
-from modelwright.reconcile.admission import build_forgeries
+from modelwright.reconcile.admission_check import build_forgeries
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,10 +13,10 @@ import aiohttp
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from modelwright.agents.drift_monitor.monitor import DriftMonitor
+from modelwright.agents.drift_monitor.settings import DriftMonitorSettings
 from modelwright.api.names import COPY_TOKEN_HEADER
-from modelwright.core.monitoring.reference import parse_reference
-from modelwright.observe.server import DriftMonitor
-from modelwright.observe.settings import DriftMonitorSettings
+from modelwright.core.drift.reference_sample import parse_reference
 
 INFER = "/v2/models/digits/infer"
 

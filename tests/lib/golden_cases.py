@@ -9,16 +9,17 @@ from modelwright.api.v1alpha1.policy import EvaluationGate, InfraGate, ScanGate
 from modelwright.api.v1alpha1.retraining import Work
 from modelwright.api.v1alpha1.version import ModelVersion, ReferenceSample, Sample
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import HeaderCondition, TrafficShare, TrafficSplit
-from modelwright.core.runtimes import RuntimeChoice
-from modelwright.serving import fetching, gates, network, observer, training, workload
+from modelwright.core.rollout.traffic_split import HeaderCondition, TrafficShare, TrafficSplit
+from modelwright.core.runtime_choice import RuntimeChoice
+from modelwright.render import drift_monitor_pod, fetch_container, routes, training_stages, workload
+from modelwright.render import gate_jobs as gate_renderers
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE, GatewayRouter
 from modelwright.traffic.port import RoutingObjects, TrafficRouter
 from modelwright.traffic.service import ServiceRouter
 from modelwright.traffic.traefik import TraefikRouter
 from tests.lib import objects
-from tests.unit.serving import test_training
-from tests.unit.serving.builders import DIGEST, IMAGES, choice, identify, parsed, raw_model, rollout, stored, version
+from tests.unit.render import test_training
+from tests.unit.render.builders import DIGEST, IMAGES, choice, identify, parsed, raw_model, rollout, stored, version
 
 Json = dict[str, Any]
 
@@ -55,14 +56,14 @@ def manifests(raw: Json, chosen: RuntimeChoice, found: ModelVersion, features: b
     written = kept | {"data": kept["data"] | {"template": "as in the Deployment"}}
     rendered = [workload.revision_deployment(raw, revision, kept["data"]["template"], replicas), written]
     if endpoint is not None:
-        rendered.append(network.revision_service(raw, revision, ports))
+        rendered.append(routes.revision_service(raw, revision, ports))
     if (autoscaling.min_replicas if autoscaling else replicas or 0) > 1:
         rendered.append(workload.revision_disruption_budget(raw, revision))
     if autoscaling is not None:
         rendered.append(workload.revision_autoscaler(raw, revision, autoscaling))
-    rendered.append(network.model_service(raw, TrafficSplit.all_to(revision), {revision.hash: ports}, None))
+    rendered.append(routes.model_service(raw, TrafficSplit.all_to(revision), {revision.hash: ports}, None))
     if endpoint is not None:
-        rendered.append(network.render_route(raw, endpoint, TrafficSplit.all_to(revision), marked=features))
+        rendered.append(routes.render_route(raw, endpoint, TrafficSplit.all_to(revision), marked=features))
     return rendered
 
 
@@ -117,8 +118,8 @@ def resolve_pod() -> list[Json]:
     artifact = version(credentialsSecretRef={"name": "store"}, serviceAccountName="reader").spec.artifact
     keys = {"release": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"}
     return [
-        fetching.resolve_pod(raw, "digits", artifact, IMAGES),
-        fetching.resolve_pod(raw, "digits", artifact, IMAGES, digest=DIGEST, keys=keys),
+        fetch_container.resolve_pod(raw, "digits", artifact, IMAGES),
+        fetch_container.resolve_pod(raw, "digits", artifact, IMAGES, digest=DIGEST, keys=keys),
     ]
 
 
@@ -128,8 +129,8 @@ def serves_as_another_account() -> list[Json]:
     wanted = version(uri="pvc://claim/digits", credentialsSecretRef={"name": "store"}, serviceAccountName="reader")
     raw = objects.version("vision", "digits-v1")
     raw["metadata"]["uid"] = "version-uid"
-    kept = fetching.CachedContent("models", fetching.CacheProof())
-    fill = fetching.fill_pod(raw, "digits", wanted.spec.artifact, IMAGES, DIGEST, kept)
+    kept = fetch_container.CachedContent("models", fetch_container.CacheProof())
+    fill = fetch_container.fill_pod(raw, "digits", wanted.spec.artifact, IMAGES, DIGEST, kept)
     return [fill, *manifests(raw_model(serving=serving), choice(**SERVER), wanted, features=False)]
 
 
@@ -177,11 +178,11 @@ def traffic_traefik_observe() -> list[Json]:
 def observer_of_a_model() -> list[Json]:
     artifact = version(credentialsSecretRef={"name": "store"}).spec.artifact
     reference = ReferenceSample(uri="s3://models/digits/1/reference.json", digest=DIGEST)
-    sample = observer.reference_source(reference, artifact)
-    made = observer.monitor_deployment(
+    sample = drift_monitor_pod.reference_source(reference, artifact)
+    made = drift_monitor_pod.monitor_deployment(
         raw_model(), SERVING, sample, Monitoring(), IMAGES, token="sesame", service_account="reader"
     )
-    return [observer.monitor_service(raw_model()), made]
+    return [drift_monitor_pod.monitor_service(raw_model()), made]
 
 
 def traffic_traefik_sticky() -> list[Json]:
@@ -204,21 +205,34 @@ def gate_jobs() -> list[Json]:
     candidate = version(uri="s3://models/digits/2", credentialsSecretRef={"name": "store"}).spec.artifact
     scan_gate = {"allow": {"globals": ["sklearn.*"], "files": ["README.md"]}}
     return [
-        gates.scan_job(
-            rollout(), ScanGate.model_validate(scan_gate), CANDIDATE, gates.EvaluatedContent("digits-v2", candidate, DIGEST),
+        gate_renderers.scan_job(
+            rollout(),
+            ScanGate.model_validate(scan_gate),
+            CANDIDATE,
+            gate_renderers.EvaluatedContent("digits-v2", candidate, DIGEST),
             IMAGES,
         ),
-        gates.evaluation_job(
-            rollout(), EvaluationGate.model_validate(evaluation_gate), CANDIDATE,
-            gates.EvaluatedContent("digits-v2", candidate, DIGEST), gates.EvaluatedContent("digits-v1", version().spec.artifact, DIGEST),
+        gate_renderers.evaluation_job(
+            rollout(),
+            EvaluationGate.model_validate(evaluation_gate),
+            CANDIDATE,
+            gate_renderers.EvaluatedContent("digits-v2", candidate, DIGEST),
+            gate_renderers.EvaluatedContent("digits-v1", version().spec.artifact, DIGEST),
             IMAGES,
         ),
-        gates.infra_job(
-            rollout(), InfraGate.model_validate(infra_gate), CANDIDATE, stored(raw_model(), runtime),
-            tuple(map(Sample.model_validate, samples)), IMAGES, protocol="V2", request_seconds=30,
-            service_account="models-reader", pods=["10.0.0.1"],
+        gate_renderers.infra_job(
+            rollout(),
+            InfraGate.model_validate(infra_gate),
+            CANDIDATE,
+            stored(raw_model(), runtime),
+            tuple(map(Sample.model_validate, samples)),
+            IMAGES,
+            protocol="V2",
+            request_seconds=30,
+            service_account="models-reader",
+            pods=["10.0.0.1"],
         ),
-    ]  # fmt: skip
+    ]
 
 
 def training_run() -> list[Json]:
@@ -227,12 +241,14 @@ def training_run() -> list[Json]:
     argo = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "spec": {"arguments": ["$(INPUTS)"]}}
     other = Work.model_validate({"resource": {"manifest": argo, "profile": "Workflow"}})
     run, policy = test_training.run(), test_training.policy()
-    stages = [training.stage_job(run, stage, test_training.work(stage, of), given) for stage in test_training.STAGES]
+    stages = [
+        training_stages.stage_job(run, stage, test_training.work(stage, of), given) for stage in test_training.STAGES
+    ]
     return [
-        training.dataset_resolve_pod(run, "dataset", of.dataset, "digits", IMAGES),
+        training_stages.dataset_resolve_pod(run, "dataset", of.dataset, "digits", IMAGES),
         *stages,
-        training.stage_resource(run, "train", other, given),
-        training.data_poll_cron_job(policy, test_training.trigger(), IMAGES),
+        training_stages.stage_resource(run, "train", other, given),
+        training_stages.data_poll_cron_job(policy, test_training.trigger(), IMAGES),
     ]
 
 

@@ -6,7 +6,7 @@ import sys
 import kopf
 
 from modelwright.app.main import main
-from modelwright.handlers import watch
+from modelwright.handlers import kopf_watch
 from modelwright.kube.client import KubeClient
 
 REQUEST_SECONDS = 3.0
@@ -18,7 +18,7 @@ def install() -> None:
     defaults = KubeClient.__init__.__kwdefaults__
     assert defaults is not None
     defaults["request_seconds"] = REQUEST_SECONDS
-    settings = watch.build_settings
+    settings = kopf_watch.build_settings
 
     def impatient() -> kopf.OperatorSettings:
         found = settings()
@@ -26,7 +26,7 @@ def install() -> None:
         found.networking.request_timeout = REQUEST_SECONDS
         return found
 
-    watch.build_settings = impatient
+    kopf_watch.build_settings = impatient
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ from typing import Any
 
 from aiohttp import web
 
-from modelwright.analysis.connections import Connection, parse_connections
-from modelwright.analysis.measure import MeasurementRound, MeasurementState, Measurer
-from modelwright.analysis.port import Gateway, MeasurementRequest, RevisionTarget
-from modelwright.analysis.web import JsonClient
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
 from modelwright.core.analysis.evidence import Measurement
 from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
+from modelwright.measurement.connections import Connection, parse_connections
+from modelwright.measurement.json_client import JsonClient
+from modelwright.measurement.measurer import MeasurementRound, MeasurementState, Measurer
+from modelwright.measurement.port import Gateway, MeasurementRequest, RevisionTarget
 
 SINCE = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -54,7 +54,7 @@ def ask(*metrics: Metric, **changes: Any) -> MeasurementRequest:
     """An ask for the metrics, about digits-v2 beside digits-v1, behind Traefik."""
     fields: dict[str, Any] = {
         "key": "uid/1",
-        "wake": Key("Model", "vision", "digits"),
+        "notify_key": Key("Model", "vision", "digits"),
         "namespace": "vision",
         "model": "digits",
         "candidate": CANDIDATE,

@@ -6,11 +6,11 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from modelwright.analysis.connections import parse_connections
-from modelwright.analysis.desk import MeasurementScheduler
-from modelwright.analysis.port import MeasurementRequest
 from modelwright.core.analysis.evidence import Measurement
 from modelwright.kube.queue import Key
+from modelwright.measurement.connections import parse_connections
+from modelwright.measurement.port import MeasurementRequest
+from modelwright.measurement.scheduler import MeasurementScheduler
 from modelwright.obs.clock import FakeClock
 from tests.lib.measurement import SINCE, FakeServer
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.kube import kinds
-from modelwright.serving import network
+from modelwright.render import routes
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, MIRROR_PERCENT_FEATURE
 from tests.lib.rollout_harness import NS, World
 
@@ -62,8 +62,8 @@ class Watched(World):
         return str(next(entry["value"] for entry in container["env"] if entry["name"] == "MODEL_VERSION"))
 
     @property
-    def route(self) -> network.RouteView:
-        return network.read_route(self.api.objects[kinds.HTTP_ROUTE, NS, "digits"], "digits")
+    def route(self) -> routes.RouteView:
+        return routes.read_route(self.api.objects[kinds.HTTP_ROUTE, NS, "digits"], "digits")
 
     @property
     def copies(self) -> int:
@@ -71,7 +71,7 @@ class Watched(World):
         if self.route.through is None:
             return self.route.observe_percent
         traefik = {name: o for (kind, _, name), o in self.api.objects.items() if kind == kinds.TRAEFIK_SERVICE}
-        view = network.read_traefik(traefik, self.route.through, "digits")
+        view = routes.read_traefik(traefik, self.route.through, "digits")
         return view.observe_percent if view is not None else 0
 
     def condition(self, type_: str) -> tuple[str, str] | None:

@@ -13,13 +13,13 @@ from typing import Any
 import aiohttp
 
 from devcluster import ports
-from modelwright.analysis.connections import parse_connections
-from modelwright.analysis.desk import MeasurementScheduler
-from modelwright.analysis.port import MeasurementRequest, RevisionTarget
 from modelwright.api.v1alpha1.policy import Metric
 from modelwright.core.analysis.evidence import Measurement, MetricValue, ValuePairs
 from modelwright.core.revision import Revision
 from modelwright.kube.queue import Key
+from modelwright.measurement.connections import parse_connections
+from modelwright.measurement.port import MeasurementRequest, RevisionTarget
+from modelwright.measurement.scheduler import MeasurementScheduler
 from tests.lib.prometheus import SCRAPE_SECONDS, process
 
 ROOT = Path(__file__).parents[2]

@@ -33,7 +33,7 @@ class Desk:
         self.ends: list[Any] = []
         self.asked: list[Any] = []
 
-    def look(self, ask: Any) -> tuple[Measurement, ...] | None:
+    def get_measurements(self, ask: Any) -> tuple[Measurement, ...] | None:
         self.asked.append(ask)
         found = [
             Measurement(metric.name, self.at(), self.results[metric.name])
@@ -41,10 +41,10 @@ class Desk:
         ]  # fmt: skip
         return tuple(found) or None
 
-    def observed_weight(self, ask: Any) -> int | None:
+    def get_observed_weight(self, ask: Any) -> int | None:
         return None
 
-    def series(self, ask: Any, metric: Any, end: Any) -> ValuePairs | None:
+    def get_range_points(self, ask: Any, metric: Any, end: Any) -> ValuePairs | None:
         self.ends.append(end)
         return self.points
 
@@ -106,7 +106,7 @@ class World:
 
     def restart(self) -> Operator:
         self.operator = Operator(
-            self.api, self.clock, desk=self.desk, crowded=lambda: self.crowd, busy=lambda: self.busy
+            self.api, self.clock, measurements=self.desk, is_backlogged=lambda: self.crowd, is_busy=lambda: self.busy
         )
         return self.operator
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelwright.api import names
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.store import Store
 from modelwright.obs.clock import Clock
@@ -66,15 +66,15 @@ class SimulatedApi:
         if live is None:
             return
         if live["metadata"]["uid"] != uid:
-            raise errors.Conflict(409, "Conflict", "another object of that name")
+            raise api_errors.Conflict(409, "Conflict", "another object of that name")
         if resource_version not in (None, live["metadata"]["resourceVersion"]):
-            raise errors.Conflict(409, "Conflict", "it has changed")
+            raise api_errors.Conflict(409, "Conflict", "it has changed")
         self._write("delete", live, lambda: self.user_delete(kind, namespace or "", name))
 
     def user_create(self, obj: Object) -> Object:
         """Create, by anybody."""
         if place(obj) in self.objects:
-            raise errors.AlreadyExists(409, "AlreadyExists", "the name is taken")
+            raise api_errors.AlreadyExists(409, "AlreadyExists", "the name is taken")
         obj = json.loads(json.dumps(obj))
         uid = f"uid-{next(self._count)}"
         now = self._clock.now() if self._clock is not None else datetime(2026, 1, 1, tzinfo=UTC)
@@ -139,10 +139,10 @@ class SimulatedApi:
     def _merge(self, addressed: Object, patch: Object, status: Object | None = None) -> Object:
         live = self.objects.get(place(addressed))
         if live is None:
-            raise errors.NotFound(404, "NotFound", "it is gone")
+            raise api_errors.NotFound(404, "NotFound", "it is gone")
         for key in ("uid", "resourceVersion"):
             if addressed["metadata"].get(key) not in (None, live["metadata"][key]):
-                raise errors.Conflict(409, "Conflict", f"{key} has changed")
+                raise api_errors.Conflict(409, "Conflict", f"{key} has changed")
         new = _merged(live, patch) if status is None else {**copy.deepcopy(live), "status": copy.deepcopy(status)}
         new["metadata"] = {**new["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}
         if new.get("spec") != live.get("spec"):

@@ -6,21 +6,21 @@ from typing import Any
 from unittest import mock
 
 from modelwright.core.people import AdmissionState
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile import routing
+from modelwright.reconcile import watches
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.history import OrphanedRolloutReconciler
 from modelwright.reconcile.model import ModelReconciler
-from modelwright.reconcile.policy import RolloutPolicyReconciler
-from modelwright.reconcile.retraining import RetrainingPolicyReconciler
-from modelwright.reconcile.snapshots import PolicySnapshotReconciler
-from modelwright.reconcile.training import TrainingRunReconciler
-from modelwright.reconcile.version import ModelVersionReconciler
+from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler
+from modelwright.reconcile.model_version import ModelVersionReconciler
+from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler
+from modelwright.reconcile.retraining_policy import RetrainingPolicyReconciler
+from modelwright.reconcile.rollout_policy import RolloutPolicyReconciler
+from modelwright.reconcile.training_run import TrainingRunReconciler
+from modelwright.render.images import Images
 from modelwright.sandbox.process import SANDBOX
-from modelwright.serving.images import Images
 from tests.lib.simulated import SimulatedApi
 
 Object = dict[str, Any]
@@ -39,7 +39,7 @@ class Operator:
 
     def __init__(self, api: SimulatedApi, clock: FakeClock, **parts: Any) -> None:
         self.api = api
-        self.store = Store(routing.INDEXERS)
+        self.store = Store(watches.INDEXERS)
         self.queue: dict[Key, None] = {}
         self.store.subscribe(self._route)
         self.events = _Events()
@@ -67,10 +67,10 @@ class Operator:
         api.fill(self.store)
 
     def _route(self, kind: kinds.Kind, old: Object | None, new: Object | None) -> None:
-        if routing.is_relevant_change(kind, old, new):
+        if watches.is_relevant_change(kind, old, new):
             for obj in (new, old):
                 if obj is not None:
-                    self.queue.update(dict.fromkeys(routing.affected_keys(kind, obj, self.store)))
+                    self.queue.update(dict.fromkeys(watches.affected_keys(kind, obj, self.store)))
 
     def hear(self, count: int) -> None:
         """Take the oldest events of the watches."""
@@ -91,14 +91,14 @@ class Operator:
             del self.queue[key]
             try:
                 _finish(self.reconcilers[key.kind](key))
-            except errors.ApiError:
+            except api_errors.ApiError:
                 self.queue[key] = None
 
 
 def _finish(coroutine: Coroutine[Any, Any, Any]) -> None:
     """Run to the end; the simulated API never makes it wait, and the sandbox is asked without its thread."""
     try:
-        with mock.patch.multiple(SANDBOX, in_turn=_at_once, in_free_turn=_at_once):
+        with mock.patch.multiple(SANDBOX, run_in_turn=_at_once, run_if_free=_at_once):
             coroutine.send(None)
     except StopIteration:
         return

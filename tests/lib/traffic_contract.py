@@ -9,7 +9,7 @@ from aiohttp import web
 
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import TrafficShare, TrafficSplit
+from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
 from modelwright.kube import kinds
 from modelwright.traffic import envoy
 from modelwright.traffic.gateway_api import (
@@ -18,12 +18,12 @@ from modelwright.traffic.gateway_api import (
     MIRROR_PERCENT_FEATURE,
     GatewayRouter,
 )
+from modelwright.traffic.gateway_probe import GatewayProbe
 from modelwright.traffic.port import ObservedSplit, RoutingObjects, TrafficRouter
-from modelwright.traffic.probe import GatewayProbe
 from modelwright.traffic.providers import choose_router
 from modelwright.traffic.service import ServiceRouter
 from modelwright.traffic.traefik import TraefikRouter
-from tests.unit.serving.builders import raw_model
+from tests.unit.render.builders import raw_model
 
 Json = dict[str, Any]
 

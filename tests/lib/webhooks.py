@@ -13,9 +13,9 @@ import aiohttp
 
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.app.webhooks import TriggerEvent, WebhookServer
-from modelwright.kube.access import AccessUndetermined, Audience, ObjectAccess, PathAccess, User
+from modelwright.kube.access_review import AccessUndetermined, Audience, ObjectAccess, PathAccess, User
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile.inbox import WebhookQueueFull
+from modelwright.reconcile.webhook_queue import WebhookQueueFull
 
 SENDER, STRANGER = User("system:serviceaccount:monitoring:alertmanager"), User("eve")
 

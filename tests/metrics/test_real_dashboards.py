@@ -20,7 +20,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from modelwright.app.health import LoopMonitor
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.obs.clock import FakeClock
 from modelwright.obs.metrics import REGISTRY
@@ -29,7 +29,7 @@ from tests.lib.drift_monitor import alike, watching
 from tests.lib.model_metrics import held_at_ten
 from tests.lib.prometheus import Exporter, Job, answers, prometheus, traefik
 from tests.lib.real_prometheus import Office, infer, stored, v2_server
-from tests.unit.kube import test_events, test_lease, test_runner, test_sweep
+from tests.unit.kube import test_events, test_lease, test_resync, test_workers
 from tests.unit.kube.fakes import model
 from tests.unit.reconcile import test_retraining, test_rollouts
 from tests.wire.apiserver import FakeApiServer, answer
@@ -63,10 +63,10 @@ def training() -> None:
 
 async def passes() -> None:
     """One through the queue that ends well, and one that ends in an exception."""
-    world = test_runner.World()
-    world.plan = [test_runner.ReconcileResult(), RuntimeError("a bug")]
+    world = test_workers.World()
+    world.plan = [test_workers.ReconcileResult(), RuntimeError("a bug")]
     world.runner.start()
-    for key in (test_runner.A, test_runner.B):
+    for key in (test_workers.A, test_workers.B):
         world.queue.add(key)
     await world.settle()
     await world.runner.stop(1)
@@ -74,7 +74,7 @@ async def passes() -> None:
 
 async def sweeps() -> None:
     """A watch has lost a change, and a deletion."""
-    world = test_sweep.World()
+    world = test_resync.World()
     world.client.save(model(uid="u1"))
     world.store.apply(kinds.MODEL, "ADDED", model(uid="u1", resourceVersion="5"))
     world.store.put(model(name="gone", uid="gone", resourceVersion="5"))
@@ -99,7 +99,7 @@ async def requests() -> None:
         server.save(model())
         await client.list(kinds.MODEL)
         server.fault("PATCH", "/models", answer(403, '{"kind":"Status","reason":"Forbidden","message":"may not"}'))
-        with pytest.raises(errors.Denied):
+        with pytest.raises(api_errors.Denied):
             await client.apply(model())
     finally:
         await client.close()

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from pydantic.alias_generators import to_camel
 
-from modelwright.analysis.connections import load_connections
 from modelwright.api.v1alpha1.helper_pods import AdminHelperPlacement, HelperPods, HelperRoles
 from modelwright.app.settings import Settings
+from modelwright.measurement.connections import load_connections
 from tests.packaging.render import CHART, CRDS_CHART, ROOT, Object, Refused, helm, objects, only, template
 
 pytestmark = pytest.mark.chart

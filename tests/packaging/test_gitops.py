@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from modelwright.cli.lint import lint_files
+from modelwright.cli.manifest_lint import lint_files
 from tests.packaging.render import ROOT, kustomize, objects, only
 
 pytestmark = pytest.mark.chart

@@ -73,9 +73,16 @@ def test_what_is_copied_exists_and_is_in_the_build_context(name: str) -> None:
 
 
 def test_the_operator_image_has_no_fetch_and_the_fetch_image_nothing_else() -> None:
-    assert any("rm -rf /opt/modelwright/modelwright/fetch" in line for line in instructions("operator"))
+    assert any("rm -rf /opt/modelwright/modelwright/agents/fetcher" in line for line in instructions("operator"))
     sources = {
         source for line in instructions("fetch") if line.startswith("COPY operator") for source in line.split()[1:-1]
     }
-    ours = {"__init__.py", "addresses.py", "documents.py", "fetch"}
+    ours = {
+        "__init__.py",
+        "untrusted_json.py",
+        "net/__init__.py",
+        "net/addresses.py",
+        "agents/__init__.py",
+        "agents/fetcher",
+    }
     assert sources == {f"operator/modelwright/{name}" for name in ours}

@@ -14,7 +14,7 @@ import yaml
 
 from devcluster import parts
 from modelwright.api.crd.definition import KINDS
-from modelwright.cli.lint import lint_files
+from modelwright.cli.manifest_lint import lint_files
 from scripts import olm
 from tests.packaging.render import Object, template, tool
 

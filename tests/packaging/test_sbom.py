@@ -84,7 +84,7 @@ def test_the_document_keeps_to_the_schema(monkeypatch: pytest.MonkeyPatch, tmp_p
     def read(_: str, path: str, *__: str) -> str:
         return FILES[path]
 
-    monkeypatch.setattr(sbom, "read", read)
+    monkeypatch.setattr(sbom, "read_file", read)
     text = sbom.write("operator", "localhost/modelwright/operator:dev", tmp_path).read_text()
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     assert error is None, str(error)[:300]

@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 import pytest
 
+from modelwright.agents.comparer.comparison import AnswerComparison, RevisionAnswer
+from modelwright.agents.comparer.comparison_stats import ComparisonStats
 from modelwright.api.v1alpha1.policy import Metric
-from modelwright.compare.comparison import AnswerComparison, RevisionAnswer
-from modelwright.compare.tally import ComparisonStats
-from modelwright.core import shadow
+from modelwright.core.analysis import comparison
+from modelwright.core.analysis.comparison import RevisionPair
 from modelwright.core.analysis.evidence import Measurement, Outcome, Verdict
 from modelwright.core.analysis.judge import judge_metric
 from modelwright.core.analysis.planning import Levels
-from modelwright.core.rollout import evaluation
-from modelwright.core.shadow import RevisionPair
+from modelwright.core.rollout import step_analysis
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = RevisionAnswer(200, 0.01)
@@ -31,8 +31,8 @@ def answered(into: ComparisonStats, rows: int, differing: int, times: int = 1) -
 
 
 def verdict(found: ComparisonStats) -> Verdict:
-    measured = Measurement(METRIC.name, AT, shadow.agreement_sample(found.build_summary()))
-    return judge_metric(evaluation.build_limits(METRIC, 0, alone=False), measured, levels=Levels(ALPHA, ALPHA))
+    measured = Measurement(METRIC.name, AT, comparison.agreement_sample(found.build_summary()))
+    return judge_metric(step_analysis.build_limits(METRIC, 0, alone=False), measured, levels=Levels(ALPHA, ALPHA))
 
 
 def test_rows_of_few_answers_are_no_proof() -> None:

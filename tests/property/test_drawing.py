@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from modelwright.core.retraining import drawing as of_runs
-from modelwright.core.retraining import machine as of_run
+from modelwright.core.retraining import run_machine as of_run
 from modelwright.core.rollout import drawing as of_rollouts
 from modelwright.core.rollout import machine as of_rollout
 from tests.property import test_retraining, test_rollouts
@@ -23,16 +23,19 @@ def _state(observed: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("simulated", "machine", "drawing"),
-    [(test_rollouts.Rollouts, of_rollout, of_rollouts), (test_retraining.Runs, of_run, of_runs)],
+    ("simulated", "machine", "table", "trace", "drawing"),
+    [
+        (test_rollouts.Rollouts, of_rollout, of_rollout.TABLE, "trace_rows", of_rollouts),
+        (test_retraining.Runs, of_run, of_run.RUN_TABLE, "trace_run", of_runs),
+    ],
     ids=["rollouts", "runs"],
 )
 def test_every_move_that_is_seen_is_drawn(
-    simulated: Any, machine: Any, drawing: Any, monkeypatch: pytest.MonkeyPatch
+    simulated: Any, machine: Any, table: Any, trace: str, drawing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, numbers = drawing.moves(), {row.name: number for number, row in enumerate(machine.TABLE, 1)}
+    drawn, numbers = drawing.moves(), {row.name: number for number, row in enumerate(table, 1)}
     seen: dict[tuple[Any, Any], set[int]] = {}
-    real = machine.course
+    real = getattr(machine, trace)
 
     def noted(observed: Any) -> Iterator[Any]:
         before = _state(observed)
@@ -42,7 +45,7 @@ def test_every_move_that_is_seen_is_drawn(
             before = _state(after)
             yield row, after
 
-    monkeypatch.setattr(machine, "course", noted)
+    monkeypatch.setattr(machine, trace, noted)
     run_state_machine_as_test(
         simulated, settings=settings(max_examples=12, stateful_step_count=20, deadline=None, derandomize=True)
     )

@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from promql_parser import VectorSelector
 
-from modelwright.analysis import builtin, promql
-from modelwright.analysis.port import Gateway, MeasurementRequest, RevisionTarget
-from modelwright.analysis.promql import LabelMatcher
 from modelwright.api.v1alpha1.runtime import RuntimeMetrics
+from modelwright.measurement import queries, request_counters
+from modelwright.measurement.port import Gateway, MeasurementRequest, RevisionTarget
+from modelwright.measurement.queries import LabelMatcher
 from tests.lib.measurement import CANDIDATE, SERVING, TRAEFIK, ask
 
 ISTIO = Gateway("istio.io/gateway-controller")
@@ -60,8 +60,8 @@ def selector(text: str) -> VectorSelector:
 @given(hostile, st.sampled_from(["=", "!="]))
 @example('"} or vector(1) #', "=")
 def test_a_matcher_reads_as_its_value(value: str, sign: Any) -> None:
-    found = selector(promql.build_selector("a", [LabelMatcher("l", value, sign)]))
-    assert shape(found) == shape(selector(promql.build_selector("a", [LabelMatcher("l", "x", sign)])))
+    found = selector(queries.build_selector("a", [LabelMatcher("l", value, sign)]))
+    assert shape(found) == shape(selector(queries.build_selector("a", [LabelMatcher("l", "x", sign)])))
     assert matchers(found) == {"l": value}
 
 
@@ -73,22 +73,22 @@ QUERIES = (
 
 
 @pytest.mark.parametrize("query", QUERIES)
-@given(st.fixed_dictionaries(dict.fromkeys(promql.PLACEHOLDERS, hostile)))
+@given(st.fixed_dictionaries(dict.fromkeys(queries.PLACEHOLDERS, hostile)))
 def test_a_users_query_keeps_its_shape(query: str, known: dict[str, str]) -> None:
-    filled = promql_parser.parse(promql.fill_placeholders(query, known))
-    assert shape(filled) == shape(promql_parser.parse(promql.fill_placeholders(query, dict.fromkeys(known, "x"))))
+    filled = promql_parser.parse(queries.fill_placeholders(query, known))
+    assert shape(filled) == shape(promql_parser.parse(queries.fill_placeholders(query, dict.fromkeys(known, "x"))))
 
 
 @given(hostile, hostile)
 async def test_an_enforced_label_can_not_be_got_round_by_a_value(namespace: str, model: str) -> None:
-    known = dict.fromkeys(promql.PLACEHOLDERS, "x") | {"NAMESPACE": namespace, "MODEL": model}
-    query = promql.fill_placeholders('sum(a{namespace="$(NAMESPACE)",m="$(MODEL)"})', known)
-    sent = promql_parser.parse(await promql.enforce_label(query, "namespace", namespace, "q"))
+    known = dict.fromkeys(queries.PLACEHOLDERS, "x") | {"NAMESPACE": namespace, "MODEL": model}
+    query = queries.fill_placeholders('sum(a{namespace="$(NAMESPACE)",m="$(MODEL)"})', known)
+    sent = promql_parser.parse(await queries.enforce_label(query, "namespace", namespace, "q"))
     assert matchers(sent.expr) == {"namespace": namespace, "m": model}  # type: ignore[attr-defined]
 
 
 async def counted(asked: MeasurementRequest, wanted: str, target: RevisionTarget) -> list[VectorSelector]:
-    found = await builtin.find_counters(asked, wanted, target)
+    found = await request_counters.find_counters(asked, wanted, target)
     parts = [part for part in (found.all_requests, found.bad_requests, found.latency) if part is not None]
     return [selector(text) for part in parts for text in part.selectors]
 
@@ -123,7 +123,7 @@ async def test_selectors_of_a_gateway_keep_their_shape(
 
 @given(namespace=hostile, label=hostile, pods=plain)
 async def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespace: str, label: str, pods: str) -> None:
-    text = promql.build_selector("requests_total", [LabelMatcher("model", label)])
+    text = queries.build_selector("requests_total", [LabelMatcher("model", label)])
     target = replace(CANDIDATE, pod_pattern=pods, metrics=RuntimeMetrics(requests=text, errors=text, latency=text))
     for found in await counted(ask(namespace=namespace, candidate=target, gateway=None), "Runtime", target):
         assert found.name == "requests_total"
@@ -132,8 +132,8 @@ async def test_selectors_of_a_runtime_are_narrowed_and_keep_their_shape(namespac
 
 @given(hostile | st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_an_instance_is_matched_by_itself_only(instance: str) -> None:
-    pattern = promql.escape_pattern(instance)
-    found = selector(promql.build_selector("up", [LabelMatcher("instance", pattern, "=~")]))
+    pattern = queries.escape_pattern(instance)
+    found = selector(queries.build_selector("up", [LabelMatcher("instance", pattern, "=~")]))
     assert matchers(found) == {"instance": pattern}
     assert re.fullmatch(pattern, instance)
     assert not re.fullmatch(pattern, instance + "x")

@@ -16,14 +16,14 @@ from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatu
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.pods import PodFailure
+from modelwright.core.evaluation_gate import GateResult
+from modelwright.core.pod_failures import PodFailure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
 from modelwright.core.rollout.drawing import _NO as REJECTION
-from modelwright.core.rollout.observed import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
+from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
 from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
 from modelwright.core.rollout.steps import compile_steps
-from modelwright.core.scoring import GateResult
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = Revision("v1", "aaaa"), Revision("v2", "bbbb")

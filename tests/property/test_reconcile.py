@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from modelwright.api import names
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects
 from tests.lib.kstatus import faults, is_ready
@@ -41,7 +41,7 @@ class Clusters(RuleBasedStateMachine):
         self.broken: set[str] = set()
         self.writes_left: int | None = None
         self.crowd = False
-        self.lie: errors.ApiError | None = None
+        self.lie: api_errors.ApiError | None = None
         self.api.before_write = self._before_write
         self.api.after_write = self._after_write
 
@@ -61,7 +61,7 @@ class Clusters(RuleBasedStateMachine):
         self.crowd = crowd
 
     def _start(self) -> Operator:
-        return Operator(self.api, self.clock, crowded=lambda: self.crowd)
+        return Operator(self.api, self.clock, is_backlogged=lambda: self.crowd)
 
     # People
 
@@ -189,8 +189,8 @@ class Clusters(RuleBasedStateMachine):
             self.operator = self._start()
         self.writes_left = None
 
-    @rule(error=st.sampled_from([errors.Transient, errors.Conflict, errors.Throttled]), after=st.booleans())
-    def the_api_server_fails_once(self, error: type[errors.ApiError], after: bool) -> None:
+    @rule(error=st.sampled_from([api_errors.Transient, api_errors.Conflict, api_errors.Throttled]), after=st.booleans())
+    def the_api_server_fails_once(self, error: type[api_errors.ApiError], after: bool) -> None:
         """Before the write, or in its answer: then it was done, and the operator doesn't know."""
         self.lie, self.after = error(500, "Fault", "a fault"), after
         self.operator.work()
@@ -292,7 +292,7 @@ class Clusters(RuleBasedStateMachine):
             self._count_down()
         if self.lie is not None and self.after:
             self.lie = None
-            raise errors.error_without_response(ConnectionResetError("the answer is lost"))
+            raise api_errors.error_without_response(ConnectionResetError("the answer is lost"))
 
     def _count_down(self) -> None:
         assert self.writes_left is not None

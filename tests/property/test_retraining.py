@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from modelwright.api.common import parse_duration
 from modelwright.api.v1alpha1.retraining import Guard, RetrainingPolicySpec, RetrainingPolicyStatus, TriggerStatus
 from modelwright.api.v1alpha1.training import RunState, StageState
-from modelwright.core.retraining import guard, triggers
-from modelwright.core.retraining.guard import AlreadyStarted, PolicyRun, StartRun, SuppressFiring
-from modelwright.core.retraining.machine import (
+from modelwright.core.problem import Problem
+from modelwright.core.retraining import throttle, triggers
+from modelwright.core.retraining.run_machine import (
     RUN_TERMINAL_STATES,
     ChildRef,
     RegisterVersion,
@@ -29,9 +29,9 @@ from modelwright.core.retraining.machine import (
     current_stage,
     decide_run,
 )
-from modelwright.core.retraining.stage import ENDED_STAGE_STATES, StageReading
+from modelwright.core.retraining.stage_reading import ENDED_STAGE_STATES, StageReading
+from modelwright.core.retraining.throttle import AlreadyStarted, PolicyRun, StartRun, SuppressFiring
 from modelwright.core.retraining.triggers import Firing
-from modelwright.core.rollout.observed import Problem
 from tests.unit.core.retraining.builders import DIGEST, NOW, REPORTS, policy, run
 
 REASONS = {"Suspended", "BackingOff", "Cooldown", "MaxRuns", "RunActive", "QueueFull"}
@@ -82,10 +82,10 @@ class Stream:
         self.runs[name] = PolicyRun(name, trigger, identity, manual, self.now, None, None, False)
 
     def take(self, firings: list[Firing], suspended: bool) -> None:
-        failures, last = guard.count_failures(list(self.runs.values()))
-        until = guard.compute_retry_time(self.rules.backoff, failures, last)
+        failures, last = throttle.count_failures(list(self.runs.values()))
+        until = throttle.compute_retry_time(self.rules.backoff, failures, last)
         before = list(self.runs.values())
-        found = guard.judge_firings(
+        found = throttle.judge_firings(
             firings, self.rules, before, policy="digits", policy_uid="u1", suspended=suspended, now=self.now,
             retry_at=until,
         )  # fmt: skip

@@ -8,11 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from modelwright.api.v1alpha1.rollout import RolloutState
-from modelwright.core.pods import PodFailure
+from modelwright.core.pod_failures import PodFailure
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.actions import EnsureRevision, RemoveRevision, SetTraffic
 from modelwright.core.rollout.machine import decide_actions, determine_state
-from modelwright.core.rollout.observed import Observation, RevisionView, ServingRevision, TrafficView, confirm_serving
+from modelwright.core.rollout.observation import (
+    Observation,
+    RevisionView,
+    ServingRevision,
+    TrafficView,
+    confirm_serving,
+)
 
 VERSIONS = ["one", "two", "three"]
 

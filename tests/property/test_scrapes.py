@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from modelwright.core.analysis.counters import MoreBadThanTotal, count_arm, count_arm_blocks, sum_growth
 from modelwright.core.analysis.evidence import Arm, Series
-from modelwright.core.analysis.scrapes import CounterGrowth, block_ends, clean_samples, count_growth, thin_samples
+from modelwright.core.analysis.scraped_counters import (
+    CounterGrowth,
+    block_ends,
+    clean_samples,
+    count_growth,
+    thin_samples,
+)
 
 UNTIMED = settings(deadline=None)
 START, END = 100.0, 300.0

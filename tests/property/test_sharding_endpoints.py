@@ -13,7 +13,7 @@ from modelwright.core.sharding import NamespaceOwnership, NamespaceState
 from modelwright.kube import kinds
 from modelwright.kube.sharded import ShardStore
 from modelwright.kube.store import Store
-from modelwright.reconcile import observe, routing
+from modelwright.reconcile import observe, watches
 from tests.lib import objects
 
 Object = dict[str, Any]
@@ -63,7 +63,7 @@ def verdicts(store: Store) -> dict[tuple[str, str], str | None]:
 
 @given(models(), st.randoms(use_true_random=False))
 def test_every_shard_comes_to_the_answer_of_one_operator_with_all_models(made: list[Object], rng: Any) -> None:
-    whole = Store(routing.INDEXERS)
+    whole = Store(watches.INDEXERS)
     for model in made:
         whole.apply(kinds.MODEL, None, model)
     states = {f"ns{number}": NamespaceState(SHARDS[number % 3], 1) for number in range(6)}
@@ -71,7 +71,7 @@ def test_every_shard_comes_to_the_answer_of_one_operator_with_all_models(made: l
     for shard in SHARDS:
         own = NamespaceOwnership(shard)
         own.apply_list(states, 10)
-        store = ShardStore(own, routing.INDEXERS)
+        store = ShardStore(own, watches.INDEXERS)
         for model in rng.sample(made, len(made)):
             store.apply(kinds.MODEL, "ADDED", model)
         answers |= verdicts(store)
@@ -85,17 +85,17 @@ def test_a_namespace_that_moves_changes_no_answer(made: list[Object], moved: int
     for shard in SHARDS:
         own = NamespaceOwnership(shard)
         own.apply_list(states, 10)
-        shards[own] = ShardStore(own, routing.INDEXERS)
+        shards[own] = ShardStore(own, watches.INDEXERS)
         for model in made:
             shards[own].apply(kinds.MODEL, "ADDED", model)
     before = {key: text for store in shards.values() for key, text in verdicts(store).items()}
     name = f"ns{moved}"
     for own, store in shards.items():
-        change = own.changed(name, NamespaceState(SHARDS[to], 20))
+        change = own.apply_change(name, NamespaceState(SHARDS[to], 20))
         if change.left:
-            store.leave(name)
+            store.drop_namespace(name)
         if change.came:
             for model in made:
                 store.apply(kinds.MODEL, "ADDED", model)
-            store.complete(name)
+            store.drop_stale_endpoints(name)
     assert {key: text for store in shards.values() for key, text in verdicts(store).items()} == before

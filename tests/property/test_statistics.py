@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from modelwright.core.analysis.ab_winner import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.counters import MoreBadThanTotal, build_histogram, count_arm, count_over, sum_growth
-from modelwright.core.analysis.courses import NEEDED_POINTS, decide_winner
 from modelwright.core.analysis.evidence import (
     Arm,
     Block,
@@ -27,7 +27,7 @@ from modelwright.core.analysis.evidence import (
 )
 from modelwright.core.analysis.judge import MetricLimits, combine_verdicts, judge_metric
 from modelwright.core.analysis.planning import Levels, estimate_samples
-from modelwright.core.analysis.scrapes import NEAR_ZERO_REQUESTS, count_growth
+from modelwright.core.analysis.scraped_counters import NEAR_ZERO_REQUESTS, count_growth
 from modelwright.core.analysis.sequential import difference_interval, share_interval
 
 INF, NAN = math.inf, math.nan

@@ -18,7 +18,7 @@ from modelwright.core import people
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
 from modelwright.core.rollout.actions import SetTraffic, StartRollout
-from modelwright.core.rollout.observed import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
+from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
 from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
 from modelwright.core.rollout.steps import compile_steps
 

@@ -18,10 +18,10 @@ from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import machine
 from modelwright.core.rollout.actions import SetTraffic
-from modelwright.core.rollout.observed import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
+from modelwright.core.rollout.measured_step import select_measured_step
+from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
 from modelwright.core.rollout.record import DEADLINE_STATES, TERMINAL_STATES, RolloutRecord
 from modelwright.core.rollout.steps import compile_steps
-from modelwright.core.rollout.watch import select_measured_step
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OLD, NEW = Revision("v1", "aaaa"), Revision("v2", "bbbb")

@@ -120,7 +120,7 @@ def clients(s3: S3, load: Load, container: Container, digest: str) -> list[Clien
         Client(
             OURS,
             lambda dest: [
-                sys.executable, "-m", "modelwright.fetch", "get", "--uri", uri, "--digest", digest, "--dest", str(dest)
+                sys.executable, "-m", "modelwright.agents.fetcher", "get", "--uri", uri, "--digest", digest, "--dest", str(dest)
             ],
             ours,
         ),

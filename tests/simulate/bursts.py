@@ -10,12 +10,12 @@ from itertools import pairwise
 import numpy as np
 
 from modelwright.core.analysis.blocks import BlockPair
+from modelwright.core.analysis.comparison import DISAGREEMENT_POINTS
 from modelwright.core.analysis.dispersion import MAX_DISPERSION, estimate_dispersion
 from modelwright.core.analysis.judge import UNBLOCKED_LEVEL_SHARE
-from modelwright.core.analysis.scrapes import FIRST_BLOCK_SECONDS, block_ends
+from modelwright.core.analysis.scraped_counters import FIRST_BLOCK_SECONDS, block_ends
 from modelwright.core.analysis.sequential import SHARE_PRIOR, difference_interval
-from modelwright.core.rollout.evaluation import DEFAULT_MIN_SAMPLES
-from modelwright.core.shadow import DISAGREEMENT_POINTS
+from modelwright.core.rollout.step_analysis import DEFAULT_MIN_SAMPLES
 from tests.simulate import command, mirror, tables
 from tests.simulate.command import Figure
 from tests.simulate.run import DEADLINE, LEVELS, RATE, Blocks, Truth, blocks

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from modelwright.core.monitoring import bins, drift
-from modelwright.core.monitoring.bins import MAX_BINS, MAX_ORDERED_BINS, Bins
-from modelwright.core.monitoring.distances import ORDERED_METHODS, DistanceMethod
-from modelwright.core.monitoring.drift import Correction, DriftMethods
+from modelwright.core.drift import bins, feature_drift
+from modelwright.core.drift.bins import MAX_BINS, MAX_ORDERED_BINS, Bins
+from modelwright.core.drift.distances import ORDERED_METHODS, DistanceMethod
+from modelwright.core.drift.feature_drift import Correction, DriftMethods
 from tests.simulate import command
 from tests.simulate.command import TENTH, Figure
 
 PAGE = command.ROOT / "docs" / "how-to" / "drift.md"
 FIGURES = command.FOLDER / "drift.json"
 REFERENCE = 1000
-ALPHA = drift.ERROR_RATE
+ALPHA = feature_drift.ERROR_RATE
 CONFIDENCE = 0.999
 
 Random = np.random.Generator
@@ -95,7 +95,7 @@ def alarm(before: list[Values], now: list[Values], labels: bool, comparison: Dri
     """Whether a look at these features calls anything drift. Each has its reference sample."""
     made = [reference(values, labels, comparison) for values in before]
     rows = {str(n): (found, count(found, values)) for n, (found, values) in enumerate(zip(made, now, strict=True))}
-    return drift.compare_features(rows, comparison).excess > 1
+    return feature_drift.compare_features(rows, comparison).excess > 1
 
 
 def correlated(random: Random, rows: int, features: int, correlation: float) -> list[Values]:

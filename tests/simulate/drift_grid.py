@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelwright.core.monitoring import drift as compared
-from modelwright.core.monitoring.bins import MAX_BINS, MAX_ORDERED_BINS
-from modelwright.core.monitoring.distances import ORDERED_METHODS
-from modelwright.core.monitoring.drift import DriftMethods
+from modelwright.core.drift import feature_drift as compared
+from modelwright.core.drift.bins import MAX_BINS, MAX_ORDERED_BINS
+from modelwright.core.drift.distances import ORDERED_METHODS
+from modelwright.core.drift.feature_drift import DriftMethods
 from tests.simulate import command, drift
 from tests.simulate.command import Figure
 from tests.simulate.drift import Random, Values

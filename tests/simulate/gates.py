@@ -14,14 +14,14 @@ import numpy as np
 from scipy import stats
 
 from modelwright.api.v1alpha1.policy import EvaluationMetric
-from modelwright.core import scoring
-from modelwright.core.analysis.bounds import PairedExamples, equally_good
+from modelwright.core import evaluation_gate
+from modelwright.core.analysis.figure_evidence import PairedExamples, equally_good
 from tests.simulate import command
 from tests.simulate.command import Figure
 
 PAGE = command.ROOT / "docs" / "how-to" / "gates.md"
 FIGURES = command.FOLDER / "gates.json"
-ALPHA = 1 - scoring.DEFAULT_CONFIDENCE
+ALPHA = 1 - evaluation_gate.DEFAULT_CONFIDENCE
 PARTS = ("a", "b", "c", "d", "e")
 """Five slices."""
 ASKED, POWER = 0.8, 0.85
@@ -87,7 +87,7 @@ def outcomes(margin: float, slices: tuple[str, ...], report: Callable[[str | Non
     """What the gate says of so many reports."""
     metric = EvaluationMetric.model_validate({"name": "accuracy", "minDelta": f"-{margin}", "slices": list(slices)})
     return Counter(
-        scoring.evaluate_report(
+        evaluation_gate.evaluate_report(
             [metric], {"metrics": [report(part) for part in (None, *slices)]}, first=False
         ).outcome.value
         for _ in range(runs)

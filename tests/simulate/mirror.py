@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.analysis import betting
+from modelwright.core.analysis.comparison import DISAGREEMENT_POINTS
 from modelwright.core.analysis.evidence import ValueSample
 from modelwright.core.analysis.planning import Levels, estimate_answers, estimate_pairs
 from modelwright.core.analysis.sequential import difference_interval
-from modelwright.core.shadow import DISAGREEMENT_POINTS
 from tests.simulate import command, tables
 from tests.simulate.command import Figure
 from tests.simulate.run import LEVELS

@@ -20,8 +20,8 @@ import numpy as np
 from modelwright.api.v1alpha1 import policy as api
 from modelwright.api.v1alpha1.model import Serving
 from modelwright.api.v1alpha1.rollout import ModelRolloutSpec, ModelRolloutStatus
+from modelwright.core.analysis.ab_winner import decide_winner
 from modelwright.core.analysis.blocks import BlockPair
-from modelwright.core.analysis.courses import decide_winner
 from modelwright.core.analysis.dispersion import MAX_DISPERSION, estimate_dispersion
 from modelwright.core.analysis.evidence import Arm, Block, Measurement, Outcome, RequestShares
 from modelwright.core.analysis.planning import (
@@ -31,9 +31,9 @@ from modelwright.core.analysis.planning import (
     estimate_samples,
     split_levels,
 )
-from modelwright.core.analysis.score import score_interval
-from modelwright.core.analysis.scrapes import block_ends
-from modelwright.core.rollout import evaluation
+from modelwright.core.analysis.score_interval import score_interval
+from modelwright.core.analysis.scraped_counters import block_ends
+from modelwright.core.rollout import step_analysis
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.steps import compile_steps
 from tests.simulate import command, tables, vectors
@@ -267,7 +267,7 @@ def _rollout(run: int, every: list[float], steps: list[tuple[list[Blocks], Any]]
     clock = 0.0
     for index, (metrics, near) in enumerate(steps):
         begin, done = clock, False
-        hold = evaluation.minimum_hold(POLICY, COMPARED[index], LONGEST).total_seconds()
+        hold = step_analysis.minimum_hold(POLICY, COMPARED[index], LONGEST).total_seconds()
         while not done:
             clock += LOOK
             if clock > DEADLINE:
@@ -297,7 +297,7 @@ def look(run: int, every: list[float], metrics: list[Blocks], index: int, age: f
         sums = [Arm(sum(block.trials for block in arm), sum(block.events for block in arm)) for arm in arms]
         shares = RequestShares(sums[0], sums[1], blocks=(arms[0], arms[1]))
         found.append(Measurement(metric, BEGIN + timedelta(seconds=age), shares))
-    outcome, _ = evaluation.evaluate_step(
+    outcome, _ = step_analysis.evaluate_step(
         POLICY, EVERY, COMPARED[index], found, RECORD, index=index, complete_at=BEGIN + LONGEST
     )
     return outcome

@@ -12,8 +12,8 @@ import promql_parser
 import pytest
 from promql_parser import VectorSelector
 
-from modelwright.analysis import builtin
 from modelwright.cli import metrics_page
+from modelwright.measurement import request_counters
 from tests.lib.dashboards import BOARDS, Query, filled, panels, queries, variables
 
 OWN = {one.name: set(one.labels) for one in [*metrics_page.operator_metrics(), *metrics_page.observer_metrics()]}
@@ -89,7 +89,7 @@ def test_every_variable_that_is_used_is_there_and_every_one_that_is_there_is_use
 
 def test_the_errors_of_a_model_are_those_that_builtin_metrics_count() -> None:
     asked = [query.text for query in queries() if query.board == "model" and "traefik" in query.text]
-    assert all(f'code=~"{builtin.BAD_HTTP_CODES}"' in text for text in asked if "code=" in text)
+    assert all(f'code=~"{request_counters.BAD_HTTP_CODES}"' in text for text in asked if "code=" in text)
     assert any("code=" in text for text in asked)
 
 

@@ -14,10 +14,10 @@ import yaml
 from datacheck.__main__ import check_dataset
 from demo import digits
 from examples.digits import data, evaluate, retrain, shift, train
+from modelwright.agents.fetcher.digest import FileEntry, directory_digest
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy
-from modelwright.core.scoring import evaluate_report as judge
-from modelwright.fetch.digest import FileEntry, directory_digest
-from modelwright.serving.gates import format_gated_figures
+from modelwright.core.evaluation_gate import evaluate_report as judge
+from modelwright.render.gate_jobs import format_gated_figures
 
 VERSIONS = {
     1: ["--model", "logistic-regression", "--c", "0.01", "--train-samples", "60"],

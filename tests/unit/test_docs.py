@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.api.crd.definition import KINDS
-from modelwright.cli.lint import lint_files
+from modelwright.cli.manifest_lint import lint_files
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright import documents
-from modelwright.documents import DocumentError, DocumentTooLarge, JsonLimits
+from modelwright import untrusted_json
+from modelwright.untrusted_json import DocumentError, DocumentTooLarge, JsonLimits
 
 WIDE = JsonLimits(1 << 20)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text('[]{},"\\x\n\u00e9\u2603')
@@ -38,8 +38,8 @@ def depth(value: Any) -> int:
 def test_what_is_within_the_bounds_is_read_and_one_less_is_too_little(value: Any, indent: int | None, ascii: bool):
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
     size, values, levels = len(text.encode()), count(value), depth(value)
-    assert documents.parse_json(text, JsonLimits(size, values, levels)) == value
-    assert documents.parse_json(text.encode(), JsonLimits(size, values, levels)) == value
+    assert untrusted_json.parse_json(text, JsonLimits(size, values, levels)) == value
+    assert untrusted_json.parse_json(text.encode(), JsonLimits(size, values, levels)) == value
     for less in (
         JsonLimits(size - 1, values, levels),
         JsonLimits(size, values - 1, levels),
@@ -47,7 +47,7 @@ def test_what_is_within_the_bounds_is_read_and_one_less_is_too_little(value: Any
     ):
         if less.values >= 0 and less.depth >= 0:
             with pytest.raises(DocumentTooLarge):
-                documents.parse_json(text, less)
+                untrusted_json.parse_json(text, less)
 
 
 @given(st.text('[]{},"\\:a1\n '))
@@ -56,9 +56,9 @@ def test_any_text_is_read_as_json_does_or_refused(text: str):
         expected = json.loads(text)
     except (ValueError, RecursionError):
         with pytest.raises(DocumentError):
-            documents.parse_json(text, WIDE)
+            untrusted_json.parse_json(text, WIDE)
     else:
-        assert documents.parse_json(text, WIDE) == expected
+        assert untrusted_json.parse_json(text, WIDE) == expected
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_any_text_is_read_as_json_does_or_refused(text: str):
 )
 def test_what_is_no_json_is_refused_with_a_reason(body: bytes, why: str):
     with pytest.raises(DocumentError, match=why):
-        documents.parse_json(body, WIDE)
+        untrusted_json.parse_json(body, WIDE)
 
 
 BOMBS = {
@@ -100,7 +100,7 @@ def test_a_bomb_takes_no_more_than_a_few_times_its_size(bomb: str):
     tracemalloc.start()
     try:
         with pytest.raises(DocumentError):
-            documents.parse_json(body, JsonLimits(1 << 21))
+            untrusted_json.parse_json(body, JsonLimits(1 << 21))
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -113,7 +113,7 @@ def test_what_is_just_within_the_bounds_stays_small(one: bytes):
     body = b"[" + b",".join([one] * min(bounds.values // weight - 1, bounds.size // (len(one) + 1) - 1)) + b"]"
     tracemalloc.start()
     try:
-        documents.parse_json(body, bounds)
+        untrusted_json.parse_json(body, bounds)
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
         tracemalloc.stop()

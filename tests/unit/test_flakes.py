@@ -146,7 +146,7 @@ HANGS = PROGRAM + "import signal\nprint('up', flush=True)\nsignal.pause()\n"
 LEAVES = """
 import os
 from scripts import flakes
-with flakes._busy(1) as processes:
+with flakes._busy_processes(1) as processes:
     print(processes[0].pid, flush=True)
     os._exit(0)
 """

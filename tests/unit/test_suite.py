@@ -112,7 +112,7 @@ def test_a_row_says_what_is_over_its_budget(tmp_path: Path) -> None:
 def test_one_that_runs_long_says_so_meanwhile(
     tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suite, "SAY_EVERY", 0.2)
+    monkeypatch.setattr(suite, "STATUS_SECONDS", 0.2)
     played(tmp_path, [shell("long", "echo half of it; sleep 0.5")])
     assert "    long: 0 s; half of it\n" in capfdbinary.readouterr().out.decode()
 

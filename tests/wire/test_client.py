@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from modelwright.app.main import RECURSION_LIMIT
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import PAGE_OBJECTS, KubeClient, load_configuration
 from modelwright.kube.store import Store
 from tests.unit.kube.fakes import model
@@ -60,25 +60,25 @@ CALLS = {"GET": get, "PATCH": apply, "POST": create, "DELETE": delete}
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        (answer(500, "boom"), errors.Transient),
-        (answer(503, '{"reason":"ServiceUnavailable"}'), errors.Transient),
-        (answer(403, '{"kind":"Status","reason":"Forbidden","message":"may not"}'), errors.Denied),
-        (answer(429, "", Retry_After="2"), errors.Throttled),
-        (answer(200, "<html>a proxy's page</html>"), errors.Transient),
-        (answer(200, "[1, 2]"), errors.Transient),
-        (apiserver.reset, errors.Transient),
-        (apiserver.half_close, errors.Transient),
-        (apiserver.truncated, errors.Transient),
-        (apiserver.hang, errors.Transient),
+        (answer(500, "boom"), api_errors.Transient),
+        (answer(503, '{"reason":"ServiceUnavailable"}'), api_errors.Transient),
+        (answer(403, '{"kind":"Status","reason":"Forbidden","message":"may not"}'), api_errors.Denied),
+        (answer(429, "", Retry_After="2"), api_errors.Throttled),
+        (answer(200, "<html>a proxy's page</html>"), api_errors.Transient),
+        (answer(200, "[1, 2]"), api_errors.Transient),
+        (apiserver.reset, api_errors.Transient),
+        (apiserver.half_close, api_errors.Transient),
+        (apiserver.truncated, api_errors.Transient),
+        (apiserver.hang, api_errors.Transient),
     ],
     ids=["500", "503", "403", "429", "html", "no-object", "reset", "half-close", "truncated", "hang"],
 )
 async def test_every_fault_is_an_api_error(
-    server: FakeApiServer, client: KubeClient, method: str, fault: Handler, expected: type[errors.ApiError]
+    server: FakeApiServer, client: KubeClient, method: str, fault: Handler, expected: type[api_errors.ApiError]
 ) -> None:
     # aiohttp itself tries an idempotent request once more when its connection was reset.
     server.fault(method, "/models", fault, times=2 if fault is apiserver.reset else 1)
-    with pytest.raises(errors.ApiError) as caught:
+    with pytest.raises(api_errors.ApiError) as caught:
         await CALLS[method](client)
     assert type(caught.value) is expected
 
@@ -88,7 +88,7 @@ async def test_a_server_that_is_not_there_is_transient() -> None:
     await server.start()
     client = KubeClient(server.configuration())
     await server.stop()
-    with pytest.raises(errors.Transient, match="get /apis"):
+    with pytest.raises(api_errors.Transient, match="get /apis"):
         await get(client)
     await client.close()
 
@@ -98,7 +98,7 @@ async def test_a_hang_ends_with_the_time_limit_and_the_connection_pool_recovers(
 ) -> None:
     server.fault("GET", "/models", apiserver.hang, times=40)
     outcomes = await asyncio.gather(*(get(client) for _ in range(40)), return_exceptions=True)
-    assert all(isinstance(o, errors.Transient) for o in outcomes)
+    assert all(isinstance(o, api_errors.Transient) for o in outcomes)
     server.faults.clear()
     assert await get(client) is None
 
@@ -106,7 +106,7 @@ async def test_a_hang_ends_with_the_time_limit_and_the_connection_pool_recovers(
 async def test_throttling_holds_back_every_later_write(server: FakeApiServer) -> None:
     client = KubeClient(server.configuration(), qps=1000, burst=1000)
     server.fault("PATCH", "/models", answer(429, "", Retry_After="0.4"))
-    with pytest.raises(errors.Throttled) as caught:
+    with pytest.raises(api_errors.Throttled) as caught:
         await apply(client)
     assert caught.value.retry_after == 0.4
     start = asyncio.get_running_loop().time()
@@ -191,7 +191,7 @@ async def test_a_list_whose_pages_expire_starts_anew_once(server: FakeApiServer,
     server.fault("GET", "continue=", answer(410, '{"reason":"Expired"}'))
     assert len(await client.list(kinds.MODEL)) == PAGE_OBJECTS + 1
     server.fault("GET", "continue=", answer(410, '{"reason":"Expired"}'), times=2)
-    with pytest.raises(errors.Transient):
+    with pytest.raises(api_errors.Transient):
         await client.list(kinds.MODEL)
 
 
@@ -281,7 +281,7 @@ async def test_an_object_that_is_nested_as_deep_as_the_api_server_takes_does_not
     before = sys.getrecursionlimit()
     try:
         server.faults.append(("GET", "models", answer(200, body, Content_Type="application/json")))
-        with pytest.raises(errors.Transient):
+        with pytest.raises(api_errors.Transient):
             await client.list(kinds.MODEL)
         sys.setrecursionlimit(RECURSION_LIMIT)
         server.faults.append(("GET", "models", answer(200, body, Content_Type="application/json")))

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient, load_configuration
 from tests.faults import proxy as proxies
 from tests.faults.proxy import Fault, Proxy, write_kubeconfig
@@ -43,22 +43,22 @@ async def through(server: FakeApiServer, folder: Path, *faults: Fault, **more: A
 @pytest.mark.parametrize(
     ("fault", "error", "status", "arrives"),
     [
-        (Fault.THROTTLED, errors.Throttled, 429, False),
-        (Fault.ERROR_500, errors.Transient, 500, False),
-        (Fault.ERROR_503, errors.Transient, 503, False),
-        (Fault.CONFLICT, errors.Conflict, 409, False),
-        (Fault.SILENCE, errors.Transient, 0, False),
-        (Fault.RESET, errors.Transient, 0, False),
-        (Fault.LOST_ANSWER, errors.Transient, 0, True),
-        (Fault.LATE_ERROR, errors.Transient, 504, True),
-        (Fault.CUT_ANSWER, errors.Transient, 0, True),
+        (Fault.THROTTLED, api_errors.Throttled, 429, False),
+        (Fault.ERROR_500, api_errors.Transient, 500, False),
+        (Fault.ERROR_503, api_errors.Transient, 503, False),
+        (Fault.CONFLICT, api_errors.Conflict, 409, False),
+        (Fault.SILENCE, api_errors.Transient, 0, False),
+        (Fault.RESET, api_errors.Transient, 0, False),
+        (Fault.LOST_ANSWER, api_errors.Transient, 0, True),
+        (Fault.LATE_ERROR, api_errors.Transient, 504, True),
+        (Fault.CUT_ANSWER, api_errors.Transient, 0, True),
     ],
 )
 async def test_a_write_fails_as_the_fault_says(
-    server: FakeApiServer, tmp_path: Path, fault: Fault, error: type[errors.ApiError], status: int, arrives: bool
+    server: FakeApiServer, tmp_path: Path, fault: Fault, error: type[api_errors.ApiError], status: int, arrives: bool
 ) -> None:
     async with through(server, tmp_path, fault) as (proxy, client):
-        with pytest.raises(errors.ApiError) as caught:
+        with pytest.raises(api_errors.ApiError) as caught:
             await client.create(model())
     assert (type(caught.value), caught.value.status) == (error, status)
     assert ((kinds.MODEL, "vision", "digits") in server.objects) == arrives
@@ -71,7 +71,7 @@ async def test_a_late_write_arrives_although_its_connection_was_reset(
 ) -> None:
     monkeypatch.setattr(proxies, "LATE_SECONDS", 0.05)
     async with through(server, tmp_path, Fault.LATE_WRITE) as (_, client):
-        with pytest.raises(errors.Transient):
+        with pytest.raises(api_errors.Transient):
             await client.create(model())
         assert not server.objects
     assert (kinds.MODEL, "vision", "digits") in server.objects
@@ -148,7 +148,7 @@ async def test_when_there_have_been_enough_it_only_forwards(server: FakeApiServe
 async def test_a_partition_swallows_everything_until_it_heals(server: FakeApiServer, tmp_path: Path) -> None:
     async with through(server, tmp_path) as (proxy, client):
         proxy.partition()
-        with pytest.raises(errors.Transient, match="did not answer in time"):
+        with pytest.raises(api_errors.Transient, match="did not answer in time"):
             await client.create(model())
         assert not server.requests
         proxy.heal()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from modelwright.kube import errors, kinds, streams, wire
+from modelwright.kube import api_errors, kind_stream, kinds, raw_objects
+from modelwright.kube.kind_stream import KindStream, StreamClient
 from modelwright.kube.kinds import Kind
-from modelwright.kube.streams import KindStream, StreamClient
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import model
 from tests.wire.apiserver import FakeApiServer, answer
@@ -57,7 +57,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 @pytest.fixture
 async def client(server: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StreamClient]:
-    monkeypatch.setattr(streams, "RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr(kind_stream, "RETRY_SECONDS", (0.01,))
     client = StreamClient(server.configuration())
     yield client
     await client.close()
@@ -89,12 +89,12 @@ async def test_what_nobody_wants_is_not_decoded(
 
     class Counting:
         @staticmethod
-        def event(line: bytes) -> Any:
+        def parse_event(line: bytes) -> Any:
             decoded.append(line)
-            return wire.parse_event(line)
+            return raw_objects.parse_event(line)
 
-        take = staticmethod(wire.parse_object)
-        is_large = staticmethod(wire.is_large)
+        parse_object = staticmethod(raw_objects.parse_object)
+        is_large = staticmethod(raw_objects.is_large)
 
     named: list[list[bytes]] = []
 
@@ -103,7 +103,7 @@ async def test_what_nobody_wants_is_not_decoded(
         return b"vision" in namespaces
 
     async with following(server, Follower(client, wanted)) as follower:
-        monkeypatch.setattr(streams, "wire", Counting)
+        monkeypatch.setattr(kind_stream, "raw_objects", Counting)
         for number in range(20):
             server.save(model(name=f"m{number}", namespace="elsewhere", annotations={"a": '"namespace":"vision"'}))
         server.save(model(name="mine"))
@@ -160,7 +160,7 @@ async def test_bookmarks_move_the_place(server: FakeApiServer, client: StreamCli
 async def test_refusals_and_silence_are_waited_out(
     server: FakeApiServer, client: StreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(kind_stream, "SILENCE_SECONDS", 0.2)
     server.fault("GET", "watch=1", answer(500, "no"), times=3)
     async with following(server, Follower(client)) as follower:
         before = len(server.requests)
@@ -176,5 +176,5 @@ async def test_a_list_has_all_pages_and_one_version(server: FakeApiServer, clien
     assert [(obj["metadata"]["name"], obj["kind"]) for obj in found] == [(f"m{n}", "Model") for n in range(3)]
     assert version == await client.current_version(kind)
     server.fault("GET", "limit=", answer(403, '{"kind":"Status","message":"no"}'))
-    with pytest.raises(errors.Denied):
+    with pytest.raises(api_errors.Denied):
         await client.list_all(kind)

@@ -11,12 +11,12 @@ import pytest
 
 from modelwright.api.names import MANAGED_SELECTOR
 from modelwright.app import leader
-from modelwright.handlers import watch
+from modelwright.handlers import kopf_watch
 from modelwright.kube import kinds
 from modelwright.kube.client import KubeClient
-from modelwright.kube.rights import MISSING, Right
+from modelwright.kube.missing_rights import MISSING, Right
+from modelwright.kube.resync import Resync, WatchedKind
 from modelwright.kube.store import Object, Store
-from modelwright.kube.sweep import Resync, WatchedKind
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import model
 from tests.wire import apiserver
@@ -35,10 +35,10 @@ class Frame:
         self.server = server
         self.namespaces = namespaces
         self.watched = tuple(WatchedKind(what.kind, what.labels, namespaces) for what in WATCHED)
-        self.streams: watch.KopfStreams | None = None
+        self.streams: kopf_watch.KopfStreams | None = None
         self.completed: list[str] = []
         self.store = Store()
-        self.sink: watch.EventSink = self.store.apply
+        self.sink: kopf_watch.EventSink = self.store.apply
         self._inactivity = inactivity
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -51,7 +51,7 @@ class Frame:
 
     def _run(self) -> None:
         configuration = self.server.configuration()
-        settings = watch.build_settings()
+        settings = kopf_watch.build_settings()
         settings.watching.inactivity_timeout = self._inactivity
         settings.watching.reconnect_backoff = 0.05
         settings.networking.error_backoffs = (0.05, 0.05, 0.05)
@@ -59,7 +59,7 @@ class Frame:
         async def run() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             login = leader.KopfLogin(configuration, SystemClock())
-            streams = watch.KopfStreams(self.watched, lambda *event: self.sink(*event), settings, self.namespaces)
+            streams = kopf_watch.KopfStreams(self.watched, lambda *event: self.sink(*event), settings, self.namespaces)
             streams.completed = self.completed.append
             self.streams, self.listed = streams, streams.listed
             await streams.run(login.connection_info, ready=asyncio.Event(), stop=self._stop)
@@ -273,7 +273,7 @@ CANNOT = 'models.modelwright.dev is forbidden: User "op" cannot {} resource "mod
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "REFUSED_SECONDS", (0.05,))
+    monkeypatch.setattr(kopf_watch, "DENIED_RETRY_SECONDS", (0.05,))
     monkeypatch.setattr(leader, "LOGIN_SECONDS", (0.05,))
 
 

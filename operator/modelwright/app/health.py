@@ -10,9 +10,9 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from modelwright.app.callers import PageReaders, RequestRefused
-from modelwright.kube.access import AccessUndetermined
-from modelwright.listener import ConnectionLimits, Listener
+from modelwright.app.authentication import PageReaders, RequestRefused
+from modelwright.kube.access_review import AccessUndetermined
+from modelwright.net.listener import ConnectionLimits, Listener
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
 

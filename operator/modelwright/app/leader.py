@@ -19,47 +19,47 @@ from typing import Any
 import kopf
 from kubernetes.aio.client.configuration import Configuration
 
-from modelwright.analysis import connections
-from modelwright.analysis.desk import MeasurementScheduler
-from modelwright.analysis.lookout import TriggerPoller
-from modelwright.analysis.observers import DriftPoller
 from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.retraining import RetrainingPolicy, RetrainingPolicySpec
-from modelwright.app.installs import InstallClaims
+from modelwright.app.install_registry import InstallClaims
 from modelwright.app.memory import release_memory
 from modelwright.app.settings import Settings
 from modelwright.app.shard import ShardSession
 from modelwright.app.tasks import cancel_task
+from modelwright.core.resolve_queue import ResolveQueue
 from modelwright.core.sharding import NamespaceOwnership
-from modelwright.core.turns import ResolveQueue
-from modelwright.handlers import watch
-from modelwright.kube import errors, kinds
+from modelwright.handlers import kopf_watch
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
+from modelwright.kube.kind_stream import StreamClient
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.runner import Reconciler, ReconcileResult, WorkerPool
+from modelwright.kube.resync import Resync, WatchedKind, watched_kinds
+from modelwright.kube.service_account_token import ServiceAccountToken
 from modelwright.kube.sharded import ShardClient, ShardResync, ShardStore
 from modelwright.kube.store import Listener, Store
-from modelwright.kube.streams import StreamClient
-from modelwright.kube.sweep import Resync, WatchedKind, watched_kinds
-from modelwright.kube.token import ServiceAccountToken
+from modelwright.kube.workers import Reconciler, ReconcileResult, WorkerPool
+from modelwright.measurement import connections
+from modelwright.measurement.drift_poller import DriftPoller
+from modelwright.measurement.scheduler import MeasurementScheduler
+from modelwright.measurement.trigger_poller import TriggerPoller
 from modelwright.obs.clock import Clock
-from modelwright.reconcile import routing
-from modelwright.reconcile.admission import AdmissionCheck
+from modelwright.reconcile import watches
+from modelwright.reconcile.admission_check import AdmissionCheck
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.history import OrphanedRolloutReconciler, list_orphans
-from modelwright.reconcile.inbox import WebhookQueue
-from modelwright.reconcile.measure_job import MetricJobRunner
+from modelwright.reconcile.metric_jobs import MetricJobRunner
 from modelwright.reconcile.model import ModelReconciler
-from modelwright.reconcile.policy import RolloutPolicyReconciler
-from modelwright.reconcile.retraining import RetrainingPolicyReconciler
-from modelwright.reconcile.snapshots import PolicySnapshotReconciler, list_unused
-from modelwright.reconcile.training import TrainingRunReconciler
-from modelwright.reconcile.version import ModelVersionReconciler
-from modelwright.serving.images import Images
-from modelwright.traffic.probe import GatewayProbe
+from modelwright.reconcile.model_rollout import OrphanedRolloutReconciler, list_orphans
+from modelwright.reconcile.model_version import ModelVersionReconciler
+from modelwright.reconcile.policy_snapshots import PolicySnapshotReconciler, list_unused
+from modelwright.reconcile.retraining_policy import RetrainingPolicyReconciler
+from modelwright.reconcile.rollout_policy import RolloutPolicyReconciler
+from modelwright.reconcile.training_run import TrainingRunReconciler
+from modelwright.reconcile.webhook_queue import WebhookQueue
+from modelwright.render.images import Images
+from modelwright.traffic.gateway_probe import GatewayProbe
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +107,14 @@ class LeaderSession:
         client: Callable[..., KubeClient] = KubeClient
         if settings.shard:
             client = functools.partial(ShardClient, own=self._own)
-            store = ShardStore(self._own, routing.INDEXERS)
+            store = ShardStore(self._own, watches.INDEXERS)
             self._store: Store = store
             reading = StreamClient(configuration, clock=clock)
             self._shard = ShardSession(
                 settings, self._own, reading, store, self._queue, elector, clock=clock, stop=stop
             )
         else:
-            self._store = Store(routing.INDEXERS)
+            self._store = Store(watches.INDEXERS)
         self._client = client(
             configuration, qps=settings.qps, burst=settings.burst, clock=clock, write_guard=elector.check_may_write
         )
@@ -132,7 +132,7 @@ class LeaderSession:
             self._client,
             clock,
             settings.watch_namespaces or (settings.namespace,),
-            places=lambda: {place for kind in routing.RECONCILED_KINDS for place, _ in self._store.list_names(kind)},
+            places=lambda: {place for kind in watches.RECONCILED_KINDS for place, _ in self._store.list_names(kind)},
             changed=lambda namespace: enqueue_models(self._store, self._queue, namespace),
         )
         self.webhook_queue = WebhookQueue(self._queue.add)
@@ -183,7 +183,7 @@ class LeaderSession:
             kinds.ROLLOUT_POLICY.kind: RolloutPolicyReconciler(context).reconcile,
             kinds.RETRAINING_POLICY.kind: RetrainingPolicyReconciler(context).reconcile,
             kinds.TRAINING_RUN.kind: TrainingRunReconciler(context).reconcile,
-            routing.ALL_VERSIONS_KIND: routing.VersionEnqueuer(self._store, self._queue.add).reconcile,
+            watches.ALL_VERSIONS_KIND: watches.VersionEnqueuer(self._store, self._queue.add).reconcile,
         }
         self._runner = WorkerPool(self._queue, self._guard_reconcilers(reconcilers), settings.workers, clock=clock)
 
@@ -225,14 +225,14 @@ class LeaderSession:
         kopf_ready, stop_watching = asyncio.Event(), asyncio.Event()
         if self._shard is not None:
             self._spawn_task(self._run_shard(self._shard), "shard")
-            watches, listed = self._shard.run(watched, stop_watching), self._shard.loaded
+            watching, listed = self._shard.run(watched, stop_watching), self._shard.loaded
         else:
-            streams = watch.KopfStreams(
-                watched, self._store.apply, watch.build_settings(), self._settings.watch_namespaces
+            streams = kopf_watch.KopfStreams(
+                watched, self._store.apply, kopf_watch.build_settings(), self._settings.watch_namespaces
             )
             self._is_unread = streams.is_unread
             streams.completed = lambda namespace: enqueue_namespace(self._store, self._queue, namespace)
-            watches, listed = self._run_watches(streams, kopf_ready, stop_watching), streams.listed
+            watching, listed = self._run_watches(streams, kopf_ready, stop_watching), streams.listed
         sweep = self._build_resync(watched)
         self._spawn_task(self._sync_and_resync(listed, sweep), "sweep")
         self._spawn_task(sweep.run_discovery(), "discovery")
@@ -242,14 +242,14 @@ class LeaderSession:
             asyncio.create_task(self._activate(), name="begin"),
             asyncio.create_task(self._restore_signals(kopf_ready, reinstall_signals), name="signals"),
         ]
-        watching = self._spawn_task(watches, "watches")
+        watch_task = self._spawn_task(watching, "watches")
         try:
             await self._wait_for_end(stopping)
             await self._runner.stop(self._settings.shutdown_seconds)
             await self._events.drain(DRAIN_SECONDS)
             await self._elector.release()
             stop_watching.set()
-            await asyncio.wait({watching}, timeout=KOPF_STOP_SECONDS)
+            await asyncio.wait({watch_task}, timeout=KOPF_STOP_SECONDS)
         finally:
             for task in (*self._startup_tasks, *self._tasks):
                 await cancel_task(task)
@@ -278,7 +278,9 @@ class LeaderSession:
 
         return gated
 
-    async def _run_watches(self, streams: watch.KopfStreams, ready: asyncio.Event, stop_flag: asyncio.Event) -> None:
+    async def _run_watches(
+        self, streams: kopf_watch.KopfStreams, ready: asyncio.Event, stop_flag: asyncio.Event
+    ) -> None:
         await streams.run(KopfLogin(self._configuration, self._clock).connection_info, ready=ready, stop=stop_flag)
 
     async def _restore_signals(self, ready: asyncio.Event, reinstall: Callable[[], None]) -> None:
@@ -358,10 +360,10 @@ class LeaderSession:
         readable = []
         for what in watched:
             if not what.kind.namespaced:
-                with contextlib.suppress(errors.Transient, errors.Throttled):
+                with contextlib.suppress(api_errors.Transient, api_errors.Throttled):
                     try:
                         await self._client.list(what.kind, metadata_only=True)
-                    except errors.Denied:
+                    except api_errors.Denied:
                         text = "objects of this cluster-scoped kind can't be read, and are not used"
                         log.warning(text, extra={"kind": what.kind.kind})
                         continue
@@ -424,15 +426,15 @@ def build_router(store: Store, queue: WorkQueue) -> Listener:
     """A listener of the store that enqueues what a change concerns, and drops at once what concerns nobody."""
 
     def route(kind: Kind, old: Object | None, new: Object | None) -> None:
-        if not routing.is_relevant_change(kind, old, new):
+        if not watches.is_relevant_change(kind, old, new):
             return
-        if new is not None and routing.is_spec_edit(kind, old, new):
-            for key in tuple(routing.affected_keys(kind, new, store))[:1]:
+        if new is not None and watches.is_spec_edit(kind, old, new):
+            for key in tuple(watches.affected_keys(kind, new, store))[:1]:
                 queue.add(key, first=True)
         # Both: what an object no longer refers to is concerned as well.
         for obj in (new, old):
             if obj is not None:
-                for key in routing.affected_keys(kind, obj, store):
+                for key in watches.affected_keys(kind, obj, store):
                     queue.add(key)
 
     return route
@@ -447,7 +449,7 @@ def enqueue_models(store: Store, queue: WorkQueue, among: str | None) -> None:
 
 def enqueue_namespace(store: Store, queue: WorkQueue, namespace: str) -> None:
     """Enqueue everything of a namespace at once."""
-    found = [Key(kind.kind, *place) for kind in routing.RECONCILED_KINDS for place in store.list_names(kind)]
+    found = [Key(kind.kind, *place) for kind in watches.RECONCILED_KINDS for place in store.list_names(kind)]
     for key in (*found, *list_orphans(store)):
         if key.namespace == namespace:
             queue.add(key)
@@ -457,7 +459,7 @@ def enqueue_spread(store: Store, queue: WorkQueue, interval: float) -> None:
     """Enqueue every Model, version, policy and run, rollouts that have lost their Model, and stored policies that no
     record names, over some time so that changes needn't wait behind them."""
     spread = min(RESYNC_SPREAD_SECONDS, interval / 10)
-    for kind in routing.RECONCILED_KINDS:
+    for kind in watches.RECONCILED_KINDS:
         for namespace, name in store.list_names(kind):
             queue.add_after(Key(kind.kind, namespace, name), random.uniform(0, spread))  # noqa: S311
     for key in (*list_orphans(store), *list_unused(store)):

@@ -22,21 +22,21 @@ from typing import NoReturn
 import uvloop
 from kubernetes.aio.client.configuration import Configuration
 
-from modelwright.analysis import connections
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.app import health
-from modelwright.app.callers import metrics_readers
+from modelwright.app.authentication import metrics_readers
 from modelwright.app.leader import LeaderSession
 from modelwright.app.settings import InvalidSettings, Settings
 from modelwright.app.tasks import cancel_task, run_unless
 from modelwright.app.webhooks import WebhookServer
-from modelwright.kube import errors, kinds
-from modelwright.kube.access import Audience, KubeAccessReviewer
+from modelwright.kube import api_errors, kinds
+from modelwright.kube.access_review import Audience, KubeAccessReviewer
 from modelwright.kube.client import ClusterNotConfigured, KubeClient, load_configuration
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import LeaderElector
-from modelwright.kube.rights import MISSING
-from modelwright.listener import AUTHORITY, TlsCertificate
+from modelwright.kube.missing_rights import MISSING
+from modelwright.measurement import connections
+from modelwright.net.listener import AUTHORITY, TlsCertificate
 from modelwright.obs import logging as json_logging
 from modelwright.obs.clock import SteadyClock
 
@@ -140,7 +140,7 @@ class Operator:
         while True:
             try:
                 served = await client.served_kinds((*kinds.ALL_KINDS, *self._settings.training_kinds))
-            except errors.ApiError as error:
+            except api_errors.ApiError as error:
                 log.warning("the API server can't be asked, trying again", extra={"error": str(error)})
                 await self._clock.sleep(RETRY_SECONDS)
                 continue

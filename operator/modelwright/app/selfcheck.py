@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 
 from modelwright.app.settings import InvalidSettings, Settings
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import ClusterNotConfigured, KubeClient, load_configuration
 from modelwright.kube.lease import ANNOTATION_ADDRESS
 from modelwright.obs.clock import Clock, SystemClock
@@ -52,13 +52,13 @@ class SelfCheck:
         for namespace in places:
             try:
                 await self._client.list(kinds.MODEL, namespace, metadata_only=True)
-            except errors.Denied as error:
+            except api_errors.Denied as error:
                 raise CheckFailed(f"Models of {namespace or 'the cluster'} can't be read: {error}") from None
         if self._settings.shard:
             for kind, namespace in ((kinds.NAMESPACE, None), (kinds.LEASE, self._settings.namespace)):
                 try:
                     await self._client.list(kind, namespace, metadata_only=True)
-                except errors.Denied as error:
+                except api_errors.Denied as error:
                     raise CheckFailed(f"a shard has to list {kind.plural}, and may not: {error}") from None
             return f"what shard {self._settings.shard} needs can be read"
         return f"Models can be read in {', '.join(self._settings.watch_namespaces) or 'the whole cluster'}"
@@ -112,7 +112,7 @@ async def _run_checks(settings: Settings) -> int:
 async def _report_check(name: str, look: Callable[[], Awaitable[str]]) -> bool:
     try:
         print(f"ok      {name}: {await look()}")
-    except (CheckFailed, errors.ApiError) as error:
+    except (CheckFailed, api_errors.ApiError) as error:
         print(f"FAILED  {name}: {error}")
         return False
     return True

@@ -15,7 +15,7 @@ from modelwright.api.names import OPERATOR_LEASE, OPERATOR_NAMESPACE
 from modelwright.api.v1alpha1.helper_pods import HelperPods, variable_problem
 from modelwright.core.sharding import DEFAULT_SHARD
 from modelwright.kube.kinds import Kind
-from modelwright.serving.images import INSTANCE_CREDENTIALS
+from modelwright.render.images import INSTANCE_CREDENTIALS
 
 PREFIX = "MODELWRIGHT_"
 

@@ -22,10 +22,11 @@ from modelwright.core.sharding import (
     has_given_way,
     shard_of,
 )
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
+from modelwright.kube.kind_stream import MAX_EVENTS_PER_TURN, KindStream, StreamClient
 from modelwright.kube.lease import ANNOTATION_ADDRESS, ANNOTATION_FOLLOWED, ANNOTATION_POD_UID, LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.runner import Reconciler, ReconcileResult
+from modelwright.kube.resync import Place, WatchedKind
 from modelwright.kube.sharded import (
     CLUSTER_WIDE_KINDS,
     MAX_CONCURRENT_LISTS,
@@ -33,12 +34,11 @@ from modelwright.kube.sharded import (
     ShardStore,
     namespaces_to_list,
 )
-from modelwright.kube.streams import MAX_EVENTS_PER_TURN, KindStream, StreamClient
-from modelwright.kube.sweep import Place, WatchedKind
+from modelwright.kube.workers import Reconciler, ReconcileResult
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
-from modelwright.reconcile import routing
-from modelwright.reconcile.history import list_orphans
+from modelwright.reconcile import watches
+from modelwright.reconcile.model_rollout import list_orphans
 
 log = logging.getLogger(__name__)
 
@@ -248,7 +248,7 @@ class ShardSession:
         if not namespaces:
             return
         among = frozenset(namespaces)
-        for kind in routing.RECONCILED_KINDS:
+        for kind in watches.RECONCILED_KINDS:
             for place, name in self._store.list_names(kind):
                 if place in among:
                     self._queue.add(Key(kind.kind, place, name))
@@ -301,7 +301,7 @@ class ShardSession:
         while True:
             try:
                 return await ask()
-            except errors.ApiError as error:
+            except api_errors.ApiError as error:
                 log.warning("a list failed, trying again", extra={"error": str(error)})
                 await self._clock.sleep(RETRY_SECONDS)
 

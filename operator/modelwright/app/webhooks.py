@@ -16,15 +16,15 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from modelwright import documents
+from modelwright import untrusted_json
 from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec, Trigger, WebhookTrigger
-from modelwright.app.callers import CallerAuthenticator, RequestRefused
+from modelwright.app.authentication import CallerAuthenticator, RequestRefused
 from modelwright.core.retraining import triggers
-from modelwright.kube.access import AccessReviewer, AccessUndetermined, Audience, ObjectAccess, User
-from modelwright.listener import ConnectionLimits, Listener
+from modelwright.kube.access_review import AccessReviewer, AccessUndetermined, Audience, ObjectAccess, User
+from modelwright.net.listener import ConnectionLimits, Listener
 from modelwright.obs.clock import Clock, SystemClock
-from modelwright.reconcile.inbox import WebhookQueueFull
+from modelwright.reconcile.webhook_queue import WebhookQueueFull
 
 log = logging.getLogger(__name__)
 
@@ -219,8 +219,8 @@ def _parse_events(
     try:
         if trigger.source == "CloudEvents":
             return triggers.parse_cloud_event(name, trigger, headers, body)
-        return triggers.parse_alerts(name, trigger, documents.parse_json(body, triggers.BODY_BOUNDS))
-    except documents.DocumentError as error:
+        return triggers.parse_alerts(name, trigger, untrusted_json.parse_json(body, triggers.BODY_BOUNDS))
+    except untrusted_json.DocumentError as error:
         raise triggers.InvalidEventError(f"the body {error}") from None
 
 

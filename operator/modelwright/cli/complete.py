@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from modelwright.cli.cluster import ClusterError, KubectlClient
+from modelwright.cli.kubectl import ClusterError, KubectlClient
 from modelwright.cli.plugin import verb_options
 from modelwright.cli.printing import print_text
 from modelwright.cli.verbs import DRAFT_KINDS
@@ -64,7 +64,7 @@ def _list_reasons() -> Iterable[str]:
 
 
 def _list_projects() -> Iterable[str]:
-    from modelwright.cli.imports.run import load_providers
+    from modelwright.cli.imports.importer import load_providers
 
     return load_providers()
 

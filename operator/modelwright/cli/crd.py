@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from modelwright.api.crd.admission_policies import build_policies
 from modelwright.api.crd.definition import KINDS, MAX_CRD_BYTES, build_crd, crd_file_name
-from modelwright.api.crd.editors import SCHEMA_FOLDER, build_json_schemas
+from modelwright.api.crd.json_schemas import SCHEMA_FOLDER, build_json_schemas
 from modelwright.api.crd.reference import render_pages
-from modelwright.api.crd.rights import build_policies
 from modelwright.cli.metrics_page import render_page as metrics_page
 from modelwright.core.retraining.document import render_run_page as run_page
 from modelwright.core.rollout.document import render_rollout_page as rollout_page

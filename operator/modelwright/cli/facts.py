@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from modelwright.addresses import redact_uri
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.cli.picture import ModelView
-from modelwright.cli.tree import TreeNode, format_authors, format_table, tree_lines
+from modelwright.cli.model_view import ModelView
+from modelwright.cli.status_tree import TreeNode, format_authors, format_table, tree_lines
 from modelwright.core import versions
+from modelwright.net.addresses import redact_uri
 
 Json = dict[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modelwright.cli import source
+from modelwright.cli import yaml_source
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _LOCAL_PATH = re.compile(r"[\w./ ,+~-]+")
@@ -40,7 +40,7 @@ def require_local(folder: Path) -> None:
         seen.add(here)
         for file in (here / name for name in FILE_NAMES if (here / name).is_file()):
             try:
-                contents = [each.content for each in source.read_documents(file.read_text())]
+                contents = [each.content for each in yaml_source.read_documents(file.read_text())]
             except ValueError:
                 raise NotLocal(f"{file} is no YAML") from None
             for content in contents:

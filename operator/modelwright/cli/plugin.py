@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from modelwright.cli.errors import UserError
 from modelwright.cli.printing import on_terminal, print_text
+from modelwright.cli.user_error import UserError
 from modelwright.cli.verbs import VERBS, Verb
 
 if TYPE_CHECKING:
-    from modelwright.cli.cluster import KubectlClient
+    from modelwright.cli.kubectl import KubectlClient
 
 PROGRAM: Final = "kubectl modelwright"
 FAILED, INTERRUPTED = 1, 130
@@ -105,7 +105,7 @@ def _build_callback(verb: Verb, end: Callable[[int], None]) -> Callable[..., Non
 
 def _run_verb(verb: Verb, options: SimpleNamespace) -> int:
     """The exit code of the handler. Errors that its user can do something about are reported in a line."""
-    from modelwright.cli.cluster import ClusterUnreachable, Forbidden, KubectlClient
+    from modelwright.cli.kubectl import ClusterUnreachable, Forbidden, KubectlClient
 
     flags = [
         f"--{name}={value}" for name in ("kubeconfig", "context", "namespace") if (value := getattr(options, name))

@@ -10,8 +10,8 @@ from typing import Any
 
 from modelwright.api.v1alpha1.rollout import ModelRollout
 from modelwright.api.v1alpha1.training import TrainingRun
-from modelwright.cli.picture import ModelView
-from modelwright.cli.tree import format_gate, format_table, format_verdict
+from modelwright.cli.model_view import ModelView
+from modelwright.cli.status_tree import format_gate, format_table, format_verdict
 
 Json = Mapping[str, Any]
 

@@ -102,7 +102,7 @@ def _parse_plot_output(text: str) -> str:
 
 
 def _parse_project(text: str) -> str:
-    from modelwright.cli.imports.run import load_providers
+    from modelwright.cli.imports.importer import load_providers
 
     return _choice_parser(*load_providers())(text)
 

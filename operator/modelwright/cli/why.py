@@ -8,8 +8,8 @@ from typing import Any
 from modelwright.api.conditions import Condition, ConditionType, find_condition
 from modelwright.api.v1alpha1.model import RuntimeStatus
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
-from modelwright.cli.picture import ModelView, format_age
-from modelwright.cli.tree import format_authors, format_drift, format_gate, format_verdict
+from modelwright.cli.model_view import ModelView, format_age
+from modelwright.cli.status_tree import format_authors, format_drift, format_gate, format_verdict
 from modelwright.core.rollout.record import TERMINAL_STATES, is_undecided_ending
 
 _RETRY_HINT = "kubectl modelwright retry {model} tries this revision again; or let spec.version name another."

@@ -6,8 +6,8 @@ from typing import Any
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint, ParentRef
-from modelwright.core.endpoints import wildcard_covers
-from modelwright.core.rollout.observed import Problem
+from modelwright.core.endpoint_conflicts import wildcard_covers
+from modelwright.core.problem import Problem
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

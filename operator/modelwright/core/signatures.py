@@ -9,7 +9,7 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Signatures
 from modelwright.api.v1alpha1.version import Artifact, ModelVersion, SignatureStatus
 from modelwright.core import versions
-from modelwright.core.rollout.observed import Problem
+from modelwright.core.problem import Problem
 
 
 def known_digest(artifact: Artifact, resolved: str | None, asked: Signatures | None) -> str | None:

@@ -11,7 +11,7 @@ from modelwright.api.common import INT64_MAX
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import ModelStatus, VersionSource
 from modelwright.api.v1alpha1.version import Artifact, ArtifactStatus, ModelVersion, Stage
-from modelwright.core.rollout.observed import Problem
+from modelwright.core.problem import Problem
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 """Names of files that fetch unpacks."""

@@ -24,11 +24,11 @@ from kubernetes.aio.config.incluster_config import load_incluster_config
 from kubernetes.aio.config.kube_config import load_kube_config
 
 from modelwright.api.names import FIELD_MANAGER
-from modelwright.kube import codec, errors, kinds, wire
+from modelwright.kube import api_errors, codec, kinds, raw_objects
 from modelwright.kube.kinds import Kind
-from modelwright.kube.limiter import RateLimiter
-from modelwright.kube.rights import MISSING
-from modelwright.kube.token import ServiceAccountToken
+from modelwright.kube.missing_rights import MISSING
+from modelwright.kube.rate_limiter import RateLimiter
+from modelwright.kube.service_account_token import ServiceAccountToken
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock, SystemClock
 
@@ -140,7 +140,7 @@ class KubeClient:
         """The object as it is now on the API server (never a cached copy); None when there is none."""
         try:
             return await self._request_object("GET", kind, kind.path(namespace, name))
-        except errors.NotFound:
+        except api_errors.NotFound:
             return None
 
     async def create(
@@ -222,7 +222,7 @@ class KubeClient:
         }
         try:
             await self._request_object("DELETE", kind, kind.path(namespace, name), body=body)
-        except errors.NotFound:
+        except api_errors.NotFound:
             return
 
     async def list(
@@ -242,7 +242,7 @@ class KubeClient:
         for attempt in (1, 2):
             try:
                 return await self._list_once(kind, namespace, labels, metadata_only)
-            except errors.Transient as error:
+            except api_errors.Transient as error:
                 # The continue token has expired between two pages: once more from the start.
                 if error.status != 410 or attempt == 2:
                     raise
@@ -254,18 +254,18 @@ class KubeClient:
         async for page in self.raw_pages(kind, namespace, labels=labels, metadata_only=metadata_only):
             for raw in page.items:
                 if metadata_only:
-                    items.append(wire.parse_identity(kind, raw))
+                    items.append(raw_objects.parse_identity(kind, raw))
                     continue
-                left -= wire.estimate_memory(bytes(raw))
+                left -= raw_objects.estimate_memory(bytes(raw))
                 if left < 0:
                     reason = ValueError(f"the objects of the list take more than {LIST_BYTES >> 20} MiB in memory")
-                    raise errors.error_without_response(reason, request=f"list {kind.path(namespace)}")
-                items.append(wire.parse_object(kind, raw))
+                    raise api_errors.error_without_response(reason, request=f"list {kind.path(namespace)}")
+                items.append(raw_objects.parse_object(kind, raw))
         return items
 
     async def raw_pages(
         self, kind: Kind, namespace: str | None = None, *, labels: str | None = None, metadata_only: bool = False
-    ) -> AsyncIterator[wire.Page]:
+    ) -> AsyncIterator[raw_objects.Page]:
         """All objects of a kind at one moment, page by page, as they came."""
         accept, path = _METADATA_LIST if metadata_only else _JSON, kind.path(namespace)
 
@@ -273,16 +273,16 @@ class KubeClient:
             query = {"limit": str(limit)} | ({"labelSelector": labels} if labels else {})
             query |= {"continue": token} if token else {}
             return await self._request_bytes(
-                "GET", kind, path, query, accept=accept, verb="list", at_most=wire.PAGE_BYTES
+                "GET", kind, path, query, accept=accept, verb="list", at_most=raw_objects.PAGE_BYTES
             )
 
         try:
-            async for page in wire.read_pages(
-                ask, PAGE_OBJECTS, first=PAGE_OBJECTS if metadata_only else wire.FIRST_PAGE_OBJECTS
+            async for page in raw_objects.read_pages(
+                ask, PAGE_OBJECTS, first=PAGE_OBJECTS if metadata_only else raw_objects.FIRST_PAGE_OBJECTS
             ):
                 yield page
-        except (wire.ResponseTooLarge, ValueError, RecursionError) as error:
-            raise errors.error_without_response(error, request=f"list {path}") from error
+        except (raw_objects.ResponseTooLarge, ValueError, RecursionError) as error:
+            raise api_errors.error_without_response(error, request=f"list {path}") from error
 
     async def served_kinds(self, among: Iterable[Kind] = kinds.ALL_KINDS) -> set[Kind]:
         """Which of `among` this API server has. Kinds that every cluster has are taken for granted, not asked for."""
@@ -292,7 +292,7 @@ class KubeClient:
             group = {k for k in asked if k.group_path == group_path}
             try:
                 answer = await self._request_object("GET", next(iter(group)), group_path, verb="discover")
-            except errors.NotFound:
+            except api_errors.NotFound:
                 continue
             present = {(r.get("name"), r.get("kind")) for r in answer.get("resources") or ()}
             served |= {k for k in group if (k.plural, k.kind) in present}
@@ -304,12 +304,12 @@ class KubeClient:
         request = f"{how.get('verb') or method.lower()} {path}"
         try:
             raw = await self._request_bytes(method, kind, path, query, **how)
-            too_large = wire.estimate_memory(raw) > wire.OBJECT_MEMORY_BYTES
-            answer = wire.parse_object(kind, raw) if too_large else codec.loads(raw)
-        except (wire.ResponseTooLarge, ValueError, RecursionError) as error:
-            raise errors.error_without_response(error, request=request) from error
+            too_large = raw_objects.estimate_memory(raw) > raw_objects.OBJECT_MEMORY_BYTES
+            answer = raw_objects.parse_object(kind, raw) if too_large else codec.loads(raw)
+        except (raw_objects.ResponseTooLarge, ValueError, RecursionError) as error:
+            raise api_errors.error_without_response(error, request=request) from error
         if not isinstance(answer, dict):
-            raise errors.error_without_response(ValueError("the answer is not a JSON object"), request=request)
+            raise api_errors.error_without_response(ValueError("the answer is not a JSON object"), request=request)
         return answer
 
     async def _request_bytes(
@@ -319,7 +319,7 @@ class KubeClient:
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        at_most: int = wire.RESPONSE_BYTES,
+        at_most: int = raw_objects.RESPONSE_BYTES,
         **how: Unpack[_RequestOptions],
     ) -> bytes:
         """The answer as it came. Raises TooManyBytes beside ApiError."""
@@ -349,20 +349,20 @@ class KubeClient:
             try:
                 status = response.status
                 self._read_date(response.headers.get("Date"))
-                raw = await wire.read_body(response.response, at_most)
+                raw = await raw_objects.read_body(response.response, at_most)
             finally:
                 response.response.release()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             status = 0
-            raise errors.error_without_response(error, request=request) from error
+            raise api_errors.error_without_response(error, request=request) from error
         finally:
             metrics.API_SECONDS.labels(verb).observe(self._clock.monotonic() - start)
             metrics.API_REQUESTS.labels(verb, kind.kind, str(status)).inc()
         if status >= 300:
-            error_ = errors.error_from_response(status, raw, response.headers, request=request)
-            if isinstance(error_, errors.Throttled):
+            error_ = api_errors.error_from_response(status, raw, response.headers, request=request)
+            if isinstance(error_, api_errors.Throttled):
                 self._limiter.pause(error_.retry_after)
-            elif isinstance(error_, errors.Denied):
+            elif isinstance(error_, api_errors.Denied):
                 self._handle_denial(error_)
             raise error_
         MISSING.record_success(verb, kind, path)
@@ -375,7 +375,7 @@ class KubeClient:
             moment = email.utils.parsedate_to_datetime(header)
             self._on_date(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
-    def _handle_denial(self, error: errors.Denied) -> None:
+    def _handle_denial(self, error: api_errors.Denied) -> None:
         hook = self.configuration.refresh_api_key_hook
         if error.status == 403:
             MISSING.record_refusal(error.message)

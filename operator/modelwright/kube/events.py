@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock
@@ -86,12 +86,12 @@ class EventRecorder:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 await self._client.create(event)
-            except (errors.Throttled, errors.Transient) as error:
+            except (api_errors.Throttled, api_errors.Transient) as error:
                 if attempt < MAX_ATTEMPTS:
                     await self._clock.sleep(error.retry_after or float(attempt))
                     continue
                 self._log_failure(event, error)
-            except errors.AlreadyExists:
+            except api_errors.AlreadyExists:
                 # Our first attempt got there although its answer didn't come back.
                 metrics.EVENTS_RECORDED.labels("sent").inc()
             except Exception as error:

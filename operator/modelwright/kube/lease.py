@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import Any
 
 from modelwright.api.names import LABEL_SHARD
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.obs import metrics
 from modelwright.obs.clock import Clock, SystemClock, Timer
@@ -147,7 +147,7 @@ class LeaderElector:
         self._stop_holding()
         try:
             await self._give_back(self._lease)
-        except errors.ApiError as error:
+        except api_errors.ApiError as error:
             log.warning("the Lease could not be given back: it will run out", extra={"error": str(error)})
         else:
             log.info("the Lease has been given back", extra={"identity": self.identity})
@@ -155,7 +155,7 @@ class LeaderElector:
     async def _give_back(self, lease: Object) -> None:
         try:
             await self._client.replace(self._build_lease(lease, holder="", seconds=1.0))
-        except errors.Conflict:
+        except api_errors.Conflict:
             # A renewal that was cut off at shutdown may have got there all the same.
             newest = await self._client.get(kinds.LEASE, self._namespace, self._name)
             if newest is None or (newest.get("spec") or {}).get("holderIdentity") != self.identity:
@@ -179,7 +179,7 @@ class LeaderElector:
                 return holder
             self._record_renewal(await self._client.replace(self._build_lease(lease, holder=self.identity)), start)
             return None
-        except errors.ApiError as error:
+        except api_errors.ApiError as error:
             log.warning("the Lease could not be looked at or taken, trying again", extra={"error": str(error)})
             return "another process, or nobody (the last attempt failed)"
 
@@ -208,13 +208,13 @@ class LeaderElector:
             return
         try:
             renewed = await self._client.replace(self._build_lease(self._lease, holder=self.identity))
-        except errors.Conflict:
+        except api_errors.Conflict:
             await self._reread_lease()
             return
-        except errors.NotFound:
+        except api_errors.NotFound:
             self._report_loss("the Lease has been deleted")
             return
-        except errors.ApiError as error:
+        except api_errors.ApiError as error:
             log.warning("the Lease could not be renewed, trying again", extra={"error": str(error)})
             return
         # The deadline may have passed while the answer was on its way.
@@ -226,7 +226,7 @@ class LeaderElector:
         """Our renewal met a newer Lease: an earlier renewal whose answer was lost, somebody's edit, or a new holder."""
         try:
             lease = await self._client.get(kinds.LEASE, self._namespace, self._name)
-        except errors.ApiError as error:
+        except api_errors.ApiError as error:
             log.warning("the Lease could not be read, trying again", extra={"error": str(error)})
             return
         if lease is None:

@@ -10,11 +10,11 @@ from typing import Any
 from modelwright.api.common import InvalidObject
 from modelwright.api.v1alpha1.model import Model
 from modelwright.core.sharding import NamespaceClaim, NamespaceNotOwned, NamespaceOwnership
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
+from modelwright.kube.resync import Place, Resync, WatchedKind
 from modelwright.kube.store import Identity, Indexer, Store
-from modelwright.kube.sweep import Place, Resync, WatchedKind
 
 Object = dict[str, Any]
 
@@ -149,12 +149,12 @@ class ShardClient(KubeClient):
                 except asyncio.CancelledError:
                     self._hold_claim(claim)
                     raise
-                except errors.Transient as error:
+                except api_errors.Transient as error:
                     if error.reason not in NEVER_SENT:
                         self._hold_claim(claim)
                     raise
         except NamespaceNotOwned as refused:
-            raise errors.Conflict(409, "NotOurs", str(refused), request=f"{method} {path}") from None
+            raise api_errors.Conflict(409, "NotOurs", str(refused), request=f"{method} {path}") from None
 
     def _hold_claim(self, claim: NamespaceClaim) -> None:
         self._own.begin_write(claim)

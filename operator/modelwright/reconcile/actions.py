@@ -16,13 +16,13 @@ from modelwright.core.rollout.actions import (
     SetTraffic,
     StartRollout,
 )
-from modelwright.core.rollout.routing import TrafficSplit
+from modelwright.core.rollout.traffic_split import TrafficSplit
 from modelwright.kube import kinds
-from modelwright.reconcile import copies, gates, monitoring, rollouts
+from modelwright.reconcile import drift_monitor, gates, mirror_tokens, rollout_records
 from modelwright.reconcile.children import ensure, is_controlled_by, remove
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.picture import ModelSnapshot
-from modelwright.serving import comparer, helpers, network, workload
+from modelwright.reconcile.snapshot import ModelSnapshot
+from modelwright.render import comparer_pod, helper_pod_placement, routes, workload
 
 Object = dict[str, Any]
 
@@ -47,7 +47,7 @@ async def execute_actions(context: Context, picture: ModelSnapshot, actions: tup
             changed |= await gates.ensure_gate_job(context, picture, action.gate)
         elif isinstance(action, StartRollout) and picture.observation.target is not None:
             target = picture.observation.target
-            changed |= await rollouts.create_record(context, picture.model, target, action.number)
+            changed |= await rollout_records.create_record(context, picture.model, target, action.number)
     if not any(isinstance(action, EnsureComparer) for action in actions) and not picture.observation.traffic.mirror:
         for kind in (kinds.SERVICE, kinds.DEPLOYMENT):
             await _remove_child(context, picture, kind, names.comparer_name(picture.model.name))
@@ -58,16 +58,16 @@ async def _ensure_comparer(context: Context, picture: ModelSnapshot, action: Ens
     serving = picture.model.spec.serving
     stored = picture.stored_template(action.candidate.hash)
     account = stored["data"]["template"]["spec"].get("serviceAccountName") if stored is not None else None
-    deployment = comparer.comparer_deployment(
+    deployment = comparer_pod.comparer_deployment(
         picture.raw,
         action.serving,
         action.candidate,
-        helpers.with_model_placement(context.images, picture.raw),
-        token=copies.mirror_token(context, picture, names.ROLE_COMPARER, (action.serving, action.candidate)),
+        helper_pod_placement.with_model_placement(context.images, picture.raw),
+        token=mirror_tokens.mirror_token(context, picture, names.ROLE_COMPARER, (action.serving, action.candidate)),
         request_seconds=serving.drain_seconds + serving.max_request_seconds,
         service_account=account,
     )
-    return await _ensure_all(context, [comparer.comparer_service(picture.raw), deployment])
+    return await _ensure_all(context, [comparer_pod.comparer_service(picture.raw), deployment])
 
 
 async def _ensure_revision(context: Context, picture: ModelSnapshot, revision: Revision, pods: int | None) -> bool:
@@ -84,7 +84,7 @@ async def _ensure_revision(context: Context, picture: ModelSnapshot, revision: R
     unwanted = []
     own = picture.traffic.render_revision_objects(raw, revision, stored["data"]["ports"])
     if not own and _needs_own_service(picture, revision):
-        own = [network.revision_service(raw, revision, stored["data"]["ports"])]
+        own = [routes.revision_service(raw, revision, stored["data"]["ports"])]
     wanted += own
     if autoscaling is not None and not model.spec.serving.scaled_externally:
         fewest = autoscaling.min_replicas
@@ -188,7 +188,7 @@ async def _shift_traffic(context: Context, picture: ModelSnapshot, routing: Traf
     wanted = picture.model.spec.endpoint.protocol if picture.model.spec.endpoint else None
     sent = replace(
         routing,
-        observe_percent=monitoring.mirror_percent(context, picture),
+        observe_percent=drift_monitor.mirror_percent(context, picture),
         copy_token=_mirror_token(context, picture, routing),
     )
     changed = await _ensure_all(context, picture.traffic.render_manifests(picture.routing, sent, ports), guarded=True)
@@ -211,8 +211,8 @@ def _mirror_token(context: Context, picture: ModelSnapshot, routing: TrafficSpli
     """Of the copies that this routing has made."""
     live = picture.observation.active_record
     if routing.mirror_percent and live is not None and live.from_revision is not None and live.candidate is not None:
-        return copies.mirror_token(context, picture, names.ROLE_COMPARER, (live.from_revision, live.candidate))
-    return monitoring.observer_token(context, picture)
+        return mirror_tokens.mirror_token(context, picture, names.ROLE_COMPARER, (live.from_revision, live.candidate))
+    return drift_monitor.observer_token(context, picture)
 
 
 async def _remove_revision(context: Context, picture: ModelSnapshot, action: RemoveRevision) -> bool:

@@ -4,10 +4,10 @@ from typing import Any
 
 from modelwright.api import names
 from modelwright.api.reasons import Reason
-from modelwright.core import pods
-from modelwright.core.drift import differs
-from modelwright.core.rollout.observed import Problem
-from modelwright.kube import errors, kinds
+from modelwright.core import pod_failures
+from modelwright.core.diff import differs
+from modelwright.core.problem import Problem
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.kinds import Kind
 from modelwright.reconcile.context import Context
 
@@ -68,12 +68,14 @@ async def ensure(context: Context, wanted: Object, *, guarded: bool = False) -> 
         if guarded:
             ids["resourceVersion"] = live["metadata"]["resourceVersion"]
         live = await context.client.patch(_merge_patch({**wanted, "metadata": {**metadata, **ids}}))
-    except errors.Invalid as error:
+    except api_errors.Invalid as error:
         raise BlockedError(_invalid_problem(kind, error)) from error
-    except errors.Denied as error:
+    except api_errors.Denied as error:
         serving = metadata.get("labels", {}).get(names.LABEL_ROLE) == names.ROLE_SERVING
-        sizes = pods.SERVING_RESOURCES_HINT if serving else pods.HELPER_RESOURCES_HINT
-        quota = pods.explain_quota_refusal(error.message.partition(" is forbidden: ")[2] or error.message, sizes)
+        sizes = pod_failures.SERVING_RESOURCES_HINT if serving else pod_failures.HELPER_RESOURCES_HINT
+        quota = pod_failures.explain_quota_refusal(
+            error.message.partition(" is forbidden: ")[2] or error.message, sizes
+        )
         if quota is not None:
             text = f"{kind} {metadata['name']} can't be made: {quota}"
             raise BlockedError(Problem(Reason.QUOTA_EXCEEDED, text, stalled=True)) from error
@@ -90,7 +92,7 @@ async def _create_child(context: Context, kind: Kind, wanted: Object) -> tuple[O
         live = await context.client.create(_without_nulls(wanted))
         context.store.put(live, quiet=True)
         return live, True
-    except errors.AlreadyExists:
+    except api_errors.AlreadyExists:
         found = await context.client.get(kind, metadata["namespace"], metadata["name"])
         if found is None or found["metadata"].get("deletionTimestamp"):
             raise
@@ -152,8 +154,8 @@ def _name_taken_problem(kind: Kind, wanted: Object, live: Object) -> Problem:
     return Problem(Reason.NAME_TAKEN, text, stalled=True)
 
 
-def _invalid_problem(kind: Kind, error: errors.ApiError) -> Problem:
-    if isinstance(error, errors.ObjectTooLarge):
+def _invalid_problem(kind: Kind, error: api_errors.ApiError) -> Problem:
+    if isinstance(error, api_errors.ObjectTooLarge):
         text = f"the {kind} made from this object is too large: {error.message}. Shorten what goes into it"
         return Problem(Reason.CHILD_TOO_LARGE, text, stalled=True)
     if kind == kinds.DEPLOYMENT:

@@ -7,20 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from modelwright.analysis.desk import MeasurementScheduler
-from modelwright.analysis.lookout import TriggerPoller
-from modelwright.analysis.observers import DriftPoller
 from modelwright.core.people import AdmissionState
-from modelwright.core.turns import ResolveQueue
+from modelwright.core.resolve_queue import ResolveQueue
 from modelwright.kube.client import KubeClient
 from modelwright.kube.events import EventRecorder
 from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
+from modelwright.measurement.drift_poller import DriftPoller
+from modelwright.measurement.scheduler import MeasurementScheduler
+from modelwright.measurement.trigger_poller import TriggerPoller
 from modelwright.obs.clock import Clock
-from modelwright.reconcile.inbox import WebhookQueue
-from modelwright.serving.images import Images
-from modelwright.traffic.probe import GatewayProbe
+from modelwright.reconcile.webhook_queue import WebhookQueue
+from modelwright.render.images import Images
+from modelwright.traffic.gateway_probe import GatewayProbe
 
 MAX_RESOLVE_PODS = 10
 """At once in a namespace."""

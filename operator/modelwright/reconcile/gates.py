@@ -10,24 +10,24 @@ from modelwright.api.common import InvalidObject
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core import gates, speakers, versions
-from modelwright.core import pods as pod_states
+from modelwright.core import gate_results, pod_trust, versions
+from modelwright.core import pod_failures as pod_states
 from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.evaluation_gate import GateResult
+from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.observed import Problem
 from modelwright.core.rollout.record import RolloutRecord
-from modelwright.core.scoring import GateResult
-from modelwright.kube import errors, kinds
-from modelwright.obs.reading import read_child
-from modelwright.reconcile import proofs
+from modelwright.kube import api_errors, kinds
+from modelwright.obs.read_child import read_child
+from modelwright.reconcile import artifact_cache
 from modelwright.reconcile.children import BlockedError, ensure, is_controlled_by, remove
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.picture import ModelSnapshot, RevisionPlan
-from modelwright.reconcile.rollouts import RolloutHistory
-from modelwright.serving import gates as jobs
-from modelwright.serving import helpers
-from modelwright.serving.fetching import CachedContent
-from modelwright.serving.merge import MergeError
+from modelwright.reconcile.rollout_records import RolloutHistory
+from modelwright.reconcile.snapshot import ModelSnapshot, RevisionPlan
+from modelwright.render import gate_jobs as jobs
+from modelwright.render import helper_pod_placement
+from modelwright.render.fetch_container import CachedContent
+from modelwright.render.strategic_merge import MergeError
 
 Object = dict[str, Any]
 
@@ -50,7 +50,7 @@ async def ensure_gate_job(context: Context, picture: ModelSnapshot, gate: str) -
     there = context.store.get(kinds.JOB, picture.model.namespace, jobs.job_name(raw, gate))
     if wanted is None or (there is not None and is_controlled_by(there, record.uid)):
         return False
-    images = helpers.with_model_placement(context.images, picture.raw)
+    images = helper_pod_placement.with_model_placement(context.images, picture.raw)
     try:
         if gate == "infra" and wanted.infra is not None:
             pods = await _pod_addresses(context, picture, plan.revision) if wanted.infra.memory is not None else []
@@ -81,7 +81,7 @@ async def ensure_gate_job(context: Context, picture: ModelSnapshot, gate: str) -
     try:
         _, made = await ensure(context, job)
     except BlockedError as refused:
-        if isinstance(refused.__cause__, errors.Invalid):
+        if isinstance(refused.__cause__, api_errors.Invalid):
             text = _policy_message(record, gate, f"the API server refuses its Job: {refused.__cause__.message}")
             raise BlockedError(Problem(Reason.INVALID_POLICY, text, stalled=True)) from refused
         raise
@@ -105,22 +105,22 @@ async def read_results(context: Context, record: RolloutRecord, policy: RolloutP
             continue
         if not is_controlled_by(job, record.uid) or not context.admission(job["metadata"]["namespace"]).in_force:
             continue
-        if not gates.has_ended(job) and not gates.is_stuck(job, now, POD_READ_DELAY):
+        if not gate_results.has_ended(job) and not gate_results.is_stuck(job, now, POD_READ_DELAY):
             continue
         try:
             pods = await context.client.list(kinds.POD, job["metadata"]["namespace"], labels=_pod_selector(job))
             problem = await _quota_problem(context, job) if not pods and _should_have_pods(job, now) else None
-        except errors.ApiError:
+        except api_errors.ApiError:
             continue
         if problem is not None:
             text = f"Job {job['metadata']['name']} can't have a pod: {problem}"
             found[gate] = GateResult(Outcome.ERROR, Reason.QUOTA_EXCEEDED, text)
             continue
-        heard = speakers.trust_job_pods(job, pods)
+        heard = pod_trust.trust_job_pods(job, pods)
         result = read_child(
             job,
             functools.partial(
-                gates.read_gate_result,
+                gate_results.read_gate_result,
                 job,
                 heard.pods,
                 gate,
@@ -175,13 +175,15 @@ def _is_spent(job: Object, record: RolloutRecord, newest: RolloutRecord) -> bool
         return True
     if told is None and record.is_active:
         return record is not newest
-    return record is not newest or not gates.has_ended(job)
+    return record is not newest or not gate_results.has_ended(job)
 
 
 def _gate_of_job(job: Object, record: RolloutRecord) -> str | None:
     """Which gate of the record a Job is for."""
     owner = {"metadata": {"name": record.name, "uid": record.uid}}
-    return next((gate for gate in gates.JOB_GATES if jobs.job_name(owner, gate) == job["metadata"]["name"]), None)
+    return next(
+        (gate for gate in gate_results.JOB_GATES if jobs.job_name(owner, gate) == job["metadata"]["name"]), None
+    )
 
 
 def _pod_selector(job: Object) -> str:
@@ -190,8 +192,8 @@ def _pod_selector(job: Object) -> str:
 
 def _should_have_pods(job: Object, now: datetime) -> bool:
     """Whether a Job without pods ought to have had one for START_PATIENCE."""
-    asleep = job["spec"].get("suspend") or gates.has_ended(job)
-    return not asleep and gates.is_stuck(job, now, gates.START_TIMEOUT)
+    asleep = job["spec"].get("suspend") or gate_results.has_ended(job)
+    return not asleep and gate_results.is_stuck(job, now, gate_results.START_TIMEOUT)
 
 
 async def _quota_problem(context: Context, job: Object) -> str | None:
@@ -210,10 +212,10 @@ async def _quota_problem(context: Context, job: Object) -> str | None:
     }
     try:
         await context.client.create(pod, dry_run=True)
-    except errors.Denied as error:
+    except api_errors.Denied as error:
         said = error.message.partition(" is forbidden: ")[2] or error.message
         return pod_states.explain_quota_refusal(said, pod_states.HELPER_RESOURCES_HINT)
-    except errors.Invalid:
+    except api_errors.Invalid:
         return None
     return None
 
@@ -253,14 +255,15 @@ def _with_cache(
     """The content as the evaluation gets it: what loads a model doesn't fetch where what serves doesn't. Raises Refused
     while it isn't in the cache."""
     serving = picture.model.spec.serving
-    claim = proofs.prefetch_claim(serving)
+    claim = artifact_cache.prefetch_claim(serving)
     if claim is None:
         return content
-    absent = proofs.cache_problem(context, serving, version)
+    absent = artifact_cache.cache_problem(context, serving, version)
     if absent is not None:
         raise BlockedError(absent)
     return replace(
-        content, cached=CachedContent(claim, proofs.build_proof(picture.raw, version, content.digest, context.images))
+        content,
+        cached=CachedContent(claim, artifact_cache.build_proof(picture.raw, version, content.digest, context.images)),
     )
 
 

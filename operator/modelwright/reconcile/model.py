@@ -22,24 +22,25 @@ from modelwright.api.v1alpha1.model import (
     TrafficStatus,
 )
 from modelwright.api.v1alpha1.rollout import ModelRolloutStatus, RolloutState
-from modelwright.core import endpoints, versions
+from modelwright.core import endpoint_conflicts, versions
+from modelwright.core.problem import Problem
 from modelwright.core.rollout.machine import Assessment, Decision, apply_transitions, decide_actions, determine_state
-from modelwright.core.rollout.observed import Observation, Problem
+from modelwright.core.rollout.observation import Observation
 from modelwright.core.rollout.record import TERMINAL_STATES, RolloutRecord
-from modelwright.core.status import drift, summarize
-from modelwright.core.status.summarize import ConditionSummary
-from modelwright.kube import errors, kinds
+from modelwright.core.status import drift_status, readiness
+from modelwright.core.status.readiness import ConditionSummary
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import ReconcileResult
-from modelwright.reconcile import figures, gates, monitoring, rollouts, routing
+from modelwright.kube.workers import ReconcileResult
+from modelwright.reconcile import drift_monitor, gates, metric_updates, rollout_records, watches
 from modelwright.reconcile.actions import execute_actions
 from modelwright.reconcile.children import BlockedError, ensure
 from modelwright.reconcile.context import Context
 from modelwright.reconcile.observe import observe_model, route_state
-from modelwright.reconcile.picture import ModelSnapshot
-from modelwright.reconcile.report import write_status
-from modelwright.serving import network
-from modelwright.serving.metadata import owner_reference
+from modelwright.reconcile.snapshot import ModelSnapshot
+from modelwright.reconcile.status_writer import write_status
+from modelwright.render import routes
+from modelwright.render.child_metadata import owner_reference
 
 Object = dict[str, Any]
 
@@ -63,7 +64,7 @@ class ActionOutcome:
     changed: bool = False
     version_created: bool = False
     problem: Problem | None = None
-    error: errors.ApiError | None = None
+    error: api_errors.ApiError | None = None
     monitoring_problem: Problem | None = None
 
 
@@ -84,8 +85,8 @@ class ModelReconciler:
             if raw is not None:
                 self._confirmed_routes.pop(raw["metadata"]["uid"], None)
                 self._deferred_since.pop(raw["metadata"]["uid"], None)
-            figures.forget_model(key.namespace, key.name)
-            monitoring.forget_observer(self._context, key)
+            metric_updates.forget_model(key.namespace, key.name)
+            drift_monitor.forget_observer(self._context, key)
             return ReconcileResult()
         try:
             model = Model.parse(raw)
@@ -133,12 +134,12 @@ class ModelReconciler:
         requeues = (deferred, refused, _requeue_after(observed, decision, assessment))
         return ReconcileResult(min((seconds for seconds in requeues if seconds is not None), default=None))
 
-    async def _persist_record(self, picture: ModelSnapshot) -> errors.ApiError | None:
+    async def _persist_record(self, picture: ModelSnapshot) -> api_errors.ApiError | None:
         """Write the record before anything is done about it. Turning back doesn't wait for that: nothing must stand
         between a bad version and its callers."""
         found, record = picture.history, picture.observation.record
         try:
-            await rollouts.finish_superseded(self._context, found, picture.observation.now)
+            await rollout_records.finish_superseded(self._context, found, picture.observation.now)
             rolling = picture.observation.rollout
             if found.newest is None or record is None or rolling is None or picture.observation.suspended:
                 return None
@@ -148,7 +149,7 @@ class ModelReconciler:
                 # Of a route that can't be written, say, the Model tells alone: why the record turned back stays there.
                 stuck = told.stalled and told.reason == record.status.reason
                 now, evidence = picture.observation.now, rolling.evidence_condition
-                if await rollouts.write_record(
+                if await rollout_records.write_record(
                     self._context, raw, found.newest, record, now, stalled=stuck, evidence=evidence
                 ):
                     self._emit_rollout_event(picture.raw, found.newest, record)
@@ -157,10 +158,10 @@ class ModelReconciler:
                         version = Key("ModelVersion", picture.model.namespace, record.spec.target.version)
                         self._context.enqueue(version)
             await gates.remove_spent_jobs(self._context, found)
-            await rollouts.prune_history(self._context, found, rolling.policy.history_limit)
-        except errors.NotFound:
+            await rollout_records.prune_history(self._context, found, rolling.policy.history_limit)
+        except api_errors.NotFound:
             return None
-        except errors.ApiError as error:
+        except api_errors.ApiError as error:
             if record is None or record.state is not RolloutState.ROLLING_BACK:
                 raise
             return error
@@ -203,7 +204,7 @@ class ModelReconciler:
             return
         one, other = (route["metadata"].get("generation", 0) for route in (old, new))
         name = before.model.name
-        if other == one + 1 and network.hash_for_callers(old, name) == network.hash_for_callers(new, name):
+        if other == one + 1 and routes.hash_for_callers(old, name) == routes.hash_for_callers(new, name):
             self._confirmed_routes[before.model.uid] = route_state(new)
 
     async def _execute(self, picture: ModelSnapshot, decision: Decision) -> ActionOutcome:
@@ -213,14 +214,14 @@ class ModelReconciler:
             if picture.version_to_create is not None and stamps:
                 await self._create_version(picture, picture.version_to_create)
             changed = await execute_actions(self._context, picture, decision.actions)
-            watched, unobserved = await monitoring.ensure_observer(self._context, picture)
+            watched, unobserved = await drift_monitor.ensure_observer(self._context, picture)
             return ActionOutcome(changed or watched, stamps, monitoring_problem=unobserved)
         except BlockedError as refused:
             return ActionOutcome(problem=refused.problem)
-        except (errors.Conflict, errors.AlreadyExists, errors.NotFound) as error:
+        except (api_errors.Conflict, api_errors.AlreadyExists, api_errors.NotFound) as error:
             # The picture was old: another look follows at once, and there is nothing to tell.
             return ActionOutcome(error=error)
-        except errors.ApiError as error:
+        except api_errors.ApiError as error:
             return ActionOutcome(problem=Problem(Reason.PROGRESSING_WITH_RETRY, f"trying again: {error}"), error=error)
 
     async def _create_version(self, picture: ModelSnapshot, stamp: versions.VersionToCreate) -> None:
@@ -247,11 +248,11 @@ class ModelReconciler:
         rollout = _rollout_status(old.rollout, assessment, observed)
         problem = Problem(assessment.reason, assessment.message, assessment.stalled)
         if rollout.since is not None:
-            problem = summarize.escalate_problem(problem, rollout.since, observed.now)
-        verdict = summarize.assess_readiness(
+            problem = readiness.escalate_problem(problem, rollout.since, observed.now)
+        verdict = readiness.assess_readiness(
             observed, Assessment(assessment.state, problem.reason, problem.message, problem.stalled)
         )
-        drifted = monitoring.read_drift(self._context, picture)
+        drifted = drift_monitor.read_drift(self._context, picture)
         status = ModelStatus(
             observed_generation=model.generation,
             url=_model_url(picture, observed, old.url),
@@ -274,20 +275,22 @@ class ModelReconciler:
             announced=_latest_trained(self._context, model),
             outdated=picture.plan.outdated if picture.plan else None,
             changes=_change_statuses(old, observed),
-            drift=drifted if drift.is_worth_writing(old.drift, drifted) else old.drift,
-            conditions=summarize.build_conditions(
+            drift=drifted if drift_status.is_worth_writing(old.drift, drifted) else old.drift,
+            conditions=readiness.build_conditions(
                 old.conditions,
                 verdict,
-                summarize.assess_availability(observed),
-                monitored=monitoring.monitored_condition(self._context, picture, unobserved),
+                readiness.assess_availability(observed),
+                monitored=drift_monitor.monitored_condition(self._context, picture, unobserved),
                 evidence=observed.rollout.evidence_condition if observed.rollout is not None else None,
                 endpoint=_endpoint_condition(picture),
                 generation=model.generation,
                 now=observed.now,
             ),
         )
-        figures.record_model(model.namespace, model.name, status, observed.active_record, picture.analysis.verdicts)
-        if summarize.reports_progress_only(old, status):
+        metric_updates.record_model(
+            model.namespace, model.name, status, observed.active_record, picture.analysis.verdicts
+        )
+        if readiness.reports_progress_only(old, status):
             now = self._context.clock.monotonic()
             waits = BUSY_PROGRESS_DELAY_SECONDS if self._context.is_busy() else PROGRESS_DELAY_SECONDS
             due = self._deferred_since.setdefault(model.uid, now) + waits
@@ -306,7 +309,7 @@ class ModelReconciler:
     def _enqueue_runs(self, model: Model, old: ModelStatus, new: ModelStatus) -> None:
         """The runs that made what serves, or served, report what became of it."""
         for version in {served.version for served in (old.serving, new.serving) if served is not None}:
-            for key in routing.producing_run(self._context.store.get(kinds.MODEL_VERSION, model.namespace, version)):
+            for key in watches.producing_run(self._context.store.get(kinds.MODEL_VERSION, model.namespace, version)):
                 self._context.enqueue(key)
 
     def _emit_events(self, raw: Object, old: ModelStatus, new: ModelStatus, verdict: ConditionSummary) -> None:
@@ -330,16 +333,16 @@ class ModelReconciler:
         old = ModelStatus.model_validate(raw.get("status") or {})
         verdict = ConditionSummary(Reason.INVALID_SPEC, error.message, stalled=True)
         generation = raw["metadata"].get("generation", 0)
-        told = summarize.set_readiness(old.conditions, verdict, generation=generation, now=self._context.clock.now())
+        told = readiness.set_readiness(old.conditions, verdict, generation=generation, now=self._context.clock.now())
         status = old.model_copy(update={"observed_generation": generation, "conditions": told})
-        figures.record_model(raw["metadata"]["namespace"], raw["metadata"]["name"], status, None, ())
+        metric_updates.record_model(raw["metadata"]["namespace"], raw["metadata"]["name"], status, None, ())
         if await write_status(self._context, raw, status, old):
             self._emit_events(raw, old, status, verdict)
 
     async def _acknowledge_edit(self, raw: Object, model: Model) -> None:
         """One write, where a pass takes several: who has edited hears at once that it was seen, however many others
         have edited."""
-        told = summarize.acknowledge_edit(
+        told = readiness.acknowledge_edit(
             model.status.conditions, generation=model.generation, now=self._context.clock.now()
         )
         changes = {"observed_generation": model.generation, "conditions": told, "failure": None}
@@ -364,7 +367,7 @@ def _latest_trained(context: Context, model: Model) -> AnnouncedStatus | None:
     if wanted is None:
         return None
     # The newest of them decides: the others are older, and a Model may have many.
-    places = routing.eligible_trained_versions(context.store, model.namespace, model.name)[:1]
+    places = watches.eligible_trained_versions(context.store, model.namespace, model.name)[:1]
     newest = [raw for place in places if (raw := context.store.get(kinds.MODEL_VERSION, *place)) is not None]
     found = versions.newest_trained(model.name, wanted, newest)
     if found is None:
@@ -402,7 +405,7 @@ def _with_transitions(picture: ModelSnapshot) -> ModelSnapshot:
         and (before.state, before.step_index) != (after.state, after.step_index)
     )
     if moved and picture.observation.rollout is not None and picture.analysis.verdicts:
-        record = rollouts.with_verdicts(before, picture.analysis, picture.observation.now, fresh=True)
+        record = rollout_records.with_verdicts(before, picture.analysis, picture.observation.now, fresh=True)
         rolling = replace(picture.observation.rollout, record=record)
         observed = apply_transitions(replace(picture.observation, rollout=rolling))
     return replace(picture, observation=observed)
@@ -525,7 +528,7 @@ def _endpoint_condition(picture: ModelSnapshot) -> tuple[bool, Reason, str] | No
     lacking = picture.traffic.list_unsupported_settings(picture.routing)
     if lacking:
         return False, Reason.ENDPOINT_NOT_SUPPORTED, "; ".join(lacking)
-    hint = endpoints.describe_short_timeout(endpoint, picture.model.spec.serving.max_request_seconds)
+    hint = endpoint_conflicts.describe_short_timeout(endpoint, picture.model.spec.serving.max_request_seconds)
     return True, Reason.ENDPOINT_APPLIED, hint or "the route has what spec.endpoint asks for"
 
 

@@ -17,11 +17,11 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint, Model, initial_replicas
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.core import attachment, endpoints, pods, runtimes, signatures, versions
+from modelwright.core import attachment, endpoint_conflicts, pod_failures, runtime_choice, signatures, versions
+from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.observed import (
+from modelwright.core.rollout.observation import (
     Observation,
-    Problem,
     RevisionView,
     ServingRevision,
     TrafficView,
@@ -29,18 +29,18 @@ from modelwright.core.rollout.observed import (
     infer_serving,
 )
 from modelwright.core.rollout.record import RolloutRecord
-from modelwright.core.runtimes import RuntimeCandidate, RuntimeChoice
-from modelwright.kube import errors, kinds
+from modelwright.core.runtime_choice import RuntimeCandidate, RuntimeChoice
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
-from modelwright.obs.reading import read_child, record_bug
-from modelwright.reconcile import copies, gates, proofs, rollouts, routing
+from modelwright.obs.read_child import read_child, record_bug
+from modelwright.reconcile import artifact_cache, gates, mirror_tokens, rollout_records, watches
 from modelwright.reconcile.children import is_controlled_by
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.picture import ModelSnapshot, RevisionPlan
-from modelwright.serving import revision as revisions
-from modelwright.serving.fetching import CacheProof, cache_claim
-from modelwright.serving.merge import MergeError
+from modelwright.reconcile.snapshot import ModelSnapshot, RevisionPlan
+from modelwright.render import stored_revision as revisions
+from modelwright.render.fetch_container import CacheProof, cache_claim
+from modelwright.render.strategic_merge import MergeError
 from modelwright.traffic.gateway_api import GatewayRouter
 from modelwright.traffic.port import RouteStatus, RoutingObjects
 from modelwright.traffic.port import TrafficRouter as TrafficPort
@@ -61,12 +61,12 @@ async def observe_model(context: Context, raw: Object, model: Model, confirmed_b
     stored = _index_by_revision(store.by_model(kinds.CONTROLLER_REVISION, namespace, name), model.uid)
     deployments = _index_by_revision(store.by_model(kinds.DEPLOYMENT, namespace, name), model.uid)
     serving = _serving_from_status(model)
-    records = await rollouts.restore_policy(context, rollouts.load_history(context, model), namespace)
+    records = await rollout_records.restore_policy(context, rollout_records.load_history(context, model), namespace)
     target = _with_approved_runtime(records.newest, _resolve_target(context, raw, model, stored, deployments), stored)
     plan = target if isinstance(target, RevisionPlan) else None
     hand = records.manual_rollback
     held = _manual_rollback_target(context, raw, model, hand, stored, deployments) if hand is not None else None
-    if rollouts.is_released_by_spec(hand, model):
+    if rollout_records.is_released_by_spec(hand, model):
         held = None
     goes_to = target if held is None else held
     revision, problem = _split_target(goes_to)
@@ -90,7 +90,7 @@ async def observe_model(context: Context, raw: Object, model: Model, confirmed_b
         evidence = await _confirm_traffic(
             traffic, scene, named, views, serving, confirmed_before, _readiness_path(named, plan, stored)
         )
-    except errors.ApiError:
+    except api_errors.ApiError:
         raise
     except Exception as error:
         text = record_bug(scene.route or scene.service or raw, error)
@@ -110,7 +110,7 @@ async def observe_model(context: Context, raw: Object, model: Model, confirmed_b
             matched=routed.matched,
             mirror=routed.mirror_percent,
             sticky=routed.sticky,
-            stale_token=copies.has_stale_token(context, raw, stored, records.newest, routed),
+            stale_token=mirror_tokens.has_stale_token(context, raw, stored, records.newest, routed),
         ),
         serving=serving,
         suspended=model.spec.suspend,
@@ -120,7 +120,7 @@ async def observe_model(context: Context, raw: Object, model: Model, confirmed_b
     observed = replace(observed, serving=serving or _presume_serving(model, observed, records.newest))
     other = held if isinstance(held, RevisionPlan) else None
     of = other or plan
-    rolling, looked = rollouts.build_input(
+    rolling, looked = rollout_records.build_input(
         context, model, records, observed,
         digest=of.digest if of is not None else None,
         version=of.version if of is not None else None,
@@ -145,7 +145,7 @@ def _with_approved_runtime(
     """The target, rendered by what people have approved: a runtime that was edited since is not taken up."""
     if not isinstance(target, RevisionPlan):
         return target
-    approved = rollouts.approved_runtime(record, target.revision)
+    approved = rollout_records.approved_runtime(record, target.revision)
     if approved in (None, target.stored["data"].get("runtime", {}).get("content")):
         return target
     kept = stored.get(target.revision.hash)
@@ -232,7 +232,7 @@ def _presume_serving(model: Model, observed: Observation, newest: RolloutRecord 
     return ServingRevision(found, since) if found is not None and since is not None else None
 
 
-def _last_finished(records: rollouts.RolloutHistory) -> RolloutRecord | None:
+def _last_finished(records: rollout_records.RolloutHistory) -> RolloutRecord | None:
     """The newest rollout that has ended; one that has begun since says nothing of what serves."""
     newest = records.newest
     if newest is not None and newest.status.finished_at is None and records.ended:
@@ -283,7 +283,7 @@ def _plan_version(
     refused = signatures.signature_problem(asked, version, digest, served.version if served is not None else None)
     if refused is not None:
         return refused
-    choice = runtimes.choose_runtime(
+    choice = runtime_choice.choose_runtime(
         version.spec.artifact.format, model.spec.serving.runtime_ref, _list_runtimes(context, model.namespace)
     )
     if isinstance(choice, Problem):
@@ -302,13 +302,13 @@ def _plan_revision(
 ) -> RevisionPlan | Problem:  # fmt: skip
     revision = revisions.identify_revision(version.name, version.spec, digest, choice, model.spec.serving)
     kept = stored.get(revision.hash)
-    proof = proofs.build_proof(raw, version, digest, context.images)
+    proof = artifact_cache.build_proof(raw, version, digest, context.images)
     outdated = revisions.outdated_reason(kept, choice, context.images, proof) if kept else None
     if kept is None or (outdated and _was_never_available(model, revision, deployments.get(revision.hash))):
         if _awaits_cache_proof(context, raw, version, digest, proof):
             text = f"ModelVersion {version.name}: the digest of its files is being found out"
             return Problem(Reason.WAITING_FOR_DIGEST, text)
-        absent = proofs.cache_problem(context, model.spec.serving, version)
+        absent = artifact_cache.cache_problem(context, model.spec.serving, version)
         if absent is not None:
             return absent
         # A revision that never worked takes up a mended runtime by itself; nobody is served by it.
@@ -326,7 +326,7 @@ def _plan_revision(
 
 def _awaits_cache_proof(context: Context, raw: Object, version: ModelVersion, digest: str, proof: CacheProof) -> bool:
     """Whether the pods' cache can't be proven yet, and soon will be. Where that fails they bring the artifact again."""
-    wanted = proofs.needs_tree_digest(raw, version.spec.artifact, digest, context.images)
+    wanted = artifact_cache.needs_tree_digest(raw, version.spec.artifact, digest, context.images)
     return wanted and proof.tree is None and version.status.failure is None
 
 
@@ -368,7 +368,7 @@ def _read_eligible_versions(context: Context, model: Model) -> tuple[list[ModelV
     if current is not None:
         with contextlib.suppress(InvalidObject):
             known[serving.version if serving else ""] = ModelVersion.parse(current)
-    for place in routing.eligible_versions(context.store, model.namespace, model.name, labels)[:MAX_VERSIONS_READ]:
+    for place in watches.eligible_versions(context.store, model.namespace, model.name, labels)[:MAX_VERSIONS_READ]:
         raw = context.store.get(kinds.MODEL_VERSION, *place)
         try:
             if raw is not None:
@@ -381,7 +381,7 @@ def _read_eligible_versions(context: Context, model: Model) -> tuple[list[ModelV
 
 def _list_runtimes(context: Context, namespace: str) -> list[RuntimeCandidate]:
     store = context.store
-    return runtimes.parse_candidates(
+    return runtime_choice.parse_candidates(
         store.list(kinds.MODEL_RUNTIME, namespace), store.list(kinds.CLUSTER_MODEL_RUNTIME)
     )
 
@@ -390,7 +390,9 @@ def _view_or_failure(key: str, deployment: Object) -> RevisionView:
     """The pods of a revision by its Deployment; that it can't be read is what is wrong with them."""
 
     def unread(text: str) -> RevisionView:
-        return RevisionView(Revision("", key), current=False, failure=pods.PodFailure(Reason.INTERNAL_ERROR, text))
+        return RevisionView(
+            Revision("", key), current=False, failure=pod_failures.PodFailure(Reason.INTERNAL_ERROR, text)
+        )
 
     return read_child(deployment, functools.partial(_build_view, deployment), unread)
 
@@ -405,7 +407,7 @@ def _build_view(deployment: Object) -> RevisionView:
         available=status.get("availableReplicas", 0),
         current=status.get("observedGeneration", 0) >= metadata.get("generation", 0),
         started=_parse_time(metadata.get("creationTimestamp")),
-        failure=pods.find_creation_refusal(deployment),
+        failure=pod_failures.find_creation_refusal(deployment),
     )
 
 
@@ -429,15 +431,15 @@ async def _diagnose_pods(
     labels = deployment["spec"]["selector"]["matchLabels"]
     try:
         found = await context.client.list(kinds.POD, namespace, labels=",".join(f"{k}={v}" for k, v in labels.items()))
-    except errors.ApiError:
+    except api_errors.ApiError:
         # What is wrong with the pods is for people to read; no decision waits for it.
         return view
-    read = functools.partial(pods.diagnose_pods, found)
-    failure = read_child(deployment, read, functools.partial(pods.PodFailure, Reason.INTERNAL_ERROR))
+    read = functools.partial(pod_failures.diagnose_pods, found)
+    failure = read_child(deployment, read, functools.partial(pod_failures.PodFailure, Reason.INTERNAL_ERROR))
     if failure is not None and failure.reason == Reason.NOT_CACHED:
         claim = cache_claim(deployment["spec"]["template"])
         if claim is not None and view.revision.version:
-            proofs.request_caching(context, namespace, view.revision.version, claim)
+            artifact_cache.request_caching(context, namespace, view.revision.version, claim)
     return replace(view, failure=failure)
 
 
@@ -502,7 +504,7 @@ def _observe_routing(
 
 def _hostname_conflict(context: Context, raw: Object, model: Model) -> Problem | None:
     assert model.spec.endpoint is not None  # noqa: S101
-    refused = endpoints.hostname_problem(model.namespace, model.spec.endpoint, context.hostnames)
+    refused = endpoint_conflicts.hostname_problem(model.namespace, model.spec.endpoint, context.hostnames)
     if refused is not None:
         return refused
     mine = _build_claim(raw, model.spec.endpoint)
@@ -510,14 +512,14 @@ def _hostname_conflict(context: Context, raw: Object, model: Model) -> Problem |
     # Models of other shards are kept as ENDPOINT; there are none without shards.
     for kind in (kinds.MODEL, kinds.ENDPOINT) if context.store.count(kinds.ENDPOINT) else (kinds.MODEL,):
         for place in dict.fromkeys(
-            endpoints.list_rival_places(model.namespace, raw["spec"]["endpoint"], younger=False)
+            endpoint_conflicts.list_rival_places(model.namespace, raw["spec"]["endpoint"], younger=False)
         ):
             for other in context.store.by_index("place", kind, place):
                 rivals[other["metadata"]["uid"]] = (kind, other)
     # The oldest first, and only until one is in the way: a wildcard may have thousands below it.
     for kind, other in sorted(rivals.values(), key=lambda rival: _creation_order(rival[1])):
         claim = _older_claim(other, mine, context.hostnames)
-        found = endpoints.find_conflict(mine, [claim]) if claim is not None else None
+        found = endpoint_conflicts.find_conflict(mine, [claim]) if claim is not None else None
         if found is not None and (kind == kinds.ENDPOINT or _is_readable(other)):
             return found
     return None
@@ -528,16 +530,18 @@ def _creation_order(raw: Object) -> tuple[str, str, str]:
     return str(metadata.get("creationTimestamp", "")), metadata["namespace"], metadata["name"]
 
 
-def _older_claim(raw: Object, mine: endpoints.EndpointClaim, patterns: Sequence[str]) -> endpoints.EndpointClaim | None:
+def _older_claim(
+    raw: Object, mine: endpoint_conflicts.EndpointClaim, patterns: Sequence[str]
+) -> endpoint_conflicts.EndpointClaim | None:
     """The claim of an older Model; None when it is younger, goes away, or may not have its own hostnames."""
-    if raw["metadata"].get("deletionTimestamp") or _creation_order(raw) >= endpoints.age_key(mine):
+    if raw["metadata"].get("deletionTimestamp") or _creation_order(raw) >= endpoint_conflicts.age_key(mine):
         return None
     try:
         endpoint = Endpoint.model_validate(raw["spec"]["endpoint"], by_alias=True, by_name=False)
     except ValidationError:
         return None
     claim = _build_claim(raw, endpoint)
-    return claim if endpoints.hostname_problem(claim.namespace, endpoint, patterns) is None else None
+    return claim if endpoint_conflicts.hostname_problem(claim.namespace, endpoint, patterns) is None else None
 
 
 def _is_readable(raw: Object) -> bool:
@@ -549,9 +553,9 @@ def _is_readable(raw: Object) -> bool:
     return True
 
 
-def _build_claim(raw: Object, endpoint: Endpoint) -> endpoints.EndpointClaim:
+def _build_claim(raw: Object, endpoint: Endpoint) -> endpoint_conflicts.EndpointClaim:
     metadata = raw["metadata"]
-    return endpoints.EndpointClaim(
+    return endpoint_conflicts.EndpointClaim(
         metadata["namespace"], metadata["name"], str(metadata.get("creationTimestamp", "")), endpoint
     )
 

@@ -25,8 +25,8 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, ParamSpec, TypeVar
 
-from modelwright.sandbox import bounds
-from modelwright.sandbox.bounds import Language
+from modelwright.sandbox import limits
+from modelwright.sandbox.limits import Language
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,12 +128,12 @@ class Sandbox:
             if (ended := self._recent_failure(key)) is not None:
                 return ended
             try:
-                answer = self._exchange_line(self._ensure_process(language), line, bounds.QUESTION_SECONDS)
+                answer = self._exchange_line(self._ensure_process(language), line, limits.QUESTION_SECONDS)
             except TimeoutError:
-                return self._fail_question(key, f"it took longer than {bounds.QUESTION_SECONDS:g} s, and was ended")
+                return self._fail_question(key, f"it took longer than {limits.QUESTION_SECONDS:g} s, and was ended")
             except (OSError, EOFError):
                 if self._exit_signal() == signal.SIGPROF:
-                    why = f"it took longer than {bounds.QUESTION_CPU_SECONDS:g} s of CPU time, and was ended"
+                    why = f"it took longer than {limits.QUESTION_CPU_SECONDS:g} s of CPU time, and was ended"
                 else:
                     why = "it needed more memory than it may have, or broke the process that reads it"
                 return self._fail_question(key, why)
@@ -177,9 +177,9 @@ class Sandbox:
         finally:
             if self._violations != broken:
                 with self._cache_lock:
-                    self._violators[who] = time.monotonic() + bounds.FAILED_QUESTION_SECONDS
+                    self._violators[who] = time.monotonic() + limits.FAILED_QUESTION_SECONDS
                     self._violators.move_to_end(who)
-                    if len(self._violators) > bounds.MAX_FAILED_QUESTIONS:
+                    if len(self._violators) > limits.MAX_FAILED_QUESTIONS:
                         self._violators.popitem(last=False)
 
     def _recent_failure(self, key: bytes) -> NoAnswer | None:
@@ -191,9 +191,9 @@ class Sandbox:
         self._kill_process()
         self._violations += 1
         with self._cache_lock:
-            self._failures[key] = (time.monotonic() + bounds.FAILED_QUESTION_SECONDS, why)
+            self._failures[key] = (time.monotonic() + limits.FAILED_QUESTION_SECONDS, why)
             self._failures.move_to_end(key)
-            if len(self._failures) > bounds.MAX_FAILED_QUESTIONS:
+            if len(self._failures) > limits.MAX_FAILED_QUESTIONS:
                 self._failures.popitem(last=False)
         return NoAnswer(why)
 
@@ -201,7 +201,7 @@ class Sandbox:
         with self._cache_lock:
             self._cache_bytes += len(answer) - len(self._cache.get(key, b""))
             self._cache[key] = answer
-            while self._cache_bytes > bounds.CACHE_BYTES:
+            while self._cache_bytes > limits.CACHE_BYTES:
                 _, oldest = self._cache.popitem(last=False)
                 self._cache_bytes -= len(oldest)
 
@@ -219,9 +219,9 @@ class Sandbox:
             os.set_blocking(process.stdin.fileno(), False)  # type: ignore[union-attr]
             os.set_blocking(process.stdout.fileno(), False)  # type: ignore[union-attr]
             # Its first line says that it is ready.
-            self._exchange_line(process, b"", bounds.START_SECONDS)
+            self._exchange_line(process, b"", limits.START_SECONDS)
         if language not in self._loaded:
-            self._exchange_line(process, json.dumps([language, None]).encode() + b"\n", bounds.START_SECONDS)
+            self._exchange_line(process, json.dumps([language, None]).encode() + b"\n", limits.START_SECONDS)
             self._loaded.add(language)
         return process
 
@@ -247,7 +247,7 @@ class Sandbox:
                     else:
                         data = os.read(source, 1 << 16)
                         answer += data
-                        if not data or len(answer) > bounds.MAX_ANSWER_BYTES:
+                        if not data or len(answer) > limits.MAX_ANSWER_BYTES:
                             raise EOFError
         return bytes(answer)
 

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 
-from modelwright.sandbox.bounds import LANGUAGES, MEMORY_BYTES, QUESTION_CPU_SECONDS
+from modelwright.sandbox.limits import LANGUAGES, MEMORY_BYTES, QUESTION_CPU_SECONDS
 
 
 def main() -> None:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core import attachment
+from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.routing import TrafficSplit
+from modelwright.core.rollout.traffic_split import TrafficSplit
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from modelwright.serving import network
+from modelwright.render import routes
 from modelwright.traffic.port import Json, ObservedSplit, RouteStatus, RoutingObjects, TrafficRequirements
 from modelwright.traffic.service import ServiceRouter
 
 if TYPE_CHECKING:
     # The plugin asks what a gateway can do, and has no HTTP client.
-    from modelwright.traffic.probe import GatewayProbe, ProbeResponse
+    from modelwright.traffic.gateway_probe import GatewayProbe, ProbeResponse
 
 MARK_FEATURE = "HTTPRouteResponseHeaderModification"
 MIRROR_FEATURE = "HTTPRouteRequestMirror"
@@ -49,7 +49,7 @@ class GatewayRouter:
         inside = self._service_router.list_targets(scene)
         if scene.route is None:
             return ObservedSplit(targets=inside)
-        view = network.read_route(scene.route, scene.model["metadata"]["name"])
+        view = routes.read_route(scene.route, scene.model["metadata"]["name"])
         return ObservedSplit(
             weights=view.weights,
             matched=next(iter(view.matched), None),
@@ -101,7 +101,7 @@ class GatewayRouter:
 
     def render_revision_objects(self, model: Json, revision: Revision, ports: Mapping[str, int]) -> list[Json]:
         """The Service that the route names as its backend."""
-        return [network.revision_service(model, revision, ports)]
+        return [routes.revision_service(model, revision, ports)]
 
     def render_manifests(
         self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
@@ -122,8 +122,8 @@ class GatewayRouter:
             # A gateway that doesn't know the filter answers callers with 500.
             routing = replace(routing, mirror_percent=0, observe_percent=0)
         endpoint = self._supported_endpoint(scene.endpoint)
-        wanted = network.render_route(scene.model, endpoint, routing, marked=marked, through=through)
-        return network.without_timeouts(wanted, scene.route) if endpoint.request_timeout is None else wanted
+        wanted = routes.render_route(scene.model, endpoint, routing, marked=marked, through=through)
+        return routes.without_timeouts(wanted, scene.route) if endpoint.request_timeout is None else wanted
 
     def _can_mirror(self, scene: RoutingObjects, percent: int) -> bool:
         needed = {MIRROR_FEATURE} if percent == 100 else {MIRROR_FEATURE, MIRROR_PERCENT_FEATURE}
@@ -165,10 +165,10 @@ class GatewayRouter:
                 "none of the gateways in spec.endpoint.parentRefs has an address, and a listener for its hostnames yet"
             )
             return RouteStatus(False, Problem(Reason.WAITING_FOR_ROUTE, text))
-        view = network.read_route(scene.route, scene.model["metadata"]["name"])
+        view = routes.read_route(scene.route, scene.model["metadata"]["name"])
         questions: list[tuple[str, Mapping[str, str]]] = [("", {})]
         if view.headers and not any(header.regex for header in view.headers):
-            questions.append((network.MATCH_MARK, {header.name: header.value for header in view.headers}))
+            questions.append((routes.MATCH_MARK, {header.name: header.value for header in view.headers}))
         for suffix, headers in questions:
             problem = await self._probe_route(self._probe, scene, address, readiness_path, suffix, headers)
             if problem is not None:
@@ -182,7 +182,7 @@ class GatewayRouter:
         assert scene.endpoint is not None  # noqa: S101
         assert scene.route is not None  # noqa: S101
         answer = await probe.send_probe(address, path=_public_path(scene, readiness_path), headers=headers)
-        mark, marked = network.route_mark(scene.route), answer.headers.get(network.HEADER_ROUTE_MARK.lower())
+        mark, marked = routes.route_mark(scene.route), answer.headers.get(routes.HEADER_ROUTE_MARK.lower())
         seen = marked == mark + suffix if mark is not None else answer.status not in (404, 502, 503, 504)
         if seen and mark is not None and answer.status in _REFUSED_STATUSES:
             # The route sets the mark, so it is in force, whoever asks for credentials then.
@@ -191,7 +191,7 @@ class GatewayRouter:
         if answer.status == 0 or not seen or (readiness_path is not None and answer.status != 200):
             wrong = answer.error or f"status {answer.status}"
             wrong += _suggest_fix(answer.status)
-        if mark is not None and marked == mark + network.FALLBACK_MARK:
+        if mark is not None and marked == mark + routes.FALLBACK_MARK:
             wrong = TRAEFIK_SERVICE_NOT_BUILT
         elif not seen:
             wrong += ", not from the latest route"

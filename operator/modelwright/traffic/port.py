@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from modelwright.api.v1alpha1.model import Endpoint
+from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.routing import TrafficSplit
 from modelwright.core.rollout.steps import RolloutStep, StepKind
+from modelwright.core.rollout.traffic_split import TrafficSplit
 from modelwright.kube.kinds import Kind
 
 Json = dict[str, Any]

@@ -15,7 +15,7 @@ from modelwright.traffic.service import ServiceRouter
 from modelwright.traffic.traefik import CONTROLLER, TraefikRouter
 
 if TYPE_CHECKING:
-    from modelwright.traffic.probe import GatewayProbe
+    from modelwright.traffic.gateway_probe import GatewayProbe
 
 Json = Mapping[str, Any]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.capacity import achieved_shares, nearest_replica_weight
-from modelwright.core.rollout.routing import TrafficSplit
+from modelwright.core.rollout.traffic_split import TrafficSplit
 from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
-from modelwright.serving import network
+from modelwright.render import routes
 from modelwright.traffic.port import Json, ObservedSplit, RouteStatus, RoutingObjects, TrafficRequirements
 
 NEEDS_GATEWAY = "needs a gateway, and the Model has no spec.endpoint"
@@ -24,10 +24,10 @@ class ServiceRouter:
         """Everything to the one revision selected; else each revision's share of the ready pods."""
         if scene.service is None:
             return ObservedSplit()
-        selected = network.selected_revision(scene.service)
+        selected = routes.selected_revision(scene.service)
         if selected is not None:
             return ObservedSplit({selected: 100}, targets=frozenset({selected}))
-        if not network.selects_all(scene.service):
+        if not routes.selects_all(scene.service):
             return ObservedSplit()
         return ObservedSplit(achieved_shares(scene.ready_pods), targets=frozenset(scene.ready_pods))
 
@@ -61,7 +61,7 @@ class ServiceRouter:
         self, scene: RoutingObjects, routing: TrafficSplit, ports: Mapping[str, Mapping[str, int]]
     ) -> list[Json]:
         """The Service."""
-        return [network.model_service(scene.model, routing, ports, scene.service)]
+        return [routes.model_service(scene.model, routing, ports, scene.service)]
 
     def list_obsolete(self, scene: RoutingObjects, routing: TrafficSplit) -> list[tuple[Kind, str]]:
         """TraefikServices of an endpoint that is no more."""

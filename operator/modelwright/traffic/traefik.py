@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelwright.core.rollout.routing import TrafficSplit
-from modelwright.serving import network
+from modelwright.core.rollout.traffic_split import TrafficSplit
+from modelwright.render import routes
 from modelwright.traffic.gateway_api import NO_GRPC_MIRROR, NO_GRPC_OBSERVER, GatewayRouter, is_grpc, sticky_field
 from modelwright.traffic.port import Json, ObservedSplit, RoutingObjects, TrafficRequirements
 
 if TYPE_CHECKING:
-    from modelwright.traffic.probe import ProbeResponse
+    from modelwright.traffic.gateway_probe import ProbeResponse
 
 CONTROLLER = "traefik.io/gateway-controller"
 
@@ -28,10 +28,10 @@ class TraefikRouter(GatewayRouter):
     def observe_split(self, scene: RoutingObjects) -> ObservedSplit:
         """The route's rules, and what the TraefikServices that it names do."""
         told = super().observe_split(scene)
-        route = network.read_route(scene.route, _model_name(scene)) if scene.route is not None else None
+        route = routes.read_route(scene.route, _model_name(scene)) if scene.route is not None else None
         if route is None or route.through is None:
             return told
-        view = network.read_traefik(scene.traefik, route.through, _model_name(scene))
+        view = routes.read_traefik(scene.traefik, route.through, _model_name(scene))
         if view is None:
             return replace(told, weights=route.fallback)
         return ObservedSplit(
@@ -59,26 +59,26 @@ class TraefikRouter(GatewayRouter):
         if is_grpc(scene):
             return None
         if routing.mirror_percent:
-            return network.mirror_name(_model_name(scene))
+            return routes.mirror_name(_model_name(scene))
         if _mirrors_to_monitor(routing):
-            return network.observe_name(_model_name(scene))
-        return network.weighted_name(_model_name(scene)) if _needs_weighted_service(routing) else None
+            return routes.observe_name(_model_name(scene))
+        return routes.weighted_name(_model_name(scene)) if _needs_weighted_service(routing) else None
 
     def _render_backends(self, scene: RoutingObjects, routing: TrafficSplit) -> list[Json]:
         if scene.endpoint is None or is_grpc(scene):
             return []
         found = []
         if _needs_weighted_service(routing):
-            found.append(network.weighted_service(scene.model, scene.endpoint, routing))
+            found.append(routes.weighted_service(scene.model, scene.endpoint, routing))
         if routing.mirror_percent or _mirrors_to_monitor(routing):
-            found.append(network.mirroring_service(scene.model, routing))
+            found.append(routes.mirroring_service(scene.model, routing))
         return found
 
     def _explain_mismatch(self, scene: RoutingObjects, answer: ProbeResponse) -> str:
         """The mark shows the route; the cookie's lifetime, which weights of a sticky TraefikService are in force."""
         assert scene.route is not None  # noqa: S101
-        through = network.read_route(scene.route, _model_name(scene)).through
-        view = network.read_traefik(scene.traefik, through, _model_name(scene)) if through is not None else None
+        through = routes.read_route(scene.route, _model_name(scene)).through
+        view = routes.read_traefik(scene.traefik, through, _model_name(scene)) if through is not None else None
         if view is None or view.cookie is None:
             return ""
         name, seconds = view.cookie

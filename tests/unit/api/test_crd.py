@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from modelwright.api.cel import INT_OR_STRING, PRESERVE, VALIDATIONS, Cel, ListType
 from modelwright.api.common import Wire
 from modelwright.api.crd.definition import KINDS, MAX_CRD_BYTES, build_crd, build_schema
-from modelwright.api.crd.schema import NotStructural, build_structural_schema
+from modelwright.api.crd.structural_schema import NotStructural, build_structural_schema
 from modelwright.api.v1alpha1 import Model
 from modelwright.cli import crd
 

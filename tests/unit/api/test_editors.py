@@ -14,7 +14,7 @@ import yaml
 from referencing import Registry, Resource
 
 from modelwright.api.crd.definition import KINDS
-from modelwright.api.crd.editors import COMBINED_FILE, SCHEMA_FOLDER, build_json_schemas, schema_file_name
+from modelwright.api.crd.json_schemas import COMBINED_FILE, SCHEMA_FOLDER, build_json_schemas, schema_file_name
 from modelwright.api.names import API_VERSION
 from tests.expectedfailures.table import Case, cases
 

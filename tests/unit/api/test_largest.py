@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis import http, promql
-from modelwright.analysis.web import MeasurementError
 from modelwright.api.common import InvalidObject, parse_duration
 from modelwright.api.crd.definition import KINDS, build_schema
 from modelwright.api.v1alpha1.policy import Freeze
 from modelwright.api.v1alpha1.retraining import ScheduleTrigger
 from modelwright.app import webhooks
-from modelwright.core import drift, pods, scoring, versions
-from modelwright.core.retraining import result, schedule
+from modelwright.core import diff, evaluation_gate, pod_failures, versions
+from modelwright.core.retraining import schedule, stage_reports
 from modelwright.core.retraining.triggers import InvalidEventError
 from modelwright.core.rollout import freeze
+from modelwright.measurement import http_json, queries
+from modelwright.measurement.json_client import MeasurementError
 from tests.lib import largest, objects
 from tests.lib.webhook_payloads import HOOKS
 
@@ -146,7 +146,7 @@ def wide(part: str) -> bytes:
 
 
 NEVER, LEAP, LISTS = "0 0 30 2 *", "59 23 29 2 SUN#5", ",".join(map(str, range(40))) + " * * * *"
-KNOWN = dict.fromkeys(promql.PLACEHOLDERS, "digits-bbbbbbbbbb-[a-z0-9-]+")
+KNOWN = dict.fromkeys(queries.PLACEHOLDERS, "digits-bbbbbbbbbb-[a-z0-9-]+")
 MESSAGE = 4096
 """Characters of a termination message."""
 PARSERS: dict[str, Callable[[], object]] = {
@@ -158,23 +158,23 @@ PARSERS: dict[str, Callable[[], object]] = {
     "16 freezes of leap days": freezes(LEAP),
     "a duration": refused(lambda: parse_duration("99999ms" * 4)),
     "digits that are no duration": refused(lambda: parse_duration("9" * MESSAGE)),
-    "a quantity with a huge exponent": lambda: drift.parse_quantity("1e" + "9" * 30),
-    "a quantity of digits": lambda: drift.parse_quantity("9" * 32 + "Ei"),
-    "a JSON pointer": lambda: http.resolve_pointer(nested(900), "/a" * 900),
-    "a JSON pointer of escapes": lambda: http.resolve_pointer({}, "/" + "~1~0" * 250),
-    "placeholders that are open": refused(lambda: promql.fill_placeholders("$(" * 2048, KNOWN)),
-    "placeholders": refused(lambda: promql.check_size(promql.fill_placeholders("$(PODS)" * 585, KNOWN), "q")),
-    "quotes of a query": refused(lambda: promql.check_size('"\\' * 8192, "q")),
-    "braces of a query": refused(lambda: promql.check_size("{}" * 8192, "q")),
-    "words of a query": refused(lambda: promql.check_size("a " * 8192, "q")),
-    "a termination message of brackets": lambda: pods.parse_termination_report("[" * MESSAGE),
-    "a termination message of digits": lambda: pods.parse_termination_report("9" * MESSAGE),
-    "a report of many figures": lambda: result.read_evaluation_report(
+    "a quantity with a huge exponent": lambda: diff.parse_quantity("1e" + "9" * 30),
+    "a quantity of digits": lambda: diff.parse_quantity("9" * 32 + "Ei"),
+    "a JSON pointer": lambda: http_json.resolve_pointer(nested(900), "/a" * 900),
+    "a JSON pointer of escapes": lambda: http_json.resolve_pointer({}, "/" + "~1~0" * 250),
+    "placeholders that are open": refused(lambda: queries.fill_placeholders("$(" * 2048, KNOWN)),
+    "placeholders": refused(lambda: queries.check_size(queries.fill_placeholders("$(PODS)" * 585, KNOWN), "q")),
+    "quotes of a query": refused(lambda: queries.check_size('"\\' * 8192, "q")),
+    "braces of a query": refused(lambda: queries.check_size("{}" * 8192, "q")),
+    "words of a query": refused(lambda: queries.check_size("a " * 8192, "q")),
+    "a termination message of brackets": lambda: pod_failures.parse_termination_report("[" * MESSAGE),
+    "a termination message of digits": lambda: pod_failures.parse_termination_report("9" * MESSAGE),
+    "a report of many figures": lambda: stage_reports.read_evaluation_report(
         json.loads('{"metrics": [' + ",".join(['{"name":"a"}'] * 300) + "]}"), [], first=False
     ),
     "a digest": lambda: versions.parse_artifact_report({"digest": "sha256:" + "d" * MESSAGE}),
-    "an address": lambda: result.is_below_prefix("s3://" + "a/" * 2000, "s3://" + "a/" * 1999),
-    "addresses of scores": lambda: scoring._URI.match("s3://" + "a" * 4096),
+    "an address": lambda: stage_reports.is_below_prefix("s3://" + "a/" * 2000, "s3://" + "a/" * 1999),
+    "addresses of scores": lambda: evaluation_gate._URI.match("s3://" + "a" * 4096),
     "a webhook of brackets": refused(lambda: webhooks._parse_events("drift", HOOKS[0], {}, b"[" * (1 << 20))),
     "a webhook of lists": refused(lambda: webhooks._parse_events("drift", HOOKS[0], {}, wide("[],"))),
     "a webhook of objects": refused(lambda: webhooks._parse_events("drift", HOOKS[0], {}, wide("{},"))),

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from modelwright.api.cel import PRESERVE
-from modelwright.api.crd import rights
+from modelwright.api.crd import admission_policies
 from modelwright.api.crd.definition import KINDS, build_schema
 
 ROOT = Path(__file__).parents[3]
-MARKS = {(mark.plural, mark.field): mark for mark in rights.list_marked_fields()}
+MARKS = {(mark.plural, mark.field): mark for mark in admission_policies.list_marked_fields()}
 SUSPICIOUS = re.compile(
     r"serviceaccount|secret|claim|^images?$|^command$|^args$|^volumes?$|^template$|^manifest$|^podtemplate$|^uri$",
     re.IGNORECASE,
@@ -71,7 +71,7 @@ def test_the_walk_finds_a_field_that_none_covers(name: str) -> None:
 def test_what_is_marked_is_read_by_a_policy(plural: str, field: str) -> None:
     texts = [
         str(policy)
-        for policy in rights.build_policies()
+        for policy in admission_policies.build_policies()
         if policy["kind"] == "ValidatingAdmissionPolicy"
         and plural in policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"]
     ]
@@ -86,7 +86,7 @@ def test_what_names_nothing_says_why() -> None:
 
 
 def test_no_policy_asks_more_than_the_api_server_lets_it() -> None:
-    for policy in rights.build_policies():
+    for policy in admission_policies.build_policies():
         if policy["kind"] == "ValidatingAdmissionPolicy":
             rules = policy["spec"]["variables"] + policy["spec"]["validations"]
             asked = [rule["expression"].count("authorizer") for rule in rules]
@@ -97,4 +97,4 @@ def test_no_policy_asks_more_than_the_api_server_lets_it() -> None:
 
 def test_the_committed_file_is_what_the_types_say() -> None:
     committed = list(yaml.safe_load_all((ROOT / "manifests/policies/rights.yaml").read_text()))
-    assert committed == rights.build_policies()
+    assert committed == admission_policies.build_policies()

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import aiohttp
 import pytest
 
-from modelwright.app import callers
-from modelwright.app.callers import metrics_readers
+from modelwright.app import authentication
+from modelwright.app.authentication import metrics_readers
 from modelwright.app.health import HealthChecks, start_server
-from modelwright.kube.access import AccessUndetermined, Audience, ObjectAccess, PathAccess, User
+from modelwright.kube.access_review import AccessUndetermined, Audience, ObjectAccess, PathAccess, User
 from modelwright.obs.clock import FakeClock
 
 TOKENS = {
@@ -108,23 +108,23 @@ async def test_the_api_server_is_asked_once_in_ten_seconds_and_hears_of_a_right_
         assert (await page.get("prometheus"))[0] == 200
     assert page.access.asked == ["prometheus", "prometheus"]
     page.access.readers.clear()
-    page.clock.advance(callers.TOKEN_SECONDS)
+    page.clock.advance(authentication.TOKEN_SECONDS)
     assert (await page.get("prometheus"))[0] == 403
 
 
 async def test_while_the_api_server_is_silent_who_was_let_in_lately_is_let_in(page: Page) -> None:
     assert (await page.get("prometheus"))[0] == 200
     page.access.broken = True
-    page.clock.advance(callers.TOKEN_SECONDS)
+    page.clock.advance(authentication.TOKEN_SECONDS)
     assert (await page.get("prometheus"))[0] == 200
     assert (await page.get("projected"))[0] == 503
-    page.clock.advance(callers.PageReaders.GRACE_SECONDS)
+    page.clock.advance(authentication.PageReaders.GRACE_SECONDS)
     assert (await page.get("prometheus"))[0] == 503
 
 
 async def test_an_address_that_guesses_is_asked_to_wait_and_others_are_not_kept_out(page: Page) -> None:
     assert (await page.get("prometheus"))[0] == 200
-    found = [(await page.get("forged"))[0] for _ in range(int(callers.REQUEST_BURST) + 1)]
+    found = [(await page.get("forged"))[0] for _ in range(int(authentication.REQUEST_BURST) + 1)]
     assert (found[0], found[-1]) == (401, 429)
     assert (await page.get("prometheus"))[0] == 200
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.app.installs import InstallClaims
+from modelwright.app.install_registry import InstallClaims
 from modelwright.app.settings import Settings
-from modelwright.core.installs import ANSWER_TIMEOUT_SECONDS, QUESTION_INTERVAL_SECONDS, SETTLE_SECONDS
-from modelwright.kube import errors, kinds
+from modelwright.core.install_claims import ANSWER_TIMEOUT_SECONDS, QUESTION_INTERVAL_SECONDS, SETTLE_SECONDS
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import ReconcileResult
 from modelwright.kube.store import Store
+from modelwright.kube.workers import ReconcileResult
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 from tests.lib.simulated import SimulatedApi
@@ -254,10 +254,10 @@ async def test_shards_are_one_install_and_so_is_what_they_grew_from(world: World
 
 async def test_a_namespace_on_its_way_out_needs_no_claim(world: World) -> None:
     install = await world.start("one")
-    cause = errors.Cause("metadata.namespace", "NamespaceTerminating", "it is being terminated")
+    cause = api_errors.Cause("metadata.namespace", "NamespaceTerminating", "it is being terminated")
 
     def refuse(verb: str, obj: Object) -> None:
-        raise errors.Denied(403, "Forbidden", "it is being terminated", (cause,))
+        raise api_errors.Denied(403, "Forbidden", "it is being terminated", (cause,))
 
     world.api.before_write = refuse
     assert await install.work()
@@ -267,9 +267,9 @@ async def test_without_the_right_to_claim_nothing_is_done(world: World) -> None:
     install = await world.start("one")
 
     def refuse(verb: str, obj: Object) -> None:
-        raise errors.Denied(403, "Forbidden", "no")
+        raise api_errors.Denied(403, "Forbidden", "no")
 
     world.api.before_write = refuse
-    with pytest.raises(errors.Denied):
+    with pytest.raises(api_errors.Denied):
         await install.work()
     assert install.passes == 0

@@ -9,7 +9,7 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key, WorkQueue
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile import routing
+from modelwright.reconcile import watches
 from tests.lib import objects
 from tests.lib.kstatus import is_ready
 from tests.lib.rollout_harness import CANARY, NS, World
@@ -34,7 +34,7 @@ def poison(kind: kinds.Kind, spec: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", kinds.OWN_KINDS, ids=lambda kind: kind.kind)
 async def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.Kind, spec: Any) -> None:
     clock = FakeClock()
-    store, queue = Store(routing.INDEXERS), WorkQueue(clock)
+    store, queue = Store(watches.INDEXERS), WorkQueue(clock)
     store.subscribe(build_router(store, queue))
     obj = poison(kind, spec)
     obj["metadata"] |= {"uid": "u1", "resourceVersion": "1"}
@@ -44,7 +44,7 @@ async def test_it_is_kept_and_looked_at_so_that_no_sweep_misses_it(kind: kinds.K
     place = (obj["metadata"].get("namespace", ""), "poison")
     assert store.list_names(kind) == (place,)
     queued = {await queue.get() for _ in range(len(queue))}
-    assert kind not in routing.RECONCILED_KINDS or Key(kind.kind, *place) in queued
+    assert kind not in watches.RECONCILED_KINDS or Key(kind.kind, *place) in queued
 
 
 @POISON

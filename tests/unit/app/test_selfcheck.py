@@ -10,7 +10,7 @@ import pytest
 from modelwright.app.health import HealthChecks, start_server
 from modelwright.app.selfcheck import CheckFailed, SelfCheck
 from modelwright.app.settings import Settings
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.lease import ANNOTATION_ADDRESS
 from modelwright.obs.clock import SystemClock
 from tests.unit.kube.fakes import FakeClient
@@ -74,7 +74,7 @@ async def test_missing_crds_are_named(client: FakeClient) -> None:
 
 
 async def test_missing_rights_are_named(client: FakeClient) -> None:
-    client.failing["list"] = [errors.Denied(403, "Forbidden", "no binding")]
+    client.failing["list"] = [api_errors.Denied(403, "Forbidden", "no binding")]
     with pytest.raises(CheckFailed, match=r"Models of the cluster can't be read: .*no binding"):
         await check(client).check_rights()
 
@@ -82,7 +82,7 @@ async def test_missing_rights_are_named(client: FakeClient) -> None:
 async def test_a_shard_reads_namespaces_and_leases_too(client: FakeClient) -> None:
     shard = SelfCheck(client, SETTINGS.model_copy(update={"shard": "red"}), Renewing(client, renews=True))
     assert await shard.check_rights() == "what shard red needs can be read"
-    client.failing["list"] = [None, errors.Denied(403, "Forbidden", "no binding")]
+    client.failing["list"] = [None, api_errors.Denied(403, "Forbidden", "no binding")]
     with pytest.raises(CheckFailed, match=r"a shard has to list namespaces, and may not: .*no binding"):
         await shard.check_rights()
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from modelwright.agents.fetcher import settings as fetch
 from modelwright.api.v1alpha1.helper_pods import FETCH_VARIABLES
 from modelwright.app.settings import InvalidSettings, Settings
-from modelwright.fetch import settings as fetch
 from modelwright.kube.kinds import Kind
 
 

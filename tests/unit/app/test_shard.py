@@ -16,9 +16,9 @@ from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.lease import ANNOTATION_ADDRESS, ANNOTATION_FOLLOWED, LeaderElector
 from modelwright.kube.queue import Key, WorkQueue
-from modelwright.kube.runner import ReconcileResult
+from modelwright.kube.resync import WatchedKind
 from modelwright.kube.sharded import ShardStore
-from modelwright.kube.sweep import WatchedKind
+from modelwright.kube.workers import ReconcileResult
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 
@@ -101,14 +101,14 @@ class ListClient:
         self.objects: dict[Kind, list[Object]] = {}
         self.at = "100"
 
-    async def listed(self, kind: Kind, namespace: str | None = None, **_: Any) -> tuple[list[Object], str]:
+    async def list_all(self, kind: Kind, namespace: str | None = None, **_: Any) -> tuple[list[Object], str]:
         found = self.objects.get(kind, [])
         return [o for o in found if namespace in (None, o["metadata"].get("namespace"))], self.at
 
-    async def pages(
+    async def iterate_batches(
         self, kind: Kind, namespace: str | None = None, **_: Any
     ) -> AsyncIterator[tuple[list[Object], str]]:
-        yield await self.listed(kind, namespace)
+        yield await self.list_all(kind, namespace)
 
 
 def a_namespace(name: str, shard: str, version: int) -> Object:

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from modelwright.app import callers, webhooks
-from modelwright.app.callers import KeyedRateLimiter
-from modelwright.kube.access import Audience
+from modelwright.app import authentication, webhooks
+from modelwright.app.authentication import KeyedRateLimiter
+from modelwright.kube.access_review import Audience
 from modelwright.obs.clock import FakeClock
 from tests.lib.webhooks import SENDER, URL, Door, alert, opened
 
@@ -213,7 +213,7 @@ async def test_a_token_is_looked_up_once_in_ten_seconds(door: Door) -> None:
 
 
 async def test_tokens_are_remembered_by_hash_and_within_a_bound(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers, "MAX_TOKENS", 2)
+    monkeypatch.setattr(authentication, "MAX_TOKENS", 2)
     for number in range(4):
         await door.post(token=f"token-{number}")
     await door.post(token="token-3")
@@ -233,8 +233,8 @@ async def test_no_token_is_ever_logged_or_told(door: Door, caplog: pytest.LogCap
 
 
 async def test_an_address_that_sends_too_much_is_asked_to_wait(door: Door) -> None:
-    answers = [await door.post(token=None) for _ in range(int(callers.REQUEST_BURST) + 1)]
-    assert [status for status, *_ in answers[:-1]] == [401] * int(callers.REQUEST_BURST)
+    answers = [await door.post(token=None) for _ in range(int(authentication.REQUEST_BURST) + 1)]
+    assert [status for status, *_ in answers[:-1]] == [401] * int(authentication.REQUEST_BURST)
     status, headers, said = answers[-1]
     assert (status, headers["Retry-After"]) == (429, "1")
     assert "too many requests from this address" in said["error"]
@@ -244,13 +244,13 @@ async def test_an_address_that_sends_too_much_is_asked_to_wait(door: Door) -> No
     while (await door.post(token="nobodys"))[0] != 429:
         pass
     assert (await door.post())[0] == 202, "a token that was good lately"
-    door.clock.advance(callers.TOKEN_SECONDS / 2)
+    door.clock.advance(authentication.TOKEN_SECONDS / 2)
     assert (await door.post())[0] == 202
 
 
 async def test_users_are_limited_each_for_themselves(door: Door) -> None:
     """Behind a proxy, and from a standby, all come from one address."""
-    for number in range(int(callers.REQUEST_BURST)):
+    for number in range(int(authentication.REQUEST_BURST)):
         assert (await door.post(token=f"good.token-{1 + number % 2}"))[0] == 202
     status, headers, said = await door.post()
     assert (status, headers["Retry-After"]) == (429, "1")
@@ -273,7 +273,7 @@ async def test_tokens_for_the_api_server_are_refused_or_answered_with_a_warning(
 
 
 async def test_one_user_leaves_room_for_others(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MAX_OF_ONE_USER", 2)
+    monkeypatch.setattr(webhooks, "MAX_CONCURRENT_PER_USER", 2)
     door.dealt_with.clear()
     waiting = [asyncio.create_task(door.post()) for _ in range(2)]
     for _ in waiting:
@@ -286,7 +286,7 @@ async def test_one_user_leaves_room_for_others(door: Door, monkeypatch: pytest.M
 
 
 async def test_only_so_many_are_under_way_at_once(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MAX_UNDER_WAY", 2)
+    monkeypatch.setattr(webhooks, "MAX_CONCURRENT", 2)
     door.dealt_with.clear()
     waiting = [asyncio.create_task(door.post()) for _ in range(2)]
     for _ in waiting:

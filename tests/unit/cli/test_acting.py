@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1 import Approval, ModelRollout, TrainingRun
-from modelwright.cli import acts
-from modelwright.cli.picture import ObjectNotFound
+from modelwright.cli import manual_actions
+from modelwright.cli.model_view import ObjectNotFound
 from tests.unit.cli import world
 from tests.unit.cli.world import HASH, NOW, seen
 
@@ -23,15 +23,16 @@ def named(body: Json) -> Json:
 
 @pytest.mark.parametrize("name", ["pause", "resume", "promote", "abort"])
 def test_commands_go_to_the_rollout_that_is_on_its_way(name: str) -> None:
-    assert acts.find_commanded_rollout(seen(), name).name == "digits-2"
+    assert manual_actions.find_commanded_rollout(seen(), name).name == "digits-2"
     ended = world.rollout("digits-2", 11, "v2", "Succeeded", 2)
-    with pytest.raises(acts.InvalidAction, match=f"{name} of digits-2: it has ended"):
-        acts.find_commanded_rollout(seen(ended), name)
+    with pytest.raises(manual_actions.InvalidAction, match=f"{name} of digits-2: it has ended"):
+        manual_actions.find_commanded_rollout(seen(ended), name)
 
 
 def test_a_command_is_accepted_by_the_api() -> None:
     raw = world.ON_ITS_WAY | {
-        "spec": world.ON_ITS_WAY["spec"] | acts.build_command_patch("pause", "t1", "alice", "a complaint")["spec"]
+        "spec": world.ON_ITS_WAY["spec"]
+        | manual_actions.build_command_patch("pause", "t1", "alice", "a complaint")["spec"]
     }
     command = ModelRollout.parse(raw).spec.command
     assert command is not None
@@ -40,39 +41,42 @@ def test_a_command_is_accepted_by_the_api() -> None:
 
 @pytest.mark.parametrize("state", ["RolledBack", "Aborted"])
 def test_only_what_was_taken_back_is_tried_again(state: str) -> None:
-    assert acts.find_commanded_rollout(seen(world.rollout("digits-2", 11, "v2", state, 2)), "retry").name == "digits-2"
-    with pytest.raises(acts.InvalidAction, match="what is tried again was rolled back or aborted"):
-        acts.find_commanded_rollout(seen(), "retry")
+    assert (
+        manual_actions.find_commanded_rollout(seen(world.rollout("digits-2", 11, "v2", state, 2)), "retry").name
+        == "digits-2"
+    )
+    with pytest.raises(manual_actions.InvalidAction, match="what is tried again was rolled back or aborted"):
+        manual_actions.find_commanded_rollout(seen(), "retry")
 
 
 def test_only_a_rollback_by_hand_is_released() -> None:
-    with pytest.raises(acts.InvalidAction, match="no rollback by hand holds it"):
-        acts.find_commanded_rollout(seen(), "release")
+    with pytest.raises(manual_actions.InvalidAction, match="no rollback by hand holds it"):
+        manual_actions.find_commanded_rollout(seen(), "release")
     by_hand = world.rollout("digits-back", 12, "v0", "Succeeded", None)
-    assert acts.find_commanded_rollout(seen(by_hand), "release").name == "digits-back"
+    assert manual_actions.find_commanded_rollout(seen(by_hand), "release").name == "digits-back"
     going_back = world.rollout("digits-back", 12, "v0", "Promoting", None)
-    with pytest.raises(acts.InvalidAction, match="still on its way; abort ends it"):
-        acts.find_commanded_rollout(seen(going_back), "release")
+    with pytest.raises(manual_actions.InvalidAction, match="still on its way; abort ends it"):
+        manual_actions.find_commanded_rollout(seen(going_back), "release")
     released = world.rollout("digits-back", 12, "v0", "Succeeded", None, released=True)
-    with pytest.raises(acts.InvalidAction):
-        acts.find_commanded_rollout(seen(released), "release")
+    with pytest.raises(manual_actions.InvalidAction):
+        manual_actions.find_commanded_rollout(seen(released), "release")
 
 
 def test_an_approval_is_of_what_was_looked_at() -> None:
     record = seen().get_rollout("digits-2")
-    body = acts.build_approval(record, "Approve", "alice", "looked at", NOW + timedelta(hours=48), HASH)
+    body = manual_actions.build_approval(record, "Approve", "alice", "looked at", NOW + timedelta(hours=48), HASH)
     approval = Approval.parse(named(body))
     assert (approval.spec.content_hash, approval.spec.rollout.uid) == (HASH, "uid-digits-2")
     assert body["spec"]["expiresAt"] == "2026-11-28T12:00:00Z"
-    with pytest.raises(acts.InvalidAction, match="no longer what was looked at"):
-        acts.build_approval(record, "Approve", "alice", "looked at", None, "another")
-    with pytest.raises(acts.InvalidAction, match="has ended"):
-        acts.build_approval(seen().get_rollout("digits-1"), "Approve", "alice", "late", None, HASH)
+    with pytest.raises(manual_actions.InvalidAction, match="no longer what was looked at"):
+        manual_actions.build_approval(record, "Approve", "alice", "looked at", None, "another")
+    with pytest.raises(manual_actions.InvalidAction, match="has ended"):
+        manual_actions.build_approval(seen().get_rollout("digits-1"), "Approve", "alice", "late", None, HASH)
 
 
 @pytest.mark.parametrize(("wanted", "target"), [(None, "v0"), ("v0", "v0")])
 def test_going_back_is_to_what_has_served(wanted: str | None, target: str) -> None:
-    body = acts.build_rollback(seen(), wanted, "alice", "wrong answers")
+    body = manual_actions.build_rollback(seen(), wanted, "alice", "wrong answers")
     assert ModelRollout.parse(named(body)).spec.target.version == target
 
 
@@ -81,18 +85,18 @@ def test_going_back_is_to_what_has_served(wanted: str | None, target: str) -> No
     [("v1", "serves version v1 already"), ("v2", "has not served before; Model digits can go back to v0")],
 )
 def test_going_back_to_anything_else_is_refused(wanted: str, says: str) -> None:
-    with pytest.raises(acts.InvalidAction, match=says):
-        acts.build_rollback(seen(), wanted, "alice", "wrong answers")
+    with pytest.raises(manual_actions.InvalidAction, match=says):
+        manual_actions.build_rollback(seen(), wanted, "alice", "wrong answers")
 
 
 def test_a_run_by_hand_needs_one_policy_or_its_name() -> None:
-    body = acts.build_training_run(seen(), None, "alice", "labels are in")
+    body = manual_actions.build_training_run(seen(), None, "alice", "labels are in")
     assert TrainingRun.parse(named(body)).spec.policy_ref.name == "digits"
     two = seen(*world.retraining("second"))
     with pytest.raises(
-        acts.InvalidAction, match=r"has 2 RetrainingPolicies \(digits, second\): name one with --policy"
+        manual_actions.InvalidAction, match=r"has 2 RetrainingPolicies \(digits, second\): name one with --policy"
     ):
-        acts.build_training_run(two, None, "alice", "labels are in")
-    assert acts.build_training_run(two, "second", "alice", "x")["spec"]["policyRef"] == {"name": "second"}
+        manual_actions.build_training_run(two, None, "alice", "labels are in")
+    assert manual_actions.build_training_run(two, "second", "alice", "x")["spec"]["policyRef"] == {"name": "second"}
     with pytest.raises(ObjectNotFound, match="no RetrainingPolicy third"):
-        acts.build_training_run(two, "third", "alice", "x")
+        manual_actions.build_training_run(two, "third", "alice", "x")

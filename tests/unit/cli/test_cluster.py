@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.cli import cluster
-from modelwright.cli.cluster import ClusterError, Forbidden, KubectlClient
+from modelwright.cli import kubectl
+from modelwright.cli.kubectl import ClusterError, Forbidden, KubectlClient
 
 SIGN_IN = "To sign in, open https://login.example.com/device and enter the code ABCD-1234: "
 
@@ -55,7 +55,7 @@ def test_a_request_to_sign_in_is_seen_while_kubectl_waits(tmp_path: Path, monkey
         shown.append(text)
         answer.write_text("signed-in\n")
 
-    monkeypatch.setattr(cluster, "say", say)
+    monkeypatch.setattr(kubectl, "print_text", say)
     assert KubectlClient().run("get", "pods") == "signed-in\n"
     assert shown == [SIGN_IN]
 
@@ -67,7 +67,7 @@ def test_an_error_after_a_prompt_is_kubectls_though_no_line_ends_between(
     os.mkfifo(answer)
     text = f"printf '{SIGN_IN}' >&2; read word < {answer}; echo 'Error from server (Forbidden): no' >&2; exit 1"
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, text)))
-    monkeypatch.setattr(cluster, "say", lambda *_, **__: answer.write_text("signed-in\n"))
+    monkeypatch.setattr(kubectl, "print_text", lambda *_, **__: answer.write_text("signed-in\n"))
     with pytest.raises(Forbidden, match=r"^no$"):
         KubectlClient().run("get", "pods")
 
@@ -135,6 +135,6 @@ def test_a_kubectl_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: py
     never = tmp_path / "never"
     os.mkfifo(never)
     monkeypatch.setenv("KUBECTL", str(program(tmp_path, f"read word < {never}")))
-    monkeypatch.setattr(cluster, "TIMEOUT", 0.0)
+    monkeypatch.setattr(kubectl, "KUBECTL_TIMEOUT", 0.0)
     with pytest.raises(ClusterError, match="kubectl did not end within 0 s"):
         KubectlClient().run("get", "pods")

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from modelwright.cli import lint, plugin
+from modelwright.cli import manifest_lint, plugin
 from modelwright.cli.drafts import render_draft
 from modelwright.cli.verbs import DRAFT_KINDS
 
 
 @pytest.mark.parametrize("what", DRAFT_KINDS)
 def test_a_draft_passes_lint(what: str) -> None:
-    found = lint.lint_files([("draft.yaml", render_draft(what, "iris"))], None)
+    found = manifest_lint.lint_files([("draft.yaml", render_draft(what, "iris"))], None)
     assert [finding.text for finding in found if finding.level != "note"] == []
 
 

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from modelwright.api.v1alpha1 import Model, ModelVersion, RolloutPolicy
-from modelwright.cli import lint, plugin
-from modelwright.cli.imports import artifacts, policies, run
-from modelwright.cli.imports.documents import ImportedObject, ImportOptions
+from modelwright.cli import manifest_lint, plugin
+from modelwright.cli.imports import artifacts, importer, rollout_policies
 from modelwright.cli.imports.fields import FieldPath as Place
 from modelwright.cli.imports.fields import format_path
+from modelwright.cli.imports.foreign_objects import ImportedObject, ImportOptions
 
 Json = dict[str, Any]
 
@@ -38,11 +38,11 @@ def documents(name: str) -> list[Json]:
 
 
 def outcome(name: str, values: list[Json], **options: str) -> list[ImportedObject]:
-    return run.import_objects(run.load_providers()[name], values, ImportOptions(**options))[0]
+    return importer.import_objects(importer.load_providers()[name], values, ImportOptions(**options))[0]
 
 
 def test_each_provider_has_its_line() -> None:
-    assert list(run.load_providers()) == PROVIDERS
+    assert list(importer.load_providers()) == PROVIDERS
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -61,7 +61,7 @@ def test_examples_become_what_is_written_down(
 def test_what_comes_of_them_passes_lint(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     plugin.main(["import", name, str(GOLDEN / f"{name}.yaml"), "--gateway", "gateways/models", "--domain", "a.example"])
     told = capsys.readouterr().out
-    assert [found for found in lint.lint_files([("imported", told)], None) if found.is_error] == []
+    assert [found for found in manifest_lint.lint_files([("imported", told)], None) if found.is_error] == []
     kinds = {"Model": Model, "ModelVersion": ModelVersion, "RolloutPolicy": RolloutPolicy}
     found = [document for document in yaml.safe_load_all(told) if document]
     assert {kinds[document["kind"]].parse(document).kind for document in found} >= {"Model"}
@@ -140,7 +140,7 @@ def is_noted(found: list[ImportedObject], index: int, path: Place) -> bool:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_every_leaf_is_used_or_noted(name: str) -> None:
-    values = [value for value in flat(documents(name)) if run.load_providers()[name].owns(value)]
+    values = [value for value in flat(documents(name)) if importer.load_providers()[name].owns(value)]
     whole = outcome(name, values)
     dropped = []
     for index, document in enumerate(values):
@@ -156,7 +156,7 @@ def test_every_leaf_is_used_or_noted(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_field_that_nobody_knows_is_noted_wherever_it_stands(name: str) -> None:
-    values = [value for value in flat(documents(name)) if run.load_providers()[name].owns(value)]
+    values = [value for value in flat(documents(name)) if importer.load_providers()[name].owns(value)]
     whole = outcome(name, values)
     dropped = []
     for index, document in enumerate(values):
@@ -175,7 +175,7 @@ def test_a_field_that_nobody_knows_is_noted_wherever_it_stands(name: str) -> Non
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_value_of_another_type_is_an_error_of_that_object_alone(name: str) -> None:
     wrong = itertools.cycle(([1], {"a": None}, -1.5, True, None, "", "{{x}}", 2**70))
-    values = [value for value in flat(documents(name)) if run.load_providers()[name].owns(value)]
+    values = [value for value in flat(documents(name)) if importer.load_providers()[name].owns(value)]
     for index, document in enumerate(values):
         for path in (*leaves(document), *filter(None, mappings(document))):
             if path[0] == "kind":
@@ -379,7 +379,7 @@ def test_yaml_that_no_server_has_seen_is_no_crash(
     ],
 )
 def test_a_condition_is_limits_or_none(condition: str, limits: Json | None) -> None:
-    assert policies.parse_limits(condition) == limits
+    assert rollout_policies.parse_limits(condition) == limits
 
 
 def rollout(*steps: Json) -> Json:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modelwright.cli import reports
-from modelwright.cli.lint import LintFinding, lint_files
+from modelwright.cli import lint_reports
+from modelwright.cli.manifest_lint import LintFinding, lint_files
 from tests.lib import objects
 
 MODEL = objects.model("vision", "digits", version="v1")
@@ -138,11 +138,11 @@ REFUSED = LintFinding("a,b.yaml: Model x", "100 %:\nno", "error", "a,b.yaml", 7)
 
 
 def test_findings_for_github() -> None:
-    assert list(reports.github_commands([REFUSED])) == ["::error file=a%2Cb.yaml,line=7::Model x: 100 %25:%0Ano"]
+    assert list(lint_reports.github_commands([REFUSED])) == ["::error file=a%2Cb.yaml,line=7::Model x: 100 %25:%0Ano"]
 
 
 def test_findings_as_sarif() -> None:
-    (run,) = reports.sarif_report([REFUSED])["runs"]
+    (run,) = lint_reports.sarif_report([REFUSED])["runs"]
     (result,) = run["results"]
     assert result == {
         "level": "error",

@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 
 from modelwright.cli import printing
-from modelwright.cli.course import build_series
-from modelwright.cli.live import draw_interval, render_view
-from modelwright.cli.picture import ModelView
+from modelwright.cli.live_view import draw_interval, render_view
+from modelwright.cli.model_view import ModelView
+from modelwright.cli.rollout_series import build_series
 from tests.unit.cli import world
 from tests.unit.cli.world import NOW, condition
 

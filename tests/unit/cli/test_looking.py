@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from modelwright.cli import facts, tree
-from modelwright.cli.picture import ObjectNotFound, build_view, format_age, move_result, resolve_model_name
+from modelwright.cli import facts, status_tree
+from modelwright.cli.model_view import ObjectNotFound, build_view, format_age, move_result, resolve_model_name
 from modelwright.cli.why import render_why, why_data
 from tests.unit.cli import world
 from tests.unit.cli.world import NOW, condition, seen
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 def test_the_tree_tells_who_serves_what_is_decided_and_by_which_numbers() -> None:
     assert (
-        tree.render_tree(seen(), NOW)
+        status_tree.render_tree(seen(), NOW)
         == """\
 Model digits  Ready=False RolloutInProgress  http://digits.example.com
 ├─ step 1 of 3
@@ -51,20 +51,20 @@ def test_drift_is_told_with_the_numbers_of_the_worst_features() -> None:
     first = "drifted: input age: PSI 0.31, limit 0.08 (floor 0.05), 812 rows in 10m"
     second = "input plan: share of missing values 0.01, limit 0.08 (floor 0.05), 812 rows in 10m"
     third = "input comment: not watched, it is free text"
-    assert f"├─ {head}\n│  ├─ {first}\n│  ├─ {second}\n│  └─ {third}\n" in tree.render_tree(looked, NOW)
+    assert f"├─ {head}\n│  ├─ {first}\n│  ├─ {second}\n│  └─ {third}\n" in status_tree.render_tree(looked, NOW)
     assert f"\nR{head[1:]}:\n- {first}\n- {second}\n- {third}\n" in render_why(looked, NOW)
     assert why_data(looked, NOW)["drift"]["worst"][0]["value"] == "0.31"
 
 
 def test_a_version_that_was_trained_for_a_model_that_names_another_is_pointed_out() -> None:
     announced = {"version": "v2", "trainingRun": "nightly"}
-    told = tree.render_tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
+    told = status_tree.render_tree(seen(world.model(condition("Ready", "True", "Serving"), announced=announced)), NOW)
     assert "v2  Candidate  accuracy 0.97  trained by nightly  announced: name it in spec.version" in told
 
 
 def test_the_history_has_a_line_for_each_rollout_the_newest_first() -> None:
     by_hand = world.rollout("digits-back", 9, "v0", "Succeeded", None, finishedAt="2026-11-26T09:01:00Z")
-    lines = tree.render_history(seen(by_hand), NOW).splitlines()
+    lines = status_tree.render_history(seen(by_hand), NOW).splitlines()
     assert [line.split()[0] for line in lines] == ["ROLLOUT", "digits-2", "digits-back", "digits-1"]
     assert "bob" in lines[2]
     assert lines[2].split()[-1] == "60s"
@@ -99,7 +99,7 @@ def test_why_the_tree_and_the_card_name_the_authors_of_all_that_has_changed() ->
     ]
     ended = world.rollout("digits-2", 11, "v2", "Succeeded", authors=authors, finishedAt="2026-11-26T11:30:00Z")
     told = "author of Model digits: alice, somebody unknown"
-    for text in (render_why(seen(ended), NOW), tree.render_tree(seen(ended), NOW)):
+    for text in (render_why(seen(ended), NOW), status_tree.render_tree(seen(ended), NOW)):
         assert told in text
         assert "author of ModelVersion v2: dora" in text
         assert "RolloutPolicy canary:" not in text

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import plot, plugin
-from modelwright.cli.course import MetricSeries, RolloutSeries, build_series
-from modelwright.cli.picture import ObjectNotFound
+from modelwright.cli import plugin, rollout_plot
+from modelwright.cli.model_view import ObjectNotFound
+from modelwright.cli.rollout_series import MetricSeries, RolloutSeries, build_series
 from tests.unit.cli import world
 
 Json = dict[str, Any]
@@ -139,7 +139,7 @@ def texts(file: Path) -> str:
 
 
 def test_the_picture_names_the_rollout_its_axes_units_steps_and_limits(tmp_path: Path) -> None:
-    plot.save_image(drawn(*ALL), tmp_path / "a.svg")
+    rollout_plot.save_image(drawn(*ALL), tmp_path / "a.svg")
     found = texts(tmp_path / "a.svg")
     for text in (
         "digits-2: digits v1 → v2 (RolledBack, AnalysisFailed)",
@@ -159,17 +159,17 @@ def test_the_picture_names_the_rollout_its_axes_units_steps_and_limits(tmp_path:
 
 
 def test_a_picture_is_in_the_format_of_its_name_and_drawn_without_verdicts_too(tmp_path: Path) -> None:
-    plot.save_image(drawn(), tmp_path / "a.png")
+    rollout_plot.save_image(drawn(), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_terminal_shows_the_same_and_colours_only_where_they_are_wanted() -> None:
-    plain = plot.draw_terminal(drawn(*ALL), colours=False, columns=90)
+    plain = rollout_plot.draw_terminal(drawn(*ALL), colours=False, columns=90)
     for text in ("digits-2: digits v1 → v2", "min since 2026-11-26 11:00:00 UTC", "limit at least 70", "F Fail"):
         assert text in plain
     assert "\x1b" not in plain
     assert {len(line) for line in plain.splitlines() if line.endswith("┐")} == {90}
-    assert "\x1b[38;5;" in plot.draw_terminal(drawn(*ALL), colours=True, columns=90)
+    assert "\x1b[38;5;" in rollout_plot.draw_terminal(drawn(*ALL), colours=True, columns=90)
 
 
 @pytest.mark.parametrize(("module", "arguments"), [("matplotlib", ["-o", "x.svg"]), ("plotext", [])])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.cli import plugin
-from modelwright.cli.cluster import Forbidden, KubectlClient
+from modelwright.cli.kubectl import Forbidden, KubectlClient
 from tests.unit.cli import world
 
 
@@ -22,7 +22,7 @@ def test_it_starts_with_nothing_but_what_its_extra_installs() -> None:
 
 
 LAZY = {
-    "help": ([], ["pydantic", "yaml", "rich", "modelwright.cli.cluster"]),
+    "help": ([], ["pydantic", "yaml", "rich", "modelwright.cli.kubectl"]),
     "the client's version": (["--version"], ["yaml", "rich", "modelwright.api.v1alpha1"]),
     "the meaning of a reason": (["explain", "Promoted"], ["yaml", "rich", "modelwright.api.v1alpha1"]),
 }

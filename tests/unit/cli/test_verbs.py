@@ -11,9 +11,9 @@ import pytest
 
 import modelwright
 from modelwright.api.crd.definition import KINDS
-from modelwright.cli import acts, models, plugin
-from modelwright.cli.commands import common
-from modelwright.cli.picture import ObjectNotFound
+from modelwright.cli import manual_actions, model_list, plugin
+from modelwright.cli.commands import command_support
+from modelwright.cli.model_view import ObjectNotFound
 from tests.unit.cli import world
 from tests.unit.cli.world import NOW, condition, seen
 
@@ -151,7 +151,7 @@ STATES = [
 def test_the_list_says_why_a_model_is_not_ready(conditions: list[Json], shown: tuple[str, str]) -> None:
     model = world.model(condition("Ready", "True", "Serving"))
     model["status"]["conditions"] = conditions
-    (row,) = models.build_rows([model])
+    (row,) = model_list.build_rows([model])
     assert (row.state, row.why) == shown
     assert (row.version, row.target, row.weight) == ("v1", "v2", 10)
 
@@ -159,20 +159,20 @@ def test_the_list_says_why_a_model_is_not_ready(conditions: list[Json], shown: t
 def test_an_edit_that_was_not_seen_is_pending() -> None:
     model = world.model(condition("Ready", "True", "Serving"))
     model["metadata"]["generation"] = 2
-    assert models.build_rows([model])[0].state == "Pending"
+    assert model_list.build_rows([model])[0].state == "Pending"
 
 
 def test_a_model_that_can_not_be_read_stays_in_the_list() -> None:
     model = world.model(condition("Ready", "True", "Serving"))
     model["spec"]["version"] = {}
-    (row,) = models.build_rows([model])
+    (row,) = model_list.build_rows([model])
     assert (row.name, row.state) == ("digits", "Unreadable")
     assert "exactly one of name, template and follow" in row.why
 
 
 def test_the_list_is_a_line_for_each_model() -> None:
     model = world.model(condition("Reconciling", "True", "StepInProgress", "step 1\nof 3"))
-    head, line = models.render_rows(models.build_rows([model]), NOW, namespaces=True).splitlines()
+    head, line = model_list.render_rows(model_list.build_rows([model]), NOW, namespaces=True).splitlines()
     assert head.split() == ["NAMESPACE", "NAME", "VERSION", "WEIGHT", "STATE", "AGE", "WHY"]
     assert line == "vision      digits   v1 -> v2   10 %     Reconciling   4h    StepInProgress: step 1 of 3"
 
@@ -188,13 +188,13 @@ def test_the_list_asks_for_all_namespaces_on_demand(kubectl: Path, capsys: pytes
 
 
 def test_set_version_changes_the_pinned_name_only() -> None:
-    assert acts.build_version_patch(seen(), "v1") == {"spec": {"version": {"name": "v1"}}}
+    assert manual_actions.build_version_patch(seen(), "v1") == {"spec": {"version": {"name": "v1"}}}
     with pytest.raises(ObjectNotFound, match="digits has no ModelVersion v9; there are v1, v2"):
-        acts.build_version_patch(seen(), "v9")
+        manual_actions.build_version_patch(seen(), "v9")
     following = world.model(condition("Ready", "True", "Serving"))
     following["spec"]["version"] = {"follow": {}}
-    with pytest.raises(acts.InvalidAction, match="follows its versions, and set-version only changes"):
-        acts.build_version_patch(seen(following), "v1")
+    with pytest.raises(manual_actions.InvalidAction, match="follows its versions, and set-version only changes"):
+        manual_actions.build_version_patch(seen(following), "v1")
 
 
 ROLLED_BACK = world.rollout("digits-2", 11, "v2", "RolledBack", 2, reason="AnalysisFailed", message="errors: Fail")
@@ -218,7 +218,7 @@ def test_set_version_waits_for(kubectl: Path, ready: Json, record: Json, code: i
 def test_what_takes_too_long_ends_with_two(
     kubectl: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(common, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(command_support, "POLL_SECONDS", 0.0)
     assert plugin.main(["set-version", "digits", "v2", "--wait", "--timeout", "1ms"]) == 2
     assert "Model digits is still on its way after 0.001 s" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from modelwright.cli.picture import ModelView, build_view
+from modelwright.cli.model_view import ModelView, build_view
 from tests.lib import objects
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 
 from modelwright.core.drawing import render_state_diagram
 from modelwright.core.retraining import drawing as of_runs
-from modelwright.core.retraining import machine as runs
+from modelwright.core.retraining import run_machine as runs
 from modelwright.core.rollout import direct, machine, record
 from modelwright.core.rollout import drawing as of_rollouts
 
@@ -43,22 +43,25 @@ def test_a_drawing_has_the_states_in_order_and_the_rows_of_each_move() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drawing", "table", "left_out"),
-    [(of_rollouts, machine.TABLE, WITHOUT_A_RECORD_TO_MOVE), (of_runs, runs.RUN_TABLE, {runs.RUN_TABLE[0].name})],
+    ("drawing", "trace", "table", "left_out"),
+    [
+        (of_rollouts, "trace_rows", machine.TABLE, WITHOUT_A_RECORD_TO_MOVE),
+        (of_runs, "trace_run", runs.RUN_TABLE, {runs.RUN_TABLE[0].name}),
+    ],
     ids=["rollouts", "runs"],
 )
 def test_every_row_that_may_move_a_record_is_come_to(
-    drawing: Any, table: Any, left_out: set[str], monkeypatch: pytest.MonkeyPatch
+    drawing: Any, trace: str, table: Any, left_out: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached = set()
-    real = drawing.course
+    real = getattr(drawing, trace)
 
     def noted(observed: Any) -> Iterator[Any]:
         for row, after in real(observed):
             reached.add(row.name)
             yield row, after
 
-    monkeypatch.setattr(drawing, "course", noted)
+    monkeypatch.setattr(drawing, trace, noted)
     drawing.moves.__wrapped__()
     assert {row.name for row in table} - left_out <= reached
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.core.drift import differs
+from modelwright.core.diff import differs
 
 CASES = [
     ("the same", {"a": 1}, {"a": 1}, False),

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1.model import DriftStatus
-from modelwright.core.monitoring.distances import DistanceMethod
-from modelwright.core.monitoring.drift import Aspect, FeatureDrift
-from modelwright.core.monitoring.worst import WindowDrift, select_worst
-from modelwright.core.status.drift import MAX_SHOWN, is_worth_writing, summarize_drift
+from modelwright.core.drift.distances import DistanceMethod
+from modelwright.core.drift.feature_drift import Aspect, FeatureDrift
+from modelwright.core.drift.worst_features import WindowDrift, select_worst
+from modelwright.core.status.drift_status import MAX_SHOWN, is_worth_writing, summarize_drift
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 

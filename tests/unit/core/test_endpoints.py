@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.endpoints import (
+from modelwright.core.endpoint_conflicts import (
     GROUPING_DEPTH,
     EndpointClaim,
     age_key,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.policy import Gates
-from modelwright.core import gates
+from modelwright.core import gate_results
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.gates import GateReport, GateRunning
-from modelwright.core.scoring import GateResult
-from modelwright.core.speakers import KEPT_RUNNING
+from modelwright.core.evaluation_gate import GateResult
+from modelwright.core.gate_results import GateReport, GateRunning
+from modelwright.core.pod_trust import KEPT_RUNNING
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from modelwright.core.speakers import KEPT_RUNNING
     ],
 )
 def test_the_probers_word_is_taken_when_it_is_understood(report: Any, outcome: str, reason: str) -> None:
-    found = gates.parse_judged_report("infra", report)
+    found = gate_results.parse_judged_report("infra", report)
     assert (found.outcome, found.reason) == (outcome, reason)
 
 
@@ -73,7 +73,7 @@ REPORT = json.dumps({"metrics": []})
     ],
 )
 def test_a_job_that_has_not_ended_says_what_it_waits_for(found: Any, pods: Any, said: str) -> None:
-    state = gates.read_job_outcome(found, pods)
+    state = gate_results.read_job_outcome(found, pods)
     assert isinstance(state, GateRunning)
     assert said in state.message
 
@@ -81,13 +81,13 @@ def test_a_job_that_has_not_ended_says_what_it_waits_for(found: Any, pods: Any, 
 def test_a_pod_that_failed_and_is_kept_running_by_another_container_ends_the_job() -> None:
     kept = pod("Failed", ended(3, "no such file"))
     kept["status"]["reason"] = KEPT_RUNNING
-    found = gates.read_job_outcome(job(), [kept])
+    found = gate_results.read_job_outcome(job(), [kept])
     assert isinstance(found, GateResult)
     assert (found.outcome, found.reason) == (Outcome.ERROR, "JobFailed")
     assert "no such file" in found.message
     assert "keeps it running" in found.message
     del kept["status"]["reason"]
-    assert isinstance(gates.read_job_outcome(job(), [kept]), gates.GateRunning), (
+    assert isinstance(gate_results.read_job_outcome(job(), [kept]), gate_results.GateRunning), (
         "the Job's controller makes another one"
     )
 
@@ -96,14 +96,14 @@ def test_the_report_of_the_newest_pod_that_ended_well_counts() -> None:
     older = pod("Succeeded", ended(0, '{"metrics": [1]}'))
     newer = pod("Succeeded", ended(0, REPORT), second=5)
     failed = pod("Failed", ended(1, '{"metrics": [2]}'), second=9)
-    assert gates.read_job_outcome(job("Complete"), [older, newer, failed]) == GateReport({"metrics": []})
-    assert gates.read_job_outcome(job(), [newer]) == GateReport({"metrics": []})
+    assert gate_results.read_job_outcome(job("Complete"), [older, newer, failed]) == GateReport({"metrics": []})
+    assert gate_results.read_job_outcome(job(), [newer]) == GateReport({"metrics": []})
 
 
 def test_any_container_of_the_pod_may_report() -> None:
     found = pod("Succeeded", ended(0, "bye"), name="sidecar")
     found["status"]["containerStatuses"] += pod("Succeeded", ended(0, REPORT))["status"]["containerStatuses"]
-    assert gates.read_job_outcome(job("Complete"), [found]) == GateReport({"metrics": []})
+    assert gate_results.read_job_outcome(job("Complete"), [found]) == GateReport({"metrics": []})
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_any_container_of_the_pod_may_report() -> None:
     ],
 )
 def test_an_end_without_a_report_is_an_error_that_says_why(found: Any, pods: Any, reason: str, said: str) -> None:
-    state = gates.read_job_outcome(found, pods)
+    state = gate_results.read_job_outcome(found, pods)
     assert isinstance(state, GateResult)
     assert (state.outcome, state.reason) == (Outcome.ERROR, reason)
     assert said in state.message
@@ -174,7 +174,9 @@ STUCK = [pod("Pending", waiting("ImagePullBackOff"))]
 def test_a_gate_comes_to_a_result_once_its_job_can_say_no_more(
     found: Any, pods: Any, gate: str, first: bool, minutes: int, wanted: tuple[str, str] | None
 ) -> None:
-    result = gates.read_gate_result(found, pods, gate, GATES, first=first, now=BEGAN + timedelta(minutes=minutes))
+    result = gate_results.read_gate_result(
+        found, pods, gate, GATES, first=first, now=BEGAN + timedelta(minutes=minutes)
+    )
     assert (result and (result.outcome, result.reason)) == wanted
 
 
@@ -205,7 +207,7 @@ def test_a_report_that_was_cut_off_is_an_error_that_names_the_first_figure_that_
     found["status"]["initContainerStatuses"] = [{"name": f"fetch-{n}", "state": {}} for n in range(containers - 1)]
     metric = {"name": "accuracy", "min": "0.5", "slices": ["day", "night"]}
     policy = Gates.model_validate({"evaluation": {"template": {}, "metrics": [metric]}})
-    result = gates.read_gate_result(job("Complete"), [found], "evaluation", policy, first=True, now=BEGAN)
+    result = gate_results.read_gate_result(job("Complete"), [found], "evaluation", policy, first=True, now=BEGAN)
     assert result is not None
     assert (result.outcome, result.reason) == ("Error", "ReportTooLarge")
     assert f"larger than the {kept} bytes" in result.message
@@ -217,8 +219,10 @@ def test_a_report_that_was_cut_off_is_an_error_that_names_the_first_figure_that_
     [(None, False), ("Suspended", False), ("SuccessCriteriaMet", False), ("Complete", True), ("Failed", True)],
 )
 def test_a_job_has_ended_when_its_controller_says_so(condition: str | None, over: bool) -> None:
-    assert gates.has_ended(job(condition)) is over
-    assert not gates.has_ended({"metadata": {}, "status": {"conditions": [{"type": "Failed", "status": "False"}]}})
+    assert gate_results.has_ended(job(condition)) is over
+    assert not gate_results.has_ended(
+        {"metadata": {}, "status": {"conditions": [{"type": "Failed", "status": "False"}]}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,4 +230,4 @@ def test_a_job_has_ended_when_its_controller_says_so(condition: str | None, over
 )
 def test_pods_are_looked_at_when_none_is_ready_for_a_while(ready: int | None, seconds: int, stuck: bool) -> None:
     found = {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {"ready": ready}}
-    assert gates.is_stuck(found, BEGAN + timedelta(seconds=seconds), timedelta(seconds=10)) is stuck
+    assert gate_results.is_stuck(found, BEGAN + timedelta(seconds=seconds), timedelta(seconds=10)) is stuck

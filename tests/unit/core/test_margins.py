@@ -3,7 +3,7 @@
 import pytest
 
 from modelwright.api.v1alpha1.policy import EvaluationMetric
-from modelwright.core import margins
+from modelwright.core import margin_lint
 
 CASES = [
     ("a margin that 2,000 examples can tell from chance", {"minDelta": "-0.02"}, None),
@@ -20,6 +20,6 @@ CASES = [
 @pytest.mark.parametrize(("limits", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_what_is_said_of(limits: dict[str, str], said: str | None) -> None:
     metric = EvaluationMetric.model_validate({"name": "accuracy", **limits})
-    found = list(margins.lint_margins([metric], "spec.here"))
+    found = list(margin_lint.lint_margins([metric], "spec.here"))
     assert len(found) == (said is not None)
     assert all(said in text and text.startswith("spec.here: m") and "of accuracy" in text for text in found if said)

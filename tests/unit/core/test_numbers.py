@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.analysis import job as metric_jobs
 from modelwright.api.v1alpha1.policy import EvaluationMetric, Gates
-from modelwright.core import gates, numbers
-from modelwright.core.gates import GateReport
-from modelwright.core.retraining import result
+from modelwright.core import gate_results, report_numbers
+from modelwright.core.gate_results import GateReport
+from modelwright.core.retraining import stage_reports
+from modelwright.measurement import job_report as metric_jobs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GATES = Gates.model_validate(
@@ -35,7 +35,7 @@ GATES = Gates.model_validate(
     ],
 )  # fmt: skip
 def test_numbers(value: Any, found: str) -> None:
-    assert numbers.parse_number(value) == Decimal(found)
+    assert report_numbers.parse_number(value) == Decimal(found)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_numbers(value: Any, found: str) -> None:
     ids=lambda value: str(type(value)) if isinstance(value, int) else str(value)[:20],
 )  # fmt: skip
 def test_what_is_no_number_of_a_report(value: Any) -> None:
-    assert numbers.parse_number(value) is None
-    assert len(numbers.describe_value(value)) <= 3 * numbers.MAX_KEPT_CHARACTERS
+    assert report_numbers.parse_number(value) is None
+    assert len(report_numbers.describe_value(value)) <= 3 * report_numbers.MAX_KEPT_CHARACTERS
 
 
 NUMBERS = st.one_of(
@@ -79,20 +79,20 @@ def test_every_figure_comes_to_a_result_wherever_it_is_read(entry: dict[str, Any
         },
     }
     job = {"metadata": {"name": "j"}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
-    found = gates.read_gate_result(job, [pod], "evaluation", GATES, first=False, now=NOW)
+    found = gate_results.read_gate_result(job, [pod], "evaluation", GATES, first=False, now=NOW)
     assert found is not None
     assert len(found.message) < 4096
     metric_jobs.parse_figure(GateReport(report), "accuracy")
     assert GATES.evaluation is not None
     metrics: tuple[EvaluationMetric, ...] = tuple(GATES.evaluation.metrics)
-    evaluated = result.read_evaluation_report(report, metrics, first=False)
-    assert all(len(figure.candidate) <= numbers.MAX_KEPT_CHARACTERS for figure in evaluated.figures)
+    evaluated = stage_reports.read_evaluation_report(report, metrics, first=False)
+    assert all(len(figure.candidate) <= report_numbers.MAX_KEPT_CHARACTERS for figure in evaluated.figures)
 
 
 def test_a_number_of_any_size_takes_no_memory() -> None:
     huge = "9" * 1_000_000
     tracemalloc.start()
-    assert numbers.parse_number(huge) is None
-    numbers.describe_value(huge)
+    assert report_numbers.parse_number(huge) is None
+    report_numbers.describe_value(huge)
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()

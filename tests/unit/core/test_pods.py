@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelwright.api.reasons import Reason
-from modelwright.core import pods
+from modelwright.core import pod_failures
 
 
 def pod(name: str = "p", created: str = "2026-11-21T12:00:00Z", **status: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ CASES = [
 
 @pytest.mark.parametrize(("found", "reason", "says"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_diagnose(found: list[dict[str, Any]], reason: Reason | None, says: str) -> None:
-    failure = pods.diagnose_pods(found)
+    failure = pod_failures.diagnose_pods(found)
     if reason is None:
         assert failure is None
     else:
@@ -102,7 +102,7 @@ def test_diagnose(found: list[dict[str, Any]], reason: Reason | None, says: str)
 
 
 def test_exit_codes_are_kept_and_long_lines_cut() -> None:
-    failure = pods.diagnose_pods([pod(containerStatuses=[container(terminated=ended(7, "x" * 5000))])])
+    failure = pod_failures.diagnose_pods([pod(containerStatuses=[container(terminated=ended(7, "x" * 5000))])])
     assert failure is not None
     assert failure.exit_code == 7
     assert len(failure.message) < 600
@@ -111,13 +111,13 @@ def test_exit_codes_are_kept_and_long_lines_cut() -> None:
 def test_a_deployment_whose_pods_are_refused() -> None:
     text = 'pods "digits-x-12345" is forbidden: violates PodSecurity'
     said = {"type": "ReplicaFailure", "status": "True", "message": text}
-    failure = pods.find_creation_refusal({"status": {"conditions": [said]}})
+    failure = pod_failures.find_creation_refusal({"status": {"conditions": [said]}})
     assert failure is not None
     assert failure.reason == Reason.PODS_FORBIDDEN
     assert failure.message == "pods can't be created: violates PodSecurity"
-    assert pods.find_creation_refusal({"status": {"conditions": [said | {"status": "False"}]}}) is None
-    assert pods.find_creation_refusal({}) is None
-    other = pods.find_creation_refusal({"status": {"conditions": [said | {"message": "no such account"}]}})
+    assert pod_failures.find_creation_refusal({"status": {"conditions": [said | {"status": "False"}]}}) is None
+    assert pod_failures.find_creation_refusal({}) is None
+    other = pod_failures.find_creation_refusal({"status": {"conditions": [said | {"message": "no such account"}]}})
     assert other is not None
     assert other.message == "pods can't be created: no such account"
 
@@ -142,10 +142,10 @@ QUOTAS = [
 def test_pods_that_a_quota_refuses_are_told_so_with_the_cure(said: str, told: str) -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": f'pods "digits-x-12345" is forbidden: {said}'}
     for sizes, cure in (
-        (pods.SERVING_RESOURCES_HINT, "spec.serving.resources"),
-        (pods.HELPER_RESOURCES_HINT, "helperPods"),
+        (pod_failures.SERVING_RESOURCES_HINT, "spec.serving.resources"),
+        (pod_failures.HELPER_RESOURCES_HINT, "helperPods"),
     ):
-        failure = pods.find_creation_refusal({"status": {"conditions": [condition]}}, sizes)
+        failure = pod_failures.find_creation_refusal({"status": {"conditions": [condition]}}, sizes)
         assert failure is not None
         assert failure.reason == Reason.QUOTA_EXCEEDED
         assert all(word in failure.message for word in (said, told, cure))
@@ -154,7 +154,7 @@ def test_pods_that_a_quota_refuses_are_told_so_with_the_cure(said: str, told: st
 
 def test_other_refusals_are_no_quotas() -> None:
     for said in ("violates PodSecurity", 'serviceaccounts "reader" not found', "User cannot create resource pods"):
-        assert pods.explain_quota_refusal(said, pods.SERVING_RESOURCES_HINT) is None
+        assert pod_failures.explain_quota_refusal(said, pod_failures.SERVING_RESOURCES_HINT) is None
 
 
 REPORTS = [("", None), ("no JSON", None), ("[]", None), ("1", None), ('{"digest": "d"}', {"digest": "d"}), ("{", None)]
@@ -162,9 +162,9 @@ REPORTS = [("", None), ("no JSON", None), ("[]", None), ("1", None), ('{"digest"
 
 @pytest.mark.parametrize(("text", "expected"), REPORTS)
 def test_termination_messages(text: str, expected: object) -> None:
-    assert pods.parse_termination_report(text) == expected
+    assert pod_failures.parse_termination_report(text) == expected
 
 
 def test_every_reason_that_is_told_is_documented() -> None:
     """What a status tells must be one of ours, whatever a container wrote."""
-    assert {pods.diagnose_pods(c[1]).reason for c in CASES if c[2]} <= set(Reason)  # type: ignore[union-attr]
+    assert {pod_failures.diagnose_pods(c[1]).reason for c in CASES if c[2]} <= set(Reason)  # type: ignore[union-attr]

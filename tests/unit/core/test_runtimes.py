@@ -8,8 +8,14 @@ from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import RuntimeRef
 from modelwright.api.v1alpha1.runtime import ClusterModelRuntime
 from modelwright.api.v1alpha1.version import ModelFormat
-from modelwright.core.rollout.observed import Problem
-from modelwright.core.runtimes import CLUSTER_KIND, NAMESPACED_KIND, RuntimeCandidate, RuntimeChoice, choose_runtime
+from modelwright.core.problem import Problem
+from modelwright.core.runtime_choice import (
+    CLUSTER_KIND,
+    NAMESPACED_KIND,
+    RuntimeCandidate,
+    RuntimeChoice,
+    choose_runtime,
+)
 from tests.lib import objects
 
 

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1.policy import EvaluationMetric
-from modelwright.core import scoring
-from modelwright.core.analysis import figures
+from modelwright.core import evaluation_gate
+from modelwright.core.analysis import report_figures
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.scoring import FullReport, GateResult
+from modelwright.core.evaluation_gate import FullReport, GateResult
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A busy host is no finding."""
@@ -31,7 +31,7 @@ def pairs(n: int, better: int, worse: int, serving: float = 0.9, **more: Any) ->
 
 
 def judged(metric: EvaluationMetric, *entries: dict[str, Any], first: bool = False) -> GateResult:
-    return scoring.evaluate_report([metric], {"metrics": list(entries)}, first=first)
+    return evaluation_gate.evaluate_report([metric], {"metrics": list(entries)}, first=first)
 
 
 LIMITS = [
@@ -166,7 +166,7 @@ def test_a_figure_that_is_missing_or_no_number_is_an_error(entries: list[dict[st
 
 @pytest.mark.parametrize("report", [{}, {"metrics": {"accuracy": 1}}, {"metrics": [0.9]}, {"metrics": None}])
 def test_a_report_without_a_list_of_metrics_is_an_error(report: dict[str, Any]) -> None:
-    found = scoring.evaluate_report([accuracy(min="0")], report, first=False)
+    found = evaluation_gate.evaluate_report([accuracy(min="0")], report, first=False)
     assert (found.outcome, found.reason) == (Outcome.ERROR, "ReportMissing")
 
 
@@ -205,7 +205,7 @@ def test_a_fail_is_held_against_the_number_of_limits_and_a_pass_is_not() -> None
 
 
 def test_without_limits_nothing_is_blessed() -> None:
-    found = scoring.evaluate_report([], {"metrics": [entry()]}, first=False)
+    found = evaluation_gate.evaluate_report([], {"metrics": [entry()]}, first=False)
     assert (found.outcome, found.reason) == (Outcome.INCONCLUSIVE, "NoLimits")
 
 
@@ -264,7 +264,7 @@ def test_the_address_of_the_full_report_is_kept_or_left_out_and_decides_nothing(
     told: Any, kept: FullReport | None
 ) -> None:
     report = {"metrics": [entry(0.95, n=2000)], "fullReport": told}
-    found = scoring.evaluate_report([accuracy(min="0.9")], report, first=False)
+    found = evaluation_gate.evaluate_report([accuracy(min="0.9")], report, first=False)
     assert (found.outcome, found.full_report) == (Outcome.PASS, kept)
     assert ("fullReport was left out" in found.message) is (kept is None)
 
@@ -307,7 +307,7 @@ _ENTRY = st.fixed_dictionaries(
     first=st.booleans(),
 )
 def test_no_report_passes_without_figures_that_say_how_sure_they_are(report: dict[str, Any], first: bool) -> None:
-    found = scoring.evaluate_report([accuracy(min="0.5", minDelta="-0.5")], report, first=first)
+    found = evaluation_gate.evaluate_report([accuracy(min="0.5", minDelta="-0.5")], report, first=first)
     if found.outcome is not Outcome.PASS:
         assert found.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.ERROR)
         assert found.message
@@ -324,7 +324,7 @@ def test_no_report_passes_without_figures_that_say_how_sure_they_are(report: dic
 def test_of_a_report_that_was_cut_off_anywhere_the_first_missing_figure_is_named(text: str, cut: int) -> None:
     whole = '{"a": 1, "metrics": [{"name": "accuracy", "candidate": 1}, {"name": "accuracy", "slice": "day"}], "b": 1}'
     message = whole[:cut] + text if text else whole[:cut]
-    found = figures.find_first_missing(message, [accuracy(min="0.5", slices=["day"])])
+    found = report_figures.find_first_missing(message, [accuracy(min="0.5", slices=["day"])])
     assert found in (None, "accuracy", "accuracy of slice day")
     if not text:
         ends = [whole.index("}, {") + 1, whole.index('"day"}') + 6]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core import speakers
+from modelwright.core import pod_trust
 
 Object = dict[str, Any]
 UID = "job-uid"
@@ -115,15 +115,15 @@ OTHERS = {
 
 @pytest.mark.parametrize("found", BELIEVED.values(), ids=BELIEVED.keys())
 def test_a_pod_is_believed(found: Object) -> None:
-    assert speakers.find_pod_mismatch(found, UID, TEMPLATE) is None
+    assert pod_trust.find_pod_mismatch(found, UID, TEMPLATE) is None
 
 
 @pytest.mark.parametrize(("found", "said"), OTHERS.values(), ids=OTHERS.keys())
 def test_a_pod_is_not_believed(found: Object, said: str) -> None:
-    why = speakers.find_pod_mismatch(found, UID, TEMPLATE)
+    why = pod_trust.find_pod_mismatch(found, UID, TEMPLATE)
     assert why is not None
     assert said in why
-    heard = speakers.trust_pods(UID, TEMPLATE, [found, pod()])
+    heard = pod_trust.trust_pods(UID, TEMPLATE, [found, pod()])
     assert len(heard.pods) == 1
     assert heard.refusal_text == f"pod gate-x is not believed: {why}"
 
@@ -132,7 +132,7 @@ def test_containers_that_were_added_say_nothing() -> None:
     found = with_container("containers")
     evil = {"name": "istio-proxy", "state": {"terminated": {"exitCode": 0, "message": '{"outcome": "Pass"}'}}}
     found["status"]["containerStatuses"].insert(0, evil)
-    (kept,) = speakers.trust_pods(UID, TEMPLATE, [found]).pods
+    (kept,) = pod_trust.trust_pods(UID, TEMPLATE, [found]).pods
     told = {entry["name"]: entry["state"]["terminated"].get("message") for entry in kept["status"]["containerStatuses"]}
     assert told == {"istio-proxy": None, "score": "{}"}
 
@@ -158,9 +158,9 @@ def test_a_pod_whose_own_containers_have_ended_counts_as_ended(
 ) -> None:
     template = {**TEMPLATE, "spec": {**TEMPLATE["spec"], "restartPolicy": restarts}}
     live = pod() | {"status": {"phase": "Running", "containerStatuses": statuses}}
-    (found,) = speakers.trust_pods(UID, template, [live]).pods
+    (found,) = pod_trust.trust_pods(UID, template, [live]).pods
     assert found["status"]["phase"] == phase
-    assert (found["status"].get("reason") == speakers.KEPT_RUNNING) == (phase != "Running")
+    assert (found["status"].get("reason") == pod_trust.KEPT_RUNNING) == (phase != "Running")
 
 
 def controlled(kind: str, name: str, uid: str, by: Object | None = None, **more: Any) -> Object:
@@ -201,7 +201,7 @@ TREES: dict[str, tuple[Object, dict[str, Object | None], str]] = {
 def test_a_pod_of_another_kind_is_believed_when_its_controllers_lead_to_the_stages_object(
     pod: Object, between: dict[str, Object | None], said: str
 ) -> None:
-    heard = speakers.trust_tree_pods("set", [pod], between)
+    heard = pod_trust.trust_tree_pods("set", [pod], between)
     assert len(heard.pods) == (0 if said else 1)
     assert said in heard.refusal_text
 
@@ -209,4 +209,4 @@ def test_a_pod_of_another_kind_is_believed_when_its_controllers_lead_to_the_stag
 def test_two_controllers_are_none() -> None:
     pod = controlled("Pod", "p", "p", SET)
     pod["metadata"]["ownerReferences"] *= 2
-    assert speakers.trust_tree_pods("set", [pod], {}).pods == ()
+    assert pod_trust.trust_tree_pods("set", [pod], {}).pods == ()

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from modelwright.api.conditions import Condition, find_condition, is_true
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import ModelStatus
-from modelwright.core.pods import PodFailure
+from modelwright.core.pod_failures import PodFailure
+from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.machine import determine_state
-from modelwright.core.rollout.observed import Observation, Problem, RevisionView, ServingRevision, TrafficView
-from modelwright.core.status import summarize
-from modelwright.core.status.summarize import (
+from modelwright.core.rollout.observation import Observation, RevisionView, ServingRevision, TrafficView
+from modelwright.core.status import readiness
+from modelwright.core.status.readiness import (
     MISSING_REFERENCE_TIMEOUT,
     ConditionSummary,
     assess_availability,
@@ -184,14 +185,14 @@ PROGRESS = [
 
 @pytest.mark.parametrize(("new", "expected"), [c[1:] for c in PROGRESS], ids=[c[0] for c in PROGRESS])
 def test_what_only_reports_progress(new: ModelStatus, expected: bool) -> None:
-    assert summarize.reports_progress_only(_status(), new) is expected
+    assert readiness.reports_progress_only(_status(), new) is expected
 
 
 def test_what_follows_an_acknowledgement_is_progress() -> None:
     acknowledged = _status("Succeeded", reason="NewGeneration")
-    assert summarize.reports_progress_only(acknowledged, _status())
+    assert readiness.reports_progress_only(acknowledged, _status())
 
 
 def test_what_leaves_a_hold_is_no_progress() -> None:
     held = _status("Holding", reason="InsufficientEvidence")
-    assert not summarize.reports_progress_only(held, _status())
+    assert not readiness.reports_progress_only(held, _status())

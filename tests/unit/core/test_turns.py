@@ -1,6 +1,6 @@
 """A namespace has only so many resolve pods at once: what Models want goes first, then the oldest."""
 
-from modelwright.core.turns import (
+from modelwright.core.resolve_queue import (
     FORGET_AFTER_SECONDS,
     RANK_OTHER,
     RANK_STARTING,

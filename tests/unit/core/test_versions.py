@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import ModelStatus, ServedStatus, ServingStatus, VersionSource
 from modelwright.api.v1alpha1.version import Artifact, ModelVersion
-from modelwright.core.rollout.observed import Problem
+from modelwright.core.problem import Problem
 from modelwright.core.versions import (
     VersionToCreate,
     generated_name,

@@ -7,7 +7,7 @@ import copy
 import itertools
 from typing import Any
 
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.kinds import Kind
 
 Object = dict[str, Any]
@@ -53,17 +53,17 @@ class FakeClient:
     async def create(self, obj: Object) -> Object:
         await self._enter("create", obj["metadata"]["name"])
         if _place(obj) in self.objects:
-            raise errors.AlreadyExists(409, "AlreadyExists", "it exists already")
+            raise api_errors.AlreadyExists(409, "AlreadyExists", "it exists already")
         return self.save(obj)
 
     async def replace(self, obj: Object) -> Object:
         await self._enter("replace", obj["metadata"]["name"])
         there = self.objects.get(_place(obj))
         if there is None:
-            raise errors.NotFound(404, "NotFound", "it is gone")
+            raise api_errors.NotFound(404, "NotFound", "it is gone")
         for field in ("uid", "resourceVersion"):
             if obj["metadata"].get(field) not in (None, there["metadata"][field]):
-                raise errors.Conflict(409, "Conflict", "it has changed")
+                raise api_errors.Conflict(409, "Conflict", "it has changed")
         return self.save({**obj, "metadata": {**obj["metadata"], "uid": there["metadata"]["uid"]}})
 
     async def list(
@@ -92,6 +92,6 @@ def model(name: str = "digits", namespace: str = "vision", **more: Any) -> Objec
     }
 
 
-def transient() -> errors.Transient:
+def transient() -> api_errors.Transient:
     """What a refused connection becomes."""
-    return errors.error_without_response(ConnectionRefusedError("connection refused"))
+    return api_errors.error_without_response(ConnectionRefusedError("connection refused"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.kube import errors
+from modelwright.kube import api_errors
 
 
 def status(reason: str = "", message: str = "no", **details: Any) -> bytes:
@@ -19,39 +19,39 @@ def status(reason: str = "", message: str = "no", **details: Any) -> bytes:
 @pytest.mark.parametrize(
     ("code", "body", "expected"),
     [
-        (404, status("NotFound"), errors.NotFound),
-        (409, status("AlreadyExists"), errors.AlreadyExists),
-        (409, status("Conflict"), errors.Conflict),
-        (404, b"404 page not found\n", errors.NotFound),
-        (404, b"<html>no such site</html>", errors.Transient),
-        (403, status("Forbidden")[:-9], errors.Transient),
-        (401, b"sign in first", errors.Transient),
-        (409, b"", errors.Transient),
-        (422, status("Invalid"), errors.Invalid),
-        (400, status("BadRequest"), errors.Invalid),
-        (413, status("RequestEntityTooLarge"), errors.ObjectTooLarge),
-        (413, b"<html>413 Request Entity Too Large</html>", errors.ObjectTooLarge),
-        (500, status("", "etcdserver: request is too large"), errors.ObjectTooLarge),
+        (404, status("NotFound"), api_errors.NotFound),
+        (409, status("AlreadyExists"), api_errors.AlreadyExists),
+        (409, status("Conflict"), api_errors.Conflict),
+        (404, b"404 page not found\n", api_errors.NotFound),
+        (404, b"<html>no such site</html>", api_errors.Transient),
+        (403, status("Forbidden")[:-9], api_errors.Transient),
+        (401, b"sign in first", api_errors.Transient),
+        (409, b"", api_errors.Transient),
+        (422, status("Invalid"), api_errors.Invalid),
+        (400, status("BadRequest"), api_errors.Invalid),
+        (413, status("RequestEntityTooLarge"), api_errors.ObjectTooLarge),
+        (413, b"<html>413 Request Entity Too Large</html>", api_errors.ObjectTooLarge),
+        (500, status("", "etcdserver: request is too large"), api_errors.ObjectTooLarge),
         (
             500,
             status("", "rpc error: trying to send message larger than max (2097402 vs. 2097152)"),
-            errors.ObjectTooLarge,
+            api_errors.ObjectTooLarge,
         ),
-        (415, status("UnsupportedMediaType"), errors.Invalid),
-        (401, status("Unauthorized"), errors.Denied),
-        (403, status("Forbidden"), errors.Denied),
-        (429, status("TooManyRequests"), errors.Throttled),
-        (408, b"", errors.Transient),
-        (410, status("Expired"), errors.Transient),
-        (500, status("InternalError"), errors.Transient),
-        (502, b"<html>Bad gateway</html>", errors.Transient),
-        (503, status("ServiceUnavailable"), errors.Transient),
-        (504, status("Timeout"), errors.Transient),
-        (307, b"", errors.Transient),
+        (415, status("UnsupportedMediaType"), api_errors.Invalid),
+        (401, status("Unauthorized"), api_errors.Denied),
+        (403, status("Forbidden"), api_errors.Denied),
+        (429, status("TooManyRequests"), api_errors.Throttled),
+        (408, b"", api_errors.Transient),
+        (410, status("Expired"), api_errors.Transient),
+        (500, status("InternalError"), api_errors.Transient),
+        (502, b"<html>Bad gateway</html>", api_errors.Transient),
+        (503, status("ServiceUnavailable"), api_errors.Transient),
+        (504, status("Timeout"), api_errors.Transient),
+        (307, b"", api_errors.Transient),
     ],
 )
-def test_each_status_has_its_class(code: int, body: bytes, expected: type[errors.ApiError]) -> None:
-    error = errors.error_from_response(code, body, {})
+def test_each_status_has_its_class(code: int, body: bytes, expected: type[api_errors.ApiError]) -> None:
+    error = api_errors.error_from_response(code, body, {})
     assert type(error) is expected
     assert error.status == code
     assert error.message
@@ -60,8 +60,8 @@ def test_each_status_has_its_class(code: int, body: bytes, expected: type[errors
 
 def test_causes_name_the_fields() -> None:
     cause = {"field": "spec.replicas", "reason": "FieldValueInvalid", "message": "must not be negative"}
-    error = errors.error_from_response(422, status("Invalid", causes=[cause]), {})
-    assert error.causes == (errors.Cause("spec.replicas", "FieldValueInvalid", "must not be negative"),)
+    error = api_errors.error_from_response(422, status("Invalid", causes=[cause]), {})
+    assert error.causes == (api_errors.Cause("spec.replicas", "FieldValueInvalid", "must not be negative"),)
 
 
 def test_server_side_apply_of_what_does_not_fit_the_schema_is_invalid_although_it_is_a_500() -> None:
@@ -70,8 +70,8 @@ def test_server_side_apply_of_what_does_not_fit_the_schema_is_invalid_although_i
         '  .spec.template.spec.containers[name="c"].bogus: field not declared in schema\n'
         "  .spec.replicas: expected numeric (int or float), got string"
     )
-    error = errors.error_from_response(500, status(message=message), {})
-    assert isinstance(error, errors.Invalid)
+    error = api_errors.error_from_response(500, status(message=message), {})
+    assert isinstance(error, api_errors.Invalid)
     assert [(c.field, c.message) for c in error.causes] == [
         ('spec.template.spec.containers[name="c"].bogus', "field not declared in schema"),
         ("spec.replicas", "expected numeric (int or float), got string"),
@@ -80,7 +80,7 @@ def test_server_side_apply_of_what_does_not_fit_the_schema_is_invalid_although_i
 
 def test_strict_decoding_errors_name_their_fields() -> None:
     message = 'strict decoding error: unknown field "spec.bogus", duplicate field "spec.replicas"'
-    error = errors.error_from_response(400, status("BadRequest", message), {})
+    error = api_errors.error_from_response(400, status("BadRequest", message), {})
     assert [(c.field, c.message) for c in error.causes] == [
         ("spec.bogus", "unknown field"),
         ("spec.replicas", "duplicate field"),
@@ -90,70 +90,70 @@ def test_strict_decoding_errors_name_their_fields() -> None:
 def test_a_merge_patch_that_does_not_fit_names_its_field_and_not_the_whole_object() -> None:
     message = ' "" is invalid: patch: Invalid value: "{...}": strict decoding error: unknown field "spec.bogus"'
     cause = {"field": "patch", "reason": "FieldValueInvalid", "message": message}
-    error = errors.error_from_response(422, status("Invalid", message, causes=[cause]), {})
+    error = api_errors.error_from_response(422, status("Invalid", message, causes=[cause]), {})
     assert error.message == 'strict decoding error: unknown field "spec.bogus"'
     assert [c.field for c in error.causes] == ["spec.bogus"]
 
 
 def test_a_wrong_type_names_its_field() -> None:
     message = "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
-    assert [c.field for c in errors.error_from_response(400, status("BadRequest", message), {}).causes] == [
+    assert [c.field for c in api_errors.error_from_response(400, status("BadRequest", message), {}).causes] == [
         "spec.replicas"
     ]
 
 
 def test_an_apply_to_another_object_of_the_name_is_a_conflict() -> None:
     cause = {"field": "metadata.uid", "reason": "FieldValueInvalid", "message": "field is immutable"}
-    error = errors.error_from_response(422, status("Invalid", causes=[cause, cause]), {})
-    assert type(error) is errors.Conflict
+    error = api_errors.error_from_response(422, status("Invalid", causes=[cause, cause]), {})
+    assert type(error) is api_errors.Conflict
 
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("99999", errors.MAX_RETRY_AFTER), ("soon", None), ("nan", None)],
+    [("3", 3.0), ("0.5", 0.5), ("-1", 0.0), ("99999", api_errors.MAX_RETRY_AFTER), ("soon", None), ("nan", None)],
 )
 def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
-    assert errors.parse_retry_after({"Retry-After": header}) == seconds
+    assert api_errors.parse_retry_after({"Retry-After": header}) == seconds
 
 
 def test_retry_after_as_a_date_in_any_case_of_the_name() -> None:
     moment = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    found = errors.parse_retry_after({"retry-after": moment})
+    found = api_errors.parse_retry_after({"retry-after": moment})
     assert found is not None
     assert 55 < found <= 60
 
 
 def test_throttled_without_a_header_waits_a_little() -> None:
-    error = errors.error_from_response(429, b"", {})
-    assert isinstance(error, errors.Throttled)
-    assert error.retry_after == errors.DEFAULT_RETRY_AFTER
+    error = api_errors.error_from_response(429, b"", {})
+    assert isinstance(error, api_errors.Throttled)
+    assert error.retry_after == api_errors.DEFAULT_RETRY_AFTER
 
 
 def test_an_unavailable_server_may_name_a_time_too() -> None:
-    error = errors.error_from_response(503, b"", {"Retry-After": "7"})
-    assert isinstance(error, errors.Transient)
+    error = api_errors.error_from_response(503, b"", {"Retry-After": "7"})
+    assert isinstance(error, api_errors.Transient)
     assert error.retry_after == 7
 
 
 def test_the_text_says_what_was_asked_and_what_was_answered() -> None:
-    error = errors.error_from_response(
+    error = api_errors.error_from_response(
         403, status("Forbidden", "may not"), {}, request="create /apis/apps/v1/deployments"
     )
     assert str(error) == "create /apis/apps/v1/deployments: may not (403 Forbidden)"
 
 
 def test_no_answer_is_transient_and_says_why() -> None:
-    assert "did not answer in time" in str(errors.error_without_response(TimeoutError(), request="get x"))
-    assert "refused" in str(errors.error_without_response(ConnectionRefusedError("connection refused")))
+    assert "did not answer in time" in str(api_errors.error_without_response(TimeoutError(), request="get x"))
+    assert "refused" in str(api_errors.error_without_response(ConnectionRefusedError("connection refused")))
 
 
 def test_long_bodies_are_cut() -> None:
-    assert len(errors.error_from_response(502, b"x" * 10_000, {}).message) <= 300
+    assert len(api_errors.error_from_response(502, b"x" * 10_000, {}).message) <= 300
 
 
 @given(st.integers(300, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
 def test_any_answer_becomes_an_exception_and_none_is_thrown(code: int, body: bytes, headers: dict[str, str]) -> None:
-    assert errors.error_from_response(code, body, headers).status == code
+    assert api_errors.error_from_response(code, body, headers).status == code
 
 
 @given(
@@ -167,4 +167,4 @@ def test_any_answer_becomes_an_exception_and_none_is_thrown(code: int, body: byt
     )
 )
 def test_any_json_becomes_an_exception(body: Any) -> None:
-    assert errors.error_from_response(422, json.dumps(body), {}).status == 422
+    assert api_errors.error_from_response(422, json.dumps(body), {}).status == 422

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.events import NOTE_MAX, EventRecorder
 from modelwright.kube.kinds import EVENT
 from modelwright.obs.clock import FakeClock
@@ -107,7 +107,7 @@ async def test_a_short_outage_is_overcome(world: World) -> None:
     assert len(world.sent) == 1
 
 
-@pytest.mark.parametrize("error", [errors.Denied(403, "Forbidden", "no"), RuntimeError("a bug"), None])
+@pytest.mark.parametrize("error", [api_errors.Denied(403, "Forbidden", "no"), RuntimeError("a bug"), None])
 async def test_what_is_refused_is_dropped_and_the_next_one_is_sent(world: World, error: Exception | None) -> None:
     world.client.failing["create"] = [error] if error else [transient() for _ in range(3)]
     world.recorder.record(SUBJECT, "Normal", "Serving", "first")

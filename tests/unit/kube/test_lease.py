@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.api.names import LABEL_SHARD
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.lease import ANNOTATION_FOLLOWED, LeaderElector, LeaseLost
 from modelwright.obs.clock import FakeClock
 from tests.unit.kube.fakes import FakeClient, transient
@@ -302,7 +302,7 @@ async def test_giving_back_what_another_holds_changes_nothing_and_does_not_raise
 
 
 async def test_no_access_is_told_and_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.client.failing["get"] = [errors.Denied(403, "Forbidden", "leases may not be read")] * 3
+    world.client.failing["get"] = [api_errors.Denied(403, "Forbidden", "leases may not be read")] * 3
     a = world.candidate("a")
     await world.pass_time(12)
     assert "leases may not be read" in caplog.text or any("leases may" in str(vars(r)) for r in caplog.records)

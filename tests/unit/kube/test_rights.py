@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 from kubernetes.aio.client.configuration import Configuration
 
-from modelwright.kube import errors, kinds
-from modelwright.kube.rights import FORGET_AFTER_SECONDS, MissingRights, Right, parse_missing_right, required_right
-from modelwright.kube.token import REREAD_SECONDS, ServiceAccountToken
+from modelwright.kube import api_errors, kinds
+from modelwright.kube.missing_rights import (
+    FORGET_AFTER_SECONDS,
+    MissingRights,
+    Right,
+    parse_missing_right,
+    required_right,
+)
+from modelwright.kube.service_account_token import REREAD_SECONDS, ServiceAccountToken
 from modelwright.obs import metrics
 from modelwright.obs.clock import FakeClock
 
@@ -88,8 +94,8 @@ def test_a_right_that_nothing_asks_for_any_more_is_forgotten() -> None:
 
 def test_a_refused_token_is_said_to_be_the_tokens_fault() -> None:
     body = '{"kind": "Status", "message": "Unauthorized", "code": 401}'
-    error = errors.error_from_response(401, body, {}, request="list /x")
-    assert isinstance(error, errors.Denied)
+    error = api_errors.error_from_response(401, body, {}, request="list /x")
+    assert isinstance(error, api_errors.Denied)
     assert "does not take the token of this process" in str(error)
 
 

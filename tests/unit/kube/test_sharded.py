@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 
 from modelwright.core.sharding import NamespaceOwnership, NamespaceState, PeerLease
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.client import KubeClient
 from modelwright.kube.kinds import Kind
+from modelwright.kube.resync import WatchedKind
 from modelwright.kube.sharded import (
     RECONCILE_CLAIM,
     UNANSWERED_WRITE_SECONDS,
@@ -21,9 +22,8 @@ from modelwright.kube.sharded import (
     ShardStore,
     namespaces_to_list,
 )
-from modelwright.kube.sweep import WatchedKind
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile import routing
+from modelwright.reconcile import watches
 from tests.lib import objects
 from tests.unit.kube.fakes import FakeClient
 
@@ -70,7 +70,7 @@ def test_children_elsewhere_are_not_kept_and_gateways_are() -> None:
 
 
 def test_of_a_model_elsewhere_only_what_endpoints_are_compared_by_is_kept() -> None:
-    store = ShardStore(owning("vision"), routing.INDEXERS)
+    store = ShardStore(owning("vision"), watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
     assert store.list_names(kinds.MODEL) == ()
     (kept,) = store.by_index("place", kinds.ENDPOINT, "gateways/models a.example.com/x")
@@ -81,7 +81,7 @@ def test_of_a_model_elsewhere_only_what_endpoints_are_compared_by_is_kept() -> N
 
 @pytest.mark.parametrize("how", ["deleted", "without an endpoint", "no longer readable"])
 def test_an_endpoint_elsewhere_goes_and_its_rivals_hear_of_it(how: str) -> None:
-    store = ShardStore(owning("vision"), routing.INDEXERS)
+    store = ShardStore(owning("vision"), watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
     heard: list[tuple[Kind, bool]] = []
     store.subscribe(lambda kind, _, new: heard.append((kind, new is not None)))
@@ -94,7 +94,7 @@ def test_an_endpoint_elsewhere_goes_and_its_rivals_hear_of_it(how: str) -> None:
 
 
 def test_a_status_elsewhere_concerns_nobody() -> None:
-    store = ShardStore(owning("vision"), routing.INDEXERS)
+    store = ShardStore(owning("vision"), watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
     heard: list[Kind] = []
     store.subscribe(lambda kind, _, __: heard.append(kind))
@@ -105,16 +105,16 @@ def test_a_status_elsewhere_concerns_nobody() -> None:
 
 
 def test_rivals_in_both_shards_are_woken() -> None:
-    store = ShardStore(owning("vision"), routing.INDEXERS)
+    store = ShardStore(owning("vision"), watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("vision"))
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
     (kept,) = store.list(kinds.ENDPOINT)
-    assert routing.affected_keys(kinds.ENDPOINT, kept, store) == (("Model", "vision", "digits"),)
+    assert watches.affected_keys(kinds.ENDPOINT, kept, store) == (("Model", "vision", "digits"),)
 
 
 def test_a_namespace_that_leaves_and_comes_again_in_the_same_state_is_kept_again() -> None:
     own = owning("vision")
-    store = ShardStore(own, routing.INDEXERS)
+    store = ShardStore(own, watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("vision", 7))
     store.apply(kinds.SERVICE, "ADDED", a_service("vision"))
     own.apply_change("vision", NamespaceState("blue", 20))
@@ -131,7 +131,7 @@ def test_a_namespace_that_leaves_and_comes_again_in_the_same_state_is_kept_again
 
 def test_an_endpoint_whose_model_is_gone_when_its_namespace_came_goes_too() -> None:
     own = owning("vision")
-    store = ShardStore(own, routing.INDEXERS)
+    store = ShardStore(own, watches.INDEXERS)
     store.apply(kinds.MODEL, "ADDED", a_model("elsewhere"))
     own.apply_change("elsewhere", NamespaceState("red", 30))
     store.drop_stale_endpoints("elsewhere")
@@ -161,7 +161,7 @@ class Writes:
             await self.gate.wait()
             return self.answer()
 
-        monkeypatch.setattr(KubeClient, "_call", call)
+        monkeypatch.setattr(KubeClient, "_request_object", call)
         monkeypatch.setattr(KubeClient, "__init__", lambda this, **_: setattr(this, "_clock", self.clock))
         self.client = ShardClient(own=own)
 
@@ -177,10 +177,10 @@ async def test_the_client_writes_in_its_own_namespaces_only(monkeypatch: pytest.
     assert len(writes.sent) == 4
     runtime = {"apiVersion": "modelwright.dev/v1alpha1", "kind": "ClusterModelRuntime", "metadata": {"name": "r"}}
     for refused in (a_service("elsewhere"), a_service("unheard-of"), runtime):
-        with pytest.raises(errors.Conflict, match="shard red does not work on"):
+        with pytest.raises(api_errors.Conflict, match="shard red does not work on"):
             await writes.client.patch(refused)
     own.apply_change("vision", NamespaceState("blue", 20))
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await writes.client.delete(kinds.SERVICE, "vision", "digits", uid="s")
     assert len(writes.sent) == 4
 
@@ -212,10 +212,10 @@ async def test_a_write_without_an_answer_counts_for_as_long_as_it_may_be_done(mo
     writes = Writes(monkeypatch, own)
 
     def unanswered() -> Object:
-        raise errors.error_without_response(TimeoutError())
+        raise api_errors.error_without_response(TimeoutError())
 
     writes.answer = unanswered
-    with pytest.raises(errors.Transient):
+    with pytest.raises(api_errors.Transient):
         await writes.client.create(a_service("vision"))
     own.apply_change("vision", NamespaceState("blue", 20))
     writes.clock.advance(UNANSWERED_WRITE_SECONDS - 1)
@@ -229,10 +229,10 @@ async def test_a_write_that_never_left_holds_nothing_back(monkeypatch: pytest.Mo
     writes = Writes(monkeypatch, own)
 
     def unsent() -> Object:
-        raise errors.error_without_response(aiohttp.ConnectionTimeoutError())
+        raise api_errors.error_without_response(aiohttp.ConnectionTimeoutError())
 
     writes.answer = unsent
-    with pytest.raises(errors.Transient):
+    with pytest.raises(api_errors.Transient):
         await writes.client.create(a_service("vision"))
     own.apply_change("vision", NamespaceState("blue", 20))
     assert own.followed_version == 20
@@ -247,7 +247,7 @@ async def test_a_pass_that_was_begun_before_its_namespace_was_away_writes_nothin
     own.apply_change("vision", NamespaceState("blue", 20))
     own.apply_change("vision", NamespaceState("red", 30))
     own.activate_claims(own.pending_claims(), [PeerLease("blue", "blue", 99)])
-    with pytest.raises(errors.Conflict, match="another shard's since this pass began"):
+    with pytest.raises(api_errors.Conflict, match="another shard's since this pass began"):
         await writes.client.create(a_service("vision"))
     RECONCILE_CLAIM.set(own.current_claim("vision"))
     await writes.client.create(a_service("vision"))

@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.api.common import TOO_LARGE_KEY, InvalidObject
 from modelwright.api.v1alpha1.version import ModelVersion
-from modelwright.kube import codec, kinds, wire
+from modelwright.kube import codec, kinds, raw_objects
 from modelwright.kube.store import NAMESPACE_BYTES, Store
 from tests.lib.objects import version
 
@@ -26,7 +26,7 @@ def fat(name: str = "fat", samples: int = 16, body: Any = SMALLEST) -> bytes:
 
 
 def test_an_object_whose_values_take_too_much_has_metadata_and_status_only() -> None:
-    found = wire.parse_object(kinds.MODEL_VERSION, fat())
+    found = raw_objects.parse_object(kinds.MODEL_VERSION, fat())
     assert found["metadata"]["uid"] == "uid-fat"
     assert found["status"]["conditions"][0]["type"] == "Ready"
     assert "spec" not in found
@@ -36,10 +36,10 @@ def test_an_object_whose_values_take_too_much_has_metadata_and_status_only() -> 
 
 def test_an_object_at_the_bound_takes_no_more_than_16_mib_and_one_beyond_it_hardly_anything() -> None:
     whole, beyond = fat(samples=3), fat(samples=16)
-    assert wire.estimate_memory(whole) <= wire.OBJECT_MEMORY_BYTES < wire.estimate_memory(beyond)
+    assert raw_objects.estimate_memory(whole) <= raw_objects.OBJECT_MEMORY_BYTES < raw_objects.estimate_memory(beyond)
     for raw, bound in ((whole, 16 << 20), (beyond, 3 << 20)):
         tracemalloc.start()
-        found = wire.parse_object(kinds.MODEL_VERSION, raw)
+        found = raw_objects.parse_object(kinds.MODEL_VERSION, raw)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < bound, found.keys()
@@ -57,13 +57,13 @@ def test_the_weight_is_no_less_than_what_the_values_take(unit: str) -> None:
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(value) == 50_000
-    assert taken <= wire.estimate_memory(raw)
+    assert taken <= raw_objects.estimate_memory(raw)
 
 
 def test_a_sample_that_is_a_picture_is_read() -> None:
     """224 x 224 x 3 numbers: what a well-behaved user sends, up to what the infra gate takes."""
     picture = {"data": [round(n * 0.000123 % 1, 3) for n in range(150_528)]}
-    found = wire.parse_object(kinds.MODEL_VERSION, fat(samples=1, body=picture))
+    found = raw_objects.parse_object(kinds.MODEL_VERSION, fat(samples=1, body=picture))
     assert len(found["spec"]["samples"][0]["request"]["data"]) == 150_528
 
 
@@ -72,17 +72,17 @@ def test_managed_fields_are_dropped_unread_and_a_text_that_looks_like_them_stays
     obj = version(NS, "v1")
     text = '"managedFields":[]'
     obj["metadata"] |= {"annotations": {"a": text, "b": "[]"}, "managedFields": [], "uid": "u", "resourceVersion": "1"}
-    found = wire.parse_object(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
+    found = raw_objects.parse_object(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
     assert found["metadata"]["annotations"] == {"a": text, "b": "[]"}
     assert "managedFields" not in found["metadata"]
     managed = [{"manager": "x", "fieldsV1": {f"f:{n}": [] for n in range(200_000)}}]
     obj["metadata"]["managedFields"] = managed
-    assert "spec" in wire.parse_object(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
+    assert "spec" in raw_objects.parse_object(kinds.MODEL_VERSION, json.dumps(obj, separators=separators).encode())
 
 
 def test_an_object_that_is_nested_as_deep_as_go_reads_is_measured() -> None:
     raw = fat(samples=1, body={"a": 0}).replace(b'{"a":0}', b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
-    assert wire.parse_object(kinds.MODEL_VERSION, raw)["metadata"]["name"] == "fat"
+    assert raw_objects.parse_object(kinds.MODEL_VERSION, raw)["metadata"]["name"] == "fat"
 
 
 async def test_a_page_with_too_many_bytes_is_asked_for_in_parts() -> None:
@@ -93,13 +93,13 @@ async def test_a_page_with_too_many_bytes_is_asked_for_in_parts() -> None:
         start = int(token or 0)
         asked.append(limit)
         part = b",".join(objects[start : start + limit])
-        if len(part) > wire.PAGE_BYTES:
-            raise wire.ResponseTooLarge
+        if len(part) > raw_objects.PAGE_BYTES:
+            raise raw_objects.ResponseTooLarge
         rest = str(start + limit) if start + limit < len(objects) else ""
         return b'{"metadata":{"resourceVersion":"9","continue":"%s"},"items":[%s]}' % (rest.encode(), part)
 
-    found = [raw async for page in wire.read_pages(ask, 100) for raw in page.items]
-    assert [wire.parse_identity(kinds.MODEL_VERSION, raw)["metadata"]["name"] for raw in found] == [
+    found = [raw async for page in raw_objects.read_pages(ask, 100) for raw in page.items]
+    assert [raw_objects.parse_identity(kinds.MODEL_VERSION, raw)["metadata"]["name"] for raw in found] == [
         f"v{n}" for n in range(30)
     ]
     assert len(asked) < 60
@@ -107,14 +107,14 @@ async def test_a_page_with_too_many_bytes_is_asked_for_in_parts() -> None:
 
 async def test_one_object_that_no_page_can_hold_is_refused() -> None:
     async def ask(limit: int, token: str) -> bytes:
-        raise wire.ResponseTooLarge
+        raise raw_objects.ResponseTooLarge
 
-    with pytest.raises(wire.ResponseTooLarge):
-        [page async for page in wire.read_pages(ask, 100)]
+    with pytest.raises(raw_objects.ResponseTooLarge):
+        [page async for page in raw_objects.read_pages(ask, 100)]
 
 
 def taken(store: Store, raw: bytes, kind: kinds.Kind = kinds.MODEL_VERSION) -> None:
-    store.apply(kind, None, wire.parse_object(kind, raw))
+    store.apply(kind, None, raw_objects.parse_object(kind, raw))
 
 
 def test_one_namespace_fills_the_store_to_a_bound_and_leaves_room_to_others() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from modelwright.kube import errors
+from modelwright.kube import api_errors
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile.admission import AdmissionCheck, build_forgeries
+from modelwright.reconcile.admission_check import AdmissionCheck, build_forgeries
 
 Object = dict[str, Any]
 
@@ -21,7 +21,7 @@ class Server:
         self.open: set[str] = set()
         self.open_in: set[str] = set()
         """Namespaces that the policies are not bound to."""
-        self.error: errors.ApiError | None = None
+        self.error: api_errors.ApiError | None = None
         self.asked: list[tuple[str, str]] = []
         self.missing: set[str] = set()
 
@@ -32,11 +32,11 @@ class Server:
         if self.error is not None:
             raise self.error
         if namespace in self.missing:
-            raise errors.NotFound(404, "NotFound", f'namespaces "{namespace}" not found')
+            raise api_errors.NotFound(404, "NotFound", f'namespaces "{namespace}" not found')
         if obj["kind"] in self.open or namespace in self.open_in:
             return obj
         refusal = next(words for forged, words in build_forgeries(namespace) if forged == obj)
-        raise errors.Denied(403, "Forbidden", f"ValidatingAdmissionPolicy 'x' denied request: {refusal} \"op\"")
+        raise api_errors.Denied(403, "Forbidden", f"ValidatingAdmissionPolicy 'x' denied request: {refusal} \"op\"")
 
 
 class World:
@@ -111,12 +111,12 @@ async def test_what_was_written_while_it_was_missing_proves_nothing() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        errors.Denied(403, "Forbidden", 'User "op" cannot create resource "approvals"'),
-        errors.Invalid(422, "Invalid", "spec.target: Required value"),
-        errors.NotFound(404, "NotFound", "the server could not find the requested resource"),
+        api_errors.Denied(403, "Forbidden", 'User "op" cannot create resource "approvals"'),
+        api_errors.Invalid(422, "Invalid", "spec.target: Required value"),
+        api_errors.NotFound(404, "NotFound", "the server could not find the requested resource"),
     ],
 )
-async def test_a_refusal_for_another_reason_is_no_proof(error: errors.ApiError) -> None:
+async def test_a_refusal_for_another_reason_is_no_proof(error: api_errors.ApiError) -> None:
     world = World()
     world.server.error = error
     assert await world.check.check_cluster()
@@ -126,12 +126,12 @@ async def test_a_refusal_for_another_reason_is_no_proof(error: errors.ApiError) 
 
 async def test_no_answer_changes_nothing() -> None:
     world = World()
-    world.server.error = errors.Transient(0, "Timeout", "no answer")
+    world.server.error = api_errors.Transient(0, "Timeout", "no answer")
     assert not await world.check.check_cluster()
     assert world.in_force is None
     world.server.error = None
     await world.check.check_cluster()
-    world.server.error = errors.Throttled(429, "TooManyRequests", "later")
+    world.server.error = api_errors.Throttled(429, "TooManyRequests", "later")
     assert not await world.check.check_cluster()
     assert world.in_force is True
 
@@ -159,7 +159,7 @@ async def test_it_looks_each_hour_and_each_half_minute_while_it_is_not_well() ->
 
 async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> None:
     world = World()
-    world.server.error = errors.Transient(503, "ServiceUnavailable", "not now")
+    world.server.error = api_errors.Transient(503, "ServiceUnavailable", "not now")
     task = asyncio.create_task(world.check.run())
     assert await world.looks_after(0) == 1
     for wait in (1, 2, 4, 8, 16, 30, 30):
@@ -168,7 +168,7 @@ async def test_without_an_answer_it_looks_again_soon_and_then_less_often() -> No
     world.server.error = None
     assert await world.looks_after(30) == 1
     assert world.in_force is True
-    world.server.error = errors.Transient(503, "ServiceUnavailable", "not now")
+    world.server.error = api_errors.Transient(503, "ServiceUnavailable", "not now")
     assert await world.looks_after(3600) == 1
     assert await world.looks_after(1) == 1
     task.cancel()
@@ -228,7 +228,7 @@ async def test_without_an_answer_a_namespace_keeps_what_was_found_out_there() ->
     world.server.open_in = {"a"}
     await world.check.check_cluster()
     await world.check.check_next_namespace()
-    world.server.error = errors.Transient(0, "Timeout", "no answer")
+    world.server.error = api_errors.Transient(0, "Timeout", "no answer")
     await world.check.check_next_namespace()
     assert world.check.admission("a").in_force is False
     world.server.error = None
@@ -242,7 +242,7 @@ async def test_a_namespace_on_its_way_out_proves_nothing_against_the_policies() 
     world = World("op")
     world.places = {"a"}
     await world.check.check_cluster()
-    cause = errors.Cause("metadata.namespace", "NamespaceTerminating", "namespace a is being terminated")
-    world.server.error = errors.Denied(403, "Forbidden", "namespace a is being terminated", (cause,))
+    cause = api_errors.Cause("metadata.namespace", "NamespaceTerminating", "namespace a is being terminated")
+    world.server.error = api_errors.Denied(403, "Forbidden", "namespace a is being terminated", (cause,))
     await world.check.check_next_namespace()
     assert world.check.admission("a").in_force is True

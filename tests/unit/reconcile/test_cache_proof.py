@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from modelwright.agents.fetcher.port import ARCHIVE_SUFFIXES
 from modelwright.api import names
 from modelwright.core import versions
-from modelwright.fetch.port import ARCHIVE_SUFFIXES
 from modelwright.kube import kinds
-from modelwright.serving.images import VERIFY_CACHE
+from modelwright.render.images import VERIFY_CACHE
 from tests.lib import objects
 from tests.lib.rollout_harness import NS
 from tests.lib.signature_harness import GOOD, Signed, asked

@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelwright.kube import kinds
-from modelwright.obs import rollouts
+from modelwright.obs import model_metrics
 from modelwright.obs.metrics import REGISTRY
 from tests.lib.model_metrics import LIVE, NOTHING, held_at_ten, series
 from tests.lib.rollout_harness import NS, bad, good
@@ -15,7 +15,7 @@ from tests.lib.rollout_harness import NS, bad, good
 
 @pytest.fixture(autouse=True)
 def nothing_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollouts.MODELS, "_known", {})
+    monkeypatch.setattr(model_metrics.MODELS, "_models", {})
 
 
 def weights() -> dict[str, float]:

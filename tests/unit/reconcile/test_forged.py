@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from modelwright.analysis import job as metric_jobs
 from modelwright.api import names
-from modelwright.core import gates, pods
+from modelwright.core import gate_results, pod_failures
 from modelwright.core.analysis.evidence import MetricValue
 from modelwright.core.people import AdmissionState
+from modelwright.engines.job import JobEngine
 from modelwright.kube import kinds
+from modelwright.measurement import job_report as metric_jobs
 from modelwright.obs import metrics
-from modelwright.reconcile import observe, rollouts, version
-from modelwright.training.job import JobEngine
+from modelwright.reconcile import model_version, observe, rollout_records
 from tests.lib import objects, stepped
 from tests.lib.gate_harness import GOOD, PROBED, Gated
 from tests.lib.rollout_harness import CANARY, ERRORS, NS, World
@@ -114,9 +114,13 @@ def _restart(world: World, admission: Callable[[str], AdmissionState]) -> Callab
         from tests.lib.stepped import Operator
 
         world.operator = Operator(
-            world.api, world.clock, desk=world.desk, crowded=lambda: world.crowd, busy=lambda: world.busy,
+            world.api,
+            world.clock,
+            measurements=world.desk,
+            is_backlogged=lambda: world.crowd,
+            is_busy=lambda: world.busy,
             admission=admission,
-        )  # fmt: skip
+        )
         return world.operator
 
     return restart
@@ -180,12 +184,12 @@ def test_a_resolve_pod_that_fails_for_good_does_not_crash_loop_and_is_tried_agai
     world.look()
     (pod,) = world.pods_of_resolving()
     said = {"exitCode": 3, "message": json.dumps({"reason": "ArtifactNotFound", "message": "nothing is there"})}
-    status = {"name": "fetch", "restartCount": version.MAX_RESTARTS, "state": {"terminated": said}}
+    status = {"name": "fetch", "restartCount": model_version.MAX_RESTARTS, "state": {"terminated": said}}
     world.api.set_status(pod, {"phase": "Running", "containerStatuses": [status]})
     world.settle()
     assert world.pods_of_resolving() == []
     assert world.told(world.version("v9"), "Stalled") == ("True", "ArtifactNotFound")
-    world.look(version.CRASH_RETRY_SECONDS)
+    world.look(model_version.CRASH_RETRY_SECONDS)
     world.settle(2)
     assert len(world.pods_of_resolving()) == 1
     assert world.told(world.version("v9"), "Stalled") == ("True", "ArtifactNotFound"), "it stands until a try succeeds"
@@ -353,11 +357,11 @@ def panics(kind: str) -> float:
 
 ANALYSED = CANARY | {"analysis": {"interval": "10s", "metrics": [ERRORS]}, "deadline": "30m"}
 READERS: dict[str, tuple[Any, str]] = {
-    "a gate's Job": (gates, "of_job"),
-    "a Deployment": (observe, "_view"),
-    "pods": (pods, "diagnose"),
-    "a route": (observe, "_evidence"),
-    "measurements": (rollouts, "_look"),
+    "a gate's Job": (gate_results, "read_gate_result"),
+    "a Deployment": (observe, "_build_view"),
+    "pods": (pod_failures, "diagnose_pods"),
+    "a route": (observe, "_confirm_traffic"),
+    "measurements": (rollout_records, "_analyze_step"),
 }
 
 
@@ -385,7 +389,7 @@ def test_a_reader_that_raises_blocks_no_way_back(
 def test_a_gate_that_can_not_be_read_is_its_error_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Gated()
     world.want("v2")
-    monkeypatch.setattr(gates, "evaluate", boom)
+    monkeypatch.setattr(gate_results, "evaluate_report", boom)
     before = panics("Job")
     world.end("evaluation", GOOD)
     world.go_to("Holding")
@@ -408,7 +412,7 @@ def test_a_figure_without_bound_is_no_number(figure: str) -> None:
 
 def test_a_version_whose_pod_can_not_be_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Signed(endpoint=False)
-    monkeypatch.setattr(version.versions, "told", boom)
+    monkeypatch.setattr(model_version.versions, "parse_artifact_report", boom)
     world.found["v9"] = SIGNED
     before = panics("Pod")
     world.api.user_create(objects.version(NS, "v9", digest=None))
@@ -419,14 +423,14 @@ def test_a_version_whose_pod_can_not_be_read_says_so(monkeypatch: pytest.MonkeyP
 
 def test_a_run_whose_job_can_not_be_read_ends_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
     world = retraining.World(retraining.HOURLY)
-    monkeypatch.setattr(JobEngine, "read", boom)
+    monkeypatch.setattr(JobEngine, "read_stage", boom)
     world.to_the_hour()
     world.go(lambda: world.states == ["Failed"])
     assert world.runs[0]["status"]["reason"] == "InternalError"
 
 
 def test_a_metric_without_bound_is_no_number() -> None:
-    report = gates.GateReport({"metrics": [{"name": "a", "candidate": "1e99999999"}]})
+    report = gate_results.GateReport({"metrics": [{"name": "a", "candidate": "1e99999999"}]})
     found = metric_jobs.parse_figure(report, "a")
     assert isinstance(found, MetricValue)
     assert found.candidate is None

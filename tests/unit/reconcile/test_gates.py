@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modelwright.api import names
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from tests.lib.gate_harness import BOTH, EVALUATION, GOOD, PROBED, Gated, Object
 from tests.lib.rollout_harness import CANARY, NS, World
 
@@ -20,7 +20,7 @@ def test_a_gate_whose_pod_a_quota_refuses_ends_by_that_name() -> None:
 
     def refuse(pod: Object) -> None:
         asked.append(pod)
-        raise errors.Denied(403, "Forbidden", f'pods "{pod["metadata"]["name"]}" is forbidden: {said}')
+        raise api_errors.Denied(403, "Forbidden", f'pods "{pod["metadata"]["name"]}" is forbidden: {said}')
 
     world.api.before_dry_run = refuse
     world.want("v2")
@@ -212,7 +212,7 @@ def test_a_result_that_can_not_be_read_now_is_read_later() -> None:
 
 
 async def _refusing(*_: Any, **__: Any) -> list[Object]:
-    raise errors.Transient(503, "ServiceUnavailable", "not now")
+    raise api_errors.Transient(503, "ServiceUnavailable", "not now")
 
 
 def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline_ends_it() -> None:
@@ -220,7 +220,7 @@ def test_a_template_the_api_server_refuses_is_told_by_its_field_and_the_deadline
 
     def refuse(verb: str, obj: Object) -> None:
         if obj["kind"] == "Job":
-            raise errors.Invalid(422, "Invalid", "spec.template.spec.containers[0].imagge: unknown field")
+            raise api_errors.Invalid(422, "Invalid", "spec.template.spec.containers[0].imagge: unknown field")
 
     world.api.before_write = refuse
     world.want("v2")

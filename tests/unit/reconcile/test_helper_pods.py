@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from modelwright.api.v1alpha1.helper_pods import HelperPods
-from modelwright.kube import errors, kinds
-from modelwright.serving.images import Images
+from modelwright.kube import api_errors, kinds
+from modelwright.render.images import Images
 from tests.lib import objects
 from tests.lib.monitoring_harness import Watched
 from tests.lib.retraining_harness import DATA
@@ -118,7 +118,7 @@ def test_a_resolve_pod_that_is_refused_is_told_by_its_own_reason_and_made_once_i
 
     def before(verb: str, obj: Object) -> None:
         if verb == "create" and obj["kind"] == "Pod" and refused[0]:
-            raise errors.Denied(403, "Forbidden", f'pods "{obj["metadata"]["name"]}" is forbidden: {said}')
+            raise api_errors.Denied(403, "Forbidden", f'pods "{obj["metadata"]["name"]}" is forbidden: {said}')
 
     world.api.before_write = before
     world.api.user_create(unpinned("v9"))

@@ -2,7 +2,7 @@
 
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.reconcile.history import list_orphans
+from modelwright.reconcile.model_rollout import list_orphans
 from tests.lib.history import sweep
 from tests.lib.rollout_harness import CANARY, NS, World
 

@@ -15,7 +15,7 @@ from modelwright.kube import kinds
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
 from modelwright.obs.clock import FakeClock
-from modelwright.reconcile import observe, routing, training
+from modelwright.reconcile import observe, training_run, watches
 from tests.lib import objects
 from tests.lib.simulated import SimulatedApi
 from tests.lib.stepped import Operator
@@ -46,7 +46,7 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def store() -> Store:
-    store = Store(routing.INDEXERS)
+    store = Store(watches.INDEXERS)
     for number in range(MANY):
         labels = {"audited": "yes"} if number == 7 else {}
         version = stored(objects.version(NS, f"v{number}"), number, labels=labels)
@@ -108,17 +108,17 @@ def test_a_whole_pass_of_a_following_model_parses_at_most_twenty_of_20_000(
 async def test_an_event_of_the_model_wakes_them_some_at_a_time(store: Store) -> None:
     raw = objects.model(NS) | {"spec": {"version": {"name": "v1"}, "signatures": {"mode": "Enforce"}}}
     woken: list[Key] = []
-    keys = list(routing.affected_keys(kinds.MODEL, raw, store))
-    assert keys == [Key("Model", NS, "digits"), Key(routing.ALL_VERSIONS_KIND, NS, "digits")]
-    versions = routing.VersionEnqueuer(store, woken.append)
+    keys = list(watches.affected_keys(kinds.MODEL, raw, store))
+    assert keys == [Key("Model", NS, "digits"), Key(watches.ALL_VERSIONS_KIND, NS, "digits")]
+    versions = watches.VersionEnqueuer(store, woken.append)
     while (await versions.reconcile(keys[1])).requeue_after is not None:
-        assert len(woken) % routing.VERSION_BATCH == 0
+        assert len(woken) % watches.VERSION_BATCH == 0
     assert len(woken) == len(set(woken)) == MANY
     assert woken[0] == Key("ModelVersion", NS, f"v{MANY - 1}")
 
 
 def test_a_pass_parses_a_bounded_number_of_the_runs_of_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(routing.INDEXERS)
+    store = Store(watches.INDEXERS)
     for number in range(2_000):
         run = {
             "apiVersion": objects.API_VERSION, "kind": "TrainingRun",
@@ -130,10 +130,10 @@ def test_a_pass_parses_a_bounded_number_of_the_runs_of_a_policy(monkeypatch: pyt
         store.apply(kinds.TRAINING_RUN, None, stored(run, number))
     counted = Counted(monkeypatch, TrainingRun)
     policy = {"metadata": {"name": "nightly", "namespace": NS, "uid": "p", "creationTimestamp": "2026-10-01T00:00:00Z"}}
-    found = training.list_runs(cast(Any, SimpleNamespace(store=store)), policy)
-    assert counted.parsed <= training.MAX_LIVE_RUNS + training.MAX_ENDED_RUNS
-    assert found[-1].name == f"r{1_000 + training.MAX_LIVE_RUNS - 1}", "of those that go on the oldest"
-    assert found[0].name == f"r{1_000 - training.MAX_ENDED_RUNS}", "of those that have ended the newest"
+    found = training_run.list_runs(cast(Any, SimpleNamespace(store=store)), policy)
+    assert counted.parsed <= training_run.MAX_LIVE_RUNS + training_run.MAX_ENDED_RUNS
+    assert found[-1].name == f"r{1_000 + training_run.MAX_LIVE_RUNS - 1}", "of those that go on the oldest"
+    assert found[0].name == f"r{1_000 - training_run.MAX_ENDED_RUNS}", "of those that have ended the newest"
 
 
 @pytest.mark.parametrize(("size", "refused"), [(128 << 10, False), ((128 << 10) + 1, True)])

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from modelwright.analysis.observers import DriftPoller
 from modelwright.api import names
 from modelwright.api.v1alpha1.model import DriftStatus
-from modelwright.core.monitoring.drift import Aspect, FeatureDrift
-from modelwright.core.monitoring.worst import WindowDrift
-from modelwright.core.status import drift
+from modelwright.core.drift.feature_drift import Aspect, FeatureDrift
+from modelwright.core.drift.worst_features import WindowDrift
+from modelwright.core.status import drift_status
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
+from modelwright.measurement.drift_poller import DriftPoller
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE
 from tests.lib.monitoring_harness import OBSERVER, Object, Watched
 from tests.lib.rollout_harness import CANARY, NS, policy
@@ -165,21 +165,21 @@ class Found(DriftPoller):
         self.rows = 0
         self.forgotten = False
 
-    def watch(self, model: Key, version: str, told: DriftStatus | None) -> DriftStatus | None:
+    def sync_model(self, model: Key, version: str, told: DriftStatus | None) -> DriftStatus | None:
         self.forgotten = False
         self.rows += 1
         figure = FeatureDrift("age", Aspect.MISSING, 0.1 * (self.excess or 0), 0.1, 0.01)
         found = [WindowDrift("10m", "input", self.rows, figure)] if self.excess is not None else []
-        return drift.summarize_drift(told, version, found, datetime(2026, 11, 30, tzinfo=UTC))
+        return drift_status.summarize_drift(told, version, found, datetime(2026, 11, 30, tzinfo=UTC))
 
-    def forget(self, model: Key) -> None:
+    def forget_model(self, model: Key) -> None:
         self.forgotten = True
 
 
 def test_drift_is_written_when_a_feature_drifts_or_beside_another_write_and_not_when_numbers_change() -> None:
     world = Watched()
     found = Found()
-    world.operator = Operator(world.api, world.clock, desk=world.desk, observers=found)
+    world.operator = Operator(world.api, world.clock, measurements=world.desk, observers=found)
     world.go(lambda: world.condition("Monitored") == ("True", "Observed"))
     assert world.quiet()
     assert "drift" not in world.model["status"]

@@ -11,10 +11,10 @@ import pytest
 from modelwright.api.common import TOO_LARGE_KEY
 from modelwright.api.names import API_VERSION
 from modelwright.api.v1alpha1.version import ModelVersionStatus
-from modelwright.kube import errors
-from modelwright.kube.runner import RequeueLater
+from modelwright.kube import api_errors
+from modelwright.kube.workers import RequeueLater
 from modelwright.reconcile.context import Context
-from modelwright.reconcile.report import write_status
+from modelwright.reconcile.status_writer import write_status
 
 OLD, NEW = ModelVersionStatus(), ModelVersionStatus(observed_generation=1)
 
@@ -25,7 +25,7 @@ class Slow:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.answers = asyncio.Event()
-        self.error: errors.ApiError | None = None
+        self.error: api_errors.ApiError | None = None
 
     async def apply(self, obj: dict[str, Any], **_: Any) -> dict[str, Any]:
         self.asked.append(obj["metadata"]["name"])
@@ -48,7 +48,7 @@ def api() -> Slow:
 @pytest.fixture
 def context(api: Slow) -> Context:
     kept = SimpleNamespace(put=lambda obj, quiet: None)
-    return cast(Context, SimpleNamespace(client=api, store=kept, large_write=asyncio.Lock()))
+    return cast(Context, SimpleNamespace(client=api, store=kept, large_write_lock=asyncio.Lock()))
 
 
 async def test_of_those_that_are_too_large_one_is_written_at_a_time(context: Context, api: Slow) -> None:
@@ -79,8 +79,8 @@ async def test_others_are_written_meanwhile(context: Context, api: Slow) -> None
 
 async def test_after_a_failure_the_next_one_has_its_turn(context: Context, api: Slow) -> None:
     api.answers.set()
-    api.error = errors.error_without_response(TimeoutError(), request="apply")
-    with pytest.raises(errors.Transient):
+    api.error = api_errors.error_without_response(TimeoutError(), request="apply")
+    with pytest.raises(api_errors.Transient):
         await write_status(context, version("a", **{TOO_LARGE_KEY: "why"}), NEW, OLD)
     api.error = None
     assert await write_status(context, version("b", **{TOO_LARGE_KEY: "why"}), NEW, OLD)

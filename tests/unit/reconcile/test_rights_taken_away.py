@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.kinds import Kind
 from tests.lib.rollout_harness import JUDGED, World, bad, good
 
@@ -31,7 +31,7 @@ class Rbac:
                 f'{obj["metadata"]["name"]} is forbidden: User "op" cannot {verb} resource "{resource}" in API group '
                 f'"{kind.group}" in the namespace "vision"'
             )
-            raise errors.Denied(403, "Forbidden", text)
+            raise api_errors.Denied(403, "Forbidden", text)
 
 
 def canary() -> tuple[World, Rbac]:

@@ -8,7 +8,7 @@ from typing import Any
 from modelwright.api.v1alpha1.model import Model
 from modelwright.kube import kinds
 from modelwright.kube.store import Store
-from modelwright.reconcile import observe, routing
+from modelwright.reconcile import observe, watches
 from tests.lib import objects
 
 Object = dict[str, Any]
@@ -27,14 +27,14 @@ def rival(namespace: str, second: int, **endpoint: Any) -> Object:
 
 
 def store(*models: Object) -> Store:
-    found = Store(routing.INDEXERS)
+    found = Store(watches.INDEXERS)
     for model in models:
         found.apply(kinds.MODEL, None, model)
     return found
 
 
 def woken(model: Object, *others: Object) -> set[str]:
-    keys = routing.affected_keys(kinds.MODEL, model, store(model, *others))
+    keys = watches.affected_keys(kinds.MODEL, model, store(model, *others))
     return {key.namespace for key in keys if key.kind == "Model"} - {model["metadata"]["namespace"]}
 
 

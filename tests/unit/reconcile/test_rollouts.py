@@ -8,7 +8,7 @@ import pytest
 
 from modelwright.api import names
 from modelwright.core.analysis.evidence import Arm, Block, MeasurementFailure, RequestShares
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from tests.lib import objects
 from tests.lib.rollout_harness import CANARY, ERRORS, JUDGED, NS, Object, World, bad, by_hand, good, policy
 from tests.lib.simulated import Died
@@ -85,7 +85,7 @@ def test_a_look_knows_when_its_step_began_and_from_when_its_evidence_counts() ->
     world.desk.results = {"errors": good()}
     world.want("v2")
     world.go_to("Succeeded")
-    asked = {(ask.began, ask.since) for ask in world.desk.asked if ask.key.endswith(("/0", "/1"))}
+    asked = {(ask.pods_requested_at, ask.since) for ask in world.desk.asked if ask.key.endswith(("/0", "/1"))}
     steps = [tuple(parsed(entry[key]) for key in ("startedAt", "confirmedAt")) for entry in world.record["steps"][:2]]
     assert asked >= set(steps)
     assert {began for began, _ in asked} == {began for began, _ in steps}
@@ -160,7 +160,7 @@ async def test_a_status_that_arrives_late_brings_no_earlier_state_back() -> None
     world.desk.results["errors"] = bad()
     world.go_to("RolledBack")
     assert sent
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(api_errors.Conflict):
         await world.api.apply(sent[-1], subresource="status")
 
 
@@ -705,7 +705,7 @@ def test_a_route_that_cannot_be_written_does_not_stop_the_safety_logic() -> None
 
     def refuse(verb: str, obj: Object) -> None:
         if kinds.kind_of(obj) == kinds.HTTP_ROUTE:
-            raise errors.Transient(500, "Fault", "no route can be written")
+            raise api_errors.Transient(500, "Fault", "no route can be written")
 
     world.api.before_write = refuse
     world.desk.results["errors"] = bad()

@@ -9,7 +9,7 @@ from modelwright.kube import kinds
 from modelwright.kube.kinds import Kind
 from modelwright.kube.queue import Key
 from modelwright.kube.store import Store
-from modelwright.reconcile import routing
+from modelwright.reconcile import watches
 from tests.lib import objects
 
 Object = dict[str, Any]
@@ -35,7 +35,7 @@ def child(kind: Kind, name: str = "digits-x", owner: str | None = "digits", **me
 
 @pytest.fixture
 def store() -> Store:
-    found = Store(routing.INDEXERS)
+    found = Store(watches.INDEXERS)
     endpoint = {"parentRefs": [{"name": "g", "namespace": "gw"}], "hostnames": ["a.x", "b.x"]}
     models = [
         objects.model(NS, "digits", version="v1", endpoint=endpoint),
@@ -126,7 +126,7 @@ WAKES = [
 
 @pytest.mark.parametrize(("kind", "obj", "expected"), [c[1:] for c in WAKES], ids=[c[0] for c in WAKES])
 def test_who_is_woken(store: Store, kind: Kind, obj: Object, expected: set[Key]) -> None:
-    assert set(routing.affected_keys(kind, obj, store)) == expected
+    assert set(watches.affected_keys(kind, obj, store)) == expected
 
 
 DEPLOYMENT = child(kinds.DEPLOYMENT, labels={"a": "b"}) | {
@@ -178,20 +178,20 @@ CHANGES = [
 
 @pytest.mark.parametrize(("kind", "old", "new", "expected"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
 def test_what_is_significant(kind: Kind, old: Object | None, new: Object | None, expected: bool) -> None:
-    assert routing.is_relevant_change(kind, old, new) is expected
+    assert watches.is_relevant_change(kind, old, new) is expected
 
 
 def test_a_model_that_leaves_a_place_still_wakes_its_younger_rivals_there(store: Store) -> None:
     """The state before an edit is asked as well as the one after it."""
     was = objects.model(NS, "third", endpoint={"parentRefs": [{"name": "local"}]})
-    assert model("faces") in set(routing.affected_keys(kinds.MODEL, was, store))
+    assert model("faces") in set(watches.affected_keys(kinds.MODEL, was, store))
 
 
 @pytest.mark.parametrize("kind", [kinds.APPROVAL, kinds.MODEL_ROLLOUT], ids=str)
 def test_what_people_write_wakes_the_model_it_names(store: Store, kind: Kind) -> None:
     obj = child(kind, "given", owner=None)
     obj["spec"] = {"modelRef": {"name": "digits"}}
-    assert list(routing.affected_keys(kind, obj, store)) == [model("digits")]
+    assert list(watches.affected_keys(kind, obj, store)) == [model("digits")]
     store.put(obj)
     assert [found["metadata"]["name"] for found in store.by_model(kind, NS, "digits")] == ["given"]
     assert store.by_model(kind, "other", "digits") == []
@@ -210,8 +210,8 @@ EDITS = [
 
 @pytest.mark.parametrize(("kind", "old", "new", "expected"), [e[1:] for e in EDITS], ids=[e[0] for e in EDITS])
 def test_whose_change_somebody_waits_for(kind: Kind, old: Object | None, new: Object | None, expected: bool) -> None:
-    assert routing.is_spec_edit(kind, old, new) is expected
+    assert watches.is_spec_edit(kind, old, new) is expected
 
 
 def test_a_model_goes_first_when_it_is_edited_itself(store: Store) -> None:
-    assert next(iter(routing.affected_keys(kinds.MODEL, MODEL, store))) == model("digits")
+    assert next(iter(watches.affected_keys(kinds.MODEL, MODEL, store))) == model("digits")

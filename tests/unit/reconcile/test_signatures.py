@@ -3,7 +3,7 @@
 import pytest
 
 from modelwright.api import names
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from tests.lib import objects
 from tests.lib.rollout_harness import NS
 from tests.lib.signature_harness import DIGEST, GOOD, MISSING, Object, Signed, asked, key
@@ -18,7 +18,7 @@ def test_what_a_pod_has_found_out_is_written_before_the_pod_goes() -> None:
     def refuse_once(verb: str, obj: Object) -> None:
         if verb == "status" and obj["metadata"]["name"] == "v9" and "artifact" in obj["status"] and not refused:
             refused.append(obj)
-            raise errors.Conflict(409, "Conflict", "the object has been modified")
+            raise api_errors.Conflict(409, "Conflict", "the object has been modified")
 
     world.found["v9"] = GOOD
     world.api.before_write = refuse_once

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from modelwright.core import snapshots
-from modelwright.kube import errors, kinds
+from modelwright.core import policy_objects
+from modelwright.kube import api_errors, kinds
 from modelwright.kube.queue import Key
-from modelwright.reconcile.snapshots import list_unused
+from modelwright.reconcile.policy_snapshots import list_unused
 from tests.lib.history import sweep
 from tests.lib.retraining_harness import HOURLY, TEMPLATE
 from tests.lib.retraining_harness import World as Retraining
@@ -69,7 +69,7 @@ def test_a_long_policy_is_stored_once_and_records_name_it() -> None:
 
 def test_what_people_approve_does_not_depend_on_where_the_policy_is(monkeypatch: pytest.MonkeyPatch) -> None:
     apart = under_way().record["contentHash"]
-    monkeypatch.setattr(snapshots, "INLINE_BYTES", 1 << 20)
+    monkeypatch.setattr(policy_objects, "INLINE_LIMIT_BYTES", 1 << 20)
     assert under_way().record["contentHash"] == apart
 
 
@@ -151,7 +151,7 @@ def test_bad_evidence_rolls_back_by_it() -> None:
     world.go_to("RolledBack", "AnalysisFailed")
 
 
-def refuse(world: World, error: errors.ApiError) -> None:
+def refuse(world: World, error: api_errors.ApiError) -> None:
     def before(verb: str, obj: Object) -> None:
         if verb == "create" and obj["metadata"].get("labels", {}).get("modelwright.dev/role") == "policy":
             raise error
@@ -162,7 +162,7 @@ def refuse(world: World, error: errors.ApiError) -> None:
 def test_what_cannot_be_stored_apart_is_in_the_record() -> None:
     world = World(CANARY)
     world.set_policy(LONG)
-    refuse(world, errors.Denied(403, "Forbidden", "exceeded quota: count/controllerrevisions.apps"))
+    refuse(world, api_errors.Denied(403, "Forbidden", "exceeded quota: count/controllerrevisions.apps"))
     world.want("v2")
     ends_well(world)
     assert "storedIn" not in world.record["policy"]
@@ -181,7 +181,7 @@ def test_a_name_that_somebody_has_taken_with_something_else_forges_nothing() -> 
 
 
 def test_a_copy_in_a_record_of_before_is_read_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "INLINE_BYTES", 1 << 20)
+    monkeypatch.setattr(policy_objects, "INLINE_LIMIT_BYTES", 1 << 20)
     world = under_way()
     monkeypatch.undo()
     world.restart()

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from modelwright.kube import errors, kinds
+from modelwright.kube import api_errors, kinds
 from tests.lib.rollout_harness import JUDGED, NS, World, bad, good
 
 Object = dict[str, Any]
 ETCD = b'{"kind": "Status", "message": "etcdserver: request is too large", "code": 500}'
 
 
-def too_large() -> errors.ApiError:
-    return errors.error_from_response(500, ETCD, {})
+def too_large() -> api_errors.ApiError:
+    return api_errors.error_from_response(500, ETCD, {})
 
 
 def test_a_child_that_is_too_large_is_named_in_the_condition_and_tried_again() -> None:
@@ -70,4 +70,4 @@ def test_a_status_that_is_too_large_is_told_by_an_event() -> None:
 
 @pytest.mark.parametrize("status", [413, 500])
 def test_the_message_says_what_the_limits_are(status: int) -> None:
-    assert "etcd stores 1.5 MiB" in errors.error_from_response(status, ETCD, {}).message
+    assert "etcd stores 1.5 MiB" in api_errors.error_from_response(status, ETCD, {}).message

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.turns import ResolveQueue
+from modelwright.core.resolve_queue import ResolveQueue
 from modelwright.kube import kinds
 from modelwright.obs.clock import FakeClock
 from tests.lib import objects

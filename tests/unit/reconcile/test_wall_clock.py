@@ -18,7 +18,7 @@ def canary() -> tuple[rollouts.World, FakeClock]:
     world = rollouts.World(STEPS)
     steady = SteadyClock(world.clock)
     world.desk.at = steady.now
-    world.operator = Operator(world.api, steady, desk=world.desk)
+    world.operator = Operator(world.api, steady, measurements=world.desk)
     world.want("v2")
     world.go(lambda: world.weights.get("v2") == 10)
     return world, world.clock

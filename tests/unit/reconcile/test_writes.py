@@ -7,7 +7,7 @@ from typing import Any
 
 from modelwright.kube import kinds
 from modelwright.kube.queue import Key
-from modelwright.kube.runner import ReconcileResult
+from modelwright.kube.workers import ReconcileResult
 from tests.lib.rollout_harness import NS, World, policy
 
 TEMPLATE = {"artifact": {"uri": "s3://models/v9", "digest": "sha256:" + "9" * 64, "format": {"name": "plain"}}}

@@ -12,17 +12,17 @@ from aiohttp import web
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.model import Endpoint
-from modelwright.core.drift import differs
-from modelwright.core.rollout.observed import Problem
-from modelwright.core.rollout.routing import HeaderCondition, TrafficSplit
-from modelwright.serving import network
-from modelwright.traffic import probe as probe_module
+from modelwright.core.diff import differs
+from modelwright.core.problem import Problem
+from modelwright.core.rollout.traffic_split import HeaderCondition, TrafficSplit
+from modelwright.render import routes
+from modelwright.traffic import gateway_probe as probe_module
 from modelwright.traffic.gateway_api import (
     MARK_FEATURE,
     GatewayRouter,
 )
+from modelwright.traffic.gateway_probe import GatewayProbe
 from modelwright.traffic.port import ObservedSplit, RoutingObjects, TrafficRequirements, TrafficRouter
-from modelwright.traffic.probe import GatewayProbe
 from modelwright.traffic.service import ServiceRouter
 from tests.lib.traffic_contract import (
     ONE,
@@ -109,7 +109,7 @@ def routings(cluster: Cluster) -> list[TrafficSplit]:
         TrafficRequirements(weights=(50,), sticky=True, replicas=20): to(50, sticky=True),
         TrafficRequirements(weights=(50,), mirror=True, replicas=20): to(50, mirror_percent=100),
     }
-    inside = {} if cluster.scene.endpoint else {"inside": None}
+    inside = {} if cluster.scene.endpoint else {"service_revision": None}
     can = [
         routing
         for needs, routing in everything.items()
@@ -170,14 +170,14 @@ async def test_callers_see_no_difference_whether_they_are_observed(cluster: Clus
         assert cluster.routed.weights == {ONE.hash: 100}
         assert await cluster.confirmed()
         if cluster.scene.route is not None:
-            seen.add(network.hash_for_callers(cluster.scene.route, "digits"))
-            assert network.read_route(cluster.scene.route, "digits").names_observer("digits") == (
+            seen.add(routes.hash_for_callers(cluster.scene.route, "digits"))
+            assert routes.read_route(cluster.scene.route, "digits").names_observer("digits") == (
                 percent > 0 and observing(cluster)
             )
     cluster.follow(TWO)
     if cluster.scene.route is not None:
         assert len(seen) == 1
-        assert network.hash_for_callers(cluster.scene.route, "digits") not in seen
+        assert routes.hash_for_callers(cluster.scene.route, "digits") not in seen
 
 
 async def test_the_rule_that_copies_sets_the_token_and_no_other_does(cluster: Cluster) -> None:

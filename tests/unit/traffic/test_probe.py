@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from modelwright.core.attachment import ListenerAddress
-from modelwright.traffic.probe import GatewayProbe
+from modelwright.traffic.gateway_probe import GatewayProbe
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,6 @@ async def test_a_gateway_whose_name_leads_there_is_not_asked(
     async def find(*_: Any) -> list[tuple[Any, ...]]:
         return [(2, 1, 6, "", ("169.254.169.254", 0))]
 
-    monkeypatch.setattr("modelwright.guard.Lookups.find", find)
+    monkeypatch.setattr("modelwright.net.resolver.DnsLookups.resolve_name", find)
     assert "metadata addresses" in await ask("gateway.example.com")
     assert not connections

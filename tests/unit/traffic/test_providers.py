@@ -8,7 +8,7 @@ import pytest
 from modelwright.api.v1alpha1.model import Endpoint
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.capacity import achieved_weight, replica_pods
-from modelwright.core.rollout.routing import TrafficSplit
+from modelwright.core.rollout.traffic_split import TrafficSplit
 from modelwright.kube import kinds
 from modelwright.traffic import envoy
 from modelwright.traffic.gateway_api import (
@@ -22,7 +22,7 @@ from modelwright.traffic.port import RoutingObjects, TrafficRequirements, Traffi
 from modelwright.traffic.providers import choose_router
 from modelwright.traffic.service import ServiceRouter
 from modelwright.traffic.traefik import CONTROLLER, TraefikRouter
-from tests.unit.serving.builders import raw_model
+from tests.unit.render.builders import raw_model
 
 HTTP = Endpoint.model_validate({"parentRefs": [{"name": "g"}]})
 GRPC = Endpoint.model_validate({"parentRefs": [{"name": "g"}], "protocol": "GRPC"})

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from modelwright.api.reasons import Reason
-from modelwright.core.rollout.routing import HeaderCondition, TrafficSplit
-from modelwright.serving import network
+from modelwright.core.rollout.traffic_split import HeaderCondition, TrafficSplit
+from modelwright.render import routes
 from modelwright.traffic.gateway_api import MARK_FEATURE, MIRROR_FEATURE, GatewayRouter
+from modelwright.traffic.gateway_probe import GatewayProbe
 from modelwright.traffic.port import ObservedSplit
-from modelwright.traffic.probe import GatewayProbe
 from modelwright.traffic.traefik import TraefikRouter
 from tests.lib.traffic_contract import ONE, PATH, PORTS, TWO, WAYS, Cluster, FakeGateway, _endpoint, to
 from tests.unit.traffic.test_contract import gateway
@@ -125,7 +125,7 @@ def test_every_rule_carries_a_mark_of_its_own_and_all_change_with_any(traefik: C
             for rule in route["spec"]["rules"]
             for entry in rule["filters"]
         ]
-        base = network.route_mark(route)
+        base = routes.route_mark(route)
         assert len(marks) == len(route["spec"]["rules"]) == len(set(marks))
         assert {mark.partition(".")[0] for mark in marks} == {base}
         seen.add(base)
@@ -173,7 +173,7 @@ def test_all_is_copied_by_a_gateway_that_knows_no_percentages(gateway: FakeGatew
 
 
 def test_the_fallback_is_a_revision_with_weight_and_counts_as_named(traefik: Cluster) -> None:
-    traefik.follow(replace(to(100, mirror_percent=10), inside=TWO))
+    traefik.follow(replace(to(100, mirror_percent=10), service_revision=TWO))
     assert traefik.routed == ObservedSplit({TWO.hash: 100}, mirror_percent=10, targets=frozenset({TWO.hash}))
     traefik.scene = replace(traefik.scene, service=None, traefik={})
     assert traefik.routed.targets == {TWO.hash}

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from modelwright.api.cel import VALIDATIONS, Cel
-from modelwright.api.crd.schema import (
+from modelwright.api.crd.structural_schema import (
     build_structural_schema,
     with_defaults_described,
     without_defaults,
@@ -92,7 +92,7 @@ def build_schema(kind: Any) -> dict[str, Any]:
         "properties": properties,
     }
     if kind.__cel__:
-        whole[VALIDATIONS] = [rule.wire() for rule in kind.__cel__]
+        whole[VALIDATIONS] = [rule.to_rule() for rule in kind.__cel__]
     return whole
 
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from modelwright import VERSION
 from modelwright.api.names import GROUP
-from modelwright.cli.cluster import Forbidden, KubectlClient
-from modelwright.cli.commands.common import Options
-from modelwright.cli.errors import UserError
+from modelwright.cli.commands.command_support import Options
+from modelwright.cli.kubectl import Forbidden, KubectlClient
 from modelwright.cli.printing import print_text
+from modelwright.cli.user_error import UserError
 
 _APP_LABEL: Final = "app.kubernetes.io"
 _OPERATOR_SELECTOR = f"{_APP_LABEL}/name=modelwright,{_APP_LABEL}/component=operator"

@@ -10,15 +10,15 @@ from typing import Any
 
 import yaml
 
-from modelwright.cli import drafts, kustomization, reports, source
-from modelwright.cli import lint as linting
-from modelwright.cli.cluster import Forbidden, KubectlClient, NoSuchResource
-from modelwright.cli.commands.common import FAILED, Options
-from modelwright.cli.errors import UserError
-from modelwright.cli.imports import run as imports
-from modelwright.cli.imports.documents import ImportedObject, Provider
-from modelwright.cli.imports.documents import ImportOptions as Asked
+from modelwright.cli import drafts, kustomization, lint_reports, yaml_source
+from modelwright.cli import manifest_lint as linting
+from modelwright.cli.commands.command_support import FAILED, Options
+from modelwright.cli.imports import importer as imports
+from modelwright.cli.imports.foreign_objects import ImportedObject, Provider
+from modelwright.cli.imports.foreign_objects import ImportOptions as Asked
+from modelwright.cli.kubectl import Forbidden, KubectlClient, NoSuchResource
 from modelwright.cli.printing import print_text
+from modelwright.cli.user_error import UserError
 
 
 class UnreadableFile(UserError):
@@ -38,10 +38,10 @@ def lint(options: Options, cluster: KubectlClient) -> int:
         print_text(json.dumps(report | ({"notChecked": linting.OFFLINE_NOTE} if options.offline else {}), indent=2))
         return FAILED if wrong else 0
     if options.output == "sarif":
-        print_text(json.dumps(reports.sarif_report(findings), indent=2))
+        print_text(json.dumps(lint_reports.sarif_report(findings), indent=2))
         return FAILED if wrong else 0
     if options.output == "github":
-        for line in reports.github_commands(findings):
+        for line in lint_reports.github_commands(findings):
             print_text(line, commands=True)
         return FAILED if wrong else 0
     for finding in findings:
@@ -140,9 +140,9 @@ def _names_file(name: str) -> bool:
 
 def _read_objects(path: Path) -> list[Any]:
     try:
-        return [each.content for each in source.read_documents(path.read_text())]
+        return [each.content for each in yaml_source.read_documents(path.read_text())]
     except ValueError as error:
-        line = f":{error.line}" if isinstance(error, source.InvalidYaml) and error.line else ""
+        line = f":{error.line}" if isinstance(error, yaml_source.InvalidYaml) and error.line else ""
         raise UnreadableFile(f"{path}{line} is no YAML: {error}") from error
 
 

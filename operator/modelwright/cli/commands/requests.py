@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from modelwright.api import names
 from modelwright.api.names import GROUP
-from modelwright.cli.cluster import ClusterError, Forbidden, KubectlClient
-from modelwright.cli.commands.common import Options, find_model
-from modelwright.cli.errors import UserError
-from modelwright.cli.picture import ModelView, ObjectNotFound
+from modelwright.cli.commands.command_support import Options, find_model
+from modelwright.cli.kubectl import ClusterError, Forbidden, KubectlClient
+from modelwright.cli.model_view import ModelView, ObjectNotFound
 from modelwright.cli.printing import print_text
-from modelwright.core.protocols import request_path
+from modelwright.cli.user_error import UserError
+from modelwright.core.request_paths import request_path
 
 RESPONSE_TIMEOUT: Final = 60.0
 """Seconds that a model has for an answer."""

@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from modelwright.api.names import GROUP
 from modelwright.api.v1alpha1.rollout import ModelRollout
-from modelwright.cli import facts, models, tree
-from modelwright.cli import plot as plots
+from modelwright.cli import facts, model_list, status_tree
+from modelwright.cli import rollout_plot as plots
 from modelwright.cli import timeline as history_of
 from modelwright.cli import why as words
-from modelwright.cli.cluster import Forbidden, KubectlClient
-from modelwright.cli.commands.common import FAILED, POLL_SECONDS, PROMOTED, TIMED_OUT, Options, find_model, utc_now
-from modelwright.cli.course import build_series
-from modelwright.cli.picture import ModelView, ObjectNotFound, move_result
+from modelwright.cli.commands.command_support import (
+    FAILED,
+    POLL_SECONDS,
+    PROMOTED,
+    TIMED_OUT,
+    Options,
+    find_model,
+    utc_now,
+)
+from modelwright.cli.kubectl import Forbidden, KubectlClient
+from modelwright.cli.model_view import ModelView, ObjectNotFound, move_result
 from modelwright.cli.printing import escape_texts, on_terminal, print_answer, print_text
+from modelwright.cli.rollout_series import build_series
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +42,7 @@ def status(options: Options, cluster: KubectlClient) -> int:
     while True:
         seen = find_model(options.model, cluster)
         ended = move_result(seen)
-        text = _format_json(seen) if options.output == "json" else tree.render_tree(seen, utc_now())
+        text = _format_json(seen) if options.output == "json" else status_tree.render_tree(seen, utc_now())
         over = options.wait and (ended is not None or time.monotonic() > limit)
         if (options.watch and text != shown) or (not options.watch and (over or not options.wait)):
             print_answer(text) if options.output == "text" else print_text(text)
@@ -48,7 +56,7 @@ def status(options: Options, cluster: KubectlClient) -> int:
 def _watch_live(options: Options, cluster: KubectlClient) -> int:
     from rich.live import Live
 
-    from modelwright.cli.live import render_view
+    from modelwright.cli.live_view import render_view
 
     def drawn() -> tuple[ModelView, RenderableType]:
         seen = find_model(options.model, cluster)
@@ -92,14 +100,14 @@ def _format_json(seen: ModelView) -> str:
 def list_(options: Options, cluster: KubectlClient) -> int:
     """Every Model of the namespace, or of all."""
     everywhere = ("-A",) if options.all_namespaces else ()
-    found = models.build_rows(json.loads(cluster.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
+    found = model_list.build_rows(json.loads(cluster.run("get", f"models.{GROUP}", *everywhere, "-o", "json"))["items"])
     if options.output == "json":
         print_text(json.dumps([row.wire() for row in found], indent=2))
     elif not found:
         where = "in any namespace" if options.all_namespaces else "here; --all-namespaces shows those of others"
         print_text(f"there are no Models {where}", error=True)
     else:
-        print_answer(models.render_rows(found, utc_now(), namespaces=options.all_namespaces))
+        print_answer(model_list.render_rows(found, utc_now(), namespaces=options.all_namespaces))
     return 0
 
 
@@ -108,7 +116,7 @@ def history(options: Options, cluster: KubectlClient) -> int:
     if options.output == "json":
         print_text(json.dumps([record.wire() for record in seen.rollouts], indent=2))
     else:
-        print_answer(tree.render_history(seen, utc_now()))
+        print_answer(status_tree.render_history(seen, utc_now()))
     return 0
 
 

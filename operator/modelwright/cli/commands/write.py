@@ -11,10 +11,9 @@ from typing import Final
 
 from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState
 from modelwright.api.v1alpha1.training import RunState
-from modelwright.cli import acts
+from modelwright.cli import manual_actions
 from modelwright.cli import why as words
-from modelwright.cli.cluster import KubectlClient
-from modelwright.cli.commands.common import (
+from modelwright.cli.commands.command_support import (
     FAILED,
     POLL_SECONDS,
     TIMED_OUT,
@@ -25,7 +24,8 @@ from modelwright.cli.commands.common import (
     utc_now,
     wait_for_exit_code,
 )
-from modelwright.cli.picture import move_result
+from modelwright.cli.kubectl import KubectlClient
+from modelwright.cli.model_view import move_result
 from modelwright.cli.printing import escape_unprintable, print_text
 
 COMMAND_TIMEOUT: Final = 15.0
@@ -39,9 +39,9 @@ _WANTED_STATES: Final = {
 
 def command(options: Options, cluster: KubectlClient) -> int:
     """Write the command, and wait until the operator has said what became of it."""
-    record = acts.find_commanded_rollout(find_model(options.model, cluster), options.command)
+    record = manual_actions.find_commanded_rollout(find_model(options.model, cluster), options.command)
     token = secrets.token_hex(8)
-    change = acts.build_command_patch(options.command, token, cluster.whoami(), options.reason)
+    change = manual_actions.build_command_patch(options.command, token, cluster.whoami(), options.reason)
     cluster.patch("modelrollouts", record.name, change)
     limit = time.monotonic() + COMMAND_TIMEOUT
     while time.monotonic() < limit:
@@ -73,7 +73,9 @@ def _command_outcome(rollouts: Sequence[ModelRollout], name: str, token: str) ->
 
 
 def rollback(options: Options, cluster: KubectlClient) -> int:
-    body = acts.build_rollback(find_model(options.model, cluster), options.to, cluster.whoami(), options.reason)
+    body = manual_actions.build_rollback(
+        find_model(options.model, cluster), options.to, cluster.whoami(), options.reason
+    )
     name = cluster.create(body)
     model, version = body["spec"]["modelRef"]["name"], body["spec"]["target"]["version"]
     print_result(
@@ -89,7 +91,7 @@ def decide(options: Options, cluster: KubectlClient) -> int:
     seen = find_model(options.model, cluster)
     record = seen.current_rollout
     if record is None or not record.status.content_hash:
-        raise acts.InvalidAction(f"Model {seen.model.name} has no rollout that could be approved")
+        raise manual_actions.InvalidAction(f"Model {seen.model.name} has no rollout that could be approved")
     looked_at = options.hash
     if looked_at is None:
         print_text(words.render_why(seen, utc_now(), record.name), error=options.output == "json")
@@ -101,10 +103,12 @@ def decide(options: Options, cluster: KubectlClient) -> int:
                 return FAILED
             record = find_model(options.model, cluster).get_rollout(record.name)
         else:
-            raise acts.InvalidAction(f"name the content that you have read: --hash {looked_at}")
+            raise manual_actions.InvalidAction(f"name the content that you have read: --hash {looked_at}")
     expires = utc_now() + timedelta(seconds=options.expires) if options.expires else None
     word = "Approve" if options.command == "approve" else "Reject"
-    name = cluster.create(acts.build_approval(record, word, cluster.whoami(), options.reason, expires, looked_at))
+    name = cluster.create(
+        manual_actions.build_approval(record, word, cluster.whoami(), options.reason, expires, looked_at)
+    )
     print_result(
         options,
         f"Approval {name} says {word} to {record.name} ({looked_at}); whether it counts stands in the rollout's status",
@@ -115,7 +119,7 @@ def decide(options: Options, cluster: KubectlClient) -> int:
 
 def retrain(options: Options, cluster: KubectlClient) -> int:
     seen = find_model(options.model, cluster, "retrainingpolicies")
-    body = acts.build_training_run(seen, options.policy, cluster.whoami(), options.reason)
+    body = manual_actions.build_training_run(seen, options.policy, cluster.whoami(), options.reason)
     name = cluster.create(body)
     policy = body["spec"]["policyRef"]["name"]
     text = f"TrainingRun {name} is asked for, by RetrainingPolicy {policy}"
@@ -127,7 +131,7 @@ def retrain(options: Options, cluster: KubectlClient) -> int:
 
 def _run_exit_code(cluster: KubectlClient, name: str) -> int | None:
     run = next(run for run in find_model(name, cluster, "trainingruns").runs if run.name == name)
-    if run.status.state not in acts.ENDED_RUN_STATES:
+    if run.status.state not in manual_actions.ENDED_RUN_STATES:
         return None
     if run.status.state == RunState.SUCCEEDED:
         return 0
@@ -139,7 +143,7 @@ def set_version(options: Options, cluster: KubectlClient) -> int:
     """Pin a Model to a version; with --wait until it is promoted or has failed."""
     seen = find_model(options.model, cluster)
     model = seen.model.name
-    cluster.patch("models", model, acts.build_version_patch(seen, options.version))
+    cluster.patch("models", model, manual_actions.build_version_patch(seen, options.version))
     text = f"Model {model} is to serve version {options.version}"
     print_result(options, text, kind="Model", name=model, version=options.version)
     return wait_for_exit_code(options, f"Model {model}", lambda: _move_exit_code(cluster, model)) if options.wait else 0
@@ -155,7 +159,7 @@ def _move_exit_code(cluster: KubectlClient, model: str) -> int | None:
 
 def run(options: Options, cluster: KubectlClient) -> int:
     """Delete a TrainingRun that has not ended."""
-    name = acts.require_running_run(find_model(options.name, cluster, "trainingruns"), options.name)
+    name = manual_actions.require_running_run(find_model(options.name, cluster, "trainingruns"), options.name)
     cluster.delete("trainingruns", name)
     print_result(options, f"TrainingRun {name} is cancelled and deleted", kind="TrainingRun", name=name)
     return 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from modelwright.cli.cluster import KubectlClient
+from modelwright.cli.kubectl import KubectlClient
 
 
 def run(options: SimpleNamespace, cluster: KubectlClient) -> int:
     """Exit code: 1 when there is a fault, else 0."""
-    from modelwright.cli.doctor import checks, reading, registry, report
+    from modelwright.cli.doctor import checks, cluster_reader, doctor_report, registry
 
-    facts = reading.read_cluster(cluster, options.namespace, options.model)
-    return report.print_report(registry.run_checks(facts, checks.SECTIONS), options.output)
+    facts = cluster_reader.read_cluster(cluster, options.namespace, options.model)
+    return doctor_report.print_report(registry.run_checks(facts, checks.SECTIONS), options.output)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 
 from modelwright.api.names import API_VERSION
-from modelwright.cli.imports.documents import ForeignObject
 from modelwright.cli.imports.fields import Fields, Json
+from modelwright.cli.imports.foreign_objects import ForeignObject
 
 SHIPPED_FORMATS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "huggingface": {"huggingface": ()},

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum, unique
 
 from modelwright.api.reasons import Reason
-from modelwright.core.analysis.figures import Figure
+from modelwright.core.analysis.report_figures import Figure
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from modelwright.api.reasons import Reason
-from modelwright.core.analysis import betting, bounds
+from modelwright.core.analysis import betting, figure_evidence
 from modelwright.core.analysis.blocks import DifferenceEvidence, pair_blocks
 from modelwright.core.analysis.counters import count_over, estimate_quantile, find_boundary
 from modelwright.core.analysis.dispersion import MAX_DISPERSION, estimate_dispersion
@@ -32,9 +32,9 @@ from modelwright.core.analysis.evidence import (
     ValueSample,
     Verdict,
 )
-from modelwright.core.analysis.figures import Figure
-from modelwright.core.analysis.limits import FigureLimit, describe_comparison, weigh_evidence
+from modelwright.core.analysis.figure_limits import FigureLimit, describe_comparison, weigh_evidence
 from modelwright.core.analysis.planning import Levels, find_smallest
+from modelwright.core.analysis.report_figures import Figure
 from modelwright.core.analysis.sequential import Interval, difference_interval, share_interval
 
 UNBLOCKED_LEVEL_SHARE = 1 / 64
@@ -573,8 +573,8 @@ def _judge_figure_limit(rule: MetricLimits, figure: Figure, limit: FigureLimit, 
         outcome,
         reasons[outcome],
         text,
-        low=bounds.lower_bound(evidence, levels.passes),
-        high=bounds.upper_bound(evidence, levels.passes),
+        low=figure_evidence.lower_bound(evidence, levels.passes),
+        high=figure_evidence.upper_bound(evidence, levels.passes),
         limit=limit.value,
         out_of_limits=outcome is Outcome.FAIL,
     )

@@ -3,7 +3,7 @@
 from modelwright.api.v1alpha1.training import RunState
 from modelwright.core.drawing import render_state_diagram
 from modelwright.core.retraining.drawing import moves
-from modelwright.core.retraining.machine import RUN_TABLE, RUN_TERMINAL_STATES, RunStateRow
+from modelwright.core.retraining.run_machine import RUN_TABLE, RUN_TERMINAL_STATES, RunStateRow
 
 _HEAD = """# What a TrainingRun does next
 

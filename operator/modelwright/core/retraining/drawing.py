@@ -15,7 +15,8 @@ from typing import Any
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.retraining import RetrainingPolicySpec
 from modelwright.api.v1alpha1.training import RunState, StageState, TrainingRun
-from modelwright.core.retraining.machine import (
+from modelwright.core.problem import Problem
+from modelwright.core.retraining.run_machine import (
     RUN_TABLE,
     STAGES_BY_STATE,
     ChildRef,
@@ -24,8 +25,7 @@ from modelwright.core.retraining.machine import (
     hash_inputs,
     trace_run,
 )
-from modelwright.core.retraining.stage import StageReading
-from modelwright.core.rollout.observed import Problem
+from modelwright.core.retraining.stage_reading import StageReading
 
 Moves = dict[tuple[RunState, RunState], set[int]]
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from modelwright import addresses, documents
+from modelwright import untrusted_json
 from modelwright.api.common import parse_duration
 from modelwright.api.names import short_hash
 from modelwright.api.v1alpha1.retraining import (
@@ -23,8 +23,9 @@ from modelwright.api.v1alpha1.retraining import (
     WebhookTrigger,
 )
 from modelwright.core.retraining import schedule
+from modelwright.net import addresses
 
-BODY_BOUNDS = documents.JsonLimits(1 << 20)
+BODY_BOUNDS = untrusted_json.JsonLimits(1 << 20)
 """What is read of a webhook's body."""
 IDENTITY_MAX = 253
 MESSAGE_MAX = 1024
@@ -304,8 +305,8 @@ def _require_object(where: str, value: Any) -> Mapping[str, Any]:
 
 def _parse_body(body: bytes) -> Any:
     try:
-        return documents.parse_json(body, BODY_BOUNDS)
-    except documents.DocumentError as error:
+        return untrusted_json.parse_json(body, BODY_BOUNDS)
+    except untrusted_json.DocumentError as error:
         raise InvalidEventError(f"the body {_clean_message(str(error))[:200]}") from None
 
 

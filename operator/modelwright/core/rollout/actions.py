@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from modelwright.core.revision import Revision
-from modelwright.core.rollout.routing import TrafficSplit
+from modelwright.core.rollout.traffic_split import TrafficSplit
 
 
 @dataclass(frozen=True, slots=True)

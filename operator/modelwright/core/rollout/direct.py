@@ -2,10 +2,11 @@
 
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.rollout import RolloutState as State
+from modelwright.core.problem import Problem
 from modelwright.core.rollout.actions import Action, EnsureRevision, RemoveRevision, SetTraffic
-from modelwright.core.rollout.observed import Observation, Problem
-from modelwright.core.rollout.routing import TrafficSplit
-from modelwright.core.rollout.rule import POLL_GATEWAY, POLL_IDLE, POLL_PODS, StateRow, requeue_in
+from modelwright.core.rollout.decision import POLL_GATEWAY, POLL_IDLE, POLL_PODS, StateRow, requeue_in
+from modelwright.core.rollout.observation import Observation
+from modelwright.core.rollout.traffic_split import TrafficSplit
 
 
 def keep_routed_revisions(observed: Observation) -> tuple[Action, ...]:

@@ -2,10 +2,10 @@
 
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.drawing import render_state_diagram
+from modelwright.core.rollout.decision import StateRow
 from modelwright.core.rollout.drawing import moves
 from modelwright.core.rollout.machine import TABLE
 from modelwright.core.rollout.record import TERMINAL_STATES
-from modelwright.core.rollout.rule import StateRow
 from modelwright.core.rollout.steps import PRESET_STEPS
 
 _HEAD = """# How a Model moves to another revision

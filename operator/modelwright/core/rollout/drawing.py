@@ -19,20 +19,14 @@ from modelwright.api.v1alpha1.policy import RolloutPolicySpec
 from modelwright.api.v1alpha1.rollout import Command, ModelRollout, RolloutState
 from modelwright.core import people
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.pods import PodFailure
+from modelwright.core.evaluation_gate import GateResult
+from modelwright.core.pod_failures import PodFailure
+from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
 from modelwright.core.rollout.machine import TABLE, trace_rows
-from modelwright.core.rollout.observed import (
-    Observation,
-    Problem,
-    RevisionView,
-    RolloutInput,
-    ServingRevision,
-    TrafficView,
-)
+from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput, ServingRevision, TrafficView
 from modelwright.core.rollout.record import RolloutRecord
 from modelwright.core.rollout.steps import RolloutStep, compile_steps
-from modelwright.core.scoring import GateResult
 
 Moves = dict[tuple[RolloutState, RolloutState], set[int]]
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from modelwright.api.v1alpha1.rollout import RolloutState
 from modelwright.core.analysis.evidence import Outcome
-from modelwright.core.rollout import direct, evaluation, stepwise
-from modelwright.core.rollout.observed import Observation, RolloutInput
+from modelwright.core.rollout import direct, step_analysis, stepwise
+from modelwright.core.rollout.decision import Assessment, Decision, Row, StateRow, Transition
+from modelwright.core.rollout.observation import Observation, RolloutInput
 from modelwright.core.rollout.record import RolloutRecord, transition_to
-from modelwright.core.rollout.rule import Assessment, Decision, Row, StateRow, Transition
 
 TABLE: tuple[Row, ...] = (*stepwise.ROWS, *direct.ROWS)
 
@@ -69,7 +69,7 @@ def decide_actions(observed: Observation) -> Decision:
 def _initial_outcome(rolling: RolloutInput, record: RolloutRecord) -> Outcome | None:
     """What the metrics of a step that has only just begun come to."""
     step = rolling.steps[record.step_index] if record.step_index < len(rolling.steps) else None
-    return evaluation.initial_outcome(rolling.policy, step) if step is not None else None
+    return step_analysis.initial_outcome(rolling.policy, step) if step is not None else None
 
 
 def _applicable_rows(observed: Observation) -> tuple[Row, ...]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from modelwright.api.common import parse_duration
 from modelwright.api.v1alpha1 import policy as api
-from modelwright.core.rollout.routing import HeaderCondition
+from modelwright.core.rollout.traffic_split import HeaderCondition
 
 GATE_ORDER = ("scan", "evaluation", "infra", "approval")
 """In the order in which they are checked: first what loads nothing, then the cheapest for people and pods."""

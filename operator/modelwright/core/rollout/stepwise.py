@@ -16,6 +16,7 @@ from modelwright.api.v1alpha1.rollout import ApprovalRecord, GateStatus, ReportS
 from modelwright.api.v1alpha1.rollout import RolloutState as State
 from modelwright.core.analysis.evidence import Outcome
 from modelwright.core.people import ApprovalsMissing, Approved, CommandRefused, Rejected
+from modelwright.core.problem import Problem
 from modelwright.core.revision import Revision
 from modelwright.core.rollout import direct
 from modelwright.core.rollout.actions import (
@@ -28,8 +29,9 @@ from modelwright.core.rollout.actions import (
     StartRollout,
 )
 from modelwright.core.rollout.capacity import CapacityPlan, PodCounts, plan_capacity, replica_pods
-from modelwright.core.rollout.evaluation import minimum_hold
-from modelwright.core.rollout.observed import Observation, Problem, RevisionView, RolloutInput
+from modelwright.core.rollout.decision import POLL_GATEWAY, POLL_IDLE, POLL_PODS, Row, StateRow, Transition, requeue_in
+from modelwright.core.rollout.measured_step import STEP_STATES
+from modelwright.core.rollout.observation import Observation, RevisionView, RolloutInput
 from modelwright.core.rollout.record import (
     DEADLINE_STATES,
     RolloutRecord,
@@ -41,10 +43,9 @@ from modelwright.core.rollout.record import (
     start_step,
     transition_to,
 )
-from modelwright.core.rollout.routing import TrafficShare, TrafficSplit
-from modelwright.core.rollout.rule import POLL_GATEWAY, POLL_IDLE, POLL_PODS, Row, StateRow, Transition, requeue_in
+from modelwright.core.rollout.step_analysis import minimum_hold
 from modelwright.core.rollout.steps import GATE_ORDER, RolloutStep, StepKind
-from modelwright.core.rollout.watch import STEP_STATES
+from modelwright.core.rollout.traffic_split import TrafficShare, TrafficSplit
 
 TRANSITION_ONLY_STATES: frozenset[State] = frozenset(
     {State.SUCCEEDED, State.ROLLED_BACK, State.ABORTED, State.SUPERSEDED}

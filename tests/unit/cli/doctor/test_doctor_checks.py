@@ -341,7 +341,7 @@ UNNEEDED = {"namespaces", "leases", "operator-pods", "schema", "gateway-group", 
 
 
 def test_what_could_not_be_read_is_a_warning() -> None:
-    facts = replace(cluster.healthy(), failed={"models": "kubectl did not end within 60 s"})
+    facts = replace(cluster.healthy(), failed_reads={"models": "kubectl did not end within 60 s"})
     reported = [one for name, one in found(facts) if name == "Models"]
     assert [(one.level, one.text) for one in reported] == [
         (WARNING, "could not be read: models: kubectl did not end within 60 s")
@@ -356,7 +356,7 @@ def test_a_version_that_nobody_uses_may_lose_its_secret() -> None:
 def test_a_model_that_has_its_runtime_needs_no_right_to_see_runtimes() -> None:
     chosen = cluster.model()
     chosen["status"]["runtime"] = {"kind": "ClusterModelRuntime", "name": "plain"}
-    facts = replace(but(models=[chosen]), unseen={"clustermodelruntimes": "no"})
+    facts = replace(but(models=[chosen]), not_permitted={"clustermodelruntimes": "no"})
     assert found(facts) == []
 
 

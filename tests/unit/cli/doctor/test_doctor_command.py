@@ -14,22 +14,22 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from modelwright.api.cures import REMEDIES
 from modelwright.api.reasons import FETCH_REASONS, Reason
+from modelwright.api.remedies import REMEDIES
 from modelwright.cli import plugin
-from modelwright.cli.cluster import ClusterError, Forbidden
-from modelwright.cli.doctor import command, reading
+from modelwright.cli.doctor import cluster_reader, command
 from modelwright.cli.doctor.checks.install import ADMISSION_POLICIES, MINIMUM_KUBERNETES
+from modelwright.cli.doctor.doctor_report import MAX_PRINTED, report_lines
 from modelwright.cli.doctor.facts import Facts
 from modelwright.cli.doctor.registry import DoctorFinding, Severity
-from modelwright.cli.doctor.report import MAX_PRINTED, report_lines
 from modelwright.cli.doctor.roles import ROLES
-from modelwright.cli.picture import ObjectNotFound
+from modelwright.cli.kubectl import ClusterError, Forbidden
+from modelwright.cli.model_view import ObjectNotFound
 from tests.unit.cli.doctor import cluster
 from tests.unit.cli.doctor.cluster import GATEWAYS, HOME, NS, meta
 
 Json = dict[str, Any]
-PATHS = {path: name for name, path in reading._API_DOCUMENTS.items()}
+PATHS = {path: name for name, path in cluster_reader._API_DOCUMENTS.items()}
 CLUSTER_WIDE = ("--all-namespaces", "validatingadmission", "gatewayclasses", "clustermodelruntimes", "namespaces ")
 
 
@@ -61,7 +61,7 @@ class Kubectl:
 
     def _found(self, plural: str, arguments: Sequence[str]) -> list[Json]:
         flags = dict(itertools.pairwise(arguments))
-        name = f"operator-{plural}" if flags.get("-l") == reading.OPERATOR_SELECTOR else plural
+        name = f"operator-{plural}" if flags.get("-l") == cluster_reader.OPERATOR_SELECTOR else plural
         candidates = [obj for key in (name, f"{plural}/{flags.get('-n')}") for obj in self._facts.objects.get(key, ())]
         space = flags.get("-n")
         there = [obj for obj in candidates if space is None or obj["metadata"].get("namespace") == space]
@@ -90,7 +90,7 @@ def run(kubectl: Kubectl, model: str | None = None, namespace: str | None = None
 def test_it_needs_nothing_but_what_the_plugins_extra_installs() -> None:
     missing = ("kopf", "kubernetes", "aiohttp", "promql_parser", "cel_expr_python", "prometheus_client")
     code = f"import sys; sys.modules.update(dict.fromkeys({missing!r})); "
-    code += "from modelwright.cli.doctor import checks, reading, registry, report"
+    code += "from modelwright.cli.doctor import checks, cluster_reader, doctor_report, registry"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from modelwright.api.v1alpha1.retraining import Backoff, Guard
 from modelwright.api.v1alpha1.training import RunState
-from modelwright.core.retraining import guard
-from modelwright.core.retraining.guard import (
+from modelwright.core.retraining import throttle
+from modelwright.core.retraining.throttle import (
     AlreadyStarted,
     FiringDecision,
     PolicyRun,
@@ -45,7 +45,7 @@ def judged(
     firings: list[Firing], runs: list[PolicyRun], told: dict[str, Any] | None = None, **more: Any
 ) -> list[FiringDecision]:
     known = {"policy": "digits", "policy_uid": "u1", "suspended": False, "now": NOW, **more}
-    return list(guard.judge_firings(firings, Guard.model_validate({**OPEN, **(told or {})}), runs, **known))
+    return list(throttle.judge_firings(firings, Guard.model_validate({**OPEN, **(told or {})}), runs, **known))
 
 
 def told(found: list[FiringDecision]) -> list[str]:
@@ -55,21 +55,26 @@ def told(found: list[FiringDecision]) -> list[str]:
 @pytest.mark.parametrize(
     ("guards", "runs", "more", "result"),
     [
-        ({}, [], {}, "Start"),
+        ({}, [], {}, "StartRun"),
         ({}, [], {"suspended": True}, "Suspended"),
         ({}, [], {"retry_at": NOW + HOUR}, "BackingOff"),
-        ({}, [], {"retry_at": NOW}, "Start"),
+        ({}, [], {"retry_at": NOW}, "StartRun"),
         ({"cooldown": "24h"}, [run("a", ago=23.9)], {}, "Cooldown"),
-        ({"cooldown": "24h"}, [run("a", ago=24)], {}, "Start"),
+        ({"cooldown": "24h"}, [run("a", ago=24)], {}, "StartRun"),
         ({"cooldown": "24h"}, [run("a", ago=1, manual=True)], {}, "Cooldown"),
         ({"maxRuns": {"count": 2, "per": "168h"}}, [run("a", ago=167), run("b")], {}, "MaxRuns"),
-        ({"maxRuns": {"count": 2, "per": "168h"}}, [run("a", ago=168), run("b")], {}, "Start"),
+        ({"maxRuns": {"count": 2, "per": "168h"}}, [run("a", ago=168), run("b")], {}, "StartRun"),
         ({"concurrency": "Forbid"}, [active("a")], {}, "RunActive"),
         ({"concurrency": "Forbid"}, [run("a", RunState.PENDING)], {}, "RunActive"),
-        ({"concurrency": "Forbid"}, [run("a"), run("b", RunState.SKIPPED), run("c", RunState.CANCELLED)], {}, "Start"),
-        ({"concurrency": "Queue"}, [active("a")], {}, "Start"),
+        (
+            {"concurrency": "Forbid"},
+            [run("a"), run("b", RunState.SKIPPED), run("c", RunState.CANCELLED)],
+            {},
+            "StartRun",
+        ),
+        ({"concurrency": "Queue"}, [active("a")], {}, "StartRun"),
         ({"concurrency": "Queue"}, [active("a"), run("b", RunState.QUEUED)], {}, "QueueFull"),
-        ({"concurrency": "Replace"}, [active("a")], {}, "Start"),
+        ({"concurrency": "Replace"}, [active("a")], {}, "StartRun"),
         ({"concurrency": "Replace"}, [active("a", manual=True)], {}, "RunActive"),
         # What comes first in the order is what is told.
         ({"cooldown": "24h"}, [active("a", ago=1)], {"suspended": True, "retry_at": NOW + HOUR}, "Suspended"),
@@ -88,17 +93,17 @@ def test_a_firing_whose_run_exists_is_known_whatever_holds_back() -> None:
     name = build_run_name("digits", "u1", "weekly", "1")
     (found,) = judged([firing()], [run(name, ago=1)], {"cooldown": "24h"}, suspended=True)
     assert found == AlreadyStarted(firing(), name)
-    assert told(judged([firing(), firing()], [])) == ["Start", "Known"]
+    assert told(judged([firing(), firing()], [])) == ["StartRun", "AlreadyStarted"]
 
 
 @pytest.mark.parametrize(
     ("guards", "results"),
     [
-        ({"concurrency": "Forbid"}, ["Start", "RunActive", "RunActive"]),
-        ({"concurrency": "Queue"}, ["Start", "Start", "QueueFull"]),
-        ({"concurrency": "Replace"}, ["Start", "Start", "Start"]),
-        ({"concurrency": "Queue", "cooldown": "1h"}, ["Start", "Cooldown", "Cooldown"]),
-        ({"concurrency": "Replace", "maxRuns": {"count": 2, "per": "24h"}}, ["Start", "Start", "MaxRuns"]),
+        ({"concurrency": "Forbid"}, ["StartRun", "RunActive", "RunActive"]),
+        ({"concurrency": "Queue"}, ["StartRun", "StartRun", "QueueFull"]),
+        ({"concurrency": "Replace"}, ["StartRun", "StartRun", "StartRun"]),
+        ({"concurrency": "Queue", "cooldown": "1h"}, ["StartRun", "Cooldown", "Cooldown"]),
+        ({"concurrency": "Replace", "maxRuns": {"count": 2, "per": "24h"}}, ["StartRun", "StartRun", "MaxRuns"]),
     ],
 )
 def test_firings_that_come_together_are_judged_in_their_order_each_after_those_before(
@@ -115,9 +120,9 @@ def test_a_time_that_is_to_be_caught_up_waits_for_a_place_in_the_queue_and_for_n
     first, second = judged(times, [])
     assert [first.firing.identity, second.firing.identity] == ["a", "b"]
     assert judged(times[2:], [active("x"), run("y", RunState.QUEUED)]) == []
-    assert told(judged(times[2:], [active("x")])) == ["Start"]
+    assert told(judged(times[2:], [active("x")])) == ["StartRun"]
     assert told(judged(times, [active("x")], {"concurrency": "Forbid"})) == ["RunActive"] * 3
-    assert told(judged(times, [], {"cooldown": "1h"})) == ["Start", "Cooldown", "Cooldown"]
+    assert told(judged(times, [], {"cooldown": "1h"})) == ["StartRun", "Cooldown", "Cooldown"]
 
 
 def test_replace_names_the_runs_that_go_on_also_those_of_the_same_pass() -> None:
@@ -157,7 +162,7 @@ def test_the_message_says_what_holds_back() -> None:
 def test_failures_in_a_row_are_counted_from_the_newest_end_to_a_success(
     runs: list[PolicyRun], kept: int, last_run: str | None, count: int, last: datetime | None
 ) -> None:
-    assert guard.count_failures(runs, kept, last_run) == (count, last)
+    assert throttle.count_failures(runs, kept, last_run) == (count, last)
 
 
 @pytest.mark.parametrize(
@@ -166,18 +171,18 @@ def test_failures_in_a_row_are_counted_from_the_newest_end_to_a_success(
 def test_triggers_wait_twice_as_long_after_each_further_failure_up_to_max(failures: int, minutes: int | None) -> None:
     backoff = Backoff.model_validate({"initial": "10m", "max": "24h"})
     expected = NOW + timedelta(minutes=minutes) if minutes is not None else None
-    assert guard.compute_retry_time(backoff, failures, NOW) == expected
+    assert throttle.compute_retry_time(backoff, failures, NOW) == expected
 
 
 def test_max_bounds_the_first_wait_too() -> None:
-    assert guard.compute_retry_time(Backoff.model_validate({"initial": "2h", "max": "1h"}), 1, NOW) == NOW + HOUR
+    assert throttle.compute_retry_time(Backoff.model_validate({"initial": "2h", "max": "1h"}), 1, NOW) == NOW + HOUR
 
 
 def test_runs_that_a_guard_counts_are_needed() -> None:
     runs = [run("old", ago=200), run("week", ago=100), run("day", ago=3)]
     weekly = Guard.model_validate({"cooldown": "24h", "maxRuns": {"count": 3, "per": "168h"}})
-    assert guard.list_counted_runs(weekly, runs, NOW) == {"week", "day"}
-    assert guard.list_counted_runs(Guard.model_validate({"cooldown": "24h"}), runs, NOW) == {"day"}
+    assert throttle.list_counted_runs(weekly, runs, NOW) == {"week", "day"}
+    assert throttle.list_counted_runs(Guard.model_validate({"cooldown": "24h"}), runs, NOW) == {"day"}
 
 
 def test_names_of_runs_fit_and_differ_whenever_the_cause_does() -> None:

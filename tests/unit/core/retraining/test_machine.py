@@ -9,8 +9,9 @@ import pytest
 from modelwright.api.conditions import find_condition
 from modelwright.api.reasons import Reason
 from modelwright.api.v1alpha1.training import RunState, StageState
-from modelwright.core.retraining import machine
-from modelwright.core.retraining.machine import (
+from modelwright.core.problem import Problem
+from modelwright.core.retraining import run_machine
+from modelwright.core.retraining.run_machine import (
     ChildRef,
     RegisterVersion,
     ResolveData,
@@ -21,8 +22,7 @@ from modelwright.core.retraining.machine import (
     decide_run,
     hash_inputs,
 )
-from modelwright.core.retraining.stage import StageReading
-from modelwright.core.rollout.observed import Problem
+from modelwright.core.retraining.stage_reading import StageReading
 from tests.unit.core.retraining.builders import DIGEST, NOW, OUTPUT, after, during, later, picture, policy, run, seen
 
 STAGES = ("dataCheck", "train", "evaluate")
@@ -90,8 +90,8 @@ def test_stages_that_the_policy_has_not_are_left_out() -> None:
             "InvalidPolicy",
             ("False", "False", "True"),
         ),
-        ({"before": ("run-0",)}, "Queued", "WaitingForRun", ("False", "True", "False")),
-        ({"cancelled_by": "run-2", "before": ("run-0",)}, "Cancelled", "Replaced", ("False", "False", "True")),
+        ({"earlier_runs": ("run-0",)}, "Queued", "WaitingForRun", ("False", "True", "False")),
+        ({"cancelled_by": "run-2", "earlier_runs": ("run-0",)}, "Cancelled", "Replaced", ("False", "False", "True")),
     ],
 )
 def test_a_run_that_cannot_begin_waits_or_ends_and_makes_nothing(
@@ -107,9 +107,9 @@ def test_a_run_that_cannot_begin_waits_or_ends_and_makes_nothing(
 
 def test_a_run_begins_when_the_one_before_it_has_ended_and_its_clock_from_then() -> None:
     waiting = after(picture(earlier_runs=("run-0",)))
-    begun = decide_run(replace(later(waiting, hours=9), before=()))
+    begun = decide_run(replace(later(waiting, hours=9), earlier_runs=()))
     assert begun.status.state == "CheckingData"
-    assert machine.elapsed_time(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
+    assert run_machine.elapsed_time(begun.status.clock, NOW + timedelta(hours=10)) == timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_a_run_with_the_inputs_of_the_last_good_one_is_skipped_unless_a_person_a
 
 def test_parameters_of_a_person_take_the_place_of_the_policys() -> None:
     template = policy(parameters={"C": "1", "depth": "3"}).run
-    assert machine.merge_parameters(run(manual=True), template) == {"C": "2", "depth": "3"}
-    assert machine.merge_parameters(run(), template) == {"C": "1", "depth": "3"}
+    assert run_machine.merge_parameters(run(manual=True), template) == {"C": "2", "depth": "3"}
+    assert run_machine.merge_parameters(run(), template) == {"C": "1", "depth": "3"}
 
 
 def test_the_hash_of_inputs_does_not_depend_on_the_order_of_parameters() -> None:
@@ -335,7 +335,7 @@ def test_the_message_follows_the_object_but_not_each_word_of_it() -> None:
     assert observed.status.message == "stage train: pod a runs"
     assert after(replace(observed, **seen("train", StageState.RUNNING, message="pod b runs"))).status == observed.status
     waiting = after(picture(earlier_runs=("run-0", "run-x")))
-    assert decide_run(replace(waiting, before=("run-0",))).status.message == "waits for the end of run-0"
+    assert decide_run(replace(waiting, earlier_runs=("run-0",))).status.message == "waits for the end of run-0"
 
 
 def test_the_deadline_counts_all_stages() -> None:
@@ -447,10 +447,16 @@ def test_the_next_look_is_not_later_than_the_end_of_a_clock(minutes: float, seco
 
 
 def test_every_row_of_the_table_has_a_name_of_its_own() -> None:
-    names = [row.name for row in machine.RUN_TABLE]
+    names = [row.name for row in run_machine.RUN_TABLE]
     assert len(set(names)) == len(names)
 
 
 def test_every_reason_that_rows_give_is_documented() -> None:
-    for observed in (picture(), picture(before=("x",)), picture(policy=None), picture(dataset=None), during("train")):
+    for observed in (
+        picture(),
+        picture(earlier_runs=("x",)),
+        picture(policy=None),
+        picture(dataset=None),
+        during("train"),
+    ):
         assert decide_run(observed).status.reason in set(Reason)

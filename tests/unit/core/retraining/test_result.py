@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from modelwright.api.v1alpha1.policy import EvaluationMetric
 from modelwright.api.v1alpha1.training import RunResult, TrainingRunStatus
-from modelwright.core.retraining import result
-from modelwright.core.retraining.result import DataCheckResult, EvaluationResult, ReportRefused
+from modelwright.core.retraining import stage_reports
+from modelwright.core.retraining.stage_reports import DataCheckResult, EvaluationResult, ReportRefused
 
 OUTPUT = "s3://models/digits/run-1"
 DIGEST = "sha256:" + "1" * 64
@@ -29,7 +29,9 @@ WHOLE = {
 
 
 def trained(report: Any, output: str = OUTPUT) -> RunResult | ReportRefused:
-    return result.read_training_report(report, output_uri=output, dataset_digest=DIGEST, image="trainer@sha256:2")
+    return stage_reports.read_training_report(
+        report, output_uri=output, dataset_digest=DIGEST, image="trainer@sha256:2"
+    )
 
 
 def test_a_whole_report_is_taken() -> None:
@@ -95,10 +97,10 @@ def test_a_report_that_breaks_the_contract_is_refused_naming_the_member(change: 
 
 @pytest.mark.parametrize("report", [None, [], "x", 1])
 def test_what_is_no_object_is_refused(report: Any) -> None:
-    for found in (trained(report), result.read_data_check_report(report)):
+    for found in (trained(report), stage_reports.read_data_check_report(report)):
         assert isinstance(found, ReportRefused)
         assert found.reason == "ReportInvalid"
-    assert result.read_evaluation_report(report, [gate(min="0")], first=False).outcome == "Fail"
+    assert stage_reports.read_evaluation_report(report, [gate(min="0")], first=False).outcome == "Fail"
 
 
 def test_another_dataset_than_was_given_is_refused() -> None:
@@ -144,7 +146,7 @@ def test_another_dataset_than_was_given_is_refused() -> None:
     ],
 )
 def test_only_what_is_below_the_output_is_taken(uri: str, output: str, allowed: bool) -> None:
-    assert result.is_below_prefix(uri, output) is allowed
+    assert stage_reports.is_below_prefix(uri, output) is allowed
     found = trained({"artifact": {"uri": uri, "digest": DIGEST}}, output)
     assert isinstance(found, RunResult) is allowed
     if isinstance(found, ReportRefused):
@@ -166,7 +168,7 @@ def check(name: str = "rows", outcome: Any = "Pass", **more: Any) -> dict[str, A
 
 
 def test_failed_checks_come_first_and_are_named() -> None:
-    found = result.read_data_check_report(
+    found = stage_reports.read_data_check_report(
         {"checks": [check(), check("nulls:age", "Fail", message="12 of 100 are null")], "profile": {"rows": 100}}
     )
     assert isinstance(found, DataCheckResult)
@@ -179,7 +181,7 @@ def test_failed_checks_come_first_and_are_named() -> None:
 
 def test_of_many_checks_those_that_failed_are_kept_and_all_count() -> None:
     many = [check(f"a{n}") for n in range(100)] + [check(f"b{n}", "Fail") for n in range(150)]
-    found = result.read_data_check_report({"checks": many})
+    found = stage_reports.read_data_check_report({"checks": many})
     assert isinstance(found, DataCheckResult)
     assert len(found.checks) == 128
     assert {one.outcome for one in found.checks} == {"Fail"}
@@ -207,7 +209,7 @@ def test_of_many_checks_those_that_failed_are_kept_and_all_count() -> None:
     ],
 )
 def test_a_data_check_without_a_clear_outcome_is_refused(report: dict[str, Any], said: str) -> None:
-    found = result.read_data_check_report(report)
+    found = stage_reports.read_data_check_report(report)
     assert isinstance(found, ReportRefused)
     assert found.reason == "ReportInvalid"
     assert said in found.message
@@ -218,7 +220,7 @@ def gate(name: str = "accuracy", **limits: Any) -> EvaluationMetric:
 
 
 def scored(*entries: dict[str, Any], first: bool = False, **more: Any) -> EvaluationResult:
-    return result.read_evaluation_report(
+    return stage_reports.read_evaluation_report(
         {"metrics": list(entries), **more}, [gate(min="0.9", minDelta="-0.01")], first=first
     )
 
@@ -330,7 +332,7 @@ def test_whatever_a_training_reports_is_kept_bounded_or_refused(report: Any) -> 
 )
 @UNTIMED
 def test_whatever_a_data_check_reports_is_kept_bounded_or_refused(report: Any) -> None:
-    found = result.read_data_check_report(report)
+    found = stage_reports.read_data_check_report(report)
     if isinstance(found, ReportRefused):
         found.message.encode()
     else:
@@ -348,6 +350,6 @@ def test_whatever_a_data_check_reports_is_kept_bounded_or_refused(report: Any) -
 )
 @UNTIMED
 def test_whatever_an_evaluation_reports_is_judged(report: Any, first: bool) -> None:
-    found = result.read_evaluation_report(report, [gate(min="0.9", minDelta="0", slices=["day"])], first=first)
+    found = stage_reports.read_evaluation_report(report, [gate(min="0.9", minDelta="0", slices=["day"])], first=first)
     assert found.message
     writable(figures=found.figures, confusion_matrix=found.confusion_matrix, message=found.message)

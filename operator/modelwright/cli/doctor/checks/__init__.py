@@ -1,15 +1,15 @@
 """The checks of `doctor`, by what they are about. Importing a module registers its checks."""
 
 from modelwright.cli.doctor.checks import (
-    credentials,
     gateways,
     install,
-    measuring,
-    pods,
-    rights,
-    runtimes,
+    metric_sources,
+    pod_starts,
+    referenced_objects,
+    runtime_formats,
     states,
+    user_roles,
 )
 
-SECTIONS = (install, rights, gateways, measuring, credentials, runtimes, pods, states)
+SECTIONS = (install, user_roles, gateways, metric_sources, referenced_objects, runtime_formats, pod_starts, states)
 """In the order in which they are printed: causes before what follows from them."""

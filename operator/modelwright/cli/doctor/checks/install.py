@@ -11,7 +11,6 @@ from typing import Any, Final
 from modelwright.api.crd.definition import KINDS, build_schema
 from modelwright.api.names import API_VERSION, GROUP, OPERATOR_LEASE
 from modelwright.cli.doctor.facts import Facts, Json, NotPermitted, ReadFailed, describe_object
-from modelwright.cli.doctor.pods import container_environment
 from modelwright.cli.doctor.registry import (
     DoctorFinding,
     cluster_check,
@@ -20,7 +19,8 @@ from modelwright.cli.doctor.registry import (
     ok_finding,
     warning_finding,
 )
-from modelwright.core.pods import diagnose_pods
+from modelwright.cli.doctor.trial_pods import container_environment
+from modelwright.core.pod_failures import diagnose_pods
 
 MINIMUM_KUBERNETES: Final = (1, 32)
 """The oldest Kubernetes that is supported: kubeVersion of the charts."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from modelwright.api.cures import REMEDIES
 from modelwright.api.reasons import Reason
+from modelwright.api.remedies import REMEDIES
 from modelwright.api.v1alpha1.version import Stage
 from modelwright.cli.doctor.facts import Facts, Json, describe_object
 from modelwright.cli.doctor.registry import DoctorFinding, Severity, fault_finding, namespace_check, warning_finding

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelwright.cli.imports import artifacts, pods, policies
-from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
+from modelwright.cli.imports import artifacts, rollout_policies, serving_pods
 from modelwright.cli.imports.fields import Fields, Json
+from modelwright.cli.imports.foreign_objects import ForeignObject, ImportContext, Provider
 
 _DEFAULT_DEADLINE = 600
 """Seconds of progressDeadlineSeconds, when absent."""
@@ -91,7 +91,7 @@ class _TemplateMetrics:
 def _convert_rollout(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
     spec, name = document.spec, document.name
     strategy = spec.child("strategy")
-    steps, evidence, more = policies.StepsBuilder(), _TemplateMetrics([], []), _retention_fields(document)
+    steps, evidence, more = rollout_policies.StepsBuilder(), _TemplateMetrics([], []), _retention_fields(document)
     if strategy.value.get("blueGreen"):
         strategy.note("canary", "has no effect beside blueGreen")
         shape = _convert_blue_green(document, context, strategy.child("blueGreen"), steps, evidence, more)
@@ -103,8 +103,8 @@ def _convert_rollout(document: ForeignObject, context: ImportContext) -> Sequenc
     )
     spec.note("progressDeadlineSeconds", "starts again with each sign of progress; spec.deadline of the policy is for "
               "the whole rollout, and has this time for each step beside the holds")  # fmt: skip
-    rest = {"deadline": policies.format_duration(min(deadline, policies.MAX_DURATION_SECONDS)), **more}
-    policy = policies.build_decidable_policy(
+    rest = {"deadline": rollout_policies.format_duration(min(deadline, rollout_policies.MAX_DURATION_SECONDS)), **more}
+    policy = rollout_policies.build_decidable_policy(
         document, name, {"strategy": shape, **rest}, evidence.metrics, evidence.interval
     )
     return [policy, _build_model(document, context)]
@@ -137,7 +137,7 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
         "container where none of the shipped ones will do"
     )
     count = spec.number("replicas")
-    found = pods.convert_replicas(spec, "replicas", count, None)
+    found = serving_pods.convert_replicas(spec, "replicas", count, None)
     main = containers[0] if containers else None
     if main is not None:
         main.note("name", "the model's container is called model")
@@ -145,10 +145,10 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     shape.note("labels", "Services that select pods by them would select the Model's pods too: write those that "
         "nothing "
                "selects by into spec.serving.podTemplate.metadata.labels")  # fmt: skip
-    metadata = {"annotations": pods.convert_labels(shape, "annotations")}
-    serving = found | pods.build_serving(
-        pods.convert_resources(main) if main else {},
-        pods.convert_pod_template(pod, main, tuple(containers[1:])),
+    metadata = {"annotations": serving_pods.convert_labels(shape, "annotations")}
+    serving = found | serving_pods.build_serving(
+        serving_pods.convert_resources(main) if main else {},
+        serving_pods.convert_pod_template(pod, main, tuple(containers[1:])),
         metadata,
     )
     if account := pod.text("serviceAccountName"):
@@ -161,11 +161,11 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
     if spec.flag("paused"):
         wanted["suspend"] = True
     return artifacts.build_model(
-        document, name, wanted, pods.convert_labels(document.fields.child("metadata"), "labels")
+        document, name, wanted, serving_pods.convert_labels(document.fields.child("metadata"), "labels")
     )
 
 
-def _convert_canary(document: ForeignObject, context: ImportContext, canary: Fields, steps: policies.StepsBuilder, evidence: _TemplateMetrics,
+def _convert_canary(document: ForeignObject, context: ImportContext, canary: Fields, steps: rollout_policies.StepsBuilder, evidence: _TemplateMetrics,
             more: Json) -> Json:  # fmt: skip
     _convert_delay(canary, more)
     surge = canary.take("maxSurge")
@@ -188,14 +188,16 @@ def _convert_canary(document: ForeignObject, context: ImportContext, canary: Fie
 def _convert_delay(part: Fields, more: Json) -> None:
     delay = part.number("scaleDownDelaySeconds")
     if delay is not None:
-        more["keepPrevious"] = policies.format_duration(min(max(delay, 0), policies.MAX_DURATION_SECONDS))
+        more["keepPrevious"] = rollout_policies.format_duration(
+            min(max(delay, 0), rollout_policies.MAX_DURATION_SECONDS)
+        )
 
 
 def _convert_step(
     document: ForeignObject,
     context: ImportContext,
     step: Fields,
-    steps: policies.StepsBuilder,
+    steps: rollout_policies.StepsBuilder,
     evidence: _TemplateMetrics,
 ) -> None:
     if "setWeight" in step:
@@ -206,12 +208,12 @@ def _convert_step(
             step.note("setWeight", f"{weight} isn't more than the weight before: weights only increase here")
     elif "pause" in step or "pause" in step.value:
         pause = step.child("pause")
-        length = policies.read_duration(pause, "duration") if "duration" in pause else None
+        length = rollout_policies.read_duration(pause, "duration") if "duration" in pause else None
         if length is not None:
             steps.add_hold(length)
         elif "duration" not in pause:
             steps.add_approval()
-            step.note("pause", f"for a person {policies.APPROVAL_NOTE}")
+            step.note("pause", f"for a person {rollout_policies.APPROVAL_NOTE}")
     elif "analysis" in step:
         length = _read_templates(document, context, step.child("analysis"), evidence)
         step.child("analysis").note_here(
@@ -225,7 +227,7 @@ def _convert_step(
         _convert_mirror(step.child("setMirrorRoute"), steps)
 
 
-def _convert_match(route: Fields, steps: policies.StepsBuilder) -> None:
+def _convert_match(route: Fields, steps: rollout_policies.StepsBuilder) -> None:
     route.note("name", "the Model's route is its own")
     headers = []
     for each in route.children("match"):
@@ -239,7 +241,7 @@ def _convert_match(route: Fields, steps: policies.StepsBuilder) -> None:
         route.note_all("the match ends with the next weight automatically")
 
 
-def _convert_mirror(route: Fields, steps: policies.StepsBuilder) -> None:
+def _convert_mirror(route: Fields, steps: rollout_policies.StepsBuilder) -> None:
     route.note("name", "the Model's route is its own")
     route.note("match", "copies are made of all requests, and of no choice of them")
     percent = route.number("percentage")
@@ -249,7 +251,7 @@ def _convert_mirror(route: Fields, steps: policies.StepsBuilder) -> None:
         route.note_all("copying ends with the next weight automatically")
 
 
-def _convert_blue_green(document: ForeignObject, context: ImportContext, part: Fields, steps: policies.StepsBuilder, evidence: _TemplateMetrics,
+def _convert_blue_green(document: ForeignObject, context: ImportContext, part: Fields, steps: rollout_policies.StepsBuilder, evidence: _TemplateMetrics,
                 more: Json) -> Json:  # fmt: skip
     _convert_delay(part, more)
     steps.set_weight(0)
@@ -267,7 +269,7 @@ def _convert_blue_green(document: ForeignObject, context: ImportContext, part: F
         steps.add_hold(wait)
     if not by_itself:
         steps.add_approval()
-        part.note("autoPromotionEnabled", f"promotion by a person {policies.APPROVAL_NOTE}")
+        part.note("autoPromotionEnabled", f"promotion by a person {rollout_policies.APPROVAL_NOTE}")
     steps.set_weight(100)
     if "postPromotionAnalysis" in part:
         steps.add_hold(_read_templates(document, context, part.child("postPromotionAnalysis"), evidence))
@@ -319,7 +321,10 @@ def _read_template(
     longest = 0.0
     for written in spec.children("metrics"):
         each = Fields(_fill_arguments(written.value, values), written.path, written.ledger)
-        every, count = policies.read_duration(each, "interval"), each.number("count") if _has_count(each) else None
+        every, count = (
+            rollout_policies.read_duration(each, "interval"),
+            each.number("count") if _has_count(each) else None,
+        )
         each.note("count", "says how long a step of its analysis takes; in the background each step has its own time")
         if every is not None:
             evidence.intervals.append(every)
@@ -348,7 +353,7 @@ def _valid_patterns(texts: Sequence[str]) -> Iterator[str]:
 def _convert_metric(metric: Fields) -> Json | None:
     """A metric of a template; None when it can't be, which is noted."""
     provider = metric.child("provider")
-    name = policies.metric_name(metric.text("name"))
+    name = rollout_policies.metric_name(metric.text("name"))
     kind = next(iter(provider.member_names()), "")
     if kind == "job":
         metric.note_all(
@@ -383,8 +388,8 @@ def _convert_limits(metric: Fields) -> Json | None:
         metric.note(
             "failureCondition", "what is neither one nor the other fails here: the limits are those of successCondition"
         )
-        return policies.parse_limits(good)
-    return policies.invert_limit(bad) if bad else None
+        return rollout_policies.parse_limits(good)
+    return rollout_policies.invert_limit(bad) if bad else None
 
 
 def _fill_arguments(value: Any, values: dict[str, str]) -> Any:
@@ -397,7 +402,7 @@ def _fill_arguments(value: Any, values: dict[str, str]) -> Any:
 
 
 def _convert_prometheus(provider: Fields) -> Json | str:
-    query = policies.single_line_query(provider.child("prometheus").text("query"))
+    query = rollout_policies.single_line_query(provider.child("prometheus").text("query"))
     missing = re.search(r"\{\{[^}]*\}\}", query)
     if missing:
         return (
@@ -420,7 +425,7 @@ def _convert_web(provider: Fields) -> Json | str:
     if path is None or not parts.hostname:
         return "its jsonPath is no plain path to one number, or its url has no host: write the metric with http"
     pointer = "".join(f"/{key}" for key in re.findall(r"[A-Za-z0-9_-]+", path[1]))
-    name = policies.metric_name(parts.hostname)
+    name = rollout_policies.metric_name(parts.hostname)
     web.note_here(
         f"{parts.scheme}://{parts.netloc} has to be the connection {name} in the operator's configuration "
         "(how-to: metrics)"

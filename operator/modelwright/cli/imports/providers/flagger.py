@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from modelwright.cli.imports import artifacts, policies
-from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
+from modelwright.cli.imports import artifacts, rollout_policies
 from modelwright.cli.imports.fields import Fields, Json
+from modelwright.cli.imports.foreign_objects import ForeignObject, ImportContext, Provider
 
 _ROUTE_HINT = "is of the route: the Model makes its own, with hostname and path of spec.endpoint"
 _HINTS = {
@@ -65,9 +65,9 @@ def _convert_canary(document: ForeignObject, context: ImportContext) -> Sequence
         spec.note("skipAnalysis", "without a RolloutPolicy a Model moves all at once, so none is made")
         spec.note(key, "has no effect beside skipAnalysis")
         return [model]
-    interval = policies.read_duration(analysis, "interval") if "interval" in analysis else 60.0
+    interval = rollout_policies.read_duration(analysis, "interval") if "interval" in analysis else 60.0
     every = max(60.0 if interval is None else interval, 10.0)
-    steps, gates = policies.StepsBuilder(), _read_hooks(analysis)
+    steps, gates = rollout_policies.StepsBuilder(), _read_hooks(analysis)
     strategy = _convert_strategy(analysis, steps, every, confirm="confirm-promotion" in gates)
     threshold = analysis.number("threshold")
     tolerated = max(1 if threshold is None else threshold, 1) - 1
@@ -80,12 +80,12 @@ def _convert_canary(document: ForeignObject, context: ImportContext) -> Sequence
     deadline = 2 * steps.total_hold_seconds + (600 if progress is None else max(progress, 1)) + 3600
     rest: Json = {
         "strategy": strategy,
-        "deadline": policies.format_duration(min(deadline, policies.MAX_DURATION_SECONDS)),
+        "deadline": rollout_policies.format_duration(min(deadline, rollout_policies.MAX_DURATION_SECONDS)),
     }
     if "confirm-rollout" in gates:
         rest["gates"] = {"approval": {"required": 1, "timeout": "720h"}}
     metrics = _convert_metrics(document, context, analysis, tolerated)
-    policy = policies.build_decidable_policy(document, name, rest, metrics, every)
+    policy = rollout_policies.build_decidable_policy(document, name, rest, metrics, every)
     model["spec"]["rolloutPolicyRef"] = {"name": name}
     return [policy, model]
 
@@ -119,7 +119,7 @@ def _build_model(document: ForeignObject, context: ImportContext) -> Json:
             "no endpoint, and shares of requests then follow from the number of pods: name a Gateway with --gateway"
         )
     wanted: Json = {"version": {"name": f"{name}-1"}, "endpoint": endpoint}
-    length = policies.read_duration(service, "timeout") if "timeout" in service else None
+    length = rollout_policies.read_duration(service, "timeout") if "timeout" in service else None
     if length is not None:
         wanted["serving"] = {"maxRequestSeconds": min(max(round(length), 1), 86400)}
     if spec.flag("suspend"):
@@ -134,13 +134,13 @@ def _read_hooks(analysis: Fields) -> set[str]:
         kind = each.text("type", "rollout")
         if kind in ("confirm-rollout", "confirm-promotion"):
             found.add(kind)
-            each.note_all(f"{kind}, asked by a webhook, {policies.APPROVAL_NOTE}")
+            each.note_all(f"{kind}, asked by a webhook, {rollout_policies.APPROVAL_NOTE}")
         else:
             each.note_all(f"{kind}: {_HOOKS.get(kind, 'webhooks have no place here')}")
     return found
 
 
-def _convert_strategy(analysis: Fields, steps: policies.StepsBuilder, every: float, *, confirm: bool) -> Json:
+def _convert_strategy(analysis: Fields, steps: rollout_policies.StepsBuilder, every: float, *, confirm: bool) -> Json:
     iterations, matches = analysis.number("iterations"), analysis.children("match")
     mirror, share = analysis.flag("mirror"), analysis.number("mirrorWeight")
     if mirror:
@@ -148,7 +148,7 @@ def _convert_strategy(analysis: Fields, steps: policies.StepsBuilder, every: flo
             {
                 "mirror": {
                     "percent": min(max(100 if share is None else share, 1), 100),
-                    "hold": policies.format_duration(every),
+                    "hold": rollout_policies.format_duration(every),
                 }
             }
         )
@@ -158,7 +158,12 @@ def _convert_strategy(analysis: Fields, steps: policies.StepsBuilder, every: flo
         headers = _convert_headers(matches)
         if headers:
             steps.add_step(
-                {"match": {"headers": headers, "hold": policies.format_duration(every * max(iterations or 1, 1))}}
+                {
+                    "match": {
+                        "headers": headers,
+                        "hold": rollout_policies.format_duration(every * max(iterations or 1, 1)),
+                    }
+                }
             )
     elif iterations:
         if not mirror:
@@ -240,11 +245,11 @@ def _convert_metric(document: ForeignObject, context: ImportContext, metric: Fie
         least, most = (old, None) if name in (_PERCENT_OK, "istio_requests_total") else (None, old)
     elif old is not None:
         metric.note("threshold", "has no effect beside thresholdRange")
-    called = {"name": policies.metric_name(name)}
+    called = {"name": rollout_policies.metric_name(name)}
     asked = "templateRef" in metric or "query" in metric
     if not asked and name in (_PERCENT_OK, "istio_requests_total") and least is not None and 0 < least <= 100:
         metric.note("interval", "errors are counted from the beginning of each step")
-        return {**called, "builtin": "error-rate", "max": policies.format_number(round(1 - least / 100, 6))}
+        return {**called, "builtin": "error-rate", "max": rollout_policies.format_number(round(1 - least / 100, 6))}
     if (
         not asked
         and name in (_MILLISECONDS, "istio_request_duration_seconds_bucket")
@@ -253,9 +258,9 @@ def _convert_metric(document: ForeignObject, context: ImportContext, metric: Fie
     ):
         metric.note("interval", "slow requests are counted from the beginning of each step")
         metric.note_here(
-            f"99 of 100 requests within {policies.format_number(most)} ms becomes: at most 1 in 100 more than of the "
+            f"99 of 100 requests within {rollout_policies.format_number(most)} ms becomes: at most 1 in 100 more than of the "
             "serving version "
-            f"are slower; {policies.format_number(most)}ms must be a boundary of the histogram's buckets"
+            f"are slower; {rollout_policies.format_number(most)}ms must be a boundary of the histogram's buckets"
         )
         return {**called, "builtin": "latency-over", "threshold": f"{round(most)}ms", "margin": "0.01"}
     query = _template_query(document, context, metric, name)
@@ -264,8 +269,8 @@ def _convert_metric(document: ForeignObject, context: ImportContext, metric: Fie
     if least is None and most is None:
         metric.note_all("has no threshold, so it decides nothing: give it max or min")
         return None
-    limits = ({"max": policies.format_number(most)} if most is not None else {}) | (
-        {"min": policies.format_number(least)} if least is not None else {}
+    limits = ({"max": rollout_policies.format_number(most)} if most is not None else {}) | (
+        {"min": rollout_policies.format_number(least)} if least is not None else {}
     )
     if "-canary" in query or "-primary" in query:
         metric.note_here(
@@ -324,7 +329,7 @@ def _template_query(document: ForeignObject, context: ImportContext, metric: Fie
     known = {"namespace": "$(NAMESPACE)", "target": "$(MODEL)", "service": "$(MODEL)", "interval": window,
              **{f"variables.{key}": value for key, value in variables.items()}}  # fmt: skip
     query = re.sub(r"\{\{-?\s*\.?([A-Za-z_.-]+?)\s*-?\}\}", lambda found: known.get(found[1], found[0]), text)
-    query = policies.single_line_query(query)
+    query = rollout_policies.single_line_query(query)
     missing = re.search(r"\{\{[^}]*\}\}", query)
     if missing:
         metric.note_all(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelwright.cli.imports import artifacts, pods, policies
-from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
+from modelwright.cli.imports import artifacts, rollout_policies, serving_pods
 from modelwright.cli.imports.fields import Fields, Json
+from modelwright.cli.imports.foreign_objects import ForeignObject, ImportContext, Provider
 
 _FRAMEWORKS = (
     "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "onnx", "triton", "huggingface", "pmml", "paddle",
@@ -78,7 +78,7 @@ _HINTS = {
 
 
 def _model_labels(document: ForeignObject) -> dict[str, str]:
-    return pods.convert_labels(document.fields.child("metadata"), "labels")
+    return serving_pods.convert_labels(document.fields.child("metadata"), "labels")
 
 
 def _pod_annotations(document: ForeignObject) -> dict[str, str]:
@@ -96,7 +96,7 @@ def _pod_annotations(document: ForeignObject) -> dict[str, str]:
         {"annotations": {k: v for k, v in metadata.child("annotations").value.items() if k not in own}},
         metadata.path, metadata.ledger,
     )  # fmt: skip
-    return pods.convert_labels(others, "annotations")
+    return serving_pods.convert_labels(others, "annotations")
 
 
 def _convert_service(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
@@ -111,14 +111,14 @@ def _convert_service(document: ForeignObject, context: ImportContext) -> Sequenc
     artifact, runtime = _convert_artifact(document, model, format_name, predictor)
     version = artifacts.build_version(document, f"{name}-1", name, artifact)
     wanted: Json = {"version": {"name": f"{name}-1"}}
-    annotations = _pod_annotations(document) | pods.convert_labels(predictor, "annotations")
+    annotations = _pod_annotations(document) | serving_pods.convert_labels(predictor, "annotations")
     serving = runtime | _convert_scaling(predictor)
     if (timeout := predictor.number("timeout")) is not None:
         serving["maxRequestSeconds"] = timeout
     sidecars = tuple(each for each in predictor.children("containers") if each.value.get("name") != "kserve-container")
-    template = pods.convert_pod_template(predictor, model, sidecars)
-    metadata = {"labels": pods.convert_labels(predictor, "labels"), "annotations": annotations}
-    wanted["serving"] = serving | pods.build_serving(pods.convert_resources(model), template, metadata)
+    template = serving_pods.convert_pod_template(predictor, model, sidecars)
+    metadata = {"labels": serving_pods.convert_labels(predictor, "labels"), "annotations": annotations}
+    wanted["serving"] = serving | serving_pods.build_serving(serving_pods.convert_resources(model), template, metadata)
     wanted["endpoint"] = context.options.build_endpoint(name)
     if wanted["endpoint"] is None:
         document.note_object("no endpoint: callers reach the Service of the Model; name a Gateway with --gateway")
@@ -227,7 +227,7 @@ def _address_from_parameters(storage: Fields, path: str) -> str:
 def _convert_scaling(predictor: Fields) -> Json:
     least, most = predictor.number("minReplicas"), predictor.number("maxReplicas")
     metrics = _scaling_metrics(predictor)
-    found = pods.convert_replicas(predictor, "minReplicas", least, most, metrics)
+    found = serving_pods.convert_replicas(predictor, "minReplicas", least, most, metrics)
     if "autoscaling" not in found and metrics:
         predictor.note_here(
             "has metrics to scale by, and no maxReplicas above minReplicas: the number of pods is fixed"
@@ -300,7 +300,7 @@ def _convert_canaries(document: ForeignObject, predictor: Fields) -> tuple[list[
             f"{share} % is a step of RolloutPolicy {name}: it begins when spec.version.name of the Model is {called}, "
             "and waits for an approval, which needs spec.author of the ModelVersion",
         )
-    steps = policies.StepsBuilder()
+    steps = rollout_policies.StepsBuilder()
     for share in sorted({share for share in weights if 0 <= share < 100}):
         steps.set_weight(share)
         steps.add_approval()
@@ -310,7 +310,7 @@ def _convert_canaries(document: ForeignObject, predictor: Fields) -> tuple[list[
         f"RolloutPolicy {name} asks for no evidence: add spec.analysis, so that errors take a version back by "
         "themselves"
     )
-    return versions, [policies.build_policy(document, name, {"strategy": {"steps": steps.steps}})]
+    return versions, [rollout_policies.build_policy(document, name, {"strategy": {"steps": steps.steps}})]
 
 
 def _convert_llm(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
@@ -345,17 +345,19 @@ def _convert_llm(document: ForeignObject, context: ImportContext) -> Sequence[Js
                 scaling.note(key, "pods are scaled by CPU: write metrics into spec.serving.autoscaling.metrics")
     others = tuple(each for each in containers if each is not main)
     metadata = {
-        "labels": pods.convert_labels(spec, "labels"),
-        "annotations": _pod_annotations(document) | pods.convert_labels(spec, "annotations"),
+        "labels": serving_pods.convert_labels(spec, "labels"),
+        "annotations": _pod_annotations(document) | serving_pods.convert_labels(spec, "annotations"),
     }
     place = scaling if spec.value.get("scaling") else spec
     key = "minReplicas" if place is scaling else "replicas"
     serving: Json = {
         "runtimeRef": {"kind": "ClusterModelRuntime", "name": "vllm"},
-        **pods.convert_replicas(place, key, least, most),
+        **serving_pods.convert_replicas(place, key, least, most),
     }
-    serving |= pods.build_serving(
-        pods.convert_resources(main) if main else {}, pods.convert_pod_template(template, main, others), metadata
+    serving |= serving_pods.build_serving(
+        serving_pods.convert_resources(main) if main else {},
+        serving_pods.convert_pod_template(template, main, others),
+        metadata,
     )
     wanted: Json = {
         "version": {"name": f"{name}-1"},

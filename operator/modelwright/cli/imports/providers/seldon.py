@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelwright.cli.imports import artifacts, pods, policies
-from modelwright.cli.imports.documents import ForeignObject, ImportContext, Provider
+from modelwright.cli.imports import artifacts, rollout_policies, serving_pods
 from modelwright.cli.imports.fields import Fields, Json
+from modelwright.cli.imports.foreign_objects import ForeignObject, ImportContext, Provider
 
 _SERVERS = {
     "SKLEARN_SERVER": "sklearn",
@@ -84,17 +84,17 @@ def _convert_deployment(document: ForeignObject, context: ImportContext) -> Sequ
     count = main.number("replicas")
     spec_count = spec.number("replicas")
     place = main if count is not None else spec
-    found = pods.convert_replicas(place, "replicas", count if count is not None else spec_count, None)
-    labels = {"labels": pods.convert_labels(main, "labels")}
-    resources = pods.convert_resources(container) if container else {}
-    pod = pods.convert_pod_template(template, container, others) if template else {}
+    found = serving_pods.convert_replicas(place, "replicas", count if count is not None else spec_count, None)
+    labels = {"labels": serving_pods.convert_labels(main, "labels")}
+    resources = serving_pods.convert_resources(container) if container else {}
+    pod = serving_pods.convert_pod_template(template, container, others) if template else {}
     wanted = {
         "version": {"name": f"{name}-{main.text('name', 'default')}"},
-        "serving": found | pods.build_serving(resources, pod, labels),
+        "serving": found | serving_pods.build_serving(resources, pod, labels),
         "endpoint": _build_endpoint(document, context),
         "rolloutPolicyRef": {"name": name} if policy else None,
     }
-    own = pods.convert_labels(document.fields.child("metadata"), "labels")
+    own = serving_pods.convert_labels(document.fields.child("metadata"), "labels")
     return [*versions, *policy, artifacts.build_model(document, name, wanted, own)]
 
 
@@ -158,7 +158,7 @@ def _find_pod(predictor: Fields) -> tuple[Fields | None, Fields | None, tuple[Fi
 
 def _build_policy(document: ForeignObject, main: Fields, others: Sequence[Fields]) -> list[Json]:
     """A policy of the predictors beside the main one: shadows are mirrored, shares are steps."""
-    name, steps = document.name, policies.StepsBuilder()
+    name, steps = document.name, rollout_policies.StepsBuilder()
     main.child("graph").text("name")
     if others and "traffic" in main:
         main.note("traffic", "follows from the steps of the policy: what the others have not")
@@ -185,7 +185,11 @@ def _build_policy(document: ForeignObject, main: Fields, others: Sequence[Fields
     document.note_object(f"RolloutPolicy {name} {_EVIDENCE_HINT}")
     held = max(3600.0, 2 * steps.total_hold_seconds)
     strategy = {"steps": steps.limit_steps(document.fields)}
-    return [policies.build_policy(document, name, {"strategy": strategy, "deadline": policies.format_duration(held)})]
+    return [
+        rollout_policies.build_policy(
+            document, name, {"strategy": strategy, "deadline": rollout_policies.format_duration(held)}
+        )
+    ]
 
 
 def _convert_model(document: ForeignObject, context: ImportContext) -> Sequence[Json]:
@@ -208,11 +212,11 @@ def _convert_model(document: ForeignObject, context: ImportContext) -> Sequence[
     policy = experiments[0].name if experiments and _other_candidates(experiments[0], context) else ""
     wanted = {
         "version": {"name": f"{name}-1"},
-        "serving": pods.convert_replicas(spec, key, count, most) | pods.build_serving(resources, {}),
+        "serving": serving_pods.convert_replicas(spec, key, count, most) | serving_pods.build_serving(resources, {}),
         "endpoint": _build_endpoint(document, context),
         "rolloutPolicyRef": {"name": policy} if policy else None,
     }
-    labels = pods.convert_labels(document.fields.child("metadata"), "labels")
+    labels = serving_pods.convert_labels(document.fields.child("metadata"), "labels")
     return [
         artifacts.build_version(document, f"{name}-1", name, artifact),
         artifacts.build_model(document, name, wanted, labels),
@@ -278,7 +282,7 @@ def _convert_experiment(document: ForeignObject, context: ImportContext) -> Sequ
         return ()
     spec.note("default", f"{stable} is the Model that callers ask; the other candidates become versions of it")
     total = sum(each.number("weight") or 0 for each in spec.children("candidates")) or 1
-    steps, versions = policies.StepsBuilder(), []
+    steps, versions = rollout_policies.StepsBuilder(), []
     mirror = spec.child("mirror")
     for entry, model in others:
         called = f"{stable}-{model.name}"
@@ -309,8 +313,11 @@ def _convert_experiment(document: ForeignObject, context: ImportContext) -> Sequ
     document.note_object(f"RolloutPolicy {document.name} {_EVIDENCE_HINT}")
     document.note_object(f"callers asked for {document.name}.experiment: here they ask for the Model {stable}")
     strategy = {"steps": steps.limit_steps(document.fields)}
-    deadline = policies.format_duration(max(3600.0, 2 * steps.total_hold_seconds))
-    return [*versions, policies.build_policy(document, document.name, {"strategy": strategy, "deadline": deadline})]
+    deadline = rollout_policies.format_duration(max(3600.0, 2 * steps.total_hold_seconds))
+    return [
+        *versions,
+        rollout_policies.build_policy(document, document.name, {"strategy": strategy, "deadline": deadline}),
+    ]
 
 
 PROVIDER = Provider(

@@ -1,0 +1,1 @@
+"""Programs that run in pods of their own, without any right in the cluster."""

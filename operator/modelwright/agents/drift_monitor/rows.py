@@ -1,0 +1,95 @@
+"""The rows of a request and of its answer, in the Open Inference Protocol (V2), as a reference sample has them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+
+from modelwright.agents.tensors import Scalar, Tensor, TensorError
+from modelwright.core.drift.bins import FeatureValue
+
+MAX_NAME_LENGTH = 63
+
+
+def count_rows(tensors: Mapping[str, Tensor]) -> int:
+    """How many rows a request has. Raises Unreadable when its tensors have not the same number."""
+    counts = {tensor.shape[0] if tensor.shape else 1 for tensor in tensors.values()}
+    if len(counts) != 1:
+        raise TensorError("the tensors have not the same number of rows")
+    return counts.pop()
+
+
+def sample_rows(rows: int, most: int, random: Random) -> Sequence[int]:
+    """Which rows of a request are counted: at most `most`, at random.
+
+    Rows of one request often resemble each other, and what chance does is reckoned for rows that don't.
+    """
+    return range(rows) if rows <= most else random.sample(range(rows), most)
+
+
+def name_features(tensors: Mapping[str, Tensor], rows: int) -> tuple[str, ...]:
+    """The names of the values of a row: a tensor's own when a row of it is one value, else with a place, `input-0[3]`.
+
+    Empty when a name is no good as the label of a metric, or two values have the same: callers write them.
+    """
+    return _expand_names((name, len(tensor.values) // rows if rows else 0) for name, tensor in tensors.items())
+
+
+def names_from_metadata(metadata: bytes, width: int) -> tuple[str, ...]:
+    """The same of a model's metadata (GET /v2/models/NAME), for rows of `width` values. Empty when it has no names that
+    are good, or not of so many values; a single tensor may leave its size open."""
+    try:
+        inputs = json.loads(metadata)["inputs"]
+        tensors = [(entry["name"], [int(size) for size in entry["shape"][1:]]) for entry in inputs]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return ()
+    if len(tensors) == 1 and min(tensors[0][1], default=1) < 1:
+        tensors = [(tensors[0][0], [width])]
+    if not all(isinstance(name, str) and 0 < math.prod(shape) <= width for name, shape in tensors):
+        return ()
+    sizes = [(name, math.prod(shape)) for name, shape in tensors]
+    return _expand_names(sizes) if sum(size for _, size in sizes) == width else ()
+
+
+def _expand_names(sizes: Iterable[tuple[str, int]]) -> tuple[str, ...]:
+    found: list[str] = []
+    for name, size in sizes:
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME_LENGTH:
+            return ()
+        found += [name] if size == 1 else [f"{name}[{place}]" for place in range(size)]
+    return tuple(found) if len(set(found)) == len(found) else ()
+
+
+def read_input_rows(
+    tensors: Mapping[str, Tensor], width: int, rows: int, chosen: Iterable[int]
+) -> list[list[FeatureValue]]:
+    """The chosen of all `rows`: of each, the values of all tensors, one after the other as the request has them.
+
+    Raises Unreadable when a row has not `width` values.
+    """
+    sizes = [(tensor, len(tensor.values) // rows if rows else 0) for tensor in tensors.values()]
+    found = sum(size for _, size in sizes)
+    if rows and found != width:
+        raise TensorError(f"a row has {found} values, and the reference has {width}")
+    return [
+        [_convert_value(value) for tensor, size in sizes for value in tensor.values[row * size : (row + 1) * size]]
+        for row in chosen
+    ]
+
+
+def read_output_rows(tensors: Mapping[str, Tensor], rows: int, chosen: Iterable[int]) -> list[list[FeatureValue]]:
+    """The chosen of all `rows` of the first output. Raises Unreadable when it has another number of rows."""
+    first = next(iter(tensors.values()))
+    if (first.shape[0] if first.shape else 1) != rows:
+        raise TensorError("the answer has other rows than the request")
+    size = len(first.values) // rows if rows else 0
+    found = [[_convert_value(value) for value in first.values[row * size : (row + 1) * size]] for row in chosen]
+    if not all(found):
+        raise TensorError("the answer has empty rows")
+    return found
+
+
+def _convert_value(value: Scalar) -> FeatureValue:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else float(value)

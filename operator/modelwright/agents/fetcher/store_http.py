@@ -1,0 +1,273 @@
+"""HTTP for the sources that speak it directly (http, hf, oci): redirects, addresses, errors and TLS, all in one
+place."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from modelwright.agents.fetcher.errors import (
+    ArtifactChanged,
+    FetchError,
+    FetchReason,
+    error_from_status,
+    store_unreachable,
+    untrusted_certificate,
+)
+from modelwright.agents.fetcher.settings import FetchSettings
+from modelwright.agents.fetcher.store_credentials import StoreCredentials
+from modelwright.net.addresses import is_forbidden
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 10
+
+
+class _GuardedResolver(AbstractResolver):
+    """The system's resolver; what it finds is what is connected to, so an answer can't change after the check."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
+        for result in found:
+            if is_forbidden(result["host"]):
+                raise _refused_host(host)
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _refused_host(host: str) -> FetchError:
+    return FetchError(
+        FetchReason.INVALID_URI,
+        f"The host {host} is, or leads to, a link-local or metadata address, which no artifact may come from.",
+    )
+
+
+def refuse_address(url: str) -> str:
+    """The URL's host; FetchError when it is an address that no artifact may come from, or can't be read."""
+    host = _parse_origin(url)[0][1]
+    if is_forbidden(host):
+        raise _refused_host(host)
+    return host
+
+
+def refuse_metadata(url: str) -> None:
+    """For clients whose connections can't be watched: FetchError also when the host now leads to such an address.
+    Blocking."""
+    host = refuse_address(url)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        # The client will say so itself.
+        return
+    if any(is_forbidden(str(entry[4][0])) for entry in found):
+        raise _refused_host(host)
+
+
+def create_tls_context(credentials: StoreCredentials) -> ssl.SSLContext:
+    """The system's trusted authorities, and those in the credentials' ca.crt."""
+    context = ssl.create_default_context()
+    extra = credentials.get("ca.crt")
+    if extra:
+        try:
+            context.load_verify_locations(cadata=extra)
+        except ssl.SSLError as error:
+            raise FetchError(
+                FetchReason.ACCESS_DENIED, "The credentials Secret's key ca.crt is not a PEM certificate."
+            ) from error
+    return context
+
+
+def strip_url_secrets(url: str) -> str:
+    """The URL without user, password and query."""
+    split = urlsplit(url)
+    return f"{split.scheme}://{url_netloc(url)}{split.path}"
+
+
+def url_netloc(url: str) -> str:
+    """The URL's host and, where it is written, port."""
+    split = urlsplit(url)
+    host = f"[{split.hostname}]" if split.hostname and ":" in split.hostname else split.hostname or ""
+    return f"{host}{f':{split.port}' if split.port else ''}"
+
+
+def url_origin(url: str) -> tuple[str, str, int | None]:
+    split = urlsplit(url)
+    return split.scheme, split.hostname or "", split.port or {"http": 80, "https": 443}.get(split.scheme)
+
+
+def _parse_origin(url: str) -> tuple[tuple[str, str, int | None], str]:
+    """Origin of the URL, and how it is shown."""
+    try:
+        return url_origin(url), strip_url_secrets(url)
+    except ValueError:
+        raise FetchError(FetchReason.INVALID_URI, "A URL's host or port can't be read.") from None
+
+
+def _join_redirect(url: str, location: str, what: str) -> str:
+    try:
+        return str(URL(url, encoded=True).join(URL(location, encoded=True)))
+    except ValueError:
+        raise FetchError(FetchReason.INVALID_URI, f"{what}: redirects to something that is no URL.") from None
+
+
+class StoreHttpClient:
+    """A pool of connections. `private` headers go only to the origin that a request was made to, never along a
+    redirect."""
+
+    def __init__(self, credentials: StoreCredentials, settings: FetchSettings) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=max(settings.parallel, 4), resolver=_GuardedResolver(), ssl=create_tls_context(credentials)
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            auto_decompress=False,
+            trust_env=True,
+            read_bufsize=1 << 20,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "modelwright-fetch", "Accept-Encoding": "identity"},
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    @asynccontextmanager
+    async def open_response(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        private: Mapping[str, str] | None = None,
+        *,
+        method: str = "GET",
+        form: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """The response after redirects, with any status. Raises FetchError for failures of the network."""
+        start, what = _parse_origin(url)
+        try:
+            for _ in range(_MAX_REDIRECTS + 1):
+                refuse_address(url)
+                at_home = _parse_origin(url)[0] == start
+                if form and not at_home:
+                    raise FetchError(FetchReason.ACCESS_DENIED, f"{what}: redirects credentials to another host.")
+                async with self._session.request(
+                    method,
+                    URL(url, encoded=True),
+                    headers={**headers, **(private or {})} if at_home else headers,
+                    data=form,
+                    allow_redirects=False,
+                ) as response:
+                    location = response.headers.get("Location")
+                    if response.status not in _REDIRECTS or not location:
+                        yield response
+                        return
+                    target = _join_redirect(url, location, what)
+                    if urlsplit(target).scheme not in ("http", "https"):
+                        raise FetchError(
+                            FetchReason.INVALID_URI, f"{what}: redirects to something that is not http or https."
+                        )
+                    if start[0] == "https" and urlsplit(target).scheme == "http":
+                        raise FetchError(
+                            FetchReason.INVALID_URI, f"{what}: redirects from https to plain http, which is refused."
+                        )
+                    url = target
+            raise FetchError(FetchReason.STORE_UNREACHABLE, f"{what}: more than {_MAX_REDIRECTS} redirects.")
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise untrusted_certificate(what) from error
+        except aiohttp.ClientConnectorDNSError as error:
+            raise store_unreachable(f"{what}: the host name {error.host} can't be resolved") from error
+        except aiohttp.ClientConnectorError as error:
+            raise store_unreachable(
+                f"{what}: no connection to {error.host}:{error.port} ({_format_os_error(error.os_error)})"
+            ) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
+            raise store_unreachable(f"{what}: the connection broke ({type(error).__name__})") from error
+        except aiohttp.InvalidURL as error:
+            raise FetchError(FetchReason.INVALID_URI, f"{what}: this is not a usable URL.") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise store_unreachable(f"{what}: {type(error).__name__}") from error
+
+    async def supports_ranges(self, url: str, private: Mapping[str, str]) -> bool:
+        """Whether the server gives a part of the resource when it is asked for one."""
+        async with self.open_response(url, {"Range": "bytes=0-0"}, private) as response:
+            raise_for_status(response, strip_url_secrets(url))
+            return response.status == 206
+
+    def read_range(
+        self,
+        url: str,
+        start: int,
+        stop: int | None,
+        *,
+        size: int | None,
+        ranges: bool,
+        version: str = "",
+        private: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The module's read_range, over these connections."""
+
+        def opener(address: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+            return self.open_response(address, headers, private)
+
+        return read_range(opener, url, start, stop, size=size, ranges=ranges, version=version)
+
+
+ResponseOpener = Callable[[str, Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+
+
+async def read_range(
+    opener: ResponseOpener, url: str, start: int, stop: int | None, *, size: int | None, ranges: bool, version: str = ""
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a URL from `start` up to `stop`; `size` is the whole resource's.
+
+    ArtifactChanged when its version is no longer `version`, where one is given, or it has become shorter.
+    """
+    what = strip_url_secrets(url)
+    # some servers answer a request for everything only when it has no Range
+    partly = ranges and not (start == 0 and stop in (None, size))
+    headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if partly else {}
+    async with opener(url, headers) as response:
+        if response.status == 416:
+            raise ArtifactChanged(f"{what}: it became shorter while it was read")
+        raise_for_status(response, what)
+        if version and resource_version(response.headers) != version:
+            raise ArtifactChanged(f"{what}: it changed while it was read")
+        began = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if partly and (response.status != 206 or not began):
+            raise ArtifactChanged(f"{what}: the server no longer answers a part of it")
+        async for data in response.content.iter_any():
+            yield data
+
+
+def _format_os_error(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else "failed"
+
+
+def raise_for_status(response: aiohttp.ClientResponse, what: str, hint: str = "") -> None:
+    """Raises the FetchError of a response with status 400 or more."""
+    if response.status < 400 and response.status not in _REDIRECTS:
+        return
+    try:
+        wait = float(response.headers.get("Retry-After", "0"))
+    except ValueError:
+        wait = 0.0
+    raise error_from_status(response.status, what, retry_after=max(wait, 0.0), hint=hint)
+
+
+def resource_version(headers: Mapping[str, str]) -> str:
+    """What tells one version of a resource from another: a strong ETag, else the modification time, else ''."""
+    etag = headers.get("ETag", "")
+    if etag and not etag.startswith("W/"):
+        return etag
+    return headers.get("Last-Modified", "")

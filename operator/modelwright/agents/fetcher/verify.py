@@ -1,0 +1,52 @@
+"""Hashes a file's bytes as they come, and says whether they are the ones that were announced."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from modelwright.agents.fetcher.digest import FileEntry
+from modelwright.agents.fetcher.errors import FetchError, FetchReason
+from modelwright.agents.fetcher.port import RemoteFile
+
+
+class FileHasher:
+    """sha256 of one file; also the git blob id where the store lists that instead."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(usedforsecurity=False) if file.git_blob and not file.sha256 else None
+        if self._git is not None:
+            self._git.update(f"blob {file.size}\0".encode())
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        self._sha256.update(data)
+        if self._git is not None:
+            self._git.update(data)
+        self.size += len(data)
+
+    def update_all(self, pieces: Iterable[bytes | bytearray]) -> None:
+        for data in pieces:
+            self.update(data)
+
+    def verified_entry(self) -> FileEntry:
+        """The file's entry; FetchError(DigestMismatch) when the store had announced other content."""
+        found = self._sha256.hexdigest()
+        if self._file.sha256 and found != self._file.sha256:
+            raise digest_mismatch(self._file.path, f"sha256:{self._file.sha256}", f"sha256:{found}")
+        if self._git is not None and self._git.hexdigest() != self._file.git_blob:
+            raise digest_mismatch(
+                self._file.path, f"git blob {self._file.git_blob}", f"git blob {self._git.hexdigest()}"
+            )
+        return FileEntry(self._file.path, self.size, found)
+
+
+def digest_mismatch(what: str, wanted: str, found: str) -> FetchError:
+    return FetchError(
+        FetchReason.DIGEST_MISMATCH,
+        f"{what} has digest {found}, but {wanted} is pinned. The artifact was changed or damaged after it was "
+        "registered: "
+        "restore it, or register the new content as a new ModelVersion.",
+    )

@@ -1,0 +1,170 @@
+"""What `kubectl modelwright status --watch` shows on a terminal: shares of the requests as bars, steps, and the
+intervals of metrics against their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from modelwright.api.conditions import find_condition
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.cli.model_view import ModelView, ObjectNotFound, format_age
+from modelwright.cli.printing import escape_texts, escape_unprintable
+from modelwright.cli.rollout_series import RolloutSeries, VerdictPoint, build_series
+from modelwright.cli.status_tree import format_gate, format_verdict, last_verdicts
+from modelwright.core.rollout.record import TERMINAL_STATES
+
+BAR_COLUMNS: Final = 40
+"""Columns of a bar and of an interval."""
+_STYLES: Final = {
+    **dict.fromkeys(("Pass", "Succeeded", "True"), "green"),
+    **dict.fromkeys(("Fail", "Error", "RolledBack", "Aborted", "RollingBack", "Stalled"), "red"),
+    **dict.fromkeys(("Inconclusive", "Running"), "yellow"),
+}
+
+
+def render_view(seen: ModelView, now: datetime) -> RenderableType:
+    """One Model as it stands. `seen.rollout` should have its policy, also where that is stored apart: limits of values
+    are in it."""
+    parts: list[RenderableType] = [_model_header(seen), _traffic_table(seen)]
+    record = seen.current_rollout
+    if record is not None:
+        parts += [Text(), _rollout_header(record, now)]
+        parts += [_styled_line(f"  {format_gate(gate)}", _STYLES.get(gate.outcome)) for gate in record.status.gates]
+        parts += _metric_rows(record, now)
+        parts += [
+            _styled_line(f"  {each.approver} said {each.decision} ({each.place}): {each.reason}")
+            for each in record.status.approvals
+        ]
+    return Group(*parts)
+
+
+def draw_interval(look: VerdictPoint, width: int = BAR_COLUMNS) -> str:
+    """The interval of a metric, its estimate and its limits on a scale of `width` columns: `├──●──┤   ┃`. Empty without
+    numbers."""
+    low, high = look.low, look.high
+    known = [
+        number for number in (look.estimate, low, high, *(limit.value for limit in look.limits)) if number is not None
+    ]
+    if not known:
+        return ""
+    least, most = min(0.0, *known), max(0.0, *known)
+    span = (most - least) or 1.0
+
+    def column(number: float) -> int:
+        return round((number - least) / span * (width - 1))
+
+    drawn = [" "] * width
+    if low is not None and high is not None:
+        drawn[column(low) : column(high) + 1] = "─" * (column(high) - column(low) + 1)
+        drawn[column(low)], drawn[column(high)] = "├", "┤"
+    for limit in look.limits:
+        drawn[column(limit.value)] = "┃"
+    if look.estimate is not None:
+        drawn[column(look.estimate)] = "●"
+    return "".join(drawn).rstrip()
+
+
+def _model_header(seen: ModelView) -> Text:
+    model = seen.model
+    stalled = find_condition(model.status.conditions, "Stalled")
+    condition = (
+        stalled
+        if stalled is not None and stalled.status == "True"
+        else find_condition(model.status.conditions, "Ready")
+    )
+    text = _styled_line(f"Model {model.name}", "bold")
+    if model.spec.suspend:
+        return text.append("  suspended", "yellow")
+    if condition is None:
+        return text.append("  not seen yet", "yellow")
+    good = condition.type == "Ready" and condition.status == "True"
+    bad = condition.type == "Stalled"
+    colour = "green" if good else "red" if bad else "yellow"
+    text.append(escape_unprintable(f"  {condition.type}={condition.status} {condition.reason}"), colour)
+    if condition.message and condition.reason != "Serving":
+        text.append(escape_unprintable(f"\n{condition.message}"))
+    return text
+
+
+def _traffic_table(seen: ModelView) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    serving = seen.model.status.serving
+    for share in seen.model.status.traffic:
+        pods = [pod for pod in seen.pods if pod.version == share.version]
+        ready = f"{sum(pod.ready for pod in pods)} of {len(pods)} pods ready" if pods else ""
+        role = "serving" if serving is not None and serving.revision == share.revision else "candidate"
+        observed = f"(seen {share.observed_weight} %)" if share.observed_weight is not None else ""
+        colour = "green" if role == "serving" else "cyan"
+        bar = ProgressBar(
+            total=100, completed=share.weight, width=BAR_COLUMNS, complete_style=colour, finished_style=colour
+        )
+        table.add_row(
+            _styled_line(share.version, "bold"),
+            bar,
+            f"{share.weight} %",
+            Text(observed),
+            Text(ready),
+            Text(role, "dim"),
+        )
+    return table
+
+
+def _rollout_header(record: ModelRollout, now: datetime) -> Text:
+    status = record.status
+    move = f"{status.from_.version} -> {record.spec.target.version}" if status.from_ else record.spec.target.version
+    text = _styled_line(f"rollout {record.name}  {move}  ", "bold")
+    text.append(escape_unprintable(str(status.state or "Pending")), _STYLES.get(str(status.state), "yellow"))
+    if status.state in TERMINAL_STATES:
+        text.append(escape_unprintable(f"  {status.reason or ''} {format_age(status.finished_at, now)} ago"))
+    else:
+        text.append(escape_unprintable(f"  step {status.progress}" if status.progress else ""))
+        text.append("  paused" if status.paused else "", "yellow")
+        text.append(f"  since {format_age(status.started_at, now)}" if status.started_at else "")
+    if status.message:
+        text.append(escape_unprintable(f"\n  {status.message}"))
+    return text
+
+
+def _metric_rows(record: ModelRollout, now: datetime) -> Iterator[RenderableType]:
+    try:
+        found: RolloutSeries | None = escape_texts(build_series(record, now))
+    except ObjectNotFound:
+        found = None
+    last = max((look.step for judged in found.metrics for look in judged.points), default=0) if found is not None else 0
+    table = Table.grid(padding=(0, 2))
+    drawn = set()
+    for judged in found.metrics if found is not None else ():
+        look = judged.points[-1]
+        if look.step != last:
+            continue
+        drawn.add(judged.metric)
+        style = _STYLES.get(look.outcome, "")
+        table.add_row(
+            Text(f"  {judged.metric}"), Text(look.outcome, style), Text(draw_interval(look), style), Text(_format_numbers(look)),
+            Text(judged.unit + (", dry run" if judged.dry_run else ""), "dim"),
+        )  # fmt: skip
+    if drawn:
+        yield table
+    for verdict in last_verdicts(record):
+        if verdict.metric not in drawn:
+            yield _styled_line(f"  {format_verdict(verdict)}", _STYLES.get(verdict.outcome))
+
+
+def _format_numbers(look: VerdictPoint) -> str:
+    estimate = f"{look.estimate:g}" if look.estimate is not None else ""
+    between = f"[{look.low:g}, {look.high:g}]" if look.low is not None and look.high is not None else ""
+    bounds = {True: "at most", False: "at least", None: "limit"}
+    limits = [f"{bounds[limit.at_most]} {limit.value:g}" for limit in look.limits]
+    samples = f"{look.samples} requests" if look.samples is not None else ""
+    return ", ".join(part for part in (" ".join(filter(None, (estimate, between))), *limits, samples) if part)
+
+
+def _styled_line(text: str, style: str | None = None) -> Text:
+    return Text().append(escape_unprintable(text), style)

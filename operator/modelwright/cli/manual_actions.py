@@ -1,0 +1,141 @@
+"""What people write when they act: commands, approvals, rollbacks by hand, runs. The API server proves who they are."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from modelwright.api.names import API_VERSION
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.api.v1alpha1.training import RunState
+from modelwright.cli.model_view import ModelView, ObjectNotFound
+from modelwright.cli.user_error import UserError
+from modelwright.core.rollout.record import REVERTED_STATES, TERMINAL_STATES
+
+Json = dict[str, Any]
+
+
+ENDED_RUN_STATES: Final = frozenset({RunState.SUCCEEDED, RunState.SKIPPED, RunState.FAILED, RunState.CANCELLED})
+"""States in which a TrainingRun stays."""
+
+
+class InvalidAction(UserError, ValueError):
+    """What is asked for can't be done now; the text says why, and what can."""
+
+
+def find_commanded_rollout(seen: ModelView, command: str) -> ModelRollout:
+    """The record that a command is for. Raises CannotAct when it could not be carried out, and says what could."""
+    record = _find_holding_rollback(seen) if command == "release" else seen.current_rollout
+    if record is None:
+        what = "no rollback by hand holds it" if command == "release" else "it has no rollout on record"
+        raise InvalidAction(f"{command} of Model {seen.model.name}: {what}")
+    state, ended = record.status.state, record.status.state in TERMINAL_STATES
+    if command == "retry" and state not in REVERTED_STATES:
+        raise InvalidAction(f"retry of {record.name}: it is {state}; what is tried again was rolled back or aborted")
+    if command == "release" and not ended:
+        raise InvalidAction(f"release of {record.name}: the rollback is still on its way; abort ends it")
+    if command in ("pause", "resume", "promote", "abort") and ended:
+        raise InvalidAction(f"{command} of {record.name}: it has ended ({state})")
+    return record
+
+
+def build_command_patch(name: str, token: str, by: str, reason: str) -> Json:
+    """The merge patch of a ModelRollout."""
+    return {"spec": {"command": {"name": name, "token": token, "by": by, "reason": reason}}}
+
+
+def build_approval(
+    record: ModelRollout, decide: str, by: str, reason: str, expires: datetime | None, seen_hash: str
+) -> Json:
+    """An Approval of what has this content hash; `decide` is Approve or Reject. Raises CannotAct when the rollout has
+    ended, or what it rolls out is no longer what was looked at."""
+    if record.status.state in TERMINAL_STATES:
+        raise InvalidAction(f"{record.name} has ended ({record.status.state})")
+    if record.status.content_hash != seen_hash:
+        raise InvalidAction(
+            f"{record.name} is no longer what was looked at: its content hash is {record.status.content_hash}, not "
+            f"{seen_hash}; look again"
+        )
+    owner = {"apiVersion": API_VERSION, "kind": "ModelRollout", "name": record.name, "uid": record.uid}
+    spec = {
+        "modelRef": {"name": record.spec.model_ref.name},
+        "rollout": {"name": record.name, "uid": record.uid},
+        "contentHash": seen_hash,
+        "decision": decide,
+        "approver": by,
+        "reason": reason,
+    }
+    if expires is not None:
+        spec["expiresAt"] = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata = {"generateName": f"{record.name}-", "namespace": record.namespace, "ownerReferences": [owner]}
+    return {"apiVersion": API_VERSION, "kind": "Approval", "metadata": metadata, "spec": spec}
+
+
+def build_rollback(seen: ModelView, version: str | None, by: str, reason: str) -> Json:
+    """A ModelRollout that goes back at once; without a version to what served before. Raises CannotAct for one that
+    has never served."""
+    served = [entry.version for entry in seen.model.status.history]
+    serving = seen.model.status.serving
+    if version is None:
+        version = next((name for name in served if serving is None or name != serving.version), None)
+        if version is None:
+            raise InvalidAction(f"Model {seen.model.name} has served nothing else that it could go back to")
+    elif serving is not None and serving.version == version:
+        raise InvalidAction(f"Model {seen.model.name} serves version {version} already")
+    elif version not in served:
+        raise InvalidAction(
+            f"version {version} has not served before; Model {seen.model.name} can go back to "
+            f"{', '.join(dict.fromkeys(served)) or 'nothing'}. Let spec.version name it for a rollout with its gates"
+        )
+    spec = {
+        "modelRef": {"name": seen.model.name},
+        "target": {"version": version},
+        "rollback": {"by": by, "reason": reason},
+    }
+    metadata = {"generateName": f"{seen.model.name[:40]}-back-", "namespace": seen.model.namespace}
+    return {"apiVersion": API_VERSION, "kind": "ModelRollout", "metadata": metadata, "spec": spec}
+
+
+def build_version_patch(seen: ModelView, version: str) -> Json:
+    """The merge patch of a Model that pins this version. Raises NotThere for a version that it doesn't have, and
+    CannotAct when spec.version doesn't pin one."""
+    wanted = seen.model.spec.version
+    if wanted.name is None:
+        how = "follows its versions" if wanted.follow is not None else "holds a template"
+        raise InvalidAction(
+            f"spec.version of Model {seen.model.name} {how}, and set-version only changes spec.version.name: edit the "
+            "Model to pin a version"
+        )
+    return {"spec": {"version": {"name": seen.get_version(version).name}}}
+
+
+def require_running_run(seen: ModelView, run: str) -> str:
+    """The TrainingRun to delete. Raises NotThere, and CannotAct for one that has ended."""
+    for found in seen.runs:
+        if found.name == run:
+            if found.status.state in ENDED_RUN_STATES:
+                raise InvalidAction(f"TrainingRun {run} has ended ({found.status.state}): there is nothing to cancel")
+            return run
+    raise ObjectNotFound(f"there is no TrainingRun {run} here")
+
+
+def build_training_run(seen: ModelView, policy: str | None, by: str, reason: str) -> Json:
+    """A TrainingRun that a person asks for. Raises CannotAct when it is not clear by which policy."""
+    names = sorted(each.name for each in seen.policies)
+    if policy is None and len(names) != 1:
+        which = (
+            f"has {len(names)} RetrainingPolicies ({', '.join(names)}): name one with --policy" if names else "has none"
+        )
+        raise InvalidAction(f"Model {seen.model.name} {which if names else 'has no RetrainingPolicy'}")
+    if policy is not None and policy not in names:
+        raise ObjectNotFound(
+            f"Model {seen.model.name} has no RetrainingPolicy {policy}; there are {', '.join(names) or 'none'}"
+        )
+    chosen = policy or names[0]
+    metadata = {"generateName": f"{chosen[:40]}-by-hand-", "namespace": seen.model.namespace}
+    spec = {"policyRef": {"name": chosen}, "manual": {"by": by, "reason": reason}}
+    return {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": spec}
+
+
+def _find_holding_rollback(seen: ModelView) -> ModelRollout | None:
+    return next((r for r in seen.rollouts if r.spec.rollback is not None and not r.status.released), None)

@@ -1,0 +1,208 @@
+"""A Model with all that belongs to it, made from the objects of its namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from modelwright.api import names
+from modelwright.api.common import InvalidObject, Resource
+from modelwright.api.conditions import is_true
+from modelwright.api.v1alpha1.model import Model
+from modelwright.api.v1alpha1.retraining import RetrainingPolicy
+from modelwright.api.v1alpha1.rollout import ModelRollout
+from modelwright.api.v1alpha1.training import TrainingRun
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.cli.user_error import UserError
+from modelwright.core import versions
+from modelwright.core.rollout.record import REVERTED_STATES
+
+Json = Mapping[str, Any]
+ResourceT = TypeVar("ResourceT", bound=Resource)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ObjectNotFound(UserError, LookupError):
+    """What was asked for does not exist; the text says what does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPod:
+    """A pod of a serving revision."""
+
+    name: str
+    version: str
+    ready: bool
+    state: str
+    restarts: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """One Model; everything else newest first."""
+
+    model: Model
+    versions: tuple[ModelVersion, ...]
+    rollouts: tuple[ModelRollout, ...]
+    policies: tuple[RetrainingPolicy, ...]
+    runs: tuple[TrainingRun, ...]
+    pods: tuple[ServingPod, ...]
+
+    @property
+    def current_rollout(self) -> ModelRollout | None:
+        """The record that matters now: the one the Model names, else the newest."""
+        told = self.model.status.rollout
+        named = [r for r in self.rollouts if told is not None and r.name == told.name]
+        return next(iter((*named, *self.rollouts)), None)
+
+    def get_version(self, name: str) -> ModelVersion:
+        """Raises NotThere."""
+        return self._get_named(self.versions, name)
+
+    def get_rollout(self, name: str) -> ModelRollout:
+        """Raises NotThere."""
+        return self._get_named(self.rollouts, name)
+
+    def _get_named(self, among: Sequence[ResourceT], name: str) -> ResourceT:
+        kind = type(among[0]).__name__ if among else "object"
+        for found in among:
+            if found.name == name:
+                return found
+        raise ObjectNotFound(f"Model {self.model.name} has no {kind} {name}; {_list_existing(o.name for o in among)}")
+
+
+def resolve_model_name(name: str, objects: Iterable[Json]) -> str:
+    """The Model that a name stands for: its own, or that of a ModelRollout, ModelVersion, TrainingRun,
+    RetrainingPolicy or pod of this name, in this order. Raises NotThere."""
+    by_kind: dict[str, dict[str, Json]] = {}
+    for obj in objects:
+        by_kind.setdefault(obj["kind"], {})[obj["metadata"]["name"]] = obj
+    if name in by_kind.get("Model", {}):
+        return name
+    for kind in ("ModelRollout", "ModelVersion", "RetrainingPolicy"):
+        if name in by_kind.get(kind, {}):
+            return str(by_kind[kind][name]["spec"]["modelRef"]["name"])
+    if name in by_kind.get("TrainingRun", {}):
+        run = by_kind["TrainingRun"][name]
+        policy = by_kind.get("RetrainingPolicy", {}).get(str(run["spec"]["policyRef"]["name"]))
+        model = (run.get("status") or {}).get("model") or (policy or {}).get("spec", {}).get("modelRef", {}).get("name")
+        if model:
+            return str(model)
+    labels = (by_kind.get("Pod", {}).get(name, {}).get("metadata") or {}).get("labels") or {}
+    if names.LABEL_MODEL in labels:
+        return str(labels[names.LABEL_MODEL])
+    raise ObjectNotFound(f"there is no Model {name} here, nor anything of that name that belongs to one; "
+                   f"{_list_existing(by_kind.get('Model', {}), 'Models')}")  # fmt: skip
+
+
+def build_view(name: str, objects: Iterable[Json]) -> ModelView:
+    """The Model of this name and what belongs to it. Objects that this program can't read are left out. Raises
+    NotThere, and InvalidObject for a Model that can't be read."""
+    known = list(objects)
+    raw = next((o for o in known if o["kind"] == "Model" and o["metadata"]["name"] == name), None)
+    if raw is None:
+        there = (str(o["metadata"]["name"]) for o in known if o["kind"] == "Model")
+        raise ObjectNotFound(f"there is no Model {name} here; {_list_existing(there, 'Models')}")
+    policies = [p for p in _parse_objects(RetrainingPolicy, known) if p.spec.model_ref.name == name]
+    trained_by = {policy.name for policy in policies}
+    return ModelView(
+        model=Model.parse(raw),
+        versions=_newest_first(v for v in _parse_objects(ModelVersion, known) if v.spec.model_ref.name == name),
+        rollouts=_newest_first(r for r in _parse_objects(ModelRollout, known) if r.spec.model_ref.name == name),
+        policies=_newest_first(policies),
+        runs=_newest_first(
+            t
+            for t in _parse_objects(TrainingRun, known)
+            if t.spec.policy_ref.name in trained_by or t.status.model == name
+        ),
+        pods=tuple(
+            sorted((_parse_pod(o) for o in known if _is_serving_pod(o, name)), key=lambda pod: (pod.version, pod.name))
+        ),
+    )
+
+
+def move_result(seen: ModelView) -> str | None:
+    """How the move to what is wanted came out, in the words of `status --wait`: promoted, failed, or None while it
+    goes on."""
+    model, status = seen.model, seen.model.status
+    if (status.observed_generation or 0) < model.generation:
+        return None
+    serving = status.serving
+    wanted = versions.resolve_target(
+        model.name,
+        model.spec.version,
+        seen.versions,
+        serving.version if serving is not None else None,
+        serving.since if serving is not None else None,
+    )
+    if isinstance(wanted, ModelVersion) and (status.target is None or status.target.version != wanted.name):
+        # A Model that follows has not seen its newest version yet.
+        return None
+    if is_true(status.conditions, "Ready"):
+        return "promoted"
+    state = status.rollout.state if status.rollout is not None else None
+    if is_true(status.conditions, "Stalled") or state in REVERTED_STATES:
+        return "failed"
+    return None
+
+
+def format_age(since: datetime | None, now: datetime) -> str:
+    """How long ago, as kubectl says it: 45s, 12m, 3h, 9d; empty when it isn't known."""
+    return "" if since is None else format_span(now - since)
+
+
+def format_span(length: timedelta) -> str:
+    """A length of time in its largest unit."""
+    seconds = max(int(length.total_seconds()), 0)
+    for unit, size, below in (("s", 1, 120), ("m", 60, 120 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < below:
+            return f"{seconds // size}{unit}"
+    return f"{seconds // 86400}d"
+
+
+def _parse_objects(kind: type[ResourceT], objects: Iterable[Json]) -> list[ResourceT]:
+    found = []
+    for obj in objects:
+        if obj["kind"] == kind.__name__:
+            try:
+                found.append(kind.parse(obj))
+            except InvalidObject:
+                continue
+    return found
+
+
+def _newest_first(found: Iterable[ResourceT]) -> tuple[ResourceT, ...]:
+    return tuple(sorted(found, key=lambda o: (o.metadata.creation_timestamp or _EPOCH, o.name), reverse=True))
+
+
+def _is_serving_pod(obj: Json, model: str) -> bool:
+    labels = (obj["metadata"].get("labels") or {}) if obj["kind"] == "Pod" else {}
+    return labels.get(names.LABEL_MODEL) == model and labels.get(names.LABEL_ROLE) == names.ROLE_SERVING
+
+
+def _parse_pod(obj: Json) -> ServingPod:
+    status, metadata = obj.get("status") or {}, obj["metadata"]
+    told = status.get("containerStatuses") or ()
+    waiting = [(each.get("state") or {}).get("waiting", {}).get("reason") for each in told]
+    state = "Terminating" if metadata.get("deletionTimestamp") else next(filter(None, waiting), status.get("phase"))
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
+    return ServingPod(
+        name=metadata["name"],
+        version=str(metadata["labels"].get(names.LABEL_VERSION, "")),
+        ready=ready,
+        state=str(state or "Pending"),
+        restarts=sum(int(each.get("restartCount", 0)) for each in told),
+        node=str((obj.get("spec") or {}).get("nodeName", "")),
+    )
+
+
+def _list_existing(found: Iterable[str], what: str = "") -> str:
+    listed = sorted(found)
+    if not listed:
+        return f"there are no {what}" if what else "there are none"
+    more = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return f"there are {', '.join(listed[:10])}{more}"

@@ -1,0 +1,256 @@
+"""Draws the course of a rollout: as a picture by matplotlib, in the terminal by plotext, both of the extra `plot`."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import textwrap
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from modelwright.cli.rollout_series import LimitLine, MetricSeries, RolloutSeries
+from modelwright.cli.user_error import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WEIGHTS_TITLE: Final = "share of the callers' requests for the candidate (%)"
+_PANEL_ROWS, _MIN_COLUMNS = 14, 60
+"""Of the terminal: rows of each panel, and the columns that one needs."""
+_NOTE_WIDTH: Final = 130
+"""In a line of the picture's footnote."""
+
+
+class _OutcomeStyle(NamedTuple):
+    """How an outcome is drawn: apart by shape, and by colours that the colour-blind tell apart (Okabe and Ito's)."""
+
+    colour: str
+    marker: str
+    letter: str
+    in_terminal: str
+
+
+_BLUE, _INK, _GREY, _PALE = "#0072B2", "#222222", "#6b6b6b", "#f2f2f2"
+_DASHES: Final = (0, (4, 2))
+_OUTCOME_STYLES: Final = {
+    "Pass": _OutcomeStyle("#009E73", "o", "P", "green"),
+    "Fail": _OutcomeStyle("#D55E00", "X", "F", "red"),
+    "Inconclusive": _OutcomeStyle("#56B4E9", "s", "?", "blue"),
+    "Error": _OutcomeStyle("#CC79A7", "^", "E", "magenta"),
+}
+_DEFAULT_STYLE: Final = _OutcomeStyle(_GREY, "D", "-", "gray")
+
+
+class PlotLibraryMissing(UserError, RuntimeError):
+    """What draws is not there; the text says how it gets there."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"to draw needs {what}, which is in the extra `plot` (pipx install '.[cli,plot]' in a checkout) and not in "
+            "the archive for krew; -o json gives the numbers without it"
+        )
+
+
+def save_image(seen: RolloutSeries, path: Path) -> None:
+    """Write a picture, in the format that the file's name ends with. Raises NotInstalled."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlotLibraryMissing("matplotlib") from error
+    footnote = "\n".join(line for note in seen.notes for line in textwrap.wrap(note, _NOTE_WIDTH))
+    heights = [1.3, *(1.0 for _ in seen.metrics)]
+    inches = 1.3 + 1.8 * sum(heights) + 0.15 * footnote.count("\n")
+    # Text stays text in an SVG: it can be searched and read aloud.
+    with mpl.rc_context({"svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(9.0, inches), facecolor="white", layout="constrained")
+        panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+        figure.suptitle(textwrap.fill(seen.title, _NOTE_WIDTH // 2), fontsize=11, fontweight="bold", color=_INK)
+        unit, size = _time_unit(seen)
+        _draw_weights(seen, panels[0], size)
+        for judged, panel in zip(seen.metrics, panels[1:], strict=True):
+            _draw_metric(judged, seen, panel, size)
+        panels[-1].set_xlabel(f"time since {seen.begun:%Y-%m-%d %H:%M:%S} UTC ({unit})")
+        panels[-1].set_xlim(0, 1.01 * _axis_end(seen, size))
+        if seen.metrics:
+            panels[0].legend(
+                handles=_legend_handles(seen), loc="lower left", bbox_to_anchor=(0, 1.12), ncols=4, fontsize=8, frameon=False,
+                borderaxespad=0,
+            )  # fmt: skip
+        figure.align_ylabels()
+        figure.supxlabel(footnote, fontsize=7.5, color=_GREY, x=0.01, ha="left")
+        figure.savefig(path, format=path.suffix[1:], dpi=150)
+
+
+def draw_terminal(seen: RolloutSeries, *, colours: bool, columns: int | None = None) -> str:
+    """The same as text. Raises NotInstalled."""
+    try:
+        import plotext
+    except ImportError as error:
+        raise PlotLibraryMissing("plotext") from error
+    width = max(columns or shutil.get_terminal_size((100, 40)).columns, _MIN_COLUMNS)
+    unit, size = _time_unit(seen)
+    last = _axis_end(seen, size)
+
+    # As wide and as many rows as is said here, whatever the terminal: text can be scrolled, and piped.
+    plotext.terminal.limit(False, False)
+
+    def panel(title: str) -> Any:
+        figure = plotext.figure
+        figure.clear()
+        figure.theme("simple" if colours else "colorless")
+        figure.canvas("default")
+        figure.plot_size(width, _PANEL_ROWS)
+        figure.title(title)
+        figure.label(f"{unit} since {seen.begun:%Y-%m-%d %H:%M:%S} UTC", "x")
+        figure.ruler("x").lim(0, last)
+        figure.ruler("x").ticks(_round_ticks(last))
+        return figure
+
+    def built(figure: Any) -> str:
+        text: str = figure.build().string()
+        return text if colours else plotext.uncolorize(text)
+
+    figure = panel(_WEIGHTS_TITLE)
+    xs, ys = _weight_corners(seen, size)
+    figure.ruler("y").lim(0, 100)
+    figure.draw(figure.signal(xs, ys, marker="hd").lines(True))
+    parts = [seen.title, built(figure)]
+    for judged in seen.metrics:
+        figure = panel(_panel_title(judged))
+        for look in judged.points:
+            drawn = _OUTCOME_STYLES.get(look.outcome, _DEFAULT_STYLE)
+            x = _axis_position(seen, look.at, size)
+            for limit in look.limits:
+                between = (_axis_position(seen, look.begun, size), _axis_position(seen, look.ended, size))
+                figure.draw(figure.segment(between, (limit.value, limit.value), marker="-"))
+            if look.low is not None and look.high is not None:
+                figure.draw(
+                    figure.segment((x, x), (look.low, look.high), marker=plotext.marker("|", drawn.in_terminal))
+                )
+            if look.serving is not None:
+                figure.draw(figure.signal([x], [look.serving], marker="s"))
+            figure.draw(figure.signal([x], [look.marker_value], marker=plotext.marker(drawn.letter, drawn.in_terminal)))
+        parts.append(built(figure))
+    legend = ", ".join(f"{drawn.letter} {outcome}" for outcome, drawn in _OUTCOME_STYLES.items())
+    parts += [f"{legend}; | interval, - limit, s serving", *textwrap.wrap(" ".join(seen.notes), width)]
+    return "\n".join(parts)
+
+
+def _draw_weights(seen: RolloutSeries, panel: Axes, size: float) -> None:
+    xs, ys = _weight_corners(seen, size)
+    panel.plot(xs, ys, color=_BLUE, linewidth=2)
+    panel.fill_between(xs, ys, color=_BLUE, alpha=0.12, linewidth=0)
+    panel.set_ylim(0, 118)
+    panel.set_yticks(range(0, 101, 25))
+    panel.set_title(_WEIGHTS_TITLE, loc="left", fontsize=9, color=_INK)
+    panel.set_ylabel("%")
+    _style_panel(seen, panel, size)
+    room = _axis_end(seen, size) / 90
+    for span in seen.steps:
+        begun, ended = (_axis_position(seen, at, size) for at in (span.begun, span.ended))
+        share = f" {span.weight} %" if span.kind == "weight" else ""
+        words = (f"{span.number}: {span.kind}{share}", str(span.number))
+        fits = next((text for text in words if len(text) * room < ended - begun), None)
+        if fits is not None:
+            panel.text((begun + ended) / 2, 108, fits, ha="center", va="center", fontsize=8, color=_INK)
+
+
+def _draw_metric(judged: MetricSeries, seen: RolloutSeries, panel: Axes, size: float) -> None:
+    for look in judged.points:
+        drawn, x = _OUTCOME_STYLES.get(look.outcome, _DEFAULT_STYLE), _axis_position(seen, look.at, size)
+        for limit in look.limits:
+            ends = (_axis_position(seen, look.begun, size), _axis_position(seen, look.ended, size))
+            panel.plot(ends, (limit.value, limit.value), color=_INK, linestyle=_DASHES, linewidth=1.3)
+        if look.low is not None and look.high is not None:
+            panel.plot([x, x], [look.low, look.high], "_-", color=drawn.colour, linewidth=2.5, markersize=9)
+        if look.serving is not None:
+            panel.plot(x, look.serving, "D", color=_GREY, markersize=5)
+        panel.plot(x, look.marker_value, drawn.marker, color=drawn.colour, markeredgecolor=_INK, markersize=7, zorder=3)
+    panel.set_title(_panel_title(judged), loc="left", fontsize=9, color=_INK)
+    panel.set_ylabel(_axis_label(judged))
+    panel.margins(y=0.15)
+    _style_panel(seen, panel, size)
+
+
+def _legend_handles(seen: RolloutSeries) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    looks = [look for judged in seen.metrics for look in judged.points]
+    found = [Line2D([], [], color=_INK, linestyle=_DASHES, label="limit"),
+             Line2D([], [], color=_GREY, linewidth=2.5, label="interval, in the outcome's colour")]  # fmt: skip
+    if any(look.serving is not None for look in looks):
+        found.append(Line2D([], [], color=_GREY, marker="D", linestyle="", label="serving"))
+    for outcome in dict.fromkeys(look.outcome for look in looks):
+        drawn = _OUTCOME_STYLES.get(outcome, _DEFAULT_STYLE)
+        found.append(
+            Line2D([], [], color=drawn.colour, marker=drawn.marker, markeredgecolor=_INK, linestyle="", label=outcome)
+        )
+    return found
+
+
+def _style_panel(seen: RolloutSeries, panel: Axes, size: float) -> None:
+    """What all panels share: a light ground, every second step shaded."""
+    panel.set_facecolor("white")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", color="#e0e0e0", linewidth=0.6)
+    panel.set_axisbelow(True)
+    for span in seen.steps[::2]:
+        panel.axvspan(
+            _axis_position(seen, span.begun, size),
+            _axis_position(seen, span.ended, size),
+            color=_PALE,
+            linewidth=0,
+            zorder=0,
+        )
+
+
+def _panel_title(judged: MetricSeries) -> str:
+    limits = dict.fromkeys(_format_limit(limit) for look in judged.points for limit in look.limits)
+    decides = ", dry run: decides nothing" if judged.dry_run else ""
+    return f"{judged.metric}: {judged.unit}{decides}" + "".join(f"; {limit}" for limit in limits)
+
+
+def _axis_label(judged: MetricSeries) -> str:
+    return {"difference": "points", "share": "%"}.get(judged.limit_kind, "value")
+
+
+def _format_limit(limit: LimitLine) -> str:
+    side = {True: "at most ", False: "at least ", None: ""}[limit.at_most]
+    return f"limit {side}{limit.value:g}"
+
+
+def _weight_corners(seen: RolloutSeries, size: float) -> tuple[list[float], list[int]]:
+    """The weights as the corners of a line, to the end."""
+    xs: list[float] = []
+    ys: list[int] = []
+    for at, weight in seen.weights:
+        x = _axis_position(seen, at, size)
+        xs += [x, x]
+        ys += [ys[-1] if ys else weight, weight]
+    return [*xs, _axis_end(seen, size)], [*ys, ys[-1] if ys else 0]
+
+
+def _time_unit(seen: RolloutSeries) -> tuple[str, float]:
+    """The unit of time in which the rollout's length is a number that can be read, and its seconds."""
+    length = (seen.ended - seen.begun).total_seconds()
+    units: Iterable[tuple[str, float, float]] = (("s", 1, 300), ("min", 60, 300), ("h", 3600, 96))
+    return next(((unit, size) for unit, size, most in units if length <= most * size), ("days", 86400.0))
+
+
+def _round_ticks(last: float) -> list[float]:
+    """From 0 on, at most 9, at round numbers."""
+    power = 10.0 ** math.floor(math.log10(last / 8))
+    step = next(size * power for size in (1, 2, 5, 10) if last / (size * power) <= 8)
+    return [round(number * step, 6) for number in range(int(last / step) + 1)]
+
+
+def _axis_end(seen: RolloutSeries, size: float) -> float:
+    """The right end of the time axis."""
+    return max((seen.ended - seen.begun).total_seconds(), 1.0) / size
+
+
+def _axis_position(seen: RolloutSeries, at: datetime, size: float) -> float:
+    return min(max((at - seen.begun).total_seconds() / size, 0.0), _axis_end(seen, size))

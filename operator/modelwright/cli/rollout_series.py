@@ -1,0 +1,316 @@
+"""What can be drawn of a rollout: shares of the requests over time, and the intervals by which metrics were judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+
+from modelwright.api.v1alpha1.policy import Metric, RolloutPolicySpec
+from modelwright.api.v1alpha1.rollout import ModelRollout, RolloutState, StepStatus, VerdictStatus
+from modelwright.cli.model_view import ObjectNotFound
+from modelwright.core.rollout.record import TERMINAL_STATES
+
+LAST_VERDICT_NOTE = (
+    "One look for each metric and step is on record, the last that was written; those before are not kept. While a "
+    "rollout goes on, Prometheus has them as modelwright_rollout_verdict."
+)
+NO_VERDICTS_NOTE = "No verdict is on record."
+NO_POLICY_NOTE = (
+    "The record holds no policy that this program can read: limits of values are missing, and whether those of shares "
+    "are upper or lower ones."
+)
+_LIMIT_KEYS = {True: "atMost", False: "atLeast", None: "limit"}
+_VALUE_UNITS = {
+    "throughput": "requests per second",
+    "absolute-difference": "absolute",
+    "relative-difference": "relative",
+}
+
+
+class LimitKind(StrEnum):
+    """What a limit is about."""
+
+    DIFFERENCE = "difference"
+    SHARE = "share"
+    VALUE = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitLine:
+    """What is still allowed; None: whether at most or at least this can't be told without the policy."""
+
+    value: float
+    at_most: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictPoint:
+    """One verdict with its numbers, in the unit of its metric. `begun`, `ended`: the time of its step, in which the
+    limits held."""
+
+    step: int
+    at: datetime
+    begun: datetime
+    ended: datetime
+    outcome: str
+    estimate: float | None
+    serving: float | None
+    low: float | None
+    high: float | None
+    limits: tuple[LimitLine, ...]
+    samples: int | None
+    serving_samples: int | None
+
+    @property
+    def marker_value(self) -> float:
+        """Where the outcome is marked: at the estimate, or without one at the upper end of the interval."""
+        return next(number for number in (self.estimate, self.high, 0.0) if number is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSeries:
+    """A metric with its looks, the earliest first. `unit` is for people."""
+
+    metric: str
+    limit_kind: LimitKind
+    unit: str
+    dry_run: bool
+    points: tuple[VerdictPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpan:
+    """One step that was begun."""
+
+    number: int
+    kind: str
+    weight: int
+    begun: datetime
+    ended: datetime
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSeries:
+    """A rollout as series. `weights`: from when on the candidate was to have which percent of the callers' requests."""
+
+    rollout: str
+    title: str
+    begun: datetime
+    ended: datetime
+    weights: tuple[tuple[datetime, int], ...]
+    steps: tuple[StepSpan, ...]
+    metrics: tuple[MetricSeries, ...]
+    notes: tuple[str, ...]
+
+    def wire(self) -> dict[str, Any]:
+        """As data, in the spelling of the API."""
+        return {
+            "rollout": self.rollout,
+            "title": self.title,
+            "begun": _format_utc(self.begun),
+            "ended": _format_utc(self.ended),
+            "weights": [{"at": _format_utc(at), "weight": weight} for at, weight in self.weights],
+            "steps": [
+                {"step": s.number, "kind": s.kind, "weight": s.weight, "begun": _format_utc(s.begun), "ended": _format_utc(s.ended),
+                 "outcome": s.outcome} for s in self.steps
+            ],
+            "metrics": [
+                {"metric": m.metric, "what": str(m.limit_kind), "unit": m.unit, "dryRun": m.dry_run,
+                 "looks": [_format_point(look) for look in m.points]} for m in self.metrics
+            ],
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def build_series(record: ModelRollout, now: datetime) -> RolloutSeries:
+    """What is on record of a rollout, until it ended or now. Raises NotThere when that is nothing yet."""
+    status = record.status
+    if status.started_at is None or not status.steps:
+        raise ObjectNotFound(
+            f"{record.name} ({status.state or 'Pending'}) has begun no step, so there is nothing to draw; "
+            f"kubectl modelwright why {record.name} says where it stands"
+        )
+    begun, ended = status.started_at, status.finished_at or now
+    spans = tuple(_build_step(step, ended) for step in sorted(status.steps, key=lambda step: step.index))
+    metrics, readable = _read_metrics(record)
+    judged, without = _group_verdicts(status.verdicts, {span.number - 1: span for span in spans}, metrics)
+    notes = [LAST_VERDICT_NOTE if status.verdicts else NO_VERDICTS_NOTE]
+    if not readable and any(metric.limit_kind is not LimitKind.DIFFERENCE for metric in judged):
+        notes.append(NO_POLICY_NOTE)
+    return RolloutSeries(
+        record.name,
+        _format_title(record),
+        begun,
+        ended,
+        tuple(_list_weights(record, spans)),
+        spans,
+        judged,
+        (*notes, *without),
+    )
+
+
+def _format_title(record: ModelRollout) -> str:
+    status, to = record.status, record.spec.target.version
+    move = f"{status.from_.version} → {to}" if status.from_ is not None else f"to {to}"
+    reason = f", {status.reason}" if status.reason else ""
+    return f"{record.name}: {record.spec.model_ref.name} {move} ({status.state}{reason})"
+
+
+def _build_step(step: StepStatus, end: datetime) -> StepSpan:
+    finished = step.finished_at or end
+    return StepSpan(step.index + 1, step.kind, step.weight or 0, step.started_at, finished, step.outcome or "")
+
+
+def _list_weights(record: ModelRollout, spans: Sequence[StepSpan]) -> Iterator[tuple[datetime, int]]:
+    """A step's weight from when it was seen in force. What is taken back has nothing at the end, and what has
+    succeeded everything."""
+    status = record.status
+    confirmed = {step.index + 1: step.confirmed_at for step in status.steps}
+    if status.started_at is not None:
+        yield status.started_at, 0
+    for span in spans:
+        # A step whose traffic was never confirmed may not have come into force.
+        at = confirmed[span.number]
+        if at is not None:
+            yield at, span.weight
+    if status.state in TERMINAL_STATES and status.finished_at is not None:
+        yield status.finished_at, 100 if status.state == RolloutState.SUCCEEDED else 0
+
+
+def _read_metrics(record: ModelRollout) -> tuple[Mapping[str, Metric], bool]:
+    """The metrics of the policy as it was, by name, and whether that could be read."""
+    if record.status.policy is None:
+        return {}, False
+    try:
+        spec = RolloutPolicySpec.model_validate(record.status.policy.spec, by_alias=True, by_name=False)
+    except ValidationError:
+        return {}, False
+    return {metric.name: metric for metric in spec.analysis.metrics} if spec.analysis is not None else {}, True
+
+
+def _group_verdicts(
+    verdicts: Sequence[VerdictStatus], spans: Mapping[int, StepSpan], metrics: Mapping[str, Metric]
+) -> tuple[tuple[MetricSeries, ...], list[str]]:
+    """Looks by metric and what was judged, and the verdicts that have no numbers to draw, in words."""
+    found: dict[tuple[str, LimitKind], list[VerdictStatus]] = {}
+    without = []
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.step):
+        if verdict.step in spans and (verdict.low is not None or verdict.candidate is not None):
+            found.setdefault((verdict.metric, _limit_kind(verdict)), []).append(verdict)
+        else:
+            because = f": {verdict.message}" if verdict.message else ""
+            without.append(f"{verdict.metric} at step {verdict.step + 1} has no numbers ({verdict.outcome}){because}")
+    judged = tuple(
+        MetricSeries(
+            metric,
+            what,
+            _metric_unit(what, metrics.get(metric)),
+            any(verdict.dry_run for verdict in of_it),
+            tuple(_build_point(verdict, what, spans[verdict.step], metrics.get(metric)) for verdict in of_it),
+        )
+        for (metric, what), of_it in found.items()
+    )
+    return judged, without
+
+
+def _limit_kind(verdict: VerdictStatus) -> LimitKind:
+    """Only shares have an interval, and only differences count the serving revision's requests too."""
+    if verdict.low is None:
+        return LimitKind.VALUE
+    return LimitKind.SHARE if verdict.serving_samples is None else LimitKind.DIFFERENCE
+
+
+def _metric_unit(what: LimitKind, metric: Metric | None) -> str:
+    if what is LimitKind.DIFFERENCE:
+        return "candidate − serving (percentage points)"
+    if what is LimitKind.SHARE:
+        slow = metric is not None and metric.builtin == "latency-percentile"
+        return "slow requests (% of requests)" if slow else "share of requests (%)"
+    return f"value ({_VALUE_UNITS.get((metric.builtin if metric is not None else None) or '', 'its own unit')})"
+
+
+def _build_point(verdict: VerdictStatus, what: LimitKind, span: StepSpan, metric: Metric | None) -> VerdictPoint:
+    candidate, serving = _parse_number(verdict.candidate), _parse_number(verdict.serving)
+    scale = 1.0 if what is LimitKind.VALUE else 100.0
+    limits = _limit_lines(verdict, what, metric, serving)
+    if metric is not None and metric.builtin == "latency-percentile":
+        # These two are seconds; what was judged is a share of requests.
+        candidate = serving = None
+    elif what is LimitKind.DIFFERENCE:
+        candidate = candidate - serving if candidate is not None and serving is not None else None
+        serving = None
+    return VerdictPoint(
+        step=verdict.step + 1,
+        at=verdict.at or span.ended,
+        begun=span.begun,
+        ended=span.ended,
+        outcome=verdict.outcome,
+        estimate=_scale_number(candidate, scale),
+        serving=_scale_number(serving, scale),
+        low=_scale_number(_parse_number(verdict.low), scale),
+        high=_scale_number(_parse_number(verdict.high), scale),
+        limits=tuple(LimitLine(round(limit.value * scale, 6), limit.at_most) for limit in limits),
+        samples=verdict.samples,
+        serving_samples=verdict.serving_samples,
+    )
+
+
+def _limit_lines(
+    verdict: VerdictStatus, what: LimitKind, metric: Metric | None, serving: float | None
+) -> Iterator[LimitLine]:
+    """Of a share the one it was judged by; of a value all that the policy has."""
+    if what is not LimitKind.VALUE:
+        limit = _parse_number(verdict.limit)
+        if limit is not None:
+            yield LimitLine(limit, _is_upper_limit(what, metric, limit))
+        return
+    if metric is None:
+        return
+    most, least, margin = (_parse_number(text) for text in (metric.max, metric.min, metric.margin))
+    if most is not None:
+        yield LimitLine(most, True)
+    if least is not None:
+        yield LimitLine(least, False)
+    if margin is not None and serving is not None:
+        higher_is_better = least is not None and most is None
+        yield LimitLine(serving - margin if higher_is_better else serving + margin, not higher_is_better)
+
+
+def _is_upper_limit(what: LimitKind, metric: Metric | None, limit: float) -> bool | None:
+    if what is LimitKind.DIFFERENCE:
+        return True
+    return None if metric is None else _parse_number(metric.min) != limit
+
+
+def _parse_number(text: str | None) -> float | None:
+    return float(text) if text is not None else None
+
+
+def _scale_number(number: float | None, scale: float) -> float | None:
+    return None if number is None else round(number * scale, 6)
+
+
+def _format_utc(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _format_point(look: VerdictPoint) -> dict[str, Any]:
+    told = {
+        "step": look.step,
+        "at": _format_utc(look.at),
+        "outcome": look.outcome,
+        "estimate": look.estimate,
+        "serving": look.serving,
+        "low": look.low,
+        "high": look.high,
+        "limits": [{_LIMIT_KEYS[limit.at_most]: limit.value} for limit in look.limits],
+        "samples": look.samples,
+        "servingSamples": look.serving_samples,
+    }
+    return {key: value for key, value in told.items() if value is not None}

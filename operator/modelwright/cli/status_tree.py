@@ -1,0 +1,263 @@
+"""What `kubectl modelwright status` and `history` show: one Model as a tree, its rollouts as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from modelwright.api.conditions import find_condition
+from modelwright.api.v1alpha1.model import DriftFigure, DriftStatus
+from modelwright.api.v1alpha1.rollout import AuthorsStatus, GateStatus, ModelRollout, VerdictStatus
+from modelwright.api.v1alpha1.version import ModelVersion
+from modelwright.cli.model_view import ModelView, format_age, format_span
+from modelwright.core import versions
+from modelwright.core.authors import RETRAINING_AUTHOR
+from modelwright.core.rollout.record import TERMINAL_STATES
+
+SHOWN_VERSIONS, SHOWN_RUNS = 6, 3
+"""How many of each are shown, the newest first; `history` has all rollouts."""
+
+
+@dataclass(frozen=True)
+class TreeNode:
+    """A line with what is below it."""
+
+    text: str
+    children: Sequence[TreeNode] = field(default=())
+
+
+def render_tree(seen: ModelView, now: datetime) -> str:
+    """A Model, what serves, the rollout with its evidence, versions, retraining and pods."""
+    return "\n".join(tree_lines(_model_node(seen, now)))
+
+
+def render_history(seen: ModelView, now: datetime) -> str:
+    """Every rollout that there is a record of, the newest first."""
+    if not seen.rollouts:
+        return f"Model {seen.model.name} has no rollouts on record: without a RolloutPolicy it moves at once."
+    head = ("ROLLOUT", "FROM", "TO", "STATE", "REASON", "BY", "BEGAN", "TOOK")
+    return format_table([head, *(_history_row(record, now) for record in seen.rollouts)])
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns, as kubectl shows them."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def format_verdict(verdict: VerdictStatus) -> str:
+    """One metric of one step: what it came to, and by which numbers."""
+    parts = [f"{verdict.metric}: {verdict.outcome}"]
+    if verdict.message:
+        parts.append(verdict.message)
+    elif verdict.candidate is not None:
+        beside = f", serving {verdict.serving}" if verdict.serving is not None else ""
+        limit = f", limit {verdict.limit}" if verdict.limit is not None else ""
+        parts.append(f"candidate {verdict.candidate}{beside}{limit}")
+    if verdict.dry_run:
+        parts.append("dry run, decides nothing")
+    return "; ".join(parts)
+
+
+def format_authors(entries: Iterable[AuthorsStatus], before: str = "") -> list[str]:
+    """Who has made or changed what a candidate is made of, one line for each object; what is unchanged is left out."""
+    told = []
+    for entry in entries:
+        names = [*entry.by, *(["somebody unknown"] if entry.unknown and entry.by != (RETRAINING_AUTHOR,) else [])]
+        if names:
+            told.append(f"- {before}author of {entry.kind} {entry.name}: {', '.join(names)}")
+    return told
+
+
+def format_gate(gate: GateStatus) -> str:
+    """One gate and what it came to."""
+    return f"gate {gate.name}: {gate.outcome}" + (f"; {gate.message}" if gate.message else "")
+
+
+def format_drift(told: DriftStatus, now: datetime) -> tuple[str, list[str]]:
+    """How far requests are from the reference of a version, the worst features with their numbers, and those that are
+    not watched."""
+    drifted = sum(one.drifted for one in told.worst)
+    head = (
+        f"requests have drifted from the reference of {told.version}"
+        if drifted
+        else (f"no drift from the reference of {told.version}")
+    )
+    if not told.worst:
+        head = f"no figures of drift from the reference of {told.version} yet"
+    words = [_format_drift_figure(one) for one in told.worst]
+    words += [f"{one.kind} {one.feature}: not watched, it is free text" for one in told.unwatched]
+    return f"{head} (as of {format_age(told.at, now)} ago)", words
+
+
+def _format_drift_figure(one: DriftFigure) -> str:
+    how = one.method or f"share of {one.aspect} values"
+    drifted = "drifted: " if one.drifted else ""
+    return (
+        f"{drifted}{one.kind} {one.feature}: {how} {one.value}, limit {one.limit} (floor {one.floor}), "
+        f"{one.rows} rows in {one.window}"
+    )
+
+
+def last_verdicts(record: ModelRollout) -> list[VerdictStatus]:
+    """The verdicts of the last step that has any."""
+    steps = [verdict.step for verdict in record.status.verdicts]
+    return [verdict for verdict in record.status.verdicts if verdict.step == max(steps)] if steps else []
+
+
+def _model_node(seen: ModelView, now: datetime) -> TreeNode:
+    model = seen.model
+    ready = find_condition(model.status.conditions, "Ready")
+    stalled = find_condition(model.status.conditions, "Stalled")
+    told = ready if stalled is None or stalled.status != "True" else stalled
+    head = [f"Model {model.name}"]
+    head.append(
+        "suspended" if model.spec.suspend else f"{told.type}={told.status} {told.reason}" if told else "not seen yet"
+    )
+    head += [model.status.url] if model.status.url else []
+    below = [TreeNode(told.message)] if told is not None and told.message and told.reason != "Serving" else []
+    return TreeNode(
+        "  ".join(head),
+        [
+            *below,
+            *_traffic_nodes(seen, now),
+            *_rollout_nodes(seen, now),
+            *_drift_nodes(seen, now),
+            *_version_nodes(seen),
+            *_retraining_nodes(seen, now),
+        ],
+    )
+
+
+def _traffic_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
+    serving = seen.model.status.serving
+    shown = set()
+    for share in seen.model.status.traffic:
+        shown.add(share.version)
+        observed = f" (seen {share.observed_weight} %)" if share.observed_weight is not None else ""
+        since = (
+            f", since {format_age(serving.since, now)}"
+            if serving is not None and serving.revision == share.revision
+            else ""
+        )
+        yield TreeNode(
+            f"{share.weight} % of the requests{observed}: version {share.version}{since}",
+            _pod_nodes(seen, share.version),
+        )
+    for version in dict.fromkeys(pod.version for pod in seen.pods if pod.version not in shown):
+        yield TreeNode(f"no requests: version {version}", _pod_nodes(seen, version))
+
+
+def _pod_nodes(seen: ModelView, version: str) -> list[TreeNode]:
+    found = [pod for pod in seen.pods if pod.version == version]
+    return [
+        TreeNode(
+            f"pod {pod.name}  {'ready' if pod.ready else pod.state}"
+            + (f"  {pod.restarts} restarts" if pod.restarts else "")
+            + (f"  on {pod.node}" if pod.node else "")
+        )
+        for pod in found
+    ]
+
+
+def _rollout_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
+    record = seen.current_rollout
+    if record is None:
+        return
+    status = record.status
+    head = [f"rollout {record.name}", str(status.state or "Pending"), f"to {record.spec.target.version}"]
+    if status.from_ is not None:
+        head[-1] = f"{status.from_.version} -> {record.spec.target.version}"
+    if status.state not in TERMINAL_STATES:
+        head += [f"step {status.progress}"] if status.progress else []
+        head += [f"weight {status.weight} %"] if status.weight is not None else []
+        head += ["paused"] if status.paused else []
+        head += [f"since {format_age(status.started_at, now)}"] if status.started_at else []
+    else:
+        head += [f"{status.reason or ''} {format_age(status.finished_at, now)} ago".strip()]
+    below = [TreeNode(format_gate(gate)) for gate in status.gates]
+    below += [TreeNode(format_verdict(verdict)) for verdict in last_verdicts(record)]
+    below += [TreeNode(words.removeprefix("- ")) for words in format_authors(status.authors)]
+    below += [
+        TreeNode(f"{each.approver} said {each.decision} ({each.place}){': ' + each.reason if each.reason else ''}")
+        for each in status.approvals
+    ]
+    below += [
+        TreeNode(f"{each.by}: {each.name}{'' if each.accepted else ', refused'}; {each.message or each.reason}")
+        for each in status.commands
+    ]
+    yield TreeNode("  ".join(head), below)
+
+
+def _drift_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
+    told = seen.model.status.drift
+    if told is not None:
+        head, worst = format_drift(told, now)
+        yield TreeNode(head, [TreeNode(words) for words in worst])
+
+
+def _version_nodes(seen: ModelView) -> Iterator[TreeNode]:
+    announced = seen.model.status.announced
+    below = [
+        TreeNode(_format_version(seen, version, announced is not None and announced.version == version.name))
+        for version in seen.versions[:SHOWN_VERSIONS]
+    ]
+    more = len(seen.versions) - len(below)
+    count = f"{len(seen.versions)} version{'s' if len(seen.versions) != 1 else ''}"
+    yield TreeNode(count, [*below, *([TreeNode(f"and {more} older ones")] if more > 0 else [])])
+
+
+def _format_version(seen: ModelView, version: ModelVersion, announced: bool) -> str:
+    words = [version.name, versions.lifecycle_stage(version, seen.model.status)]
+    # Of a metric that was measured on several datasets the first figure is the one for all of them.
+    figures = {metric.name: metric.value for metric in reversed(version.spec.metrics)}
+    words += [f"{name} {value}" for name, value in [*reversed(figures.items())][:2]]
+    lineage = version.spec.lineage
+    words += [f"trained by {lineage.training_run}"] if lineage is not None and lineage.training_run else []
+    words += [version.status.failure.message] if version.status.failure is not None else []
+    words += ["announced: name it in spec.version to have it served"] if announced else []
+    return "  ".join(words)
+
+
+def _retraining_nodes(seen: ModelView, now: datetime) -> Iterator[TreeNode]:
+    for policy in seen.policies:
+        status, head = policy.status, [f"retraining {policy.name}"]
+        head += ["suspended"] if policy.spec.suspend else []
+        head += [f"{status.failures} failures in a row"] if status.failures else []
+        of_it = [run for run in seen.runs if run.spec.policy_ref.name == policy.name][:SHOWN_RUNS]
+        below = []
+        for run in of_it:
+            begun = run.metadata.creation_timestamp
+            words = [f"run {run.name}", str(run.status.state or "Pending"), format_age(begun, now)]
+            words += [run.status.outcome] if run.status.outcome else []
+            words += [run.status.message] if run.status.message and run.status.state != "Succeeded" else []
+            below.append(TreeNode("  ".join(words)))
+        yield TreeNode("  ".join(head), below)
+
+
+def _history_row(record: ModelRollout, now: datetime) -> tuple[str, ...]:
+    status, spec = record.status, record.spec
+    people = [command.by for command in status.commands if command.accepted]
+    took = format_span(status.finished_at - status.started_at) if status.finished_at and status.started_at else ""
+    return (
+        record.name,
+        status.from_.version if status.from_ is not None else "",
+        spec.target.version,
+        str(status.state or "Pending"),
+        status.reason or "",
+        spec.rollback.by if spec.rollback is not None else ", ".join(dict.fromkeys(people)),
+        format_age(record.metadata.creation_timestamp, now),
+        took,
+    )
+
+
+def tree_lines(node: TreeNode) -> Iterator[str]:
+    """A tree as text, drawn with lines."""
+    yield node.text
+    for number, child in enumerate(node.children):
+        last = number == len(node.children) - 1
+        for index, line in enumerate(tree_lines(child)):
+            yield (("└─ " if last else "├─ ") if index == 0 else ("   " if last else "│  ")) + line

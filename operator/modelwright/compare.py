@@ -1,0 +1,6 @@
+"""`python -m modelwright.compare`: the former name of modelwright.agents.comparer, for pods of before version 0.2."""
+
+import runpy
+
+if __name__ == "__main__":
+    runpy.run_module("modelwright.agents.comparer", run_name="__main__", alter_sys=True)

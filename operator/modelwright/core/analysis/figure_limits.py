@@ -1,0 +1,89 @@
+"""Whether a figure with its error is within a limit: one code for evaluation gates, trainings and Jobs of metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from modelwright.core.analysis import figure_evidence
+from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.analysis.figure_evidence import FigureEvidence
+from modelwright.core.analysis.report_figures import Figure
+
+_POWER = 0.9
+_MOST_NEEDED = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class FigureLimit:
+    """A limit of a metric: what it is called, its value, which side is allowed, and whether it compares."""
+
+    name: str
+    value: float
+    at_least: bool
+    versus_serving: bool
+
+    @property
+    def broken_side(self) -> str:
+        return "below" if self.at_least else "above"
+
+    def orient_evidence(self, evidence: FigureEvidence) -> tuple[FigureEvidence, float]:
+        """The evidence and the limit, with the sign with which more is better."""
+        return (evidence, self.value) if self.at_least else (evidence.negated(), -self.value)
+
+
+def weigh_evidence(
+    figure: Figure, limit: FigureLimit, evidence: FigureEvidence, passes: float, fails: float
+) -> tuple[Outcome, str]:
+    """Pass: it is proven at the level `passes` that the limit holds. Fail: at `fails` that it doesn't. Else
+    Inconclusive. With the numbers, for people."""
+    turned, value = limit.orient_evidence(evidence)
+    if turned.p_value(value) <= passes:
+        return Outcome.PASS, _describe_proven(limit, evidence, passes)
+    if turned.negated().p_value(-value) <= fails:
+        return Outcome.FAIL, _describe_broken(figure, limit, evidence, fails)
+    return Outcome.INCONCLUSIVE, _describe_undecided(figure, limit, evidence, passes, fails)
+
+
+def describe_comparison(figure: Figure, limit: FigureLimit) -> str:
+    """The figure, and how it compares where the limit does, in words."""
+    text = f"{figure.title} is {format_figure(figure.candidate)}"
+    if not limit.versus_serving or figure.serving is None:
+        return text
+    difference = format_figure(figure.candidate - figure.serving, "+")
+    return f"{text}, {difference} versus the serving version's {format_figure(figure.serving)}"
+
+
+def _describe_broken(figure: Figure, limit: FigureLimit, evidence: FigureEvidence, alpha: float) -> str:
+    bound = (
+        figure_evidence.upper_bound(evidence, alpha) if limit.at_least else figure_evidence.lower_bound(evidence, alpha)
+    )
+    proven = f"{'at most' if limit.at_least else 'at least'} {bound:.4g}"
+    return f"{describe_comparison(figure, limit)}, {limit.broken_side} {limit.name} {limit.value:g} (it is {proven})"
+
+
+def _describe_proven(limit: FigureLimit, evidence: FigureEvidence, alpha: float) -> str:
+    bound = (
+        figure_evidence.lower_bound(evidence, alpha) if limit.at_least else figure_evidence.upper_bound(evidence, alpha)
+    )
+    what = "difference " if limit.versus_serving else ""
+    return f"{what}{'at least' if limit.at_least else 'at most'} {bound:.4g}"
+
+
+def _describe_undecided(
+    figure: Figure, limit: FigureLimit, evidence: FigureEvidence, passes: float, fails: float
+) -> str:
+    low, high = figure_evidence.lower_bound(evidence, passes), figure_evidence.upper_bound(evidence, passes)
+    value = figure.candidate - (figure.serving or 0) if limit.versus_serving else figure.candidate
+    level = passes if (float(value) > limit.value) is limit.at_least else fails
+    needed = evidence.required_examples(limit.value, level, _POWER)
+    more = f"about {needed:,} examples would" if needed is not None and needed <= _MOST_NEEDED else "it lies too near"
+    return (
+        f"{describe_comparison(figure, limit)}: {figure.n} examples do not tell it from {limit.name} {limit.value:g} "
+        f"({low:.4g} to {high:.4g}); {more}"
+    )
+
+
+def format_figure(number: Decimal, sign: str = "") -> str:
+    """A figure as messages have it."""
+    return f"{float(number):{sign}.6g}"

@@ -1,0 +1,203 @@
+"""The result of a gate, from its Job, the pods of it and the report that they left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from modelwright.api.reasons import FETCH_REASONS, Reason
+from modelwright.api.v1alpha1.policy import EvaluationMetric, Gates
+from modelwright.core import pod_failures as pod_states
+from modelwright.core.analysis import report_figures
+from modelwright.core.analysis.evidence import Outcome
+from modelwright.core.evaluation_gate import GateResult, evaluate_report
+from modelwright.core.pod_trust import KEPT_RUNNING
+
+Object = Mapping[str, Any]
+
+JOB_GATES = ("scan", "evaluation", "infra")
+"""Gates that a Job looks at, in the order in which they are looked at."""
+START_TIMEOUT = timedelta(minutes=2)
+"""How long a pod may fail to pull its image or to be created before its gate ends: registries have hiccups."""
+
+_START_FAILURES = (Reason.IMAGE_PULL_FAILED, Reason.CONTAINER_CONFIG_ERROR)
+_DECIDED_OUTCOMES = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class GateRunning:
+    """The Job has not ended; `message` says what it waits for."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """What the Job's container left as its termination message."""
+
+    content: Object
+
+
+def has_ended(job: Object) -> bool:
+    """Whether a Job (batch/v1) is complete or has failed."""
+    return not _true_conditions(job).keys().isdisjoint(("Complete", "Failed"))
+
+
+def has_failed(job: Object) -> bool:
+    """Whether a Job (batch/v1) has failed."""
+    return "Failed" in _true_conditions(job)
+
+
+def is_stuck(job: Object, now: datetime, patience: timedelta) -> bool:
+    """Whether a Job that runs for longer than `patience` has no ready pod: its pods tell why."""
+    status = job.get("status", {})
+    return not status.get("ready") and now - _parse_timestamp(job["metadata"]["creationTimestamp"]) > patience
+
+
+def read_gate_result(
+    job: Object, pods: Sequence[Object], gate: str, gates: Gates, *, first: bool, now: datetime, unheard: str = ""
+) -> GateResult | None:
+    """What a gate of the policy's `gates` comes to by its Job and the pods of that; None while it runs.
+
+    `first`: nothing serves yet. `unheard`: which pods are not believed, for people. A pod that can't start ends the
+    gate with an Error before the Job's own time is up: by then the Job's controller has taken away the pod that tells
+    why.
+    """
+    metrics = gates.evaluation.metrics if gate == "evaluation" and gates.evaluation is not None else ()
+    found = read_job_outcome(job, pods, metrics)
+    if isinstance(found, GateResult):
+        return replace(found, message=f"{found.message}; {unheard}") if unheard else found
+    if isinstance(found, GateRunning):
+        failure = find_start_failure(pods, now)
+        if failure is None:
+            return None
+        return GateResult(Outcome.ERROR, failure.reason, f"Job {job['metadata']['name']}: {failure.message}")
+    if gate in ("scan", "infra"):
+        return parse_judged_report(gate, found.content)
+    return evaluate_report(metrics, found.content, first=first)
+
+
+def find_start_failure(pods: Sequence[Object], now: datetime) -> pod_states.PodFailure | None:
+    """Why no pod can start, once the newest has been failing to for START_PATIENCE; None while one runs or may yet."""
+    if any(pod.get("status", {}).get("phase") in ("Running", "Succeeded") for pod in pods):
+        return None
+    failure = pod_states.diagnose_pods(pods)
+    if failure is None or failure.reason not in _START_FAILURES or _newest_pod_age(pods, now) < START_TIMEOUT:
+        return None
+    return failure
+
+
+def read_job_outcome(
+    job: Object, pods: Sequence[Object], metrics: Sequence[EvaluationMetric] = ()
+) -> GateRunning | GateReport | GateResult:
+    """What a Job (batch/v1) and its `pods` (core/v1) say. Every end without a report is an Error, never a pass. `pods`:
+    those that are believed, see `core.speakers`.
+
+    `metrics`: what the report is asked for. Of one that was cut off, the message names the first figure that it lacks.
+    """
+    name = job["metadata"]["name"]
+    conditions = _true_conditions(job)
+    done = [pod for pod in _newest_first(pods) if pod.get("status", {}).get("phase") == "Succeeded"]
+    failure = pod_states.diagnose_pods(pods)
+    if "Failed" in conditions:
+        # No pod overrules what the Job's controller says.
+        return _failed_result(name, conditions["Failed"], failure)
+    for pod in done:
+        found = _read_pod_report(pod)
+        if found is not None:
+            return found
+    left = ((pod, message) for pod in done for message in _termination_messages(pod))
+    cut = next(((pod, message) for pod, message in left if pod_states.is_truncated(pod, message)), None)
+    if cut is not None:
+        return GateResult(Outcome.ERROR, Reason.REPORT_TOO_LARGE, f"Job {name}: {describe_truncation(*cut, metrics)}")
+    if done or "Complete" in conditions:
+        said = f", but {_first_message(done[0])!r}" if done and _first_message(done[0]) else ""
+        text = f"Job {name} ended well, but no container left a report in its termination message (JSON){said}"
+        return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
+    if "Suspended" in conditions or job.get("spec", {}).get("suspend"):
+        return GateRunning(f"Job {name} is suspended, such as by a queue")
+    newest = next(iter(_newest_first(pods)), None)
+    if failure is not None and newest is not None and newest.get("status", {}).get("reason") == KEPT_RUNNING:
+        text = f"{failure.message}; it is not tried again, since a container that was added to the pod keeps it running"
+        return _failed_result(name, {}, replace(failure, message=text))
+    if failure is not None:
+        return GateRunning(f"Job {name} goes on trying: {failure.message}")
+    if not pods:
+        return GateRunning(f"Job {name} has no pod yet")
+    running = any(pod.get("status", {}).get("phase") == "Running" for pod in pods)
+    return GateRunning(f"Job {name} is running" if running else f"the pod of Job {name} is starting")
+
+
+def describe_truncation(pod: Object, message: str, metrics: Sequence[EvaluationMetric]) -> str:
+    """What to say of a report that the kubelet has cut off."""
+    lacking = report_figures.find_first_missing(message, metrics)
+    first = f": {lacking} is the first figure that did not fit" if lacking is not None else ""
+    return (
+        f"the report is larger than the {pod_states.termination_message_limit(pod)} bytes that Kubernetes keeps of a termination "
+        f"message in this pod{first}; report what the gates ask for (GATED_FIGURES), and put the rest elsewhere, "
+        'with "fullReport": {"uri", "digest"}'
+    )
+
+
+def parse_judged_report(gate: str, report: Object) -> GateResult:
+    """The Job of a gate of ours has judged already; what it says is taken only when it is understood."""
+    try:
+        outcome = Outcome(str(report.get("outcome")))
+    except ValueError:
+        outcome = Outcome.ERROR
+    reason, message = report.get("reason"), report.get("message")
+    if outcome not in _DECIDED_OUTCOMES or not isinstance(reason, str) or not reason or not isinstance(message, str):
+        text = f"the {gate} gate's Job ended with a report that can't be understood"
+        return GateResult(Outcome.ERROR, Reason.REPORT_MISSING, text)
+    return GateResult(outcome, reason, message)
+
+
+def _failed_result(name: str, condition: Object, failure: pod_states.PodFailure | None) -> GateResult:
+    if condition.get("reason") == "DeadlineExceeded":
+        why = failure.message if failure else "see its Events for what it waited for"
+        return GateResult(Outcome.ERROR, Reason.JOB_TIMEOUT, f"Job {name} did not end within its timeout: {why}")
+    if failure is None:
+        said = condition.get("message") or condition.get("reason") or "no pod is left to tell why"
+        return GateResult(Outcome.ERROR, Reason.JOB_FAILED, f"Job {name} failed: {said}")
+    # That a model doesn't load is no finding here: any container that fails is told so.
+    own = failure.reason in FETCH_REASONS or failure.reason != Reason.MODEL_LOAD_FAILED
+    reason = failure.reason if own else Reason.JOB_FAILED
+    return GateResult(Outcome.ERROR, reason, f"Job {name} failed: {failure.message}")
+
+
+def _true_conditions(job: Object) -> dict[str, Object]:
+    """Those that hold, by type."""
+    told = job.get("status", {}).get("conditions", [])
+    return {entry["type"]: entry for entry in told if entry.get("status") == "True"}
+
+
+def _newest_pod_age(pods: Sequence[Object], now: datetime) -> timedelta:
+    """How old the newest pod is."""
+    return now - max(_parse_timestamp(pod["metadata"]["creationTimestamp"]) for pod in pods)
+
+
+def _parse_timestamp(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _newest_first(pods: Iterable[Object]) -> list[Object]:
+    return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
+
+
+def _termination_messages(pod: Object) -> list[str]:
+    states = [entry.get("state", {}).get("terminated") or {} for entry in pod["status"].get("containerStatuses", [])]
+    return [str(state.get("message", "")) for state in states if state.get("exitCode") == 0]
+
+
+def _read_pod_report(pod: Object) -> GateReport | None:
+    for message in _termination_messages(pod):
+        content = pod_states.parse_termination_report(message)
+        if content is not None:
+            return GateReport(content)
+    return None
+
+
+def _first_message(pod: Object) -> str:
+    return next((message.strip()[:200] for message in _termination_messages(pod) if message.strip()), "")

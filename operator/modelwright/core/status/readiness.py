@@ -1,0 +1,178 @@
+"""The conditions of a Model and of a ModelVersion. Nothing else sets Ready, Reconciling, Stalled or Available.
+
+They follow kstatus: Stalled means that a person has to act, Reconciling that things are on their way, Ready that what
+is wanted is what there is. Available is apart from Ready: it says whether callers get answers, and a good rollout
+doesn't touch it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from modelwright.api.conditions import Condition, ConditionType, find_condition, is_true, with_condition
+from modelwright.api.reasons import Reason
+from modelwright.api.v1alpha1.model import ModelStatus
+from modelwright.api.v1alpha1.rollout import RolloutState
+from modelwright.core.problem import Problem
+from modelwright.core.rollout.machine import Assessment
+from modelwright.core.rollout.observation import Observation
+
+MISSING_REFERENCE_TIMEOUT = timedelta(minutes=5)
+"""How long a missing referenced object is waited for, or a write tried again, before that is called stalled."""
+
+_REASON_AFTER_TIMEOUT: Mapping[str, Reason] = {
+    Reason.WAITING_FOR_VERSION: Reason.VERSION_NOT_FOUND,
+    Reason.WAITING_FOR_RUNTIME: Reason.RUNTIME_NOT_FOUND,
+    Reason.WAITING_FOR_MODEL: Reason.WAITING_FOR_MODEL,
+    Reason.WAITING_FOR_POLICY: Reason.POLICY_NOT_FOUND,
+    Reason.PROGRESSING_WITH_RETRY: Reason.PROGRESSING_WITH_RETRY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionSummary:
+    """The three kstatus conditions as one: stalled, on its way, or neither (then ready)."""
+
+    reason: str
+    message: str
+    stalled: bool = False
+    reconciling: bool = False
+
+
+def escalate_problem(problem: Problem, since: datetime, now: datetime) -> Problem:
+    """`problem`, stalled under its final reason when what it waits for has been missing for PATIENCE."""
+    final = _REASON_AFTER_TIMEOUT.get(problem.reason)
+    if problem.stalled or final is None or now - since < MISSING_REFERENCE_TIMEOUT:
+        return problem
+    return Problem(final, problem.message, stalled=True)
+
+
+def assess_readiness(observed: Observation, assessment: Assessment) -> ConditionSummary:
+    """What a Model's rollout and pods come to."""
+    if observed.suspended:
+        text = "spec.suspend is true: nothing is changed"
+        if assessment.state is RolloutState.SUCCEEDED:
+            return _check_health(observed, ConditionSummary(Reason.SUSPENDED, f"{text}; {assessment.message}"))
+        return ConditionSummary(Reason.SUSPENDED, f"{text}; was: {assessment.message}", stalled=True)
+    if assessment.stalled:
+        return ConditionSummary(assessment.reason, assessment.message, stalled=True)
+    if assessment.state is not RolloutState.SUCCEEDED:
+        return ConditionSummary(assessment.reason, assessment.message, reconciling=True)
+    return _check_health(observed, ConditionSummary(assessment.reason, assessment.message))
+
+
+def _check_health(observed: Observation, well: ConditionSummary) -> ConditionSummary:
+    """A revision that serves can still fall ill: then the Model isn't ready, though its rollout has succeeded."""
+    view = observed.target_view
+    if view is None or view.replicas is None or (view.available >= view.replicas and view.current):
+        return well
+    if view.failure is not None and view.available == 0:
+        return ConditionSummary(view.failure.reason, view.failure.message, stalled=True)
+    detail = f": {view.failure.message}" if view.failure else ""
+    text = f"{view.available} of {view.replicas} pods are ready{detail}"
+    return ConditionSummary(Reason.WAITING_FOR_PODS, text, reconciling=True)
+
+
+def assess_availability(observed: Observation) -> tuple[bool, Reason, str]:
+    """Whether every revision that traffic names has a pod that answers."""
+    if observed.serving is None and not any(v.available for v in observed.revisions.values()):
+        return False, Reason.NOTHING_SERVING, "no revision has served yet"
+    if observed.replicas == 0 and observed.target_serves:
+        return False, Reason.SCALED_TO_ZERO, "no pods are asked for, by spec.serving.replicas or by another autoscaler"
+    for key in sorted(observed.traffic.named):
+        view = observed.revisions.get(key)
+        if view is None or view.available < 1:
+            return False, Reason.NO_READY_PODS, f"revision {key} takes traffic and has no ready pod"
+    if not observed.traffic.named:
+        return False, Reason.NOTHING_SERVING, "no revision takes traffic"
+    return True, Reason.REVISION_AVAILABLE, "every revision that takes traffic has a ready pod"
+
+
+def build_conditions(
+    old: tuple[Condition, ...],
+    verdict: ConditionSummary,
+    serving: tuple[bool, Reason, str] | None,
+    *,
+    monitored: tuple[bool, Reason, str] | None = None,
+    verified: tuple[bool | None, str, str] | None = None,
+    evidence: tuple[bool, Reason, str] | None = None,
+    endpoint: tuple[bool, Reason, str] | None = None,
+    generation: int,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """Ready, Reconciling, Stalled and, for a Model, Available; Monitored and Verified only while that is asked for,
+    EvidenceAsked only with a RolloutPolicy, EndpointApplied only with what it is about.
+    Times move only where a status does."""
+    rows: list[tuple[str, bool | None, str, str]] = []
+    if serving is not None:
+        rows.append((ConditionType.AVAILABLE, *serving))
+    for wanted, entry in (
+        (ConditionType.MONITORED, monitored),
+        (ConditionType.VERIFIED, verified),
+        (ConditionType.EVIDENCE_ASKED, evidence),
+        (ConditionType.ENDPOINT_APPLIED, endpoint),
+    ):
+        if entry is not None:
+            rows.append((wanted, *entry))
+        else:
+            old = tuple(condition for condition in old if condition.type != wanted)
+    old = set_readiness(old, verdict, generation=generation, now=now)
+    for type_, status, reason, message in rows:
+        old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
+    return old
+
+
+def set_readiness(
+    old: tuple[Condition, ...], verdict: ConditionSummary, *, generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """`old` with Ready, Reconciling and Stalled by this verdict; the others stay as they are."""
+    ready = not verdict.stalled and not verdict.reconciling
+    quiet = (Reason.UP_TO_DATE, "")
+    for type_, status, (reason, message) in (
+        (ConditionType.READY, ready, _reason_and_message(verdict)),
+        (
+            ConditionType.RECONCILING,
+            verdict.reconciling,
+            _reason_and_message(verdict) if verdict.reconciling else quiet,
+        ),
+        (ConditionType.STALLED, verdict.stalled, _reason_and_message(verdict) if verdict.stalled else quiet),
+    ):
+        old = with_condition(old, type_, status, reason, message, generation=generation, now=now)
+    return old
+
+
+def acknowledge_edit(old: tuple[Condition, ...], *, generation: int, now: datetime) -> tuple[Condition, ...]:
+    """`old` for an edit that was seen and not looked into: Ready waits; the others tell of what runs, as before."""
+    verdict = ConditionSummary(Reason.NEW_GENERATION, "other edits are answered first", reconciling=True)
+    told = set_readiness(old, verdict, generation=generation, now=now)
+    return tuple(condition.model_copy(update={"observed_generation": generation}) for condition in told)
+
+
+_MOVING_STATES = (RolloutState.PENDING, RolloutState.GATING, RolloutState.PROGRESSING, RolloutState.PROMOTING)
+
+
+def reports_progress_only(old: ModelStatus, new: ModelStatus) -> bool:
+    """Whether `new` differs from `old` only in how far a move of the same generation has come: nobody acts on that, so
+    it may be written a little later. What serves, what is wrong and what people have to do is never progress."""
+    if new == old or old.rollout is None or new.rollout is None or old.rollout.name != new.rollout.name:
+        return False
+    before = find_condition(old.conditions, ConditionType.RECONCILING)
+    # An acknowledgement leaves the state as it was before the edit.
+    acknowledged = before is not None and before.reason == Reason.NEW_GENERATION
+    states = {new.rollout.state} if acknowledged else {old.rollout.state, new.rollout.state}
+    return (
+        states <= set(_MOVING_STATES)
+        and is_true(old.conditions, ConditionType.RECONCILING)
+        and is_true(new.conditions, ConditionType.RECONCILING)
+        and _without_progress(old) == _without_progress(new)
+    )
+
+
+def _without_progress(status: ModelStatus) -> tuple[ModelStatus, list[tuple[str, str]]]:
+    blank = {"rollout": None, "target": None, "runtime": None, "replicas": None, "ready_replicas": None, "traffic": ()}
+    rest = status.model_copy(update={**blank, "conditions": ()})
+    return rest, sorted((str(condition.type), condition.status) for condition in status.conditions)
+
+
+def _reason_and_message(verdict: ConditionSummary) -> tuple[str, str]:
+    return verdict.reason, verdict.message

@@ -1,0 +1,270 @@
+"""The resync sweep: what a watch may have lost is found by listing, and every object of ours is looked at again.
+
+Kopf lists again after `410 Gone`, but says nothing of objects that vanished meanwhile. So every ten minutes all watched
+kinds are listed (metadata only) and compared with the store:
+
+- an object the API server no longer has is a *ghost*: it is dropped, and what depends on it is looked at. It is asked
+  for by name before that, because an API server that lags behind may list an older state;
+- an object that the store lacks, or knows only in an older state, two minutes after the list, means that the watch has
+  stalled: it is fetched, counted, and two sweeps in a row with such objects end the process (a restart is cheap);
+- an object that the store knows in a *newer* state than list and object tell means that the API server has been
+  restored from a backup: nothing in the store can be trusted, and the process ends.
+
+Kinds that come from other people's CRDs are looked for every minute; when one appears or goes, the process starts anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelwright.api import names
+from modelwright.kube import api_errors, kinds
+from modelwright.kube.client import KubeClient
+from modelwright.kube.kinds import Kind
+from modelwright.kube.store import Identity, Store, is_newer
+from modelwright.obs import metrics
+from modelwright.obs.clock import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 600.0
+JITTER = 0.2
+GRACE_SECONDS = 120.0
+DISCOVERY_SECONDS = 60.0
+RETRY_SECONDS = 60.0
+MAX_STALLED_RESYNCS = 2
+MAX_REPAIRS = 100
+
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class WatchedKind:
+    """A kind to watch: objects with these labels (a selector; None is all), in these namespaces (none is all)."""
+
+    kind: Kind
+    labels: str | None = None
+    namespaces: tuple[str, ...] = ()
+
+
+def watched_kinds(
+    served: Collection[Kind], namespaces: Sequence[str] = (), training: Iterable[Kind] = ()
+) -> tuple[WatchedKind, ...]:
+    """What the operator watches: of `served`, everything it reads; children of ours only with our label. `training`:
+    kinds that runs may be made of."""
+    # Pods whose end is a result.
+    telling = f"{names.MANAGED_SELECTOR},{names.LABEL_ROLE} in ({','.join(names.REPORTING_ROLES)})"
+    selectors: dict[Kind, str | None] = {
+        **dict.fromkeys(kinds.OWN_KINDS),
+        kinds.DEPLOYMENT: names.MANAGED_SELECTOR,
+        kinds.SERVICE: names.MANAGED_SELECTOR,
+        kinds.JOB: names.MANAGED_SELECTOR,
+        kinds.CRON_JOB: names.MANAGED_SELECTOR,
+        kinds.CONTROLLER_REVISION: names.MANAGED_SELECTOR,
+        kinds.POD_DISRUPTION_BUDGET: names.MANAGED_SELECTOR,
+        kinds.HORIZONTAL_POD_AUTOSCALER: names.MANAGED_SELECTOR,
+        kinds.HTTP_ROUTE: names.MANAGED_SELECTOR,
+        kinds.GRPC_ROUTE: names.MANAGED_SELECTOR,
+        kinds.TRAEFIK_SERVICE: names.MANAGED_SELECTOR,
+        kinds.POD: telling,
+        kinds.GATEWAY: None,
+        kinds.GATEWAY_CLASS: None,
+        **dict.fromkeys(training, names.MANAGED_SELECTOR),
+    }
+    return tuple(
+        WatchedKind(kind, labels, tuple(namespaces) if kind.namespaced else ())
+        for kind, labels in selectors.items()
+        if kind in served
+    )
+
+
+@dataclass
+class ResyncReport:
+    """What one sweep found, as lists of (kind, (namespace, name))."""
+
+    stale: list[tuple[Kind, Place]] = field(default_factory=list)
+    behind: list[tuple[Kind, Place]] = field(default_factory=list)
+    ahead: list[tuple[Kind, Place]] = field(default_factory=list)
+
+
+class Resync:
+    """`served` are the kinds found at start, of those in `among`; `look_again` is called after each sweep to enqueue
+    every object of ours.
+
+    `on_fatal(reason)` and `on_kinds_changed(reason)` end the process: with exit code 1, and 0 after giving the Lease
+    back.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        store: Store,
+        watched: Sequence[WatchedKind],
+        *,
+        served: Collection[Kind],
+        look_again: Callable[[], None],
+        on_fatal: Callable[[str], None],
+        on_kinds_changed: Callable[[str], None],
+        clock: Clock | None = None,
+        interval: float = INTERVAL_SECONDS,
+        grace: float = GRACE_SECONDS,
+        discovery: float = DISCOVERY_SECONDS,
+        among: Collection[Kind] = kinds.ALL_KINDS,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._watched = tuple(watched)
+        self._served = frozenset(served)
+        self._among = tuple(among)
+        self._enqueue_all = look_again
+        self._on_fatal = on_fatal
+        self._on_kinds_changed = on_kinds_changed
+        self._clock: Clock = clock or SystemClock()
+        self._interval = interval
+        self._grace = grace
+        self._discovery = discovery
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._stalled_resyncs: dict[Kind, int] = {}
+
+    async def run(self) -> None:
+        """Sweep every `interval` +-20 %, until cancelled."""
+        wait = self._interval
+        while True:
+            await self._clock.sleep(wait * self._rng.uniform(1 - JITTER, 1 + JITTER))
+            try:
+                self._escalate(await self.resync_once())
+            except api_errors.ApiError as error:
+                metrics.SWEEPS.labels("error").inc()
+                log.warning("a sweep failed, trying again", extra={"error": str(error)})
+                wait = min(RETRY_SECONDS, self._interval)
+            else:
+                metrics.SWEEPS.labels("ok").inc()
+                wait = self._interval
+
+    async def run_discovery(self) -> None:
+        """Look for kinds that appear or go every `discovery` seconds, until cancelled."""
+        while True:
+            await self._clock.sleep(self._discovery)
+            try:
+                served = await self._client.served_kinds(self._among)
+            except api_errors.ApiError as error:
+                log.warning("the served kinds can't be asked for, trying again", extra={"error": str(error)})
+                continue
+            changes = [f"{k.kind} appeared" for k in served - self._served]
+            changes += [f"{k.kind} is gone" for k in self._served - served]
+            if changes:
+                self._on_kinds_changed(", ".join(sorted(changes)))
+
+    async def resync_once(self) -> ResyncReport:
+        """One sweep, with its repairs. Raises ApiError when the API server doesn't answer."""
+        report = ResyncReport()
+        suspects: dict[Kind, dict[Place, Identity]] = {}
+        for what in self._watched:
+            # What is added to the store while the list is under way must not be taken for a ghost.
+            before = self._store.list_identities(what.kind)
+            listed, unlisted = await self._list_identities(what)
+            for place, known in before.items():
+                if place[0] in unlisted:
+                    continue
+                there = listed.get(place)
+                if there is None or there.uid != known.uid:
+                    if await self._matches_store(what.kind, place):
+                        continue
+                    namespace, name = place
+                    last = known.resource_version
+                    if self._store.forget(what.kind, namespace, name, known.uid, last=last) is not None:
+                        report.stale.append((what.kind, place))
+                        metrics.WATCH_GHOSTS.labels(what.kind.kind).inc()
+                elif _is_ahead(known, there) and not await self._matches_store(what.kind, place):
+                    report.ahead.append((what.kind, place))
+            suspects[what.kind] = self._find_missing(what.kind, listed)
+        if any(suspects.values()):
+            await self._clock.sleep(self._grace)
+        for kind, places in suspects.items():
+            late = self._find_missing(kind, places)
+            report.behind += [(kind, place) for place in late]
+            metrics.WATCH_DIVERGENCE.labels(kind.kind).inc(len(late))
+            await self._fetch_missing(kind, late)
+        self._enqueue_all()
+        return report
+
+    async def _matches_store(self, kind: Kind, place: Place) -> bool:
+        """Whether the object itself is in the state that the store holds: then the list was of an older one."""
+        obj = await self._client.get(kind, *place)
+        return obj is not None and _identity_of(obj) == self._store.identity_of(kind, place)
+
+    async def _fetch_missing(self, kind: Kind, late: Collection[Place]) -> None:
+        for namespace, name in list(late)[:MAX_REPAIRS]:
+            obj = await self._client.get(kind, namespace, name)
+            if obj is not None:
+                self._store.put(obj)
+
+    def _escalate(self, report: ResyncReport) -> None:
+        if report.stale or report.behind or report.ahead:
+            log.warning(
+                "a sweep found differences between the API server and the store",
+                extra={
+                    "ghosts": [_format_place(*g) for g in report.stale[:20]],
+                    "behind": [_format_place(*b) for b in report.behind[:20]],
+                    "ahead": [_format_place(*a) for a in report.ahead[:20]],
+                },
+            )
+        for kind in {what.kind for what in self._watched}:
+            behind = any(k == kind for k, _ in report.behind)
+            self._stalled_resyncs[kind] = self._stalled_resyncs.get(kind, 0) + 1 if behind else 0
+        stalled = sorted(kind.kind for kind, strikes in self._stalled_resyncs.items() if strikes >= MAX_STALLED_RESYNCS)
+        if report.ahead:
+            self._on_fatal(
+                f"the API server knows {_format_place(*report.ahead[0])} only in an older state than this process: "
+                "it was restored from a backup"
+            )
+        elif stalled:
+            self._on_fatal(
+                f"the watch of {', '.join(stalled)} has stalled: {MAX_STALLED_RESYNCS} sweeps in a row found it behind"
+            )
+
+    async def _list_identities(self, what: WatchedKind) -> tuple[dict[Place, Identity], frozenset[str]]:
+        """What there is; and the namespaces, of several, that this process may not list: they keep nobody else's sweep
+        from its end."""
+        found: dict[Place, Identity] = {}
+        refused = set()
+        for namespace in what.namespaces or (None,):
+            try:
+                listed = await self._client.list(what.kind, namespace, labels=what.labels, metadata_only=True)
+            except api_errors.Denied:
+                if namespace is None:
+                    raise
+                refused.add(namespace)
+                continue
+            for obj in listed:
+                meta = obj["metadata"]
+                found[str(meta.get("namespace") or ""), str(meta["name"])] = _identity_of(obj)
+        return found, frozenset(refused)
+
+    def _find_missing(self, kind: Kind, listed: dict[Place, Identity]) -> dict[Place, Identity]:
+        """Those of `listed` that the store lacks or knows only in an older state."""
+        known = self._store.list_identities(kind)
+        return {
+            place: there
+            for place, there in listed.items()
+            if not self._store.is_deleted(there.uid, there.resource_version)
+            and ((here := known.get(place)) is None or is_newer(there.resource_version, here.resource_version))
+        }
+
+
+def _identity_of(obj: Mapping[str, Any]) -> Identity:
+    return Identity(str(obj["metadata"]["uid"]), str(obj["metadata"]["resourceVersion"]))
+
+
+def _is_ahead(known: Identity, there: Identity) -> bool:
+    version = known.resource_version
+    return version.isdecimal() and is_newer(version, there.resource_version)
+
+
+def _format_place(kind: Kind, place: Place) -> str:
+    return f"{kind.kind} {place[0]}/{place[1]}" if place[0] else f"{kind.kind} {place[1]}"

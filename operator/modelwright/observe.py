@@ -1,0 +1,6 @@
+"""`python -m modelwright.observe`: the former name of modelwright.agents.drift_monitor, for pods of before version 0.2."""
+
+import runpy
+
+if __name__ == "__main__":
+    runpy.run_module("modelwright.agents.drift_monitor", run_name="__main__", alter_sys=True)

@@ -1,0 +1,266 @@
+"""The Jobs that look at a candidate before any caller's request: the scan of its artifact, the prober of the infra
+gate, and the evaluation that the policy's author has written."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.common import parse_duration
+from modelwright.api.v1alpha1.helper_pods import ROLE_EVALUATION, ROLE_INFRA, ROLE_SCAN
+from modelwright.api.v1alpha1.policy import EvaluationGate, EvaluationMetric, InfraGate, ScanGate
+from modelwright.api.v1alpha1.version import Artifact, Sample
+from modelwright.core.analysis import report_figures
+from modelwright.core.diff import parse_quantity
+from modelwright.core.revision import Revision
+from modelwright.render import fetch_container, helper_pod_placement, user_pod_template
+from modelwright.render.child_metadata import owner_reference
+from modelwright.render.images import Images
+from modelwright.render.strategic_merge import MergeError
+
+Json = dict[str, Any]
+
+CANDIDATE_DIR = "/mnt/modelwright/candidate"
+SERVING_DIR = "/mnt/modelwright/serving"
+TEMPLATE_PATH = "spec.gates.evaluation.template"
+
+SAMPLES_BYTES = 1 << 20
+"""Samples of a version that are sent to a candidate, as JSON: what a container's environment holds for sure."""
+_VARIABLE_BYTES = 100_000
+"""Linux takes no longer string than 128 KiB into a process' environment."""
+
+_POD_START_SECONDS = 120
+"""For scheduling the prober and pulling its image; the prober itself keeps to the gate's timeout."""
+_PROBE_TRIES = 2
+_PROGRAMS = {"check": "prober", "scan": "scanner"}
+"""The module in modelwright.agents that each container of ours runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedContent:
+    """A version's artifact as the evaluation gets it."""
+
+    version: str
+    artifact: Artifact
+    digest: str
+    cached: fetch_container.CachedContent | None = None
+    """Where it is, for pods that may not fetch it."""
+
+
+def job_name(rollout: Json, gate: str) -> str:
+    """Name of the Job for this gate of this very rollout; pods carry it as a label, so at most 63 characters."""
+    name, uid = rollout["metadata"]["name"], rollout["metadata"]["uid"]
+    return names.cut_with_hash(f"{name}-{gate}", names.LABEL_VALUE_MAX, name, uid, gate)
+
+
+def infra_job(
+    rollout: Json, gate: InfraGate, candidate: Revision, stored: Json, samples: Sequence[Sample], images: Images, *,
+    protocol: str, request_seconds: int, service_account: str | None = None, pods: Sequence[str] = (),
+) -> Json:  # fmt: skip
+    """The Job that sends the version's samples to the candidate's own Service.
+
+    `stored`: the candidate's ControllerRevision. `protocol`: its runtime's. `request_seconds`: how long one answer may
+    take. `service_account`: whose image pull secrets the pod needs; it has no rights. `pods`: addresses of the
+    candidate's, whose memory is looked at when there is a budget. Raises MergeError for samples that are too large to
+    be handed over.
+    """
+    model, namespace = rollout["spec"]["modelRef"]["name"], rollout["metadata"]["namespace"]
+    budget = parse_duration(gate.timeout)
+    environment = {
+        "URL": f"http://{names.revision_name(model, candidate.hash)}.{namespace}.svc",
+        "MODEL_NAME": model,
+        "PROTOCOL": protocol,
+        "REPEATS": str(gate.repeats),
+        "TIMEOUT_SECONDS": f"{budget:g}",
+        "REQUEST_SECONDS": str(request_seconds),
+        **({"READINESS_PATH": path} if (path := _service_readiness_path(stored)) else {}),
+        **_sample_variables(samples),
+    }
+    if gate.latency is not None:
+        environment["LATENCY_PERCENTILE"] = gate.latency.percentile
+        environment["LATENCY_SECONDS"] = f"{parse_duration(gate.latency.max):g}"
+    if gate.memory is not None:
+        environment["MEMORY_BYTES"] = f"{parse_quantity(gate.memory):.0f}"
+        environment["METRICS_URLS"] = ",".join(_metrics_urls(stored, pods))
+    container = _own_container("check", ROLE_INFRA, environment, {"cpu": "100m", "memory": "64Mi"}, "256Mi", images)
+    template = {
+        "metadata": {},
+        "spec": {**user_pod_template.default_pod_spec(images, service_account), "containers": [container]},
+    }
+    return _gate_job(
+        rollout, ROLE_INFRA, candidate, template, _PROBE_TRIES, math.ceil(budget) + _POD_START_SECONDS, images
+    )
+
+
+def scan_job(rollout: Json, gate: ScanGate, candidate: Revision, wanted: EvaluatedContent, images: Images) -> Json:
+    """The Job that reads the candidate's artifact without loading it."""
+    brought = fetch_container.fetch_contents(
+        {"candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)}, images, ROLE_SCAN
+    )
+    environment = {
+        "CANDIDATE_DIR": CANDIDATE_DIR,
+        "ALLOWED_GLOBALS": _format_list(gate.allow.globals),
+        "ALLOWED_FILES": _format_list(gate.allow.files),
+    }
+    container = _own_container("scan", ROLE_SCAN, environment, {"cpu": "100m", "memory": "128Mi"}, "2Gi", images)
+    spec = {
+        **user_pod_template.default_pod_spec(images, wanted.artifact.service_account_name),
+        "initContainers": brought.containers,
+        "containers": [{**container, "volumeMounts": brought.mounts}],
+        "volumes": brought.volumes,
+    }
+    return _gate_job(
+        rollout, ROLE_SCAN, candidate, {"metadata": {}, "spec": spec}, _PROBE_TRIES,
+        math.ceil(parse_duration(gate.timeout)), images,
+    )  # fmt: skip
+
+
+def evaluation_job(
+    rollout: Json,
+    gate: EvaluationGate,
+    candidate: Revision,
+    wanted: EvaluatedContent,
+    serving: EvaluatedContent | None,
+    images: Images,
+    *,
+    service_account: str | None = None,
+) -> Json:
+    """The Job of the policy's author, with the artifacts of the candidate and of what serves (None: nothing does yet).
+
+    The author's pod template is kept as it is; put before it are what fetches the artifacts, and in each container the
+    variables and the two directories. What the restricted Pod Security Standard asks for is the default.
+    `service_account`: whom the Model serves as, when that isn't who fetches: what loads a model is nobody else. Raises
+    MergeError, naming the field, for a template that has no containers.
+    """
+    model = rollout["spec"]["modelRef"]["name"]
+    environment = {
+        "MODEL_NAME": model,
+        "CANDIDATE_DIR": CANDIDATE_DIR,
+        "CANDIDATE_VERSION": wanted.version,
+        "CANDIDATE_FORMAT": wanted.artifact.format.name,
+        "GATED_FIGURES": format_gated_figures(gate.metrics),
+    }
+    contents: dict[str, tuple[fetch_container.FetchSource, str | None, str]] = {
+        "candidate": (wanted.artifact, wanted.digest, CANDIDATE_DIR)
+    }
+    if serving is not None:
+        environment |= {
+            "SERVING_DIR": SERVING_DIR,
+            "SERVING_VERSION": serving.version,
+            "SERVING_FORMAT": serving.artifact.format.name,
+        }
+        contents["serving"] = (serving.artifact, serving.digest, SERVING_DIR)
+    parts = {"candidate": wanted, "serving": serving}
+    kept = {
+        name: content.cached for name, content in parts.items() if content is not None and content.cached is not None
+    }
+    base = user_pod_template.default_pod_spec(images, service_account or wanted.artifact.service_account_name)
+    brought = fetch_container.fetch_contents(contents, images, ROLE_EVALUATION, kept)
+    spec = user_pod_template.merge_pod_spec(gate.template, TEMPLATE_PATH, base, environment, brought)
+    return _gate_job(
+        rollout, ROLE_EVALUATION, candidate, {**gate.template, "spec": spec}, gate.backoff_limit,
+        math.ceil(parse_duration(gate.timeout)), images, gate.template.get("spec"),
+    )  # fmt: skip
+
+
+def _own_container(
+    name: str, role: str, environment: Mapping[str, str], requests: Mapping[str, str], memory: str, images: Images
+) -> Json:
+    """The container of a program of ours; `memory` is the most that it takes."""
+    return {
+        "name": name,
+        "image": images.operator,
+        **_pull_policy(images),
+        "command": ["python", "-m", f"modelwright.agents.{_PROGRAMS[name]}"],
+        "env": user_pod_template.render_variables(environment),
+        "resources": helper_pod_placement.container_resources(
+            {"requests": dict(requests), "limits": {"memory": memory}}, images, role
+        ),
+        "securityContext": fetch_container.restricted_container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _format_list(texts: Sequence[str]) -> str:
+    # No dollar is left in it: Kubernetes would expand $(NAME).
+    return json.dumps(texts).replace("$", "\\u0024")
+
+
+def format_gated_figures(metrics: Sequence[EvaluationMetric]) -> str:
+    """The figures that a report must have, as JSON: [{"name", "slice"?}]."""
+    asked = [
+        {"name": m.name, **({"slice": part} if part is not None else {})}
+        for m, part in report_figures.list_gated_figures(metrics)
+    ]
+    # No dollar is left in it: Kubernetes would expand $(NAME).
+    return json.dumps(asked, ensure_ascii=False, separators=(",", ":")).replace("$", "\\u0024")
+
+
+def _gate_job(
+    rollout: Json, gate: str, candidate: Revision, template: Json, tries: int, timeout: int, images: Images,
+    given: Json | None = None,
+) -> Json:  # fmt: skip
+    metadata = rollout["metadata"]
+    # Never the revision's label: Deployment, Service and budget of the candidate select by it.
+    labels = names.child_labels(
+        role=names.ROLE_GATE, model=rollout["spec"]["modelRef"]["name"], version=candidate.version
+    )
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(rollout, gate),
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "annotations": {names.ANNOTATION_VERSION_NAME: candidate.version},
+            "ownerReferences": [owner_reference(rollout)],
+        },
+        "spec": {
+            "backoffLimit": tries,
+            "activeDeadlineSeconds": timeout,
+            "template": helper_pod_placement.place_template(
+                user_pod_template.merge_metadata(template, TEMPLATE_PATH, labels), template["spec"], images, gate, given
+            ),
+        },
+    }
+
+
+def _pull_policy(images: Images) -> Json:
+    return {"imagePullPolicy": images.pull_policy} if images.pull_policy else {}
+
+
+def _sample_variables(samples: Sequence[Sample]) -> dict[str, str]:
+    """SAMPLES_0, SAMPLES_1, ...: one JSON list in parts. No dollar is left in it: Kubernetes would expand $(NAME)."""
+    if not samples:
+        return {}
+    text = json.dumps([sample.wire() for sample in samples], ensure_ascii=False, separators=(",", ":"))
+    data = text.replace("$", "\\u0024").encode()
+    if len(data) > SAMPLES_BYTES:
+        raise MergeError(f"spec.samples: they take {len(data)} bytes; the infra gate sends at most {SAMPLES_BYTES}")
+    parts, start = [], 0
+    while start < len(data):
+        end = min(start + _VARIABLE_BYTES, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        parts.append(data[start:end].decode())
+        start = end
+    return {f"SAMPLES_{number}": part for number, part in enumerate(parts)}
+
+
+def _service_readiness_path(stored: Json) -> str | None:
+    """The path that says on the Service's port whether the model is loaded; None when that is asked elsewhere."""
+    data = stored["data"]
+    for container in data["template"]["spec"]["containers"]:
+        port = container.get("readinessProbe", {}).get("httpGet", {}).get("port")
+        if container["name"] == names.MODEL_CONTAINER and port in ("http", data["ports"]["http"]):
+            path = data.get("readinessPath")
+            return path if isinstance(path, str) else None
+    return None
+
+
+def _metrics_urls(stored: Json, pods: Sequence[str]) -> list[str]:
+    port = stored["data"]["ports"].get("metrics")
+    hosts = (f"[{address}]" if ":" in address else address for address in pods)
+    return [f"http://{host}:{port}/metrics" for host in hosts] if port is not None else []

@@ -1,0 +1,77 @@
+"""The Job of a metric: the pod template of the policy's author, told which revisions it is to measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.common import parse_duration
+from modelwright.api.v1alpha1.policy import JobMetric
+from modelwright.render import helper_pod_placement, user_pod_template
+from modelwright.render.child_metadata import owner_reference
+from modelwright.render.images import Images
+from modelwright.render.strategic_merge import MergeError, strategic_merge
+
+Json = dict[str, Any]
+
+LABEL_MEASURES = f"{names.GROUP}/measures"
+"""On a metric's Job: which metric of which step it measures, as a hash."""
+ROLE_METRIC = "metric"
+
+
+def measured_label(key: str, metric: str) -> str:
+    """Value of LABEL_MEASURES: for the metric of this name, of the rollout and step that `key` names."""
+    return names.short_hash(f"{key}{chr(0)}{metric}")
+
+
+def render_metric_job(
+    rollout: Json, metric: str, asked: JobMetric, *, key: str, version: str, attempt: str,
+    environment: Mapping[str, str], images: Images,
+) -> Json:  # fmt: skip
+    """The Job that measures once. `attempt` tells it from those before; `environment` comes before the containers' own.
+
+    It is tried once, and owned by the ModelRollout. What the restricted Pod Security Standard asks for is the default.
+    Raises MergeError, naming the field, for a template that is no pod template.
+    """
+    model = rollout["spec"]["modelRef"]["name"]
+    labels = names.child_labels(role=ROLE_METRIC, model=model, version=version) | {
+        LABEL_MEASURES: measured_label(key, metric)
+    }
+    where = f"metric {metric}: job.template"
+    given = user_pod_template.typed_member(asked.template, "metadata", dict, where)
+    spec = strategic_merge(
+        user_pod_template.default_pod_spec(images),
+        user_pod_template.typed_member(asked.template, "spec", dict, where),
+        f"{where}.spec",
+    )
+    containers = spec.get("containers")
+    if not isinstance(containers, list) or not containers:
+        raise MergeError(f"{where}.spec.containers: at least one container is needed, which writes the report")
+    spec["containers"] = [
+        user_pod_template.merge_container(one, environment, f"{where}.spec.containers[{index}]")
+        for index, one in enumerate(containers)
+    ]
+    own = {key: value for key, value in (given.get("labels") or {}).items() if not key.startswith(f"{names.GROUP}/")}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.cut_with_hash(
+                f"{model}-{metric}", names.LABEL_VALUE_MAX, rollout["metadata"]["uid"], key, metric, attempt
+            ),
+            "namespace": rollout["metadata"]["namespace"],
+            "labels": labels,
+            "ownerReferences": [owner_reference(rollout)],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": math.ceil(parse_duration(asked.timeout)),
+            # For people, when it has failed; one that has ended well is taken away at once.
+            "ttlSecondsAfterFinished": 600,
+            "template": helper_pod_placement.place_template(
+                {**given, "labels": {**own, **labels}}, spec, images, ROLE_METRIC, asked.template.get("spec")
+            ),
+        },
+    }

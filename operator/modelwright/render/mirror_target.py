@@ -1,0 +1,143 @@
+"""What the comparer and the observer are made of: one pod of ours that a gateway sends copies of requests to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelwright.api import names
+from modelwright.core.revision import Revision
+from modelwright.render import fetch_container, helper_pod_placement
+from modelwright.render.child_metadata import child_metadata
+from modelwright.render.images import Images
+
+Json = dict[str, Any]
+
+PORT = 8080
+_SHUTDOWN_SECONDS = 5
+_TOKEN_CHARACTERS = 52
+
+
+@dataclass(frozen=True)
+class MirrorTarget:
+    """One of them. `role` is also the name of its container, `module` what it runs, `name` that of Deployment and
+    Service. `annotation`: put on the pods with what they are made for; another one makes another pod."""
+
+    role: str
+    module: str
+    name: str
+    annotation: str
+    resources: Json = field(default_factory=dict)
+
+    def render_deployment(
+        self, model: Json, made_for: str, environment: Mapping[str, str], images: Images, *,
+        token: str, service_account: str | None, request_seconds: int, container: Json | None = None,
+        pod: Json | None = None,
+    ) -> Json:  # fmt: skip
+        """One pod. `token`: of the copies that count; empty for all. `container`, `pod`: more members of their specs.
+        `request_seconds`: how long an answer is waited for. `service_account`: whose image pull secrets, and identity
+        at a store, it needs; it has no rights."""
+        labels = self._selector_labels(model)
+        env = {
+            **environment,
+            "REQUEST_TIMEOUT_SECONDS": str(request_seconds),
+            "STOP_SECONDS": str(_SHUTDOWN_SECONDS),
+            **({"COPY_TOKEN": token} if token else {"COPIES_WITHOUT_TOKEN": "Count"}),
+            "PORT": str(PORT),
+        }
+        own = {
+            "name": self.role,
+            "image": images.operator,
+            **({"imagePullPolicy": images.pull_policy} if images.pull_policy else {}),
+            "command": ["python", "-m", self.module],
+            "env": [{"name": key, "value": value} for key, value in env.items()],
+            "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+            "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 2},
+            "livenessProbe": {
+                "httpGet": {"path": "/healthz", "port": "http"},
+                "periodSeconds": 10,
+                "timeoutSeconds": 5,
+            },
+            "resources": helper_pod_placement.container_resources(self.resources, images, self.role),
+            "securityContext": fetch_container.restricted_container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            **(container or {}),
+        }
+        spec = {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            **({"serviceAccountName": service_account} if service_account else {}),
+            "securityContext": fetch_container.restricted_pod_security(images),
+            "terminationGracePeriodSeconds": 2 * _SHUTDOWN_SECONDS,
+            **(pod or {}),
+            "containers": [own],
+        }
+        annotations = {
+            self.annotation: made_for,
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": str(PORT),
+            "prometheus.io/path": "/metrics",
+        }
+        metadata = {"labels": {**names.model_labels(model["metadata"]["name"]), **labels}, "annotations": annotations}
+        mark = helper_pod_placement.placement_annotation(images, self.role)
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": self._render_metadata(model) | ({"annotations": mark} if mark else {}),
+            "spec": {
+                "replicas": 1,
+                "revisionHistoryLimit": 0,
+                # Its counts are in memory: two pods at a time would each have half of them.
+                "strategy": {"type": "Recreate"},
+                "selector": {"matchLabels": labels},
+                "template": helper_pod_placement.place_template(metadata, spec, images, self.role),
+            },
+        }
+
+    def render_service(self, model: Json) -> Json:
+        """Where the gateway sends the copies, and where a summary is read: port 80."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": self._render_metadata(model),
+            "spec": {
+                "selector": self._selector_labels(model),
+                "ports": [{"name": "http", "port": 80, "targetPort": PORT, "protocol": "TCP"}],
+            },
+        }
+
+    def fingerprint_of(self, deployment: Mapping[str, Any]) -> str | None:
+        """What the pods of a Deployment are made for."""
+        told = (deployment["spec"]["template"]["metadata"].get("annotations") or {}).get(self.annotation)
+        return str(told) if told is not None else None
+
+    def is_ready(self, live: Mapping[str, Any] | None, made_for: str) -> bool:
+        """Whether the live Deployment has a pod that is made for this."""
+        if live is None or live["metadata"].get("deletionTimestamp"):
+            return False
+        status = live.get("status", {})
+        current = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
+        available = min(status.get("updatedReplicas", 0), status.get("availableReplicas", 0))
+        return bool(current and available >= 1 and self.fingerprint_of(live) == made_for)
+
+    def _selector_labels(self, model: Json) -> dict[str, str]:
+        """Labels that select it, and that no Service of the Model or of a revision selects."""
+        return {names.LABEL_MODEL: names.label_value(model["metadata"]["name"]), names.LABEL_ROLE: self.role}
+
+    def _render_metadata(self, model: Json) -> Json:
+        metadata = child_metadata(model, None, self.name.format(model=model["metadata"]["name"]))
+        return metadata | {"labels": {**metadata["labels"], names.LABEL_ROLE: self.role}}
+
+
+def mirror_token(model: Json, role: str, templates: Sequence[Json]) -> str:
+    """What the route of `model` sets on the copies for the pod of this role, and that pod asks for.
+
+    Made of uids: random numbers of the API server, the same at each pass, and others for other revisions. `templates`:
+    the ControllerRevisions of the revisions that are asked, whose uids no Event, log or metric tells."""
+    uids = [obj["metadata"].get("uid", "") for obj in (model, *templates)]
+    return names.content_hash([role, *uids], _TOKEN_CHARACTERS)
+
+
+def service_url(model: Json, revision: Revision) -> str:
+    """Where one revision answers, apart from callers."""
+    metadata = model["metadata"]
+    return f"http://{names.revision_name(metadata['name'], revision.hash)}.{metadata['namespace']}.svc"

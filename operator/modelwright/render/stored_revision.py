@@ -1,0 +1,129 @@
+"""A revision: its identity, and the pod template and ports stored for it in a ControllerRevision.
+
+The template is rendered once, when the revision is first wanted. From then on the stored one is what runs, so that
+neither a new operator nor an edited runtime restarts a model that serves.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.api import names
+from modelwright.api.v1alpha1.model import ModelSpec, Serving, pod_shape
+from modelwright.api.v1alpha1.version import VersionContent
+from modelwright.core.authors import hash_spec
+from modelwright.core.revision import Revision
+from modelwright.core.runtime_choice import RuntimeChoice
+from modelwright.render.child_metadata import child_metadata
+from modelwright.render.fetch_container import CacheProof
+from modelwright.render.images import Images
+from modelwright.render.pod_template import pod_template
+
+Json = dict[str, Any]
+
+
+def identify_revision(
+    version: str, content: VersionContent, digest: str, choice: RuntimeChoice, serving: Serving
+) -> Revision:
+    """The revision that this version, runtime and pod shape make. Renaming or editing the runtime's content doesn't
+    change it; choosing another runtime does."""
+    shape = pod_shape(serving.model_copy(update={"runtime_ref": None}))
+    identity = {
+        "version": version,
+        "artifact": content.artifact.wire() | {"digest": digest},
+        "runtime": [choice.runtime.kind, choice.runtime.name],
+        "serving": shape,
+    }
+    return Revision(version, names.content_hash(identity))
+
+
+def render_stored_revision(
+    model: Json, spec: ModelSpec, version: str, content: VersionContent, digest: str, choice: RuntimeChoice,
+    revision: Revision, images: Images, number: int, proof: CacheProof | None = None,
+) -> Json:  # fmt: skip
+    """The ControllerRevision that keeps everything needed to run `revision` again. Raises MergeError for a podTemplate
+    that can't be merged. `number` counts the Model's revisions, for people."""
+    template = pod_template(model, spec.serving, version, content, digest, choice, revision, images, proof)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": child_metadata(model, revision, names.revision_name(model["metadata"]["name"], revision.hash)),
+        "revision": number,
+        "data": {
+            "version": version,
+            "digest": digest,
+            "runtime": runtime_entry(choice),
+            "inputs": render_inputs(choice, images, proof),
+            "ports": choice.runtime.spec.ports.wire(),
+            "readinessPath": readiness_path(template),
+            "template": template,
+        },
+    }
+
+
+def runtime_entry(choice: RuntimeChoice) -> Json:
+    """What is stored of the runtime that a template was rendered by."""
+    runtime = choice.runtime
+    entry = {"kind": runtime.kind, "name": runtime.name, "reason": choice.reason, "content": hash_spec(runtime.spec)}
+    return entry | ({"changedBy": runtime.spec.changed_by} if runtime.spec.changed_by is not None else {})
+
+
+def copy_for_revision(stored: Json, revision: Revision) -> Json:
+    """What is stored of a revision, for other pods of the same content that go by the name of `revision`."""
+    copied: Json = copy.deepcopy(stored)
+    template = copied["data"]["template"]
+    selected = [c["labelSelector"]["matchLabels"] for c in template["spec"].get("topologySpreadConstraints", [])]
+    for labels in (template["metadata"]["labels"], *selected):
+        if names.LABEL_REVISION in labels:
+            labels[names.LABEL_REVISION] = revision.hash
+    for container in template["spec"]["containers"]:
+        for entry in container.get("env", []):
+            if entry["name"] == "MODEL_REVISION":
+                entry["value"] = revision.hash
+    return copied
+
+
+def render_inputs(choice: RuntimeChoice, images: Images, proof: CacheProof | None = None) -> Json:
+    """What else went into a stored template: when it differs from today's, the revision is outdated."""
+    return {
+        "runtimeGeneration": choice.runtime.generation,
+        "fetchImage": images.fetch,
+        "fetchEnv": dict(images.fetch_env),
+        "cache": (proof or CacheProof()).wire(),
+        **({"podSecurity": "Platform"} if images.platform_ids else {}),
+    }
+
+
+def outdated_reason(
+    stored: Mapping[str, Any], choice: RuntimeChoice, images: Images, proof: CacheProof | None = None
+) -> str | None:
+    """Why a fresh rendering of this revision would differ from the stored one; None when it wouldn't."""
+    was, now = stored["data"].get("inputs", {}), render_inputs(choice, images, proof)
+    changed = []
+    if was.get("runtimeGeneration") != now["runtimeGeneration"] and not _same_content(stored, choice):
+        changed.append(f"{choice.runtime.kind} {choice.runtime.name} was edited")
+    if was.get("fetchImage") != now["fetchImage"]:
+        changed.append("the operator brings another fetch image")
+    if was.get("fetchEnv", {}) != now["fetchEnv"]:
+        changed.append("the administrator has changed the environment of fetch containers")
+    if was.get("cache", CacheProof().wire()) != now["cache"]:
+        changed.append("the cache is verified in another way")
+    if was.get("podSecurity") != now.get("podSecurity"):
+        changed.append("the administrator has changed who gives pods their users and groups")
+    if not changed:
+        return None
+    return f"{' and '.join(changed)} since this revision was made; set spec.serving.restartedAt to take it up"
+
+
+def _same_content(stored: Mapping[str, Any], choice: RuntimeChoice) -> bool:
+    """Whether an edit of the runtime changed nothing but who answers for it."""
+    return bool(stored["data"].get("runtime", {}).get("content") == hash_spec(choice.runtime.spec))
+
+
+def readiness_path(template: Mapping[str, Any]) -> str | None:
+    """The HTTP path that says the model is loaded, as rendered into the model container; None without one."""
+    for container in template["spec"]["containers"]:
+        if container["name"] == names.MODEL_CONTAINER:
+            path = container.get("readinessProbe", {}).get("httpGet", {}).get("path")
+            return path if isinstance(path, str) else None
+    return None

@@ -1,0 +1,435 @@
+"""The observer answers every copy at once, counts what was asked and answered, and tells how far that has drifted.
+
+Over real HTTP, before a model server of the test; the last test runs it as a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from modelwright.agents.drift_monitor.command import load_reference, run_drift_monitor
+from modelwright.agents.drift_monitor.settings import (
+    AgentSettingsError,
+    build_comparison,
+    parse_seconds,
+    read_monitor_settings,
+)
+from modelwright.agents.mirror import SHADOW_HEADER
+from modelwright.api.names import COPY_TOKEN_HEADER
+from modelwright.core.drift import worst_features
+from modelwright.core.drift.reference_sample import InvalidReferenceSample
+from tests.lib.drift_monitor import INFER, SAMPLE, TOKEN, Handler, Series, alike, body, parity, told, watching
+
+ROOT = Path(__file__).parents[4]
+
+
+async def test_requests_like_the_reference_are_no_drift() -> None:
+    async with watching() as watched:
+        await watched.copy(alike())
+        found = await watched.metrics()
+    assert found["modelwright_observed_rows_total"] == {(): 60}
+    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
+    assert found["modelwright_drift_distance"].keys() == {
+        ("x[0]", "input", "KolmogorovSmirnov", "10m"), ("x[1]", "input", "KolmogorovSmirnov", "10m"),
+        ("output", "prediction", "ChiSquare", "10m"),
+    }  # fmt: skip
+    assert all(value < 0.1 for value in found["modelwright_drift_excess"].values())
+
+
+async def test_requests_that_have_changed_are_drift_of_inputs_and_answers() -> None:
+    async with watching() as watched:
+        for _ in range(6):
+            await watched.copy(body(*([9, number % 3] for number in range(10))))
+        found = await watched.metrics()
+    excess, worst = found["modelwright_drift_excess"], found["modelwright_drift_worst_excess"]
+    assert excess["input", "10m"] > 1
+    assert excess["prediction", "10m"] > 1
+    assert worst["distance", "x[0]", "input", "10m"] == excess["input", "10m"]
+    assert found["modelwright_drift_distance"]["x[1]", "input", "KolmogorovSmirnov", "10m"] < 0.1
+
+
+async def test_the_worst_features_are_told_with_their_numbers() -> None:
+    async with watching(long_window="12h") as watched:
+        for _ in range(6):
+            await watched.copy(body(*([9, number % 3] for number in range(10))))
+        await watched.metrics()
+        async with watched.session.get(f"{watched.url}/worst") as response:
+            first, *_ = found = worst_features.parse_answer(await response.json(), "v1")
+    assert first.feature_key == ("input", "x[0]")
+    assert (first.rows, first.figure.method, first.figure.floor) == (60, "KolmogorovSmirnov", 0.05)
+    assert first.figure.excess > 1
+    assert [one.feature_key for one in found].count(("input", "x[0]")) == 1
+
+
+async def test_below_the_least_number_of_rows_nothing_is_worst() -> None:
+    async with watching() as watched:
+        await watched.copy(alike(49))
+        await watched.metrics()
+        async with watched.session.get(f"{watched.url}/worst") as response:
+            assert await response.json() == {"version": "v1", "worst": [], "unwatched": []}
+
+
+async def test_below_the_least_number_of_rows_there_is_no_figure() -> None:
+    async with watching() as watched:
+        await watched.copy(alike(49))
+        found = await watched.metrics()
+    assert found["modelwright_observed_window_rows"]["input", "10m"] == 49
+    assert "modelwright_drift_distance" not in found
+    assert "modelwright_drift_excess" not in found
+
+
+async def test_without_predictions_in_the_reference_the_model_is_not_asked() -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        raise AssertionError
+
+    async with watching(never, {"inputs": SAMPLE["inputs"]}) as watched:
+        await watched.copy(alike())
+        found = await watched.metrics()
+    assert found["modelwright_drift_excess"].keys() == {("input", "10m")}
+
+
+async def test_the_model_is_asked_what_the_caller_asked_with_a_mark() -> None:
+    seen: list[tuple[str, str | None, str | None, bytes]] = []
+
+    async def record(request: web.Request) -> web.StreamResponse:
+        seen.append(
+            (
+                request.raw_path,
+                request.headers.get(SHADOW_HEADER),
+                request.headers.get("X-Tenant"),
+                await request.read(),
+            )
+        )
+        return await parity(request)
+
+    packed = gzip.compress(json.dumps(alike()).encode())
+    headers = {"Content-Encoding": "gzip", "X-Tenant": "a", "Cookie": "session=1"}
+    async with watching(record) as watched:
+        await watched.copy(packed, f"{INFER}?trace=1%202", headers=headers)
+        found = await watched.results()
+    assert seen == [(f"{INFER}?trace=1%202", "1", "a", json.dumps(alike()).encode())]
+    assert (found["observed"], found["unanswered"]) == (1, 0)
+
+
+async def test_binary_tensors_and_several_inputs_are_rows_like_others() -> None:
+    first, second = struct.pack("<60d", *(number % 10 for number in range(60))), [number % 3 for number in range(60)]
+    head = {
+        "inputs": [
+            {"name": "a", "datatype": "FP64", "shape": [60], "parameters": {"binary_data_size": len(first)}},
+            {"name": "b", "datatype": "INT64", "shape": [60, 1], "data": second},
+        ]
+    }
+    text = json.dumps(head).encode()
+    async with watching(sample={"inputs": SAMPLE["inputs"]}) as watched:
+        await watched.copy(text + first, headers={"Inference-Header-Content-Length": str(len(text))})
+        found = await watched.metrics()
+    assert found["modelwright_drift_excess"]["input", "10m"] < 0.1
+
+
+UNREADABLE = [
+    ("no JSON", b"{"),
+    ("no inputs", {"outputs": []}),
+    ("rows of another width", body([1, 2, 3])),
+    ("a shape that lies", {"inputs": [{"name": "x", "datatype": "FP64", "shape": [9, 2], "data": [1]}]}),
+    (
+        "two numbers of rows",
+        {"inputs": [{"name": n, "datatype": "FP64", "shape": [s], "data": [1] * s} for n, s in (("a", 1), ("b", 2))]},
+    ),
+]
+
+
+@pytest.mark.parametrize("data", [case[1] for case in UNREADABLE], ids=[case[0] for case in UNREADABLE])
+async def test_what_can_not_be_read_is_counted_and_not_asked(data: Any) -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        raise AssertionError
+
+    async with watching(never) as watched:
+        await watched.copy(data)
+        found = await watched.results()
+        rows = (await watched.metrics())["modelwright_observed_rows_total"]
+    assert (found["unreadable"], found["observed"], rows) == (1, 0, {(): 0})
+
+
+async def test_what_is_no_inference_is_ignored() -> None:
+    async with watching() as watched:
+        await watched.copy(b"", method="GET")
+        await watched.copy(b"", "/v2/models/digits/ready")
+        await watched.copy(alike(), headers={SHADOW_HEADER: "1"})
+        assert (await watched.results())["ignored"] == 3
+
+
+async def broken(_: web.Request) -> web.StreamResponse:
+    return web.json_response({"error": "no"}, status=500)
+
+
+async def nonsense(_: web.Request) -> web.StreamResponse:
+    return web.Response(text="hello")
+
+
+async def too_few(_: web.Request) -> web.StreamResponse:
+    return web.json_response({"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [1]}]})
+
+
+async def hangs(_: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(30)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("model", [broken, nonsense, too_few, hangs])
+async def test_a_model_that_fails_to_answer_is_observed_by_its_inputs(model: Handler) -> None:
+    async with watching(model, request_timeout_seconds=0.2) as watched:
+        await watched.copy(alike())
+        assert (await watched.results())["unanswered"] == 1
+        found = await watched.metrics()
+    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 0}
+    assert found["modelwright_drift_excess"].keys() == {("input", "10m")}
+
+
+async def test_of_a_batch_so_many_rows_count_drawn_at_random() -> None:
+    async with watching(rows_per_request=2, min_samples=1) as watched:
+        for _ in range(30):
+            await watched.copy(body([0, 0], [9, 0], [9, 0], [9, 0], [9, 0]))
+        found = await watched.metrics()
+        (window,) = watched.observer.stats.windows.windows.values()
+        counts = window.current_counts(watched.observer.stats.now())
+    assert found["modelwright_observed_window_rows"] == {("input", "10m"): 60, ("prediction", "10m"): 60}
+    # A fifth of the rows are 0; the first two of each request would be half.
+    assert 0 < counts.features[0][0] < 28
+    assert counts.predictions[0] == counts.features[0][0]
+
+
+async def test_a_long_window_is_reported_beside_the_short_one() -> None:
+    async with watching(window="90s", long_window="12h") as watched:
+        await watched.copy(alike())
+        found = await watched.metrics()
+    assert found["modelwright_drift_excess"].keys() == {
+        (kind, window) for kind in ("input", "prediction") for window in ("90s", "12h")
+    }
+
+
+async def test_features_are_named_by_the_reference_or_else_by_the_tensors() -> None:
+    inputs = [
+        {"name": "age", "datatype": "FP64", "shape": [60, 1], "data": [number % 10 for number in range(60)]},
+        {"name": "plan", "datatype": "FP64", "shape": [60], "data": [number % 3 for number in range(60)]},
+    ]
+    for sample, names in (({}, {"age", "plan"}), ({"features": ["years", "tariff"]}, {"years", "tariff"})):
+        async with watching(sample={"inputs": SAMPLE["inputs"], **sample}) as watched:
+            await watched.copy({"inputs": inputs})
+            found = await watched.metrics()
+        assert {key[0] for key in found["modelwright_drift_distance"]} == names
+
+
+TENSOR = {"datatype": "FP64", "shape": [1], "data": [1]}
+WILD = [
+    ("a long name", [{**TENSOR, "name": "x" * 64, "shape": [1, 2], "data": [1, 1]}]),
+    ("a name with a line break", [{**TENSOR, "name": "x\n", "shape": [1, 2], "data": [1, 1]}]),
+    ("two names that come to the same", [{**TENSOR, "name": "x", "shape": [1, 2], "data": [1, 1]},
+                                         {**TENSOR, "name": "x[0]"}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("inputs", [case[1] for case in WILD], ids=[case[0] for case in WILD])
+async def test_names_that_callers_write_are_no_labels_when_they_are_no_names(inputs: list[dict[str, Any]]) -> None:
+    width = sum(len(tensor["data"]) for tensor in inputs)
+    async with watching(sample={"inputs": [[1] * width] * 9}, min_samples=1) as watched:
+        await watched.copy({"inputs": inputs})
+        found = await watched.metrics()
+    assert {key[0] for key in found["modelwright_drift_distance"]} == {str(place) for place in range(width)}
+
+
+NAMELESS = [{**TENSOR, "name": "\n", "shape": [1, 2], "data": [1, 1]}]
+
+
+def metadata(*inputs: tuple[Any, Any]) -> bytes:
+    return json.dumps(
+        {"inputs": [{"name": name, "datatype": "FP64", "shape": shape} for name, shape in inputs]}
+    ).encode()
+
+
+SERVERS = {
+    "inputs of one value each": (metadata(("age", [-1, 1]), ("plan", [-1])), {"age", "plan"}),
+    "one input, whose columns are numbered": (metadata(("x", [-1, 2])), {"x[0]", "x[1]"}),
+    "one input of open size": (metadata(("x", [-1, -1])), {"x[0]", "x[1]"}),
+    "inputs of more values than a row has": (metadata(("x", [-1, 2]), ("y", [-1])), {"0", "1"}),
+    "two inputs of open size": (metadata(("x", [-1, -1]), ("y", [-1])), {"0", "1"}),
+    "the same name twice": (metadata(("x", [-1]), ("x", [-1])), {"0", "1"}),
+    "a name that is no text": (metadata((3, [-1, 2])), {"0", "1"}),
+    "a size beyond all bounds": (metadata(("x", [-1, 2**60])), {"0", "1"}),
+    "no inputs": (b"{}", {"0", "1"}),
+    "no JSON": (b"hello", {"0", "1"}),
+    "an answer without end": (b" " * 5_000_000, {"0", "1"}),
+}
+
+
+@pytest.mark.parametrize("case", SERVERS)
+async def test_features_that_callers_name_badly_have_the_names_of_the_servers_metadata(case: str) -> None:
+    answer, names = SERVERS[case]
+    asked: list[str] = []
+
+    async def server(request: web.Request) -> web.StreamResponse:
+        asked.append(f"{request.method} {request.raw_path} {request.headers.get(SHADOW_HEADER)}")
+        return web.Response(body=answer, content_type="application/json")
+
+    async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
+        for _ in range(3):
+            await watched.copy({"inputs": NAMELESS}, f"{INFER}?trace=1")
+        found = await watched.metrics()
+    assert {key[0] for key in found["modelwright_drift_distance"]} == names
+    assert asked == ["GET /v2/models/digits 1"]
+
+
+@pytest.mark.parametrize("model", [broken, nonsense])
+async def test_a_server_that_tells_no_names_is_asked_again_ever_more_rarely(model: Handler) -> None:
+    asked: list[float] = []
+    now = 0.0
+
+    async def server(request: web.Request) -> web.StreamResponse:
+        asked.append(now)
+        return await model(request)
+
+    async with watching(server, {"inputs": [[1, 1]] * 9}, min_samples=1) as watched:
+        watched.observer.stats.now = lambda: now
+        for now in range(0, 600, 20):  # noqa: B007 - the clock
+            await watched.copy({"inputs": NAMELESS})
+            await watched.metrics()
+    assert asked == [0, 60, 180, 420]
+
+
+async def test_missing_and_unknown_values_and_free_text_are_reported() -> None:
+    sample = {"inputs": [[["a", "b"][number % 2], f"sentence {number}"] for number in range(600)]}
+    data = ["a", "hello", "c", "hello", "", "hello"]
+    async with watching(sample=sample, min_samples=1) as watched:
+        await watched.copy({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [3, 2], "data": data}]})
+        found = await watched.metrics()
+        async with watched.session.get(f"{watched.url}/worst") as response:
+            unwatched = worst_features.parse_unwatched(await response.json())
+    assert found["modelwright_drift_missing_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
+    assert found["modelwright_drift_unknown_ratio"]["x[0]", "10m"] == pytest.approx(1 / 3)
+    assert found["modelwright_drift_unwatched_features"] == {("input", "10m"): 1}
+    assert [kind for kind, _ in unwatched] == ["input"]
+
+
+async def test_a_body_that_is_too_large_is_dropped_packed_or_not() -> None:
+    async with watching(max_body_bytes=1000) as watched:
+        await watched.copy(b" " * 2000)
+        await watched.copy(gzip.compress(b" " * 100_000), headers={"Content-Encoding": "gzip"})
+        found = await watched.results()
+    assert (found["dropped"], found["observed"]) == (2, 0)
+
+
+async def test_what_the_route_has_not_sent_is_refused_and_counts_nowhere() -> None:
+    wrong: list[dict[str, str]] = [{}, {COPY_TOKEN_HEADER: "guess"}]
+    async with watching() as watched:
+        for headers in wrong:
+            async with watched.session.post(watched.url + INFER, json=alike(), headers=headers) as response:
+                assert response.status == 403
+        await watched.copy(alike())
+        found = await watched.results()
+    assert (found["refused"], found["observed"]) == (2, 1)
+
+
+def test_settings_come_from_the_environment() -> None:
+    needed = {
+        "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b/",
+        "REFERENCE": "/r", "COPY_TOKEN": TOKEN,
+    }  # fmt: skip
+    found = read_monitor_settings({**needed, "WINDOW": "1h30m", "MIN_SAMPLES": "20", "NUMBERS_METHOD": "PSI"})
+    assert (found.serving_url, parse_seconds(found.window), found.min_samples, found.port) == (
+        "http://a.b",
+        5400,
+        20,
+        8080,
+    )
+    assert build_comparison(found).numbers == "PSI"
+    for name, value in (
+        ("WINDOW", "soon"), ("WINDOW", "0s"), ("LONG_WINDOW", "10m"), ("NUMBERS_METHOD", "Guess"),
+        ("CATEGORIES_METHOD", "Wasserstein"), ("NUMBERS_FLOOR", "much"), ("CORRECTION", "none"),
+    ):  # fmt: skip
+        with pytest.raises(AgentSettingsError, match=name):
+            read_monitor_settings({**needed, name: value})
+    for name in needed:
+        with pytest.raises(AgentSettingsError, match=name):
+            read_monitor_settings({key: value for key, value in needed.items() if key != name})
+
+
+def test_a_reference_is_one_file_or_the_one_file_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidReferenceSample, match="there are 0"):
+        load_reference(tmp_path, 10_000)
+    file = tmp_path / "sub" / "reference.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(SAMPLE))
+    assert load_reference(tmp_path, 10_000).width == load_reference(file, 10_000).width == 2
+    with pytest.raises(InvalidReferenceSample, match="at most 100 are read"):
+        load_reference(tmp_path, 100)
+    file.write_text("{" + "[" * 100_000)
+    with pytest.raises(InvalidReferenceSample, match="no JSON"):
+        load_reference(tmp_path, 1_000_000)
+    (tmp_path / "other").touch()
+    with pytest.raises(InvalidReferenceSample, match="there are 2"):
+        load_reference(tmp_path, 10_000)
+    with pytest.raises(InvalidReferenceSample, match="can't be read"):
+        load_reference(tmp_path / "none", 10_000)
+
+
+def test_a_reference_that_is_wrong_ends_it_with_the_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "reference.json").write_text("{}")
+    environment = {
+        "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1", "SERVING_URL": "http://a.b",
+        "REFERENCE": str(tmp_path), "COPY_TOKEN": TOKEN,
+    }  # fmt: skip
+    assert run_drift_monitor(environment) == 2
+    assert "spec.reference of ModelVersion v1: the file must be" in capsys.readouterr().err
+    assert run_drift_monitor({}) == 2
+    assert "MODEL_NAMESPACE" in capsys.readouterr().err
+
+
+async def test_as_a_process_it_observes_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "reference.json").write_text(json.dumps({"inputs": SAMPLE["inputs"]}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1", "HOST": "127.0.0.1",
+        "PORT": str(port), "MODEL_NAMESPACE": "vision", "MODEL_NAME": "digits", "MODEL_VERSION": "v1",
+        "SERVING_URL": "http://127.0.0.1:9", "REFERENCE": str(tmp_path), "MIN_SAMPLES": "50", "ROWS_PER_REQUEST": "60",
+        "COPIES_WITHOUT_TOKEN": "Count",
+    }  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "modelwright.agents.drift_monitor", env=environment
+    )
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get("/readyz") as ready:
+                        if ready.status == 200:
+                            break
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+            async with session.post(INFER, json=alike()) as response:
+                assert response.status == 202
+            found: dict[str, Series] = {}
+            while "modelwright_drift_excess" not in found:
+                async with session.get("/metrics") as response:
+                    found = told(await response.text())
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert found["modelwright_drift_excess"]["input", "10m"] < 0.1

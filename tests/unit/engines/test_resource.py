@@ -1,0 +1,175 @@
+"""Objects of other controllers: declared expressions, and where results come from."""
+
+import json
+from typing import Any
+
+import pytest
+
+from modelwright.engines.port import choose_engine
+from modelwright.render.strategic_merge import MergeError
+from tests.unit.engines.builders import DIGEST, NOW, container, ended, live, pod, succeeded, work
+
+Json = dict[str, Any]
+DONE = "object.status.phase == 'Done'"
+FAILED = "object.status.phase == 'Broken'"
+DECLARED: Json = {
+    "success": DONE,
+    "failure": FAILED,
+    "suspended": "object.spec.paused == true",
+    "message": "object.status.why",
+}
+
+
+def read(status: Json | None, pods: tuple[Json, ...] = (), spec: Json | None = None, **resource: Any) -> Any:
+    asked = work(**{**DECLARED, **resource})
+    return choose_engine(asked).read_stage(live("Thing", status, spec), pods, asked, NOW)
+
+
+CASES = [
+    ("that is new", None, None, {}, "Pending", "success says nothing"),
+    ("that goes on", {"phase": "Going", "why": "step 3"}, {"paused": False}, {}, "Running", "step 3"),
+    ("that is paused", {"phase": "Going", "why": ""}, {"paused": True}, {}, "Suspended", "is suspended"),
+    ("that is done", {"phase": "Done", "why": ""}, {}, {}, "Succeeded", ""),
+    ("that is done while paused", {"phase": "Done"}, {"paused": True}, {}, "Succeeded", ""),
+    ("that is broken", {"phase": "Broken", "why": "no disk"}, {}, {}, "Failed", "Thing train-digits failed: no disk"),
+    ("of which both are true", {"phase": "Done"}, {}, {"failure": "true"}, "Failed", "failed"),
+    ("whose status lacks the members", {"stage": 1}, {}, {}, "Unknown", '"phase"'),
+    ("whose success gives no true or false", {"phase": "x"}, {}, {"success": "'yes'"}, "Running", "'yes'"),
+    ("whose success is text when it is done", {"phase": "Done"}, {}, {"success": "'true'"}, "Running", "no true or"),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "spec", "resource", "state", "said"),
+    [case[1:] for case in CASES],
+    ids=[f"an object {c[0]}" for c in CASES],
+)
+def test_an_object_is_read_by_its_expressions(
+    status: Json | None, spec: Json | None, resource: Json, state: str, said: str
+) -> None:
+    reading = read(status, (), spec, **resource)
+    assert reading.state == state
+    assert said in reading.message
+
+
+@pytest.mark.parametrize(
+    ("phase", "resource", "state"),
+    [
+        ("Succeeded", {"success": "has(object.status.extra)"}, "Running"),
+        ("Succeeded", {"success": "object.status.extra"}, "Running"),
+        ("Succeeded", {"success": "true"}, "Succeeded"),
+        ("Running", {"success": "true"}, "Running"),
+        ("Succeeded", {"failure": "true"}, "Failed"),
+        ("Running", {"failure": "true"}, "Failed"),
+        ("Running", {"suspended": "true"}, "Suspended"),
+        ("Failed", {"success": "true"}, "Failed"),
+    ],
+)
+def test_beside_a_profile_success_needs_both_and_failure_either(phase: str, resource: Json, state: str) -> None:
+    asked = work(profile="Workflow", **resource)
+    assert choose_engine(asked).read_stage(live("Workflow", {"phase": phase}), [], asked, NOW).state == state
+
+
+def test_a_hostile_expression_is_not_success_and_is_told() -> None:
+    slow = "object.status.n.all(x, object.status.n == object.status.n)"
+    reading = read({"phase": "Done", "n": list(range(9000))}, success=slow)
+    assert reading.state == "Unknown"
+    assert "took longer than 1 s of CPU time" in reading.message
+
+
+def workflow(value: Any) -> Json:
+    parameters = [{"name": "other", "value": "{}"}, {"name": "result", "value": value}]
+    return live("Workflow", {"phase": "Succeeded", "outputs": {"parameters": parameters}})
+
+
+def test_a_workflow_gives_its_result_as_a_global_output() -> None:
+    asked = work(profile="Workflow")
+    pods = [succeeded('{"artifact": "of a pod"}', image_id=f"x@{DIGEST}")]
+    reading = choose_engine(asked).read_stage(workflow('{"artifact": 1}'), pods, asked, NOW)
+    assert (reading.report, reading.image, reading.problem) == ({"artifact": 1}, f"x@{DIGEST}", None)
+    without = live("Workflow", {"phase": "Succeeded"})
+    assert choose_engine(asked).read_stage(without, pods, asked, NOW).report == {"artifact": "of a pod"}
+
+
+def test_a_workflow_that_failed_gives_none() -> None:
+    asked = work(profile="Workflow")
+    broken = workflow('{"artifact": 1}')
+    broken["status"]["phase"] = "Failed"
+    reading = choose_engine(asked).read_stage(broken, [], asked, NOW)
+    assert (reading.state, reading.report) == ("Failed", None)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "report"),
+    [
+        ("object.status.result", {"artifact": 1}),
+        ("{'artifact': object.status.n}", {"artifact": 3}),
+    ],
+)
+def test_declared_outputs_are_a_map_or_a_text_with_json(outputs: str, report: Json) -> None:
+    status = {"phase": "Done", "n": 3, "result": json.dumps({"artifact": 1})}
+    assert read(status, (succeeded('{"artifact": "of a pod"}'),), outputs=outputs).report == report
+
+
+@pytest.mark.parametrize(
+    ("outputs", "problem"),
+    [
+        ("object.status.phase", "is no JSON object: 'Done'"),
+        ("object.status.nothing", "outputs says nothing"),
+        ("object.status.n", "no container left a report"),
+    ],
+)
+def test_outputs_that_can_not_be_read_are_no_result(outputs: str, problem: str) -> None:
+    reading = read({"phase": "Done", "n": 3}, outputs=outputs)
+    assert (reading.state, reading.report) == ("Succeeded", None)
+    assert problem in reading.problem
+
+
+@pytest.mark.parametrize(
+    ("pods", "reason", "said"),
+    [
+        ([pod("Failed", container(**ended(137, reason="OOMKilled")))], "ContainerOOMKilled", "memory"),
+        ([pod("Failed", container(**ended(2, "KeyError: label")))], "StageFailed", "exit code 2: KeyError: label"),
+        ([], "StageFailed", "Broken down"),
+    ],
+)
+def test_why_it_failed_is_told_by_object_and_pods(pods: list[Json], reason: str, said: str) -> None:
+    reading = read({"phase": "Broken", "why": "Broken down"}, tuple(pods))
+    assert (reading.state, reading.reason) == ("Failed", reason)
+    assert said in reading.message
+    assert "Broken down" in reading.message
+
+
+def test_an_image_that_can_not_be_pulled_ends_it_unless_another_pod_runs() -> None:
+    stuck = pod("Pending", container(waiting={"reason": "ErrImagePull", "message": "not found"}), seconds=121)
+    assert (read({"phase": "Going"}, (stuck,)).state, read({"phase": "Going"}, (stuck,)).reason) == (
+        "Failed", "ImagePullFailed",
+    )  # fmt: skip
+    assert read({"phase": "Going"}, (stuck, pod("Running"))).state == "Running"
+
+
+@pytest.mark.parametrize(
+    ("resource", "selector"),
+    [
+        ({"podSelector": "app=$(NAME),role=main"}, "app=train-digits,role=main"),
+        ({}, None),
+        ({"profile": "Workflow", "podSelector": "a=b"}, "a=b"),
+    ],
+)
+def test_pods_are_those_of_the_selector(resource: Json, selector: str | None) -> None:
+    asked = work(**{**DECLARED, **resource})
+    assert choose_engine(asked).pod_selector(live("Thing"), asked) == selector
+
+
+def test_the_kind_is_the_manifests() -> None:
+    asked = work(**DECLARED)
+    assert choose_engine(asked).resolve_kind(asked) == ("x/v1", "Thing")
+    nameless = work(**DECLARED, manifest={"apiVersion": "x/v1"})
+    with pytest.raises(MergeError, match="kind: must be given"):
+        choose_engine(nameless).resolve_kind(nameless)
+
+
+def test_an_expression_that_can_not_be_compiled_is_refused_by_its_field() -> None:
+    assert choose_engine(work(**DECLARED)).validate_work(work(**DECLARED)) is None
+    broken = work(**{**DECLARED, "failure": "object.status.("})
+    assert str(choose_engine(broken).validate_work(broken)).startswith("resource.failure: ")

@@ -1,0 +1,110 @@
+"""Looks at observers: one a minute, a wake only for what is worth a write, and no harm by an observer that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from modelwright.core.drift.feature_drift import Aspect, FeatureDrift
+from modelwright.core.drift.worst_features import WindowDrift, build_answer
+from modelwright.kube.queue import Key
+from modelwright.measurement.drift_poller import POLL_SECONDS, WORST_LIMITS, DriftPoller
+from modelwright.obs.clock import FakeClock
+from tests.lib.measurement import FakeServer, Handler
+
+MODEL = Key("Model", "vision", "digits")
+
+
+def answer(excess: float, version: str = "v1") -> Handler:
+    figure = FeatureDrift("age", Aspect.MISSING, excess * 0.1, 0.1, 0.01)
+    return FakeServer.reply(build_answer(version, [WindowDrift("10m", "input", 500, figure)]))
+
+
+class Post:
+    """Observers that are one fake server, and whom they have woken."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server, self.clock = server, FakeClock()
+        self.woken: list[Key] = []
+        self.observers = DriftPoller(self.woken.append, url=lambda *_: server.url, clock=self.clock)
+
+    async def looks(self, count: int) -> None:
+        """Let time pass until so many more looks were answered."""
+        wanted = len(self.server.requests) + count
+        while len(self.server.requests) < wanted:
+            await self.rest()
+            self.clock.advance(POLL_SECONDS / 4)
+            await self.rest()
+
+    async def rest(self) -> None:
+        """Until every look waits for its next time."""
+        await asyncio.sleep(0)
+        while self.clock.pending_timers < len(self.observers._entries):  # noqa: ASYNC110 - the clock has no event
+            await asyncio.sleep(0.001)
+
+    def drifted(self) -> bool | None:
+        told = self.observers.sync_model(MODEL, "v1", None)
+        return told.drifted if told is not None else None
+
+
+@pytest.fixture
+async def post(server: FakeServer) -> AsyncIterator[Post]:
+    post = Post(server)
+    yield post
+    await post.observers.close()
+
+
+async def test_a_model_is_woken_when_a_feature_begins_or_ceases_to_drift(post: Post, server: FakeServer) -> None:
+    for excess, woken, drifted in ((0.2, 1, False), (0.9, 1, False), (2, 2, True), (0.9, 2, True), (0.5, 3, False)):
+        server.handler = answer(excess)
+        post.drifted()
+        await post.looks(1)
+        assert (len(post.woken), post.drifted()) == (woken, drifted)
+    assert {path for path, *_ in server.requests} == {"/worst"}
+
+
+FAULTS = {
+    "an error": lambda: FakeServer.reply({"error": "no"}, status=500),
+    "another version": lambda: answer(0, "v0"),
+    "no figures": lambda: FakeServer.reply({"worst": [{"window": 3}], "version": "v1"}),
+    "an answer without end": lambda: FakeServer.reply({"version": "v1", "worst": ["x" * WORST_LIMITS.size]}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_look_that_fails_changes_nothing(post: Post, server: FakeServer, fault: str) -> None:
+    server.handler = answer(2)
+    post.drifted()
+    await post.looks(1)
+    server.handler = FAULTS[fault]()
+    await post.looks(1)
+    assert (post.drifted(), len(post.woken)) == (True, 1)
+
+
+async def test_what_the_status_tells_is_known_after_a_restart(post: Post, server: FakeServer) -> None:
+    server.handler = answer(2)
+    post.drifted()
+    await post.looks(1)
+    told = post.observers.sync_model(MODEL, "v1", None)
+    other = Post(server)
+    server.handler = answer(0.9)
+    assert other.observers.sync_model(MODEL, "v1", told) == told
+    await other.looks(1)
+    assert (other.woken, other.drifted()) == ([], True)
+    await other.observers.close()
+
+
+async def test_another_version_begins_without_figures_and_what_is_forgotten_is_not_asked(
+    post: Post, server: FakeServer
+) -> None:
+    server.handler = answer(2)
+    post.drifted()
+    await post.looks(1)
+    assert post.observers.sync_model(MODEL, "v2", None) is None
+    post.observers.forget_model(MODEL)
+    before = len(server.requests)
+    post.clock.advance(3 * POLL_SECONDS)
+    await post.rest()
+    assert len(server.requests) == before
